@@ -1,0 +1,37 @@
+"""The four prompts of MedIQA: dimension, modality, region, type (paper section 2.2, Fig. 1.C)."""
+
+from dataclasses import dataclass
+
+DIMENSIONS = ("2D", "3D")
+MODALITIES = ("CT", "MR", "OP")
+REGIONS = (
+    "unknown", "head", "brain", "neck", "chest", "breast", "heart", "abdomen", "pelvis", "spine", "extremity", "retina",
+)  # fmt: skip
+TYPES = ("unknown", "lung", "soft", "bone", "t1", "t2", "flair", "stir", "t2_star", "pd", "dwi", "cfp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTerm:
+    """One prompt and how it came about.
+
+    Attributes:
+        value: a member of the vocabulary above.
+        source: `data`, `sop_class`, `site`, `anatomy_code`, `text`, `body_part`, `kernel`, `window`,
+            `acquisition_contrast`, `physics`, `classifier`, or `none`.
+        confidence: 0..1, how much this source is to be trusted.
+    """
+
+    value: str
+    source: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """The four prompts of one series, with what contradicted what."""
+
+    dimension: PromptTerm
+    modality: PromptTerm
+    region: PromptTerm
+    type: PromptTerm
+    conflicts: tuple[str, ...] = ()

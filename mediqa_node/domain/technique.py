@@ -1,0 +1,81 @@
+"""Physical acquisition parameters as read from a series: the labels of training stage 1.
+
+Nothing is thrown away: every raw candidate stays beside the value that was chosen, so that a
+physicist can defend, or overrule, each label.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """Why a series (or what part of it) does not train stage 1.
+
+    Attributes:
+        code: `localizer`, `derived`, `secondary_capture`, `too_few_slices`, ...
+        detail: the tag and value behind it.
+        scorable: False where the image is nothing that a quality score could mean anything for
+            (a localizer, a screen, a map); True where it only makes a poor training label.
+    """
+
+    code: str
+    detail: str
+    scorable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameTechnique:
+    """What one image (or frame) says of its own acquisition.
+
+    Attributes:
+        z_mm: position along the slice normal, or None.
+        tube_charge_mas: effective tube charge in mAs, or None.
+        field_strength_t: flux density in tesla, or None.
+        source: rule that chose the value (`label_source`).
+        candidates: every raw value found, by DICOM keyword, before any rule.
+    """
+
+    sop_instance_uid: str
+    frame_number: int | None
+    z_mm: float | None
+    tube_current_ma: float | None
+    tube_charge_mas: float | None
+    field_strength_t: float | None
+    ctdi_vol_mgy: float | None
+    source: str | None
+    candidates: Mapping[str, float | str]
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Technique:
+    """The harvested parameters of a series.
+
+    Attributes:
+        label_name: `mas` (CT), `tesla` (MR) or None.
+        tube_charge_mas: median effective tube charge over valid slices, mAs.
+        field_strength_t: nominal field strength, tesla.
+        source: where the label came from: `exposure`, `ma_rot_pitch`, `rdsr`, `tesla_tag`, ...
+        mas_definition: `effective`, `per_rotation`, `slice_scaled` or `unknown`.
+        statistics: n, n_valid, median, mean, hmean, min, max, p5, p95, cv, central_mean.
+        covariates: what else physics needs (kVp, pitch, kernel, TE, TR, voxel volume, ...).
+        eligible: fit for stage-1 training.
+    """
+
+    label_name: str | None
+    tube_charge_mas: float | None
+    field_strength_t: float | None
+    source: str | None
+    mas_definition: str | None = None
+    flags: tuple[str, ...] = ()
+    eligible: bool = False
+    exclusions: tuple[Exclusion, ...] = ()
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    covariates: Mapping[str, float | str | None] = field(default_factory=dict)
+    frames: tuple[FrameTechnique, ...] = ()
+
+    @property
+    def refusal(self) -> Exclusion | None:
+        """The first exclusion that forbids a score, or None."""
+        return next((exclusion for exclusion in self.exclusions if not exclusion.scorable), None)
