@@ -1,0 +1,225 @@
+"""Settings: one YAML file, environment overrides, strict, frozen.
+
+An error names the file, the key, the value and what is allowed: the reader of the message is
+often alone with it at night. Only the composition root and the command line know this module;
+every room receives plain values.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mediqa_node.domain.assessment import Calibration
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.exchange import Peer
+from mediqa_node.domain.policy import (
+    CompletionRules,
+    DeliveryRules,
+    ModelChoice,
+    ReceiverPolicy,
+    Retention,
+    ReturnRule,
+    ScorePolicy,
+)
+
+ENVIRONMENT_PREFIX = "MEDIQA__"
+DEFAULT_PATH = Path("config/node.yaml")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
+
+
+class Node(_Strict):
+    """Who this node is. `data_dir` is relative to the configuration file."""
+
+    ae_title: str = Field("MEDIQA", min_length=1, max_length=16)
+    host: str = "127.0.0.1"
+    port: int = Field(11112, ge=0, le=65535)
+    data_dir: Path = Path("var")
+    device_uid: str | None = Field(None, pattern=r"^[0-9.]{1,64}$")
+    time_zone: str | None = None
+
+
+class Database(_Strict):
+    """Null: SQLite in `data_dir`."""
+
+    url: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _known_dialect(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("postgresql+psycopg://", "sqlite:///")):
+            raise ValueError("must be null, postgresql+psycopg://… or sqlite:///…")
+        return url
+
+
+class PeerSettings(_Strict):
+    """A DICOM application entity that reports may be sent to."""
+
+    ae_title: str = Field(min_length=1, max_length=16)
+    host: str
+    port: int = Field(ge=1, le=65535)
+    tls: None = None
+    sr_sop_class: str = Field("auto", pattern="^(auto|comprehensive3d|comprehensive|enhanced)$")
+    authority: bool = False
+
+
+class ReturnSettings(_Strict):
+    """Where reports go; see ReturnRule."""
+
+    from_: str = Field("*", alias="from")
+    modality: str = Field("*", pattern=r"^(\*|CT|MR|OP)$")
+    to: tuple[str, ...]
+    when: str = Field("always", pattern="^(always|flagged|never)$")
+    wait_for_study_s: float = Field(0.0, ge=0)
+
+
+class Settings(_Strict):
+    """Everything a site can set. `file` is where it was read from, or None for the defaults."""
+
+    node: Node = Node()
+    database: Database = Database()
+    peers: dict[str, PeerSettings] = {}
+    returns: tuple[ReturnSettings, ...] = ()
+    receiver: ReceiverPolicy = ReceiverPolicy()
+    completion: CompletionRules = CompletionRules()
+    score: ScorePolicy = ScorePolicy()
+    model: ModelChoice = ModelChoice()
+    delivery: DeliveryRules = DeliveryRules()
+    calibrations: tuple[Calibration, ...] = ()
+    retention: Retention = Retention()
+    prompts: Path | None = None
+    kernels: Path | None = None
+    file: Path | None = Field(None, exclude=True)
+
+    @model_validator(mode="after")
+    def _destinations_exist(self) -> "Settings":
+        for i, rule in enumerate(self.returns):
+            for name in rule.to:
+                if name != "sender" and name not in self.peers:
+                    known = ", ".join([*self.peers, "sender"])
+                    raise ValueError(f"returns.{i}.to names {name!r}; configured peers: {known}")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths of this configuration start from."""
+        return self.file.resolve().parent if self.file else Path.cwd()
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the spool, the database and the identity of this node live, absolute."""
+        return (self.folder / self.node.data_dir).resolve()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in use."""
+        return self.database.url or f"sqlite:///{self.data_dir / 'node.db'}"
+
+    def domain_peers(self) -> tuple[Peer, ...]:
+        """Return the configured peers as domain values."""
+        return tuple(Peer(name=name, **peer.model_dump(exclude={"tls"})) for name, peer in self.peers.items())
+
+    def return_rules(self) -> tuple[ReturnRule, ...]:
+        """Return the rules for reports as domain values, in order."""
+        return tuple(ReturnRule(sender=rule.from_, **rule.model_dump(exclude={"from_"})) for rule in self.returns)
+
+    def as_yaml(self) -> str:
+        """Return the effective settings, defaults included, as YAML that `load` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def find(path: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the configuration file in use: argument, `$MEDIQA_CONFIG`, `./config/node.yaml`, else None.
+
+    Raises:
+        ConfigurationError: a file was named and is not there.
+    """
+    named = path or (Path(environment["MEDIQA_CONFIG"]) if environment.get("MEDIQA_CONFIG") else None)
+    if named is None:
+        return DEFAULT_PATH if DEFAULT_PATH.is_file() else None
+    if not named.is_file():
+        raise ConfigurationError(f"{named}: no such configuration file; `mediqa-node config show` prints a whole one")
+    return named
+
+
+def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read settings from `path` (None: defaults alone), with `MEDIQA__A__B` overrides.
+
+    Raises:
+        ConfigurationError: names file, key, value and what is allowed.
+    """
+    where = str(path) if path else "defaults"
+    try:
+        tree = (yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{where}: not readable as YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigurationError(f"{where}: must be a mapping of sections, found {type(tree).__name__}")
+    for name, text in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX):
+            _override(tree, name.removeprefix(ENVIRONMENT_PREFIX).split("__"), _scalar(text))
+    try:
+        return Settings.model_validate({**tree, "file": path})
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(where, detail) for detail in error.errors())) from error
+
+
+def _scalar(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _override(tree: dict[str, Any], keys: list[str], value: object) -> None:
+    """Set a value; each key is matched without regard to case, new keys are lower case."""
+    for i, wanted in enumerate(keys):
+        key = next((known for known in tree if str(known).lower() == wanted.lower()), wanted.lower())
+        if i == len(keys) - 1:
+            tree[key] = value
+        else:
+            if not isinstance(tree.get(key), dict):
+                tree[key] = {}
+            tree = tree[key]
+
+
+def _explain(where: str, detail: Any) -> str:
+    location = tuple(part for part in detail["loc"] if not str(part).startswith(("function-", "literal", "tuple[")))
+    key = ".".join(str(part) for part in location) or "(whole file)"
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        allowed = ", ".join(_keys_at(location[:-1])) or "nothing"
+        return f"{where}: {key}: unknown key (value {detail['input']!r}); allowed here: {allowed}"
+    found = "" if detail["type"] == "missing" or not location else f", found {detail['input']!r}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{where}: {key}: {message[0].lower() + message[1:]}{found}"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    """Return the keys that a section knows, for the error message."""
+    kind: Any = Settings
+    for part in location:
+        if isinstance(part, int):
+            continue
+        names = _fields_of(kind)
+        kind = names.get(str(part)) if names else next(iter(reversed(get_args(kind))), None)
+        if get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
+    return [name for name in _fields_of(kind) if name != "file"]
+
+
+def _fields_of(kind: Any) -> dict[str, Any]:
+    if get_origin(kind) in (Union, UnionType):
+        kind = next((option for option in get_args(kind) if option is not type(None)), None)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {(field.alias or name): field.annotation for name, field in kind.model_fields.items()}
+    if isinstance(kind, type) and is_dataclass(kind):
+        return {field.name: field.type for field in fields(kind)}
+    return {}

@@ -1,0 +1,1 @@
+"""Datasets and arrays in, values out: no I/O, no network, no torch."""

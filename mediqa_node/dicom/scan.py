@@ -1,0 +1,247 @@
+"""One bounded pass over an encoded dataset, before anything else trusts it.
+
+Walks every element without recursion and without building a Dataset: finds the few values that
+receiving needs, and proves that all lengths fit, also inside nested sequences and encapsulated
+pixel data, so that a truncated instance is refused while its sender still has it.
+PS3.5 section 7 (data set encoding), A.4 (encapsulated pixel data).
+"""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+from mediqa_node.domain.errors import InvalidInstance
+
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+
+SOP_CLASS_UID = 0x00080016
+SOP_INSTANCE_UID = 0x00080018
+MODALITY = 0x00080060
+STUDY_INSTANCE_UID = 0x0020000D
+SERIES_INSTANCE_UID = 0x0020000E
+PIXEL_DATA = 0x7FE00010
+
+_SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100
+_PIXELS_ELSEWHERE = 0x00287FE0  # Pixel Data Provider URL
+_WANTED = frozenset(
+    {SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID}
+    | {_SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS, _PIXELS_ELSEWHERE}
+)
+_PIXEL_TAGS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
+_LONG_FORM = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+_DEPTH_LIMIT = 32
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScannedHeader:
+    """What receiving needs to know of a dataset."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    modality: str
+    has_pixels: bool
+
+
+def scan(dataset: memoryview, transfer_syntax_uid: str, *, inflate_limit_bytes: int = 256 * 1024**2) -> ScannedHeader:
+    """Check an encoded dataset (without file meta) and return its header.
+
+    Args:
+        dataset: the bytes as they came over the wire.
+        transfer_syntax_uid: negotiated for its presentation context.
+        inflate_limit_bytes: a deflated dataset larger than this is refused.
+
+    Raises:
+        InvalidInstance: empty, truncated, nested too deeply, or without the UIDs that identify it.
+    """
+    if transfer_syntax_uid == DEFLATED:
+        dataset = memoryview(_inflate(dataset, inflate_limit_bytes))
+    if not len(dataset):
+        raise InvalidInstance("empty dataset", offending=SOP_INSTANCE_UID)
+    walk = _Walk(dataset, transfer_syntax_uid)
+    found = walk.run()
+    walk.check_pixels()
+    return ScannedHeader(
+        sop_class_uid=_uid(found, SOP_CLASS_UID, "SOP Class UID"),
+        sop_instance_uid=_uid(found, SOP_INSTANCE_UID, "SOP Instance UID"),
+        study_instance_uid=_uid(found, STUDY_INSTANCE_UID, "Study Instance UID"),
+        series_instance_uid=_uid(found, SERIES_INSTANCE_UID, "Series Instance UID"),
+        modality=_text(found.get(MODALITY, b"")) if len(found.get(MODALITY, b"")) <= 16 else "",
+        has_pixels=walk.pixel_bytes is not None,
+    )
+
+
+def _inflate(dataset: memoryview, limit: int) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        plain = inflater.decompress(dataset, limit + 1)
+    except zlib.error as error:
+        raise InvalidInstance(f"deflated dataset is broken: {error}") from error
+    if len(plain) > limit:
+        raise InvalidInstance(f"deflated dataset inflates beyond {limit} bytes")
+    if not inflater.eof:
+        raise InvalidInstance("deflated dataset is truncated")
+    return plain
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").strip(" \0")
+
+
+def _uid(found: dict[int, bytes], tag: int, name: str) -> str:
+    value = _text(found.get(tag, b""))
+    if not value:
+        raise InvalidInstance(f"no {name}", offending=tag)
+    if not _UID.fullmatch(value):
+        raise InvalidInstance(f"malformed {name}", offending=tag)
+    return value
+
+
+def is_uid(value: str) -> bool:
+    """Whether a value is made of digits and dots, 64 at most; leading zeros occur in real files and pass."""
+    return bool(_UID.fullmatch(value))
+
+
+@dataclass(slots=True)
+class _Level:
+    """An open sequence, item or run of pixel fragments; `end` is None while undefined."""
+
+    kind: str
+    end: int | None
+    explicit: bool
+
+
+class _Walk:
+    """State of one pass: position, open levels, what was found at the top level.
+
+    `pixel_bytes` is the length field of the pixel data: 0xFFFFFFFF when encapsulated, None without any.
+    """
+
+    def __init__(self, data: memoryview, transfer_syntax_uid: str) -> None:
+        order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
+        self.data = data
+        self.size = len(data)
+        self.tag_at = struct.Struct(order + "HH").unpack_from
+        self.u16_at = struct.Struct(order + "H").unpack_from
+        self.u32_at = struct.Struct(order + "I").unpack_from
+        self.levels: list[_Level] = []
+        self.explicit = transfer_syntax_uid != IMPLICIT_LITTLE
+        self.found: dict[int, bytes] = {}
+        self.pixel_bytes: int | None = None
+
+    def check_pixels(self) -> None:
+        """Refuse an image without pixels, or with fewer bytes of them than its own header says."""
+        if _ROWS not in self.found or _PIXELS_ELSEWHERE in self.found:
+            return
+        if self.pixel_bytes is None:
+            raise InvalidInstance("truncated: an image without pixel data", offending=PIXEL_DATA)
+        if self.pixel_bytes == _UNDEFINED:
+            return
+        frames = _text(self.found.get(_FRAMES, b"1")) or "1"
+        count = int(frames) if frames.isdigit() else 1
+        for tag in (_ROWS, _COLUMNS, _SAMPLES, _BITS):
+            value = self.found.get(tag, b"")
+            count *= self.u16_at(value)[0] if len(value) >= 2 else (0 if tag != _SAMPLES else 1)
+        if self.pixel_bytes < count // 8:
+            raise InvalidInstance("pixel data is truncated", offending=PIXEL_DATA)
+
+    def run(self) -> dict[int, bytes]:
+        position = 0
+        while position < self.size or self.levels:
+            position = self._close(position)
+            if position >= self.size and not self.levels:
+                break
+            if position + 8 > self.size:
+                raise InvalidInstance("truncated dataset")
+            group, element = self.tag_at(self.data, position)
+            tag = group << 16 | element
+            level = self.levels[-1] if self.levels else None
+            if level is not None and level.kind != "item":
+                position = self._delimiter(position, tag, level)
+            elif tag == _ITEM_END and level is not None and level.end is None:
+                self.levels.pop()
+                position += 8
+            else:
+                position = self._element(position, tag)
+        return self.found
+
+    def _close(self, position: int) -> int:
+        """Leave every level of defined length that ends here."""
+        while self.levels and self.levels[-1].end is not None:
+            end = self.levels[-1].end
+            if position < end:
+                break
+            if position > end:
+                raise InvalidInstance("a nested element exceeds its sequence")
+            self.levels.pop()
+        return position
+
+    def _delimiter(self, position: int, tag: int, level: _Level) -> int:
+        """Read an item tag inside a sequence or a run of fragments."""
+        (length,) = self.u32_at(self.data, position + 4)
+        position += 8
+        if tag == _SEQUENCE_END and level.end is None:
+            self.levels.pop()
+            return position
+        if tag != _ITEM:
+            raise InvalidInstance("an item was expected inside a sequence", offending=tag)
+        if level.kind == "fragments":
+            if length == _UNDEFINED:
+                raise InvalidInstance("a pixel data fragment has no length", offending=PIXEL_DATA)
+            return self._within(position + length, PIXEL_DATA)
+        end = None if length == _UNDEFINED else self._within(position + length, tag)
+        self._open(_Level("item", end, level.explicit))
+        return position
+
+    def _element(self, position: int, tag: int) -> int:
+        explicit = self.levels[-1].explicit if self.levels else self.explicit
+        vr = b""
+        if explicit:
+            vr = bytes(self.data[position + 4 : position + 6])
+            if not vr.isalpha() or not vr.isupper():
+                raise InvalidInstance("unparsable: an element without a value representation", offending=tag)
+            if vr in _LONG_FORM:
+                if position + 12 > self.size:
+                    raise InvalidInstance("truncated dataset", offending=tag)
+                (length,) = self.u32_at(self.data, position + 8)
+                position += 12
+            else:
+                (length,) = self.u16_at(self.data, position + 6)
+                position += 8
+        else:
+            (length,) = self.u32_at(self.data, position + 4)
+            position += 8
+        top = not self.levels
+        if top and tag in _PIXEL_TAGS:
+            self.pixel_bytes = length
+        if length == _UNDEFINED:
+            fragments = vr in (b"OB", b"OW") or (not explicit and tag == PIXEL_DATA)
+            # PS3.5 6.2.2: UN of undefined length is an implicit VR little endian sequence
+            self._open(_Level("fragments" if fragments else "sequence", None, explicit and vr != b"UN"))
+            return position
+        end = self._within(position + length, tag)
+        if vr == b"SQ":
+            self._open(_Level("sequence", end, explicit))
+            return position
+        if top and tag in _WANTED:
+            self.found[tag] = bytes(self.data[position:end])
+        return end
+
+    def _open(self, level: _Level) -> None:
+        self.levels.append(level)
+        if len(self.levels) > 2 * _DEPTH_LIMIT:
+            raise InvalidInstance(f"nested deeper than {_DEPTH_LIMIT} sequences")
+
+    def _within(self, end: int, tag: int) -> int:
+        limit = next((level.end for level in reversed(self.levels) if level.end is not None), self.size)
+        if end > limit:
+            what = "pixel data is truncated" if tag == PIXEL_DATA else "truncated dataset"
+            raise InvalidInstance(what, offending=tag)
+        return end

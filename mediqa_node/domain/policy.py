@@ -1,0 +1,158 @@
+"""What a site decides: plain frozen values that rooms receive from the composition root.
+
+Field names are the keys of `node.yaml`; `__pydantic_config__` lets the configuration reader
+refuse unknown keys without this floor knowing the reader.
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import ClassVar, Literal
+
+_STRICT: dict[str, str] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowRule:
+    """Who may associate: calling AE title and address must both match.
+
+    Attributes:
+        ae_title: calling AE title, or `*`.
+        address: network in CIDR notation.
+        store: False lets the caller verify (C-ECHO) only; C-STORE answers 0x0124.
+        max_associations: how many at once for one AE title under this rule.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    ae_title: str = "*"
+    address: str = "127.0.0.0/8"
+    store: bool = True
+    max_associations: int | None = None
+
+    def __post_init__(self) -> None:
+        ip_network(self.address, strict=False)
+
+    def matches(self, ae_title: str, address: str) -> bool:
+        """Whether a caller with this title and IP address falls under this rule."""
+        caller = ip_address(address.removeprefix("::ffff:"))
+        network = ip_network(self.address, strict=False)
+        return self.ae_title in ("*", ae_title) and caller.version == network.version and caller in network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverPolicy:
+    """Limits of the Storage SCP. Deadlines are seconds of wall time."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    max_associations: int = 32
+    max_dataset_bytes: int = 2 * 1024**3
+    pdu_deadline_s: float = 30.0
+    negotiation_deadline_s: float = 5.0
+    idle_deadline_s: float = 3600.0
+    require_called_ae: bool = True
+    durability: Literal["power-loss", "process-crash"] = "power-loss"
+    allowed: tuple[AllowRule, ...] = (AllowRule(),)
+    private_sop_classes: tuple[str, ...] = ()
+
+    def rule_for(self, ae_title: str, address: str) -> AllowRule | None:
+        """Return the first rule that admits the caller, or None."""
+        return next((rule for rule in self.allowed if rule.matches(ae_title, address)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRules:
+    """When a series counts as complete (README of the pipeline: announced, contiguous, quiet, forced)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    contiguous_after_s: float = 2.0
+    quiet_after_s: float = 10.0
+    deliver_after_s: float = 60.0
+    forced_after_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrimaryRule:
+    """Which reconstruction of one acquisition is scored; patterns are regular expressions, case ignored."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    kernel: str | None = None
+    description: str | None = None
+    thickness_at_most_mm: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorePolicy:
+    """What is scored at all; everything is harvested.
+
+    Attributes:
+        primary: `first` complete reconstruction of an acquisition, `all`, or rules of which one must match.
+        max_age_days: older studies (prefetched priors) are not scored; None: no limit.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    primary: Literal["first", "all"] | tuple[PrimaryRule, ...] = "first"
+    max_age_days: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnRule:
+    """Where the report of a series goes; the first matching rule decides.
+
+    Attributes:
+        sender: configured name or calling AE title of who sent the series, or `*`.
+        modality: CT, MR, OP or `*`.
+        to: names of configured peers; `sender` means the peer whose AE title sent the series.
+        when: `flagged` sends only what is borderline or worse.
+        wait_for_study_s: how long to wait for the study to appear at the destination.
+    """
+
+    sender: str = "*"
+    modality: str = "*"
+    to: tuple[str, ...] = ()
+    when: Literal["always", "flagged", "never"] = "always"
+    wait_for_study_s: float = 0.0
+
+    def matches(self, senders: tuple[str, ...], modality: str) -> bool:
+        """Whether this rule is for a series of this modality from any of these names."""
+        return (self.sender == "*" or self.sender in senders) and self.modality in ("*", modality)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRules:
+    """How long and how often a report is tried at a destination."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    retry_first_s: float = 5.0
+    retry_at_most_s: float = 300.0
+    give_up_after_s: float = 7 * 86400.0
+    timeout_s: float = 30.0
+
+    def backoff_s(self, attempt: int) -> float:
+        """Return the pause after the given failed attempt (from 1): doubling, capped."""
+        return min(self.retry_first_s * 2 ** max(0, min(attempt - 1, 30)), self.retry_at_most_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """Which weights, where. `allow_untrained` lets seeded weights report, for a demo only."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    checkpoint: str = "default"
+    device: str = "auto"
+    allow_untrained: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long source instances stay, and how much room the spool keeps free."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    days: float = 30.0
+    low_water_bytes: int = 2 * 1024**3

@@ -1,0 +1,1 @@
+"""DICOM over TCP: the Storage and Verification SCP, and the Storage SCU. The only room that knows pynetdicom."""

@@ -1,0 +1,105 @@
+"""Upper Layer PDUs from a socket, with a deadline and a size limit on each (PS3.8 section 9.3).
+
+One reusable buffer per association; what is handed out are views into it, valid until the next
+call. pynetdicom's own reader polls every millisecond, reads 4,096 bytes at a time, copies each
+PDU five times and has no deadline inside a PDU; this one blocks, and gives up on time.
+"""
+
+import contextlib
+import socket
+import struct
+import time
+
+ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
+
+MAX_PDU_BYTES = 131_072
+MAX_NEGOTIATION_BYTES = 1024**2
+_HEADER = struct.Struct(">BxI")
+
+
+class PeerGone(Exception):  # noqa: N818 (an event, not an error)
+    """The connection ended or was given up; the message says how."""
+
+
+class PduStream:
+    """Reads PDUs from a connected socket and writes answers to it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._buffer = bytearray(2 * MAX_PDU_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def read(self, *, first_byte_within_s: float, deadline_s: float, limit_bytes: int) -> tuple[int, memoryview]:
+        """Return the type and body of the next PDU.
+
+        Args:
+            first_byte_within_s: how long the peer may stay silent before the PDU begins.
+            deadline_s: how long the whole PDU may take once it has begun.
+            limit_bytes: largest body that is read at all.
+
+        Raises:
+            PeerGone: closed, reset, too slow, or a PDU over the limit.
+        """
+        if self._start == self._end:
+            self._start = self._end = 0
+            self._fill(1, time.monotonic() + first_byte_within_s)
+        deadline = time.monotonic() + deadline_s
+        self._fill(_HEADER.size, deadline)
+        pdu_type, length = _HEADER.unpack_from(self._buffer, self._start)
+        if length > limit_bytes:
+            raise PeerGone(f"PDU of {length} bytes exceeds {limit_bytes}")
+        self._fill(_HEADER.size + length, deadline)
+        body = self._view[self._start + _HEADER.size : self._start + _HEADER.size + length]
+        self._start += _HEADER.size + length
+        return pdu_type, body
+
+    def _fill(self, wanted: int, deadline: float) -> None:
+        """Have at least `wanted` bytes in the buffer."""
+        if self._start + wanted > len(self._buffer):
+            self._make_room(wanted)
+        while self._end - self._start < wanted:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise PeerGone("deadline passed while waiting for the peer")
+            self.connection.settimeout(remaining)
+            try:
+                count = self.connection.recv_into(self._view[self._end :])
+            except TimeoutError:
+                raise PeerGone("deadline passed while waiting for the peer") from None
+            except OSError as error:
+                raise PeerGone(f"connection lost: {error.strerror or error}") from error
+            if not count:
+                raise PeerGone("peer closed the connection")
+            self._end += count
+
+    def _make_room(self, wanted: int) -> None:
+        held = bytes(self._view[self._start : self._end])
+        if wanted > len(self._buffer):
+            self._buffer = bytearray(wanted)
+            self._view = memoryview(self._buffer)
+        self._view[: len(held)] = held
+        self._start, self._end = 0, len(held)
+
+    def send(self, data: bytes, *, within_s: float = 30.0) -> None:
+        """Write all of `data`.
+
+        Raises:
+            PeerGone: the peer does not read, or is gone.
+        """
+        self.connection.settimeout(within_s)
+        try:
+            self.connection.sendall(data)
+        except OSError as error:
+            raise PeerGone(f"peer does not take the answer: {error.strerror or error}") from error
+
+    def abort(self, source: int = 2, reason: int = 0) -> None:
+        """Send A-ABORT (PS3.8 9.3.8) if the peer still listens."""
+        with contextlib.suppress(PeerGone):
+            self.send(bytes((ABORT, 0, 0, 0, 0, 4, 0, 0, source, reason)), within_s=1.0)
+
+    def close(self) -> None:
+        """End the connection; data on its way to the peer is still delivered."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()

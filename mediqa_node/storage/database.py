@@ -1,0 +1,85 @@
+"""One database behind two dialects: SQLite in a folder, or PostgreSQL.
+
+SQLite runs in WAL mode with `synchronous=FULL`, so that a commit survives the loss of power.
+Every write goes through `write()`, which takes the write lock at once: a transaction that
+first reads and then writes would otherwise fail with `database is locked` under load.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from mediqa_node.domain.errors import StorageFailed
+
+
+class Database:
+    """A pool of connections to the node's database.
+
+    Args:
+        url: SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = create_engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Open a connection for queries; it takes no lock that would hold up a writer."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            raise StorageFailed(f"database did not answer: {error.orig}") from error
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Open one transaction, committed at the end of the block.
+
+        Raises:
+            StorageFailed: the database is locked, full or gone; nothing was changed.
+        """
+        try:
+            with self.engine.begin() as connection:
+                if self.is_sqlite:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+        except (sa.exc.OperationalError, sa.exc.InternalError) as error:
+            raise StorageFailed(f"database refused to write: {error.orig}") from error
+
+    def insert_or_ignore(self, table: sa.Table, **values: Any) -> Any:
+        """Return an INSERT that does nothing when a row with the same key is there."""
+        if self.is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+            return sqlite_insert(table).values(**values).on_conflict_do_nothing()
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert(table).values(**values).on_conflict_do_nothing()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def create_engine(url: str) -> sa.Engine:
+    """Return an engine with the durability that the receiver promises."""
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    database = sa.engine.make_url(url).database
+    if database:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30}, pool_size=10, max_overflow=20)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return engine

@@ -1,0 +1,196 @@
+"""The tables. Times are seconds since 1970-01-01 UTC, so that every timer is plain arithmetic.
+
+An instance row never changes its file; a corrected or conflicting copy is a further row with the
+same SOP Instance UID and another `status`. Exactly one row per UID is `current`.
+"""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_UID = sa.String(64)
+
+associations = sa.Table(
+    "associations",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("address", sa.String(64), nullable=False),
+    sa.Column("opened_at", sa.Float, nullable=False),
+    sa.Column("closed_at", sa.Float),
+    sa.Column("released", sa.Boolean, comment="ended by A-RELEASE, not by an abort or a lost connection"),
+    sa.Column("last_series_uid", _UID, comment="the series it is sending, or sent last"),
+    sa.Column("last_instance_at", sa.Float),
+)
+
+series = sa.Table(
+    "series",
+    metadata,
+    sa.Column("series_instance_uid", _UID, primary_key=True),
+    sa.Column("study_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("modality", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("reason", sa.Text),
+    sa.Column("completion", sa.String(16), comment="announced, contiguous, quiet or forced"),
+    sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("opened_at", sa.Float, nullable=False, comment="(re)opened; `forced` counts from here"),
+    sa.Column("last_instance_at", sa.Float, nullable=False),
+    sa.Column("n_instances", sa.Integer, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False, comment="counts changes of content; jobs of an older one stop"),
+    sa.Column("revision", sa.Integer, nullable=False, comment="of the last assessment; 0: none yet"),
+    sa.Column("state_at", sa.Float, nullable=False),
+    sa.Column("acquisition_key", sa.String(200), index=True, comment="reconstructions of one acquisition share it"),
+    sa.Column("purged_at", sa.Float),
+)
+
+instances = sa.Table(
+    "instances",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("sop_instance_uid", _UID, nullable=False),
+    sa.Column("sop_class_uid", _UID, nullable=False),
+    sa.Column("series_instance_uid", _UID, sa.ForeignKey("series.series_instance_uid"), nullable=False, index=True),
+    sa.Column("study_instance_uid", _UID, nullable=False),
+    sa.Column("transfer_syntax_uid", _UID, nullable=False),
+    sa.Column(
+        "status", sa.String(12), nullable=False, comment="current, candidate, same, superseded, conflict or rejected"
+    ),
+    sa.Column("association_id", sa.String(32), nullable=False),
+    sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+    sa.Column("path", sa.String(120), nullable=False, unique=True),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("purged_at", sa.Float),
+    sa.Index("ix_instances_sop_instance_uid_status", "sop_instance_uid", "status"),
+    sa.Index(
+        "uq_instances_current",
+        "sop_instance_uid",
+        unique=True,
+        sqlite_where=sa.text("status = 'current'"),
+        postgresql_where=sa.text("status = 'current'"),
+    ),
+)
+
+senders = sa.Table(
+    "senders",
+    metadata,
+    sa.Column("calling_ae_title", sa.String(16), primary_key=True),
+    sa.Column("splits_series", sa.Boolean, nullable=False, comment="was seen to send one series over two associations"),
+    sa.Column("longest_gap_s", sa.Float, nullable=False, comment="longest pause inside one series"),
+    sa.Column("gaps_s", sa.JSON, nullable=False, comment="the last 200 pauses inside series"),
+)
+
+techniques = sa.Table(
+    "techniques",
+    metadata,
+    sa.Column("series_instance_uid", _UID, primary_key=True),
+    sa.Column("label_name", sa.String(8)),
+    sa.Column("label_value", sa.Float),
+    sa.Column("source", sa.String(40)),
+    sa.Column("eligible", sa.Boolean, nullable=False),
+    sa.Column("exclusions", sa.Text, nullable=False),
+    sa.Column("flags", sa.Text, nullable=False),
+    sa.Column("technique", sa.JSON, nullable=False, comment="the whole Technique without its frames"),
+    sa.Column("harvested_at", sa.Float, nullable=False),
+)
+
+frame_techniques = sa.Table(
+    "frame_techniques",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("series_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("sop_instance_uid", _UID, nullable=False),
+    sa.Column("frame_number", sa.Integer),
+    sa.Column("z_mm", sa.Float),
+    sa.Column("tube_current_ma", sa.Float),
+    sa.Column("tube_charge_mas", sa.Float),
+    sa.Column("field_strength_t", sa.Float),
+    sa.Column("ctdi_vol_mgy", sa.Float),
+    sa.Column("source", sa.String(40)),
+    sa.Column("candidates", sa.JSON, nullable=False),
+    sa.Column("flags", sa.Text, nullable=False),
+)
+
+dose_events = sa.Table(
+    "dose_events",
+    metadata,
+    sa.Column("irradiation_event_uid", _UID, primary_key=True),
+    sa.Column("study_instance_uid", _UID, nullable=False),
+    sa.Column("event", sa.JSON, nullable=False),
+)
+
+rejected_instances = sa.Table(
+    "rejected_instances",
+    metadata,
+    sa.Column("sop_instance_uid", _UID, primary_key=True),
+    sa.Column("series_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("code", sa.String(16), nullable=False, comment="title of the Key Object Selection, e.g. 113001"),
+    sa.Column("note_sop_instance_uid", _UID, nullable=False),
+)
+
+assessments = sa.Table(
+    "assessments",
+    metadata,
+    sa.Column("series_instance_uid", _UID, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("quality", sa.Float, nullable=False),
+    sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("weights_sha256", sa.String(64), nullable=False),
+    sa.Column("identity_digest", sa.String(64), nullable=False),
+    sa.Column("assessment", sa.JSON, nullable=False),
+    sa.Column("assessed_at", sa.Float, nullable=False),
+)
+
+reports = sa.Table(
+    "reports",
+    metadata,
+    sa.Column("sop_instance_uid", _UID, primary_key=True),
+    sa.Column("series_instance_uid", _UID, nullable=False, index=True, comment="of the images"),
+    sa.Column("study_instance_uid", _UID, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("sop_class_uid", _UID, nullable=False),
+    sa.Column("sr_series_instance_uid", _UID, nullable=False),
+    sa.Column("series_number", sa.Integer, nullable=False),
+    sa.Column("instance_number", sa.Integer, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("part10", sa.LargeBinary, nullable=False, comment="built once, never regenerated"),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.UniqueConstraint("series_instance_uid", "revision", "sop_class_uid"),
+)
+
+sr_series_numbers = sa.Table(
+    "sr_series_numbers",
+    metadata,
+    sa.Column("study_instance_uid", _UID, primary_key=True),
+    sa.Column("series_number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("series_instance_uid", _UID, nullable=False, unique=True, comment="of the images"),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("series_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("destination", sa.String(64), nullable=False),
+    sa.Column(
+        "state", sa.String(12), nullable=False, index=True, comment="waiting, sent, parked, withheld or superseded"
+    ),
+    sa.Column("not_before", sa.Float, nullable=False),
+    sa.Column("wait_for_study_until", sa.Float, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("report_sop_instance_uid", _UID),
+    sa.Column("status", sa.Integer, comment="DIMSE status of the last attempt"),
+    sa.Column("message", sa.Text),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("done_at", sa.Float),
+    sa.UniqueConstraint("series_instance_uid", "revision", "destination"),
+)
