@@ -1,0 +1,180 @@
+"""The card of a checkpoint: everything beside the weights that a score depends on, and what may be claimed for it.
+
+The node obeys the card or refuses it; none of these values can be set in the node's configuration.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mediqa_node.domain.assessment import IntensityRule, PreprocessSpec
+from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.model.prompts import FOUR_ONE_HOTS, KNOWN, PROMPT_WIDTH, TERMS, PromptCode
+from mediqa_node.model.sizes import SIZES
+
+FORMAT = 1
+
+DEFAULT_PREPROCESSING = PreprocessSpec(
+    size_px=224,
+    slices=7,
+    intensity={
+        "CT": IntensityRule(kind="window", low=-160.0, high=240.0),
+        "CT/lung": IntensityRule(kind="window", low=-1350.0, high=150.0),
+        "CT/soft": IntensityRule(kind="window", low=-160.0, high=240.0),
+        "CT/bone": IntensityRule(kind="window", low=-450.0, high=1050.0),
+        "MR": IntensityRule(kind="percentile", low=0.5, high=99.5),
+        "OP": IntensityRule(kind="window", low=0.0, high=255.0),
+    },
+)
+"""What new checkpoints are trained with: HU for CT, percent for MR, 8-bit values for fundus."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityMap:
+    """A monotone map of the network's unbounded score to 0..1.
+
+    Attributes:
+        kind: `logistic`: 1 / (1 + exp(-b (x - a))); `clamp`: (x - a) / (b - a), cut at 0 and 1.
+        a, b: midpoint and steepness, or the scores that become 0 and 1.
+    """
+
+    kind: str
+    a: float
+    b: float
+
+    def __call__(self, raw: np.ndarray) -> np.ndarray:
+        """Map raw scores, any shape, to float64 in 0..1."""
+        x = np.asarray(raw, dtype=np.float64)
+        if self.kind == "logistic":
+            return np.asarray(1.0 / (1.0 + np.exp(-np.clip(self.b * (x - self.a), -700.0, 700.0))))
+        return np.asarray(np.clip((x - self.a) / (self.b - self.a), 0.0, 1.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedParameter:
+    """One output of the parameter head.
+
+    Attributes:
+        name: `mas` or `tesla`.
+        unit: UCUM.
+        modality: it is said of series of this modality only.
+        scale: `linear`, or `log`: the network predicts the natural logarithm.
+    """
+
+    name: str
+    unit: str
+    modality: str
+    scale: str = "linear"
+
+    def value(self, output: float) -> float:
+        """Return the parameter in its unit from the network's output."""
+        return float(np.exp(output)) if self.scale == "log" else float(output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """See module.
+
+    Attributes:
+        size: a row of `sizes.SIZES`.
+        trained: False for seeded weights, whose scores mean nothing.
+        weights_sha256: of the safetensors file.
+        training_data, metrics: for people; shown, never computed with.
+    """
+
+    name: str
+    size: str
+    trained: bool
+    weights_sha256: str
+    preprocess: PreprocessSpec = DEFAULT_PREPROCESSING
+    prompt: PromptCode = FOUR_ONE_HOTS
+    quality: QualityMap
+    parameters: tuple[PredictedParameter, ...] = ()
+    training_data: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Return the card's file: UTF-8, sorted, one value a line."""
+        content = asdict(self) | {"format": FORMAT}
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def read_card(content: bytes) -> Card:
+    """Read a card and make sure that this version can honour every word of it.
+
+    Raises:
+        CheckpointRefused: not JSON, a field missing, unknown or out of range.
+    """
+    try:
+        raw = json.loads(content)
+        version = raw.pop("format", None)
+        if version != FORMAT:
+            raise ValueError(f"card format {version!r}; this version reads {FORMAT}")
+        card = Card(
+            **raw
+            | {
+                "preprocess": _preprocess(raw["preprocess"]),
+                "prompt": _prompt(raw["prompt"]),
+                "quality": QualityMap(**raw["quality"]),
+                "parameters": tuple(PredictedParameter(**entry) for entry in raw["parameters"]),
+            }
+        )
+        _check(card)
+    except KeyError as error:
+        raise CheckpointRefused(f"checkpoint card lacks {error}; write it again with this version") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointRefused(f"checkpoint card cannot be honoured: {error}") from error
+    return card
+
+
+def _preprocess(raw: Mapping[str, Any]) -> PreprocessSpec:
+    rules = {key: IntensityRule(**rule) for key, rule in raw["intensity"].items()}
+    return PreprocessSpec(**{**raw, "intensity": rules})
+
+
+def _prompt(raw: Mapping[str, Any]) -> PromptCode:
+    return PromptCode(words={term: tuple(words) for term, words in raw["words"].items()}, index=raw.get("index"))
+
+
+def _check(card: Card) -> None:
+    """Raise ValueError for a value that parses but means nothing here."""
+    _one_of("size", card.size, SIZES)
+    _one_of("quality kind", card.quality.kind, ("logistic", "clamp"))
+    _require(type(card.trained) is bool, "trained must be true or false")
+    size, spec = SIZES[card.size], card.preprocess
+    _require(spec.size_px == size.image_px, f"preprocess size_px {spec.size_px}, but {size.name} reads {size.image_px}")
+    _require(type(spec.slices) is int and spec.slices >= 1, f"preprocess slices {spec.slices!r}")
+    for key, rule in spec.intensity.items():
+        _one_of(f"intensity rule of {key}", rule.kind, ("window", "percentile"))
+        _require(rule.low < rule.high, f"intensity rule of {key}: low {rule.low} is not below high {rule.high}")
+    falling = card.quality.b <= (0 if card.quality.kind == "logistic" else card.quality.a)
+    _require(not falling, "quality map does not rise")
+    for parameter in card.parameters:
+        _one_of("parameter", parameter.name, ("mas", "tesla"))
+        _one_of("parameter scale", parameter.scale, ("linear", "log"))
+        _one_of("parameter unit", parameter.unit, ("mA.s", "T", "{0:1}"))
+    _check_prompt(card.prompt, size.tab)
+
+
+def _check_prompt(code: PromptCode, tab: str) -> None:
+    if code.index is not None:
+        _require(0 <= code.index < PROMPT_WIDTH, f"prompt index {code.index}, must lie in 0..{PROMPT_WIDTH - 1}")
+        return
+    _require(tab != "released", "released weights were not taught these prompt words; give a fixed prompt index")
+    _require(set(code.words) == set(TERMS), f"prompt words for {sorted(code.words)}, expected {sorted(TERMS)}")
+    for term in TERMS:
+        for word in code.words[term]:
+            _one_of(f"prompt word of {term}", word, KNOWN[term])
+    _require(sum(map(len, code.words.values())) <= PROMPT_WIDTH, f"more than {PROMPT_WIDTH} prompt words")
+
+
+def _one_of(what: str, value: object, allowed: Mapping[str, object] | Sequence[str]) -> None:
+    _require(value in allowed, f"unknown {what} {value!r}; known: {', '.join(allowed)}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

@@ -1,0 +1,47 @@
+"""Prompts as numbers: four one-hots side by side, zero-padded to 64 (paper section 2.2, concat of p_dim..p_type)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mediqa_node.domain.prompt import DIMENSIONS, MODALITIES, REGIONS, TYPES, Prompt
+
+PROMPT_WIDTH = 64
+"""Inputs of MLP1 and MLP2 in the public release."""
+
+TERMS = ("dimension", "modality", "region", "type")
+KNOWN = dict(zip(TERMS, (DIMENSIONS, MODALITIES, REGIONS, TYPES), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptCode:
+    """How the weights were taught to read prompts; travels in their card.
+
+    Attributes:
+        words: vocabulary of each of TERMS in order of training; {} for a fixed index.
+        index: the single position that is 1 whatever the prompt says, as in the public release,
+            whose table of meanings is not published; None for words.
+    """
+
+    words: Mapping[str, tuple[str, ...]]
+    index: int | None = None
+
+    def encode(self, prompt: Prompt) -> np.ndarray:
+        """Return float32 (64,). A word the weights never saw counts as `unknown`, or as nothing."""
+        vector = np.zeros(PROMPT_WIDTH, dtype=np.float32)
+        if self.index is not None:
+            vector[self.index] = 1.0
+            return vector
+        start = 0
+        for term in TERMS:
+            words = self.words[term]
+            value = getattr(prompt, term).value
+            value = value if value in words else "unknown"
+            if value in words:
+                vector[start + words.index(value)] = 1.0
+            start += len(words)
+        return vector
+
+
+FOUR_ONE_HOTS = PromptCode(words=KNOWN)

@@ -1,0 +1,44 @@
+"""Transposed attention block (TAB): attention between channels instead of between patches (MANIQA, section 3.2)."""
+
+import torch
+from torch import Tensor, nn
+
+FORMS = ("transposed", "released")
+
+
+class TransposedAttention(nn.Module):
+    """Let every channel look at every other channel of the same image.
+
+    The attention map is C x C per image; at size b8 that is 3072 x 3072 (38 MB), so images are
+    taken one at a time.
+
+    Args:
+        tokens: N, patches of one image; queries, keys and values are linear over them.
+        form: `transposed` adds `attention @ v` as it is. `released` reads its transpose (N, C)
+            as if it were (C, N): a fixed permutation of channels and positions in the public
+            code, which released weights need.
+    """
+
+    def __init__(self, tokens: int, form: str) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise ValueError(f"TAB form {form!r}; known: {', '.join(FORMS)}")
+        self.c_q = nn.Linear(tokens, tokens)
+        self.c_k = nn.Linear(tokens, tokens)
+        self.c_v = nn.Linear(tokens, tokens)
+        self.scale = tokens**-0.5
+        self.form = form
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, N) to (B, C, N)."""
+        return torch.stack([image + self._attend(image) for image in x])
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """One image, (C, N): softmax(q k^T / sqrt(N)) v."""
+        logits = self.c_q(x) @ self.c_k(x).mT
+        if torch.is_grad_enabled():
+            attention = (logits * self.scale).softmax(dim=-1)
+        else:
+            attention = torch.softmax(logits.mul_(self.scale), dim=-1, out=logits)
+        mixed = attention @ self.c_v(x)
+        return mixed.mT.reshape(x.shape) if self.form == "released" else mixed
