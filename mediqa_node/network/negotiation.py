@@ -58,7 +58,8 @@ def accept(
     answer.called_ae_title = request.called_ae_title
     answer.result, answer.result_source = 0x00, 0x01
     answer.presentation_context_definition_results_list = results
-    length, implementation, version = MaximumLengthNotification(), ClassUidItem(), ImplementationVersionNameNotification()
+    length, implementation = MaximumLengthNotification(), ClassUidItem()
+    version = ImplementationVersionNameNotification()
     length.maximum_length_received = MAX_PDU_BYTES
     implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME

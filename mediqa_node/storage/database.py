@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 
 from mediqa_node.domain.errors import StorageFailed
 
@@ -54,13 +55,8 @@ class Database:
 
     def insert_or_ignore(self, table: sa.Table, **values: Any) -> Any:
         """Return an INSERT that does nothing when a row with the same key is there."""
-        if self.is_sqlite:
-            from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-            return sqlite_insert(table).values(**values).on_conflict_do_nothing()
-        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-        return postgresql_insert(table).values(**values).on_conflict_do_nothing()
+        insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        return insert(table).values(**values).on_conflict_do_nothing()
 
     def close(self) -> None:
         """Give all connections back."""

@@ -56,12 +56,12 @@ class Incoming:
         if not self.size_bytes:
             yield memoryview(b"")
             return
-        with mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ) as mapped:
-            view = memoryview(mapped)
-            try:
-                yield view[self.prefix_bytes :]
-            finally:
-                view.release()
+        with (
+            mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as view,
+            view[self.prefix_bytes :] as dataset,
+        ):
+            yield dataset
 
 
 class Spool:
@@ -160,6 +160,10 @@ class Spool:
     def path(self, relative: str) -> Path:
         """Return the absolute path of a spooled file."""
         return self.root / relative
+
+    def has(self, relative: str) -> bool:
+        """Whether a spooled file is there."""
+        return (self.root / relative).is_file()
 
     def remove(self, relative: str) -> None:
         """Delete a spooled file."""

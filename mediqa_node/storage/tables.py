@@ -39,13 +39,16 @@ series = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("completion", sa.String(16), comment="announced, contiguous, quiet or forced"),
     sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("association_id", sa.String(32), nullable=False, comment="of the last instance"),
+    sa.Column("n_associations", sa.Integer, nullable=False),
+    sa.Column("longest_gap_s", sa.Float, nullable=False),
     sa.Column("opened_at", sa.Float, nullable=False, comment="(re)opened; `forced` counts from here"),
     sa.Column("last_instance_at", sa.Float, nullable=False),
     sa.Column("n_instances", sa.Integer, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False, comment="counts changes of content; jobs of an older one stop"),
     sa.Column("revision", sa.Integer, nullable=False, comment="of the last assessment; 0: none yet"),
     sa.Column("state_at", sa.Float, nullable=False),
-    sa.Column("acquisition_key", sa.String(200), index=True, comment="reconstructions of one acquisition share it"),
+    sa.Column("job", sa.String(100), comment="the durable job that works on it, if any"),
     sa.Column("purged_at", sa.Float),
 )
 
@@ -76,6 +79,13 @@ instances = sa.Table(
         sqlite_where=sa.text("status = 'current'"),
         postgresql_where=sa.text("status = 'current'"),
     ),
+)
+
+acquisitions = sa.Table(
+    "acquisitions",
+    metadata,
+    sa.Column("acquisition_key", sa.String(200), primary_key=True, comment="reconstructions of one acquisition share it"),
+    sa.Column("series_instance_uid", _UID, nullable=False, comment="the one that is scored"),
 )
 
 senders = sa.Table(
@@ -187,6 +197,8 @@ deliveries = sa.Table(
     sa.Column("not_before", sa.Float, nullable=False),
     sa.Column("wait_for_study_until", sa.Float, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("job", sa.String(100), comment="the durable job that works on it, if any"),
+    sa.Column("jobs", sa.Integer, nullable=False, comment="jobs so far; makes each job's name its own"),
     sa.Column("report_sop_instance_uid", _UID),
     sa.Column("status", sa.Integer, comment="DIMSE status of the last attempt"),
     sa.Column("message", sa.Text),

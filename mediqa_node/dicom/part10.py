@@ -1,0 +1,48 @@
+"""The head of a Part 10 file (PS3.10 section 7.1): preamble, prefix, file meta.
+
+The preamble is written as zeros: a polyglot that a peer sent never reaches the disk as such.
+"""
+
+import struct
+from functools import lru_cache
+
+_PREAMBLE = b"\0" * 128 + b"DICM"
+
+
+def file_head(
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    implementation_class_uid: str,
+    implementation_version_name: str,
+    source_ae_title: str,
+) -> bytes:
+    """Return preamble and File Meta Information, ready to be followed by the encoded dataset."""
+    tail = _constant_part(
+        transfer_syntax_uid, implementation_class_uid, implementation_version_name, source_ae_title[:16]
+    )
+    body = (
+        b"\x02\x00\x01\x00OB\0\0\x02\0\0\0\x00\x01"
+        + _element(0x0002, b"UI", sop_class_uid)
+        + _element(0x0003, b"UI", sop_instance_uid)
+        + tail
+    )
+    return _PREAMBLE + b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<I", len(body)) + body
+
+
+@lru_cache(maxsize=256)
+def _constant_part(transfer_syntax_uid: str, implementation: str, version: str, source: str) -> bytes:
+    return (
+        _element(0x0010, b"UI", transfer_syntax_uid)
+        + _element(0x0012, b"UI", implementation)
+        + _element(0x0013, b"SH", version)
+        + _element(0x0016, b"AE", source)
+    )
+
+
+def _element(element: int, vr: bytes, value: str) -> bytes:
+    encoded = value.encode("ascii", "replace")
+    if len(encoded) % 2:
+        encoded += b"\0" if vr == b"UI" else b" "
+    return struct.pack("<HH2sH", 0x0002, element, vr, len(encoded)) + encoded

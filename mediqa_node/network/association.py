@@ -1,0 +1,247 @@
+"""One association from the first byte to the last, on one blocking thread.
+
+pynetdicom negotiates; this loop moves the bytes: fragments go from the socket's buffer straight
+to the file, the answer is one `sendall`. What happens to an instance is decided by the intake.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from mediqa_node.domain.errors import InvalidInstance, StorageFailed
+from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
+from mediqa_node.network import dimse
+from mediqa_node.network.dimse import Command, Fragment
+from mediqa_node.network.negotiation import AcceptedContext
+from mediqa_node.network.pdu_stream import (
+    ABORT,
+    MAX_PDU_BYTES,
+    P_DATA_TF,
+    RELEASE_RP,
+    RELEASE_RQ,
+    PduStream,
+    PeerGone,
+)
+
+log = structlog.get_logger("receiver")
+
+_MAX_COMMAND_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who is at the other end."""
+
+    association_id: str
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+
+
+class Intake(Protocol):
+    """Where instances go. `finish` returns only when the instance is durable."""
+
+    def begin(self, caller: Caller, command: Command, transfer_syntax_uid: str) -> Any:
+        """Return something with `write(memoryview)` that takes the dataset."""
+
+    def finish(self, incoming: Any, caller: Caller, command: Command, transfer_syntax_uid: str) -> None:
+        """Check and keep the instance; raises InvalidInstance or StorageFailed."""
+
+    def discard(self, incoming: Any) -> None:
+        """Forget what was received so far."""
+
+    def closed(self, caller: Caller, *, released: bool) -> None:
+        """Note that the association has ended."""
+
+
+Failure = tuple[int, str, int | None]
+"""DIMSE status, Error Comment, Offending Element."""
+
+
+@dataclass(slots=True)
+class _Message:
+    """A C-STORE whose dataset is on its way; `failure` is answered once it has all arrived."""
+
+    command: Command
+    context: AcceptedContext
+    context_id: int
+    incoming: Any = None
+    size_bytes: int = 0
+    failure: Failure | None = None
+
+
+class Association:
+    """Serves C-ECHO and C-STORE until the peer releases, aborts, or is given up."""
+
+    def __init__(
+        self,
+        stream: PduStream,
+        caller: Caller,
+        rule: AllowRule,
+        contexts: dict[int, AcceptedContext],
+        policy: ReceiverPolicy,
+        intake: Intake,
+    ) -> None:
+        self.stream = stream
+        self.caller = caller
+        self.rule = rule
+        self.contexts = contexts
+        self.policy = policy
+        self.intake = intake
+        self.stored = self.refused = 0
+        self.stopping = False
+        self._command = bytearray()
+        self._message: _Message | None = None
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether nothing is half received: the association can be ended without loss."""
+        return self._message is None and not self._command
+
+    def run(self) -> None:
+        """Serve until the end; never raises."""
+        released, ending = False, ""
+        try:
+            while not released and not (self.stopping and self.between_messages):
+                released = self._next_pdu()
+            if not released:
+                self.stream.abort()
+            ending = "released" if released else "stopped"
+        except (PeerGone, ValueError) as error:
+            ending = str(error)
+            self.stream.abort()
+        except Exception:
+            ending = "internal error"
+            log.exception("association failed", association=self.caller.association_id)
+            self.stream.abort()
+        finally:
+            if self._message is not None and self._message.incoming is not None:
+                self.intake.discard(self._message.incoming)
+            self.intake.closed(self.caller, released=released)
+            self._log_end(ending)
+
+    def _log_end(self, ending: str) -> None:
+        log.info(
+            "association ended",
+            association=self.caller.association_id,
+            calling_ae=self.caller.calling_ae_title,
+            address=self.caller.address,
+            stored=self.stored,
+            refused=self.refused,
+            ending=ending,
+        )
+
+    def _next_pdu(self) -> bool:
+        """Handle one PDU; True when the association was released."""
+        idle = self.policy.idle_deadline_s if self.between_messages else self.policy.pdu_deadline_s
+        pdu_type, body = self.stream.read(
+            first_byte_within_s=idle, deadline_s=self.policy.pdu_deadline_s, limit_bytes=MAX_PDU_BYTES + 64
+        )
+        if pdu_type == P_DATA_TF:
+            for fragment in dimse.fragments(body):
+                self._fragment(fragment)
+            return False
+        if pdu_type == RELEASE_RQ:
+            self.stream.send(bytes((RELEASE_RP, 0, 0, 0, 0, 4, 0, 0, 0, 0)))
+            return True
+        raise PeerGone("peer aborted" if pdu_type == ABORT else f"unexpected PDU of type {pdu_type}")
+
+    def _fragment(self, fragment: Fragment) -> None:
+        if fragment.context_id not in self.contexts:
+            raise PeerGone(f"presentation context {fragment.context_id} was not accepted")
+        if fragment.is_command:
+            if self._message is not None:
+                raise PeerGone("a command inside a dataset")
+            self._command += fragment.data
+            if len(self._command) > _MAX_COMMAND_BYTES:
+                raise PeerGone("command set too long")
+            if fragment.is_last:
+                command = dimse.parse_command(bytes(self._command))
+                self._command.clear()
+                self._begin(command, fragment.context_id)
+        else:
+            self._data(fragment)
+
+    def _begin(self, command: Command, context_id: int) -> None:
+        context = self.contexts[context_id]
+        if command.field == dimse.C_ECHO_RQ:
+            self.stream.send(dimse.response(context_id, command, dimse.SUCCESS))
+        elif command.field != dimse.C_STORE_RQ:
+            raise PeerGone(f"command {command.field:#06x} is not served")
+        elif command.dataset_type == dimse.NO_DATASET:
+            self._answer(context_id, command, (dimse.CANNOT_UNDERSTAND, "no dataset follows the command", None))
+        else:
+            self._message = _Message(command, context, context_id)
+            self._message.failure = self._refusal(command, context)
+            if self._message.failure is None:
+                try:
+                    self._message.incoming = self.intake.begin(self.caller, command, context.transfer_syntax)
+                except StorageFailed as error:
+                    self._message.failure = (dimse.OUT_OF_RESOURCES, str(error), None)
+
+    def _refusal(self, command: Command, context: AcceptedContext) -> Failure | None:
+        """What is wrong with a C-STORE before its dataset has come."""
+        if not self.rule.store:
+            return dimse.NOT_AUTHORIZED, "this AE title may verify, not store", None
+        if not command.sop_instance_uid:
+            return dimse.CANNOT_UNDERSTAND, "empty Affected SOP Instance UID", 0x00001000
+        if command.sop_class_uid != context.abstract_syntax:
+            return dimse.DOES_NOT_MATCH, "SOP Class differs from the presentation context", 0x00000002
+        return None
+
+    def _data(self, fragment: Fragment) -> None:
+        message = self._message
+        if message is None or fragment.context_id != message.context_id:
+            raise PeerGone("a dataset without its command")
+        message.size_bytes += len(fragment.data)
+        if message.size_bytes > self.policy.max_dataset_bytes:
+            raise PeerGone(f"dataset exceeds {self.policy.max_dataset_bytes} bytes")
+        if message.incoming is not None and message.failure is None:
+            try:
+                message.incoming.write(fragment.data)
+            except StorageFailed as error:
+                message.failure = (dimse.OUT_OF_RESOURCES, str(error), None)
+        if fragment.is_last:
+            failure = message.failure or self._finish(message)
+            if message.failure is not None and message.incoming is not None:
+                self.intake.discard(message.incoming)
+            self._message = None
+            self._answer(message.context_id, message.command, failure)
+
+    def _finish(self, message: _Message) -> Failure | None:
+        """Hand the instance over; None once it is durable. The intake disposes of the file either way."""
+        incoming, message.incoming = message.incoming, None
+        try:
+            self.intake.finish(incoming, self.caller, message.command, message.context.transfer_syntax)
+        except InvalidInstance as error:
+            return error.status, str(error), error.offending
+        except StorageFailed as error:
+            return dimse.OUT_OF_RESOURCES, str(error), None
+        except Exception:
+            # the sender keeps its copy; 0x0110 and 0x0111 are statuses of DIMSE-N
+            log.exception("instance not stored: unforeseen", association=self.caller.association_id)
+            return dimse.OUT_OF_RESOURCES, "internal error", None
+        return None
+
+    def _answer(self, context_id: int, command: Command, failure: Failure | None) -> None:
+        if failure is None:
+            self.stored += 1
+            self.stream.send(dimse.response(context_id, command, dimse.SUCCESS))
+            return
+        status, comment, offending = failure
+        self.refused += 1
+        log.warning(
+            "instance refused",
+            association=self.caller.association_id,
+            calling_ae=self.caller.calling_ae_title,
+            status=f"{status:#06x}",
+            comment=comment,
+        )
+        self.stream.send(dimse.response(context_id, command, status, comment=comment, offending=offending))
+
+
+def new_association_id() -> str:
+    """Return an identifier for logs and rows."""
+    return uuid.uuid4().hex

@@ -1,0 +1,1 @@
+"""The life of one instance: received, settled, assessed, delivered. Start with `flow.py`."""

@@ -1,0 +1,92 @@
+"""When is a series complete? DICOM does not say, so the node reasons and records why.
+
+    announced    the sender named the number of objects, and they are all here
+    contiguous   one association, released cleanly; even spacing; a sender that never splits
+    quiet        no instance for a while, and no open association that is still at it
+    forced       the series has been open too long
+
+A pure function of stored facts and the clock: nothing is lost when the process restarts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mediqa_node.domain.policy import CompletionRules
+
+IDLE_ON_OPEN_ASSOCIATION_S = 30.0
+LEARNED_QUIET_AT_MOST_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesFacts:
+    """What is known of a series that is being received. Times in seconds since 1970, UTC.
+
+    Attributes:
+        association_closed_at: None while the association that sent the last instance is open.
+        moved_on: that association has since sent another series.
+        sender_splits: this calling AE was seen to split a series, or pause long inside one.
+        sender_gaps_s: pauses inside earlier series of this calling AE.
+        announced: all objects of a concatenation are here; False: some are missing; None: nobody said.
+        evenly_spaced: at least three slices, or a kind of image that comes alone, without gaps.
+    """
+
+    opened_at: float
+    last_instance_at: float
+    n_associations: int
+    association_closed_at: float | None
+    released: bool
+    moved_on: bool
+    sender_splits: bool
+    sender_gaps_s: Sequence[float] = ()
+    announced: bool | None = None
+    evenly_spaced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A series is complete: why, and from when its report may leave."""
+
+    reason: str
+    report_not_before: float
+
+
+def completion(facts: SeriesFacts, rules: CompletionRules, now: float) -> Completion | None:
+    """Return why the series is complete at `now`, the strongest reason first, or None."""
+    if facts.announced:
+        return Completion(reason="announced", report_not_before=now)
+    if _contiguous(facts) and now - _end(facts) >= rules.contiguous_after_s:
+        return Completion(reason="contiguous", report_not_before=now)
+    later = facts.last_instance_at + rules.deliver_after_s
+    silent_s = now - facts.last_instance_at
+    busy = facts.association_closed_at is None and not facts.moved_on and silent_s < IDLE_ON_OPEN_ASSOCIATION_S
+    if silent_s >= quiet_after_s(facts.sender_gaps_s, rules) and not busy and facts.announced is not False:
+        return Completion(reason="quiet", report_not_before=later)
+    if now - facts.opened_at >= rules.forced_after_s:
+        return Completion(reason="forced", report_not_before=later)
+    return None
+
+
+def could_be_contiguous(facts: SeriesFacts) -> bool:
+    """Whether it is worth reading the headers: everything but the spacing speaks for `contiguous`."""
+    return (
+        facts.n_associations == 1
+        and facts.association_closed_at is not None
+        and facts.released
+        and not facts.sender_splits
+    )
+
+
+def _contiguous(facts: SeriesFacts) -> bool:
+    return could_be_contiguous(facts) and facts.evenly_spaced and facts.announced is not False
+
+
+def _end(facts: SeriesFacts) -> float:
+    return max(facts.last_instance_at, facts.association_closed_at or 0.0)
+
+
+def quiet_after_s(gaps_s: Sequence[float], rules: CompletionRules) -> float:
+    """Return the silence that ends a series of this sender: 4 x its 99th-percentile pause, within bounds."""
+    if not gaps_s:
+        return rules.quiet_after_s
+    learned = 4 * sorted(gaps_s)[min(len(gaps_s) - 1, int(0.99 * len(gaps_s)))]
+    return max(rules.quiet_after_s, min(learned, LEARNED_QUIET_AT_MOST_S))

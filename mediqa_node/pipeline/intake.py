@@ -1,0 +1,97 @@
+"""Between the socket and the index: what a C-STORE promises when it answers 0x0000.
+
+The order is fixed: stream to a temporary file, check the header, make the file durable, rename
+it, make the folder durable, commit its row, answer.
+"""
+
+from datetime import UTC, datetime
+
+import structlog
+
+from mediqa_node.dicom.part10 import file_head
+from mediqa_node.dicom.scan import is_uid, scan
+from mediqa_node.domain.errors import InvalidInstance, StorageFailed
+from mediqa_node.domain.exchange import ReceivedInstance
+from mediqa_node.network.association import Caller
+from mediqa_node.network.contexts import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mediqa_node.network.dimse import DOES_NOT_MATCH, Command
+from mediqa_node.storage.ingest import Recorded
+from mediqa_node.storage.spool import Incoming, Spool
+from mediqa_node.storage.writer import IndexWriter
+
+log = structlog.get_logger("receiver")
+
+
+class SpoolingIntake:
+    """The intake of the running node: spool and index."""
+
+    def __init__(self, spool: Spool, writer: IndexWriter) -> None:
+        self.spool = spool
+        self.writer = writer
+
+    def begin(self, caller: Caller, command: Command, transfer_syntax_uid: str) -> Incoming:
+        """Open a temporary file for the dataset that follows."""
+        head = file_head(
+            sop_class_uid=command.sop_class_uid,
+            sop_instance_uid=command.sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+            source_ae_title=caller.calling_ae_title,
+        )
+        return self.spool.begin(head)
+
+    def finish(self, incoming: Incoming, caller: Caller, command: Command, transfer_syntax_uid: str) -> None:
+        """Keep the instance durably, or raise and keep nothing but a quarantine copy.
+
+        Raises:
+            InvalidInstance: the sender has to act.
+            StorageFailed: the sender should try again later.
+        """
+        try:
+            with incoming.dataset() as dataset:
+                header = scan(dataset, transfer_syntax_uid)
+            _check_against_command(command, header.sop_class_uid, header.sop_instance_uid)
+            path = self.spool.place(incoming)
+        except InvalidInstance:
+            self.spool.discard(incoming, keep_copy=True)
+            raise
+        except BaseException:
+            self.spool.discard(incoming)
+            raise
+        instance = ReceivedInstance(
+            sop_instance_uid=header.sop_instance_uid,
+            sop_class_uid=header.sop_class_uid,
+            series_instance_uid=header.series_instance_uid,
+            study_instance_uid=header.study_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            calling_ae_title=caller.calling_ae_title,
+            called_ae_title=caller.called_ae_title,
+            peer_address=caller.address,
+            association_id=caller.association_id,
+            received_at=datetime.now(UTC),
+            path=path,
+            sha256=incoming.digest.hexdigest(),
+            size_bytes=incoming.size_bytes,
+        )
+        # when this raises, the file stays: a commit whose answer was lost may have happened, and the
+        # next start adopts or drops what has no row
+        if self.writer.enter(instance, header.modality) is Recorded.DUPLICATE:
+            self.spool.remove(path)
+
+    def discard(self, incoming: Incoming) -> None:
+        """Forget a dataset that did not arrive whole."""
+        self.spool.discard(incoming)
+
+    def closed(self, caller: Caller, *, released: bool) -> None:
+        """Note the end of an association."""
+        self.writer.close_association(caller.association_id, released=released)
+
+
+def _check_against_command(command: Command, sop_class_uid: str, sop_instance_uid: str) -> None:
+    if not is_uid(command.sop_instance_uid):
+        raise InvalidInstance("malformed Affected SOP Instance UID", offending=0x00001000)
+    if sop_class_uid != command.sop_class_uid:
+        raise InvalidInstance("SOP Class of dataset and command differ", offending=0x00080016, status=DOES_NOT_MATCH)
+    if sop_instance_uid != command.sop_instance_uid:
+        raise InvalidInstance("SOP Instance of dataset and command differ", offending=0x00080018, status=DOES_NOT_MATCH)

@@ -1,0 +1,238 @@
+"""Series and instances: what there is, and the moves between states.
+
+Functions take a connection, so that a caller can commit a move and the job that follows it
+together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.storage.tables import associations, instances, rejected_instances, senders, series
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesRow:
+    """A series as the index knows it."""
+
+    series_instance_uid: str
+    study_instance_uid: str
+    modality: str
+    state: SeriesState
+    reason: str | None
+    completion: str | None
+    calling_ae_title: str
+    association_id: str
+    n_associations: int
+    longest_gap_s: float
+    opened_at: float
+    last_instance_at: float
+    n_instances: int
+    generation: int
+    revision: int
+    state_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRow:
+    """A kept copy of an instance."""
+
+    id: int
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    status: str
+    calling_ae_title: str
+    received_at: float
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationRow:
+    """The association that carried the last instance of a series."""
+
+    closed_at: float | None
+    released: bool | None
+    last_series_uid: str | None
+    last_instance_at: float
+
+
+_SERIES = [series.c[name] for name in SeriesRow.__dataclass_fields__]
+_INSTANCE = [instances.c[name] for name in InstanceRow.__dataclass_fields__]
+_ASSOCIATION = [associations.c[name] for name in AssociationRow.__dataclass_fields__]
+
+
+def _series_row(row: sa.Row) -> SeriesRow:
+    values = dict(row._mapping)
+    return SeriesRow(**{**values, "state": SeriesState(values["state"])})
+
+
+def series_in(connection: sa.Connection, *states: SeriesState) -> list[SeriesRow]:
+    """Return the series in any of these states (none given: all), oldest change first."""
+    query = sa.select(*_SERIES).order_by(series.c.last_instance_at)
+    if states:
+        query = query.where(series.c.state.in_(states))
+    return [_series_row(row) for row in connection.execute(query)]
+
+
+def find_series(connection: sa.Connection, series_instance_uid: str) -> SeriesRow | None:
+    """Return one series, or None."""
+    row = connection.execute(
+        sa.select(*_SERIES).where(series.c.series_instance_uid == series_instance_uid)
+    ).one_or_none()
+    return _series_row(row) if row is not None else None
+
+
+def series_of_study(connection: sa.Connection, study_instance_uid: str) -> list[SeriesRow]:
+    """Return the series of a study."""
+    query = sa.select(*_SERIES).where(series.c.study_instance_uid == study_instance_uid)
+    return [_series_row(row) for row in connection.execute(query)]
+
+
+def current_instances(connection: sa.Connection, series_instance_uid: str) -> list[InstanceRow]:
+    """Return the current copies of a series' instances, in order of arrival."""
+    return _instances(connection, series_instance_uid, "current")
+
+
+def candidates(connection: sa.Connection) -> list[InstanceRow]:
+    """Return the copies that wait to be compared with the current one."""
+    query = sa.select(*_INSTANCE).where(instances.c.status == "candidate").order_by(instances.c.id)
+    return [InstanceRow(**row._mapping) for row in connection.execute(query)]
+
+
+def _instances(connection: sa.Connection, series_instance_uid: str, status: str) -> list[InstanceRow]:
+    query = (
+        sa.select(*_INSTANCE)
+        .where(
+            instances.c.series_instance_uid == series_instance_uid,
+            instances.c.status == status,
+            instances.c.purged_at.is_(None),
+        )
+        .order_by(instances.c.id)
+    )
+    return [InstanceRow(**row._mapping) for row in connection.execute(query)]
+
+
+def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: str) -> bool:
+    """Whether any copy of the series' instances has one of these statuses."""
+    query = sa.select(sa.literal(1)).where(
+        instances.c.series_instance_uid == series_instance_uid, instances.c.status.in_(statuses)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def current_copy(connection: sa.Connection, sop_instance_uid: str) -> InstanceRow | None:
+    """Return the current copy of an instance, or None."""
+    row = connection.execute(
+        sa.select(*_INSTANCE).where(
+            instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == "current"
+        )
+    ).one_or_none()
+    return InstanceRow(**row._mapping) if row is not None else None
+
+
+def set_status(connection: sa.Connection, instance_id: int, status: str) -> None:
+    """Move a copy to another status."""
+    connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(status=status))
+
+
+def association(connection: sa.Connection, association_id: str) -> AssociationRow | None:
+    """Return an association, or None."""
+    row = connection.execute(sa.select(*_ASSOCIATION).where(associations.c.id == association_id)).one_or_none()
+    return AssociationRow(**row._mapping) if row is not None else None
+
+
+def move(
+    connection: sa.Connection,
+    series_instance_uid: str,
+    state: SeriesState,
+    *,
+    at: float,
+    generation: int | None = None,
+    **values: object,
+) -> bool:
+    """Move a series to a state; False if it has changed since `generation` was read."""
+    statement = sa.update(series).where(series.c.series_instance_uid == series_instance_uid)
+    if generation is not None:
+        statement = statement.where(series.c.generation == generation)
+    return bool(connection.execute(statement.values(state=state, state_at=at, **values)).rowcount)
+
+
+def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: str, at: float) -> None:
+    """Return a series to RECEIVING because its content has changed."""
+    connection.execute(
+        sa.update(series)
+        .where(series.c.series_instance_uid == series_instance_uid)
+        .values(
+            state=SeriesState.RECEIVING,
+            reason=reason,
+            state_at=at,
+            opened_at=at,
+            generation=series.c.generation + 1,
+            job=None,
+        )
+    )
+
+
+def learn_sender(connection: sa.Connection, row: SeriesRow) -> None:
+    """Remember how this calling AE sent a finished series."""
+    known = connection.execute(
+        sa.select(senders).where(senders.c.calling_ae_title == row.calling_ae_title)
+    ).one_or_none()
+    splits = row.n_associations > 1
+    if known is None:
+        connection.execute(
+            sa.insert(senders).values(
+                calling_ae_title=row.calling_ae_title,
+                splits_series=splits,
+                longest_gap_s=row.longest_gap_s,
+                gaps_s=[row.longest_gap_s],
+            )
+        )
+        return
+    connection.execute(
+        sa.update(senders)
+        .where(senders.c.calling_ae_title == row.calling_ae_title)
+        .values(
+            splits_series=known.splits_series or splits,
+            longest_gap_s=max(known.longest_gap_s, row.longest_gap_s),
+            gaps_s=[*known.gaps_s, row.longest_gap_s][-200:],
+        )
+    )
+
+
+def sender(connection: sa.Connection, calling_ae_title: str) -> tuple[bool, Sequence[float]]:
+    """Return whether this AE has split a series, and its pauses inside series, seconds."""
+    row = connection.execute(
+        sa.select(senders.c.splits_series, senders.c.gaps_s).where(senders.c.calling_ae_title == calling_ae_title)
+    ).one_or_none()
+    return (bool(row.splits_series), list(row.gaps_s)) if row is not None else (False, [])
+
+
+def reject(connection: sa.Connection, sop_instance_uids: Sequence[str], *, code: str, note: str) -> set[str]:
+    """Take instances that a reject note names out of scoring; return the series they belong to."""
+    touched: set[str] = set()
+    for uid in sop_instance_uids:
+        current = current_copy(connection, uid)
+        known = connection.execute(
+            sa.select(rejected_instances.c.sop_instance_uid).where(rejected_instances.c.sop_instance_uid == uid)
+        ).first()
+        if known is None:
+            connection.execute(
+                sa.insert(rejected_instances).values(
+                    sop_instance_uid=uid,
+                    series_instance_uid=current.series_instance_uid if current else "",
+                    code=code,
+                    note_sop_instance_uid=note,
+                )
+            )
+        if current is not None:
+            set_status(connection, current.id, "rejected")
+            touched.add(current.series_instance_uid)
+    return touched
