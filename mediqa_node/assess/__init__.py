@@ -1,0 +1,1 @@
+"""Which slices are judged, how they become network input, and what a score means here. Pure."""

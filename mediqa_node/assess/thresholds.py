@@ -1,0 +1,59 @@
+"""What a score means on this scanner and protocol: a verdict only where the site has calibrated it."""
+
+from collections.abc import Sequence
+
+from mediqa_node.domain.assessment import Calibration, CheckpointId
+
+ANY = "*"
+
+
+def judge(
+    quality: float,
+    calibrations: Sequence[Calibration],
+    *,
+    modality: str,
+    station_name: str,
+    protocol_name: str,
+    checkpoint: CheckpointId,
+    fingerprint: str,
+) -> tuple[str, Calibration | None]:
+    """Return the verdict on Q and the calibration that it rests on.
+
+    A calibration applies to the weights and the preprocessing that it was made with, and to no other. Of
+    several, an exact name goes before `*`, the station before the protocol, then the latest approval.
+
+    Args:
+        quality: Q, 0..1. A value that is no number is for a person to look at.
+        station_name: Station Name (0008,1010).
+        protocol_name: Protocol Name (0018,1030).
+        fingerprint: of the preprocessing.
+
+    Returns:
+        `acceptable`, `borderline` or `review` with its calibration; or `uncalibrated` and None, always
+        so for untrained weights.
+    """
+    matching = [
+        calibration
+        for calibration in calibrations
+        if checkpoint.trained
+        and calibration.weights_sha256 == checkpoint.sha256
+        and calibration.fingerprint == fingerprint
+        and calibration.modality == modality
+        and calibration.station_name in (station_name, ANY)
+        and calibration.protocol_name in (protocol_name, ANY)
+    ]
+    if not matching:
+        return "uncalibrated", None
+    chosen = max(matching, key=_precedence)
+    if quality >= chosen.borderline_below:
+        return "acceptable", chosen
+    return ("borderline" if quality >= chosen.review_below else "review"), chosen
+
+
+def _precedence(calibration: Calibration) -> tuple[bool, bool, str, str]:
+    return (
+        calibration.station_name != ANY,
+        calibration.protocol_name != ANY,
+        calibration.approved_on,
+        calibration.id,
+    )

@@ -1,0 +1,102 @@
+"""The disposable process in which codecs run: `python -m mediqa_node.decode.child <limits as JSON>`.
+
+It reads requests from standard input and answers on standard output (see `wire`) until input ends. Codecs
+are C code fed with hostile bytes: what one of them corrupts, hangs or exhausts ends here.
+"""
+
+import json
+import logging
+import os
+import resource
+import sys
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mediqa_node.decode import openjpeg_plugin, wire
+from mediqa_node.decode.frame import claimed_frame_bytes, pixel_header, read_frame
+from mediqa_node.decode.limits import DecodeLimits
+from mediqa_node.decode.part10 import inflated, transfer_syntax
+from mediqa_node.domain.errors import UndecodablePixels
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+
+class _Source:
+    """The file last asked for; a deflated one is inflated once for all its frames."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._path: Path | None = None
+        self._stream: BinaryIO | None = None
+
+    def open(self, path: Path) -> BinaryIO:
+        if path != self._path or self._stream is None:
+            if self._stream is not None:
+                self._stream.close()
+            self._path = self._stream = None
+            if transfer_syntax(path) == _DEFLATED:
+                _allow(address_bytes=3 * self._limits.inflated_bytes, cpu_s=self._limits.cpu_s)
+                self._stream = inflated(path, max_bytes=self._limits.inflated_bytes)
+            else:
+                self._stream = path.open("rb")
+            self._path = path
+        self._stream.seek(0)
+        return self._stream
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    limits = DecodeLimits(**json.loads(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a codec that prints must not print into the answers
+    warnings.simplefilter("ignore")
+    logging.disable()
+    _forbid_side_effects()
+    openjpeg_plugin.register()
+    source = _Source(limits)
+    for line in sys.stdin.buffer:
+        _answer(json.loads(line), source, limits, answers)
+
+
+def _answer(request: dict, source: _Source, limits: DecodeLimits, answers: BinaryIO) -> None:
+    try:
+        header, payload = wire.reply(_decode(request, source, limits))
+    except Exception as error:  # whatever a codec raises, the process lives on for the next frame
+        kind = "" if isinstance(error, UndecodablePixels) else f"{type(error).__name__}: "
+        header, payload = wire.error_reply(f"{kind}{error}"), b""
+    answers.write(header)
+    answers.write(payload)
+    answers.flush()
+
+
+def _decode(request: dict, source: _Source, limits: DecodeLimits) -> np.ndarray:
+    stream = source.open(Path(request["path"]))
+    claimed = min(claimed_frame_bytes(pixel_header(stream)), limits.frame_bytes)
+    _allow(address_bytes=limits.working_bytes + limits.working_factor * claimed, cpu_s=limits.cpu_s)
+    return read_frame(stream, request["frame"], max_frame_bytes=limits.frame_bytes)
+
+
+def _forbid_side_effects() -> None:
+    """No core dumps (they would hold patient pixels) and no files."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def _allow(*, address_bytes: int, cpu_s: float) -> None:
+    """Grant the next frame so much more address space and processor time than has been used."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    _soften(resource.RLIMIT_AS, pages * resource.getpagesize() + address_bytes)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _soften(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime + cpu_s) + 1)
+
+
+def _soften(limit: int, value: int) -> None:
+    hard = resource.getrlimit(limit)[1]
+    resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""What decoding one frame may cost at most."""
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+MAX_INFLATED_BYTES = 512 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """Budgets of one frame. Beyond any of them the frame is undecodable; nothing else is harmed.
+
+    Attributes:
+        frame_bytes: rows x columns x samples x bytes, as the header claims, before anything is decoded.
+        inflated_bytes: of a deflated dataset.
+        working_bytes, working_factor: address space that the child may add to what it starts with:
+            `working_bytes` + `working_factor` x the frame's bytes. A codestream that is larger than
+            its header claims runs into it.
+        cpu_s: processor time of the child per frame.
+        wall_s: until the answer has arrived, the start of the child included.
+    """
+
+    frame_bytes: int = 256 * MIB
+    inflated_bytes: int = MAX_INFLATED_BYTES
+    working_bytes: int = 192 * MIB
+    working_factor: int = 12
+    cpu_s: float = 30.0
+    wall_s: float = 60.0

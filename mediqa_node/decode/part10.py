@@ -1,0 +1,88 @@
+"""Open a Part 10 file for decoding; a deflated dataset is inflated within a budget (PS3.5 A.5)."""
+
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import Dataset, dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+from mediqa_node.decode.limits import MAX_INFLATED_BYTES
+from mediqa_node.domain.errors import UndecodablePixels
+
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+_CHUNK = 1 << 16
+_GROUP_LENGTH_END = 144
+"""Preamble, DICM, and (0002,0000), PS3.10 7.1."""
+
+
+def transfer_syntax(path: Path) -> str:
+    """Return Transfer Syntax UID (0002,0010) of a file, reading its file meta only.
+
+    Raises:
+        UndecodablePixels: no Part 10 file.
+        OSError: it cannot be opened.
+    """
+    try:
+        return str(read_file_meta_info(path).TransferSyntaxUID)
+    except OSError:
+        raise
+    except Exception as error:  # a parser of hostile bytes raises what it likes
+        raise UndecodablePixels(f"no readable file meta information: {type(error).__name__}") from error
+
+
+def read_header(path: Path, *, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> Dataset:
+    """Return the dataset of a file up to its pixels; a deflated one costs at most `max_inflated_bytes`.
+
+    Raises:
+        UndecodablePixels: unreadable, or over budget.
+        OSError: it cannot be opened.
+    """
+    try:
+        if transfer_syntax(path) != DeflatedExplicitVRLittleEndian:
+            return dcmread(path, stop_before_pixels=True)
+        return dcmread(inflated(path, max_bytes=max_inflated_bytes), stop_before_pixels=True)
+    except (OSError, UndecodablePixels):
+        raise
+    except Exception as error:  # as above
+        raise UndecodablePixels(f"unreadable header: {type(error).__name__}: {error}"[:300]) from error
+
+
+def inflated(path: Path, *, max_bytes: int) -> BytesIO:
+    """Return a deflated file as an explicit little-endian one, in memory.
+
+    Raises:
+        UndecodablePixels: no deflate stream, cut short, or longer than `max_bytes` when inflated.
+    """
+    meta = read_file_meta_info(path)
+    with path.open("rb") as stream:
+        prefix = stream.read(_GROUP_LENGTH_END)
+        (group_length,) = struct.unpack_from("<I", prefix, _GROUP_LENGTH_END - 4)
+        stream.seek(_GROUP_LENGTH_END + group_length)
+        dataset = _inflate(stream, max_bytes)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    head = DicomBytesIO()
+    head.write(bytes(128) + b"DICM")
+    write_file_meta_info(head, meta, enforce_standard=False)
+    return BytesIO(head.getvalue() + dataset)
+
+
+def _inflate(stream: BinaryIO, max_bytes: int) -> bytearray:
+    """Inflate a raw deflate stream (RFC 1951), never producing more than `max_bytes`."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    result = bytearray()
+    try:
+        while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(_CHUNK)):
+            result += inflater.decompress(chunk, max_bytes + 1 - len(result))
+            if len(result) > max_bytes:
+                raise UndecodablePixels(f"a deflated dataset inflates to more than {max_bytes:,} bytes")
+    except zlib.error as error:
+        raise UndecodablePixels(f"broken deflate stream: {error}") from error
+    if not inflater.eof:
+        raise UndecodablePixels("the deflate stream ends too early")
+    return result

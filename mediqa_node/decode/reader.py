@@ -1,0 +1,157 @@
+"""Frames on demand. Native ones are read here, byte range by byte range; all others by the child.
+
+One reader serves one series on one thread. Only the frames asked for are read and decoded.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from mediqa_node.decode import wire
+from mediqa_node.decode.frame import read_frame
+from mediqa_node.decode.limits import DecodeLimits
+from mediqa_node.decode.part10 import NATIVE, transfer_syntax
+from mediqa_node.domain.errors import UndecodablePixels
+
+_CHILD = (sys.executable, "-m", "mediqa_node.decode.child")
+_SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class FrameReader:
+    """Reads raw frames from Part 10 files: `with FrameReader() as reader: reader.raw(path, 3)`.
+
+    The child starts with the first compressed frame, serves all further ones, and is replaced after it
+    died or was killed for being late.
+
+    Args:
+        limits: budgets of each frame.
+        command: of the child; the limits are appended as JSON.
+    """
+
+    def __init__(self, *, limits: DecodeLimits | None = None, command: Sequence[str] = _CHILD) -> None:
+        self._limits = limits or DecodeLimits()
+        self._command = command
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def raw(self, path: Path, frame_number: int | None) -> np.ndarray:
+        """Return the stored values of one frame.
+
+        Args:
+            path: a Part 10 file.
+            frame_number: from 1; None for a single-frame object.
+
+        Returns:
+            (rows, columns), or (rows, columns, samples) with colour as RGB. Integers as stored, not
+            rescaled: see `dicom.pixels.to_image`.
+
+        Raises:
+            UndecodablePixels: no such frame, broken, over budget, no decoder, or the child died of it.
+            OSError: the file cannot be opened.
+        """
+        if transfer_syntax(path) in NATIVE:
+            with path.open("rb") as stream:
+                return read_frame(stream, frame_number, max_frame_bytes=self._limits.frame_bytes)
+        try:
+            return self._ask(path, frame_number)
+        except _ChildFailed as failure:
+            self.close()
+            raise UndecodablePixels(f"frame {frame_number or 1}: {failure}") from failure
+
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the running child, or None."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def close(self) -> None:
+        """End the child; a further frame starts another."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, path: Path, frame_number: int | None) -> np.ndarray:
+        deadline = time.monotonic() + self._limits.wall_s
+        output = self._send(wire.request_line(str(path.absolute()), frame_number))
+        (length,) = wire.LENGTH.unpack(_read_exactly(output, wire.LENGTH.size, deadline))
+        if not 0 < length <= wire.MAX_HEADER_BYTES:
+            raise _ChildFailed("the decoder answered nonsense")
+        header = bytes(_read_exactly(output, length, deadline))
+        try:
+            if "error" in (fields := wire.parsed(header)):
+                raise UndecodablePixels(str(fields["error"]))
+            shape, dtype = wire.array_header(header, max_bytes=self._limits.frame_bytes)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _ChildFailed(f"the decoder answered nonsense: {error}") from error
+        size = int(np.prod(shape)) * dtype.itemsize
+        return np.frombuffer(_read_exactly(output, size, deadline), dtype=dtype).reshape(shape)
+
+    def _send(self, line: bytes) -> int:
+        """Write a request, to a new child if the old one is gone; return the descriptor of the answers."""
+        for _ in range(2):
+            child = self._running()
+            assert child.stdin is not None
+            assert child.stdout is not None
+            try:
+                child.stdin.write(line)
+                child.stdin.flush()
+            except OSError:  # it died since the last frame
+                self.close()
+            else:
+                return child.stdout.fileno()
+        raise _ChildFailed("the decoder does not start")
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [*self._command, json.dumps(asdict(self._limits))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_SINGLE_THREADED},
+                start_new_session=True,
+            )
+        return self._child
+
+
+class _ChildFailed(Exception):
+    """The child died, was late or answered nonsense: it has to be replaced."""
+
+
+def _read_exactly(descriptor: int, count: int, deadline: float) -> bytearray:
+    """Read `count` bytes of an answer before `deadline` (monotonic seconds)."""
+    buffer = bytearray(count)
+    view = memoryview(buffer)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    filled = 0
+    while filled < count:
+        left_ms = (deadline - time.monotonic()) * 1000
+        if left_ms <= 0 or not poll.poll(left_ms):
+            raise _ChildFailed("the decoder took too long")
+        read = os.readv(descriptor, [view[filled:]])
+        if read == 0:
+            raise _ChildFailed("the decoder died")
+        filled += read
+    return buffer

@@ -1,0 +1,27 @@
+"""Which transfer syntaxes this installation decodes: what the receiver may offer to a scanner.
+
+A table, not a question to pydicom: asking loads every codec, and the receiver must stay small. A test
+compares both. PS3.5 section 10 and annex A.
+"""
+
+from importlib.util import find_spec
+
+_NATIVE = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+_RLE = "1.2.840.10008.1.2.5"
+_JPEG = "1.2.840.10008.1.2.4."
+
+_BY_MODULE: dict[str, tuple[str, ...]] = {
+    "gdcm": tuple(_JPEG + end for end in ("70", "57", "50", "51")),
+    "PIL": (_JPEG + "50", _JPEG + "51"),
+    "jpeg_ls": (_JPEG + "80", _JPEG + "81"),
+    "openjpeg": tuple(_JPEG + end for end in ("90", "91", "201", "202", "203")),
+}
+
+
+def decodable_transfer_syntaxes() -> tuple[str, ...]:
+    """Return the UIDs of all transfer syntaxes that frames can be read from, the preferred first."""
+    found = dict.fromkeys((*_NATIVE, _RLE))
+    for module, syntaxes in _BY_MODULE.items():
+        if find_spec(module) is not None:
+            found.update(dict.fromkeys(syntaxes))
+    return tuple(found)

@@ -1,0 +1,126 @@
+"""Stored values to what they mean: Hounsfield units, rescaled MR signal, or RGB.
+
+PS3.3 C.7.6.3.1 (pixel data), C.7.5.1.1.2 (padding), C.11.1 (modality LUT), C.7.6.16.2.9 (rescaling per
+frame). Window Center and Width are display hints and are never applied.
+"""
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+from mediqa_node.dicom.functional_groups import FrameView, integer, number, value_of
+from mediqa_node.domain.errors import UndecodablePixels
+
+AIR_FLOOR_HU = -1024.0
+FULL_SCALE = 255.0
+
+
+def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.ndarray:
+    """Return one frame in the units that quality is judged in.
+
+    Args:
+        raw: stored values, shape (rows, columns), or (rows, columns, 3) already converted to RGB, as
+            `FrameReader.raw` and pydicom's `pixel_array` give them.
+        header: the instance's header.
+        frame_number: from 1; None for a single-frame object.
+
+    Returns:
+        float32, finite. CT: (rows, columns) in HU, never below -1024: padding (-3024, -2000, -1500 in
+        real files) would widen any range. MR: (rows, columns), rescaled signal, padding set to the lowest
+        other value. Colour: (rows, columns, 3), RGB 0..255. Other gray images: (rows, columns), 0..255.
+
+    Raises:
+        UndecodablePixels: neither gray nor three-sample colour.
+    """
+    frame = FrameView(header, frame_number)
+    photometric = str(value_of(header, "PhotometricInterpretation") or "MONOCHROME2")
+    modality = str(value_of(header, "Modality") or "")
+    if photometric == "PALETTE COLOR":
+        return _scaled_rgb(apply_color_lut(raw, header))
+    if raw.ndim == 3 and raw.shape[2] == 3:
+        return _scaled_rgb(raw, bits=integer(value_of(header, "BitsStored")))
+    if raw.ndim != 2:
+        raise UndecodablePixels(f"cannot read pixels of shape {raw.shape}, {photometric}, as gray or RGB")
+    padding = _padding(raw, header)
+    stored = _stored_values(raw, header)
+    if photometric == "MONOCHROME1" and modality != "CT":
+        stored = _inverted(stored, header)
+    if modality not in ("CT", "MR", "PT"):
+        return _finite(stored.astype(np.float32) * (FULL_SCALE / _largest(stored, header)))
+    image = _rescaled(stored, frame)
+    if modality == "CT":
+        return np.maximum(np.where(padding, AIR_FLOOR_HU, image), AIR_FLOOR_HU).astype(np.float32)
+    if padding.any() and not padding.all():
+        image = np.where(padding, image[~padding].min(), image)
+    return image.astype(np.float32)
+
+
+def _stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
+    """Keep Bits Stored (0028,0101) below High Bit (0028,0102), with the sign of Pixel Representation (0028,0103).
+
+    Old overlays live in the unused bits. Values that a decoder has already put right stay as they are.
+    """
+    allocated = raw.dtype.itemsize * 8
+    stored = integer(value_of(header, "BitsStored")) or allocated
+    if raw.dtype.kind not in "iu" or not 0 < stored < allocated:
+        return raw
+    high = integer(value_of(header, "HighBit"))
+    above = allocated - 1 - (stored - 1 if high is None or not stored - 1 <= high < allocated else high)
+    signed = integer(value_of(header, "PixelRepresentation")) == 1
+    bits = raw.view(np.dtype(f"{'i' if signed else 'u'}{raw.dtype.itemsize}"))
+    return np.right_shift(np.left_shift(bits, above), allocated - stored)
+
+
+def _padding(raw: np.ndarray, header: Dataset) -> np.ndarray:
+    """Return where pixels hold Pixel Padding Value (0028,0120) to Pixel Padding Range Limit (0028,0121).
+
+    Compared before unused bits are cut: padding may lie outside of Bits Stored.
+    """
+    value = integer(value_of(header, "PixelPaddingValue"))
+    if value is None:
+        return np.zeros(raw.shape, dtype=bool)
+    limit = integer(value_of(header, "PixelPaddingRangeLimit"))
+    bounds = [value, value if limit is None else limit]
+    if raw.dtype.kind == "u":
+        bounds = [bound % (1 << raw.dtype.itemsize * 8) for bound in bounds]
+    elif raw.dtype.kind == "i":
+        half = 1 << (raw.dtype.itemsize * 8 - 1)
+        bounds = [(bound + half) % (2 * half) - half for bound in bounds]
+    return np.asarray((raw >= min(bounds)) & (raw <= max(bounds)))
+
+
+def _inverted(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Return MONOCHROME1 values as MONOCHROME2: the largest storable value becomes the smallest.
+
+    Not for CT: Hounsfield units mean the same however they are displayed.
+    """
+    if stored.dtype.kind not in "iu":
+        return np.asarray(np.nanmax(stored) + np.nanmin(stored) - stored)
+    signed = stored.dtype.kind == "i"
+    return np.asarray(-1 - stored.astype(np.int64) if signed else _largest(stored, header) - stored.astype(np.int64))
+
+
+def _largest(stored: np.ndarray, header: Dataset) -> float:
+    bits = integer(value_of(header, "BitsStored")) or stored.dtype.itemsize * 8
+    return float((1 << min(bits, 32)) - 1)
+
+
+def _rescaled(stored: np.ndarray, frame: FrameView) -> np.ndarray:
+    """Apply Modality LUT Sequence (0028,3000), else rescale slope and intercept of the frame, else of the root."""
+    if value_of(frame.header, "ModalityLUTSequence"):
+        return _finite(apply_modality_lut(stored, frame.header))
+    slope = number(frame.value("PixelValueTransformationSequence", "RescaleSlope"))
+    intercept = number(frame.value("PixelValueTransformationSequence", "RescaleIntercept"))
+    return _finite(stored.astype(np.float64) * (slope or 1.0) + (intercept or 0.0))
+
+
+def _finite(image: np.ndarray) -> np.ndarray:
+    largest = float(np.finfo(np.float32).max)
+    finite = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=largest, neginf=-largest)
+    return np.asarray(finite.clip(-largest, largest), dtype=np.float32)
+
+
+def _scaled_rgb(colours: np.ndarray, *, bits: int | None = None) -> np.ndarray:
+    """Bring RGB of any depth to 0..255."""
+    depth = bits if bits and bits <= colours.dtype.itemsize * 8 else colours.dtype.itemsize * 8
+    return _finite(colours.astype(np.float32) * (FULL_SCALE / ((1 << depth) - 1)))
