@@ -1,0 +1,146 @@
+"""Read CT irradiation events from a radiation dose report, to back-fill and cross-check tube charge.
+
+A CT Radiation Dose SR (SOP class ...88.67, PS3.16 TID 10011 CT Radiation Dose, TID 10013 CT
+Irradiation Event Data) states, per irradiation event, what the scanner did: mean and maximum tube
+current, exposure time per rotation, pitch, CTDIvol and DLP. Images name their event in Irradiation
+Event UID (0008,3010). Scanners err in the codes: some write the right meaning with a wrong code,
+others the reverse, so either is accepted, the code first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydicom import Dataset
+
+from mediqa_node.dicom.header import items, number, text
+
+RADIATION_DOSE_SR = "1.2.840.10008.5.1.4.1.1.88.67"
+
+# Concepts of TID 10013 and its included templates: code value (scheme DCM) and meaning, PS3.16 annex D.
+_EVENT = ("113819", "ct acquisition")
+_EVENT_UID = ("113769", "irradiation event uid")
+_MEAN_CURRENT = ("113734", "x-ray tube current")
+_MAXIMUM_CURRENT = ("113833", "maximum x-ray tube current")
+_ROTATION_TIME = ("113834", "exposure time per rotation")
+_PITCH = ("113828", "pitch factor")
+_KVP = ("113733", "kvp")
+_COLLIMATION = ("113827", "nominal total collimation width")
+_CTDI_VOL = ("113830", "mean ctdivol")
+_DLP = ("113838", "dlp")
+_SOURCE = ("113831", "ct x-ray source parameters")
+_PHANTOM = ("113835", "ctdiw phantom type")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoseEvent:
+    """One irradiation event of a CT dose report; None where the report is silent.
+
+    Attributes:
+        tube_current_ma: mean over the event, mA; `tube_current_max_ma` its maximum.
+        rotation_time_s: exposure time per rotation, s.
+        pitch: table feed per rotation over total collimation, dimensionless.
+        ctdi_vol_mgy: mean CTDIvol, mGy, in the phantom of `ctdi_phantom`.
+        dlp_mgy_cm: dose length product, mGy cm.
+        n_sources: X-ray sources that fired; with more than one, no tube charge is derived.
+    """
+
+    irradiation_event_uid: str
+    tube_current_ma: float | None = None
+    tube_current_max_ma: float | None = None
+    rotation_time_s: float | None = None
+    pitch: float | None = None
+    kvp_kv: float | None = None
+    total_collimation_mm: float | None = None
+    ctdi_vol_mgy: float | None = None
+    ctdi_phantom: str = ""
+    dlp_mgy_cm: float | None = None
+    n_sources: int = 1
+
+    @property
+    def tube_charge_mas(self) -> float | None:
+        """Mean effective tube charge, mAs: mA x s per rotation / pitch; pitch 1 where none applies (axial)."""
+        if self.tube_current_ma is None or self.rotation_time_s is None or self.n_sources > 1:
+            return None
+        return self.tube_current_ma * self.rotation_time_s / (self.pitch or 1.0)
+
+
+def dose_events(ds: Dataset) -> tuple[DoseEvent, ...]:
+    """Return the CT irradiation events of a dose report, in its order.
+
+    Args:
+        ds: a radiation dose SR; anything else has no events.
+
+    Returns:
+        () where the object is no dose report or names no event UID.
+    """
+    if text(ds, "SOPClassUID") != RADIATION_DOSE_SR:
+        return ()
+    events = (_event(item) for item in _descendants(ds) if _is(item, _EVENT))
+    return tuple(event for event in events if event is not None)
+
+
+def _event(acquisition: Dataset) -> DoseEvent | None:
+    content = tuple(_descendants(acquisition))
+    uid = next((text(item, "UID") for item in _matching(content, _EVENT_UID)), "")
+    if not uid:
+        return None
+    return DoseEvent(
+        irradiation_event_uid=uid,
+        tube_current_ma=_value(content, _MEAN_CURRENT),
+        tube_current_max_ma=_value(content, _MAXIMUM_CURRENT),
+        rotation_time_s=_seconds(content, _ROTATION_TIME),
+        pitch=_value(content, _PITCH),
+        kvp_kv=_value(content, _KVP),
+        total_collimation_mm=_value(content, _COLLIMATION),
+        ctdi_vol_mgy=_value(content, _CTDI_VOL),
+        ctdi_phantom=next((_meaning(item, "ConceptCodeSequence") for item in _matching(content, _PHANTOM)), ""),
+        dlp_mgy_cm=_value(content, _DLP),
+        n_sources=max(1, len(_matching(content, _SOURCE))),
+    )
+
+
+def _descendants(ds: Dataset) -> Iterator[Dataset]:
+    """Walk the content tree depth first, without its root."""
+    for item in items(ds, "ContentSequence"):
+        yield item
+        yield from _descendants(item)
+
+
+def _meaning(item: Dataset, sequence: str) -> str:
+    return next((text(code, "CodeMeaning") for code in items(item, sequence)), "")
+
+
+def _is(item: Dataset, concept: tuple[str, str]) -> bool:
+    return bool(_matching((item,), concept))
+
+
+def _matching(content: tuple[Dataset, ...], concept: tuple[str, str]) -> tuple[Dataset, ...]:
+    """Return the items whose concept name has the code; where none has, those with the meaning."""
+    code, meaning = concept
+    names = [(item, name) for item in content for name in items(item, "ConceptNameCodeSequence")[:1]]
+    by_code = tuple(item for item, name in names if text(name, "CodeValue") == code)
+    return by_code or tuple(item for item, name in names if text(name, "CodeMeaning").lower() == meaning)
+
+
+def _measured(content: tuple[Dataset, ...], concept: tuple[str, str]) -> tuple[float, str] | None:
+    """Return the first numeric value of a concept and its UCUM unit."""
+    for item in _matching(content, concept):
+        for measured in items(item, "MeasuredValueSequence"):
+            value = number(measured, "NumericValue")
+            if value is not None:
+                units = items(measured, "MeasurementUnitsCodeSequence")
+                return value, text(units[0], "CodeValue") if units else ""
+    return None
+
+
+def _value(content: tuple[Dataset, ...], concept: tuple[str, str]) -> float | None:
+    found = _measured(content, concept)
+    return found[0] if found else None
+
+
+def _seconds(content: tuple[Dataset, ...], concept: tuple[str, str]) -> float | None:
+    """Return a time in s, whether the report counts in s (as TID 10013 asks) or in ms."""
+    found = _measured(content, concept)
+    if found is None:
+        return None
+    return found[0] / 1000 if found[1] == "ms" else found[0]

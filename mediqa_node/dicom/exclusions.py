@@ -1,0 +1,224 @@
+"""Say why a series should not be scored, or should not train: localizers, screens, maps, reformats.
+
+A rule that makes a score meaningless (`scorable=False`) is kept apart from one that only makes a poor
+training label. Rules about single images count for the series when more than half of its images are
+hit; a minority makes the series unfit for training only.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from pydicom import Dataset
+
+from mediqa_node.dicom.exclusions_series import series_exclusions
+from mediqa_node.dicom.frames import planes
+from mediqa_node.dicom.header import FrameHeader, codes, frame_headers, items, number, text
+from mediqa_node.dicom.mosaic import mosaic_evidence
+from mediqa_node.domain.technique import Exclusion
+
+_STORAGE = r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\."
+_NO_IMAGE = re.compile(_STORAGE + r"(11|88|66|104|481|9|4\.2)(\.|$)|^1\.2\.840\.10008\.5\.1\.4\.(34|43|44|45)\.")
+_SECONDARY_CAPTURE = re.compile(_STORAGE + r"7(\.|$)")
+_SCORED = {
+    "CT": re.compile(_STORAGE + r"2(\.1|\.2)?$"),
+    "MR": re.compile(_STORAGE + r"4(\.1|\.3|\.4)?$"),
+    "OP": re.compile(_STORAGE + r"77\.1\.5\.[1256]$"),
+}
+_CONVERTED = {"DF", "DI", "DRW", "SD", "SI", "SYN", "WSD"}
+
+# The name of a series that prepares others. No word boundary before `bolus`: "LungBolus" is one.
+_LOCALIZER_NAME = re.compile(
+    r"(?<![a-z])loc(?![a-z])|lo[ck]ali[sz]|scout|survey|pilot|topo(gram|\b)|surview|3[\W_]*pl(ane)?\b|smart\W*prep"
+    r"|(?<!post )(?<!with )(?<!without )bolus|monitoring|\bmonitor\b|timing|calib|^\W*asset\W*$|asset\W*cal|\bshim"
+    r"|ref\W*scan|sense\W*ref|rep[eé]rage",
+    re.I,
+)
+_DOCUMENT_NAME = re.compile(
+    r"dose\W*(report|info|summary|record|sheet)|patient\W*protocol|screen\W*(save|cap|shot)|\breport\b", re.I
+)
+_MAP_NAME = re.compile(r"apparent diffusion coef|fractional aniso|exponential apparent", re.I)
+_DERIVED_MAP_NAME = re.compile(
+    r"(?<![a-z])(e?adc|fa|colfa|tracew|tensor|rel?cb[fv]|cb[fv]|mtt|ttp|tmax|[tr][12]\W?(star|\*)?\W?map)(?![a-z])",
+    re.I,
+)
+_PHANTOM_NAME = re.compile(r"phantom|\bdaily\b.*\bqa\b|\bACR\b.*\bQ[AC]\b|quality assurance", re.I)
+
+_LOCALIZER_TYPES = {"LOCALIZER", "TOPOGRAM", "SCOUT", "SURVIEW", "SURVEY"}
+_REFORMAT_TYPES = {
+    "MPR", "CSA_MPR", "MIP", "CSA_MIP", "MNIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION_IMAGE", "REFORMATTED",
+    "RESAMPLED", "CSAPARALLEL", "SUBTRACTION", "AVERAGE", "SCREEN_SAVE", "MPR_THICK", "VRT", "VOLUME_RENDER",
+    "CURVED_MPR",
+}  # fmt: skip
+_MAP_TYPES = {
+    "ADC", "EADC", "FA", "COLFA", "TRACEW", "TENSOR", "PHASE", "REAL", "IMAGINARY", "VELOCITY", "RCBF", "RELCBF", "RCBV",
+    "RELCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "PBP", "KTRANS", "IRON", "FAT_FRACTION", "R2STAR",
+}  # fmt: skip
+# DISTORTED is how some scanners mark every EPI, original diffusion images too: no reason to refuse.
+_VOLUMETRIC = (
+    ("VolumetricProperties", ("VOLUME", "MIXED", "DISTORTED")),
+    ("VolumeBasedCalculationTechnique", ("NONE", "MIXED")),
+)
+_MATERIAL = re.compile(r"(?<![a-z])(vnc|virtual non.?contrast|iodine|iodmap|z.?eff|electron density)(?![a-z])", re.I)
+
+
+def exclusions(headers: Sequence[Dataset]) -> tuple[Exclusion, ...]:
+    """Return why a series is out, those that forbid a score first; () if nothing speaks against it.
+
+    Args:
+        headers: all instances of one series, without pixels, in any order.
+    """
+    if not headers:
+        return (Exclusion(code="no_images", detail="the series holds no instance", scorable=False),)
+    counts: Counter[str] = Counter()
+    first: dict[str, Exclusion] = {}
+    for header in headers:
+        for exclusion in {found.code: found for found in instance_exclusions(header)}.values():
+            counts[exclusion.code] += 1
+            first.setdefault(exclusion.code, exclusion)
+    found = [_of_series(first[code], counts[code], len(headers)) for code in first]
+    if modality_of(headers[0]) in ("CT", "MR"):
+        found += series_exclusions(headers, planes(headers))
+    return tuple(sorted(found, key=lambda exclusion: exclusion.scorable))
+
+
+def _of_series(exclusion: Exclusion, hit: int, total: int) -> Exclusion:
+    if hit == total:
+        return exclusion
+    detail = f"{exclusion.detail} ({hit} of {total} images)"
+    return Exclusion(code=exclusion.code, detail=detail, scorable=exclusion.scorable or 2 * hit <= total)
+
+
+def instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
+    """Yield what speaks against one instance by itself, geometry aside."""
+    refusals = (_kind, _names, _image_type, _frame_type, _display, _ct_rules, _mr_rules)
+    for rule in refusals:
+        yield from (Exclusion(code=code, detail=detail, scorable=False) for code, detail in rule(ds))
+    yield from (Exclusion(code=code, detail=detail, scorable=True) for code, detail in _training_only(ds))
+
+
+def modality_of(ds: Dataset) -> str:
+    """Return `CT`, `MR`, `OP` by SOP Class UID (0008,0016), else by Modality (0008,0060) where it is empty; "" else."""
+    sop_class = text(ds, "SOPClassUID")
+    if not sop_class:
+        modality = text(ds, "Modality").upper()
+        return modality if modality in _SCORED else ""
+    return next((modality for modality, pattern in _SCORED.items() if pattern.match(sop_class)), "")
+
+
+Findings = Iterator[tuple[str, str]]
+
+
+def _kind(ds: Dataset) -> Findings:
+    sop_class = text(ds, "SOPClassUID")
+    if _NO_IMAGE.match(sop_class):
+        yield "not_an_image", f"SOP Class UID (0008,0016) {sop_class}"
+    elif _SECONDARY_CAPTURE.match(sop_class):
+        yield "secondary_capture", f"SOP Class UID (0008,0016) {sop_class}"
+    elif not modality_of(ds):
+        yield "modality", f"{text(ds, 'Modality') or 'no Modality'} (0008,0060), SOP class {sop_class or 'missing'}"
+
+
+def _names(ds: Dataset) -> Findings:
+    """Judge the name of the series; the protocol names many series in CT, so there only if nothing else does."""
+    series, protocol = text(ds, "SeriesDescription"), text(ds, "ProtocolName")
+    name = f"{series} {protocol}" if modality_of(ds) != "CT" else series or protocol
+    if found := _LOCALIZER_NAME.search(name):
+        yield "localizer", f"{found.group()!r} in Series Description (0008,103E) or Protocol Name (0018,1030)"
+    if found := _DOCUMENT_NAME.search(series):
+        yield "document", f"{found.group()!r} in Series Description (0008,103E)"
+    if found := _PHANTOM_NAME.search(f"{name} {protocol} {text(ds, 'StudyDescription')}"):
+        yield "phantom", f"{found.group()!r} in a description"
+    elif re.search("phantom", text(ds, "PatientName"), re.I) or codes(ds, "QualityControlSubject") == ("YES",):
+        yield "phantom", "Patient's Name (0010,0010) or Quality Control Subject (0010,0200) says phantom"
+
+
+def _image_type(ds: Dataset) -> Findings:
+    """Judge Image Type (0008,0008), PS3.3 C.7.6.1.1.2, from its third value on."""
+    yield from _types(codes(ds, "ImageType"), "Image Type (0008,0008)", modality_of(ds))
+
+
+def _types(values: tuple[str, ...], where: str, modality: str) -> Findings:
+    words = {value.replace(" ", "_") for value in values[2:]}
+    if found := words & _LOCALIZER_TYPES:
+        yield "localizer", f"{where} {min(found)}"
+    if found := words & _REFORMAT_TYPES:
+        yield "reformat", f"{where} {min(found)}"
+    if modality != "MR":
+        return
+    maps = words & _MAP_TYPES | {word for word in words if re.search(r"(^|_|[TR]\d)MAP$", word)}
+    # One letter for the component: Siemens has it third, Philips fourth.
+    maps |= set(values[2:4]) & {"P", "R", "I"}
+    if maps:
+        yield "map", f"{where} {min(maps)}"
+
+
+def _frame_type(ds: Dataset) -> Findings:
+    """Judge what Enhanced objects say of their frames, PS3.3 C.8.13.3 and C.8.15.3.3; the first speaks for all."""
+    header = next(iter(frame_headers(ds)), FrameHeader(ds))
+    yield from _types(header.codes("FrameType"), "Frame Type (0008,9007)", modality_of(ds))
+    for key, fine in _VOLUMETRIC:
+        value = header.codes(key)
+        if value and value[0] not in fine:
+            yield "reformat", f"{key} {value[0]}"
+    component = header.codes("ComplexImageComponent")
+    if component and component[0] in ("PHASE", "REAL", "IMAGINARY"):
+        yield "map", f"Complex Image Component (0008,9208) {component[0]}"
+
+
+def _display(ds: Dataset) -> Findings:
+    if codes(ds, "BurnedInAnnotation") == ("YES",):
+        yield "burned_in", "Burned In Annotation (0028,0301) YES"
+    if modality_of(ds) in ("CT", "MR") and (number(ds, "SamplesPerPixel") or 1) > 1:
+        yield "colour", "Samples per Pixel (0028,0002) 3 in CT or MR"
+
+
+def _ct_rules(ds: Dataset) -> Findings:
+    if modality_of(ds) != "CT":
+        return
+    header = next(iter(frame_headers(ds)), FrameHeader(ds))
+    thickness_mm = header.number("SliceThickness") or 0.0
+    if thickness_mm > 25:
+        yield "localizer", f"Slice Thickness (0018,0050) {thickness_mm:g} mm"
+    kind = header.codes("RescaleType")
+    if kind and not re.match(r"H(U|OUNS|.*FIELD)|US|UNSPECIFIED", kind[0]):
+        yield "map", f"Rescale Type (0028,1054) {kind[0]}"
+    if found := _MATERIAL.search(text(ds, "SeriesDescription")):
+        yield "map", f"{found.group()!r} in Series Description (0008,103E)"
+
+
+def _mr_rules(ds: Dataset) -> Findings:
+    if modality_of(ds) != "MR":
+        return
+    if evidence := mosaic_evidence(ds):
+        yield "mosaic", evidence
+    header = FrameHeader(ds)
+    if header.private_numbers(0x0019, "GEMS_ACQU_01", 0x17)[:1] == (256.0,):
+        yield "localizer", "three-plane localizer, GE (0019,xx17) 256"
+    component = header.private_numbers(0x0043, "GEMS_PARM_01", 0x2F)[:1]
+    if component and component[0] in (1.0, 2.0, 3.0):
+        yield "map", f"phase, real or imaginary image, GE (0043,xx2F) {component[0]:g}"
+    name = text(ds, "SeriesDescription")
+    derived = codes(ds, "ImageType")[:1] == ("DERIVED",)
+    found = _MAP_NAME.search(name) or (_DERIVED_MAP_NAME.search(name) if derived else None)
+    if found:
+        yield "map", f"{found.group()!r} in Series Description (0008,103E)"
+
+
+def _training_only(ds: Dataset) -> Findings:
+    kind = codes(ds, "ImageType")
+    if kind[:3] == ("DERIVED", "PRIMARY", "AXIAL"):
+        yield "review", "Image Type (0008,0008) DERIVED\\PRIMARY\\AXIAL: some scanners and anonymisers write so"
+    elif kind[:1] == ("DERIVED",) or kind[1:2] == ("SECONDARY",):
+        yield "derived", "Image Type (0008,0008) " + "\\".join(kind[:2])
+    conversion = codes(ds, "ConversionType")
+    if conversion and conversion[0] in _CONVERTED:
+        yield "converted", f"Conversion Type (0008,0064) {conversion[0]}"
+    if codes(ds, "LossyImageCompression") == ("01",):
+        yield "lossy", "Lossy Image Compression (0028,2110) 01"
+    if modality_of(ds) == "OP":
+        yield "stage2_only", "a photograph has no dose-like label"
+    if items(ds, "MultienergyCTProcessingSequence") or re.search(
+        r"\bmono\w*\W*\d+\W*keV", text(ds, "SeriesDescription")
+    ):
+        yield "multi_energy", "virtual monoenergetic or other multi-energy processing"
