@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mediqa_node.assess.salient import otsu_threshold
+from mediqa_node.assess.foreground import body_pixels
 from mediqa_node.domain.assessment import IntensityRule, PreprocessSpec
 
 FULL_SCALE = 255.0
@@ -42,19 +42,12 @@ def preprocess(images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: 
 
 
 def intensity_range(images: Sequence[np.ndarray], rule: IntensityRule) -> tuple[float, float]:
-    """Return the values that become 0 and 1: the window itself, or percentiles inside the body of all images.
-
-    Body: above half of the Otsu threshold of all images together, so that dark tissue is inside and
-    background noise is not.
-    """
+    """Return the values that become 0 and 1: the window itself, or percentiles inside the body of all images."""
     if rule.kind == "window":
         return rule.low, rule.high
     if rule.kind != "percentile":
         raise ValueError(f"intensity rule of unknown kind {rule.kind!r}; known: window, percentile")
-    pixels = np.concatenate([np.ravel(image) for image in images])
-    darkest = float(pixels.min())
-    body = pixels[pixels > darkest + (otsu_threshold(images) - darkest) / 2]
-    low, high = np.percentile(body if body.size else pixels, [rule.low, rule.high])
+    low, high = np.percentile(body_pixels(images), [rule.low, rule.high])
     return float(low), float(high)
 
 

@@ -8,16 +8,15 @@ Scanning goes inward from each end and stops at the first slice with content, so
 are decoded beyond those that are scored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 
+from mediqa_node.assess.foreground import body_fraction, otsu_threshold
 from mediqa_node.domain.errors import UndecodablePixels
 
-BODY_HU = -300.0
 BODY_FRACTION = 0.02
-BLOCK_PX = 8
 MR_FRACTION_OF_MIDDLE = 0.15
 WANTED = 7
 
@@ -74,7 +73,7 @@ def _rule(count: int, image_at: Callable[[int], np.ndarray], modality: str) -> C
         middle = image_at(count // 2)
     except UndecodablePixels:
         return lambda _: True
-    threshold = otsu_threshold([middle])
+    threshold = otsu_threshold(middle)
     wanted = MR_FRACTION_OF_MIDDLE * float((middle > threshold).mean())
     return lambda index: _decided(index, image_at, lambda image: float((image > threshold).mean()) >= wanted)
 
@@ -84,35 +83,3 @@ def _decided(index: int, image_at: Callable[[int], np.ndarray], rule: Callable[[
         return rule(image_at(index))
     except UndecodablePixels:
         return True
-
-
-def body_fraction(image_hu: np.ndarray) -> float:
-    """Return the share of a CT slice that is body: blocks of 8 x 8 pixels whose mean exceeds -300 HU.
-
-    Means are taken of values clipped to -1024..200 HU, so that a thin bright thing stays thin.
-    """
-    edge = min(BLOCK_PX, *image_hu.shape)
-    rows, columns = (size - size % edge for size in image_hu.shape)
-    clipped = np.clip(image_hu[:rows, :columns], -1024.0, 200.0)
-    blocks = clipped.reshape(rows // edge, edge, columns // edge, edge).mean(axis=(1, 3))
-    return float((blocks > BODY_HU).mean())
-
-
-def otsu_threshold(images: Sequence[np.ndarray], *, bins: int = 256) -> float:
-    """Return the value that best parts the pixels of all images into dark and bright (Otsu 1979).
-
-    The histogram reaches to the 99.5th percentile: a few very bright pixels would take all its bins.
-    Constant images give their value, and nothing exceeds it.
-    """
-    pixels = np.concatenate([np.ravel(image) for image in images]).astype(np.float64)
-    low, high = float(pixels.min()), float(np.percentile(pixels, 99.5))
-    if high <= low:
-        return float(pixels.max()) if pixels.max() == low else low
-    counts, edges = np.histogram(np.clip(pixels, low, high), bins=bins, range=(low, high))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[int(np.nanargmax(between[:-1])) + 1])

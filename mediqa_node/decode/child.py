@@ -16,35 +16,37 @@ from typing import BinaryIO
 import numpy as np
 
 from mediqa_node.decode import openjpeg_plugin, wire
-from mediqa_node.decode.frame import claimed_frame_bytes, pixel_header, read_frame
+from mediqa_node.decode.frame import PixelElement, locate_pixels, read_frame
 from mediqa_node.decode.limits import DecodeLimits
-from mediqa_node.decode.part10 import inflated, transfer_syntax
+from mediqa_node.decode.part10 import DEFLATED, inflated, transfer_syntax
 from mediqa_node.domain.errors import UndecodablePixels
-
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 class _Source:
-    """The file last asked for; a deflated one is inflated once for all its frames."""
+    """The file last asked for, and where its pixels are; a deflated one is inflated once for all frames."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
         self._path: Path | None = None
-        self._stream: BinaryIO | None = None
+        self._found: tuple[BinaryIO, PixelElement] | None = None
 
-    def open(self, path: Path) -> BinaryIO:
-        if path != self._path or self._stream is None:
-            if self._stream is not None:
-                self._stream.close()
-            self._path = self._stream = None
-            if transfer_syntax(path) == _DEFLATED:
-                _allow(address_bytes=3 * self._limits.inflated_bytes, cpu_s=self._limits.cpu_s)
-                self._stream = inflated(path, max_bytes=self._limits.inflated_bytes)
-            else:
-                self._stream = path.open("rb")
-            self._path = path
-        self._stream.seek(0)
-        return self._stream
+    def find(self, path: Path) -> tuple[BinaryIO, PixelElement]:
+        """Return the open file and its pixel element."""
+        if path != self._path or self._found is None:
+            if self._found is not None:
+                self._found[0].close()
+            self._path = self._found = None
+            stream = self._open(path)
+            self._path, self._found = path, (stream, locate_pixels(stream))
+        return self._found
+
+    def _open(self, path: Path) -> BinaryIO:
+        limits = self._limits
+        if transfer_syntax(path) != DEFLATED:
+            _allow(address_bytes=limits.working_bytes, cpu_s=limits.cpu_s)
+            return path.open("rb")
+        _allow(address_bytes=limits.working_bytes + 4 * limits.inflated_bytes, cpu_s=limits.cpu_s)
+        return inflated(path, max_bytes=limits.inflated_bytes)
 
 
 def main() -> None:
@@ -73,10 +75,10 @@ def _answer(request: dict, source: _Source, limits: DecodeLimits, answers: Binar
 
 
 def _decode(request: dict, source: _Source, limits: DecodeLimits) -> np.ndarray:
-    stream = source.open(Path(request["path"]))
-    claimed = min(claimed_frame_bytes(pixel_header(stream)), limits.frame_bytes)
+    stream, element = source.find(Path(request["path"]))
+    claimed = min(element.frame_bytes, limits.frame_bytes)
     _allow(address_bytes=limits.working_bytes + limits.working_factor * claimed, cpu_s=limits.cpu_s)
-    return read_frame(stream, request["frame"], max_frame_bytes=limits.frame_bytes)
+    return read_frame(stream, element, request["frame"], max_frame_bytes=limits.frame_bytes)
 
 
 def _forbid_side_effects() -> None:

@@ -1,41 +1,82 @@
 """One frame out of an open Part 10 stream. Runs in the child for anything that is compressed."""
 
+import struct
+from dataclasses import dataclass
 from math import prod
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from pydicom import Dataset, dcmread
-from pydicom.pixels import pixel_array
+from pydicom import dcmread
+from pydicom.pixels import as_pixel_options, get_decoder
 
 from mediqa_node.domain.errors import UndecodablePixels
 
-_NEEDED = ("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated")
+_TAGS = (
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+)  # fmt: skip
+_PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
 
-def claimed_frame_bytes(header: Dataset) -> int:
-    """Return rows x columns x samples x bytes of one frame, as the header claims (PS3.3 C.7.6.3.1)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelElement:
+    """Where the pixels of a file begin, and what they are said to be.
+
+    Attributes:
+        options: rows, columns, bits, ... as pydicom's decoders take them.
+        offset: of the element's value, from the start of the file.
+    """
+
+    transfer_syntax_uid: str
+    options: dict[str, Any]
+    offset: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Rows x columns x samples x bytes of one frame, as the header claims (PS3.3 C.7.6.3.1)."""
+        sizes: list[Any] = [self.options.get(name) for name in ("rows", "columns", "bits_allocated")]
+        sizes.append(self.options.get("samples_per_pixel", 1))
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise UndecodablePixels(f"Rows, Columns, Bits Allocated, Samples per Pixel are {sizes}")
+        return (prod(sizes) + 7) // 8
+
+
+def locate_pixels(stream: BinaryIO) -> PixelElement:
+    """Find Pixel Data (7FE0,0010), or its float kinds, in a Part 10 file without reading it.
+
+    Raises:
+        UndecodablePixels: there is none, or the header is unreadable.
+    """
     try:
-        sizes = [int(header[keyword].value) for keyword in ("Rows", "Columns", "BitsAllocated")]
-        samples = int(header.get("SamplesPerPixel") or 1)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UndecodablePixels(f"Rows, Columns or Bits Allocated is missing or no number: {error}") from error
-    if min(*sizes, samples) < 1:
-        raise UndecodablePixels(f"Rows, Columns, Bits Allocated, Samples per Pixel: {sizes}, {samples}; none may be 0")
-    return (prod(sizes) * samples + 7) // 8
+        stream.seek(0)
+        header = dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
+        syntax = header.file_meta.TransferSyntaxUID
+        options = as_pixel_options(header)
+        group, element = struct.unpack("<HH" if syntax.is_little_endian else ">HH", stream.read(4))
+        keyword = _PIXELS[group << 16 | element]
+        if syntax.is_implicit_VR:
+            stream.seek(4, 1)
+        else:
+            options["pixel_vr"] = stream.read(2).decode("ascii")
+            stream.seek(6, 1)
+    except OSError:
+        raise
+    except KeyError as error:
+        raise UndecodablePixels("there is no Pixel Data (7FE0,0010)") from error
+    except Exception as error:  # a parser of hostile bytes raises what it likes
+        raise UndecodablePixels(f"unreadable header: {type(error).__name__}: {error}"[:300]) from error
+    options |= {"pixel_keyword": keyword, "transfer_syntax_uid": syntax}
+    return PixelElement(transfer_syntax_uid=str(syntax), options=options, offset=stream.tell())
 
 
-def pixel_header(stream: BinaryIO) -> Dataset:
-    """Read what describes the pixels, and nothing else; the stream is left at its start."""
-    header = dcmread(stream, stop_before_pixels=True, specific_tags=list(_NEEDED))
-    stream.seek(0)
-    return header
-
-
-def read_frame(stream: BinaryIO, frame_number: int | None, *, max_frame_bytes: int) -> np.ndarray:
-    """Return the stored values of one frame; of a native file, only this frame's bytes are read.
+def read_frame(
+    stream: BinaryIO, element: PixelElement, frame_number: int | None, *, max_frame_bytes: int
+) -> np.ndarray:
+    """Return the stored values of one frame; of the pixels, only this frame's bytes are read.
 
     Args:
-        stream: a whole Part 10 file, seekable, at its start.
+        stream: the file that `element` was found in.
         frame_number: from 1; None for a single-frame object.
         max_frame_bytes: what the header may claim.
 
@@ -46,24 +87,17 @@ def read_frame(stream: BinaryIO, frame_number: int | None, *, max_frame_bytes: i
     Raises:
         UndecodablePixels: over budget, no such frame, or anything that pydicom or a codec objects to.
     """
+    if element.frame_bytes > max_frame_bytes:
+        raise UndecodablePixels(f"a frame is said to take {element.frame_bytes:,} bytes; at most {max_frame_bytes:,}")
+    index, frames = (frame_number or 1) - 1, element.options["number_of_frames"]
+    if not 0 <= index < frames:
+        raise UndecodablePixels(f"frame {frame_number} of an object with {frames} frames")
+    options = element.options | {"correct_unused_bits": False, "allow_excess_frames": False}
     try:
-        header = pixel_header(stream)
-        _check_budget(header, max_frame_bytes)
-        index = (frame_number or 1) - 1
-        frames = int(header.get("NumberOfFrames") or 1)
-        if not 0 <= index < frames:
-            raise UndecodablePixels(f"frame {frame_number} of an object with {frames} frames")
-        array = pixel_array(stream, index=index, correct_unused_bits=False, allow_excess_frames=False)
-    except (UndecodablePixels, OSError):
+        stream.seek(element.offset)
+        array, _ = get_decoder(element.transfer_syntax_uid).as_array(stream, index=index, **options)
+    except OSError:
         raise
-    except Exception as error:  # codecs and parsers of hostile bytes raise what they like
-        raise UndecodablePixels(f"frame {frame_number or 1}: {type(error).__name__}: {error}"[:300]) from error
+    except Exception as error:  # codecs raise what they like
+        raise UndecodablePixels(f"frame {index + 1}: {type(error).__name__}: {error}"[:300]) from error
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-
-
-def _check_budget(header: Dataset, max_frame_bytes: int) -> None:
-    claimed = claimed_frame_bytes(header)
-    if claimed > max_frame_bytes:
-        raise UndecodablePixels(
-            f"a frame of {header.Rows} x {header.Columns} pixels takes {claimed:,} bytes; at most {max_frame_bytes:,}"
-        )

@@ -10,12 +10,13 @@ from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 
 from mediqa_node.decode.limits import MAX_INFLATED_BYTES
 from mediqa_node.domain.errors import UndecodablePixels
 
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+DEFLATED = "1.2.840.10008.1.2.1.99"
 _CHUNK = 1 << 16
 _GROUP_LENGTH_END = 144
 """Preamble, DICM, and (0002,0000), PS3.10 7.1."""
@@ -44,7 +45,7 @@ def read_header(path: Path, *, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> 
         OSError: it cannot be opened.
     """
     try:
-        if transfer_syntax(path) != DeflatedExplicitVRLittleEndian:
+        if transfer_syntax(path) != DEFLATED:
             return dcmread(path, stop_before_pixels=True)
         return dcmread(inflated(path, max_bytes=max_inflated_bytes), stop_before_pixels=True)
     except (OSError, UndecodablePixels):

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from mediqa_node.decode import wire
-from mediqa_node.decode.frame import read_frame
+from mediqa_node.decode.frame import PixelElement, locate_pixels, read_frame
 from mediqa_node.decode.limits import DecodeLimits
 from mediqa_node.decode.part10 import NATIVE, transfer_syntax
 from mediqa_node.domain.errors import UndecodablePixels
@@ -42,6 +42,7 @@ class FrameReader:
         self._limits = limits or DecodeLimits()
         self._command = command
         self._child: subprocess.Popen[bytes] | None = None
+        self._located: tuple[Path, PixelElement] | None = None
 
     def raw(self, path: Path, frame_number: int | None) -> np.ndarray:
         """Return the stored values of one frame.
@@ -60,7 +61,9 @@ class FrameReader:
         """
         if transfer_syntax(path) in NATIVE:
             with path.open("rb") as stream:
-                return read_frame(stream, frame_number, max_frame_bytes=self._limits.frame_bytes)
+                if self._located is None or self._located[0] != path:
+                    self._located = path, locate_pixels(stream)
+                return read_frame(stream, self._located[1], frame_number, max_frame_bytes=self._limits.frame_bytes)
         try:
             return self._ask(path, frame_number)
         except _ChildFailed as failure:
