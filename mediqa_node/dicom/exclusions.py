@@ -29,13 +29,13 @@ _CONVERTED = {"DF", "DI", "DRW", "SD", "SI", "SYN", "WSD"}
 
 # The name of a series that prepares others. No word boundary before `bolus`: "LungBolus" is one.
 _LOCALIZER_NAME = re.compile(
-    r"(?<![a-z])loc(?![a-z])|lo[ck]ali[sz]|scout|survey|pilot|topo(gram|\b)|surview|3[\W_]*pl(ane)?\b|smart\W*prep"
+    r"(?<![a-z])loc(?![a-z])|lo[ck]ali[sz]|scout|survey|pilot|topo(gram|\b)|surview|3[\W_]*pl(ane)?\b|smart[\W_]*prep"
     r"|(?<!post )(?<!with )(?<!without )bolus|monitoring|\bmonitor\b|timing|calib|^\W*asset\W*$|asset\W*cal|\bshim"
-    r"|ref\W*scan|sense\W*ref|rep[eé]rage",
+    r"|ref[\W_]*scan|sense[\W_]*ref|rep[eé]rage",
     re.I,
 )
 _DOCUMENT_NAME = re.compile(
-    r"dose\W*(report|info|summary|record|sheet)|patient\W*protocol|screen\W*(save|cap|shot)|\breport\b", re.I
+    r"dose[\W_]*(report|info|summary|record|sheet)|patient[\W_]*protocol|screen[\W_]*(save|cap|shot)|\breport\b", re.I
 )
 _MAP_NAME = re.compile(r"apparent diffusion coef|fractional aniso|exponential apparent", re.I)
 _DERIVED_MAP_NAME = re.compile(
@@ -51,8 +51,8 @@ _REFORMAT_TYPES = {
     "CURVED_MPR",
 }  # fmt: skip
 _MAP_TYPES = {
-    "ADC", "EADC", "FA", "COLFA", "TRACEW", "TENSOR", "PHASE", "REAL", "IMAGINARY", "VELOCITY", "RCBF", "RELCBF", "RCBV",
-    "RELCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "PBP", "KTRANS", "IRON", "FAT_FRACTION", "R2STAR",
+    "ADC", "EADC", "FA", "COLFA", "TRACEW", "TENSOR", "PHASE", "REAL", "IMAGINARY", "VELOCITY", "RCBF", "RELCBF",
+    "RCBV", "RELCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "PBP", "KTRANS", "IRON", "FAT_FRACTION", "R2STAR",
 }  # fmt: skip
 # DISTORTED is how some scanners mark every EPI, original diffusion images too: no reason to refuse.
 _VOLUMETRIC = (
