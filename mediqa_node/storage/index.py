@@ -69,7 +69,7 @@ _ASSOCIATION = [associations.c[name] for name in AssociationRow.__dataclass_fiel
 
 
 def _series_row(row: sa.Row) -> SeriesRow:
-    values = dict(row._mapping)
+    values = {name: getattr(row, name) for name in SeriesRow.__dataclass_fields__}
     return SeriesRow(**{**values, "state": SeriesState(values["state"])})
 
 
@@ -162,6 +162,27 @@ def move(
     if generation is not None:
         statement = statement.where(series.c.generation == generation)
     return bool(connection.execute(statement.values(state=state, state_at=at, **values)).rowcount)
+
+
+def without_job(connection: sa.Connection) -> list[tuple[str, int]]:
+    """Return UID and generation of series that are ready and that no job works on."""
+    query = sa.select(series.c.series_instance_uid, series.c.generation).where(
+        series.c.state == SeriesState.READY, series.c.job.is_(None)
+    )
+    return [(row.series_instance_uid, row.generation) for row in connection.execute(query)]
+
+
+def with_job(connection: sa.Connection) -> list[tuple[SeriesRow, str]]:
+    """Return the series that wait for their job, with the job."""
+    query = sa.select(*_SERIES, series.c.job).where(series.c.state == SeriesState.READY, series.c.job.is_not(None))
+    return [
+        (_series_row(row), row.job) for row in connection.execute(query)
+    ]
+
+
+def set_job(connection: sa.Connection, series_instance_uid: str, job: str) -> None:
+    """Note which job works on a series."""
+    connection.execute(sa.update(series).where(series.c.series_instance_uid == series_instance_uid).values(job=job))
 
 
 def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: str, at: float) -> None:

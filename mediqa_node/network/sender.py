@@ -1,0 +1,158 @@
+"""The SCU side: verify a peer, ask it for a study, store a report.
+
+Low volume, so pynetdicom does all of it. What a peer says becomes one of two errors: it may work
+later (`PeerUnavailable`), or a person has to look (`PeerRefused`).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import pydicom
+from pydicom import Dataset
+from pynetdicom import AE, Association, build_context
+from pynetdicom.presentation import PresentationContext
+
+from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
+from mediqa_node.domain.exchange import Peer
+from mediqa_node.network.contexts import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    SR_SOP_CLASSES,
+    VERIFICATION,
+)
+
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+
+STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
+"""Success and the three warnings after which the object is in the archive (PS3.4 table B.2-1)."""
+
+_IDENTITY = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "PatientName", "PatientBirthDate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyIdentity:
+    """Who a study belongs to, as a peer or a header says; empty where it is silent."""
+
+    patient_id: str
+    issuer: str
+    accession_number: str
+
+
+class PeerLink:
+    """An open association with a peer."""
+
+    def __init__(self, association: Association, peer: Peer) -> None:
+        self._association = association
+        self.peer = peer
+
+    @property
+    def sr_sop_class(self) -> str | None:
+        """The SR class to send: the configured one, or the richest that the peer accepted."""
+        accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
+        wanted = SR_SOP_CLASSES if self.peer.sr_sop_class == "auto" else {"": SR_SOP_CLASSES[self.peer.sr_sop_class]}
+        return next((uid for uid in wanted.values() if uid in accepted), None)
+
+    def verify(self) -> None:
+        """Send C-ECHO; raises PeerUnavailable without an answer."""
+        if self._status(self._association.send_c_echo(), "C-ECHO") != 0x0000:
+            raise PeerRefused(f"{self.peer.name} answered C-ECHO with a failure")
+
+    def find_study(self, study_instance_uid: str) -> list[StudyIdentity] | None:
+        """Return who the study belongs to at the peer, [] if it is absent, None if the peer answers no C-FIND."""
+        accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
+        if STUDY_ROOT_FIND not in accepted:
+            return None
+        query = Dataset()
+        query.QueryRetrieveLevel = "STUDY"
+        query.StudyInstanceUID = study_instance_uid
+        for keyword in _IDENTITY:
+            setattr(query, keyword, "")
+        found = []
+        for status, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND):
+            code = self._status(status, "C-FIND")
+            if code in (0xFF00, 0xFF01) and identifier is not None:
+                found.append(study_identity(identifier))
+            elif code != 0x0000:
+                return None
+        return found
+
+    def store(self, part10: bytes) -> int:
+        """Send one object and return the peer's status if it has stored it.
+
+        Raises:
+            PeerUnavailable: no answer, or out of resources (0xA7xx).
+            PeerRefused: any other failure.
+        """
+        status = self._status(self._association.send_c_store(pydicom.dcmread(BytesIO(part10))), "C-STORE")
+        if status in STORED:
+            return status
+        if 0xA700 <= status <= 0xA7FF:
+            raise PeerUnavailable(f"{self.peer.name} is out of resources (status {status:#06x})")
+        raise PeerRefused(f"{self.peer.name} refused the object (status {status:#06x})", status=status)
+
+    def _status(self, answer: Dataset, what: str) -> int:
+        if "Status" not in answer:
+            raise PeerUnavailable(f"{self.peer.name} did not answer {what}")
+        return int(answer.Status)
+
+
+def study_identity(header: Dataset) -> StudyIdentity:
+    """Return patient ID, issuer and accession number of a header, stripped."""
+    return StudyIdentity(
+        patient_id=str(header.get("PatientID", "") or "").strip(),
+        issuer=str(header.get("IssuerOfPatientID", "") or "").strip(),
+        accession_number=str(header.get("AccessionNumber", "") or "").strip(),
+    )
+
+
+def report_contexts(peer: Peer) -> list[PresentationContext]:
+    """Return what is proposed to a destination of reports."""
+    classes = SR_SOP_CLASSES.values() if peer.sr_sop_class == "auto" else [SR_SOP_CLASSES[peer.sr_sop_class]]
+    return [
+        *(build_context(uid, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]) for uid in classes),
+        build_context(STUDY_ROOT_FIND, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]),
+    ]
+
+
+def verification_contexts() -> list[PresentationContext]:
+    """Return what is proposed for C-ECHO."""
+    return [build_context(VERIFICATION, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])]
+
+
+@contextmanager
+def connect(
+    peer: Peer, contexts: Sequence[PresentationContext], *, ae_title: str, timeout_s: float = 30.0
+) -> Iterator[PeerLink]:
+    """Open an association, release it at the end of the block.
+
+    Raises:
+        PeerUnavailable: not reachable, no answer in time, aborted, or rejected as transient.
+        PeerRefused: rejected for good, or no presentation context accepted.
+    """
+    entity = AE(ae_title=ae_title)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.connection_timeout = min(timeout_s, 10.0)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+    association = entity.associate(peer.host, peer.port, list(contexts), ae_title=peer.ae_title)
+    if not association.is_established:
+        raise _failure(association, peer)
+    try:
+        yield PeerLink(association, peer)
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _failure(association: Association, peer: Peer) -> PeerUnavailable | PeerRefused:
+    where = f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        reason = f"{where} rejected the association: {answer.reason_str}" if answer else f"{where} rejected"
+        return PeerUnavailable(reason) if answer is None or answer.result == 2 else PeerRefused(reason)
+    if association.acceptor.primitive is not None and association.acceptor.primitive.result == 0:
+        return PeerRefused(f"{where} accepts none of what a report needs")
+    return PeerUnavailable(f"{where} is not reachable or did not answer")

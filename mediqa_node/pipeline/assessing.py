@@ -1,0 +1,180 @@
+"""From the files of one series to its judgement: headers, stacks, slices, prompts, score.
+
+Knows neither database nor network: the node and `mediqa-node score` call the same function.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+
+from mediqa_node.assess.preprocess import preprocess
+from mediqa_node.assess.salient import salient_slices
+from mediqa_node.assess.thresholds import judge
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.dicom.dose_sr import DoseEvent
+from mediqa_node.dicom.pixels import to_image
+from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
+from mediqa_node.dicom.technique import harvest
+from mediqa_node.dicom.volume import assemble_stacks
+from mediqa_node.domain.assessment import (
+    Assessment,
+    Calibration,
+    Scorer,
+    SliceResult,
+    StackResult,
+    weighted_quality,
+)
+from mediqa_node.domain.errors import NotScorable, UndecodablePixels
+from mediqa_node.domain.images import FrameRef, Stack
+from mediqa_node.domain.technique import Technique
+
+OTHER_STACKS_AT_MOST = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Everything a judgement depends on besides the images."""
+
+    scorer: Scorer
+    prompts: PromptRules
+    calibrations: tuple[Calibration, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFiles:
+    """The files of one series and their headers, in the same order."""
+
+    paths: tuple[Path, ...]
+    headers: tuple[Dataset, ...]
+
+
+def read_headers(paths: Sequence[Path]) -> SeriesFiles:
+    """Read the headers of a series, without pixels.
+
+    Raises:
+        NotScorable: a file is no DICOM, or is nested so deeply that no parser should follow.
+    """
+    headers = []
+    for path in paths:
+        try:
+            headers.append(pydicom.dcmread(path, stop_before_pixels=True))
+        except (InvalidDicomError, RecursionError, OSError, ValueError, EOFError) as error:
+            raise NotScorable("unreadable", f"{path.name}: {type(error).__name__}") from error
+    return SeriesFiles(tuple(paths), tuple(headers))
+
+
+def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | None = None) -> Technique:
+    """Return the physical parameters of a series, scored or not."""
+    return harvest(files.headers, dose_events=dose_events or {})
+
+
+def assess(
+    files: SeriesFiles, technique: Technique, deciding: Judge, *, revision: int, assessed_at: datetime
+) -> Assessment:
+    """Judge one series.
+
+    Raises:
+        NotScorable: the images are nothing that a score could mean anything for.
+    """
+    if technique.refusal is not None:
+        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+    stacks = assemble_stacks(files.headers)
+    if not stacks:
+        raise NotScorable("no image", "no instance of the series holds an image plane")
+    failed: list[FrameRef] = []
+    with FrameReader() as reader:
+        primary = _score_stack(stacks[0], files, reader, deciding, failed)
+        others = []
+        for stack in sample(stacks[1:], OTHER_STACKS_AT_MOST):
+            try:
+                others.append(_score_stack(stack, files, reader, deciding, []))
+            except NotScorable:
+                continue
+    modality = primary.prompt.modality.value
+    header = files.headers[stacks[0].frames[0].instance_index]
+    verdict, calibration = judge(
+        primary.quality,
+        deciding.calibrations,
+        modality=modality,
+        station_name=str(header.get("StationName", "") or ""),
+        protocol_name=str(header.get("ProtocolName", "") or ""),
+        checkpoint=deciding.scorer.checkpoint,
+        fingerprint=deciding.scorer.spec.fingerprint(),
+    )
+    return Assessment(
+        study_instance_uid=stacks[0].study_instance_uid,
+        series_instance_uid=stacks[0].series_instance_uid,
+        modality=modality,
+        revision=revision,
+        primary=primary,
+        others=tuple(others),
+        n_stacks=len(stacks),
+        technique=technique,
+        verdict=verdict,
+        calibration=calibration,
+        checkpoint=deciding.scorer.checkpoint,
+        fingerprint=deciding.scorer.spec.fingerprint(),
+        assessed_at=assessed_at,
+        failed_slices=tuple(failed),
+    )
+
+
+def sample(stacks: Sequence[Stack], at_most: int) -> list[Stack]:
+    """Return evenly spread members, `at_most` of them."""
+    if len(stacks) <= at_most:
+        return list(stacks)
+    return [stacks[i * len(stacks) // at_most] for i in range(at_most)]
+
+
+def _score_stack(
+    stack: Stack, files: SeriesFiles, reader: FrameReader, deciding: Judge, failed: list[FrameRef]
+) -> StackResult:
+    prompt = prompt_from_header(files.headers, stack, deciding.prompts)
+    spec = deciding.scorer.spec
+    image_at = _images_of(stack, files, reader)
+    indices = salient_slices(
+        len(stack.frames), image_at, modality=prompt.modality.value, wanted=spec.slices
+    )
+    images: list[np.ndarray] = []
+    frames: list[FrameRef] = []
+    for index in indices:
+        try:
+            images.append(image_at(index))
+            frames.append(stack.frames[index])
+        except UndecodablePixels as error:
+            failed.append(stack.frames[index])
+            reason = str(error)
+    if not images:
+        raise NotScorable("undecodable", f"none of {len(indices)} slices could be decoded: {reason}")
+    inputs = preprocess(images, spec, modality=prompt.modality.value, image_type=prompt.type.value)
+    scored = deciding.scorer.score(inputs, prompt)
+    return StackResult(
+        stack=stack,
+        prompt=prompt,
+        quality=weighted_quality(scored.quality.tolist(), scored.weights.tolist()),
+        raw_score=float(np.dot(scored.raw, scored.weights)),
+        slices=tuple(
+            SliceResult(frame=frame, quality=float(q), raw=float(raw), weight=float(weight))
+            for frame, q, raw, weight in zip(frames, scored.quality, scored.raw, scored.weights, strict=True)
+        ),
+        prediction=scored.prediction,
+    )
+
+
+def _images_of(stack: Stack, files: SeriesFiles, reader: FrameReader) -> Callable[[int], np.ndarray]:
+    """Return a getter of rescaled slices that remembers the last few it decoded."""
+
+    @lru_cache(maxsize=32)
+    def image_at(index: int) -> np.ndarray:
+        frame = stack.frames[index]
+        raw = reader.raw(files.paths[frame.instance_index], frame.frame_number)
+        return to_image(raw, files.headers[frame.instance_index], frame.frame_number)
+
+    return image_at

@@ -1,0 +1,130 @@
+"""The stations as durable jobs on DBOS: a job that was committed runs, whatever dies in between.
+
+Jobs carry names and numbers, never images: every fact is read from the database when the job
+runs, and a job whose series has changed since does nothing. `score` runs one at a time in each
+worker; `deliver` is partitioned by destination, so that a PACS that is down delays no other.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
+
+from mediqa_node.storage.database import Database
+
+PIPELINE_VERSION = "pipeline-1"
+"""Set by hand when queued work of an older version could not run: DBOS hashes the source by default
+and would strand the queue at every upgrade."""
+
+SCORE, DELIVER = "score", "deliver"
+_POLL_S = 0.1
+_SCORE_ATTEMPTS = 3
+_DELIVERIES_AT_ONCE = 8
+
+
+class DurableJobs:
+    """Puts jobs into the queues, inside a transaction of the caller."""
+
+    def __init__(self, database: Database) -> None:
+        self._client = DBOSClient(
+            system_database_engine=database.engine, serializer=DBOSPortableJSONSerializer(), lazy=True
+        )
+
+    def score(self, connection: sa.Connection, job: str, series_instance_uid: str, generation: int) -> None:
+        """Enqueue the assessment of a series; the same job twice is one job."""
+        self._client.enqueue_in_transaction(connection, _options(SCORE, job), series_instance_uid, generation)
+
+    def deliver(self, connection: sa.Connection, job: str, delivery_id: int, destination: str) -> None:
+        """Enqueue one attempt to send a report."""
+        options = _options(DELIVER, job)
+        options["queue_partition_key"] = destination
+        self._client.enqueue_in_transaction(connection, options, delivery_id)
+
+    def gone_wrong(self, jobs: Sequence[str]) -> dict[str, str]:
+        """Return those of the jobs that ended without doing their work, with why."""
+        if not jobs:
+            return {}
+        found = self._client.list_workflows(
+            workflow_ids=list(jobs), status=["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"], load_input=False
+        )
+        return {
+            workflow.workflow_id: "it ended its process three times"
+            if workflow.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
+            else f"internal error: {type(workflow.error).__name__ if workflow.error else workflow.status}"
+            for workflow in found
+        }
+
+
+def _options(name: str, job: str) -> EnqueueOptions:
+    return EnqueueOptions(workflow_name=name, queue_name=name, workflow_id=job, app_version=PIPELINE_VERSION)
+
+
+def launch(
+    database: Database,
+    *,
+    executor_id: str,
+    score: Callable[[str, int], str] | None = None,
+    deliver: Callable[[int], str] | None = None,
+) -> None:
+    """Start the engine in this process for the given stations.
+
+    Args:
+        executor_id: stable and unique for each process; after a crash the process with the same
+            name takes its unfinished jobs up again.
+    """
+    config: Any = {
+        "name": "mediqa-node",
+        "system_database_url": database.url,
+        "system_database_engine": database.engine,
+        "application_version": PIPELINE_VERSION,
+        "executor_id": executor_id,
+        "serializer": DBOSPortableJSONSerializer(),
+        "log_level": "ERROR",
+        "run_migrations": False,
+        "scheduler_polling_interval_sec": 3600.0,
+    }
+    DBOS(config=config)
+    if score is not None:
+        DBOS.workflow(name=SCORE, max_recovery_attempts=_SCORE_ATTEMPTS)(_as_step(score, SCORE))
+    if deliver is not None:
+        DBOS.workflow(name=DELIVER, max_recovery_attempts=100)(_as_step(deliver, DELIVER))
+    DBOS.listen_queues([name for name, station in ((SCORE, score), (DELIVER, deliver)) if station is not None])
+    DBOS.launch()
+    _register_queues()
+
+
+def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
+    """Return a workflow of one step: its result is recorded, so a finished job never runs again."""
+    step = DBOS.step(
+        name=f"{name}-step",
+        retries_allowed=True,
+        max_attempts=10,
+        should_retry=lambda error: bool(getattr(error, "retryable", False)),
+    )(station)
+
+    def workflow(*arguments: Any) -> str:
+        return step(*arguments)
+
+    workflow.__qualname__ = name
+    return workflow
+
+
+def _register_queues() -> None:
+    DBOS.register_queue(SCORE, worker_concurrency=1, polling_interval_sec=_POLL_S)
+    DBOS.register_queue(
+        DELIVER,
+        partition_worker_concurrency=1,
+        worker_concurrency=_DELIVERIES_AT_ONCE,
+        polling_interval_sec=_POLL_S,
+    )
+
+
+def shut_down(*, within_s: int) -> None:
+    """Finish what runs, then stop the engine; what is left is taken up at the next start."""
+    DBOS.destroy(workflow_completion_timeout_sec=within_s)
+
+
+def migrate(database: Database) -> None:
+    """Bring the engine's own tables up to date; once, before any process starts."""
+    DBOS.migrate(database.url)

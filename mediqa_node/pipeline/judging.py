@@ -1,0 +1,217 @@
+"""The worker's station: a complete series is harvested, judged, and its deliveries are laid out.
+
+One transaction at the end holds the assessment, the new state and every job that follows, so that
+a process killed at any point leaves either none or all of it.
+"""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+import structlog
+from pydicom import Dataset
+
+from mediqa_node.dicom.dose_sr import DoseEvent, dose_events
+from mediqa_node.dicom.reject_note import rejected_by
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import NotScorable
+from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.domain.technique import Technique
+from mediqa_node.pipeline import policy
+from mediqa_node.pipeline.assessing import SeriesFiles, assess, harvest_series, read_headers
+from mediqa_node.pipeline.identity import identity_digest, patients
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.storage import index, labels, reports
+from mediqa_node.storage.index import SeriesRow
+
+log = structlog.get_logger("worker")
+
+REVISIONS_APART_S = 60.0
+
+
+def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -> str:
+    """Harvest and judge a series as it was at `generation`; return what became of it in a word."""
+    with node.database.read() as connection:
+        row = index.find_series(connection, series_instance_uid)
+        if row is None or row.generation != generation:
+            return "superseded"
+        if labels.assessed_generation(connection, series_instance_uid, row.revision) == generation:
+            return "already judged"
+        instances = index.current_instances(connection, series_instance_uid)
+        stored = labels.load_dose_events(connection, row.study_instance_uid)
+    events = {uid: DoseEvent(**event) for uid, event in stored.items()}
+    try:
+        if not instances:
+            raise NotScorable("rejected", "every instance was rejected, or none is kept")
+        files = read_headers([node.spool.path(instance.path) for instance in instances])
+        _read_documents(node, row, files.headers)
+        technique = harvest_series(files, events)
+        with node.database.write() as connection:
+            labels.save_technique(connection, series_instance_uid, technique)
+        assessment = _judge_images(node, row, files, technique)
+    except NotScorable as reason:
+        return _not_scored(node, row, str(reason))
+    return _keep(node, row, assessment, files)
+
+
+def _judge_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
+    if technique.refusal is not None:
+        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+    policy.check_age(node.score, files.headers[0], node.clock())
+    policy.check_reconstruction(node.score, files.headers[0])
+    key = policy.acquisition_key(files.headers[0]) if node.score.primary != "all" else None
+    if key is not None:
+        with node.database.write() as connection:
+            chosen = labels.claim_acquisition(node.database, connection, key, row.series_instance_uid)
+        if chosen != row.series_instance_uid:
+            raise NotScorable("policy", f"another reconstruction of this acquisition is scored: {chosen}")
+    if node.judge is None:
+        raise RuntimeError("this process has no model")
+    return assess(
+        files,
+        technique,
+        node.judge(),
+        revision=row.revision + 1,
+        assessed_at=datetime.fromtimestamp(node.clock(), UTC),
+    )
+
+
+def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, ...]) -> None:
+    """Take in what documents say of other series: dose reports, reject notes; our own reports say nothing."""
+    with node.database.read() as connection:
+        if reports.is_own_report(connection, row.series_instance_uid):
+            raise NotScorable("own report", "sent back to the node that wrote it")
+    affected: set[str] = set()
+    for header in headers:
+        events = {event.irradiation_event_uid: event for event in dose_events(header)}
+        code, uids = rejected_by(header)
+        if not events and not uids:
+            continue
+        with node.database.write() as connection:
+            labels.save_dose_events(node.database, connection, row.study_instance_uid, events)
+            for uid in index.reject(connection, uids, code=code, note=header.SOPInstanceUID):
+                index.reopen(connection, uid, reason=f"reject note {code}", at=node.clock())
+                reports.supersede_deliveries(connection, uid, reason=f"reject note {code}", now=node.clock())
+        if events:
+            affected |= _harvested_series(node, row)
+    for uid in affected:
+        harvest_again(node, uid)
+
+
+def _harvested_series(node: NodeContext, row: SeriesRow) -> set[str]:
+    with node.database.read() as connection:
+        return {
+            other.series_instance_uid
+            for other in index.series_of_study(connection, row.study_instance_uid)
+            if labels.load_technique(connection, other.series_instance_uid) is not None
+        }
+
+
+def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
+    """Harvest a series anew, because a dose report came after its images; its score stays."""
+    with node.database.read() as connection:
+        row = index.find_series(connection, series_instance_uid)
+        instances = index.current_instances(connection, series_instance_uid)
+        if row is None or not instances:
+            return
+        stored = labels.load_dose_events(connection, row.study_instance_uid)
+    files = read_headers([node.spool.path(instance.path) for instance in instances])
+    technique = harvest_series(files, {uid: DoseEvent(**event) for uid, event in stored.items()})
+    with node.database.write() as connection:
+        labels.save_technique(connection, series_instance_uid, technique)
+
+
+def _not_scored(node: NodeContext, row: SeriesRow, reason: str) -> str:
+    now = node.clock()
+    with node.database.write() as connection:
+        moved = index.move(
+            connection,
+            row.series_instance_uid,
+            SeriesState.NOT_SCORED,
+            at=now,
+            generation=row.generation,
+            reason=reason,
+            job=None,
+        )
+        if moved:
+            reports.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
+    log.info("series not scored", series=row.series_instance_uid, reason=reason)
+    return "not scored"
+
+
+def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: SeriesFiles) -> str:
+    """Commit the assessment with its consequences."""
+    now = node.clock()
+    withheld = _withheld(node, assessment, files)
+    state = SeriesState.WITHHELD if withheld else SeriesState.ASSESSED
+    destinations = () if withheld else policy.destinations(node, row, assessment)
+    reason = withheld or (None if destinations else "no destination asks for it")
+    with node.database.write() as connection:
+        moved = index.move(
+            connection,
+            row.series_instance_uid,
+            state,
+            at=now,
+            generation=row.generation,
+            reason=reason,
+            revision=assessment.revision,
+            job=None,
+        )
+        if not moved:
+            return "superseded"
+        labels.save_assessment(
+            connection, assessment, generation=row.generation, identity_digest=identity_digest(files.headers[0])
+        )
+        reports.supersede_deliveries(connection, row.series_instance_uid, reason="a newer revision", now=now)
+        leaves_at = _leaves_at(node, row, reports.last_sent_at(connection, row.series_instance_uid), now)
+        for name, wait_s in destinations:
+            reports.add_delivery(
+                node.database,
+                connection,
+                series_instance_uid=row.series_instance_uid,
+                revision=assessment.revision,
+                destination=name,
+                not_before=leaves_at,
+                wait_for_study_until=leaves_at + wait_s,
+                now=now,
+            )
+        enqueue_due(node, connection)
+    _log(assessment, withheld)
+    return "withheld" if withheld else "assessed"
+
+
+def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> str | None:
+    if len(patients(files.headers)) > 1:
+        return "identity: instances of this series name different patients"
+    if not assessment.checkpoint.trained and not node.allow_untrained:
+        return "untrained: the weights were never trained; the score has no meaning"
+    return None
+
+
+def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:
+    """When the report may leave: at once if the series is surely complete, revisions a minute apart."""
+    sure = row.completion in ("announced", "contiguous")
+    earliest = now if sure else row.last_instance_at + node.completion.deliver_after_s
+    return max(earliest, now) if last_sent_at is None else max(earliest, now, last_sent_at + REVISIONS_APART_S)
+
+
+def enqueue_due(node: NodeContext, connection: sa.Connection) -> int:
+    """Give every delivery whose time has come a job, in the caller's transaction; return how many."""
+    due = reports.due_deliveries(connection, node.clock())
+    for delivery in due:
+        job = f"deliver:{delivery.id}:{delivery.jobs + 1}"
+        reports.update_delivery(connection, delivery.id, job=job, jobs=delivery.jobs + 1)
+        node.jobs.deliver(connection, job, delivery.id, delivery.destination)
+    return len(due)
+
+
+def _log(assessment: Assessment, withheld: str | None) -> None:
+    log.info(
+        "series assessed",
+        series=assessment.series_instance_uid,
+        revision=assessment.revision,
+        quality=round(assessment.quality, 4),
+        verdict=assessment.verdict,
+        slices=len(assessment.primary.slices),
+        trained=assessment.checkpoint.trained,
+        withheld=withheld,
+    )

@@ -1,0 +1,54 @@
+"""What the stations share: one bundle of open resources and site policy, made by the composition root."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from mediqa_node.dicom.report_request import ReportDevice
+from mediqa_node.domain.exchange import Peer
+from mediqa_node.domain.policy import CompletionRules, DeliveryRules, Retention, ReturnRule, ScorePolicy
+from mediqa_node.pipeline.assessing import Judge
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.spool import Spool
+
+
+class Jobs(Protocol):
+    """Where durable jobs are put, inside the caller's transaction."""
+
+    def score(self, connection: sa.Connection, job: str, series_instance_uid: str, generation: int) -> None:
+        """Enqueue the assessment of a series."""
+
+    def deliver(self, connection: sa.Connection, job: str, delivery_id: int, destination: str) -> None:
+        """Enqueue one attempt to send a report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeContext:
+    """Open resources and policy of one process. `judge` is opened late: only the worker needs torch."""
+
+    database: Database
+    spool: Spool
+    jobs: Jobs
+    device: ReportDevice
+    time_zone: tzinfo = UTC
+    peers: tuple[Peer, ...] = ()
+    returns: tuple[ReturnRule, ...] = ()
+    completion: CompletionRules = CompletionRules()
+    score: ScorePolicy = ScorePolicy()
+    delivery: DeliveryRules = DeliveryRules()
+    retention: Retention = Retention()
+    allow_untrained: bool = False
+    judge: Callable[[], Judge] | None = None
+    clock: Callable[[], float] = time.time
+
+    def peer(self, name: str) -> Peer | None:
+        """Return a configured peer by name, or None."""
+        return next((peer for peer in self.peers if peer.name == name), None)
+
+    def peer_of(self, ae_title: str) -> Peer | None:
+        """Return the configured peer with this AE title, or None."""
+        return next((peer for peer in self.peers if peer.ae_title == ae_title), None)

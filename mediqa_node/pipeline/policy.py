@@ -1,0 +1,76 @@
+"""What a site has decided: which series are scored, and where reports go."""
+
+import re
+from datetime import UTC, datetime
+
+from pydicom import Dataset
+
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import NotScorable
+from mediqa_node.domain.policy import PrimaryRule, ScorePolicy
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.storage.index import SeriesRow
+
+
+def check_age(policy: ScorePolicy, header: Dataset, now: float) -> None:
+    """Raise NotScorable for a study older than `score.max_age_days`: a prefetched prior is no new image."""
+    if policy.max_age_days is None:
+        return
+    text = str(header.get("StudyDate", "") or "").strip()
+    try:
+        taken = datetime.strptime(text[:8], "%Y%m%d").replace(tzinfo=UTC)
+    except ValueError:
+        return
+    age_days = (now - taken.timestamp()) / 86400
+    if age_days > policy.max_age_days + 1:  # a date without a time may be a day off
+        raise NotScorable("policy", f"study is {age_days:.0f} days old, `score.max_age_days` is {policy.max_age_days:g}")
+
+
+def check_reconstruction(policy: ScorePolicy, header: Dataset) -> None:
+    """Raise NotScorable unless one of the site's rules for the primary reconstruction matches."""
+    if isinstance(policy.primary, str):
+        return
+    if not any(_matches(rule, header) for rule in policy.primary):
+        raise NotScorable("policy", "no rule of `score.primary` matches this reconstruction")
+
+
+def _matches(rule: PrimaryRule, header: Dataset) -> bool:
+    thickness = header.get("SliceThickness")
+    return (
+        _found(rule.kernel, header.get("ConvolutionKernel", ""))
+        and _found(rule.description, header.get("SeriesDescription", ""))
+        and (
+            rule.thickness_at_most_mm is None
+            or (thickness not in (None, "") and float(thickness) <= rule.thickness_at_most_mm)
+        )
+    )
+
+
+def _found(pattern: str | None, value: object) -> bool:
+    return pattern is None or re.search(pattern, str(value or ""), re.IGNORECASE) is not None
+
+
+def acquisition_key(header: Dataset) -> str | None:
+    """Return what the reconstructions of one acquisition share, or None where the header does not say.
+
+    Irradiation Event UID (0008,3010), else Frame of Reference UID + Acquisition Number + Acquisition Time.
+    """
+    if header.get("IrradiationEventUID"):
+        return f"event {header.IrradiationEventUID}"[:200]
+    if header.get("Modality") != "CT":
+        return None
+    parts = [str(header.get(name, "") or "") for name in ("FrameOfReferenceUID", "AcquisitionNumber", "AcquisitionTime")]
+    return " ".join(["frame", *parts])[:200] if all(parts) else None
+
+
+def destinations(node: NodeContext, row: SeriesRow, assessment: Assessment) -> tuple[tuple[str, float], ...]:
+    """Return the peers that get this report, each with how long to wait there for the study."""
+    sender = node.peer_of(row.calling_ae_title)
+    names = (row.calling_ae_title, *((sender.name,) if sender else ()))
+    rule = next((rule for rule in node.returns if rule.matches(names, assessment.modality)), None)
+    if rule is None or rule.when == "never":
+        return ()
+    if rule.when == "flagged" and assessment.verdict not in ("borderline", "review"):
+        return ()
+    wanted = [sender.name if name == "sender" and sender else name for name in rule.to]
+    return tuple((name, rule.wait_for_study_s) for name in dict.fromkeys(wanted) if node.peer(name) is not None)

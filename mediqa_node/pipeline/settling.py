@@ -1,0 +1,152 @@
+"""Stations between arrival and judgement: further copies are compared, complete series move on.
+
+Called several times a second by a sweep; every decision is taken from stored facts, so that
+calling it twice, or after a restart, does no harm.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import structlog
+
+from mediqa_node.dicom.volume import assemble_stacks, concatenation_complete
+from mediqa_node.domain.errors import MediqaError, NotScorable
+from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.pipeline.assessing import read_headers
+from mediqa_node.pipeline.completion import Completion, SeriesFacts, completion, could_be_contiguous
+from mediqa_node.pipeline.identity import Relation, compare
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.storage import index
+from mediqa_node.storage.index import InstanceRow, SeriesRow
+from mediqa_node.storage.reports import supersede_deliveries
+
+log = structlog.get_logger("courier")
+
+_COME_ALONE = frozenset({"OP", "OPT"})
+
+
+@dataclass(frozen=True, slots=True)
+class _HeaderFacts:
+    announced: bool | None
+    evenly_spaced: bool
+
+
+class Settler:
+    """Moves series from RECEIVING to READY."""
+
+    def __init__(self, node: NodeContext) -> None:
+        self.node = node
+        self._looked_at: OrderedDict[tuple[str, int], _HeaderFacts] = OrderedDict()
+
+    def sweep(self) -> int:
+        """Compare waiting copies, judge completeness; return how many series became ready."""
+        with self.node.database.read() as connection:
+            waiting = index.candidates(connection)
+            receiving = index.series_in(connection, SeriesState.RECEIVING)
+        for candidate in waiting:
+            self._compare(candidate)
+        unresolved = {candidate.series_instance_uid for candidate in waiting}
+        return sum(self._settle(row) for row in receiving if row.series_instance_uid not in unresolved)
+
+    def _settle(self, row: SeriesRow) -> bool:
+        now = self.node.clock()
+        facts = self._facts(row)
+        decided = completion(facts, self.node.completion, now)
+        if decided is None:
+            return False
+        return self._ready(row, decided, now)
+
+    def _ready(self, row: SeriesRow, decided: Completion, now: float) -> bool:
+        job = f"score:{row.series_instance_uid}:{row.generation}"
+        with self.node.database.write() as connection:
+            moved = index.move(
+                connection,
+                row.series_instance_uid,
+                SeriesState.READY,
+                at=now,
+                generation=row.generation,
+                completion=decided.reason,
+                reason=decided.reason,
+                job=job,
+            )
+            if moved:
+                index.learn_sender(connection, row)
+                self.node.jobs.score(connection, job, row.series_instance_uid, row.generation)
+        if moved:
+            log.info("series ready", series=row.series_instance_uid, why=decided.reason, instances=row.n_instances)
+        return moved
+
+    def _facts(self, row: SeriesRow) -> SeriesFacts:
+        with self.node.database.read() as connection:
+            association = index.association(connection, row.association_id)
+            splits, gaps = index.sender(connection, row.calling_ae_title)
+        facts = SeriesFacts(
+            opened_at=row.opened_at,
+            last_instance_at=row.last_instance_at,
+            n_associations=row.n_associations,
+            association_closed_at=association.closed_at if association else row.last_instance_at,
+            released=bool(association and association.released),
+            moved_on=bool(association and association.last_series_uid != row.series_instance_uid),
+            sender_splits=splits or any(gap > self.node.completion.quiet_after_s for gap in gaps),
+            sender_gaps_s=gaps,
+        )
+        if not could_be_contiguous(facts) and not facts.moved_on:
+            return facts
+        seen = self._header_facts(row)
+        return SeriesFacts(
+            **{name: getattr(facts, name) for name in facts.__dataclass_fields__ if name not in _FROM_HEADERS},
+            announced=seen.announced,
+            evenly_spaced=seen.evenly_spaced,
+        )
+
+    def _header_facts(self, row: SeriesRow) -> _HeaderFacts:
+        """Read the headers of a series once per content."""
+        key = (row.series_instance_uid, row.generation)
+        if key not in self._looked_at:
+            with self.node.database.read() as connection:
+                rows = index.current_instances(connection, row.series_instance_uid)
+            self._looked_at[key] = _look(self.node, rows)
+            while len(self._looked_at) > 256:
+                self._looked_at.popitem(last=False)
+        return self._looked_at[key]
+
+    def _compare(self, candidate: InstanceRow) -> None:
+        """Decide what a further copy of an instance is, and what follows from it."""
+        node, now = self.node, self.node.clock()
+        with node.database.read() as connection:
+            current = index.current_copy(connection, candidate.sop_instance_uid)
+        relation = Relation.CORRECTION
+        if current is not None and current.series_instance_uid != candidate.series_instance_uid:
+            relation = Relation.CONFLICT
+        elif current is not None:
+            relation = compare(node.spool.path(current.path), node.spool.path(candidate.path))
+        peer = node.peer_of(candidate.calling_ae_title)
+        with node.database.write() as connection:
+            if relation is Relation.CORRECTION and (current is None or (peer is not None and peer.authority)):
+                if current is not None:
+                    index.set_status(connection, current.id, "superseded")
+                index.set_status(connection, candidate.id, "current")
+                index.reopen(connection, candidate.series_instance_uid, reason="corrected copy", at=now)
+                supersede_deliveries(connection, candidate.series_instance_uid, reason="corrected copy", now=now)
+            else:
+                status = {Relation.SAME: "same", Relation.CORRECTION: "disputed", Relation.CONFLICT: "conflict"}
+                index.set_status(connection, candidate.id, status[relation])
+        level = log.info if relation is Relation.SAME else log.warning
+        level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
+
+
+_FROM_HEADERS = frozenset({"announced", "evenly_spaced"})
+
+
+def _look(node: NodeContext, rows: list[InstanceRow]) -> _HeaderFacts:
+    try:
+        files = read_headers([node.spool.path(row.path) for row in rows])
+        announced = concatenation_complete(files.headers)
+        if not any("Rows" in header for header in files.headers):
+            return _HeaderFacts(announced, evenly_spaced=True)
+        stacks = assemble_stacks(files.headers)
+    except (NotScorable, MediqaError, ValueError):
+        return _HeaderFacts(None, evenly_spaced=False)
+    alone = all(header.get("Modality") in _COME_ALONE for header in files.headers)
+    even = all(len(stack.frames) >= 3 and not {"gap", "uneven_spacing"} & set(stack.flags) for stack in stacks)
+    return _HeaderFacts(announced, evenly_spaced=bool(stacks) and (alone or even))

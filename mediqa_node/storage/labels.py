@@ -1,0 +1,159 @@
+"""Harvested parameters, dose events, assessments: what training and the physicist read later."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.technique import Technique
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.tables import acquisitions, assessments, dose_events, frame_techniques, techniques
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def save_technique(connection: sa.Connection, series_instance_uid: str, technique: Technique) -> None:
+    """Replace what is known of a series' acquisition: one row for the series, one for each frame."""
+    for table in (techniques, frame_techniques):
+        connection.execute(sa.delete(table).where(table.c.series_instance_uid == series_instance_uid))
+    value = technique.tube_charge_mas if technique.label_name == "mas" else technique.field_strength_t
+    connection.execute(
+        sa.insert(techniques).values(
+            series_instance_uid=series_instance_uid,
+            label_name=technique.label_name,
+            label_value=value if technique.label_name else None,
+            source=technique.source,
+            eligible=technique.eligible,
+            exclusions=";".join(exclusion.code for exclusion in technique.exclusions),
+            flags=";".join(technique.flags),
+            technique=_adapter(Technique).dump_python(dataclasses.replace(technique, frames=()), mode="json"),
+            harvested_at=time.time(),
+        )
+    )
+    if technique.frames:
+        rows = [
+            {
+                **{name: getattr(frame, name) for name in _FRAME_COLUMNS},
+                "series_instance_uid": series_instance_uid,
+                "candidates": dict(frame.candidates),
+                "flags": ";".join(frame.flags),
+            }
+            for frame in technique.frames
+        ]
+        connection.execute(sa.insert(frame_techniques), rows)
+
+
+_FRAME_COLUMNS = (
+    "sop_instance_uid",
+    "frame_number",
+    "z_mm",
+    "tube_current_ma",
+    "tube_charge_mas",
+    "field_strength_t",
+    "ctdi_vol_mgy",
+    "source",
+)
+
+
+def load_technique(connection: sa.Connection, series_instance_uid: str) -> Technique | None:
+    """Return the harvested parameters of a series, without its frames, or None."""
+    stored = connection.execute(
+        sa.select(techniques.c.technique).where(techniques.c.series_instance_uid == series_instance_uid)
+    ).scalar_one_or_none()
+    return _adapter(Technique).validate_python(stored) if stored is not None else None
+
+
+def save_dose_events(
+    database: Database, connection: sa.Connection, study_instance_uid: str, events: Mapping[str, Any]
+) -> None:
+    """Keep irradiation events of a dose report, by their UID; dataclasses become JSON."""
+    for uid, event in events.items():
+        connection.execute(
+            database.insert_or_ignore(
+                dose_events,
+                irradiation_event_uid=uid,
+                study_instance_uid=study_instance_uid,
+                event=dataclasses.asdict(event),
+            )
+        )
+
+
+def load_dose_events(connection: sa.Connection, study_instance_uid: str) -> dict[str, dict[str, Any]]:
+    """Return the irradiation events known of a study, by UID."""
+    query = sa.select(dose_events.c.irradiation_event_uid, dose_events.c.event).where(
+        dose_events.c.study_instance_uid == study_instance_uid
+    )
+    return {row.irradiation_event_uid: row.event for row in connection.execute(query)}
+
+
+def claim_acquisition(
+    database: Database, connection: sa.Connection, acquisition_key: str, series_instance_uid: str
+) -> str:
+    """Return the series that speaks for an acquisition: this one if it is the first to ask."""
+    connection.execute(
+        database.insert_or_ignore(
+            acquisitions, acquisition_key=acquisition_key, series_instance_uid=series_instance_uid
+        )
+    )
+    return str(
+        connection.execute(
+            sa.select(acquisitions.c.series_instance_uid).where(acquisitions.c.acquisition_key == acquisition_key)
+        ).scalar_one()
+    )
+
+
+def save_assessment(
+    connection: sa.Connection, assessment: Assessment, *, generation: int, identity_digest: str
+) -> None:
+    """Keep the judgement of a series at its revision."""
+    slim = dataclasses.replace(assessment, technique=dataclasses.replace(assessment.technique, frames=()))
+    connection.execute(
+        sa.insert(assessments).values(
+            series_instance_uid=assessment.series_instance_uid,
+            revision=assessment.revision,
+            generation=generation,
+            quality=assessment.quality,
+            verdict=assessment.verdict,
+            weights_sha256=assessment.checkpoint.sha256,
+            identity_digest=identity_digest,
+            assessment=_adapter(Assessment).dump_python(slim, mode="json"),
+            assessed_at=assessment.assessed_at.timestamp(),
+        )
+    )
+
+
+def load_assessment(connection: sa.Connection, series_instance_uid: str, revision: int) -> Assessment | None:
+    """Return the judgement of a series at a revision, or None."""
+    stored = connection.execute(
+        sa.select(assessments.c.assessment).where(
+            assessments.c.series_instance_uid == series_instance_uid, assessments.c.revision == revision
+        )
+    ).scalar_one_or_none()
+    return _adapter(Assessment).validate_python(stored) if stored is not None else None
+
+
+def assessed_generation(connection: sa.Connection, series_instance_uid: str, revision: int) -> int | None:
+    """Return the generation of content that a revision was made from, or None."""
+    return connection.execute(
+        sa.select(assessments.c.generation).where(
+            assessments.c.series_instance_uid == series_instance_uid, assessments.c.revision == revision
+        )
+    ).scalar_one_or_none()
+
+
+def qualities(connection: sa.Connection, series_instance_uids: Sequence[str]) -> dict[str, tuple[float, str]]:
+    """Return quality and verdict of the latest revision of each series."""
+    query = (
+        sa.select(assessments.c.series_instance_uid, assessments.c.quality, assessments.c.verdict)
+        .where(assessments.c.series_instance_uid.in_(list(series_instance_uids)))
+        .order_by(assessments.c.revision)
+    )
+    return {row.series_instance_uid: (row.quality, row.verdict) for row in connection.execute(query)}

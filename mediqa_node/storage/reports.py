@@ -1,0 +1,231 @@
+"""The outbox: reports as bytes that were built once, and where each has to go.
+
+A report is never rebuilt: its bytes are committed before the first send, so that every re-send is
+identical to the bit.
+"""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.tables import deliveries, instances, reports, sr_series_numbers
+
+FIRST_SERIES_NUMBER = 9000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow:
+    """A built report."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    revision: int
+    sop_class_uid: str
+    sr_series_instance_uid: str
+    series_number: int
+    instance_number: int
+    sha256: str
+    part10: bytes
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRow:
+    """One report on its way to one destination."""
+
+    id: int
+    series_instance_uid: str
+    revision: int
+    destination: str
+    state: str
+    not_before: float
+    wait_for_study_until: float
+    attempts: int
+    job: str | None
+    jobs: int
+    report_sop_instance_uid: str | None
+    status: int | None
+    message: str | None
+    created_at: float
+    done_at: float | None
+
+
+_REPORT = [reports.c[name] for name in ReportRow.__dataclass_fields__]
+_DELIVERY = [deliveries.c[name] for name in DeliveryRow.__dataclass_fields__]
+
+
+def save_report(connection: sa.Connection, row: ReportRow) -> None:
+    """Enter a built report; there is one for each series, revision and SOP class."""
+    connection.execute(sa.insert(reports).values(**{name: getattr(row, name) for name in row.__dataclass_fields__}))
+
+
+def find_report(
+    connection: sa.Connection, series_instance_uid: str, revision: int, sop_class_uid: str
+) -> ReportRow | None:
+    """Return the report of a revision in a class, or None if it was not built yet."""
+    row = connection.execute(
+        sa.select(*_REPORT).where(
+            reports.c.series_instance_uid == series_instance_uid,
+            reports.c.revision == revision,
+            reports.c.sop_class_uid == sop_class_uid,
+        )
+    ).one_or_none()
+    return ReportRow(**row._mapping) if row is not None else None
+
+
+def report_by_uid(connection: sa.Connection, sop_instance_uid: str) -> ReportRow | None:
+    """Return a report by its own SOP Instance UID, or None."""
+    row = connection.execute(
+        sa.select(*_REPORT).where(reports.c.sop_instance_uid == sop_instance_uid)
+    ).one_or_none()
+    return ReportRow(**row._mapping) if row is not None else None
+
+
+def is_own_report(connection: sa.Connection, sr_series_instance_uid: str) -> bool:
+    """Whether a series UID is one that this node gave to its reports."""
+    query = sa.select(sa.literal(1)).where(reports.c.sr_series_instance_uid == sr_series_instance_uid)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def last_report(connection: sa.Connection, series_instance_uid: str, sop_class_uid: str) -> ReportRow | None:
+    """Return the latest report of a series in a class that may have left the node, or None."""
+    query = (
+        sa.select(*_REPORT)
+        .join(deliveries, deliveries.c.report_sop_instance_uid == reports.c.sop_instance_uid)
+        .where(
+            reports.c.series_instance_uid == series_instance_uid,
+            reports.c.sop_class_uid == sop_class_uid,
+            deliveries.c.attempts > 0,
+        )
+        .order_by(reports.c.revision.desc())
+    )
+    row = connection.execute(query.limit(1)).first()
+    return ReportRow(**row._mapping) if row is not None else None
+
+
+def series_number(
+    database: Database, connection: sa.Connection, study_instance_uid: str, series_instance_uid: str, taken: set[int]
+) -> int:
+    """Return the Series Number (0020,0011) of a series' reports: allocated once, unique in the study.
+
+    Args:
+        taken: numbers that the study's own series use.
+    """
+    known = connection.execute(
+        sa.select(sr_series_numbers.c.series_number).where(
+            sr_series_numbers.c.series_instance_uid == series_instance_uid
+        )
+    ).scalar_one_or_none()
+    if known is not None:
+        return int(known)
+    used = set(
+        connection.execute(
+            sa.select(sr_series_numbers.c.series_number).where(
+                sr_series_numbers.c.study_instance_uid == study_instance_uid
+            )
+        ).scalars()
+    )
+    number = next(n for n in range(FIRST_SERIES_NUMBER, 2**31) if n not in used and n not in taken)
+    connection.execute(
+        sa.insert(sr_series_numbers).values(
+            study_instance_uid=study_instance_uid, series_number=number, series_instance_uid=series_instance_uid
+        )
+    )
+    return number
+
+
+def add_delivery(
+    database: Database,
+    connection: sa.Connection,
+    *,
+    series_instance_uid: str,
+    revision: int,
+    destination: str,
+    not_before: float,
+    wait_for_study_until: float,
+    now: float,
+) -> None:
+    """Note that a report has to go to a destination; a second time does nothing."""
+    connection.execute(
+        database.insert_or_ignore(
+            deliveries,
+            series_instance_uid=series_instance_uid,
+            revision=revision,
+            destination=destination,
+            state="waiting",
+            not_before=not_before,
+            wait_for_study_until=wait_for_study_until,
+            attempts=0,
+            jobs=0,
+            created_at=now,
+        )
+    )
+
+
+def find_delivery(connection: sa.Connection, delivery_id: int) -> DeliveryRow | None:
+    """Return one delivery, or None."""
+    row = connection.execute(sa.select(*_DELIVERY).where(deliveries.c.id == delivery_id)).one_or_none()
+    return DeliveryRow(**row._mapping) if row is not None else None
+
+
+def deliveries_in(connection: sa.Connection, *states: str) -> list[DeliveryRow]:
+    """Return deliveries in any of these states (none given: all), oldest first."""
+    query = sa.select(*_DELIVERY).order_by(deliveries.c.id)
+    if states:
+        query = query.where(deliveries.c.state.in_(states))
+    return [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+
+
+def deliveries_of(connection: sa.Connection, series_instance_uid: str) -> list[DeliveryRow]:
+    """Return all deliveries of a series, oldest first."""
+    query = (
+        sa.select(*_DELIVERY).where(deliveries.c.series_instance_uid == series_instance_uid).order_by(deliveries.c.id)
+    )
+    return [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+
+
+def due_deliveries(connection: sa.Connection, now: float) -> list[DeliveryRow]:
+    """Return waiting deliveries whose time has come and that no job works on."""
+    query = sa.select(*_DELIVERY).where(
+        deliveries.c.state == "waiting", deliveries.c.job.is_(None), deliveries.c.not_before <= now
+    )
+    return [DeliveryRow(**row._mapping) for row in connection.execute(query.order_by(deliveries.c.id))]
+
+
+def update_delivery(connection: sa.Connection, delivery_id: int, **values: object) -> None:
+    """Change a delivery."""
+    connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(**values))
+
+
+def supersede_deliveries(connection: sa.Connection, series_instance_uid: str, *, reason: str, now: float) -> int:
+    """Take back what has not left yet: its series has changed. Return how many."""
+    result = connection.execute(
+        sa.update(deliveries)
+        .where(
+            deliveries.c.series_instance_uid == series_instance_uid,
+            deliveries.c.state.in_(("waiting", "parked", "withheld")),
+        )
+        .values(state="superseded", message=reason, done_at=now, job=None)
+    )
+    return int(result.rowcount)
+
+
+def last_sent_at(connection: sa.Connection, series_instance_uid: str) -> float | None:
+    """Return when a report of this series last reached any destination, or None."""
+    return connection.execute(
+        sa.select(sa.func.max(deliveries.c.done_at)).where(
+            deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.state == "sent"
+        )
+    ).scalar_one_or_none()
+
+
+def counts(connection: sa.Connection) -> dict[str, tuple[int, int]]:
+    """Return how many instances and bytes the spool holds, under `kept`."""
+    row = connection.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(instances.c.size_bytes), 0)).where(
+            instances.c.purged_at.is_(None)
+        )
+    ).one()
+    return {"kept": (int(row[0]), int(row[1]))}
