@@ -59,6 +59,7 @@ _VOLUMETRIC = (
     ("VolumetricProperties", ("VOLUME", "MIXED", "DISTORTED")),
     ("VolumeBasedCalculationTechnique", ("NONE", "MIXED")),
 )
+_MONOENERGETIC = re.compile(r"(?<![a-z])(mono[a-z]*|vmi|me)[\W_+]*\d+[\W_]*kev", re.I)
 _MATERIAL = re.compile(r"(?<![a-z])(vnc|virtual non.?contrast|iodine|iodmap|z.?eff|electron density)(?![a-z])", re.I)
 
 
@@ -218,7 +219,6 @@ def _training_only(ds: Dataset) -> Findings:
         yield "lossy", "Lossy Image Compression (0028,2110) 01"
     if modality_of(ds) == "OP":
         yield "stage2_only", "a photograph has no dose-like label"
-    if items(ds, "MultienergyCTProcessingSequence") or re.search(
-        r"\bmono\w*\W*\d+\W*keV", text(ds, "SeriesDescription")
-    ):
+    monoenergetic = _MONOENERGETIC.search(text(ds, "SeriesDescription"))
+    if monoenergetic or items(ds, "MultienergyCTProcessingSequence"):
         yield "multi_energy", "virtual monoenergetic or other multi-energy processing"

@@ -20,6 +20,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
 from mediqa_node.dicom.functional_groups import frame_count
@@ -65,6 +66,7 @@ for _group, _members in _GROUP_MEMBERS.items():
 
 _UNASSIGNED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
+_LISTS = (MultiValue, list, tuple)  # a PersonName is iterable too, by letters
 _NUMBER = re.compile(r"\s*([-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?)")
 _BINARY_CODES = {"FD": "d", "FL": "f", "US": "H", "SS": "h", "UL": "I", "SL": "i"}
 
@@ -159,7 +161,7 @@ def texts(ds: Dataset, key: Key) -> tuple[str, ...]:
         value = value.decode("latin-1")
     if value is None or isinstance(value, Dataset):
         return ()
-    parts = value.split("\\") if isinstance(value, str) else value if hasattr(value, "__iter__") else (value,)
+    parts = value.split("\\") if isinstance(value, str) else value if isinstance(value, _LISTS) else (value,)
     cleaned = (str(part).replace("\0", " ").strip() for part in parts if part is not None)
     return tuple(part for part in cleaned if part)
 

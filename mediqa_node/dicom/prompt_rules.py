@@ -185,12 +185,16 @@ class _Node:
 
     def limits(self) -> tuple[float, float]:
         low, high = self.list() if isinstance(self.value, list | tuple) and len(self.value) == 2 else (None, None)
-        if low is None or high is None or any(isinstance(n.value, bool | str) for n in (low, high)):
+        if low is None or high is None or any(not _is_limit(n.value) for n in (low, high)):
             raise self.wrong("[low, high] in HU, null for no limit")
         return (
             float("-inf") if low.value is None else float(low.value),
             float("inf") if high.value is None else float(high.value),
         )
+
+
+def _is_limit(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _site(node: _Node) -> SiteRule:

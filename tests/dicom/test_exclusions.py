@@ -1,0 +1,262 @@
+"""What is not scored, what only does not train, and what must be neither."""
+
+import pydicom
+import pytest
+from header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, series, stored
+from pydicom import Dataset
+from pydicom.data import get_testdata_file
+
+from mediqa_node.dicom.exclusions import exclusions
+
+ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
+
+
+def refusals(headers: list[Dataset]) -> set[str]:
+    return {exclusion.code for exclusion in exclusions(headers) if not exclusion.scorable}
+
+
+def warnings(headers: list[Dataset]) -> set[str]:
+    return {exclusion.code for exclusion in exclusions(headers) if exclusion.scorable}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FAST LOCALIZER", "T/S/C RF FAST PILOT", "LungBolus", "Survey_MST", "3-Plane Localizer", "3 PL LOC", "SCOUT",
+        "AAHScout", "Topogram  0.6  T20f", "Surview", "SmartPrep Series", "PreMonitoring", "TIMING", "CALIBRATION",
+        "ASSET cal", "SenseRefScan", "Dose Report", "DOSE_INFO", "Patient Protocol", "Screen Save", "loc_ax",
+        "Lokalisator",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("sop_class", [CT, MR])
+def test_series_that_prepare_or_report_are_refused_by_name(name, sop_class):
+    assert refusals(series(sop_class, SeriesDescription=name)) & {"localizer", "document"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LOW DOSE CHEST", "CHEST ROUTINE PROTOCOL", "Ax DWI ASSET", "BLOCK SPINE", "T1 VELOSE", "SMART mAs",
+        "CHEST POST BOLUS", "Topic", "dose modulated abdomen", "t1_fl2d_sag", "T2 TSE",
+    ],
+)  # fmt: skip
+def test_names_that_only_look_like_it_are_scored(name):
+    assert refusals(series(CT, SeriesDescription=name)) == set()
+    assert refusals(series(MR, SeriesDescription=name)) == set()
+
+
+def test_a_ct_protocol_that_mentions_smartprep_does_not_speak_for_its_diagnostic_series():
+    headers = series(CT, SeriesDescription="CHEST 2.5 MM", ProtocolName="PE STUDY SMARTPREP")
+
+    assert refusals(headers) == set()
+
+
+def test_a_philips_pilot_is_told_by_its_protocol_alone():
+    headers = series(MR, ImageType=["ORIGINAL", "PRIMARY", "OTHER"], ProtocolName="T/S/C RF FAST PILOT")
+
+    assert refusals(headers) == {"localizer"}
+
+
+def test_a_slice_of_650_mm_is_a_scout():
+    assert refusals(series(CT, n=1, SliceThickness=650)) == {"localizer"}
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "reformat"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"]}, "reformat"),
+        ({"BurnedInAnnotation": "YES"}, "burned_in"),
+        ({"SamplesPerPixel": 3}, "colour"),
+        ({"RescaleType": "MGML"}, "map"),
+        ({"SeriesDescription": "Iodine map"}, "map"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary_capture"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.4"}, "secondary_capture"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67"}, "not_an_image"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "not_an_image"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.104.1"}, "not_an_image"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.128"}, "modality"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.5.4"}, "modality"),
+        ({"SOPClassUID": "", "Modality": "OT"}, "modality"),
+        ({"StudyDescription": "Phantom"}, "phantom"),
+        ({"ProtocolName": "10.2 Daily CT QA"}, "phantom"),
+        ({"QualityControlSubject": "YES"}, "phantom"),
+    ],
+)
+def test_what_no_quality_score_could_mean_anything_for_is_refused(values, code):
+    assert code in refusals(series(CT, **values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "T1 MAP", "T1"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "ASL", "RCBF"]},
+        {"ImageType": ["DERIVED", "SECONDARY"], "SeriesDescription": "ep2d_diff_FA"},
+        {"SeriesDescription": "Apparent Diffusion Coefficient (mm2/s)"},
+        {"ComplexImageComponent": "PHASE"},
+    ],
+)
+def test_parameter_maps_and_phase_images_are_refused(values):
+    assert refusals(series(MR, **values)) == {"map"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "PERFUSION", "NONE", "ND"]},
+        {"SeriesDescription": "Ax DWI/ADC"},
+        {"ComplexImageComponent": "MAGNITUDE"},
+    ],
+)
+def test_original_magnitude_images_are_no_maps(values):
+    assert exclusions(series(MR, **values)) == ()
+
+
+def test_a_ge_phase_image_is_told_by_its_private_component():
+    headers = series(MR)
+    for header in headers:
+        header.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", 1)
+
+    assert refusals(headers) == {"map"}
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"VolumetricProperties": "SAMPLED"}, "reformat"),
+        ({"VolumeBasedCalculationTechnique": "MAX_IP"}, "reformat"),
+        ({"ComplexImageComponent": "IMAGINARY"}, "map"),
+        ({"FrameType": ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]}, "map"),
+    ],
+)
+def test_enhanced_frames_are_judged_by_their_frame_type_group(values, code):
+    shared = dataset(MRImageFrameTypeSequence=dataset(**values))
+    header = multi_frame(ENHANCED_MR, shared, [Dataset() for _ in range(8)], Modality="MR")
+
+    assert refusals([header]) == {code}
+
+
+def test_geometrically_distorted_epi_is_scored():
+    shared = dataset(MRImageFrameTypeSequence=dataset(VolumetricProperties="DISTORTED"))
+
+    assert exclusions([multi_frame(ENHANCED_MR, shared, [Dataset() for _ in range(8)], Modality="MR")]) == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY"]}, "derived"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "review"),
+        ({"LossyImageCompression": "01"}, "lossy"),
+        ({"ConversionType": "WSD"}, "converted"),
+        ({"SeriesDescription": "Mono 70 keV"}, "multi_energy"),
+        ({"n": 6}, "too_few_slices"),
+        ({"each_ImagePositionPatient": [[0, 0, z] for z in (0, 5, 10, 15, 30, 35, 40, 45)]}, "gap"),
+    ],
+)
+def test_what_only_spoils_a_training_label_is_still_scored(values, code):
+    headers = series(CT, **values)
+
+    assert refusals(headers) == set()
+    assert warnings(headers) == {code}
+
+
+def test_repeated_positions_do_not_count_as_slices():
+    headers = series(CT, n=12, each_ImagePositionPatient=[[0, 0, 5 * (index % 6)] for index in range(12)])
+
+    assert warnings(headers) == {"too_few_slices"}
+
+
+def test_several_orientations_do_not_train_and_are_a_localizer_in_siemens_flash():
+    sagittal, axial = [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 1, 0]
+    mixed = {"n": 10, "each_ImageOrientationPatient": [axial] * 8 + [sagittal] * 2}
+
+    assert warnings(series(MR, **mixed)) == {"mixed_orientation"}
+    assert refusals(series(MR, **mixed, SequenceName="*fl2d1", RepetitionTime=8.6)) == {"localizer"}
+
+
+def test_a_minority_of_refused_images_spoils_training_only():
+    kinds = [["ORIGINAL", "PRIMARY", "AXIAL"]] * 8 + [["ORIGINAL", "PRIMARY", "LOCALIZER"]] * 2
+    headers = series(CT, n=10, each_ImageType=kinds)
+
+    assert refusals(headers) == set()
+    assert warnings(headers) == {"localizer"}
+
+
+def test_a_majority_of_refused_images_refuses_the_series():
+    kinds = [["ORIGINAL", "PRIMARY", "AXIAL"]] * 2 + [["ORIGINAL", "PRIMARY", "LOCALIZER"]] * 8
+
+    assert refusals(series(CT, n=10, each_ImageType=kinds)) == {"localizer"}
+
+
+def test_original_diffusion_images_are_scored_and_not_trained_on():
+    headers = stored(DATA / "mr_brain_dti_achieva")
+
+    assert refusals(headers) == set()
+    assert "diffusion" in warnings(headers)
+
+
+def test_photographs_of_the_retina_are_for_stage_two_only_however_compressed():
+    headers = series(OP, n=1, SamplesPerPixel=3, LossyImageCompression="01", ConversionType="DI")
+
+    assert refusals(headers) == set()
+    assert warnings(headers) == {"stage2_only", "lossy", "converted"}
+
+
+def test_a_series_without_instances_is_refused():
+    assert refusals([]) == {"no_images"}
+
+
+def test_refusals_come_first_and_name_tag_and_value():
+    found = exclusions(series(CT, n=2, SliceThickness=650))
+
+    assert [exclusion.scorable for exclusion in found] == [False, True]
+    assert "650 mm" in found[0].detail
+
+
+def test_a_patients_name_never_appears():
+    [found] = [e for e in exclusions(series(CT, PatientName="Phantom^Secret")) if e.code == "phantom"]
+
+    assert "Secret" not in found.detail
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "ct_body_totalseg_j2k", "ct_sts003_lowdose", "ct_sts036_lowdose", "mr_brain_dti_achieva", "mr_brain_epi_ge750",
+        "mr_brain_t1_xa30_enhanced", "mr_breast_ucsf06",
+    ],
+)  # fmt: skip
+def test_real_patient_series_are_scored(folder):
+    assert refusals(stored(DATA / folder)) == set()
+
+
+def test_the_demo_series_has_nothing_against_it():
+    assert exclusions(stored(DEMO)) == ()
+
+
+@pytest.mark.parametrize(
+    ("folder", "code"),
+    [
+        ("mr_adc_toshiba", "map"),
+        ("mr_localizer_phantom_ge", "localizer"),
+        ("mr_mosaic_siemens_trio", "mosaic"),
+        ("mr_phase_map", "map"),
+        ("mr_survey_scout", "localizer"),
+        ("secondary_capture_rgb", "secondary_capture"),
+    ],
+)
+def test_real_images_that_are_no_scans_are_refused(folder, code):
+    assert refusals(stored(DATA / "refuse" / folder)) == {code}
+
+
+def test_pydicoms_csa_reformat_is_refused():
+    assert "reformat" in refusals([pydicom.dcmread(get_testdata_file("examples_overlay.dcm"), stop_before_pixels=True)])
