@@ -53,7 +53,7 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         header = dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
         syntax = header.file_meta.TransferSyntaxUID
         options = as_pixel_options(header)
-        group, element = struct.unpack("<HH" if syntax.is_little_endian else ">HH", stream.read(4))
+        group, element = struct.unpack("<HH" if syntax.is_little_endian else ">HH", stream.read(4).ljust(4, b"\0"))
         keyword = _PIXELS[group << 16 | element]
         if syntax.is_implicit_VR:
             stream.seek(4, 1)
@@ -66,6 +66,7 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         raise UndecodablePixels("there is no Pixel Data (7FE0,0010)") from error
     except Exception as error:  # a parser of hostile bytes raises what it likes
         raise UndecodablePixels(f"unreadable header: {type(error).__name__}: {error}"[:300]) from error
+    options.setdefault("planar_configuration", 0)
     options |= {"pixel_keyword": keyword, "transfer_syntax_uid": syntax}
     return PixelElement(transfer_syntax_uid=str(syntax), options=options, offset=stream.tell())
 

@@ -24,5 +24,5 @@ class DecodeLimits:
     inflated_bytes: int = MAX_INFLATED_BYTES
     working_bytes: int = 192 * MIB
     working_factor: int = 12
-    cpu_s: float = 30.0
+    cpu_s: float = 20.0
     wall_s: float = 60.0

@@ -3,9 +3,11 @@
 One reader serves one series on one thread. Only the frames asked for are read and decoded.
 """
 
+import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +33,8 @@ class FrameReader:
     """Reads raw frames from Part 10 files: `with FrameReader() as reader: reader.raw(path, 3)`.
 
     The child starts with the first compressed frame, serves all further ones, and is replaced after it
-    died or was killed for being late.
+    died or was killed for being late. If it dies on a frame after it has served others, a new child tries
+    that frame once more, unless it had run out of processor time.
 
     Args:
         limits: budgets of each frame.
@@ -42,6 +45,7 @@ class FrameReader:
         self._limits = limits or DecodeLimits()
         self._command = command
         self._child: subprocess.Popen[bytes] | None = None
+        self._answered = False
         self._located: tuple[Path, PixelElement] | None = None
 
     def raw(self, path: Path, frame_number: int | None) -> np.ndarray:
@@ -64,10 +68,13 @@ class FrameReader:
                 if self._located is None or self._located[0] != path:
                     self._located = path, locate_pixels(stream)
                 return read_frame(stream, self._located[1], frame_number, max_frame_bytes=self._limits.frame_bytes)
+        seasoned = self._answered
         try:
             return self._ask(path, frame_number)
         except _ChildFailed as failure:
-            self.close()
+            killed_by = self.close()
+            if failure.died and seasoned and killed_by != -signal.SIGXCPU:
+                return self.raw(path, frame_number)  # it may have died before this frame; a new child decides
             raise UndecodablePixels(f"frame {frame_number or 1}: {failure}") from failure
 
     @property
@@ -75,15 +82,18 @@ class FrameReader:
         """Process id of the running child, or None."""
         return self._child.pid if self._child is not None and self._child.poll() is None else None
 
-    def close(self) -> None:
-        """End the child; a further frame starts another."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
+    def close(self) -> int | None:
+        """End the child and return its exit code, or None if there was none; a further frame starts another."""
+        child, self._child, self._answered = self._child, None, False
+        if child is None:
+            return None
+        child.kill()
+        code = child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # an unsent request to a dead child
                     pipe.close()
+        return code
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +110,7 @@ class FrameReader:
         if not 0 < length <= wire.MAX_HEADER_BYTES:
             raise _ChildFailed("the decoder answered nonsense")
         header = bytes(_read_exactly(output, length, deadline))
+        self._answered = True
         try:
             if "error" in (fields := wire.parsed(header)):
                 raise UndecodablePixels(str(fields["error"]))
@@ -141,6 +152,10 @@ class FrameReader:
 class _ChildFailed(Exception):
     """The child died, was late or answered nonsense: it has to be replaced."""
 
+    def __init__(self, message: str, *, died: bool = False) -> None:
+        super().__init__(message)
+        self.died = died
+
 
 def _read_exactly(descriptor: int, count: int, deadline: float) -> bytearray:
     """Read `count` bytes of an answer before `deadline` (monotonic seconds)."""
@@ -155,6 +170,6 @@ def _read_exactly(descriptor: int, count: int, deadline: float) -> bytearray:
             raise _ChildFailed("the decoder took too long")
         read = os.readv(descriptor, [view[filled:]])
         if read == 0:
-            raise _ChildFailed("the decoder died")
+            raise _ChildFailed("the decoder died", died=True)
         filled += read
     return buffer

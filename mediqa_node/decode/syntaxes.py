@@ -2,6 +2,9 @@
 
 A table, not a question to pydicom: asking loads every codec, and the receiver must stay small. A test
 compares both. PS3.5 section 10 and annex A.
+
+JPEG Extended (1.2.840.10008.1.2.4.51) is left out: it carries 12 bits in practice, and the decoders here read
+only its 8-bit kind.
 """
 
 from importlib.util import find_spec
@@ -11,8 +14,8 @@ _RLE = "1.2.840.10008.1.2.5"
 _JPEG = "1.2.840.10008.1.2.4."
 
 _BY_MODULE: dict[str, tuple[str, ...]] = {
-    "gdcm": tuple(_JPEG + end for end in ("70", "57", "50", "51")),
-    "PIL": (_JPEG + "50", _JPEG + "51"),
+    "gdcm": tuple(_JPEG + end for end in ("70", "57", "50")),
+    "PIL": (_JPEG + "50",),
     "jpeg_ls": (_JPEG + "80", _JPEG + "81"),
     "openjpeg": tuple(_JPEG + end for end in ("90", "91", "201", "202", "203")),
 }
