@@ -1,0 +1,1 @@
+"""Makes `factories` importable from every test folder."""
