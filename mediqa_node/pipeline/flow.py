@@ -17,15 +17,18 @@ point, the next start goes on where the last commit was.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.pipeline.intake import SpoolingIntake
-from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.writer import IndexWriter
+
+if TYPE_CHECKING:  # the receiver imports this file and must stay small
+    from mediqa_node.pipeline.node import NodeContext
 
 
 def receive(
@@ -52,21 +55,21 @@ def receive(
     return receiver, writer
 
 
-def settle(node: NodeContext) -> Callable[[], int]:
+def settle(node: "NodeContext") -> Callable[[], int]:
     """Return the sweep that finds complete series and hands them to the worker."""
     from mediqa_node.pipeline.settling import Settler
 
     return Settler(node).sweep
 
 
-def judge(node: NodeContext) -> Callable[[str, int], str]:
+def judge(node: "NodeContext") -> Callable[[str, int], str]:
     """Return the station that harvests and scores a series, named by UID and generation of its content."""
     from mediqa_node.pipeline.judging import judge_series
 
     return lambda series_instance_uid, generation: judge_series(node, series_instance_uid, generation)
 
 
-def deliver(node: NodeContext) -> Callable[[int], str]:
+def deliver(node: "NodeContext") -> Callable[[int], str]:
     """Return the station that makes one attempt to bring a report to its destination."""
     from mediqa_node.pipeline.delivering import deliver as attempt
 

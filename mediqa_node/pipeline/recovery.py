@@ -1,6 +1,7 @@
 """What a receiver does before it listens: bring spool and index back into step after any kind of end."""
 
 import hashlib
+import mmap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,10 +69,15 @@ def adopt(database: Database, spool: Spool, path: str) -> bool:
 
 def _describe(file: Path, path: str) -> tuple[ReceivedInstance, str]:
     """Read back what the receiver knew when it wrote the file."""
-    content = memoryview(file.read_bytes())
     meta = pydicom.filereader.read_file_meta_info(file)
-    dataset = content[132 + 12 + int(meta.FileMetaInformationGroupLength) :]
-    header = scan(dataset, meta.TransferSyntaxUID)
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as content,
+        content[132 + 12 + int(meta.FileMetaInformationGroupLength) :] as dataset,
+    ):
+        header = scan(dataset, meta.TransferSyntaxUID)
+        digest, size_bytes = hashlib.sha256(dataset).hexdigest(), len(dataset)
     sender = str(meta.get("SourceApplicationEntityTitle", "") or "")
     instance = ReceivedInstance(
         sop_instance_uid=header.sop_instance_uid,
@@ -85,7 +91,7 @@ def _describe(file: Path, path: str) -> tuple[ReceivedInstance, str]:
         association_id="recovered",
         received_at=datetime.fromtimestamp(file.stat().st_mtime, UTC),
         path=path,
-        sha256=hashlib.sha256(dataset).hexdigest(),
-        size_bytes=len(dataset),
+        sha256=digest,
+        size_bytes=size_bytes,
     )
     return instance, header.modality

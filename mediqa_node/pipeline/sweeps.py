@@ -7,10 +7,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.pipeline import flow
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.judging import enqueue_due
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.settling import Settler
 from mediqa_node.storage import index, reports, retention
 
 log = structlog.get_logger("courier")
@@ -24,10 +24,9 @@ TEMPORARY_OLDER_THAN_S = 2 * 3600.0
 
 def schedule(node: NodeContext, jobs: DurableJobs) -> BackgroundScheduler:
     """Return a scheduler, in memory, with all sweeps; the caller starts and stops it."""
-    settler = Settler(node)
     scheduler = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
     for name, every_s, sweep in (
-        ("settle", SETTLE_EVERY_S, settler.sweep),
+        ("settle", SETTLE_EVERY_S, flow.settle(node)),
         ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
         ("liveness", LIVENESS_EVERY_S, lambda: park_failed(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),

@@ -1,0 +1,16 @@
+"""Alembic's entry: runs the migrations on the connection that `storage.migrate` hands over."""
+
+from alembic import context
+
+from mediqa_node.storage.tables import metadata
+
+OWN_TABLES = set(metadata.tables)
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+    include_name=lambda name, kind, _parents: kind != "table" or name in OWN_TABLES,
+)
+with context.begin_transaction():
+    context.run_migrations()
