@@ -42,7 +42,7 @@ _DERIVED_MAP_NAME = re.compile(
     r"(?<![a-z])(e?adc|fa|colfa|tracew|tensor|rel?cb[fv]|cb[fv]|mtt|ttp|tmax|[tr][12]\W?(star|\*)?\W?map)(?![a-z])",
     re.I,
 )
-_PHANTOM_NAME = re.compile(r"phantom|\bdaily\b.*\bqa\b|\bACR\b.*\bQ[AC]\b|quality assurance", re.I)
+_PHANTOM_NAME = re.compile(r"phantom(?!\W*(limb|pain))|\bdaily\b.*\bqa\b|\bACR\b.*\bQ[AC]\b|quality assurance", re.I)
 
 _LOCALIZER_TYPES = {"LOCALIZER", "TOPOGRAM", "SCOUT", "SURVIEW", "SURVEY"}
 _REFORMAT_TYPES = {

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydicom import Dataset
 
-from mediqa_node.dicom.ct_header import RANGES, ct_covariates, ct_reading, ct_series_flags
+from mediqa_node.dicom.ct_covariates import ct_covariates, ct_series_flags
+from mediqa_node.dicom.ct_header import RANGES, ct_reading
 from mediqa_node.dicom.dose_sr import DoseEvent
 from mediqa_node.dicom.exclusions import exclusions, instance_exclusions, modality_of
 from mediqa_node.dicom.frames import planes

@@ -45,6 +45,10 @@ def test_names_that_only_look_like_it_are_scored(name):
     assert refusals(series(MR, SeriesDescription=name)) == set()
 
 
+def test_a_brain_examined_for_phantom_pain_is_no_phantom():
+    assert refusals(series(MR, StudyDescription="fMRI phantom limb")) == set()
+
+
 def test_a_ct_protocol_that_mentions_smartprep_does_not_speak_for_its_diagnostic_series():
     headers = series(CT, SeriesDescription="CHEST 2.5 MM", ProtocolName="PE STUDY SMARTPREP")
 

@@ -164,12 +164,14 @@ def test_a_site_overrides_by_protocol_name():
     ("manufacturer", "kernel", "expected"),
     [
         ("SIEMENS", "B70f", "lung"), ("SIEMENS", "Bl57", "lung"), ("SIEMENS", "Br59", "lung"),
-        ("SIEMENS", "B40f", "soft"),        ("SIEMENS", ["I31f", "3"], "soft"), ("SIEMENS", ["Br38f", "3"], "soft"), ("SIEMENS", "H60s", "bone"),
+        ("SIEMENS", "B40f", "soft"),
+        ("SIEMENS", ["I31f", "3"], "soft"), ("SIEMENS", ["Br38f", "3"], "soft"), ("SIEMENS", "H60s", "bone"),
         ("GE MEDICAL SYSTEMS", "LUNG", "lung"), ("GE MEDICAL SYSTEMS", "BONEPLUS", "lung"),
         ("GE MEDICAL SYSTEMS", "STANDARD", "soft"), ("GE MEDICAL SYSTEMS", "STD+", "soft"),
         ("GE MEDICAL SYSTEMS", "BONE", "bone"), ("Philips", "L", "lung"), ("Philips", "YB", "lung"),
         ("Philips", "B", "soft"), ("TOSHIBA", "FC52", "lung"), ("CANON_MEC", "FC85", "lung"),
-        ("TOSHIBA", "FC17", "soft"),        ("TOSHIBA", "FC30", "bone"),
+        ("TOSHIBA", "FC17", "soft"),
+        ("TOSHIBA", "FC30", "bone"),
     ],
 )  # fmt: skip
 def test_the_kernel_tells_the_type_of_a_chest_ct(manufacturer, kernel, expected):
