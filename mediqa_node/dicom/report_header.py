@@ -41,6 +41,7 @@ IF_KNOWN = (
 """Type 3 and 1C: copied where the source holds a usable value."""
 
 CODES = ("ProcedureCodeSequence", "DeidentificationMethodCodeSequence")
+DEIDENTIFICATION = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 ISSUER = ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
 
 TRIAL_MANDATORY = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialSubjectID")
@@ -90,11 +91,33 @@ def _copy_patient_and_study(report: Dataset, source: Dataset) -> None:
         ("IssuerOfPatientIDQualifiersSequence", ("UniversalEntityID", "UniversalEntityIDType"), ("UniversalEntityID",)),
         ("OtherPatientIDsSequence", ("PatientID", "IssuerOfPatientID", "TypeOfPatientID"), ("PatientID",)),
     ):
-        items = [item for item in copied_items(source, keyword, members, required) if len(item)]
-        _set_items(report, keyword, items)
+        items = [_without_half_pair(item) for item in copied_items(source, keyword, members, required)]
+        _set_items(report, keyword, [item for item in items if len(item)])
+    _complete(report, source)
+    _copy_trial(report, source)
+
+
+def _complete(report: Dataset, source: Dataset) -> None:
+    """Add what the standard demands beside what was copied (types 1C and 2C of PS3.3 C.7.1.1, C.7.2.2)."""
     for item in report.get("OtherPatientIDsSequence", ()):
         item.TypeOfPatientID = item.get("TypeOfPatientID", "TEXT")
-    _copy_trial(report, source)
+    if report.get("PatientIdentityRemoved") == "YES" and not any(keyword in report for keyword in DEIDENTIFICATION):
+        report.DeidentificationMethod = "not stated by the source"
+    if "PatientSpeciesDescription" in report:
+        for keyword in ("PatientBreedDescription", "PatientSexNeutered", "ResponsibleOrganization"):
+            setattr(report, keyword, value_of(source, keyword))
+        report.PatientBreedCodeSequence = []
+        report.BreedRegistrationSequence = []
+        report.ResponsiblePerson = ""
+
+
+def _without_half_pair(item: Dataset) -> Dataset:
+    """Universal Entity ID (0040,0032) and its type come together or not at all."""
+    pair = ("UniversalEntityID", "UniversalEntityIDType")
+    if not all(keyword in item for keyword in pair):
+        for keyword in pair:
+            item.pop(keyword, None)
+    return item
 
 
 def _copy_trial(report: Dataset, source: Dataset) -> None:

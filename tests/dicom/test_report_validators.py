@@ -7,12 +7,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
-from factories import ENHANCED_CT, REQUESTS, ct_image, ct_volume, frame_references, prompt, source_header, stack_result
+from factories import (
+    ENHANCED_CT,
+    REQUESTS,
+    assessment,
+    ct_image,
+    ct_volume,
+    frame_references,
+    prompt,
+    references,
+    report_request,
+    source_header,
+    stack_result,
+)
+from pydicom import Dataset
 
 from mediqa_node.dicom.report import SOP_CLASSES, ReportRequest, build_report, report_bytes
+from mediqa_node.domain.errors import InvalidInstance
 
-GATE = Path(__file__).parents[1] / "sr-gate"
+TESTS = Path(__file__).parents[1]
+GATE = TESTS / "sr-gate"
+REAL = sorted({path.parent for path in (TESTS / "data").rglob("*.dcm")})
 TOOLS = {"dciodvfy": "dicom3tools", "dsrdump": "dcmtk", "java": "default-jre-headless"}
 MISSING = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
 if not Path("/usr/share/java/pixelmed.jar").exists():
@@ -42,7 +59,24 @@ def dirty() -> ReportRequest:
     return replace(ct_image(), sources=[header])
 
 
-KINDS = {**REQUESTS, "enhanced-ct": enhanced_ct, "revision": revision, "dirty": dirty}
+def half_filled() -> ReportRequest:
+    """An animal, de-identified by an unnamed method, with halves of identifiers."""
+    issuer, other = Dataset(), Dataset()
+    issuer.UniversalEntityID = "1.2.3"
+    other.PatientID = "OLD1"
+    header = source_header(
+        PatientSpeciesDescription="Canine",
+        PatientIdentityRemoved="YES",
+        IssuerOfAccessionNumberSequence=[issuer],
+        IssuerOfPatientIDQualifiersSequence=[issuer],
+        OtherPatientIDsSequence=[other],
+        ProcedureCodeSequence=[Dataset()],
+        ClinicalTrialSponsorName="Sponsor",
+    )
+    return replace(ct_image(), sources=[header])
+
+
+KINDS = {**REQUESTS, "enhanced-ct": enhanced_ct, "revision": revision, "dirty": dirty, "half-filled": half_filled}
 
 
 @pytest.fixture
@@ -71,6 +105,30 @@ def test_dciodvfy_and_dsrdump_find_no_error(kind, sop_class, written):
     assert [line for line in said if line.startswith("Error")] == []
     warned = [line for line in said if line.startswith("Warning")]
     assert [line for line in warned if not re.search("<99MEDIQA>|<2.25.|build DICOMDIR", line)] == []
+    assert (tree.returncode, [line for line in tree.stderr.splitlines() if line.startswith("E:")]) == (0, [])
+
+
+@pytest.mark.parametrize("folder", REAL, ids=lambda folder: folder.name)
+def test_real_headers_give_valid_reports(folder, written):
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("*.dcm"))]
+    first = headers[0]
+    modality = first.Modality if first.Modality in ("CT", "MR") else "OP"
+    frames = frame_references(first, (1,)) if "NumberOfFrames" in first else references([first])
+    judgement = assessment(
+        stack_result(frames, [0.5], [1.0], prompt=prompt("2D", modality, "unknown", "unknown")),
+        study_instance_uid=str(first.get("StudyInstanceUID")),
+        series_instance_uid=str(first.get("SeriesInstanceUID")),
+    )
+    request = report_request(judgement, [h for h in headers if h.SeriesInstanceUID == first.SeriesInstanceUID])
+    if not first.get("StudyInstanceUID"):
+        with pytest.raises(InvalidInstance):
+            build_report(request)
+        return
+    path = written(request)
+
+    iod = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+    tree = subprocess.run(["dsrdump", path], capture_output=True, text=True, check=False)
+    assert [line for line in (iod.stdout + iod.stderr).splitlines() if line.startswith("Error")] == []
     assert (tree.returncode, [line for line in tree.stderr.splitlines() if line.startswith("E:")]) == (0, [])
 
 
