@@ -138,7 +138,7 @@ class FrameReader:
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._child is None or self._child.poll() is not None:
             self.close()
-            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self._child = subprocess.Popen(
                 [*self._command, json.dumps(asdict(self._limits))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

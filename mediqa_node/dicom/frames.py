@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from mediqa_node.dicom.diffusion import b_value, private_value
-from mediqa_node.dicom.functional_groups import FrameView, frame_count, integer, number, numbers, value_of, words
+from mediqa_node.dicom.functional_groups import (
+    MAX_FRAMES,
+    FrameView,
+    frame_count,
+    integer,
+    number,
+    numbers,
+    value_of,
+    words,
+)
 from mediqa_node.dicom.geometry import slice_normal
 from mediqa_node.domain.errors import InconsistentGeometry
 from mediqa_node.domain.images import FrameRef
@@ -129,8 +138,14 @@ def _image_type(frame: FrameView) -> tuple[str, ...]:
 def _seniority(frame: FrameView) -> tuple[str, int, int, int]:
     header = frame.header
     time = frame.value("FrameContentSequence", "FrameAcquisitionDateTime") or value_of(header, "AcquisitionTime")
-    concatenated = integer(value_of(header, "ConcatenationFrameOffsetNumber"))
-    instance = integer(value_of(header, "InstanceNumber")) or 0
-    frame_number = (concatenated or 0) + (frame.frame_number or 0)
     acquisition = _acquisition_number(frame) or 0
-    return str(time or ""), acquisition, integer(value_of(header, "InConcatenationNumber")) or instance, frame_number
+    if value_of(header, "ConcatenationUID"):
+        return str(time or ""), acquisition, 0, _frames_before(header) + (frame.frame_number or 0)
+    return str(time or ""), acquisition, integer(value_of(header, "InstanceNumber")) or 0, frame.frame_number or 0
+
+
+def _frames_before(header: Dataset) -> int:
+    """Return Concatenation Frame Offset Number (0020,9228), or what In-concatenation Number (0020,9162) implies."""
+    offset = integer(value_of(header, "ConcatenationFrameOffsetNumber"))
+    part = integer(value_of(header, "InConcatenationNumber")) or 0
+    return part * MAX_FRAMES if offset is None else offset

@@ -13,6 +13,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 
 _JUNK = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, NotImplementedError, struct.error)
+MAX_FRAMES = 20_000
 _CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
 
@@ -95,7 +96,7 @@ class FrameView:
         return [dataset for dataset in (*converted, *self._layers) if dataset is not None]
 
 
-def frame_count(header: Dataset, *, limit: int = 20_000) -> int | None:
+def frame_count(header: Dataset, *, limit: int = MAX_FRAMES) -> int | None:
     """Return how many frames a multi-frame object has; None for a single-frame object.
 
     Never more than Per-frame Functional Groups (5200,9230) describes, where it is present, and never

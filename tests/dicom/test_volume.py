@@ -413,14 +413,12 @@ def test_a_concatenation_is_one_stack_over_its_instances():
     assert concatenation_complete(series()) is None
 
 
-def test_a_concatenation_of_frames_without_geometry_keeps_its_order():
-    parts = [
-        image(0, number=n, modality="OP", NumberOfFrames=2, ConcatenationUID="1.9", InConcatenationNumber=n,
-              ConcatenationFrameOffsetNumber=2 * (n - 1))
-        for n in (1, 2)
-    ]  # fmt: skip
-    for part in parts:
+@pytest.mark.parametrize("told_by", ["ConcatenationFrameOffsetNumber", "InConcatenationNumber"])
+def test_a_concatenation_of_frames_without_geometry_keeps_its_order(told_by):
+    parts = [image(0, number=9 - n, modality="OP", NumberOfFrames=2, ConcatenationUID="1.9") for n in range(2)]
+    for n, part in enumerate(parts):
         del part.ImageOrientationPatient
+        setattr(part, told_by, 2 * n)
 
     stacks = assemble_stacks(parts[::-1])
 
