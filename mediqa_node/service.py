@@ -182,8 +182,8 @@ def run_role(role: str, settings: Settings) -> int:
 
 def _watch_supervisor(stop: threading.Event) -> None:
     """Stop when standard input closes: the supervisor holds its other end, and has died if it does."""
-    with contextlib.suppress(OSError, ValueError):
-        while sys.stdin.buffer.read(1):
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):  # not sys.stdin: its lock would be held at exit
             pass
     stop.set()
 

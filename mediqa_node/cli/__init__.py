@@ -37,7 +37,9 @@ def _options(
         typer.Option("--config", "-c", help="Configuration file; else $MEDIQA_CONFIG, else ./config/node.yaml."),
     ] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
-    _version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     context.obj = {"config": config, "log_level": log_level}
 

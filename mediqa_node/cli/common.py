@@ -1,11 +1,15 @@
 """What commands share: reading the settings, setting up logs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
-from mediqa_node import config, logs
+from mediqa_node import config, logs, service
 from mediqa_node.config import Settings
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.storage.database import Database
 
 
 def settings_of(context: typer.Context) -> Settings:
@@ -31,3 +35,21 @@ def start_logging(context: typer.Context) -> None:
 def _path(context: typer.Context) -> Path | None:
     path: Path | None = context.obj["config"]
     return path
+
+
+@contextmanager
+def open_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
+    """Open the database of the configured node, for a command that looks or mends.
+
+    Raises:
+        ConfigurationError: there is no node at that place yet.
+    """
+    settings = settings_of(context)
+    if settings.database.url is None and not (settings.data_dir / "node.db").is_file():
+        where = settings.data_dir / "node.db"
+        raise ConfigurationError(f"no database at {where}; start the node once with `mediqa-node serve`")
+    database = service.open_database(settings)
+    try:
+        yield settings, database
+    finally:
+        database.close()

@@ -1,13 +1,21 @@
-"""Commands of the running node."""
+"""Commands of the running node, and of the person who looks after it."""
 
+import json
 import sys
+import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mediqa_node import service
 from mediqa_node.cli import app
-from mediqa_node.cli.common import arguments_of, settings_of, start_logging
+from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_logging
+from mediqa_node.cli.present import ago, count, size, table
+from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.storage import index, labels, overview, reports
+
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @app.command()
@@ -25,3 +33,149 @@ def process(context: typer.Context, role: Annotated[str, typer.Argument(help="re
     if role not in service.ROLES:
         raise typer.BadParameter(f"must be one of {', '.join(service.ROLES)}")
     sys.exit(service.run_role(role, settings_of(context)))
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(help="Port of the node; 0 takes a free one.")] = 0,
+    keep: Annotated[Path | None, typer.Option(help="Folder for spool, database and report; else a new one.")] = None,
+) -> None:
+    """Start a node, send it a real CT series, receive its report, show the scores."""
+    from mediqa_node import demo as demonstration
+
+    sys.exit(demonstration.run(port=port, folder=keep))
+
+
+@app.command()
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """What the node is doing, what waits, what needs a person."""
+    with open_node(context) as (settings, database):
+        now = time.time()
+        with database.read() as connection:
+            facts = overview.facts(connection)
+            held = reports.deliveries_in(connection, "parked", "withheld")
+            stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
+    if as_json:
+        typer.echo(json.dumps(facts.as_dict(), indent=2))
+        return
+    last = f"last instance {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet"
+    free = service.open_spool(settings).free_bytes()
+    lines = [
+        ("receiving", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}, {last}"),
+        ("kept", f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, "
+                 f"{size(facts.n_bytes)}; {size(free)} free"),
+        ("waiting", f"{count(facts.n_receiving, 'series', 'series')} arriving, {count(facts.n_ready, 'assessment')}, "
+                    f"{count(facts.n_waiting, 'delivery', 'deliveries')}"),
+        ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
+    ]  # fmt: skip
+    for name, text in lines:
+        typer.echo(f"{name:<12}{text}")
+    for delivery in held:
+        typer.echo(f"{delivery.state:<12}delivery {delivery.id} to {delivery.destination}: {delivery.message}")
+    told = {delivery.series_instance_uid for delivery in held}
+    for row in stopped:
+        if row.series_instance_uid not in told:
+            typer.echo(f"{row.state.lower():<12}series {row.series_instance_uid}: {row.reason}")
+    if held:
+        typer.echo(f"            → mediqa-node echo {held[0].destination}, then mediqa-node retry {held[0].id}")
+    if facts.n_conflicts:
+        typer.echo(f"conflicts   {count(facts.n_conflicts, 'copy', 'copies')} with other pixels under a known UID")
+    sys.exit(1 if held or stopped or facts.n_conflicts else 0)
+
+
+@app.command()
+def series(
+    context: typer.Context,
+    state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the series, newest last."""
+    chosen = [_state(state)] if state else []
+    with open_node(context) as (_, database), database.read() as connection:
+        rows = index.series_in(connection, *chosen)
+        scored = labels.qualities(connection, [row.series_instance_uid for row in rows])
+    if as_json:
+        typer.echo(json.dumps([_series_dict(row, scored) for row in rows], indent=2))
+        return
+    now = time.time()
+    table(
+        ("series", "modality", "images", "state", "score", "verdict", "why", "last"),
+        [
+            (
+                row.series_instance_uid,
+                row.modality,
+                str(row.n_instances),
+                row.state,
+                f"{scored[row.series_instance_uid][0]:.2f}" if row.series_instance_uid in scored else "–",
+                scored[row.series_instance_uid][1] if row.series_instance_uid in scored else "–",
+                (row.reason or row.completion or "")[:60],
+                ago(now - row.last_instance_at),
+            )
+            for row in rows
+        ],
+    )
+    if rows:
+        typer.echo(f"→ mediqa-node show {rows[-1].series_instance_uid}")
+
+
+def _state(name: str) -> SeriesState:
+    try:
+        return SeriesState(name.upper())
+    except ValueError:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(SeriesState).lower()}") from None
+
+
+def _series_dict(row: index.SeriesRow, scored: dict[str, tuple[float, str]]) -> dict[str, object]:
+    quality, verdict = scored.get(row.series_instance_uid, (None, None))
+    known = {name: getattr(row, name) for name in row.__dataclass_fields__}
+    return {**known, "quality": quality, "verdict": verdict}
+
+
+@app.command()
+def show(context: typer.Context, uid: Annotated[str, typer.Argument(help="Series Instance UID")]) -> None:
+    """Everything the node knows of one series, as JSON: state, technique, assessment, deliveries."""
+    with open_node(context) as (_, database), database.read() as connection:
+        row = index.find_series(connection, uid)
+        if row is None:
+            typer.echo(f"no series {uid}; `mediqa-node series` lists them", err=True)
+            sys.exit(1)
+        found = overview.whole_series(connection, row)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def retry(
+    context: typer.Context,
+    which: Annotated[list[str] | None, typer.Argument(help="Delivery numbers or series UIDs; none: all.")] = None,
+) -> None:
+    """Send parked and withheld deliveries again, and judge parked series again."""
+    with open_node(context) as (_, database), database.write() as connection:
+        n_deliveries, n_series = overview.retry(connection, which or [], now=time.time())
+    typer.echo(f"{count(n_deliveries, 'delivery', 'deliveries')} and {count(n_series, 'series', 'series')} tried again")
+    if n_deliveries + n_series == 0:
+        typer.echo("nothing is parked or withheld under that name; `mediqa-node status` lists what is")
+        sys.exit(1)
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    peers: Annotated[bool, typer.Option(help="Also ask every destination for the reports that it was sent.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Hold database, spool and destinations against each other; exit 1 on any difference."""
+    from mediqa_node.cli.progress import progress
+    from mediqa_node.pipeline.verifying import verify as compare
+
+    with open_node(context) as (settings, database):
+        node = service.node_context(settings, database)
+        with progress("checking") as advance:
+            found = compare(node, ask_peers=peers, advance=advance)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        typer.echo(f"{count(found.n_instances, 'instance')}, {count(found.n_reports, 'report')} checked")
+        for problem in found.problems:
+            typer.echo(f"  {problem}")
+        typer.echo("all well" if not found.problems else f"{count(len(found.problems), 'problem')} found")
+    sys.exit(1 if found.problems else 0)

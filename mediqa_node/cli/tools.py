@@ -1,1 +1,138 @@
-"""Commands."""
+"""Commands that need no running node: score files, talk to a peer, look at the configuration."""
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mediqa_node import service
+from mediqa_node.cli import app
+from mediqa_node.cli.common import settings_of, start_logging
+from mediqa_node.cli.present import count, table
+from mediqa_node.cli.progress import progress
+from mediqa_node.config import Settings
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.exchange import Peer
+
+config_app = typer.Typer(help="Look at the configuration in use.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+
+@config_app.command("check")
+def check_config(context: typer.Context) -> None:
+    """Read the configuration and everything it names; exit 2 and say what is wrong, or 0."""
+    settings = settings_of(context)
+    service.prompt_rules(settings)
+    service.time_zone(settings)
+    typer.echo(f"{settings.file or 'defaults'}: good")
+    typer.echo(f"  receives   {settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
+    typer.echo(f"  keeps      {settings.data_dir}")
+    typer.echo(f"  returns to {', '.join(settings.peers) or 'nobody: no `peers` are configured'}")
+    if not settings.model.allow_untrained:
+        typer.echo("  withholds  scores of untrained weights (`model.allow_untrained: false`)")
+
+
+@config_app.command("show")
+def show_config(context: typer.Context) -> None:
+    """Print the effective configuration, defaults and environment included."""
+    typer.echo(settings_of(context).as_yaml().rstrip())
+
+
+def _peer(settings: Settings, name: str) -> Peer:
+    found = next((peer for peer in settings.domain_peers() if peer.name == name), None)
+    if found is None:
+        known = ", ".join(settings.peers) or "none"
+        raise ConfigurationError(f"{settings.file or 'defaults'}: no peer {name!r}; configured: {known}")
+    return found
+
+
+@app.command()
+def echo(context: typer.Context, peer: Annotated[str, typer.Argument(help="Name of a configured peer")]) -> None:
+    """Verify a peer with C-ECHO."""
+    from mediqa_node.network.sender import connect, verification_contexts
+
+    settings = settings_of(context)
+    target = _peer(settings, peer)
+    with connect(target, verification_contexts(), ae_title=settings.node.ae_title, timeout_s=10) as link:
+        link.verify()
+    typer.echo(f"{target.name} ({target.ae_title} at {target.host}:{target.port}) answers")
+
+
+@app.command()
+def send(
+    context: typer.Context,
+    peer: Annotated[str, typer.Argument(help="Name of a configured peer")],
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders to search", exists=True)],
+) -> None:
+    """Send DICOM files to a configured peer with C-STORE; exit 1 if one was not stored."""
+    from mediqa_node.cli.files import dicom_files
+    from mediqa_node.network.sender import send_files
+
+    settings = settings_of(context)
+    target = _peer(settings, peer)
+    files = dicom_files(paths)
+    failures = 0
+    with progress(f"sending to {target.name}") as advance:
+        for done, (path, failure) in enumerate(send_files(target, files, ae_title=settings.node.ae_title), start=1):
+            advance(done, len(files))
+            if failure:
+                failures += 1
+                typer.echo(f"{path}: {failure}", err=True)
+    typer.echo(f"{count(len(files) - failures, 'instance')} stored at {target.name}, {failures} not")
+    sys.exit(1 if failures or not files else 0)
+
+
+@app.command()
+def score(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders: DICOM, JPEG or PNG", exists=True)],
+    as_json: Annotated[bool, typer.Option("--json", help="An array with one object for each series.")] = False,
+) -> None:
+    """Score files without a node; exit 1 only if something could not be read."""
+    from mediqa_node.pipeline.offline import score_paths
+
+    settings = settings_of(context)
+    with progress("scoring") as advance:
+        results, unreadable = score_paths(
+            paths, judge=cache(lambda: service.open_judge(settings)), advance=advance
+        )
+    if as_json:
+        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        _print_scores(results)
+    for path, reason in unreadable:
+        typer.echo(f"{path}: {reason}", err=True)
+    if any(not result["trained"] for result in results if result["quality"] is not None):
+        typer.echo("UNTRAINED WEIGHTS: these scores have no meaning.", err=True)
+    typer.echo("Research use only – not for diagnosis.", err=True)
+    sys.exit(1 if unreadable else 0)
+
+
+def _print_scores(results: list[dict[str, object]]) -> None:
+    rows = []
+    for result in results:
+        prompt = result["prompt"] or {}
+        assert isinstance(prompt, dict)
+        words = " ".join(str(prompt[key]["value"]) for key in ("dimension", "modality", "region", "type") if key in prompt)
+        quality = result["quality"]
+        rows.append(
+            (
+                str(result["series_instance_uid"])[-24:],
+                f"{quality:.2f}" if isinstance(quality, float) else "–",
+                str(result["verdict"] or "–"),
+                words or str(result["modality"]),
+                str(result["not_scored"] or ""),
+            )
+        )
+    table(("series", "score", "verdict", "what", "not scored because"), rows)
+
+
+@app.command()
+def conformance() -> None:
+    """Print the DICOM conformance statement, made from the code."""
+    from mediqa_node.conformance import statement
+
+    typer.echo(statement().rstrip())

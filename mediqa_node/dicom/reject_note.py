@@ -6,7 +6,7 @@ from pydicom import Dataset
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 REJECT_TITLES = frozenset({"113001", "113037", "113038", "113039"})
-"""Rejected for Quality Reasons, for Patient Safety Reasons; Incorrect Modality Worklist Entry; Data Retention Expired."""
+"""Rejected for Quality Reasons, for Patient Safety Reasons; Incorrect Worklist Entry; Data Retention Expired."""
 
 
 def rejected_by(document: Dataset) -> tuple[str, tuple[str, ...]]:

@@ -98,10 +98,14 @@ class Scorer(Protocol):
     """The border between numpy and the network."""
 
     @property
-    def checkpoint(self) -> CheckpointId: ...
+    def checkpoint(self) -> CheckpointId:
+        """Which weights speak."""
+        ...
 
     @property
-    def spec(self) -> PreprocessSpec: ...
+    def spec(self) -> PreprocessSpec:
+        """The preprocessing that the weights were trained with."""
+        ...
 
     def score(self, images: np.ndarray, prompt: Prompt) -> ScoredSlices:
         """Score slices of one stack: float32, shape (n, 3, size, size), 0..1."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from mediqa_node.domain.errors import InvalidInstance, StorageFailed
+from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.network import dimse
 from mediqa_node.network.dimse import Command, Fragment
@@ -228,6 +229,7 @@ class Association:
     def _answer(self, context_id: int, command: Command, failure: Failure | None) -> None:
         if failure is None:
             self.stored += 1
+            reach("before-answer")
             self.stream.send(dimse.response(context_id, command, dimse.SUCCESS))
             return
         status, comment, offending = failure

@@ -47,9 +47,7 @@ def parse_request(body: memoryview) -> A_ASSOCIATE:
     return request
 
 
-def accept(
-    request: A_ASSOCIATE, supported: Sequence[PresentationContext]
-) -> tuple[bytes, dict[int, AcceptedContext]]:
+def accept(request: A_ASSOCIATE, supported: Sequence[PresentationContext]) -> tuple[bytes, dict[int, AcceptedContext]]:
     """Return the A-ASSOCIATE-AC PDU and the accepted contexts by their ID."""
     results, _ = negotiate_as_acceptor(request.presentation_context_definition_list, list(supported))
     answer = A_ASSOCIATE()

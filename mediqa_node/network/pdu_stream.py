@@ -17,7 +17,7 @@ MAX_NEGOTIATION_BYTES = 1024**2
 _HEADER = struct.Struct(">BxI")
 
 
-class PeerGone(Exception):  # noqa: N818 (an event, not an error)
+class PeerGone(Exception):
     """The connection ended or was given up; the message says how."""
 
 

@@ -112,9 +112,7 @@ class Receiver:
 
     def _negotiate(self, stream: PduStream, address: str) -> Association | None:
         within = self.policy.negotiation_deadline_s
-        pdu_type, body = stream.read(
-            first_byte_within_s=within, deadline_s=within, limit_bytes=MAX_NEGOTIATION_BYTES
-        )
+        pdu_type, body = stream.read(first_byte_within_s=within, deadline_s=within, limit_bytes=MAX_NEGOTIATION_BYTES)
         if pdu_type != ASSOCIATE_RQ:
             stream.abort()
             raise PeerGone(f"PDU of type {pdu_type} before an association")

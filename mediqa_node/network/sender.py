@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import pydicom
 from pydicom import Dataset
@@ -75,6 +76,24 @@ class PeerLink:
             code = self._status(status, "C-FIND")
             if code in (0xFF00, 0xFF01) and identifier is not None:
                 found.append(study_identity(identifier))
+            elif code != 0x0000:
+                return None
+        return found
+
+    def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
+        """Whether the peer finds an instance; None if it answers no C-FIND at this level."""
+        if STUDY_ROOT_FIND not in {str(context.abstract_syntax) for context in self._association.accepted_contexts}:
+            return None
+        query = Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        query.StudyInstanceUID = study_instance_uid
+        query.SeriesInstanceUID = series_instance_uid
+        query.SOPInstanceUID = sop_instance_uid
+        found = False
+        for status, _ in self._association.send_c_find(query, STUDY_ROOT_FIND):
+            code = self._status(status, "C-FIND")
+            if code in (0xFF00, 0xFF01):
+                found = True
             elif code != 0x0000:
                 return None
         return found
@@ -156,3 +175,22 @@ def _failure(association: Association, peer: Peer) -> PeerUnavailable | PeerRefu
     if association.acceptor.primitive is not None and association.acceptor.primitive.result == 0:
         return PeerRefused(f"{where} accepts none of what a report needs")
     return PeerUnavailable(f"{where} is not reachable or did not answer")
+
+
+def send_files(peer: Peer, paths: Sequence[Path], *, ae_title: str) -> Iterator[tuple[Path, str]]:
+    """Send Part 10 files over one association; yield each with "" or why it was not stored."""
+    wanted: dict[str, set[str]] = {}
+    classes: dict[Path, str] = {}
+    for path in paths:
+        meta = pydicom.filereader.read_file_meta_info(path)
+        classes[path] = str(meta.get("MediaStorageSOPClassUID", ""))
+        wanted.setdefault(classes[path], set()).add(str(meta.get("TransferSyntaxUID", IMPLICIT_LITTLE)))
+    contexts = [build_context(uid, sorted(syntaxes)) for uid, syntaxes in wanted.items() if uid]
+    with connect(peer, contexts[:128], ae_title=ae_title) as link:
+        for path in paths:
+            try:
+                link.store(path.read_bytes())
+            except (PeerRefused, PeerUnavailable, ValueError) as error:
+                yield path, str(error)
+            else:
+                yield path, ""

@@ -32,6 +32,7 @@ from mediqa_node.domain.assessment import (
     weighted_quality,
 )
 from mediqa_node.domain.errors import NotScorable, UndecodablePixels
+from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.technique import Technique
 
@@ -139,9 +140,7 @@ def _score_stack(
     prompt = prompt_from_header(files.headers, stack, deciding.prompts)
     spec = deciding.scorer.spec
     image_at = _images_of(stack, files, reader)
-    indices = salient_slices(
-        len(stack.frames), image_at, modality=prompt.modality.value, wanted=spec.slices
-    )
+    indices = salient_slices(len(stack.frames), image_at, modality=prompt.modality.value, wanted=spec.slices)
     images: list[np.ndarray] = []
     frames: list[FrameRef] = []
     for index in indices:
@@ -153,8 +152,10 @@ def _score_stack(
             reason = str(error)
     if not images:
         raise NotScorable("undecodable", f"none of {len(indices)} slices could be decoded: {reason}")
+    reach("after-decode")
     inputs = preprocess(images, spec, modality=prompt.modality.value, image_type=prompt.type.value)
     scored = deciding.scorer.score(inputs, prompt)
+    reach("after-inference")
     return StackResult(
         stack=stack,
         prompt=prompt,

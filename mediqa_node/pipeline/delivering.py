@@ -12,6 +12,7 @@ import structlog
 
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
 from mediqa_node.domain.exchange import Peer, SeriesState
+from mediqa_node.domain.failpoint import reach
 from mediqa_node.network.sender import PeerLink, StudyIdentity, connect, report_contexts, study_identity
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reporting import report_for
@@ -74,7 +75,8 @@ def _obstacle(node: NodeContext, delivery: DeliveryRow) -> Outcome | None:
     if conflict:
         return Outcome(state="withheld", message="identity: two different images share a SOP Instance UID")
     if comparing:
-        return Outcome(state="waiting", message="a further copy is being compared", again_at=node.clock() + _COMPARE_AGAIN_S)
+        again_at = node.clock() + _COMPARE_AGAIN_S
+        return Outcome(state="waiting", message="a further copy is being compared", again_at=again_at)
     return None
 
 
@@ -95,9 +97,7 @@ def _attempt(node: NodeContext, delivery: DeliveryRow) -> Outcome:
 
 
 def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer) -> Outcome:
-    with connect(
-        peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s
-    ) as link:
+    with connect(peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
         sop_class_uid = link.sr_sop_class
         if sop_class_uid is None:
             raise PeerRefused(f"{peer.name} accepts no Structured Report class")
@@ -105,10 +105,13 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer) -> Outcome:
         if obstacle is not None:
             return obstacle
         report = report_for(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
+        reach("after-report-commit")
         with node.database.write() as connection:
             # committed before the first byte leaves: whatever happens now, this UID may be at the peer
             reports.update_delivery(connection, delivery.id, report_sop_instance_uid=report.sop_instance_uid)
+        reach("mid-store")
         status = link.store(report.part10)
+        reach("after-store")
     return Outcome(state="sent", message=note, status=status, report_sop_instance_uid=report.sop_instance_uid)
 
 

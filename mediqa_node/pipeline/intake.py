@@ -10,7 +10,7 @@ import structlog
 
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.dicom.scan import is_uid, scan
-from mediqa_node.domain.errors import InvalidInstance, StorageFailed
+from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.exchange import ReceivedInstance
 from mediqa_node.network.association import Caller
 from mediqa_node.network.contexts import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME

@@ -15,6 +15,7 @@ from mediqa_node.dicom.reject_note import rejected_by
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import policy
 from mediqa_node.pipeline.assessing import SeriesFiles, assess, harvest_series, read_headers
@@ -30,6 +31,7 @@ REVISIONS_APART_S = 60.0
 
 def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -> str:
     """Harvest and judge a series as it was at `generation`; return what became of it in a word."""
+    reach("score-begin")
     with node.database.read() as connection:
         row = index.find_series(connection, series_instance_uid)
         if row is None or row.generation != generation:
@@ -175,6 +177,8 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
                 now=now,
             )
         enqueue_due(node, connection)
+        reach("before-assessment-commit")
+    reach("after-assessment-commit")
     _log(assessment, withheld)
     return "withheld" if withheld else "assessed"
 

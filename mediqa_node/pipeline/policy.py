@@ -23,7 +23,9 @@ def check_age(policy: ScorePolicy, header: Dataset, now: float) -> None:
         return
     age_days = (now - taken.timestamp()) / 86400
     if age_days > policy.max_age_days + 1:  # a date without a time may be a day off
-        raise NotScorable("policy", f"study is {age_days:.0f} days old, `score.max_age_days` is {policy.max_age_days:g}")
+        raise NotScorable(
+            "policy", f"study is {age_days:.0f} days old, `score.max_age_days` is {policy.max_age_days:g}"
+        )
 
 
 def check_reconstruction(policy: ScorePolicy, header: Dataset) -> None:
@@ -59,7 +61,9 @@ def acquisition_key(header: Dataset) -> str | None:
         return f"event {header.IrradiationEventUID}"[:200]
     if header.get("Modality") != "CT":
         return None
-    parts = [str(header.get(name, "") or "") for name in ("FrameOfReferenceUID", "AcquisitionNumber", "AcquisitionTime")]
+    parts = [
+        str(header.get(name, "") or "") for name in ("FrameOfReferenceUID", "AcquisitionNumber", "AcquisitionTime")
+    ]
     return " ".join(["frame", *parts])[:200] if all(parts) else None
 
 

@@ -12,6 +12,7 @@ import structlog
 from mediqa_node.dicom.volume import assemble_stacks, concatenation_complete
 from mediqa_node.domain.errors import MediqaError, NotScorable
 from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.domain.failpoint import reach
 from mediqa_node.pipeline.assessing import read_headers
 from mediqa_node.pipeline.completion import Completion, SeriesFacts, completion, could_be_contiguous
 from mediqa_node.pipeline.identity import Relation, compare
@@ -72,6 +73,7 @@ class Settler:
             if moved:
                 index.learn_sender(connection, row)
                 self.node.jobs.score(connection, job, row.series_instance_uid, row.generation)
+        reach("after-ready")
         if moved:
             log.info("series ready", series=row.series_instance_uid, why=decided.reason, instances=row.n_instances)
         return moved

@@ -130,9 +130,7 @@ def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: s
 def current_copy(connection: sa.Connection, sop_instance_uid: str) -> InstanceRow | None:
     """Return the current copy of an instance, or None."""
     row = connection.execute(
-        sa.select(*_INSTANCE).where(
-            instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == "current"
-        )
+        sa.select(*_INSTANCE).where(instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == "current")
     ).one_or_none()
     return InstanceRow(**row._mapping) if row is not None else None
 
@@ -175,9 +173,7 @@ def without_job(connection: sa.Connection) -> list[tuple[str, int]]:
 def with_job(connection: sa.Connection) -> list[tuple[SeriesRow, str]]:
     """Return the series that wait for their job, with the job."""
     query = sa.select(*_SERIES, series.c.job).where(series.c.state == SeriesState.READY, series.c.job.is_not(None))
-    return [
-        (_series_row(row), row.job) for row in connection.execute(query)
-    ]
+    return [(_series_row(row), row.job) for row in connection.execute(query)]
 
 
 def set_job(connection: sa.Connection, series_instance_uid: str, job: str) -> None:

@@ -78,9 +78,7 @@ def _touch_series(
     now = instance.received_at.timestamp()
     if not counts:
         # a candidate changes nothing until it has been compared; only a series that is not there yet is opened
-        connection.execute(
-            database.insert_or_ignore(series, **_new_series(instance, modality, now), n_instances=0)
-        )
+        connection.execute(database.insert_or_ignore(series, **_new_series(instance, modality, now), n_instances=0))
         return
     row = connection.execute(
         sa.select(series.c.state, series.c.last_instance_at, series.c.association_id, series.c.longest_gap_s).where(

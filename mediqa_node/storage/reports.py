@@ -77,9 +77,7 @@ def find_report(
 
 def report_by_uid(connection: sa.Connection, sop_instance_uid: str) -> ReportRow | None:
     """Return a report by its own SOP Instance UID, or None."""
-    row = connection.execute(
-        sa.select(*_REPORT).where(reports.c.sop_instance_uid == sop_instance_uid)
-    ).one_or_none()
+    row = connection.execute(sa.select(*_REPORT).where(reports.c.sop_instance_uid == sop_instance_uid)).one_or_none()
     return ReportRow(**row._mapping) if row is not None else None
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mediqa_node.domain.errors import StorageFailed
+from mediqa_node.domain.failpoint import reach
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Incoming:
         """
         self.digest.update(fragment)
         self.size_bytes += len(fragment)
+        reach("mid-write")
         while fragment:
             try:
                 written = os.write(self.fd, fragment)
@@ -82,9 +84,13 @@ class Spool:
         """Whether more than `low_water_bytes` are free; looked up at most once a second."""
         now = time.monotonic()
         if now - self._free_checked_at > 1.0:
-            self._has_room = shutil.disk_usage(self.root).free > self.low_water_bytes
+            self._has_room = self.free_bytes() > self.low_water_bytes
             self._free_checked_at = now
         return self._has_room
+
+    def free_bytes(self) -> int:
+        """Return the free space of the spool's filesystem."""
+        return shutil.disk_usage(self.root).free
 
     def begin(self, prefix: bytes) -> Incoming:
         """Open a temporary file and write preamble and file meta.
@@ -98,6 +104,7 @@ class Spool:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             os.write(fd, prefix)
+            reach("temp-open")
         except OSError as error:
             raise StorageFailed(f"cannot create a spool file: {error.strerror}; the sender keeps its copy") from error
         return Incoming(fd, path, len(prefix))
@@ -110,10 +117,13 @@ class Spool:
         folder = datetime.now(UTC).strftime("%Y%m%d-%H")
         relative = f"{folder}/{uuid.uuid4().hex}.dcm"
         try:
+            reach("before-fsync")
             if self.durable:
                 os.fdatasync(incoming.fd)
+            reach("after-fsync")
             self._make_folder(folder)
             incoming.path.rename(self.root / relative)
+            reach("after-rename")
         except OSError as error:
             raise StorageFailed(f"spool file could not be made durable: {error.strerror}") from error
         finally:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.exchange import ReceivedInstance
+from mediqa_node.domain.failpoint import reach
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.ingest import Recorded, close_association, record
 from mediqa_node.storage.spool import Spool
@@ -80,7 +81,9 @@ class IndexWriter:
         entries = [item for item in batch if isinstance(item, _Entry)]
         try:
             self.spool.sync_folders(entry.instance.path for entry in entries)
+            reach("after-folder-fsync")
             self._transaction(batch)
+            reach("after-commit")
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, StorageFailed):
                 for item in batch:  # one bad row must not fail its neighbours
@@ -95,8 +98,7 @@ class IndexWriter:
         with self.database.write() as connection:
             for item in batch:
                 if isinstance(item, _Entry):
-                    item.outcome = record(
-                        self.database, connection, item.instance, item.modality, self.spool.has
-                    )
+                    item.outcome = record(self.database, connection, item.instance, item.modality, self.spool.has)
                 else:
                     close_association(connection, item.association_id, released=item.released, at=time.time())
+            reach("before-commit")

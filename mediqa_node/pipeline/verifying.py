@@ -1,0 +1,83 @@
+"""Database against spool against destinations: the node's own proof that nothing is lost.
+
+The checker of the trials looks from outside and imports nothing of this; this is its sibling for
+the administrator.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pydicom
+
+from mediqa_node.domain.errors import MediqaError
+from mediqa_node.network.sender import connect, report_contexts
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.storage import audit
+from mediqa_node.storage.audit import KeptFile, SentReport
+
+_SECONDS_TO_WAIT_FOR = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was checked, and every difference as a sentence."""
+
+    n_instances: int
+    n_reports: int
+    problems: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def verify(node: NodeContext, *, ask_peers: bool, advance: Callable[[int, int], None]) -> Verification:
+    """Check every row against its file, every file against its row, every sent report against its destination."""
+    with node.database.read() as connection:
+        kept = audit.kept_files(connection)
+        sent = audit.sent_reports(connection)
+        problems = [*audit.broken_promises(connection, now=node.clock(), patience_s=_SECONDS_TO_WAIT_FOR)]
+    for i, file in enumerate(kept):
+        problems.extend(_check_file(node, file))
+        advance(i + 1, len(kept))
+    known = {file.path for file in kept}
+    problems.extend(f"spooled file without a row: {path}" for path in node.spool.files() if path not in known)
+    if ask_peers:
+        problems.extend(_ask(node, sent))
+    return Verification(n_instances=len(kept), n_reports=len(sent), problems=tuple(problems))
+
+
+def _check_file(node: NodeContext, file: KeptFile) -> Iterator[str]:
+    path = node.spool.path(file.path)
+    if not path.is_file():
+        yield f"instance {file.sop_instance_uid}: its file {file.path} is missing"
+        return
+    meta = pydicom.filereader.read_file_meta_info(path)
+    with path.open("rb") as stream:
+        stream.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != file.sha256:
+        yield f"instance {file.sop_instance_uid}: its file {file.path} has changed since it was received"
+
+
+def _ask(node: NodeContext, sent: list[SentReport]) -> Iterator[str]:
+    """Ask each destination, by C-FIND, for the reports it has taken."""
+    for name in sorted({report.destination for report in sent}):
+        peer = node.peer(name)
+        if peer is None:
+            yield f"{name} got reports and is no configured peer any more"
+            continue
+        try:
+            with connect(peer, report_contexts(peer), ae_title=node.device.ae_title) as link:
+                for report in (report for report in sent if report.destination == name):
+                    found = link.has_instance(
+                        report.study_instance_uid, report.sr_series_instance_uid, report.sop_instance_uid
+                    )
+                    if found is False:
+                        yield f"{name} does not have report {report.sop_instance_uid}, which it has acknowledged"
+        except MediqaError as error:
+            yield f"{name} could not be asked: {error}"
+
+

@@ -1,0 +1,67 @@
+"""What the index claims, in the form in which it can be checked."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.storage.tables import deliveries, instances, reports, series
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFile:
+    """A file that must be there, and its content."""
+
+    sop_instance_uid: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentReport:
+    """A report that a destination has acknowledged."""
+
+    destination: str
+    study_instance_uid: str
+    sr_series_instance_uid: str
+    sop_instance_uid: str
+
+
+def kept_files(connection: sa.Connection) -> list[KeptFile]:
+    """Return every file that the index names."""
+    columns = (instances.c.sop_instance_uid, instances.c.path, instances.c.sha256)
+    query = sa.select(*columns).where(instances.c.purged_at.is_(None)).order_by(instances.c.id)
+    return [KeptFile(**row._mapping) for row in connection.execute(query)]
+
+
+def sent_reports(connection: sa.Connection) -> list[SentReport]:
+    """Return every report that was sent."""
+    query = (
+        sa.select(
+            deliveries.c.destination,
+            reports.c.study_instance_uid,
+            reports.c.sr_series_instance_uid,
+            reports.c.sop_instance_uid,
+        )
+        .join(reports, reports.c.sop_instance_uid == deliveries.c.report_sop_instance_uid)
+        .where(deliveries.c.state == "sent")
+        .order_by(deliveries.c.id)
+    )
+    return [SentReport(**row._mapping) for row in connection.execute(query)]
+
+
+def broken_promises(connection: sa.Connection, *, now: float, patience_s: float) -> Iterator[str]:
+    """Say which series stay where nothing moves them on: no job, no delivery, no end."""
+    stuck = (SeriesState.RECEIVING, SeriesState.READY)
+    query = sa.select(series.c.series_instance_uid, series.c.state, series.c.state_at).where(
+        series.c.state.in_(stuck), series.c.state_at < now - patience_s, series.c.last_instance_at < now - patience_s
+    )
+    for row in connection.execute(query):
+        yield f"series {row.series_instance_uid} has been {row.state} for {(now - row.state_at) / 60:.0f} minutes"
+    with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state == "sent")
+    query = sa.select(series.c.series_instance_uid).where(
+        series.c.state == SeriesState.DELIVERED, series.c.series_instance_uid.not_in(with_delivery)
+    )
+    for row in connection.execute(query):
+        yield f"series {row.series_instance_uid} counts as delivered, and nothing was sent"

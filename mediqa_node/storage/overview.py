@@ -1,0 +1,110 @@
+"""What a person wants to know, in one query each: status, one series whole, another try."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.storage import reports as outbox
+from mediqa_node.storage.index import SeriesRow
+from mediqa_node.storage.tables import assessments, deliveries, instances, series, techniques
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the node holds and does."""
+
+    last_at: float | None
+    last_from: str | None
+    n_series: int
+    n_instances: int
+    n_bytes: int
+    n_receiving: int
+    n_ready: int
+    n_waiting: int
+    n_conflicts: int
+    ended: tuple[tuple[str, int], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**asdict(self), "ended": dict(self.ended)}
+
+
+def facts(connection: sa.Connection) -> Facts:
+    """Count what there is."""
+    states = {
+        row.state: int(row.n)
+        for row in connection.execute(sa.select(series.c.state, sa.func.count().label("n")).group_by(series.c.state))
+    }
+    kept = connection.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(instances.c.size_bytes), 0)).where(
+            instances.c.purged_at.is_(None)
+        )
+    ).one()
+    last = connection.execute(
+        sa.select(instances.c.received_at, instances.c.calling_ae_title).order_by(instances.c.id.desc()).limit(1)
+    ).one_or_none()
+    ended = (SeriesState.DELIVERED, SeriesState.ASSESSED, SeriesState.NOT_SCORED, SeriesState.WITHHELD)
+    return Facts(
+        last_at=last.received_at if last else None,
+        last_from=last.calling_ae_title if last else None,
+        n_series=sum(states.values()),
+        n_instances=int(kept[0]),
+        n_bytes=int(kept[1]),
+        n_receiving=states.get(SeriesState.RECEIVING, 0),
+        n_ready=states.get(SeriesState.READY, 0),
+        n_waiting=_count(connection, deliveries, deliveries.c.state == "waiting"),
+        n_conflicts=_count(connection, instances, instances.c.status.in_(("conflict", "disputed"))),
+        ended=tuple((state.value.replace("_", " "), states[state]) for state in ended if state in states),
+    )
+
+
+def _count(connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
+    return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
+
+
+def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
+    """Return all that is known of one series as plain values."""
+    uid = row.series_instance_uid
+    technique = connection.execute(
+        sa.select(techniques.c.technique).where(techniques.c.series_instance_uid == uid)
+    ).scalar_one_or_none()
+    assessment = connection.execute(
+        sa.select(assessments.c.assessment).where(
+            assessments.c.series_instance_uid == uid, assessments.c.revision == row.revision
+        )
+    ).scalar_one_or_none()
+    copies = connection.execute(
+        sa.select(instances.c.status, sa.func.count()).where(instances.c.series_instance_uid == uid).group_by("status")
+    )
+    return {
+        **asdict(row),
+        "copies": {status: int(n) for status, n in copies},
+        "technique": technique,
+        "assessment": assessment,
+        "deliveries": [asdict(delivery) for delivery in outbox.deliveries_of(connection, uid)],
+    }
+
+
+def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tuple[int, int]:
+    """Send held deliveries and parked series on again; return how many of each.
+
+    Args:
+        which: delivery ids or series UIDs; empty for all that is held.
+    """
+    ids = [int(name) for name in which if name.isdigit() and len(name) < 12]
+    held = sa.update(deliveries).where(deliveries.c.state.in_(("parked", "withheld")))
+    stopped = sa.update(series).where(series.c.state == SeriesState.PARKED, series.c.reason.like("scoring: %"))
+    withheld = sa.update(series).where(
+        series.c.state == SeriesState.WITHHELD,
+        sa.or_(series.c.reason.like("untrained:%"), series.c.reason.like("identity: instances%")),
+    )
+    if which:
+        held = held.where(sa.or_(deliveries.c.id.in_(ids), deliveries.c.series_instance_uid.in_(which)))
+        stopped, withheld = (statement.where(series.c.series_instance_uid.in_(which)) for statement in (stopped, withheld))
+    n_deliveries = connection.execute(held.values(state="waiting", not_before=now, created_at=now, job=None)).rowcount
+    again = {"state": SeriesState.READY, "state_at": now, "job": None, "generation": series.c.generation + 1}
+    n_series = sum(connection.execute(statement.values(**again)).rowcount for statement in (stopped, withheld))
+    return int(n_deliveries), int(n_series)
