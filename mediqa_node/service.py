@@ -133,7 +133,7 @@ def open_judge(settings: Settings) -> "Judge":
     from mediqa_node.model.predict import load_scorer
     from mediqa_node.pipeline.assessing import Judge
 
-    scorer = load_scorer(settings.model.checkpoint, device=settings.model.device, threads=os.cpu_count())
+    scorer = load_scorer(settings.model.checkpoint, device=settings.model.device, threads=1)
     if not scorer.checkpoint.trained:
         log.warning("UNTRAINED WEIGHTS: scores have no meaning", checkpoint=scorer.checkpoint.name)
     return Judge(scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations)

@@ -10,12 +10,14 @@ import typer
 
 from mediqa_node import service
 from mediqa_node.cli import app
-from mediqa_node.cli.common import settings_of, start_logging
+from mediqa_node.cli.common import settings_of
 from mediqa_node.cli.present import count, table
 from mediqa_node.cli.progress import progress
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.exchange import Peer
+
+_PROMPTS = ("dimension", "modality", "region", "type")
 
 config_app = typer.Typer(help="Look at the configuration in use.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -96,9 +98,7 @@ def score(
 
     settings = settings_of(context)
     with progress("scoring") as advance:
-        results, unreadable = score_paths(
-            paths, judge=cache(lambda: service.open_judge(settings)), advance=advance
-        )
+        results, unreadable = score_paths(paths, judge=cache(lambda: service.open_judge(settings)), advance=advance)
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
     else:
@@ -116,7 +116,9 @@ def _print_scores(results: list[dict[str, object]]) -> None:
     for result in results:
         prompt = result["prompt"] or {}
         assert isinstance(prompt, dict)
-        words = " ".join(str(prompt[key]["value"]) for key in ("dimension", "modality", "region", "type") if key in prompt)
+        words = " ".join(
+            str(prompt[key]["value"]) for key in ("dimension", "modality", "region", "type") if key in prompt
+        )
         quality = result["quality"]
         rows.append(
             (

@@ -7,7 +7,6 @@ time and holds no thread, so that it delays no other.
 from dataclasses import dataclass
 
 import pydicom
-import sqlalchemy as sa
 import structlog
 
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
@@ -17,6 +16,7 @@ from mediqa_node.network.sender import PeerLink, StudyIdentity, connect, report_
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reporting import report_for
 from mediqa_node.storage import index, labels, reports
+from mediqa_node.storage.database import Connection
 from mediqa_node.storage.reports import DeliveryRow
 
 log = structlog.get_logger("courier")
@@ -154,7 +154,7 @@ def _again(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
     return Outcome(state="waiting", message=message, again_at=now + node.delivery.backoff_s(attempts))
 
 
-def _settle_series(connection: sa.Connection, delivery: DeliveryRow, now: float) -> None:
+def _settle_series(connection: Connection, delivery: DeliveryRow, now: float) -> None:
     """Bring the state of the series in line with its deliveries of this revision."""
     row = index.find_series(connection, delivery.series_instance_uid)
     if row is None or row.revision != delivery.revision or row.state is SeriesState.RECEIVING:

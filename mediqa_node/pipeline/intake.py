@@ -10,14 +10,14 @@ import structlog
 
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.dicom.scan import is_uid, scan
-from mediqa_node.domain.errors import InvalidInstance
+from mediqa_node.domain.errors import InvalidInstance, StorageFailed
 from mediqa_node.domain.exchange import ReceivedInstance
 from mediqa_node.network.association import Caller
 from mediqa_node.network.contexts import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.network.dimse import DOES_NOT_MATCH, Command
 from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.spool import Incoming, Spool
-from mediqa_node.storage.writer import IndexWriter
+from mediqa_node.storage.writer import CommitUncertain, IndexWriter
 
 log = structlog.get_logger("receiver")
 
@@ -74,9 +74,14 @@ class SpoolingIntake:
             sha256=incoming.digest.hexdigest(),
             size_bytes=incoming.size_bytes,
         )
-        # when this raises, the file stays: a commit whose answer was lost may have happened, and the
-        # next start adopts or drops what has no row
-        if self.writer.enter(instance, header.modality) is Recorded.DUPLICATE:
+        try:
+            outcome = self.writer.enter(instance, header.modality)
+        except CommitUncertain:
+            raise  # the row may be there: the file stays, and the next start adopts it if it has no row
+        except StorageFailed:
+            self.spool.remove(path)
+            raise
+        if outcome is Recorded.DUPLICATE:
             self.spool.remove(path)
 
     def discard(self, incoming: Incoming) -> None:

@@ -6,7 +6,6 @@ a process killed at any point leaves either none or all of it.
 
 from datetime import UTC, datetime
 
-import sqlalchemy as sa
 import structlog
 from pydicom import Dataset
 
@@ -22,6 +21,7 @@ from mediqa_node.pipeline.assessing import SeriesFiles, assess, harvest_series, 
 from mediqa_node.pipeline.identity import identity_digest, patients
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import index, labels, reports
+from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 
 log = structlog.get_logger("worker")
@@ -198,7 +198,7 @@ def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, no
     return max(earliest, now) if last_sent_at is None else max(earliest, now, last_sent_at + REVISIONS_APART_S)
 
 
-def enqueue_due(node: NodeContext, connection: sa.Connection) -> int:
+def enqueue_due(node: NodeContext, connection: Connection) -> int:
     """Give every delivery whose time has come a job, in the caller's transaction; return how many."""
     due = reports.due_deliveries(connection, node.clock())
     for delivery in due:

@@ -6,23 +6,22 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Protocol
 
-import sqlalchemy as sa
 
 from mediqa_node.dicom.report_request import ReportDevice
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, Retention, ReturnRule, ScorePolicy
 from mediqa_node.pipeline.assessing import Judge
-from mediqa_node.storage.database import Database
+from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
 
 
 class Jobs(Protocol):
     """Where durable jobs are put, inside the caller's transaction."""
 
-    def score(self, connection: sa.Connection, job: str, series_instance_uid: str, generation: int) -> None:
+    def score(self, connection: Connection, job: str, series_instance_uid: str, generation: int) -> None:
         """Enqueue the assessment of a series."""
 
-    def deliver(self, connection: sa.Connection, job: str, delivery_id: int, destination: str) -> None:
+    def deliver(self, connection: Connection, job: str, delivery_id: int, destination: str) -> None:
         """Enqueue one attempt to send a report."""
 
 

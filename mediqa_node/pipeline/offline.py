@@ -51,7 +51,7 @@ def _by_series(paths: Sequence[Path], folder: Path, unreadable: list[Unreadable]
     for path, was_named in _walk(paths):
         try:
             file = _wrapped(path, folder) if path.suffix.lower() in _PICTURES else path
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "SOPInstanceUID"])
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
         except NotScorable:
             found[f"file:{path}"].append(path)
             continue

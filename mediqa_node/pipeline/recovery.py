@@ -6,16 +6,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pydicom
-import sqlalchemy as sa
 import structlog
 
 from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.exchange import ReceivedInstance
-from mediqa_node.storage.database import Database
+from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.ingest import Recorded, close_abandoned_associations, record
 from mediqa_node.storage.spool import Spool
-from mediqa_node.storage.tables import instances
+from mediqa_node.storage.audit import last_received_at, paths_since
 
 log = structlog.get_logger("receiver")
 
@@ -30,10 +29,7 @@ def recover(database: Database, spool: Spool, *, now: float) -> dict[str, int]:
     with database.write() as connection:
         close_abandoned_associations(connection, at=now)
         since = _since(connection)
-        rows = connection.execute(
-            sa.select(instances.c.path).where(instances.c.path >= since, instances.c.purged_at.is_(None))
-        ).scalars()
-        known = set(rows)
+        known = paths_since(connection, since)
     recent = {path for path in spool.files() if path >= since}
     adopted = sum(adopt(database, spool, path) for path in sorted(recent - known))
     missing = sorted(known - recent)
@@ -44,9 +40,9 @@ def recover(database: Database, spool: Spool, *, now: float) -> dict[str, int]:
     return {"dropped": dropped, "adopted": adopted, "missing": len(missing)}
 
 
-def _since(connection: sa.Connection) -> str:
+def _since(connection: Connection) -> str:
     """Return the name of the oldest spool folder that may hold files without a row."""
-    last = connection.execute(sa.select(sa.func.max(instances.c.received_at))).scalar_one_or_none()
+    last = last_received_at(connection)
     if last is None:
         return ""
     return (datetime.fromtimestamp(last, UTC) - timedelta(hours=1)).strftime("%Y%m%d-%H")

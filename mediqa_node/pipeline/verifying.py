@@ -79,5 +79,3 @@ def _ask(node: NodeContext, sent: list[SentReport]) -> Iterator[str]:
                         yield f"{name} does not have report {report.sop_instance_uid}, which it has acknowledged"
         except MediqaError as error:
             yield f"{name} could not be asked: {error}"
-
-

@@ -35,6 +35,17 @@ def kept_files(connection: sa.Connection) -> list[KeptFile]:
     return [KeptFile(**row._mapping) for row in connection.execute(query)]
 
 
+def paths_since(connection: sa.Connection, folder: str) -> set[str]:
+    """Return the files that the index names in a spool folder and those after it."""
+    query = sa.select(instances.c.path).where(instances.c.path >= folder, instances.c.purged_at.is_(None))
+    return set(connection.execute(query).scalars())
+
+
+def last_received_at(connection: sa.Connection) -> float | None:
+    """Return when the last instance came, or None."""
+    return connection.execute(sa.select(sa.func.max(instances.c.received_at))).scalar_one_or_none()
+
+
 def sent_reports(connection: sa.Connection) -> list[SentReport]:
     """Return every report that was sent."""
     query = (

@@ -16,6 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from mediqa_node.domain.errors import StorageFailed
 
+Connection = sa.Connection
+"""An open transaction, for rooms that pass it on without knowing SQLAlchemy."""
+
 
 class Database:
     """A pool of connections to the node's database.

@@ -103,7 +103,8 @@ def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tup
     )
     if which:
         held = held.where(sa.or_(deliveries.c.id.in_(ids), deliveries.c.series_instance_uid.in_(which)))
-        stopped, withheld = (statement.where(series.c.series_instance_uid.in_(which)) for statement in (stopped, withheld))
+        stopped = stopped.where(series.c.series_instance_uid.in_(which))
+        withheld = withheld.where(series.c.series_instance_uid.in_(which))
     n_deliveries = connection.execute(held.values(state="waiting", not_before=now, created_at=now, job=None)).rowcount
     again = {"state": SeriesState.READY, "state_at": now, "job": None, "generation": series.c.generation + 1}
     n_series = sum(connection.execute(statement.values(**again)).rowcount for statement in (stopped, withheld))

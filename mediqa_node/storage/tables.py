@@ -62,7 +62,10 @@ instances = sa.Table(
     sa.Column("study_instance_uid", _UID, nullable=False),
     sa.Column("transfer_syntax_uid", _UID, nullable=False),
     sa.Column(
-        "status", sa.String(12), nullable=False, comment="current, candidate, same, superseded, disputed, conflict or rejected"
+        "status",
+        sa.String(12),
+        nullable=False,
+        comment="current; candidate, then same, superseded, disputed or conflict; rejected",
     ),
     sa.Column("association_id", sa.String(32), nullable=False),
     sa.Column("calling_ae_title", sa.String(16), nullable=False),
@@ -84,9 +87,7 @@ instances = sa.Table(
 acquisitions = sa.Table(
     "acquisitions",
     metadata,
-    sa.Column(
-        "acquisition_key", sa.String(200), primary_key=True, comment="shared by its reconstructions"
-    ),
+    sa.Column("acquisition_key", sa.String(200), primary_key=True, comment="shared by its reconstructions"),
     sa.Column("series_instance_uid", _UID, nullable=False, comment="the one that is scored"),
 )
 
