@@ -39,11 +39,11 @@ class _Strict(BaseModel):
 class Node(_Strict):
     """Who this node is. `data_dir` is relative to the configuration file."""
 
-    ae_title: str = Field("MEDIQA", min_length=1, max_length=16)
+    ae_title: str = Field(default="MEDIQA", min_length=1, max_length=16)
     host: str = "127.0.0.1"
-    port: int = Field(11112, ge=0, le=65535)
+    port: int = Field(default=11112, ge=0, le=65535)
     data_dir: Path = Path("var")
-    device_uid: str | None = Field(None, pattern=r"^[0-9.]{1,64}$")
+    device_uid: str | None = Field(default=None, pattern=r"^[0-9.]{1,64}$")
     time_zone: str | None = None
 
 
@@ -67,18 +67,18 @@ class PeerSettings(_Strict):
     host: str
     port: int = Field(ge=1, le=65535)
     tls: None = None
-    sr_sop_class: str = Field("auto", pattern="^(auto|comprehensive3d|comprehensive|enhanced)$")
+    sr_sop_class: str = Field(default="auto", pattern="^(auto|comprehensive3d|comprehensive|enhanced)$")
     authority: bool = False
 
 
 class ReturnSettings(_Strict):
     """Where reports go; see ReturnRule."""
 
-    from_: str = Field("*", alias="from")
-    modality: str = Field("*", pattern=r"^(\*|CT|MR|OP)$")
+    from_: str = Field(default="*", alias="from")
+    modality: str = Field(default="*", pattern=r"^(\*|CT|MR|OP)$")
     to: tuple[str, ...]
-    when: str = Field("always", pattern="^(always|flagged|never)$")
-    wait_for_study_s: float = Field(0.0, ge=0)
+    when: str = Field(default="always", pattern="^(always|flagged|never)$")
+    wait_for_study_s: float = Field(default=0.0, ge=0)
 
 
 class Settings(_Strict):
@@ -97,7 +97,7 @@ class Settings(_Strict):
     retention: Retention = Retention()
     prompts: Path | None = None
     kernels: Path | None = None
-    file: Path | None = Field(None, exclude=True)
+    file: Path | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _destinations_exist(self) -> "Settings":

@@ -1,14 +1,19 @@
 """Structured logs: JSON lines, or readable on a terminal; never a patient, never a raw control character.
 
 What a peer sent (AE titles, UIDs, comments) may appear; it is escaped and cut, so that nobody can
-forge a line. Tracebacks carry no local variables: those may hold headers.
+forge a line. A traceback shows places and the kind of error, not its message and no variables:
+those may hold what stood in a header. Messages of our own errors are written to be safe.
 """
 
 import logging
 import sys
+import traceback
+import warnings
 from typing import Any
 
 import structlog
+
+from mediqa_node.domain.errors import MediqaError
 
 _LONGEST_VALUE = 512
 
@@ -17,35 +22,47 @@ def configure(*, level: str = "INFO", json_lines: bool | None = None) -> None:
     """Set up logging for this process, to standard error.
 
     Args:
+        level: DEBUG, INFO, WARNING or ERROR.
         json_lines: None chooses JSON unless standard error is a terminal.
     """
-    number = logging.getLevelNamesMapping()[level.upper()]
     as_json = not sys.stderr.isatty() if json_lines is None else json_lines
-    renderer: Any = (
-        structlog.processors.JSONRenderer(ensure_ascii=True)
-        if as_json
-        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    )
-    shared: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _escape,
-    ]
+    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=True)
+    if not as_json:
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
-        processors=[*shared, *([structlog.processors.format_exc_info] if as_json else []), renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _exception,
+            _escape,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # libraries log through the standard library; pynetdicom and DBOS speak of every message they handle
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s", force=True)
+    # libraries quote values of headers in their messages and warnings
+    logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, force=True)
     for name in ("pynetdicom", "pydicom", "dbos", "apscheduler", "highdicom"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def _exception(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Replace `exc_info` by the kind of error and the places it came through."""
+    if not event.pop("exc_info", None):
+        return event
+    error = sys.exc_info()[1]
+    if error is not None:
+        event["error"] = f"{type(error).__name__}: {error}" if isinstance(error, MediqaError) else type(error).__name__
+        places = traceback.extract_tb(error.__traceback__)
+        event["where"] = " < ".join(f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}" for place in reversed(places))
+    return event
 
 
 def _escape(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     for key, value in event.items():
-        if isinstance(value, str) and key not in ("event", "exception"):
+        if isinstance(value, str) and key != "event":
             cut = value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + "…"
             event[key] = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in cut)
     return event

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID
 
 OPHTHALMIC_PHOTOGRAPHY_8_BIT = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -39,7 +40,7 @@ def wrap_photograph(rgb: np.ndarray) -> Dataset:
     pixels = np.ascontiguousarray(rgb).tobytes()
     ds.PixelData = pixels + b"\0" * (len(pixels) % 2)
     ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = EXPLICIT_LITTLE
+    ds.file_meta.TransferSyntaxUID = UID(EXPLICIT_LITTLE)
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     return ds
