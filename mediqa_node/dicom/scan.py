@@ -2,15 +2,17 @@
 
 Walks every element without recursion and without building a Dataset: finds the few values that
 receiving needs, and proves that all lengths fit, also inside nested sequences and encapsulated
-pixel data, so that a truncated instance is refused while its sender still has it.
-PS3.5 section 7 (data set encoding), A.4 (encapsulated pixel data).
+pixel data, so that a truncated instance is refused while its sender still has it. Memory stays at
+a few pages whatever the size: pixels are stepped over, a deflated dataset is inflated in passing.
+PS3.5 section 7 (data set encoding), A.4 (encapsulated pixel data), A.5 (deflated).
 """
 
 import re
 import struct
-import zlib
 from dataclasses import dataclass
 
+from mediqa_node.dicom.inflate import Encoded, Inflated
+from mediqa_node.dicom.storage_classes import IMAGE_CLASSES
 from mediqa_node.domain.errors import InvalidInstance
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -24,18 +26,24 @@ STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
 PIXEL_DATA = 0x7FE00010
 
-_SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100
-_PIXELS_ELSEWHERE = 0x00287FE0  # Pixel Data Provider URL
-_WANTED = frozenset(
-    {SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID}
-    | {_SAMPLES, _FRAMES, _ROWS, _COLUMNS, _BITS, _PIXELS_ELSEWHERE}
-)
+_SAMPLES, _PHOTOMETRIC, _FRAMES = 0x00280002, 0x00280004, 0x00280008
+_ROWS, _COLUMNS, _BITS = 0x00280010, 0x00280011, 0x00280100
+_PIXELS_ELSEWHERE = frozenset({0x00287FE0, 0x56000020})  # Pixel Data Provider URL, Spectroscopy Data
+_WANTED = _PIXELS_ELSEWHERE | {
+    *(SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID),
+    *(_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS),
+}
 _PIXEL_TAGS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _LONG_FORM = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ITEM_BYTES = b"\xfe\xff\x00\xe0"
 _UNDEFINED = 0xFFFFFFFF
 _DEPTH_LIMIT = 32
+_ELEMENTS_LIMIT = 10_000_000
+_VALUE_LIMIT = 128
+_WINDOW_BYTES = 8192
 _UID = re.compile(r"[0-9.]{1,64}")
+_MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +58,11 @@ class ScannedHeader:
     has_pixels: bool
 
 
-def scan(dataset: memoryview, transfer_syntax_uid: str, *, inflate_limit_bytes: int = 256 * 1024**2) -> ScannedHeader:
+def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int = 256 * 1024**2) -> ScannedHeader:
     """Check an encoded dataset (without file meta) and return its header.
 
     Args:
-        dataset: the bytes as they came over the wire.
+        dataset: the bytes as they came over the wire: a memoryview, or anything that is sliced like one.
         transfer_syntax_uid: negotiated for its presentation context.
         inflate_limit_bytes: a deflated dataset larger than this is refused.
 
@@ -62,37 +70,30 @@ def scan(dataset: memoryview, transfer_syntax_uid: str, *, inflate_limit_bytes: 
         InvalidInstance: empty, truncated, nested too deeply, or without the UIDs that identify it.
     """
     if transfer_syntax_uid == DEFLATED:
-        dataset = memoryview(_inflate(dataset, inflate_limit_bytes))
+        dataset = Inflated(dataset, inflate_limit_bytes)
     if not len(dataset):
         raise InvalidInstance("empty dataset", offending=SOP_INSTANCE_UID)
     walk = _Walk(dataset, transfer_syntax_uid)
     found = walk.run()
-    walk.check_pixels()
-    return ScannedHeader(
+    header = ScannedHeader(
         sop_class_uid=_uid(found, SOP_CLASS_UID, "SOP Class UID"),
         sop_instance_uid=_uid(found, SOP_INSTANCE_UID, "SOP Instance UID"),
         study_instance_uid=_uid(found, STUDY_INSTANCE_UID, "Study Instance UID"),
         series_instance_uid=_uid(found, SERIES_INSTANCE_UID, "Series Instance UID"),
-        modality=_text(found.get(MODALITY, b"")) if len(found.get(MODALITY, b"")) <= 16 else "",
+        modality=_modality(found),
         has_pixels=walk.pixel_bytes is not None,
     )
-
-
-def _inflate(dataset: memoryview, limit: int) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        plain = inflater.decompress(dataset, limit + 1)
-    except zlib.error as error:
-        raise InvalidInstance(f"deflated dataset is broken: {error}") from error
-    if len(plain) > limit:
-        raise InvalidInstance(f"deflated dataset inflates beyond {limit} bytes")
-    if not inflater.eof:
-        raise InvalidInstance("deflated dataset is truncated")
-    return plain
+    walk.check_pixels(is_image=header.sop_class_uid in IMAGE_CLASSES)
+    return header
 
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1").strip(" \0")
+
+
+def _modality(found: dict[int, bytes]) -> str:
+    value = _text(found.get(MODALITY, b""))
+    return value if _MODALITY.fullmatch(value) else ""
 
 
 def _uid(found: dict[int, bytes], tag: int, name: str) -> str:
@@ -116,6 +117,7 @@ class _Level:
     kind: str
     end: int | None
     explicit: bool
+    has_offset_table: bool = False
 
 
 class _Walk:
@@ -124,52 +126,78 @@ class _Walk:
     `pixel_bytes` is the length field of the pixel data: 0xFFFFFFFF when encapsulated, None without any.
     """
 
-    def __init__(self, data: memoryview, transfer_syntax_uid: str) -> None:
+    def __init__(self, data: Encoded, transfer_syntax_uid: str) -> None:
         order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
         self.data = data
         self.size = len(data)
-        self.tag_at = struct.Struct(order + "HH").unpack_from
-        self.u16_at = struct.Struct(order + "H").unpack_from
-        self.u32_at = struct.Struct(order + "I").unpack_from
+        self.tag = struct.Struct(order + "HH").unpack_from
+        self.u16 = struct.Struct(order + "H").unpack_from
+        self.u32 = struct.Struct(order + "I").unpack_from
         self.levels: list[_Level] = []
         self.explicit = transfer_syntax_uid != IMPLICIT_LITTLE
         self.found: dict[int, bytes] = {}
         self.pixel_bytes: int | None = None
+        self.n_fragments = 0
+        self._window, self._window_at = b"", 0
 
-    def check_pixels(self) -> None:
+    def take(self, position: int, count: int) -> bytes:
+        """Return up to `count` bytes from here on; the pass only moves forward, through a small window."""
+        offset = position - self._window_at
+        if offset + count > len(self._window):
+            self._window = bytes(self.data[position : position + max(count, _WINDOW_BYTES)])
+            self._window_at, offset = position, 0
+        return self._window[offset : offset + count]
+
+    def check_pixels(self, *, is_image: bool) -> None:
         """Refuse an image without pixels, or with fewer bytes of them than its own header says."""
-        if _ROWS not in self.found or _PIXELS_ELSEWHERE in self.found:
+        if _PIXELS_ELSEWHERE & self.found.keys():
             return
         if self.pixel_bytes is None:
-            raise InvalidInstance("truncated: an image without pixel data", offending=PIXEL_DATA)
-        if self.pixel_bytes == _UNDEFINED:
+            if is_image or {_ROWS, _BITS} <= self.found.keys():
+                raise InvalidInstance("truncated: an image without pixel data", offending=PIXEL_DATA)
             return
-        frames = _text(self.found.get(_FRAMES, b"1")) or "1"
-        count = int(frames) if frames.isdigit() else 1
-        for tag in (_ROWS, _COLUMNS, _SAMPLES, _BITS):
-            value = self.found.get(tag, b"")
-            count *= self.u16_at(value)[0] if len(value) >= 2 else (0 if tag != _SAMPLES else 1)
-        if self.pixel_bytes < count // 8:
+        if self.pixel_bytes == _UNDEFINED:
+            if not self.n_fragments:
+                raise InvalidInstance("truncated: pixel data without a fragment", offending=PIXEL_DATA)
+        elif self.pixel_bytes < self._least_pixel_bytes():
             raise InvalidInstance("pixel data is truncated", offending=PIXEL_DATA)
 
+    def _least_pixel_bytes(self) -> int:
+        """Return how many bytes native pixel data has at least, PS3.3 C.7.6.3.1 (chroma may be subsampled)."""
+        frames = _text(self.found.get(_FRAMES, b"1")) or "1"
+        bits = int(frames) if frames.isascii() and frames.isdigit() else 1
+        for tag in (_ROWS, _COLUMNS, _SAMPLES, _BITS):
+            value = self.found.get(tag, b"")
+            bits *= self.u16(value)[0] if len(value) >= 2 else (0 if tag != _SAMPLES else 1)
+        photometric = self.found.get(_PHOTOMETRIC, b"")
+        if b"420" in photometric:
+            bits //= 2
+        elif b"422" in photometric:
+            bits = bits * 2 // 3
+        return bits // 8
+
     def run(self) -> dict[int, bytes]:
-        position = 0
+        position, n_elements = 0, 0
         while position < self.size or self.levels:
             position = self._close(position)
             if position >= self.size and not self.levels:
                 break
             if position + 8 > self.size:
                 raise InvalidInstance("truncated dataset")
-            group, element = self.tag_at(self.data, position)
+            n_elements += 1
+            if n_elements > _ELEMENTS_LIMIT:
+                raise InvalidInstance(f"more than {_ELEMENTS_LIMIT} elements")
+            head = self.take(position, 12)
+            group, element = self.tag(head)
             tag = group << 16 | element
             level = self.levels[-1] if self.levels else None
             if level is not None and level.kind != "item":
-                position = self._delimiter(position, tag, level)
+                position = self._delimiter(position, head, tag, level)
             elif tag == _ITEM_END and level is not None and level.end is None:
                 self.levels.pop()
                 position += 8
             else:
-                position = self._element(position, tag)
+                position = self._element(position, head, tag)
         return self.found
 
     def _close(self, position: int) -> int:
@@ -183,9 +211,9 @@ class _Walk:
             self.levels.pop()
         return position
 
-    def _delimiter(self, position: int, tag: int, level: _Level) -> int:
+    def _delimiter(self, position: int, head: bytes, tag: int, level: _Level) -> int:
         """Read an item tag inside a sequence or a run of fragments."""
-        (length,) = self.u32_at(self.data, position + 4)
+        (length,) = self.u32(head, 4)
         position += 8
         if tag == _SEQUENCE_END and level.end is None:
             self.levels.pop()
@@ -195,29 +223,18 @@ class _Walk:
         if level.kind == "fragments":
             if length == _UNDEFINED:
                 raise InvalidInstance("a pixel data fragment has no length", offending=PIXEL_DATA)
+            if len(self.levels) == 1 and length and level.has_offset_table:
+                self.n_fragments += 1
+            level.has_offset_table = True
             return self._within(position + length, PIXEL_DATA)
         end = None if length == _UNDEFINED else self._within(position + length, tag)
         self._open(_Level("item", end, level.explicit))
         return position
 
-    def _element(self, position: int, tag: int) -> int:
+    def _element(self, position: int, head: bytes, tag: int) -> int:
         explicit = self.levels[-1].explicit if self.levels else self.explicit
-        vr = b""
-        if explicit:
-            vr = bytes(self.data[position + 4 : position + 6])
-            if not vr.isalpha() or not vr.isupper():
-                raise InvalidInstance("unparsable: an element without a value representation", offending=tag)
-            if vr in _LONG_FORM:
-                if position + 12 > self.size:
-                    raise InvalidInstance("truncated dataset", offending=tag)
-                (length,) = self.u32_at(self.data, position + 8)
-                position += 12
-            else:
-                (length,) = self.u16_at(self.data, position + 6)
-                position += 8
-        else:
-            (length,) = self.u32_at(self.data, position + 4)
-            position += 8
+        vr, length, header_bytes = self._vr_and_length(head, tag, explicit)
+        position += header_bytes
         top = not self.levels
         if top and tag in _PIXEL_TAGS:
             self.pixel_bytes = length
@@ -227,12 +244,31 @@ class _Walk:
             self._open(_Level("fragments" if fragments else "sequence", None, explicit and vr != b"UN"))
             return position
         end = self._within(position + length, tag)
-        if vr == b"SQ":
+        if vr == b"SQ" or (not explicit and self._looks_nested(position, length, tag)):
             self._open(_Level("sequence", end, explicit))
             return position
         if top and tag in _WANTED:
-            self.found[tag] = bytes(self.data[position:end])
+            self.found[tag] = self.take(position, min(length, _VALUE_LIMIT))
         return end
+
+    def _vr_and_length(self, head: bytes, tag: int, explicit: bool) -> tuple[bytes, int, int]:
+        """Return VR (empty when implicit), value length, and how long the element's own header is."""
+        if not explicit:
+            return b"", self.u32(head, 4)[0], 8
+        vr = head[4:6]
+        if not vr.isalpha() or not vr.isupper():
+            raise InvalidInstance("unparsable: an element without a value representation", offending=tag)
+        if vr not in _LONG_FORM:
+            return vr, self.u16(head, 6)[0], 8
+        if len(head) < 12:
+            raise InvalidInstance("truncated dataset", offending=tag)
+        return vr, self.u32(head, 8)[0], 12
+
+    def _looks_nested(self, position: int, length: int, tag: int) -> bool:
+        """Whether an implicit value is a sequence: a standard element, not pixels, that begins with an item."""
+        if length < 8 or tag >> 16 & 1 or tag in _PIXEL_TAGS:
+            return False
+        return self.take(position, 4) == _ITEM_BYTES
 
     def _open(self, level: _Level) -> None:
         self.levels.append(level)

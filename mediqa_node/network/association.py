@@ -1,10 +1,11 @@
 """One association from the first byte to the last, on one blocking thread.
 
-pynetdicom negotiates; this loop moves the bytes: fragments go from the socket's buffer straight
-to the file, the answer is one `sendall`. What happens to an instance is decided by the intake.
+Fragments go from the socket's buffer straight to the file, the answer is one `sendall`. What
+happens to an instance is decided by the intake.
 """
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from mediqa_node.domain.errors import InvalidInstance, StorageFailed
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.network import dimse
+from mediqa_node.network.contexts import VERIFICATION
 from mediqa_node.network.dimse import Command, Fragment
 from mediqa_node.network.negotiation import AcceptedContext
 from mediqa_node.network.pdu_stream import (
@@ -118,8 +120,8 @@ class Association:
             log.exception("association failed", association=self.caller.association_id)
             self.stream.abort()
         finally:
-            if self._message is not None and self._message.incoming is not None:
-                self.intake.discard(self._message.incoming)
+            if self._message is not None:
+                self._drop(self._message)
             self.intake.closed(self.caller, released=released)
             self._log_end(ending)
 
@@ -144,7 +146,7 @@ class Association:
             for fragment in dimse.fragments(body):
                 self._fragment(fragment)
             return False
-        if pdu_type == RELEASE_RQ:
+        if pdu_type == RELEASE_RQ and self.between_messages:
             self.stream.send(bytes((RELEASE_RP, 0, 0, 0, 0, 4, 0, 0, 0, 0)))
             return True
         raise PeerGone("peer aborted" if pdu_type == ABORT else f"unexpected PDU of type {pdu_type}")
@@ -155,9 +157,9 @@ class Association:
         if fragment.is_command:
             if self._message is not None:
                 raise PeerGone("a command inside a dataset")
-            self._command += fragment.data
-            if len(self._command) > _MAX_COMMAND_BYTES:
+            if len(self._command) + len(fragment.data) > _MAX_COMMAND_BYTES:
                 raise PeerGone("command set too long")
+            self._command += fragment.data
             if fragment.is_last:
                 command = dimse.parse_command(bytes(self._command))
                 self._command.clear()
@@ -174,18 +176,23 @@ class Association:
         elif command.dataset_type == dimse.NO_DATASET:
             self._answer(context_id, command, (dimse.CANNOT_UNDERSTAND, "no dataset follows the command", None))
         else:
-            self._message = _Message(command, context, context_id)
-            self._message.failure = self._refusal(command, context)
-            if self._message.failure is None:
-                try:
-                    self._message.incoming = self.intake.begin(self.caller, command, context.transfer_syntax)
-                except StorageFailed as error:
-                    self._message.failure = (dimse.OUT_OF_RESOURCES, str(error), None)
+            message = self._message = _Message(command, context, context_id)
+            message.failure = self._refusal(command, context) or self._failure_of(lambda: self._open(message))
+
+    def _open(self, message: _Message) -> None:
+        message.incoming = self.intake.begin(self.caller, message.command, message.context.transfer_syntax)
+
+    def _drop(self, message: _Message) -> None:
+        incoming, message.incoming = message.incoming, None
+        if incoming is not None:
+            self.intake.discard(incoming)
 
     def _refusal(self, command: Command, context: AcceptedContext) -> Failure | None:
         """What is wrong with a C-STORE before its dataset has come."""
         if not self.rule.store:
             return dimse.NOT_AUTHORIZED, "this AE title may verify, not store", None
+        if context.abstract_syntax == VERIFICATION:
+            return dimse.CLASS_NOT_SUPPORTED, "Verification stores nothing", 0x00000002
         if not command.sop_instance_uid:
             return dimse.CANNOT_UNDERSTAND, "empty Affected SOP Instance UID", 0x00001000
         if command.sop_class_uid != context.abstract_syntax:
@@ -199,23 +206,24 @@ class Association:
         message.size_bytes += len(fragment.data)
         if message.size_bytes > self.policy.max_dataset_bytes:
             raise PeerGone(f"dataset exceeds {self.policy.max_dataset_bytes} bytes")
-        if message.incoming is not None and message.failure is None:
-            try:
-                message.incoming.write(fragment.data)
-            except StorageFailed as error:
-                message.failure = (dimse.OUT_OF_RESOURCES, str(error), None)
+        if message.failure is None:
+            message.failure = self._failure_of(lambda: message.incoming.write(fragment.data))
+            if message.failure is not None:
+                self._drop(message)  # now, not at the end of the dataset: the disk may be full
         if fragment.is_last:
-            failure = message.failure or self._finish(message)
-            if message.failure is not None and message.incoming is not None:
-                self.intake.discard(message.incoming)
+            failure = message.failure or self._failure_of(lambda: self._finish(message))
             self._message = None
             self._answer(message.context_id, message.command, failure)
 
-    def _finish(self, message: _Message) -> Failure | None:
-        """Hand the instance over; None once it is durable. The intake disposes of the file either way."""
+    def _finish(self, message: _Message) -> None:
+        """Hand the instance over. The intake disposes of the file either way."""
         incoming, message.incoming = message.incoming, None
+        self.intake.finish(incoming, self.caller, message.command, message.context.transfer_syntax)
+
+    def _failure_of(self, step: Callable[[], None]) -> Failure | None:
+        """Take a step with an instance; return what to answer when it fails."""
         try:
-            self.intake.finish(incoming, self.caller, message.command, message.context.transfer_syntax)
+            step()
         except InvalidInstance as error:
             return error.status, str(error), error.offending
         except StorageFailed as error:

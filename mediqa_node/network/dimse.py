@@ -14,6 +14,7 @@ C_STORE_RQ, C_STORE_RSP, C_ECHO_RQ, C_ECHO_RSP = 0x0001, 0x8001, 0x0030, 0x8030
 NO_DATASET = 0x0101
 
 SUCCESS = 0x0000
+CLASS_NOT_SUPPORTED = 0x0122
 NOT_AUTHORIZED = 0x0124
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH = 0xA900
@@ -108,7 +109,7 @@ def response(
         comment: Error Comment (0000,0902), cut to the 64 characters of an LO.
         offending: tag for Offending Element (0000,0901).
     """
-    body = _pack_text(0x0002, command.sop_class_uid)
+    body = _pack_text(0x0002, command.sop_class_uid[:64])
     body += _pack(0x0100, struct.pack("<H", command.field | 0x8000))
     body += _pack(0x0120, struct.pack("<H", command.message_id))
     body += _pack(0x0800, struct.pack("<H", NO_DATASET))
@@ -116,9 +117,9 @@ def response(
     if offending is not None:
         body += _pack(0x0901, struct.pack("<HH", offending >> 16, offending & 0xFFFF))
     if comment:
-        body += _pack_text(0x0902, comment[:64], pad=" ")
+        body += _pack_text(0x0902, "".join(c if c.isprintable() else " " for c in comment[:64]), pad=" ")
     if command.field == C_STORE_RQ:
-        body += _pack_text(0x1000, command.sop_instance_uid)
+        body += _pack_text(0x1000, command.sop_instance_uid[:64])
     message = _pack(0x0000, struct.pack("<I", len(body))) + body
     return struct.pack(">BxIIBB", P_DATA_TF, len(message) + 6, len(message) + 2, context_id, 3) + message
 

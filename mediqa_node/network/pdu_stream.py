@@ -1,8 +1,9 @@
 """Upper Layer PDUs from a socket, with a deadline and a size limit on each (PS3.8 section 9.3).
 
-One reusable buffer per association; what is handed out are views into it, valid until the next
-call. pynetdicom's own reader polls every millisecond, reads 4,096 bytes at a time, copies each
-PDU five times and has no deadline inside a PDU; this one blocks, and gives up on time.
+One reusable buffer per association, small until bytes have really come, so that a declared length
+alone reserves nothing; what is handed out are views into it, valid until the next call.
+pynetdicom's own reader polls every millisecond, reads 4,096 bytes at a time, copies each PDU five
+times and has no deadline inside a PDU; this one blocks, and gives up on time.
 """
 
 import contextlib
@@ -15,6 +16,8 @@ ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABO
 MAX_PDU_BYTES = 131_072
 MAX_NEGOTIATION_BYTES = 1024**2
 _HEADER = struct.Struct(">BxI")
+_FIRST_BUFFER_BYTES = 4096
+_BUFFER_BYTES = 2 * MAX_PDU_BYTES
 
 
 class PeerGone(Exception):
@@ -26,25 +29,29 @@ class PduStream:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self._buffer = bytearray(2 * MAX_PDU_BYTES)
+        self._buffer = bytearray(_FIRST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
 
-    def read(self, *, first_byte_within_s: float, deadline_s: float, limit_bytes: int) -> tuple[int, memoryview]:
+    def read(
+        self, *, first_byte_within_s: float, deadline_s: float, limit_bytes: int, all_within_s: float | None = None
+    ) -> tuple[int, memoryview]:
         """Return the type and body of the next PDU.
 
         Args:
             first_byte_within_s: how long the peer may stay silent before the PDU begins.
             deadline_s: how long the whole PDU may take once it has begun.
             limit_bytes: largest body that is read at all.
+            all_within_s: silence and PDU together; None leaves them apart.
 
         Raises:
             PeerGone: closed, reset, too slow, or a PDU over the limit.
         """
+        last = time.monotonic() + (first_byte_within_s + deadline_s if all_within_s is None else all_within_s)
         if self._start == self._end:
             self._start = self._end = 0
-            self._fill(1, time.monotonic() + first_byte_within_s)
-        deadline = time.monotonic() + deadline_s
+            self._fill(1, min(last, time.monotonic() + first_byte_within_s))
+        deadline = min(last, time.monotonic() + deadline_s)
         self._fill(_HEADER.size, deadline)
         pdu_type, length = _HEADER.unpack_from(self._buffer, self._start)
         if length > limit_bytes:
@@ -57,8 +64,10 @@ class PduStream:
     def _fill(self, wanted: int, deadline: float) -> None:
         """Have at least `wanted` bytes in the buffer."""
         if self._start + wanted > len(self._buffer):
-            self._make_room(wanted)
+            self._to_front(self._buffer)
         while self._end - self._start < wanted:
+            if self._end == len(self._buffer):
+                self._to_front(bytearray(min(4 * self._end, max(wanted, _BUFFER_BYTES))))
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise PeerGone("deadline passed while waiting for the peer")
@@ -73,13 +82,13 @@ class PduStream:
                 raise PeerGone("peer closed the connection")
             self._end += count
 
-    def _make_room(self, wanted: int) -> None:
-        held = bytes(self._view[self._start : self._end])
-        if wanted > len(self._buffer):
-            self._buffer = bytearray(wanted)
-            self._view = memoryview(self._buffer)
-        self._view[: len(held)] = held
-        self._start, self._end = 0, len(held)
+    def _to_front(self, buffer: bytearray) -> None:
+        """Move what is unread to the front of this buffer or a larger one."""
+        unread = bytes(self._view[self._start : self._end])
+        if buffer is not self._buffer:
+            self._buffer, self._view = buffer, memoryview(buffer)
+        self._view[: len(unread)] = unread
+        self._start, self._end = 0, len(unread)
 
     def send(self, data: bytes, *, within_s: float = 30.0) -> None:
         """Write all of `data`.

@@ -9,27 +9,29 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
-from pynetdicom.presentation import PresentationContext
 
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.network import negotiation
 from mediqa_node.network.association import Association, Caller, Intake, new_association_id
-from mediqa_node.network.negotiation import AcceptedContext
+from mediqa_node.network.negotiation import AssociateRequest
 from mediqa_node.network.pdu_stream import ASSOCIATE_RQ, MAX_NEGOTIATION_BYTES, PduStream, PeerGone
 
 log = structlog.get_logger("receiver")
 
 BACKLOG = 256
 _NEGOTIATING_AT_MOST = 256
+_NEGOTIATING_PER_ADDRESS = 128
 
 
 class Receiver:
     """A listening Storage and Verification SCP.
 
     Args:
+        contexts: transfer syntaxes by abstract syntax, the preferred first.
         has_room: False rejects new associations as transient until there is space again.
     """
 
@@ -40,7 +42,7 @@ class Receiver:
         host: str,
         port: int,
         policy: ReceiverPolicy,
-        contexts: Sequence[PresentationContext],
+        contexts: Mapping[str, Sequence[str]],
         intake: Intake,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -51,7 +53,7 @@ class Receiver:
         self._has_room = has_room
         self._lock = threading.Lock()
         self._active: dict[str, Association] = {}
-        self._negotiating = 0
+        self._negotiating: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._listener = socket.create_server((host, port), backlog=BACKLOG, reuse_port=False)
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -60,6 +62,13 @@ class Receiver:
     def port(self) -> int:
         """The port that is listened on; useful when 0 was asked for."""
         return int(self._listener.getsockname()[1])
+
+    @property
+    def n_associations(self) -> int:
+        """How many associations are open."""
+        return len(self._active)
+
+    # ── connections ──────────────────────────────────────────────────────────
 
     def serve(self) -> None:
         """Accept connections until `stop` is called."""
@@ -71,25 +80,43 @@ class Receiver:
                 for key, _ in selector.select():
                     if key.fileobj is self._listener:
                         self._accept()
-        self._listener.close()
+        for end in (self._listener, self._wake_reader, self._wake_writer):
+            end.close()
 
     def _accept(self) -> None:
         try:
-            connection, address = self._listener.accept()
+            connection, (address, *_) = self._listener.accept()
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
             log.error("connection not accepted", reason=error.strerror)
-            time.sleep(0.05)
+            time.sleep(0.05)  # out of descriptors: the connection waits in the backlog
             return
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self._lock:
-            crowded = self._negotiating >= _NEGOTIATING_AT_MOST
-            self._negotiating += not crowded
-        if crowded:
+        if not self._may_negotiate(address):
             connection.close()
             return
-        threading.Thread(target=self._serve_connection, args=(connection, address[0]), daemon=True).start()
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._serve_connection, args=(connection, address), daemon=True).start()
+        except (OSError, RuntimeError) as error:  # reset already, or no thread to be had
+            log.error("connection not served", address=address, reason=str(error))
+            self._negotiated(address)
+            connection.close()
+
+    def _may_negotiate(self, address: str) -> bool:
+        with self._lock:
+            if self._negotiating.total() >= _NEGOTIATING_AT_MOST:
+                return False
+            if self._negotiating[address] >= _NEGOTIATING_PER_ADDRESS:
+                return False
+            self._negotiating[address] += 1
+            return True
+
+    def _negotiated(self, address: str) -> None:
+        with self._lock:
+            self._negotiating[address] -= 1
+            if not self._negotiating[address]:
+                del self._negotiating[address]
 
     def _serve_connection(self, connection: socket.socket, address: str) -> None:
         stream = PduStream(connection)
@@ -98,33 +125,37 @@ class Receiver:
             try:
                 association = self._negotiate(stream, address)
             finally:
-                with self._lock:
-                    self._negotiating -= 1
+                self._negotiated(address)
             if association is not None:
                 association.run()
         except (PeerGone, ValueError) as error:
+            stream.abort()
             log.info("connection ended before an association", address=address, reason=str(error))
+        except Exception:
+            stream.abort()
+            log.exception("connection failed", address=address)
         finally:
             if association is not None:
-                with self._lock:
-                    self._active.pop(association.caller.association_id, None)
+                self._forget(association)
             stream.close()
+
+    # ── admission ────────────────────────────────────────────────────────────
 
     def _negotiate(self, stream: PduStream, address: str) -> Association | None:
         within = self.policy.negotiation_deadline_s
-        pdu_type, body = stream.read(first_byte_within_s=within, deadline_s=within, limit_bytes=MAX_NEGOTIATION_BYTES)
+        pdu_type, body = stream.read(
+            first_byte_within_s=within, deadline_s=within, all_within_s=within, limit_bytes=MAX_NEGOTIATION_BYTES
+        )
         if pdu_type != ASSOCIATE_RQ:
-            stream.abort()
             raise PeerGone(f"PDU of type {pdu_type} before an association")
         request = negotiation.parse_request(body)
         caller = Caller(
             association_id=new_association_id(),
-            calling_ae_title=str(request.calling_ae_title).strip(),
-            called_ae_title=str(request.called_ae_title).strip(),
+            calling_ae_title=request.calling_ae_title,
+            called_ae_title=request.called_ae_title,
             address=address,
         )
-        answer, contexts = negotiation.accept(request, self._contexts)
-        association, refusal = self._admit(stream, caller, contexts)
+        association, refusal = self._admit(stream, caller, request)
         if association is None:
             log.warning(
                 "association rejected",
@@ -136,21 +167,25 @@ class Receiver:
             stream.send(negotiation.reject(*refusal))
             _linger(stream)
             return None
-        stream.send(answer)
+        try:
+            answer, association.contexts = negotiation.accept(request, self._contexts)
+            stream.send(answer)
+        except BaseException:
+            self._forget(association)  # or a peer that leaves too early would hold its place for ever
+            raise
         return association
 
     def _admit(
-        self, stream: PduStream, caller: Caller, contexts: dict[int, AcceptedContext]
+        self, stream: PduStream, caller: Caller, request: AssociateRequest
     ) -> tuple[Association | None, tuple[int, int, int]]:
-        """Register the association, or say why not; checks and registration are one step."""
-        if self.policy.require_called_ae and caller.called_ae_title != self.ae_title:
-            return None, negotiation.CALLED_AE_NOT_RECOGNISED
+        """Register the association, or say why not; counting and registering are one step."""
+        refusal = self._refusal(caller, request)
         rule = self.policy.rule_for(caller.calling_ae_title, caller.address)
-        if rule is None:
-            return None, negotiation.CALLING_AE_NOT_RECOGNISED
+        if refusal is not None or rule is None:
+            return None, refusal or negotiation.CALLING_AE_NOT_RECOGNISED
         if not self._has_room():
             return None, negotiation.TEMPORARY_CONGESTION
-        association = Association(stream, caller, rule, contexts, self.policy, self._intake)
+        association = Association(stream, caller, rule, {}, self.policy, self._intake)
         with self._lock:
             if len(self._active) >= self.policy.max_associations or self._at_cap(caller, rule):
                 return None, negotiation.LOCAL_LIMIT_EXCEEDED
@@ -159,11 +194,27 @@ class Receiver:
             self._active[caller.association_id] = association
         return association, (0, 0, 0)
 
+    def _refusal(self, caller: Caller, request: AssociateRequest) -> tuple[int, int, int] | None:
+        """What is wrong with the request itself."""
+        if not request.protocol_version & 1:
+            return negotiation.PROTOCOL_VERSION_NOT_SUPPORTED
+        if request.application_context != negotiation.DICOM_APPLICATION_CONTEXT:
+            return negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED
+        if self.policy.require_called_ae and caller.called_ae_title != self.ae_title:
+            return negotiation.CALLED_AE_NOT_RECOGNISED
+        return None if negotiation.is_ae_title(caller.calling_ae_title) else negotiation.CALLING_AE_NOT_RECOGNISED
+
     def _at_cap(self, caller: Caller, rule: AllowRule) -> bool:
         if rule.max_associations is None:
             return False
         same = sum(a.caller.calling_ae_title == caller.calling_ae_title for a in self._active.values())
         return same >= rule.max_associations
+
+    def _forget(self, association: Association) -> None:
+        with self._lock:
+            self._active.pop(association.caller.association_id, None)
+
+    # ── the end ──────────────────────────────────────────────────────────────
 
     def stop(self, *, within_s: float = 30.0) -> None:
         """Stop listening, let instances on their way arrive, end the associations.
@@ -174,17 +225,19 @@ class Receiver:
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"x")
         deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            with self._lock:
-                active = list(self._active.values())
-            if not active:
-                return
-            for association in active:
-                association.stopping = True
-                if association.between_messages:
-                    with contextlib.suppress(OSError):
-                        association.stream.connection.shutdown(socket.SHUT_RD)
+        while self._end_associations(late=time.monotonic() >= deadline) and time.monotonic() < deadline + 1.0:
             time.sleep(0.02)
+
+    def _end_associations(self, *, late: bool) -> int:
+        """End those between two instances, or all when it is `late`; return how many are left."""
+        with self._lock:
+            active = list(self._active.values())
+        for association in active:
+            association.stopping = True
+            if late or association.between_messages:
+                with contextlib.suppress(OSError):
+                    association.stream.connection.shutdown(socket.SHUT_RD)
+        return len(active)
 
 
 def _linger(stream: PduStream) -> None:

@@ -49,8 +49,7 @@ class SpoolingIntake:
             StorageFailed: the sender should try again later.
         """
         try:
-            with incoming.dataset() as dataset:
-                header = scan(dataset, transfer_syntax_uid)
+            header = scan(incoming.dataset(), transfer_syntax_uid)
             _check_against_command(command, header.sop_class_uid, header.sop_instance_uid)
             path = self.spool.place(incoming)
         except InvalidInstance:

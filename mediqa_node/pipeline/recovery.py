@@ -1,22 +1,28 @@
 """What a receiver does before it listens: bring spool and index back into step after any kind of end."""
 
-import hashlib
-import mmap
+import os
+import struct
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
-import pydicom
 import structlog
 
+from mediqa_node.dicom.part10 import read_head
 from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.exchange import ReceivedInstance
-from mediqa_node.storage.database import Connection, Database
-from mediqa_node.storage.ingest import Recorded, close_abandoned_associations, record
-from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.audit import last_received_at, paths_since
+from mediqa_node.storage.database import Connection, Database
+from mediqa_node.storage.ingest import Recorded, close_abandoned_associations, close_association, record
+from mediqa_node.storage.spool import Spool, SpooledDataset
 
 log = structlog.get_logger("receiver")
+
+_NAMED_AT_MOST = 20
+_HEAD_AT_MOST = 4096
+_PIECE_BYTES = 1024**2
+_ASSOCIATION = "recovered"
 
 
 def recover(database: Database, spool: Spool, *, now: float) -> dict[str, int]:
@@ -33,7 +39,7 @@ def recover(database: Database, spool: Spool, *, now: float) -> dict[str, int]:
     recent = {path for path in spool.files() if path >= since}
     adopted = sum(adopt(database, spool, path) for path in sorted(recent - known))
     missing = sorted(known - recent)
-    for path in missing:
+    for path in missing[:_NAMED_AT_MOST]:
         log.error("spooled file is missing", file=path, advice="mediqa-node verify names its instance")
     if dropped or adopted or missing:
         log.warning("recovered after an unclean end", dropped=dropped, adopted=adopted, missing=len(missing))
@@ -53,11 +59,13 @@ def adopt(database: Database, spool: Spool, path: str) -> bool:
     file = spool.path(path)
     try:
         instance, modality = _describe(file, path)
-    except (InvalidInstance, ValueError, OSError, AttributeError, pydicom.errors.InvalidDicomError) as error:
+    except (InvalidInstance, ValueError, OSError, struct.error) as error:
         log.error("spooled file is unreadable and was left alone", file=path, reason=type(error).__name__)
         return False
+    spool.sync_folders([path])  # the receiver may have died between rename and sync
     with database.write() as connection:
         outcome = record(database, connection, instance, modality, spool.has)
+        close_association(connection, _ASSOCIATION, released=False, at=instance.received_at.timestamp())
     if outcome is Recorded.DUPLICATE:
         spool.remove(path)
     return outcome is not Recorded.DUPLICATE
@@ -65,29 +73,30 @@ def adopt(database: Database, spool: Spool, path: str) -> bool:
 
 def _describe(file: Path, path: str) -> tuple[ReceivedInstance, str]:
     """Read back what the receiver knew when it wrote the file."""
-    meta = pydicom.filereader.read_file_meta_info(file)
-    with (
-        file.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as content,
-        content[132 + 12 + int(meta.FileMetaInformationGroupLength) :] as dataset,
-    ):
-        header = scan(dataset, meta.TransferSyntaxUID)
-        digest, size_bytes = hashlib.sha256(dataset).hexdigest(), len(dataset)
-    sender = str(meta.get("SourceApplicationEntityTitle", "") or "")
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)  # a planted link is no spooled file
+    try:
+        facts = os.fstat(fd)
+        head = read_head(memoryview(os.pread(fd, _HEAD_AT_MOST, 0)))
+        dataset = SpooledDataset(fd, head.size_bytes, facts.st_size - head.size_bytes)
+        header = scan(dataset, head.transfer_syntax_uid)
+        digest = sha256()
+        for position in range(0, len(dataset), _PIECE_BYTES):
+            digest.update(dataset[position : position + _PIECE_BYTES])
+    finally:
+        os.close(fd)
     instance = ReceivedInstance(
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
         series_instance_uid=header.series_instance_uid,
         study_instance_uid=header.study_instance_uid,
-        transfer_syntax_uid=str(meta.TransferSyntaxUID),
-        calling_ae_title=sender,
+        transfer_syntax_uid=head.transfer_syntax_uid,
+        calling_ae_title=head.source_ae_title,
         called_ae_title="",
         peer_address="",
-        association_id="recovered",
-        received_at=datetime.fromtimestamp(file.stat().st_mtime, UTC),
+        association_id=_ASSOCIATION,
+        received_at=datetime.fromtimestamp(facts.st_mtime, UTC),
         path=path,
-        sha256=digest,
-        size_bytes=size_bytes,
+        sha256=digest.hexdigest(),
+        size_bytes=len(dataset),
     )
     return instance, header.modality

@@ -10,9 +10,10 @@ dirty pages and report success the second time.
 """
 
 import contextlib
-import mmap
+import errno
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -45,25 +46,33 @@ class Incoming:
         self.digest.update(fragment)
         self.size_bytes += len(fragment)
         reach("mid-write")
-        while fragment:
-            try:
-                written = os.write(self.fd, fragment)
-            except OSError as error:
-                raise StorageFailed(f"no room to spool an instance: {error.strerror}; the sender keeps it") from error
-            fragment = fragment[written:]
+        try:
+            _write_all(self.fd, fragment)
+        except OSError as error:
+            raise StorageFailed(f"no room to spool an instance: {error.strerror}; the sender keeps it") from error
 
-    @contextlib.contextmanager
-    def dataset(self) -> Iterator[memoryview]:
-        """Map the dataset received so far, without copying it."""
-        if not self.size_bytes:
-            yield memoryview(b"")
-            return
-        with (
-            mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as view,
-            view[self.prefix_bytes :] as dataset,
-        ):
-            yield dataset
+    def dataset(self) -> "SpooledDataset":
+        """Return the dataset received so far, to be read slice by slice."""
+        return SpooledDataset(self.fd, self.prefix_bytes, self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledDataset:
+    """The encoded dataset of an open file; sliced like a memoryview.
+
+    Read, not mapped: touched pages of a map of 500 MB would count as memory of this process.
+    """
+
+    fd: int
+    begins_at: int
+    size_bytes: int
+
+    def __len__(self) -> int:
+        return self.size_bytes
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self.size_bytes)
+        return os.pread(self.fd, max(0, stop - start), self.begins_at + start)
 
 
 class Spool:
@@ -77,6 +86,11 @@ class Spool:
         self._quarantine = root / "quarantine"
         self._tmp.mkdir(parents=True, exist_ok=True)
         self._quarantine.mkdir(exist_ok=True)
+        if durable:
+            _fsync_folder(root)
+            _fsync_folder(root.parent)
+        self._durable_folders: set[str] = set()
+        self._folders_lock = threading.Lock()
         self._free_checked_at = -1.0
         self._has_room = True
 
@@ -84,7 +98,10 @@ class Spool:
         """Whether more than `low_water_bytes` are free; looked up at most once a second."""
         now = time.monotonic()
         if now - self._free_checked_at > 1.0:
-            self._has_room = self.free_bytes() > self.low_water_bytes
+            try:
+                self._has_room = self.free_bytes() > self.low_water_bytes
+            except OSError:
+                self._has_room = False
             self._free_checked_at = now
         return self._has_room
 
@@ -100,14 +117,15 @@ class Spool:
         """
         if not self.has_room():
             raise StorageFailed("free space is below `retention.low_water_bytes`; the sender keeps its copy")
-        path = self._tmp / uuid.uuid4().hex
+        incoming = Incoming(-1, self._tmp / uuid.uuid4().hex, len(prefix))
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-            os.write(fd, prefix)
+            incoming.fd = os.open(incoming.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            _write_all(incoming.fd, memoryview(prefix))
             reach("temp-open")
         except OSError as error:
+            self.discard(incoming)
             raise StorageFailed(f"cannot create a spool file: {error.strerror}; the sender keeps its copy") from error
-        return Incoming(fd, path, len(prefix))
+        return incoming
 
     def place(self, incoming: Incoming) -> str:
         """Make the file durable, rename it to its final name, close it; return its relative path.
@@ -127,16 +145,23 @@ class Spool:
         except OSError as error:
             raise StorageFailed(f"spool file could not be made durable: {error.strerror}") from error
         finally:
-            os.close(incoming.fd)
-            incoming.fd = -1
+            _close(incoming)
         return relative
 
     def _make_folder(self, folder: str) -> None:
+        """Have the folder, durably: its entry in the root is synced once by each process that writes into it.
+
+        That it is there proves nothing: another thread, or a receiver that was killed, may have made it
+        a moment ago without having synced the root.
+        """
         path = self.root / folder
-        if not path.is_dir():
+        with self._folders_lock:
+            if folder in self._durable_folders and path.is_dir():
+                return
             path.mkdir(exist_ok=True)
             if self.durable:
                 _fsync_folder(self.root)
+            self._durable_folders.add(folder)
 
     def sync_folders(self, relative_paths: Iterable[str]) -> None:
         """Make the renames of these files durable, each folder once."""
@@ -150,11 +175,9 @@ class Spool:
 
     def discard(self, incoming: Incoming, *, keep_copy: bool = False) -> None:
         """Remove what was received; with `keep_copy` a bounded quarantine keeps it for a person to look at."""
-        if incoming.fd >= 0:
-            os.close(incoming.fd)
-            incoming.fd = -1
+        _close(incoming)
         with contextlib.suppress(OSError):
-            if keep_copy and incoming.size_bytes <= 64 * 1024**2:
+            if keep_copy and incoming.size_bytes <= 64 * 1024**2 and self.has_room():
                 incoming.path.rename(self._quarantine / f"{time.time_ns()}.dcm")
                 self._trim_quarantine()
             else:
@@ -189,7 +212,7 @@ class Spool:
     def files(self) -> Iterator[str]:
         """Return the relative paths of all spooled files, in order."""
         for folder in sorted(self.root.iterdir()):
-            if folder.name not in ("tmp", "quarantine") and folder.is_dir():
+            if folder.name[0].isdigit() and folder.is_dir() and not folder.is_symlink():
                 yield from (f"{folder.name}/{path.name}" for path in sorted(folder.iterdir()))
 
     def sweep_temporary(self, *, older_than_s: float) -> int:
@@ -201,6 +224,22 @@ class Spool:
                     path.unlink()
                     count += 1
         return count
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    """Write until all is written: a nearly full disk takes a part first, and only then refuses."""
+    while data:
+        written = os.write(fd, data)
+        if not written:
+            raise OSError(errno.EIO, "nothing was written")
+        data = data[written:]
+
+
+def _close(incoming: Incoming) -> None:
+    fd, incoming.fd = incoming.fd, -1
+    if fd >= 0:
+        with contextlib.suppress(OSError):  # what had to reach the disk was synced before
+            os.close(fd)
 
 
 def _fsync_folder(path: Path) -> None:

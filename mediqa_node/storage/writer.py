@@ -9,6 +9,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+import structlog
+
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.exchange import ReceivedInstance
 from mediqa_node.domain.failpoint import reach
@@ -16,7 +18,13 @@ from mediqa_node.storage.database import Database
 from mediqa_node.storage.ingest import Recorded, close_association, record
 from mediqa_node.storage.spool import Spool
 
+log = structlog.get_logger("receiver")
+
 _BATCH_AT_MOST = 64
+
+
+class CommitUncertain(StorageFailed):
+    """The commit itself failed: the row may or may not be there, so its file has to stay."""
 
 
 @dataclass(slots=True)
@@ -41,6 +49,8 @@ class IndexWriter:
         self.database = database
         self.spool = spool
         self._queue: queue.SimpleQueue[_Entry | _Closing | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._stopped = self._committing = False
         self._thread = threading.Thread(target=self._run, name="index-writer", daemon=True)
         self._thread.start()
 
@@ -48,10 +58,14 @@ class IndexWriter:
         """Return once the instance is in the committed index.
 
         Raises:
-            StorageFailed: folder sync or database failed; the row is not there.
+            CommitUncertain: the commit was begun and failed.
+            StorageFailed: folder sync or database failed before that; the row is not there.
         """
         entry = _Entry(instance, modality)
-        self._queue.put(entry)
+        with self._gate:
+            if self._stopped:
+                raise StorageFailed("the node is stopping; the sender keeps its copy")
+            self._queue.put(entry)
         entry.done.wait()
         if entry.failure is not None:
             raise entry.failure
@@ -64,8 +78,10 @@ class IndexWriter:
         self._queue.put(_Closing(association_id, released))
 
     def stop(self) -> None:
-        """Finish what has queued, then end."""
-        self._queue.put(None)
+        """Finish what has queued, then end; what comes later is refused."""
+        with self._gate:
+            self._stopped = True
+            self._queue.put(None)
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
@@ -79,18 +95,25 @@ class IndexWriter:
 
     def _commit(self, batch: list[_Entry | _Closing]) -> None:
         entries = [item for item in batch if isinstance(item, _Entry)]
+        self._committing = False
         try:
             self.spool.sync_folders(entry.instance.path for entry in entries)
             reach("after-folder-fsync")
             self._transaction(batch)
             reach("after-commit")
+        except StorageFailed as error:
+            failure = CommitUncertain(str(error)) if self._committing else error
+            for entry in entries:
+                entry.failure = failure
         except Exception as error:
-            if len(batch) > 1 and not isinstance(error, StorageFailed):
+            if len(batch) > 1:
                 for item in batch:  # one bad row must not fail its neighbours
                     self._commit([item])
                 return
+            log.exception("index entry failed: unforeseen")
+            kind = CommitUncertain if self._committing else StorageFailed
             for entry in entries:
-                entry.failure = error if isinstance(error, StorageFailed) else StorageFailed(f"index: {error}")
+                entry.failure = kind(f"index: {type(error).__name__}")
         for entry in entries:
             entry.done.set()
 
@@ -102,3 +125,4 @@ class IndexWriter:
                 else:
                     close_association(connection, item.association_id, released=item.released, at=time.time())
             reach("before-commit")
+            self._committing = True
