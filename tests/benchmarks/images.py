@@ -1,0 +1,84 @@
+"""Synthetic CT images of real size: cheap to make, new UIDs each time."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, generate_uid
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+
+
+def phantom(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A water ellipse in air with noise, as stored values with an intercept of -1024."""
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    inside = (x / 0.8) ** 2 + (y / 0.6) ** 2 < 1
+    return (np.where(inside, 1024, 24) + rng.normal(0, 20, (size, size))).clip(0, 4095).astype("<u2")
+
+
+def ct_slice(pixels: np.ndarray, z_mm: float, number: int, series: str, study: str) -> Dataset:
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = CT, generate_uid()
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, study
+    ds.Modality, ds.Manufacturer, ds.ImageType = "CT", "SYNTHETIC", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "BENCHMARK", "BENCHMARK", "", ""
+    ds.StudyDate, ds.StudyTime, ds.AccessionNumber, ds.StudyID, ds.ReferringPhysicianName = (
+        "20260101",
+        "120000",
+        "",
+        "",
+        "",
+    )
+    ds.SeriesNumber, ds.InstanceNumber, ds.AcquisitionNumber = 1, number, 1
+    ds.SeriesDescription, ds.BodyPartExamined, ds.ConvolutionKernel = "CHEST", "CHEST", "B30f"
+    ds.KVP, ds.XRayTubeCurrent, ds.Exposure, ds.SliceThickness = "120", "200", "100", "2"
+    ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, z_mm]
+    ds.Rows, ds.Columns = pixels.shape
+    ds.PixelSpacing, ds.SamplesPerPixel, ds.PhotometricInterpretation = [0.7, 0.7], 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+    ds.PixelData = pixels.tobytes()
+    return _with_meta(ds)
+
+
+def _with_meta(ds: Dataset) -> Dataset:
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = (
+        UID(ds.SOPClassUID),
+        ds.SOPInstanceUID,
+    )
+    return ds
+
+
+def write_ct_series(folder: Path, slices: int, *, size: int = 512, seed: int = 0) -> str:
+    """Write one evenly spaced series; return its UID."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    series, study = generate_uid(), generate_uid()
+    pool = [phantom(size, rng) for _ in range(min(slices, 8))]
+    for i in range(slices):
+        ds = ct_slice(pool[i % len(pool)], 2.0 * i, i + 1, series, study)
+        ds.save_as(folder / f"{i:04d}.dcm", enforce_file_format=True)
+    return series
+
+
+def write_multi_frame(path: Path, frames: int, *, size: int = 512) -> None:
+    """Write one enhanced CT object of `frames` frames of half a megabyte, without geometry: for the receiver only."""
+    ds = ct_slice(np.zeros((size, size), "<u2"), 0, 1, generate_uid(), generate_uid())
+    ds.SOPClassUID = ENHANCED_CT
+    ds.NumberOfFrames = frames
+    ds.PixelData = b""
+    _with_meta(ds)
+    head = BytesIO()
+    ds.save_as(head, enforce_file_format=True)
+    # the empty PixelData element ends the file: give it its true length and append the frames
+    body = bytearray(head.getvalue())
+    body[-4:] = (frames * size * size * 2).to_bytes(4, "little")
+    with path.open("wb") as stream:
+        stream.write(body)
+        for _ in range(frames):
+            stream.write(b"\0" * (size * size * 2))
