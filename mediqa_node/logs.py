@@ -9,6 +9,7 @@ import logging
 import sys
 import traceback
 import warnings
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -48,7 +49,7 @@ def configure(*, level: str = "INFO", json_lines: bool | None = None) -> None:
     warnings.simplefilter("ignore")
 
 
-def _exception(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _exception(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace `exc_info` by the kind of error and the places it came through."""
     if not event.pop("exc_info", None):
         return event
@@ -60,7 +61,7 @@ def _exception(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, A
     return event
 
 
-def _escape(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if isinstance(value, str) and key != "event":
             cut = value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + "…"

@@ -188,6 +188,18 @@ def _watch_supervisor(stop: threading.Event) -> None:
     stop.set()
 
 
+def running_roles(settings: Settings) -> list[str]:
+    """Return the roles of this node whose lock is held: those that run on this machine now."""
+    held = []
+    for role in ROLES:
+        with contextlib.suppress(FileNotFoundError), (settings.data_dir / f"{role}.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(role)
+    return held
+
+
 @contextlib.contextmanager
 def _alone(path: Path, stop: threading.Event) -> Iterator[None]:
     """Hold the lock of a role: its name is its identity in the durable engine, and must be unique."""

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mediqa_node import __version__
-from mediqa_node.domain.errors import MediqaError
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError
 
 app = typer.Typer(
     name="mediqa-node",
@@ -45,11 +45,11 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence and exit status 2, never a traceback."""
+    """Run the command line; an error of ours is one sentence, never a traceback."""
     from mediqa_node.cli import node, tools  # noqa: F401 (they register their commands)
 
     try:
         app()
     except MediqaError as error:
         print(f"mediqa-node: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, ConfigurationError | CheckpointRefused) else 1)

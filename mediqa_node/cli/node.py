@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -59,16 +60,18 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         typer.echo(json.dumps(facts.as_dict(), indent=2))
         return
     last = f"last instance {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet"
-    free = service.open_spool(settings).free_bytes()
-    lines = [
-        ("receiving", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}, {last}"),
-        ("kept", f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, "
-                 f"{size(facts.n_bytes)}; {size(free)} free"),
-        ("waiting", f"{count(facts.n_receiving, 'series', 'series')} arriving, {count(facts.n_ready, 'assessment')}, "
-                    f"{count(facts.n_waiting, 'delivery', 'deliveries')}"),
+    missing = [role for role in service.ROLES if role not in service.running_roles(settings)]
+    state = f"{', '.join(missing)} not running here" if missing else "running"
+    where = f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}"
+    kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
+    arriving = f"{count(facts.n_receiving, 'series', 'series')} arriving, {count(facts.n_ready, 'assessment')}"
+    for name, text in (
+        ("node", f"{where}: {state}"),
+        ("received", last),
+        ("kept", f"{kept}; {size(service.open_spool(settings).free_bytes())} free"),
+        ("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}"),
         ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
-    ]  # fmt: skip
-    for name, text in lines:
+    ):
         typer.echo(f"{name:<12}{text}")
     for delivery in held:
         typer.echo(f"{delivery.state:<12}delivery {delivery.id} to {delivery.destination}: {delivery.message}")
@@ -93,27 +96,17 @@ def series(
     chosen = [_state(state)] if state else []
     with open_node(context) as (_, database), database.read() as connection:
         rows = index.series_in(connection, *chosen)
-        scored = labels.qualities(connection, [row.series_instance_uid for row in rows])
+        scored = labels.scored(connection, [row.series_instance_uid for row in rows])
     if as_json:
-        typer.echo(json.dumps([_series_dict(row, scored) for row in rows], indent=2))
+        typer.echo(json.dumps([_series_dict(row, scored.get(row.series_instance_uid)) for row in rows], indent=2))
         return
     now = time.time()
     table(
         ("series", "modality", "images", "state", "score", "verdict", "why", "last"),
-        [
-            (
-                row.series_instance_uid,
-                row.modality,
-                str(row.n_instances),
-                row.state,
-                f"{scored[row.series_instance_uid][0]:.2f}" if row.series_instance_uid in scored else "–",
-                scored[row.series_instance_uid][1] if row.series_instance_uid in scored else "–",
-                (row.reason or row.completion or "")[:60],
-                ago(now - row.last_instance_at),
-            )
-            for row in rows
-        ],
+        [_cells(row, scored.get(row.series_instance_uid), now) for row in rows],
     )
+    if any(not score.trained for score in scored.values()):
+        typer.echo("UNTRAINED WEIGHTS: these scores have no meaning.")
     if rows:
         typer.echo(f"→ mediqa-node show {rows[-1].series_instance_uid}")
 
@@ -125,10 +118,16 @@ def _state(name: str) -> SeriesState:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(SeriesState).lower()}") from None
 
 
-def _series_dict(row: index.SeriesRow, scored: dict[str, tuple[float, str]]) -> dict[str, object]:
-    quality, verdict = scored.get(row.series_instance_uid, (None, None))
-    known = {name: getattr(row, name) for name in row.__dataclass_fields__}
-    return {**known, "quality": quality, "verdict": verdict}
+def _cells(row: index.SeriesRow, score: labels.Scored | None, now: float) -> tuple[str, ...]:
+    quality, verdict = (f"{score.quality:.2f}", score.verdict) if score else ("–", "–")
+    why = (row.reason or row.completion or "")[:60]
+    last = ago(now - row.last_instance_at)
+    return row.series_instance_uid, row.modality, str(row.n_instances), row.state, quality, verdict, why, last
+
+
+def _series_dict(row: index.SeriesRow, score: labels.Scored | None) -> dict[str, object]:
+    unknown = {"quality": None, "verdict": None, "trained": None}
+    return {**asdict(row), **(asdict(score) if score else unknown)}
 
 
 @app.command()

@@ -37,4 +37,4 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _is_number(text: str) -> bool:
-    return text == "–" or text.replace(".", "").replace(",", "").replace("-", "").isdigit()
+    return text == "–" or text.replace(".", "", 1).replace(",", "").isdigit()

@@ -110,6 +110,11 @@ def claim_acquisition(
     )
 
 
+def release_acquisition(connection: sa.Connection, series_instance_uid: str) -> None:
+    """Let another reconstruction speak for the acquisition: this series cannot be scored."""
+    connection.execute(sa.delete(acquisitions).where(acquisitions.c.series_instance_uid == series_instance_uid))
+
+
 def save_assessment(
     connection: sa.Connection, assessment: Assessment, *, generation: int, identity_digest: str
 ) -> None:
@@ -123,6 +128,7 @@ def save_assessment(
             quality=assessment.quality,
             verdict=assessment.verdict,
             weights_sha256=assessment.checkpoint.sha256,
+            trained=assessment.checkpoint.trained,
             identity_digest=identity_digest,
             assessment=_adapter(Assessment).dump_python(slim, mode="json"),
             assessed_at=assessment.assessed_at.timestamp(),
@@ -149,11 +155,24 @@ def assessed_generation(connection: sa.Connection, series_instance_uid: str, rev
     ).scalar_one_or_none()
 
 
-def qualities(connection: sa.Connection, series_instance_uids: Sequence[str]) -> dict[str, tuple[float, str]]:
-    """Return quality and verdict of the latest revision of each series."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The latest score of a series."""
+
+    quality: float
+    verdict: str
+    trained: bool
+
+
+def scored(connection: sa.Connection, series_instance_uids: Sequence[str]) -> dict[str, Scored]:
+    """Return the latest score of each series that has one."""
+    columns = (assessments.c.quality, assessments.c.verdict, assessments.c.trained)
     query = (
-        sa.select(assessments.c.series_instance_uid, assessments.c.quality, assessments.c.verdict)
+        sa.select(assessments.c.series_instance_uid, *columns)
         .where(assessments.c.series_instance_uid.in_(list(series_instance_uids)))
         .order_by(assessments.c.revision)
     )
-    return {row.series_instance_uid: (row.quality, row.verdict) for row in connection.execute(query)}
+    return {
+        row.series_instance_uid: Scored(quality=row.quality, verdict=row.verdict, trained=row.trained)
+        for row in connection.execute(query)
+    }

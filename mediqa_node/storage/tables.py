@@ -157,6 +157,7 @@ assessments = sa.Table(
     sa.Column("quality", sa.Float, nullable=False),
     sa.Column("verdict", sa.String(16), nullable=False),
     sa.Column("weights_sha256", sa.String(64), nullable=False),
+    sa.Column("trained", sa.Boolean, nullable=False, comment="false: seeded weights, the score has no meaning"),
     sa.Column("identity_digest", sa.String(64), nullable=False),
     sa.Column("assessment", sa.JSON, nullable=False),
     sa.Column("assessed_at", sa.Float, nullable=False),
