@@ -123,7 +123,11 @@ class ReturnRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRules:
-    """How long and how often a report is tried at a destination."""
+    """How long and how often a report is tried at a destination.
+
+    Attributes:
+        revisions_apart_s: least time between two reports of one series: late slices must not flood a PACS.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
@@ -131,6 +135,7 @@ class DeliveryRules:
     retry_at_most_s: float = 300.0
     give_up_after_s: float = 7 * 86400.0
     timeout_s: float = 30.0
+    revisions_apart_s: float = 60.0
 
     def backoff_s(self, attempt: int) -> float:
         """Return the pause after the given failed attempt (from 1): doubling, capped."""

@@ -62,7 +62,11 @@ class PeerLink:
             raise PeerRefused(f"{self.peer.name} answered C-ECHO with a failure")
 
     def find_study(self, study_instance_uid: str) -> list[StudyIdentity] | None:
-        """Return who the study belongs to at the peer, [] if it is absent, None if the peer answers no C-FIND."""
+        """Return who the study belongs to at the peer, [] if it is absent, None if the peer answers no C-FIND.
+
+        Raises:
+            PeerUnavailable: the association broke, no answer came in time, or out of resources (0xA700).
+        """
         accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
         if STUDY_ROOT_FIND not in accepted:
             return None
@@ -72,13 +76,22 @@ class PeerLink:
         for keyword in _IDENTITY:
             setattr(query, keyword, "")
         found = []
-        for status, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND):
-            code = self._status(status, "C-FIND")
+        for code, identifier in self._found(query):
             if code in (0xFF00, 0xFF01) and identifier is not None:
                 found.append(study_identity(identifier))
+            elif code == 0xA700:
+                raise PeerUnavailable(f"{self.peer.name} is out of resources (C-FIND status {code:#06x})")
             elif code != 0x0000:
                 return None
         return found
+
+    def _found(self, query: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        """Send a C-FIND and yield the status and identifier of each answer."""
+        try:
+            for status, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND):
+                yield self._status(status, "C-FIND"), identifier
+        except RuntimeError as error:  # pynetdicom: the association is not established any more
+            raise PeerUnavailable(f"{self.peer.name} ended the association before C-FIND") from error
 
     def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
         """Whether the peer finds an instance; None if it answers no C-FIND at this level."""
@@ -90,8 +103,7 @@ class PeerLink:
         query.SeriesInstanceUID = series_instance_uid
         query.SOPInstanceUID = sop_instance_uid
         found = False
-        for status, _ in self._association.send_c_find(query, STUDY_ROOT_FIND):
-            code = self._status(status, "C-FIND")
+        for code, _ in self._found(query):
             if code in (0xFF00, 0xFF01):
                 found = True
             elif code != 0x0000:
@@ -102,10 +114,14 @@ class PeerLink:
         """Send one object and return the peer's status if it has stored it.
 
         Raises:
-            PeerUnavailable: no answer, or out of resources (0xA7xx).
+            PeerUnavailable: the association broke, no answer, or out of resources (0xA7xx).
             PeerRefused: any other failure.
         """
-        status = self._status(self._association.send_c_store(pydicom.dcmread(BytesIO(part10))), "C-STORE")
+        try:
+            answer = self._association.send_c_store(pydicom.dcmread(BytesIO(part10)))
+        except RuntimeError as error:  # pynetdicom: the association is not established any more
+            raise PeerUnavailable(f"{self.peer.name} ended the association before C-STORE") from error
+        status = self._status(answer, "C-STORE")
         if status in STORED:
             return status
         if 0xA700 <= status <= 0xA7FF:

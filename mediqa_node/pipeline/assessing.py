@@ -10,13 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 
 from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.assess.salient import salient_slices
 from mediqa_node.assess.thresholds import judge
+from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.dose_sr import DoseEvent
 from mediqa_node.dicom.pixels import to_image
@@ -60,14 +59,15 @@ def read_headers(paths: Sequence[Path]) -> SeriesFiles:
     """Read the headers of a series, without pixels.
 
     Raises:
-        NotScorable: a file is no DICOM, or is nested so deeply that no parser should follow.
+        NotScorable: a file is no DICOM, inflates beyond its budget, or is nested so deeply that no
+            parser should follow.
     """
     headers = []
     for path in paths:
         try:
-            headers.append(pydicom.dcmread(path, stop_before_pixels=True))
-        except (InvalidDicomError, RecursionError, OSError, ValueError, EOFError) as error:
-            raise NotScorable("unreadable", f"{path.name}: {type(error).__name__}") from error
+            headers.append(read_header(path))
+        except (UndecodablePixels, OSError) as error:
+            raise NotScorable("unreadable", f"{path.name}: {error}") from error
     return SeriesFiles(tuple(paths), tuple(headers))
 
 

@@ -6,9 +6,9 @@ time and holds no thread, so that it delays no other.
 
 from dataclasses import dataclass
 
-import pydicom
 import structlog
 
+from mediqa_node.decode.part10 import read_header
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
 from mediqa_node.domain.exchange import Peer, SeriesState
 from mediqa_node.domain.failpoint import reach
@@ -21,6 +21,8 @@ from mediqa_node.storage.reports import DeliveryRow
 
 log = structlog.get_logger("courier")
 
+_JUDGED = (SeriesState.ASSESSED, SeriesState.DELIVERED, SeriesState.PARKED, SeriesState.WITHHELD)
+"""States in which deliveries decide: a series that has gone on since is moved by its next judgement."""
 _COMPARE_AGAIN_S = 1.0
 _STUDY_AGAIN_S = 5.0
 
@@ -58,7 +60,7 @@ def deliver(node: NodeContext, delivery_id: int) -> str:
             done_at=now if outcome.state == "sent" else None,
             job=None,
         )
-        _settle_series(connection, delivery, now)
+        settle_series(connection, delivery, now)
     _log(delivery, outcome)
     return outcome.state
 
@@ -93,6 +95,8 @@ def _attempt(node: NodeContext, delivery: DeliveryRow) -> Outcome:
     except PeerRefused as error:
         return Outcome(state="parked", message=str(error), status=error.status)
     except (LookupError, MediqaError) as error:
+        if isinstance(error, MediqaError) and error.retryable:
+            raise  # our own disk or database: the job tries again, the destination is not to blame
         return Outcome(state="parked", message=str(error))
 
 
@@ -121,7 +125,7 @@ def _identity_check(node: NodeContext, delivery: DeliveryRow, link: PeerLink) ->
         instances = index.current_instances(connection, delivery.series_instance_uid)
     if not instances:
         raise LookupError("the instances of this series were deleted")
-    header = pydicom.dcmread(node.spool.path(instances[0].path), stop_before_pixels=True)
+    header = read_header(node.spool.path(instances[0].path))
     ours = study_identity(header)
     found = link.find_study(header.StudyInstanceUID)
     if found is None:
@@ -154,10 +158,10 @@ def _again(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
     return Outcome(state="waiting", message=message, again_at=now + node.delivery.backoff_s(attempts))
 
 
-def _settle_series(connection: Connection, delivery: DeliveryRow, now: float) -> None:
+def settle_series(connection: Connection, delivery: DeliveryRow, now: float) -> None:
     """Bring the state of the series in line with its deliveries of this revision."""
     row = index.find_series(connection, delivery.series_instance_uid)
-    if row is None or row.revision != delivery.revision or row.state is SeriesState.RECEIVING:
+    if row is None or row.revision != delivery.revision or row.state not in _JUDGED:
         return
     rows = reports.deliveries_of(connection, delivery.series_instance_uid)
     current = [other for other in rows if other.revision == delivery.revision]
@@ -165,6 +169,8 @@ def _settle_series(connection: Connection, delivery: DeliveryRow, now: float) ->
     if held is not None:
         state = SeriesState.PARKED if held.state == "parked" else SeriesState.WITHHELD
         index.move(connection, row.series_instance_uid, state, at=now, reason=f"{held.destination}: {held.message}")
+    elif all(other.state == "superseded" for other in current):
+        return
     elif all(other.state in ("sent", "superseded") for other in current):
         index.move(connection, row.series_instance_uid, SeriesState.DELIVERED, at=now, reason=None)
     elif row.state is not SeriesState.ASSESSED:

@@ -7,9 +7,9 @@ import hashlib
 from enum import StrEnum
 from pathlib import Path
 
-import pydicom
 from pydicom import Dataset
 
+from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.domain.errors import UndecodablePixels
 
@@ -17,17 +17,20 @@ _IDENTITY = (
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber",
     "StudyInstanceUID", "SeriesInstanceUID", "StudyID", "StudyDate", "StudyDescription", "SeriesDescription",
 )  # fmt: skip
+_WHOSE = ("PatientID", "IssuerOfPatientID", "PatientName", "AccessionNumber", "StudyInstanceUID")
 _GEOMETRY = (
     "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "SliceThickness", "RescaleSlope", "RescaleIntercept", "PixelRepresentation",
 )  # fmt: skip
+_DOCUMENT = ("ConceptNameCodeSequence", "ContentSequence", "CurrentRequestedProcedureEvidenceSequence")
 
 
 class Relation(StrEnum):
-    """How a further copy of an instance relates to the current one."""
+    """How a further copy of an instance relates to the current one; DISPUTED: kept, and not used."""
 
     SAME = "same"
     CORRECTION = "correction"
+    DISPUTED = "disputed"
     CONFLICT = "conflict"
 
 
@@ -35,10 +38,15 @@ def compare(current: Path, candidate: Path) -> Relation:
     """Compare two spooled copies by decoded pixels, geometry and identity.
 
     Only a transfer syntax or what an archive coerces on its way differs: SAME. Patient, study or
-    descriptions differ: CORRECTION. Pixels or geometry differ, or cannot be compared: CONFLICT.
+    descriptions differ: CORRECTION. Pixels, geometry or the content of a document differ, or cannot be
+    compared: CONFLICT.
+
+    Raises:
+        UndecodablePixels: a header cannot be read.
+        OSError: a file cannot be opened.
     """
-    one, other = (pydicom.dcmread(path, stop_before_pixels=True) for path in (current, candidate))
-    if _values(one, _GEOMETRY) != _values(other, _GEOMETRY):
+    one, other = (read_header(path) for path in (current, candidate))
+    if _values(one, _GEOMETRY + _DOCUMENT) != _values(other, _GEOMETRY + _DOCUMENT):
         return Relation.CONFLICT
     if _pixel_digest(current, one) != _pixel_digest(candidate, other):
         return Relation.CONFLICT
@@ -52,8 +60,8 @@ def identity_digest(header: Dataset) -> str:
 
 
 def patients(headers: tuple[Dataset, ...]) -> set[tuple[str, ...]]:
-    """Return the distinct patients that a series' headers name: ID, issuer, name."""
-    return {_values(header, _IDENTITY[:3]) for header in headers}
+    """Return the distinct patients and visits that a series' headers name: ID, issuer, name, accession, study."""
+    return {_values(header, _WHOSE) for header in headers}
 
 
 def _values(header: Dataset, keywords: tuple[str, ...]) -> tuple[str, ...]:
@@ -61,14 +69,16 @@ def _values(header: Dataset, keywords: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _pixel_digest(path: Path, header: Dataset) -> str:
-    """Return a digest over all decoded frames, or over the stored bytes where nothing decodes."""
+    """Return a digest over all decoded frames, or over the whole file where an image does not decode."""
     digest = hashlib.sha256()
+    if "Rows" not in header:
+        return ""
     frames = int(header.get("NumberOfFrames", 0) or 0)
     try:
         with FrameReader() as reader:
             for number in range(1, frames + 1) if frames else [None]:
                 digest.update(reader.raw(path, number).tobytes())
     except UndecodablePixels:
-        whole = pydicom.dcmread(path)
-        digest.update(whole.get("PixelData", b"") or b"")
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     return digest.hexdigest()

@@ -22,11 +22,9 @@ from mediqa_node.pipeline.identity import identity_digest, patients
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import index, labels, reports
 from mediqa_node.storage.database import Connection
-from mediqa_node.storage.index import SeriesRow
+from mediqa_node.storage.index import InstanceRow, SeriesRow
 
 log = structlog.get_logger("worker")
-
-REVISIONS_APART_S = 60.0
 
 
 def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -> str:
@@ -38,12 +36,10 @@ def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -
             return "superseded"
         if labels.assessed_generation(connection, series_instance_uid, row.revision) == generation:
             return "already judged"
-        instances = index.current_instances(connection, series_instance_uid)
         stored = labels.load_dose_events(connection, row.study_instance_uid)
     events = {uid: DoseEvent(**event) for uid, event in stored.items()}
     try:
-        if not instances:
-            raise NotScorable("rejected", "every instance was rejected, or none is kept")
+        instances = _instances(node, series_instance_uid)
         files = read_headers([node.spool.path(instance.path) for instance in instances])
         _read_documents(node, row, files.headers)
         technique = harvest_series(files, events)
@@ -53,6 +49,20 @@ def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -
     except NotScorable as reason:
         return _not_scored(node, row, str(reason))
     return _keep(node, row, assessment, files)
+
+
+def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]:
+    """Return what the judgement rests on: all of a series, or nothing."""
+    with node.database.write() as connection:
+        index.apply_rejections(connection, series_instance_uid)
+        instances = index.current_instances(connection, series_instance_uid)
+        purged = index.is_purged(connection, series_instance_uid)
+    if purged:
+        log.error("late instance of a series whose source was deleted", series=series_instance_uid)
+        raise NotScorable("purged", "the other instances were deleted after retention; the last report stands")
+    if not instances:
+        raise NotScorable("rejected", "every instance was rejected, or none is kept")
+    return instances
 
 
 def _judge_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
@@ -135,6 +145,7 @@ def _not_scored(node: NodeContext, row: SeriesRow, reason: str) -> str:
             job=None,
         )
         if moved:
+            labels.release_acquisition(connection, row.series_instance_uid)
             reports.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
     log.info("series not scored", series=row.series_instance_uid, reason=reason)
     return "not scored"
@@ -192,10 +203,14 @@ def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> 
 
 
 def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:
-    """When the report may leave: at once if the series is surely complete, revisions a minute apart."""
+    """When the report may leave: at once if the series is surely complete, revisions some time apart."""
     sure = row.completion in ("announced", "contiguous")
     earliest = now if sure else row.last_instance_at + node.completion.deliver_after_s
-    return max(earliest, now) if last_sent_at is None else max(earliest, now, last_sent_at + REVISIONS_APART_S)
+    return (
+        max(earliest, now)
+        if last_sent_at is None
+        else max(earliest, now, last_sent_at + node.delivery.revisions_apart_s)
+    )
 
 
 def enqueue_due(node: NodeContext, connection: Connection) -> int:

@@ -45,7 +45,7 @@ class Settler:
             waiting = index.candidates(connection)
             receiving = index.series_in(connection, SeriesState.RECEIVING)
         for candidate in waiting:
-            self._compare(candidate)
+            self._resolve(candidate, self._relation(candidate))
         unresolved = {candidate.series_instance_uid for candidate in waiting}
         return sum(self._settle(row) for row in receiving if row.series_instance_uid not in unresolved)
 
@@ -112,27 +112,38 @@ class Settler:
                 self._looked_at.popitem(last=False)
         return self._looked_at[key]
 
-    def _compare(self, candidate: InstanceRow) -> None:
-        """Decide what a further copy of an instance is, and what follows from it."""
-        node, now = self.node, self.node.clock()
+    def _relation(self, candidate: InstanceRow) -> Relation:
+        """Say what a further copy of an instance is; what cannot be compared is a conflict, never an end."""
+        node = self.node
         with node.database.read() as connection:
             current = index.current_copy(connection, candidate.sop_instance_uid)
-        relation = Relation.CORRECTION
-        if current is not None and current.series_instance_uid != candidate.series_instance_uid:
-            relation = Relation.CONFLICT
-        elif current is not None:
-            relation = compare(node.spool.path(current.path), node.spool.path(candidate.path))
+        if current is None:
+            return Relation.CORRECTION
+        if current.sha256 == candidate.sha256:
+            return Relation.SAME  # the first copy was deleted after retention, and came again
+        if current.purged_at is not None:
+            log.error("further copy of a deleted instance: not compared", instance=candidate.sop_instance_uid)
+            return Relation.DISPUTED
+        if current.series_instance_uid != candidate.series_instance_uid:
+            return Relation.CONFLICT
+        try:
+            return compare(node.spool.path(current.path), node.spool.path(candidate.path))
+        except (MediqaError, OSError) as error:
+            log.error("further copy not compared", instance=candidate.sop_instance_uid, reason=str(error))
+            return Relation.CONFLICT
+
+    def _resolve(self, candidate: InstanceRow, relation: Relation) -> None:
+        """Draw the consequences: only a corrected copy from an authority replaces the current one."""
+        node, now = self.node, self.node.clock()
         peer = node.peer_of(candidate.calling_ae_title)
         with node.database.write() as connection:
+            current = index.current_copy(connection, candidate.sop_instance_uid)
             if relation is Relation.CORRECTION and (current is None or (peer is not None and peer.authority)):
-                if current is not None:
-                    index.set_status(connection, current.id, "superseded")
-                index.set_status(connection, candidate.id, "current")
-                index.reopen(connection, candidate.series_instance_uid, reason="corrected copy", at=now)
+                index.correct(connection, candidate, at=now)
                 supersede_deliveries(connection, candidate.series_instance_uid, reason="corrected copy", now=now)
             else:
-                status = {Relation.SAME: "same", Relation.CORRECTION: "disputed", Relation.CONFLICT: "conflict"}
-                index.set_status(connection, candidate.id, status[relation])
+                status = "disputed" if relation is Relation.CORRECTION else relation.value
+                index.set_status(connection, candidate.id, status)
         level = log.info if relation is Relation.SAME else log.warning
         level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
 

@@ -8,6 +8,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.pipeline import flow
+from mediqa_node.pipeline.delivering import settle_series
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.judging import enqueue_due
 from mediqa_node.pipeline.node import NodeContext
@@ -69,21 +70,24 @@ def enqueue_waiting(node: NodeContext) -> int:
 def park_failed(node: NodeContext, jobs: DurableJobs) -> int:
     """Make work that ended without a result visible as PARKED; return how much there was."""
     with node.database.read() as connection:
-        ready = [(row.series_instance_uid, job) for row, job in index.with_job(connection)]
-        waiting = [(row.id, row.job) for row in reports.deliveries_in(connection, "waiting") if row.job]
+        ready = index.with_job(connection)
+        waiting = [(row, row.job) for row in reports.deliveries_in(connection, "waiting") if row.job]
     failed = jobs.gone_wrong([job for _, job in ready] + [job for _, job in waiting if job])
     if not failed:
         return 0
     now = node.clock()
     with node.database.write() as connection:
-        for uid, job in ready:
-            if job in failed:
-                index.move(connection, uid, SeriesState.PARKED, at=now, reason=f"scoring: {failed[job]}", job=None)
+        for row, job in ready:
+            uid, reason = row.series_instance_uid, f"scoring: {failed.get(job)}"
+            if job in failed and index.move(
+                connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=reason, job=None
+            ):
                 log.error("scoring parked", series=uid, reason=failed[job])
-        for delivery_id, job in waiting:
-            if job in failed:
-                reports.update_delivery(connection, delivery_id, state="parked", message=failed[job], job=None)
-                log.error("delivery parked", delivery=delivery_id, reason=failed[job])
+        for delivery, job in waiting:
+            if job in failed and reports.find_delivery(connection, delivery.id) == delivery:
+                reports.update_delivery(connection, delivery.id, state="parked", message=failed[job], job=None)
+                settle_series(connection, delivery, now)
+                log.error("delivery parked", delivery=delivery.id, reason=failed[job])
     return len(failed)
 
 
@@ -91,14 +95,17 @@ def retain(node: NodeContext) -> int:
     """Delete source instances whose time is up and whose series has reached an end; return how many."""
     before = node.clock() - node.retention.days * 86400
     count = 0
-    with node.database.read() as connection:
-        expired = retention.expired(connection, before)
-    for instance_id, path in expired:
-        # the file first: a row that still names a deleted file is repaired by the next round, never the reverse
-        node.spool.remove(path)
-        with node.database.write() as connection:
-            retention.mark_purged(connection, instance_id, at=node.clock())
-        count += 1
+    while True:
+        with node.database.read() as connection:
+            expired = retention.expired(connection, before)
+        if not expired:
+            break
+        for instance_id, path in expired:
+            # the file first: a row that still names a deleted file is repaired by the next round, never the reverse
+            node.spool.remove(path)
+            with node.database.write() as connection:
+                retention.mark_purged(connection, instance_id, at=node.clock())
+        count += len(expired)
     node.spool.remove_empty_folders()
     node.spool.sweep_temporary(older_than_s=TEMPORARY_OLDER_THAN_S)
     if count:

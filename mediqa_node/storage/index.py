@@ -47,10 +47,12 @@ class InstanceRow:
     transfer_syntax_uid: str
     status: str
     calling_ae_title: str
+    association_id: str
     received_at: float
     path: str
     sha256: str
     size_bytes: int
+    purged_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,15 +122,43 @@ def _instances(connection: sa.Connection, series_instance_uid: str, status: str)
 
 
 def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: str) -> bool:
-    """Whether any copy of the series' instances has one of these statuses."""
-    query = sa.select(sa.literal(1)).where(
-        instances.c.series_instance_uid == series_instance_uid, instances.c.status.in_(statuses)
+    """Whether any copy of the series' instances has one of these statuses, whatever series the copy names."""
+    copies = instances.alias()
+    query = (
+        sa.select(sa.literal(1))
+        .join(copies, copies.c.sop_instance_uid == instances.c.sop_instance_uid)
+        .where(instances.c.series_instance_uid == series_instance_uid, copies.c.status.in_(statuses))
     )
     return connection.execute(query.limit(1)).first() is not None
 
 
+def is_purged(connection: sa.Connection, series_instance_uid: str) -> bool:
+    """Whether an instance that the series' score rests on was deleted after retention."""
+    query = sa.select(sa.literal(1)).where(
+        instances.c.series_instance_uid == series_instance_uid,
+        instances.c.status == "current",
+        instances.c.purged_at.is_not(None),
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def apply_rejections(connection: sa.Connection, series_instance_uid: str) -> int:
+    """Take out instances that a reject note named before they came, or came back; return how many."""
+    named = sa.select(rejected_instances.c.sop_instance_uid)
+    result = connection.execute(
+        sa.update(instances)
+        .where(
+            instances.c.series_instance_uid == series_instance_uid,
+            instances.c.status == "current",
+            instances.c.sop_instance_uid.in_(named),
+        )
+        .values(status="rejected")
+    )
+    return int(result.rowcount)
+
+
 def current_copy(connection: sa.Connection, sop_instance_uid: str) -> InstanceRow | None:
-    """Return the current copy of an instance, or None."""
+    """Return the current copy of an instance, or None; its file may have been deleted after retention."""
     row = connection.execute(
         sa.select(*_INSTANCE).where(instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == "current")
     ).one_or_none()
@@ -181,8 +211,8 @@ def set_job(connection: sa.Connection, series_instance_uid: str, job: str) -> No
     connection.execute(sa.update(series).where(series.c.series_instance_uid == series_instance_uid).values(job=job))
 
 
-def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: str, at: float) -> None:
-    """Return a series to RECEIVING because its content has changed."""
+def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: str, at: float, **values: object) -> None:
+    """Return a series to RECEIVING because its content has changed; `values` by column."""
     connection.execute(
         sa.update(series)
         .where(series.c.series_instance_uid == series_instance_uid)
@@ -193,7 +223,30 @@ def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: str, 
             opened_at=at,
             generation=series.c.generation + 1,
             job=None,
+            **values,
         )
+    )
+
+
+def correct(connection: sa.Connection, copy: InstanceRow, *, at: float) -> None:
+    """Make a corrected copy the current one, and reopen its series.
+
+    The copies of one correction come one by one: the series waits for them as it waits for late slices.
+    """
+    known = current_copy(connection, copy.sop_instance_uid)
+    if known is not None:
+        set_status(connection, known.id, "superseded")
+    set_status(connection, copy.id, "current")
+    reopen(
+        connection,
+        copy.series_instance_uid,
+        reason="corrected copy",
+        at=at,
+        study_instance_uid=copy.study_instance_uid,
+        last_instance_at=sa.case(
+            (series.c.last_instance_at < copy.received_at, copy.received_at), else_=series.c.last_instance_at
+        ),
+        association_id=copy.association_id,
     )
 
 
