@@ -172,7 +172,10 @@ def connect(
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = min(timeout_s, 10.0)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
-    association = entity.associate(peer.host, peer.port, list(contexts), ae_title=peer.ae_title)
+    try:
+        association = entity.associate(peer.host, peer.port, list(contexts), ae_title=peer.ae_title)
+    except OSError as error:  # its name does not resolve
+        raise PeerUnavailable(f"{peer.name} ({peer.host}): {error.strerror}") from error
     if not association.is_established:
         raise _failure(association, peer)
     try:

@@ -51,7 +51,7 @@ class DurableJobs:
         return {
             workflow.workflow_id: "it ended its process three times"
             if workflow.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
-            else f"internal error: {type(workflow.error).__name__ if workflow.error else workflow.status}"
+            else f"internal error: {getattr(workflow.error, 'name', '') or workflow.status}"
             for workflow in found
         }
 

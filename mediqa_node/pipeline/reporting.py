@@ -6,6 +6,7 @@ from io import BytesIO
 
 import pydicom
 
+from mediqa_node.decode.part10 import read_header
 from mediqa_node.dicom.report import build_report, report_bytes
 from mediqa_node.dicom.report_request import SOP_CLASSES, ReportRequest
 from mediqa_node.pipeline.assessing import read_headers
@@ -62,8 +63,7 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
         created_at=node.clock(),
     )
     with node.database.write() as connection:
-        reports.save_report(connection, row)
-    return row
+        return reports.save_report(node.database, connection, row)
 
 
 def _series_number(node: NodeContext, study_instance_uid: str, series_instance_uid: str) -> int:
@@ -73,9 +73,7 @@ def _series_number(node: NodeContext, study_instance_uid: str, series_instance_u
         for other in index.series_of_study(connection, study_instance_uid):
             first = next(iter(index.current_instances(connection, other.series_instance_uid)), None)
             if first is not None and node.spool.has(first.path):
-                header = pydicom.dcmread(
-                    node.spool.path(first.path), stop_before_pixels=True, specific_tags=["SeriesNumber"]
-                )
+                header = read_header(node.spool.path(first.path))
                 value = str(header.get("SeriesNumber", "") or "")
                 taken |= {int(value)} if value.isdigit() else set()
     with node.database.write() as connection:

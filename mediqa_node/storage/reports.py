@@ -56,9 +56,14 @@ _REPORT = [reports.c[name] for name in ReportRow.__dataclass_fields__]
 _DELIVERY = [deliveries.c[name] for name in DeliveryRow.__dataclass_fields__]
 
 
-def save_report(connection: sa.Connection, row: ReportRow) -> None:
-    """Enter a built report; there is one for each series, revision and SOP class."""
-    connection.execute(sa.insert(reports).values(**{name: getattr(row, name) for name in row.__dataclass_fields__}))
+def save_report(database: Database, connection: sa.Connection, row: ReportRow) -> ReportRow:
+    """Enter a built report and return what is kept: the first one, if another destination built it meanwhile."""
+    values = {name: getattr(row, name) for name in row.__dataclass_fields__}
+    connection.execute(database.insert_or_ignore(reports, **values))
+    kept = find_report(connection, row.series_instance_uid, row.revision, row.sop_class_uid)
+    if kept is None:
+        raise LookupError(f"report {row.sop_instance_uid} was kept for another series or revision")
+    return kept
 
 
 def find_report(
@@ -111,27 +116,26 @@ def series_number(
     Args:
         taken: numbers that the study's own series use.
     """
-    known = connection.execute(
-        sa.select(sr_series_numbers.c.series_number).where(
-            sr_series_numbers.c.series_instance_uid == series_instance_uid
-        )
-    ).scalar_one_or_none()
-    if known is not None:
-        return int(known)
-    used = set(
+    ours = sa.select(sr_series_numbers.c.series_number).where(
+        sr_series_numbers.c.series_instance_uid == series_instance_uid
+    )
+    of_study = sa.select(sr_series_numbers.c.series_number).where(
+        sr_series_numbers.c.study_instance_uid == study_instance_uid
+    )
+    while True:  # a second round only when two deliveries ask at once
+        known = connection.execute(ours).scalar_one_or_none()
+        if known is not None:
+            return int(known)
+        used = set(connection.execute(of_study).scalars()) | taken
+        number = next(n for n in range(FIRST_SERIES_NUMBER, 2**31) if n not in used)
         connection.execute(
-            sa.select(sr_series_numbers.c.series_number).where(
-                sr_series_numbers.c.study_instance_uid == study_instance_uid
+            database.insert_or_ignore(
+                sr_series_numbers,
+                study_instance_uid=study_instance_uid,
+                series_number=number,
+                series_instance_uid=series_instance_uid,
             )
-        ).scalars()
-    )
-    number = next(n for n in range(FIRST_SERIES_NUMBER, 2**31) if n not in used and n not in taken)
-    connection.execute(
-        sa.insert(sr_series_numbers).values(
-            study_instance_uid=study_instance_uid, series_number=number, series_instance_uid=series_instance_uid
         )
-    )
-    return number
 
 
 def add_delivery(

@@ -1,0 +1,222 @@
+"""The stations on a bench: real database, spool and network, with a clock and a scorer that the test holds.
+
+No process, no torch, no durable engine: jobs are kept in a list and run when the test says so.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import sqlalchemy as sa
+
+from mediqa_node import service
+from mediqa_node.config import Settings
+from mediqa_node.dicom.part10 import file_head
+from mediqa_node.dicom.report_request import ReportDevice
+from mediqa_node.domain.assessment import CheckpointId, IntensityRule, PreprocessSpec, ScoredSlices
+from mediqa_node.domain.exchange import Peer, ReceivedInstance
+from mediqa_node.domain.policy import DeliveryRules, ReturnRule
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.pipeline.assessing import Judge
+from mediqa_node.pipeline.delivering import deliver
+from mediqa_node.pipeline.judging import judge_series
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.settling import Settler
+from mediqa_node.pipeline.sweeps import enqueue_waiting
+from mediqa_node.storage import index, reports
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.index import SeriesRow
+from mediqa_node.storage.ingest import Recorded, close_association, record
+from mediqa_node.storage.migrate import upgrade
+from mediqa_node.storage.reports import DeliveryRow
+from mediqa_node.storage.spool import Spool
+from mediqa_node.storage.tables import instances
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
+DEVICE = ReportDevice(ae_title="MEDIQA", device_uid="2.25.7", serial_number="SN1", software_version="0.1.0")
+
+
+class StandInScorer:
+    """Scores by the mean of the pixels: the model is the one part that is not real here."""
+
+    checkpoint = CheckpointId(name="stand-in", sha256="ab" * 32, trained=True, size="t16")
+    spec = PreprocessSpec(
+        size_px=32,
+        slices=7,
+        intensity={
+            "CT": IntensityRule(kind="window", low=-160.0, high=240.0),
+            "MR": IntensityRule(kind="percentile", low=1.0, high=99.0),
+            "OP": IntensityRule(kind="window", low=0.0, high=255.0),
+        },
+    )
+
+    def __init__(self) -> None:
+        self.scored = 0
+
+    def score(self, images: np.ndarray, prompt: Prompt) -> ScoredSlices:
+        """Return the mean of each image as its quality, all weights equal."""
+        self.scored += 1
+        quality = images.mean(axis=(1, 2, 3)).astype(float)
+        return ScoredSlices(raw=4 * quality - 2, quality=quality, weights=np.full(len(images), 1 / len(images)))
+
+
+@dataclass
+class KeptJobs:
+    """Records what was enqueued, in order, once for each name."""
+
+    waiting: dict[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+
+    def score(self, connection: Any, job: str, series_instance_uid: str, generation: int) -> None:
+        """Keep a score job."""
+        self._keep("score", job, (series_instance_uid, generation))
+
+    def deliver(self, connection: Any, job: str, delivery_id: int, destination: str) -> None:
+        """Keep a delivery."""
+        self._keep("deliver", job, (delivery_id,))
+
+    def _keep(self, kind: str, job: str, arguments: tuple[Any, ...]) -> None:
+        if job not in self.names:
+            self.names.append(job)
+            self.waiting[job] = (kind, arguments)
+
+
+class Bench:
+    """One node's stations in this process, under a clock that moves only when told to."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        peers: Sequence[Peer] = (),
+        returns: Sequence[ReturnRule] | None = None,
+        url: str | None = None,
+        scorer: StandInScorer | None = None,
+        **policy: Any,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.now = NOON
+        self.database = Database(url or f"sqlite:///{folder / 'node.db'}")
+        upgrade(self.database)
+        self.spool = Spool(folder / "spool", durable=False)
+        self.jobs = KeptJobs()
+        self.scorer = scorer or StandInScorer()
+        names = tuple(peer.name for peer in peers)
+        judge = Judge(scorer=self.scorer, prompts=service.prompt_rules(Settings()))
+        policy.setdefault("delivery", DeliveryRules(timeout_s=2.0))
+        self.node = NodeContext(
+            database=self.database,
+            spool=self.spool,
+            jobs=self.jobs,
+            device=DEVICE,
+            peers=tuple(peers),
+            returns=tuple(returns) if returns is not None else ((ReturnRule(to=names),) if names else ()),
+            judge=lambda: judge,
+            clock=lambda: self.now,
+            **policy,
+        )
+        self.settler = Settler(self.node)
+
+    def close(self) -> None:
+        """Give the database back."""
+        self.database.close()
+
+    # ── what happens to the node ─────────────────────────────────────────────
+
+    def receive(self, path: Path, *, association: str = "a1", aet: str = "CT_ROOM_1") -> Recorded:
+        """Enter one instance at the bench's time, as the receiver does."""
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        syntax = str(ds.file_meta.TransferSyntaxUID)
+        content = path.read_bytes()
+        dataset = content[144 + int.from_bytes(content[140:144], "little") :]
+        head = file_head(
+            sop_class_uid=ds.SOPClassUID,
+            sop_instance_uid=ds.SOPInstanceUID,
+            transfer_syntax_uid=syntax,
+            implementation_class_uid="2.25.1",
+            implementation_version_name="BENCH",
+            source_ae_title=aet,
+        )
+        incoming = self.spool.begin(head)
+        incoming.write(memoryview(dataset))
+        digest = incoming.digest.hexdigest()
+        instance = ReceivedInstance(
+            sop_instance_uid=ds.SOPInstanceUID,
+            sop_class_uid=ds.SOPClassUID,
+            series_instance_uid=ds.SeriesInstanceUID,
+            study_instance_uid=ds.StudyInstanceUID,
+            transfer_syntax_uid=syntax,
+            calling_ae_title=aet,
+            called_ae_title="MEDIQA",
+            peer_address="127.0.0.1",
+            association_id=association,
+            received_at=datetime.fromtimestamp(self.now, UTC),
+            path=self.spool.place(incoming),
+            sha256=digest,
+            size_bytes=len(dataset),
+        )
+        with self.database.write() as connection:
+            outcome = record(self.database, connection, instance, str(ds.get("Modality", "")), self.spool.has)
+        if outcome is Recorded.DUPLICATE:
+            self.spool.remove(instance.path)
+        return outcome
+
+    def release(self, association: str = "a1", *, released: bool = True) -> None:
+        """End an association."""
+        with self.database.write() as connection:
+            close_association(connection, association, released=released, at=self.now)
+
+    def receive_all(self, paths: Sequence[Path], *, association: str = "a1", aet: str = "CT_ROOM_1") -> None:
+        """Enter a series over one association, a tenth of a second apart, and release it."""
+        for path in paths:
+            self.receive(path, association=association, aet=aet)
+            self.now += 0.1
+        self.release(association)
+
+    # ── what the node does ───────────────────────────────────────────────────
+
+    def settle(self) -> int:
+        """Run the sweep once."""
+        return self.settler.sweep()
+
+    def work(self) -> list[str]:
+        """Run every waiting job, and those that follow at once; return what they said."""
+        said = []
+        while self.jobs.waiting:
+            name = next(iter(self.jobs.waiting))
+            kind, arguments = self.jobs.waiting.pop(name)
+            said.append(judge_series(self.node, *arguments) if kind == "score" else deliver(self.node, *arguments))
+        return said
+
+    def pass_time(self, seconds: float, *, step_s: float = 1.0, until: Callable[[], bool] = lambda: False) -> None:
+        """Let time pass in steps; at each the sweeps run and the jobs are worked off."""
+        end = self.now + seconds
+        while self.now < end and not until():
+            self.now = min(end, self.now + step_s)
+            self.settle()
+            enqueue_waiting(self.node)
+            self.work()
+
+    # ── what there is ────────────────────────────────────────────────────────
+
+    def series(self, series_instance_uid: str) -> SeriesRow:
+        """Return a series."""
+        with self.database.read() as connection:
+            row = index.find_series(connection, series_instance_uid)
+        assert row is not None
+        return row
+
+    def deliveries(self, series_instance_uid: str) -> list[DeliveryRow]:
+        """Return the deliveries of a series."""
+        with self.database.read() as connection:
+            return reports.deliveries_of(connection, series_instance_uid)
+
+    def copies(self, sop_instance_uid: str) -> list[str]:
+        """Return the statuses of all kept copies of an instance, in order of arrival."""
+        with self.database.read() as connection:
+            query = sa.select(instances.c.status).where(instances.c.sop_instance_uid == sop_instance_uid)
+            return list(connection.execute(query.order_by(instances.c.id)).scalars())
