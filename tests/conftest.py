@@ -1,1 +1,49 @@
-"""Makes `factories` importable from every test folder."""
+"""Makes `factories` and `receiving` importable from every test folder; what many tests start."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from receiving import Listening
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-peers", action="store_true", help="fail, not skip, where DCMTK or another peer is missing"
+    )
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Callable[..., Listening]]:
+    """Start a receiver in this process on a free port; arguments are those of its policy."""
+    started: list[Listening] = []
+
+    def start(**arguments: Any) -> Listening:
+        started.append(Listening(tmp_path / f"node{len(started)}", **arguments))
+        return started[-1]
+
+    yield start
+    for node in started:
+        node.stop(within_s=1.0)
+
+
+@pytest.fixture
+def peer(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Return the path of a program that tests talk to; skip without it, or fail with --require-peers."""
+
+    def find(program: str) -> str:
+        path = shutil.which(program, path="/usr/bin:/usr/sbin")  # not pynetdicom's storescu in the virtualenv
+        if path is None:
+            reason = f"needs {program}: apt-get install {'strace' if program == 'strace' else 'dcmtk'}"
+            (pytest.fail if request.config.getoption("--require-peers") else pytest.skip)(reason)
+        return path
+
+    return find
+
+
+@pytest.fixture
+def dcmtk(peer: Callable[[str], str]) -> Callable[[str], str]:
+    """Return the path of a DCMTK program."""
+    return peer

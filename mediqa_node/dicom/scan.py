@@ -112,11 +112,15 @@ def is_uid(value: str) -> bool:
 
 @dataclass(slots=True)
 class _Level:
-    """An open sequence, item or run of pixel fragments; `end` is None while undefined."""
+    """An open sequence, item or run of pixel fragments.
+
+    `end` is None while undefined; nothing inside may go beyond `limit`, which the nearest level around it sets.
+    """
 
     kind: str
     end: int | None
     explicit: bool
+    limit: int = 0
     has_offset_table: bool = False
 
 
@@ -271,13 +275,16 @@ class _Walk:
         return self.take(position, 4) == _ITEM_BYTES
 
     def _open(self, level: _Level) -> None:
+        level.limit = level.end if level.end is not None else self._limit()
         self.levels.append(level)
         if len(self.levels) > 2 * _DEPTH_LIMIT:
             raise InvalidInstance(f"nested deeper than {_DEPTH_LIMIT} sequences")
 
+    def _limit(self) -> int:
+        return self.levels[-1].limit if self.levels else self.size
+
     def _within(self, end: int, tag: int) -> int:
-        limit = next((level.end for level in reversed(self.levels) if level.end is not None), self.size)
-        if end > limit:
+        if end > self._limit():
             what = "pixel data is truncated" if tag == PIXEL_DATA else "truncated dataset"
             raise InvalidInstance(what, offending=tag)
         return end
