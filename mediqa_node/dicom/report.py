@@ -22,6 +22,7 @@ from mediqa_node.dicom.report_uid import deterministic_uid
 from mediqa_node.domain.assessment import StackResult, weighted_quality
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.images import FrameRef
+from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 __all__ = [
     "SOP_CLASSES",
@@ -31,8 +32,6 @@ __all__ = [
     "report_bytes",
 ]
 
-IMPLEMENTATION_CLASS_UID = "2.25.213174894870184063412379046938402126117"
-IMPLEMENTATION_VERSION_NAME = "MEDIQA_NODE_010"
 
 LAW_TOLERANCE = 1e-6
 """Largest difference between Q and the weighted sum of its slices, on the scale of 0..100."""

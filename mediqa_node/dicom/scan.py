@@ -10,9 +10,11 @@ PS3.5 section 7 (data set encoding), A.4 (encapsulated pixel data), A.5 (deflate
 import re
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
+
+from pydicom.uid import UID
 
 from mediqa_node.dicom.inflate import Encoded, Inflated
-from mediqa_node.dicom.storage_classes import IMAGE_CLASSES
 from mediqa_node.domain.errors import InvalidInstance
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -83,8 +85,14 @@ def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int
         modality=_modality(found),
         has_pixels=walk.pixel_bytes is not None,
     )
-    walk.check_pixels(is_image=header.sop_class_uid in IMAGE_CLASSES)
+    walk.check_pixels(is_image=_is_image_class(header.sop_class_uid))
     return header
+
+
+@lru_cache(maxsize=512)
+def _is_image_class(sop_class_uid: str) -> bool:
+    """Whether a class is named "… Image Storage": an instance of it without pixel data is not complete."""
+    return "Image Storage" in UID(sop_class_uid).name
 
 
 def _text(value: bytes) -> str:

@@ -1,11 +1,12 @@
-"""What this node speaks: Storage classes, transfer syntaxes, and the names it gives itself."""
+"""What this node speaks: Storage classes and transfer syntaxes."""
 
 from collections.abc import Iterable
 
-from mediqa_node.dicom.storage_classes import STORAGE_CLASSES
+from pynetdicom.presentation import AllStoragePresentationContexts
 
-IMPLEMENTATION_CLASS_UID = "2.25.213174894870184063412379046938402126117"
-IMPLEMENTATION_VERSION_NAME = "MEDIQA_NODE_010"
+from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+__all__ = ["IMPLEMENTATION_CLASS_UID", "IMPLEMENTATION_VERSION_NAME"]
 
 VERIFICATION = "1.2.840.10008.1.1"
 SR_SOP_CLASSES = {
@@ -14,10 +15,13 @@ SR_SOP_CLASSES = {
     "enhanced": "1.2.840.10008.5.1.4.1.1.88.22",
 }
 
+RETIRED_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("3", "5", "6", "12.3", "77.1", "77.2"))
+"""Ultrasound, nuclear medicine, biplane angiography and visible light of old devices that still send."""
+
 _IMPLICIT_LITTLE, _EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 
 SupportedContexts = dict[str, tuple[str, ...]]
-"""Transfer syntaxes by abstract syntax, the preferred first."""
+"""Transfer syntaxes by abstract syntax."""
 
 
 def storage_classes(private: Iterable[str] = ()) -> tuple[str, ...]:
@@ -25,7 +29,8 @@ def storage_classes(private: Iterable[str] = ()) -> tuple[str, ...]:
 
     All are accepted and kept: a rejected class can fail the whole send job of a scanner.
     """
-    return tuple(sorted(STORAGE_CLASSES | set(private)))
+    standard = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
+    return tuple(sorted(standard.union(RETIRED_CLASSES, private)))
 
 
 def acceptor_contexts(transfer_syntaxes: Iterable[str], private_sop_classes: Iterable[str] = ()) -> SupportedContexts:

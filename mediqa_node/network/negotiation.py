@@ -1,16 +1,22 @@
 """A-ASSOCIATE-RQ in, A-ASSOCIATE-AC or -RJ out (PS3.8 section 9.3.2-9.3.4, annex D).
 
-Read by hand, like the commands: half a page of fixed layout, where pynetdicom raises half a
-dozen kinds of errors on hostile bytes, logs what a peer sent, and costs 45 MB to import. Who may
-associate is decided by the receiver.
+pynetdicom knows the PDUs and negotiates the contexts; who may associate is decided by the receiver.
 """
 
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mediqa_node.network.contexts import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from mediqa_node.network.pdu_stream import ASSOCIATE_AC, ASSOCIATE_RJ, MAX_PDU_BYTES
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
+
+from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mediqa_node.network.pdu_stream import ASSOCIATE_RQ, MAX_PDU_BYTES
 
 # result, source, reason (PS3.8 table 9-21)
 CALLED_AE_NOT_RECOGNISED = (1, 1, 7)
@@ -19,16 +25,10 @@ APPLICATION_CONTEXT_NOT_SUPPORTED = (1, 1, 2)
 PROTOCOL_VERSION_NOT_SUPPORTED = (1, 2, 2)
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 TEMPORARY_CONGESTION = (2, 3, 1)
-NO_REASON_GIVEN = (1, 1, 1)
 
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
-_APPLICATION, _PROPOSED, _ANSWERED, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21, 0x30, 0x40, 0x50
-_MAXIMUM_LENGTH, _IMPLEMENTATION_UID, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x55
-_FIXED = struct.Struct(">H2x16s16s32s")
-_ITEM = struct.Struct(">BxH")
-_ACCEPTED, _NO_SUCH_ABSTRACT_SYNTAX, _NO_SUCH_TRANSFER_SYNTAX = 0, 3, 4
-_IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+_ANY_TITLE = b"ANY".ljust(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,123 +39,104 @@ class AcceptedContext:
     transfer_syntax: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProposedContext:
-    """A presentation context as the requestor proposes it."""
-
-    context_id: int
-    abstract_syntax: str
-    transfer_syntaxes: tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssociateRequest:
     """An A-ASSOCIATE-RQ: who calls whom, and what is proposed.
 
     Attributes:
-        fixed_part: AE titles and reserved bytes as they came; the answer repeats them.
+        titles: both AE titles as they came, 32 bytes.
+        primitive: what pynetdicom negotiates with; it carries no AE titles.
     """
 
     protocol_version: int
     called_ae_title: str
     calling_ae_title: str
     application_context: str
-    contexts: tuple[ProposedContext, ...]
-    fixed_part: bytes
+    titles: bytes
+    primitive: A_ASSOCIATE
 
 
 def parse_request(body: memoryview) -> AssociateRequest:
     """Decode the body of an A-ASSOCIATE-RQ.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none; pynetdicom raises half a dozen kinds of errors on hostile bytes.
     """
-    if len(body) < _FIXED.size:
-        raise ValueError("not an A-ASSOCIATE-RQ: too short")
-    version, called, calling, _ = _FIXED.unpack_from(body)
-    application, contexts = "", {}
-    for kind, value in _items(body[_FIXED.size :]):
-        if kind == _APPLICATION:
-            application = _text(value)
-        elif kind == _PROPOSED:
-            context = _proposed(value)
-            contexts[context.context_id] = context
-    if not contexts:
-        raise ValueError("not an A-ASSOCIATE-RQ: no presentation context proposed")
-    return AssociateRequest(
-        protocol_version=version,
-        called_ae_title=_text(called),
-        calling_ae_title=_text(calling),
-        application_context=application,
-        contexts=tuple(contexts.values()),
-        fixed_part=bytes(body[4 : _FIXED.size]),
-    )
+    pdu = A_ASSOCIATE_RQ()
+    # the library refuses to decode a title that is none; here that is a reason to reject the caller, politely
+    readable = bytes(body[:4]) + _ANY_TITLE + _ANY_TITLE + bytes(body[36:])
+    try:
+        pdu.decode(bytes((ASSOCIATE_RQ, 0)) + len(readable).to_bytes(4, "big") + readable)
+        primitive = pdu.to_primitive()
+        request = AssociateRequest(
+            protocol_version=pdu.protocol_version,
+            called_ae_title=_title(body[4:20]),
+            calling_ae_title=_title(body[20:36]),
+            application_context=str(primitive.application_context_name or ""),
+            titles=bytes(body[4:36]),
+            primitive=primitive,
+        )
+    except Exception as error:
+        raise ValueError(f"not an A-ASSOCIATE-RQ: {type(error).__name__}") from error
+    proposed = primitive.presentation_context_definition_list
+    if not proposed or any(not context.transfer_syntax for context in proposed):
+        raise ValueError("not an A-ASSOCIATE-RQ: no presentation context proposed, or one without transfer syntax")
+    return request
 
 
-def _items(body: memoryview) -> Iterator[tuple[int, memoryview]]:
-    position = 0
-    while position < len(body):
-        if position + _ITEM.size > len(body):
-            raise ValueError("not an A-ASSOCIATE-RQ: ends inside an item header")
-        kind, length = _ITEM.unpack_from(body, position)
-        position += _ITEM.size
-        if position + length > len(body):
-            raise ValueError("not an A-ASSOCIATE-RQ: an item exceeds the PDU")
-        yield kind, body[position : position + length]
-        position += length
-
-
-def _proposed(value: memoryview) -> ProposedContext:
-    if len(value) < 4 or value[0] % 2 == 0:
-        raise ValueError("not an A-ASSOCIATE-RQ: a presentation context without an odd ID")
-    abstract, transfer = "", []
-    for kind, name in _items(value[4:]):
-        if kind == _ABSTRACT:
-            abstract = _text(name)
-        elif kind == _TRANSFER:
-            transfer.append(_text(name))
-    return ProposedContext(value[0], abstract, tuple(transfer))
-
-
-def _text(value: memoryview | bytes) -> str:
-    return bytes(value).decode("latin-1").strip(" \0")
+def _title(raw: memoryview) -> str:
+    return bytes(raw).decode("latin-1").strip(" \0")
 
 
 def accept(
     request: AssociateRequest, supported: Mapping[str, Sequence[str]]
 ) -> tuple[bytes, dict[int, AcceptedContext]]:
-    """Return the A-ASSOCIATE-AC PDU and the accepted contexts by their ID."""
-    accepted: dict[int, AcceptedContext] = {}
-    items = _item(_APPLICATION, DICOM_APPLICATION_CONTEXT.encode())
-    for proposed in request.contexts:
-        chosen = next(
-            (uid for uid in supported.get(proposed.abstract_syntax, ()) if uid in proposed.transfer_syntaxes), ""
-        )
-        if chosen:
-            accepted[proposed.context_id] = AcceptedContext(proposed.abstract_syntax, chosen)
-            result = _ACCEPTED
-        else:
-            known = proposed.abstract_syntax in supported
-            result = _NO_SUCH_TRANSFER_SYNTAX if known else _NO_SUCH_ABSTRACT_SYNTAX
-        syntax = _item(_TRANSFER, (chosen or _IMPLICIT_LITTLE).encode())
-        items += _item(_ANSWERED, bytes((proposed.context_id, 0, result, 0)) + syntax)
-    items += _item(
-        _USER,
-        _item(_MAXIMUM_LENGTH, struct.pack(">I", MAX_PDU_BYTES))
-        + _item(_IMPLEMENTATION_UID, IMPLEMENTATION_CLASS_UID.encode())
-        + _item(_IMPLEMENTATION_VERSION, IMPLEMENTATION_VERSION_NAME.encode()),
-    )
-    body = struct.pack(">H2x", 1) + request.fixed_part + items
-    return struct.pack(">BxI", ASSOCIATE_AC, len(body)) + body, accepted
+    """Return the A-ASSOCIATE-AC PDU and the accepted contexts by their ID.
+
+    Args:
+        supported: transfer syntaxes by abstract syntax.
+
+    Raises:
+        ValueError: what was proposed cannot be answered.
+    """
+    proposed = request.primitive.presentation_context_definition_list
+    wanted = {str(context.abstract_syntax) for context in proposed}
+    ours = [build_context(uid, list(supported[uid])) for uid in sorted(wanted & supported.keys())]
+    try:
+        results, _ = negotiate_as_acceptor(proposed, ours)
+        pdu = A_ASSOCIATE_AC(_answer(results))
+    except Exception as error:
+        raise ValueError(f"proposal cannot be answered: {type(error).__name__}") from error
+    accepted = {
+        context.context_id: AcceptedContext(str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        for context in results
+        if context.result == 0x00 and context.context_id is not None
+    }
+    encoded = pdu.encode()
+    # PS3.8 table 9-17: bytes 11-42 repeat what the request had there
+    return encoded[:10] + request.titles + encoded[42:], accepted
 
 
-def _item(kind: int, value: bytes) -> bytes:
-    return _ITEM.pack(kind, len(value)) + value
+def _answer(results: list[PresentationContext]) -> A_ASSOCIATE:
+    answer = A_ASSOCIATE()
+    answer.application_context_name = DICOM_APPLICATION_CONTEXT
+    answer.calling_ae_title = answer.called_ae_title = _ANY_TITLE.decode()
+    answer.result, answer.result_source = 0x00, 0x01
+    answer.presentation_context_definition_results_list = results
+    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    version = ImplementationVersionNameNotification()
+    length.maximum_length_received = MAX_PDU_BYTES
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    answer.user_information = [length, implementation, version]
+    return answer
 
 
 def reject(result: int, source: int, reason: int) -> bytes:
     """Return an A-ASSOCIATE-RJ PDU."""
-    return struct.pack(">BxIxBBB", ASSOCIATE_RJ, 4, result, source, reason)
+    pdu = A_ASSOCIATE_RJ()
+    pdu.result, pdu.source, pdu.reason_diagnostic = result, source, reason
+    return pdu.encode()
 
 
 def is_ae_title(value: str) -> bool:
