@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mediqa_node.decode.part10 import is_part10
+
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
     """Return the Part 10 files in files and folders, in order."""
@@ -10,14 +12,6 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
         file
         for path in paths
         for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
-        if file.is_file() and _is_part10(file)
+        if file.is_file() and is_part10(file)
     ]
     return list(dict.fromkeys(files))
-
-
-def _is_part10(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

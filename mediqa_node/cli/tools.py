@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import service
+from mediqa_node import logs, service
 from mediqa_node.cli import app
 from mediqa_node.cli.common import settings_of
 from mediqa_node.cli.present import count, table
@@ -96,6 +96,7 @@ def score(
     """Score files without a node; exit 1 only if something could not be read."""
     from mediqa_node.pipeline.offline import score_paths
 
+    logs.configure(level="ERROR")  # to standard error: the answer alone goes to standard output
     settings = settings_of(context)
     with progress("scoring") as advance:
         results, unreadable = score_paths(paths, judge=cache(lambda: service.open_judge(settings)), advance=advance)

@@ -1,6 +1,5 @@
 """Open a Part 10 file for decoding; a deflated dataset is inflated within a budget (PS3.5 A.5)."""
 
-import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +19,26 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 _CHUNK = 1 << 16
 _GROUP_LENGTH_END = 144
 """Preamble, DICM, and (0002,0000), PS3.10 7.1."""
+
+
+def is_part10(path: Path) -> bool:
+    """Whether a file begins as DICOM files do (PS3.10 7.1); False where it cannot be opened."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def dataset_offset(content: bytes | memoryview) -> int:
+    """Return where the dataset begins: after (0002,0000) and as many bytes as it says.
+
+    Raises:
+        UndecodablePixels: file meta is cut short, or does not begin with its group length.
+    """
+    if bytes(content[132:136]) != b"\x02\x00\x00\x00" or len(content) < _GROUP_LENGTH_END:
+        raise UndecodablePixels("file meta information does not begin with its group length (0002,0000)")
+    return _GROUP_LENGTH_END + int.from_bytes(content[_GROUP_LENGTH_END - 4 : _GROUP_LENGTH_END], "little")
 
 
 def transfer_syntax(path: Path) -> str:
@@ -62,9 +81,7 @@ def inflated(path: Path, *, max_bytes: int) -> BytesIO:
     """
     meta = read_file_meta_info(path)
     with path.open("rb") as stream:
-        prefix = stream.read(_GROUP_LENGTH_END)
-        (group_length,) = struct.unpack_from("<I", prefix, _GROUP_LENGTH_END - 4)
-        stream.seek(_GROUP_LENGTH_END + group_length)
+        stream.seek(dataset_offset(stream.read(_GROUP_LENGTH_END)))
         dataset = _inflate(stream, max_bytes)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     head = DicomBytesIO()

@@ -32,6 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
 _TIME = re.compile(r"([01]\d|2[0-3]):?([0-5]\d)?:?([0-5]\d|60)?(\.\d{1,6})?")
 _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
+_DECIMAL = re.compile(r"(?=.{1,16}$)[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"}
 
@@ -165,12 +166,14 @@ def _age(text: str) -> str:
 
 
 def _positive(text: str) -> str:
-    """DS of something that cannot be zero: size, weight."""
+    """DS of something that cannot be zero: size, weight; in the source's own digits where they are valid."""
     try:
         number = float(text)
     except ValueError:
         return ""
-    return f"{number:.6g}" if 0 < number < 1e6 else ""
+    if not 0 < number < 1e6:
+        return ""
+    return text if _DECIMAL.fullmatch(text) else f"{number:.6g}"
 
 
 def _uid(text: str) -> str:

@@ -1,30 +1,59 @@
-"""`mediqa-node score`: files in, judgements out, by the same code as in the node and without its database."""
+"""`mediqa-node score`: files in, judgements out, by the same code as in the node and without its database.
+
+A file is held to what the receiver holds an instance to: one that is cut short is named, never
+judged by what is left of it.
+"""
 
 import dataclasses
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from PIL import Image
-from pydicom.errors import InvalidDicomError
 
 from mediqa_node.assess.fundus import looks_like_fundus
+from mediqa_node.decode.part10 import dataset_offset, is_part10, read_header, transfer_syntax
 from mediqa_node.dicom.dose_sr import DoseEvent, dose_events
+from mediqa_node.dicom.scan import (
+    SERIES_INSTANCE_UID,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    ScannedHeader,
+    scan,
+)
 from mediqa_node.dicom.wrap import wrap_photograph
 from mediqa_node.domain.assessment import Assessment, StackResult
-from mediqa_node.domain.errors import MediqaError, NotScorable
+from mediqa_node.domain.errors import InvalidInstance, MediqaError, NotScorable
 from mediqa_node.domain.technique import Technique
-from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers
+from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 _MOST_PIXELS = 100_000_000
+_IDENTITY = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID})
 
 Unreadable = tuple[Path, str]
+
+
+@dataclass(slots=True)
+class _Series:
+    """Files that belong together: what to read by SOP Instance UID, and what the user calls it.
+
+    Attributes:
+        named: by the path that is read, the path that was given (a picture is read from its wrapping).
+        refusal: why it is not looked at further, or None.
+    """
+
+    uid: str
+    modality: str = ""
+    files: dict[str, Path] = field(default_factory=dict)
+    named: dict[Path, Path] = field(default_factory=dict)
+    refusal: str | None = None
 
 
 def score_paths(
@@ -32,53 +61,93 @@ def score_paths(
 ) -> tuple[list[dict[str, Any]], list[Unreadable]]:
     """Score every series and picture found in files and folders.
 
+    Args:
+        judge: called when the first series is to be scored; loading a network takes seconds.
+        advance: told how many series are done, of how many.
+
     Returns:
-        one plain dictionary for each series, in order of discovery, and what could not be read.
+        one plain dictionary for each series, in order of discovery, and what could not be read, with
+        a sentence. A series or picture that is nothing to score is a result, not a failure.
     """
     unreadable: list[Unreadable] = []
     with tempfile.TemporaryDirectory() as folder:
         found = _by_series(paths, Path(folder), unreadable)
+        events = _dose_events(found, unreadable)
         results = []
-        events = _dose_events(found)
-        for done, (uid, entries) in enumerate(found.items()):
+        for done, series in enumerate(found):
             advance(done, len(found))
-            results.append(_score(uid, entries, events, judge, unreadable))
-    return [result for result in results if result is not None], unreadable
+            results.append(_score(series, events, judge, unreadable))
+        advance(len(found), len(found))
+    return results, unreadable
 
 
-def _by_series(paths: Sequence[Path], folder: Path, unreadable: list[Unreadable]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = defaultdict(list)
+# ── what is there ────────────────────────────────────────────────────────────
+
+
+def _by_series(paths: Sequence[Path], folder: Path, unreadable: list[Unreadable]) -> list[_Series]:
+    found: dict[str, _Series] = {}
     for path, was_named in _walk(paths):
+        is_picture = path.suffix.lower() in _PICTURES
         try:
-            file = _wrapped(path, folder) if path.suffix.lower() in _PICTURES else path
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        except NotScorable:
-            found[f"file:{path}"].append(path)
-            continue
-        except InvalidDicomError:
-            if was_named or path.suffix.lower() == ".dcm":
-                unreadable.append((path, "neither DICOM nor JPEG nor PNG"))
-            continue
-        except (OSError, ValueError, RecursionError, EOFError) as error:
-            unreadable.append((path, f"cannot be read: {type(error).__name__}"))
-            continue
-        found[str(header.get("SeriesInstanceUID", "") or f"file:{path}")].append(file)
-    return found
+            if not is_picture and not is_part10(path):
+                if was_named or path.suffix.lower() == ".dcm":
+                    unreadable.append((path, "neither DICOM nor JPEG nor PNG"))
+                continue
+            file = _wrapped(path, folder) if is_picture else path
+            header = _scanned(file)
+        except NotScorable as reason:
+            found[f"file:{path}"] = _Series(f"file:{path}", refusal=str(reason))
+        except (MediqaError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            unreadable.append((path, f"cannot be read: {error}"))
+        else:
+            series = found.setdefault(header.series_instance_uid, _Series(header.series_instance_uid, header.modality))
+            series.files.setdefault(header.sop_instance_uid, file)
+            series.named[file] = path
+    return list(found.values())
 
 
 def _walk(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """Yield every file once, and whether the user named it."""
+    seen: set[Path] = set()
     for path in paths:
-        if path.is_dir():
-            yield from ((file, False) for file in sorted(path.rglob("*")) if file.is_file())
-        else:
-            yield path, True
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if (file == path or file.is_file()) and (real := file.resolve()) not in seen:
+                seen.add(real)
+                yield file, file == path
+
+
+def _scanned(path: Path) -> ScannedHeader:
+    """Return what identifies an instance, once all its lengths are proven.
+
+    Raises:
+        NotScorable: `unidentified`: without one of the UIDs that the node would need to keep it.
+        InvalidInstance: cut short, or otherwise nothing that the receiver would take.
+    """
+    syntax = transfer_syntax(path)
+    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        whole = memoryview(content)
+        dataset = whole[dataset_offset(whole) :]
+        try:
+            return scan(dataset, syntax)
+        except InvalidInstance as error:
+            if error.offending in _IDENTITY and dataset:
+                raise NotScorable("unidentified", f"{error}; the node would refuse this instance") from error
+            raise
+        finally:
+            dataset.release()
+            whole.release()
 
 
 def _wrapped(path: Path, folder: Path) -> Path:
-    """Turn a picture file into an OP instance; the temporary file lives as long as the folder."""
+    """Turn a picture file into an OP instance; the temporary file lives as long as the folder.
+
+    Raises:
+        NotScorable: it cannot be a photograph of the fundus.
+        ValueError: too large to be opened.
+    """
     with Image.open(path) as picture:
         if picture.width * picture.height > _MOST_PIXELS:
-            raise ValueError("picture is too large")
+            raise ValueError(f"{picture.width:,} x {picture.height:,} pixels; at most {_MOST_PIXELS:,} are opened")
         colour = picture.mode not in ("1", "L", "I;16", "I", "F", "LA")
         rgb = np.asarray(picture.convert("RGB"))
     if not colour or not looks_like_fundus(rgb):
@@ -89,56 +158,56 @@ def _wrapped(path: Path, folder: Path) -> Path:
     return target
 
 
-def _dose_events(found: dict[str, list[Path]]) -> dict[str, DoseEvent]:
+def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> dict[str, DoseEvent]:
     events: dict[str, DoseEvent] = {}
-    for uid, files in found.items():
-        if uid.startswith("file:"):
-            continue
-        header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=["Modality"])
-        if header.get("Modality") == "SR":
-            for file in files:
-                events |= {event.irradiation_event_uid: event for event in dose_events(pydicom.dcmread(file))}
+    for file in (file for series in found if series.modality == "SR" for file in series.files.values()):
+        try:
+            events |= {event.irradiation_event_uid: event for event in dose_events(read_header(file))}
+        except (MediqaError, OSError) as error:
+            unreadable.append((file, str(error)))
     return events
 
 
+# ── what comes of it ─────────────────────────────────────────────────────────
+
+
 def _score(
-    uid: str,
-    paths: list[Path],
-    events: dict[str, DoseEvent],
-    judge: Callable[[], Judge],
-    unreadable: list[Unreadable],
-) -> dict[str, Any] | None:
-    if uid.startswith("file:") and paths[0].suffix.lower() in _PICTURES:
-        return _result(uid, "", None, None, "not a fundus photograph")
-    modality, technique = "", None
+    series: _Series, events: Mapping[str, DoseEvent], judge: Callable[[], Judge], unreadable: list[Unreadable]
+) -> dict[str, Any]:
+    if series.refusal is not None:
+        return _result(series, None, None, series.refusal)
+    technique, paths = None, list(series.files.values())
     try:
-        files: SeriesFiles = read_headers(paths)
-        modality = str(files.headers[0].get("Modality", "") or "")
+        files = read_headers(paths)
         technique = harvest_series(files, events)
         assessment = assess(files, technique, judge(), revision=1, assessed_at=datetime.now(UTC))
     except NotScorable as reason:
-        if reason.reason == "unreadable":
-            unreadable.append((paths[0], reason.detail))
-        return _result(uid, modality, technique, None, str(reason))
-    except (MediqaError, ValueError) as error:
-        unreadable.append((paths[0], str(error)))
-        return None
-    return _result(uid, assessment.modality, technique, assessment, None)
+        if reason.reason in ("unreadable", "undecodable"):
+            unreadable.append((series.named[paths[0]], reason.detail))
+        return _result(series, technique, None, str(reason))
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        message = f"{type(error).__name__}: {error}"  # one broken series does not hide the others
+        unreadable.append((series.named[paths[0]], message))
+        return _result(series, technique, None, f"unreadable: {message}")
+    for frame in assessment.failed_slices:
+        unreadable.append((series.named[paths[frame.instance_index]], "its pixels could not be decoded"))
+    return _result(series, technique, assessment, None)
 
 
 def _result(
-    uid: str, modality: str, technique: Technique | None, assessment: Assessment | None, not_scored: str | None
+    series: _Series, technique: Technique | None, assessment: Assessment | None, not_scored: str | None
 ) -> dict[str, Any]:
     primary = assessment.primary if assessment else None
+    slices = primary.slices if primary else ()
     return {
-        "series_instance_uid": uid,
-        "modality": modality,
+        "series_instance_uid": series.uid,
+        "modality": assessment.modality if assessment else series.modality,
         "quality": primary.quality if primary else None,
         "raw_score": primary.raw_score if primary else None,
-        "slice_scores": [part.quality for part in primary.slices] if primary else [],
-        "slice_weights": [part.weight for part in primary.slices] if primary else [],
-        "slice_instance_uids": [part.frame.sop_instance_uid for part in primary.slices] if primary else [],
-        "slice_frame_numbers": [part.frame.frame_number for part in primary.slices] if primary else [],
+        "slice_scores": [part.quality for part in slices],
+        "slice_weights": [part.weight for part in slices],
+        "slice_instance_uids": [part.frame.sop_instance_uid for part in slices],
+        "slice_frame_numbers": [part.frame.frame_number for part in slices],
         "verdict": assessment.verdict if assessment else None,
         "prompt": dataclasses.asdict(primary.prompt) if primary else None,
         "technique": dataclasses.asdict(dataclasses.replace(technique, frames=())) if technique else None,
