@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 import psutil
 import pytest
+import sqlalchemy as sa
 import structlog
 from receiving import CT, Aborted, Listening, Rejected, Scu, associate_rq, command, ct, encode, fill, p_data, store_rq
 from support.waiting import until
@@ -22,6 +23,7 @@ from mediqa_node import logs
 from mediqa_node.domain.policy import AllowRule
 from mediqa_node.network.association import Association
 from mediqa_node.network.pdu_stream import PduStream
+from mediqa_node.storage.tables import associations
 
 Listen = Callable[..., Listening]
 UID = str(ct().SOPInstanceUID)
@@ -110,7 +112,7 @@ def test_a_declared_length_alone_reserves_no_memory(listening: Listen) -> None:
     before = memory()
     with ExitStack() as held:
         scus = [held.enter_context(Scu(node.port, associate=False)) for _ in range(100)]
-        fill(scus, struct.pack(">BBI", 1, 0, 1024**2) + bytes(10))
+        fill(scus, struct.pack(">BBI", 1, 0, 1024**2) + bytes(5000))
         with Scu(node.port) as scu:
             assert scu.echo() == 0x0000
 
@@ -332,6 +334,18 @@ def test_what_is_no_storage_ends_its_association_and_no_other(listening: Listen,
         assert threading.active_count() <= threads + 1
 
     assert node.temporary() == []
+
+
+def test_a_release_inside_a_dataset_does_not_count_as_a_clean_end(listening: Listen) -> None:
+    node = listening()
+    with Scu(node.port) as scu:
+        assert scu.store_dataset(ct()) == 0x0000
+        scu.send(p_data(1, command(CT, UID), is_command=True) + struct.pack(">BBII", 5, 0, 4, 0))
+        assert scu.closed_within(5.0)
+    node.stop()
+
+    with node.database.read() as connection:
+        assert connection.execute(sa.select(associations.c.released)).scalar_one() is False
 
 
 def test_empty_values_are_tolerated(listening: Listen) -> None:
