@@ -1,0 +1,233 @@
+"""Faults F1 and F2: SIGKILL at named places and at random times, under load, with a real PACS.
+
+What a sender was told is the truth; spool, PACS and `mediqa-node verify` have to agree with it.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mediqa_node.domain.failpoint import COURIER, RECEIVER, WORKER
+from support.node import Node
+from support.orthanc import Orthanc, evidence_instances
+from support.outside import Sent, differences
+from support.senders import answered, start_storescu
+from support.series import ct_series
+from support.waiting import until
+
+pytestmark = pytest.mark.peers
+
+ALL = {name: role for role, names in (("receiver", RECEIVER), ("worker", WORKER), ("courier", COURIER)) for name in names}
+EVERY_RUN = ("before-commit", "after-inference", "after-store", "mid-store")
+
+
+def load(folder: Path, word: str, n_series: int = 4, n_slices: int = 6) -> list[list[Path]]:
+    """Write the series that scanners send at once."""
+    return [
+        ct_series(folder / f"{word}{i}", f"{folder} {word} {i}", slices=range(n_slices), patient_id=f"P{i}")
+        for i in range(n_series)
+    ]
+
+
+def send_all(node: Node, series: list[list[Path]], sent: Sent) -> bool:
+    """Send series in parallel, one scanner each, and note every answer; True if all were acknowledged."""
+    sending = [start_storescu(node.port, paths, aet=f"CT_{i}") for i, paths in enumerate(series)]
+    whole = True
+    for paths, process in zip(series, sending, strict=True):
+        statuses = answered(process)
+        sent.note(paths, statuses)
+        whole = whole and set(statuses.values()) == {0} and len(statuses) == len(paths)
+    return whole
+
+
+def send_until_acknowledged(node: Node, series: list[list[Path]], sent: Sent, *, within_s: float = 90.0) -> None:
+    """Send as a scanner does: what was not acknowledged is sent again."""
+    deadline = time.monotonic() + within_s
+    while not send_all(node, series, sent):
+        assert time.monotonic() < deadline, "scanners could not get rid of their images"
+        time.sleep(0.2)
+
+
+def assert_promise_kept(node: Node, pacs: Orthanc, sent: Sent, *, within_s: float = 90.0) -> None:
+    """Wait until nothing is missing, then look once more: nothing may be there twice either."""
+    ours = set(sent.attempted)
+
+    def broken() -> list[str]:
+        return differences(sent, node.spool, [r for r in pacs.reports() if evidence_instances(r) & ours])
+
+    deadline = time.monotonic() + within_s
+    while (problems := broken()) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert problems == []
+    until(lambda: _quiet(node), "the node has nothing left to do")
+    assert broken() == []
+    looked = node.command("verify", "--json")
+    assert json.loads(looked.stdout)["problems"] == []
+
+
+def _quiet(node: Node) -> bool:
+    facts = json.loads(node.command("status", "--json").stdout)
+    return facts["n_receiving"] == facts["n_ready"] == facts["n_waiting"] == 0
+
+
+class Mortal:
+    """A running node whose processes can be told where to die next."""
+
+    SAYS = {"receiver": "receiving", "worker": "scoring", "courier": "delivering"}
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        self.node = node
+        self.folder = folder
+        self.armed: dict[str, str] = {}
+        for name in reversed(EVERY_RUN):
+            self._write(name)
+        hook = Path(__file__).parents[1] / "support" / "hook"
+        self.environment = {"PYTHONPATH": str(hook), "MEDIQA_TRIAL_FOLDER": str(folder)}
+
+    def _write(self, name: str) -> None:
+        (self.folder / ALL[name]).write_text(f"{name}@{self._token(name)}")
+        self.armed[ALL[name]] = name
+
+    def _token(self, name: str) -> Path:
+        return self.folder / f"die-at-{name}"
+
+    def starts(self, role: str) -> int:
+        """How often a process of this role has begun to work."""
+        return len(self.node.log(self.SAYS[role]))
+
+    def arm(self, name: str) -> None:
+        """See that the next process that comes by `name` with a token in place dies there."""
+        role = ALL[name]
+        if self.armed[role] != name:
+            self._write(name)
+            before = self.starts(role)
+            self.node.kill(role)
+            until(lambda: self.starts(role) > before, f"{role} runs again", within_s=60)
+
+    def dies_at(self, name: str, series: list[list[Path]], sent: Sent) -> None:
+        """Put the node under load until a process has died at `name` and all is acknowledged."""
+        role = ALL[name]
+        self.arm(name)
+        deaths = len(self._deaths(role))
+        until(self.node.answers_echo, "the receiver is up")
+        token = self._token(name)
+        token.touch()
+        send_until_acknowledged(self.node, series, sent)
+        until(lambda: not token.exists(), f"a process came by {name}", within_s=60)
+        until(lambda: len(self._deaths(role)) > deaths, f"the supervisor has seen {role} die")
+
+    def _deaths(self, role: str) -> list[int]:
+        ended = self.node.log("process ended and is started again")
+        return [line["status"] for line in ended if line["role"] == role and line["status"] == -9]
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[Mortal]:
+    """One node for all named places: it goes on after each death."""
+    folder = tmp_path_factory.mktemp("mortal")
+    peer = {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.dicom_port}
+    running = Mortal(Node(folder / "node", peers={"PACS_MAIN": peer}), folder)
+    running.node.start(environment=running.environment)
+    yield running
+    running.node.close()
+
+
+@pytest.mark.parametrize("name", EVERY_RUN)
+def test_a_process_killed_at_a_named_place_loses_and_doubles_nothing(
+    name: str, mortal: Mortal, pacs: Orthanc, tmp_path: Path
+) -> None:
+    sent = Sent()
+    mortal.dies_at(name, load(tmp_path, name), sent)
+
+    assert_promise_kept(mortal.node, pacs, sent)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [name for name in ALL if name not in EVERY_RUN])
+def test_a_process_killed_at_any_named_place_loses_and_doubles_nothing(
+    name: str, mortal: Mortal, pacs: Orthanc, tmp_path: Path
+) -> None:
+    sent = Sent()
+    mortal.dies_at(name, load(tmp_path, name), sent)
+
+    assert_promise_kept(mortal.node, pacs, sent)
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("role", ["receiver", "worker", "courier"])
+def test_any_process_killed_in_idleness_is_back_and_serves(
+    role: str, mortal: Mortal, pacs: Orthanc, tmp_path: Path
+) -> None:
+    before, sent = mortal.starts(role), Sent()
+    mortal.node.kill(role)
+    until(lambda: mortal.starts(role) > before, f"{role} runs again", within_s=60)
+
+    send_until_acknowledged(mortal.node, load(tmp_path, role, n_series=1), sent)
+
+    assert_promise_kept(mortal.node, pacs, sent)
+
+
+def test_sigterm_under_load_ends_every_process_with_status_0_and_loses_nothing(
+    mortal: Mortal, pacs: Orthanc, tmp_path: Path
+) -> None:
+    node, sent = mortal.node, Sent()
+    series = load(tmp_path, "drained", n_series=4, n_slices=8)
+    seen = len(node.log("association ended"))
+    sending = [start_storescu(node.port, paths, aet=f"CT_{i}") for i, paths in enumerate(series)]
+    until(lambda: len(node.log("association ended")) > seen, "the first sender is done", every_s=0.005)
+    began = time.monotonic()
+
+    status = node.stop()
+
+    assert status == 0
+    assert time.monotonic() - began < 30
+    for paths, process in zip(series, sending, strict=True):
+        sent.note(paths, answered(process))
+    node.start()
+    send_until_acknowledged(node, series, sent)
+    assert_promise_kept(node, pacs, sent)
+
+
+def test_a_supervisor_that_was_killed_takes_its_processes_with_it(mortal: Mortal) -> None:
+    node = mortal.node
+    assert node.process is not None
+    pids = [node.pid(role) for role in ("receiver", "worker", "courier")]
+
+    os.kill(node.process.pid, signal.SIGKILL)
+    node.process.wait()
+    node.process = None
+
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no process is left behind", within_s=45)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(1200)
+def test_a_node_killed_as_a_whole_at_random_times_loses_and_doubles_nothing(
+    new_node: Callable[..., Node], pacs: Orthanc, tmp_path: Path
+) -> None:
+    node, sent, dice = new_node(), Sent(), random.Random(2026)
+    for round_ in range(10):
+        node.start(ready=False)
+        until(node.answers_echo, "the receiver is up", within_s=60)
+        series = load(tmp_path, f"round{round_}-", n_series=3)
+        sending = [start_storescu(node.port, paths, aet=f"CT_{i}") for i, paths in enumerate(series)]
+        # within the transmission in some rounds, within the judgement or the delivery in others
+        time.sleep(dice.choice([dice.uniform(0.0, 0.15), dice.uniform(0.15, 3.0), dice.uniform(3.0, 12.0)]))
+        node.kill_group()
+        for paths, process in zip(series, sending, strict=True):
+            sent.note(paths, answered(process))
+
+    node.start()
+    again = [paths for round_ in range(10) for paths in load(tmp_path, f"round{round_}-", n_series=3)]
+    for few in (again[i : i + 3] for i in range(0, len(again), 3)):
+        send_until_acknowledged(node, few, sent)
+
+    assert_promise_kept(node, pacs, sent, within_s=240)
