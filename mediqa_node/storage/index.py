@@ -251,7 +251,17 @@ def correct(connection: sa.Connection, copy: InstanceRow, *, at: float) -> None:
 
 
 def learn_sender(connection: sa.Connection, row: SeriesRow) -> None:
-    """Remember how this calling AE sent a finished series."""
+    """Remember how this calling AE sent a finished series, unless an association broke: that is no habit.
+
+    The node itself may have broken it, by a restart; a scanner must not be thought slow for that.
+    """
+    broken = (
+        sa.select(sa.literal(1))
+        .join(associations, associations.c.id == instances.c.association_id)
+        .where(instances.c.series_instance_uid == row.series_instance_uid, associations.c.released.is_(False))
+    )
+    if connection.execute(broken.limit(1)).first() is not None:
+        return
     known = connection.execute(
         sa.select(senders).where(senders.c.calling_ae_title == row.calling_ae_title)
     ).one_or_none()
