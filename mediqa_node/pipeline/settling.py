@@ -26,6 +26,16 @@ log = structlog.get_logger("courier")
 _COME_ALONE = frozenset({"OP", "OPT"})
 
 
+_LOOK_AT_ALL_EVERY_S = 1.0
+_FRESH_S = 4.0
+_STILL_ARRIVING_S = 0.2
+
+
+def _is_fresh(row: SeriesRow, now: float) -> bool:
+    """Whether a series may become complete within a second: images have come lately, and none just now."""
+    return _STILL_ARRIVING_S <= now - row.last_instance_at <= _FRESH_S
+
+
 @dataclass(frozen=True, slots=True)
 class _HeaderFacts:
     announced: bool | None
@@ -38,6 +48,7 @@ class Settler:
     def __init__(self, node: NodeContext) -> None:
         self.node = node
         self._looked_at: OrderedDict[tuple[str, int], _HeaderFacts] = OrderedDict()
+        self._all_looked_at = float("-inf")
 
     def sweep(self) -> int:
         """Compare waiting copies, judge completeness; return how many series became ready."""
@@ -47,7 +58,15 @@ class Settler:
         for candidate in waiting:
             self._resolve(candidate, self._relation(candidate))
         unresolved = {candidate.series_instance_uid for candidate in waiting}
-        return sum(self._settle(row) for row in receiving if row.series_instance_uid not in unresolved)
+        now = self.node.clock()
+        unhurried = abs(now - self._all_looked_at) >= _LOOK_AT_ALL_EVERY_S
+        if unhurried:
+            self._all_looked_at = now
+        return sum(
+            self._settle(row)
+            for row in receiving
+            if row.series_instance_uid not in unresolved and (unhurried or _is_fresh(row, now))
+        )
 
     def _settle(self, row: SeriesRow) -> bool:
         now = self.node.clock()
@@ -94,6 +113,8 @@ class Settler:
         )
         if not could_be_contiguous(facts) and not facts.moved_on:
             return facts
+        if self.node.clock() - row.last_instance_at < self.node.completion.contiguous_after_s / 2:
+            return facts  # headers are read while nothing else is going on
         seen = self._header_facts(row)
         return SeriesFacts(
             **{name: getattr(facts, name) for name in facts.__dataclass_fields__ if name not in _FROM_HEADERS},

@@ -23,6 +23,39 @@ class Recorded(StrEnum):
     CANDIDATE = "candidate"
 
 
+# Statements are built once: building one costs more than SQLite takes to run it.
+_UID: sa.BindParameter[str] = sa.bindparam("uid", type_=sa.String)
+_NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
+_ASSOCIATION: sa.BindParameter[str] = sa.bindparam("association", type_=sa.String)
+
+_KNOWN = sa.select(instances.c.id, instances.c.sha256, instances.c.path, instances.c.purged_at).where(
+    instances.c.sop_instance_uid == _UID
+)
+_ENTER = sa.insert(instances)
+_GAP = _NOW - series.c.last_instance_at
+_IS_OPEN = series.c.state == SeriesState.RECEIVING.value
+_TOUCH_SERIES = (
+    sa.update(series)
+    .where(series.c.series_instance_uid == _UID)
+    .values(
+        n_instances=series.c.n_instances + 1,
+        generation=series.c.generation + 1,
+        last_instance_at=_NOW,
+        longest_gap_s=sa.case((series.c.longest_gap_s < _GAP, _GAP), else_=series.c.longest_gap_s),
+        n_associations=series.c.n_associations + sa.case((series.c.association_id == _ASSOCIATION, 0), else_=1),
+        association_id=_ASSOCIATION,
+        # a series that was past RECEIVING is opened again
+        state=SeriesState.RECEIVING.value,
+        reason=sa.case((_IS_OPEN, series.c.reason), else_="late instance"),
+        opened_at=sa.case((_IS_OPEN, series.c.opened_at), else_=_NOW),
+        state_at=sa.case((_IS_OPEN, series.c.state_at), else_=_NOW),
+    )
+)
+_TOUCH_ASSOCIATION = (
+    sa.update(associations).where(associations.c.id == _ASSOCIATION).values(last_series_uid=_UID, last_instance_at=_NOW)
+)
+
+
 def record(
     database: Database,
     connection: sa.Connection,
@@ -36,76 +69,47 @@ def record(
         is_there: whether the spooled file of an earlier row still exists; a copy of a lost file
             is no duplicate but its replacement.
     """
-    known = connection.execute(
-        sa.select(instances.c.id, instances.c.sha256, instances.c.path, instances.c.purged_at).where(
-            instances.c.sop_instance_uid == instance.sop_instance_uid
-        )
-    ).all()
+    known = connection.execute(_KNOWN, {"uid": instance.sop_instance_uid}).all()
     same = next((row for row in known if row.sha256 == instance.sha256 and row.purged_at is None), None)
+    _touch_association(database, connection, instance)
     if same is not None:
-        _touch_association(database, connection, instance)
         if same.path == instance.path:
             return Recorded.NEW
         if is_there(same.path):
             return Recorded.DUPLICATE
         connection.execute(sa.update(instances).where(instances.c.id == same.id).values(path=instance.path))
         return Recorded.NEW
-    status = "candidate" if known else "current"
     _touch_series(database, connection, instance, modality, counts=not known)
-    _touch_association(database, connection, instance)
-    connection.execute(
-        sa.insert(instances).values(
-            sop_instance_uid=instance.sop_instance_uid,
-            sop_class_uid=instance.sop_class_uid,
-            series_instance_uid=instance.series_instance_uid,
-            study_instance_uid=instance.study_instance_uid,
-            transfer_syntax_uid=instance.transfer_syntax_uid,
-            status=status,
-            association_id=instance.association_id,
-            calling_ae_title=instance.calling_ae_title,
-            received_at=instance.received_at.timestamp(),
-            path=instance.path,
-            sha256=instance.sha256,
-            size_bytes=instance.size_bytes,
-        )
-    )
+    row = {name: getattr(instance, name) for name in _SAME_NAME}
+    status = "candidate" if known else "current"
+    connection.execute(_ENTER, {**row, "status": status, "received_at": instance.received_at.timestamp()})
     return Recorded.CANDIDATE if known else Recorded.NEW
+
+
+_SAME_NAME = (
+    "sop_instance_uid",
+    "sop_class_uid",
+    "series_instance_uid",
+    "study_instance_uid",
+    "transfer_syntax_uid",
+    "association_id",
+    "calling_ae_title",
+    "path",
+    "sha256",
+    "size_bytes",
+)
 
 
 def _touch_series(
     database: Database, connection: sa.Connection, instance: ReceivedInstance, modality: str, *, counts: bool
 ) -> None:
+    """Count a new instance; a candidate changes nothing until it was compared, and at most opens its series."""
     now = instance.received_at.timestamp()
-    if not counts:
-        # a candidate changes nothing until it has been compared; only a series that is not there yet is opened
-        connection.execute(database.insert_or_ignore(series, **_new_series(instance, modality, now), n_instances=0))
-        return
-    row = connection.execute(
-        sa.select(series.c.state, series.c.last_instance_at, series.c.association_id, series.c.longest_gap_s).where(
-            series.c.series_instance_uid == instance.series_instance_uid
-        )
-    ).one_or_none()
-    if row is None:
-        connection.execute(sa.insert(series).values(**_new_series(instance, modality, now), n_instances=1))
-        return
-    changed = {
-        "last_instance_at": now,
-        "n_instances": series.c.n_instances + 1,
-        "generation": series.c.generation + 1,
-        "association_id": instance.association_id,
-        "longest_gap_s": max(row.longest_gap_s, now - row.last_instance_at),
-    }
-    if row.association_id != instance.association_id:
-        changed["n_associations"] = series.c.n_associations + 1
-    if row.state != SeriesState.RECEIVING:
-        changed |= {"state": SeriesState.RECEIVING, "reason": "late instance", "opened_at": now, "state_at": now}
-    connection.execute(
-        sa.update(series).where(series.c.series_instance_uid == instance.series_instance_uid).values(**changed)
-    )
-
-
-def _new_series(instance: ReceivedInstance, modality: str, now: float) -> dict[str, object]:
-    return {
+    if counts:
+        values = {"uid": instance.series_instance_uid, "now": now, "association": instance.association_id}
+        if connection.execute(_TOUCH_SERIES, values).rowcount:
+            return
+    new = {
         "series_instance_uid": instance.series_instance_uid,
         "study_instance_uid": instance.study_instance_uid,
         "modality": modality,
@@ -120,27 +124,25 @@ def _new_series(instance: ReceivedInstance, modality: str, now: float) -> dict[s
         "revision": 0,
         "state_at": now,
     }
+    connection.execute(database.insert_or_ignore(series, **new, n_instances=int(counts)))
 
 
 def _touch_association(database: Database, connection: sa.Connection, instance: ReceivedInstance) -> None:
     now = instance.received_at.timestamp()
-    touched = connection.execute(
-        sa.update(associations)
-        .where(associations.c.id == instance.association_id)
-        .values(last_series_uid=instance.series_instance_uid, last_instance_at=now)
-    )
-    if not touched.rowcount:
-        connection.execute(
-            database.insert_or_ignore(
-                associations,
-                id=instance.association_id,
-                calling_ae_title=instance.calling_ae_title,
-                address=instance.peer_address,
-                opened_at=now,
-                last_series_uid=instance.series_instance_uid,
-                last_instance_at=now,
-            )
+    values = {"association": instance.association_id, "uid": instance.series_instance_uid, "now": now}
+    if connection.execute(_TOUCH_ASSOCIATION, values).rowcount:
+        return
+    connection.execute(
+        database.insert_or_ignore(
+            associations,
+            id=instance.association_id,
+            calling_ae_title=instance.calling_ae_title,
+            address=instance.peer_address,
+            opened_at=now,
+            last_series_uid=instance.series_instance_uid,
+            last_instance_at=now,
         )
+    )
 
 
 def close_association(connection: sa.Connection, association_id: str, *, released: bool, at: float) -> None:
