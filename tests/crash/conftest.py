@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from support.node import Node
 from support.orthanc import Orthanc
 from support.waiting import need

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from mediqa_node.domain.failpoint import COURIER, RECEIVER, WORKER
 from support.node import Node
 from support.orthanc import Orthanc, evidence_instances
 from support.outside import Sent, differences
@@ -22,9 +20,13 @@ from support.senders import answered, start_storescu
 from support.series import ct_series
 from support.waiting import until
 
+from mediqa_node.domain.failpoint import COURIER, RECEIVER, WORKER
+
 pytestmark = pytest.mark.peers
 
-ALL = {name: role for role, names in (("receiver", RECEIVER), ("worker", WORKER), ("courier", COURIER)) for name in names}
+ALL = {
+    name: role for role, names in (("receiver", RECEIVER), ("worker", WORKER), ("courier", COURIER)) for name in names
+}
 EVERY_RUN = ("before-commit", "after-inference", "after-store", "mid-store")
 
 

@@ -14,10 +14,11 @@ from support.senders import storescu
 from support.series import ct_series, series_uid
 from support.waiting import free_port, need, until
 
-from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
+from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
 from mediqa_node.network.sender import connect, report_contexts
+from mediqa_node.pipeline import delivering
 from mediqa_node.pipeline.sweeps import enqueue_waiting
 from mediqa_node.storage import overview
 from mediqa_node.storage.reports import DeliveryRow
@@ -264,9 +265,6 @@ def test_a_configured_class_is_the_only_one_proposed(bench_to: MakeBench, tmp_pa
 def test_a_disk_of_ours_that_fails_does_not_park_the_report(
     bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mediqa_node.domain.errors import StorageFailed
-    from mediqa_node.pipeline import delivering
-
     def full(*_: object) -> None:
         raise StorageFailed("database refused to write: disk full")
 

@@ -12,15 +12,15 @@ import pydicom
 import pytest
 import yaml
 from pydicom import Dataset
+from support.bench import Bench
+from support.orthanc import predecessors
+from support.scripted import ScriptedPacs, scripted
+from support.series import ct_series, reject_note, series_uid
 
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import Retention, ReturnRule
 from mediqa_node.pipeline.sweeps import enqueue_waiting, retain
 from mediqa_node.storage import overview
-from support.bench import Bench
-from support.orthanc import predecessors
-from support.scripted import ScriptedPacs, scripted
-from support.series import ct_series, reject_note, series_uid
 
 WRONG, RIGHT = {"patient_id": "WRONG"}, {"patient_id": "RIGHT", "patient_name": "Richtig^Rita"}
 
@@ -124,9 +124,7 @@ def test_a_half_corrected_series_is_withheld_until_the_other_half_comes(
     assert [report.PatientID for report in stored(pacs)] == ["RIGHT"]
 
 
-def test_a_correction_from_anybody_else_is_kept_and_not_used(
-    bench: Bench, pacs: ScriptedPacs, tmp_path: Path
-) -> None:
+def test_a_correction_from_anybody_else_is_kept_and_not_used(bench: Bench, pacs: ScriptedPacs, tmp_path: Path) -> None:
     bench.receive_all(paths := ct_series(tmp_path / "w", "x", **WRONG))
     bench.receive_all(ct_series(tmp_path / "r", "x", **RIGHT), association="a2", aet="WORKSTATION")
 
@@ -298,9 +296,7 @@ def test_a_study_that_the_pacs_holds_under_another_patient_withholds_the_report_
     assert bench.series(series).state == "DELIVERED"
 
 
-def test_a_report_waits_for_its_study_as_long_as_the_site_says(
-    tmp_path: Path, pacs: ScriptedPacs
-) -> None:
+def test_a_report_waits_for_its_study_as_long_as_the_site_says(tmp_path: Path, pacs: ScriptedPacs) -> None:
     peer = Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)
     bench = Bench(tmp_path / "bench", peers=[peer], returns=[ReturnRule(to=("PACS",), wait_for_study_s=60)])
     bench.receive_all(ct_series(tmp_path / "one", "x"))

