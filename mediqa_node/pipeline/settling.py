@@ -5,7 +5,7 @@ calling it twice, or after a restart, does no harm.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -72,6 +72,10 @@ class Settler:
         now = self.node.clock()
         facts = self._facts(row)
         decided = completion(facts, self.node.completion, now)
+        if decided is not None and decided.reason == "quiet" and facts.announced is None:
+            # silence proves nothing where the sender has said how much there is
+            announced = self._header_facts(row).announced
+            decided = completion(replace(facts, announced=announced), self.node.completion, now)
         if decided is None:
             return False
         return self._ready(row, decided, now)
@@ -116,11 +120,7 @@ class Settler:
         if self.node.clock() - row.last_instance_at < self.node.completion.contiguous_after_s / 2:
             return facts  # headers are read while nothing else is going on
         seen = self._header_facts(row)
-        return SeriesFacts(
-            **{name: getattr(facts, name) for name in facts.__dataclass_fields__ if name not in _FROM_HEADERS},
-            announced=seen.announced,
-            evenly_spaced=seen.evenly_spaced,
-        )
+        return replace(facts, announced=seen.announced, evenly_spaced=seen.evenly_spaced)
 
     def _header_facts(self, row: SeriesRow) -> _HeaderFacts:
         """Read the headers of a series once per content."""
@@ -167,9 +167,6 @@ class Settler:
                 index.set_status(connection, candidate.id, status)
         level = log.info if relation is Relation.SAME else log.warning
         level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
-
-
-_FROM_HEADERS = frozenset({"announced", "evenly_spaced"})
 
 
 def _look(node: NodeContext, rows: list[InstanceRow]) -> _HeaderFacts:

@@ -79,10 +79,12 @@ def _quiet(node: Node) -> bool:
     return facts["n_receiving"] == facts["n_ready"] == facts["n_waiting"] == 0
 
 
+SAYS = {"receiver": "receiving", "worker": "scoring", "courier": "delivering"}
+"""What each process logs when it begins to work."""
+
+
 class Mortal:
     """A running node whose processes can be told where to die next."""
-
-    SAYS = {"receiver": "receiving", "worker": "scoring", "courier": "delivering"}
 
     def __init__(self, node: Node, folder: Path) -> None:
         self.node = node
@@ -102,7 +104,7 @@ class Mortal:
 
     def starts(self, role: str) -> int:
         """How often a process of this role has begun to work."""
-        return len(self.node.log(self.SAYS[role]))
+        return len(self.node.log(SAYS[role]))
 
     def arm(self, name: str) -> None:
         """See that the next process that comes by `name` with a token in place dies there."""

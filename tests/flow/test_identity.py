@@ -190,7 +190,7 @@ def test_a_copy_that_cannot_be_compared_is_a_conflict_and_stops_nobody_else(
 ) -> None:
     bench.receive_all(ct_series(tmp_path / "one", "x"))
     bench.pass_time(10)
-    [first] = [path for path in bench.spool.files()][:1]
+    first = next(bench.spool.files())
     bench.spool.remove(first)  # a disk that forgets
     bench.receive_all(ct_series(tmp_path / "two", "x", **RIGHT), association="a2", aet="QC")
 

@@ -175,3 +175,27 @@ def test_an_association_that_broke_is_not_held_against_its_sender(
     bench.receive_all(after := ct_series(tmp_path / "two", "after"), association="a3")
     bench.pass_time(4)
     assert bench.series(series_uid(after)).completion == "contiguous"
+
+
+def test_a_concatenation_is_not_complete_for_being_silent(bench: Bench, pacs: ScriptedPacs, tmp_path: Path) -> None:
+    parts = [
+        ct_series(
+            tmp_path,
+            "x",
+            slices=[i],
+            ConcatenationUID="2.25.5",
+            InConcatenationNumber=i + 1,
+            InConcatenationTotalNumber=4,
+        )[0]
+        for i in range(4)
+    ]
+    bench.receive_all(parts[:1], association="a1")
+    bench.receive_all(parts[1:2], association="a2")
+    bench.pass_time(300, step_s=5)
+    assert bench.series(series_uid(parts)).state == "RECEIVING"
+
+    bench.receive_all(parts[2:], association="a3")
+    bench.pass_time(15)
+
+    row = bench.series(series_uid(parts))
+    assert (row.state, row.completion, row.revision) == ("DELIVERED", "announced", 1)
