@@ -20,6 +20,7 @@ class AllowRule:
         address: network in CIDR notation.
         store: False lets the caller verify (C-ECHO) only; C-STORE answers 0x0124.
         max_associations: how many at once for one AE title under this rule.
+        max_per_address: how many at once from one address, whatever it calls itself.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -28,6 +29,7 @@ class AllowRule:
     address: str = "127.0.0.0/8"
     store: bool = True
     max_associations: int | None = None
+    max_per_address: int | None = None
 
     def __post_init__(self) -> None:
         ip_network(self.address, strict=False)

@@ -205,10 +205,12 @@ class Receiver:
         return None if negotiation.is_ae_title(caller.calling_ae_title) else negotiation.CALLING_AE_NOT_RECOGNISED
 
     def _at_cap(self, caller: Caller, rule: AllowRule) -> bool:
-        if rule.max_associations is None:
-            return False
-        same = sum(a.caller.calling_ae_title == caller.calling_ae_title for a in self._active.values())
-        return same >= rule.max_associations
+        callers = [association.caller for association in self._active.values()]
+        titles = sum(other.calling_ae_title == caller.calling_ae_title for other in callers)
+        addresses = sum(other.address == caller.address for other in callers)
+        return (rule.max_associations is not None and titles >= rule.max_associations) or (
+            rule.max_per_address is not None and addresses >= rule.max_per_address
+        )
 
     def _forget(self, association: Association) -> None:
         with self._lock:
