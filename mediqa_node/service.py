@@ -43,6 +43,8 @@ REFUSED = 78
 """Exit status of a process that cannot start as configured (sysexits EX_CONFIG): not tried again."""
 DRAIN_S = 30.0
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
+_STEADY_AFTER_S = 20.0
+"""A process that ran this long starts again at once: scanners do not wait for a node that is careful with itself."""
 
 
 # ── what processes are made of ───────────────────────────────────────────────
@@ -83,7 +85,11 @@ def identity(settings: Settings) -> dict[str, str]:
 
         made = {"device_uid": f"2.25.{uuid4().int}", "serial_number": uuid4().hex[:12].upper()}
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(made), encoding="utf-8")
+        with (half := path.with_suffix(".new")).open("w", encoding="utf-8") as file:
+            file.write(json.dumps(made))
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)  # a name that is half written would stop every later start
     kept = json.loads(path.read_text(encoding="utf-8"))
     return {**kept, **({"device_uid": settings.node.device_uid} if settings.node.device_uid else {})}
 
@@ -308,7 +314,7 @@ class Supervisor:
             if status == REFUSED:
                 self._stop.set()
                 return
-            attempt = 0 if time.monotonic() - started > 60 else attempt + 1
+            attempt = 0 if time.monotonic() - started > _STEADY_AFTER_S else attempt + 1
             log.error("process ended and is started again", role=role, status=status)
             self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
 

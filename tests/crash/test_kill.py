@@ -21,6 +21,7 @@ from support.series import ct_series
 from support.waiting import until
 
 from mediqa_node.domain.failpoint import COURIER, RECEIVER, WORKER
+from mediqa_node.storage import overview
 
 pytestmark = pytest.mark.peers
 
@@ -30,7 +31,7 @@ ALL = {
 EVERY_RUN = ("before-commit", "after-inference", "after-store", "mid-store")
 
 
-def load(folder: Path, word: str, n_series: int = 4, n_slices: int = 6) -> list[list[Path]]:
+def load(folder: Path, word: str, n_series: int = 3, n_slices: int = 5) -> list[list[Path]]:
     """Write the series that scanners send at once."""
     return [
         ct_series(folder / f"{word}{i}", f"{folder} {word} {i}", slices=range(n_slices), patient_id=f"P{i}")
@@ -75,8 +76,9 @@ def assert_promise_kept(node: Node, pacs: Orthanc, sent: Sent, *, within_s: floa
 
 
 def _quiet(node: Node) -> bool:
-    facts = json.loads(node.command("status", "--json").stdout)
-    return facts["n_receiving"] == facts["n_ready"] == facts["n_waiting"] == 0
+    with node.database.read() as connection:
+        facts = overview.facts(connection)
+    return facts.n_receiving == facts.n_ready == facts.n_waiting == 0
 
 
 SAYS = {"receiver": "receiving", "worker": "scoring", "courier": "delivering"}
