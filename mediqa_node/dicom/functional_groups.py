@@ -14,6 +14,8 @@ from pydicom.sequence import Sequence
 
 _JUNK = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, NotImplementedError, struct.error)
 MAX_FRAMES = 20_000
+_SINGLE_FRAME = frozenset({"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"})
+"""CT and MR Image Storage: a Number of Frames (0028,0008) in them means nothing."""
 _CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
 
@@ -97,12 +99,14 @@ class FrameView:
 
 
 def frame_count(header: Dataset, *, limit: int = MAX_FRAMES) -> int | None:
-    """Return how many frames a multi-frame object has; None for a single-frame object.
+    """Return how many frames a multi-frame object has; None for a single-frame object, by its class or its header.
 
     Never more than Per-frame Functional Groups (5200,9230) describes, where it is present, and never
     more than `limit`: Number of Frames (0028,0008) is a claim of the sender.
     """
     per_frame = items_of(header, "PerFrameFunctionalGroupsSequence")
+    if not per_frame and str(value_of(header, "SOPClassUID") or "") in _SINGLE_FRAME:
+        return None
     claimed = integer(value_of(header, "NumberOfFrames"))
     if per_frame:
         return min(len(per_frame), claimed or len(per_frame), limit)

@@ -8,6 +8,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
+from mediqa_node.dicom.exclusions import modality_of
 from mediqa_node.dicom.functional_groups import FrameView, integer, number, value_of
 from mediqa_node.domain.errors import UndecodablePixels
 
@@ -21,7 +22,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
     Args:
         raw: stored values, shape (rows, columns), or (rows, columns, 3) already converted to RGB, as
             `FrameReader.raw` and pydicom's `pixel_array` give them.
-        header: the instance's header.
+        header: the instance's header; its SOP class tells the modality, Modality (0008,0060) only without one.
         frame_number: from 1; None for a single-frame object.
 
     Returns:
@@ -34,7 +35,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
     """
     frame = FrameView(header, frame_number)
     photometric = str(value_of(header, "PhotometricInterpretation") or "MONOCHROME2")
-    modality = str(value_of(header, "Modality") or "")
+    modality = modality_of(header) or str(value_of(header, "Modality") or "")
     if photometric == "PALETTE COLOR":
         return _scaled_rgb(apply_color_lut(raw, header))
     if raw.ndim == 3 and raw.shape[2] == 3:

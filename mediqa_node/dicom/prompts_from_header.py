@@ -222,7 +222,9 @@ def _named_type(header: FrameHeader, rules: Sequence[TextRule]) -> TextRule | No
 def _op_type(header: FrameHeader, rules: PromptRules) -> PromptTerm:
     """Return `cfp` for a colour photograph; angiograms, infrared and other monochrome images stay unknown."""
     words = " ".join((header.text("SeriesDescription"), header.text("ProtocolName"), header.text("ImageType")))
-    colour = (header.number("SamplesPerPixel") or 3.0) >= 3
+    colour = (header.number("SamplesPerPixel") or 3.0) >= 3 or header.codes("PhotometricInterpretation") == (
+        "PALETTE COLOR",
+    )
     return (
         PromptTerm(value="cfp", source="sop_class", confidence=0.9)
         if colour and not rules.not_colour.search(words)

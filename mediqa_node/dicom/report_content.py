@@ -3,6 +3,7 @@
 The order of items is that of the templates (PS3.16); validators check it.
 """
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -21,6 +22,7 @@ from mediqa_node.dicom.report_items import (
 )
 from mediqa_node.dicom.report_request import ReportDevice
 from mediqa_node.dicom.report_uid import deterministic_uid
+from mediqa_node.dicom.volume import stack_label
 from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.prompt import Prompt
@@ -30,6 +32,9 @@ LAYOUT = "1"
 """Raised with every change of the tree, because a report's UID must change with it."""
 
 SCORE_PLACES = 12
+_VALID_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
+"""PS3.5 section 9. What only describes is left out where it is against it; what identifies is kept as it is."""
+
 OBSERVED, CONTEXT, MODIFIER, CONTAINS = "HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD", "CONTAINS"
 
 RESEARCH_ONLY = (
@@ -112,7 +117,7 @@ def _library_groups(assessment: Assessment, study_date: str) -> list[Dataset]:
         items = [code_item(CONTEXT, codes.MODALITY, codes.MODALITIES[assessment.modality])]
         if study_date:
             items.append(date_item(CONTEXT, codes.STUDY_DATE, study_date))
-        if frame_of_reference:
+        if frame_of_reference and _VALID_UID.fullmatch(frame_of_reference) and len(frame_of_reference) <= 64:
             items.append(uid_item(CONTEXT, codes.FRAME_OF_REFERENCE, frame_of_reference))
         items.append(number_item(CONTEXT, codes.ROWS, str(rows), codes.PIXELS))
         items.append(number_item(CONTEXT, codes.COLUMNS, str(columns), codes.PIXELS))
@@ -170,7 +175,7 @@ def _series_group(assessment: Assessment, device: ReportDevice) -> Dataset:
 
 
 def _stack_group(assessment: Assessment, device: ReportDevice, result: StackResult, label: str) -> Dataset:
-    parameters = [f"stack: {result.stack.key.label()}", _prompt_sources(result.prompt)]
+    parameters = [f"stack: {stack_label(result.stack)}", _prompt_sources(result.prompt)]
     items = _identity(assessment, device, label, result.prompt, parameters)
     items += _scores(result) + _prompts(result.prompt)
     items += image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame for part in result.slices])

@@ -21,6 +21,7 @@ from mediqa_node.dicom.report_source import (
     uid_of,
     utc_offset,
     value_of,
+    values_of,
 )
 from mediqa_node.dicom.report_uid import deterministic_uid
 
@@ -82,8 +83,8 @@ def _copy_patient_and_study(report: Dataset, source: Dataset) -> None:
     for keyword in ALWAYS:
         setattr(report, keyword, value_of(source, keyword))
     for keyword in IF_KNOWN:
-        if text := value_of(source, keyword):
-            setattr(report, keyword, text)
+        if values := values_of(source, keyword):
+            setattr(report, keyword, values)
     for keyword in CODES:
         _set_items(report, keyword, copied_codes(source, keyword))
     for keyword, members, required in (

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import date, timedelta, timezone
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 
@@ -38,11 +38,25 @@ _SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"
 
 
 def value_of(source: Dataset, keyword: str) -> str:
-    """Return the first non-empty value of an element as it may be written again, or ""."""
-    vr = dictionary_VR(keyword)
-    text = _text(source, keyword)
+    """Return the first value of an element that may be written again, or ""."""
+    return next(iter(_usable(keyword, _texts(source, keyword)[:1])), "")
+
+
+def values_of(source: Dataset, keyword: str) -> list[str]:
+    """Return the values of an element that may be written again: one, or all where its multiplicity allows (PS3.6)."""
+    texts = _texts(source, keyword)
+    return _usable(keyword, texts if dictionary_VM(keyword) != "1" else texts[:1])
+
+
+def _usable(keyword: str, texts: Iterable[str]) -> list[str]:
+    return [value for text in texts if (value := _written(keyword, text))]
+
+
+def _written(keyword: str, text: str) -> str:
+    """Return a text as its value representation may hold it, or ""."""
     if keyword == "PatientSex":
         return _SEXES.get(text.upper(), "")
+    vr = dictionary_VR(keyword)
     if vr in _READERS:
         return _READERS[vr](text)
     limit = LIMITS.get(vr, 10240)
@@ -119,12 +133,17 @@ def sequence_of(source: Dataset, keyword: str) -> list[Dataset]:
 
 def _text(source: Dataset, keyword: str) -> str:
     """Return the first non-empty value as printable text."""
+    return next(iter(_texts(source, keyword)), "")
+
+
+def _texts(source: Dataset, keyword: str) -> list[str]:
+    """Return the non-empty values as printable texts."""
     try:
         value = source[keyword].value if keyword in source else None
     except Exception:  # pydicom raises many kinds on broken elements
-        return ""
+        return []
     values = value if isinstance(value, MultiValue | list | tuple) else [value]
-    return next((text for text in map(_printable, values) if text), "")
+    return [text for text in map(_printable, values) if text]
 
 
 def _printable(value: object) -> str:

@@ -56,6 +56,12 @@ def assemble_stacks(headers: Sequence[Dataset]) -> tuple[Stack, ...]:
     return tuple(stack for _, stack in sorted(stacks, key=lambda pair: _rank(*pair)))
 
 
+def stack_label(stack: Stack) -> str:
+    """Say what sets a stack apart, e.g. `echo 80 ms, b 1000`; where no value does, how many images it holds."""
+    said, count = stack.key.label(), len(stack.frames)
+    return said if said != StackKey().label() else f"{count} image{'s' * (count > 1)}"
+
+
 def concatenation_complete(headers: Sequence[Dataset]) -> bool | None:
     """Say whether every concatenation of the series is complete (PS3.3 C.7.6.16.2.2.4).
 

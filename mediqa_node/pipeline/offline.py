@@ -27,6 +27,7 @@ from mediqa_node.dicom.scan import (
     ScannedHeader,
     scan,
 )
+from mediqa_node.dicom.volume import stack_label
 from mediqa_node.dicom.wrap import wrap_photograph
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.errors import InvalidInstance, MediqaError, NotScorable
@@ -221,7 +222,7 @@ def _result(
 
 def _stack(result: StackResult) -> dict[str, Any]:
     return {
-        "label": result.stack.key.label(),
+        "label": stack_label(result.stack),
         "images": len(result.stack.frames),
         "quality": result.quality,
         "flags": list(result.stack.flags),

@@ -21,6 +21,7 @@ from support.orthanc import Orthanc, evidence_instances, evidence_series, predec
 from support.senders import storescu
 from support.waiting import need, until
 
+from mediqa_node.dicom.volume import stack_label
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.technique import Technique
 from mediqa_node.storage import index, labels
@@ -177,7 +178,12 @@ def _stacks(judged: Assessment | None) -> str:
     if judged is None:
         return "–"
     scored = (judged.primary, *judged.others)
-    return f"{judged.n_stacks}: " + "; ".join(f"{r.stack.key.label()} × {len(r.stack.frames)}" for r in scored)
+    return f"{judged.n_stacks}: " + "; ".join(_stack(r) for r in scored)
+
+
+def _stack(result: StackResult) -> str:
+    said, count = stack_label(result.stack), len(result.stack.frames)
+    return said if said.endswith(("image", "images")) else f"{said} × {count}"
 
 
 def _prompts(primary: StackResult) -> str:

@@ -292,7 +292,7 @@ def test_stack_keys_may_be_empty():
     plain = replace(other, stack=replace(other.stack, key=StackKey()))
 
     group = groups(parsed(with_assessment(request, others=(plain,))))["IQA stack 2"]
-    assert "stack: all images" in [item.TextValue for item in children(group, codes.ALGORITHM_PARAMETERS)]
+    assert "stack: 3 images" in [item.TextValue for item in children(group, codes.ALGORITHM_PARAMETERS)]
 
 
 def one_image(score: float, weight: float = 1.0, **changes: object) -> ReportRequest:

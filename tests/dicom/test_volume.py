@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 
 from mediqa_node.dicom.diffusion import b_value
 from mediqa_node.dicom.functional_groups import FrameView
-from mediqa_node.dicom.volume import assemble_stacks, concatenation_complete
+from mediqa_node.dicom.volume import assemble_stacks, concatenation_complete, stack_label
 from mediqa_node.domain.errors import NotScorable
 
 DATA = Path(__file__).parents[1] / "data"
@@ -26,7 +26,7 @@ def headers_of(folder: Path) -> list[Dataset]:
 def image(z_mm: float, *, number: int = 1, modality: str = "CT", **changes: object) -> Dataset:
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = (
-        "1.2.840.10008.5.1.4.1.1.2",
+        "1.2.840.10008.5.1.4.1.1.77.1.5.1" if modality == "OP" else "1.2.840.10008.5.1.4.1.1.2",
         f"1.2.3.{number}.{round(z_mm * 100) + 10**6}",
     )
     header.StudyInstanceUID, header.SeriesInstanceUID, header.Modality = "1.2.1", "1.2.2", modality
@@ -321,6 +321,21 @@ def test_a_claim_of_two_billion_frames_is_cut():
     del header.ImageOrientationPatient
 
     assert len(assemble_stacks([header])) == 20_000
+
+
+def test_a_number_of_frames_in_a_single_frame_class_means_nothing():
+    [stack] = assemble_stacks(series(3, NumberOfFrames=2_000_000_000))
+
+    assert [frame.frame_number for frame in stack.frames] == [None] * 3
+
+
+def test_a_stack_that_nothing_sets_apart_is_told_by_its_size():
+    photographs = [image(0, number=n, modality="OP") for n in range(2)]
+    for header in photographs:
+        del header.ImageOrientationPatient
+
+    assert [stack_label(stack) for stack in assemble_stacks(photographs)] == ["1 image", "1 image"]
+    assert [stack_label(stack) for stack in assemble_stacks(series(4, EchoTime=80))] == ["echo 80 ms"]
 
 
 def test_no_headers_are_no_stacks():
