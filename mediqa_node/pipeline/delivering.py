@@ -110,6 +110,8 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer) -> Outcome:
             return obstacle
         report = report_for(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
         reach("after-report-commit")
+        if (changed := _obstacle(node, delivery)) is not None:
+            return changed  # a correction or a further copy came while the peer was being asked
         with node.database.write() as connection:
             # committed before the first byte leaves: whatever happens now, this UID may be at the peer
             reports.update_delivery(connection, delivery.id, report_sop_instance_uid=report.sop_instance_uid)

@@ -13,8 +13,6 @@ from support.senders import Scu, storescu
 from support.series import CT_IMAGE, ct_series, refreshed, series_uid, uid, write
 from support.waiting import need, until
 
-from mediqa_node import service
-from mediqa_node.config import Settings
 from mediqa_node.dicom.wrap import wrap_photograph
 from mediqa_node.storage import index, labels
 
@@ -213,22 +211,3 @@ def test_status_says_that_all_is_well_and_verify_finds_nothing(node: Node) -> No
 
     assert looked.returncode == 0, looked.stdout + looked.stderr
     assert '"problems": []' in looked.stdout
-
-
-def test_the_identity_of_an_installation_is_whole_or_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = Settings.model_validate({"node": {"data_dir": "var"}, "file": tmp_path / "node.yaml"})
-
-    def pulled(_: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(service.os, "fsync", pulled)
-    with pytest.raises(KeyboardInterrupt):
-        service.identity(settings)
-    monkeypatch.undo()
-
-    made = service.identity(settings)
-
-    assert made == service.identity(settings)
-    assert made["device_uid"].startswith("2.25.")

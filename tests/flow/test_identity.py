@@ -90,6 +90,24 @@ def test_a_correction_before_delivery_leaves_nothing_under_the_wrong_patient(
     assert [delivery.state for delivery in bench.deliveries(series)] == ["superseded", "sent"]
 
 
+def test_a_correction_that_comes_while_the_pacs_is_being_asked_stops_the_report(
+    bench: Bench, pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    right = ct_series(tmp_path / "r", "x", **RIGHT)
+
+    def corrected_meanwhile() -> None:
+        pacs.on_find = lambda: None
+        for path in right:
+            bench.receive(path, association="a2", aet="QC")
+        bench.release("a2")
+
+    pacs.on_find = corrected_meanwhile
+    bench.receive_all(ct_series(tmp_path / "w", "x", **WRONG))
+    bench.pass_time(100)
+
+    assert [report.PatientID for report in stored(pacs)] == ["RIGHT"]
+
+
 def test_a_correction_after_delivery_makes_a_report_under_the_right_patient_that_names_the_wrong_one(
     bench: Bench, pacs: ScriptedPacs, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pydicom import Dataset
@@ -25,6 +25,7 @@ class ScriptedPacs:
         statuses: of the next C-STOREs; when empty, 0x0000.
         find_status: what C-FIND ends with.
         holds: what C-FIND finds, by keyword; an empty list: the study is absent.
+        on_find: called while a C-FIND waits for its answer.
         received: the encoded dataset of every C-STORE, also of those that were refused.
     """
 
@@ -44,6 +45,7 @@ class ScriptedPacs:
         self.received: list[bytes] = []
         self.asked = 0
         self.aborts_find = False
+        self.on_find: Callable[[], None] = lambda: None
         self.entity = AE(ae_title=ae_title)
         self.entity.require_called_aet = only_called
         for uid in classes:
@@ -69,6 +71,7 @@ class ScriptedPacs:
 
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         self.asked += 1
+        self.on_find()
         if self.aborts_find:
             event.assoc.abort()
             return
