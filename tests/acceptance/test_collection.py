@@ -31,11 +31,15 @@ TESTS = Path(__file__).parents[1]
 ENDED = {"DELIVERED", "CONFIRMED", "NOT_SCORED", "WITHHELD", "PARKED"}
 SCORED = {"DELIVERED", "CONFIRMED"}
 
-HEADER_IS_SILENT = {
+STILL_SCORED = {
     "mr_barphantom_ge_mprage", "mr_burned_bar_ge", "mr_fruit_ge_irspgr", "mr_phantom_philips_cs",
     "mr_phantom_sphere_xa30", "mr_synthetic_pacman",
 }  # fmt: skip
-"""Sets that should be refused and are scored: no element of them says what they are, only their pixels do."""
+"""Sets that the manifest wants refused and that are scored today: a gap, excused here so that the rest is checked.
+
+Some hint at what they are (patients FRUIT, PACSMAN, Test01, TESTSLICE), none in a word that a rule could refuse
+without refusing patients too. Whoever finds a way, by pixels or header, takes the set out of this list.
+"""
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -237,7 +241,7 @@ def test_what_can_be_judged_is_delivered_and_what_cannot_is_refused_with_a_reaso
     wrong = []
     for outcome in trial.outcomes:
         expected = {"NOT_SCORED"} if outcome.belongs_to.refused else SCORED
-        if outcome.belongs_to.name.removeprefix("refuse/") in HEADER_IS_SILENT:
+        if outcome.belongs_to.name.removeprefix("refuse/") in STILL_SCORED:
             expected = {"NOT_SCORED"} | SCORED
         unexplained = outcome.row.state == "NOT_SCORED" and not outcome.row.reason
         if outcome.row.state not in expected or unexplained:
