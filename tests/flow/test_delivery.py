@@ -12,7 +12,7 @@ from support.proxy import Proxy
 from support.scripted import ABORT, SR_CLASSES, scripted, silent_port
 from support.senders import storescu
 from support.series import ct_series, series_uid
-from support.waiting import free_port, need, until
+from support.waiting import free_port, until
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.exchange import Peer
@@ -386,41 +386,8 @@ def test_a_peer_without_any_common_context_is_refused() -> None:
 # ── the whole node, with real archives ───────────────────────────────────────
 
 
-@pytest.fixture(scope="module")
-def two_running(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[tuple[Node, Proxy, Orthanc, Orthanc]]:
-    """A node with two destinations, the first behind a proxy."""
-    need(request.config, "/usr/sbin/Orthanc", "/usr/bin/storescu")
-    first = Orthanc(tmp_path_factory.mktemp("first"), ae_title="FIRST").start()
-    second = Orthanc(tmp_path_factory.mktemp("second"), ae_title="SECOND").start()
-    proxy = Proxy(first.dicom_port)
-    node = Node(
-        tmp_path_factory.mktemp("node"),
-        peers={
-            "FIRST": {"ae_title": "FIRST", "host": "127.0.0.1", "port": proxy.port},
-            "SECOND": {"ae_title": "SECOND", "host": "127.0.0.1", "port": second.dicom_port},
-        },
-    )
-    node.start()
-    yield node, proxy, first, second
-    node.close()
-    proxy.stop()
-    first.stop()
-    second.stop()
-
-
 def _both(node: Node, series: str) -> dict[str, str]:
     return {delivery.destination: delivery.state for delivery in node.deliveries(series)}
-
-
-@pytest.fixture
-def two_pacs(two_running: tuple[Node, Proxy, Orthanc, Orthanc]) -> tuple[Node, Proxy, Orthanc, Orthanc]:
-    """The same, with a proxy that only forwards."""
-    proxy = two_running[1]
-    proxy.refusing = proxy.stalled = False
-    proxy.swallow = proxy.swallowed = 0
-    return two_running
 
 
 @pytest.mark.peers
@@ -428,30 +395,30 @@ def two_pacs(two_running: tuple[Node, Proxy, Orthanc, Orthanc]) -> tuple[Node, P
 def test_an_archive_that_is_down_delays_no_other_and_gets_its_reports_once_it_is_up(
     two_pacs: tuple[Node, Proxy, Orthanc, Orthanc], tmp_path: Path, fault: str
 ) -> None:
-    node, proxy, first, second = two_pacs
+    node, proxy, well, down = two_pacs
     setattr(proxy, fault, True)
     sent = [ct_series(tmp_path / f"{i}", f"down {fault} {i}") for i in range(3)]
     for paths in sent:
         assert set(storescu(node.port, paths).values()) == {0}
     series = [series_uid(paths) for paths in sent]
 
-    expected = {"FIRST": "waiting", "SECOND": "sent"}
+    expected = {"PACS_MAIN": "sent", "OTHER": "waiting"}
     until(lambda: all(_both(node, uid) == expected for uid in series), "the other has all", within_s=15)
-    assert [len(second.reports_of(uid)) for uid in series] == [1, 1, 1]
-    assert not any(first.reports_of(uid) for uid in series)
+    assert [len(well.reports_of(uid)) for uid in series] == [1, 1, 1]
+    assert not any(down.reports_of(uid) for uid in series)
 
     setattr(proxy, fault, False)
-    until(lambda: all(len(first.reports_of(uid)) == 1 for uid in series), "the first has all", within_s=45)
+    until(lambda: all(len(down.reports_of(uid)) == 1 for uid in series), "it has all", within_s=45)
     for uid in series:
         node.reaches(uid, "DELIVERED")
-    assert [len(second.reports_of(uid)) for uid in series] == [1, 1, 1]
+    assert [len(well.reports_of(uid)) for uid in series] == [1, 1, 1]
 
 
 @pytest.mark.peers
 def test_an_archive_whose_answer_was_lost_holds_one_report(
     two_pacs: tuple[Node, Proxy, Orthanc, Orthanc], tmp_path: Path
 ) -> None:
-    node, proxy, first, _ = two_pacs
+    node, proxy, _, behind = two_pacs
     proxy.swallow = 1
     paths = ct_series(tmp_path, "answer lost")
     storescu(node.port, paths)
@@ -459,10 +426,10 @@ def test_an_archive_whose_answer_was_lost_holds_one_report(
     row = node.reaches(series_uid(paths), "DELIVERED")
 
     assert proxy.swallowed >= 1
-    assert len(first.reports_of(series_uid(paths))) == 1
+    assert len(behind.reports_of(series_uid(paths))) == 1
     assert {delivery.destination: delivery.attempts for delivery in node.deliveries(row.series_instance_uid)} == {
-        "FIRST": 2,
-        "SECOND": 1,
+        "PACS_MAIN": 1,
+        "OTHER": 2,
     }
     looked = node.command("verify", "--json")
     assert looked.returncode == 0, looked.stdout

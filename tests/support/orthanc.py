@@ -26,6 +26,7 @@ class Orthanc:
         self.ae_title = ae_title
         self.dicom_port = free_port()
         self.http_port = free_port()
+        self._read: dict[str, Dataset] = {}
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -110,8 +111,10 @@ class Orthanc:
     def reports(self, **query: str) -> list[Dataset]:
         """Return every SR that it holds, oldest instance number first."""
         ids = [entry["ID"] for entry in self.find("Instance", Modality="SR", **query)]
-        found = [pydicom.dcmread(BytesIO(self.file(identifier))) for identifier in ids]
-        return sorted(found, key=lambda report: int(report.InstanceNumber))
+        for identifier in ids:  # read once: this archive overwrites nothing
+            if identifier not in self._read:
+                self._read[identifier] = pydicom.dcmread(BytesIO(self.file(identifier)))
+        return sorted((self._read[identifier] for identifier in ids), key=lambda report: int(report.InstanceNumber))
 
     def reports_of(self, series_instance_uid: str) -> list[Dataset]:
         """Return the SRs whose evidence is this series."""
