@@ -98,6 +98,8 @@ def run(*, port: int, folder: Path | None) -> int:
     """
     logs.configure(level="ERROR")
     where = (folder or Path(tempfile.mkdtemp(prefix="mediqa-demo-"))).resolve()
+    if where.is_dir() and any(where.iterdir()):
+        raise DemoFailed(f"demo: {where} is not empty; name a folder that is, or does not exist")
     typer.echo(f"mediqa-node {__version__} – research use only, not for diagnosis")
     with as_file(files("mediqa_node") / "demo_series") as source, _pacs(where / "pacs") as (pacs_port, inbox):
         images = sorted(source.glob("*.dcm"))
@@ -113,7 +115,8 @@ def run(*, port: int, folder: Path | None) -> int:
             took_s = time.monotonic() - sent_at
             _show(settings, images, inbox.paths[0], took_s)
     _say("next", f"mediqa-node -c {configuration} series")
-    _say("", f"mediqa-node -c {configuration} serve     # the same node, for your own images")
+    _say("", "mediqa-node config show > node.yaml     # then edit it: peers, returns, receiver.allowed")
+    _say("", "mediqa-node -c node.yaml serve          # a node of your own")
     return 0
 
 

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, tzinfo
+from collections.abc import Iterator
+from datetime import tzinfo
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -106,11 +106,11 @@ def time_zone(settings: Settings) -> tzinfo:
     if settings.node.time_zone:
         try:
             return ZoneInfo(settings.node.time_zone)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OSError) as error:
             raise ConfigurationError(f"node.time_zone: {settings.node.time_zone!r} is no IANA time zone") from error
-    from datetime import datetime
+    from tzlocal import get_localzone
 
-    return datetime.now().astimezone().tzinfo or UTC
+    return get_localzone()
 
 
 def prompt_rules(settings: Settings) -> "PromptRules":
@@ -143,6 +143,17 @@ def open_judge(settings: Settings) -> "Judge":
     if not scorer.checkpoint.trained:
         log.warning("UNTRAINED WEIGHTS: scores have no meaning", checkpoint=scorer.checkpoint.name)
     return Judge(scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations)
+
+
+def check_checkpoint(settings: Settings) -> None:
+    """Raise ConfigurationError unless `model.checkpoint` is pinned in models.lock."""
+    from mediqa_node.model.checkpoint import read_lock
+
+    known = read_lock()
+    if settings.model.checkpoint not in known:
+        raise ConfigurationError(
+            f"model.checkpoint: {settings.model.checkpoint!r} is not pinned; known: {', '.join(known)}"
+        )
 
 
 def node_context(settings: Settings, database: Database, *, with_model: bool = False) -> "NodeContext":
@@ -226,15 +237,19 @@ def _receiver(settings: Settings, stop: threading.Event) -> None:
 
     database, spool = open_database(settings), open_spool(settings)
     recover(database, spool, now=time.time())
-    receiver, writer = receive(
-        database,
-        spool,
-        settings.receiver,
-        ae_title=settings.node.ae_title,
-        host=settings.node.host,
-        port=settings.node.port,
-        transfer_syntaxes=decodable_transfer_syntaxes(),
-    )
+    where = f"node.host {settings.node.host}, node.port {settings.node.port}"
+    try:
+        receiver, writer = receive(
+            database,
+            spool,
+            settings.receiver,
+            ae_title=settings.node.ae_title,
+            host=settings.node.host,
+            port=settings.node.port,
+            transfer_syntaxes=decodable_transfer_syntaxes(),
+        )
+    except OSError as error:
+        raise ConfigurationError(f"{where}: cannot listen there: {error.strerror or error}") from error
     serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)
     serving.start()
     log.info("receiving", ae_title=settings.node.ae_title, host=settings.node.host, port=receiver.port)
@@ -331,6 +346,6 @@ class Supervisor:
                 process.kill()
 
 
-def serve(settings: Settings, arguments: list[str], wait: Callable[[], None] | None = None) -> int:
+def serve(settings: Settings, arguments: list[str]) -> int:
     """Run the node; `arguments` name the same configuration to the child processes."""
     return Supervisor(settings, arguments).run()

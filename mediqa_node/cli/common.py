@@ -11,6 +11,8 @@ from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.storage.database import Database
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 
 def settings_of(context: typer.Context) -> Settings:
     """Read the configuration that this command line names.
@@ -29,7 +31,10 @@ def arguments_of(context: typer.Context, settings: Settings) -> list[str]:
 
 def start_logging(context: typer.Context) -> None:
     """Log to standard error: JSON lines, or readable on a terminal."""
-    logs.configure(level=context.obj["log_level"])
+    level = context.obj["log_level"].upper()
+    if level not in LEVELS:
+        raise ConfigurationError(f"--log-level {level}: must be one of {', '.join(LEVELS)}")
+    logs.configure(level=level)
 
 
 def _path(context: typer.Context) -> Path | None:

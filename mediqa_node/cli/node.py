@@ -49,41 +49,55 @@ def demo(
 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """What the node is doing, what waits, what needs a person."""
+    """What the node is doing, what waits, what needs a person; exit 1 if something does."""
     with open_node(context) as (settings, database):
         now = time.time()
         with database.read() as connection:
             facts = overview.facts(connection)
             held = reports.deliveries_in(connection, "parked", "withheld")
             stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
+            disputes = overview.disputes(connection)
+    running = service.running_roles(settings)
+    missing = [role for role in service.ROLES if role not in running]
+    needs_a_person = bool(held or stopped or disputes or missing)
     if as_json:
-        typer.echo(json.dumps(facts.as_dict(), indent=2))
-        return
-    last = f"last instance {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet"
-    missing = [role for role in service.ROLES if role not in service.running_roles(settings)]
+        found = {**facts.as_dict(), "running": running, "held": [asdict(row) for row in held]}
+        found |= {"stopped": [asdict(row) for row in stopped], "disputes": [asdict(row) for row in disputes]}
+        typer.echo(json.dumps(found, indent=2))
+        sys.exit(needs_a_person)
     state = f"{', '.join(missing)} not running here" if missing else "running"
-    where = f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}"
-    kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
     arriving = f"{count(facts.n_receiving, 'series', 'series')} arriving, {count(facts.n_ready, 'assessment')}"
+    kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
     for name, text in (
-        ("node", f"{where}: {state}"),
-        ("received", last),
+        ("node", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}: {state}"),
+        ("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet"),
         ("kept", f"{kept}; {size(service.open_spool(settings).free_bytes())} free"),
         ("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}"),
         ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
     ):
         typer.echo(f"{name:<12}{text}")
+    _print_held(held, stopped, disputes)
+    sys.exit(needs_a_person)
+
+
+def _print_held(
+    held: list[reports.DeliveryRow], stopped: list[index.SeriesRow], disputes: list[overview.Dispute]
+) -> None:
+    """Say what a person has to look at, each with the next step."""
     for delivery in held:
         typer.echo(f"{delivery.state:<12}delivery {delivery.id} to {delivery.destination}: {delivery.message}")
+        first = "" if delivery.state == "withheld" else f"mediqa-node echo {delivery.destination}, then "
+        typer.echo(f"            → {first}mediqa-node retry {delivery.id}")
     told = {delivery.series_instance_uid for delivery in held}
     for row in stopped:
         if row.series_instance_uid not in told:
             typer.echo(f"{row.state.lower():<12}series {row.series_instance_uid}: {row.reason}")
-    if held:
-        typer.echo(f"            → mediqa-node echo {held[0].destination}, then mediqa-node retry {held[0].id}")
-    if facts.n_conflicts:
-        typer.echo(f"conflicts   {count(facts.n_conflicts, 'copy', 'copies')} with other pixels under a known UID")
-    sys.exit(1 if held or stopped or facts.n_conflicts else 0)
+            typer.echo(f"            → mediqa-node retry {row.series_instance_uid}")
+    for dispute in disputes:
+        what = "other pixels" if dispute.status == "conflict" else "another patient, study or description"
+        copies = count(dispute.n_copies, "further copy", "further copies")
+        typer.echo(f"{dispute.status:<12}series {dispute.series_instance_uid}: {copies} with {what}")
+        typer.echo(f"            → mediqa-node retry {dispute.series_instance_uid} --keep-first")
 
 
 @app.command()
@@ -146,12 +160,20 @@ def show(context: typer.Context, uid: Annotated[str, typer.Argument(help="Series
 def retry(
     context: typer.Context,
     which: Annotated[list[str] | None, typer.Argument(help="Delivery numbers or series UIDs; none: all.")] = None,
+    keep_first: Annotated[
+        bool, typer.Option(help="Settle disputed copies of these series: the first stays, the others are set aside.")
+    ] = False,
 ) -> None:
     """Send parked and withheld deliveries again, and judge parked series again."""
+    if keep_first and not which:
+        raise typer.BadParameter("--keep-first needs the series it is meant for")
     with open_node(context) as (_, database), database.write() as connection:
+        n_settled = overview.keep_first(connection, which or []) if keep_first else 0
         n_deliveries, n_series = overview.retry(connection, which or [], now=time.time())
     typer.echo(f"{count(n_deliveries, 'delivery', 'deliveries')} and {count(n_series, 'series', 'series')} tried again")
-    if n_deliveries + n_series == 0:
+    if keep_first:
+        typer.echo(f"{count(n_settled, 'disputed copy', 'disputed copies')} set aside")
+    if n_deliveries + n_series + n_settled == 0:
         typer.echo("nothing is parked or withheld under that name; `mediqa-node status` lists what is")
         sys.exit(1)
 

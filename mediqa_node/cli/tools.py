@@ -1,6 +1,7 @@
 """Commands that need no running node: score files, talk to a peer, look at the configuration."""
 
 import json
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ def check_config(context: typer.Context) -> None:
     settings = settings_of(context)
     service.prompt_rules(settings)
     service.time_zone(settings)
+    service.check_checkpoint(settings)
     typer.echo(f"{settings.file or 'defaults'}: good")
     typer.echo(f"  receives   {settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
     typer.echo(f"  keeps      {settings.data_dir}")
@@ -40,7 +42,8 @@ def check_config(context: typer.Context) -> None:
 @config_app.command("show")
 def show_config(context: typer.Context) -> None:
     """Print the effective configuration, defaults and environment included."""
-    typer.echo(settings_of(context).as_yaml().rstrip())
+    shown = settings_of(context).as_yaml().rstrip()
+    typer.echo(re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", shown))
 
 
 def _peer(settings: Settings, name: str) -> Peer:
@@ -117,9 +120,7 @@ def _print_scores(results: list[dict[str, object]]) -> None:
     for result in results:
         prompt = result["prompt"] or {}
         assert isinstance(prompt, dict)
-        words = " ".join(
-            str(prompt[key]["value"]) for key in ("dimension", "modality", "region", "type") if key in prompt
-        )
+        words = " ".join(str(prompt[key]["value"]) for key in _PROMPTS if key in prompt)
         quality = result["quality"]
         rows.append(
             (

@@ -4,6 +4,7 @@ Field names are the keys of `node.yaml`; `__pydantic_config__` lets the configur
 refuse unknown keys without this floor knowing the reader.
 """
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import ClassVar, Literal
@@ -57,6 +58,11 @@ class ReceiverPolicy:
     allowed: tuple[AllowRule, ...] = (AllowRule(),)
     private_sop_classes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("max_associations", "max_dataset_bytes", "pdu_deadline_s", "negotiation_deadline_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be greater than 0")
+
     def rule_for(self, ae_title: str, address: str) -> AllowRule | None:
         """Return the first rule that admits the caller, or None."""
         return next((rule for rule in self.allowed if rule.matches(ae_title, address)), None)
@@ -83,6 +89,13 @@ class PrimaryRule:
     kernel: str | None = None
     description: str | None = None
     thickness_at_most_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        for pattern in (self.kernel, self.description):
+            try:
+                re.compile(pattern or "")
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,8 @@ EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
 """Success and the three warnings after which the object is in the archive (PS3.4 table B.2-1)."""
 
-_IDENTITY = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "PatientName", "PatientBirthDate")
+_SOP_CLASS_NOT_SUPPORTED = 0x0122
+_IDENTITY = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +53,12 @@ class PeerLink:
     @property
     def sr_sop_class(self) -> str | None:
         """The SR class to send: the configured one, or the richest that the peer accepted."""
-        accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
         wanted = SR_SOP_CLASSES if self.peer.sr_sop_class == "auto" else {"": SR_SOP_CLASSES[self.peer.sr_sop_class]}
-        return next((uid for uid in wanted.values() if uid in accepted), None)
+        return next((uid for uid in wanted.values() if self.accepts(uid)), None)
+
+    def accepts(self, sop_class_uid: str) -> bool:
+        """Whether the peer accepted a presentation context for this class."""
+        return sop_class_uid in {str(context.abstract_syntax) for context in self._association.accepted_contexts}
 
     def verify(self) -> None:
         """Send C-ECHO; raises PeerUnavailable without an answer."""
@@ -65,10 +69,10 @@ class PeerLink:
         """Return who the study belongs to at the peer, [] if it is absent, None if the peer answers no C-FIND.
 
         Raises:
-            PeerUnavailable: the association broke, no answer came in time, or out of resources (0xA700).
+            PeerUnavailable: the association broke, no answer came in time, or the query failed: a peer
+                that could say whose study it is, and does not just now, is asked again.
         """
-        accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
-        if STUDY_ROOT_FIND not in accepted:
+        if not self.accepts(STUDY_ROOT_FIND):
             return None
         query = Dataset()
         query.QueryRetrieveLevel = "STUDY"
@@ -79,10 +83,10 @@ class PeerLink:
         for code, identifier in self._found(query):
             if code in (0xFF00, 0xFF01) and identifier is not None:
                 found.append(study_identity(identifier))
-            elif code == 0xA700:
-                raise PeerUnavailable(f"{self.peer.name} is out of resources (C-FIND status {code:#06x})")
-            elif code != 0x0000:
+            elif code == _SOP_CLASS_NOT_SUPPORTED and not found:
                 return None
+            elif code != 0x0000:
+                raise PeerUnavailable(f"{self.peer.name} could not be asked for the study (C-FIND status {code:#06x})")
         return found
 
     def _found(self, query: Dataset) -> Iterator[tuple[int, Dataset | None]]:
@@ -95,7 +99,7 @@ class PeerLink:
 
     def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
         """Whether the peer finds an instance; None if it answers no C-FIND at this level."""
-        if STUDY_ROOT_FIND not in {str(context.abstract_syntax) for context in self._association.accepted_contexts}:
+        if not self.accepts(STUDY_ROOT_FIND):
             return None
         query = Dataset()
         query.QueryRetrieveLevel = "IMAGE"
@@ -192,7 +196,7 @@ def _failure(association: Association, peer: Peer) -> PeerUnavailable | PeerRefu
         reason = f"{where} rejected the association: {answer.reason_str}" if answer else f"{where} rejected"
         return PeerUnavailable(reason) if answer is None or answer.result == 2 else PeerRefused(reason)
     if association.acceptor.primitive is not None and association.acceptor.primitive.result == 0:
-        return PeerRefused(f"{where} accepts none of what a report needs")
+        return PeerRefused(f"{where} accepts none of the presentation contexts proposed")
     return PeerUnavailable(f"{where} is not reachable or did not answer")
 
 

@@ -61,12 +61,13 @@ def read_headers(paths: Sequence[Path]) -> SeriesFiles:
     Raises:
         NotScorable: a file is no DICOM, inflates beyond its budget, or is nested so deeply that no
             parser should follow.
+        OSError: a file cannot be opened, which says nothing about its content.
     """
     headers = []
     for path in paths:
         try:
             headers.append(read_header(path))
-        except (UndecodablePixels, OSError) as error:
+        except UndecodablePixels as error:
             raise NotScorable("unreadable", f"{path.name}: {error}") from error
     return SeriesFiles(tuple(paths), tuple(headers))
 

@@ -15,6 +15,8 @@ from mediqa_node.domain.policy import CompletionRules
 
 IDLE_ON_OPEN_ASSOCIATION_S = 30.0
 LEARNED_QUIET_AT_MOST_S = 120.0
+CLOCK_SET_BACK_S = 60.0
+"""Stored times further than this in the future mean that the clock was set back: nothing may wait for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class Completion:
 
 def completion(facts: SeriesFacts, rules: CompletionRules, now: float) -> Completion | None:
     """Return why the series is complete at `now`, the strongest reason first, or None."""
+    if max(facts.last_instance_at, facts.opened_at) > now + CLOCK_SET_BACK_S:
+        return Completion(reason="forced", report_not_before=now + rules.deliver_after_s)
     if facts.announced:
         return Completion(reason="announced", report_not_before=now)
     if _contiguous(facts) and now - _end(facts) >= rules.contiguous_after_s:

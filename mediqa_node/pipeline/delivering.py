@@ -7,9 +7,10 @@ time and holds no thread, so that it delays no other.
 from dataclasses import dataclass
 
 import structlog
+from pydicom.uid import UID
 
 from mediqa_node.decode.part10 import read_header
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.exchange import Peer, SeriesState
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.network.sender import PeerLink, StudyIdentity, connect, report_contexts, study_identity
@@ -17,6 +18,7 @@ from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reporting import report_for
 from mediqa_node.storage import index, labels, reports
 from mediqa_node.storage.database import Connection
+from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.reports import DeliveryRow
 
 log = structlog.get_logger("courier")
@@ -35,7 +37,6 @@ class Outcome:
     message: str = ""
     status: int | None = None
     again_at: float | None = None
-    report_sop_instance_uid: str | None = None
 
 
 def deliver(node: NodeContext, delivery_id: int) -> str:
@@ -68,10 +69,15 @@ def deliver(node: NodeContext, delivery_id: int) -> str:
 def _obstacle(node: NodeContext, delivery: DeliveryRow) -> Outcome | None:
     """What speaks against sending before anybody is asked."""
     with node.database.read() as connection:
-        row = index.find_series(connection, delivery.series_instance_uid)
-        generation = labels.assessed_generation(connection, delivery.series_instance_uid, delivery.revision)
-        comparing = index.has_status(connection, delivery.series_instance_uid, "candidate")
-        conflict = index.has_status(connection, delivery.series_instance_uid, "conflict")
+        return _obstacle_in(node, connection, delivery)
+
+
+def _obstacle_in(node: NodeContext, connection: Connection, delivery: DeliveryRow) -> Outcome | None:
+    # copies before the generation: a copy that is resolved in between has raised the generation by then
+    comparing = index.has_status(connection, delivery.series_instance_uid, "candidate")
+    conflict = index.has_status(connection, delivery.series_instance_uid, "conflict")
+    generation = labels.assessed_generation(connection, delivery.series_instance_uid, delivery.revision)
+    row = index.find_series(connection, delivery.series_instance_uid)
     if row is None or row.generation != generation or row.revision != delivery.revision:
         return Outcome(state="superseded", message="the series has changed since")
     if conflict:
@@ -94,6 +100,10 @@ def _attempt(node: NodeContext, delivery: DeliveryRow) -> Outcome:
         return _again(node, delivery, str(error))
     except PeerRefused as error:
         return Outcome(state="parked", message=str(error), status=error.status)
+    except FileNotFoundError:
+        return Outcome(state="parked", message="a spooled file is missing; `mediqa-node verify` names it")
+    except OSError as error:
+        raise StorageFailed(f"delivery {delivery.id}: files cannot be read: {error.strerror}") from error
     except (LookupError, MediqaError) as error:
         if isinstance(error, MediqaError) and error.retryable:
             raise  # our own disk or database: the job tries again, the destination is not to blame
@@ -102,23 +112,38 @@ def _attempt(node: NodeContext, delivery: DeliveryRow) -> Outcome:
 
 def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer) -> Outcome:
     with connect(peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
-        sop_class_uid = link.sr_sop_class
-        if sop_class_uid is None:
-            raise PeerRefused(f"{peer.name} accepts no Structured Report class")
+        sop_class_uid = _sop_class(node, delivery, link)
         obstacle, note = _identity_check(node, delivery, link)
         if obstacle is not None:
             return obstacle
         report = report_for(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
         reach("after-report-commit")
-        if (changed := _obstacle(node, delivery)) is not None:
-            return changed  # a correction or a further copy came while the peer was being asked
         with node.database.write() as connection:
+            if (changed := _obstacle_in(node, connection, delivery)) is not None:
+                return changed  # a correction or a further copy came while the peer was being asked
             # committed before the first byte leaves: whatever happens now, this UID may be at the peer
             reports.update_delivery(connection, delivery.id, report_sop_instance_uid=report.sop_instance_uid)
         reach("mid-store")
         status = link.store(report.part10)
         reach("after-store")
-    return Outcome(state="sent", message=note, status=status, report_sop_instance_uid=report.sop_instance_uid)
+    return Outcome(state="sent", message=note, status=status)
+
+
+def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
+    """Return the SR class for this peer; one that may have been sent already is never changed."""
+    if delivery.report_sop_instance_uid is not None:
+        with node.database.read() as connection:
+            sent = reports.report_by_uid(connection, delivery.report_sop_instance_uid)
+        if sent is not None and not link.accepts(sent.sop_class_uid):
+            name = UID(sent.sop_class_uid).name
+            raise PeerRefused(
+                f"{link.peer.name} may hold this report as {name}, and does not accept that class any more"
+            )
+        if sent is not None:
+            return sent.sop_class_uid
+    if link.sr_sop_class is None:
+        raise PeerRefused(f"{link.peer.name} accepts no Structured Report class")
+    return link.sr_sop_class
 
 
 def _identity_check(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> tuple[Outcome | None, str]:
@@ -170,13 +195,18 @@ def settle_series(connection: Connection, delivery: DeliveryRow, now: float) -> 
     held = next((other for other in current if other.state in ("parked", "withheld")), None)
     if held is not None:
         state = SeriesState.PARKED if held.state == "parked" else SeriesState.WITHHELD
-        index.move(connection, row.series_instance_uid, state, at=now, reason=f"{held.destination}: {held.message}")
+        _move(connection, row, state, now, reason=f"{held.destination}: {held.message}")
     elif all(other.state == "superseded" for other in current):
         return
     elif all(other.state in ("sent", "superseded") for other in current):
-        index.move(connection, row.series_instance_uid, SeriesState.DELIVERED, at=now, reason=None)
+        _move(connection, row, SeriesState.DELIVERED, now)
     elif row.state is not SeriesState.ASSESSED:
-        index.move(connection, row.series_instance_uid, SeriesState.ASSESSED, at=now, reason=None)
+        _move(connection, row, SeriesState.ASSESSED, now)
+
+
+def _move(connection: Connection, row: SeriesRow, state: SeriesState, now: float, reason: str | None = None) -> None:
+    """Move a series unless an instance has come in the meantime and opened it again."""
+    index.move(connection, row.series_instance_uid, state, at=now, generation=row.generation, reason=reason)
 
 
 def _log(delivery: DeliveryRow, outcome: Outcome) -> None:

@@ -6,17 +6,23 @@ worker; `deliver` is partitioned by destination, so that a PACS that is down del
 """
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
+import structlog
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
 
+from mediqa_node.domain.errors import MediqaError
 from mediqa_node.storage.database import Database
 
 PIPELINE_VERSION = "pipeline-1"
 """Set by hand when queued work of an older version could not run: DBOS hashes the source by default
 and would strand the queue at every upgrade."""
 
+log = structlog.get_logger("jobs")
+
+POSTPONED = "postponed"
 SCORE, DELIVER = "score", "deliver"
 _POLL_S = 0.1
 _SCORE_ATTEMPTS = 3
@@ -41,19 +47,31 @@ class DurableJobs:
         options["queue_partition_key"] = destination
         self._client.enqueue_in_transaction(connection, options, delivery_id)
 
-    def gone_wrong(self, jobs: Sequence[str]) -> dict[str, str]:
-        """Return those of the jobs that ended without doing their work, with why."""
+    def ended(self, jobs: Sequence[str]) -> dict[str, str | None]:
+        """Return those of the jobs that have ended: with why they failed, or None if they did not."""
         if not jobs:
             return {}
-        found = self._client.list_workflows(
-            workflow_ids=list(jobs), status=["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"], load_input=False
+        over = ["SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"]
+        found = self._client.list_workflows(workflow_ids=list(jobs), status=over, load_input=False)
+        return {workflow.workflow_id: _why(workflow) for workflow in found}
+
+    def forget(self, *, ended_before: float, at_most: int = 1000) -> int:
+        """Delete the engine's records of jobs that ended before a time; return how many."""
+        before = datetime.fromtimestamp(ended_before, UTC).isoformat()
+        over = ["SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"]
+        old = self._client.list_workflows(
+            status=over, end_time=before, limit=at_most, load_input=False, load_output=False
         )
-        return {
-            workflow.workflow_id: "it ended its process three times"
-            if workflow.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
-            else f"internal error: {getattr(workflow.error, 'name', '') or workflow.status}"
-            for workflow in found
-        }
+        self._client.delete_workflows([workflow.workflow_id for workflow in old])
+        return len(old)
+
+
+def _why(workflow: WorkflowStatus) -> str | None:
+    if workflow.status == "SUCCESS":
+        return None
+    if workflow.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
+        return "it ended its process again and again"
+    return f"internal error: {type(workflow.error).__name__ if workflow.error else workflow.status}"
 
 
 def _options(name: str, job: str) -> EnqueueOptions:
@@ -95,13 +113,25 @@ def launch(
 
 
 def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
-    """Return a workflow of one step: its result is recorded, so a finished job never runs again."""
-    step = DBOS.step(
-        name=f"{name}-step",
-        retries_allowed=True,
-        max_attempts=10,
-        should_retry=lambda error: bool(getattr(error, "retryable", False)),
-    )(station)
+    """Return a workflow of one step: its result is recorded, so a finished job never runs again.
+
+    When our own disk or database fails, the job ends as postponed and holds neither thread nor
+    place in the queue; the liveness sweep sees that its work is not done and enqueues it again.
+    """
+
+    def guarded(*arguments: Any) -> str:
+        try:
+            return station(*arguments)
+        except MediqaError as error:
+            if not error.retryable:
+                raise
+            log.warning("job postponed", job=name, reason=str(error))
+            return POSTPONED
+        except Exception:
+            log.exception("job failed", job=name)
+            raise
+
+    step = DBOS.step(name=f"{name}-step")(guarded)
 
     def workflow(*arguments: Any) -> str:
         return step(*arguments)

@@ -54,11 +54,6 @@ def compare(current: Path, candidate: Path) -> Relation:
     return Relation.SAME if same else Relation.CORRECTION
 
 
-def identity_digest(header: Dataset) -> str:
-    """Return a digest of what identifies patient and study; it changes with a demographic correction."""
-    return hashlib.sha256("\0".join(_values(header, _IDENTITY)).encode()).hexdigest()
-
-
 def patients(headers: tuple[Dataset, ...]) -> set[tuple[str, ...]]:
     """Return the distinct patients and visits that a series' headers name: ID, issuer, name, accession, study."""
     return {_values(header, _WHOSE) for header in headers}

@@ -12,13 +12,13 @@ from pydicom import Dataset
 from mediqa_node.dicom.dose_sr import DoseEvent, dose_events
 from mediqa_node.dicom.reject_note import rejected_by
 from mediqa_node.domain.assessment import Assessment
-from mediqa_node.domain.errors import NotScorable
+from mediqa_node.domain.errors import NotScorable, StorageFailed
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import policy
 from mediqa_node.pipeline.assessing import SeriesFiles, assess, harvest_series, read_headers
-from mediqa_node.pipeline.identity import identity_digest, patients
+from mediqa_node.pipeline.identity import patients
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import index, labels, reports
 from mediqa_node.storage.database import Connection
@@ -48,6 +48,10 @@ def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -
         assessment = _judge_images(node, row, files, technique)
     except NotScorable as reason:
         return _not_scored(node, row, str(reason))
+    except FileNotFoundError:
+        return _park(node, row, "scoring: a spooled file is missing; `mediqa-node verify` names it")
+    except OSError as error:
+        raise StorageFailed(f"files of series {series_instance_uid} cannot be read: {error.strerror}") from error
     return _keep(node, row, assessment, files)
 
 
@@ -75,7 +79,7 @@ def _judge_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, techniq
         with node.database.write() as connection:
             chosen = labels.claim_acquisition(node.database, connection, key, row.series_instance_uid)
         if chosen != row.series_instance_uid:
-            raise NotScorable("policy", f"another reconstruction of this acquisition is scored: {chosen}")
+            raise NotScorable("policy", index.OTHER_RECONSTRUCTION + chosen)
     if node.judge is None:
         raise RuntimeError("this process has no model")
     return assess(
@@ -145,10 +149,21 @@ def _not_scored(node: NodeContext, row: SeriesRow, reason: str) -> str:
             job=None,
         )
         if moved:
-            labels.release_acquisition(connection, row.series_instance_uid)
+            index.release_acquisition(connection, row.series_instance_uid, at=now)
             reports.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
     log.info("series not scored", series=row.series_instance_uid, reason=reason)
     return "not scored"
+
+
+def _park(node: NodeContext, row: SeriesRow, reason: str) -> str:
+    """Leave a series to a person; the state of its last revision's deliveries stays."""
+    now = node.clock()
+    with node.database.write() as connection:
+        uid = row.series_instance_uid
+        if index.move(connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=reason, job=None):
+            index.release_acquisition(connection, uid, at=now)
+    log.error("series parked", series=row.series_instance_uid, reason=reason)
+    return "parked"
 
 
 def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: SeriesFiles) -> str:
@@ -171,9 +186,9 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
         )
         if not moved:
             return "superseded"
-        labels.save_assessment(
-            connection, assessment, generation=row.generation, identity_digest=identity_digest(files.headers[0])
-        )
+        if withheld and not withheld.startswith("untrained"):
+            index.release_acquisition(connection, row.series_instance_uid, at=now)
+        labels.save_assessment(connection, assessment, generation=row.generation)
         reports.supersede_deliveries(connection, row.series_instance_uid, reason="a newer revision", now=now)
         leaves_at = _leaves_at(node, row, reports.last_sent_at(connection, row.series_instance_uid), now)
         for name, wait_s in destinations:
@@ -205,12 +220,9 @@ def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> 
 def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:
     """When the report may leave: at once if the series is surely complete, revisions some time apart."""
     sure = row.completion in ("announced", "contiguous")
-    earliest = now if sure else row.last_instance_at + node.completion.deliver_after_s
-    return (
-        max(earliest, now)
-        if last_sent_at is None
-        else max(earliest, now, last_sent_at + node.delivery.revisions_apart_s)
-    )
+    earliest = now if sure else min(row.last_instance_at, now) + node.completion.deliver_after_s
+    apart = now if last_sent_at is None else last_sent_at + node.delivery.revisions_apart_s
+    return max(earliest, now, apart)
 
 
 def enqueue_due(node: NodeContext, connection: Connection) -> int:
@@ -218,8 +230,8 @@ def enqueue_due(node: NodeContext, connection: Connection) -> int:
     due = reports.due_deliveries(connection, node.clock())
     for delivery in due:
         job = f"deliver:{delivery.id}:{delivery.jobs + 1}"
-        reports.update_delivery(connection, delivery.id, job=job, jobs=delivery.jobs + 1)
-        node.jobs.deliver(connection, job, delivery.id, delivery.destination)
+        if reports.claim_delivery(connection, delivery, job):  # the other process may have been faster
+            node.jobs.deliver(connection, job, delivery.id, delivery.destination)
     return len(due)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Protocol
 
-
 from mediqa_node.dicom.report_request import ReportDevice
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, Retention, ReturnRule, ScorePolicy

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from mediqa_node.dicom.volume import assemble_stacks, concatenation_complete
-from mediqa_node.domain.errors import MediqaError, NotScorable
+from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.pipeline.assessing import read_headers
@@ -149,8 +149,8 @@ class Settler:
             return Relation.CONFLICT
         try:
             return compare(node.spool.path(current.path), node.spool.path(candidate.path))
-        except (MediqaError, OSError) as error:
-            log.error("further copy not compared", instance=candidate.sop_instance_uid, reason=str(error))
+        except Exception:  # whatever stands in a header, it must not stop the sweep for all others
+            log.exception("further copy not compared", instance=candidate.sop_instance_uid)
             return Relation.CONFLICT
 
     def _resolve(self, candidate: InstanceRow, relation: Relation) -> None:
@@ -170,14 +170,18 @@ class Settler:
 
 
 def _look(node: NodeContext, rows: list[InstanceRow]) -> _HeaderFacts:
+    """Say what the headers speak for; a header that no one can read speaks for nothing, and time decides."""
     try:
         files = read_headers([node.spool.path(row.path) for row in rows])
         announced = concatenation_complete(files.headers)
         if not any("Rows" in header for header in files.headers):
             return _HeaderFacts(announced, evenly_spaced=True)
         stacks = assemble_stacks(files.headers)
-    except (NotScorable, MediqaError, ValueError):
+        alone = all(str(header.get("Modality")) in _COME_ALONE for header in files.headers)
+        even = all(len(stack.frames) >= 3 and not {"gap", "uneven_spacing"} & set(stack.flags) for stack in stacks)
+        return _HeaderFacts(announced, evenly_spaced=bool(stacks) and (alone or even))
+    except MediqaError:
         return _HeaderFacts(None, evenly_spaced=False)
-    alone = all(header.get("Modality") in _COME_ALONE for header in files.headers)
-    even = all(len(stack.frames) >= 3 and not {"gap", "uneven_spacing"} & set(stack.flags) for stack in stacks)
-    return _HeaderFacts(announced, evenly_spaced=bool(stacks) and (alone or even))
+    except Exception:
+        log.exception("headers not understood", series=rows[0].series_instance_uid if rows else None)
+        return _HeaderFacts(None, evenly_spaced=False)

@@ -13,6 +13,9 @@ from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.judging import enqueue_due
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import index, reports, retention
+from mediqa_node.storage.database import Connection
+from mediqa_node.storage.index import SeriesRow
+from mediqa_node.storage.reports import DeliveryRow
 
 log = structlog.get_logger("courier")
 
@@ -21,6 +24,7 @@ DUE_EVERY_S = 0.5
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
 TEMPORARY_OLDER_THAN_S = 2 * 3600.0
+JOBS_KEPT_S = 7 * 86400.0
 
 
 def schedule(node: NodeContext, jobs: DurableJobs) -> BackgroundScheduler:
@@ -29,8 +33,9 @@ def schedule(node: NodeContext, jobs: DurableJobs) -> BackgroundScheduler:
     for name, every_s, sweep in (
         ("settle", SETTLE_EVERY_S, flow.settle(node)),
         ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
-        ("liveness", LIVENESS_EVERY_S, lambda: park_failed(node, jobs)),
+        ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
+        ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
     ):
         scheduler.add_job(_guarded(name, sweep), "interval", seconds=every_s, id=name)
     return scheduler
@@ -67,45 +72,65 @@ def enqueue_waiting(node: NodeContext) -> int:
     return count
 
 
-def park_failed(node: NodeContext, jobs: DurableJobs) -> int:
-    """Make work that ended without a result visible as PARKED; return how much there was."""
+def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
+    """Park work whose job has failed, send on work whose job has ended without doing it; return how much."""
     with node.database.read() as connection:
         ready = index.with_job(connection)
         waiting = [(row, row.job) for row in reports.deliveries_in(connection, "waiting") if row.job]
-    failed = jobs.gone_wrong([job for _, job in ready] + [job for _, job in waiting if job])
-    if not failed:
+    ended = jobs.ended([job for _, job in ready] + [job for _, job in waiting if job])
+    if not ended:
         return 0
-    now = node.clock()
     with node.database.write() as connection:
         for row, job in ready:
-            uid, reason = row.series_instance_uid, f"scoring: {failed.get(job)}"
-            if job in failed and index.move(
-                connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=reason, job=None
-            ):
-                log.error("scoring parked", series=uid, reason=failed[job])
+            if job in ended:
+                _after_scoring(node, connection, row, ended[job])
         for delivery, job in waiting:
-            if job in failed and reports.find_delivery(connection, delivery.id) == delivery:
-                reports.update_delivery(connection, delivery.id, state="parked", message=failed[job], job=None)
-                settle_series(connection, delivery, now)
-                log.error("delivery parked", delivery=delivery.id, reason=failed[job])
-    return len(failed)
+            if job in ended and reports.find_delivery(connection, delivery.id) == delivery:
+                _after_delivery(node, connection, delivery, ended[job])
+    return len(ended)
+
+
+def _after_scoring(node: NodeContext, connection: Connection, row: SeriesRow, why: str | None) -> None:
+    uid, now = row.series_instance_uid, node.clock()
+    if why is None:
+        index.move(connection, uid, SeriesState.READY, at=now, generation=row.generation, job=None)
+    elif index.move(
+        connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=f"scoring: {why}", job=None
+    ):
+        index.release_acquisition(connection, uid, at=now)
+        log.error("scoring parked", series=uid, reason=why)
+
+
+def _after_delivery(node: NodeContext, connection: Connection, delivery: DeliveryRow, why: str | None) -> None:
+    if why is None:
+        again_at = node.clock() + node.delivery.retry_first_s
+        reports.update_delivery(connection, delivery.id, job=None, not_before=again_at)
+        return
+    reports.update_delivery(connection, delivery.id, state="parked", message=why, job=None)
+    settle_series(connection, delivery, node.clock())
+    log.error("delivery parked", delivery=delivery.id, reason=why)
 
 
 def retain(node: NodeContext) -> int:
     """Delete source instances whose time is up and whose series has reached an end; return how many."""
-    before = node.clock() - node.retention.days * 86400
+    now = node.clock()
+    before = now - node.retention.days * 86400
     count = 0
+    with node.database.read() as connection:
+        leftover = retention.purged_paths(connection, since=now - 2 * 86400)
+    for path in leftover:  # a row was committed, and the process ended before its file went
+        node.spool.remove(path)
     while True:
         with node.database.read() as connection:
             expired = retention.expired(connection, before)
+        for instance_id, path in expired:
+            with node.database.write() as connection:
+                gone = retention.purge(connection, instance_id, before, at=now)
+            if gone:
+                node.spool.remove(path)
+                count += 1
         if not expired:
             break
-        for instance_id, path in expired:
-            # the file first: a row that still names a deleted file is repaired by the next round, never the reverse
-            node.spool.remove(path)
-            with node.database.write() as connection:
-                retention.mark_purged(connection, instance_id, at=node.clock())
-        count += len(expired)
     node.spool.remove_empty_folders()
     node.spool.sweep_temporary(older_than_s=TEMPORARY_OLDER_THAN_S)
     if count:

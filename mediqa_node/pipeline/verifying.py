@@ -35,15 +35,17 @@ class Verification:
 
 def verify(node: NodeContext, *, ask_peers: bool, advance: Callable[[int, int], None]) -> Verification:
     """Check every row against its file, every file against its row, every sent report against its destination."""
+    present = set(node.spool.files())  # before the rows: what arrives meanwhile has a row and is not missed
     with node.database.read() as connection:
         kept = audit.kept_files(connection)
+        known = audit.all_paths(connection)
         sent = audit.sent_reports(connection)
-        problems = [*audit.broken_promises(connection, now=node.clock(), patience_s=_SECONDS_TO_WAIT_FOR)]
+        patience_s = max(_SECONDS_TO_WAIT_FOR, 2 * node.completion.forced_after_s)
+        problems = [*audit.broken_promises(connection, now=node.clock(), patience_s=patience_s)]
     for i, file in enumerate(kept):
         problems.extend(_check_file(node, file))
         advance(i + 1, len(kept))
-    known = {file.path for file in kept}
-    problems.extend(f"spooled file without a row: {path}" for path in node.spool.files() if path not in known)
+    problems.extend(f"spooled file without a row: {path}" for path in sorted(present - known))
     if ask_peers:
         problems.extend(_ask(node, sent))
     return Verification(n_instances=len(kept), n_reports=len(sent), problems=tuple(problems))
@@ -51,13 +53,19 @@ def verify(node: NodeContext, *, ask_peers: bool, advance: Callable[[int, int], 
 
 def _check_file(node: NodeContext, file: KeptFile) -> Iterator[str]:
     path = node.spool.path(file.path)
-    if not path.is_file():
-        yield f"instance {file.sop_instance_uid}: its file {file.path} is missing"
+    try:
+        meta = pydicom.filereader.read_file_meta_info(path)
+        with path.open("rb") as stream:
+            stream.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        with node.database.read() as connection:
+            still_kept = file.path in audit.paths_since(connection, file.path)
+        if still_kept:  # and not deleted by retention while the files were read
+            yield f"instance {file.sop_instance_uid}: its file {file.path} is missing"
         return
-    meta = pydicom.filereader.read_file_meta_info(path)
-    with path.open("rb") as stream:
-        stream.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except Exception:  # a damaged head can make the parser fail in any way
+        digest = ""
     if digest != file.sha256:
         yield f"instance {file.sop_instance_uid}: its file {file.path} has changed since it was received"
 

@@ -41,6 +41,11 @@ def paths_since(connection: sa.Connection, folder: str) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
+def all_paths(connection: sa.Connection) -> set[str]:
+    """Return every file that the index has ever named."""
+    return set(connection.execute(sa.select(instances.c.path)).scalars())
+
+
 def last_received_at(connection: sa.Connection) -> float | None:
     """Return when the last instance came, or None."""
     return connection.execute(sa.select(sa.func.max(instances.c.received_at))).scalar_one_or_none()
@@ -63,13 +68,18 @@ def sent_reports(connection: sa.Connection) -> list[SentReport]:
 
 
 def broken_promises(connection: sa.Connection, *, now: float, patience_s: float) -> Iterator[str]:
-    """Say which series stay where nothing moves them on: no job, no delivery, no end."""
-    stuck = (SeriesState.RECEIVING, SeriesState.READY)
+    """Say which series and deliveries stay where nothing moves them on."""
+    stuck = (SeriesState.RECEIVING,)
     query = sa.select(series.c.series_instance_uid, series.c.state, series.c.state_at).where(
         series.c.state.in_(stuck), series.c.state_at < now - patience_s, series.c.last_instance_at < now - patience_s
     )
     for row in connection.execute(query):
         yield f"series {row.series_instance_uid} has been {row.state} for {(now - row.state_at) / 60:.0f} minutes"
+    overdue = sa.select(deliveries.c.id, deliveries.c.destination).where(
+        deliveries.c.state == "waiting", deliveries.c.not_before < now - patience_s
+    )
+    for delivery in connection.execute(overdue):
+        yield f"delivery {delivery.id} to {delivery.destination} is overdue and nobody works on it"
     with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state == "sent")
     query = sa.select(series.c.series_instance_uid).where(
         series.c.state == SeriesState.DELIVERED, series.c.series_instance_uid.not_in(with_delivery)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.storage.tables import associations, instances, rejected_instances, senders, series
+from mediqa_node.storage.tables import acquisitions, associations, instances, rejected_instances, senders, series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +226,23 @@ def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: str, 
             **values,
         )
     )
+
+
+OTHER_RECONSTRUCTION = "another reconstruction of this acquisition is scored: "
+
+
+def release_acquisition(connection: sa.Connection, series_instance_uid: str, *, at: float) -> None:
+    """Let another reconstruction speak for the acquisition: this series cannot.
+
+    Those that were set aside for it are judged anew; the first of them then speaks.
+    """
+    connection.execute(sa.delete(acquisitions).where(acquisitions.c.series_instance_uid == series_instance_uid))
+    aside = sa.select(series.c.series_instance_uid).where(
+        series.c.state == SeriesState.NOT_SCORED,
+        series.c.reason == f"policy: {OTHER_RECONSTRUCTION}{series_instance_uid}",
+    )
+    for uid in connection.execute(aside).scalars().all():
+        reopen(connection, uid, reason="the other reconstruction could not be scored", at=at)
 
 
 def correct(connection: sa.Connection, copy: InstanceRow, *, at: float) -> None:

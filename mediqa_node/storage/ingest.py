@@ -51,6 +51,18 @@ _TOUCH_SERIES = (
         state_at=sa.case((_IS_OPEN, series.c.state_at), else_=_NOW),
     )
 )
+_REOPEN = (
+    sa.update(series)
+    .where(series.c.series_instance_uid == _UID)
+    .values(
+        state=SeriesState.RECEIVING.value,
+        reason="a lost file came again",
+        generation=series.c.generation + 1,
+        last_instance_at=_NOW,
+        opened_at=_NOW,
+        state_at=_NOW,
+    )
+)
 _TOUCH_ASSOCIATION = (
     sa.update(associations).where(associations.c.id == _ASSOCIATION).values(last_series_uid=_UID, last_instance_at=_NOW)
 )
@@ -78,6 +90,7 @@ def record(
         if is_there(same.path):
             return Recorded.DUPLICATE
         connection.execute(sa.update(instances).where(instances.c.id == same.id).values(path=instance.path))
+        connection.execute(_REOPEN, {"uid": instance.series_instance_uid, "now": instance.received_at.timestamp()})
         return Recorded.NEW
     _touch_series(database, connection, instance, modality, counts=not known)
     row = {name: getattr(instance, name) for name in _SAME_NAME}

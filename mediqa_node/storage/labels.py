@@ -110,14 +110,7 @@ def claim_acquisition(
     )
 
 
-def release_acquisition(connection: sa.Connection, series_instance_uid: str) -> None:
-    """Let another reconstruction speak for the acquisition: this series cannot be scored."""
-    connection.execute(sa.delete(acquisitions).where(acquisitions.c.series_instance_uid == series_instance_uid))
-
-
-def save_assessment(
-    connection: sa.Connection, assessment: Assessment, *, generation: int, identity_digest: str
-) -> None:
+def save_assessment(connection: sa.Connection, assessment: Assessment, *, generation: int) -> None:
     """Keep the judgement of a series at its revision."""
     slim = dataclasses.replace(assessment, technique=dataclasses.replace(assessment.technique, frames=()))
     connection.execute(
@@ -129,7 +122,6 @@ def save_assessment(
             verdict=assessment.verdict,
             weights_sha256=assessment.checkpoint.sha256,
             trained=assessment.checkpoint.trained,
-            identity_digest=identity_digest,
             assessment=_adapter(Assessment).dump_python(slim, mode="json"),
             assessed_at=assessment.assessed_at.timestamp(),
         )

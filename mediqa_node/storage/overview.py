@@ -24,7 +24,6 @@ class Facts:
     n_receiving: int
     n_ready: int
     n_waiting: int
-    n_conflicts: int
     ended: tuple[tuple[str, int], ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -46,7 +45,8 @@ def facts(connection: sa.Connection) -> Facts:
     last = connection.execute(
         sa.select(instances.c.received_at, instances.c.calling_ae_title).order_by(instances.c.id.desc()).limit(1)
     ).one_or_none()
-    ended = (SeriesState.DELIVERED, SeriesState.ASSESSED, SeriesState.NOT_SCORED, SeriesState.WITHHELD)
+    open_states = (SeriesState.RECEIVING, SeriesState.READY)
+    ended = [state for state in SeriesState if state not in open_states]
     return Facts(
         last_at=last.received_at if last else None,
         last_from=last.calling_ae_title if last else None,
@@ -56,13 +56,45 @@ def facts(connection: sa.Connection) -> Facts:
         n_receiving=states.get(SeriesState.RECEIVING, 0),
         n_ready=states.get(SeriesState.READY, 0),
         n_waiting=_count(connection, deliveries, deliveries.c.state == "waiting"),
-        n_conflicts=_count(connection, instances, instances.c.status.in_(("conflict", "disputed"))),
         ended=tuple((state.value.replace("_", " "), states[state]) for state in ended if state in states),
     )
 
 
 def _count(connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
     return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(condition)).scalar_one())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispute:
+    """Copies of a series' instances that differ from the current ones, kept beside them."""
+
+    series_instance_uid: str
+    status: str
+    n_copies: int
+
+
+def disputes(connection: sa.Connection) -> list[Dispute]:
+    """Return the series of which differing copies were received and nobody has decided."""
+    columns = (instances.c.series_instance_uid, instances.c.status)
+    query = (
+        sa.select(*columns, sa.func.count().label("n"))
+        .where(instances.c.status.in_(("conflict", "disputed")))
+        .group_by(*columns)
+        .order_by(*columns)
+    )
+    return [
+        Dispute(series_instance_uid=row.series_instance_uid, status=row.status, n_copies=int(row.n))
+        for row in connection.execute(query)
+    ]
+
+
+def keep_first(connection: sa.Connection, series_instance_uids: Sequence[str]) -> int:
+    """Set differing copies aside, so that the first ones stand; return how many. Nothing is deleted."""
+    statement = sa.update(instances).where(
+        instances.c.series_instance_uid.in_(list(series_instance_uids)),
+        instances.c.status.in_(("conflict", "disputed")),
+    )
+    return int(connection.execute(statement.values(status="superseded")).rowcount)
 
 
 def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import deliveries, instances, reports, sr_series_numbers
+from mediqa_node.storage.tables import deliveries, reports, sr_series_numbers
 
 FIRST_SERIES_NUMBER = 9000
 
@@ -201,6 +201,18 @@ def update_delivery(connection: sa.Connection, delivery_id: int, **values: objec
     connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(**values))
 
 
+def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -> bool:
+    """Give a waiting delivery its job; False if it has changed since it was read."""
+    unchanged = (
+        deliveries.c.id == delivery.id,
+        deliveries.c.state == "waiting",
+        deliveries.c.job.is_(None),
+        deliveries.c.jobs == delivery.jobs,
+    )
+    statement = sa.update(deliveries).where(*unchanged).values(job=job, jobs=delivery.jobs + 1)
+    return bool(connection.execute(statement).rowcount)
+
+
 def supersede_deliveries(connection: sa.Connection, series_instance_uid: str, *, reason: str, now: float) -> int:
     """Take back what has not left yet: its series has changed. Return how many."""
     result = connection.execute(
@@ -221,13 +233,3 @@ def last_sent_at(connection: sa.Connection, series_instance_uid: str) -> float |
             deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.state == "sent"
         )
     ).scalar_one_or_none()
-
-
-def counts(connection: sa.Connection) -> dict[str, tuple[int, int]]:
-    """Return how many instances and bytes the spool holds, under `kept`."""
-    row = connection.execute(
-        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(instances.c.size_bytes), 0)).where(
-            instances.c.purged_at.is_(None)
-        )
-    ).one()
-    return {"kept": (int(row[0]), int(row[1]))}

@@ -6,38 +6,40 @@ from mediqa_node.domain.exchange import END_STATES, SeriesState
 from mediqa_node.storage.tables import deliveries, instances, series
 
 
-def expired(connection: sa.Connection, before: float, *, at_most: int = 1000) -> list[tuple[int, str]]:
-    """Return id and path of instances received before a time, whose series is finished.
-
-    Finished is delivered, confirmed, not scored, or assessed without any delivery that still
-    waits. What is withheld or parked stays until a person has decided.
+def _may_go(before: float) -> sa.ColumnElement[bool]:
+    """The condition on an instance: finished is delivered, confirmed, not scored, or assessed without any
+    delivery that still waits. What is withheld or parked stays until a person has decided.
     """
     pending = sa.select(deliveries.c.series_instance_uid).where(
         deliveries.c.state.in_(("waiting", "parked", "withheld"))
     )
-    finished = sa.or_(
-        series.c.state.in_(END_STATES),
-        sa.and_(series.c.state == SeriesState.ASSESSED, series.c.series_instance_uid.not_in(pending)),
+    finished = sa.select(series.c.series_instance_uid).where(
+        series.c.last_instance_at < before,
+        sa.or_(
+            series.c.state.in_(END_STATES),
+            sa.and_(series.c.state == SeriesState.ASSESSED, series.c.series_instance_uid.not_in(pending)),
+        ),
     )
-    query = (
-        sa.select(instances.c.id, instances.c.path)
-        .join(series, series.c.series_instance_uid == instances.c.series_instance_uid)
-        .where(instances.c.purged_at.is_(None), instances.c.received_at < before, series.c.last_instance_at < before)
-        .where(finished, instances.c.status != "candidate")
-        .order_by(instances.c.id)
-        .limit(at_most)
+    return sa.and_(
+        instances.c.purged_at.is_(None),
+        instances.c.received_at < before,
+        instances.c.status != "candidate",
+        instances.c.series_instance_uid.in_(finished),
     )
+
+
+def expired(connection: sa.Connection, before: float, *, at_most: int = 1000) -> list[tuple[int, str]]:
+    """Return id and path of instances received before a time, whose series is finished."""
+    query = sa.select(instances.c.id, instances.c.path).where(_may_go(before)).order_by(instances.c.id).limit(at_most)
     return [(row.id, row.path) for row in connection.execute(query)]
 
 
-def mark_purged(connection: sa.Connection, instance_id: int, *, at: float) -> None:
-    """Note that an instance's file is gone, and when."""
-    row = connection.execute(
-        sa.update(instances)
-        .where(instances.c.id == instance_id)
-        .values(purged_at=at)
-        .returning(instances.c.series_instance_uid)
-    ).one()
-    connection.execute(
-        sa.update(series).where(series.c.series_instance_uid == row.series_instance_uid).values(purged_at=at)
-    )
+def purge(connection: sa.Connection, instance_id: int, before: float, *, at: float) -> bool:
+    """Mark an instance as deleted if it may still go; False if its series was opened again meanwhile."""
+    statement = sa.update(instances).where(instances.c.id == instance_id, _may_go(before)).values(purged_at=at)
+    return bool(connection.execute(statement).rowcount)
+
+
+def purged_paths(connection: sa.Connection, *, since: float) -> list[str]:
+    """Return the files of instances that were marked as deleted after a time."""
+    return list(connection.execute(sa.select(instances.c.path).where(instances.c.purged_at >= since)).scalars())

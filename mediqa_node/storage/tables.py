@@ -49,7 +49,6 @@ series = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False, comment="of the last assessment; 0: none yet"),
     sa.Column("state_at", sa.Float, nullable=False),
     sa.Column("job", sa.String(100), comment="the durable job that works on it, if any"),
-    sa.Column("purged_at", sa.Float),
 )
 
 instances = sa.Table(
@@ -158,7 +157,6 @@ assessments = sa.Table(
     sa.Column("verdict", sa.String(16), nullable=False),
     sa.Column("weights_sha256", sa.String(64), nullable=False),
     sa.Column("trained", sa.Boolean, nullable=False, comment="false: seeded weights, the score has no meaning"),
-    sa.Column("identity_digest", sa.String(64), nullable=False),
     sa.Column("assessment", sa.JSON, nullable=False),
     sa.Column("assessed_at", sa.Float, nullable=False),
 )

@@ -68,14 +68,17 @@ def test_a_node_that_was_never_started_says_how_to_start_it(tmp_path: Path) -> N
 def test_status_tells_what_is_kept_and_that_nothing_runs(node: Path) -> None:
     result = run("status", folder=node)
 
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 1, result.stderr  # a node that does not run needs a person
     assert "1 series, 7 instances" in result.stdout
     assert "receiver, worker, courier not running here" in result.stdout
     assert "from CT1" in result.stdout
 
 
 def test_status_as_json_is_json(node: Path) -> None:
-    assert json.loads(run("status", "--json", folder=node).stdout)["n_instances"] == 7
+    result = run("status", "--json", folder=node)
+
+    found = json.loads(result.stdout)
+    assert (result.returncode, found["n_instances"], found["running"], found["held"]) == (1, 7, [], [])
 
 
 def test_series_lists_what_came_and_names_the_next_command(node: Path) -> None:
@@ -109,6 +112,23 @@ def test_retry_without_anything_to_retry_says_so(node: Path) -> None:
 
     assert result.returncode == 1
     assert "0 deliveries and 0 series" in result.stdout
+
+
+def test_settling_a_dispute_needs_a_series(node: Path) -> None:
+    assert run("retry", "--keep-first", folder=node).returncode == 2
+
+
+def test_a_log_level_that_does_not_exist_is_one_sentence(node: Path) -> None:
+    result = run("--log-level", "loud", "serve", folder=node)
+
+    assert result.returncode == 2
+    assert result.stderr.strip().endswith("must be one of DEBUG, INFO, WARNING, ERROR")
+
+
+def test_a_password_in_the_database_url_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text("database: {url: 'postgresql+psycopg://mediqa:secret@db/node'}")
+
+    assert "secret" not in run("config", "show", folder=tmp_path).stdout
 
 
 def test_a_peer_that_does_not_answer_is_exit_1_and_an_unknown_one_exit_2(node: Path) -> None:

@@ -307,9 +307,9 @@ def test_one_title_holds_no_more_associations_than_its_rule_allows(listening: Li
 def test_one_address_holds_no_more_associations_than_its_rule_allows(listening: Listen) -> None:
     node = listening(allowed=(AllowRule(max_per_address=2),))
 
-    with Scu(node.port, calling=b"CT_ROOM_1"), Scu(node.port, calling=b"CT_ROOM_2"):
-        with pytest.raises(Rejected) as caught:
-            Scu(node.port, calling=b"CT_ROOM_3")
+    one, two = Scu(node.port, calling=b"CT_ROOM_1"), Scu(node.port, calling=b"CT_ROOM_2")
+    with one, two, pytest.raises(Rejected) as caught:
+        Scu(node.port, calling=b"CT_ROOM_3")
 
     assert caught.value.args == (2, 3, 2)
 

@@ -3,11 +3,18 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mediqa_node.domain.policy import CompletionRules
-from mediqa_node.pipeline.completion import Completion, SeriesFacts, completion, could_be_contiguous, quiet_after_s
+from mediqa_node.pipeline.completion import (
+    CLOCK_SET_BACK_S,
+    Completion,
+    SeriesFacts,
+    completion,
+    could_be_contiguous,
+    quiet_after_s,
+)
 
 RULES = CompletionRules()
 ARRIVED = SeriesFacts(
@@ -109,6 +116,7 @@ facts_of_all_kinds = st.builds(
 @given(facts_of_all_kinds, seconds, seconds)
 def test_a_complete_series_stays_complete_as_time_goes_on(facts: SeriesFacts, now: float, later: float) -> None:
     now, later = sorted((now, later))
+    assume(max(facts.last_instance_at, facts.opened_at) <= now + CLOCK_SET_BACK_S)
     if completion(facts, RULES, now) is not None:
         assert completion(facts, RULES, later) is not None
 
@@ -128,7 +136,17 @@ def test_contiguous_is_never_said_of_a_sender_that_splits(facts: SeriesFacts, no
 
 @given(facts_of_all_kinds, seconds)
 def test_a_report_that_is_not_sure_waits_for_late_slices(facts: SeriesFacts, now: float) -> None:
+    assume(max(facts.last_instance_at, facts.opened_at) <= now + CLOCK_SET_BACK_S)
     decided = completion(facts, RULES, now)
 
     if decided is not None and decided.reason in ("quiet", "forced"):
         assert decided.report_not_before == facts.last_instance_at + RULES.deliver_after_s
+
+
+def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
+    a_day_ahead = replace(ARRIVED, opened_at=86_400.0, last_instance_at=86_400.0)
+
+    decided = completion(a_day_ahead, CompletionRules(), 0.0)
+
+    assert decided is not None
+    assert decided.reason == "forced"

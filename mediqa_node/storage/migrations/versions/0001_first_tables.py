@@ -24,7 +24,6 @@ def upgrade() -> None:
         sa.Column("verdict", sa.String(length=16), nullable=False),
         sa.Column("weights_sha256", sa.String(length=64), nullable=False),
         sa.Column("trained", sa.Boolean(), nullable=False, comment="false: seeded weights, the score has no meaning"),
-        sa.Column("identity_digest", sa.String(length=64), nullable=False),
         sa.Column("assessment", sa.JSON(), nullable=False),
         sa.Column("assessed_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("series_instance_uid", "revision", name=op.f("pk_assessments")),
@@ -174,7 +173,6 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer(), nullable=False, comment="of the last assessment; 0: none yet"),
         sa.Column("state_at", sa.Float(), nullable=False),
         sa.Column("job", sa.String(length=100), nullable=True, comment="the durable job that works on it, if any"),
-        sa.Column("purged_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("series_instance_uid", name=op.f("pk_series")),
     )
     with op.batch_alter_table("series", schema=None) as batch_op:
@@ -240,4 +238,3 @@ def upgrade() -> None:
             sqlite_where=sa.text("status = 'current'"),
             postgresql_where=sa.text("status = 'current'"),
         )
-
