@@ -142,7 +142,13 @@ def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
         if sent is not None:
             return sent.sop_class_uid
     if link.sr_sop_class is None:
-        raise PeerRefused(f"{link.peer.name} accepts no Structured Report class")
+        message = f"{link.peer.name} accepts no Structured Report class"
+        with node.database.write() as connection:  # one alarm, not a flood: nothing else need be tried there
+            others = reports.park_others(connection, delivery, message)
+            for other in others:
+                settle_series(connection, other, node.clock())
+        log.error("destination takes no reports", destination=link.peer.name, parked=len(others) + 1)
+        raise PeerRefused(message)
     return link.sr_sop_class
 
 

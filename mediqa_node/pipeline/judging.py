@@ -74,7 +74,7 @@ def _judge_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, techniq
         raise NotScorable(technique.refusal.code, technique.refusal.detail)
     policy.check_age(node.score, files.headers[0], node.clock())
     policy.check_reconstruction(node.score, files.headers[0])
-    key = policy.acquisition_key(files.headers[0]) if node.score.primary != "all" else None
+    key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
     if key is not None:
         with node.database.write() as connection:
             chosen = labels.claim_acquisition(node.database, connection, key, row.series_instance_uid)

@@ -1,6 +1,7 @@
 """What a site has decided: which series are scored, and where reports go."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pydicom import Dataset
@@ -52,11 +53,17 @@ def _found(pattern: str | None, value: object) -> bool:
     return pattern is None or re.search(pattern, str(value or ""), re.IGNORECASE) is not None
 
 
-def acquisition_key(header: Dataset) -> str | None:
-    """Return what the reconstructions of one acquisition share, or None where the header does not say.
+def acquisition_key(headers: Sequence[Dataset]) -> str | None:
+    """Return what the reconstructions of one acquisition share, or None where the headers do not say.
 
-    Irradiation Event UID (0008,3010), else Frame of Reference UID + Acquisition Number + Acquisition Time.
+    Irradiation Event UID (0008,3010), else Frame of Reference UID + Acquisition Number + Acquisition Time;
+    of several in one series the first in order, so that every reconstruction names the same.
     """
+    keys = [key for header in headers if (key := _acquisition_of(header)) is not None]
+    return min(keys, default=None)
+
+
+def _acquisition_of(header: Dataset) -> str | None:
     if header.get("IrradiationEventUID"):
         return f"event {header.IrradiationEventUID}"[:200]
     if header.get("Modality") != "CT":

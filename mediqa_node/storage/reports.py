@@ -201,6 +201,16 @@ def update_delivery(connection: sa.Connection, delivery_id: int, **values: objec
     connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(**values))
 
 
+def park_others(connection: sa.Connection, delivery: DeliveryRow, message: str) -> list[DeliveryRow]:
+    """Park every other delivery that waits for the same destination; return them."""
+    same = (deliveries.c.destination == delivery.destination, deliveries.c.state == "waiting")
+    query = sa.select(*_DELIVERY).where(*same, deliveries.c.id != delivery.id)
+    others = [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+    for other in others:
+        update_delivery(connection, other.id, state="parked", message=message, job=None)
+    return others
+
+
 def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -> bool:
     """Give a waiting delivery its job; False if it has changed since it was read."""
     unchanged = (

@@ -251,6 +251,34 @@ def test_a_peer_that_takes_no_sr_class_parks_the_report_and_loses_nothing(
         assert overview.retry(connection, [], now=bench.now) == (1, 0)
 
 
+def test_a_peer_that_takes_no_sr_class_is_asked_once_for_all_that_waits(bench_to: MakeBench, tmp_path: Path) -> None:
+    with scripted(classes=[]) as pacs:
+        bench = bench_to(pacs.port)
+        sent = [ct_series(tmp_path / name, name) for name in ("one", "two", "three")]
+        for i, paths in enumerate(sent):  # over two associations each: their reports wait for late slices
+            bench.receive_all(paths[:2], association=f"first {i}")
+            bench.receive_all(paths[2:], association=f"second {i}")
+        bench.pass_time(200)
+
+    found = [only_delivery(bench, series_uid(paths)) for paths in sent]
+    assert [delivery.state for delivery in found] == ["parked"] * 3
+    assert sorted(delivery.attempts for delivery in found) == [0, 0, 1]
+    assert {bench.series(series_uid(paths)).state for paths in sent} == {"PARKED"}
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC001, 0xFE00])
+def test_a_report_never_leaves_unchecked_because_a_search_failed(
+    bench_to: MakeBench, tmp_path: Path, status: int
+) -> None:
+    with scripted() as pacs:
+        pacs.holds = [{"PatientID": "SOMEBODY ELSE"}]
+        pacs.find_status = status
+        bench = bench_to(pacs.port)
+        series = assessed(bench, tmp_path)
+
+        assert (only_delivery(bench, series).state, pacs.received) == ("waiting", [])
+
+
 def test_a_configured_class_is_the_only_one_proposed(bench_to: MakeBench, tmp_path: Path) -> None:
     with scripted() as pacs:
         bench = bench_to(pacs.port, sr_sop_class="enhanced")

@@ -8,7 +8,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from support.bench import Bench
 from support.scripted import ScriptedPacs, scripted
-from support.series import ct_series, series_uid
+from support.series import ct_series, reject_note, series_uid
 
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import PrimaryRule, ScorePolicy
@@ -199,3 +199,39 @@ def test_a_concatenation_is_not_complete_for_being_silent(bench: Bench, pacs: Sc
 
     row = bench.series(series_uid(parts))
     assert (row.state, row.completion, row.revision) == ("DELIVERED", "announced", 1)
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("Modality", ["CT", "MR"]), ("ImagePositionPatient", ["a", "b", "c"])])
+def test_a_header_that_makes_no_sense_holds_nobody_else_up(
+    bench: Bench, pacs: ScriptedPacs, tmp_path: Path, keyword: str, value: list[str]
+) -> None:
+    odd = ct_series(tmp_path / "odd", "odd")
+    for path in odd:
+        ds = pydicom.dcmread(path)
+        ds.add_new(keyword, "LO", value)
+        ds.save_as(path)
+    bench.receive_all(odd, association="a1")
+
+    bench.receive_all(sound := ct_series(tmp_path / "sound", "sound"), association="a2", aet="CT_2")
+    bench.pass_time(200)
+
+    assert bench.series(series_uid(sound)).state == "DELIVERED"
+    assert bench.series(series_uid(odd)).state not in ("RECEIVING", "READY")
+
+
+def test_when_the_chosen_reconstruction_cannot_be_scored_another_one_is(
+    bench: Bench, pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    event = {"IrradiationEventUID": "2.25.77"}
+    first, second = (ct_series(tmp_path / name, name, **event) for name in ("first", "second"))
+    bench.receive_all(first, association="a1")
+    bench.pass_time(10)
+    bench.receive_all(second, association="a2", aet="CT_2")
+    bench.pass_time(10)
+    assert str(bench.series(series_uid(second)).reason).startswith("policy: another reconstruction")
+
+    bench.receive_all([reject_note(tmp_path / "note.dcm", first)], association="a3", aet="QC")
+    bench.pass_time(300)
+
+    assert bench.series(series_uid(first)).state == "NOT_SCORED"
+    assert bench.series(series_uid(second)).state == "DELIVERED"
