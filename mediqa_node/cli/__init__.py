@@ -19,6 +19,7 @@ app = typer.Typer(
     "Research use only, not for diagnosis.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain help and errors: a box would break long paths
     pretty_exceptions_enable=False,
 )
 

@@ -41,7 +41,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the node; 0 takes a free one.")] = 0,
     keep: Annotated[Path | None, typer.Option(help="Folder for spool, database and report; else a new one.")] = None,
 ) -> None:
-    """Start a node, send it a real CT series, receive its report, show the scores."""
+    """Send a real CT series through a node and show its report."""
     from mediqa_node import demo as demonstration
 
     sys.exit(demonstration.run(port=port, folder=keep))
@@ -49,7 +49,10 @@ def demo(
 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """What the node is doing, what waits, what needs a person; exit 1 if something does."""
+    """Say what the node does and what needs a person.
+
+    Exit status 1 if something does.
+    """
     with open_node(context) as (settings, database):
         now = time.time()
         with database.read() as connection:
@@ -146,7 +149,10 @@ def _series_dict(row: index.SeriesRow, score: labels.Scored | None) -> dict[str,
 
 @app.command()
 def show(context: typer.Context, uid: Annotated[str, typer.Argument(help="Series Instance UID")]) -> None:
-    """Everything the node knows of one series, as JSON: state, technique, assessment, deliveries."""
+    """Show all that is known of one series, as JSON.
+
+    State, technique, assessment, deliveries, and what copies there are.
+    """
     with open_node(context) as (_, database), database.read() as connection:
         row = index.find_series(connection, uid)
         if row is None:
@@ -164,7 +170,10 @@ def retry(
         bool, typer.Option(help="Settle disputed copies of these series: the first stays, the others are set aside.")
     ] = False,
 ) -> None:
-    """Send parked and withheld deliveries again, and judge parked series again."""
+    """Send on what was parked or withheld.
+
+    Deliveries are tried again, series that could not be judged are judged again.
+    """
     if keep_first and not which:
         raise typer.BadParameter("--keep-first needs the series it is meant for")
     with open_node(context) as (_, database), database.write() as connection:
@@ -184,7 +193,10 @@ def verify(
     peers: Annotated[bool, typer.Option(help="Also ask every destination for the reports that it was sent.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Hold database, spool and destinations against each other; exit 1 on any difference."""
+    """Hold database, spool and peers against each other.
+
+    Exit status 1 on any difference.
+    """
     from mediqa_node.cli.progress import progress
     from mediqa_node.pipeline.verifying import verify as compare
 

@@ -20,7 +20,7 @@ from mediqa_node.domain.exchange import Peer
 
 _PROMPTS = ("dimension", "modality", "region", "type")
 
-config_app = typer.Typer(help="Look at the configuration in use.", no_args_is_help=True)
+config_app = typer.Typer(help="Look at the configuration in use.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 
 
@@ -72,7 +72,10 @@ def send(
     peer: Annotated[str, typer.Argument(help="Name of a configured peer")],
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders to search", exists=True)],
 ) -> None:
-    """Send DICOM files to a configured peer with C-STORE; exit 1 if one was not stored."""
+    """Send DICOM files to a configured peer.
+
+    Exit status 1 if one was not stored.
+    """
     from mediqa_node.cli.files import dicom_files
     from mediqa_node.network.sender import send_files
 
@@ -96,7 +99,10 @@ def score(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders: DICOM, JPEG or PNG", exists=True)],
     as_json: Annotated[bool, typer.Option("--json", help="An array with one object for each series.")] = False,
 ) -> None:
-    """Score files without a node; exit 1 only if something could not be read."""
+    """Score files without a node.
+
+    Exit status 1 only if something could not be read.
+    """
     from mediqa_node.pipeline.offline import score_paths
 
     logs.configure(level="ERROR")  # to standard error: the answer alone goes to standard output
