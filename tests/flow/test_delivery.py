@@ -419,13 +419,16 @@ def _both(node: Node, series: str) -> dict[str, str]:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("fault", ["refusing", "stalled"])
+@pytest.mark.parametrize(
+    ("fault", "down_s"), [("refusing", 0), ("stalled", 0), pytest.param("refusing", 60, marks=pytest.mark.acceptance)]
+)
 def test_an_archive_that_is_down_delays_no_other_and_gets_its_reports_once_it_is_up(
-    two_pacs: tuple[Node, Proxy, Orthanc, Orthanc], tmp_path: Path, fault: str
+    two_pacs: tuple[Node, Proxy, Orthanc, Orthanc], tmp_path: Path, fault: str, down_s: float
 ) -> None:
     node, proxy, well, down = two_pacs
     setattr(proxy, fault, True)
-    sent = [ct_series(tmp_path / f"{i}", f"down {fault} {i}") for i in range(3)]
+    up_at = time.monotonic() + down_s
+    sent = [ct_series(tmp_path / f"{i}", f"down {fault} {down_s} {i}") for i in range(3)]
     for paths in sent:
         assert set(storescu(node.port, paths).values()) == {0}
     series = [series_uid(paths) for paths in sent]
@@ -433,10 +436,11 @@ def test_an_archive_that_is_down_delays_no_other_and_gets_its_reports_once_it_is
     expected = {"PACS_MAIN": "sent", "OTHER": "waiting"}
     until(lambda: all(_both(node, uid) == expected for uid in series), "the other has all", within_s=15)
     assert [len(well.reports_of(uid)) for uid in series] == [1, 1, 1]
+    until(lambda: time.monotonic() >= up_at, "the outage is over", within_s=down_s + 1)
     assert not any(down.reports_of(uid) for uid in series)
 
     setattr(proxy, fault, False)
-    until(lambda: all(len(down.reports_of(uid)) == 1 for uid in series), "it has all", within_s=45)
+    until(lambda: all(len(down.reports_of(uid)) == 1 for uid in series), "it has all", within_s=90)
     for uid in series:
         node.reaches(uid, "DELIVERED")
     assert [len(well.reports_of(uid)) for uid in series] == [1, 1, 1]
