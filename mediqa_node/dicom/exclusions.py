@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pydicom import Dataset
 
 from mediqa_node.dicom.exclusions_series import series_exclusions
-from mediqa_node.dicom.frames import planes
+from mediqa_node.dicom.frames import Plane, planes
 from mediqa_node.dicom.header import FrameHeader, codes, frame_headers, items, number, text
 from mediqa_node.dicom.mosaic import mosaic_evidence
 from mediqa_node.domain.technique import Exclusion
@@ -63,11 +63,12 @@ _MONOENERGETIC = re.compile(r"(?<![a-z])(mono[a-z]*|vmi|me)[\W_+]*\d+[\W_]*kev",
 _MATERIAL = re.compile(r"(?<![a-z])(vnc|virtual non.?contrast|iodine|iodmap|z.?eff|electron density)(?![a-z])", re.I)
 
 
-def exclusions(headers: Sequence[Dataset]) -> tuple[Exclusion, ...]:
+def exclusions(headers: Sequence[Dataset], *, placed: Sequence[Plane] | None = None) -> tuple[Exclusion, ...]:
     """Return why a series is out, those that forbid a score first; () if nothing speaks against it.
 
     Args:
         headers: all instances of one series, without pixels, in any order.
+        placed: their planes, where the caller has them already.
     """
     if not headers:
         return (Exclusion(code="no_images", detail="the series holds no instance", scorable=False),)
@@ -79,7 +80,7 @@ def exclusions(headers: Sequence[Dataset]) -> tuple[Exclusion, ...]:
             first.setdefault(exclusion.code, exclusion)
     found = [_of_series(first[code], counts[code], len(headers)) for code in first]
     if modality_of(headers[0]) in ("CT", "MR"):
-        found += series_exclusions(headers, planes(headers))
+        found += series_exclusions(headers, planes(headers) if placed is None else placed)
     return tuple(sorted(found, key=lambda exclusion: exclusion.scorable))
 
 

@@ -14,7 +14,7 @@ from mediqa_node.dicom.ct_covariates import ct_covariates, ct_series_flags
 from mediqa_node.dicom.ct_header import RANGES, ct_reading
 from mediqa_node.dicom.dose_sr import DoseEvent
 from mediqa_node.dicom.exclusions import exclusions, instance_exclusions, modality_of
-from mediqa_node.dicom.frames import planes
+from mediqa_node.dicom.frames import Plane, planes
 from mediqa_node.dicom.geometry import position_along, slice_normal
 from mediqa_node.dicom.header import FrameHeader, frame_headers
 from mediqa_node.dicom.technique_ct import differs, read_ct
@@ -41,7 +41,8 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
         label `mas` for CT (median effective tube charge, mAs), `tesla` for MR (nominal field), None for
         the rest. `eligible` is True only with a verified label and without any exclusion.
     """
-    found = exclusions(headers)
+    placed = planes(headers)
+    found = exclusions(headers, placed=placed)
     modality = modality_of(headers[0]) if headers else ""
     refusal = next((exclusion for exclusion in found if not exclusion.scorable), None)
     if refusal is not None or modality not in ("CT", "MR"):
@@ -52,7 +53,7 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
             covariates=covariates,
         )  # fmt: skip
     frames = [frame for header in headers for frame in frame_headers(header)]
-    z_mm = _z_positions_mm(headers)
+    z_mm = _z_positions_mm(placed)
     if modality == "CT":
         return _harvest_ct(frames, z_mm, found, dose_events)
     return _harvest_mr(frames, z_mm, found)
@@ -200,12 +201,12 @@ def _key(frame: FrameHeader) -> FrameKey:
     return frame.text("SOPInstanceUID"), frame.frame_number
 
 
-def _z_positions_mm(headers: Sequence[Dataset]) -> dict[FrameKey, float]:
+def _z_positions_mm(placed: Sequence[Plane]) -> dict[FrameKey, float]:
     """Return the position of every placed plane along the normal of its own orientation, mm."""
     return {
         (plane.ref.sop_instance_uid, plane.ref.frame_number): position_along(
             slice_normal(plane.orientation), plane.origin_mm
         )
-        for plane in planes(headers)
+        for plane in placed
         if plane.orientation is not None and plane.origin_mm is not None
     }

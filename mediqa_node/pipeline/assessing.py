@@ -63,13 +63,22 @@ def read_headers(paths: Sequence[Path]) -> SeriesFiles:
             parser should follow.
         OSError: a file cannot be opened, which says nothing about its content.
     """
+    return _read_headers(tuple(paths))
+
+
+@lru_cache(maxsize=4)
+def _read_headers(paths: tuple[Path, ...]) -> SeriesFiles:
+    """Remember the last few series: the courier looks at one while it waits, and again when it reports.
+
+    Spooled files never change, and nobody changes a header.
+    """
     headers = []
     for path in paths:
         try:
             headers.append(read_header(path))
         except UndecodablePixels as error:
             raise NotScorable("unreadable", f"{path.name}: {error}") from error
-    return SeriesFiles(tuple(paths), tuple(headers))
+    return SeriesFiles(paths, tuple(headers))
 
 
 def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | None = None) -> Technique:

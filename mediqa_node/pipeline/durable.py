@@ -24,7 +24,7 @@ log = structlog.get_logger("jobs")
 
 POSTPONED = "postponed"
 SCORE, DELIVER = "score", "deliver"
-_POLL_S = 0.1
+_POLL_S = 0.05
 _SCORE_ATTEMPTS = 3
 _DELIVERIES_AT_ONCE = 8
 

@@ -11,7 +11,7 @@ point, the next start goes on where the last commit was.
 
     station   process    called by                 reads                  commits
     receive   receiver   one thread a sender       the socket             instance row (group commit)
-    settle    courier    a sweep, 5 times a second  series, associations   state + score job
+    settle    courier    a sweep, 10 times a second series, associations   state + score job
     judge     worker     DBOS queue `score`        spooled files, model   technique; assessment + deliveries + jobs
     deliver   courier    DBOS queue `deliver`      outbox, peer           report bytes, then its status
 """

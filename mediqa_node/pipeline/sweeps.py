@@ -19,7 +19,7 @@ from mediqa_node.storage.reports import DeliveryRow
 
 log = structlog.get_logger("courier")
 
-SETTLE_EVERY_S = 0.2
+SETTLE_EVERY_S = 0.1
 DUE_EVERY_S = 0.5
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
