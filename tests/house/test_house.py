@@ -55,7 +55,7 @@ def test_no_file_is_longer_than_400_lines() -> None:
 
 def test_no_function_is_longer_than_60_lines() -> None:
     long = {}
-    for path in (p for p in SOURCES if "migrations/versions" not in str(p)):
+    for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 doc = len((ast.get_docstring(node) or "").splitlines())

@@ -8,13 +8,32 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Create the tables, those that others refer to first."""
+    _create_acquisitions()
+    _create_assessments()
+    _create_associations()
+    _create_deliveries()
+    _create_dose_events()
+    _create_frame_techniques()
+    _create_rejected_instances()
+    _create_reports()
+    _create_senders()
+    _create_series()
+    _create_sr_series_numbers()
+    _create_techniques()
+    _create_instances()
+
+
+def _create_acquisitions() -> None:
     op.create_table(
         "acquisitions",
         sa.Column("acquisition_key", sa.String(length=200), nullable=False, comment="shared by its reconstructions"),
         sa.Column("series_instance_uid", sa.String(length=64), nullable=False, comment="the one that is scored"),
         sa.PrimaryKeyConstraint("acquisition_key", name=op.f("pk_acquisitions")),
     )
+
+
+def _create_assessments() -> None:
     op.create_table(
         "assessments",
         sa.Column("series_instance_uid", sa.String(length=64), nullable=False),
@@ -28,6 +47,9 @@ def upgrade() -> None:
         sa.Column("assessed_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("series_instance_uid", "revision", name=op.f("pk_assessments")),
     )
+
+
+def _create_associations() -> None:
     op.create_table(
         "associations",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -44,6 +66,9 @@ def upgrade() -> None:
         sa.Column("last_instance_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_associations")),
     )
+
+
+def _create_deliveries() -> None:
     op.create_table(
         "deliveries",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -75,6 +100,8 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_deliveries_series_instance_uid"), ["series_instance_uid"], unique=False)
         batch_op.create_index(batch_op.f("ix_deliveries_state"), ["state"], unique=False)
 
+
+def _create_dose_events() -> None:
     op.create_table(
         "dose_events",
         sa.Column("irradiation_event_uid", sa.String(length=64), nullable=False),
@@ -82,6 +109,9 @@ def upgrade() -> None:
         sa.Column("event", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("irradiation_event_uid", name=op.f("pk_dose_events")),
     )
+
+
+def _create_frame_techniques() -> None:
     op.create_table(
         "frame_techniques",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -103,6 +133,8 @@ def upgrade() -> None:
             batch_op.f("ix_frame_techniques_series_instance_uid"), ["series_instance_uid"], unique=False
         )
 
+
+def _create_rejected_instances() -> None:
     op.create_table(
         "rejected_instances",
         sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
@@ -118,6 +150,8 @@ def upgrade() -> None:
             batch_op.f("ix_rejected_instances_series_instance_uid"), ["series_instance_uid"], unique=False
         )
 
+
+def _create_reports() -> None:
     op.create_table(
         "reports",
         sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
@@ -142,6 +176,8 @@ def upgrade() -> None:
     with op.batch_alter_table("reports", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_reports_series_instance_uid"), ["series_instance_uid"], unique=False)
 
+
+def _create_senders() -> None:
     op.create_table(
         "senders",
         sa.Column("calling_ae_title", sa.String(length=16), nullable=False),
@@ -152,6 +188,9 @@ def upgrade() -> None:
         sa.Column("gaps_s", sa.JSON(), nullable=False, comment="the last 200 pauses inside series"),
         sa.PrimaryKeyConstraint("calling_ae_title", name=op.f("pk_senders")),
     )
+
+
+def _create_series() -> None:
     op.create_table(
         "series",
         sa.Column("series_instance_uid", sa.String(length=64), nullable=False),
@@ -179,6 +218,8 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_series_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_series_study_instance_uid"), ["study_instance_uid"], unique=False)
 
+
+def _create_sr_series_numbers() -> None:
     op.create_table(
         "sr_series_numbers",
         sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
@@ -187,6 +228,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("study_instance_uid", "series_number", name=op.f("pk_sr_series_numbers")),
         sa.UniqueConstraint("series_instance_uid", name=op.f("uq_sr_series_numbers_series_instance_uid")),
     )
+
+
+def _create_techniques() -> None:
     op.create_table(
         "techniques",
         sa.Column("series_instance_uid", sa.String(length=64), nullable=False),
@@ -200,6 +244,9 @@ def upgrade() -> None:
         sa.Column("harvested_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("series_instance_uid", name=op.f("pk_techniques")),
     )
+
+
+def _create_instances() -> None:
     op.create_table(
         "instances",
         sa.Column("id", sa.Integer(), nullable=False),
