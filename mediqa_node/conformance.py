@@ -10,6 +10,7 @@ from pydicom.uid import UID
 
 from mediqa_node import __version__
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
+from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, receiver, sender
 from mediqa_node.pipeline import completion
@@ -54,8 +55,8 @@ def _lines() -> Iterator[str]:
     yield "# DICOM conformance statement: mediqa-node"
     yield ""
     yield f"Version {__version__}. Printed by `mediqa-node conformance`; research use only, not for diagnosis."
-    yield f"Implementation Class UID `{contexts.IMPLEMENTATION_CLASS_UID}`, Implementation Version Name"
-    yield f"`{contexts.IMPLEMENTATION_VERSION_NAME}`. IHE AIR: not claimed. TLS: not offered in this version."
+    yield f"Implementation Class UID `{implementation.IMPLEMENTATION_CLASS_UID}`, Implementation Version Name"
+    yield f"`{implementation.IMPLEMENTATION_VERSION_NAME}`. IHE AIR: not claimed. TLS: not offered in this version."
     yield from _section("As SCP: Verification and Storage")
     yield f"Largest PDU received: {pdu_stream.MAX_PDU_BYTES:,} bytes. No asynchronous operations, no role selection, no"
     yield "extended negotiation. Storage level 2 (full): every element of a dataset is kept as it came, byte by byte."

@@ -29,7 +29,7 @@ from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.association import Caller
-from mediqa_node.network.contexts import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, acceptor_contexts
+from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.dimse import Command
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.network.sender import connect, send_files, verification_contexts
@@ -70,8 +70,6 @@ class _Reports:
                 sop_class_uid=command.sop_class_uid,
                 sop_instance_uid=command.sop_instance_uid,
                 transfer_syntax_uid=transfer_syntax_uid,
-                implementation_class_uid=IMPLEMENTATION_CLASS_UID,
-                implementation_version_name=IMPLEMENTATION_VERSION_NAME,
                 source_ae_title=caller.calling_ae_title,
             )
         )

@@ -7,6 +7,8 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
+from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _SHORT = struct.Struct("<HH2sH")
 _FIRST_ELEMENT = len(_PREAMBLE) + 12  # after the group length
@@ -26,14 +28,10 @@ def file_head(
     sop_class_uid: str,
     sop_instance_uid: str,
     transfer_syntax_uid: str,
-    implementation_class_uid: str,
-    implementation_version_name: str,
     source_ae_title: str,
 ) -> bytes:
     """Return preamble and File Meta Information, ready to be followed by the encoded dataset."""
-    tail = _constant_part(
-        transfer_syntax_uid, implementation_class_uid, implementation_version_name, source_ae_title[:16]
-    )
+    tail = _constant_part(transfer_syntax_uid, source_ae_title[:16])
     body = (
         b"\x02\x00\x01\x00OB\0\0\x02\0\0\0\x00\x01"
         + _element(0x0002, b"UI", sop_class_uid)
@@ -44,11 +42,11 @@ def file_head(
 
 
 @lru_cache(maxsize=256)
-def _constant_part(transfer_syntax_uid: str, implementation: str, version: str, source: str) -> bytes:
+def _constant_part(transfer_syntax_uid: str, source: str) -> bytes:
     return (
         _element(0x0010, b"UI", transfer_syntax_uid)
-        + _element(0x0012, b"UI", implementation)
-        + _element(0x0013, b"SH", version)
+        + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
+        + _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
         + _element(0x0016, b"AE", source)
     )
 

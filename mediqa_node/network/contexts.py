@@ -4,10 +4,6 @@ from collections.abc import Iterable
 
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-
-__all__ = ["IMPLEMENTATION_CLASS_UID", "IMPLEMENTATION_VERSION_NAME"]
-
 VERIFICATION = "1.2.840.10008.1.1"
 SR_SOP_CLASSES = {
     "comprehensive3d": "1.2.840.10008.5.1.4.1.1.88.34",

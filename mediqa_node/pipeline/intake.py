@@ -13,7 +13,6 @@ from mediqa_node.dicom.scan import is_uid, scan
 from mediqa_node.domain.errors import InvalidInstance, StorageFailed
 from mediqa_node.domain.exchange import ReceivedInstance
 from mediqa_node.network.association import Caller
-from mediqa_node.network.contexts import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.network.dimse import DOES_NOT_MATCH, Command
 from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.spool import Incoming, Spool
@@ -35,8 +34,6 @@ class SpoolingIntake:
             sop_class_uid=command.sop_class_uid,
             sop_instance_uid=command.sop_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
-            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
-            implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             source_ae_title=caller.calling_ae_title,
         )
         return self.spool.begin(head)

@@ -145,20 +145,11 @@ def mortal(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[
     running.node.close()
 
 
-@pytest.mark.parametrize("name", EVERY_RUN)
-def test_a_process_killed_at_a_named_place_loses_and_doubles_nothing(
-    name: str, mortal: Mortal, pacs: Orthanc, tmp_path: Path
-) -> None:
-    sent = Sent()
-    mortal.dies_at(name, load(tmp_path, name), sent)
-
-    assert_promise_kept(mortal.node, pacs, sent)
-
-
-@pytest.mark.acceptance
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", [name for name in ALL if name not in EVERY_RUN])
-def test_a_process_killed_at_any_named_place_loses_and_doubles_nothing(
+@pytest.mark.parametrize(
+    "name", [name if name in EVERY_RUN else pytest.param(name, marks=pytest.mark.acceptance) for name in ALL]
+)
+def test_a_process_killed_at_a_named_place_loses_and_doubles_nothing(
     name: str, mortal: Mortal, pacs: Orthanc, tmp_path: Path
 ) -> None:
     sent = Sent()

@@ -175,8 +175,6 @@ def test_the_head_of_a_file_is_read_back_as_it_was_written(source: str) -> None:
         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
         sop_instance_uid="1.2.3",
         transfer_syntax_uid=DEFLATED,
-        implementation_class_uid="1.2.3.4",
-        implementation_version_name="X",
         source_ae_title=source,
     )
 

@@ -137,8 +137,6 @@ class Bench:
             sop_class_uid=ds.SOPClassUID,
             sop_instance_uid=ds.SOPInstanceUID,
             transfer_syntax_uid=syntax,
-            implementation_class_uid="2.25.1",
-            implementation_version_name="BENCH",
             source_ae_title=aet,
         )
         incoming = self.spool.begin(head)
