@@ -123,6 +123,11 @@ class Settings(_Strict):
         """The SQLAlchemy URL in use."""
         return self.database.url or f"sqlite:///{self.data_dir / 'node.db'}"
 
+    @property
+    def model_lock(self) -> Path | None:
+        """The site's list of checkpoints, absolute; None for that of the package."""
+        return self.folder / self.model.lock if self.model.lock else None
+
     def domain_peers(self) -> tuple[Peer, ...]:
         """Return the configured peers as domain values."""
         return tuple(Peer(name=name, **peer.model_dump(exclude={"tls"})) for name, peer in self.peers.items())

@@ -139,7 +139,7 @@ def open_judge(settings: Settings) -> "Judge":
     from mediqa_node.model.predict import load_scorer
     from mediqa_node.pipeline.assessing import Judge
 
-    scorer = load_scorer(settings.model.checkpoint, device=settings.model.device, threads=1)
+    scorer = load_scorer(settings.model.checkpoint, lock=settings.model_lock, execution=settings.model)
     if not scorer.checkpoint.trained:
         log.warning("UNTRAINED WEIGHTS: scores have no meaning", checkpoint=scorer.checkpoint.name)
     return Judge(scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations)
@@ -147,9 +147,9 @@ def open_judge(settings: Settings) -> "Judge":
 
 def check_checkpoint(settings: Settings) -> None:
     """Raise ConfigurationError unless `model.checkpoint` is pinned in models.lock."""
-    from mediqa_node.model.checkpoint import read_lock
+    from mediqa_node.model.checkpoint import DEFAULT_LOCK, read_lock
 
-    known = read_lock()
+    known = read_lock(settings.model_lock or DEFAULT_LOCK)
     if settings.model.checkpoint not in known:
         raise ConfigurationError(
             f"model.checkpoint: {settings.model.checkpoint!r} is not pinned; known: {', '.join(known)}"

@@ -8,20 +8,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.dicom.report import ReportDevice, ReportRequest
-from mediqa_node.domain.assessment import (
-    Assessment,
-    Calibration,
-    CheckpointId,
-    Prediction,
-    SliceResult,
-    StackResult,
-    weighted_quality,
-)
+from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, weighted_quality
 from mediqa_node.domain.images import FrameRef, Stack, StackKey
+from mediqa_node.domain.preprocessing import NetworkInput, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
+from mediqa_node.domain.scoring import CheckpointId, Prediction
 from mediqa_node.domain.technique import Technique
 
 STUDY_UID = "1.2.826.0.1.3680043.2.1125.1"
@@ -282,3 +277,10 @@ REQUESTS = {
     "fundus": fundus,
 }
 """One of each kind of report."""
+
+
+def network_input(images: np.ndarray) -> NetworkInput:
+    """Return network images (n, 3, S, S) as the whole views of n slices."""
+    edge = images.shape[-1]
+    views = (View(slice_index=i, top=0, left=0, height=edge, width=edge) for i in range(len(images)))
+    return NetworkInput(images=images, views=tuple(views))

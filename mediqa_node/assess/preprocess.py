@@ -11,23 +11,26 @@ import numpy as np
 from PIL import Image
 
 from mediqa_node.assess.foreground import body_pixels
-from mediqa_node.domain.assessment import IntensityRule, PreprocessSpec
+from mediqa_node.assess.released import released_resize
+from mediqa_node.assess.views import native_crops, shown, whole_view
+from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec, View
 
 FULL_SCALE = 255.0
 
 
-def preprocess(images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: str, image_type: str) -> np.ndarray:
+def preprocess(images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: str, image_type: str) -> NetworkInput:
     """Return network input for the salient slices of one stack.
 
     Args:
         images: of `dicom.pixels.to_image`: (rows, columns) in HU or rescaled signal, or
-            (rows, columns, 3) RGB 0..255. Sizes may differ.
+            (rows, columns, 3) RGB 0..255; as stored where `spec.reads_stored_values`. Sizes may differ.
         spec: from the checkpoint's card.
         modality: CT, MR or OP; with `image_type` it chooses the intensity rule. Colour, and gray of
             modality OP, is divided by 255 and needs no rule.
 
     Returns:
-        float32, (n, 3, size, size), 0..1, finite; gray repeated in all three channels.
+        for each slice its whole view, then its crops; gray repeated in all three channels; in
+        `spec.output_range`.
 
     Raises:
         KeyError: the spec has no rule for this modality.
@@ -35,10 +38,26 @@ def preprocess(images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: 
     """
     if not images:
         raise ValueError("no images to preprocess")
+    if spec.reads_stored_values:
+        return _as_released(images, spec)
     clean = [np.nan_to_num(np.asarray(image, dtype=np.float32)) for image in images]
     photographic = modality == "OP" or clean[0].ndim == 3
     low, high = (0.0, FULL_SCALE) if photographic else intensity_range(clean, spec.rule_for(modality, image_type))
-    return np.stack([_network_input(image, low, high, spec.size_px) for image in clean])
+    views: list[View] = []
+    shots: list[np.ndarray] = []
+    for index, image in enumerate(clean):
+        crops = native_crops(image, index, modality=modality, size_px=spec.size_px, count=spec.native_crops)
+        of_slice = [whole_view(image.shape, index, square=True), *crops]
+        scaled = _scaled(image, low, high)
+        shots += [_network_image(shown(scaled, view), spec) for view in of_slice]
+        views += of_slice
+    return NetworkInput(images=np.stack(shots), views=tuple(views))
+
+
+def _as_released(images: Sequence[np.ndarray], spec: PreprocessSpec) -> NetworkInput:
+    shots = [_three_channels(released_resize(image, spec.size_px), spec) for image in images]
+    views = tuple(whole_view(image.shape, index, square=False) for index, image in enumerate(images))
+    return NetworkInput(images=np.stack(shots), views=views)
 
 
 def intensity_range(images: Sequence[np.ndarray], rule: IntensityRule) -> tuple[float, float]:
@@ -51,11 +70,21 @@ def intensity_range(images: Sequence[np.ndarray], rule: IntensityRule) -> tuple[
     return float(low), float(high)
 
 
-def _network_input(image: np.ndarray, low: float, high: float, size_px: int) -> np.ndarray:
-    """Return (3, size, size), 0..1."""
+def _network_image(pixels: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+    """Return (3, size, size) of a square (edge, edge[, 3]) in 0..1."""
+    if pixels.ndim == 2:
+        return _three_channels(_resized(pixels, spec.size_px), spec)
+    return _three_channels(np.stack([_resized(one, spec.size_px) for one in np.moveaxis(pixels, -1, 0)], -1), spec)
+
+
+def _three_channels(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+    """(size, size[, 3]) to (3, size, size), in the order and the range that the weights were taught."""
     channels = np.moveaxis(image, -1, 0) if image.ndim == 3 else image[np.newaxis]
-    resized = np.stack([_resized(_padded_to_square(_scaled(one, low, high)), size_px) for one in channels])
-    return np.broadcast_to(resized, (3, size_px, size_px)).astype(np.float32)
+    if spec.colour_order == "bgr":
+        channels = channels[::-1]
+    low, high = spec.output_range
+    placed = channels if (low, high) == (0, 1) else channels * (high - low) + low
+    return np.broadcast_to(placed, (3, *placed.shape[1:])).astype(np.float32)
 
 
 def _scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -65,15 +94,8 @@ def _scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((image.astype(np.float64) - low) / (high - low), 0.0, 1.0).astype(np.float32)
 
 
-def _padded_to_square(image: np.ndarray) -> np.ndarray:
-    """Centre the image on a black square; an odd remainder goes below or to the right."""
-    edge = max(image.shape)
-    top, left = ((edge - size) // 2 for size in image.shape)
-    square = np.zeros((edge, edge), dtype=np.float32)
-    square[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return square
-
-
 def _resized(square: np.ndarray, size_px: int) -> np.ndarray:
+    if square.shape == (size_px, size_px):
+        return square
     resized = Image.fromarray(square, mode="F").resize((size_px, size_px), Image.Resampling.BICUBIC)
     return np.clip(np.asarray(resized, dtype=np.float32), 0.0, 1.0)

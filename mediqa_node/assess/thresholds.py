@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from mediqa_node.domain.assessment import Calibration, CheckpointId
+from mediqa_node.domain.assessment import Calibration
+from mediqa_node.domain.scoring import CheckpointId
 
 ANY = "*"
 
 
 def judge(
-    quality: float,
+    quality: float | None,
     calibrations: Sequence[Calibration],
     *,
     modality: str,
@@ -23,7 +24,7 @@ def judge(
     several, an exact name goes before `*`, the station before the protocol, then the latest approval.
 
     Args:
-        quality: Q, 0..1. A value that is no number is for a person to look at.
+        quality: Q, 0..1. A value that is no number is for a person to look at; None gets no verdict.
         station_name: Station Name (0008,1010).
         protocol_name: Protocol Name (0018,1030).
         fingerprint: of the preprocessing.
@@ -35,14 +36,15 @@ def judge(
     matching = [
         calibration
         for calibration in calibrations
-        if checkpoint.trained
+        if quality is not None
+        and checkpoint.trained
         and calibration.weights_sha256 == checkpoint.sha256
         and calibration.fingerprint == fingerprint
         and calibration.modality == modality
         and calibration.station_name in (station_name, ANY)
         and calibration.protocol_name in (protocol_name, ANY)
     ]
-    if not matching:
+    if quality is None or not matching:
         return "uncalibrated", None
     chosen = max(matching, key=_precedence)
     if quality >= chosen.borderline_below:

@@ -19,7 +19,7 @@ from mediqa_node.dicom.report_header import header
 from mediqa_node.dicom.report_request import SOP_CLASSES, ReportDevice, ReportRequest
 from mediqa_node.dicom.report_source import uid_of
 from mediqa_node.dicom.report_uid import deterministic_uid
-from mediqa_node.domain.assessment import StackResult, weighted_quality
+from mediqa_node.domain.assessment import StackResult, mapped, weighted_quality
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -120,12 +120,13 @@ def _check_numbers(request: ReportRequest) -> None:
 def _check_result(result: StackResult, sources: dict[str, Dataset]) -> None:
     """Refuse a number that no archive must ever hold: out of range, or not the weighted sum it claims to be."""
     parts = result.slices
-    values = [result.quality, *(part.quality for part in parts), *(part.weight for part in parts)]
+    quality, of_slices = mapped(result.quality), [mapped(part.quality) for part in parts]
+    values = [quality, *of_slices, *(part.weight for part in parts)]
     if not parts or not all(math.isfinite(value) and 0.0 <= value <= 1.0 for value in values):
         raise ValueError(f"to report: qualities and weights must lie in 0..1, found {values}")
-    law = weighted_quality([part.quality for part in parts], [part.weight for part in parts])
-    if 100 * abs(law - result.quality) > LAW_TOLERANCE:
-        raise ValueError(f"to report: Q is {result.quality}, but its slices sum to {law}")
+    law = weighted_quality(of_slices, [part.weight for part in parts])
+    if 100 * abs(law - quality) > LAW_TOLERANCE:
+        raise ValueError(f"to report: Q is {quality}, but its slices sum to {law}")
     for part in parts:
         _check_frame(part.frame, sources)
 

@@ -23,7 +23,7 @@ from mediqa_node.dicom.report_items import (
 from mediqa_node.dicom.report_request import ReportDevice
 from mediqa_node.dicom.report_uid import deterministic_uid
 from mediqa_node.dicom.volume import stack_label
-from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult
+from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, mapped
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.technique import Technique
@@ -186,7 +186,7 @@ def _slice_group(assessment: Assessment, device: ReportDevice, part: SliceResult
     weight = decimal(part.weight, SCORE_PLACES)
     items = _identity(assessment, device, label, assessment.primary.prompt, [])
     items += [
-        _rating(part.quality),
+        _rating(mapped(part.quality)),
         number_item(CONTAINS, codes.SLICE_WEIGHT, weight, codes.UNIT_RANGE, estimated=True),
         *image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame]),
     ]
@@ -224,9 +224,10 @@ def algorithm_version(assessment: Assessment, device: ReportDevice) -> str:
 
 
 def _scores(result: StackResult) -> list[Dataset]:
+    quality = mapped(result.quality)
     items = [
-        _rating(result.quality),
-        number_item(CONTAINS, codes.SCORE, decimal(result.quality, SCORE_PLACES), codes.UNIT_RANGE, estimated=True),
+        _rating(quality),
+        number_item(CONTAINS, codes.SCORE, decimal(quality, SCORE_PLACES), codes.UNIT_RANGE, estimated=True),
     ]
     if result.prediction is not None:
         concept, unit = codes.PREDICTED[result.prediction.name], codes.UNITS[result.prediction.unit]

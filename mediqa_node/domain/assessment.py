@@ -1,137 +1,43 @@
 """What the node says of one series, and what it needs to say it."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
-
-import numpy as np
 
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction
 from mediqa_node.domain.technique import Technique
 
 VERDICTS = ("acceptable", "borderline", "review", "uncalibrated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IntensityRule:
-    """A fixed affine of a clipped range: (x - low) / (high - low), then 0..1.
-
-    Attributes:
-        kind: `window` (low and high in rescaled units, HU for CT) or `percentile` (low and high in
-            percent, of the pixels inside the body over all salient slices of the stack). Never the
-            image's own extremes: one metal pixel would change the gain.
-    """
-
-    kind: str
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreprocessSpec:
-    """How pixels become network input. Travels in the checkpoint's card, never in the node's configuration.
-
-    Attributes:
-        size_px: edge of the square input.
-        slices: salient slices per volume (paper: 7).
-        intensity: rules by `modality/type`, with `modality` alone as the fallback.
-    """
-
-    size_px: int
-    slices: int
-    intensity: Mapping[str, IntensityRule]
-
-    def rule_for(self, modality: str, image_type: str) -> IntensityRule:
-        """Return the rule of `modality/image_type`, else of `modality`; KeyError if there is neither."""
-        return self.intensity.get(f"{modality}/{image_type}") or self.intensity[modality]
-
-    def fingerprint(self) -> str:
-        """Return 16 hex digits that change when any field does."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointId:
-    """Which weights spoke. `trained` is False for seeded weights, and everything that shows a score says so."""
-
-    name: str
-    sha256: str
-    trained: bool
-    size: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What the parameter head says the image looks like.
-
-    Attributes:
-        name: `mas` or `tesla`.
-        unit: UCUM: `mA.s`, `T`, or `{0:1}` for a normalised label.
-    """
-
-    name: str
-    value: float
-    unit: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredSlices:
-    """What a scorer returns for one stack.
-
-    Attributes:
-        raw: the network's score per slice, unbounded, shape (n,).
-        quality: `raw` mapped to 0..1 by the card, shape (n,).
-        weights: non-negative, sum 1, shape (n,).
-    """
-
-    raw: np.ndarray
-    quality: np.ndarray
-    weights: np.ndarray
-    prediction: Prediction | None = None
-
-
-class Scorer(Protocol):
-    """The border between numpy and the network."""
-
-    @property
-    def checkpoint(self) -> CheckpointId:
-        """Which weights speak."""
-        ...
-
-    @property
-    def spec(self) -> PreprocessSpec:
-        """The preprocessing that the weights were trained with."""
-        ...
-
-    def score(self, images: np.ndarray, prompt: Prompt) -> ScoredSlices:
-        """Score slices of one stack: float32, shape (n, 3, size, size), 0..1."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SliceResult:
-    """One scored slice."""
+    """One scored slice. `quality` is None where the checkpoint maps no raw score to 0..1."""
 
     frame: FrameRef
-    quality: float
+    quality: float | None
     raw: float
     weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackResult:
-    """One scored stack: Q = sum of weight x quality over its slices (paper, eq. of section 2.2)."""
+    """One scored stack: Q = sum of weight x quality over its slices (paper, eq. of section 2.2).
+
+    Attributes:
+        quality: Q, 0..1; None where the checkpoint maps no raw score to 0..1. Such a one never serves a node.
+        maps: patch by patch; kept apart from the rest, None when read back.
+    """
 
     stack: Stack
     prompt: Prompt
-    quality: float
+    quality: float | None
     raw_score: float
     slices: tuple[SliceResult, ...]
     prediction: Prediction | None = None
+    maps: PatchMaps | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,10 +98,21 @@ class Assessment:
 
     @property
     def quality(self) -> float:
-        """Q of the series, 0..1."""
-        return self.primary.quality
+        """Q of the series, 0..1; ValueError as in `mapped`."""
+        return mapped(self.primary.quality)
 
 
 def weighted_quality(quality: Sequence[float], weights: Sequence[float]) -> float:
     """Return Q = sum of w_i q_i (paper section 2.2); weights sum to 1."""
     return float(sum(w * q for w, q in zip(weights, quality, strict=True)))
+
+
+def mapped(quality: float | None) -> float:
+    """Return a quality that must be there.
+
+    Raises:
+        ValueError: it is None: the checkpoint maps no raw score to 0..1, and none may be reported.
+    """
+    if quality is None:
+        raise ValueError("the checkpoint's card maps no raw score to 0..1, so that there is no quality to report")
+    return quality

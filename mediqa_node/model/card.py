@@ -5,15 +5,15 @@ The node obeys the card or refuses it; none of these values can be set in the no
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mediqa_node.domain.assessment import IntensityRule, PreprocessSpec
 from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, KNOWN, PROMPT_WIDTH, TERMS, PromptCode
-from mediqa_node.model.sizes import SIZES
+from mediqa_node.model.sizes import SIZES, Size
 
 FORMAT = 1
 
@@ -82,6 +82,9 @@ class Card:
         size: a row of `sizes.SIZES`.
         trained: False for seeded weights, whose scores mean nothing.
         weights_sha256: of the safetensors file.
+        prompt: how prompts are told; None for MANIQA, which has none.
+        quality: None where nobody has said how raw scores map to 0..1: then only raw scores are given.
+        scale: of Swin layers, where the weights want another than the row of the table has (MANIQA on PIPAL22).
         training_data, metrics: for people; shown, never computed with.
     """
 
@@ -90,11 +93,18 @@ class Card:
     trained: bool
     weights_sha256: str
     preprocess: PreprocessSpec = DEFAULT_PREPROCESSING
-    prompt: PromptCode = FOUR_ONE_HOTS
-    quality: QualityMap
+    prompt: PromptCode | None = FOUR_ONE_HOTS
+    quality: QualityMap | None
+    scale: float | None = None
     parameters: tuple[PredictedParameter, ...] = ()
     training_data: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def network_size(self) -> Size:
+        """The row of the table, with the scale that these weights want."""
+        size = SIZES[self.size]
+        return size if self.scale is None else replace(size, scale=self.scale)
 
     def to_json(self) -> bytes:
         """Return the card's file: UTF-8, sorted, one value a line."""
@@ -117,8 +127,8 @@ def read_card(content: bytes) -> Card:
             **raw
             | {
                 "preprocess": _preprocess(raw["preprocess"]),
-                "prompt": _prompt(raw["prompt"]),
-                "quality": QualityMap(**raw["quality"]),
+                "prompt": _prompt(raw["prompt"]) if raw["prompt"] is not None else None,
+                "quality": QualityMap(**raw["quality"]) if raw["quality"] is not None else None,
                 "parameters": tuple(PredictedParameter(**entry) for entry in raw["parameters"]),
             }
         )
@@ -132,7 +142,8 @@ def read_card(content: bytes) -> Card:
 
 def _preprocess(raw: Mapping[str, Any]) -> PreprocessSpec:
     rules = {key: IntensityRule(**rule) for key, rule in raw["intensity"].items()}
-    return PreprocessSpec(**{**raw, "intensity": rules})
+    output_range = tuple(raw.get("output_range", (0.0, 1.0)))
+    return PreprocessSpec(**{**raw, "intensity": rules, "output_range": output_range})
 
 
 def _prompt(raw: Mapping[str, Any]) -> PromptCode:
@@ -142,21 +153,38 @@ def _prompt(raw: Mapping[str, Any]) -> PromptCode:
 def _check(card: Card) -> None:
     """Raise ValueError for a value that parses but means nothing here."""
     _one_of("size", card.size, SIZES)
-    _one_of("quality kind", card.quality.kind, ("logistic", "clamp"))
     _require(type(card.trained) is bool, "trained must be true or false")
-    size, spec = SIZES[card.size], card.preprocess
-    _require(spec.size_px == size.image_px, f"preprocess size_px {spec.size_px}, but {size.name} reads {size.image_px}")
-    _require(type(spec.slices) is int and spec.slices >= 1, f"preprocess slices {spec.slices!r}")
-    for key, rule in spec.intensity.items():
-        _one_of(f"intensity rule of {key}", rule.kind, ("window", "percentile"))
-        _require(rule.low < rule.high, f"intensity rule of {key}: low {rule.low} is not below high {rule.high}")
-    falling = card.quality.b <= (0 if card.quality.kind == "logistic" else card.quality.a)
-    _require(not falling, "quality map does not rise")
+    _require(card.scale is None or 0 < card.scale <= 1, f"scale {card.scale!r}")
+    size = card.network_size
+    _check_preprocess(card.preprocess, size)
+    if card.quality is not None:
+        _one_of("quality kind", card.quality.kind, ("logistic", "clamp"))
+        falling = card.quality.b <= (0 if card.quality.kind == "logistic" else card.quality.a)
+        _require(not falling, "quality map does not rise")
     for parameter in card.parameters:
         _one_of("parameter", parameter.name, ("mas", "tesla"))
         _one_of("parameter scale", parameter.scale, ("linear", "log"))
         _one_of("parameter unit", parameter.unit, ("mA.s", "T", "{0:1}"))
-    _check_prompt(card.prompt, size.tab)
+    if card.prompt is not None:
+        _check_prompt(card.prompt, size.tab)
+
+
+def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
+    _require(spec.size_px == size.image_px, f"preprocess size_px {spec.size_px}, but {size.name} reads {size.image_px}")
+    _require(type(spec.slices) is int and spec.slices >= 1, f"preprocess slices {spec.slices!r}")
+    _require(spec.native_crops in range(4), f"preprocess native_crops {spec.native_crops!r}, must be 0 to 3")
+    _one_of("preprocess slice_rule", spec.slice_rule, ("regions", "released"))
+    _one_of("preprocess geometry", spec.geometry, ("square", "stretch"))
+    _one_of("preprocess colour_order", spec.colour_order, ("rgb", "bgr"))
+    _require(spec.output_range in ((0, 1), (-1, 1)), f"preprocess output_range {spec.output_range!r}")
+    kinds = {rule.kind for rule in spec.intensity.values()}
+    for key, rule in spec.intensity.items():
+        _one_of(f"intensity rule of {key}", rule.kind, ("window", "percentile", "dtype_range"))
+        _require(rule.low < rule.high, f"intensity rule of {key}: low {rule.low} is not below high {rule.high}")
+    released = spec.geometry == "stretch"
+    _require("dtype_range" not in kinds or kinds == {"dtype_range"}, "dtype_range stands beside other intensity rules")
+    _require(("dtype_range" in kinds) == released, "dtype_range and geometry stretch belong together")
+    _require(not (released and spec.native_crops), "geometry stretch knows no native crops")
 
 
 def _check_prompt(code: PromptCode, tab: str) -> None:

@@ -14,7 +14,7 @@ The lock is YAML, one entry per name:
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.model.card import Card, read_card
 from mediqa_node.model.network import REBUILT, UNUSED, MedIQA
 from mediqa_node.model.seeded import seeded_state
-from mediqa_node.model.sizes import SIZES
 
 DEFAULT_LOCK = Path(__file__).parents[1] / "defaults" / "models.lock"
 WEIGHTS_FILE = "weights.safetensors"
@@ -79,12 +78,18 @@ def load_checkpoint(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LO
         raise CheckpointRefused(f"no checkpoint {name!r} in the model lock; it has: {', '.join(entries) or 'none'}")
     entry = entries[name]
     card = read_card(_card_bytes(name, entry))
-    network = MedIQA(SIZES[card.size], parameters=[parameter.name for parameter in card.parameters])
+    network = build(card)
     weights = _weights(name, entry, network)
     if card.weights_sha256 != entry.sha256:
         raise CheckpointRefused(f"checkpoint {name!r}: its card belongs to other weights ({card.weights_sha256})")
     _fill(network, weights, name)
     return network.eval(), card
+
+
+def build(card: Card) -> MedIQA:
+    """Return the network that a card describes, its weights still to come."""
+    parameters = [parameter.name for parameter in card.parameters]
+    return MedIQA(card.network_size, parameters=parameters, prompted=card.prompt is not None)
 
 
 def save_checkpoint(directory: Path, network: MedIQA, card: Card) -> LockEntry:
@@ -143,21 +148,40 @@ def _pinned(name: str, what: str, content: bytes, expected: str) -> bytes:
 
 
 def _fill(network: MedIQA, weights: bytes, name: str) -> None:
-    """Load by name; only parameters that no score reads may be left over, only `OPTIONAL` may be missing."""
     try:
-        state = load_torch(weights)
-        used = {key: value for key, value in state.items() if not _is_dead(key)}
-        missing, unexpected = network.load_state_dict(used, strict=False)
-    except (SafetensorError, RuntimeError) as error:
+        fill(network, load_torch(weights))
+    except (SafetensorError, ValueError) as error:
         raise CheckpointRefused(f"checkpoint {name!r}: weights do not fit {network.size.name}: {error}") from error
-    if unexpected or set(missing) - OPTIONAL:
-        raise CheckpointRefused(
-            f"checkpoint {name!r}: weights are not those of {network.size.name}: "
-            f"missing {sorted(set(missing) - OPTIONAL)[:3]}, unexpected {sorted(unexpected)[:3]}"
-        )
-    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
-        raise CheckpointRefused(f"checkpoint {name!r}: weights hold NaN or infinity")
 
 
-def _is_dead(key: str) -> bool:
+def fill(network: MedIQA, state: Mapping[str, torch.Tensor]) -> None:
+    """Load weights by name, strictly: only what no score depends on is left out, only `OPTIONAL` may be missing.
+
+    Raises:
+        ValueError: names or shapes differ, or a value is not finite.
+    """
+    used = {key: value for key, value in state.items() if not is_dead(key)}
+    for key in OPTIONAL - used.keys():
+        used[key] = torch.zeros_like(network.state_dict()[key])
+    own = network.state_dict()
+    missing, unexpected = sorted(own.keys() - used.keys()), sorted(used.keys() - own.keys())
+    if missing or unexpected:
+        raise ValueError(f"{_some('missing', missing)}{_some('unexpected', unexpected)}".rstrip("; "))
+    for key, value in used.items():
+        if value.shape != own[key].shape:
+            raise ValueError(f"{key} has shape {tuple(value.shape)}, expected {tuple(own[key].shape)}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{key} holds NaN or infinity")
+    network.load_state_dict(used, strict=True)
+
+
+def _some(what: str, names: Sequence[str]) -> str:
+    """`missing 316 names (a, b, c, ...); `, or nothing."""
+    if not names:
+        return ""
+    return f"{what} {len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}; "
+
+
+def is_dead(key: str) -> bool:
+    """Whether a released name is one that no score depends on, or a buffer that is computed here."""
     return key.startswith(UNUSED) or key.rpartition(".")[2] in REBUILT

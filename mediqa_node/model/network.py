@@ -5,17 +5,20 @@ release carries but never reads (ViT blocks behind the last tap, final norm, cla
 stages' `downsample`) are not built; see `UNUSED`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mediqa_node.model.heads import ParameterHead, SliceWeight, branch, image_score
 from mediqa_node.model.prompts import PROMPT_WIDTH
 from mediqa_node.model.sizes import Size
+from mediqa_node.model.stem import ConvStem, channel_count, input_channels
 from mediqa_node.model.swin import SwinStage
 from mediqa_node.model.tab import TransposedAttention
 
@@ -35,12 +38,15 @@ class Judgement(NamedTuple):
     Attributes:
         score: raw quality, (B,), unbounded.
         slice_logit: how much each image counts within its volume, before softmax, (B,).
-        parameters: output of the parameter head, (B, k), or None.
+        patch_score, patch_weight: s and w of every patch, (B, N); score is sum(s w) / sum(w).
+        parameters: output of the parameter head, (B, k); k = 0 without one.
     """
 
     score: Tensor
     slice_logit: Tensor
-    parameters: Tensor | None
+    patch_score: Tensor
+    patch_weight: Tensor
+    parameters: Tensor
 
 
 class MedIQA(nn.Module):
@@ -49,40 +55,44 @@ class MedIQA(nn.Module):
     Args:
         size: the row of the table.
         parameters: names that the parameter head predicts, in order; () for no head.
+        prompted: False for MANIQA, which is the same network without MLP1 and MLP2.
     """
 
-    def __init__(self, size: Size, *, parameters: Sequence[str] = ()) -> None:
+    def __init__(self, size: Size, *, parameters: Sequence[str] = (), prompted: bool = True) -> None:
         super().__init__()
         width, half = size.embed_dim, size.embed_dim // 2
         self.size = size
         self.vit = VisionTransformer(
             img_size=size.image_px,
             patch_size=size.patch_px,
+            in_chans=channel_count(size.channels),
+            embed_layer=ConvStem if size.stem == "conv" else PatchEmbed,
             embed_dim=width,
-            depth=max(size.taps) + 1,
+            depth=size.depth,
             num_heads=size.heads,
+            mlp_ratio=size.mlp_ratio,
             num_classes=0,
             global_pool="",
             final_norm=False,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
-        self.tablock1 = nn.Sequential(*(TransposedAttention(size.tokens, size.tab) for _ in range(2)))
+        self.tablock1 = nn.Sequential(*(TransposedAttention(size.tokens, size.tab) for _ in range(size.tabs)))
         self.conv1 = nn.Conv2d(width * len(size.taps), width, kernel_size=1)
         self.swintransformer1 = SwinStage(width, size)
-        self.tablock2 = nn.Sequential(*(TransposedAttention(size.tokens, size.tab) for _ in range(2)))
+        self.tablock2 = nn.Sequential(*(TransposedAttention(size.tokens, size.tab) for _ in range(size.tabs)))
         self.conv2 = nn.Conv2d(width, half, kernel_size=1)
         self.swintransformer2 = SwinStage(half, size)
         self.fc_score = branch(half, nn.ReLU() if size.score_activation == "relu" else nn.Identity())
         self.fc_weight = branch(half, nn.Sigmoid())
-        self.MLP1 = nn.Linear(PROMPT_WIDTH, width)
-        self.MLP2 = nn.Linear(PROMPT_WIDTH, half)
+        self.MLP1 = _prompt_fc(width, size) if prompted else None
+        self.MLP2 = _prompt_fc(half, size) if prompted else None
         self.slice_weight = SliceWeight(half)
         self.parameter_head = ParameterHead(width * len(size.taps), width, len(parameters)) if parameters else None
 
     def encode(self, images: Tensor) -> Tensor:
         """E: return raw outputs of the tapped ViT blocks side by side: (B, 3, S, S) to (B, N, taps * C)."""
         taps: list[Tensor] = self.vit.forward_intermediates(
-            images,
+            input_channels(images, self.size.channels),
             indices=list(self.size.taps),
             norm=False,
             stop_early=True,
@@ -94,14 +104,14 @@ class MedIQA(nn.Module):
     def refine(self, features: Tensor, prompts: Tensor | None) -> Tensor:
         """Return what both branches read: (B, N, taps * C) and prompts (B, 64) to (B, N, C / 2)."""
         x = self.conv1(self._on_grid(self.tablock1(features.mT)))
-        x = self.swintransformer1(x, None if prompts is None else self.MLP1(prompts))
+        x = self.swintransformer1(x, _told(self.MLP1, prompts))
         x = self.conv2(self._on_grid(self.tablock2(x.flatten(2))))
-        x = self.swintransformer2(x, None if prompts is None else self.MLP2(prompts))
+        x = self.swintransformer2(x, _told(self.MLP2, prompts))
         return x.flatten(2).mT
 
-    def predict_parameters(self, features: Tensor) -> Tensor | None:
-        """g: return physical parameters (B, k) from `encode`'s features, or None without a head."""
-        return None if self.parameter_head is None else self.parameter_head(features)
+    def predict_parameters(self, features: Tensor) -> Tensor:
+        """g: return physical parameters (B, k) from `encode`'s features; k = 0 without a head."""
+        return features.new_zeros(len(features), 0) if self.parameter_head is None else self.parameter_head(features)
 
     def forward(self, images: Tensor, prompts: Tensor | None = None) -> Judgement:
         """Judge images (B, 3, S, S), 0..1, each under its own prompt (B, 64).
@@ -109,13 +119,33 @@ class MedIQA(nn.Module):
         Without prompts the network is MANIQA.
         """
         features = self.encode(images)
-        refined = self.refine(features, prompts)
+        return self.read(features, self.refine(features, prompts))
+
+    def read(self, features: Tensor, refined: Tensor) -> Judgement:
+        """Read both branches and both heads: `encode`'s features (B, N, taps * C) and `refine`'s (B, N, C / 2)."""
+        patch_score, patch_weight = self.fc_score(refined)[..., 0], self.fc_weight(refined)[..., 0]
         return Judgement(
-            score=image_score(self.fc_score(refined)[..., 0], self.fc_weight(refined)[..., 0]),
+            score=image_score(patch_score, patch_weight),
             slice_logit=self.slice_weight(refined.mean(dim=1))[:, 0],
+            patch_score=patch_score,
+            patch_weight=patch_weight,
             parameters=self.predict_parameters(features),
         )
 
     def _on_grid(self, x: Tensor) -> Tensor:
         """(B, C, N) to (B, C, H, W)."""
         return x.unflatten(2, (self.size.grid, self.size.grid))
+
+
+def _prompt_fc(dim: int, size: Size) -> nn.Module:
+    """FC_i of a stage (paper section 2.2): one for the stage, or one for each of its layers."""
+    if size.prompt_fc == "stage":
+        return nn.Linear(PROMPT_WIDTH, dim)
+    return nn.ModuleList(nn.Linear(PROMPT_WIDTH, dim) for _ in range(size.swin_layers))
+
+
+def _told(fc: nn.Module | None, prompts: Tensor | None) -> Iterable[Tensor | None]:
+    """Return what each layer of a stage adds for the prompts (B, 64): (B, C) a layer, or None."""
+    if fc is None or prompts is None:
+        return repeat(None)
+    return [layer(prompts) for layer in fc] if isinstance(fc, nn.ModuleList) else repeat(fc(prompts))

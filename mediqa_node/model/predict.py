@@ -7,131 +7,151 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mediqa_node.domain.assessment import CheckpointId, Prediction, PreprocessSpec, ScoredSlices
-from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.domain.policy import Execution
+from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.model.card import Card
 from mediqa_node.model.checkpoint import DEFAULT_LOCK, LockEntry, load_checkpoint
+from mediqa_node.model.execution import chosen_device, describe, prepare
 from mediqa_node.model.network import Judgement, MedIQA
+from mediqa_node.model.prompts import PROMPT_WIDTH
 
 
 class NetworkScorer:
-    """A `Scorer` (domain.assessment): one network, one card, one device.
+    """A `Scorer` (domain.scoring): one network, one card, one device; may be called from several threads.
 
-    The same slice gets the same score, bit for bit, whatever else is scored with it: on a CPU
-    slices run one at a time (batching gains nothing there), on a GPU as one batch with
-    deterministic kernels. Identical slices are scored once.
+    The same slice gets the same score, bit for bit, whatever else is scored with it (see `execution`).
+    Identical images are judged once: a photograph costs one slice.
     """
 
-    def __init__(self, network: MedIQA, card: Card, *, device: torch.device) -> None:
+    def __init__(self, network: MedIQA, card: Card, *, execution: Execution | None = None) -> None:
+        execution = execution or Execution()
+        device = chosen_device(execution.device)
         self.card = card
-        self._network = network.to(device).eval()
-        self._device = device
+        self._run = prepare(network, execution, device)
+        self._grid = network.size.grid
+        self._execution = describe(execution, device)
 
     @property
     def checkpoint(self) -> CheckpointId:
         """Which weights speak."""
         card = self.card
-        return CheckpointId(name=card.name, sha256=card.weights_sha256, trained=card.trained, size=card.size)
+        return CheckpointId(
+            name=card.name,
+            sha256=card.weights_sha256,
+            trained=card.trained,
+            size=card.size,
+            execution=self._execution,
+        )
 
     @property
     def spec(self) -> PreprocessSpec:
         """How pixels must be prepared for these weights."""
         return self.card.preprocess
 
-    def score(self, images: np.ndarray, prompt: Prompt) -> ScoredSlices:
-        """Score the slices of one stack.
+    def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
+        """Score the slices of one stack: views of a slice are averaged, then slices weighted.
 
         Args:
-            images: float32, (n, 3, size, size), 0..1, prepared as `spec` says.
+            inputs: prepared as `spec` says.
             prompt: one for all slices.
 
         Raises:
             ValueError: other shape or type, or an image that is not finite.
             FloatingPointError: the network's answer is not finite.
         """
-        self._check(images)
-        unique, place = _unique_slices(images)
-        answer = self._judge(images[unique], self.card.prompt.encode(prompt))
-        raw = _finite(answer.score)[place]
-        logits = _finite(answer.slice_logit)[place]
+        self._check(inputs)
+        unique, place = _unique(inputs.images)
+        images = [torch.from_numpy(np.ascontiguousarray(inputs.images[i])) for i in unique]
+        code = torch.from_numpy(self.code(prompt))
+        views = {name: part[place] for name, part in _arrays(self._run(images, [code] * len(images))).items()}
+        raw, logits, parameters = (
+            _mean_by(inputs.slice_of, views[name]) for name in ("score", "slice_logit", "parameters")
+        )
         return ScoredSlices(
             raw=raw,
-            quality=self.card.quality(raw),
+            quality=None if self.card.quality is None else self.card.quality(raw),
             weights=_softmax(logits),
-            prediction=self._prediction(answer, place, prompt.modality.value),
+            prediction=self._prediction(parameters, prompt.modality.value),
+            maps=self._maps(views, inputs),
         )
 
-    def _check(self, images: np.ndarray) -> None:
-        edge = self.spec.size_px
+    def code(self, prompt: Prompt) -> np.ndarray:
+        """Return the prompt as the network reads it, float32 (64,); zeros for weights without prompts."""
+        if self.card.prompt is None:
+            return np.zeros(PROMPT_WIDTH, dtype=np.float32)
+        return self.card.prompt.encode(prompt)
+
+    def _check(self, inputs: NetworkInput) -> None:
+        images, edge = inputs.images, self.spec.size_px
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, edge, edge) or not len(images):
             raise ValueError(
                 f"to score: {images.dtype} of shape {images.shape}; expected float32 of shape (n, 3, {edge}, {edge})"
             )
+        if len(inputs.views) != len(images):
+            raise ValueError(f"to score: {len(images)} images and {len(inputs.views)} views")
         if not np.isfinite(images).all():
             raise ValueError("to score: an image holds NaN or infinity")
 
-    @torch.inference_mode()
-    def _judge(self, images: np.ndarray, code: np.ndarray) -> Judgement:
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
-        prompts = torch.from_numpy(code).to(self._device).expand(len(batch), -1)
-        if self._device.type != "cpu":
-            return self._network(batch, prompts)
-        return _join([self._network(batch[i : i + 1], prompts[i : i + 1]) for i in range(len(batch))])
-
-    def _prediction(self, answer: Judgement, place: np.ndarray, modality: str) -> Prediction | None:
-        """The mean over slices of the parameter that belongs to this modality, or None."""
-        if answer.parameters is None:
-            return None
-        means = _finite(answer.parameters)[place].mean(axis=0)
-        for parameter, mean in zip(self.card.parameters, means, strict=True):
+    def _prediction(self, outputs: np.ndarray, modality: str) -> Prediction | None:
+        """The mean over slices, (n, k), of the parameter that belongs to this modality, or None."""
+        for parameter, mean in zip(self.card.parameters, outputs.mean(axis=0), strict=True):
             if parameter.modality == modality:
                 return Prediction(name=parameter.name, value=parameter.value(float(mean)), unit=parameter.unit)
         return None
+
+    def _maps(self, views: Mapping[str, np.ndarray], inputs: NetworkInput) -> PatchMaps:
+        grid = (len(inputs.views), self._grid, self._grid)
+        return PatchMaps(
+            scores=views["patch_score"].reshape(grid).astype(np.float32),
+            weights=views["patch_weight"].reshape(grid).astype(np.float32),
+            views=inputs.views,
+        )
 
 
 def load_scorer(
     name: str = "default",
     *,
-    device: str = "auto",
-    lock: Path | Mapping[str, LockEntry] = DEFAULT_LOCK,
-    threads: int | None = None,
+    lock: Path | Mapping[str, LockEntry] | None = None,
+    execution: Execution | None = None,
 ) -> NetworkScorer:
     """Load a pinned checkpoint, ready to score.
 
     Args:
         name: entry of the lock.
-        device: `auto` (CUDA if there is one, else CPU), `cpu`, `cuda`, `cuda:1`.
-        lock: lock file, or entries already read.
-        threads: threads of torch's one pool, for the whole process; None leaves it alone.
+        lock: lock file, or entries already read; None: those of the package.
+        execution: device and arithmetic; None: the defaults.
 
     Raises:
-        CheckpointRefused: see `load_checkpoint`; or there is no such device.
+        CheckpointRefused: see `load_checkpoint` and `execution.prepare`.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise CheckpointRefused(f"checkpoint {name!r} was to run on {device}, but torch finds no CUDA device")
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.allow_tf32 = False
-    network, card = load_checkpoint(name, lock)
-    return NetworkScorer(network, card, device=chosen)
+    network, card = load_checkpoint(name, DEFAULT_LOCK if lock is None else lock)
+    return NetworkScorer(network, card, execution=execution)
 
 
-def _join(answers: list[Judgement]) -> Judgement:
-    parameters = [answer.parameters for answer in answers if answer.parameters is not None]
-    return Judgement(
-        score=torch.cat([answer.score for answer in answers]),
-        slice_logit=torch.cat([answer.slice_logit for answer in answers]),
-        parameters=torch.cat(parameters) if parameters else None,
-    )
+def _arrays(answers: list[Judgement]) -> dict[str, np.ndarray]:
+    """Judgements of one image each to float64 arrays of all, by field.
+
+    Raises:
+        FloatingPointError: a value is NaN or infinite.
+    """
+    fields = zip(Judgement._fields, zip(*answers, strict=True), strict=True)
+    arrays = {name: torch.cat(parts).double().numpy() for name, parts in fields}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise FloatingPointError("the network's answer holds NaN or infinity; the weights or the input are at fault")
+    return arrays
 
 
-def _unique_slices(images: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """Return the first index of every distinct slice, and for each slice its place in that list, (n,)."""
+def _mean_by(slice_of: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the mean over the views of each slice: (m, ...) to (n, ...)."""
+    starts = np.flatnonzero(np.diff(slice_of, prepend=-1))
+    counts = np.diff(starts, append=len(slice_of)).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray(np.add.reduceat(values, starts, axis=0) / counts)
+
+
+def _unique(images: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Return the first index of every distinct image, and for each image its place in that list, (m,)."""
     first: dict[bytes, int] = {}
     unique: list[int] = []
     place = np.empty(len(images), dtype=np.intp)
@@ -142,13 +162,6 @@ def _unique_slices(images: np.ndarray) -> tuple[list[int], np.ndarray]:
             unique.append(index)
         place[index] = first[key]
     return unique, place
-
-
-def _finite(values: torch.Tensor) -> np.ndarray:
-    array = values.double().cpu().numpy()
-    if not np.isfinite(array).all():
-        raise FloatingPointError("the network's answer holds NaN or infinity; the weights or the input are at fault")
-    return array
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

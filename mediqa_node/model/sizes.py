@@ -1,10 +1,13 @@
 """Every network this package can build, one row each.
 
 A card names its row; a card that names no row is refused. Nothing else in the package
-knows a width, a depth or a window.
+knows a width, a depth or a window: a new shape is a new row.
 """
 
 from dataclasses import dataclass
+
+STEMS = ("patch", "conv")
+CHANNELS = ("rgb", "mscn", "log_sd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,46 +15,65 @@ class Size:
     """One configuration of the network.
 
     Attributes:
-        image_px, patch_px: edge of the square input and of one ViT patch.
-        embed_dim, heads: width and attention heads of the ViT.
-        taps: ViT blocks (from 0) whose raw outputs are concatenated; nothing behind the last one is built.
-        window: edge of a Swin window in patches; must divide the grid.
-        swin_heads, mlp_dim: attention heads and MLP width of both Swin stages.
-        scale: what a Swin layer's output is multiplied by before the residual is added.
+        channels: what the stem sees, of CHANNELS: the image itself, its local contrast (MSCN), the logarithm
+            of its local standard deviation; see `stem.input_channels`.
+        stem: image to tokens: `patch` (one convolution, ViT) or `conv` (stride-2 convolutions).
+        image_px, patch_px: edge of the square input and of what becomes one token.
+        embed_dim, heads, mlp_ratio: width, attention heads and relative MLP width of the ViT.
+        depth: ViT blocks that are built; those of a release behind the last tap are not.
+        taps: ViT blocks (from 0) whose raw outputs are concatenated.
         tab: `transposed` (channel attention as the MANIQA paper writes it) or `released`
             (the public code's reshape without transposing back, kept so that released weights score alike).
+        tabs: channel attention blocks before each Swin stage.
+        window: edge of a Swin window in tokens; must divide the grid.
+        swin_layers: layers of a Swin stage, each of two blocks and a convolution.
+        swin_heads, mlp_dim: attention heads and MLP width of both Swin stages.
+        scale: what a Swin layer's output is multiplied by before the residual is added.
+        prompt_fc: the paper's FC_i: one for each `stage`, as in the public code, or one for each `layer`.
         score_activation: end of the score branch: `identity`, or `relu` as released.
     """
 
     name: str
+    channels: tuple[str, ...] = ("rgb",)
+    stem: str = "patch"
+    image_px: int = 224
+    patch_px: int = 16
     embed_dim: int
     heads: int
-    patch_px: int = 16
-    image_px: int = 224
+    mlp_ratio: float = 4.0
+    depth: int = 10
     taps: tuple[int, ...] = (6, 7, 8, 9)
+    tab: str = "transposed"
+    tabs: int = 2
     window: int = 7
+    swin_layers: int = 2
     swin_heads: int = 4
     mlp_dim: int
     scale: float = 0.8
-    tab: str = "transposed"
+    prompt_fc: str = "stage"
     score_activation: str = "identity"
 
     @property
     def grid(self) -> int:
-        """Patches along one edge."""
+        """Tokens along one edge."""
         return self.image_px // self.patch_px
 
     @property
     def tokens(self) -> int:
-        """Patches of one image."""
+        """Tokens of one image."""
         return self.grid**2
 
 
 SIZES = {
     size.name: size
     for size in (
+        Size(
+            name="n16", embed_dim=96, heads=3, mlp_dim=96, mlp_ratio=2.0, depth=3, taps=(0, 1, 2),
+            stem="conv", channels=CHANNELS, tabs=1, swin_layers=1,
+        ),
         Size(name="t16", embed_dim=192, heads=3, mlp_dim=192),
         Size(name="s16", embed_dim=384, heads=6, mlp_dim=384),
+        Size(name="b16", embed_dim=768, heads=12, mlp_dim=768),
         Size(
             name="b8", embed_dim=768, heads=12, mlp_dim=768,
             patch_px=8, window=4, tab="released", score_activation="relu",

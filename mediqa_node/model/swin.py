@@ -1,12 +1,13 @@
 """The scale Swin transformer block with prompts (MANIQA section 3.3; MedIQA section 2.2, Fig. 1.C)."""
 
+from collections.abc import Iterable
+
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from mediqa_node.model.sizes import Size
 
-LAYERS_PER_STAGE = 2
 BLOCKS_PER_LAYER = 2
 
 
@@ -36,16 +37,16 @@ class SwinLayer(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Two Swin layers, each scaled, added to its input, and told the prompt: y = scale * layer(x) + x + FC(prompt)."""
+    """Swin layers, each scaled, added to its input, and told the prompt: y = scale * layer(x) + x + FC(prompt)."""
 
     def __init__(self, dim: int, size: Size) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(SwinLayer(dim, size) for _ in range(LAYERS_PER_STAGE))
+        self.layers = nn.ModuleList(SwinLayer(dim, size) for _ in range(size.swin_layers))
         self.scale = size.scale
 
-    def forward(self, x: Tensor, prompt: Tensor | None) -> Tensor:
-        """Map (B, C, H, W) to the same shape; `prompt` is (B, C), one vector per image, or None."""
-        for layer in self.layers:
+    def forward(self, x: Tensor, prompts: Iterable[Tensor | None]) -> Tensor:
+        """Map (B, C, H, W) to the same shape; `prompts` gives each layer (B, C), one vector an image, or None."""
+        for layer, prompt in zip(self.layers, prompts, strict=False):
             x = self.scale * layer(x.permute(0, 2, 3, 1)) + x
             if prompt is not None:
                 x = x + prompt[:, :, None, None]

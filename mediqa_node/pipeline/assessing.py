@@ -13,6 +13,7 @@ import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.assess.preprocess import preprocess
+from mediqa_node.assess.released import released_indices
 from mediqa_node.assess.salient import salient_slices
 from mediqa_node.assess.thresholds import judge
 from mediqa_node.decode.part10 import read_header
@@ -22,17 +23,13 @@ from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
 from mediqa_node.dicom.technique import harvest
 from mediqa_node.dicom.volume import assemble_stacks
-from mediqa_node.domain.assessment import (
-    Assessment,
-    Calibration,
-    Scorer,
-    SliceResult,
-    StackResult,
-    weighted_quality,
-)
+from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, weighted_quality
 from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.images import FrameRef, Stack
+from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.scoring import Scorer
 from mediqa_node.domain.technique import Technique
 
 OTHER_STACKS_AT_MOST = 3
@@ -148,9 +145,41 @@ def _score_stack(
     stack: Stack, files: SeriesFiles, reader: FrameReader, deciding: Judge, failed: list[FrameRef]
 ) -> StackResult:
     prompt = prompt_from_header(files.headers, stack, deciding.prompts)
-    spec = deciding.scorer.spec
-    image_at = _images_of(stack, files, reader)
-    indices = salient_slices(len(stack.frames), image_at, modality=prompt.modality.value, wanted=spec.slices)
+    frames, inputs = _network_input(stack, files, reader, deciding.scorer.spec, prompt, failed)
+    reach("after-decode")
+    scored = deciding.scorer.score(inputs, prompt)
+    reach("after-inference")
+    weights = scored.weights.tolist()
+    raw, mapped = scored.raw.tolist(), None if scored.quality is None else scored.quality.tolist()
+    return StackResult(
+        stack=stack,
+        prompt=prompt,
+        quality=None if mapped is None else weighted_quality(mapped, weights),
+        raw_score=float(np.dot(scored.raw, scored.weights)),
+        slices=tuple(
+            SliceResult(frame=frame, quality=mapped[i] if mapped else None, raw=raw[i], weight=weights[i])
+            for i, frame in enumerate(frames)
+        ),
+        prediction=scored.prediction,
+        maps=scored.maps,
+    )
+
+
+def _network_input(
+    stack: Stack,
+    files: SeriesFiles,
+    reader: FrameReader,
+    spec: PreprocessSpec,
+    prompt: Prompt,
+    failed: list[FrameRef],
+) -> tuple[list[FrameRef], NetworkInput]:
+    """Decode the salient slices and prepare them; what cannot be decoded goes to `failed`."""
+    modality = prompt.modality.value
+    image_at = _images_of(stack, files, reader, stored=spec.reads_stored_values)
+    if spec.slice_rule == "released":
+        indices = released_indices(len(stack.frames))
+    else:
+        indices = salient_slices(len(stack.frames), image_at, modality=modality, wanted=spec.slices)
     images: list[np.ndarray] = []
     frames: list[FrameRef] = []
     for index in indices:
@@ -162,30 +191,16 @@ def _score_stack(
             reason = str(error)
     if not images:
         raise NotScorable("undecodable", f"none of {len(indices)} slices could be decoded: {reason}")
-    reach("after-decode")
-    inputs = preprocess(images, spec, modality=prompt.modality.value, image_type=prompt.type.value)
-    scored = deciding.scorer.score(inputs, prompt)
-    reach("after-inference")
-    return StackResult(
-        stack=stack,
-        prompt=prompt,
-        quality=weighted_quality(scored.quality.tolist(), scored.weights.tolist()),
-        raw_score=float(np.dot(scored.raw, scored.weights)),
-        slices=tuple(
-            SliceResult(frame=frame, quality=float(q), raw=float(raw), weight=float(weight))
-            for frame, q, raw, weight in zip(frames, scored.quality, scored.raw, scored.weights, strict=True)
-        ),
-        prediction=scored.prediction,
-    )
+    return frames, preprocess(images, spec, modality=modality, image_type=prompt.type.value)
 
 
-def _images_of(stack: Stack, files: SeriesFiles, reader: FrameReader) -> Callable[[int], np.ndarray]:
-    """Return a getter of rescaled slices that remembers the last few it decoded."""
+def _images_of(stack: Stack, files: SeriesFiles, reader: FrameReader, *, stored: bool) -> Callable[[int], np.ndarray]:
+    """Return a getter of slices, rescaled or as stored, that remembers the last few it decoded."""
 
     @lru_cache(maxsize=32)
     def image_at(index: int) -> np.ndarray:
         frame = stack.frames[index]
         raw = reader.raw(files.paths[frame.instance_index], frame.frame_number)
-        return to_image(raw, files.headers[frame.instance_index], frame.frame_number)
+        return raw if stored else to_image(raw, files.headers[frame.instance_index], frame.frame_number)
 
     return image_at

@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.patch_maps import packed, unpacked
+from mediqa_node.domain.scoring import PatchMaps
 from mediqa_node.domain.technique import Technique
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import acquisitions, assessments, dose_events, frame_techniques, techniques
+from mediqa_node.storage.tables import acquisitions, assessments, dose_events, frame_techniques, patch_maps, techniques
 
 
 @cache
@@ -112,7 +114,12 @@ def claim_acquisition(
 
 def save_assessment(connection: sa.Connection, assessment: Assessment, *, generation: int) -> None:
     """Keep the judgement of a series at its revision."""
-    slim = dataclasses.replace(assessment, technique=dataclasses.replace(assessment.technique, frames=()))
+    slim = dataclasses.replace(
+        assessment,
+        technique=dataclasses.replace(assessment.technique, frames=()),
+        primary=dataclasses.replace(assessment.primary, maps=None),
+        others=tuple(dataclasses.replace(other, maps=None) for other in assessment.others),
+    )
     connection.execute(
         sa.insert(assessments).values(
             series_instance_uid=assessment.series_instance_uid,
@@ -126,6 +133,24 @@ def save_assessment(connection: sa.Connection, assessment: Assessment, *, genera
             assessed_at=assessment.assessed_at.timestamp(),
         )
     )
+    save_maps(connection, assessment)
+
+
+def save_maps(connection: sa.Connection, assessment: Assessment) -> None:
+    """Keep the patch maps of the primary stack, if there are any."""
+    maps = assessment.primary.maps
+    if maps is not None:
+        where = {"series_instance_uid": assessment.series_instance_uid, "revision": assessment.revision}
+        connection.execute(sa.insert(patch_maps).values(**where, npz=packed(maps)))
+
+
+def load_maps(connection: sa.Connection, series_instance_uid: str, revision: int) -> PatchMaps | None:
+    """Return the patch maps of a revision's primary stack, or None."""
+    query = sa.select(patch_maps.c.npz).where(
+        patch_maps.c.series_instance_uid == series_instance_uid, patch_maps.c.revision == revision
+    )
+    npz = connection.execute(query).scalar_one_or_none()
+    return unpacked(npz) if npz is not None else None
 
 
 def load_assessment(connection: sa.Connection, series_instance_uid: str, revision: int) -> Assessment | None:

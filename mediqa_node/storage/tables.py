@@ -161,6 +161,59 @@ assessments = sa.Table(
     sa.Column("assessed_at", sa.Float, nullable=False),
 )
 
+patch_maps = sa.Table(
+    "patch_maps",
+    metadata,
+    sa.Column("series_instance_uid", _UID, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("npz", sa.LargeBinary, nullable=False, comment="patch scores and weights of the primary stack's views"),
+)
+
+companions = sa.Table(
+    "companions",
+    metadata,
+    sa.Column("sop_instance_uid", _UID, primary_key=True),
+    sa.Column("series_instance_uid", _UID, nullable=False, index=True, comment="of the images"),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("sop_class_uid", _UID, nullable=False),
+    sa.Column("companion_series_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("instance_number", sa.Integer, nullable=False),
+    sa.Column("part10", sa.LargeBinary, nullable=False, comment="built once, never regenerated"),
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+
+constancy_checks = sa.Table(
+    "constancy_checks",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("checked_at", sa.Float, nullable=False),
+    sa.Column("software_version", sa.String(32), nullable=False),
+    sa.Column("weights_sha256", sa.String(64), nullable=False),
+    sa.Column("execution", sa.String(64), nullable=False),
+    sa.Column("libraries", sa.String(128), nullable=False, comment="versions that a score rests on"),
+    sa.Column("scores", sa.JSON, nullable=False, comment="raw score of each reference series"),
+    sa.Column("drift", sa.Float, nullable=False, comment="largest difference from the card's raw scores"),
+    sa.Column("bound", sa.Float, nullable=False),
+    sa.Column("passed", sa.Boolean, nullable=False),
+    sa.Column("acknowledged_at", sa.Float),
+    sa.Column("acknowledged_by", sa.String(64)),
+)
+
+phantom_measurements = sa.Table(
+    "phantom_measurements",
+    metadata,
+    sa.Column("series_instance_uid", _UID, primary_key=True),
+    sa.Column("modality", sa.String(16), nullable=False),
+    sa.Column("station_name", sa.String(16), nullable=False),
+    sa.Column("rule", sa.String(64), nullable=False, comment="the site rule that named it a phantom"),
+    sa.Column("acquired_at", sa.String(32), nullable=False, comment="acquisition date and time as recorded"),
+    sa.Column("mean", sa.Float, nullable=False),
+    sa.Column("noise", sa.Float, nullable=False),
+    sa.Column("uniformity", sa.Float, nullable=False),
+    sa.Column("measurement", sa.JSON, nullable=False, comment="the whole measurement, slice by slice"),
+    sa.Column("measured_at", sa.Float, nullable=False),
+)
+
 reports = sa.Table(
     "reports",
     metadata,

@@ -8,7 +8,7 @@ import pytest
 
 from mediqa_node.assess.preprocess import intensity_range, preprocess
 from mediqa_node.dicom.pixels import to_image
-from mediqa_node.domain.assessment import IntensityRule, PreprocessSpec
+from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 
 DATA = Path(__file__).parents[1] / "data"
 SPEC = PreprocessSpec(
@@ -23,7 +23,7 @@ SPEC = PreprocessSpec(
 
 
 def prepared(*images: np.ndarray, modality: str = "CT", image_type: str = "soft") -> np.ndarray:
-    return preprocess(images, SPEC, modality=modality, image_type=image_type)
+    return preprocess(images, SPEC, modality=modality, image_type=image_type).images
 
 
 def test_a_real_ct_slice_keeps_its_window_and_stays_upright():

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from mediqa_node.assess.thresholds import judge
-from mediqa_node.domain.assessment import Calibration, CheckpointId
+from mediqa_node.domain.assessment import Calibration
+from mediqa_node.domain.scoring import CheckpointId
 
 CHECKPOINT = CheckpointId(name="m", sha256="ab" * 32, trained=True, size="base")
 BASE = Calibration(

@@ -20,6 +20,7 @@ import yaml
 from mediqa_node import config, service
 from tests.benchmarks import images
 from tests.benchmarks.servers import ENVIRONMENT, Server, answers, events, free_port, node, orthanc, storescp
+from tests.factories import network_input
 
 
 def send(server: Server, *folders: Path) -> float:
@@ -106,7 +107,7 @@ def _inference_s() -> float:
     taken = []
     for _ in range(4):
         start = time.perf_counter()
-        scorer.score(slices, prompt)
+        scorer.score(network_input(slices), prompt)
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[1:])
 

@@ -29,10 +29,10 @@ from report_reading import children, coded_value, comment, groups, name, number,
 
 from mediqa_node.dicom import report_codes as codes
 from mediqa_node.dicom.report import ReportRequest, build_report
-from mediqa_node.domain.assessment import Prediction
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.images import StackKey
 from mediqa_node.domain.prompt import REGIONS, TYPES
+from mediqa_node.domain.scoring import Prediction
 
 ALL = pytest.mark.parametrize("make", REQUESTS.values(), ids=REQUESTS)
 

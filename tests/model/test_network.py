@@ -62,7 +62,7 @@ def test_prompt_is_added_after_every_layer_of_a_stage(small):
         for layer in stage.layers:
             by_hand = stage.scale * layer(by_hand.permute(0, 2, 3, 1)) + by_hand + 1
 
-        assert torch.equal(stage(x, added), by_hand)
+        assert torch.equal(stage(x, [added, added]), by_hand)
 
 
 def test_gradients_reach_every_parameter_and_do_not_change_the_score(small):
@@ -81,7 +81,7 @@ def test_gradients_reach_every_parameter_and_do_not_change_the_score(small):
 def test_a_network_without_a_parameter_head_predicts_none():
     features = torch.zeros(1, 196, 768)
 
-    assert MedIQA(SIZES["t16"]).predict_parameters(features) is None
+    assert MedIQA(SIZES["t16"]).predict_parameters(features).shape == (1, 0)
 
 
 def test_new_sizes_may_score_below_zero_and_released_ones_may_not():

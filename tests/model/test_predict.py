@@ -8,11 +8,13 @@ import torch
 
 from mediqa_node.domain.assessment import weighted_quality
 from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.model.card import PredictedParameter, QualityMap
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.model.sizes import SIZES
+from tests.factories import network_input
 
 
 def prompt(modality: str = "CT") -> Prompt:
@@ -23,7 +25,7 @@ def prompt(modality: str = "CT") -> Prompt:
 
 @pytest.fixture(scope="module")
 def scorer() -> NetworkScorer:
-    return load_scorer("default", device="cpu")
+    return load_scorer("default")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def images() -> np.ndarray:
 
 
 def test_scores_vary_and_lie_inside_the_scale(scorer, images):
-    answer = scorer.score(images, prompt())
+    answer = scorer.score(network_input(images), prompt())
 
     assert answer.raw.shape == answer.quality.shape == answer.weights.shape == (3,)
     assert np.ptp(answer.quality) > 0.01
@@ -47,10 +49,10 @@ def test_scores_vary_and_lie_inside_the_scale(scorer, images):
 
 
 def test_the_same_slice_scores_the_same_bit_for_bit_in_any_company(scorer, images):
-    together = scorer.score(images, prompt()).raw
-    alone = [scorer.score(images[i : i + 1], prompt()).raw[0] for i in range(3)]
+    together = scorer.score(network_input(images), prompt()).raw
+    alone = [scorer.score(network_input(images[i : i + 1]), prompt()).raw[0] for i in range(3)]
 
-    assert together.tolist() == alone == load_scorer("default", device="cpu").score(images, prompt()).raw.tolist()
+    assert together.tolist() == alone == load_scorer("default").score(network_input(images), prompt()).raw.tolist()
 
 
 def test_identical_slices_are_scored_once(scorer, images, monkeypatch):
@@ -66,7 +68,9 @@ def test_identical_slices_are_scored_once(scorer, images, monkeypatch):
 
 
 def test_the_prompt_matters(scorer, images):
-    assert scorer.score(images, prompt("CT")).raw[0] != scorer.score(images, prompt("MR")).raw[0]
+    of_ct, of_mr = (scorer.score(network_input(images), prompt(modality)).raw for modality in ("CT", "MR"))
+
+    assert of_ct[0] != of_mr[0]
 
 
 def test_it_names_its_weights_and_the_preprocessing_they_need(scorer):
@@ -89,7 +93,7 @@ def test_it_names_its_weights_and_the_preprocessing_they_need(scorer):
 )
 def test_images_that_are_not_prepared_are_refused(scorer, bad):
     with pytest.raises(ValueError, match="to score"):
-        scorer.score(bad, prompt())
+        scorer.score(network_input(bad), prompt())
 
 
 def test_an_answer_that_is_not_a_number_raises(scorer, images):
@@ -97,7 +101,7 @@ def test_an_answer_that_is_not_a_number_raises(scorer, images):
     torch.nn.init.constant_(broken.fc_score[3].bias, float("nan"))
 
     with pytest.raises(FloatingPointError):
-        NetworkScorer(broken, scorer.card, device=torch.device("cpu")).score(images[:1], prompt())
+        NetworkScorer(broken, scorer.card).score(network_input(images[:1]), prompt())
 
 
 def test_only_the_parameter_of_the_modality_is_predicted(scorer, images):
@@ -112,13 +116,13 @@ def test_only_the_parameter_of_the_modality_is_predicted(scorer, images):
             PredictedParameter(name="tesla", unit="T", modality="MR"),
         ),
     )
-    two_heads = NetworkScorer(network, card, device=torch.device("cpu"))
+    two_heads = NetworkScorer(network, card)
 
-    dose, field = (two_heads.score(images[:1], prompt(m)).prediction for m in ("CT", "MR"))
+    dose, field = (two_heads.score(network_input(images[:1]), prompt(m)).prediction for m in ("CT", "MR"))
 
     assert (dose.name, dose.unit, dose.value) == ("mas", "mA.s", pytest.approx(np.exp(4.0)))
     assert (field.name, field.unit, field.value) == ("tesla", "T", pytest.approx(3.0))
-    assert two_heads.score(images[:1], prompt("OP")).prediction is None
+    assert two_heads.score(network_input(images[:1]), prompt("OP")).prediction is None
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_raw_scores_are_mapped_to_the_unit_scale(quality, raw, expected):
 def test_threads_are_those_asked_for():
     before = torch.get_num_threads()
     try:
-        load_scorer("default", device="cpu", threads=1)
+        load_scorer("default")
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -145,14 +149,14 @@ def test_threads_are_those_asked_for():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(CheckpointRefused, match="no CUDA device"):
-        load_scorer("default", device="cuda")
+        load_scorer("default", execution=Execution(device="cuda"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_agrees_with_the_cpu(scorer, images):
-    on_gpu = load_scorer("default", device="cuda")
+    on_gpu = load_scorer("default", execution=Execution(device="cuda"))
 
-    first, second = (on_gpu.score(images, prompt()).raw for _ in range(2))
+    first, second = (on_gpu.score(network_input(images), prompt()).raw for _ in range(2))
 
     assert first.tolist() == second.tolist()
-    assert first == pytest.approx(scorer.score(images, prompt()).raw, abs=1e-4)
+    assert first == pytest.approx(scorer.score(network_input(images), prompt()).raw, abs=1e-4)

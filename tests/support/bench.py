@@ -17,10 +17,11 @@ from mediqa_node import service
 from mediqa_node.config import Settings
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.dicom.report_request import ReportDevice
-from mediqa_node.domain.assessment import CheckpointId, IntensityRule, PreprocessSpec, ScoredSlices
 from mediqa_node.domain.exchange import Peer, ReceivedInstance
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
+from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices
 from mediqa_node.pipeline.assessing import Judge
 from mediqa_node.pipeline.delivering import deliver
 from mediqa_node.pipeline.judging import judge_series
@@ -57,11 +58,18 @@ class StandInScorer:
     def __init__(self) -> None:
         self.scored = 0
 
-    def score(self, images: np.ndarray, prompt: Prompt) -> ScoredSlices:
-        """Return the mean of each image as its quality, all weights equal."""
+    def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
+        """Return the mean of each image as its quality, all weights equal; patches are an eighth of the edge."""
         self.scored += 1
-        quality = images.mean(axis=(1, 2, 3)).astype(float)
-        return ScoredSlices(raw=4 * quality - 2, quality=quality, weights=np.full(len(images), 1 / len(images)))
+        n, edge = len(inputs.images), self.spec.size_px // 8
+        patches = inputs.images.mean(axis=1).reshape(n, 8, edge, 8, edge).mean(axis=(2, 4))
+        quality = inputs.images.mean(axis=(1, 2, 3)).astype(float)
+        return ScoredSlices(
+            raw=4 * quality - 2,
+            quality=quality,
+            weights=np.full(n, 1 / n),
+            maps=PatchMaps(scores=4 * patches - 2, weights=np.ones_like(patches), views=inputs.views),
+        )
 
 
 @dataclass

@@ -1,0 +1,105 @@
+"""How pixels become network input, and what that input is: decided by the weights, not by the site."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntensityRule:
+    """A fixed affine of a clipped range: (x - low) / (high - low), then 0..1.
+
+    Attributes:
+        kind: `window` (low and high in rescaled units, HU for CT), `percentile` (low and high in
+            percent, of the pixels inside the body over all salient slices of the stack) or `dtype_range`
+            (stored values over the largest value of their type, as the public code does; low and high
+            say nothing). Never the image's own extremes: one metal pixel would change the gain.
+    """
+
+    kind: str
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessSpec:
+    """How pixels become network input. Travels in the checkpoint's card, never in the node's configuration.
+
+    Attributes:
+        size_px: edge of the square input.
+        slices: salient slices per volume (paper: 7).
+        intensity: rules by `modality/type`, with `modality` alone as the fallback.
+        native_crops: further views of each slice: crops of size_px at the slice's own resolution.
+        slice_rule: `regions` (the paper: irrelevant slices dropped, middle of equal regions) or `released`
+            (the public code: first, last and five around the middle; too few are repeated in turn).
+        geometry: `square` (padded, then bicubic) or `stretch` (order 2, as in the public code).
+        colour_order: of photographs: `rgb`, or `bgr` as in the public code.
+        output_range: what 0 and 1 become; (-1, 1) for weights of MANIQA.
+    """
+
+    size_px: int
+    slices: int
+    intensity: Mapping[str, IntensityRule]
+    native_crops: int = 0
+    slice_rule: str = "regions"
+    geometry: str = "square"
+    colour_order: str = "rgb"
+    output_range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def reads_stored_values(self) -> bool:
+        """Whether images are wanted as stored, and not in HU or rescaled signal."""
+        return any(rule.kind == "dtype_range" for rule in self.intensity.values())
+
+    def rule_for(self, modality: str, image_type: str) -> IntensityRule:
+        """Return the rule of `modality/image_type`, else of `modality`; KeyError if there is neither."""
+        return self.intensity.get(f"{modality}/{image_type}") or self.intensity[modality]
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that change when any field does."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The rectangle of one slice that a network image shows, in the slice's own pixels.
+
+    May reach beyond the slice: what is outside is black.
+
+    Attributes:
+        slice_index: position among the scored slices.
+        top, left: of its first row and column.
+        height, width: in pixels of the slice.
+    """
+
+    slice_index: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkInput:
+    """The views of the salient slices of one stack, ready for the network.
+
+    Attributes:
+        images: float32, (m, 3, size, size), finite; m views, those of one slice side by side.
+        views: what each image shows, m of them; slice indices ascend from 0 without a gap.
+    """
+
+    images: np.ndarray = field(compare=False)
+    views: tuple[View, ...]
+
+    @property
+    def slice_of(self) -> np.ndarray:
+        """The slice that each image belongs to, (m,), ascending."""
+        return np.array([view.slice_index for view in self.views], dtype=np.intp)
+
+    @property
+    def n_slices(self) -> int:
+        """How many slices the views show."""
+        return self.views[-1].slice_index + 1

@@ -1,0 +1,91 @@
+"""The border between numpy and the network: what a scorer is given, and what it answers."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
+from mediqa_node.domain.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointId:
+    """Which weights spoke. `trained` is False for seeded weights, and everything that shows a score says so.
+
+    Attributes:
+        execution: device and arithmetic, e.g. `cpu fp32`: the same input, weights and execution
+            give the same score.
+    """
+
+    name: str
+    sha256: str
+    trained: bool
+    size: str
+    execution: str = "cpu fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the parameter head says the image looks like.
+
+    Attributes:
+        name: `mas` or `tesla`.
+        unit: UCUM: `mA.s`, `T`, or `{0:1}` for a normalised label.
+    """
+
+    name: str
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchMaps:
+    """What the two branches say of every patch (paper section 2.2: q = sum(s w) / sum(w)).
+
+    Attributes:
+        scores: raw patch scores s, float32, (m, g, g), one grid for each view.
+        weights: patch weights w, 0..1, float32, (m, g, g).
+        views: where each grid lies in its slice.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}
+
+    scores: np.ndarray = field(compare=False)
+    weights: np.ndarray = field(compare=False)
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredSlices:
+    """What a scorer returns for one stack.
+
+    Attributes:
+        raw: the network's score per slice, the mean over its views, unbounded, shape (n,).
+        quality: `raw` mapped to 0..1 by the card, shape (n,); None where the card has no map.
+        weights: non-negative, sum 1, shape (n,).
+    """
+
+    raw: np.ndarray
+    quality: np.ndarray | None
+    weights: np.ndarray
+    prediction: Prediction | None = None
+    maps: PatchMaps | None = None
+
+
+class Scorer(Protocol):
+    """One network with its card on one device."""
+
+    @property
+    def checkpoint(self) -> CheckpointId:
+        """Which weights speak."""
+        ...
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """The preprocessing that the weights were trained with."""
+        ...
+
+    def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
+        """Score the slices of one stack."""
+        ...

@@ -1,0 +1,214 @@
+"""How a network is run: on which device, in what arithmetic, in what company. None of it changes what is meant.
+
+On a CPU every image runs alone on one thread of a pool as wide as the machine: the same bits in any
+company, no gain is lost (batches gain nothing there), and the channel-attention maps of one image stay small.
+On a GPU images of all series that wait are put into batches of one fixed shape, so that kernels, and with
+them the bits, do not depend on who else is waiting.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Queue
+from threading import Thread
+from typing import Protocol
+
+import structlog
+import torch
+from torch import Tensor, nn
+
+from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.domain.policy import Execution
+from mediqa_node.model.network import Judgement, MedIQA
+from mediqa_node.model.tab import FoldedAttention, TransposedAttention
+
+log = structlog.get_logger("model")
+
+Forward = Callable[[Tensor, Tensor], Judgement]
+
+
+class Runner(Protocol):
+    """Runs images, whoever they belong to."""
+
+    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[Judgement]:
+        """Return the judgement of each image (3, S, S) under its own prompt (64,), batches of one, on the CPU."""
+
+
+def chosen_device(name: str) -> torch.device:
+    """Return the device of that name; CheckpointRefused if it is not there."""
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointRefused(f"the model was to run on {name}, but torch finds no CUDA device")
+    return device
+
+
+def describe(execution: Execution, device: torch.device) -> str:
+    """Return the part of the choice that can move a score, for reports: e.g. `cuda bf16 folded`."""
+    flags = ("folded" * execution.fold_tab, "compiled" * execution.compile)
+    return " ".join(filter(None, (device.type, execution.precision, *flags)))
+
+
+def prepare(network: MedIQA, execution: Execution, device: torch.device) -> Runner:
+    """Return what runs `network` as chosen; the network is changed if projections are to be merged.
+
+    Raises:
+        CheckpointRefused: bfloat16 on a CPU that only emulates it, or CUDA graphs without CUDA.
+    """
+    if execution.precision == "bf16" and device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+        raise CheckpointRefused("model.precision bf16: this CPU has no AMX and would take four times as long as fp32")
+    if execution.cuda_graph and device.type != "cuda":
+        raise CheckpointRefused(f"model.cuda_graph: there are none on {device.type}")
+    network.to(device).eval()
+    if execution.fold_tab:
+        fold(network)
+    forward: Forward = mixed(network) if execution.precision == "bf16" else network
+    if execution.compile:
+        forward = torch.compile(forward, dynamic=False)
+    if device.type == "cpu":
+        return PooledRunner(forward, threads=execution.threads or len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    if execution.cuda_graph:
+        forward = GraphedForward(forward)
+    return BatchingRunner(forward, device=device, batch_images=execution.batch_images)
+
+
+def fold(network: nn.Module) -> None:
+    """Replace every channel attention block by its folded form, in place."""
+    for name, child in network.named_children():
+        if isinstance(child, TransposedAttention):
+            setattr(network, name, FoldedAttention(child))
+        else:
+            fold(child)
+
+
+def mixed(network: MedIQA) -> Forward:
+    """Return a forward pass in bfloat16 whose branches and heads are float32."""
+
+    def forward(images: Tensor, prompts: Tensor) -> Judgement:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, cache_enabled=False):
+            features = network.encode(images)
+            refined = network.refine(features, prompts)
+        return network.read(features.float(), refined.float())
+
+    return forward
+
+
+class PooledRunner:
+    """Images one at a time, each on a thread of its own: the bits depend on nothing else.
+
+    torch's own threads would split one image; they are slower for small networks and move scores by 4e-7.
+    """
+
+    def __init__(self, forward: Forward, *, threads: int) -> None:
+        torch.set_num_threads(1)
+        self._forward = forward
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="model")
+
+    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[Judgement]:
+        """See Runner."""
+        return list(self._pool.map(self._one, images, prompts))
+
+    @torch.inference_mode()
+    def _one(self, image: Tensor, prompt: Tensor) -> Judgement:
+        return self._forward(image[None], prompt[None])
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One image that somebody waits for."""
+
+    image: Tensor
+    prompt: Tensor
+    answer: "Future[Judgement]"
+
+
+class BatchingRunner:
+    """Images of all callers in batches of one shape, on one thread that alone talks to the device.
+
+    A batch that is not full is filled with black images. When the device's memory runs out the batch is
+    halved for good; what fails for any other reason fails alone.
+    """
+
+    def __init__(self, forward: Forward, *, device: torch.device, batch_images: int) -> None:
+        self.batch_images = batch_images
+        self._forward = forward
+        self._device = device
+        self._queue: Queue[_Waiting] = Queue()
+        Thread(target=self._serve, name="model", daemon=True).start()
+
+    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[Judgement]:
+        """See Runner."""
+        waiting = [_Waiting(*pair, Future()) for pair in zip(images, prompts, strict=True)]
+        for one in waiting:
+            self._queue.put(one)
+        return [one.answer.result() for one in waiting]
+
+    def _serve(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < self.batch_images and not self._queue.empty():
+                batch.append(self._queue.get())
+            self._answer(batch)
+
+    def _answer(self, batch: list[_Waiting]) -> None:
+        try:
+            answers = self._run(batch)
+        except torch.OutOfMemoryError as error:
+            if self.batch_images == 1:
+                batch[0].answer.set_exception(error)
+                return
+            self.batch_images //= 2
+            log.warning("device out of memory, smaller batches from now on", images=self.batch_images)
+            for start in range(0, len(batch), self.batch_images):
+                self._answer(batch[start : start + self.batch_images])
+        except Exception as error:  # whatever it is, it belongs to whoever waits for this image
+            if len(batch) == 1:
+                batch[0].answer.set_exception(error)
+                return
+            for one in batch:
+                self._answer([one])
+        else:
+            for one, answer in zip(batch, answers, strict=True):
+                one.answer.set_result(answer)
+
+    @torch.inference_mode()
+    def _run(self, batch: list[_Waiting]) -> list[Judgement]:
+        missing = max(0, self.batch_images - len(batch))
+        images = torch.stack([one.image for one in batch] + [torch.zeros_like(batch[0].image)] * missing)
+        prompts = torch.stack([one.prompt for one in batch] + [torch.zeros_like(batch[0].prompt)] * missing)
+        answer = self._forward(images.to(self._device), prompts.to(self._device))
+        whole = [part.cpu() for part in answer]
+        return [Judgement(*(part[i : i + 1] for part in whole)) for i in range(len(batch))]
+
+
+class GraphedForward:
+    """The kernels of one batch shape recorded once (CUDA graph) and replayed: hundreds of launches become one."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Judgement]] = {}
+
+    def __call__(self, images: Tensor, prompts: Tensor) -> Judgement:
+        """Judge a batch; the answer's memory is overwritten by the next batch of this shape."""
+        if images.shape not in self._recorded:
+            self._recorded[images.shape] = self._record(images.clone(), prompts.clone())
+        graph, held_images, held_prompts, answer = self._recorded[images.shape]
+        held_images.copy_(images)
+        held_prompts.copy_(prompts)
+        graph.replay()
+        return answer
+
+    def _record(self, images: Tensor, prompts: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Judgement]:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries allocate and choose kernels before anything is recorded
+            for _ in range(3):
+                self._forward(images, prompts)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            answer = self._forward(images, prompts)
+        return graph, images, prompts, answer
