@@ -1,24 +1,20 @@
 """Commands that need no running node: score files, talk to a peer, look at the configuration."""
 
-import json
 import re
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mediqa_node import logs, service
+from mediqa_node import service
 from mediqa_node.cli import app
 from mediqa_node.cli.common import settings_of
-from mediqa_node.cli.present import count, table
+from mediqa_node.cli.present import count
 from mediqa_node.cli.progress import progress
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.exchange import Peer
-
-_PROMPTS = ("dimension", "modality", "region", "type")
 
 config_app = typer.Typer(help="Look at the configuration in use.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
@@ -91,53 +87,6 @@ def send(
                 typer.echo(f"{path}: {failure}", err=True)
     typer.echo(f"{count(len(files) - failures, 'instance')} stored at {target.name}, {failures} not")
     sys.exit(1 if failures or not files else 0)
-
-
-@app.command()
-def score(
-    context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(help="Files or folders: DICOM, JPEG or PNG", exists=True)],
-    as_json: Annotated[bool, typer.Option("--json", help="An array with one object for each series.")] = False,
-) -> None:
-    """Score files without a node.
-
-    Exit status 1 only if something could not be read.
-    """
-    from mediqa_node.pipeline.offline import score_paths
-
-    logs.configure(level="ERROR")  # to standard error: the answer alone goes to standard output
-    settings = settings_of(context)
-    with progress("scoring") as advance:
-        results, unreadable = score_paths(paths, judge=cache(lambda: service.open_judge(settings)), advance=advance)
-    if as_json:
-        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
-    else:
-        _print_scores(results)
-    for path, reason in unreadable:
-        typer.echo(f"{path}: {reason}", err=True)
-    if any(not result["trained"] for result in results if result["quality"] is not None):
-        typer.echo("UNTRAINED WEIGHTS: these scores have no meaning.", err=True)
-    typer.echo("Research use only – not for diagnosis.", err=True)
-    sys.exit(1 if unreadable else 0)
-
-
-def _print_scores(results: list[dict[str, object]]) -> None:
-    rows = []
-    for result in results:
-        prompt = result["prompt"] or {}
-        assert isinstance(prompt, dict)
-        words = " ".join(str(prompt[key]["value"]) for key in _PROMPTS if key in prompt)
-        quality = result["quality"]
-        rows.append(
-            (
-                str(result["series_instance_uid"])[-24:],
-                f"{quality:.2f}" if isinstance(quality, float) else "–",
-                str(result["verdict"] or "–"),
-                words or str(result["modality"]),
-                str(result["not_scored"] or ""),
-            )
-        )
-    table(("series", "score", "verdict", "what", "not scored because"), rows)
 
 
 @app.command()

@@ -32,7 +32,7 @@ from mediqa_node.dicom.wrap import wrap_photograph
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.errors import InvalidInstance, MediqaError, NotScorable
 from mediqa_node.domain.technique import Technique
-from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers
+from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 _MOST_PIXELS = 100_000_000
@@ -57,14 +57,23 @@ class _Series:
     refusal: str | None = None
 
 
+Also = Callable[[SeriesFiles, Assessment, Judge], Mapping[str, Any]]
+"""What else to do with a judged series, and what to say of it in its result."""
+
+
 def score_paths(
-    paths: Sequence[Path], *, judge: Callable[[], Judge], advance: Callable[[int, int], None]
+    paths: Sequence[Path],
+    *,
+    judge: Callable[[], Judge],
+    advance: Callable[[int, int], None],
+    also: Sequence[Also] = (),
 ) -> tuple[list[dict[str, Any]], list[Unreadable]]:
     """Score every series and picture found in files and folders.
 
     Args:
         judge: called when the first series is to be scored; loading a network takes seconds.
         advance: told how many series are done, of how many.
+        also: called with every judged series while its files are there.
 
     Returns:
         one plain dictionary for each series, in order of discovery, and what could not be read, with
@@ -77,7 +86,7 @@ def score_paths(
         results = []
         for done, series in enumerate(found):
             advance(done, len(found))
-            results.append(_score(series, events, judge, unreadable))
+            results.append(_score(series, events, judge, unreadable, also))
         advance(len(found), len(found))
     return results, unreadable
 
@@ -173,7 +182,11 @@ def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> dict
 
 
 def _score(
-    series: _Series, events: Mapping[str, DoseEvent], judge: Callable[[], Judge], unreadable: list[Unreadable]
+    series: _Series,
+    events: Mapping[str, DoseEvent],
+    judge: Callable[[], Judge],
+    unreadable: list[Unreadable],
+    also: Sequence[Also],
 ) -> dict[str, Any]:
     if series.refusal is not None:
         return _result(series, None, None, series.refusal)
@@ -182,6 +195,7 @@ def _score(
         files = read_headers(paths)
         technique = harvest_series(files, events)
         assessment = assess(files, technique, judge(), revision=1, assessed_at=datetime.now(UTC))
+        more = {key: value for act in also for key, value in act(files, assessment, judge()).items()}
     except NotScorable as reason:
         if reason.reason in ("unreadable", "undecodable"):
             unreadable.append((series.named[paths[0]], reason.detail))
@@ -192,7 +206,7 @@ def _score(
         return _result(series, technique, None, f"unreadable: {message}")
     for frame in assessment.failed_slices:
         unreadable.append((series.named[paths[frame.instance_index]], "its pixels could not be decoded"))
-    return _result(series, technique, assessment, None)
+    return _result(series, technique, assessment, None) | more
 
 
 def _result(
@@ -206,6 +220,7 @@ def _result(
         "quality": primary.quality if primary else None,
         "raw_score": primary.raw_score if primary else None,
         "slice_scores": [part.quality for part in slices],
+        "slice_raw_scores": [part.raw for part in slices],
         "slice_weights": [part.weight for part in slices],
         "slice_instance_uids": [part.frame.sop_instance_uid for part in slices],
         "slice_frame_numbers": [part.frame.frame_number for part in slices],
@@ -216,8 +231,20 @@ def _result(
         "n_stacks": assessment.n_stacks if assessment else 0,
         "weights_sha256": assessment.checkpoint.sha256 if assessment else None,
         "trained": assessment.checkpoint.trained if assessment else None,
+        "execution": assessment.checkpoint.execution if assessment else None,
+        "predicted": _predicted(primary, assessment.technique) if assessment and primary else None,
         "not_scored": not_scored,
     }
+
+
+def _predicted(result: StackResult, technique: Technique) -> dict[str, Any] | None:
+    """What the parameter head says, beside what was recorded and how far off it is."""
+    found = result.prediction
+    if found is None:
+        return None
+    recorded = technique.tube_charge_mas if found.name == "mas" else technique.field_strength_t
+    deviation = None if recorded is None else found.value - recorded
+    return {**dataclasses.asdict(found), "recorded": recorded, "deviation": deviation}
 
 
 def _stack(result: StackResult) -> dict[str, Any]:

@@ -57,12 +57,12 @@ def test_the_same_slice_scores_the_same_bit_for_bit_in_any_company(scorer, image
 
 def test_identical_slices_are_scored_once(scorer, images, monkeypatch):
     seen: list[int] = []
-    forward = scorer._network.forward
-    monkeypatch.setattr(scorer._network, "forward", lambda batch, code: seen.append(len(batch)) or forward(batch, code))
+    run = scorer._run
+    monkeypatch.setattr(scorer, "_run", lambda shots, codes: seen.append(len(shots)) or run(shots, codes))
 
-    answer = scorer.score(images[[0, 1, 0, 0, 1]], prompt())
+    answer = scorer.score(network_input(images[[0, 1, 0, 0, 1]]), prompt())
 
-    assert sum(seen) == 2
+    assert seen == [2]
     assert answer.raw[0] == answer.raw[2] == answer.raw[3] != answer.raw[1] == answer.raw[4]
     assert answer.weights.tolist() == pytest.approx([0.2] * 5)
 
