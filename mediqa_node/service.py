@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import tzinfo
 from functools import cache
 from importlib.resources import files
@@ -33,6 +34,8 @@ from mediqa_node.storage.spool import Spool
 if TYPE_CHECKING:
     from mediqa_node.dicom.prompts_from_header import PromptRules
     from mediqa_node.dicom.report_request import ReportDevice
+    from mediqa_node.model.card import Card
+    from mediqa_node.model.parity import Outcome
     from mediqa_node.pipeline.assessing import Judge
     from mediqa_node.pipeline.node import NodeContext
 
@@ -130,8 +133,11 @@ def prompt_rules(settings: Settings) -> "PromptRules":
     return PromptRules.from_mappings(*texts)
 
 
-def open_judge(settings: Settings) -> "Judge":
+def open_judge(settings: Settings, *, reporting: bool = False) -> "Judge":
     """Load the checkpoint; this imports torch.
+
+    Args:
+        reporting: the scores go into reports, so that raw scores alone will not do.
 
     Raises:
         CheckpointRefused: missing, wrong digest, or not to be honoured.
@@ -140,9 +146,52 @@ def open_judge(settings: Settings) -> "Judge":
     from mediqa_node.pipeline.assessing import Judge
 
     scorer = load_scorer(settings.model.checkpoint, lock=settings.model_lock, execution=settings.model)
+    if reporting and scorer.card.quality is None:
+        raise CheckpointRefused(
+            f"checkpoint {scorer.checkpoint.name!r} maps no raw score to 0..1, so that nothing could be reported; "
+            f"import it again with `--quality`"
+        )
     if not scorer.checkpoint.trained:
         log.warning("UNTRAINED WEIGHTS: scores have no meaning", checkpoint=scorer.checkpoint.name)
     return Judge(scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations)
+
+
+def open_folder(settings: Settings, folder: Path) -> "Judge":
+    """Load the only checkpoint of a folder that `mediqa-node model import` made, whatever is configured.
+
+    Raises:
+        CheckpointRefused: no lock file there, more than one checkpoint, or see `open_judge`.
+    """
+    from mediqa_node.model.checkpoint import LOCK_FILE, read_lock
+
+    names = list(read_lock(folder / LOCK_FILE))
+    if len(names) != 1:
+        raise CheckpointRefused(
+            f"{folder / LOCK_FILE} names {len(names)} checkpoints; configure `model.lock` to choose"
+        )
+    choice = replace(settings.model, lock=(folder / LOCK_FILE).resolve(), checkpoint=names[0])
+    return open_judge(settings.model_copy(update={"model": choice}))
+
+
+def check_parity(file: Path, advance: Callable[[int, int], None]) -> "Iterator[Outcome]":
+    """Yield the outcome of every case of a parity file in both arithmetics; see `model.parity`."""
+    from mediqa_node.model.parity import read_cases, run_cases
+
+    cases = read_cases(file)
+    for done, outcome in enumerate(run_cases(cases), start=1):
+        advance(done, 2 * len(cases))
+        yield outcome
+
+
+def import_checkpoint(
+    weights: Path, out: Path, *, name: str, quality: tuple[str, float, float] | None, **known: Any
+) -> "Card":
+    """Convert a state dict; see `model.importing`. A map of raw scores is given as kind, a, b."""
+    from mediqa_node.model.card import QualityMap
+    from mediqa_node.model.importing import Provenance, import_weights
+
+    mapped = QualityMap(kind=quality[0], a=quality[1], b=quality[2]) if quality else None
+    return import_weights(weights, out, name, Provenance(quality=mapped, **known))
 
 
 def check_checkpoint(settings: Settings) -> None:
@@ -174,7 +223,7 @@ def node_context(settings: Settings, database: Database, *, with_model: bool = F
         delivery=settings.delivery,
         retention=settings.retention,
         allow_untrained=settings.model.allow_untrained,
-        judge=cache(lambda: open_judge(settings)) if with_model else None,
+        judge=cache(lambda: open_judge(settings, reporting=True)) if with_model else None,
     )
 
 

@@ -22,24 +22,32 @@ def score(
     context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(help="Files or folders: DICOM, JPEG or PNG", exists=True)],
     as_json: Annotated[bool, typer.Option("--json", help="An array with one object for each series.")] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of `model import`, instead of the configured checkpoint.", exists=True)
+    ] = None,
+    dump_input: Annotated[
+        Path | None, typer.Option(help="Write what the network is shown, one NPZ for each series, into this folder.")
+    ] = None,
 ) -> None:
     """Score files without a node.
 
     Exit status 1 only if something could not be read.
     """
-    from mediqa_node.pipeline.offline import score_paths
+    from mediqa_node.pipeline.offline import dump_network_input, score_paths
 
     logs.configure(level="ERROR")  # to standard error: the answer alone goes to standard output
     settings = settings_of(context)
+    judge = cache(lambda: service.open_folder(settings, model) if model else service.open_judge(settings))
+    also = [dump_network_input(dump_input)] if dump_input else []
     with progress("scoring") as advance:
-        results, unreadable = score_paths(paths, judge=cache(lambda: service.open_judge(settings)), advance=advance)
+        results, unreadable = score_paths(paths, judge=judge, advance=advance, also=also)
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
     else:
         _print_scores(results)
     for path, reason in unreadable:
         typer.echo(f"{path}: {reason}", err=True)
-    if any(not result["trained"] for result in results if result["quality"] is not None):
+    if any(not result["trained"] for result in results if result["raw_score"] is not None):
         typer.echo("UNTRAINED WEIGHTS: these scores have no meaning.", err=True)
     typer.echo("Research use only – not for diagnosis.", err=True)
     sys.exit(1 if unreadable else 0)
@@ -55,10 +63,15 @@ def _print_scores(results: list[dict[str, object]]) -> None:
         rows.append(
             (
                 str(result["series_instance_uid"])[-24:],
-                f"{quality:.2f}" if isinstance(quality, float) else "–",
+                f"{quality:.2f}" if isinstance(quality, float) else _raw(result["raw_score"]),
                 str(result["verdict"] or "–"),
                 words or str(result["modality"]),
                 str(result["not_scored"] or ""),
             )
         )
     table(("series", "score", "verdict", "what", "not scored because"), rows)
+
+
+def _raw(score: object) -> str:
+    """A raw score, where the checkpoint maps none to 0..1."""
+    return f"raw {score:.3f}" if isinstance(score, float) else "–"

@@ -86,6 +86,10 @@ class Scorer(Protocol):
         """The preprocessing that the weights were trained with."""
         ...
 
+    def code(self, prompt: Prompt) -> np.ndarray:
+        """Return the prompt as the network reads it, float32 (64,)."""
+        ...
+
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
         """Score the slices of one stack."""
         ...

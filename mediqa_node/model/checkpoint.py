@@ -33,6 +33,7 @@ from mediqa_node.model.seeded import seeded_state
 DEFAULT_LOCK = Path(__file__).parents[1] / "defaults" / "models.lock"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
+LOCK_FILE = "models.lock"
 OPTIONAL = frozenset({"slice_weight.weight", "slice_weight.bias"})
 """Parameters that weights may lack: zero then, every slice counts alike, as in the public code."""
 

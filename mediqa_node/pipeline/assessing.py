@@ -194,6 +194,19 @@ def _network_input(
     return frames, preprocess(images, spec, modality=modality, image_type=prompt.type.value)
 
 
+def scored_images(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -> list[np.ndarray]:
+    """Decode once more the slices that were scored, in their order, as the scorer's preprocessing takes them.
+
+    Raises:
+        UndecodablePixels: a file has changed since.
+        OSError: a file is gone.
+    """
+    with FrameReader() as reader:
+        image_at = _images_of(result.stack, files, reader, stored=spec.reads_stored_values)
+        places = {frame: index for index, frame in enumerate(result.stack.frames)}
+        return [image_at(places[part.frame]) for part in result.slices]
+
+
 def _images_of(stack: Stack, files: SeriesFiles, reader: FrameReader, *, stored: bool) -> Callable[[int], np.ndarray]:
     """Return a getter of slices, rescaled or as stored, that remembers the last few it decoded."""
 

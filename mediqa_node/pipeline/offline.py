@@ -5,6 +5,7 @@ judged by what is left of it.
 """
 
 import dataclasses
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from mediqa_node.assess.fundus import looks_like_fundus
+from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.decode.part10 import dataset_offset, is_part10, read_header, transfer_syntax
 from mediqa_node.dicom.dose_sr import DoseEvent, dose_events
 from mediqa_node.dicom.scan import (
@@ -32,7 +34,7 @@ from mediqa_node.dicom.wrap import wrap_photograph
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.errors import InvalidInstance, MediqaError, NotScorable
 from mediqa_node.domain.technique import Technique
-from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers
+from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers, scored_images
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 _MOST_PIXELS = 100_000_000
@@ -89,6 +91,33 @@ def score_paths(
             results.append(_score(series, events, judge, unreadable, also))
         advance(len(found), len(found))
     return results, unreadable
+
+
+def dump_network_input(folder: Path) -> Also:
+    """Return what writes the network's input of each series as NPZ, for whoever wants to run a network of their own.
+
+    Arrays: `images` (m, 3, S, S) float32, `slice_of` (m,), `prompt` (64,), and what came out of it: `raw` and
+    `weights` (n,) of the slices; `raw_score` is the mean over views, then the weighted sum over slices.
+    """
+
+    def dump(files: SeriesFiles, assessment: Assessment, deciding: Judge) -> Mapping[str, Any]:
+        result, scorer = assessment.primary, deciding.scorer
+        modality, image_type = result.prompt.modality.value, result.prompt.type.value
+        images = scored_images(files, result, scorer.spec)
+        inputs = preprocess(images, scorer.spec, modality=modality, image_type=image_type)
+        name = hashlib.sha256(assessment.series_instance_uid.encode()).hexdigest()[:16]  # no path from a UID
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            folder / f"{name}.npz",
+            images=inputs.images,
+            slice_of=inputs.slice_of,
+            prompt=scorer.code(result.prompt),
+            raw=np.array([part.raw for part in result.slices]),
+            weights=np.array([part.weight for part in result.slices]),
+        )
+        return {"network_input": str(folder / f"{name}.npz")}
+
+    return dump
 
 
 # ── what is there ────────────────────────────────────────────────────────────

@@ -1,0 +1,145 @@
+"""Weights of others, once and offline: a PyTorch state dict becomes a checkpoint that can be pinned.
+
+Only tensors are read (`weights_only=True`, no fallback): a pickle of a whole model would run what is written in
+it. Names are those of the release; what no score depends on is left out by an explicit list, everything else
+must be there and nothing more. The card records each choice that the file cannot tell.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
+from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap
+from mediqa_node.model.checkpoint import LOCK_FILE, build, fill, is_dead, save_checkpoint
+from mediqa_node.model.prompts import PromptCode
+
+KINDS = ("mediqa", "maniqa")
+
+AS_RELEASED = PreprocessSpec(
+    size_px=224,
+    slices=7,
+    intensity={modality: IntensityRule(kind="dtype_range") for modality in ("CT", "MR", "OP")},
+    slice_rule="released",
+    geometry="stretch",
+    colour_order="bgr",
+)
+"""What the public code of MedIQA shows its network: see assess/released.py."""
+
+AS_MANIQA = PreprocessSpec(
+    size_px=224,
+    slices=7,
+    intensity=DEFAULT_PREPROCESSING.intensity,
+    native_crops=3,
+    output_range=(-1.0, 1.0),
+)
+"""MANIQA scores crops of photographs, (x - 0.5) / 0.5; the windows of medical images are this package's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What a file of weights cannot tell.
+
+    Attributes:
+        kind: of KINDS.
+        scale: of Swin layers: 0.8, or 0.13 for MANIQA trained on PIPAL22.
+        prompt_index: which of the 64 prompt inputs is 1; the release's table of meanings is not published.
+        quality: how raw scores map to 0..1; None: only raw scores are given, and no node can run on them.
+        trained: False for weights that were never trained.
+    """
+
+    kind: str
+    scale: float = 0.8
+    prompt_index: int | None = None
+    quality: QualityMap | None = None
+    trained: bool = True
+
+
+def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -> Card:
+    """Convert a state dict to `out`: weights, card and a lock that pins both; return the card.
+
+    Raises:
+        CheckpointRefused: not a state dict, not of this network, or `out` holds a checkpoint already.
+    """
+    if (out / LOCK_FILE).exists():
+        raise CheckpointRefused(f"{out} holds a checkpoint already; name another folder")
+    state = read_state_dict(source)
+    card = _card(name, provenance, source)
+    network = build(card)
+    try:
+        fill(network, state)
+    except ValueError as error:
+        raise CheckpointRefused(
+            f"{source}: these are not weights of {provenance.kind}: {error}{_hint(state)}"
+        ) from error
+    entry = save_checkpoint(out, network, card)
+    pinned = {name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
+    (out / LOCK_FILE).write_text(yaml.safe_dump(pinned, sort_keys=False), encoding="utf-8")
+    return card
+
+
+def dead_names(source: Path) -> list[str]:
+    """Return the names in a state dict that are left out, sorted."""
+    return sorted(name for name in read_state_dict(source) if is_dead(name))
+
+
+def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
+    """Read a file of tensors by name; nothing in it is executed.
+
+    Raises:
+        CheckpointRefused: no file, cut short, a pickle of something else, or other content.
+    """
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointRefused(f"{source} cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointRefused(
+            f"{source} holds Python objects, not tensors alone (a whole pickled model?), and opening it could run "
+            f"anything: refused. Who made it can write what is needed: torch.save(model.state_dict(), 'weights.pt')"
+        ) from error
+    except Exception as error:  # torch has no error class of its own for a broken file
+        raise CheckpointRefused(f"{source} is no PyTorch file, or is cut short ({type(error).__name__})") from error
+    tensors = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(tensors, Mapping) or not tensors or not all(map(_is_named_tensor, tensors.items())):
+        raise CheckpointRefused(f"{source} holds no state dict: a mapping of names to tensors is needed")
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _is_named_tensor(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
+
+
+def _hint(state: Mapping[str, torch.Tensor]) -> str:
+    """Say what the names look like, where that helps."""
+    if all(name.startswith("module.") for name in state):
+        return ". They were saved from a DistributedDataParallel wrapper: save model.module.state_dict()"
+    return ". MLP1 and MLP2 are prompts: these may be weights of MedIQA" if "MLP1.weight" in state else ""
+
+
+def _card(name: str, provenance: Provenance, source: Path) -> Card:
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    notes = [f"imported from a state dict with SHA-256 {digest}; what it was trained on is not known here"]
+    prompt = None
+    if provenance.kind == "mediqa":
+        prompt = PromptCode(words={}, index=provenance.prompt_index or 0)
+        given = "as given at import" if provenance.prompt_index is not None else "a guess"
+        notes.append(f"prompt index {prompt.index}: {given}; the release's table of meanings is not published")
+    return Card(
+        name=name,
+        size="b8",
+        trained=provenance.trained,
+        weights_sha256="",
+        preprocess=AS_RELEASED if provenance.kind == "mediqa" else AS_MANIQA,
+        prompt=prompt,
+        quality=provenance.quality,
+        scale=provenance.scale,
+        training_data="; ".join(notes),
+    )
