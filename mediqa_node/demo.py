@@ -22,7 +22,7 @@ from typing import Any
 import pydicom
 import typer
 
-from mediqa_node import __version__, config, logs, service
+from mediqa_node import __version__, config, logs, opening, service
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
@@ -205,7 +205,7 @@ def _send(node: Peer, images: list[Path]) -> None:
 
 def _show(settings: config.Settings, images: list[Path], report: Path, took_s: float) -> None:
     uid = str(pydicom.dcmread(images[0], stop_before_pixels=True).SeriesInstanceUID)
-    database = service.open_database(settings)
+    database = opening.open_database(settings)
     with database.read() as connection:
         row = index.find_series(connection, uid)
         assessment = labels.load_assessment(connection, uid, row.revision) if row else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from mediqa_node import config, logs, service
+from mediqa_node import config, logs, opening
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.storage.database import Database
@@ -53,7 +53,7 @@ def open_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
     if settings.database.url is None and not (settings.data_dir / "node.db").is_file():
         where = settings.data_dir / "node.db"
         raise ConfigurationError(f"no database at {where}; start the node once with `mediqa-node serve`")
-    database = service.open_database(settings)
+    database = opening.open_database(settings)
     try:
         yield settings, database
     finally:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import service
+from mediqa_node import opening
 from mediqa_node.cli import app
 from mediqa_node.cli.present import table
 from mediqa_node.cli.progress import progress
@@ -31,7 +31,7 @@ def parity(
     1e-9 in float64 or 5e-6 in float32.
     """
     with progress("scoring") as advance:
-        outcomes = list(service.check_parity(file, advance))
+        outcomes = list(opening.check_parity(file, advance))
     rows = [
         {
             "set": outcome.case.group,
@@ -98,7 +98,7 @@ def import_(
         raise typer.BadParameter("must be mediqa or maniqa", param_hint="--kind")
     if kind == "maniqa" and prompt_index is not None:
         raise typer.BadParameter("MANIQA has no prompts", param_hint="--prompt-index")
-    card = service.import_checkpoint(
+    card = opening.import_checkpoint(
         weights,
         out,
         name=name or kind,

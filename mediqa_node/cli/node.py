@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import service
+from mediqa_node import opening, service
 from mediqa_node.cli import app
 from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_logging
 from mediqa_node.cli.present import ago, count, size, table
@@ -74,7 +74,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     for name, text in (
         ("node", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}: {state}"),
         ("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet"),
-        ("kept", f"{kept}; {size(service.open_spool(settings).free_bytes())} free"),
+        ("kept", f"{kept}; {size(opening.open_spool(settings).free_bytes())} free"),
         ("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}"),
         ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
     ):
@@ -201,7 +201,7 @@ def verify(
     from mediqa_node.pipeline.verifying import verify as compare
 
     with open_node(context) as (settings, database):
-        node = service.node_context(settings, database)
+        node = opening.node_context(settings, database)
         with progress("checking") as advance:
             found = compare(node, ask_peers=peers, advance=advance)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import logs, service
+from mediqa_node import logs, opening
 from mediqa_node.cli import app
 from mediqa_node.cli.common import settings_of
 from mediqa_node.cli.present import table
@@ -37,7 +37,7 @@ def score(
 
     logs.configure(level="ERROR")  # to standard error: the answer alone goes to standard output
     settings = settings_of(context)
-    judge = cache(lambda: service.open_folder(settings, model) if model else service.open_judge(settings))
+    judge = cache(lambda: opening.open_folder(settings, model) if model else opening.open_judge(settings))
     also = [dump_network_input(dump_input)] if dump_input else []
     with progress("scoring") as advance:
         results, unreadable = score_paths(paths, judge=judge, advance=advance, also=also)

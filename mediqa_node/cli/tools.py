@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import service
+from mediqa_node import opening
 from mediqa_node.cli import app
 from mediqa_node.cli.common import settings_of
 from mediqa_node.cli.present import count
@@ -24,9 +24,9 @@ app.add_typer(config_app, name="config")
 def check_config(context: typer.Context) -> None:
     """Read the configuration and everything it names; exit 2 and say what is wrong, or 0."""
     settings = settings_of(context)
-    service.prompt_rules(settings)
-    service.time_zone(settings)
-    service.check_checkpoint(settings)
+    opening.prompt_rules(settings)
+    opening.time_zone(settings)
+    opening.check_checkpoint(settings)
     typer.echo(f"{settings.file or 'defaults'}: good")
     typer.echo(f"  receives   {settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
     typer.echo(f"  keeps      {settings.data_dir}")

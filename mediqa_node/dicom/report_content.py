@@ -28,7 +28,7 @@ from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.technique import Technique
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Raised with every change of the tree, because a report's UID must change with it."""
 
 SCORE_PLACES = 12
@@ -205,6 +205,7 @@ def _identity(
     all_parameters = [
         f"weights-sha256={checkpoint.sha256}",
         f"checkpoint={checkpoint.name} size={checkpoint.size} preprocessing={assessment.fingerprint} layout={LAYOUT}",
+        f"execution={checkpoint.execution}",
         *parameters,
     ]
     return [

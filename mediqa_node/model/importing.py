@@ -8,7 +8,7 @@ must be there and nothing more. The card records each choice that the file canno
 import hashlib
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import yaml
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap
-from mediqa_node.model.checkpoint import LOCK_FILE, build, fill, is_dead, save_checkpoint
+from mediqa_node.model.checkpoint import LOCK_FILE, build, fill, save_checkpoint
 from mediqa_node.model.prompts import PromptCode
 
 KINDS = ("mediqa", "maniqa")
@@ -53,9 +53,11 @@ class Provenance:
         prompt_index: which of the 64 prompt inputs is 1; the release's table of meanings is not published.
         quality: how raw scores map to 0..1; None: only raw scores are given, and no node can run on them.
         trained: False for weights that were never trained.
+        size: row of the size table; the releases are b8.
     """
 
     kind: str
+    size: str = "b8"
     scale: float = 0.8
     prompt_index: int | None = None
     quality: QualityMap | None = None
@@ -82,12 +84,7 @@ def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -
     entry = save_checkpoint(out, network, card)
     pinned = {name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
     (out / LOCK_FILE).write_text(yaml.safe_dump(pinned, sort_keys=False), encoding="utf-8")
-    return card
-
-
-def dead_names(source: Path) -> list[str]:
-    """Return the names in a state dict that are left out, sorted."""
-    return sorted(name for name in read_state_dict(source) if is_dead(name))
+    return replace(card, weights_sha256=entry.sha256)
 
 
 def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
@@ -134,7 +131,7 @@ def _card(name: str, provenance: Provenance, source: Path) -> Card:
         notes.append(f"prompt index {prompt.index}: {given}; the release's table of meanings is not published")
     return Card(
         name=name,
-        size="b8",
+        size=provenance.size,
         trained=provenance.trained,
         weights_sha256="",
         preprocess=AS_RELEASED if provenance.kind == "mediqa" else AS_MANIQA,

@@ -161,6 +161,7 @@ def _score_stack(
             for i, frame in enumerate(frames)
         ),
         prediction=scored.prediction,
+        window=inputs.window,
         maps=scored.maps,
     )
 
@@ -194,8 +195,8 @@ def _network_input(
     return frames, preprocess(images, spec, modality=modality, image_type=prompt.type.value)
 
 
-def scored_images(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -> list[np.ndarray]:
-    """Decode once more the slices that were scored, in their order, as the scorer's preprocessing takes them.
+def shown_again(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -> NetworkInput:
+    """Prepare the slices that were scored once more, as the network was shown them.
 
     Raises:
         UndecodablePixels: a file has changed since.
@@ -204,7 +205,8 @@ def scored_images(files: SeriesFiles, result: StackResult, spec: PreprocessSpec)
     with FrameReader() as reader:
         image_at = _images_of(result.stack, files, reader, stored=spec.reads_stored_values)
         places = {frame: index for index, frame in enumerate(result.stack.frames)}
-        return [image_at(places[part.frame]) for part in result.slices]
+        images = [image_at(places[part.frame]) for part in result.slices]
+    return preprocess(images, spec, modality=result.prompt.modality.value, image_type=result.prompt.type.value)
 
 
 def _images_of(stack: Stack, files: SeriesFiles, reader: FrameReader, *, stored: bool) -> Callable[[int], np.ndarray]:

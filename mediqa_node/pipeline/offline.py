@@ -18,7 +18,6 @@ import numpy as np
 from PIL import Image
 
 from mediqa_node.assess.fundus import looks_like_fundus
-from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.decode.part10 import dataset_offset, is_part10, read_header, transfer_syntax
 from mediqa_node.dicom.dose_sr import DoseEvent, dose_events
 from mediqa_node.dicom.scan import (
@@ -34,7 +33,7 @@ from mediqa_node.dicom.wrap import wrap_photograph
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.errors import InvalidInstance, MediqaError, NotScorable
 from mediqa_node.domain.technique import Technique
-from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers, scored_images
+from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers, shown_again
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 _MOST_PIXELS = 100_000_000
@@ -102,9 +101,7 @@ def dump_network_input(folder: Path) -> Also:
 
     def dump(files: SeriesFiles, assessment: Assessment, deciding: Judge) -> Mapping[str, Any]:
         result, scorer = assessment.primary, deciding.scorer
-        modality, image_type = result.prompt.modality.value, result.prompt.type.value
-        images = scored_images(files, result, scorer.spec)
-        inputs = preprocess(images, scorer.spec, modality=modality, image_type=image_type)
+        inputs = shown_again(files, result, scorer.spec)
         name = hashlib.sha256(assessment.series_instance_uid.encode()).hexdigest()[:16]  # no path from a UID
         folder.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from mediqa_node import config, service
+from mediqa_node import config, opening
 from tests.benchmarks import images
 from tests.benchmarks.servers import ENVIRONMENT, Server, answers, events, free_port, node, orthanc, storescp
 from tests.factories import network_input
@@ -100,7 +100,7 @@ def _inference_s() -> float:
 
     from mediqa_node.domain.prompt import Prompt, PromptTerm
 
-    scorer = service.open_judge(config.load(None, {})).scorer
+    scorer = opening.open_judge(config.load(None, {})).scorer
     words = {"dimension": "3D", "modality": "CT", "region": "chest", "type": "soft"}
     prompt = Prompt(**{k: PromptTerm(value=v, source="data", confidence=1.0) for k, v in words.items()})
     slices = np.random.default_rng(0).random((scorer.spec.slices, 3, scorer.spec.size_px, scorer.spec.size_px), "f4")
@@ -149,7 +149,7 @@ def memory(folder: Path) -> Iterator[str]:
     folder.mkdir()
     path = folder / "node.yaml"
     path.write_text(yaml.safe_dump({"node": {"port": port, "data_dir": "var"}, "retention": {"low_water_bytes": 0}}))
-    service.prepare(config.load(path, {}))
+    opening.prepare(config.load(path, {}))
     big = folder / "big" / "0.dcm"
     big.parent.mkdir()
     images.write_multi_frame(big, 1000)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mediqa_node import config, service
+from mediqa_node import config, opening
 from mediqa_node.network.sender import send_files
 
 ROOT = Path(__file__).parents[2]
@@ -35,11 +35,11 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"peers": peers, "retention": {"low_water_bytes": 0}}
     (folder / "node.yaml").write_text(yaml.safe_dump(settings))
     settings = config.load(folder / "node.yaml", {})
-    service.prepare(settings)
-    database = service.open_database(settings)
+    opening.prepare(settings)
+    database = opening.open_database(settings)
     receiver, writer = receive(
         database,
-        service.open_spool(settings),
+        opening.open_spool(settings),
         settings.receiver,
         ae_title="MEDIQA",
         host="127.0.0.1",

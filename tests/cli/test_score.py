@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from mediqa_node import config, service
+from mediqa_node import config, opening
 from mediqa_node.pipeline.assessing import Judge
 from mediqa_node.pipeline.offline import score_paths
 
@@ -44,7 +44,7 @@ def score(*arguments: object) -> tuple[int, list[dict[str, Any]], str]:
 
 @cache
 def judge() -> Judge:
-    return service.open_judge(config.load(None, {}))
+    return opening.open_judge(config.load(None, {}))
 
 
 def score_here(*paths: Path) -> tuple[int, list[dict[str, Any]], str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mediqa_node import service
+from mediqa_node import opening, service
 from mediqa_node.config import Settings
 
 
@@ -16,10 +16,10 @@ def test_the_identity_of_an_installation_is_whole_or_not_there(tmp_path: Path, m
 
     monkeypatch.setattr(service.os, "fsync", pulled)
     with pytest.raises(KeyboardInterrupt):
-        service.identity(settings)
+        opening.identity(settings)
     monkeypatch.undo()
 
-    made = service.identity(settings)
+    made = opening.identity(settings)
 
-    assert made == service.identity(settings)
+    assert made == opening.identity(settings)
     assert made["device_uid"].startswith("2.25.")

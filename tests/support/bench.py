@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import sqlalchemy as sa
 
-from mediqa_node import service
+from mediqa_node import opening
 from mediqa_node.config import Settings
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.dicom.report_request import ReportDevice
@@ -114,7 +114,7 @@ class Bench:
         self.jobs = KeptJobs()
         self.scorer = scorer or StandInScorer()
         names = tuple(peer.name for peer in peers)
-        judge = Judge(scorer=self.scorer, prompts=service.prompt_rules(Settings()))
+        judge = Judge(scorer=self.scorer, prompts=opening.prompt_rules(Settings()))
         policy.setdefault("delivery", DeliveryRules(timeout_s=2.0))
         self.node = NodeContext(
             database=self.database,

@@ -1,0 +1,218 @@
+"""From settings to open resources: what the processes and the commands are made of.
+
+Heavy rooms are imported late, so that the receiver and the command line stay small.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import tzinfo
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from mediqa_node import __version__
+from mediqa_node.config import Settings
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.spool import Spool
+
+if TYPE_CHECKING:
+    from mediqa_node.dicom.prompts_from_header import PromptRules
+    from mediqa_node.dicom.report_request import ReportDevice
+    from mediqa_node.model.card import Card
+    from mediqa_node.model.parity import Outcome
+    from mediqa_node.pipeline.assessing import Judge
+    from mediqa_node.pipeline.node import NodeContext
+
+log = structlog.get_logger("serve")
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the database of this node."""
+    return Database(settings.database_url)
+
+
+def open_spool(settings: Settings) -> Spool:
+    """Open the spool of this node."""
+    return Spool(
+        settings.data_dir / "spool",
+        durable=settings.receiver.durability == "power-loss",
+        low_water_bytes=settings.retention.low_water_bytes,
+    )
+
+
+def prepare(settings: Settings) -> None:
+    """Create the data folder and bring both sets of tables up to date; once, before any process starts."""
+    from mediqa_node.pipeline.durable import migrate
+    from mediqa_node.storage.migrate import upgrade
+
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = open_database(settings)
+    upgrade(database)
+    migrate(database)
+    database.close()
+    identity(settings)
+
+
+def identity(settings: Settings) -> dict[str, str]:
+    """Return device UID and serial number of this installation, made once and kept in the data folder."""
+    path = settings.data_dir / "identity.json"
+    if not path.exists():
+        from uuid import uuid4
+
+        made = {"device_uid": f"2.25.{uuid4().int}", "serial_number": uuid4().hex[:12].upper()}
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with (half := path.with_suffix(".new")).open("w", encoding="utf-8") as file:
+            file.write(json.dumps(made))
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)  # a name that is half written would stop every later start
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return {**kept, **({"device_uid": settings.node.device_uid} if settings.node.device_uid else {})}
+
+
+def report_device(settings: Settings) -> "ReportDevice":
+    """Return how this node names itself in reports."""
+    from mediqa_node.dicom.report_request import ReportDevice
+
+    return ReportDevice(ae_title=settings.node.ae_title, software_version=__version__, **identity(settings))
+
+
+def time_zone(settings: Settings) -> tzinfo:
+    """Return the site's time zone: configured, else the machine's."""
+    if settings.node.time_zone:
+        try:
+            return ZoneInfo(settings.node.time_zone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ConfigurationError(f"node.time_zone: {settings.node.time_zone!r} is no IANA time zone") from error
+    from tzlocal import get_localzone
+
+    return get_localzone()
+
+
+def prompt_rules(settings: Settings) -> "PromptRules":
+    """Read the prompt and kernel rules: the site's files, else those of the package."""
+    import yaml
+
+    from mediqa_node.dicom.prompts_from_header import PromptRules
+
+    defaults = files("mediqa_node") / "defaults"
+    texts = []
+    for name, own in (("prompts.yaml", settings.prompts), ("kernels.yaml", settings.kernels)):
+        source: Any = settings.folder / own if own else defaults / name
+        try:
+            texts.append(yaml.safe_load(source.read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigurationError(f"{source}: not readable as YAML: {error}") from error
+    return PromptRules.from_mappings(*texts)
+
+
+def open_judge(settings: Settings, *, reporting: bool = False) -> "Judge":
+    """Load the checkpoint; this imports torch.
+
+    Args:
+        reporting: the scores go into reports, so that raw scores alone will not do.
+
+    Raises:
+        CheckpointRefused: missing, wrong digest, or not to be honoured.
+    """
+    from mediqa_node.model.predict import load_scorer
+    from mediqa_node.pipeline.assessing import Judge
+
+    scorer = load_scorer(settings.model.checkpoint, lock=settings.model_lock, execution=settings.model)
+    if reporting and scorer.card.quality is None:
+        raise CheckpointRefused(
+            f"checkpoint {scorer.checkpoint.name!r} maps no raw score to 0..1, so that nothing could be reported; "
+            f"import it again with `--quality`"
+        )
+    if not scorer.checkpoint.trained:
+        log.warning("UNTRAINED WEIGHTS: scores have no meaning", checkpoint=scorer.checkpoint.name)
+    return Judge(scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations)
+
+
+def open_folder(settings: Settings, folder: Path) -> "Judge":
+    """Load the only checkpoint of a folder that `mediqa-node model import` made, whatever is configured.
+
+    Raises:
+        CheckpointRefused: no lock file there, more than one checkpoint, or see `open_judge`.
+    """
+    from mediqa_node.model.checkpoint import LOCK_FILE, read_lock
+
+    names = list(read_lock(folder / LOCK_FILE))
+    if len(names) != 1:
+        raise CheckpointRefused(
+            f"{folder / LOCK_FILE} names {len(names)} checkpoints; configure `model.lock` to choose"
+        )
+    choice = replace(settings.model, lock=(folder / LOCK_FILE).resolve(), checkpoint=names[0])
+    return open_judge(settings.model_copy(update={"model": choice}))
+
+
+def open_pinned(settings: Settings, sha256: str) -> "Judge":
+    """Load the checkpoint whose weights have this digest, whatever is configured; see `open_judge`."""
+    from mediqa_node.model.checkpoint import DEFAULT_LOCK, read_lock
+
+    pinned = {entry.sha256: name for name, entry in read_lock(settings.model_lock or DEFAULT_LOCK).items()}
+    if sha256 not in pinned:
+        raise CheckpointRefused(f"the weights with SHA-256 {sha256} are not in the model lock any more")
+    choice = replace(settings.model, checkpoint=pinned[sha256])
+    return open_judge(settings.model_copy(update={"model": choice}))
+
+
+def check_parity(file: Path, advance: Callable[[int, int], None]) -> "Iterator[Outcome]":
+    """Yield the outcome of every case of a parity file in both arithmetics; see `model.parity`."""
+    from mediqa_node.model.parity import read_cases, run_cases
+
+    cases = read_cases(file)
+    for done, outcome in enumerate(run_cases(cases), start=1):
+        advance(done, 2 * len(cases))
+        yield outcome
+
+
+def import_checkpoint(
+    weights: Path, out: Path, *, name: str, quality: tuple[str, float, float] | None, **known: Any
+) -> "Card":
+    """Convert a state dict; see `model.importing`. A map of raw scores is given as kind, a, b."""
+    from mediqa_node.model.card import QualityMap
+    from mediqa_node.model.importing import Provenance, import_weights
+
+    mapped = QualityMap(kind=quality[0], a=quality[1], b=quality[2]) if quality else None
+    return import_weights(weights, out, name, Provenance(quality=mapped, **known))
+
+
+def check_checkpoint(settings: Settings) -> None:
+    """Raise ConfigurationError unless `model.checkpoint` is pinned in models.lock."""
+    from mediqa_node.model.checkpoint import DEFAULT_LOCK, read_lock
+
+    known = read_lock(settings.model_lock or DEFAULT_LOCK)
+    if settings.model.checkpoint not in known:
+        raise ConfigurationError(
+            f"model.checkpoint: {settings.model.checkpoint!r} is not pinned; known: {', '.join(known)}"
+        )
+
+
+def node_context(settings: Settings, database: Database, *, with_model: bool = False) -> "NodeContext":
+    """Return what the stations share."""
+    from mediqa_node.pipeline.durable import DurableJobs
+    from mediqa_node.pipeline.node import NodeContext
+
+    return NodeContext(
+        database=database,
+        spool=open_spool(settings),
+        jobs=DurableJobs(database),
+        device=report_device(settings),
+        time_zone=time_zone(settings),
+        peers=settings.domain_peers(),
+        returns=settings.return_rules(),
+        completion=settings.completion,
+        score=settings.score,
+        delivery=settings.delivery,
+        retention=settings.retention,
+        allow_untrained=settings.model.allow_untrained,
+        judge=cache(lambda: open_judge(settings, reporting=True)) if with_model else None,
+    )
