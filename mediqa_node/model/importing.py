@@ -7,6 +7,7 @@ must be there and nothing more. The card records each choice that the file canno
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from mediqa_node.model.checkpoint import LOCK_FILE, build, fill, save_checkpoint
 from mediqa_node.model.prompts import PromptCode
 
 KINDS = ("mediqa", "maniqa")
+_ZIP, _PICKLE = b"PK", b"\x80"
+"""First bytes of what torch.save writes, now and before 1.6."""
 
 AS_RELEASED = PreprocessSpec(
     size_px=224,
@@ -94,7 +97,15 @@ def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
         CheckpointRefused: no file, cut short, a pickle of something else, or other content.
     """
     try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
+        with source.open("rb") as file:
+            head = file.read(2)
+        if not head.startswith((_ZIP, _PICKLE)):
+            raise CheckpointRefused(f"{source} is no PyTorch file, or is cut short")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: what they hold is refused anyway
+            content = torch.load(source, map_location="cpu", weights_only=True)
+    except CheckpointRefused:
+        raise
     except OSError as error:
         raise CheckpointRefused(f"{source} cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
