@@ -3,7 +3,7 @@
 Knows neither database nor network: the node and `mediqa-node score` call the same function.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -13,13 +13,11 @@ import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.assess.preprocess import preprocess
-from mediqa_node.assess.released import released_indices
-from mediqa_node.assess.salient import salient_slices
 from mediqa_node.assess.thresholds import judge
 from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
+from mediqa_node.decode.stack_images import image_getter, salient_images
 from mediqa_node.dicom.dose_sr import DoseEvent
-from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
 from mediqa_node.dicom.technique import harvest
 from mediqa_node.dicom.volume import assemble_stacks
@@ -173,26 +171,13 @@ def _network_input(
     spec: PreprocessSpec,
     prompt: Prompt,
     failed: list[FrameRef],
-) -> tuple[list[FrameRef], NetworkInput]:
+) -> tuple[tuple[FrameRef, ...], NetworkInput]:
     """Decode the salient slices and prepare them; what cannot be decoded goes to `failed`."""
     modality = prompt.modality.value
-    image_at = _images_of(stack, files, reader, stored=spec.reads_stored_values)
-    if spec.slice_rule == "released":
-        indices = released_indices(len(stack.frames))
-    else:
-        indices = salient_slices(len(stack.frames), image_at, modality=modality, wanted=spec.slices)
-    images: list[np.ndarray] = []
-    frames: list[FrameRef] = []
-    for index in indices:
-        try:
-            images.append(image_at(index))
-            frames.append(stack.frames[index])
-        except UndecodablePixels as error:
-            failed.append(stack.frames[index])
-            reason = str(error)
-    if not images:
-        raise NotScorable("undecodable", f"none of {len(indices)} slices could be decoded: {reason}")
-    return frames, preprocess(images, spec, modality=modality, image_type=prompt.type.value)
+    image_at = image_getter(stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
+    found = salient_images(stack, image_at, spec, modality=modality)
+    failed.extend(found.failed)
+    return found.frames, preprocess(found.images, spec, modality=modality, image_type=prompt.type.value)
 
 
 def shown_again(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -> NetworkInput:
@@ -203,19 +188,7 @@ def shown_again(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -
         OSError: a file is gone.
     """
     with FrameReader() as reader:
-        image_at = _images_of(result.stack, files, reader, stored=spec.reads_stored_values)
+        image_at = image_getter(result.stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
         places = {frame: index for index, frame in enumerate(result.stack.frames)}
         images = [image_at(places[part.frame]) for part in result.slices]
     return preprocess(images, spec, modality=result.prompt.modality.value, image_type=result.prompt.type.value)
-
-
-def _images_of(stack: Stack, files: SeriesFiles, reader: FrameReader, *, stored: bool) -> Callable[[int], np.ndarray]:
-    """Return a getter of slices, rescaled or as stored, that remembers the last few it decoded."""
-
-    @lru_cache(maxsize=32)
-    def image_at(index: int) -> np.ndarray:
-        frame = stack.frames[index]
-        raw = reader.raw(files.paths[frame.instance_index], frame.frame_number)
-        return raw if stored else to_image(raw, files.headers[frame.instance_index], frame.frame_number)
-
-    return image_at
