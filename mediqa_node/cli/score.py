@@ -28,17 +28,22 @@ def score(
     dump_input: Annotated[
         Path | None, typer.Option(help="Write what the network is shown, one NPZ for each series, into this folder.")
     ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Write where each score comes from, pictures and NPZ, into this folder.")
+    ] = None,
 ) -> None:
     """Score files without a node.
 
     Exit status 1 only if something could not be read.
     """
+    from mediqa_node.pipeline.map_files import write_maps
     from mediqa_node.pipeline.offline import dump_network_input, score_paths
 
     logs.configure(level="ERROR")  # to standard error: the answer alone goes to standard output
     settings = settings_of(context)
     judge = cache(lambda: opening.open_folder(settings, model) if model else opening.open_judge(settings))
     also = [dump_network_input(dump_input)] if dump_input else []
+    also += [write_maps(maps)] if maps else []
     with progress("scoring") as advance:
         results, unreadable = score_paths(paths, judge=judge, advance=advance, also=also)
     if as_json:

@@ -28,6 +28,7 @@ class StackResult:
 
     Attributes:
         quality: Q, 0..1; None where the checkpoint maps no raw score to 0..1. Such a one never serves a node.
+        window: the values that the network saw as black and white, in HU, signal or 0..255; None: as stored.
         maps: patch by patch; kept apart from the rest, None when read back.
     """
 
@@ -37,6 +38,7 @@ class StackResult:
     raw_score: float
     slices: tuple[SliceResult, ...]
     prediction: Prediction | None = None
+    window: tuple[float, float] | None = None
     maps: PatchMaps | None = field(default=None, compare=False)
 
 

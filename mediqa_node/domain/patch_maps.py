@@ -11,15 +11,25 @@ _VIEW = ("slice_index", "top", "left", "height", "width")
 
 
 def packed(maps: PatchMaps) -> bytes:
-    """Return `scores` and `weights` (m, g, g) and `views` (m, 5: slice, top, left, height, width) as NPZ."""
-    views = np.array([[getattr(view, name) for name in _VIEW] for view in maps.views], dtype=np.int32)
+    """Return `as_arrays` as NPZ."""
     file = BytesIO()
-    np.savez_compressed(file, scores=maps.scores, weights=maps.weights, views=views)
+    np.savez_compressed(file, allow_pickle=False, **as_arrays(maps))
     return file.getvalue()
+
+
+def as_arrays(maps: PatchMaps) -> dict[str, np.ndarray]:
+    """Return `scores`, `weights` and, if there is one, `quality`, (m, g, g); `views`, (m, 5), in the order of _VIEW."""
+    views = np.array([[getattr(view, name) for name in _VIEW] for view in maps.views], dtype=np.int32)
+    arrays = {"scores": maps.scores, "weights": maps.weights, "views": views}
+    return arrays if maps.quality is None else arrays | {"quality": maps.quality}
 
 
 def unpacked(npz: bytes) -> PatchMaps:
     """Return what `packed` was given."""
     with np.load(BytesIO(npz), allow_pickle=False) as content:
-        views = (View(**dict(zip(_VIEW, map(int, row), strict=True))) for row in content["views"])
-        return PatchMaps(scores=content["scores"], weights=content["weights"], views=tuple(views))
+        return PatchMaps(
+            scores=content["scores"],
+            weights=content["weights"],
+            views=tuple(View(**dict(zip(_VIEW, map(int, row), strict=True))) for row in content["views"]),
+            quality=content.get("quality"),
+        )

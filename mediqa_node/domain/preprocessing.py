@@ -89,10 +89,13 @@ class NetworkInput:
     Attributes:
         images: float32, (m, 3, size, size), finite; m views, those of one slice side by side.
         views: what each image shows, m of them; slice indices ascend from 0 without a gap.
+        window: the values that became black and white, in the units of the images; None where each image
+            has its own (values as stored).
     """
 
     images: np.ndarray = field(compare=False)
     views: tuple[View, ...]
+    window: tuple[float, float] | None = None
 
     @property
     def slice_of(self) -> np.ndarray:

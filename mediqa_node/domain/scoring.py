@@ -48,6 +48,7 @@ class PatchMaps:
         weights: patch weights w, 0..1, float32, (m, g, g).
         views: where each grid lies in its slice.
     """
+        quality: `scores` mapped to 0..1 by the card; None where the card has no map.
 
     __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}
 
@@ -55,6 +56,7 @@ class PatchMaps:
     weights: np.ndarray = field(compare=False)
     views: tuple[View, ...]
 
+    quality: np.ndarray | None = field(default=None, compare=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredSlices:

@@ -104,15 +104,17 @@ class NetworkScorer:
     def _maps(self, views: Mapping[str, np.ndarray], inputs: NetworkInput) -> PatchMaps:
         grid = (len(inputs.views), self._grid, self._grid)
         return PatchMaps(
-            scores=views["patch_score"].reshape(grid).astype(np.float32),
+            scores=scores.astype(np.float32),
             weights=views["patch_weight"].reshape(grid).astype(np.float32),
             views=inputs.views,
         )
 
+        scores = views["patch_score"].reshape(grid)
 
 def load_scorer(
     name: str = "default",
     *,
+            quality=None if self.card.quality is None else self.card.quality(scores).astype(np.float32),
     lock: Path | Mapping[str, LockEntry] | None = None,
     execution: Execution | None = None,
 ) -> NetworkScorer:

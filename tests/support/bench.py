@@ -68,7 +68,7 @@ class StandInScorer:
             raw=4 * quality - 2,
             quality=quality,
             weights=np.full(n, 1 / n),
-            maps=PatchMaps(scores=4 * patches - 2, weights=np.ones_like(patches), views=inputs.views),
+            maps=PatchMaps(scores=4 * patches - 2, weights=np.ones_like(patches), views=inputs.views, quality=patches),
         )
 
 
