@@ -1,6 +1,5 @@
 """A report's numbers once more: from the kept instances and the pinned weights, or what of them is missing."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -14,6 +13,7 @@ from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import CheckpointRefused, NotScorable
 from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, read_headers
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.verifying import dataset_sha256
 from mediqa_node.storage import index, labels, reports
 from mediqa_node.storage.index import InstanceRow
 
@@ -115,9 +115,8 @@ def _evidence(node: NodeContext, report: Dataset, kept: list[InstanceRow]) -> tu
 
 def _is_unchanged(node: NodeContext, instance: InstanceRow) -> bool:
     try:
-        with node.spool.path(instance.path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == instance.sha256
-    except OSError:
+        return dataset_sha256(node.spool.path(instance.path)) == instance.sha256
+    except Exception:  # a damaged head can make the parser fail in any way
         return False
 
 

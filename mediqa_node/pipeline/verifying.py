@@ -7,6 +7,7 @@ the administrator.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -51,13 +52,18 @@ def verify(node: NodeContext, *, ask_peers: bool, advance: Callable[[int, int], 
     return Verification(n_instances=len(kept), n_reports=len(sent), problems=tuple(problems))
 
 
+def dataset_sha256(path: Path) -> str:
+    """Return the digest of a Part 10 file's dataset, without preamble and file meta, as it was received."""
+    meta = pydicom.filereader.read_file_meta_info(path)
+    with path.open("rb") as stream:
+        stream.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _check_file(node: NodeContext, file: KeptFile) -> Iterator[str]:
     path = node.spool.path(file.path)
     try:
-        meta = pydicom.filereader.read_file_meta_info(path)
-        with path.open("rb") as stream:
-            stream.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = dataset_sha256(path)
     except FileNotFoundError:
         with node.database.read() as connection:
             still_kept = file.path in audit.paths_since(connection, file.path)
