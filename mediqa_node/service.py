@@ -120,15 +120,19 @@ def _receiver(settings: Settings, stop: threading.Event) -> None:
 
 
 def _worker(settings: Settings, stop: threading.Event) -> None:
-    from mediqa_node.pipeline import durable, flow
+    from mediqa_node.pipeline import constancy, durable, flow, sweeps
 
     database = open_database(settings)
     node = node_context(settings, database, with_model=True)
     assert node.judge is not None
     checkpoint = node.judge().scorer.checkpoint
+    constancy.check_if_due(node)  # before the first job: no result leaves unproven
     durable.launch(database, executor_id="worker", score=flow.judge(node))
+    scheduler = sweeps.schedule_worker(node)
+    scheduler.start()
     log.info("scoring", checkpoint=checkpoint.name, trained=checkpoint.trained, weights=checkpoint.sha256[:16])
     stop.wait()
+    scheduler.shutdown(wait=False)
     durable.shut_down(within_s=int(DRAIN_S - 10))
     database.close()
 

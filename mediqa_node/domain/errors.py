@@ -63,6 +63,10 @@ class CheckpointRefused(MediqaError):
     """Weights or their card cannot be honoured: missing, wrong digest, unknown size or preprocessing."""
 
 
+class ReferenceDamaged(MediqaError):
+    """The administrator has to act: a file of the reference set is missing or not as it was packed."""
+
+
 class PeerUnavailable(MediqaError):
     """The peer did not answer, refused for now, or broke off: the delivery is tried again."""
 

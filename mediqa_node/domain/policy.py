@@ -92,11 +92,44 @@ class PrimaryRule:
     thickness_at_most_mm: float | None = None
 
     def __post_init__(self) -> None:
-        for pattern in (self.kernel, self.description):
-            try:
-                re.compile(pattern or "")
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        _check_patterns(self.kernel, self.description)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomRule:
+    """Which series are of a phantom of the site; patterns are regular expressions, case ignored, all must be found.
+
+    Attributes:
+        name: what the trend is called by, at most 64 characters.
+        station: in Station Name (0008,1010).
+        protocol: in Protocol Name (0018,1030).
+        description: in Series Description (0008,103E).
+        patient_id: in Patient ID (0010,0020).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    name: str
+    station: str | None = None
+    protocol: str | None = None
+    description: str | None = None
+    patient_id: str | None = None
+
+    def __post_init__(self) -> None:
+        patterns = (self.station, self.protocol, self.description, self.patient_id)
+        if not 0 < len(self.name.strip()) <= 64:
+            raise ValueError("name must have 1 to 64 characters")
+        if not any(patterns):
+            raise ValueError("needs a pattern: one of station, protocol, description, patient_id")
+        _check_patterns(*patterns)
+
+
+def _check_patterns(*patterns: str | None) -> None:
+    for pattern in patterns:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +139,19 @@ class ScorePolicy:
     Attributes:
         primary: `first` complete reconstruction of an acquisition, `all`, or rules of which one must match.
         max_age_days: older studies (prefetched priors) are not scored; None: no limit.
+        phantoms: series that are measured, not scored; the first rule that matches names the trend.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     primary: Literal["first", "all"] | tuple[PrimaryRule, ...] = "first"
     max_age_days: float | None = None
+    phantoms: tuple[PhantomRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [rule.name for rule in self.phantoms]
+        if len(names) != len(set(names)):
+            raise ValueError(f"two rules of `phantoms` have one name: {', '.join(names)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

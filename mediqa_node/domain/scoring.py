@@ -5,6 +5,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt
 
@@ -86,6 +87,11 @@ class Scorer(Protocol):
     @property
     def spec(self) -> PreprocessSpec:
         """The preprocessing that the weights were trained with."""
+        ...
+
+    @property
+    def constancy(self) -> Constancy | None:
+        """What the reference set must score; None where the card pins nothing."""
         ...
 
     def code(self, prompt: Prompt) -> np.ndarray:

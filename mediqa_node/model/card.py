@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, KNOWN, PROMPT_WIDTH, TERMS, PromptCode
@@ -85,6 +86,7 @@ class Card:
         prompt: how prompts are told; None for MANIQA, which has none.
         quality: None where nobody has said how raw scores map to 0..1: then only raw scores are given.
         scale: of Swin layers, where the weights want another than the row of the table has (MANIQA on PIPAL22).
+        constancy: what the reference set must score; None: nothing is pinned, a site's first check then counts.
         training_data, metrics: for people; shown, never computed with.
     """
 
@@ -97,6 +99,7 @@ class Card:
     quality: QualityMap | None
     scale: float | None = None
     parameters: tuple[PredictedParameter, ...] = ()
+    constancy: Constancy | None = None
     training_data: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
@@ -130,6 +133,7 @@ def read_card(content: bytes) -> Card:
                 "prompt": _prompt(raw["prompt"]) if raw["prompt"] is not None else None,
                 "quality": QualityMap(**raw["quality"]) if raw["quality"] is not None else None,
                 "parameters": tuple(PredictedParameter(**entry) for entry in raw["parameters"]),
+                "constancy": Constancy(**raw["constancy"]) if raw.get("constancy") is not None else None,
             }
         )
         _check(card)
@@ -167,6 +171,8 @@ def _check(card: Card) -> None:
         _one_of("parameter unit", parameter.unit, ("mA.s", "T", "{0:1}"))
     if card.prompt is not None:
         _check_prompt(card.prompt, size.tab)
+    if card.constancy is not None:
+        _check_constancy(card.constancy)
 
 
 def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
@@ -197,6 +203,15 @@ def _check_prompt(code: PromptCode, tab: str) -> None:
         for word in code.words[term]:
             _one_of(f"prompt word of {term}", word, KNOWN[term])
     _require(sum(map(len, code.words.values())) <= PROMPT_WIDTH, f"more than {PROMPT_WIDTH} prompt words")
+
+
+def _check_constancy(pinned: Constancy) -> None:
+    _require(bool(pinned.raw), "constancy pins no reference series")
+    for name, value in pinned.raw.items():
+        _require(type(value) in (int, float) and bool(np.isfinite(value)), f"constancy of {name}: {value!r}")
+    for name in ("bound", "bound_bf16"):
+        value = getattr(pinned, name)
+        _require(type(value) in (int, float) and 0 < value < float("inf"), f"constancy {name} {value!r}")
 
 
 def _one_of(what: str, value: object, allowed: Mapping[str, object] | Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
@@ -49,6 +50,11 @@ class NetworkScorer:
     def spec(self) -> PreprocessSpec:
         """How pixels must be prepared for these weights."""
         return self.card.preprocess
+
+    @property
+    def constancy(self) -> Constancy | None:
+        """What the reference set must score, if the card says."""
+        return self.card.constancy
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
         """Score the slices of one stack: views of a slice are averaged, then slices weighted.

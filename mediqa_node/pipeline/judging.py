@@ -15,12 +15,14 @@ from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable, StorageFailed
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.domain.failpoint import reach
+from mediqa_node.domain.phantom import PhantomMeasurement
 from mediqa_node.domain.technique import Technique
-from mediqa_node.pipeline import policy
+from mediqa_node.pipeline import constancy, policy
 from mediqa_node.pipeline.assessing import SeriesFiles, assess, harvest_series, read_headers
 from mediqa_node.pipeline.identity import patients
+from mediqa_node.pipeline.measuring import measure
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import index, labels, reports
+from mediqa_node.storage import index, labels, reports, steadiness
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
 
@@ -45,6 +47,10 @@ def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -
         technique = harvest_series(files, events)
         with node.database.write() as connection:
             labels.save_technique(connection, series_instance_uid, technique)
+        rule = policy.phantom_rule(node.score, files.headers[0])
+        if rule is not None:
+            measured = measure(files, technique, rule.name)
+            return _not_scored(node, row, f"phantom: {measured.finding()}", measured)
         assessment = _judge_images(node, row, files, technique)
     except NotScorable as reason:
         return _not_scored(node, row, str(reason))
@@ -136,7 +142,7 @@ def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
         labels.save_technique(connection, series_instance_uid, technique)
 
 
-def _not_scored(node: NodeContext, row: SeriesRow, reason: str) -> str:
+def _not_scored(node: NodeContext, row: SeriesRow, reason: str, measured: PhantomMeasurement | None = None) -> str:
     now = node.clock()
     with node.database.write() as connection:
         moved = index.move(
@@ -151,6 +157,8 @@ def _not_scored(node: NodeContext, row: SeriesRow, reason: str) -> str:
         if moved:
             index.release_acquisition(connection, row.series_instance_uid, at=now)
             reports.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
+            if measured is not None:
+                steadiness.save_phantom(connection, measured, at=now)
     log.info("series not scored", series=row.series_instance_uid, reason=reason)
     return "not scored"
 
@@ -186,7 +194,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
         )
         if not moved:
             return "superseded"
-        if withheld and not withheld.startswith("untrained"):
+        if withheld and withheld.startswith("identity"):  # another reason holds for every reconstruction alike
             index.release_acquisition(connection, row.series_instance_uid, at=now)
         labels.save_assessment(connection, assessment, generation=row.generation)
         reports.supersede_deliveries(connection, row.series_instance_uid, reason="a newer revision", now=now)
@@ -214,7 +222,7 @@ def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> 
         return "identity: instances of this series name different patients"
     if not assessment.checkpoint.trained and not node.allow_untrained:
         return "untrained: the weights were never trained; the score has no meaning"
-    return None
+    return constancy.reason_to_withhold(node)
 
 
 def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:

@@ -8,7 +8,7 @@ from pydicom import Dataset
 
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
-from mediqa_node.domain.policy import PrimaryRule, ScorePolicy
+from mediqa_node.domain.policy import PhantomRule, PrimaryRule, ScorePolicy
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage.index import SeriesRow
 
@@ -46,6 +46,20 @@ def _matches(rule: PrimaryRule, header: Dataset) -> bool:
             rule.thickness_at_most_mm is None
             or (thickness not in (None, "") and float(thickness) <= rule.thickness_at_most_mm)
         )
+    )
+
+
+def phantom_rule(policy: ScorePolicy, header: Dataset) -> PhantomRule | None:
+    """Return the first of the site's rules that names this series a phantom, or None."""
+    return next((rule for rule in policy.phantoms if _is_phantom(rule, header)), None)
+
+
+def _is_phantom(rule: PhantomRule, header: Dataset) -> bool:
+    return (
+        _found(rule.station, header.get("StationName", ""))
+        and _found(rule.protocol, header.get("ProtocolName", ""))
+        and _found(rule.description, header.get("SeriesDescription", ""))
+        and _found(rule.patient_id, header.get("PatientID", ""))
     )
 
 

@@ -7,7 +7,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.pipeline import flow
+from mediqa_node.pipeline import constancy, flow
 from mediqa_node.pipeline.delivering import settle_series
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.judging import enqueue_due
@@ -23,20 +23,30 @@ SETTLE_EVERY_S = 0.1
 DUE_EVERY_S = 0.5
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
+CONSTANCY_EVERY_S = 600.0
 TEMPORARY_OLDER_THAN_S = 2 * 3600.0
 JOBS_KEPT_S = 7 * 86400.0
 
 
 def schedule(node: NodeContext, jobs: DurableJobs) -> BackgroundScheduler:
     """Return a scheduler, in memory, with all sweeps; the caller starts and stops it."""
-    scheduler = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
-    for name, every_s, sweep in (
+    return _scheduler(
         ("settle", SETTLE_EVERY_S, flow.settle(node)),
         ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
-    ):
+    )
+
+
+def schedule_worker(node: NodeContext) -> BackgroundScheduler:
+    """Return a scheduler that asks whether constancy is to be checked, for the process that has the model."""
+    return _scheduler(("constancy", CONSTANCY_EVERY_S, lambda: constancy.check_if_due(node)))
+
+
+def _scheduler(*sweeps: tuple[str, float, Callable[[], object]]) -> BackgroundScheduler:
+    scheduler = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+    for name, every_s, sweep in sweeps:
         scheduler.add_job(_guarded(name, sweep), "interval", seconds=every_s, id=name)
     return scheduler
 

@@ -131,7 +131,7 @@ def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tup
     stopped = sa.update(series).where(series.c.state == SeriesState.PARKED, series.c.reason.like("scoring: %"))
     withheld = sa.update(series).where(
         series.c.state == SeriesState.WITHHELD,
-        sa.or_(series.c.reason.like("untrained:%"), series.c.reason.like("identity: instances%")),
+        sa.or_(*(series.c.reason.like(f"{why}%") for why in ("untrained:", "identity: instances", "constancy:"))),
     )
     if which:
         held = held.where(sa.or_(deliveries.c.id.in_(ids), deliveries.c.series_instance_uid.in_(which)))

@@ -17,11 +17,12 @@ from mediqa_node import opening
 from mediqa_node.config import Settings
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.dicom.report_request import ReportDevice
+from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.exchange import Peer, ReceivedInstance
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
 from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices
+from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices, Scorer
 from mediqa_node.pipeline.assessing import Judge
 from mediqa_node.pipeline.delivering import deliver
 from mediqa_node.pipeline.judging import judge_series
@@ -45,6 +46,7 @@ class StandInScorer:
     """Scores by the mean of the pixels: the model is the one part that is not real here."""
 
     checkpoint = CheckpointId(name="stand-in", sha256="ab" * 32, trained=True, size="t16")
+    constancy: Constancy | None = None
     spec = PreprocessSpec(
         size_px=32,
         slices=7,
@@ -57,6 +59,10 @@ class StandInScorer:
 
     def __init__(self) -> None:
         self.scored = 0
+
+    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+        """Return None: it was trained on everything."""
+        return None
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
         """Return the mean of each image as its quality, all weights equal; patches are an eighth of the edge."""
@@ -103,7 +109,7 @@ class Bench:
         peers: Sequence[Peer] = (),
         returns: Sequence[ReturnRule] | None = None,
         url: str | None = None,
-        scorer: StandInScorer | None = None,
+        scorer: Scorer | None = None,
         **policy: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)

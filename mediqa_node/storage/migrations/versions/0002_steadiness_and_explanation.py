@@ -43,15 +43,21 @@ def _create_constancy_checks() -> None:
         sa.Column("software_version", sa.String(length=32), nullable=False),
         sa.Column("weights_sha256", sa.String(length=64), nullable=False),
         sa.Column("execution", sa.String(length=64), nullable=False),
-        sa.Column("libraries", sa.String(length=128), nullable=False, comment="versions that a score rests on"),
+        sa.Column("libraries", sa.Text(), nullable=False, comment="versions that a score rests on, and the processor"),
         sa.Column("scores", sa.JSON(), nullable=False, comment="raw score of each reference series"),
-        sa.Column("drift", sa.Float(), nullable=False, comment="largest difference from the card's raw scores"),
+        sa.Column("expected", sa.JSON(), nullable=False, comment="what they were held against"),
+        sa.Column("compared_with", sa.String(length=8), nullable=False, comment="card, first or nothing"),
+        sa.Column("drift", sa.Float(), nullable=True, comment="largest difference; null: a series was not scored"),
         sa.Column("bound", sa.Float(), nullable=False),
         sa.Column("passed", sa.Boolean(), nullable=False),
+        sa.Column("problem", sa.Text(), nullable=True, comment="why the reference set could not be scored"),
         sa.Column("acknowledged_at", sa.Float(), nullable=True),
         sa.Column("acknowledged_by", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_constancy_checks")),
     )
+    with op.batch_alter_table("constancy_checks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_constancy_checks_checked_at"), ["checked_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_constancy_checks_weights_sha256"), ["weights_sha256"], unique=False)
 
 
 def _create_patch_maps() -> None:

@@ -1,0 +1,163 @@
+"""Whether a score still means what it meant: raw scores of frozen images, pinned, and held against today's.
+
+A score drifts without anybody touching the weights: another version of a library, a decoder, a processor,
+a bit that fell over. The network's answer to images that never change tells. Raw scores are compared, since
+a map to 0..1 hides a drift at its flat ends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+BOUND = 1e-4
+"""Largest difference of raw score that counts as the same in fp32: arithmetic alone moves one by 1e-7 to 1e-6."""
+BOUND_BF16 = 0.03
+"""The same for bf16, which was seen to move the reference scores of the default weights by up to 0.008."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constancy:
+    """What a checkpoint's card pins.
+
+    Attributes:
+        raw: raw score of each reference series, by name.
+        bound, bound_bf16: largest |difference| that counts as the same, by precision; above 0.
+    """
+
+    raw: Mapping[str, float]
+    bound: float = BOUND
+    bound_bf16: float = BOUND_BF16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """All that a score rests on besides the image: while it stays the same, a day may pass between checks.
+
+    Attributes:
+        execution: device and arithmetic, e.g. `cpu fp32`.
+        libraries: versions, and the processor.
+    """
+
+    software_version: str
+    weights_sha256: str
+    execution: str
+    libraries: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One comparison of the reference set.
+
+    Attributes:
+        checked_at: seconds since 1970, UTC.
+        scores: what the reference series scored now.
+        expected: what they are held against; equal to `scores` at the first check of a site.
+        compared_with: `card`; `first` check of these weights at this site, where the card pins nothing;
+            `nothing`: this is that first check, or nothing could be scored.
+        drift: largest |difference|; None where an expected series was not scored.
+        passed: within the bound, or within it of what a person has acknowledged.
+        problem: why the reference set could not be scored, or None.
+        id: in the record; None if it is in none.
+    """
+
+    identity: Identity
+    checked_at: float
+    scores: Mapping[str, float]
+    expected: Mapping[str, float]
+    compared_with: str
+    bound: float
+    drift: float | None
+    passed: bool
+    problem: str | None = None
+    id: int | None = None
+    acknowledged_at: float | None = None
+    acknowledged_by: str | None = None
+
+    @property
+    def withholds(self) -> bool:
+        """Whether results wait for a person because of this check."""
+        return not self.passed and self.acknowledged_at is None
+
+    @property
+    def as_acknowledged(self) -> bool:
+        """Whether it passed only because a person has accepted this drift before."""
+        return self.passed and (self.drift is None or self.drift > self.bound)
+
+    @property
+    def worst(self) -> str | None:
+        """The series that differs most, or is missing; None without any."""
+        return max(self.expected, key=lambda name: _difference(self.scores, self.expected, name), default=None)
+
+    def finding(self) -> str:
+        """Say in one sentence what was found."""
+        if self.problem is not None:
+            return f"the reference set could not be scored: {self.problem}"
+        source = "the card" if self.compared_with == "card" else "the first check at this site"
+        if self.compared_with == "nothing":
+            return "the card pins no scores: this first check is the baseline of this site from now on"
+        name = self.worst or ""
+        if self.drift is None:
+            return f"{name} is not scored; {source} says {self.expected[name]:.6f}"
+        now, then = self.scores[name], self.expected[name]
+        relation = f"{self.drift:.1e} apart, bound {self.bound:.1e}"
+        return f"raw score of {name} is {now:.6f}, {source} says {then:.6f}: {relation}"
+
+
+def drift_of(scores: Mapping[str, float], expected: Mapping[str, float]) -> float | None:
+    """Return the largest |difference| over the expected series; None if one of them was not scored."""
+    if not expected.keys() <= scores.keys():
+        return None
+    return max((_difference(scores, expected, name) for name in expected), default=0.0)
+
+
+def _difference(scores: Mapping[str, float], expected: Mapping[str, float], name: str) -> float:
+    return abs(scores[name] - expected[name]) if name in scores else float("inf")
+
+
+def compare(
+    identity: Identity,
+    scores: Mapping[str, float],
+    *,
+    pinned: Constancy | None,
+    first: Mapping[str, float] | None,
+    accepted: Mapping[str, float] | None,
+    at: float,
+) -> Check:
+    """Hold today's scores against the card, else against the first ones of this site.
+
+    Args:
+        pinned: what the card pins; None: nothing, then `first` counts.
+        first: scores of the first check of these weights at this site, or None.
+        accepted: scores of the check of these weights that a person acknowledged last, or None. Being as
+            close to them as the bound passes; a drift from them does not, in whatever direction.
+        at: seconds since 1970.
+    """
+    rule = pinned or Constancy(raw={})
+    bound = rule.bound_bf16 if "bf16" in identity.execution.split() else rule.bound
+    expected = pinned.raw if pinned else first or scores
+    drift = drift_of(scores, expected)
+    from_accepted = drift_of(scores, accepted) if accepted else None
+    return Check(
+        identity=identity,
+        checked_at=at,
+        scores=dict(scores),
+        expected=dict(expected),
+        compared_with="card" if pinned else "first" if first else "nothing",
+        bound=bound,
+        drift=drift,
+        passed=any(apart is not None and apart <= bound for apart in (drift, from_accepted)),
+    )
+
+
+def not_scored(identity: Identity, problem: str, *, at: float) -> Check:
+    """Return the check of a reference set that could not be scored: nothing is known, so nothing passes."""
+    return Check(
+        identity=identity,
+        checked_at=at,
+        scores={},
+        expected={},
+        compared_with="nothing",
+        bound=BOUND,
+        drift=None,
+        passed=False,
+        problem=problem,
+    )

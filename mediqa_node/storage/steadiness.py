@@ -1,0 +1,124 @@
+"""The record of what stays the same: constancy checks of the score, measurements of the site's phantoms."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.domain.constancy import Check, Identity
+from mediqa_node.domain.phantom import PhantomMeasurement
+from mediqa_node.storage.tables import constancy_checks as checks
+from mediqa_node.storage.tables import phantom_measurements
+
+_IDENTITY = tuple(checks.c[name] for name in ("software_version", "weights_sha256", "execution", "libraries"))
+_OWN = (
+    "id", "checked_at", "scores", "expected", "compared_with", "bound", "drift", "passed", "problem",
+    "acknowledged_at", "acknowledged_by",
+)  # fmt: skip
+
+
+def save_check(connection: sa.Connection, check: Check) -> int:
+    """Record a check; return its number."""
+    values = {name: getattr(check, name) for name in _OWN if name != "id"}
+    result = connection.execute(sa.insert(checks).values(**values, **asdict(check.identity)))
+    return int((result.inserted_primary_key or (0,))[0])
+
+
+def last_check(connection: sa.Connection, identity: Identity | None = None) -> Check | None:
+    """Return the newest check, of an identity or at all, or None."""
+    query = sa.select(checks).order_by(checks.c.id.desc()).limit(1)
+    if identity is not None:
+        query = query.where(*(column == getattr(identity, column.name) for column in _IDENTITY))
+    return next(iter(_checks(connection, query)), None)
+
+
+def history(connection: sa.Connection, *, at_most: int) -> list[Check]:
+    """Return the newest checks, newest first."""
+    return _checks(connection, sa.select(checks).order_by(checks.c.id.desc()).limit(at_most))
+
+
+def last_good_at(connection: sa.Connection) -> float | None:
+    """Return when a check last passed, seconds since 1970, or None."""
+    query = sa.select(checks.c.checked_at).where(checks.c.passed.is_(True)).order_by(checks.c.id.desc()).limit(1)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def first_scores(connection: sa.Connection, weights_sha256: str) -> Mapping[str, float] | None:
+    """Return what the reference set scored when these weights were first checked here, or None."""
+    query = sa.select(checks.c.scores).where(checks.c.weights_sha256 == weights_sha256, checks.c.problem.is_(None))
+    return connection.execute(query.order_by(checks.c.id).limit(1)).scalar_one_or_none()
+
+
+def accepted_scores(connection: sa.Connection, weights_sha256: str) -> Mapping[str, float] | None:
+    """Return the scores of these weights that a person acknowledged last, or None."""
+    query = sa.select(checks.c.scores).where(
+        checks.c.weights_sha256 == weights_sha256, checks.c.acknowledged_at.is_not(None)
+    )
+    return connection.execute(query.order_by(checks.c.id.desc()).limit(1)).scalar_one_or_none()
+
+
+def failed(connection: sa.Connection) -> Check | None:
+    """Return the newest check that failed and that nobody has acknowledged, or None."""
+    query = sa.select(checks).where(checks.c.passed.is_(False), checks.c.acknowledged_at.is_(None))
+    return next(iter(_checks(connection, query.order_by(checks.c.id.desc()).limit(1))), None)
+
+
+def acknowledge(connection: sa.Connection, check_id: int, *, by: str, at: float) -> None:
+    """Record who accepts a drift, and when."""
+    statement = sa.update(checks).where(checks.c.id == check_id, checks.c.acknowledged_at.is_(None))
+    connection.execute(statement.values(acknowledged_by=by, acknowledged_at=at))
+
+
+def _checks(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> list[Check]:
+    return [
+        Check(
+            identity=Identity(**{column.name: row._mapping[column.name] for column in _IDENTITY}),
+            **{name: row._mapping[name] for name in _OWN},
+        )
+        for row in connection.execute(query)
+    ]
+
+
+# ── phantoms ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomRow:
+    """One measurement of a trend; units as in `domain.phantom`."""
+
+    station_name: str
+    rule: str
+    modality: str
+    acquired_at: str
+    mean: float
+    noise: float
+    uniformity: float
+    series_instance_uid: str
+
+
+def save_phantom(connection: sa.Connection, measurement: PhantomMeasurement, *, at: float) -> None:
+    """Replace what was measured on a series of a phantom."""
+    uid = measurement.series_instance_uid
+    connection.execute(sa.delete(phantom_measurements).where(phantom_measurements.c.series_instance_uid == uid))
+    connection.execute(
+        sa.insert(phantom_measurements).values(
+            series_instance_uid=uid,
+            modality=measurement.modality,
+            station_name=measurement.station_name[:16],
+            rule=measurement.rule,
+            acquired_at=measurement.acquired_at,
+            mean=measurement.mean,
+            noise=measurement.noise,
+            uniformity=measurement.uniformity,
+            measurement=asdict(measurement),
+            measured_at=at,
+        )
+    )
+
+
+def phantoms(connection: sa.Connection) -> list[PhantomRow]:
+    """Return all measurements, by station, rule and modality, oldest acquisition first."""
+    names = tuple(PhantomRow.__dataclass_fields__)
+    columns = [phantom_measurements.c[name] for name in names]
+    query = sa.select(*columns).order_by(*columns[:4], phantom_measurements.c.measured_at)
+    return [PhantomRow(**row._mapping) for row in connection.execute(query)]
