@@ -48,16 +48,16 @@ class PatchMaps:
         scores: raw patch scores s, float32, (m, g, g), one grid for each view.
         weights: patch weights w, 0..1, float32, (m, g, g).
         views: where each grid lies in its slice.
-    """
         quality: `scores` mapped to 0..1 by the card; None where the card has no map.
+    """
 
     __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}
 
     scores: np.ndarray = field(compare=False)
     weights: np.ndarray = field(compare=False)
     views: tuple[View, ...]
-
     quality: np.ndarray | None = field(default=None, compare=False)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredSlices:
@@ -96,6 +96,10 @@ class Scorer(Protocol):
 
     def code(self, prompt: Prompt) -> np.ndarray:
         """Return the prompt as the network reads it, float32 (64,)."""
+        ...
+
+    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+        """Say which test of the weights' domain a stack fails, and by how much; None if it lies within."""
         ...
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:

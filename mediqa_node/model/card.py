@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mediqa_node.assess.domain import Domain
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
+from mediqa_node.model.card_domains import read_domains
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, KNOWN, PROMPT_WIDTH, TERMS, PromptCode
 from mediqa_node.model.sizes import SIZES, Size
 
@@ -87,6 +89,7 @@ class Card:
         quality: None where nobody has said how raw scores map to 0..1: then only raw scores are given.
         scale: of Swin layers, where the weights want another than the row of the table has (MANIQA on PIPAL22).
         constancy: what the reference set must score; None: nothing is pinned, a site's first check then counts.
+        domains: what the weights were trained on, by modality; a modality without one is scored whatever it shows.
         training_data, metrics: for people; shown, never computed with.
     """
 
@@ -100,6 +103,7 @@ class Card:
     scale: float | None = None
     parameters: tuple[PredictedParameter, ...] = ()
     constancy: Constancy | None = None
+    domains: Mapping[str, Domain] = field(default_factory=dict)
     training_data: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,6 +137,7 @@ def read_card(content: bytes) -> Card:
                 "prompt": _prompt(raw["prompt"]) if raw["prompt"] is not None else None,
                 "quality": QualityMap(**raw["quality"]) if raw["quality"] is not None else None,
                 "parameters": tuple(PredictedParameter(**entry) for entry in raw["parameters"]),
+                "domains": read_domains(raw.get("domains", {}), _preprocess(raw["preprocess"])),
                 "constancy": Constancy(**raw["constancy"]) if raw.get("constancy") is not None else None,
             }
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mediqa_node.assess.slice_statistics import slice_statistics
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
@@ -50,6 +51,17 @@ class NetworkScorer:
     def spec(self) -> PreprocessSpec:
         """How pixels must be prepared for these weights."""
         return self.card.preprocess
+
+    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+        """Say why a stack lies outside of what the weights were trained on; None if it lies within.
+
+        Args:
+            inputs: prepared as `spec` says.
+            modality: CT, MR or OP; one that the card has no domain for is never outside.
+        """
+        if (domain := self.card.domains.get(modality)) is None:
+            return None
+        return domain.verdict(slice_statistics(inputs, self.spec, modality=modality))
 
     @property
     def constancy(self) -> Constancy | None:
@@ -109,18 +121,18 @@ class NetworkScorer:
 
     def _maps(self, views: Mapping[str, np.ndarray], inputs: NetworkInput) -> PatchMaps:
         grid = (len(inputs.views), self._grid, self._grid)
+        scores = views["patch_score"].reshape(grid)
         return PatchMaps(
             scores=scores.astype(np.float32),
             weights=views["patch_weight"].reshape(grid).astype(np.float32),
             views=inputs.views,
+            quality=None if self.card.quality is None else self.card.quality(scores).astype(np.float32),
         )
 
-        scores = views["patch_score"].reshape(grid)
 
 def load_scorer(
     name: str = "default",
     *,
-            quality=None if self.card.quality is None else self.card.quality(scores).astype(np.float32),
     lock: Path | Mapping[str, LockEntry] | None = None,
     execution: Execution | None = None,
 ) -> NetworkScorer:

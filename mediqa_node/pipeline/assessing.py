@@ -145,6 +145,8 @@ def _score_stack(
     prompt = prompt_from_header(files.headers, stack, deciding.prompts)
     frames, inputs = _network_input(stack, files, reader, deciding.scorer.spec, prompt, failed)
     reach("after-decode")
+    if outside := deciding.scorer.out_of_domain(inputs, prompt.modality.value):
+        raise NotScorable("out of domain", outside)
     scored = deciding.scorer.score(inputs, prompt)
     reach("after-inference")
     weights = scored.weights.tolist()
