@@ -8,7 +8,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.functional_groups import FrameView, number
+from mediqa_node.dicom.functional_groups import FrameView, number, value_of
 
 GE_FLAG = 1_000_000_000
 _PRIVATE = (
@@ -36,6 +36,8 @@ def b_value(frame: FrameView) -> float | None:
     standard = number(frame.value("MRDiffusionSequence", "DiffusionBValue"))
     if standard is not None:
         return standard
+    if value_of(frame.header, "Modality") == "CT":
+        return None
     for creator, group, element in _PRIVATE:
         for dataset in frame.datasets():
             found = _private_number(private_value(dataset, creator, group, element))

@@ -128,10 +128,11 @@ def _image_type(frame: FrameView) -> tuple[str, ...]:
     Components: Complex Image Component (0008,9208), or GE's (0043,xx2F): 0 magnitude, 1 phase, 2 real,
     3 imaginary.
     """
-    group = "CTImageFrameTypeSequence" if value_of(frame.header, "Modality") == "CT" else "MRImageFrameTypeSequence"
+    is_ct = value_of(frame.header, "Modality") == "CT"
+    group = "CTImageFrameTypeSequence" if is_ct else "MRImageFrameTypeSequence"
     kind = words(frame.value(group, "FrameType")) or words(value_of(frame.header, "ImageType"))
     component = words(frame.value(group, "ComplexImageComponent"))
-    ge = integer(private_value(frame.header, "GEMS_PARM_01", 0x0043, 0x2F))
+    ge = None if is_ct else integer(private_value(frame.header, "GEMS_PARM_01", 0x0043, 0x2F))
     return kind + component + (_GE_COMPONENT[ge : ge + 1] if ge is not None and ge >= 0 else ())
 
 

@@ -7,10 +7,12 @@ the series.
 
 import math
 import struct
+from functools import cache
 from typing import Any
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
 
 _JUNK = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, NotImplementedError, struct.error)
 MAX_FRAMES = 20_000
@@ -21,11 +23,19 @@ _CONVERTED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedShared
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
     """Return the value of `keyword`, or None where it is absent, empty or unreadable."""
+    tag = _tag(keyword)
+    if tag not in dataset:  # most are absent, and asking for them by name is slow
+        return None
     try:
-        value = dataset.get(keyword)
+        value = dataset[tag].value
     except _JUNK:
         return None
     return None if value is None or value == "" else value
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def numbers(value: Any, count: int) -> tuple[float, ...] | None:

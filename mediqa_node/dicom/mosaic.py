@@ -22,6 +22,8 @@ def mosaic_evidence(header: Dataset) -> str | None:
     """
     if "MOSAIC" in words(value_of(header, "ImageType")):
         return "Image Type (0008,0008) contains MOSAIC"
+    if value_of(header, "Modality") == "CT":
+        return None
     images = integer(private_value(header, "SIEMENS MR HEADER", 0x0019, 0x0A)) or _csa_images(header)
     if images is not None and images > 1:
         return f"NumberOfImagesInMosaic (0019,100A) is {images}"

@@ -204,8 +204,8 @@ def _identity(
     site = codes.REGIONS[prompt.region.value]
     all_parameters = [
         f"weights-sha256={checkpoint.sha256}",
-        f"checkpoint={checkpoint.name} size={checkpoint.size} preprocessing={assessment.fingerprint} layout={LAYOUT}",
-        f"execution={checkpoint.execution}",
+        f"checkpoint={checkpoint.name} size={checkpoint.size} execution={checkpoint.execution.replace(' ', '-')} "
+        f"preprocessing={assessment.fingerprint} layout={LAYOUT}",
         *parameters,
     ]
     return [
