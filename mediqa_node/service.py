@@ -33,6 +33,7 @@ ROLES = ("receiver", "worker", "courier")
 REFUSED = 78
 """Exit status of a process that cannot start as configured (sysexits EX_CONFIG): not tried again."""
 DRAIN_S = 30.0
+_SERIES_ON_A_GPU = 4
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 _STEADY_AFTER_S = 20.0
 """A process that ran this long starts again at once: scanners do not wait for a node that is careful with itself."""
@@ -127,7 +128,13 @@ def _worker(settings: Settings, stop: threading.Event) -> None:
     assert node.judge is not None
     checkpoint = node.judge().scorer.checkpoint
     constancy.check_if_due(node)  # before the first job: no result leaves unproven
-    durable.launch(database, executor_id="worker", score=flow.judge(node))
+    on_gpu = not checkpoint.execution.startswith("cpu")
+    durable.launch(
+        database,
+        executor_id="worker",
+        score=flow.judge(node),
+        scores_at_once=_SERIES_ON_A_GPU if on_gpu else 1,
+    )
     scheduler = sweeps.schedule_worker(node)
     scheduler.start()
     log.info("scoring", checkpoint=checkpoint.name, trained=checkpoint.trained, weights=checkpoint.sha256[:16])

@@ -30,6 +30,7 @@ class StackResult:
         quality: Q, 0..1; None where the checkpoint maps no raw score to 0..1. Such a one never serves a node.
         window: the values that the network saw as black and white, in HU, signal or 0..255; None: as stored.
         maps: patch by patch; kept apart from the rest, None when read back.
+        inference_s: how long the network took, seconds of wall time.
     """
 
     stack: Stack
@@ -40,6 +41,7 @@ class StackResult:
     prediction: Prediction | None = None
     window: tuple[float, float] | None = None
     maps: PatchMaps | None = field(default=None, compare=False)
+    inference_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

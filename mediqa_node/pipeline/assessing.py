@@ -3,6 +3,7 @@
 Knows neither database nor network: the node and `mediqa-node score` call the same function.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -147,7 +148,9 @@ def _score_stack(
     reach("after-decode")
     if outside := deciding.scorer.out_of_domain(inputs, prompt.modality.value):
         raise NotScorable("out of domain", outside)
+    started = time.perf_counter()
     scored = deciding.scorer.score(inputs, prompt)
+    inference_s = time.perf_counter() - started
     reach("after-inference")
     weights = scored.weights.tolist()
     raw, mapped = scored.raw.tolist(), None if scored.quality is None else scored.quality.tolist()
@@ -163,6 +166,7 @@ def _score_stack(
         prediction=scored.prediction,
         window=inputs.window,
         maps=scored.maps,
+        inference_s=inference_s,
     )
 
 

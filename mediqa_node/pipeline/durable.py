@@ -2,7 +2,7 @@
 
 Jobs carry names and numbers, never images: every fact is read from the database when the job
 runs, and a job whose series has changed since does nothing. `score` runs one at a time in each
-worker; `deliver` is partitioned by destination, so that a PACS that is down delays no other.
+worker (several on a GPU); `deliver` is partitioned by destination, so that a PACS that is down delays no other.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,6 +83,7 @@ def launch(
     *,
     executor_id: str,
     score: Callable[[str, int], str] | None = None,
+    scores_at_once: int = 1,
     deliver: Callable[[int], str] | None = None,
 ) -> None:
     """Start the engine in this process for the given stations.
@@ -90,6 +91,8 @@ def launch(
     Args:
         executor_id: stable and unique for each process; after a crash the process with the same
             name takes its unfinished jobs up again.
+        scores_at_once: series in work at the same time. More than one pays where the network runs beside
+            the processor: while one series is decoded another is scored, and their images share batches.
     """
     config: Any = {
         "name": "mediqa-node",
@@ -109,7 +112,7 @@ def launch(
         DBOS.workflow(name=DELIVER, max_recovery_attempts=100)(_as_step(deliver, DELIVER))
     DBOS.listen_queues([name for name, station in ((SCORE, score), (DELIVER, deliver)) if station is not None])
     DBOS.launch()
-    _register_queues()
+    _register_queues(scores_at_once)
 
 
 def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
@@ -140,8 +143,8 @@ def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
     return workflow
 
 
-def _register_queues() -> None:
-    DBOS.register_queue(SCORE, worker_concurrency=1, polling_interval_sec=_POLL_S)
+def _register_queues(scores_at_once: int) -> None:
+    DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=_POLL_S)
     DBOS.register_queue(
         DELIVER,
         partition_worker_concurrency=1,

@@ -5,6 +5,8 @@ separate products, channel attention of the whole batch at once with every inter
 the paper's equations; weights are those of the network it is compared with.
 """
 
+from functools import partial
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ class Naive(nn.Module):
         self.size = size
         self.vit = VisionTransformer(
             img_size=size.image_px, patch_size=size.patch_px, embed_dim=size.embed_dim, depth=BLOCKS,
-            num_heads=size.heads, num_classes=1000, norm_layer=lambda dim: nn.LayerNorm(dim, eps=1e-6),
+            num_heads=size.heads, num_classes=1000, norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )  # fmt: skip
         self.vit.load_state_dict(network.vit.state_dict(), strict=False)
         self.eval()

@@ -20,7 +20,6 @@ import yaml
 from mediqa_node import config, opening
 from tests.benchmarks import images
 from tests.benchmarks.servers import ENVIRONMENT, Server, answers, events, free_port, node, orthanc, storescp
-from tests.factories import network_input
 
 
 def send(server: Server, *folders: Path) -> float:
@@ -41,6 +40,7 @@ def send(server: Server, *folders: Path) -> float:
 def latency(folder: Path, rounds: int) -> Iterator[str]:
     """Time from the release of the association to the report in Orthanc, in its parts."""
     parts: dict[str, list[float]] = {name: [] for name in ("ready", "judged", "sent")}
+    inference: list[float] = []
     with orthanc(folder / "orthanc") as pacs, node(folder / "node", pacs) as server:
         _warm_up(folder, server, pacs)
         for i in range(rounds):
@@ -50,10 +50,11 @@ def latency(folder: Path, rounds: int) -> Iterator[str]:
             released = time.time()
             seen = _wait_for_reports(pacs, i + 2)
             stamps = _stamps(folder / "node", uid)
+            inference.append(_inference_s(folder / "node", uid))
             marks = [released, stamps["series ready"], stamps["series assessed"], seen]
             for name, begin, end in zip(parts, marks[:-1], marks[1:], strict=True):
                 parts[name].append(end - begin)
-    inference_s = _inference_s()
+    inference_s = statistics.median(inference)
     total = [sum(values) for values in zip(*parts.values(), strict=True)]
     yield f"release → report in Orthanc, 100 slices 512 × 512, {rounds} rounds, median [s]"
     yield f"  until complete (contiguous)    {statistics.median(parts['ready']):6.2f}"
@@ -94,22 +95,9 @@ def _seconds(event: dict[str, str]) -> float:
     return datetime.fromisoformat(event["timestamp"]).timestamp()
 
 
-def _inference_s() -> float:
-    """Seconds of the default network for seven slices, in this process, one thread."""
-    import numpy as np
-
-    from mediqa_node.domain.prompt import Prompt, PromptTerm
-
-    scorer = opening.open_judge(config.load(None, {})).scorer
-    words = {"dimension": "3D", "modality": "CT", "region": "chest", "type": "soft"}
-    prompt = Prompt(**{k: PromptTerm(value=v, source="data", confidence=1.0) for k, v in words.items()})
-    slices = np.random.default_rng(0).random((scorer.spec.slices, 3, scorer.spec.size_px, scorer.spec.size_px), "f4")
-    taken = []
-    for _ in range(4):
-        start = time.perf_counter()
-        scorer.score(network_input(slices), prompt)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
+def _inference_s(folder: Path, uid: str) -> float:
+    """Seconds that the worker's network took for a series."""
+    return next(float(e["inference_ms"]) for e in events(folder) if e.get("series") == uid and "inference_ms" in e) / 1e3
 
 
 def ingest(folder: Path, rounds: int, per_association: int) -> Iterator[str]:
