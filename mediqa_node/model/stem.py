@@ -53,9 +53,10 @@ def _blurred(gray: Tensor) -> Tensor:
 
 
 class ConvStem(nn.Module):
-    """Halve the edge until a token is left of each patch: 3 x 3 convolutions of stride 2, GELU between them.
+    """Halve the edge until a token is left of each patch: 4 x 4 convolutions of stride 2, GELU between them.
 
-    Nothing normalises before the first block: the amplitude of an image's details is what is judged. Takes
+    An even kernel is centred on the pair of pixels that it joins, so that a token is centred on its patch and
+    patch maps lie where they belong; 3 x 3 would shift them by half a patch. Nothing normalises before the first block: the amplitude of an image's details is what is judged. Takes
     the arguments that timm's ViT gives its `embed_layer`.
     """
 
@@ -68,7 +69,7 @@ class ConvStem(nn.Module):
         widths = [in_chans, *(embed_dim // 2 ** (steps - 1 - step) for step in range(steps))]
         layers: list[nn.Module] = []
         for into, out in pairwise(widths):
-            layers += [nn.Conv2d(into, out, kernel_size=3, stride=2, padding=1), nn.GELU()]
+            layers += [nn.Conv2d(into, out, kernel_size=4, stride=2, padding=1), nn.GELU()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -97,7 +97,8 @@ def _seconds(event: dict[str, str]) -> float:
 
 def _inference_s(folder: Path, uid: str) -> float:
     """Seconds that the worker's network took for a series."""
-    return next(float(e["inference_ms"]) for e in events(folder) if e.get("series") == uid and "inference_ms" in e) / 1e3
+    found = (event for event in events(folder) if event.get("series") == uid and "inference_ms" in event)
+    return float(next(found)["inference_ms"]) / 1000
 
 
 def ingest(folder: Path, rounds: int, per_association: int) -> Iterator[str]:
