@@ -30,6 +30,7 @@ _EDGE = 0.05
 """Difference of gray values between neighbours, in windows, from which it is an edge."""
 _FEWEST = 50
 """Pixels that a statistic is taken of; where fewer qualify, all are."""
+_THINNEST_PX = 16
 _DIRECTIONS = 12
 _AXIAL_OF_ROUND = 0.064
 """Share of the edges of a circle that run along rows and columns: within 2.9 degrees."""
@@ -87,11 +88,16 @@ def _as_window(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
 
 
 def _unpadded(image: np.ndarray, view: View) -> np.ndarray:
-    """Cut off what a view shows beyond its slice, and the pixels that the interpolation mixed with it."""
+    """Cut off what a view shows beyond its slice, and the pixels that the interpolation mixed with it.
+
+    A strip too thin to be measured stays in its square.
+    """
     size = image.shape[-1]
     (top, bottom), (left, right) = (
         _extent(size, start, edge) for start, edge in ((view.top, view.height), (view.left, view.width))
     )
+    if min(bottom - top, right - left) < _THINNEST_PX:
+        return image
     return image[:, top:bottom, left:right]
 
 
