@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mediqa_node.dicom.prompts_from_header import PromptRules
     from mediqa_node.dicom.report_request import ReportDevice
     from mediqa_node.model.card import Card
+    from mediqa_node.model.doctor import TorchFacts
     from mediqa_node.model.parity import Outcome
     from mediqa_node.pipeline.assessing import Judge
     from mediqa_node.pipeline.node import NodeContext
@@ -183,6 +184,13 @@ def import_checkpoint(
 
     mapped = QualityMap(kind=quality[0], a=quality[1], b=quality[2]) if quality else None
     return import_weights(weights, out, name, Provenance(quality=mapped, **known))
+
+
+def torch_facts() -> "TorchFacts":
+    """Return what torch finds on this machine; this imports it."""
+    from mediqa_node.model.doctor import torch_facts as ask
+
+    return ask()
 
 
 def check_checkpoint(settings: Settings) -> None:

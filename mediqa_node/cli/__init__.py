@@ -47,7 +47,15 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error of ours is one sentence, never a traceback."""
-    from mediqa_node.cli import explain, model, node, score, tools  # noqa: F401 (they register their commands)
+    from mediqa_node.cli import (  # noqa: F401 (they register their commands)
+        constancy,
+        doctor,
+        explain,
+        model,
+        node,
+        score,
+        tools,
+    )
 
     try:
         app()

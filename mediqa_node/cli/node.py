@@ -14,7 +14,7 @@ from mediqa_node.cli import app
 from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_logging
 from mediqa_node.cli.present import ago, count, size, table
 from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.storage import index, labels, overview, reports
+from mediqa_node.storage import index, labels, overview, reports, steadiness
 
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
@@ -60,12 +60,15 @@ def status(context: typer.Context, as_json: Json = False) -> None:
             held = reports.deliveries_in(connection, "parked", "withheld")
             stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
             disputes = overview.disputes(connection)
+            checked = steadiness.last_check(connection)
     running = service.running_roles(settings)
     missing = [role for role in service.ROLES if role not in running]
-    needs_a_person = bool(held or stopped or disputes or missing)
+    drifted = checked if checked is not None and checked.withholds else None
+    needs_a_person = bool(held or stopped or disputes or missing or drifted)
     if as_json:
         found = {**facts.as_dict(), "running": running, "held": [asdict(row) for row in held]}
         found |= {"stopped": [asdict(row) for row in stopped], "disputes": [asdict(row) for row in disputes]}
+        found |= {"constancy": asdict(checked) if checked else None}
         typer.echo(json.dumps(found, indent=2))
         sys.exit(needs_a_person)
     state = f"{', '.join(missing)} not running here" if missing else "running"
@@ -79,6 +82,9 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
     ):
         typer.echo(f"{name:<12}{text}")
+    if drifted:
+        typer.echo(f"constancy   failed {ago(now - drifted.checked_at)}: {drifted.finding()}")
+        typer.echo(f"            → {drifted.advice()}")
     _print_held(held, stopped, disputes)
     sys.exit(needs_a_person)
 

@@ -1,5 +1,6 @@
 """How facts look on a terminal."""
 
+import re
 from collections.abc import Sequence
 
 import typer
@@ -37,4 +38,4 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _is_number(text: str) -> bool:
-    return text == "–" or text.replace(".", "", 1).replace(",", "").isdigit()
+    return text == "–" or re.fullmatch(r"[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?", text) is not None

@@ -19,6 +19,7 @@ _BY_MODULE: dict[str, tuple[str, ...]] = {
     "jpeg_ls": (_JPEG + "80", _JPEG + "81"),
     "openjpeg": tuple(_JPEG + end for end in ("90", "91", "201", "202", "203")),
 }
+_PACKAGES = {"gdcm": "python-gdcm", "PIL": "pillow", "jpeg_ls": "pyjpegls", "openjpeg": "pylibjpeg-openjpeg"}
 
 
 def decodable_transfer_syntaxes() -> tuple[str, ...]:
@@ -28,3 +29,14 @@ def decodable_transfer_syntaxes() -> tuple[str, ...]:
         if find_spec(module) is not None:
             found.update(dict.fromkeys(syntaxes))
     return tuple(found)
+
+
+def missing_decoders() -> dict[str, tuple[str, ...]]:
+    """Return the transfer syntaxes that cannot be decoded here, by the package that would."""
+    readable = decodable_transfer_syntaxes()
+    missing = {
+        _PACKAGES[module]: tuple(uid for uid in syntaxes if uid not in readable)
+        for module, syntaxes in _BY_MODULE.items()
+        if find_spec(module) is None
+    }
+    return {package: syntaxes for package, syntaxes in missing.items() if syntaxes}

@@ -101,6 +101,12 @@ class Check:
         relation = f"{self.drift:.1e} apart, bound {self.bound:.1e}"
         return f"raw score of {name} is {now:.6f}, {source} says {then:.6f}: {relation}"
 
+    def advice(self) -> str:
+        """Return what a person does about a check that failed."""
+        if self.problem is not None:
+            return "mend it, then `mediqa-node constancy`, then `mediqa-node retry`"
+        return '`mediqa-node constancy --history`; to accept it `--acknowledge "NAME"`, then `mediqa-node retry`'
+
 
 def drift_of(scores: Mapping[str, float], expected: Mapping[str, float]) -> float | None:
     """Return the largest |difference| over the expected series; None if one of them was not scored."""

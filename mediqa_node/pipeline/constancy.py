@@ -204,14 +204,7 @@ def reason_to_withhold(node: NodeContext) -> str | None:
         last = steadiness.last_check(connection, identity_of(node.judge(), node.device.software_version))
     if last is None or not last.withholds:
         return None
-    return f"constancy: {last.finding()}; {next_step(last)}"
-
-
-def next_step(failed: Check) -> str:
-    """Return what a person does about a failed check."""
-    if failed.problem is not None:
-        return "mend it, then `mediqa-node constancy`, then `mediqa-node retry`"
-    return '`mediqa-node constancy --history`; to accept it `--acknowledge "NAME"`, then `mediqa-node retry`'
+    return f"constancy: {last.finding()}; {last.advice()}"
 
 
 def acknowledge(database: Database, by: str, *, at: float) -> Check | None:

@@ -1,0 +1,279 @@
+"""`mediqa-node doctor`: what a person at night needs to know of an installation, one line each.
+
+Nothing is changed, and nothing has to work: each question is asked by itself, and what stands in the way of
+its answer is the answer. A missing thing that the node can do without is a note, not a problem.
+"""
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mediqa_node import __version__, config, opening, service
+from mediqa_node.config import Settings
+from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
+from mediqa_node.domain.errors import MediqaError
+from mediqa_node.storage.database import Connection
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+PACKAGES = (
+    "torch", "torchvision", "timm", "numpy", "pydicom", "pynetdicom", "highdicom", "dbos", "SQLAlchemy",
+)  # fmt: skip
+CHECKED_WITHIN_S = 2 * 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line.
+
+    Attributes:
+        mark: `ok`, `note` or `problem`.
+        fix: what to do about a problem, or None.
+        details: for machines.
+    """
+
+    name: str
+    mark: str
+    text: str
+    fix: str | None = None
+    details: tuple[str, ...] = ()
+
+
+Question = Callable[[], Iterator[Finding]]
+
+
+def examine(path: Path | None) -> list[Finding]:
+    """Return what was found; `path` is that of the configuration file, None for the usual place."""
+    findings: list[Finding] = []
+    for name, question in (("versions", versions), ("torch", torch_and_devices), ("decoders", decoders)):
+        findings += _asked(name, question)
+    try:
+        settings = config.load(config.find(path))
+    except MediqaError as error:
+        return [*findings, Finding(name="settings", mark=PROBLEM, text=str(error), fix="mend that file")]
+    for name, about in (
+        ("settings", configuration),
+        ("model", model),
+        ("data", data_folder),
+        ("database", database),
+        ("roles", roles),
+    ):
+        findings += _asked(name, lambda about=about: about(settings))  # type: ignore[misc]
+    return findings
+
+
+def _asked(name: str, question: Question) -> list[Finding]:
+    """Return the answer, or what stands in its way: a doctor who faints is of no use."""
+    found: list[Finding] = []
+    try:
+        found.extend(question())
+    except Exception as error:
+        found.append(Finding(name=name, mark=PROBLEM, text=f"{type(error).__name__}: {error}"))
+    return found
+
+
+# ── the installation ─────────────────────────────────────────────────────────
+
+
+def versions() -> Iterator[Finding]:
+    """Say what is installed."""
+    yield Finding(name="mediqa-node", mark=OK, text=f"{__version__}, Python {platform.python_version()}")
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        fix = f"pip install {' '.join(missing)}"
+        yield Finding(name="packages", mark=PROBLEM, text=f"not installed: {', '.join(missing)}", fix=fix)
+    yield Finding(name="packages", mark=OK, text=", ".join(found), details=tuple(found))
+
+
+def torch_and_devices() -> Iterator[Finding]:
+    """Say whether torch works, and on what it would run."""
+    try:
+        facts = opening.torch_facts()
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Finding(name="torch", mark=PROBLEM, text=f"does not start: {error}", fix="install torch again")
+        return
+    fault = facts.torchvision_fault
+    yield Finding(
+        name="torchvision",
+        mark=PROBLEM if fault else OK,
+        text=f"does not fit torch: {fault}" if fault else "fits torch: one of its operators was called",
+        fix="install torch and torchvision from one index, e.g. both with --index-url of download.pytorch.org"
+        if fault
+        else None,
+    )
+    cores, quota = len(os.sched_getaffinity(0)), _cpu_quota()
+    matrix = "AMX" if facts.amx else "no AMX (bf16 needs a GPU)"
+    text = f"{_processor()}, {cores} cores usable, torch threads {facts.threads}; {facts.capability}, {matrix}"
+    yield Finding(name="processor", mark=OK, text=text)
+    if quota is not None and quota < cores:
+        text = f"this container may use {quota:g} of {cores} cores; set `model.threads: {max(1, int(quota))}`"
+        yield Finding(name="quota", mark=NOTE, text=text)
+    for device in facts.accelerators:
+        memory_gib = device.memory_bytes / 1024**3
+        text = f"cuda:{device.index} {device.name}, {memory_gib:.0f} GiB, torch for {facts.built_for}"
+        yield Finding(name="accelerator", mark=OK, text=text)
+    if not facts.accelerators:
+        text = f"no CUDA device (torch for {facts.built_for}): the model runs on the processor"
+        yield Finding(name="accelerator", mark=NOTE, text=text)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def _cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
+    """Return how many cores the control group (v2) grants, or None."""
+    try:
+        quota, period = file.read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def decoders() -> Iterator[Finding]:
+    """Say which transfer syntaxes can be decoded: those, and no others, are offered to scanners."""
+    from pydicom.uid import UID
+
+    readable = decodable_transfer_syntaxes()
+    names = tuple(f"{uid} {UID(uid).name}" for uid in readable)
+    kinds = dict.fromkeys(_kind(UID(uid).name) for uid in readable)
+    text = f"{len(readable)} transfer syntaxes: {', '.join(kinds)}"
+    yield Finding(name="decoders", mark=OK, text=text, details=names)
+    for package, syntaxes in missing_decoders().items():
+        text = f"without {package} nothing decodes {', '.join(UID(uid).name for uid in syntaxes)}"
+        yield Finding(name="decoders", mark=PROBLEM, text=text, fix=f"pip install {package}")
+
+
+def _kind(name: str) -> str:
+    """`JPEG 2000` of `JPEG 2000 Image Compression (Lossless Only)`."""
+    known = ("HTJ2K", "High-Throughput", "JPEG 2000", "JPEG-LS", "JPEG", "RLE", "Deflated", "Big Endian")
+    kind = next((word for word in known if word in name), "native")
+    return "HTJ2K" if kind == "High-Throughput" else kind
+
+
+# ── the node ─────────────────────────────────────────────────────────────────
+
+
+def configuration(settings: Settings) -> Iterator[Finding]:
+    """Say which file is in use, and whether everything that it names can be read."""
+    if settings.file is None:
+        text = "no file: defaults are in use; `mediqa-node config show > node.yaml` writes one"
+        yield Finding(name="settings", mark=NOTE, text=text)
+    try:
+        opening.prompt_rules(settings)
+        opening.time_zone(settings)
+        opening.check_checkpoint(settings)
+    except MediqaError as error:
+        yield Finding(name="settings", mark=PROBLEM, text=str(error), fix="mend that file")
+        return
+    if settings.file is not None:
+        yield Finding(name="settings", mark=OK, text=f"{settings.file}: good")
+
+
+def model(settings: Settings) -> Iterator[Finding]:
+    """Load the checkpoint as the worker does: its digests are verified on the way."""
+    choice = settings.model
+    try:
+        checkpoint = opening.open_judge(settings, reporting=True).scorer.checkpoint
+    except Exception as error:  # torchvision may die anywhere in here
+        text = f"checkpoint {choice.checkpoint!r} cannot be loaded: {type(error).__name__}: {error}"
+        fix = "name another in `model.checkpoint`, or install the package again"
+        yield Finding(name="model", mark=PROBLEM, text=text, fix=fix)
+        return
+    text = f"{checkpoint.name} ({checkpoint.size}), {checkpoint.execution}, digests of weights and card verified"
+    yield Finding(name="model", mark=OK, text=text, details=(checkpoint.sha256,))
+    if not checkpoint.trained:
+        consequence = "reported with a warning" if choice.allow_untrained else "withheld"
+        text = f"these weights were never trained: their scores mean nothing and are {consequence}"
+        yield Finding(name="model", mark=NOTE, text=text)
+
+
+def data_folder(settings: Settings) -> Iterator[Finding]:
+    """Say whether there is room, and whether it can be written to."""
+    folder = settings.data_dir
+    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    text = f"{folder}{'' if there == folder else ' (not made yet)'}: {free / 1e9:,.0f} GB free"
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        text = f"{there} cannot be written to: {error.strerror}"
+        yield Finding(name="data", mark=PROBLEM, text=text, fix="give the folder to the user that runs the node")
+        return
+    low = settings.retention.low_water_bytes
+    if free < low:
+        text += f", less than `retention.low_water_bytes` ({low / 1e9:,.0f} GB): nothing more is received"
+        yield Finding(name="data", mark=PROBLEM, text=text, fix="free space, or lower `retention.days`")
+        return
+    yield Finding(name="data", mark=OK, text=f"{text}, writable")
+
+
+def database(settings: Settings) -> Iterator[Finding]:
+    """Say whether the database answers and is up to date, and what the last constancy check found."""
+    from mediqa_node.storage.migrate import is_current
+
+    if settings.database.url is None and not (settings.data_dir / "node.db").is_file():
+        text = "none yet; `mediqa-node serve` makes it"
+        yield Finding(name="database", mark=NOTE, text=text)
+        return
+    opened = opening.open_database(settings)
+    try:
+        if not is_current(opened):
+            text, fix = "answers, but its tables are of another version", "stop the node, then `mediqa-node serve`"
+            yield Finding(name="database", mark=PROBLEM, text=text, fix=fix)
+            return
+        kind = "SQLite" if opened.is_sqlite else "PostgreSQL"
+        yield Finding(name="database", mark=OK, text=f"{kind}, answers, tables up to date")
+        with opened.read() as connection:
+            yield _constancy(connection)
+    except MediqaError as error:
+        fix = "start the database server, or mend `database.url`"
+        yield Finding(name="database", mark=PROBLEM, text=str(error), fix=fix)
+    finally:
+        opened.close()
+
+
+def _constancy(connection: Connection) -> Finding:
+    from mediqa_node.storage import steadiness
+
+    last = steadiness.last_check(connection)
+    if last is None:
+        return Finding(name="constancy", mark=NOTE, text="never checked; `mediqa-node constancy` does")
+    hours = (time.time() - last.checked_at) / 3600
+    text = f"{hours:.0f} h ago, mediqa-node {last.identity.software_version}, {last.identity.execution}"
+    if last.withholds:
+        text = f"failed {text}: {last.finding()}; results are withheld"
+        return Finding(name="constancy", mark=PROBLEM, text=text, fix=last.advice())
+    if hours * 3600 > CHECKED_WITHIN_S:
+        return Finding(name="constancy", mark=NOTE, text=f"good {text}: the worker checks every day while it runs")
+    how = "accepted by a person" if not last.passed or last.as_acknowledged else "good"
+    return Finding(name="constancy", mark=OK, text=f"{how} {text}")
+
+
+def roles(settings: Settings) -> Iterator[Finding]:
+    """Say which processes run on this machine."""
+    running = service.running_roles(settings)
+    missing = [role for role in service.ROLES if role not in running]
+    if not running:
+        yield Finding(name="roles", mark=NOTE, text="the node does not run here; `mediqa-node serve` starts it")
+    elif missing:
+        text = f"{', '.join(running)} run, {', '.join(missing)} not"
+        yield Finding(name="roles", mark=PROBLEM, text=text, fix="look at the log of `mediqa-node serve`; restart it")
+    else:
+        yield Finding(name="roles", mark=OK, text=f"{', '.join(running)} run")

@@ -1,0 +1,123 @@
+"""`mediqa-node constancy`: what it says with and without a node, and its exit status."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.numpy import load, save
+
+from mediqa_node import config, opening
+from mediqa_node.model.checkpoint import DEFAULT_LOCK, digest, read_lock, seeded_weights
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.sizes import SIZES
+from mediqa_node.storage import steadiness
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    """A node that was prepared and never ran."""
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump({"retention": {"low_water_bytes": 0}}))
+    opening.prepare(config.load(tmp_path / "node.yaml", {}))
+    return tmp_path
+
+
+@pytest.fixture
+def drifted(node: Path) -> Path:
+    """A node whose weights differ from those of its card in one number, pinned again by somebody."""
+    entry = read_lock(DEFAULT_LOCK)["default"]
+    weights = load(seeded_weights(MedIQA(SIZES["t16"]), entry.seed))
+    weights["fc_score.3.bias"] = weights["fc_score.3.bias"] + 0.01
+    content = save(weights)
+    card = json.loads(entry.card.read_bytes()) | {"weights_sha256": digest(content)}
+    made = node / "changed"
+    made.mkdir()
+    (made / "weights.safetensors").write_bytes(content)
+    (made / "card.json").write_text(json.dumps(card))
+    pins = {"sha256": digest(content), "card_sha256": digest((made / "card.json").read_bytes())}
+    (node / "models.lock").write_text(yaml.safe_dump({"default": {"directory": "changed", **pins}}))
+    (node / "node.yaml").write_text(yaml.safe_dump({"model": {"lock": "models.lock"}}))
+    return node
+
+
+def test_it_checks_without_a_node_and_says_that_nothing_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text("{}")
+
+    result = run("constancy", folder=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("steady")
+    assert "recorded    not: there is no database" in result.stdout
+    assert not (tmp_path / "var").exists()
+    for name in ("ct_chest", "mr_breast", "op_fundus"):
+        assert name in result.stdout
+
+
+def test_a_drift_is_shown_recorded_told_by_status_and_accepted_by_a_person(drifted: Path) -> None:
+    found = run("constancy", "--json", folder=drifted)
+    check = json.loads(found.stdout)
+    assert (found.returncode, check["verdict"], check["recorded"]) == (1, "DRIFT", True)
+    assert check["drift"] == pytest.approx(0.01, abs=1e-5)
+
+    status = run("status", folder=drifted)
+    assert status.returncode == 1
+    assert "constancy   failed" in status.stdout
+    assert 'mediqa-node constancy --history`; to accept it `--acknowledge "NAME"' in status.stdout
+
+    accepted = run("constancy", "--acknowledge", "Dr. Curie", folder=drifted)
+    assert (accepted.returncode, accepted.stdout.splitlines()[-1]) == (0, "→ mediqa-node retry")
+    assert "by Dr. Curie: raw score of" in accepted.stdout
+    assert "constancy   failed" not in run("status", folder=drifted).stdout
+
+    again = run("constancy", folder=drifted)
+    assert again.returncode == 0, again.stdout
+    assert again.stdout.startswith("accepted")
+
+    history = run("constancy", "--history", folder=drifted).stdout
+    assert [line.split()[0] for line in history.splitlines()[1:3]] == ["2", "1"]
+    assert "Dr. Curie, " in history
+
+
+def test_without_a_failed_check_there_is_nothing_to_accept(node: Path) -> None:
+    result = run("constancy", "--acknowledge", "Dr. Curie", folder=node)
+
+    assert result.returncode == 2
+    assert "no failed check" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--acknowledge", " "], "1 to 64"), (["--history", "--phantoms"], "choose one"), (["--often"], "No such option")],
+)
+def test_misuse_is_exit_2(node: Path, arguments: list[str], said: str) -> None:
+    result = run("constancy", *arguments, folder=node)
+
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
+def test_an_empty_history_and_no_phantoms_say_what_would_fill_them(node: Path) -> None:
+    assert "no check yet" in run("constancy", "--history", folder=node).stdout
+    assert "nothing measured yet; rules in `score.phantoms`: none" in run("constancy", "--phantoms", folder=node).stdout
+    assert json.loads(run("constancy", "--phantoms", "--json", folder=node).stdout) == []
+
+
+def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
+    database = opening.open_database(config.load(node / "node.yaml", {}))
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+
+    result = run("constancy", folder=node)
+
+    assert result.returncode == 0
+    assert "recorded    not: the database is of an older version" in result.stdout
+    with database.read() as connection:
+        assert steadiness.history(connection, at_most=1) == []
+    database.close()

@@ -1,0 +1,131 @@
+"""`mediqa-node doctor`: what it finds well, and what it says where something is not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mediqa_node import config, opening
+from mediqa_node.domain.constancy import Identity, compare
+from mediqa_node.storage import steadiness
+
+MISMATCH = "operator torchvision::nms does not exist"
+
+
+def doctor(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), "doctor", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, **environment}
+    )
+
+
+def findings(folder: Path, **environment: str) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for finding in json.loads(doctor(folder, "--json", **environment).stdout):
+        found.setdefault(finding["name"], []).append(finding)
+    return found
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    """A node that was prepared and never ran."""
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump({"retention": {"low_water_bytes": 0}}))
+    opening.prepare(config.load(tmp_path / "node.yaml", {}))
+    return tmp_path
+
+
+def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> None:
+    result = doctor(node)
+
+    assert result.returncode == 0, result.stdout
+    first, *lines = result.stdout.splitlines()
+    assert first == "all well"
+    assert {line.split()[0] for line in lines} <= {"ok", "note"}
+    named = {line.split()[1] for line in lines}
+    assert named == {
+        "mediqa-node", "packages", "torchvision", "processor", "accelerator", "decoders", "settings", "model", "data",
+        "database", "constancy", "roles",
+    } | ({"quota"} if "quota" in named else set())  # fmt: skip
+    assert "digests of weights and card verified" in result.stdout
+    assert "JPEG 2000" in result.stdout
+
+
+def test_a_torchvision_that_does_not_fit_is_named_with_the_way_out(node: Path, tmp_path: Path) -> None:
+    shadow = tmp_path / "shadow" / "torchvision"
+    shadow.mkdir(parents=True)
+    (shadow / "__init__.py").write_text(f"raise RuntimeError({MISMATCH!r})")
+
+    result = doctor(node, PYTHONPATH=str(shadow.parent))
+
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    lines = result.stdout.splitlines()
+    [at] = [i for i, line in enumerate(lines) if line.split()[:2] == ["PROBLEM", "torchvision"]]
+    assert MISMATCH in lines[at]
+    assert "from one index" in lines[at + 1]
+    assert any(line.split()[:2] == ["PROBLEM", "model"] for line in lines), "timm imports it: no network either"
+
+
+def test_a_wrong_configuration_is_a_problem_and_the_rest_is_told_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text("node: {port: abc}")
+
+    found = findings(tmp_path)
+
+    [settings] = found["settings"]
+    assert settings["mark"] == "problem"
+    assert "node.port" in settings["text"]
+    assert found["torchvision"][0]["mark"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "said"),
+    [
+        ({"model": {"checkpoint": "chest"}}, "settings", "'chest' is not pinned"),
+        ({"retention": {"low_water_bytes": 10**18}}, "data", "retention.low_water_bytes"),
+        ({"node": {"data_dir": "/proc/mediqa"}}, "data", "cannot be written to"),
+        ({"database": {"url": "postgresql+psycopg://nobody@127.0.0.1:1/none"}}, "database", "did not answer"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_node_is_a_problem(
+    tmp_path: Path, settings: dict[str, object], name: str, said: str
+) -> None:
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+
+    problems = [finding for finding in findings(tmp_path)[name] if finding["mark"] == "problem"]
+
+    assert any(said in finding["text"] for finding in problems), problems
+
+
+def test_changed_weights_are_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "models.lock").write_text(
+        yaml.safe_dump({"default": {"directory": "gone", "sha256": "0" * 64, "card_sha256": "0" * 64}})
+    )
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump({"model": {"lock": "models.lock"}}))
+
+    [model] = findings(tmp_path)["model"]
+
+    assert model["mark"] == "problem"
+    assert "card.json cannot be read" in model["text"]
+
+
+def test_a_failed_constancy_check_and_an_old_database_are_problems(node: Path) -> None:
+    database = opening.open_database(config.load(node / "node.yaml", {}))
+    identity = Identity(software_version="0.1.0", weights_sha256="ab", execution="cpu fp32", libraries="torch 1")
+    failed = compare(identity, {"a": 1.0}, pinned=None, first={"a": 2.0}, accepted=None, at=0.0)
+    with database.write() as connection:
+        steadiness.save_check(connection, failed)
+    [constancy] = findings(node)["constancy"]
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    database.close()
+
+    [stale] = findings(node)["database"]
+
+    assert constancy["mark"] == "problem"
+    assert "raw score of a is 1.000000, the first check at this site says 2.000000" in constancy["text"]
+    assert "--acknowledge" in constancy["fix"]
+    assert (stale["mark"], "of another version" in stale["text"]) == ("problem", True)
