@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bench import Bench
+from support.bench import Bench, StandInScorer
 from support.limits import ABDOMEN, DATA, DEMO, PELVIS, THIGH
 from support.series import ct_series
 from typer.testing import CliRunner
@@ -48,8 +48,7 @@ def run(*arguments: object) -> tuple[int, str, BaseException | None]:
 
 
 def test_the_command_writes_domains_that_a_card_takes_and_says_how_patients_fared(patients, tmp_path):
-    scout = patients / "water"
-    ct_series(scout, "water")
+    ct_series(patients / "water", "water")
     manifest = json.loads((patients / "manifest.json").read_text())
     manifest["items"].append({"id": "water", "split": "refuse"})
     (patients / "manifest.json").write_text(json.dumps(manifest))
@@ -68,18 +67,14 @@ def test_the_command_writes_domains_that_a_card_takes_and_says_how_patients_fare
     assert lines["water"].split()[:2] == ["CT", "foreign"]
 
 
-class Witness:
-    """A scorer that keeps what the node shows it."""
-
-    def __init__(self) -> None:
-        self.shown: list[NetworkInput] = []
-
-    def __getattr__(self, name: str) -> object:
-        from support.bench import StandInScorer
-
-        return getattr(StandInScorer, name).__get__(StandInScorer())
+class Witness(StandInScorer):
+    """A scorer that keeps what the node shows it, prepared as new checkpoints want it."""
 
     spec = SPEC
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[NetworkInput] = []
 
     def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
         self.shown.append(inputs)
@@ -88,7 +83,7 @@ class Witness:
 
 def test_training_measures_what_the_node_shows_its_network(tmp_path):
     witness = Witness()
-    bench = Bench(tmp_path / "bench", scorer=witness)  # type: ignore[arg-type]
+    bench = Bench(tmp_path / "bench", scorer=witness)
     bench.receive_all(sorted(DEMO.glob("*.dcm")))
     bench.pass_time(600)
     bench.close()
