@@ -14,7 +14,7 @@ from support.series import CT_IMAGE, ct_series, refreshed, series_uid, uid, writ
 from support.waiting import need, until
 
 from mediqa_node.dicom.wrap import wrap_photograph
-from mediqa_node.storage import index, labels
+from mediqa_node.storage import index, labels, steadiness
 
 pytestmark = pytest.mark.peers
 
@@ -204,6 +204,19 @@ def test_series_of_one_study_get_distinct_series_numbers(node: Node, pacs: Ortha
     assert len(set(numbers)) == 3
     assert 9000 not in numbers, "a number that the study itself uses"
     assert len({report.SeriesInstanceUID for report in found}) == 3
+
+
+def test_the_worker_proves_its_scores_before_its_first_job(node: Node, pacs: Orthanc, tmp_path: Path) -> None:
+    series = send(node, ct_series(tmp_path, "proven"))
+    delivered(node, pacs, series)
+
+    with node.database.read() as connection:
+        checks = steadiness.history(connection, at_most=99)
+        first = connection.exec_driver_sql("SELECT min(assessed_at) FROM assessments").scalar_one()
+
+    assert len(checks) == 1, "once for this identity, however often the worker started"
+    assert (checks[0].passed, checks[0].compared_with) == (True, "card")
+    assert checks[0].checked_at < first
 
 
 def test_status_says_that_all_is_well_and_verify_finds_nothing(node: Node) -> None:

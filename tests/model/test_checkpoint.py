@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, PredictedParameter, QualityMap, read_card
 from mediqa_node.model.checkpoint import (
@@ -32,6 +33,7 @@ CARD = Card(
     weights_sha256="0" * 64,
     quality=QualityMap(kind="clamp", a=0.0, b=5.0),
     parameters=(PredictedParameter(name="mas", unit="mA.s", modality="CT", scale="log"),),
+    constancy=Constancy(raw={"ct_chest": -1.5}, bound=2e-4, bound_bf16=0.01),
     metrics={"srcc": 0.9},
 )
 
@@ -108,6 +110,10 @@ def test_a_missing_file_is_refused(saved):
         ({"quality": {"kind": "logistic", "a": 0, "b": -1}}, "does not rise"),
         ({"prompt": {"index": 64, "words": {}}}, "prompt index 64"),
         ({"prompt": {"index": None, "words": {"dimension": ["4D"]}}}, "prompt words"),
+        ({"constancy": {"raw": {}}}, "constancy pins no reference series"),
+        ({"constancy": {"raw": {"ct_chest": "high"}}}, "constancy of ct_chest: 'high'"),
+        ({"constancy": {"raw": {"ct_chest": 1.0}, "bound": 0}}, "constancy bound 0"),
+        ({"constancy": {"raw": {"ct_chest": 1.0}, "limit": 1}}, "limit"),
         ({"parameters": [{"name": "kvp", "unit": "kV", "modality": "CT"}]}, "unknown parameter 'kvp'"),
     ],
 )
