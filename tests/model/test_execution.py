@@ -206,7 +206,7 @@ def test_bfloat16_keeps_heads_in_float32_and_stays_near(network, shots, codes):
         exact = network(shots[0][None], codes[0][None])
         found = forward(shots[0][None], codes[0][None])
 
-    assert found.score.dtype == found.patch_score.dtype == torch.float32
+    assert found.patch_score.dtype == found.patch_weight.dtype == torch.float32
     assert float(found.score) == pytest.approx(float(exact.score), abs=0.02)
     assert float(found.score) != float(exact.score)
 
