@@ -19,6 +19,7 @@ from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import (
+    CompanionRules,
     CompletionRules,
     DeliveryRules,
     ModelChoice,
@@ -93,6 +94,7 @@ class Settings(_Strict):
     score: ScorePolicy = ScorePolicy()
     model: ModelChoice = ModelChoice()
     delivery: DeliveryRules = DeliveryRules()
+    companions: CompanionRules = CompanionRules()
     calibrations: tuple[Calibration, ...] = ()
     retention: Retention = Retention()
     prompts: Path | None = None

@@ -10,6 +10,7 @@ from pydicom.uid import UID
 
 from mediqa_node import __version__
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
+from mediqa_node.dicom.companions import COMPANION_CLASSES
 from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, receiver, sender
@@ -68,9 +69,14 @@ def _lines() -> Iterator[str]:
     yield from _section("Association rejection", level=3)
     yield from _table(("result, source, reason", "when"), ((", ".join(map(str, r)), w) for r, w in _REJECTIONS))
     yield from _section("As SCU: Structured Reports, Query, Verification")
+    yield from _table(("SOP class", "UID", "when"), _proposed())
+    yield ""
     yield "Comprehensive 3D SR, else Comprehensive SR, else Enhanced SR, whichever the destination accepts first"
     yield "(`peers.*.sr_sop_class` fixes one). Before each report the destination is asked for the study by C-FIND"
     yield "(Study Root); another patient or accession number withholds the report. C-ECHO for `mediqa-node echo`."
+    yield "What goes with a report follows it over the same association; a destination that does not accept its"
+    yield "class, or refuses it, has the report alone, and that is noted with the delivery. Proposed transfer syntaxes:"
+    yield "Explicit and Implicit VR Little Endian."
     yield ""
     rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
     yield from _table(("status of the destination", "what follows"), rows)
@@ -86,6 +92,16 @@ def _lines() -> Iterator[str]:
     yield "(radiation dose SR, reject notes)."
     yield ""
     yield from _table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in contexts.storage_classes()))
+
+
+def _proposed() -> Iterator[tuple[str, str, str]]:
+    """What an association for a report proposes, and what one for C-ECHO does."""
+    for uid in contexts.SR_SOP_CLASSES.values():
+        yield UID(uid).name, f"`{uid}`", "report"
+    for key, uid in COMPANION_CLASSES.items():
+        yield UID(uid).name, f"`{uid}`", f"`companions.{key}: true`; off by default"
+    yield UID(sender.STUDY_ROOT_FIND).name, f"`{sender.STUDY_ROOT_FIND}`", "before each report"
+    yield UID(contexts.VERIFICATION).name, f"`{contexts.VERIFICATION}`", "`mediqa-node echo`"
 
 
 def _limits() -> Iterator[str]:

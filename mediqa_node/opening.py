@@ -220,6 +220,7 @@ def node_context(settings: Settings, database: Database, *, with_model: bool = F
         completion=settings.completion,
         score=settings.score,
         delivery=settings.delivery,
+        companions=settings.companions,
         retention=settings.retention,
         allow_untrained=settings.model.allow_untrained,
         judge=cache(lambda: open_judge(settings, reporting=True)) if with_model else None,

@@ -5,14 +5,14 @@ Study, SR Document Series, General Equipment, SR Document General, SOP Common. A
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from pydicom import Dataset
 
 from mediqa_node.dicom import report_codes as codes
 from mediqa_node.dicom.report_content import algorithm_version
 from mediqa_node.dicom.report_items import coded, put_uid, sop_reference
-from mediqa_node.dicom.report_request import SOP_CLASSES, ReportRequest
+from mediqa_node.dicom.report_request import SOP_CLASSES, ReportDevice, ReportRequest
 from mediqa_node.dicom.report_source import (
     copied_codes,
     copied_items,
@@ -24,6 +24,7 @@ from mediqa_node.dicom.report_source import (
     values_of,
 )
 from mediqa_node.dicom.report_uid import deterministic_uid
+from mediqa_node.domain.assessment import Assessment
 
 SERIES_DESCRIPTION = "MedIQA image quality (RESEARCH, not for diagnosis)"
 
@@ -69,16 +70,21 @@ def header(request: ReportRequest, sources: Sequence[Dataset]) -> Dataset:
     report = Dataset()
     report.SpecificCharacterSet = "ISO_IR 192"
     report.SOPClassUID = SOP_CLASSES[request.sop_class]
-    _copy_patient_and_study(report, sources[0])
+    copy_patient_and_study(report, sources[0])
     put_uid(report, "StudyInstanceUID", request.assessment.study_instance_uid)
     _set_series(report, request)
-    _set_equipment(report, request, sources[0])
+    set_equipment(report, request.assessment, request.device, sources[0])
     _set_document(report, request, sources)
-    _set_dates(report, request, sources[0])
+    set_dates(report, request.created_at, request.time_zone, sources[0])
     return report
 
 
-def _copy_patient_and_study(report: Dataset, source: Dataset) -> None:
+def copy_patient_and_study(report: Dataset, source: Dataset) -> None:
+    """Set patient and study as an image has them, in a form that may be written again; not the study's UID.
+
+    Raises:
+        InvalidInstance: the Patient ID cannot be carried.
+    """
     report.PatientID = patient_id(source)
     for keyword in ALWAYS:
         setattr(report, keyword, value_of(source, keyword))
@@ -146,13 +152,12 @@ def _set_series(report: Dataset, request: ReportRequest) -> None:
     report.ReferencedPerformedProcedureStepSequence = []
 
 
-def _set_equipment(report: Dataset, request: ReportRequest, source: Dataset) -> None:
+def set_equipment(report: Dataset, assessment: Assessment, device: ReportDevice, source: Dataset) -> None:
     """General Equipment (C.7.5.1): this node; the scanner as contributing equipment (C.12.1.1.5)."""
-    device = request.device
     report.Manufacturer = device.manufacturer
     report.ManufacturerModelName = device.model_name
     report.DeviceSerialNumber = device.serial_number
-    report.SoftwareVersions = algorithm_version(request.assessment, device)
+    report.SoftwareVersions = algorithm_version(assessment, device)
     if value_of(source, "Manufacturer"):
         scanner = Dataset()
         scanner.PurposeOfReferenceCodeSequence = [coded(codes.Code("109101", "DCM", "Acquisition Equipment"))]
@@ -222,10 +227,10 @@ def _evidence(study_uid: str, series_uid: str, instances: Iterable[Dataset]) -> 
     return study
 
 
-def _set_dates(report: Dataset, request: ReportRequest, source: Dataset) -> None:
+def set_dates(report: Dataset, created_at: datetime, time_zone: tzinfo, source: Dataset) -> None:
     """Content and creation time in the source's zone, which is stated; else in the site's, which is not."""
     offset = utc_offset(source)
-    local: datetime = request.created_at.astimezone(offset or request.time_zone)
+    local = created_at.astimezone(offset or time_zone)
     if offset is not None:
         report.TimezoneOffsetFromUTC = local.strftime("%z")
     report.InstanceCreationDate = report.ContentDate = local.strftime("%Y%m%d")

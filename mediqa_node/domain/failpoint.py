@@ -23,7 +23,7 @@ RECEIVER = (
     "before-answer",
 )
 WORKER = ("score-begin", "after-decode", "after-inference", "before-assessment-commit", "after-assessment-commit")
-COURIER = ("after-ready", "after-report-commit", "mid-store", "after-store")
+COURIER = ("after-ready", "after-report-commit", "mid-store", "after-store", "before-companion")
 
 
 def reach(name: str) -> None:

@@ -199,6 +199,26 @@ class DeliveryRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompanionRules:
+    """What goes with each report to each of its destinations; nothing unless a site asks for it.
+
+    Attributes:
+        secondary_capture: one picture of the score map for each scored slice (Secondary Capture, RGB).
+        parametric_map: the map's numbers on the pixels of the scored slices (Parametric Map, float32; CT, MR).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    secondary_capture: bool = False
+    parametric_map: bool = False
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The kinds that are on."""
+        return tuple(kind for kind in ("secondary_capture", "parametric_map") if getattr(self, kind))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """How the network is run. What can move a score is off by default, and named in every report.
 

@@ -146,11 +146,15 @@ def study_identity(header: Dataset) -> StudyIdentity:
     )
 
 
-def report_contexts(peer: Peer) -> list[PresentationContext]:
-    """Return what is proposed to a destination of reports."""
+def report_contexts(peer: Peer, companions: Sequence[str] = ()) -> list[PresentationContext]:
+    """Return what is proposed to a destination of reports.
+
+    Args:
+        companions: SOP Class UIDs of what goes with them.
+    """
     classes = SR_SOP_CLASSES.values() if peer.sr_sop_class == "auto" else [SR_SOP_CLASSES[peer.sr_sop_class]]
     return [
-        *(build_context(uid, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]) for uid in classes),
+        *(build_context(uid, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]) for uid in (*classes, *companions)),
         build_context(STUDY_ROOT_FIND, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]),
     ]
 

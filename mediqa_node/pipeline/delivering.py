@@ -10,10 +10,12 @@ import structlog
 from pydicom.uid import UID
 
 from mediqa_node.decode.part10 import read_header
+from mediqa_node.dicom.companions import COMPANION_CLASSES
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.exchange import Peer, SeriesState
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.network.sender import PeerLink, StudyIdentity, connect, report_contexts, study_identity
+from mediqa_node.pipeline.accompanying import accompany
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reporting import report_for
 from mediqa_node.storage import index, labels, reports
@@ -111,7 +113,8 @@ def _attempt(node: NodeContext, delivery: DeliveryRow) -> Outcome:
 
 
 def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer) -> Outcome:
-    with connect(peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
+    contexts = report_contexts(peer, [COMPANION_CLASSES[kind] for kind in node.companions.wanted])
+    with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
         sop_class_uid = _sop_class(node, delivery, link)
         obstacle, note = _identity_check(node, delivery, link)
         if obstacle is not None:
@@ -126,7 +129,8 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer) -> Outcome:
         reach("mid-store")
         status = link.store(report.part10)
         reach("after-store")
-    return Outcome(state="sent", message=note, status=status)
+        notes = (note, accompany(node, delivery, link))
+    return Outcome(state="sent", message="; ".join(filter(None, notes)), status=status)
 
 
 def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:

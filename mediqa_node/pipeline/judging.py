@@ -22,7 +22,7 @@ from mediqa_node.pipeline.assessing import SeriesFiles, assess, harvest_series, 
 from mediqa_node.pipeline.identity import patients
 from mediqa_node.pipeline.measuring import measure
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import index, labels, reports, steadiness
+from mediqa_node.storage import companions, index, labels, reports, steadiness
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
 
@@ -100,7 +100,8 @@ def _judge_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, techniq
 def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, ...]) -> None:
     """Take in what documents say of other series: dose reports, reject notes; our own reports say nothing."""
     with node.database.read() as connection:
-        if reports.is_own_report(connection, row.series_instance_uid):
+        uid = row.series_instance_uid
+        if reports.is_own_report(connection, uid) or companions.is_own(connection, uid):
             raise NotScorable("own report", "sent back to the node that wrote it")
     affected: set[str] = set()
     for header in headers:

@@ -8,7 +8,14 @@ from typing import Protocol
 
 from mediqa_node.dicom.report_request import ReportDevice
 from mediqa_node.domain.exchange import Peer
-from mediqa_node.domain.policy import CompletionRules, DeliveryRules, Retention, ReturnRule, ScorePolicy
+from mediqa_node.domain.policy import (
+    CompanionRules,
+    CompletionRules,
+    DeliveryRules,
+    Retention,
+    ReturnRule,
+    ScorePolicy,
+)
 from mediqa_node.pipeline.assessing import Judge
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
@@ -38,6 +45,7 @@ class NodeContext:
     completion: CompletionRules = CompletionRules()
     score: ScorePolicy = ScorePolicy()
     delivery: DeliveryRules = DeliveryRules()
+    companions: CompanionRules = CompanionRules()
     retention: Retention = Retention()
     allow_untrained: bool = False
     judge: Callable[[], Judge] | None = None

@@ -33,7 +33,7 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
     if assessment is None or not instances:
         raise LookupError(f"series {series_instance_uid} has no assessment {revision}, or its instances were deleted")
     files = read_headers([node.spool.path(instance.path) for instance in instances])
-    number = _series_number(node, assessment.study_instance_uid, series_instance_uid)
+    number = series_number(node, assessment.study_instance_uid, series_instance_uid)
     instance_number = predecessor.instance_number + 1 if predecessor else 1
     dataset = build_report(
         ReportRequest(
@@ -66,8 +66,13 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
         return reports.save_report(node.database, connection, row)
 
 
-def _series_number(node: NodeContext, study_instance_uid: str, series_instance_uid: str) -> int:
-    """Allocate a Series Number that nothing in the study uses."""
+def series_number(node: NodeContext, study_instance_uid: str, series_instance_uid: str) -> int:
+    """Allocate a Series Number that nothing in the study uses.
+
+    Args:
+        series_instance_uid: of the images, for their reports; for companions, which are several series, of
+            the companions themselves.
+    """
     taken: set[int] = set()
     with node.database.read() as connection:
         for other in index.series_of_study(connection, study_instance_uid):

@@ -12,7 +12,7 @@ from mediqa_node.pipeline.delivering import settle_series
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.judging import enqueue_due
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import index, reports, retention
+from mediqa_node.storage import companions, index, reports, retention
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.reports import DeliveryRow
@@ -141,6 +141,8 @@ def retain(node: NodeContext) -> int:
                 count += 1
         if not expired:
             break
+    with node.database.write() as connection:
+        companions.forget_bytes(connection, before)
     node.spool.remove_empty_folders()
     node.spool.sweep_temporary(older_than_s=TEMPORARY_OLDER_THAN_S)
     if count:

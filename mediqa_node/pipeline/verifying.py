@@ -41,6 +41,7 @@ def verify(node: NodeContext, *, ask_peers: bool, advance: Callable[[int, int], 
         kept = audit.kept_files(connection)
         known = audit.all_paths(connection)
         sent = audit.sent_reports(connection)
+        beside = audit.sent_companions(connection)
         patience_s = max(_SECONDS_TO_WAIT_FOR, 2 * node.completion.forced_after_s)
         problems = [*audit.broken_promises(connection, now=node.clock(), patience_s=patience_s)]
     for i, file in enumerate(kept):
@@ -48,7 +49,7 @@ def verify(node: NodeContext, *, ask_peers: bool, advance: Callable[[int, int], 
         advance(i + 1, len(kept))
     problems.extend(f"spooled file without a row: {path}" for path in sorted(present - known))
     if ask_peers:
-        problems.extend(_ask(node, sent))
+        problems.extend(_ask(node, sent + beside))
     return Verification(n_instances=len(kept), n_reports=len(sent), problems=tuple(problems))
 
 
@@ -77,7 +78,7 @@ def _check_file(node: NodeContext, file: KeptFile) -> Iterator[str]:
 
 
 def _ask(node: NodeContext, sent: list[SentReport]) -> Iterator[str]:
-    """Ask each destination, by C-FIND, for the reports it has taken."""
+    """Ask each destination, by C-FIND, for what it has taken."""
     for name in sorted({report.destination for report in sent}):
         peer = node.peer(name)
         if peer is None:
@@ -90,6 +91,6 @@ def _ask(node: NodeContext, sent: list[SentReport]) -> Iterator[str]:
                         report.study_instance_uid, report.sr_series_instance_uid, report.sop_instance_uid
                     )
                     if found is False:
-                        yield f"{name} does not have report {report.sop_instance_uid}, which it has acknowledged"
+                        yield f"{name} does not have {report.what} {report.sop_instance_uid}, which it has acknowledged"
         except MediqaError as error:
             yield f"{name} could not be asked: {error}"

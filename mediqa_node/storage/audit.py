@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.storage.tables import deliveries, instances, reports, series
+from mediqa_node.storage.tables import companion_deliveries, companions, deliveries, instances, reports, series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +20,13 @@ class KeptFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentReport:
-    """A report that a destination has acknowledged."""
+    """A report, or what went with one, that a destination has acknowledged."""
 
     destination: str
     study_instance_uid: str
     sr_series_instance_uid: str
     sop_instance_uid: str
+    what: str = "report"
 
 
 def kept_files(connection: sa.Connection) -> list[KeptFile]:
@@ -65,6 +66,21 @@ def sent_reports(connection: sa.Connection) -> list[SentReport]:
         .order_by(deliveries.c.id)
     )
     return [SentReport(**row._mapping) for row in connection.execute(query)]
+
+
+def sent_companions(connection: sa.Connection) -> list[SentReport]:
+    """Return every picture and map that was sent."""
+    query = (
+        sa.select(
+            companion_deliveries.c.destination,
+            companions.c.study_instance_uid,
+            companions.c.companion_series_instance_uid.label("sr_series_instance_uid"),
+            companions.c.sop_instance_uid,
+        )
+        .join(companions, companions.c.sop_instance_uid == companion_deliveries.c.sop_instance_uid)
+        .order_by(companion_deliveries.c.sent_at, companions.c.sop_instance_uid)
+    )
+    return [SentReport(**row._mapping, what="companion") for row in connection.execute(query)]
 
 
 def broken_promises(connection: sa.Connection, *, now: float, patience_s: float) -> Iterator[str]:

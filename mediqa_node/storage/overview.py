@@ -9,7 +9,15 @@ import sqlalchemy as sa
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.storage import reports as outbox
 from mediqa_node.storage.index import SeriesRow
-from mediqa_node.storage.tables import assessments, deliveries, instances, series, techniques
+from mediqa_node.storage.tables import (
+    assessments,
+    companion_deliveries,
+    companions,
+    deliveries,
+    instances,
+    series,
+    techniques,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +124,22 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
         "copies": {status: int(n) for status, n in copies},
         "technique": technique,
         "assessment": assessment,
+        "companions": _companions(connection, row),
         "deliveries": [asdict(delivery) for delivery in outbox.deliveries_of(connection, uid)],
     }
+
+
+def _companions(connection: sa.Connection, row: SeriesRow) -> list[dict[str, Any]]:
+    """What went with the report of the current revision, and who has taken it."""
+    here = (companions.c.series_instance_uid == row.series_instance_uid, companions.c.revision == row.revision)
+    columns = (companions.c.sop_instance_uid, companions.c.sop_class_uid, companion_deliveries.c.destination)
+    query = (
+        sa.select(*columns)
+        .outerjoin(companion_deliveries, companion_deliveries.c.sop_instance_uid == companions.c.sop_instance_uid)
+        .where(*here)
+        .order_by(companions.c.sop_class_uid, companions.c.instance_number, companion_deliveries.c.destination)
+    )
+    return [dict(found._mapping) for found in connection.execute(query)]
 
 
 def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tuple[int, int]:

@@ -174,12 +174,22 @@ companions = sa.Table(
     metadata,
     sa.Column("sop_instance_uid", _UID, primary_key=True),
     sa.Column("series_instance_uid", _UID, nullable=False, index=True, comment="of the images"),
+    sa.Column("study_instance_uid", _UID, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("sop_class_uid", _UID, nullable=False),
     sa.Column("companion_series_instance_uid", _UID, nullable=False, index=True),
     sa.Column("instance_number", sa.Integer, nullable=False),
-    sa.Column("part10", sa.LargeBinary, nullable=False, comment="built once, never regenerated"),
+    sa.Column("deflated", sa.LargeBinary, comment="Part 10, zlib; built once, never again; null: after retention"),
     sa.Column("created_at", sa.Float, nullable=False),
+)
+
+companion_deliveries = sa.Table(
+    "companion_deliveries",
+    metadata,
+    sa.Column("sop_instance_uid", _UID, primary_key=True),
+    sa.Column("destination", sa.String(64), primary_key=True),
+    sa.Column("status", sa.Integer, nullable=False, comment="DIMSE status: stored"),
+    sa.Column("sent_at", sa.Float, nullable=False),
 )
 
 constancy_checks = sa.Table(

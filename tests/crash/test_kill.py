@@ -139,7 +139,8 @@ def mortal(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[
     """One node for all named places: it goes on after each death."""
     folder = tmp_path_factory.mktemp("mortal")
     peer = {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.dicom_port}
-    running = Mortal(Node(folder / "node", peers={"PACS_MAIN": peer}), folder)
+    node = Node(folder / "node", peers={"PACS_MAIN": peer}, companions={"secondary_capture": True})
+    running = Mortal(node, folder)
     running.node.start(environment=running.environment)
     yield running
     running.node.close()

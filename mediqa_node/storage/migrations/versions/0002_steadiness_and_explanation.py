@@ -10,6 +10,7 @@ down_revision = "0001"
 def upgrade() -> None:
     """Create the tables."""
     _create_companions()
+    _create_companion_deliveries()
     _create_constancy_checks()
     _create_patch_maps()
     _create_phantom_measurements()
@@ -20,11 +21,17 @@ def _create_companions() -> None:
         "companions",
         sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
         sa.Column("series_instance_uid", sa.String(length=64), nullable=False, comment="of the images"),
+        sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("sop_class_uid", sa.String(length=64), nullable=False),
         sa.Column("companion_series_instance_uid", sa.String(length=64), nullable=False),
         sa.Column("instance_number", sa.Integer(), nullable=False),
-        sa.Column("part10", sa.LargeBinary(), nullable=False, comment="built once, never regenerated"),
+        sa.Column(
+            "deflated",
+            sa.LargeBinary(),
+            nullable=True,
+            comment="Part 10, zlib; built once, never again; null: after retention",
+        ),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_companions")),
     )
@@ -33,6 +40,17 @@ def _create_companions() -> None:
             batch_op.f("ix_companions_companion_series_instance_uid"), ["companion_series_instance_uid"], unique=False
         )
         batch_op.create_index(batch_op.f("ix_companions_series_instance_uid"), ["series_instance_uid"], unique=False)
+
+
+def _create_companion_deliveries() -> None:
+    op.create_table(
+        "companion_deliveries",
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("destination", sa.String(length=64), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=False, comment="DIMSE status: stored"),
+        sa.Column("sent_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("sop_instance_uid", "destination", name=op.f("pk_companion_deliveries")),
+    )
 
 
 def _create_constancy_checks() -> None:

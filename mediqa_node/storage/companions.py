@@ -1,0 +1,97 @@
+"""What goes with a report, as bytes that were built once, and which destination has taken which of it.
+
+Kept compressed: pictures are large. The bytes go when their time is up; the rows stay, so that the node
+knows its own objects when somebody sends them back.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.tables import companion_deliveries, companions, deliveries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompanionRow:
+    """One built object. `part10` is None once its bytes were deleted."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    revision: int
+    sop_class_uid: str
+    companion_series_instance_uid: str
+    instance_number: int
+    part10: bytes | None
+    created_at: float
+
+
+def save(database: Database, connection: sa.Connection, rows: Sequence[CompanionRow]) -> None:
+    """Enter built objects; those that another destination has had built meanwhile are the same."""
+    for row in rows:
+        values = {name: getattr(row, name) for name in row.__dataclass_fields__ if name != "part10"}
+        deflated = zlib.compress(row.part10) if row.part10 is not None else None
+        connection.execute(database.insert_or_ignore(companions, **values, deflated=deflated))
+
+
+def find(connection: sa.Connection, series_instance_uid: str, revision: int, sop_class_uid: str) -> list[CompanionRow]:
+    """Return the objects of a revision in a class, in order; [] if they were not built yet."""
+    query = sa.select(companions).where(
+        companions.c.series_instance_uid == series_instance_uid,
+        companions.c.revision == revision,
+        companions.c.sop_class_uid == sop_class_uid,
+    )
+    return [_row(row) for row in connection.execute(query.order_by(companions.c.instance_number))]
+
+
+def _row(row: sa.Row) -> CompanionRow:
+    values = dict(row._mapping)
+    deflated = values.pop("deflated")
+    return CompanionRow(**values, part10=zlib.decompress(deflated) if deflated is not None else None)
+
+
+def next_instance_number(connection: sa.Connection, companion_series_instance_uid: str, revision: int) -> int:
+    """Return the first Instance Number (0020,0013) of a revision: those of earlier ones come before it."""
+    query = sa.select(sa.func.max(companions.c.instance_number)).where(
+        companions.c.companion_series_instance_uid == companion_series_instance_uid, companions.c.revision < revision
+    )
+    return int(connection.execute(query).scalar_one_or_none() or 0) + 1
+
+
+def note_taken(
+    database: Database, connection: sa.Connection, sop_instance_uid: str, destination: str, *, status: int, at: float
+) -> None:
+    """Note that a destination has acknowledged an object."""
+    values = {"sop_instance_uid": sop_instance_uid, "destination": destination, "status": status, "sent_at": at}
+    connection.execute(database.insert_or_ignore(companion_deliveries, **values))
+
+
+def taken(connection: sa.Connection, destination: str, sop_instance_uids: Sequence[str]) -> set[str]:
+    """Return which of these objects a destination has acknowledged."""
+    query = sa.select(companion_deliveries.c.sop_instance_uid).where(
+        companion_deliveries.c.destination == destination,
+        companion_deliveries.c.sop_instance_uid.in_(list(sop_instance_uids)),
+    )
+    return set(connection.execute(query).scalars())
+
+
+def is_own(connection: sa.Connection, series_instance_uid: str) -> bool:
+    """Whether a series UID is one that this node gave to its companions."""
+    query = sa.select(sa.literal(1)).where(companions.c.companion_series_instance_uid == series_instance_uid)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def forget_bytes(connection: sa.Connection, before: float) -> int:
+    """Delete the bytes of objects built before a time that no delivery may still need; return how many."""
+    pending = sa.select(deliveries.c.series_instance_uid).where(
+        deliveries.c.state.in_(("waiting", "parked", "withheld"))
+    )
+    statement = sa.update(companions).where(
+        companions.c.deflated.is_not(None),
+        companions.c.created_at < before,
+        companions.c.series_instance_uid.not_in(pending),
+    )
+    return int(connection.execute(statement.values(deflated=None)).rowcount)
