@@ -56,8 +56,9 @@ class ConvStem(nn.Module):
     """Halve the edge until a token is left of each patch: 4 x 4 convolutions of stride 2, GELU between them.
 
     An even kernel is centred on the pair of pixels that it joins, so that a token is centred on its patch and
-    patch maps lie where they belong; 3 x 3 would shift them by half a patch. Nothing normalises before the first block: the amplitude of an image's details is what is judged. Takes
-    the arguments that timm's ViT gives its `embed_layer`.
+    patch maps lie where they belong; 3 x 3 would shift them by half a patch. Nothing normalises before the first
+    block: the amplitude of an image's details is what is judged. Takes the arguments that timm's ViT gives its
+    `embed_layer`.
     """
 
     def __init__(self, *, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: object) -> None:
