@@ -4,7 +4,7 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -75,8 +75,20 @@ def _print_scores(results: list[dict[str, object]]) -> None:
             )
         )
     table(("series", "score", "verdict", "what", "not scored because"), rows)
+    for row, result in zip(rows, results, strict=True):
+        if result["predicted"]:
+            typer.echo(f"{row[0]}  {_looks_like(result['predicted'])}")
 
 
 def _raw(score: object) -> str:
     """A raw score, where the checkpoint maps none to 0..1."""
     return f"raw {score:.3f}" if isinstance(score, float) else "–"
+
+
+def _looks_like(predicted: Any) -> str:
+    """What the parameter head says beside what was recorded: `looks like 150 mA.s; 120 recorded, +25 %`."""
+    said = f"looks like {predicted['value']:.3g} {predicted['unit']}"
+    recorded = predicted["recorded"]
+    if not recorded:
+        return f"{said}; nothing recorded"
+    return f"{said}; {recorded:.3g} recorded, {predicted['deviation'] / recorded:+.0%}"

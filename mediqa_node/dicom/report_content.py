@@ -87,6 +87,8 @@ def comment(assessment: Assessment) -> str:
         parts.append(UNCALIBRATED)
     if assessment.failed_slices:
         parts.append(f"{len(assessment.failed_slices)} selected slice(s) could not be decoded and are not scored.")
+    if assessment.primary.n_clamped:
+        parts.append(f"{assessment.primary.n_clamped} slice(s) lie beyond the scale of the score and count as its end.")
     scored = 1 + len(assessment.others)
     if assessment.n_stacks > 1:
         parts.append(f"The series holds {assessment.n_stacks} stacks of images; {scored} scored.")

@@ -29,6 +29,7 @@ class StackResult:
     Attributes:
         quality: Q, 0..1; None where the checkpoint maps no raw score to 0..1. Such a one never serves a node.
         window: the values that the network saw as black and white, in HU, signal or 0..255; None: as stored.
+        n_clamped: slices whose raw score lies beyond the checkpoint's scale and counts as its end.
         maps: patch by patch; kept apart from the rest, None when read back.
         inference_s: how long the network took, seconds of wall time.
     """
@@ -41,6 +42,7 @@ class StackResult:
     prediction: Prediction | None = None
     window: tuple[float, float] | None = None
     maps: PatchMaps | None = field(default=None, compare=False)
+    n_clamped: int = 0
     inference_s: float = field(default=0.0, compare=False)
 
 

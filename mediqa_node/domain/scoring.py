@@ -67,11 +67,13 @@ class ScoredSlices:
         raw: the network's score per slice, the mean over its views, unbounded, shape (n,).
         quality: `raw` mapped to 0..1 by the card, shape (n,); None where the card has no map.
         weights: non-negative, sum 1, shape (n,).
+        n_clamped: slices whose raw score lies beyond the card's scale and counts as its end.
     """
 
     raw: np.ndarray
     quality: np.ndarray | None
     weights: np.ndarray
+    n_clamped: int = 0
     prediction: Prediction | None = None
     maps: PatchMaps | None = None
 

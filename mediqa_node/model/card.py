@@ -48,6 +48,10 @@ class QualityMap:
     a: float
     b: float
 
+    def beyond(self, raw: np.ndarray) -> int:
+        """Return how many raw scores lie beyond the scale and count as its end."""
+        return int(((raw < self.a) | (raw > self.b)).sum()) if self.kind == "clamp" else 0
+
     def __call__(self, raw: np.ndarray) -> np.ndarray:
         """Map raw scores, any shape, to float64 in 0..1."""
         x = np.asarray(raw, dtype=np.float64)

@@ -91,6 +91,7 @@ class NetworkScorer:
             raw=raw,
             quality=None if self.card.quality is None else self.card.quality(raw),
             weights=_softmax(logits),
+            n_clamped=0 if self.card.quality is None else self.card.quality.beyond(raw),
             prediction=self._prediction(parameters, prompt.modality.value),
             maps=self._maps(views, inputs),
         )

@@ -165,6 +165,7 @@ def _score_stack(
         ),
         prediction=scored.prediction,
         window=inputs.window,
+        n_clamped=scored.n_clamped,
         maps=scored.maps,
         inference_s=inference_s,
     )

@@ -250,6 +250,7 @@ def _result(
         "slice_weights": [part.weight for part in slices],
         "slice_instance_uids": [part.frame.sop_instance_uid for part in slices],
         "slice_frame_numbers": [part.frame.frame_number for part in slices],
+        "slices_beyond_scale": primary.n_clamped if primary else 0,
         "verdict": assessment.verdict if assessment else None,
         "prompt": dataclasses.asdict(primary.prompt) if primary else None,
         "technique": dataclasses.asdict(dataclasses.replace(technique, frames=())) if technique else None,

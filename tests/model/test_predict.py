@@ -135,6 +135,7 @@ def test_only_the_parameter_of_the_modality_is_predicted(scorer, images):
 )
 def test_raw_scores_are_mapped_to_the_unit_scale(quality, raw, expected):
     assert quality(np.array(raw)).tolist() == pytest.approx(expected, abs=1e-12)
+    assert quality.beyond(np.array(raw)) == (2 if quality.kind == "clamp" else 0)
 
 
 def test_threads_are_those_asked_for():
