@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mediqa_node.assess.overlay import ExplainedSlice, Scale, fitted, grey, overlaid, scale_of
+from mediqa_node.assess.overlay import ExplainedSlice, Scale, overlaid, plain, scale_of
 from mediqa_node.assess.palette import coloured
 
 RESEARCH_ONLY = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
@@ -41,7 +41,7 @@ class Caption:
 def slice_picture(slices: Sequence[ExplainedSlice], index: int, caption: Caption) -> Image.Image:
     """Return one slice beside itself under its map, with scores, colour bar and warnings; RGB."""
     part, scale = slices[index], scale_of(slices)
-    panels = [fitted(rgb, _PANEL_PX, part.aspect) for rgb in (grey(part), overlaid(part, scale))]
+    panels = [plain(part, _PANEL_PX), overlaid(part, scale, _PANEL_PX)]
     width, height = panels[0].size
     box = 3 * _MARGIN_PX + 2 * width + _BAR_ROOM_PX, _HEAD_PX + max(height, _PANEL_PX // 2) + _FOOT_PX
     picture, draw = _canvas((max(box[0], _LEAST_PX), box[1]))
@@ -69,7 +69,7 @@ def contact_sheet(slices: Sequence[ExplainedSlice], caption: Caption) -> Image.I
         draw.text((left, top), f"{index + 1}", font=_font(17), fill=_QUIET)
         said = f"{_number(part.quality, part.raw)}   weight {part.weight:.2f}"
         draw.text((left + _THUMB_PX, top), said, font=_font(17), fill=_TEXT, anchor="ra")
-        thumb = fitted(overlaid(part, scale), _THUMB_PX, part.aspect)
+        thumb = overlaid(part, scale, _THUMB_PX)
         picture.paste(thumb, (left + (_THUMB_PX - thumb.width) // 2, top + 24 + (_THUMB_PX - thumb.height) // 2))
     _bar(picture, draw, (_MARGIN_PX + columns * cell[0], _HEAD_PX + 24, rows * cell[1] - 40), scale)
     _foot(draw, picture.size)

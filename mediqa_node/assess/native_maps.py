@@ -75,6 +75,19 @@ def native_map(maps: PatchMaps, slice_index: int, shape: tuple[int, int]) -> Nat
     )
 
 
+def resampled(native: NativeMap, shape: tuple[int, int]) -> NativeMap:
+    """Return a map at another resolution: each pixel takes the value under its middle."""
+    old = native.scores.shape
+    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(np.intp) for n, m in zip(shape, old, strict=True))
+    place = np.ix_(rows, columns)
+    return NativeMap(
+        scores=native.scores[place],
+        weights=native.weights[place],
+        quality=None if native.quality is None else native.quality[place],
+        patch_px=(native.patch_px[0] * shape[0] / old[0], native.patch_px[1] * shape[1] / old[1]),
+    )
+
+
 def _patches(start: int, length: int, size: int, count: int) -> np.ndarray:
     """Return the patch that each row (or column) of a slice lies in by its middle, (size,); -1 outside the view."""
     middles = np.arange(size) + 0.5 - start

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from mediqa_node.assess.native_maps import NativeMap
+from mediqa_node.assess.native_maps import NativeMap, resampled
 from mediqa_node.assess.palette import coloured
 
 _OPACITY = (0.25, 0.7)
@@ -73,14 +73,21 @@ def grey(part: ExplainedSlice) -> np.ndarray:
     return np.repeat(np.round(levels).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def overlaid(part: ExplainedSlice, scale: Scale) -> np.ndarray:
-    """Return a slice under its map as RGB, uint8, (rows, columns, 3); bare where no view covers it."""
-    values, weights = smoothed(part.map)
+def plain(part: ExplainedSlice, edge_px: int) -> Image.Image:
+    """Return a slice as it is, its longer edge `edge_px`."""
+    return _fitted(grey(part), edge_px, part.aspect)
+
+
+def overlaid(part: ExplainedSlice, scale: Scale, edge_px: int) -> Image.Image:
+    """Return a slice under its map, its longer edge `edge_px`; bare where no view covers it."""
+    shown = np.asarray(plain(part, edge_px))
+    values, weights = smoothed(resampled(part.map, (shown.shape[0], shown.shape[1])))
     low, high = _OPACITY
     opacity = low + (high - low) * np.clip(np.nan_to_num(weights) / scale.most_weight, 0, 1)
     opacity = (opacity * np.isfinite(values))[..., None]
-    under = _BLACK + (grey(part) @ _LUMINANCE)[..., None] * (255 - _BLACK) / 255
-    return np.round(under * (1 - opacity) + coloured(values, scale.low, scale.high) * opacity).astype(np.uint8)
+    under = _BLACK + (shown @ _LUMINANCE)[..., None] * (255 - _BLACK) / 255
+    mixed = under * (1 - opacity) + coloured(values, scale.low, scale.high) * opacity
+    return Image.fromarray(np.round(mixed).astype(np.uint8))
 
 
 def smoothed(native: NativeMap) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +117,7 @@ def _means(values: np.ndarray, window: tuple[int, int]) -> np.ndarray:
     return values
 
 
-def fitted(rgb: np.ndarray, edge_px: int, aspect: float = 1.0) -> Image.Image:
+def _fitted(rgb: np.ndarray, edge_px: int, aspect: float) -> Image.Image:
     """Return a picture whose longer edge is `edge_px`, its pixels drawn as tall as `aspect` says."""
     height, width = rgb.shape[0] * aspect, float(rgb.shape[1])
     factor = edge_px / max(height, width)

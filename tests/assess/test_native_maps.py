@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mediqa_node.assess.native_maps import NativeMap, native_map
+from mediqa_node.assess.native_maps import NativeMap, native_map, resampled
 from mediqa_node.assess.views import native_crops, whole_view
 from mediqa_node.domain.patch_maps import packed, unpacked
 from mediqa_node.domain.preprocessing import View
@@ -139,6 +139,17 @@ def test_crops_of_the_preprocessing_cover_what_they_say():
     for number, crop in enumerate(views[1:], start=1):
         inside = found.scores[crop.top : crop.top + 16, crop.left : crop.left + 16]
         assert (inside == number / 2).any(), "the mean of the whole view, 0, and the crop"
+
+
+def test_a_map_at_another_resolution_lies_where_it_lay():
+    found = native_map(maps(GRID, ONES, [view(0, 0, 4, 4)], quality=GRID), 0, (4, 4))
+
+    for shape in ((8, 12), (2, 2)):
+        again = resampled(found, shape)
+        rows, columns = np.indices(shape)
+        expected = np.array(GRID[0])[rows * 2 // shape[0], columns * 2 // shape[1]]
+        assert again.scores.tolist() == again.shown.tolist() == expected.tolist()
+        assert again.patch_px == (shape[0] / 2, shape[1] / 2)
 
 
 def test_maps_come_back_from_their_file_as_they_were():

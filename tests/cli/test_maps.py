@@ -135,3 +135,6 @@ def test_the_command_writes_them(tmp_path):
     [result] = json.loads(finished.stdout)
     assert all(Path(path).is_file() for path in result["maps"])
     assert arrays(result)["trained"] == np.False_
+    for path in result["maps"][:-1]:
+        head = np.asarray(Image.open(path).convert("RGB"))[:60]
+        assert (head == (255, 176, 0)).all(axis=-1).sum() > 200, "untrained, in amber"
