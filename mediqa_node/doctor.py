@@ -18,6 +18,7 @@ from mediqa_node import __version__, config, opening, service
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
+from mediqa_node.pipeline.constancy import processor
 from mediqa_node.storage.database import Connection
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -113,7 +114,7 @@ def torch_and_devices() -> Iterator[Finding]:
     )
     cores, quota = len(os.sched_getaffinity(0)), _cpu_quota()
     matrix = "AMX" if facts.amx else "no AMX (bf16 needs a GPU)"
-    text = f"{_processor()}, {cores} cores usable, torch threads {facts.threads}; {facts.capability}, {matrix}"
+    text = f"{processor()}, {cores} cores usable, torch threads {facts.threads}; {facts.capability}, {matrix}"
     yield Finding(name="processor", mark=OK, text=text)
     if quota is not None and quota < cores:
         text = f"this container may use {quota:g} of {cores} cores; set `model.threads: {max(1, int(quota))}`"
@@ -125,15 +126,6 @@ def torch_and_devices() -> Iterator[Finding]:
     if not facts.accelerators:
         text = f"no CUDA device (torch for {facts.built_for}): the model runs on the processor"
         yield Finding(name="accelerator", mark=NOTE, text=text)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
 
 
 def _cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
@@ -252,7 +244,7 @@ def database(settings: Settings) -> Iterator[Finding]:
 def _constancy(connection: Connection) -> Finding:
     from mediqa_node.storage import steadiness
 
-    last = steadiness.last_check(connection)
+    last = steadiness.standing(connection)
     if last is None:
         return Finding(name="constancy", mark=NOTE, text="never checked; `mediqa-node constancy` does")
     hours = (time.time() - last.checked_at) / 3600

@@ -127,7 +127,7 @@ def _worker(settings: Settings, stop: threading.Event) -> None:
     node = node_context(settings, database, with_model=True)
     assert node.judge is not None
     checkpoint = node.judge().scorer.checkpoint
-    constancy.check_if_due(node)  # before the first job: no result leaves unproven
+    constancy.check_if_due(node, at_start=True)  # before the first job: no result leaves unproven
     on_gpu = not checkpoint.execution.startswith("cpu")
     durable.launch(
         database,

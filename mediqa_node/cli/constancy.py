@@ -61,7 +61,7 @@ def _check(context: typer.Context, *, as_json: bool) -> None:
     if database is not None:
         with database.read() as connection:
             last_good_at = steadiness.last_good_at(connection)
-    found = check(judge, database, software_version=__version__, at=time.time())
+    found = check(judge, database, software_version=__version__, at=time.time(), made_by="command")
     if database is not None:
         database.close()
     if as_json:
@@ -157,7 +157,7 @@ def _history(context: typer.Context, *, as_json: bool) -> None:
         typer.echo("no check yet; `mediqa-node constancy` makes one, and the worker does every day")
         return
     table(
-        ("check", "when", "verdict", "drift", "bound", "version", "execution", "acknowledged"),
+        ("check", "when", "by", "verdict", "drift", "bound", "version", "execution", "acknowledged"),
         [_history_cells(found) for found in checks],
     )
     for name, values in _changes(checks):
@@ -171,6 +171,7 @@ def _history_cells(found: Check) -> tuple[str, ...]:
     return (
         str(found.id),
         _date(found.checked_at),
+        found.made_by,
         _verdict(found),
         "–" if found.drift is None else f"{found.drift:.1e}",
         f"{found.bound:.1e}",

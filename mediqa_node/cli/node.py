@@ -60,7 +60,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
             held = reports.deliveries_in(connection, "parked", "withheld")
             stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
             disputes = overview.disputes(connection)
-            checked = steadiness.last_check(connection)
+            checked = steadiness.standing(connection)
     running = service.running_roles(settings)
     missing = [role for role in service.ROLES if role not in running]
     drifted = checked if checked is not None and checked.withholds else None
@@ -98,8 +98,12 @@ def _print_held(
         first = "" if delivery.state == "withheld" else f"mediqa-node echo {delivery.destination}, then "
         typer.echo(f"            → {first}mediqa-node retry {delivery.id}")
     told = {delivery.series_instance_uid for delivery in held}
+    drifted = [row for row in stopped if (row.reason or "").startswith("constancy:")]
+    if drifted:  # a day of them says no more than one
+        typer.echo(f"withheld    {count(len(drifted), 'series', 'series')}, because the score has drifted")
+        typer.echo("            → mediqa-node retry, once a check is good or the drift is acknowledged")
     for row in stopped:
-        if row.series_instance_uid not in told:
+        if row.series_instance_uid not in told and row not in drifted:
             typer.echo(f"{row.state.lower():<12}series {row.series_instance_uid}: {row.reason}")
             typer.echo(f"            → mediqa-node retry {row.series_instance_uid}")
     for dispute in disputes:

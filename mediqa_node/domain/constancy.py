@@ -56,6 +56,8 @@ class Check:
         drift: largest |difference|; None where an expected series was not scored.
         passed: within the bound, or within it of what a person has acknowledged.
         problem: why the reference set could not be scored, or None.
+        made_by: `worker`, or `command`: another process with weights of its own, whose good check does not
+            speak for the worker, while its bad one does.
         id: in the record; None if it is in none.
     """
 
@@ -68,6 +70,7 @@ class Check:
     drift: float | None
     passed: bool
     problem: str | None = None
+    made_by: str = "worker"
     id: int | None = None
     acknowledged_at: float | None = None
     acknowledged_by: str | None = None

@@ -11,6 +11,7 @@ an error of its own, never taken for a drift.
 import dataclasses
 import hashlib
 import json
+import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -122,25 +123,34 @@ def libraries() -> str:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             found.append(f"{name} –")
-    return ", ".join([*found, _processor()])
+    return ", ".join([*found, processor()])
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor as the kernel names it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return "processor unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "processor –")
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
 
 
 def check(
-    judge: Judge, database: Database | None, *, software_version: str, at: float, manifest: Path = MANIFEST
+    judge: Judge,
+    database: Database | None,
+    *,
+    software_version: str,
+    at: float,
+    made_by: str = "worker",
+    manifest: Path = MANIFEST,
 ) -> Check:
     """Score the reference set, hold it against the card, and record what was found.
 
     Args:
         database: None: nothing is recorded, and without a card's scores nothing is compared.
         at: seconds since 1970.
+        made_by: `worker` or `command`; see `Check`.
     """
     identity = identity_of(judge, software_version)
     first, accepted = _known(database, identity.weights_sha256)
@@ -152,9 +162,10 @@ def check(
         found = not_scored(identity, str(error) or type(error).__name__, at=at)
     else:
         found = compare(identity, scores, pinned=judge.scorer.constancy, first=first, accepted=accepted, at=at)
+    found = dataclasses.replace(found, made_by=made_by)
     if database is not None:
         with database.write() as connection:
-            steadiness.save_check(connection, found)
+            found = dataclasses.replace(found, id=steadiness.save_check(connection, found))
     _log(found)
     return found
 
@@ -182,16 +193,22 @@ def _log(found: Check) -> None:
 # ── in the running node ──────────────────────────────────────────────────────
 
 
-def check_if_due(node: NodeContext) -> Check | None:
-    """Check if anything that scores rest on differs from the last check, or a day has passed; else None."""
+def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
+    """Check if anything that scores rest on differs from the last check, or a day has passed; else None.
+
+    Results that are withheld are a reason too: at the start of a process, which may be the cure, and after
+    a person has checked by command, so that the worker proves itself as well.
+    """
     if node.judge is None:
         raise RuntimeError("this process has no model")
     judge, software_version, now = node.judge(), node.device.software_version, node.clock()
+    identity = identity_of(judge, software_version)
     with node.database.read() as connection:
-        last = steadiness.last_check(connection)
-    if last is not None and last.identity == identity_of(judge, software_version):
-        pause_s = AGAIN_AFTER_S if last.problem is not None else EVERY_S
-        if 0 <= now - last.checked_at < pause_s:
+        last, standing = steadiness.last_check(connection), steadiness.standing(connection, identity)
+    if last is not None and standing is not None and last.identity == identity:
+        pause_s = AGAIN_AFTER_S if standing.problem is not None else EVERY_S
+        again = standing.withholds and (at_start or last.made_by == "command")
+        if 0 <= now - standing.checked_at < pause_s and not again:
             return None
     return check(judge, node.database, software_version=software_version, at=now)
 
@@ -201,7 +218,7 @@ def reason_to_withhold(node: NodeContext) -> str | None:
     if node.judge is None:
         return None
     with node.database.read() as connection:
-        last = steadiness.last_check(connection, identity_of(node.judge(), node.device.software_version))
+        last = steadiness.standing(connection, identity_of(node.judge(), node.device.software_version))
     if last is None or not last.withholds:
         return None
     return f"constancy: {last.finding()}; {last.advice()}"

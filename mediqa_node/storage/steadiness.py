@@ -13,8 +13,10 @@ from mediqa_node.storage.tables import phantom_measurements
 _IDENTITY = tuple(checks.c[name] for name in ("software_version", "weights_sha256", "execution", "libraries"))
 _OWN = (
     "id", "checked_at", "scores", "expected", "compared_with", "bound", "drift", "passed", "problem",
-    "acknowledged_at", "acknowledged_by",
+    "made_by", "acknowledged_at", "acknowledged_by",
 )  # fmt: skip
+
+_LOOKED_AT = 50
 
 
 def save_check(connection: sa.Connection, check: Check) -> int:
@@ -24,12 +26,28 @@ def save_check(connection: sa.Connection, check: Check) -> int:
     return int((result.inserted_primary_key or (0,))[0])
 
 
-def last_check(connection: sa.Connection, identity: Identity | None = None) -> Check | None:
-    """Return the newest check, of an identity or at all, or None."""
-    query = sa.select(checks).order_by(checks.c.id.desc()).limit(1)
-    if identity is not None:
-        query = query.where(*(column == getattr(identity, column.name) for column in _IDENTITY))
-    return next(iter(_checks(connection, query)), None)
+def last_check(connection: sa.Connection) -> Check | None:
+    """Return the newest check, or None."""
+    return next(iter(history(connection, at_most=1)), None)
+
+
+def standing(connection: sa.Connection, identity: Identity | None = None) -> Check | None:
+    """Return the check that decides whether results of an identity are withheld, or None without any.
+
+    It is the newest one, except that a good check by a command does not speak for the worker: weights that
+    were hurt in the memory of one process are sound in that of the next.
+
+    Args:
+        identity: None: that of the newest check.
+    """
+    if identity is None:
+        last = last_check(connection)
+        return standing(connection, last.identity) or last if last is not None else None
+    query = sa.select(checks).where(
+        *(column == getattr(identity, column.name) for column in _IDENTITY),
+        sa.or_(checks.c.made_by != "command", checks.c.passed.is_(False)),
+    )
+    return next(iter(_checks(connection, query.order_by(checks.c.id.desc()).limit(1))), None)
 
 
 def history(connection: sa.Connection, *, at_most: int) -> list[Check]:
@@ -58,9 +76,10 @@ def accepted_scores(connection: sa.Connection, weights_sha256: str) -> Mapping[s
 
 
 def failed(connection: sa.Connection) -> Check | None:
-    """Return the newest check that failed and that nobody has acknowledged, or None."""
+    """Return the newest check that failed, that nobody has acknowledged, and that still withholds results, or None."""
     query = sa.select(checks).where(checks.c.passed.is_(False), checks.c.acknowledged_at.is_(None))
-    return next(iter(_checks(connection, query.order_by(checks.c.id.desc()).limit(1))), None)
+    found = _checks(connection, query.order_by(checks.c.id.desc()).limit(_LOOKED_AT))
+    return next((check for check in found if check == standing(connection, check.identity)), None)
 
 
 def acknowledge(connection: sa.Connection, check_id: int, *, by: str, at: float) -> None:

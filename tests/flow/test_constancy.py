@@ -13,8 +13,10 @@ import pytest
 import yaml
 from support.bench import DEVICE, Bench, StandInScorer
 from support.series import ct_series, series_uid
+from typer.testing import CliRunner
 
 from mediqa_node import opening
+from mediqa_node.cli.node import app
 from mediqa_node.config import Settings
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.prompts_from_header import PromptRules
@@ -200,6 +202,86 @@ def test_only_the_identity_that_failed_is_withheld(tmp_path: Path) -> None:
 
     assert constancy.reason_to_withhold(upgraded).startswith("constancy:")
     assert constancy.reason_to_withhold(bench.node) is None
+    bench.close()
+
+
+def hurt_after_a_good_day(tmp_path: Path) -> tuple[Bench, Drifting]:
+    """A node whose worker was well yesterday and withholds today, though it is the same worker."""
+    scorer = Drifting()
+    bench = Bench(tmp_path / "node", scorer=scorer)
+    constancy.check_if_due(bench.node)
+    scorer.by = 0.5
+    bench.now += DAY_S
+    assert constancy.check_if_due(bench.node).withholds
+    return bench, scorer
+
+
+def by_command(bench: Bench, *, drift: float = 0.0) -> None:
+    """Check as `mediqa-node constancy` does, in a process with weights of its own."""
+    judge = replace(bench.node.judge(), scorer=Drifting(drift))
+    constancy.check(judge, bench.database, software_version=DEVICE.software_version, at=bench.now, made_by="command")
+
+
+def test_a_good_check_by_command_does_not_speak_for_a_worker_that_drifts(tmp_path: Path) -> None:
+    bench, scorer = hurt_after_a_good_day(tmp_path)
+
+    by_command(bench)
+    still = constancy.reason_to_withhold(bench.node)
+    again = constancy.check_if_due(bench.node)
+    scorer.by = 0.0
+    by_command(bench)
+    healed = constancy.check_if_due(bench.node)
+
+    assert still.startswith("constancy:")
+    assert again.withholds, "the worker proves itself after a command, and cannot"
+    assert healed.passed
+    assert constancy.reason_to_withhold(bench.node) is None
+    bench.close()
+
+
+def test_a_bad_check_by_command_withholds_until_the_worker_has_proved_itself(plain: Bench) -> None:
+    constancy.check_if_due(plain.node)
+
+    by_command(plain, drift=0.5)
+    withheld = constancy.reason_to_withhold(plain.node)
+
+    assert "5.0e-01 apart" in withheld
+    assert constancy.check_if_due(plain.node).passed
+    assert constancy.reason_to_withhold(plain.node) is None
+
+
+def test_a_worker_that_withholds_is_checked_at_its_next_start(tmp_path: Path) -> None:
+    bench, scorer = hurt_after_a_good_day(tmp_path)
+    scorer.by = 0.0
+
+    assert constancy.check_if_due(bench.node) is None
+    assert constancy.check_if_due(bench.node, at_start=True).passed
+    assert constancy.check_if_due(bench.node, at_start=True) is None
+    bench.close()
+
+
+def test_a_failed_check_that_a_good_one_has_followed_cannot_be_accepted_any_more(tmp_path: Path) -> None:
+    bench, scorer = hurt_after_a_good_day(tmp_path)
+    scorer.by = 0.0
+    constancy.check_if_due(bench.node, at_start=True)
+
+    assert constancy.acknowledge(bench.database, "Dr. Curie", at=bench.now) is None
+    bench.close()
+
+
+def test_status_tells_of_a_day_of_withheld_series_in_one_line(tmp_path: Path) -> None:
+    bench, _ = hurt_after_a_good_day(tmp_path)
+    for i in range(3):
+        judged(bench, tmp_path, f"series {i}")
+    settings = {"node": {"data_dir": "node"}, "database": {"url": bench.database.url}}
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+
+    told = CliRunner().invoke(app, ["-c", str(tmp_path / "node.yaml"), "status"])
+
+    assert told.exit_code == 1
+    assert "constancy   failed" in told.stdout
+    assert "withheld    3 series, because the score has drifted" in told.stdout
+    assert told.stdout.count("→ mediqa-node retry") == 1
     bench.close()
 
 

@@ -69,6 +69,7 @@ def _create_constancy_checks() -> None:
         sa.Column("bound", sa.Float(), nullable=False),
         sa.Column("passed", sa.Boolean(), nullable=False),
         sa.Column("problem", sa.Text(), nullable=True, comment="why the reference set could not be scored"),
+        sa.Column("made_by", sa.String(length=8), nullable=False, comment="worker or command"),
         sa.Column("acknowledged_at", sa.Float(), nullable=True),
         sa.Column("acknowledged_by", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_constancy_checks")),
