@@ -252,6 +252,7 @@ def _log(assessment: Assessment, withheld: str | None) -> None:
         quality=round(assessment.quality, 4),
         verdict=assessment.verdict,
         slices=len(assessment.primary.slices),
+        inference_ms=round(1000 * sum(part.inference_s for part in (assessment.primary, *assessment.others))),
         trained=assessment.checkpoint.trained,
         withheld=withheld,
     )
