@@ -182,14 +182,18 @@ def _history_cells(found: Check) -> tuple[str, ...]:
 
 
 def _changes(checks: Sequence[Check]) -> list[tuple[str, str]]:
-    """Say which libraries changed between the shown checks, newest first: the usual culprits of a drift."""
+    """Say what changed between the shown checks, newest first: the usual culprits of a drift."""
     changes = []
     for newer, older in pairwise(checks):
-        new, old = (set(found.identity.libraries.split(", ")) for found in (newer, older))
+        new, old = (_rests_on(found) for found in (newer, older))
         if new != old:
             told = f"{', '.join(sorted(old - new))} → {', '.join(sorted(new - old))}"
             changes.append((f"before check {newer.id}", told))
     return changes
+
+
+def _rests_on(found: Check) -> set[str]:
+    return {f"weights {found.identity.weights_sha256[:12]}", *found.identity.libraries.split(", ")}
 
 
 def _phantoms(context: typer.Context, *, as_json: bool) -> None:

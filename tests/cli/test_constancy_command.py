@@ -85,6 +85,20 @@ def test_a_drift_is_shown_recorded_told_by_status_and_accepted_by_a_person(drift
     assert "Dr. Curie, " in history
 
 
+def test_the_history_names_what_changed_before_a_drift(drifted: Path) -> None:
+    with_lock = (drifted / "node.yaml").read_text()
+    (drifted / "node.yaml").write_text("{}")
+    run("constancy", folder=drifted)
+    (drifted / "node.yaml").write_text(with_lock)
+    run("constancy", folder=drifted)
+
+    shown = run("constancy", "--history", folder=drifted).stdout
+
+    good = read_lock(DEFAULT_LOCK)["default"].sha256[:12]
+    changed = read_lock(drifted / "models.lock")["default"].sha256[:12]
+    assert f"before check 2: weights {good} → weights {changed}" in shown
+
+
 def test_without_a_failed_check_there_is_nothing_to_accept(node: Path) -> None:
     result = run("constancy", "--acknowledge", "Dr. Curie", folder=node)
 
