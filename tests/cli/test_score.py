@@ -26,7 +26,15 @@ KEYS = {
     "series_instance_uid", "modality", "quality", "raw_score", "slice_scores", "slice_weights", "slice_instance_uids",
     "verdict", "prompt", "technique", "stacks", "weights_sha256", "not_scored",
 }  # fmt: skip
-MORE = {"trained", "n_stacks", "slice_frame_numbers", "slice_raw_scores", "execution", "predicted", "slices_beyond_scale"}
+MORE = {
+    "trained",
+    "n_stacks",
+    "slice_frame_numbers",
+    "slice_raw_scores",
+    "execution",
+    "predicted",
+    "slices_beyond_scale",
+}
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
