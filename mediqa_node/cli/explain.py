@@ -51,6 +51,9 @@ def explain(
     if not found.missing:
         same = "every number reproduced" if found.is_reproduced else "NOT REPRODUCED"
         typer.echo(f"{same}, largest difference {found.largest_difference:.1e}")
+    if found.assessment is not None and not found.assessment.checkpoint.trained:
+        typer.echo("UNTRAINED WEIGHTS: these scores have no meaning.", err=True)
+    typer.echo("Research use only – not for diagnosis.", err=True)
     sys.exit(not found.is_reproduced)
 
 
