@@ -154,14 +154,19 @@ def open_folder(settings: Settings, folder: Path) -> "Judge":
     return open_judge(settings.model_copy(update={"model": choice}))
 
 
-def open_pinned(settings: Settings, sha256: str) -> "Judge":
-    """Load the checkpoint whose weights have this digest, whatever is configured; see `open_judge`."""
+def open_pinned(settings: Settings, name: str, sha256: str) -> "Judge":
+    """Load the checkpoint whose weights have this digest, whatever is configured; see `open_judge`.
+
+    Args:
+        name: of the entry to prefer, where several cards go with the same weights.
+    """
     from mediqa_node.model.checkpoint import DEFAULT_LOCK, read_lock
 
-    pinned = {entry.sha256: name for name, entry in read_lock(settings.model_lock or DEFAULT_LOCK).items()}
-    if sha256 not in pinned:
+    lock = read_lock(settings.model_lock or DEFAULT_LOCK)
+    found = sorted((entry for entry in lock if lock[entry].sha256 == sha256), key=lambda entry: entry != name)
+    if not found:
         raise CheckpointRefused(f"the weights with SHA-256 {sha256} are not in the model lock any more")
-    choice = replace(settings.model, checkpoint=pinned[sha256])
+    choice = replace(settings.model, checkpoint=found[0])
     return open_judge(settings.model_copy(update={"model": choice}))
 
 

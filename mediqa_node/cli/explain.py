@@ -28,9 +28,10 @@ def explain(
     logs.configure(level="ERROR")
     with open_node(context) as (settings, database):
         node = opening.node_context(settings, database)
-        found = judge_again(node, uid, lambda sha256: opening.open_pinned(settings, sha256))
+        found = judge_again(node, uid, lambda name, sha256: opening.open_pinned(settings, name, sha256))
     again = found.reproduced or {}
-    rows = [(*key, value, again.get(key)) for key, value in (found.written or {}).items()]
+    written = found.written or {}
+    rows = [(*key, written.get(key), again.get(key)) for key in dict.fromkeys([*written, *again])]
     if as_json:
         names = ("group", "concept", "written", "reproduced")
         answer = {
@@ -57,5 +58,5 @@ def explain(
     sys.exit(not found.is_reproduced)
 
 
-def _cells(group: str, concept: str, written: float, again: float | None) -> tuple[str, str, str, str]:
-    return group, concept, f"{written:.9g}", "–" if again is None else f"{again:.9g}"
+def _cells(group: str, concept: str, *values: float | None) -> tuple[str, ...]:
+    return group, concept, *("–" if value is None else f"{value:.9g}" for value in values)

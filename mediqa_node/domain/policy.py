@@ -225,7 +225,8 @@ class Execution:
     Attributes:
         device: `auto` (CUDA if there is one, else CPU), `cpu`, `cuda`, `cuda:1`.
         threads: images at once on a CPU; None: as many as this process may use cores.
-        batch_images: images at once on a GPU, the bound of its memory; halved when it runs out.
+        batch_images: images at once on a GPU, always so many: what is missing is black, so that the bits do not
+            depend on who else waits. The bound of its memory; halved when it runs out.
         precision: `fp32`, or `bf16` for everything but the heads (GPU, or a CPU with AMX).
         fold_tab: merge two of the three projections of channel attention; moves a score by about 5e-7.
         compile: let torch.compile fuse the network; costs half a minute at the start.
@@ -236,7 +237,7 @@ class Execution:
 
     device: str = "auto"
     threads: int | None = None
-    batch_images: int = 14
+    batch_images: int = 7
     precision: Literal["fp32", "bf16"] = "fp32"
     fold_tab: bool = False
     compile: bool = False

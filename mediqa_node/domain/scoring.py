@@ -17,6 +17,7 @@ class CheckpointId:
     Attributes:
         execution: device and arithmetic, e.g. `cpu fp32`: the same input, weights and execution
             give the same score.
+        card_sha256: of the card that spoke with the weights: it maps raw scores to 0..1.
     """
 
     name: str
@@ -24,6 +25,7 @@ class CheckpointId:
     trained: bool
     size: str
     execution: str = "cpu fp32"
+    card_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,11 @@ class Scorer(Protocol):
     @property
     def checkpoint(self) -> CheckpointId:
         """Which weights speak."""
+        ...
+
+    @property
+    def hardware(self) -> str:
+        """Name of the graphics device that scores; "" on a CPU."""
         ...
 
     @property

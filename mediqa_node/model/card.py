@@ -4,6 +4,7 @@ The node obeys the card or refuses it; none of these values can be set in the no
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -154,9 +155,12 @@ def read_card(content: bytes) -> Card:
 
 
 def _preprocess(raw: Mapping[str, Any]) -> PreprocessSpec:
-    rules = {key: IntensityRule(**rule) for key, rule in raw["intensity"].items()}
-    output_range = tuple(raw.get("output_range", (0.0, 1.0)))
-    return PreprocessSpec(**{**raw, "intensity": rules, "output_range": output_range})
+    rules = {
+        key: IntensityRule(**{**rule, "low": float(rule["low"]), "high": float(rule["high"])})
+        for key, rule in raw["intensity"].items()
+    }
+    low, high = map(float, raw.get("output_range", (0.0, 1.0)))  # 0 and 0.0 must have one fingerprint
+    return PreprocessSpec(**{**raw, "intensity": rules, "output_range": (low, high)})
 
 
 def _prompt(raw: Mapping[str, Any]) -> PromptCode:
@@ -172,6 +176,7 @@ def _check(card: Card) -> None:
     _check_preprocess(card.preprocess, size)
     if card.quality is not None:
         _one_of("quality kind", card.quality.kind, ("logistic", "clamp"))
+        _require(math.isfinite(card.quality.a) and math.isfinite(card.quality.b), "quality map is not finite")
         falling = card.quality.b <= (0 if card.quality.kind == "logistic" else card.quality.a)
         _require(not falling, "quality map does not rise")
     for parameter in card.parameters:
@@ -187,11 +192,14 @@ def _check(card: Card) -> None:
 def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
     _require(spec.size_px == size.image_px, f"preprocess size_px {spec.size_px}, but {size.name} reads {size.image_px}")
     _require(type(spec.slices) is int and spec.slices >= 1, f"preprocess slices {spec.slices!r}")
-    _require(spec.native_crops in range(4), f"preprocess native_crops {spec.native_crops!r}, must be 0 to 3")
+    crops = spec.native_crops
+    _require(type(crops) is int and crops in range(4), f"preprocess native_crops {crops!r}, must be 0 to 3")
     _one_of("preprocess slice_rule", spec.slice_rule, ("regions", "released"))
     _one_of("preprocess geometry", spec.geometry, ("square", "stretch"))
     _one_of("preprocess colour_order", spec.colour_order, ("rgb", "bgr"))
     _require(spec.output_range in ((0, 1), (-1, 1)), f"preprocess output_range {spec.output_range!r}")
+    contrast = size.channels != ("rgb",)
+    _require(not contrast or spec.output_range == (0, 1), f"{size.name} measures contrast of images in 0..1")
     kinds = {rule.kind for rule in spec.intensity.values()}
     for key, rule in spec.intensity.items():
         _one_of(f"intensity rule of {key}", rule.kind, ("window", "percentile", "dtype_range"))

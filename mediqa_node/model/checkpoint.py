@@ -58,7 +58,7 @@ def read_lock(path: Path = DEFAULT_LOCK) -> dict[str, LockEntry]:
     try:
         entries = yaml.safe_load(path.read_text())
         return {name: _entry(raw, path.parent) for name, raw in entries.items()}
-    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointRefused(f"model lock {path} cannot be read: {error}") from error
 
 
@@ -180,7 +180,8 @@ def _some(what: str, names: Sequence[str]) -> str:
     """`missing 316 names (a, b, c, ...); `, or nothing."""
     if not names:
         return ""
-    return f"{what} {len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}; "
+    shown = ", ".join(ascii(name)[1:-1][:80] for name in names[:3])  # a file may hold any name
+    return f"{what} {len(names)}: {shown}{', ...' if len(names) > 3 else ''}; "
 
 
 def is_dead(key: str) -> bool:

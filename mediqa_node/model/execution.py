@@ -37,16 +37,30 @@ class Runner(Protocol):
 
 def chosen_device(name: str) -> torch.device:
     """Return the device of that name; CheckpointRefused if it is not there."""
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise CheckpointRefused(f"the model was to run on {name}, but torch finds no CUDA device")
-    return device
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name in ("auto", "cpu"):
+        return torch.device("cuda:0" if name == "auto" and found else "cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or not (index.isdecimal() or (not index and name == "cuda")):
+        raise CheckpointRefused(f"model.device {name!r}: must be auto, cpu, cuda or cuda:N")
+    if int(index or 0) >= found:
+        raise CheckpointRefused(f"the model was to run on {name}, but torch finds no CUDA device of that number")
+    return torch.device("cuda", int(index or 0))
 
 
-def describe(execution: Execution, device: torch.device) -> str:
-    """Return the part of the choice that can move a score, for reports: e.g. `cuda bf16 folded`."""
-    flags = ("folded" * execution.fold_tab, "compiled" * execution.compile)
-    return " ".join(filter(None, (device.type, execution.precision, *flags)))
+def hardware(device: torch.device) -> str:
+    """Return the name of a graphics device, e.g. `NVIDIA H200`: kernels are chosen by it; "" for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
+def describe(execution: Execution, device: torch.device, runner: Runner) -> str:
+    """Return what of the choice can move a score, for reports: `cpu fp32`, `cuda bf16 batch-7 graph`.
+
+    The shape of a batch chooses kernels, and with them the last bits.
+    """
+    batch = f"batch-{runner.batch_images}" if isinstance(runner, BatchingRunner) else ""
+    flags = ("folded" * execution.fold_tab, "compiled" * execution.compile, "graph" * execution.cuda_graph)
+    return " ".join(filter(None, (device.type, execution.precision, batch, *flags)))
 
 
 def prepare(network: MedIQA, execution: Execution, device: torch.device) -> Runner:
@@ -69,7 +83,7 @@ def prepare(network: MedIQA, execution: Execution, device: torch.device) -> Runn
         return PooledRunner(forward, threads=execution.threads or len(os.sched_getaffinity(0)))
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if execution.cuda_graph:
         forward = GraphedForward(forward)
     return BatchingRunner(forward, device=device, batch_images=execution.batch_images)
@@ -154,25 +168,25 @@ class BatchingRunner:
             self._answer(batch)
 
     def _answer(self, batch: list[_Waiting]) -> None:
+        failure: Exception | None = None
         try:
             answers = self._run(batch)
-        except torch.OutOfMemoryError as error:
-            if self.batch_images == 1:
-                batch[0].answer.set_exception(error)
-                return
-            self.batch_images //= 2
-            log.warning("device out of memory, smaller batches from now on", images=self.batch_images)
-            for start in range(0, len(batch), self.batch_images):
-                self._answer(batch[start : start + self.batch_images])
         except Exception as error:  # whatever it is, it belongs to whoever waits for this image
-            if len(batch) == 1:
-                batch[0].answer.set_exception(error)
-                return
-            for one in batch:
-                self._answer([one])
-        else:
+            failure = error.with_traceback(None)  # frames would keep the failed batch in the device's memory
+        if failure is None:
             for one, answer in zip(batch, answers, strict=True):
                 one.answer.set_result(answer)
+        elif isinstance(failure, torch.OutOfMemoryError) and self.batch_images > 1:
+            self.batch_images //= 2
+            log.warning("device out of memory, smaller batches from now on", images=self.batch_images)
+            while batch:  # which may become smaller still on the way
+                head, batch = batch[: self.batch_images], batch[self.batch_images :]
+                self._answer(head)
+        elif len(batch) == 1:
+            batch[0].answer.set_exception(failure)
+        else:
+            for one in batch:
+                self._answer([one])
 
     @torch.inference_mode()
     def _run(self, batch: list[_Waiting]) -> list[Judgement]:
@@ -193,6 +207,10 @@ class GraphedForward:
 
     def __call__(self, images: Tensor, prompts: Tensor) -> Judgement:
         """Judge a batch; the answer's memory is overwritten by the next batch of this shape."""
+        with torch.cuda.device(images.device):  # streams and graphs belong to the current device
+            return self._replay(images, prompts)
+
+    def _replay(self, images: Tensor, prompts: Tensor) -> Judgement:
         if images.shape not in self._recorded:
             self._recorded[images.shape] = self._record(images.clone(), prompts.clone())
         graph, held_images, held_prompts, answer = self._recorded[images.shape]

@@ -8,6 +8,7 @@ must be there and nothing more. The card records each choice that the file canno
 import hashlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ import yaml
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
-from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap
-from mediqa_node.model.checkpoint import LOCK_FILE, build, fill, save_checkpoint
+from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap, read_card
+from mediqa_node.model.checkpoint import LOCK_FILE, build, fill, is_dead, save_checkpoint
 from mediqa_node.model.prompts import PromptCode
 
 KINDS = ("mediqa", "maniqa")
@@ -73,10 +74,10 @@ def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -
     Raises:
         CheckpointRefused: not a state dict, not of this network, or `out` holds a checkpoint already.
     """
-    if (out / LOCK_FILE).exists():
-        raise CheckpointRefused(f"{out} holds a checkpoint already; name another folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointRefused(f"{out} exists and is no empty folder; name another, so that nothing is overwritten")
     state = read_state_dict(source)
-    card = _card(name, provenance, source)
+    card = read_card(_card(name, provenance, source).to_json())  # what cannot be honoured is not written
     network = build(card)
     try:
         fill(network, state)
@@ -84,9 +85,12 @@ def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -
         raise CheckpointRefused(
             f"{source}: these are not weights of {provenance.kind}: {error}{_hint(state)}"
         ) from error
-    entry = save_checkpoint(out, network, card)
-    pinned = {name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
-    (out / LOCK_FILE).write_text(yaml.safe_dump(pinned, sort_keys=False), encoding="utf-8")
+    try:
+        entry = save_checkpoint(out, network, card)
+        pinned = {name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
+        (out / LOCK_FILE).write_text(yaml.safe_dump(pinned, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointRefused(f"{out} cannot be written: {error.strerror or error}") from error
     return replace(card, weights_sha256=entry.sha256)
 
 
@@ -101,6 +105,8 @@ def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
             head = file.read(2)
         if not head.startswith((_ZIP, _PICKLE)):
             raise CheckpointRefused(f"{source} is no PyTorch file, or is cut short")
+        if head == _ZIP:
+            _check_archive(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what they hold is refused anyway
             content = torch.load(source, map_location="cpu", weights_only=True)
@@ -117,12 +123,29 @@ def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
         raise CheckpointRefused(f"{source} is no PyTorch file, or is cut short ({type(error).__name__})") from error
     tensors = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(tensors, Mapping) or not tensors or not all(map(_is_named_tensor, tensors.items())):
-        raise CheckpointRefused(f"{source} holds no state dict: a mapping of names to tensors is needed")
-    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+        raise CheckpointRefused(f"{source} holds no state dict: a mapping of names to plain tensors is needed")
+    return dict(tensors)
+
+
+def _check_archive(source: Path) -> None:
+    """Refuse an archive that would grow when it is opened: torch.save compresses nothing."""
+    with zipfile.ZipFile(source) as archive:
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+            raise CheckpointRefused(f"{source} holds compressed records, which torch.save never writes: refused")
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
+    """Whether a name has a plain tensor: real numbers, in memory, each of them stored."""
+    name, value = item
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+        and (value.is_floating_point() or is_dead(name))
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def _hint(state: Mapping[str, torch.Tensor]) -> str:

@@ -84,33 +84,42 @@ def read_cases(path: Path) -> tuple[Case, ...]:
     """
     try:
         content = json.loads(path.read_bytes())
-        groups = {name: raw for name, raw in content.items() if isinstance(raw, dict) and "salt" in raw}
+        groups = {name: raw for name, raw in content.items() if isinstance(raw, dict)}
         cases = [
-            _case(name, kind, raw["salt"], one)
+            _case(name, kind, raw.get("salt"), one)
             for name, raw in groups.items()
             for kind in ("mediqa", "maniqa")
             for one in raw.get(kind, ())
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ConfigurationError(f"{path}: not a file of parity cases: {type(error).__name__}: {error}") from error
     if not cases:
         raise ConfigurationError(f"{path}: holds no set of parity cases (`salt` with `mediqa` or `maniqa`)")
     return tuple(cases)
 
 
-def _case(group: str, kind: str, salt: int, raw: dict[str, Any]) -> Case:
+def _case(group: str, kind: str, salt: object, raw: dict[str, Any]) -> Case:
+    prompt_index = _whole(raw["prompt_index"]) if kind == "mediqa" else None
+    if prompt_index is not None and not 0 <= prompt_index < PROMPT_WIDTH:
+        raise ValueError(f"prompt_index {prompt_index}, must lie in 0..{PROMPT_WIDTH - 1}")
     return Case(
         group=group,
         kind=kind,
-        salt=int(raw.get("salt", salt)),
-        image=int(raw["image"]),
-        prompt_index=int(raw["prompt_index"]) if kind == "mediqa" else None,
+        salt=_whole(raw.get("salt", salt)),
+        image=_whole(raw["image"]),
+        prompt_index=prompt_index,
         scale=float(raw.get("swin_scale", 0.8)),
         expected={
             torch.float64: float(raw["score_fp64"]),
             torch.float32: float(raw.get("score_fp32", raw["score_fp64"])),
         },
     )
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is no whole number")
+    return value
 
 
 def run_cases(

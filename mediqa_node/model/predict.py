@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.model.card import Card
 from mediqa_node.model.checkpoint import DEFAULT_LOCK, LockEntry, load_checkpoint
-from mediqa_node.model.execution import chosen_device, describe, prepare
+from mediqa_node.model.execution import chosen_device, describe, hardware, prepare
 from mediqa_node.model.network import Judgement, MedIQA
 from mediqa_node.model.prompts import PROMPT_WIDTH
 
@@ -31,9 +32,10 @@ class NetworkScorer:
         execution = execution or Execution()
         device = chosen_device(execution.device)
         self.card = card
+        self.hardware = hardware(device)
         self._run = prepare(network, execution, device)
         self._grid = network.size.grid
-        self._execution = describe(execution, device)
+        self._describe = partial(describe, execution, device, self._run)
 
     @property
     def checkpoint(self) -> CheckpointId:
@@ -44,7 +46,8 @@ class NetworkScorer:
             sha256=card.weights_sha256,
             trained=card.trained,
             size=card.size,
-            execution=self._execution,
+            execution=self._describe(),
+            card_sha256=hashlib.sha256(card.to_json()).hexdigest(),
         )
 
     @property

@@ -26,6 +26,11 @@ def input_channels(images: Tensor, names: Sequence[str]) -> Tensor:
     """
     if tuple(names) == ("rgb",):
         return images
+    with torch.autocast(images.device.type, enabled=False):  # E[x2] - E[x]2 of small noise is lost in bfloat16
+        return _measured(images.float() if images.dtype is torch.bfloat16 else images, names)
+
+
+def _measured(images: Tensor, names: Sequence[str]) -> Tensor:
     gray = images.mean(dim=1, keepdim=True)
     mean = _blurred(gray)
     deviation = (_blurred(gray.square()) - mean.square()).clamp(min=0).sqrt()

@@ -32,6 +32,8 @@ from mediqa_node.domain.scoring import Scorer
 from mediqa_node.domain.technique import Technique
 
 OTHER_STACKS_AT_MOST = 3
+LONGEST_STRIP = 16
+"""How many times as long as wide an image may be; made square, a longer one would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,7 @@ def _score_stack(
     stack: Stack, files: SeriesFiles, reader: FrameReader, deciding: Judge, failed: list[FrameRef]
 ) -> StackResult:
     prompt = prompt_from_header(files.headers, stack, deciding.prompts)
+    _check_scorable(stack, prompt, deciding.scorer.spec)
     frames, inputs = _network_input(stack, files, reader, deciding.scorer.spec, prompt, failed)
     reach("after-decode")
     if outside := deciding.scorer.out_of_domain(inputs, prompt.modality.value):
@@ -169,6 +172,15 @@ def _score_stack(
         maps=scored.maps,
         inference_s=inference_s,
     )
+
+
+def _check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:
+    """Raise NotScorable for what no weights could score: a strip, or a modality that these were not made for."""
+    modality = prompt.modality.value
+    if modality != "OP" and modality not in spec.intensity:
+        raise NotScorable("modality", f"the checkpoint was not made for {modality}: its card has no intensity rule")
+    if max(stack.rows, stack.columns) > LONGEST_STRIP * max(1, min(stack.rows, stack.columns)):
+        raise NotScorable("strip", f"{stack.rows} x {stack.columns} pixels are no image of a body")
 
 
 def _network_input(

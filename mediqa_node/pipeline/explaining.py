@@ -57,12 +57,13 @@ class Explanation:
         return not self.missing and self.largest_difference <= SAME
 
 
-def explain(node: NodeContext, sop_instance_uid: str, open_judge: Callable[[str], Judge]) -> Explanation:
+def explain(node: NodeContext, sop_instance_uid: str, open_judge: Callable[[str, str], Judge]) -> Explanation:
     """Judge the images of a report again and hold its numbers against the outcome.
 
     Args:
         sop_instance_uid: of the report.
-        open_judge: loads the weights of a SHA-256; CheckpointRefused if they are not pinned here any more.
+        open_judge: loads the checkpoint of a name and a SHA-256 of its weights; CheckpointRefused if they are
+            not pinned here any more.
     """
     with node.database.read() as connection:
         report = reports.report_by_uid(connection, sop_instance_uid)
@@ -77,13 +78,13 @@ def explain(node: NodeContext, sop_instance_uid: str, open_judge: Callable[[str]
         return replace(known, missing=("the assessment that the report was built from is gone",))
     instances, missing = _evidence(node, dataset, kept)
     try:
-        judge = open_judge(assessment.checkpoint.sha256)
+        judge = open_judge(assessment.checkpoint.name, assessment.checkpoint.sha256)
     except CheckpointRefused as error:
         missing.append(str(error))
     if missing:
         return replace(known, missing=tuple(missing))
-    files = read_headers([node.spool.path(instance.path) for instance in instances])
     try:
+        files = read_headers([node.spool.path(instance.path) for instance in instances])
         again = assess(
             files,
             technique or assessment.technique,
@@ -128,6 +129,9 @@ def _notes(then: Assessment, now: Assessment, instances: list[InstanceRow]) -> t
             then.checkpoint.execution != now.checkpoint.execution
         ),
         f"preprocessing was {then.fingerprint} then, is {now.fingerprint} now": then.fingerprint != now.fingerprint,
+        "the checkpoint's card has changed since, and with it what raw scores become": (
+            then.checkpoint.card_sha256 not in ("", now.checkpoint.card_sha256)
+        ),
         "the prompts have changed": then.primary.prompt != now.primary.prompt,
     }
     return tuple(note for note, holds in found.items() if holds)

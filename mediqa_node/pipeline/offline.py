@@ -31,7 +31,13 @@ from mediqa_node.dicom.scan import (
 from mediqa_node.dicom.volume import stack_label
 from mediqa_node.dicom.wrap import wrap_photograph
 from mediqa_node.domain.assessment import Assessment, StackResult
-from mediqa_node.domain.errors import InvalidInstance, MediqaError, NotScorable
+from mediqa_node.domain.errors import (
+    ConfigurationError,
+    InvalidInstance,
+    MediqaError,
+    NotScorable,
+    UndecodablePixels,
+)
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers, shown_again
 
@@ -103,15 +109,18 @@ def dump_network_input(folder: Path) -> Also:
         result, scorer = assessment.primary, deciding.scorer
         inputs = shown_again(files, result, scorer.spec)
         name = hashlib.sha256(assessment.series_instance_uid.encode()).hexdigest()[:16]  # no path from a UID
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            folder / f"{name}.npz",
-            images=inputs.images,
-            slice_of=inputs.slice_of,
-            prompt=scorer.code(result.prompt),
-            raw=np.array([part.raw for part in result.slices]),
-            weights=np.array([part.weight for part in result.slices]),
-        )
+        arrays = {
+            "images": inputs.images,
+            "slice_of": inputs.slice_of,
+            "prompt": scorer.code(result.prompt),
+            "raw": np.array([part.raw for part in result.slices]),
+            "weights": np.array([part.weight for part in result.slices]),
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
+        except OSError as error:
+            raise ConfigurationError(f"--dump-input {folder}: cannot be written: {error.strerror or error}") from error
         return {"network_input": str(folder / f"{name}.npz")}
 
     return dump
@@ -226,7 +235,7 @@ def _score(
         if reason.reason in ("unreadable", "undecodable"):
             unreadable.append((series.named[paths[0]], reason.detail))
         return _result(series, technique, None, str(reason))
-    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+    except (UndecodablePixels, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         message = f"{type(error).__name__}: {error}"  # one broken series does not hide the others
         unreadable.append((series.named[paths[0]], message))
         return _result(series, technique, None, f"unreadable: {message}")
@@ -270,6 +279,8 @@ def _predicted(result: StackResult, technique: Technique) -> dict[str, Any] | No
     if found is None:
         return None
     recorded = technique.tube_charge_mas if found.name == "mas" else technique.field_strength_t
+    if found.unit == "{0:1}":  # a normalised label stands on a scale of its own
+        recorded = None
     deviation = None if recorded is None else found.value - recorded
     return {**dataclasses.asdict(found), "recorded": recorded, "deviation": deviation}
 

@@ -50,7 +50,7 @@ def reported(bench: Bench, paths: list[Path]) -> str:
 def explained(bench: Bench, uid: str) -> Explanation:
     assert bench.node.judge is not None
     judge = bench.node.judge()
-    return explain(bench.node, uid, lambda sha256: judge)
+    return explain(bench.node, uid, lambda name, sha256: judge)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_other_weights_do_not_reproduce_it(bench: Bench, tmp_path: Path) -> None
     assert bench.node.judge is not None
     other = Judge(scorer=StandInScorer(), prompts=bench.node.judge().prompts)
 
-    found = explain(bench.node, uid, lambda sha256: other)
+    found = explain(bench.node, uid, lambda name, sha256: other)
 
     assert not found.is_reproduced
     assert found.largest_difference > 1e-3
@@ -85,7 +85,7 @@ def test_what_is_missing_is_said(bench: Bench, tmp_path: Path) -> None:
     uid = reported(bench, paths)
     kept = [bench.spool.path(path) for path in bench.spool.files()]
 
-    def unpinned(sha256: str) -> Judge:
+    def unpinned(name: str, sha256: str) -> Judge:
         raise CheckpointRefused(f"the weights with SHA-256 {sha256} are not in the model lock any more")
 
     assert explain(bench.node, "1.2.3", unpinned).missing == ("this node has built no report 1.2.3",)

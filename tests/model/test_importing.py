@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ def state(*, prompted: bool = True) -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     network = MedIQA(SIZES["t16"], prompted=prompted)
     live = {name: value for name, value in network.state_dict().items() if not name.startswith("slice_weight")}
-    return {**live, **dict.fromkeys((*DEAD, *REBUILT), torch.zeros(2, dtype=torch.int64))}
+    rebuilt = dict.fromkeys(REBUILT, torch.zeros(2, dtype=torch.int64))
+    return {**live, **dict.fromkeys(DEAD, torch.zeros(2)), **rebuilt}
 
 
 def saved(folder: Path, content: object) -> Path:
@@ -166,8 +168,72 @@ def test_a_folder_that_holds_a_checkpoint_is_left_alone(tmp_path):
     path = saved(tmp_path, state())
     import_weights(path, tmp_path / "out", "x", SMALL)
 
-    with pytest.raises(CheckpointRefused, match="holds a checkpoint already"):
+    with pytest.raises(CheckpointRefused, match="no empty folder"):
         import_weights(path, tmp_path / "out", "x", SMALL)
+
+
+def test_a_folder_that_somebody_pins_by_hand_is_not_overwritten(tmp_path):
+    (folder := tmp_path / "chest").mkdir()
+    (folder / WEIGHTS_FILE).write_bytes(b"precious")
+
+    with pytest.raises(CheckpointRefused, match="no empty folder"):
+        import_weights(saved(tmp_path, state()), folder, "x", SMALL)
+
+    assert (folder / WEIGHTS_FILE).read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1, dtype=torch.half).expand(10**13),
+        torch.zeros(192, device="meta"),
+        torch.zeros(192).to_sparse(),
+        torch.zeros(192, dtype=torch.complex64),
+        torch.zeros(192, dtype=torch.int64),
+    ],
+    ids=["expanded", "meta", "sparse", "complex", "integer"],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused_before_they_are_touched(tmp_path, tensor):
+    path = saved(tmp_path, state() | {"conv1.bias": tensor})
+
+    with pytest.raises(CheckpointRefused, match=r"plain tensors|no PyTorch file"):
+        import_weights(path, tmp_path / "out", "x", SMALL)
+
+
+def test_an_archive_that_would_grow_is_refused(tmp_path):
+    path = saved(tmp_path, state())
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for record in source.infolist():
+            bomb.writestr(record.filename, source.read(record))
+
+    with pytest.raises(CheckpointRefused, match="compressed records"):
+        import_weights(tmp_path / "bomb.pt", tmp_path / "out", "x", SMALL)
+
+
+def test_a_name_that_would_draw_on_the_terminal_is_shown_as_it_is_written(tmp_path):
+    content = state() | {"evil\n\x1b[31m": torch.zeros(1)}
+
+    with pytest.raises(CheckpointRefused, match="unexpected") as refusal:
+        import_weights(saved(tmp_path, content), tmp_path / "out", "x", SMALL)
+
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        Provenance(kind="mediqa", size="t16", quality=QualityMap(kind="clamp", a=5, b=1)),
+        Provenance(kind="mediqa", size="t16", quality=QualityMap(kind="clamp", a=float("nan"), b=1)),
+        Provenance(kind="mediqa", size="t16", scale=5),
+        Provenance(kind="mediqa", size="t16", scale=float("nan")),
+    ],
+    ids=["falling", "NaN", "scale", "NaN scale"],
+)
+def test_what_no_card_can_say_is_refused_before_anything_is_written(tmp_path, provenance):
+    with pytest.raises(CheckpointRefused, match="cannot be honoured"):
+        import_weights(saved(tmp_path, state()), tmp_path / "out", "x", provenance)
+
+    assert not (tmp_path / "out").exists()
 
 
 def mediqa_node(*arguments: object) -> "subprocess.CompletedProcess[str]":

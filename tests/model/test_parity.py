@@ -148,7 +148,18 @@ def test_float64_features_agree_stage_by_stage():
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"public": {"salt": 0}}', '{"public": {"salt": 0, "mediqa": [{"image": 0}]}}']
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"public": {"salt": 0}}',
+        '{"public": {"salt": 0, "mediqa": [{"image": 0}]}}',
+        '{"a": {"salt": 0, "mediqa": [{"image": 0, "prompt_index": 64, "score_fp64": 1}]}}',
+        '{"a": {"salt": 0, "mediqa": [{"image": 1e999, "prompt_index": 1, "score_fp64": 1}]}}',
+        '{"a": {"salt": 1.5, "maniqa": [{"image": 1, "score_fp64": 1}]}}',
+    ],
 )
 def test_a_file_without_cases_is_refused_in_one_line(tmp_path, content):
     (path := tmp_path / "parity.json").write_text(content)
