@@ -25,7 +25,7 @@ from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.domain.scoring import CheckpointId, ScoredSlices
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap
-from mediqa_node.model.execution import fold
+from mediqa_node.model.execution import fold, prepare
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.parity import Case, recipe_image, recipe_network
 from mediqa_node.model.predict import NetworkScorer
@@ -85,8 +85,7 @@ def volume(views: int = 1) -> NetworkInput:
 def large(rounds: int) -> Iterator[str]:
     """b8 beside the naive path and a matrix product of the same run."""
     torch.set_num_threads(1)
-    case = Case(group="", kind="mediqa", salt=0, image=0, prompt_index=5, scale=0.8, expected={})
-    lean, folded = recipe_network(case), recipe_network(case)
+    lean, folded = _recipe(), _recipe()
     naive = Naive(lean)
     fold(folded)
     shots = [torch.from_numpy(recipe_image(k))[None] for k in range(SLICES)]
@@ -229,27 +228,38 @@ def cold(folder: Path) -> Iterator[str]:
 
 
 def gpu(rounds: int) -> Iterator[str]:
-    """b8 in bfloat16 on the device, one and eight volumes at once, beside a matrix product."""
+    """b8 as the node runs it on a device, one and eight volumes at once, beside a matrix product and float32."""
     if not torch.cuda.is_available():
         yield "no CUDA device: its paths are tried on the CPU by tests/model/test_execution.py, not timed"
         return
-    from mediqa_node.model.execution import GraphedForward, mixed
-
-    device = torch.device("cuda")
-    network = MedIQA(SIZES["b8"]).to(device).eval()
-    ways = {"bf16": mixed(network), "bf16, CUDA graph": GraphedForward(mixed(network))}
+    device = torch.device("cuda", 0)
     product = torch.rand(8192, 8192, device=device, dtype=torch.bfloat16)
+    seconds = _device_s(lambda: product @ product, rounds)
+    tflops = 2 * 8192**3 / seconds / 1e12
     yield f"b8 on {torch.cuda.get_device_name()}, ms a volume of seven slices, {rounds} rounds"
-    with torch.inference_mode():
-        seconds = _device_s(lambda: product @ product, rounds)
-        tflops = 2 * 8192**3 / seconds / 1e12
-        yield f"  bf16 matmul 8192: {tflops:.0f} TFLOP/s, floor of 1.937 TFLOP a volume: {1937 / tflops:.2f} ms"
-        for volumes in (1, 8):
-            shots = torch.rand(SLICES * volumes, 3, 224, 224, device=device)
-            codes = torch.zeros(len(shots), 64, device=device)
-            for name, way in ways.items():
-                per_volume = _device_s(partial(way, shots, codes), rounds) / volumes * 1000
-                yield f"  {volumes} volume{'s' * (volumes > 1)}, {name:<18}{per_volume:7.2f} ms"
+    yield f"  bf16 matmul 8192: {tflops:.0f} TFLOP/s, floor of 1.937 TFLOP a volume: {1937 / tflops:.2f} ms"
+    shots = [torch.from_numpy(recipe_image(k)) for k in range(SLICES)]
+    codes = [torch.eye(64)[5]] * SLICES
+    exact = _scores(Execution(device="cuda:0"), device, shots, codes)
+    for volumes in (1, 8):
+        for graph in (False, True):
+            chosen = Execution(device="cuda:0", precision="bf16", cuda_graph=graph, batch_images=SLICES * volumes)
+            runner = prepare(_recipe(), chosen, device)
+            per_volume = _device_s(partial(runner, shots * volumes, codes * volumes), rounds) / volumes * 1000
+            found = [float(answer.score) for answer in runner(shots, codes)]
+            error = max(abs(x - y) for x, y in zip(found, exact, strict=True))
+            how = "bf16, CUDA graph" if graph else "bf16"
+            yield f"  {volumes} volume{'s' * (volumes > 1)}, {how:<18}{per_volume:7.2f} ms   error {error:.1e}"
+
+
+def _recipe() -> MedIQA:
+    return recipe_network(Case(group="", kind="mediqa", salt=0, image=0, prompt_index=5, scale=0.8, expected={}))
+
+
+def _scores(
+    chosen: Execution, device: torch.device, shots: list[torch.Tensor], codes: list[torch.Tensor]
+) -> list[float]:
+    return [float(answer.score) for answer in prepare(_recipe(), chosen, device)(shots, codes)]
 
 
 def _device_s(work: Callable[[], object], rounds: int) -> float:
