@@ -74,9 +74,10 @@ def _lines() -> Iterator[str]:
     yield "Comprehensive 3D SR, else Comprehensive SR, else Enhanced SR, whichever the destination accepts first"
     yield "(`peers.*.sr_sop_class` fixes one). Before each report the destination is asked for the study by C-FIND"
     yield "(Study Root); another patient or accession number withholds the report. C-ECHO for `mediqa-node echo`."
-    yield "What goes with a report follows it over the same association; a destination that does not accept its"
-    yield "class, or refuses it, has the report alone, and that is noted with the delivery. Proposed transfer syntaxes:"
-    yield "Explicit and Implicit VR Little Endian."
+    yield "What goes with a report follows it over another association, after the same question; a destination that"
+    yield "does not accept its class, refuses it, or has not taken it at the third try within half an hour has the"
+    yield "report alone, and that is noted with the delivery. Proposed transfer syntaxes: Explicit and Implicit VR"
+    yield "Little Endian."
     yield ""
     rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
     yield from _table(("status of the destination", "what follows"), rows)

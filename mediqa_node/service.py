@@ -150,7 +150,7 @@ def _courier(settings: Settings, stop: threading.Event) -> None:
     database = open_database(settings)
     node = node_context(settings, database)
     durable.launch(database, executor_id="courier", deliver=flow.deliver(node))
-    scheduler = sweeps.schedule(node, durable.DurableJobs(database))
+    scheduler = sweeps.schedule(node, durable.DurableJobs(database), stop.is_set)
     scheduler.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])
     stop.wait()

@@ -10,12 +10,10 @@ import structlog
 from pydicom.uid import UID
 
 from mediqa_node.decode.part10 import read_header
-from mediqa_node.dicom.companions import COMPANION_CLASSES
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.exchange import Peer, SeriesState
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.network.sender import PeerLink, StudyIdentity, connect, report_contexts, study_identity
-from mediqa_node.pipeline.accompanying import accompany
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reporting import report_for
 from mediqa_node.storage import index, labels, reports
@@ -61,6 +59,7 @@ def deliver(node: NodeContext, delivery_id: int) -> str:
             status=outcome.status,
             not_before=outcome.again_at if outcome.again_at is not None else delivery.not_before,
             done_at=now if outcome.state == "sent" else None,
+            companions_at=now if outcome.state == "sent" and node.companions.wanted else None,
             job=None,
         )
         settle_series(connection, delivery, now)
@@ -71,10 +70,11 @@ def deliver(node: NodeContext, delivery_id: int) -> str:
 def _obstacle(node: NodeContext, delivery: DeliveryRow) -> Outcome | None:
     """What speaks against sending before anybody is asked."""
     with node.database.read() as connection:
-        return _obstacle_in(node, connection, delivery)
+        return obstacle_in(node, connection, delivery)
 
 
-def _obstacle_in(node: NodeContext, connection: Connection, delivery: DeliveryRow) -> Outcome | None:
+def obstacle_in(node: NodeContext, connection: Connection, delivery: DeliveryRow) -> Outcome | None:
+    """What speaks against sending anything of a delivery's revision at this moment, or None."""
     # copies before the generation: a copy that is resolved in between has raised the generation by then
     comparing = index.has_status(connection, delivery.series_instance_uid, "candidate")
     conflict = index.has_status(connection, delivery.series_instance_uid, "conflict")
@@ -113,24 +113,22 @@ def _attempt(node: NodeContext, delivery: DeliveryRow) -> Outcome:
 
 
 def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer) -> Outcome:
-    contexts = report_contexts(peer, [COMPANION_CLASSES[kind] for kind in node.companions.wanted])
-    with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
+    with connect(peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
         sop_class_uid = _sop_class(node, delivery, link)
-        obstacle, note = _identity_check(node, delivery, link)
+        obstacle, note = identity_check(node, delivery, link)
         if obstacle is not None:
             return obstacle
         report = report_for(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
         reach("after-report-commit")
         with node.database.write() as connection:
-            if (changed := _obstacle_in(node, connection, delivery)) is not None:
+            if (changed := obstacle_in(node, connection, delivery)) is not None:
                 return changed  # a correction or a further copy came while the peer was being asked
             # committed before the first byte leaves: whatever happens now, this UID may be at the peer
             reports.update_delivery(connection, delivery.id, report_sop_instance_uid=report.sop_instance_uid)
         reach("mid-store")
         status = link.store(report.part10)
         reach("after-store")
-        notes = (note, accompany(node, delivery, link))
-    return Outcome(state="sent", message="; ".join(filter(None, notes)), status=status)
+    return Outcome(state="sent", message=note, status=status)
 
 
 def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
@@ -156,7 +154,7 @@ def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
     return link.sr_sop_class
 
 
-def _identity_check(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> tuple[Outcome | None, str]:
+def identity_check(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> tuple[Outcome | None, str]:
     """Ask the destination whose study it is; never file a report under another patient."""
     with node.database.read() as connection:
         instances = index.current_instances(connection, delivery.series_instance_uid)

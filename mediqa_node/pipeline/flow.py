@@ -14,6 +14,7 @@ point, the next start goes on where the last commit was.
     settle    courier    a sweep, 10 times a second series, associations   state + score job
     judge     worker     DBOS queue `score`        spooled files, model   technique; assessment + deliveries + jobs
     deliver   courier    DBOS queue `deliver`      outbox, peer           report bytes, then its status
+    accompany courier    a sweep, every second     sent deliveries, peer  companions' bytes, then their status
 """
 
 from collections.abc import Callable

@@ -62,5 +62,7 @@ def _images(files: SeriesFiles, result: StackResult) -> Sequence[np.ndarray]:
         for frame in (part.frame for part in result.slices):
             index = place[frame.sop_instance_uid]
             raw = reader.raw(files.paths[index], frame.frame_number)
-            images.append(to_image(raw, files.headers[index], frame.frame_number))
+            image = to_image(raw, files.headers[index], frame.frame_number)
+            # colour as it is shown: a float image has four times its size, and all slices are held at once
+            images.append(image if image.ndim == 2 else np.clip(image, 0, 255).astype(np.uint8))
     return images

@@ -8,11 +8,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.pipeline import constancy, flow
+from mediqa_node.pipeline.accompanying import accompany_due
 from mediqa_node.pipeline.delivering import settle_series
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.judging import enqueue_due
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import companions, index, reports, retention
+from mediqa_node.storage import companions, index, labels, reports, retention
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.reports import DeliveryRow
@@ -21,6 +22,7 @@ log = structlog.get_logger("courier")
 
 SETTLE_EVERY_S = 0.1
 DUE_EVERY_S = 0.5
+ACCOMPANY_EVERY_S = 1.0
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
 CONSTANCY_EVERY_S = 600.0
@@ -28,11 +30,16 @@ TEMPORARY_OLDER_THAN_S = 2 * 3600.0
 JOBS_KEPT_S = 7 * 86400.0
 
 
-def schedule(node: NodeContext, jobs: DurableJobs) -> BackgroundScheduler:
-    """Return a scheduler, in memory, with all sweeps; the caller starts and stops it."""
+def schedule(node: NodeContext, jobs: DurableJobs, stopping: Callable[[], bool] = lambda: False) -> BackgroundScheduler:
+    """Return a scheduler, in memory, with all sweeps; the caller starts and stops it.
+
+    Args:
+        stopping: whether the process is about to end: a long round breaks off.
+    """
     return _scheduler(
         ("settle", SETTLE_EVERY_S, flow.settle(node)),
         ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
+        ("accompany", ACCOMPANY_EVERY_S, lambda: accompany_due(node, stopping)),
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
@@ -143,6 +150,7 @@ def retain(node: NodeContext) -> int:
             break
     with node.database.write() as connection:
         companions.forget_bytes(connection, before)
+        labels.forget_maps(connection)
     node.spool.remove_empty_folders()
     node.spool.sweep_temporary(older_than_s=TEMPORARY_OLDER_THAN_S)
     if count:

@@ -14,7 +14,15 @@ from mediqa_node.domain.patch_maps import packed, unpacked
 from mediqa_node.domain.scoring import PatchMaps
 from mediqa_node.domain.technique import Technique
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import acquisitions, assessments, dose_events, frame_techniques, patch_maps, techniques
+from mediqa_node.storage.tables import (
+    acquisitions,
+    assessments,
+    dose_events,
+    frame_techniques,
+    instances,
+    patch_maps,
+    techniques,
+)
 
 
 @cache
@@ -151,6 +159,14 @@ def load_maps(connection: sa.Connection, series_instance_uid: str, revision: int
     )
     npz = connection.execute(query).scalar_one_or_none()
     return unpacked(npz) if npz is not None else None
+
+
+def forget_maps(connection: sa.Connection) -> int:
+    """Delete the patch maps of series whose images were deleted after retention; return how many."""
+    of_series = sa.select(instances.c.id).where(instances.c.series_instance_uid == patch_maps.c.series_instance_uid)
+    kept = of_series.where(instances.c.purged_at.is_(None)).exists()
+    purged = of_series.where(instances.c.purged_at.is_not(None)).exists()
+    return int(connection.execute(sa.delete(patch_maps).where(purged, ~kept)).rowcount)
 
 
 def load_assessment(connection: sa.Connection, series_instance_uid: str, revision: int) -> Assessment | None:

@@ -50,6 +50,7 @@ class DeliveryRow:
     message: str | None
     created_at: float
     done_at: float | None
+    companions_at: float | None
 
 
 _REPORT = [reports.c[name] for name in ReportRow.__dataclass_fields__]
@@ -221,6 +222,12 @@ def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -
     )
     statement = sa.update(deliveries).where(*unchanged).values(job=job, jobs=delivery.jobs + 1)
     return bool(connection.execute(statement).rowcount)
+
+
+def companions_due(connection: sa.Connection, now: float) -> list[DeliveryRow]:
+    """Return sent deliveries whose companions are to be tried, oldest first."""
+    query = sa.select(*_DELIVERY).where(deliveries.c.state == "sent", deliveries.c.companions_at <= now)
+    return [DeliveryRow(**row._mapping) for row in connection.execute(query.order_by(deliveries.c.id))]
 
 
 def supersede_deliveries(connection: sa.Connection, series_instance_uid: str, *, reason: str, now: float) -> int:

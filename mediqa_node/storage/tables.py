@@ -273,5 +273,6 @@ deliveries = sa.Table(
     sa.Column("message", sa.Text),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("done_at", sa.Float),
+    sa.Column("companions_at", sa.Float, index=True, comment="when a sent report's companions are tried; null: over"),
     sa.UniqueConstraint("series_instance_uid", "revision", "destination"),
 )

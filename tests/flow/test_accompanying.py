@@ -1,5 +1,7 @@
 """What goes with a report: off by default, after the report, never in its way, the same bytes on every try."""
 
+import contextlib
+import errno
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,13 +17,13 @@ from support.bench import Bench
 from support.orthanc import Orthanc
 from support.scripted import ABORT, SR_CLASSES, ScriptedPacs, scripted
 from support.series import ct_series, series_uid
-from support.waiting import need
+from support.waiting import need, until
 
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import CompanionRules
-from mediqa_node.pipeline import accompanying, sweeps
+from mediqa_node.pipeline import accompanying, delivering, sweeps
 from mediqa_node.pipeline.verifying import verify
-from mediqa_node.storage import companions, overview
+from mediqa_node.storage import companions, labels, overview
 from mediqa_node.storage.companions import CompanionRow
 from mediqa_node.storage.reports import DeliveryRow
 
@@ -209,21 +211,63 @@ def test_a_peer_without_the_class_gets_the_report_and_that_is_noted(
 
 
 @pytest.mark.parametrize("failure", [0xA700, ABORT])
-def test_a_companion_that_fails_for_now_is_tried_again_with_the_same_bytes(
+def test_a_companion_that_fails_for_now_is_tried_again_with_the_same_bytes_and_without_the_report(
     bench_to: MakeBench, tmp_path: Path, failure: int
 ) -> None:
     with scripted(classes=EVERYTHING, statuses=[0, 0, 0, failure]) as pacs:
         bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
         series = assessed(bench, ct_series(tmp_path / "ct", "again"))
-        assert only_delivery(bench, series).state == "waiting"
+        assert only_delivery(bench, series).state == "sent"
+        assert "(3 of 5 not sent)" in str(only_delivery(bench, series).message)
+        assert len(pacs.received) == 4
 
-        bench.pass_time(30)
+        bench.pass_time(400, step_s=10)
 
-    assert only_delivery(bench, series).state == "sent"
-    report, *pictures = pacs.received[:4]
-    assert pacs.received[4] == report, "the archive has it, and answers Success to the same bytes"
-    assert pacs.received[5] == pictures[2], "what failed comes first"
-    assert len(pacs.received) == 4 + 1 + 3, "what was taken is not sent again"
+    assert (only_delivery(bench, series).state, only_delivery(bench, series).attempts) == ("sent", 1)
+    assert "companions" not in str(only_delivery(bench, series).message)
+    assert pacs.received[4] == pacs.received[3], "what failed comes first"
+    assert len(pacs.received) == 4 + 3, "what was taken is not sent again"
+
+
+@pytest.mark.parametrize("failure", [0xA700, ABORT])
+def test_a_peer_that_never_takes_pictures_gets_the_report_once_and_three_tries(
+    bench_to: MakeBench, tmp_path: Path, failure: int
+) -> None:
+    with scripted(classes=EVERYTHING, statuses=[0, *[failure] * 100]) as pacs:
+        bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
+        series = assessed(bench, ct_series(tmp_path / "ct", "never"))
+        assert bench.series(series).state == "DELIVERED"
+        done_at = only_delivery(bench, series).done_at
+
+        bench.pass_time(8 * 86400, step_s=1200)
+
+    delivery = only_delivery(bench, series)
+    assert (delivery.state, delivery.attempts, delivery.done_at) == ("sent", 1, done_at)
+    assert "without secondary capture: PACS" in str(delivery.message)
+    assert "(5 of 5 not sent)" in str(delivery.message)
+    assert bench.series(series).state == "DELIVERED"
+    sent = [dataset.SOPClassUID for dataset in received(pacs)]
+    assert sent == [SR_CLASSES["comprehensive3d"], *[CAPTURE] * 3]
+
+
+def test_a_peer_that_is_gone_after_the_report_is_asked_once_a_round(
+    bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    connect = accompanying.connect
+    monkeypatch.setattr(accompanying, "connect", lambda *a, **k: asked.append(a) or connect(*a, **k))
+    with scripted(classes=EVERYTHING) as pacs:
+        bench = bench_to(pacs.port)
+        paths = [ct_series(tmp_path / name, name) for name in ("one", "two")]
+        monkeypatch.setattr("support.bench.accompany_due", lambda node: 0)
+        uids = [assessed(bench, each, association=each[0].parent.name) for each in paths]
+        assert [only_delivery(bench, uid).state for uid in uids] == ["sent", "sent"]
+    accompanying.accompany_due(bench.node)
+
+    assert len(asked) == 1
+    for uid in uids:
+        assert only_delivery(bench, uid).state == "sent"
+        assert "without companions: PACS" in str(only_delivery(bench, uid).message)
 
 
 @pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0122])
@@ -237,7 +281,10 @@ def test_a_companion_that_is_refused_for_good_does_not_park_a_report_that_has_ar
     delivery = only_delivery(bench, series)
     assert (delivery.state, delivery.status) == ("sent", 0)
     assert f"without secondary capture: PACS refused the object (status {status:#06x})" in str(delivery.message)
+    assert "(5 of 5 not sent)" in str(delivery.message)
     assert [dataset.SOPClassUID for dataset in received(pacs)][2:] == [MAP], "the other kind still goes"
+    bench.pass_time(3600, step_s=100)
+    assert len(pacs.received) == 3, "refused for good: not tried again"
 
 
 def test_a_report_that_is_refused_has_no_companions(bench_to: MakeBench, tmp_path: Path) -> None:
@@ -279,8 +326,131 @@ def test_what_cannot_be_built_is_noted_and_the_report_is_sent(
 
     delivery = only_delivery(bench, series)
     assert delivery.state == "sent"
-    assert str(delivery.message).count("could not be built (AttributeError)") == 2
+    assert str(delivery.message).count("could not be built or sent (AttributeError)") == 2
     assert len(pacs.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(OSError(errno.EIO, "input/output error"), 3), (MemoryError(), 3), (RuntimeError(), 1)]
+)
+def test_whatever_fails_while_drawing_the_report_was_delivered_once(
+    bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+) -> None:
+    drawn = []
+
+    def fails(*_: object) -> None:
+        drawn.append(1)
+        raise error
+
+    monkeypatch.setattr(accompanying, "explained_slices", fails)
+    with scripted(classes=EVERYTHING) as pacs:
+        bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
+        series = assessed(bench, ct_series(tmp_path / "ct", "fails"))
+        bench.pass_time(2 * 86400, step_s=600)
+
+    delivery = only_delivery(bench, series)
+    assert (delivery.state, delivery.attempts) == ("sent", 1)
+    assert type(error).__name__ in str(delivery.message)
+    assert bench.series(series).state == "DELIVERED"
+    assert len(pacs.received) == 1
+    assert len(drawn) == tries
+
+
+def test_a_courier_that_dies_while_drawing_draws_three_times_and_sends_the_report_once(
+    bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    drawn = []
+
+    def dies(*_: object) -> None:
+        drawn.append(bench.now)
+        raise Killed
+
+    monkeypatch.setattr(accompanying, "explained_slices", dies)
+    with scripted(classes=EVERYTHING) as pacs:
+        bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
+        with pytest.raises(Killed):
+            assessed(bench, paths := ct_series(tmp_path / "ct", "dies"))
+        series = series_uid(paths)
+        for _ in range(100):
+            bench.now += 60
+            with contextlib.suppress(Killed):
+                accompanying.accompany_due(bench.node)
+
+    assert len(drawn) == 3
+    assert drawn[-1] - drawn[0] < 3600
+    assert only_delivery(bench, series).message == "study not at the destination; companions: not finished"
+    assert bench.series(series).state == "DELIVERED"
+    assert len(pacs.received) == 1
+
+
+def test_pictures_that_were_drawn_stay_here_once_the_series_has_changed(
+    bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late slice comes between the second picture and the third."""
+    paths = ct_series(tmp_path / "ct", "between", slices=range(6))
+    with scripted(classes=EVERYTHING) as pacs:
+        bench = bench_to(pacs.port)
+        send = accompanying._send_one
+
+        def then_late(*arguments):  # type: ignore[no-untyped-def]
+            send(*arguments)
+            if len(pacs.received) == 3:
+                bench.receive(paths[5], association="a2")
+
+        monkeypatch.setattr(accompanying, "_send_one", then_late)
+        series = assessed(bench, paths[:5])
+
+        message = str(bench.deliveries(series)[0].message)
+        assert "without secondary capture: the series has changed since (3 of 5 not sent)" in message
+        assert "without parametric map: the series has changed since" in message
+        bench.pass_time(60)
+        assert [dataset.SOPClassUID for dataset in received(pacs)] == [SR_CLASSES["comprehensive3d"], CAPTURE, CAPTURE]
+        bench.release("a2")
+        bench.pass_time(3600, step_s=10)
+
+    found = received(pacs)[3:]
+    assert [dataset.SOPClassUID for dataset in found] == [SR_CLASSES["comprehensive3d"], *[CAPTURE] * 6, MAP]
+    assert [int(dataset.InstanceNumber) for dataset in found[1:7]] == [6, 7, 8, 9, 10, 11]
+
+
+def test_a_copy_that_is_compared_holds_pictures_until_it_is_known(
+    bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ct_series(tmp_path / "ct", "compared")
+    with scripted(classes=EVERYTHING) as pacs:
+        bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
+        waiting = delivering.Outcome(state="waiting", message="a further copy is being compared")
+        monkeypatch.setattr(accompanying, "obstacle_in", lambda *_: waiting)
+        series = assessed(bench, paths)
+        assert "a further copy is being compared" in str(only_delivery(bench, series).message)
+        monkeypatch.undo()
+        bench.pass_time(400, step_s=10)
+
+    assert [dataset.SOPClassUID for dataset in received(pacs)][1:] == [CAPTURE] * 5
+    assert only_delivery(bench, series).message == "study not at the destination"
+
+
+def test_a_slow_drawing_keeps_no_association_waiting(
+    bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing, open_then = accompanying.explained_slices, []
+    with scripted(classes=EVERYTHING) as pacs:
+        bench = bench_to(pacs.port)
+
+        def slow(*arguments):  # type: ignore[no-untyped-def]
+            until(lambda: not pacs.entity.active_associations, "the report's association is over")
+            open_then.append(len(pacs.entity.active_associations))
+            return drawing(*arguments)
+
+        monkeypatch.setattr(accompanying, "explained_slices", slow)
+        series = assessed(bench, ct_series(tmp_path / "ct", "slow"))
+
+    assert open_then == [0, 0]
+    assert only_delivery(bench, series).message == "study not at the destination"
+    assert len(pacs.received) == 7
 
 
 def test_images_without_a_place_have_pictures_and_no_map(bench_to: MakeBench, tmp_path: Path) -> None:
@@ -400,6 +570,30 @@ def test_bytes_go_with_retention_and_the_node_still_knows_its_own(bench_to: Make
         assert all(row.part10 is None for row in built(bench, series, CAPTURE))
         with bench.database.read() as connection:
             assert companions.is_own(connection, rows[0].companion_series_instance_uid)
+            assert labels.load_maps(connection, series, 1) is None, "the patch maps go with the images"
+
+
+def test_patch_maps_stay_as_long_as_images_do(bench_to: MakeBench, tmp_path: Path) -> None:
+    with scripted(classes=EVERYTHING) as pacs:
+        bench = bench_to(pacs.port)
+        series = assessed(bench, ct_series(tmp_path / "ct", "kept"))
+        bench.now += 29 * 86400
+        sweeps.retain(bench.node)
+
+    with bench.database.read() as connection:
+        assert labels.load_maps(connection, series, 1) is not None
+
+
+def test_a_picture_whose_bytes_are_gone_is_noted(bench_to: MakeBench, tmp_path: Path) -> None:
+    with scripted(classes=EVERYTHING, statuses=[0, 0, ABORT]) as pacs:
+        bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
+        series = assessed(bench, ct_series(tmp_path / "ct", "gone"))
+        with bench.database.write() as connection:
+            assert companions.forget_bytes(connection, bench.now + 1) == 5
+        bench.pass_time(400, step_s=10)
+
+    assert "the bytes were deleted after retention (4 of 5 not sent)" in str(only_delivery(bench, series).message)
+    assert len(pacs.received) == 3
 
 
 @pytest.mark.peers

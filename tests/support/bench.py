@@ -23,6 +23,7 @@ from mediqa_node.domain.policy import DeliveryRules, ReturnRule
 from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices, Scorer
+from mediqa_node.pipeline.accompanying import accompany_due
 from mediqa_node.pipeline.assessing import Judge
 from mediqa_node.pipeline.delivering import deliver
 from mediqa_node.pipeline.judging import judge_series
@@ -196,12 +197,13 @@ class Bench:
         return self.settler.sweep()
 
     def work(self) -> list[str]:
-        """Run every waiting job, and those that follow at once; return what they said."""
+        """Run every waiting job, those that follow at once, and what goes with reports; return what the jobs said."""
         said = []
         while self.jobs.waiting:
             name = next(iter(self.jobs.waiting))
             kind, arguments = self.jobs.waiting.pop(name)
             said.append(judge_series(self.node, *arguments) if kind == "score" else deliver(self.node, *arguments))
+        accompany_due(self.node)
         return said
 
     def pass_time(self, seconds: float, *, step_s: float = 1.0, until: Callable[[], bool] = lambda: False) -> None:

@@ -11,6 +11,7 @@ def upgrade() -> None:
     """Create the tables."""
     _create_companions()
     _create_companion_deliveries()
+    _add_companions_at()
     _create_constancy_checks()
     _create_patch_maps()
     _create_phantom_measurements()
@@ -51,6 +52,19 @@ def _create_companion_deliveries() -> None:
         sa.Column("sent_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("sop_instance_uid", "destination", name=op.f("pk_companion_deliveries")),
     )
+
+
+def _add_companions_at() -> None:
+    with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.add_column(
+            sa.Column(
+                "companions_at",
+                sa.Float(),
+                nullable=True,
+                comment="when a sent report's companions are tried; null: over",
+            )
+        )
+        batch_op.create_index(batch_op.f("ix_deliveries_companions_at"), ["companions_at"], unique=False)
 
 
 def _create_constancy_checks() -> None:
