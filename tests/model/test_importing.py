@@ -273,7 +273,10 @@ def test_recipe_weights_score_a_series_as_the_recipe_network_scores_what_was_dum
     with np.load(result["network_input"]) as dumped, torch.inference_mode():
         code = torch.from_numpy(dumped["prompt"])[None] if kind == "mediqa" else None
         views = [float(reference(torch.from_numpy(image)[None], code).score) for image in dumped["images"]]
-        slices = [np.mean([v for v, s in zip(views, dumped["slice_of"], strict=True) if s == i]) for i in set(dumped["slice_of"])]
+        slices = [
+            np.mean([v for v, s in zip(views, dumped["slice_of"], strict=True) if s == i])
+            for i in set(dumped["slice_of"])
+        ]
     assert result["raw_score"] == pytest.approx(np.mean(slices), abs=1e-6)
     assert result["slice_raw_scores"] == pytest.approx(slices, abs=1e-6)
     assert result["quality"] is None
