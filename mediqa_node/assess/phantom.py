@@ -36,7 +36,8 @@ def measure_phantom(image: np.ndarray, *, modality: str) -> PhantomSlice:
             that noise does not count as shading.
 
     Raises:
-        ValueError: no disc of at least 32 pixels, or one that the image cuts off; the message says what was found.
+        ValueError: no disc of at least 32 pixels, or one that the image cuts off, or values that are not finite;
+            the message says what was found.
     """
     row, column, radius = find_disc(image, threshold=_air_below(image, modality))
     centre = _values(image, row, column, CENTRAL * radius)
@@ -49,6 +50,8 @@ def measure_phantom(image: np.ndarray, *, modality: str) -> PhantomSlice:
     else:
         low, high = min(mean, *around), max(mean, *around)
         uniformity = 100.0 * (1.0 - (high - low) / (high + low)) if high + low > 0 else 0.0
+    if not np.isfinite((mean, noise, uniformity)).all():
+        raise ValueError("the phantom holds values that are not finite")
     return PhantomSlice(mean=mean, noise=noise, uniformity=uniformity, diameter_px=2 * radius, centre_px=(row, column))
 
 
@@ -92,6 +95,9 @@ def _air_below(image: np.ndarray, modality: str) -> float:
 
 
 def _values(image: np.ndarray, row: float, column: float, radius: float) -> np.ndarray:
+    low, high = np.asarray((row, column)) - radius, np.asarray((row, column)) + radius
+    if (low < 0).any() or (high > np.asarray(image.shape) - 1).any():
+        raise ValueError("the phantom is cut off by the edge of the image: a region to measure lies outside")
     y, x = np.ogrid[: image.shape[0], : image.shape[1]]
     return np.asarray(image[(y - row) ** 2 + (x - column) ** 2 <= radius**2], dtype=np.float64)
 

@@ -62,7 +62,10 @@ def _check(context: typer.Context, *, as_json: bool) -> None:
         with database.read() as connection:
             last_good_at = steadiness.last_good_at(connection)
     found = check(judge, database, software_version=__version__, at=time.time(), made_by="command")
+    worker = standing = None
     if database is not None:
+        with database.read() as connection:
+            worker, standing = steadiness.last_of_worker(connection), steadiness.standing(connection)
         database.close()
     if as_json:
         typer.echo(json.dumps({**_plain(found), "recorded": database is not None}, indent=2))
@@ -74,7 +77,10 @@ def _check(context: typer.Context, *, as_json: bool) -> None:
     ):
         typer.echo(f"{name:<12}{text}")
     _print_series(found)
-    _print_next(found, last_good_at, recorded=database is not None)
+    if found.passed:
+        _print_next(found, worker, standing)
+    else:
+        _print_consequence(found, worker, last_good_at)
     sys.exit(not found.passed)
 
 
@@ -99,7 +105,7 @@ def _verdict(found: Check) -> str:
     if found.as_acknowledged:
         return "accepted"
     if found.passed:
-        return "first check" if found.compared_with == "nothing" else "steady"
+        return "steady" if found.compared_with != "nothing" else "first check" if found.id is not None else "unproven"
     return "DRIFT" if found.problem is None else "FAILED"
 
 
@@ -115,15 +121,35 @@ def _print_series(found: Check) -> None:
         table(("reference", source, "now", "difference"), rows)
 
 
-def _print_next(found: Check, last_good_at: float | None, *, recorded: bool) -> None:
+def _print_next(found: Check, worker: Check | None, standing: Check | None) -> None:
+    """Say what comes after a good check: it speaks for this process, and the worker has to speak for itself.
+
+    Args:
+        worker: the newest check of a worker.
+        standing: the check that decides for the running node.
+    """
     if found.as_acknowledged:
         typer.echo("this drift was acknowledged before; `mediqa-node constancy --history` says by whom")
-    if found.passed:
-        return
+    if worker is None:
+        typer.echo("→ mediqa-node serve: its worker checks too, before its first result")
+    elif standing is None or not standing.withholds:
+        typer.echo("nothing is withheld for it; the worker checks at every start and every day")
+    elif worker.identity != found.identity:
+        typer.echo("→ start the node again: its worker runs with something else (`--history`), and withholds results")
+    else:
+        typer.echo("→ mediqa-node retry: the worker checks itself before the first result leaves")
+
+
+def _print_consequence(found: Check, worker: Check | None, last_good_at: float | None) -> None:
+    """Say what a check that failed means for the running node."""
     if last_good_at is not None:
         typer.echo(f"the last good check was {ago(time.time() - last_good_at)}; scores since then are in doubt")
-    if recorded:
+    if found.id is not None and worker is None:
+        typer.echo("no worker has checked here yet; it does at its start, and withholds results if it finds the same")
+    elif found.id is not None and found.problem is None and worker is not None and worker.identity == found.identity:
         typer.echo("results of this node are withheld until it passes, or somebody accepts it")
+    elif found.id is not None:
+        typer.echo("the worker goes by its own checks: no result is withheld because of this one")
     typer.echo(f"→ {found.advice()}")
 
 
@@ -136,7 +162,7 @@ def _acknowledge(context: typer.Context, name: str, *, as_json: bool) -> None:
     with open_node(context) as (_, database):
         found = accept(database, name.strip(), at=time.time())
     if found is None:
-        typer.echo("no failed check waits for anybody; `mediqa-node constancy` makes one", err=True)
+        typer.echo("no failed check of what the node runs with waits for anybody; `--history` lists them", err=True)
         sys.exit(2)
     if as_json:
         typer.echo(json.dumps({**_plain(found), "acknowledged_by": name.strip()}, indent=2))

@@ -13,6 +13,7 @@ from mediqa_node import opening, service
 from mediqa_node.cli import app
 from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_logging
 from mediqa_node.cli.present import ago, count, size, table
+from mediqa_node.domain.constancy import UNSCORED
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.storage import index, labels, overview, reports, steadiness
 
@@ -98,12 +99,10 @@ def _print_held(
         first = "" if delivery.state == "withheld" else f"mediqa-node echo {delivery.destination}, then "
         typer.echo(f"            → {first}mediqa-node retry {delivery.id}")
     told = {delivery.series_instance_uid for delivery in held}
-    drifted = [row for row in stopped if (row.reason or "").startswith("constancy:")]
-    if drifted:  # a day of them says no more than one
-        typer.echo(f"withheld    {count(len(drifted), 'series', 'series')}, because the score has drifted")
-        typer.echo("            → mediqa-node retry, once a check is good or the drift is acknowledged")
+    unproven = [row for row in stopped if (row.reason or "").startswith("constancy:")]
+    _print_unproven(unproven)
     for row in stopped:
-        if row.series_instance_uid not in told and row not in drifted:
+        if row.series_instance_uid not in told and row not in unproven:
             typer.echo(f"{row.state.lower():<12}series {row.series_instance_uid}: {row.reason}")
             typer.echo(f"            → mediqa-node retry {row.series_instance_uid}")
     for dispute in disputes:
@@ -111,6 +110,18 @@ def _print_held(
         copies = count(dispute.n_copies, "further copy", "further copies")
         typer.echo(f"{dispute.status:<12}series {dispute.series_instance_uid}: {copies} with {what}")
         typer.echo(f"            → mediqa-node retry {dispute.series_instance_uid} --keep-first")
+
+
+def _print_unproven(rows: list[index.SeriesRow]) -> None:
+    """Say how many series wait for constancy: a day of them says no more than one."""
+    unscored = [row for row in rows if (row.reason or "").startswith(f"constancy: {UNSCORED}")]
+    drifted = len(rows) - len(unscored)
+    if unscored:
+        typer.echo(f"withheld    {count(len(unscored), 'series', 'series')}, because {UNSCORED}")
+        typer.echo("            → they go on by themselves after a good check of the worker")
+    if drifted:
+        typer.echo(f"withheld    {count(drifted, 'series', 'series')}, because the score has drifted")
+        typer.echo("            → mediqa-node retry, once a check is good or the drift is acknowledged")
 
 
 @app.command()

@@ -6,12 +6,14 @@ a map to 0..1 hides a drift at its flat ends.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 BOUND = 1e-4
 """Largest difference of raw score that counts as the same in fp32: arithmetic alone moves one by 1e-7 to 1e-6."""
 BOUND_BF16 = 0.03
 """The same for bf16, which was seen to move the reference scores of the default weights by up to 0.008."""
+UNSCORED = "the reference set could not be scored"
+"""How the finding of a check begins that measured nothing: no drift, and nothing that a person could accept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Identity:
 
     Attributes:
         execution: device and arithmetic, e.g. `cpu fp32`.
-        libraries: versions, and the processor.
+        libraries: versions, the processor, and the graphics device if it is one that scores.
     """
 
     software_version: str
@@ -56,8 +58,9 @@ class Check:
         drift: largest |difference|; None where an expected series was not scored.
         passed: within the bound, or within it of what a person has acknowledged.
         problem: why the reference set could not be scored, or None.
+        refusals: why a reference series has no score, by name.
         made_by: `worker`, or `command`: another process with weights of its own, whose good check does not
-            speak for the worker, while its bad one does.
+            speak for the worker, while a drift that it finds does.
         id: in the record; None if it is in none.
     """
 
@@ -70,6 +73,7 @@ class Check:
     drift: float | None
     passed: bool
     problem: str | None = None
+    refusals: Mapping[str, str] = field(default_factory=dict)
     made_by: str = "worker"
     id: int | None = None
     acknowledged_at: float | None = None
@@ -93,13 +97,15 @@ class Check:
     def finding(self) -> str:
         """Say in one sentence what was found."""
         if self.problem is not None:
-            return f"the reference set could not be scored: {self.problem}"
+            return f"{UNSCORED}: {self.problem}"
         source = "the card" if self.compared_with == "card" else "the first check at this site"
         if self.compared_with == "nothing":
-            return "the card pins no scores: this first check is the baseline of this site from now on"
+            kept = "this first check is the baseline of this site from now on"
+            return f"the card pins no scores: {kept if self.id is not None else 'there is nothing to compare with'}"
         name = self.worst or ""
         if self.drift is None:
-            return f"{name} is not scored; {source} says {self.expected[name]:.6f}"
+            why = f" ({self.refusals[name]})" if name in self.refusals else ""
+            return f"{name} is not scored{why}; {source} says {self.expected[name]:.6f}"
         now, then = self.scores[name], self.expected[name]
         relation = f"{self.drift:.1e} apart, bound {self.bound:.1e}"
         return f"raw score of {name} is {now:.6f}, {source} says {then:.6f}: {relation}"
@@ -107,7 +113,7 @@ class Check:
     def advice(self) -> str:
         """Return what a person does about a check that failed."""
         if self.problem is not None:
-            return "mend it, then `mediqa-node constancy`, then `mediqa-node retry`"
+            return "mend it; the worker tries again within ten minutes and then sends on by itself what waits for it"
         return '`mediqa-node constancy --history`; to accept it `--acknowledge "NAME"`, then `mediqa-node retry`'
 
 
@@ -130,21 +136,24 @@ def compare(
     first: Mapping[str, float] | None,
     accepted: Mapping[str, float] | None,
     at: float,
+    refusals: Mapping[str, str] | None = None,
 ) -> Check:
     """Hold today's scores against the card, else against the first ones of this site.
 
     Args:
         pinned: what the card pins; None: nothing, then `first` counts.
         first: scores of the first check of these weights at this site, or None.
-        accepted: scores of the check of these weights that a person acknowledged last, or None. Being as
-            close to them as the bound passes; a drift from them does not, in whatever direction.
+        accepted: scores of the check of this identity that a person acknowledged last, or None. The same
+            series as close to them as the bound pass; a drift from them does not, in whatever direction, nor
+            a series that had no score when they were accepted.
         at: seconds since 1970.
+        refusals: why a reference series has no score, by name.
     """
     rule = pinned or Constancy(raw={})
     bound = rule.bound_bf16 if "bf16" in identity.execution.split() else rule.bound
     expected = pinned.raw if pinned else first or scores
     drift = drift_of(scores, expected)
-    from_accepted = drift_of(scores, accepted) if accepted else None
+    from_accepted = drift_of(scores, accepted) if accepted and accepted.keys() == scores.keys() else None
     return Check(
         identity=identity,
         checked_at=at,
@@ -154,6 +163,7 @@ def compare(
         bound=bound,
         drift=drift,
         passed=any(apart is not None and apart <= bound for apart in (drift, from_accepted)),
+        refusals=dict(refusals or {}),
     )
 
 

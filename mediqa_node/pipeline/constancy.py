@@ -17,16 +17,19 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 
 import structlog
 import yaml
 
+from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.prompts_from_header import PromptRules
-from mediqa_node.domain.constancy import Check, Identity, compare, not_scored
-from mediqa_node.domain.errors import NotScorable, ReferenceDamaged
-from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers
+from mediqa_node.domain.constancy import UNSCORED, Check, Identity, compare, not_scored
+from mediqa_node.domain.errors import NotScorable, ReferenceDamaged, UndecodablePixels
+from mediqa_node.domain.images import FrameRef
+from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import steadiness
+from mediqa_node.storage import overview, steadiness
 from mediqa_node.storage.database import Database
 
 log = structlog.get_logger("constancy")
@@ -34,12 +37,13 @@ log = structlog.get_logger("constancy")
 PACKAGE = Path(__file__).parents[1]
 MANIFEST = PACKAGE / "reference" / "manifest.json"
 EVERY_S = 86400.0
-AGAIN_AFTER_S = 3600.0
-"""When a reference set that could not be scored is tried again."""
 LIBRARIES = (
     "torch", "timm", "numpy", "pillow", "pydicom", "pylibjpeg-openjpeg", "python-gdcm", "pyjpegls",
 )  # fmt: skip
 """What computes a score: network, preprocessing, decoders."""
+_FAULTS = ("undecodable", "unreadable")
+"""Reasons of NotScorable that are no judgement of the image."""
+_ONE_AT_A_TIME = Lock()
 
 
 # ── the reference set ────────────────────────────────────────────────────────
@@ -81,18 +85,42 @@ def reference_scores(judge: Judge, manifest: Path = MANIFEST) -> dict[str, float
 
     Raises:
         ReferenceDamaged: see `reference_series`.
+        UndecodablePixels: a file cannot be decoded here.
     """
+    return _scores_and_refusals(judge, manifest)[0]
+
+
+def _scores_and_refusals(judge: Judge, manifest: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the raw score of each reference series, and why another has none, by name."""
     judge = dataclasses.replace(judge, prompts=_shipped_rules())
     scores: dict[str, float] = {}
+    refusals: dict[str, str] = {}
     for name, paths in reference_series(manifest).items():
-        files = read_headers(paths)
         try:
+            files = read_headers(paths)
             found = assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC))
-        except (NotScorable, KeyError) as reason:
-            log.debug("reference series not scored", name=name, reason=str(reason))
-            continue
-        scores[name] = found.primary.raw_score
-    return scores
+        except NotScorable as reason:
+            if reason.reason in _FAULTS:
+                raise UndecodablePixels(f"{name}: {reason}") from reason
+            refusals[name] = str(reason)
+        except KeyError as modality:
+            refusals[name] = f"the card has no intensity rule for {modality}"
+        else:
+            if found.failed_slices:
+                raise UndecodablePixels(f"{name}: {_why_failed(files, found.failed_slices[0])}")
+            scores[name] = found.primary.raw_score
+    return scores, refusals
+
+
+def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
+    """Decode a slice once more, for what the decoder says."""
+    path, said = files.paths[frame.instance_index], "not decoded, though it was when tried again"
+    with FrameReader() as reader:
+        try:
+            reader.raw(path, frame.frame_number)
+        except UndecodablePixels as error:
+            said = str(error)
+    return f"{path.name}: {said}"
 
 
 def _shipped_rules() -> PromptRules:
@@ -110,7 +138,7 @@ def identity_of(judge: Judge, software_version: str) -> Identity:
         software_version=software_version,
         weights_sha256=checkpoint.sha256,
         execution=checkpoint.execution,
-        libraries=libraries(),
+        libraries=", ".join(filter(None, (libraries(), judge.scorer.hardware))),
     )
 
 
@@ -147,21 +175,17 @@ def check(
 ) -> Check:
     """Score the reference set, hold it against the card, and record what was found.
 
+    A set that could not be scored is tried once more: memory that was short, a decoder that was killed.
+
     Args:
         database: None: nothing is recorded, and without a card's scores nothing is compared.
         at: seconds since 1970.
         made_by: `worker` or `command`; see `Check`.
     """
-    identity = identity_of(judge, software_version)
-    first, accepted = _known(database, identity.weights_sha256)
-    try:
-        scores = reference_scores(judge, manifest)
-        if not scores:
-            raise NotScorable("no series", "the checkpoint scores none of the reference series")
-    except Exception as error:  # whatever it is: without scores nobody knows, and results must wait
-        found = not_scored(identity, str(error) or type(error).__name__, at=at)
-    else:
-        found = compare(identity, scores, pinned=judge.scorer.constancy, first=first, accepted=accepted, at=at)
+    found = _measured(judge, database, software_version, at, manifest)
+    if found.problem is not None:
+        log.warning("constancy check repeated", problem=found.problem)
+        found = _measured(judge, database, software_version, at, manifest)
     found = dataclasses.replace(found, made_by=made_by)
     if database is not None:
         with database.write() as connection:
@@ -170,16 +194,29 @@ def check(
     return found
 
 
+def _measured(judge: Judge, database: Database | None, software_version: str, at: float, manifest: Path) -> Check:
+    identity = identity_of(judge, software_version)
+    first, accepted = _known(database, identity)
+    try:
+        scores, refusals = _scores_and_refusals(judge, manifest)
+        if not scores:
+            raise NotScorable("no series", f"the checkpoint scores none of the reference series: {refusals}")
+    except Exception as error:  # whatever it is: without scores nobody knows, and results must wait
+        return not_scored(identity, str(error) or type(error).__name__, at=at)
+    pinned = judge.scorer.constancy
+    return compare(identity, scores, pinned=pinned, first=first, accepted=accepted, at=at, refusals=refusals)
+
+
 def _known(
-    database: Database | None, weights_sha256: str
+    database: Database | None, identity: Identity
 ) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
-    """Return the first and the last acknowledged scores of these weights at this site."""
+    """Return the first scores of these weights at this site, and the last acknowledged ones of this identity."""
     if database is None:
         return None, None
     with database.read() as connection:
         return (
-            steadiness.first_scores(connection, weights_sha256),
-            steadiness.accepted_scores(connection, weights_sha256),
+            steadiness.first_scores(connection, identity.weights_sha256),
+            steadiness.accepted_scores(connection, identity),
         )
 
 
@@ -194,34 +231,62 @@ def _log(found: Check) -> None:
 
 
 def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
-    """Check if anything that scores rest on differs from the last check, or a day has passed; else None.
+    """Check at every start, and when the last check of what these scores rest on is a day old; else None.
 
-    Results that are withheld are a reason too: at the start of a process, which may be the cure, and after
-    a person has checked by command, so that the worker proves itself as well.
+    Before that, what could not be scored is tried at every call, and what withholds results is checked again
+    after a person has checked by command, so that the worker proves itself as well. Series that only waited
+    for a set that could be scored are sent on after a good check.
     """
     if node.judge is None:
         raise RuntimeError("this process has no model")
-    judge, software_version, now = node.judge(), node.device.software_version, node.clock()
-    identity = identity_of(judge, software_version)
+    judge, software_version = node.judge(), node.device.software_version
+    with _ONE_AT_A_TIME:
+        due = at_start or _is_due(*_of_this_process(node), now=node.clock())
+        found = check(judge, node.database, software_version=software_version, at=node.clock()) if due else None
+        _send_on(node)
+    return found
+
+
+def _of_this_process(node: NodeContext) -> tuple[Check | None, Check | None]:
+    """Return the check that decides for what this process scores with, and the newest, whoever made it."""
+    assert node.judge is not None
+    identity = identity_of(node.judge(), node.device.software_version)
     with node.database.read() as connection:
-        last, standing = steadiness.last_check(connection), steadiness.standing(connection, identity)
-    if last is not None and standing is not None and last.identity == identity:
-        pause_s = AGAIN_AFTER_S if standing.problem is not None else EVERY_S
-        again = standing.withholds and (at_start or last.made_by == "command")
-        if 0 <= now - standing.checked_at < pause_s and not again:
-            return None
-    return check(judge, node.database, software_version=software_version, at=now)
+        return steadiness.standing(connection, identity), steadiness.last_check(connection, identity)
+
+
+def _is_due(standing: Check | None, newest: Check | None, *, now: float) -> bool:
+    if standing is None or newest is None or standing.problem is not None:
+        return True
+    if standing.withholds and newest.made_by == "command":
+        return True
+    return not 0 <= now - standing.checked_at < EVERY_S
+
+
+def _send_on(node: NodeContext) -> None:
+    standing, _ = _of_this_process(node)
+    if standing is None or not standing.passed:
+        return
+    with node.database.write() as connection:
+        count = overview.send_on(connection, f"constancy: {UNSCORED}", now=node.clock())
+    if count:
+        log.info("series sent on after a good check", series=count)
 
 
 def reason_to_withhold(node: NodeContext) -> str | None:
-    """Return why results of this process wait for a person, with the next step, or None."""
+    """Return why results of this process wait for a person, with the next step, or None.
+
+    After a good check by command the worker proves itself here, and not at its next sweep.
+    """
     if node.judge is None:
         return None
-    with node.database.read() as connection:
-        last = steadiness.standing(connection, identity_of(node.judge(), node.device.software_version))
-    if last is None or not last.withholds:
+    standing, newest = _of_this_process(node)
+    if standing is not None and standing.withholds and newest is not None and newest.passed:  # by command
+        check_if_due(node)
+        standing, _ = _of_this_process(node)
+    if standing is None or not standing.withholds:
         return None
-    return f"constancy: {last.finding()}; {last.advice()}"
+    return f"constancy: {standing.finding()}; {standing.advice()}"
 
 
 def acknowledge(database: Database, by: str, *, at: float) -> Check | None:

@@ -28,6 +28,8 @@ from mediqa_node.storage.index import InstanceRow, SeriesRow
 
 log = structlog.get_logger("worker")
 
+_PATIENTS_DIFFER = "identity: instances of this series name different patients"
+
 
 def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -> str:
     """Harvest and judge a series as it was at `generation`; return what became of it in a word."""
@@ -49,8 +51,7 @@ def judge_series(node: NodeContext, series_instance_uid: str, generation: int) -
             labels.save_technique(connection, series_instance_uid, technique)
         rule = policy.phantom_rule(node.score, files.headers[0])
         if rule is not None:
-            measured = measure(files, technique, rule.name)
-            return _not_scored(node, row, f"phantom: {measured.finding()}", measured)
+            return _measure(node, row, files, technique, rule.name)
         assessment = _judge_images(node, row, files, technique)
     except NotScorable as reason:
         return _not_scored(node, row, str(reason))
@@ -73,6 +74,14 @@ def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]
     if not instances:
         raise NotScorable("rejected", "every instance was rejected, or none is kept")
     return instances
+
+
+def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique, rule: str) -> str:
+    """Measure a series of a phantom; one that names several patients waits for a person instead."""
+    if len(patients(files.headers)) > 1:
+        return _not_scored(node, row, _PATIENTS_DIFFER, state=SeriesState.WITHHELD)
+    measured = measure(files, technique, rule)
+    return _not_scored(node, row, f"phantom: {measured.finding()}", measured)
 
 
 def _judge_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
@@ -143,13 +152,21 @@ def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
         labels.save_technique(connection, series_instance_uid, technique)
 
 
-def _not_scored(node: NodeContext, row: SeriesRow, reason: str, measured: PhantomMeasurement | None = None) -> str:
+def _not_scored(
+    node: NodeContext,
+    row: SeriesRow,
+    reason: str,
+    measured: PhantomMeasurement | None = None,
+    *,
+    state: SeriesState = SeriesState.NOT_SCORED,
+) -> str:
+    """End a series without a score; what was measured on it before counts no more, unless only its source is gone."""
     now = node.clock()
     with node.database.write() as connection:
         moved = index.move(
             connection,
             row.series_instance_uid,
-            SeriesState.NOT_SCORED,
+            state,
             at=now,
             generation=row.generation,
             reason=reason,
@@ -160,8 +177,10 @@ def _not_scored(node: NodeContext, row: SeriesRow, reason: str, measured: Phanto
             reports.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
             if measured is not None:
                 steadiness.save_phantom(connection, measured, at=now)
+            elif not reason.startswith("purged"):
+                steadiness.forget_phantom(connection, row.series_instance_uid)
     log.info("series not scored", series=row.series_instance_uid, reason=reason)
-    return "not scored"
+    return state.value.replace("_", " ").lower()
 
 
 def _park(node: NodeContext, row: SeriesRow, reason: str) -> str:
@@ -198,6 +217,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
         if withheld and withheld.startswith("identity"):  # another reason holds for every reconstruction alike
             index.release_acquisition(connection, row.series_instance_uid, at=now)
         labels.save_assessment(connection, assessment, generation=row.generation)
+        steadiness.forget_phantom(connection, row.series_instance_uid)
         reports.supersede_deliveries(connection, row.series_instance_uid, reason="a newer revision", now=now)
         leaves_at = _leaves_at(node, row, reports.last_sent_at(connection, row.series_instance_uid), now)
         for name, wait_s in destinations:
@@ -220,7 +240,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
 
 def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> str | None:
     if len(patients(files.headers)) > 1:
-        return "identity: instances of this series name different patients"
+        return _PATIENTS_DIFFER
     if not assessment.checkpoint.trained and not node.allow_untrained:
         return "untrained: the weights were never trained; the score has no meaning"
     return constancy.reason_to_withhold(node)

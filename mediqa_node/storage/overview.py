@@ -160,6 +160,16 @@ def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tup
         stopped = stopped.where(series.c.series_instance_uid.in_(which))
         withheld = withheld.where(series.c.series_instance_uid.in_(which))
     n_deliveries = connection.execute(held.values(state="waiting", not_before=now, created_at=now, job=None)).rowcount
+    n_series = sum(_judge_again(connection, statement, now) for statement in (stopped, withheld))
+    return int(n_deliveries), n_series
+
+
+def send_on(connection: sa.Connection, why: str, *, now: float) -> int:
+    """Have the series judged again that are withheld for a reason that begins so; return how many."""
+    withheld = series.c.state == SeriesState.WITHHELD, series.c.reason.like(f"{why}%")
+    return _judge_again(connection, sa.update(series).where(*withheld), now)
+
+
+def _judge_again(connection: sa.Connection, statement: sa.Update, now: float) -> int:
     again = {"state": SeriesState.READY, "state_at": now, "job": None, "generation": series.c.generation + 1}
-    n_series = sum(connection.execute(statement.values(**again)).rowcount for statement in (stopped, withheld))
-    return int(n_deliveries), int(n_series)
+    return int(connection.execute(statement.values(**again)).rowcount)

@@ -13,10 +13,9 @@ from mediqa_node.storage.tables import phantom_measurements
 _IDENTITY = tuple(checks.c[name] for name in ("software_version", "weights_sha256", "execution", "libraries"))
 _OWN = (
     "id", "checked_at", "scores", "expected", "compared_with", "bound", "drift", "passed", "problem",
-    "made_by", "acknowledged_at", "acknowledged_by",
+    "refusals", "made_by", "acknowledged_at", "acknowledged_by",
 )  # fmt: skip
-
-_LOOKED_AT = 50
+_BY_WORKER = checks.c.made_by != "command"
 
 
 def save_check(connection: sa.Connection, check: Check) -> int:
@@ -26,28 +25,34 @@ def save_check(connection: sa.Connection, check: Check) -> int:
     return int((result.inserted_primary_key or (0,))[0])
 
 
-def last_check(connection: sa.Connection) -> Check | None:
-    """Return the newest check, or None."""
-    return next(iter(history(connection, at_most=1)), None)
+def last_check(connection: sa.Connection, identity: Identity | None = None) -> Check | None:
+    """Return the newest check, or None.
+
+    Args:
+        identity: None: of whatever.
+    """
+    return _newest(connection, *_is(identity))
+
+
+def last_of_worker(connection: sa.Connection) -> Check | None:
+    """Return the newest check that a worker made: what the node runs with; or None."""
+    return _newest(connection, _BY_WORKER)
 
 
 def standing(connection: sa.Connection, identity: Identity | None = None) -> Check | None:
     """Return the check that decides whether results of an identity are withheld, or None without any.
 
-    It is the newest one, except that a good check by a command does not speak for the worker: weights that
-    were hurt in the memory of one process are sound in that of the next.
+    It is the newest one, except that of a command only a drift speaks for the worker: weights that were hurt
+    in the memory of one process are sound in that of the next, and what one could not read the other may.
 
     Args:
-        identity: None: that of the newest check.
+        identity: None: that of the newest check of a worker; of a command's, where no worker has made one.
     """
     if identity is None:
-        last = last_check(connection)
+        last = last_of_worker(connection) or last_check(connection)
         return standing(connection, last.identity) or last if last is not None else None
-    query = sa.select(checks).where(
-        *(column == getattr(identity, column.name) for column in _IDENTITY),
-        sa.or_(checks.c.made_by != "command", checks.c.passed.is_(False)),
-    )
-    return next(iter(_checks(connection, query.order_by(checks.c.id.desc()).limit(1))), None)
+    drifted = sa.and_(checks.c.passed.is_(False), checks.c.problem.is_(None))
+    return _newest(connection, *_is(identity), sa.or_(_BY_WORKER, drifted))
 
 
 def history(connection: sa.Connection, *, at_most: int) -> list[Check]:
@@ -67,25 +72,34 @@ def first_scores(connection: sa.Connection, weights_sha256: str) -> Mapping[str,
     return connection.execute(query.order_by(checks.c.id).limit(1)).scalar_one_or_none()
 
 
-def accepted_scores(connection: sa.Connection, weights_sha256: str) -> Mapping[str, float] | None:
-    """Return the scores of these weights that a person acknowledged last, or None."""
-    query = sa.select(checks.c.scores).where(
-        checks.c.weights_sha256 == weights_sha256, checks.c.acknowledged_at.is_not(None)
-    )
-    return connection.execute(query.order_by(checks.c.id.desc()).limit(1)).scalar_one_or_none()
+def accepted_scores(connection: sa.Connection, identity: Identity) -> Mapping[str, float] | None:
+    """Return the scores of this identity that a person acknowledged last, or None."""
+    found = _newest(connection, *_is(identity), checks.c.acknowledged_at.is_not(None))
+    return found.scores if found is not None else None
 
 
 def failed(connection: sa.Connection) -> Check | None:
-    """Return the newest check that failed, that nobody has acknowledged, and that still withholds results, or None."""
-    query = sa.select(checks).where(checks.c.passed.is_(False), checks.c.acknowledged_at.is_(None))
-    found = _checks(connection, query.order_by(checks.c.id.desc()).limit(_LOOKED_AT))
-    return next((check for check in found if check == standing(connection, check.identity)), None)
+    """Return the check that withholds results of what the node runs with now, or None.
+
+    What failed before an upgrade was taken back is nobody's to accept any more.
+    """
+    found = standing(connection)
+    return found if found is not None and found.withholds else None
 
 
 def acknowledge(connection: sa.Connection, check_id: int, *, by: str, at: float) -> None:
     """Record who accepts a drift, and when."""
     statement = sa.update(checks).where(checks.c.id == check_id, checks.c.acknowledged_at.is_(None))
     connection.execute(statement.values(acknowledged_by=by, acknowledged_at=at))
+
+
+def _is(identity: Identity | None) -> list[sa.ColumnElement[bool]]:
+    return [column == getattr(identity, column.name) for column in _IDENTITY] if identity is not None else []
+
+
+def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Check | None:
+    query = sa.select(checks).where(*conditions).order_by(checks.c.id.desc()).limit(1)
+    return next(iter(_checks(connection, query)), None)
 
 
 def _checks(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> list[Check]:
@@ -118,7 +132,7 @@ class PhantomRow:
 def save_phantom(connection: sa.Connection, measurement: PhantomMeasurement, *, at: float) -> None:
     """Replace what was measured on a series of a phantom."""
     uid = measurement.series_instance_uid
-    connection.execute(sa.delete(phantom_measurements).where(phantom_measurements.c.series_instance_uid == uid))
+    forget_phantom(connection, uid)
     connection.execute(
         sa.insert(phantom_measurements).values(
             series_instance_uid=uid,
@@ -133,6 +147,12 @@ def save_phantom(connection: sa.Connection, measurement: PhantomMeasurement, *, 
             measured_at=at,
         )
     )
+
+
+def forget_phantom(connection: sa.Connection, series_instance_uid: str) -> None:
+    """Take a series out of the trend: it is none of the phantom any more, or was rejected."""
+    here = phantom_measurements.c.series_instance_uid == series_instance_uid
+    connection.execute(sa.delete(phantom_measurements).where(here))
 
 
 def phantoms(connection: sa.Connection) -> list[PhantomRow]:

@@ -208,6 +208,7 @@ constancy_checks = sa.Table(
     sa.Column("bound", sa.Float, nullable=False),
     sa.Column("passed", sa.Boolean, nullable=False),
     sa.Column("problem", sa.Text, comment="why the reference set could not be scored"),
+    sa.Column("refusals", sa.JSON, nullable=False, comment="why a reference series has no score"),
     sa.Column("made_by", sa.String(8), nullable=False, comment="worker or command"),
     sa.Column("acknowledged_at", sa.Float),
     sa.Column("acknowledged_by", sa.String(64)),

@@ -98,6 +98,35 @@ def test_what_is_no_whole_disc_is_refused_by_name(image: np.ndarray, said: str) 
         measure_phantom(image, modality="CT")
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("diameter_px", [120.0, 180.0, 230.0])
+@pytest.mark.parametrize("towards", [(1, 0), (0, -1), (-1, 1)], ids=["below", "left", "a corner"])
+def test_a_disc_beyond_the_edge_is_refused_or_measured_right(
+    modality: str, diameter_px: float, towards: tuple[int, int]
+) -> None:
+    inside = 0.0 if modality == "CT" else 1000.0
+    for beyond in np.arange(-0.05, 1.0, 0.05):  # of the radius
+        out = 127.5 - (1 - beyond) * diameter_px / 2
+        centre_px = (127.5 + towards[0] * out, 127.5 + towards[1] * out)
+        image = phantom(diameter_px=diameter_px, centre_px=centre_px, inside=inside, outside=inside - 1000.0)
+        try:
+            found = measure_phantom(np.abs(image) if modality == "MR" else image, modality=modality)
+        except ValueError as reason:
+            assert beyond > 0.04, reason
+        else:
+            assert beyond < 0.12
+            assert found.diameter_px == pytest.approx(diameter_px, abs=1.5)
+            assert found.centre_px == pytest.approx(centre_px, abs=0.5)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    image = phantom()
+    image[127, 130] = np.nan
+
+    with pytest.raises(ValueError, match="not finite"):
+        measure_phantom(image, modality="CT")
+
+
 def test_the_largest_of_several_things_is_the_phantom() -> None:
     image = phantom(diameter_px=100.0, centre_px=(150.0, 150.0))
     image[20:40, 20:60] = 500.0

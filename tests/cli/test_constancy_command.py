@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,28 @@ def test_a_drift_is_shown_recorded_told_by_status_and_accepted_by_a_person(drift
     history = run("constancy", "--history", folder=drifted).stdout
     assert [line.split()[0] for line in history.splitlines()[1:3]] == ["2", "1"]
     assert "Dr. Curie, " in history
+
+
+def test_a_good_check_says_what_comes_next(node: Path) -> None:
+    assert run("constancy", folder=node).stdout.splitlines()[-1].startswith("→ mediqa-node serve: its worker checks")
+
+    database = opening.open_database(config.load(node / "node.yaml", {}))
+    with database.write() as connection:
+        good = steadiness.last_check(connection)
+        steadiness.save_check(connection, replace(good, made_by="worker"))
+    after_good = run("constancy", folder=node).stdout.splitlines()[-1]
+    with database.write() as connection:
+        steadiness.save_check(connection, replace(good, made_by="worker", passed=False, problem="MemoryError"))
+    after_bad = run("constancy", folder=node).stdout.splitlines()[-1]
+    other = replace(good.identity, libraries="torch 99")
+    with database.write() as connection:
+        steadiness.save_check(connection, replace(good, identity=other, made_by="worker", passed=False))
+    elsewhere = run("constancy", folder=node).stdout.splitlines()[-1]
+    database.close()
+
+    assert after_good == "nothing is withheld for it; the worker checks at every start and every day"
+    assert after_bad == "→ mediqa-node retry: the worker checks itself before the first result leaves"
+    assert elsewhere.startswith("→ start the node again: its worker runs with something else")
 
 
 def test_the_history_names_what_changed_before_a_drift(drifted: Path) -> None:

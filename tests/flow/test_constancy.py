@@ -1,5 +1,6 @@
 """The score is held against itself: what bites, what withholds, what a person accepts."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,13 +21,15 @@ from mediqa_node.cli.node import app
 from mediqa_node.config import Settings
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.prompts_from_header import PromptRules
-from mediqa_node.domain.constancy import Constancy
+from mediqa_node.domain.constancy import Check, Constancy
 from mediqa_node.domain.errors import ReferenceDamaged
 from mediqa_node.model.checkpoint import load_checkpoint, save_checkpoint
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.pipeline import constancy
 from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.sweeps import CONSTANCY_EVERY_S
 from mediqa_node.storage import labels, overview, steadiness
 
 DAY_S = 86400.0
@@ -73,14 +76,49 @@ class moved:  # noqa: N801 (reads as a verb)
 class Drifting(StandInScorer):
     """A stand-in whose scores move by what the test says."""
 
-    def __init__(self, by: float = 0.0) -> None:
+    def __init__(self, by: float = 0.0, *, only: str = "") -> None:
         super().__init__()
         self.by = by
+        self.only = only
 
     def score(self, inputs, prompt):
         """Return the scores of the stand-in, all moved."""
         found = super().score(inputs, prompt)
-        return replace(found, raw=found.raw + self.by)
+        return replace(found, raw=found.raw + self.by * (self.only in ("", prompt.modality.value)))
+
+
+class Failing(StandInScorer):
+    """A stand-in that runs out of memory, the first times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def score(self, inputs, prompt):
+        """Fail, or return the scores of the stand-in."""
+        self.times -= 1
+        if self.times >= 0:
+            raise MemoryError
+        return super().score(inputs, prompt)
+
+
+class Choosy(StandInScorer):
+    """A stand-in that was not trained on MR."""
+
+    def out_of_domain(self, inputs, modality):
+        """Refuse MR."""
+        return "too much noise" if modality == "MR" else None
+
+
+def upgraded(bench: Bench) -> NodeContext:
+    """The node after an upgrade."""
+    return replace(bench.node, device=replace(DEVICE, software_version="9.9.9"))
+
+
+def history(bench: Bench) -> list[Check]:
+    """All checks, newest first."""
+    with bench.database.read() as connection:
+        return steadiness.history(connection, at_most=99)
 
 
 def judged(bench: Bench, folder: Path, name: str) -> str:
@@ -172,12 +210,11 @@ def test_the_same_identity_is_checked_once_a_day_and_an_upgrade_at_once(plain: B
     checks = [constancy.check_if_due(plain.node)]
     plain.now += DAY_S - 60
     checks.append(constancy.check_if_due(plain.node))
-    upgraded = replace(plain.node, device=replace(DEVICE, software_version="9.9.9"))
-    checks.append(constancy.check_if_due(upgraded))
+    checks.append(constancy.check_if_due(upgraded(plain)))
     plain.now += 120
-    checks.append(constancy.check_if_due(upgraded))
+    checks.append(constancy.check_if_due(upgraded(plain)))
     plain.now += DAY_S
-    checks.append(constancy.check_if_due(upgraded))
+    checks.append(constancy.check_if_due(upgraded(plain)))
 
     assert [found is not None for found in checks] == [True, False, True, False, True]
     with plain.database.read() as connection:
@@ -197,10 +234,9 @@ def test_only_the_identity_that_failed_is_withheld(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "node", scorer=scorer)
     constancy.check_if_due(bench.node)
     scorer.by = 0.5
-    upgraded = replace(bench.node, device=replace(DEVICE, software_version="9.9.9"))
-    constancy.check_if_due(upgraded)
+    constancy.check_if_due(upgraded(bench))
 
-    assert constancy.reason_to_withhold(upgraded).startswith("constancy:")
+    assert constancy.reason_to_withhold(upgraded(bench)).startswith("constancy:")
     assert constancy.reason_to_withhold(bench.node) is None
     bench.close()
 
@@ -227,15 +263,16 @@ def test_a_good_check_by_command_does_not_speak_for_a_worker_that_drifts(tmp_pat
 
     by_command(bench)
     still = constancy.reason_to_withhold(bench.node)
-    again = constancy.check_if_due(bench.node)
+    checks = history(bench)
     scorer.by = 0.0
     by_command(bench)
-    healed = constancy.check_if_due(bench.node)
 
     assert still.startswith("constancy:")
-    assert again.withholds, "the worker proves itself after a command, and cannot"
-    assert healed.passed
-    assert constancy.reason_to_withhold(bench.node) is None
+    assert [(found.made_by, found.passed) for found in checks[:2]] == [("worker", False), ("command", True)], (
+        "the worker proves itself after a command, and cannot"
+    )
+    assert constancy.reason_to_withhold(bench.node) is None, "and now it can"
+    assert (history(bench)[0].made_by, history(bench)[0].passed) == ("worker", True)
     bench.close()
 
 
@@ -256,8 +293,28 @@ def test_a_worker_that_withholds_is_checked_at_its_next_start(tmp_path: Path) ->
 
     assert constancy.check_if_due(bench.node) is None
     assert constancy.check_if_due(bench.node, at_start=True).passed
-    assert constancy.check_if_due(bench.node, at_start=True) is None
     bench.close()
+
+
+def test_every_start_is_checked(plain: Bench) -> None:
+    assert all(constancy.check_if_due(plain.node, at_start=True).passed for _ in range(3))
+    assert len(history(plain)) == 3
+
+
+def test_two_identities_in_turn_are_checked_once_a_day_each(plain: Bench) -> None:
+    for _ in range(5):
+        constancy.check_if_due(plain.node)
+        constancy.check_if_due(upgraded(plain))
+        plain.now += 600
+
+    assert len(history(plain)) == 2
+
+
+def test_another_graphics_device_is_another_identity(plain: Bench) -> None:
+    constancy.check_if_due(plain.node)
+    plain.scorer.hardware = "NVIDIA H200"
+
+    assert constancy.check_if_due(plain.node).identity.libraries.endswith(", NVIDIA H200")
 
 
 def test_a_failed_check_that_a_good_one_has_followed_cannot_be_accepted_any_more(tmp_path: Path) -> None:
@@ -267,6 +324,136 @@ def test_a_failed_check_that_a_good_one_has_followed_cannot_be_accepted_any_more
 
     assert constancy.acknowledge(bench.database, "Dr. Curie", at=bench.now) is None
     bench.close()
+
+
+def test_what_failed_before_an_upgrade_was_taken_back_cannot_be_accepted(tmp_path: Path) -> None:
+    scorer = Drifting()
+    bench = Bench(tmp_path / "node", scorer=scorer)
+    constancy.check_if_due(bench.node, at_start=True)
+    scorer.by = 0.5
+    assert constancy.check_if_due(upgraded(bench), at_start=True).withholds
+    scorer.by = 0.0
+    assert constancy.check_if_due(bench.node, at_start=True).passed
+    bench.now += 30 * DAY_S
+
+    assert constancy.acknowledge(bench.database, "Dr. Curie", at=bench.now) is None
+
+    scorer.by = 0.5
+    assert constancy.check_if_due(bench.node).withholds
+    bench.close()
+
+
+def test_each_identity_keeps_what_was_accepted_for_it(tmp_path: Path) -> None:
+    scorer = Drifting()
+    bench = Bench(tmp_path / "node", scorer=scorer)
+    constancy.check_if_due(bench.node)
+    scorers = ((bench.node, 0.5), (upgraded(bench), 0.7))
+    for node, by in scorers:
+        scorer.by = by
+        bench.now += DAY_S
+        assert constancy.check_if_due(node, at_start=True).withholds
+        assert constancy.acknowledge(bench.database, "Dr. Curie", at=bench.now) is not None
+
+    def passes(node: NodeContext, by: float) -> bool:
+        scorer.by = by
+        return constancy.check_if_due(node, at_start=True).passed
+
+    assert [passes(node, by) for node, by in scorers] == [True, True]
+    assert not passes(bench.node, 0.7), "which was accepted for the other"
+    bench.close()
+
+
+def test_a_series_without_a_score_when_a_drift_was_accepted_is_held_against_the_card_again(plain: Bench) -> None:
+    plain.scorer.constancy = Constancy(raw=constancy.check_if_due(plain.node).scores)
+
+    def checked(scorer: StandInScorer) -> Check:
+        scorer.constancy = plain.scorer.constancy
+        judge = replace(plain.node.judge(), scorer=scorer)
+        return constancy.check(judge, plain.database, software_version=DEVICE.software_version, at=plain.now)
+
+    failed = checked(Choosy())
+    constancy.acknowledge(plain.database, "Dr. Curie", at=plain.now)
+
+    assert failed.finding().startswith("mr_breast is not scored (out of domain: too much noise); the card says")
+    assert history(plain)[0].refusals == {"mr_breast": "out of domain: too much noise"}
+    assert checked(Choosy()).as_acknowledged
+    assert checked(StandInScorer()).passed
+    assert checked(Drifting(0.5, only="MR")).withholds
+
+
+def test_memory_that_was_short_for_a_moment_is_no_finding(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "node", scorer=Failing(1))
+
+    assert constancy.check_if_due(bench.node).passed
+    assert len(history(bench)) == 1
+    bench.close()
+
+
+def test_what_waited_for_a_set_that_could_be_scored_goes_on_by_itself(tmp_path: Path) -> None:
+    scorer = Failing(2)
+    bench = Bench(tmp_path / "node", scorer=scorer)
+    assert constancy.check_if_due(bench.node, at_start=True).problem == "MemoryError"
+    series = judged(bench, tmp_path, "meanwhile")
+    assert bench.series(series).reason.startswith("constancy: the reference set could not be scored: MemoryError")
+    bench.now += CONSTANCY_EVERY_S
+
+    assert constancy.check_if_due(bench.node).passed, "at the next sweep"
+    bench.pass_time(5)
+
+    assert bench.series(series).state == "ASSESSED"
+    bench.close()
+
+
+def test_what_a_drift_withholds_does_not_go_on_by_itself(tmp_path: Path) -> None:
+    bench, scorer = hurt_after_a_good_day(tmp_path)
+    series = judged(bench, tmp_path, "while it drifts")
+    scorer.by = 0.0
+
+    assert constancy.check_if_due(bench.node, at_start=True).passed
+    bench.pass_time(5)
+
+    assert bench.series(series).state == "WITHHELD"
+    bench.close()
+
+
+def test_after_a_good_check_by_command_retry_is_enough(tmp_path: Path) -> None:
+    bench, scorer = hurt_after_a_good_day(tmp_path)
+    series = judged(bench, tmp_path, "while it drifts")
+    scorer.by = 0.0
+    by_command(bench)
+
+    with bench.database.write() as connection:
+        assert overview.retry(connection, [], now=bench.now) == (0, 1)
+    bench.pass_time(5)
+
+    assert bench.series(series).state == "ASSESSED"
+    bench.close()
+
+
+def test_a_command_that_could_not_score_the_set_withholds_nothing(plain: Bench) -> None:
+    constancy.check_if_due(plain.node)
+    judge = replace(plain.node.judge(), scorer=Failing(9))
+    version = DEVICE.software_version
+    found = constancy.check(judge, plain.database, software_version=version, at=plain.now, made_by="command")
+
+    assert found.withholds
+    assert constancy.reason_to_withhold(plain.node) is None
+    with plain.database.read() as connection:
+        assert steadiness.standing(connection).passed, "status and doctor go by the worker"
+
+
+def test_status_goes_by_the_worker_and_by_a_command_only_without_one(plain: Bench) -> None:
+    def standing() -> Check:
+        with plain.database.read() as connection:
+            return steadiness.standing(connection)
+
+    newer = replace(plain.node.judge())
+    constancy.check(newer, plain.database, software_version="9.9.9", at=plain.now, made_by="command")
+    assert standing().made_by == "command"
+    constancy.check_if_due(plain.node)
+    constancy.check(newer, plain.database, software_version="9.9.9", at=plain.now, made_by="command")
+
+    assert (standing().made_by, standing().identity.software_version) == ("worker", DEVICE.software_version)
 
 
 def test_status_tells_of_a_day_of_withheld_series_in_one_line(tmp_path: Path) -> None:
@@ -282,6 +469,20 @@ def test_status_tells_of_a_day_of_withheld_series_in_one_line(tmp_path: Path) ->
     assert "constancy   failed" in told.stdout
     assert "withheld    3 series, because the score has drifted" in told.stdout
     assert told.stdout.count("→ mediqa-node retry") == 1
+    bench.close()
+
+
+def test_status_does_not_call_a_set_that_could_not_be_scored_a_drift(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "node", scorer=Failing(2))
+    constancy.check_if_due(bench.node)
+    judged(bench, tmp_path, "a series")
+    settings = {"node": {"data_dir": "node"}, "database": {"url": bench.database.url}}
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+
+    told = CliRunner().invoke(app, ["-c", str(tmp_path / "node.yaml"), "status"]).stdout
+
+    assert "withheld    1 series, because the reference set could not be scored" in told
+    assert "drifted" not in told
     bench.close()
 
 
@@ -325,6 +526,12 @@ def test_a_changed_checkpoint_under_an_old_card_is_noticed(default, tmp_path: Pa
     assert changed.checkpoint.sha256 != scorer.checkpoint.sha256
     assert found.drift == pytest.approx(0.01, abs=1e-5)
     assert not found.passed
+
+
+def test_a_first_check_that_is_not_recorded_is_no_baseline(plain: Bench) -> None:
+    found = constancy.check(plain.node.judge(), None, software_version="1", at=0.0)
+
+    assert found.finding() == "the card pins no scores: there is nothing to compare with"
 
 
 def test_what_is_not_scored_and_what_is_harvested_go_on_while_results_are_withheld(tmp_path: Path) -> None:
@@ -375,16 +582,45 @@ def test_a_reference_file_that_is_not_as_packed_is_named_and_is_no_drift(
         constancy.acknowledge(plain.database, "Dr. Curie", at=plain.now)
 
 
-def test_a_set_that_could_not_be_scored_is_tried_again_within_the_day(plain: Bench, reference: Path) -> None:
+@pytest.mark.parametrize("slices", [[3], list(range(7))], ids=["one", "all"])
+def test_a_decoder_at_fault_is_a_problem_and_no_drift(
+    default, plain: Bench, reference: Path, slices: list[int]
+) -> None:
+    pinned = json.loads(reference.read_text())
+    for number in slices:
+        path = reference.parent / "mr_breast" / f"{number:03}.dcm"
+        ds = pydicom.dcmread(path)
+        ds.PixelData = ds.PixelData[: len(ds.PixelData) // 3]
+        ds.save_as(path)
+        pinned["mr_breast"]["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    reference.write_text(json.dumps(pinned))
+    judge = replace(plain.node.judge(), scorer=default[1])
+
+    found = constancy.check(judge, plain.database, software_version="1", at=plain.now, manifest=reference)
+
+    assert found.problem.startswith("mr_breast: 003.dcm: " if len(slices) == 1 else "mr_breast: undecodable: none of 7")
+    assert (found.withholds, found.drift, found.scores) == (True, None, {})
+
+
+def test_a_header_that_cannot_be_read_is_a_problem_that_names_the_series(plain: Bench, reference: Path) -> None:
+    path = reference.parent / "op_fundus" / "000.dcm"
+    path.write_bytes(b"nothing that DICOM could be read from")
+    pinned = json.loads(reference.read_text())
+    pinned["op_fundus"]["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    reference.write_text(json.dumps(pinned))
+
+    found = constancy.check(plain.node.judge(), None, software_version="1", at=plain.now, manifest=reference)
+
+    assert found.problem.startswith("op_fundus: unreadable: 000.dcm")
+
+
+def test_a_set_that_could_not_be_scored_is_tried_again_at_the_next_sweep(plain: Bench, reference: Path) -> None:
     (reference.parent / "op_fundus" / "000.dcm").unlink()
     judge, version = plain.node.judge(), DEVICE.software_version
     constancy.check(judge, plain.database, software_version=version, at=plain.now, manifest=reference)
-    at_once = constancy.check_if_due(plain.node)
-    plain.now += constancy.AGAIN_AFTER_S
 
     mended = constancy.check_if_due(plain.node)
 
-    assert at_once is None
     assert mended.passed
     assert constancy.reason_to_withhold(plain.node) is None
 

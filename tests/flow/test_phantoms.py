@@ -9,22 +9,24 @@ import numpy as np
 import pydicom
 import pytest
 from support.bench import Bench
-from support.series import ct_series, series_uid
+from support.series import ct_series, reject_note, series_uid
 from typer.testing import CliRunner
 
 from mediqa_node.cli.constancy import app
 from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import PhantomRule, ScorePolicy
+from mediqa_node.pipeline.sweeps import retain
 from mediqa_node.storage import labels, steadiness
 
 WATER = PhantomRule(name="water, daily", station="^CT_ROOM_1$", patient_id="^QA")
 NOBODY = Peer(name="PACS", ae_title="P", host="127.0.0.1", port=1)
+QC = Peer(name="QC", ae_title="QC", host="127.0.0.1", port=1, authority=True)
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """The stations, with a rule for the water phantom and a destination for everything."""
-    made = Bench(tmp_path / "node", peers=[NOBODY], score=ScorePolicy(phantoms=(WATER,)))
+    made = Bench(tmp_path / "node", peers=[NOBODY, QC], score=ScorePolicy(phantoms=(WATER,)))
     yield made
     made.close()
 
@@ -43,8 +45,8 @@ def phantom_series(folder: Path, name: str, *, noise: float = 8.0, mean: float =
     return paths
 
 
-def received(bench: Bench, paths: list[Path]) -> str:
-    bench.receive_all(paths, association=paths[0].parent.name)
+def received(bench: Bench, paths: list[Path], *, aet: str = "CT_ROOM_1") -> str:
+    bench.receive_all(paths, association=f"{paths[0].parent.name} of {aet}", aet=aet)
     bench.pass_time(15)
     return series_uid(paths)
 
@@ -117,6 +119,71 @@ def test_a_late_slice_replaces_the_measurement(bench: Bench, tmp_path: Path) -> 
 
     with bench.database.read() as connection:
         assert len(steadiness.phantoms(connection)) == 1
+
+
+def trend(bench: Bench) -> list[str]:
+    with bench.database.read() as connection:
+        return [row.series_instance_uid for row in steadiness.phantoms(connection)]
+
+
+def test_a_phantom_that_was_rejected_leaves_the_trend_and_one_whose_source_is_purged_stays(
+    bench: Bench, tmp_path: Path
+) -> None:
+    rejected, kept = (phantom_series(tmp_path / name, name) for name in ("rejected", "kept"))
+    for paths in (rejected, kept[:8]):
+        received(bench, paths)
+
+    received(bench, [reject_note(tmp_path / "note.dcm", rejected)], aet="QC")
+    bench.now += 90 * 86400
+    assert retain(bench.node) > 8
+    received(bench, kept[8:])
+
+    assert bench.series(series_uid(rejected)).reason.startswith("rejected")
+    assert bench.series(series_uid(kept)).reason.startswith("purged")
+    assert trend(bench) == [series_uid(kept)]
+
+
+def test_a_series_that_is_a_patients_after_all_leaves_the_trend(bench: Bench, tmp_path: Path) -> None:
+    paths = phantom_series(tmp_path / "qa", "qa")
+    uid = received(bench, paths)
+    assert trend(bench) == [uid]
+
+    for path in paths:
+        ds = pydicom.dcmread(path)
+        ds.PatientID = "X1"
+        ds.save_as(path)
+    received(bench, paths, aet="QC")
+
+    assert bench.series(uid).state == "ASSESSED"
+    assert trend(bench) == []
+
+
+def test_a_phantom_under_two_names_waits_for_a_person_and_is_not_measured(bench: Bench, tmp_path: Path) -> None:
+    paths = phantom_series(tmp_path / "qa", "qa")
+    uid = received(bench, paths[:8])
+    ds = pydicom.dcmread(paths[8])
+    ds.PatientID = "X1"
+    ds.save_as(paths[8])
+
+    received(bench, paths[8:])
+
+    row = bench.series(uid)
+    assert (row.state, row.reason) == ("WITHHELD", "identity: instances of this series name different patients")
+    assert trend(bench) == []
+
+
+def test_a_disc_that_the_image_cuts_off_is_no_measurement_and_no_fault(bench: Bench, tmp_path: Path) -> None:
+    paths = phantom_series(tmp_path / "qa", "qa")
+    for path in paths:
+        ds = pydicom.dcmread(path)
+        shifted = np.roll(np.where(np.arange(128) < 100, ds.pixel_array, -1000), 28, axis=1)
+        ds.PixelData = shifted.astype("<i2").tobytes()
+        ds.save_as(path)
+
+    uid = received(bench, paths)
+
+    assert bench.series(uid).state == "NOT_SCORED"
+    assert "cut off" in bench.series(uid).reason
 
 
 def test_the_trend_is_listed_by_station(bench: Bench, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class StandInScorer:
 
     checkpoint = CheckpointId(name="stand-in", sha256="ab" * 32, trained=True, size="t16")
     constancy: Constancy | None = None
+    hardware = ""
     spec = PreprocessSpec(
         size_px=32,
         slices=7,

@@ -83,6 +83,7 @@ def _create_constancy_checks() -> None:
         sa.Column("bound", sa.Float(), nullable=False),
         sa.Column("passed", sa.Boolean(), nullable=False),
         sa.Column("problem", sa.Text(), nullable=True, comment="why the reference set could not be scored"),
+        sa.Column("refusals", sa.JSON(), nullable=False, comment="why a reference series has no score"),
         sa.Column("made_by", sa.String(length=8), nullable=False, comment="worker or command"),
         sa.Column("acknowledged_at", sa.Float(), nullable=True),
         sa.Column("acknowledged_by", sa.String(length=64), nullable=True),
