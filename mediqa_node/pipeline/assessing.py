@@ -179,7 +179,8 @@ def _check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:
     modality = prompt.modality.value
     if modality != "OP" and modality not in spec.intensity:
         raise NotScorable("modality", f"the checkpoint was not made for {modality}: its card has no intensity rule")
-    if max(stack.rows, stack.columns) > LONGEST_STRIP * max(1, min(stack.rows, stack.columns)):
+    short, long = sorted((stack.rows, stack.columns))
+    if 0 < LONGEST_STRIP * short < long:
         raise NotScorable("strip", f"{stack.rows} x {stack.columns} pixels are no image of a body")
 
 
