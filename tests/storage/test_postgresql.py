@@ -14,6 +14,7 @@ from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, series_uid
 
 from mediqa_node.domain.exchange import Peer
+from mediqa_node.domain.policy import DeliveryRules
 from mediqa_node.pipeline import durable
 from mediqa_node.pipeline.delivering import deliver
 from mediqa_node.pipeline.judging import judge_series
@@ -60,7 +61,8 @@ def bench(url: str, pacs: ScriptedPacs, tmp_path: Path) -> Iterator[Bench]:
     """The stations on PostgreSQL, with two destinations."""
     peers = [Peer(name=name, ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port) for name in ("ONE", "TWO")]
     peers.append(Peer(name="QC", ae_title="QC", host="127.0.0.1", port=1, authority=True))
-    made = Bench(tmp_path / "bench", peers=peers, url=url, returns=None)
+    patient = DeliveryRules(timeout_s=30.0)  # twelve deliveries at once on a busy machine
+    made = Bench(tmp_path / "bench", peers=peers, url=url, returns=None, delivery=patient)
     yield made
     made.close()
 
