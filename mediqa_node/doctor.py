@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def examine(path: Path | None) -> list[Finding]:
         ("database", database),
         ("roles", roles),
     ):
-        findings += _asked(name, lambda about=about: about(settings))  # type: ignore[misc]
+        findings += _asked(name, partial(about, settings))
     return findings
 
 

@@ -143,7 +143,7 @@ def open_folder(settings: Settings, folder: Path) -> "Judge":
     Raises:
         CheckpointRefused: no lock file there, more than one checkpoint, or see `open_judge`.
     """
-    from mediqa_node.model.checkpoint import LOCK_FILE, read_lock
+    from mediqa_node.model.lock import LOCK_FILE, read_lock
 
     names = list(read_lock(folder / LOCK_FILE))
     if len(names) != 1:
@@ -160,7 +160,7 @@ def open_pinned(settings: Settings, name: str, sha256: str) -> "Judge":
     Args:
         name: of the entry to prefer, where several cards go with the same weights.
     """
-    from mediqa_node.model.checkpoint import DEFAULT_LOCK, read_lock
+    from mediqa_node.model.lock import DEFAULT_LOCK, read_lock
 
     lock = read_lock(settings.model_lock or DEFAULT_LOCK)
     found = sorted((entry for entry in lock if lock[entry].sha256 == sha256), key=lambda entry: entry != name)
@@ -200,7 +200,7 @@ def torch_facts() -> "TorchFacts":
 
 def check_checkpoint(settings: Settings) -> None:
     """Raise ConfigurationError unless `model.checkpoint` is pinned in models.lock."""
-    from mediqa_node.model.checkpoint import DEFAULT_LOCK, read_lock
+    from mediqa_node.model.lock import DEFAULT_LOCK, read_lock
 
     known = read_lock(settings.model_lock or DEFAULT_LOCK)
     if settings.model.checkpoint not in known:

@@ -20,12 +20,7 @@ import structlog
 
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
-from mediqa_node.opening import (
-    node_context,
-    open_database,
-    open_spool,
-    prepare,
-)
+from mediqa_node.opening import node_context, open_database, open_spool, prepare
 
 log = structlog.get_logger("serve")
 

@@ -5,10 +5,12 @@ something should be said. Seen here: of 17 stacks of MR, none was refused as it 
 copies widen the limits only; they are no simulation of a scanner, and nothing is trained on them.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from mediqa_node.assess.preprocess import FULL_SCALE, intensity_range
 from mediqa_node.domain.preprocessing import PreprocessSpec
@@ -64,7 +66,8 @@ def _degraded(
     worse = image.astype(np.float64) * how.gain
     scale = max(worse.shape[:2]) / size_px
     if how.blur_px:
-        worse = _blurred(worse, how.blur_px * scale)
+        sd_px = how.blur_px * scale
+        worse = gaussian_filter(worse, sd_px, mode="nearest", radius=math.ceil(3 * sd_px), axes=(0, 1))
     if how.noise:
         # averaging over the pixels that become one takes as much away again
         noise = random.normal(0.0, how.noise * max(1.0, scale) * window, (2, *worse.shape))
@@ -80,17 +83,3 @@ def _reduced(image: np.ndarray) -> np.ndarray:
     rows, columns = (size // edge for size in image.shape[:2])
     blocks = image[: rows * edge, : columns * edge].reshape(rows, edge, columns, edge, *image.shape[2:])
     return np.asarray(blocks.mean(axis=(1, 3)))
-
-
-def _blurred(image: np.ndarray, sd_px: float) -> np.ndarray:
-    """Return an image filtered with a Gauss along rows and columns, its edges continued."""
-    radius = int(np.ceil(3 * sd_px))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sd_px) ** 2)
-    kernel /= kernel.sum()
-    for axis in (0, 1):
-        width = [(radius, radius) if one == axis else (0, 0) for one in range(image.ndim)]
-        padded = np.moveaxis(np.pad(image, width, mode="edge"), axis, 0)
-        rows = image.shape[axis]
-        filtered = sum(weight * padded[shift : shift + rows] for shift, weight in enumerate(kernel))
-        image = np.moveaxis(np.asarray(filtered), 0, axis)
-    return image

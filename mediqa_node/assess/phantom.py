@@ -9,6 +9,7 @@ when the mask is eroded, and the circle is drawn through the edge that most dire
 """
 
 import numpy as np
+from scipy import ndimage
 
 from mediqa_node.assess.foreground import otsu_threshold
 from mediqa_node.domain.phantom import PhantomSlice
@@ -63,12 +64,12 @@ def find_disc(image: np.ndarray, *, threshold: float) -> tuple[float, float, flo
     """
     mask = image > threshold
     reach = max(1, round(_THIN * min(image.shape)))
-    core = _largest_part(_box_sums(mask, reach) == (2 * reach + 1) ** 2)
+    core = _largest_part(ndimage.minimum_filter(mask, 2 * reach + 1, mode="constant"))
     rows, columns = np.nonzero(core)
     if not len(rows):
         raise ValueError("no phantom: nothing stands out from the air")
     middle = float(rows.mean()), float(columns.mean())
-    points, cut = _edge_points(mask & (_box_sums(core, reach + 1) > 0), middle)
+    points, cut = _edge_points(mask & ndimage.maximum_filter(core, 2 * reach + 3, mode="constant"), middle)
     distance = np.hypot(*(points - middle).T)
     median = float(np.median(distance))
     agreeing = np.abs(distance - median) <= _AGREE[0] * median
@@ -102,47 +103,12 @@ def _values(image: np.ndarray, row: float, column: float, radius: float) -> np.n
     return np.asarray(image[(y - row) ** 2 + (x - column) ** 2 <= radius**2], dtype=np.float64)
 
 
-def _box_sums(mask: np.ndarray, reach: int) -> np.ndarray:
-    """Pixels of the mask in the square of 2 reach + 1 around every pixel, by the table of all sums."""
-    edge = 2 * reach + 1
-    table = np.pad(np.pad(mask, reach).astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    return np.asarray(table[edge:, edge:] - table[:-edge, edge:] - table[edge:, :-edge] + table[:-edge, :-edge])
-
-
 def _largest_part(mask: np.ndarray) -> np.ndarray:
-    """Return the largest connected part (touching by sides): runs of each row, joined with those above."""
-    parent: list[int] = []
-    runs: list[tuple[int, int, int]] = []
-    above: list[int] = []
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    for row in np.flatnonzero(mask.any(axis=1)):
-        ends = np.flatnonzero(np.diff(mask[row].astype(np.int8), prepend=0, append=0))
-        here = []
-        for start, stop in ends.reshape(-1, 2).tolist():
-            this = len(runs)
-            runs.append((int(row), start, stop))
-            parent.append(this)
-            for other in above:
-                y, first, last = runs[other]
-                if y == row - 1 and first < stop and start < last:
-                    parent[root(this)] = root(other)
-            here.append(this)
-        above = here
-    sizes: dict[int, int] = {}
-    for i, (_, start, stop) in enumerate(runs):
-        sizes[root(i)] = sizes.get(root(i), 0) + stop - start
-    out = np.zeros_like(mask)
-    if sizes:
-        largest = max(sizes, key=lambda i: sizes[i])
-        for i, (y, start, stop) in enumerate(runs):
-            if root(i) == largest:
-                out[y, start:stop] = True
-    return out
+    """Return the largest connected part (touching by sides); nothing of an empty mask."""
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray((parts == sizes.argmax()) & mask)
 
 
 def _edge_points(mask: np.ndarray, middle: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:

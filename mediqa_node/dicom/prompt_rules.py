@@ -7,6 +7,7 @@ is reported by its key, its value and what would be allowed there, before any im
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -110,8 +111,9 @@ class PromptRules:
         )
 
 
+@cache
 def default_rules() -> PromptRules:
-    """Return the rules that come with the package."""
+    """Return the rules that come with the package, read once."""
     folder = resources.files("mediqa_node") / "defaults"
     read = (yaml.safe_load((folder / name).read_text("utf-8")) for name in ("prompts.yaml", "kernels.yaml"))
     return PromptRules.from_mappings(*read)

@@ -15,7 +15,7 @@ from mediqa_node.assess.domain import Domain
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
-from mediqa_node.model.card_domains import read_domains
+from mediqa_node.model.card_domains import read_domains, require
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, KNOWN, PROMPT_WIDTH, TERMS, PromptCode
 from mediqa_node.model.sizes import SIZES, Size
 
@@ -170,15 +170,15 @@ def _prompt(raw: Mapping[str, Any]) -> PromptCode:
 def _check(card: Card) -> None:
     """Raise ValueError for a value that parses but means nothing here."""
     _one_of("size", card.size, SIZES)
-    _require(type(card.trained) is bool, "trained must be true or false")
-    _require(card.scale is None or 0 < card.scale <= 1, f"scale {card.scale!r}")
+    require(type(card.trained) is bool, "trained must be true or false")
+    require(card.scale is None or 0 < card.scale <= 1, f"scale {card.scale!r}")
     size = card.network_size
     _check_preprocess(card.preprocess, size)
     if card.quality is not None:
         _one_of("quality kind", card.quality.kind, ("logistic", "clamp"))
-        _require(math.isfinite(card.quality.a) and math.isfinite(card.quality.b), "quality map is not finite")
+        require(math.isfinite(card.quality.a) and math.isfinite(card.quality.b), "quality map is not finite")
         falling = card.quality.b <= (0 if card.quality.kind == "logistic" else card.quality.a)
-        _require(not falling, "quality map does not rise")
+        require(not falling, "quality map does not rise")
     for parameter in card.parameters:
         _one_of("parameter", parameter.name, ("mas", "tesla"))
         _one_of("parameter scale", parameter.scale, ("linear", "log"))
@@ -190,51 +190,46 @@ def _check(card: Card) -> None:
 
 
 def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
-    _require(spec.size_px == size.image_px, f"preprocess size_px {spec.size_px}, but {size.name} reads {size.image_px}")
-    _require(type(spec.slices) is int and spec.slices >= 1, f"preprocess slices {spec.slices!r}")
+    require(spec.size_px == size.image_px, f"preprocess size_px {spec.size_px}, but {size.name} reads {size.image_px}")
+    require(type(spec.slices) is int and spec.slices >= 1, f"preprocess slices {spec.slices!r}")
     crops = spec.native_crops
-    _require(type(crops) is int and crops in range(4), f"preprocess native_crops {crops!r}, must be 0 to 3")
+    require(type(crops) is int and crops in range(4), f"preprocess native_crops {crops!r}, must be 0 to 3")
     _one_of("preprocess slice_rule", spec.slice_rule, ("regions", "released"))
     _one_of("preprocess geometry", spec.geometry, ("square", "stretch"))
     _one_of("preprocess colour_order", spec.colour_order, ("rgb", "bgr"))
-    _require(spec.output_range in ((0, 1), (-1, 1)), f"preprocess output_range {spec.output_range!r}")
+    require(spec.output_range in ((0, 1), (-1, 1)), f"preprocess output_range {spec.output_range!r}")
     contrast = size.channels != ("rgb",)
-    _require(not contrast or spec.output_range == (0, 1), f"{size.name} measures contrast of images in 0..1")
+    require(not contrast or spec.output_range == (0, 1), f"{size.name} measures contrast of images in 0..1")
     kinds = {rule.kind for rule in spec.intensity.values()}
     for key, rule in spec.intensity.items():
         _one_of(f"intensity rule of {key}", rule.kind, ("window", "percentile", "dtype_range"))
-        _require(rule.low < rule.high, f"intensity rule of {key}: low {rule.low} is not below high {rule.high}")
+        require(rule.low < rule.high, f"intensity rule of {key}: low {rule.low} is not below high {rule.high}")
     released = spec.geometry == "stretch"
-    _require("dtype_range" not in kinds or kinds == {"dtype_range"}, "dtype_range stands beside other intensity rules")
-    _require(("dtype_range" in kinds) == released, "dtype_range and geometry stretch belong together")
-    _require(not (released and spec.native_crops), "geometry stretch knows no native crops")
+    require("dtype_range" not in kinds or kinds == {"dtype_range"}, "dtype_range stands beside other intensity rules")
+    require(("dtype_range" in kinds) == released, "dtype_range and geometry stretch belong together")
+    require(not (released and spec.native_crops), "geometry stretch knows no native crops")
 
 
 def _check_prompt(code: PromptCode, tab: str) -> None:
     if code.index is not None:
-        _require(0 <= code.index < PROMPT_WIDTH, f"prompt index {code.index}, must lie in 0..{PROMPT_WIDTH - 1}")
+        require(0 <= code.index < PROMPT_WIDTH, f"prompt index {code.index}, must lie in 0..{PROMPT_WIDTH - 1}")
         return
-    _require(tab != "released", "released weights were not taught these prompt words; give a fixed prompt index")
-    _require(set(code.words) == set(TERMS), f"prompt words for {sorted(code.words)}, expected {sorted(TERMS)}")
+    require(tab != "released", "released weights were not taught these prompt words; give a fixed prompt index")
+    require(set(code.words) == set(TERMS), f"prompt words for {sorted(code.words)}, expected {sorted(TERMS)}")
     for term in TERMS:
         for word in code.words[term]:
             _one_of(f"prompt word of {term}", word, KNOWN[term])
-    _require(sum(map(len, code.words.values())) <= PROMPT_WIDTH, f"more than {PROMPT_WIDTH} prompt words")
+    require(sum(map(len, code.words.values())) <= PROMPT_WIDTH, f"more than {PROMPT_WIDTH} prompt words")
 
 
 def _check_constancy(pinned: Constancy) -> None:
-    _require(bool(pinned.raw), "constancy pins no reference series")
+    require(bool(pinned.raw), "constancy pins no reference series")
     for name, value in pinned.raw.items():
-        _require(type(value) in (int, float) and bool(np.isfinite(value)), f"constancy of {name}: {value!r}")
+        require(type(value) in (int, float) and bool(np.isfinite(value)), f"constancy of {name}: {value!r}")
     for name in ("bound", "bound_bf16"):
         value = getattr(pinned, name)
-        _require(type(value) in (int, float) and 0 < value < float("inf"), f"constancy {name} {value!r}")
+        require(type(value) in (int, float) and 0 < value < float("inf"), f"constancy {name} {value!r}")
 
 
 def _one_of(what: str, value: object, allowed: Mapping[str, object] | Sequence[str]) -> None:
-    _require(value in allowed, f"unknown {what} {value!r}; known: {', '.join(allowed)}")
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
+    require(value in allowed, f"unknown {what} {value!r}; known: {', '.join(allowed)}")

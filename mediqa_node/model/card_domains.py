@@ -1,5 +1,6 @@
 """The domains of a card: read strictly, so that no limit is applied to statistics that it was not found with."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -23,26 +24,26 @@ def read_domains(raw: object, spec: PreprocessSpec) -> dict[str, Domain]:
         ValueError: a field missing, unknown or out of range; statistics or a preprocessing other than those
             of this version and card.
     """
-    _require(isinstance(raw, dict), "domains must be an object by modality")
+    require(isinstance(raw, dict), "domains must be an object by modality")
     assert isinstance(raw, dict)
     return {modality: _domain(modality, content, spec) for modality, content in raw.items()}
 
 
 def _domain(modality: str, raw: Any, spec: PreprocessSpec) -> Domain:
     where = f"domain of {modality}"
-    _require(modality in MODALITIES, f"{where}: unknown modality; known: {', '.join(MODALITIES)}")
+    require(modality in MODALITIES, f"{where}: unknown modality; known: {', '.join(MODALITIES)}")
     _has_fields(where, raw, Domain)
-    _require(
+    require(
         type(raw["version"]) is int and raw["version"] == VERSION,
         f"{where}: statistics of version {raw['version']!r}; this version measures {VERSION}",
     )
-    _require(raw["fingerprint"] == spec.fingerprint(), f"{where}: found with another preprocessing than the card's")
-    _require(type(raw["sources"]) is int and raw["sources"] >= FEWEST_SOURCES, f"{where}: sources {raw['sources']!r}")
-    _require(
+    require(raw["fingerprint"] == spec.fingerprint(), f"{where}: found with another preprocessing than the card's")
+    require(type(raw["sources"]) is int and raw["sources"] >= FEWEST_SOURCES, f"{where}: sources {raw['sources']!r}")
+    require(
         _is_number(raw["inside_at_least"]) and 0 <= raw["inside_at_least"] <= 1,
         f"{where}: inside_at_least {raw['inside_at_least']!r}, must lie in 0..1",
     )
-    _require(type(raw["round_field"]) is bool, f"{where}: round_field must be true or false")
+    require(type(raw["round_field"]) is bool, f"{where}: round_field must be true or false")
     tests = {
         "window": _ellipsoid(f"{where}, window", raw["window"], window_names(modality)),
         "local": _ellipsoid(f"{where}, local", raw["local"], LOCAL),
@@ -52,16 +53,16 @@ def _domain(modality: str, raw: Any, spec: PreprocessSpec) -> Domain:
 
 def _ellipsoid(where: str, raw: Any, names: tuple[str, ...]) -> Ellipsoid:
     _has_fields(where, raw, Ellipsoid)
-    _require(raw["names"] == list(names), f"{where}: statistics {raw['names']!r}; this version measures {list(names)}")
+    require(raw["names"] == list(names), f"{where}: statistics {raw['names']!r}; this version measures {list(names)}")
     k = len(names)
     mean, precision = raw["mean"], raw["precision"]
-    _require(_is_vector(mean, k), f"{where}: mean must be {k} finite numbers")
+    require(_is_vector(mean, k), f"{where}: mean must be {k} finite numbers")
     rows = isinstance(precision, list) and len(precision) == k and all(_is_vector(row, k) for row in precision)
-    _require(rows, f"{where}: precision must be {k} rows of {k} finite numbers")
+    require(rows, f"{where}: precision must be {k} rows of {k} finite numbers")
     matrix = np.array(precision, dtype=np.float64)
-    _require(bool((matrix == matrix.T).all()), f"{where}: precision is not symmetric")
-    _require(bool((np.linalg.eigvalsh(matrix) > 0).all()), f"{where}: precision is not positive definite")
-    _require(_is_number(raw["limit"]) and raw["limit"] > 0, f"{where}: limit {raw['limit']!r}, must exceed 0")
+    require(bool((matrix == matrix.T).all()), f"{where}: precision is not symmetric")
+    require(bool((np.linalg.eigvalsh(matrix) > 0).all()), f"{where}: precision is not positive definite")
+    require(_is_number(raw["limit"]) and raw["limit"] > 0, f"{where}: limit {raw['limit']!r}, must exceed 0")
     return Ellipsoid(
         names=names, mean=tuple(mean), precision=tuple(tuple(row) for row in precision), limit=raw["limit"]
     )
@@ -70,7 +71,7 @@ def _ellipsoid(where: str, raw: Any, names: tuple[str, ...]) -> Ellipsoid:
 def _has_fields(where: str, raw: Any, kind: type[Domain] | type[Ellipsoid]) -> None:
     expected = {field.name for field in fields(kind)}
     found: set[str] = set(raw) if isinstance(raw, Mapping) else set()
-    _require(found == expected, f"{where}: fields {sorted(found)}, expected {sorted(expected)}")
+    require(found == expected, f"{where}: fields {sorted(found)}, expected {sorted(expected)}")
 
 
 def _is_vector(value: object, length: int) -> bool:
@@ -78,9 +79,10 @@ def _is_vector(value: object, length: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and bool(np.isfinite(value))  # type: ignore[call-overload]
+    return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
 
 
-def _require(holds: bool, message: str) -> None:
+def require(holds: bool, message: str) -> None:
+    """Raise ValueError with a message unless something holds."""
     if not holds:
         raise ValueError(message)

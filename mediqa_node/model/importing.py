@@ -20,7 +20,8 @@ import yaml
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap, read_card
-from mediqa_node.model.checkpoint import LOCK_FILE, build, fill, is_dead, save_checkpoint
+from mediqa_node.model.checkpoint import build, fill, is_dead, save_checkpoint
+from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.prompts import PromptCode
 
 KINDS = ("mediqa", "maniqa")
@@ -156,7 +157,8 @@ def _hint(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def _card(name: str, provenance: Provenance, source: Path) -> Card:
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     notes = [f"imported from a state dict with SHA-256 {digest}; what it was trained on is not known here"]
     prompt = None
     if provenance.kind == "mediqa":

@@ -15,8 +15,9 @@ from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.model.card import Card
-from mediqa_node.model.checkpoint import DEFAULT_LOCK, LockEntry, load_checkpoint
+from mediqa_node.model.checkpoint import load_checkpoint
 from mediqa_node.model.execution import chosen_device, describe, hardware, prepare
+from mediqa_node.model.lock import DEFAULT_LOCK, LockEntry, digest
 from mediqa_node.model.network import Judgement, MedIQA
 from mediqa_node.model.prompts import PROMPT_WIDTH
 
@@ -35,6 +36,7 @@ class NetworkScorer:
         self.hardware = hardware(device)
         self._run = prepare(network, execution, device)
         self._grid = network.size.grid
+        self._card_sha256 = digest(card.to_json())
         self._describe = partial(describe, execution, device, self._run)
 
     @property
@@ -47,7 +49,7 @@ class NetworkScorer:
             trained=card.trained,
             size=card.size,
             execution=self._describe(),
-            card_sha256=hashlib.sha256(card.to_json()).hexdigest(),
+            card_sha256=self._card_sha256,
         )
 
     @property

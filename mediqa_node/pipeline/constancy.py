@@ -20,10 +20,9 @@ from pathlib import Path
 from threading import Lock
 
 import structlog
-import yaml
 
 from mediqa_node.decode.reader import FrameReader
-from mediqa_node.dicom.prompts_from_header import PromptRules
+from mediqa_node.dicom.prompts_from_header import default_rules
 from mediqa_node.domain.constancy import UNSCORED, Check, Identity, compare, not_scored
 from mediqa_node.domain.errors import NotScorable, ReferenceDamaged, UndecodablePixels
 from mediqa_node.domain.images import FrameRef
@@ -92,7 +91,7 @@ def reference_scores(judge: Judge, manifest: Path = MANIFEST) -> dict[str, float
 
 def _scores_and_refusals(judge: Judge, manifest: Path) -> tuple[dict[str, float], dict[str, str]]:
     """Return the raw score of each reference series, and why another has none, by name."""
-    judge = dataclasses.replace(judge, prompts=_shipped_rules())
+    judge = dataclasses.replace(judge, prompts=default_rules())
     scores: dict[str, float] = {}
     refusals: dict[str, str] = {}
     for name, paths in reference_series(manifest).items():
@@ -103,8 +102,6 @@ def _scores_and_refusals(judge: Judge, manifest: Path) -> tuple[dict[str, float]
             if reason.reason in _FAULTS:
                 raise UndecodablePixels(f"{name}: {reason}") from reason
             refusals[name] = str(reason)
-        except KeyError as modality:
-            refusals[name] = f"the card has no intensity rule for {modality}"
         else:
             if found.failed_slices:
                 raise UndecodablePixels(f"{name}: {_why_failed(files, found.failed_slices[0])}")
@@ -121,11 +118,6 @@ def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
         except UndecodablePixels as error:
             said = str(error)
     return f"{path.name}: {said}"
-
-
-def _shipped_rules() -> PromptRules:
-    texts = (_content(PACKAGE / "defaults" / name) for name in ("prompts.yaml", "kernels.yaml"))
-    return PromptRules.from_mappings(*map(yaml.safe_load, texts))
 
 
 # ── one check ────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from mediqa_node.dicom.report_content import content_tree
 from mediqa_node.dicom.report_numbers import Numbers, numbers
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import CheckpointRefused, NotScorable
-from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, read_headers
+from mediqa_node.pipeline.assessing import Judge, assess, read_headers
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.verifying import dataset_sha256
 from mediqa_node.storage import index, labels, reports
@@ -32,7 +32,6 @@ class Explanation:
         written: the numbers of the report.
         reproduced: the same, from the instances that are kept.
         assessment: the new judgement, with its patch maps.
-        files: what it was made from.
     """
 
     series_instance_uid: str | None = None
@@ -41,7 +40,6 @@ class Explanation:
     written: Numbers | None = None
     reproduced: Numbers | None = None
     assessment: Assessment | None = None
-    files: SeriesFiles | None = None
 
     @property
     def largest_difference(self) -> float:
@@ -98,7 +96,7 @@ def explain(node: NodeContext, sop_instance_uid: str, open_judge: Callable[[str,
     settled = replace(again, verdict=assessment.verdict, calibration=assessment.calibration)
     tree = content_tree(settled, node.device, "")
     notes = _notes(assessment, again, instances)
-    return replace(known, notes=notes, reproduced=numbers(tree), assessment=settled, files=files)
+    return replace(known, notes=notes, reproduced=numbers(tree), assessment=settled)
 
 
 def _evidence(node: NodeContext, report: Dataset, kept: list[InstanceRow]) -> tuple[list[InstanceRow], list[str]]:

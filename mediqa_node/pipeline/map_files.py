@@ -1,6 +1,5 @@
 """`mediqa-node score --maps`: for each series a folder with pictures for people and one file of arrays for programs."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mediqa_node.domain.patch_maps import as_arrays
 from mediqa_node.domain.scoring import PatchMaps
 from mediqa_node.pipeline.assessing import Judge, SeriesFiles
 from mediqa_node.pipeline.mapping import caption, explained_slices
-from mediqa_node.pipeline.offline import Also
+from mediqa_node.pipeline.offline import Also, safe_name
 
 SHEET, ARRAYS = "contact-sheet.png", "maps.npz"
 
@@ -23,7 +22,7 @@ SHEET, ARRAYS = "contact-sheet.png", "maps.npz"
 def write_maps(folder: Path) -> Also:
     """Return what writes the maps of each judged series below `folder`, and says `maps` in its result.
 
-    A series gets a folder named by a digest: what a UID holds is never a path.
+    A series gets a folder named by a digest, see `offline.safe_name`.
 
     Raises:
         ConfigurationError: (when called) the folder cannot be written.
@@ -34,7 +33,7 @@ def write_maps(folder: Path) -> Also:
         if maps is None:
             return {"maps": []}
         slices = explained_slices(files, assessment.primary, maps)
-        place = folder / hashlib.sha256(assessment.series_instance_uid.encode()).hexdigest()[:16]
+        place = folder / safe_name(assessment.series_instance_uid)
         try:
             place.mkdir(parents=True, exist_ok=True)
             return {"maps": [str(path) for path in _write(place, slices, assessment, maps)]}

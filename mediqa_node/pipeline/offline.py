@@ -98,6 +98,11 @@ def score_paths(
     return results, unreadable
 
 
+def safe_name(series_instance_uid: str) -> str:
+    """Return a name for what is written of a series: a digest, for what a UID holds is never a path."""
+    return hashlib.sha256(series_instance_uid.encode()).hexdigest()[:16]
+
+
 def dump_network_input(folder: Path) -> Also:
     """Return what writes the network's input of each series as NPZ, for whoever wants to run a network of their own.
 
@@ -108,7 +113,7 @@ def dump_network_input(folder: Path) -> Also:
     def dump(files: SeriesFiles, assessment: Assessment, deciding: Judge) -> Mapping[str, Any]:
         result, scorer = assessment.primary, deciding.scorer
         inputs = shown_again(files, result, scorer.spec)
-        name = hashlib.sha256(assessment.series_instance_uid.encode()).hexdigest()[:16]  # no path from a UID
+        name = safe_name(assessment.series_instance_uid)
         arrays = {
             "images": inputs.images,
             "slice_of": inputs.slice_of,

@@ -1,25 +1,20 @@
 """`mediqa-node constancy`: what it says with and without a node, and its exit status."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from safetensors.numpy import load, save
+from support.command import run_in
 
 from mediqa_node import config, opening
-from mediqa_node.model.checkpoint import DEFAULT_LOCK, digest, read_lock, seeded_weights
+from mediqa_node.model.checkpoint import seeded_weights
+from mediqa_node.model.lock import DEFAULT_LOCK, digest, read_lock
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.sizes import SIZES
 from mediqa_node.storage import steadiness
-
-
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
 @pytest.fixture
@@ -51,7 +46,7 @@ def drifted(node: Path) -> Path:
 def test_it_checks_without_a_node_and_says_that_nothing_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "node.yaml").write_text("{}")
 
-    result = run("constancy", folder=tmp_path)
+    result = run_in(tmp_path, "constancy")
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("steady")
@@ -62,45 +57,45 @@ def test_it_checks_without_a_node_and_says_that_nothing_is_recorded(tmp_path: Pa
 
 
 def test_a_drift_is_shown_recorded_told_by_status_and_accepted_by_a_person(drifted: Path) -> None:
-    found = run("constancy", "--json", folder=drifted)
+    found = run_in(drifted, "constancy", "--json")
     check = json.loads(found.stdout)
     assert (found.returncode, check["verdict"], check["recorded"]) == (1, "DRIFT", True)
     assert check["drift"] == pytest.approx(0.01, abs=1e-5)
 
-    status = run("status", folder=drifted)
+    status = run_in(drifted, "status")
     assert status.returncode == 1
     assert "constancy   failed" in status.stdout
     assert 'mediqa-node constancy --history`; to accept it `--acknowledge "NAME"' in status.stdout
 
-    accepted = run("constancy", "--acknowledge", "Dr. Curie", folder=drifted)
+    accepted = run_in(drifted, "constancy", "--acknowledge", "Dr. Curie")
     assert (accepted.returncode, accepted.stdout.splitlines()[-1]) == (0, "→ mediqa-node retry")
     assert "by Dr. Curie: raw score of" in accepted.stdout
-    assert "constancy   failed" not in run("status", folder=drifted).stdout
+    assert "constancy   failed" not in run_in(drifted, "status").stdout
 
-    again = run("constancy", folder=drifted)
+    again = run_in(drifted, "constancy")
     assert again.returncode == 0, again.stdout
     assert again.stdout.startswith("accepted")
 
-    history = run("constancy", "--history", folder=drifted).stdout
+    history = run_in(drifted, "constancy", "--history").stdout
     assert [line.split()[0] for line in history.splitlines()[1:3]] == ["2", "1"]
     assert "Dr. Curie, " in history
 
 
 def test_a_good_check_says_what_comes_next(node: Path) -> None:
-    assert run("constancy", folder=node).stdout.splitlines()[-1].startswith("→ mediqa-node serve: its worker checks")
+    assert run_in(node, "constancy").stdout.splitlines()[-1].startswith("→ mediqa-node serve: its worker checks")
 
     database = opening.open_database(config.load(node / "node.yaml", {}))
     with database.write() as connection:
         good = steadiness.last_check(connection)
         steadiness.save_check(connection, replace(good, made_by="worker"))
-    after_good = run("constancy", folder=node).stdout.splitlines()[-1]
+    after_good = run_in(node, "constancy").stdout.splitlines()[-1]
     with database.write() as connection:
         steadiness.save_check(connection, replace(good, made_by="worker", passed=False, problem="MemoryError"))
-    after_bad = run("constancy", folder=node).stdout.splitlines()[-1]
+    after_bad = run_in(node, "constancy").stdout.splitlines()[-1]
     other = replace(good.identity, libraries="torch 99")
     with database.write() as connection:
         steadiness.save_check(connection, replace(good, identity=other, made_by="worker", passed=False))
-    elsewhere = run("constancy", folder=node).stdout.splitlines()[-1]
+    elsewhere = run_in(node, "constancy").stdout.splitlines()[-1]
     database.close()
 
     assert after_good == "nothing is withheld for it; the worker checks at every start and every day"
@@ -111,11 +106,11 @@ def test_a_good_check_says_what_comes_next(node: Path) -> None:
 def test_the_history_names_what_changed_before_a_drift(drifted: Path) -> None:
     with_lock = (drifted / "node.yaml").read_text()
     (drifted / "node.yaml").write_text("{}")
-    run("constancy", folder=drifted)
+    run_in(drifted, "constancy")
     (drifted / "node.yaml").write_text(with_lock)
-    run("constancy", folder=drifted)
+    run_in(drifted, "constancy")
 
-    shown = run("constancy", "--history", folder=drifted).stdout
+    shown = run_in(drifted, "constancy", "--history").stdout
 
     good = read_lock(DEFAULT_LOCK)["default"].sha256[:12]
     changed = read_lock(drifted / "models.lock")["default"].sha256[:12]
@@ -123,7 +118,7 @@ def test_the_history_names_what_changed_before_a_drift(drifted: Path) -> None:
 
 
 def test_without_a_failed_check_there_is_nothing_to_accept(node: Path) -> None:
-    result = run("constancy", "--acknowledge", "Dr. Curie", folder=node)
+    result = run_in(node, "constancy", "--acknowledge", "Dr. Curie")
 
     assert result.returncode == 2
     assert "no failed check" in result.stderr
@@ -134,16 +129,16 @@ def test_without_a_failed_check_there_is_nothing_to_accept(node: Path) -> None:
     [(["--acknowledge", " "], "1 to 64"), (["--history", "--phantoms"], "choose one"), (["--often"], "No such option")],
 )
 def test_misuse_is_exit_2(node: Path, arguments: list[str], said: str) -> None:
-    result = run("constancy", *arguments, folder=node)
+    result = run_in(node, "constancy", *arguments)
 
     assert result.returncode == 2
     assert said in result.stderr
 
 
 def test_an_empty_history_and_no_phantoms_say_what_would_fill_them(node: Path) -> None:
-    assert "no check yet" in run("constancy", "--history", folder=node).stdout
-    assert "nothing measured yet; rules in `score.phantoms`: none" in run("constancy", "--phantoms", folder=node).stdout
-    assert json.loads(run("constancy", "--phantoms", "--json", folder=node).stdout) == []
+    assert "no check yet" in run_in(node, "constancy", "--history").stdout
+    assert "nothing measured yet; rules in `score.phantoms`: none" in run_in(node, "constancy", "--phantoms").stdout
+    assert json.loads(run_in(node, "constancy", "--phantoms", "--json").stdout) == []
 
 
 def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
@@ -151,7 +146,7 @@ def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
 
-    result = run("constancy", folder=node)
+    result = run_in(node, "constancy")
 
     assert result.returncode == 0
     assert "recorded    not: the database is of an older version" in result.stdout

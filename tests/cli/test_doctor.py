@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.command import run_in
 
 from mediqa_node import config, opening
 from mediqa_node.domain.constancy import Identity, compare
@@ -16,16 +17,9 @@ from mediqa_node.storage import steadiness
 MISMATCH = "operator torchvision::nms does not exist"
 
 
-def doctor(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), "doctor", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, **environment}
-    )
-
-
-def findings(folder: Path, **environment: str) -> dict[str, list[dict[str, str]]]:
+def findings(folder: Path) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
-    for finding in json.loads(doctor(folder, "--json", **environment).stdout):
+    for finding in json.loads(run_in(folder, "doctor", "--json").stdout):
         found.setdefault(finding["name"], []).append(finding)
     return found
 
@@ -39,7 +33,7 @@ def node(tmp_path: Path) -> Path:
 
 
 def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> None:
-    result = doctor(node)
+    result = run_in(node, "doctor")
 
     assert result.returncode == 0, result.stdout
     first, *lines = result.stdout.splitlines()
@@ -59,7 +53,10 @@ def test_a_torchvision_that_does_not_fit_is_named_with_the_way_out(node: Path, t
     shadow.mkdir(parents=True)
     (shadow / "__init__.py").write_text(f"raise RuntimeError({MISMATCH!r})")
 
-    result = doctor(node, PYTHONPATH=str(shadow.parent))
+    command = [sys.executable, "-m", "mediqa_node", "-c", str(node / "node.yaml"), "doctor"]
+    environment = {**os.environ, "PYTHONPATH": str(shadow.parent)}
+
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=node, env=environment)
 
     assert result.returncode == 1
     assert "Traceback" not in result.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.command import run_in
 
 from mediqa_node import config, opening
 from mediqa_node.network.sender import send_files
@@ -17,8 +18,7 @@ SERIES = ROOT / "tests" / "data" / "ct_sts003_lowdose"
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    return run_in(folder, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from support import command
 
 from mediqa_node import config, opening
 from mediqa_node.pipeline.assessing import Judge
@@ -40,8 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "mediqa_node", "score", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=TESTS)
+    return command.run("score", *arguments, folder=TESTS)
 
 
 def score(*arguments: object) -> tuple[int, list[dict[str, Any]], str]:

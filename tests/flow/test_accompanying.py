@@ -346,7 +346,8 @@ def test_whatever_fails_while_drawing_the_report_was_delivered_once(
     with scripted(classes=EVERYTHING) as pacs:
         bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
         series = assessed(bench, ct_series(tmp_path / "ct", "fails"))
-        bench.pass_time(2 * 86400, step_s=600)
+        bench.pass_time(3600, step_s=200)
+        bench.pass_time(2 * 86400, step_s=7200)
 
     delivery = only_delivery(bench, series)
     assert (delivery.state, delivery.attempts) == ("sent", 1)

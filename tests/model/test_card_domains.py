@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import network_input
 
 from mediqa_node.assess.domain import Domain, fit_domain
 from mediqa_node.assess.slice_statistics import LOCAL, SliceStatistics, window_names
@@ -14,7 +15,6 @@ from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap, read_card
 from mediqa_node.model.checkpoint import load_checkpoint
 from mediqa_node.model.predict import NetworkScorer
-from tests.factories import network_input
 
 
 def domain_of(modality: str) -> Domain:

@@ -13,16 +13,8 @@ from safetensors.torch import load_file, save_file
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, PredictedParameter, QualityMap, read_card
-from mediqa_node.model.checkpoint import (
-    CARD_FILE,
-    DEFAULT_LOCK,
-    WEIGHTS_FILE,
-    LockEntry,
-    digest,
-    load_checkpoint,
-    read_lock,
-    save_checkpoint,
-)
+from mediqa_node.model.checkpoint import load_checkpoint, save_checkpoint
+from mediqa_node.model.lock import CARD_FILE, DEFAULT_LOCK, WEIGHTS_FILE, LockEntry, digest, read_lock
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.sizes import SIZES
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from factories import network_input
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.policy import Execution
@@ -18,7 +19,6 @@ from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from mediqa_node.model.sizes import SIZES
 from mediqa_node.model.stem import input_channels
-from tests.factories import network_input
 
 CPU = torch.device("cpu")
 

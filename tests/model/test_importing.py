@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import network_input
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.model.card import QualityMap
-from mediqa_node.model.checkpoint import LOCK_FILE, WEIGHTS_FILE, load_checkpoint
+from mediqa_node.model.checkpoint import load_checkpoint
 from mediqa_node.model.importing import Provenance, import_weights
+from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.parity import released_names
 from mediqa_node.model.predict import load_scorer
 from mediqa_node.model.sizes import SIZES
-from tests.factories import network_input
 
 SMALL = Provenance(kind="mediqa", size="t16", prompt_index=5)
 DEAD = ("vit.blocks.10.norm1.weight", "vit.blocks.11.attn.qkv.bias", "vit.norm.bias", "vit.head.weight")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from factories import network_input
 
 from mediqa_node.domain.assessment import weighted_quality
 from mediqa_node.domain.errors import CheckpointRefused
@@ -14,7 +15,6 @@ from mediqa_node.model.card import PredictedParameter, QualityMap
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.model.sizes import SIZES
-from tests.factories import network_input
 
 
 def prompt(modality: str = "CT") -> Prompt:

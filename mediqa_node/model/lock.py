@@ -1,0 +1,86 @@
+"""The lock: which weights and which card may speak, each pinned by its SHA-256. Nothing here imports torch.
+
+It is YAML, one entry per name:
+
+    default:
+      seed: 5                     # weights made from a seed (untrained), or
+      directory: models/chest     # weights.safetensors and card.json; relative to the lock file
+      card: default.card.json     # only with a seed: the card, relative to the lock file
+      sha256: 64 hex digits of the weights
+      card_sha256: 64 hex digits of the card
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from mediqa_node.domain.errors import CheckpointRefused
+
+DEFAULT_LOCK = Path(__file__).parents[1] / "defaults" / "models.lock"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.json"
+LOCK_FILE = "models.lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockEntry:
+    """Where one checkpoint lies and what its files must hash to; see module."""
+
+    sha256: str
+    card_sha256: str
+    directory: Path | None = None
+    seed: int | None = None
+    card: Path | None = None
+
+
+def read_lock(path: Path = DEFAULT_LOCK) -> dict[str, LockEntry]:
+    """Read a lock file; relative paths start at its folder.
+
+    Raises:
+        CheckpointRefused: no file, no YAML, or an entry with other keys than the module names.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text())
+        return {name: _entry(raw, path.parent) for name, raw in entries.items()}
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointRefused(f"model lock {path} cannot be read: {error}") from error
+
+
+def _entry(raw: Mapping[str, object], folder: Path) -> LockEntry:
+    places = {key: folder / str(raw[key]) for key in ("directory", "card") if key in raw}
+    return LockEntry(**{**raw, **places})  # type: ignore[arg-type]
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def card_bytes(name: str, entry: LockEntry) -> bytes:
+    """Return the card of an entry; CheckpointRefused: missing, or its digest differs."""
+    path = entry.card or (entry.directory and entry.directory / CARD_FILE)
+    if path is None:
+        raise CheckpointRefused(f"checkpoint {name!r}: the lock gives neither a directory nor a card")
+    return pinned(name, "card", read(name, path), entry.card_sha256)
+
+
+def read(name: str, path: Path) -> bytes:
+    """Return a file of the checkpoint `name`; CheckpointRefused: it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointRefused(f"checkpoint {name!r}: {path} cannot be read: {error.strerror}") from error
+
+
+def pinned(name: str, what: str, content: bytes, expected: str) -> bytes:
+    """Return `content` if it has the SHA-256 that the lock pins, else raise CheckpointRefused."""
+    found = digest(content)
+    if found != expected:
+        raise CheckpointRefused(
+            f"checkpoint {name!r}: its {what} have SHA-256 {found}, the model lock pins {expected}; "
+            f"restore the file, or review the new one and change the lock"
+        )
+    return content

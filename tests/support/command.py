@@ -1,0 +1,53 @@
+"""`mediqa-node` on the command line, a process each time; what it imports is imported once.
+
+Commands that score import torch, for longer than most of them work. A fork server imports it once
+and every command is a fork of that: its own memory, folder and streams, as from a shell.
+"""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["mediqa_node.cli", "mediqa_node.pipeline.offline", "mediqa_node.model.predict"])
+
+
+def run(*arguments: object, folder: Path, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+    """Run `mediqa-node ARGUMENTS` in `folder`."""
+    command = ["mediqa-node", *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as kept:
+        out, err = Path(kept) / "out", Path(kept) / "err"
+        process = _SERVER.Process(target=_main, args=(command, folder, out, err))
+        process.start()
+        process.join(timeout_s)
+        if process.is_alive():
+            process.kill()
+            raise subprocess.TimeoutExpired(command, timeout_s)
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(command, process.exitcode, out.read_text(), err.read_text())
+
+
+def run_in(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `mediqa-node -c FOLDER/node.yaml ARGUMENTS` in `folder`."""
+    return run("-c", folder / "node.yaml", *arguments, folder=folder)
+
+
+def _main(command: list[str], folder: Path, out: Path, err: Path) -> None:
+    os.chdir(folder)
+    sys.argv = command
+    for stream, path, number in ((sys.stdout, out, 1), (sys.stderr, err, 2)):
+        _turn(stream, path, number)
+    from mediqa_node.cli import main
+
+    main()
+
+
+def _turn(stream: IO[str], path: Path, number: int) -> None:
+    stream.flush()
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.dup2(opened, number)
+    os.close(opened)
