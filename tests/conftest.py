@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 from receiving import Listening
 
 settings.register_profile("shared machine", deadline=None)  # a deadline would measure who else is working here
 settings.load_profile("shared machine")
+
+structlog.configure(  # the default draws every variable of a traceback, which takes seconds
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
