@@ -123,7 +123,16 @@ class Settings(_Strict):
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL in use."""
-        return self.database.url or f"sqlite:///{self.data_dir / 'node.db'}"
+        return self.database.url or f"sqlite:///{self._database_file}"
+
+    @property
+    def missing_database(self) -> Path | None:
+        """The file that the first `mediqa-node serve` will make; None where there is one, or a server is in use."""
+        return None if self.database.url is not None or self._database_file.is_file() else self._database_file
+
+    @property
+    def _database_file(self) -> Path:
+        return self.data_dir / "node.db"
 
     @property
     def model_lock(self) -> Path | None:

@@ -221,7 +221,7 @@ def database(settings: Settings) -> Iterator[Finding]:
     """Say whether the database answers and is up to date, and what the last constancy check found."""
     from mediqa_node.storage.migrate import is_current
 
-    if settings.database.url is None and not (settings.data_dir / "node.db").is_file():
+    if settings.missing_database is not None:
         text = "none yet; `mediqa-node serve` makes it"
         yield Finding(name="database", mark=NOTE, text=text)
         return

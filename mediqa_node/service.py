@@ -123,7 +123,7 @@ def _worker(settings: Settings, stop: threading.Event) -> None:
     assert node.judge is not None
     checkpoint = node.judge().scorer.checkpoint
     constancy.check_if_due(node, at_start=True)  # before the first job: no result leaves unproven
-    on_gpu = not checkpoint.execution.startswith("cpu")
+    on_gpu = bool(node.judge().scorer.hardware)
     durable.launch(
         database,
         executor_id="worker",

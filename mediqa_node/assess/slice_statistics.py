@@ -4,12 +4,13 @@ Two vectors. *Window statistics* say how the gray values lie in the window; they
 wrong rescaling. *Local statistics* say what surfaces and edges are like at the scale of a few pixels; they know a
 phantom, whose inside is smooth and whose edges are straight. The second are after the natural scene statistics of
 Mittal, Moorthy and Bovik (BRISQUE, doi 10.1109/TIP.2012.2214050): pixels less their local mean, over their local
-deviation (MSCN). Few numbers, because there are few sources to learn their spread from. Pure numpy.
+deviation (MSCN). Few numbers, because there are few sources to learn their spread from.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from mediqa_node.assess.fundus import looks_like_fundus
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
@@ -136,14 +137,13 @@ def _window_statistics(image: np.ndarray, *, colour: bool) -> list[float]:
 
 
 def _local_statistics(gray: np.ndarray, *, photograph: bool) -> list[float]:
-    sums = [_sum_table(gray), _sum_table(gray * gray)]
     inside = _inside(gray)
     spread = []
     for radius in (1, 4):
-        mean, sd = _local(sums, radius)
+        mean, sd = _local(gray, radius)
         body = _enough(inside[_core(radius)] & (mean > _BODY) & (mean < 1 - _BODY))
         spread.append(float(np.median(np.log(sd[body] + 0.002))))
-    mean, sd = _local(sums, 3)
+    mean, sd = _local(gray, 3)
     mscn = (gray[_core(3)] - mean) / (sd + 0.01)
     body = _enough(inside[_core(3)])
     looked_at = _surrounded(gray > _BODY) if photograph else np.ones_like(inside)
@@ -152,8 +152,7 @@ def _local_statistics(gray: np.ndarray, *, photograph: bool) -> list[float]:
 
 def _surrounded(field: np.ndarray) -> np.ndarray:
     """Return what lies in a field at least 4 pixels from its rim: some cameras cut a round field straight."""
-    share, _ = _local([_sum_table(field.astype(np.float64))] * 2, 4)
-    return np.pad(share > 1 - 1e-9, 4)
+    return np.asarray(ndimage.minimum_filter(field, 9, mode="constant"))
 
 
 def _shape(mscn: np.ndarray) -> float:
@@ -197,17 +196,10 @@ def _core(radius: int) -> tuple[slice, slice]:
     return slice(radius, -radius), slice(radius, -radius)
 
 
-def _sum_table(values: np.ndarray) -> np.ndarray:
-    return np.pad(values, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-
-
-def _local(sums: list[np.ndarray], radius: int) -> tuple[np.ndarray, np.ndarray]:
+def _local(gray: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation over squares of 2 radius + 1 pixels, for every pixel that has one."""
-    edge = 2 * radius + 1
-    mean, square = (
-        (table[edge:, edge:] - table[:-edge, edge:] - table[edge:, :-edge] + table[:-edge, :-edge]) / edge**2
-        for table in sums
-    )
+    core = _core(radius)
+    mean, square = (ndimage.uniform_filter(values, 2 * radius + 1)[core] for values in (gray, gray * gray))
     return mean, np.sqrt(np.maximum(square - mean * mean, 0.0))
 
 

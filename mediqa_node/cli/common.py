@@ -50,8 +50,7 @@ def open_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
         ConfigurationError: there is no node at that place yet.
     """
     settings = settings_of(context)
-    if settings.database.url is None and not (settings.data_dir / "node.db").is_file():
-        where = settings.data_dir / "node.db"
+    if (where := settings.missing_database) is not None:
         raise ConfigurationError(f"no database at {where}; start the node once with `mediqa-node serve`")
     database = opening.open_database(settings)
     try:

@@ -86,8 +86,8 @@ def _check(context: typer.Context, *, as_json: bool) -> None:
 
 def _recording(settings: Settings) -> tuple[Database | None, str | None]:
     """Open the node's database, if it can hold a record; else say why the check is only shown."""
-    if settings.database.url is None and not (settings.data_dir / "node.db").is_file():
-        return None, f"not: there is no database at {settings.data_dir / 'node.db'} yet"
+    if (where := settings.missing_database) is not None:
+        return None, f"not: there is no database at {where} yet"
     from mediqa_node.storage.migrate import is_current
 
     database = opening.open_database(settings)

@@ -4,7 +4,6 @@ The node obeys the card or refuses it; none of these values can be set in the no
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from mediqa_node.assess.domain import Domain
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
-from mediqa_node.model.card_domains import read_domains, require
+from mediqa_node.model.card_domains import is_number, read_domains, require
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, KNOWN, PROMPT_WIDTH, TERMS, PromptCode
 from mediqa_node.model.sizes import SIZES, Size
 
@@ -176,7 +175,7 @@ def _check(card: Card) -> None:
     _check_preprocess(card.preprocess, size)
     if card.quality is not None:
         _one_of("quality kind", card.quality.kind, ("logistic", "clamp"))
-        require(math.isfinite(card.quality.a) and math.isfinite(card.quality.b), "quality map is not finite")
+        require(is_number(card.quality.a) and is_number(card.quality.b), "quality map is not finite")
         falling = card.quality.b <= (0 if card.quality.kind == "logistic" else card.quality.a)
         require(not falling, "quality map does not rise")
     for parameter in card.parameters:
@@ -225,10 +224,10 @@ def _check_prompt(code: PromptCode, tab: str) -> None:
 def _check_constancy(pinned: Constancy) -> None:
     require(bool(pinned.raw), "constancy pins no reference series")
     for name, value in pinned.raw.items():
-        require(type(value) in (int, float) and bool(np.isfinite(value)), f"constancy of {name}: {value!r}")
+        require(is_number(value), f"constancy of {name}: {value!r}")
     for name in ("bound", "bound_bf16"):
         value = getattr(pinned, name)
-        require(type(value) in (int, float) and 0 < value < float("inf"), f"constancy {name} {value!r}")
+        require(is_number(value) and value > 0, f"constancy {name} {value!r}")
 
 
 def _one_of(what: str, value: object, allowed: Mapping[str, object] | Sequence[str]) -> None:

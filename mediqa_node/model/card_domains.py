@@ -40,7 +40,7 @@ def _domain(modality: str, raw: Any, spec: PreprocessSpec) -> Domain:
     require(raw["fingerprint"] == spec.fingerprint(), f"{where}: found with another preprocessing than the card's")
     require(type(raw["sources"]) is int and raw["sources"] >= FEWEST_SOURCES, f"{where}: sources {raw['sources']!r}")
     require(
-        _is_number(raw["inside_at_least"]) and 0 <= raw["inside_at_least"] <= 1,
+        is_number(raw["inside_at_least"]) and 0 <= raw["inside_at_least"] <= 1,
         f"{where}: inside_at_least {raw['inside_at_least']!r}, must lie in 0..1",
     )
     require(type(raw["round_field"]) is bool, f"{where}: round_field must be true or false")
@@ -62,7 +62,7 @@ def _ellipsoid(where: str, raw: Any, names: tuple[str, ...]) -> Ellipsoid:
     matrix = np.array(precision, dtype=np.float64)
     require(bool((matrix == matrix.T).all()), f"{where}: precision is not symmetric")
     require(bool((np.linalg.eigvalsh(matrix) > 0).all()), f"{where}: precision is not positive definite")
-    require(_is_number(raw["limit"]) and raw["limit"] > 0, f"{where}: limit {raw['limit']!r}, must exceed 0")
+    require(is_number(raw["limit"]) and raw["limit"] > 0, f"{where}: limit {raw['limit']!r}, must exceed 0")
     return Ellipsoid(
         names=names, mean=tuple(mean), precision=tuple(tuple(row) for row in precision), limit=raw["limit"]
     )
@@ -75,10 +75,11 @@ def _has_fields(where: str, raw: Any, kind: type[Domain] | type[Ellipsoid]) -> N
 
 
 def _is_vector(value: object, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length and all(_is_number(one) for one in value)
+    return isinstance(value, list) and len(value) == length and all(is_number(one) for one in value)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a finite number."""
     return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
 
 

@@ -20,7 +20,6 @@ from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import constancy, policy
 from mediqa_node.pipeline.assessing import SeriesFiles, assess, harvest_series, read_headers
 from mediqa_node.pipeline.identity import patients
-from mediqa_node.pipeline.measuring import measure
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import companions, index, labels, reports, steadiness
 from mediqa_node.storage.database import Connection
@@ -80,6 +79,8 @@ def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: T
     """Measure a series of a phantom; one that names several patients waits for a person instead."""
     if len(patients(files.headers)) > 1:
         return _not_scored(node, row, _PATIENTS_DIFFER, state=SeriesState.WITHHELD)
+    from mediqa_node.pipeline.measuring import measure  # scipy: the courier, which comes by here too, has no need of it
+
     measured = measure(files, technique, rule)
     return _not_scored(node, row, f"phantom: {measured.finding()}", measured)
 
