@@ -117,7 +117,9 @@ def large(rounds: int) -> Iterator[str]:
         seconds = SLICES * statistics.median(taken[name])
         share = ratio(taken[name], taken["naive"])
         yield f"  {name:<8}{seconds:7.2f} core-s   {share:5.2f} × naive   scores within {off[name]:.1e}"
+    floor = statistics.median(gflop / speed / s for speed, s in zip(product, taken["naive"], strict=True))
     yield "  bound: lean ≤ 0.80 × naive, scores within 5e-7"
+    yield f"  its operations at the speed of the matrix product: {floor:.2f} × naive, the least that any run could show"
     yield (
         f"  lean {statistics.median(rate):5.0f} GFLOP/s ({gflop:.1f} GFLOP a slice), matmul {MATMUL}: "
         f"{statistics.median(product):.0f}: {ratio(rate, product):.2f} of it   bound ≥ 0.85"
