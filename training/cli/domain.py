@@ -1,44 +1,18 @@
-"""`mediqa-train`: the entry point of training; words in, sentences and exit codes out.
-
-Exit status: 0 good, 2 misused.
-"""
+"""`mediqa-train domain`: the limits beyond which a checkpoint refuses to speak."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mediqa_node import __version__
-from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError
+from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, read_card
+from training.cli.app import app, progress
 from training.collection import read_manifest
 from training.domain import Outcome, fit_domains, held_out, measure, of_refused
-
-app = typer.Typer(
-    name="mediqa-train",
-    help="Training of MedIQA. So far it fits the limits beyond which a checkpoint refuses to speak; "
-    "the training of weights is not part of this release.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback()
-def _main() -> None:
-    """Keep commands by name, although there is one only."""
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(f"mediqa-train {__version__}")
 
 
 @app.command()
@@ -59,7 +33,7 @@ def domain(
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
     spec = read_card(_read(card)).preprocess if card else DEFAULT_PREPROCESSING
     sets = read_manifest(collection, manifest)
-    with _progress() as advance:
+    with progress("measuring") as advance:
         measured = measure(sets, spec, advance=advance)
     domains = fit_domains(measured, spec)
     out.write_text(json.dumps({name: asdict(one) for name, one in domains.items()}, indent=1) + "\n", encoding="utf-8")
@@ -101,24 +75,3 @@ def _read(card: Path) -> bytes:
         return card.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"--card {card} cannot be read: {error.strerror}") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar on standard error while the block runs; silent where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("measuring", total=None)
-        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
-
-
-def main() -> None:
-    """Run the command line; an error of ours is one sentence, never a traceback."""
-    try:
-        app()
-    except MediqaError as error:
-        print(f"mediqa-train: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2 if isinstance(error, ConfigurationError | CheckpointRefused) else 1)

@@ -1,0 +1,22 @@
+"""`mediqa-train`: the entry point of training; words in, sentences and exit codes out.
+
+One module a group of commands; heavy libraries are imported by the command that needs them.
+Exit status: 0 good, 1 not good, 2 misused.
+"""
+
+import sys
+
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError
+from training.cli import domain  # noqa: F401 (they register their commands)
+from training.cli.app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence, never a traceback."""
+    try:
+        app()
+    except MediqaError as error:
+        print(f"mediqa-train: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2 if isinstance(error, ConfigurationError | CheckpointRefused) else 1)

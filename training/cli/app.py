@@ -1,0 +1,39 @@
+"""The application that the modules of this package add their commands to, and what they share."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from mediqa_node import __version__
+
+app = typer.Typer(
+    name="mediqa-train",
+    help="Training of MedIQA: from harvested labels and expert scores to a checkpoint, with its limits and its tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Advance = Callable[[int, int, str], None]
+"""Called with how much is done, of how much, and what is next."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"mediqa-train {__version__}")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Advance]:
+    """Show a bar on standard error while the block runs; silent where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name or what)
