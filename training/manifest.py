@@ -23,8 +23,8 @@ LABELS = {"mas": "mA.s", "tesla": "T"}
 PAYLOADS = ("refs", "npz", "dicom", "nifti", "image")
 _COLUMNS = (
     "series_key", "patient_key", "source_dataset", "relative_path", "payload_kind", "prompt_dim", "prompt_mod",
-    "prompt_reg", "prompt_type", "label_name", "label_value", "label_unit", "mos_norm", "weight", "split",
-    "stage1_eligible", "license",
+    "prompt_reg", "prompt_type", "window_low", "window_high", "label_name", "label_value", "label_unit", "mos_norm",
+    "weight", "split", "stage1_eligible", "license",
 )  # fmt: skip
 _NEEDED = ("series_key", "patient_key", "prompt_dim", "prompt_mod")
 _PROBLEMS_SHOWN = 8
@@ -43,6 +43,7 @@ class Row:
         dimension, modality, region, type: prompt words (`domain.prompt`).
         payload_kind: `npz`, `dicom`, `nifti`, `image`; `refs` where no pixels came along.
         paths: absolute; of a DICOM series every file.
+        window: what 0 and 1 of a picture mean in HU, where somebody has windowed it already; else None.
         label_name: `mas`, `tesla` or "".
         label_value: in mA.s or T; None without a label.
         mos: mean opinion score, 0..1, larger is better; None if nobody judged it.
@@ -61,6 +62,7 @@ class Row:
     type: str = "unknown"
     payload_kind: str = "refs"
     paths: tuple[Path, ...] = ()
+    window: tuple[float, float] | None = None
     label_name: str = ""
     label_value: float | None = None
     mos: float | None = None
@@ -256,6 +258,7 @@ def _row(cells: Mapping[str | None, str | None], folder: Path) -> Row:
         type=_one_of(text, "prompt_type", TYPES, default="unknown"),
         payload_kind=_one_of(text, "payload_kind", PAYLOADS, default="refs"),
         paths=_paths(text.get("relative_path", ""), folder),
+        window=_window(text),
         label_name=label if value is not None else "",
         label_value=value,
         mos=mos,
@@ -276,6 +279,15 @@ def _paths(cell: str, folder: Path) -> tuple[Path, ...]:
         else:
             raise ValueError(f"relative_path {part} is not there")
     return tuple(found)
+
+
+def _window(text: Mapping[str, str]) -> tuple[float, float] | None:
+    low, high = _number(text, "window_low"), _number(text, "window_high")
+    if low is None or high is None:
+        return None
+    if not low < high:
+        raise ValueError(f"window_low {low:g} is not below window_high {high:g}")
+    return low, high
 
 
 def _one_of(text: Mapping[str, str], name: str, allowed: Sequence[str], *, default: str = "") -> str:
@@ -312,10 +324,12 @@ def _cells(row: Row, folder: Path) -> dict[str, str]:
     def told(path: Path) -> str:
         return os.fspath(path.relative_to(folder)) if path.is_relative_to(folder) else os.fspath(path.absolute())
 
+    low, high = row.window or (None, None)
     values = (
         row.key, row.patient, row.source, _BETWEEN.join(map(told, row.paths)), row.payload_kind, row.dimension,
-        row.modality, row.region, row.type, row.label_name, _written(row.label_value), LABELS.get(row.label_name, ""),
-        _written(row.mos), _written(row.weight), row.split, str(row.eligible).lower(), row.licence,
+        row.modality, row.region, row.type, _written(low), _written(high), row.label_name, _written(row.label_value),
+        LABELS.get(row.label_name, ""), _written(row.mos), _written(row.weight), row.split, str(row.eligible).lower(),
+        row.licence,
     )  # fmt: skip
     return dict(zip(_COLUMNS, values, strict=True))
 

@@ -1,0 +1,84 @@
+"""ADNI: brain MR whose series the Mayo Clinic graded.
+
+Layout: DICOM as LONI packs it, `ADNI/002_S_0295/MP-RAGE/2006-04-18_08_20_30.0/I13722/*.dcm`, and the tables
+`MAYOADIRL_MRI_IMAGEQC_*.csv` (ADNI 1, GO, 2; column loni_image) and `MAYOADIRL_MRI_QUALITY_ADNI3*.csv`. Column
+series_quality: 1 is the best, 4 unusable, **smaller is better**; -1 was not rated and is dropped. `MRIQUALITY.csv`
+passes or fails whole protocols and is not read. Grades are of a series: all its slices inherit them.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from training.adapters.contract import Adapter, Left, Match
+from training.adapters.files import dicom_row, here_or_below, number, series_below, table
+from training.manifest import Row
+
+LICENCE = "ADNI Data Use Agreement (LONI IDA): no redistribution"
+_TABLES = ("*MAYOADIRL_MRI_IMAGEQC*.csv", "*MAYOADIRL_MRI_QUALITY_ADNI3*.csv")
+_PATIENT = re.compile(r"\d{3}_S_\d{4,5}")
+_IMAGE = re.compile(r"(?:^|_)I(\d+)$")
+_BEST, _WORST, _NOT_RATED = 1.0, 4.0, -1.0
+
+
+def probe(root: Path) -> Match | None:
+    """Look for a table of the Mayo Clinic above folders of ADNI's patients."""
+    if not (tables := _tables(root)):
+        return None
+    found = " and ".join(file.name for file in tables)
+    if any(_PATIENT.fullmatch(path.name) for path in root.rglob("*_S_*") if path.is_dir()):
+        return Match(root=root, found=found)
+    return Match(root=root, found=found, refusal="no folder of a patient, such as 002_S_0295, below: bring the DICOM")
+
+
+def records(root: Path) -> Iterator[Row | Left]:
+    """Yield a row for every graded series whose images are there."""
+    grades: dict[str, list[float]] = {}
+    for file in _tables(root):
+        for row in table(file):
+            image, grade = row.get("loni_image", "").lstrip("iI"), number(row.get("series_quality"))
+            if grade == _NOT_RATED or grade is None:
+                yield Left(reason="not rated (-1 or empty)")
+            elif not _BEST <= grade <= _WORST:
+                yield Left(reason="series_quality is not 1 to 4")
+            elif image:
+                grades.setdefault(image, []).append(grade)
+    seen = set()
+    for one in series_below(root):
+        if isinstance(one, Left):
+            yield one
+            continue
+        paths, headers = one
+        image, patient = _image(paths[0]), _PATIENT.search(str(paths[0].relative_to(root)))
+        if image not in grades or patient is None:
+            yield Left(reason="series without a grade", missing=True)
+            continue
+        seen.add(image)
+        row_ = dicom_row(paths, headers, patient=patient[0], source="ADNI", licence=LICENCE, region="brain")
+        yield replace(row_, mos=(_WORST - fmean(grades[image])) / (_WORST - _BEST)) if isinstance(row_, Row) else row_
+    yield from (Left(reason="graded series whose images are elsewhere", missing=True) for _ in grades.keys() - seen)
+
+
+def _image(path: Path) -> str:
+    """Return the number of LONI's image: of the folder, else at the end of the file's name."""
+    for name in (path.parent.name, path.stem):
+        if found := _IMAGE.search(name):
+            return found[1]
+    return ""
+
+
+def _tables(root: Path) -> list[Path]:
+    found = {path for place in here_or_below(root) for pattern in _TABLES for path in place.glob(pattern)}
+    return sorted(found)
+
+
+ADAPTER = Adapter(
+    name="adni",
+    licence=LICENCE,
+    polarity="series_quality 1 (best) to 4 (unusable), -1 not rated and dropped → (4 - q) / 3",
+    expects="MAYOADIRL_MRI_IMAGEQC_*.csv or MAYOADIRL_MRI_QUALITY_ADNI3*.csv above ADNI/002_S_0295/…/I13722/*.dcm",
+    probe=probe,
+    records=records,
+)

@@ -1,0 +1,76 @@
+"""A plain CSV beside a folder of images: for a site's own pictures, and for data sets without an adapter.
+
+`labels.csv` has the columns image (below the folder), patient, modality, score, scale_min, scale_max and
+scale_direction (`higher_better` or `lower_better`: nobody can guess it), and may have region, type, dimension, source
+and split. An image is a picture, a NIfTI file, an npz of an export, or a folder of one DICOM series. Patients become
+digests.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from training.adapters.contract import Adapter, Left, Match
+from training.adapters.files import key_of, number, table
+from training.manifest import Row
+
+_TABLE = "labels.csv"
+_NEEDED = ("image", "patient", "modality", "score", "scale_min", "scale_max", "scale_direction")
+_DIRECTIONS = ("higher_better", "lower_better")
+_KINDS = {".nii": "nifti", ".gz": "nifti", ".npz": "npz", ".dcm": "dicom", "": "dicom"}
+
+
+def probe(root: Path) -> Match | None:
+    """Look for `labels.csv` with a column image; refused without those that say what a score means."""
+    if not (root / _TABLE).is_file():
+        return None
+    columns = next(iter(table(root / _TABLE)), {})
+    if "image" not in columns:
+        return None
+    if missing := [name for name in _NEEDED if name not in columns]:
+        why = f"{_TABLE} lacks {', '.join(missing)}: without patients splits leak, without its scale a score is none"
+        return Match(root=root, found=_TABLE, refusal=why)
+    return Match(root=root, found=_TABLE)
+
+
+def records(root: Path) -> Iterator[Row | Left]:
+    """Yield a row a line."""
+    for row in table(root / _TABLE):
+        path = root / row["image"]
+        low, high, score = (number(row[name]) for name in ("scale_min", "scale_max", "score"))
+        if low is None or high is None or score is None or not low < high or not low <= score <= high:
+            yield Left(reason="score is empty or outside its scale")
+        elif row["scale_direction"] not in _DIRECTIONS:
+            yield Left(reason=f"scale_direction is not {' or '.join(_DIRECTIONS)}")
+        elif not row["patient"]:
+            yield Left(reason="patient is empty")
+        elif not row["image"] or not path.exists():
+            yield Left(reason=f"images that {_TABLE} judges", missing=True)
+        else:
+            share = (score - low) / (high - low)
+            yield _row(path, row, share if row["scale_direction"] == _DIRECTIONS[0] else 1.0 - share)
+
+
+def _row(path: Path, row: Mapping[str, str], mos: float) -> Row:
+    return Row(
+        key=key_of(row["image"]),
+        patient=key_of("patient", row["patient"]),
+        source=row.get("source") or path.parent.name,
+        split=row.get("split", ""),
+        dimension=row.get("dimension") or ("3D" if path.is_dir() or path.suffix in (".nii", ".gz") else "2D"),
+        modality=row["modality"].upper(),
+        region=row.get("region", "").lower() or "unknown",
+        type=row.get("type", "").lower() or "unknown",
+        payload_kind=_KINDS.get(path.suffix.lower(), "image"),
+        paths=tuple(sorted(path.absolute().iterdir())) if path.is_dir() else (path.absolute(),),
+        mos=mos,
+    )
+
+
+ADAPTER = Adapter(
+    name="plain",
+    licence="the user's own",
+    polarity="as scale_direction says, score between scale_min and scale_max → 0..1",
+    expects=f"{_TABLE} with {', '.join(_NEEDED)}, beside the images",
+    probe=probe,
+    records=records,
+)
