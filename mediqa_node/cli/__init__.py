@@ -48,6 +48,7 @@ def _options(
 def main() -> None:
     """Run the command line; an error of ours is one sentence, never a traceback."""
     from mediqa_node.cli import (  # noqa: F401 (they register their commands)
+        annotations,
         constancy,
         doctor,
         explain,

@@ -1,7 +1,9 @@
 """How facts look on a terminal."""
 
+import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -35,6 +37,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in [heads, *rows]:
         cells = [text.rjust(w) if r else text.ljust(w) for text, w, r in zip(row, widths, right, strict=True)]
         typer.echo("  ".join(cells).rstrip())
+
+
+def finite(value: Any) -> Any:
+    """Return nested lists and mappings with null for what is no finite number: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: finite(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_number(text: str) -> bool:

@@ -67,6 +67,10 @@ class ReferenceDamaged(MediqaError):
     """The administrator has to act: a file of the reference set is missing or not as it was packed."""
 
 
+class AnnotationsRefused(MediqaError):
+    """Whoever made the table of ratings has to act: it is no table, or something in it cannot be."""
+
+
 class PeerUnavailable(MediqaError):
     """The peer did not answer, refused for now, or broke off: the delivery is tried again."""
 

@@ -23,6 +23,7 @@ RECEIVER = (
     "before-answer",
 )
 WORKER = ("score-begin", "after-decode", "after-inference", "before-assessment-commit", "after-assessment-commit")
+COMMAND = ("before-rating-commit",)
 COURIER = ("after-ready", "after-report-commit", "mid-store", "after-store", "before-companion")
 
 

