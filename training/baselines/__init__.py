@@ -1,0 +1,8 @@
+"""What the model is compared with: the seven networks of the paper's Table 1, and two that need no network.
+
+`baseline` makes a network; `noise` and `statistics_svr` are the other two.
+"""
+
+from training.baselines.networks import NETWORKS, baseline
+
+__all__ = ["NETWORKS", "baseline"]
