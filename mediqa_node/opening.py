@@ -25,10 +25,12 @@ from mediqa_node.storage.spool import Spool
 if TYPE_CHECKING:
     from mediqa_node.dicom.prompts_from_header import PromptRules
     from mediqa_node.dicom.report_request import ReportDevice
+    from mediqa_node.domain.preprocessing import PreprocessSpec
     from mediqa_node.model.card import Card
     from mediqa_node.model.doctor import TorchFacts
     from mediqa_node.model.parity import Outcome
     from mediqa_node.pipeline.assessing import Judge
+    from mediqa_node.pipeline.gathering import ExportSource
     from mediqa_node.pipeline.node import NodeContext
 
 log = structlog.get_logger("serve")
@@ -207,6 +209,33 @@ def check_checkpoint(settings: Settings) -> None:
         raise ConfigurationError(
             f"model.checkpoint: {settings.model.checkpoint!r} is not pinned; known: {', '.join(known)}"
         )
+
+
+def preprocess_spec(settings: Settings) -> "PreprocessSpec":
+    """Return how the configured checkpoint wants its images, from its card; CheckpointRefused: see `open_judge`."""
+    from mediqa_node.model.card import read_card
+    from mediqa_node.model.lock import DEFAULT_LOCK, card_bytes, read_lock
+
+    name, entries = settings.model.checkpoint, read_lock(settings.model_lock or DEFAULT_LOCK)
+    if name not in entries:
+        raise CheckpointRefused(f"no checkpoint {name!r} in the model lock; it has: {', '.join(entries) or 'none'}")
+    return read_card(card_bytes(name, entries[name])).preprocess
+
+
+def export_source(settings: Settings, database: Database) -> "ExportSource":
+    """Return what an export draws on; the key of its pseudonyms is made once and kept in the data folder."""
+    from mediqa_node.dicom.pseudonyms import KEY_BYTES, Pseudonyms
+    from mediqa_node.exchange.folder import secret_of
+    from mediqa_node.pipeline.gathering import ExportSource
+
+    return ExportSource(
+        database=database,
+        spool=open_spool(settings),
+        prompts=prompt_rules(settings),
+        pseudonyms=Pseudonyms(secret_of(settings.data_dir / "export.key", KEY_BYTES)),
+        spec=lambda: preprocess_spec(settings),
+        software_version=__version__,
+    )
 
 
 def node_context(settings: Settings, database: Database, *, with_model: bool = False) -> "NodeContext":

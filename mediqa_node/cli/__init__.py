@@ -52,6 +52,7 @@ def main() -> None:
         constancy,
         doctor,
         explain,
+        export,
         model,
         node,
         score,

@@ -15,6 +15,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import snomed_mapping
 from pydicom.tag import BaseTag
 
 from mediqa_node.dicom import allow_list
@@ -29,7 +30,8 @@ _IDENTITY = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
 _WRITTEN_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _PLAIN = re.compile(r"[A-Za-z0-9 ._+\-/*:;,()#=&\[\]]{1,64}")
 _LONG_NUMBER = re.compile(r"\d{6}")
-_SCHEMES = {"DCM": "DCM", "SCT": "SCT", "UCUM": "UCUM"}
+_SCHEMES = ("DCM", "SCT", "UCUM")
+_WORDS = frozenset(allow_list.WORDS.split())
 
 _KINDS = {
     keyword: kind
@@ -48,9 +50,12 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     result.PatientID = result.PatientName = pseudonyms.patient(patient_identity(dataset))
     if (decade := age_decade(dataset)) is not None:
         result.PatientAge = f"{decade:03}Y"
-    for keyword in allow_list.EMPTY.split():
+    required = dict.fromkeys(allow_list.EMPTY.split(), "")
+    if "SharedFunctionalGroupsSequence" in result:
+        required |= allow_list.DUMMIES
+    for keyword, nothing in required.items():
         if keyword not in result:
-            setattr(result, keyword, "")
+            setattr(result, keyword, nothing)
     result.PatientIdentityRemoved = "YES"
     result.LongitudinalTemporalInformationModified = "REMOVED"
     result.DeidentificationMethod = f"{IMPLEMENTATION_VERSION_NAME} allow-list"
@@ -141,7 +146,7 @@ def _value(
     if kind == "NUMBERS":
         return _numbers(dataset, tag)
     cleaned = clean_text(keyword, text(dataset, tag), forbidden)
-    return cleaned.split("\\") if cleaned else None
+    return cleaned.split("\\") if cleaned else ""
 
 
 def _numbers(dataset: Dataset, tag: BaseTag) -> Any:
@@ -161,7 +166,7 @@ def _is_worded(value: str) -> bool:
     """Whether a text holds nothing but known words, one or two letters, and short numbers."""
     if not _PLAIN.fullmatch(value) or _LONG_NUMBER.search(value):
         return False
-    return all(len(run) <= 2 or run.lower() in allow_list.WORDS for run in re.findall(r"[A-Za-z]+", value))
+    return all(len(run) <= 2 or run.lower() in _WORDS for run in re.findall(r"[A-Za-z]+", value))
 
 
 def _is_device_text(value: str, forbidden: frozenset[str]) -> bool:
@@ -170,10 +175,22 @@ def _is_device_text(value: str, forbidden: frozenset[str]) -> bool:
     return not any(word in value.upper() for word in forbidden)
 
 
+def clean_meaning(item: Dataset) -> str | None:
+    """Return what pydicom's dictionary says of a coded term, whatever its Code Meaning (0008,0104); None if unknown."""
+    value, scheme = _current_code(item)
+    return _meanings(scheme).get(value) if scheme in _SCHEMES else None
+
+
 def _coded(item: Dataset) -> Dataset | None:
+    meaning = clean_meaning(item)
+    return _code(*_current_code(item), meaning) if meaning else None
+
+
+def _current_code(item: Dataset) -> tuple[str, str]:
+    """Return value and scheme of a coded term, those of SNOMED RT as SNOMED CT (PS3.16 table 8-1)."""
     value, scheme = text(item, "CodeValue"), text(item, "CodingSchemeDesignator")
-    meaning = _meanings(scheme).get(value) if scheme in _SCHEMES else None
-    return _code(value, scheme, meaning) if meaning else None
+    known = snomed_mapping["SRT"].get(value) if scheme in ("SRT", "SNM3", "99SDM") else None
+    return (known, "SCT") if known else (value, scheme)
 
 
 @cache

@@ -56,6 +56,21 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
     return image.astype(np.float32)
 
 
+def without_unused_bits(raw: np.ndarray, header: Dataset) -> np.ndarray:
+    """Return stored values with nothing in the bits that are no part of them, where overlays and more can hide.
+
+    Args:
+        raw, header: as `to_image` takes them.
+
+    Returns:
+        the same shape and type, so that `to_image` gives the same image with High Bit (0028,0102) at Bits Stored - 1;
+        padding that lies outside of Bits Stored stays as it is.
+    """
+    if raw.ndim != 2:
+        return raw
+    return np.where(_padding(raw, header), raw, _stored_values(raw, header).astype(raw.dtype, copy=False))
+
+
 def _stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
     """Keep Bits Stored (0028,0101) below High Bit (0028,0102), with the sign of Pixel Representation (0028,0103).
 

@@ -146,7 +146,7 @@ def _score_stack(
     stack: Stack, files: SeriesFiles, reader: FrameReader, deciding: Judge, failed: list[FrameRef]
 ) -> StackResult:
     prompt = prompt_from_header(files.headers, stack, deciding.prompts)
-    _check_scorable(stack, prompt, deciding.scorer.spec)
+    check_scorable(stack, prompt, deciding.scorer.spec)
     frames, inputs = _network_input(stack, files, reader, deciding.scorer.spec, prompt, failed)
     reach("after-decode")
     if outside := deciding.scorer.out_of_domain(inputs, prompt.modality.value):
@@ -174,7 +174,7 @@ def _score_stack(
     )
 
 
-def _check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:
+def check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:
     """Raise NotScorable for what no weights could score: a strip, or a modality that these were not made for."""
     modality = prompt.modality.value
     if modality != "OP" and modality not in spec.intensity:

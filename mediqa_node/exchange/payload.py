@@ -1,0 +1,95 @@
+"""What leaves of a series' pixels, as bytes that follow from the pixels alone: no clock, no name, no path in them."""
+
+import gzip
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID
+
+from mediqa_node.dicom.geometry import slice_normal
+from mediqa_node.dicom.native_pixels import TRANSFER_SYNTAX
+from mediqa_node.domain.errors import ConfigurationError, NotScorable
+from mediqa_node.domain.images import Stack
+from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mediqa_node.domain.preprocessing import NetworkInput
+
+_UNEVEN = ("gap", "uneven_spacing", "gantry_tilt", "missing_geometry")
+_VIEW = ("slice_index", "top", "left", "height", "width")
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+def dicom_bytes(dataset: Dataset) -> bytes:
+    """Return a Part 10 file (PS3.10) of a de-identified dataset with native pixels."""
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = TRANSFER_SYNTAX
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    file = BytesIO()
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return arrays as a NumPy NPZ without pickle; the ZIP's dates are NumPy's constant, its order that of `arrays`."""
+    file = BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def network_arrays(inputs: NetworkInput) -> dict[str, np.ndarray]:
+    """Return `images`, float32 (m, C, size, size), and `views`, int32 (m, 5): slice index, top, left, height, width.
+
+    C is 1 where the three channels of every image are equal, as those of gray slices are.
+    """
+    images = inputs.images
+    gray = bool((images == images[:, :1]).all())
+    views = [[getattr(view, name) for name in _VIEW] for view in inputs.views]
+    return {"images": images[:, :1] if gray else images, "views": np.array(views, dtype=np.int32)}
+
+
+def compact(values: np.ndarray) -> np.ndarray:
+    """Return int16 where that holds every value exactly, else float32."""
+    fits = bool(((values >= -32768) & (values <= 32767) & (values == np.rint(values))).all())
+    return values.astype(np.int16 if fits else np.float32)
+
+
+def check_grid(stack: Stack) -> None:
+    """Raise NotScorable unless a stack is an even grid, which is all that a NIfTI affine can say."""
+    if found := [flag for flag in _UNEVEN if flag in stack.flags]:
+        raise NotScorable("not_a_grid", ", ".join(found))
+    if not stack.is_volume or stack.orientation is None or 0.0 in stack.spacing_mm:
+        raise NotScorable("not_a_grid", "a single plane, or no pixel spacing")
+
+
+def affine_ras(stack: Stack) -> np.ndarray:
+    """Return the 4 x 4 matrix from (column, row, slice) index to RAS coordinates in mm, of an even grid."""
+    assert stack.orientation is not None
+    assert stack.origin_mm is not None
+    slice_mm, row_mm, column_mm = stack.spacing_mm
+    cosines = np.asarray(stack.orientation, dtype=np.float64)
+    axes = np.stack([cosines[:3] * column_mm, cosines[3:] * row_mm, slice_normal(cosines) * slice_mm], axis=1)
+    affine = np.eye(4)
+    affine[:3, :3] = _LPS_TO_RAS @ axes
+    affine[:3, 3] = _LPS_TO_RAS @ np.asarray(stack.origin_mm)
+    return affine
+
+
+def nifti_bytes(volume: np.ndarray, stack: Stack) -> bytes:
+    """Return a `.nii.gz` of a volume, (slices, rows, columns) in HU or rescaled signal.
+
+    Raises:
+        ConfigurationError: nibabel is not installed.
+    """
+    try:
+        import nibabel
+    except ImportError as error:
+        raise ConfigurationError("payload nifti needs nibabel: pip install 'mediqa-node[train]'") from error
+    image = nibabel.Nifti1Image(compact(volume).transpose(2, 1, 0), affine_ras(stack))
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)

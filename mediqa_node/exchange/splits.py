@@ -1,0 +1,127 @@
+"""Who trains, validates and tests: 8 : 1 : 1 by patient, the same in every export, whatever comes in between.
+
+A patient's split is drawn from the patient's key alone (HMAC), so that no further series, patient or export can
+change it, and nothing has to be remembered. Patients who turn out to be one (the same acquisition or the same pixels
+under two Patient IDs) form a group. Where their own draws differ, none of them may move and both may not stay: the
+group keeps the split of whoever the node received first, and the series of the others are left out.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from mediqa_node.dicom.pseudonyms import Pseudonyms
+from mediqa_node.domain.errors import MediqaError
+from mediqa_node.domain.export import SPLITS, Row
+
+FOLDS = 5
+_UP_TO = (0.8, 0.9, 1.0)
+
+
+class SplitsOverlap(MediqaError):
+    """A patient, acquisition or image would stand in two splits: nothing is written. A fault of this program."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One series as the splits see it.
+
+    Attributes:
+        links: keys of what it shares with others: acquisition, pixels.
+        received_at: when the node received its first instance, seconds since 1970.
+    """
+
+    series_key: str
+    patient_key: str
+    links: tuple[str, ...]
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Where a series belongs; `split` is None where it is left out."""
+
+    split: str | None
+    fold: int
+
+
+def split_of(patient_key: str, pseudonyms: Pseudonyms) -> str:
+    """Return the split that a patient's key draws, for ever."""
+    share = pseudonyms.share("split", patient_key)
+    return next(split for split, bound in zip(SPLITS, _UP_TO, strict=True) if share < bound)
+
+
+def place(members: Sequence[Member], pseudonyms: Pseudonyms) -> dict[str, Placed]:
+    """Return the place of every series, by its key."""
+    first: dict[str, float] = {}
+    for member in members:
+        first[member.patient_key] = min(member.received_at, first.get(member.patient_key, member.received_at))
+    speaks_for = {
+        patient: min(group, key=lambda key: (first[key], key)) for group in _groups(members) for patient in group
+    }
+    placed = {}
+    for member in members:
+        speaker = speaks_for[member.patient_key]
+        own, of_group = (split_of(key, pseudonyms) for key in (member.patient_key, speaker))
+        fold = int(FOLDS * pseudonyms.share("fold", speaker))
+        placed[member.series_key] = Placed(split=of_group if own == of_group else None, fold=fold)
+    return placed
+
+
+def _groups(members: Iterable[Member]) -> list[set[str]]:
+    """Return the patients that belong together, by union-find over shared links."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            parent[key] = key = parent[parent[key]]
+        return key
+
+    sharing: defaultdict[str, list[str]] = defaultdict(list)
+    for member in members:
+        root(member.patient_key)
+        for link in member.links:
+            sharing[link].append(member.patient_key)
+    for patients in sharing.values():
+        for one, other in pairwise(patients):
+            parent[root(one)] = root(other)
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for patient in parent:
+        groups[root(patient)].add(patient)
+    return list(groups.values())
+
+
+def assert_apart(rows: Iterable[Row]) -> None:
+    """Raise SplitsOverlap where two splits share a patient, an acquisition or an image."""
+    seen: dict[tuple[str, str], str] = {}
+    for row in rows:
+        for name in ("patient_key", "acq_group_key", "pixel_sha256"):
+            there = seen.setdefault((name, row[name]), row["split"]) if row.get(name) else row["split"]
+            if there != row["split"]:
+                raise SplitsOverlap(f"{name} {row[name]} would be in {there} and {row['split']}; please report it")
+
+
+def splits_json(rows: Sequence[Row], pseudonyms: Pseudonyms) -> dict[str, Any]:
+    """Return `splits.json`: series by split, and for each scanner what leaving it out for testing means."""
+    by_split = {split: [row["series_key"] for row in rows if row["split"] == split] for split in SPLITS}
+    return {
+        "rule": "8:1:1 by patient, HMAC of the patient key; a patient never moves",
+        "key_id": pseudonyms.key_id,
+        "n_patients": {s: len({row["patient_key"] for row in rows if row["split"] == s}) for s in SPLITS},
+        "split": by_split,
+        "split_site": leave_scanner_out(rows),
+    }
+
+
+def leave_scanner_out(rows: Sequence[Row]) -> dict[str, dict[str, list[str]]]:
+    """Return by device key `test`, its series, and `left_out`, others of its patients; the rest is to train on."""
+    result = {}
+    for device in sorted({row["device_key"] for row in rows if row.get("device_key")}):
+        patients = {row["patient_key"] for row in rows if row.get("device_key") == device}
+        test = [row["series_key"] for row in rows if row.get("device_key") == device]
+        others = [row for row in rows if row["patient_key"] in patients and row.get("device_key") != device]
+        result[device] = {"test": test, "left_out": [row["series_key"] for row in others]}
+    return result

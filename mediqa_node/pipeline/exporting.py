@@ -1,0 +1,183 @@
+"""An export from beginning to end: gather, split, write pixels, label, describe, rename into place.
+
+Same database, spool, key, checkpoint and request give the same bytes: no clock is read, and everything stands in the
+order of its key.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.dicom.deidentify import METHODS
+from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
+from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
+from mediqa_node.exchange.columns import EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
+from mediqa_node.exchange.croissant import croissant
+from mediqa_node.exchange.dataset_card import dataset_card
+from mediqa_node.exchange.folder import MARK, Writing, check_room, check_target, writing
+from mediqa_node.exchange.normalizer import fit_normalizers, normalized
+from mediqa_node.exchange.series_row import slice_rows
+from mediqa_node.exchange.splits import Member, assert_apart, place, splits_json
+from mediqa_node.exchange.tables import csv_bytes, parquet_bytes
+from mediqa_node.pipeline.export_pixels import write_pixels
+from mediqa_node.pipeline.gathering import ExportSource, Gathered, gather
+
+log = structlog.get_logger("export")
+
+Advance = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is, and of how much."""
+
+
+def export(
+    source: ExportSource, request: ExportRequest, out: Path, *, replace: bool = False, advance: Advance
+) -> ExportSummary:
+    """Write an export into `out`; after any error nothing of it is there.
+
+    Args:
+        replace: an export that is there already gives way.
+
+    Raises:
+        ConfigurationError: `out` is taken, or no series is left to export.
+        StorageFailed: no room.
+        CheckpointRefused: network input is wanted, and the checkpoint's card cannot be read.
+    """
+    check_target(out, replace=replace)
+    spec = source.spec() if request.payload == "npz" else None
+    taken, left_out = gather(source, request, lambda done, total: advance("looking", done, total))
+    taken, left_out = _split(taken, left_out, source)
+    check_room(out, sum(series.n_bytes for series in taken))
+    with writing(out, replace=replace) as into:
+        rows, frames = [], []
+        with FrameReader() as reader:
+            for done, series in enumerate(taken):
+                advance("writing", done, len(taken))
+                try:
+                    path = write_pixels(source, request.payload, series, spec, reader, into)
+                except (NotScorable, UndecodablePixels) as error:
+                    left_out.append(_left_out(series, error, into))
+                    continue
+                rows.append(series.row | {"relative_path": path, "payload_kind": request.payload})
+                frames += slice_rows(series.row["series_key"], series.frames, source.pseudonyms)
+        advance("writing", len(taken), len(taken))
+        if not rows:
+            raise ConfigurationError(_nothing(left_out))
+        provenance = _provenance(source, request, spec.fingerprint() if spec else None)
+        rows = _labelled(rows, source, provenance)
+        left_out.sort(key=lambda one: one.series_key)
+        assert_apart(rows)
+        _write_tables(into, rows, frames, left_out, provenance, source)
+    summary = _summary(out, rows, left_out, into.n_bytes)
+    log.info("export written", series=len(rows), excluded=len(left_out), payload=request.payload)
+    return summary
+
+
+def _split(
+    taken: Sequence[Gathered], left_out: list[Excluded], source: ExportSource
+) -> tuple[list[Gathered], list[Excluded]]:
+    """Give every series its split; one that could stay in none is left out."""
+    members = [
+        Member(
+            series_key=series.row["series_key"],
+            patient_key=series.row["patient_key"],
+            links=tuple(key for name in ("acq_group_key", "pixel_sha256") if (key := series.row[name])),
+            received_at=series.received_at,
+        )
+        for series in taken
+    ]
+    placed = place(members, source.pseudonyms)
+    stays = []
+    for series in taken:
+        where = placed[series.row["series_key"]]
+        series.row.update(split=where.split, split_seed=source.pseudonyms.key_id, fold=where.fold)
+        if where.split is None:
+            left_out.append(_excluded(series, "split_conflict"))
+        else:
+            stays.append(series)
+    return stays, left_out
+
+
+def _excluded(series: Gathered, reason: str) -> Excluded:
+    return Excluded(series_key=series.row["series_key"], modality=series.row["modality"], reason=reason)
+
+
+def _left_out(series: Gathered, error: NotScorable | UndecodablePixels, into: Writing) -> Excluded:
+    """Take back what was written of a series already."""
+    into.drop(f"images/{series.row['series_key']}")
+    return _excluded(series, error.reason if isinstance(error, NotScorable) else "undecodable")
+
+
+def _nothing(left_out: Sequence[Excluded]) -> str:
+    reasons = Counter(one.reason for one in left_out)
+    said = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(6))
+    return f"no series to export; left out: {said or 'none, the node has no series'}. --all takes what may be scored"
+
+
+def _provenance(source: ExportSource, request: ExportRequest, fingerprint: str | None) -> dict[str, Any]:
+    statement = (
+        "Headers: allow-list, everything else dropped, private elements and comments included; UIDs and Patient ID "
+        "replaced by keyed pseudonyms (HMAC-SHA256); dates and times removed, reception as a year, age as a decade. "
+        "Methods: " + ", ".join(f"{code} {meaning}" for code, meaning in METHODS) + ". Pixels are not altered: "
+        "burned-in text is excluded by what headers say of it, faces by region unless `faces` is true."
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "node_version": source.software_version,
+        "key_id": source.pseudonyms.key_id,
+        "request": request.as_dict(),
+        "preprocessing": fingerprint,
+        "deidentification": {"statement": statement, "methods": [code for code, _ in METHODS]},
+    }
+
+
+def _labelled(rows: Sequence[Row], source: ExportSource, provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows with label map, version and, over all of it, the id of the export."""
+    maps = fit_normalizers(rows)
+    provenance["normalizer"] = maps
+    done = [{**row, **normalized(row, maps), "node_version": source.software_version} for row in rows]
+    export_id = sha256(csv_bytes(MANIFEST, done) + _json(provenance)).hexdigest()
+    provenance["export_id"] = export_id
+    return [row | {"export_id": export_id} for row in done]
+
+
+def _write_tables(
+    into: Writing,
+    rows: Sequence[Row],
+    frames: Sequence[Row],
+    left_out: Sequence[Excluded],
+    provenance: dict[str, Any],
+    source: ExportSource,
+) -> None:
+    """Write everything that is no image."""
+    excluded = [{"series_key": one.series_key, "modality": one.modality, "reason": one.reason} for one in left_out]
+    into.put("manifest.csv", csv_bytes(MANIFEST, rows))
+    into.put("manifest.parquet", parquet_bytes(MANIFEST, rows))
+    into.put("slices.parquet", parquet_bytes(SLICES, frames))
+    into.put("excluded.csv", csv_bytes(EXCLUDED, excluded))
+    into.put("normalizer.json", _json(provenance.pop("normalizer")))
+    into.put("splits.json", _json(splits_json(rows, source.pseudonyms)))
+    into.put("croissant.json", _json(croissant(provenance["export_id"], into.sums, provenance)))
+    card = dataset_card(provenance["export_id"], rows, left_out, provenance)
+    into.put("README.md", card.encode())
+    into.put(MARK, _json(provenance))
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _summary(out: Path, rows: Sequence[Row], left_out: Sequence[Excluded], n_bytes: int) -> ExportSummary:
+    return ExportSummary(
+        folder=out,
+        export_id=rows[0]["export_id"],
+        n_series=len(rows),
+        n_patients=len({row["patient_key"] for row in rows}),
+        n_bytes=n_bytes,
+        splits={split: sum(row["split"] == split for row in rows) for split in SPLITS},
+        reasons=dict(Counter(one.reason for one in left_out).most_common()),
+    )

@@ -1,0 +1,217 @@
+"""What an export takes: every series of the node is either described, or left out with the reason."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.decode.stack_images import image_getter
+from mediqa_node.dicom.header import text
+from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
+from mediqa_node.dicom.pseudonyms import Pseudonyms
+from mediqa_node.dicom.volume import assemble_stacks
+from mediqa_node.domain.errors import NotScorable, UndecodablePixels
+from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.domain.export import Excluded, ExportRequest
+from mediqa_node.domain.images import Stack
+from mediqa_node.domain.preprocessing import PreprocessSpec
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.technique import FrameTechnique, Technique
+from mediqa_node.exchange.series_row import DescribedSeries, series_row
+from mediqa_node.pipeline.assessing import SeriesFiles, read_headers
+from mediqa_node.pipeline.identity import patients
+from mediqa_node.pipeline.policy import acquisition_key
+from mediqa_node.storage import harvested, index
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.harvested import HarvestedSeries
+from mediqa_node.storage.index import InstanceRow
+from mediqa_node.storage.spool import Spool
+
+WITH_FACE = frozenset({"head", "brain", "neck", "unknown"})
+"""Regions of CT and MR whose volume may show a face; `unknown`, because nobody can say that it does not."""
+_LABELLED = {"mas": "CT", "tesla": "MR"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSource:
+    """What an export draws on.
+
+    Attributes:
+        spec: reads the preprocessing of the configured checkpoint; asked only for network input.
+    """
+
+    database: Database
+    spool: Spool
+    prompts: PromptRules
+    pseudonyms: Pseudonyms
+    spec: Callable[[], PreprocessSpec]
+    software_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """A series that may leave.
+
+    Attributes:
+        row: of the manifest, still without split, label map and path.
+        paths: of its kept instances.
+        received_at: when its first instance came, seconds since 1970.
+        n_bytes: about what its decoded pixels take.
+    """
+
+    row: dict[str, Any]
+    paths: tuple[Path, ...]
+    frames: tuple[FrameTechnique, ...]
+    prompt: Prompt
+    received_at: float
+    n_bytes: int
+
+
+def gather(
+    source: ExportSource, request: ExportRequest, advance: Callable[[int, int], None]
+) -> tuple[list[Gathered], list[Excluded]]:
+    """Return the series that leave, and those that do not, each in order of their keys.
+
+    Args:
+        advance: told how many series have been looked at, of how many.
+    """
+    with source.database.read() as connection:
+        known = harvested.harvested(connection)
+    taken: list[Gathered] = []
+    left_out: list[Excluded] = []
+    with FrameReader() as reader:
+        for done, series in enumerate(known):
+            advance(done, len(known))
+            try:
+                taken.append(_gathered(source, request, series, reader))
+            except NotScorable as reason:
+                key = source.pseudonyms.key("series", series.row.series_instance_uid)
+                left_out.append(Excluded(series_key=key, modality=_modality(series), reason=reason.reason))
+    advance(len(known), len(known))
+    return sorted(taken, key=lambda one: str(one.row["series_key"])), sorted(left_out, key=lambda one: one.series_key)
+
+
+def _gathered(source: ExportSource, request: ExportRequest, known: HarvestedSeries, reader: FrameReader) -> Gathered:
+    """Describe one series; NotScorable says why it is left out."""
+    technique = _technique(known, request)
+    with source.database.read() as connection:
+        instances = index.current_instances(connection, known.row.series_instance_uid)
+        purged = index.is_purged(connection, known.row.series_instance_uid)
+        frames = harvested.frames_of(connection, known.row.series_instance_uid)
+    technique = replace(technique, frames=frames)
+    if purged or not instances:
+        raise NotScorable("purged" if purged else "rejected")
+    try:
+        files = read_headers([source.spool.path(instance.path) for instance in instances])
+    except FileNotFoundError as error:
+        raise NotScorable("file_missing") from error
+    _check_filters(request, known, files.headers[0])
+    if len(patients(files.headers)) > 1:
+        raise NotScorable("several_patients")
+    stacks = assemble_stacks(files.headers)
+    if not stacks:
+        raise NotScorable("no_image")
+    prompt = prompt_from_header(files.headers, stacks[0], source.prompts)
+    _check_pixels_may_leave(request, technique, prompt)
+    described = DescribedSeries(
+        header=files.headers[stacks[0].frames[0].instance_index],
+        stack=stacks[0],
+        prompt=prompt,
+        technique=technique,
+        n_instances=len(instances),
+        acquisition=acquisition_key(files.headers),
+        received_year=str(datetime.fromtimestamp(known.received_at, UTC).year),
+        headers_sha256=_digest_of(instances),
+        pixels_sha256=_middle_slice(stacks[0], files, reader),
+    )
+    return Gathered(
+        row=series_row(described, source.pseudonyms),
+        paths=files.paths,
+        frames=frames,
+        prompt=prompt,
+        received_at=known.received_at,
+        n_bytes=sum(len(stack.frames) * stack.rows * stack.columns for stack in stacks) * _bytes_a_pixel(request),
+    )
+
+
+def _technique(known: HarvestedSeries, request: ExportRequest) -> Technique:
+    """Return the technique of a series that the database lets pass."""
+    technique = known.technique
+    if known.row.state in (SeriesState.RECEIVING, SeriesState.READY):
+        raise NotScorable("not_settled")
+    if technique is None:
+        raise NotScorable("not_harvested")
+    if (known.row.reason or "").startswith("phantom:"):
+        raise NotScorable("phantom")
+    if technique.refusal is not None:
+        raise NotScorable(_codes(technique, scorable=False))
+    if request.modalities and _modality(known) not in request.modalities:
+        raise NotScorable("filter_modality")
+    if request.eligible_only and not technique.eligible:
+        raise NotScorable(_codes(technique, scorable=True) or "not_eligible")
+    return technique
+
+
+def _codes(technique: Technique, *, scorable: bool) -> str:
+    return ";".join(dict.fromkeys(one.code for one in technique.exclusions if one.scorable is scorable))
+
+
+def _modality(known: HarvestedSeries) -> str:
+    """Return CT, MR or OP; what the header says of whatever else, if it is short."""
+    label = known.technique.label_name if known.technique else None
+    said = known.row.modality if len(known.row.modality) <= 2 and known.row.modality.isalpha() else ""
+    return _LABELLED.get(label or "", "OP" if said in ("OP", "") and known.technique else said)
+
+
+def _check_filters(request: ExportRequest, known: HarvestedSeries, header: Dataset) -> None:
+    taken = _study_date(header) or datetime.fromtimestamp(known.received_at, UTC).date()
+    if (request.since and taken < request.since) or (request.until and taken > request.until):
+        raise NotScorable("filter_date")
+    names = [text(header, "StationName"), text(header, "ManufacturerModelName"), known.row.calling_ae_title]
+    wanted = [pattern.upper() for pattern in request.scanners]
+    if wanted and not any(fnmatchcase(name.upper(), pattern) for name in names for pattern in wanted):
+        raise NotScorable("filter_scanner")
+
+
+def _study_date(header: Dataset) -> date | None:
+    try:
+        return datetime.strptime(text(header, "StudyDate")[:8], "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+
+
+def _check_pixels_may_leave(request: ExportRequest, technique: Technique, prompt: Prompt) -> None:
+    if request.payload == "refs":
+        return
+    if "burned_in" in [found.code for found in technique.exclusions]:
+        raise NotScorable("burned_in")
+    faces = prompt.modality.value in ("CT", "MR") and prompt.region.value in WITH_FACE
+    if faces and not request.faces and request.payload in ("dicom", "nifti"):
+        raise NotScorable("face")
+
+
+def _digest_of(instances: Sequence[InstanceRow]) -> str:
+    """Return one digest over the digests of the kept datasets, in whatever order they came."""
+    return sha256("".join(sorted(instance.sha256 for instance in instances)).encode()).hexdigest()
+
+
+def _middle_slice(stack: Stack, files: SeriesFiles, reader: FrameReader) -> str | None:
+    """Return a digest of the middle slice's stored values; None if it does not decode, or all of it is one value."""
+    try:
+        values = image_getter(stack, files.paths, files.headers, reader, stored=True)(len(stack.frames) // 2)
+    except UndecodablePixels:
+        return None
+    if np.ptp(values) == 0:
+        return None
+    return sha256(f"{values.shape} {values.dtype.str}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _bytes_a_pixel(request: ExportRequest) -> int:
+    return 0 if request.payload == "refs" else 3

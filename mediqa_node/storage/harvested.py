@@ -1,0 +1,51 @@
+"""What an export may draw from: every series with what was harvested of it."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.domain.technique import FrameTechnique, Technique
+from mediqa_node.storage import index, labels
+from mediqa_node.storage.index import SeriesRow
+from mediqa_node.storage.tables import frame_techniques, instances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarvestedSeries:
+    """A series and what is known of its acquisition.
+
+    Attributes:
+        technique: without frames; None where nothing was harvested.
+        received_at: when its first instance came, seconds since 1970; kept beyond retention.
+    """
+
+    row: SeriesRow
+    technique: Technique | None
+    received_at: float
+
+
+def harvested(connection: sa.Connection) -> list[HarvestedSeries]:
+    """Return every series, in order of its UID."""
+    first = sa.select(instances.c.series_instance_uid, sa.func.min(instances.c.received_at).label("at"))
+    received = {row.series_instance_uid: row.at for row in connection.execute(first.group_by("series_instance_uid"))}
+    return [
+        HarvestedSeries(
+            row=row,
+            technique=labels.load_technique(connection, row.series_instance_uid),
+            received_at=received.get(row.series_instance_uid, row.opened_at),
+        )
+        for row in sorted(index.series_in(connection), key=lambda row: row.series_instance_uid)
+    ]
+
+
+def frames_of(connection: sa.Connection, series_instance_uid: str) -> tuple[FrameTechnique, ...]:
+    """Return what each image of a series says of its acquisition, in the order of the harvest."""
+    query = sa.select(frame_techniques).where(frame_techniques.c.series_instance_uid == series_instance_uid)
+    names = tuple(name for name in FrameTechnique.__dataclass_fields__ if name != "flags")
+    return tuple(
+        FrameTechnique(
+            **{name: row._mapping[name] for name in names},
+            flags=tuple(flag for flag in row.flags.split(";") if flag),
+        )
+        for row in connection.execute(query.order_by(frame_techniques.c.id))
+    )

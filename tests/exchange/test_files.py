@@ -1,0 +1,170 @@
+"""The files of an export: whole or absent, the same bytes from the same content, readable by others."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mediqa_node.domain.errors import ConfigurationError, NotScorable, StorageFailed
+from mediqa_node.domain.images import FrameRef, Stack, StackKey
+from mediqa_node.domain.preprocessing import NetworkInput, View
+from mediqa_node.exchange import folder as folders
+from mediqa_node.exchange.columns import MANIFEST
+from mediqa_node.exchange.folder import check_room, check_target, secret_of, writing
+from mediqa_node.exchange.payload import affine_ras, check_grid, compact, network_arrays, nifti_bytes, npz_bytes
+from mediqa_node.exchange.tables import csv_bytes, parquet_bytes
+
+
+def stack(*, flags: tuple[str, ...] = (), slices: int = 3) -> Stack:
+    """Oblique planes, 2 x 3 mm pixels, 5 mm apart."""
+    turned = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0)
+    return Stack(
+        study_instance_uid="1", series_instance_uid="2", frame_of_reference_uid=None, modality="CT", key=StackKey(),
+        frames=(FrameRef(sop_class_uid="3", sop_instance_uid="4", frame_number=None, instance_index=0),) * slices,
+        rows=4, columns=6, positions_mm=tuple(5.0 * n for n in range(slices)), spacing_mm=(5.0, 2.0, 3.0),
+        origin_mm=(10.0, -20.0, 30.0), orientation=turned, flags=flags,
+    )  # fmt: skip
+
+
+def test_csv_is_rfc_4180_with_nothing_for_null_and_parquet_holds_the_same() -> None:
+    rows = [{"series_key": "A", "kvp": 120.0, "n_slices": 7, "contrast_agent": True, "flags": 'a,"b"'}, {}]
+
+    [head, first, second] = csv.reader(io.StringIO(csv_bytes(MANIFEST, rows).decode(), newline=""))
+    table = pq.read_table(io.BytesIO(parquet_bytes(MANIFEST, rows)))
+
+    assert head == [column.name for column in MANIFEST] == table.column_names
+    found = dict(zip(head, first, strict=True))
+    assert (found["kvp"], found["n_slices"], found["contrast_agent"], found["flags"]) == ("120.0", "7", "true", 'a,"b"')
+    assert set(second) == {""}
+    assert csv_bytes(MANIFEST, rows).endswith(b"\r\n")
+    assert table.to_pylist()[0]["kvp"] == 120.0
+    assert table.to_pylist()[1]["kvp"] is None
+    assert table.schema.field("kvp").metadata[b"unit"] == b"kV"
+
+
+def test_a_nifti_voxel_lies_where_dicom_says(tmp_path: Path) -> None:
+    volume = np.arange(72, dtype=np.float32).reshape(3, 4, 6)
+    path = tmp_path / "v.nii.gz"
+    path.write_bytes(nifti_bytes(volume, stack()))
+
+    image = nibabel.load(path)
+
+    row, column, slice_ = 2, 5, 1
+    lps = np.array([10.0, -20.0, 30.0]) + 3.0 * column * np.array([0.8, 0.6, 0]) + 2.0 * row * np.array([-0.6, 0.8, 0])
+    lps += 5.0 * slice_ * np.array([0, 0, 1.0])
+    assert image.affine @ [column, row, slice_, 1] == pytest.approx([-lps[0], -lps[1], lps[2], 1])
+    assert np.asarray(image.dataobj)[column, row, slice_] == volume[slice_, row, column]
+    assert image.get_data_dtype() == np.int16
+    assert nifti_bytes(volume, stack()) == path.read_bytes()
+    assert np.linalg.det(affine_ras(stack())) != 0
+
+
+@pytest.mark.parametrize("flag", ["gap", "uneven_spacing", "gantry_tilt", "missing_geometry"])
+def test_what_is_no_even_grid_is_no_nifti(flag: str) -> None:
+    with pytest.raises(NotScorable, match=flag):
+        check_grid(stack(flags=(flag,)))
+    with pytest.raises(NotScorable, match="single plane"):
+        check_grid(stack(slices=1))
+
+
+def test_an_npz_has_the_same_bytes_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {"a": np.arange(5), "b": np.zeros((2, 3), np.float32)}
+    first = npz_bytes(arrays)
+    monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
+
+    assert npz_bytes(arrays) == first
+    assert list(np.load(io.BytesIO(first), allow_pickle=False)) == ["a", "b"]
+
+
+def test_values_are_whole_numbers_where_that_loses_nothing() -> None:
+    assert compact(np.array([-1024.0, 3071.0], np.float32)).dtype == np.int16
+    assert compact(np.array([0.5], np.float32)).dtype == np.float32
+    assert compact(np.array([40_000.0], np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize(("difference", "channels"), [(0.0, 1), (0.1, 3)])
+def test_channels_that_are_equal_are_kept_once(difference: float, channels: int) -> None:
+    images = np.zeros((2, 3, 8, 8), np.float32)
+    images[1, 2] += difference
+    views = tuple(View(slice_index=n, top=-1, left=2, height=8, width=8) for n in range(2))
+
+    arrays = network_arrays(NetworkInput(images=images, views=views))
+
+    assert arrays["images"].shape == (2, channels, 8, 8)
+    assert arrays["views"].tolist() == [[0, -1, 2, 8, 8], [1, -1, 2, 8, 8]]
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    with pytest.raises(KeyboardInterrupt), writing(out, replace=False) as into:
+        into.put("images/a/0.dcm", b"x")
+        raise KeyboardInterrupt
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replaced_export_is_whole_and_its_sums_are_right(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for content in (b"one", b"two"):
+        with writing(out, replace=True) as into:
+            into.put("images/a/0.dcm", content)
+            into.put("images/b.npz", b"dropped")
+            into.drop("images/b.npz")
+            into.put("provenance.json", b"{}")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "images/a/0.dcm").read_bytes() == b"two"
+    assert os.popen(f"cd {out} && sha256sum -c --quiet SHA256SUMS").read() == ""
+    assert not (out / "images/b.npz").exists()
+
+
+def test_only_an_export_gives_way(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mine.txt").write_text("dear")
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigurationError, match="no export"):
+        check_target(tmp_path / "letters", replace=True)
+    with pytest.raises(ConfigurationError, match="is a file"):
+        check_target(tmp_path / "file", replace=True)
+    (tmp_path / "letters" / "provenance.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="--force"):
+        check_target(tmp_path / "letters", replace=False)
+
+
+def test_room_is_looked_for_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 300 * 1024**2}))
+
+    check_room(tmp_path / "not" / "there", 1_000_000)
+    with pytest.raises(StorageFailed, match="100 MB of images"):
+        check_room(tmp_path / "not" / "there", 100_000_000)
+
+
+def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "export.key"
+
+    secret = secret_of(path, 32)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert secret_of(path, 32) == secret
+    assert len(set(secret)) > 8
+    assert [one.name for one in path.parent.iterdir()] == ["export.key"]
+    path.chmod(0o640)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        secret_of(path, 32)
+
+
+@pytest.mark.parametrize("content", ["", "zz", "abcd"])
+def test_a_key_that_is_damaged_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "export.key"
+    path.write_text(content)
+    path.chmod(0o600)
+
+    with pytest.raises(ConfigurationError, match="restore it"):
+        secret_of(path, 32)
