@@ -30,7 +30,10 @@ def export(
     since: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="First study date.")] = None,
     until: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Last study date.")] = None,
     eligible: Annotated[
-        bool, typer.Option("--eligible/--all", help="Fit for training stage 1, or all that may be scored.")
+        bool,
+        typer.Option(
+            "--eligible/--all", help="Fit for training (a label, or scores of experts), or all that may be scored."
+        ),
     ] = True,
     faces: Annotated[
         bool, typer.Option("--faces", help="Let volumes of heads leave as dicom or nifti: a face can be rendered.")

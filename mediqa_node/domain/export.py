@@ -24,7 +24,7 @@ class ExportRequest:
         modalities: CT, MR, OP; () for all.
         scanners: patterns (`*`, `?`) for Station Name, model or calling AE title; () for all.
         since, until: Study Date (0008,0020), both days included; None: no limit.
-        eligible_only: fit for training stage 1; else all that may be scored.
+        eligible_only: fit for training: of stage 1, or rated by readers; else all that may be scored.
         faces: let `dicom` and `nifti` of heads leave, from which a face can be rendered.
     """
 

@@ -144,12 +144,12 @@ label_quality         str   -    ok, derived, repaired or review
 flags                 str   -    what a physicist should know, by ;
 stage1_eligible       bool  -    fit for training stage 1
 exclude_reason        str   -    why it is not, codes by ;
-mos                   float -    mean opinion score in the scale of the readers
-mos_sd                float -    its standard deviation over readers
+mos                   float 1    mean opinion score, 0..1, 1 is best
+mos_sd                float 1    its standard deviation over readers
 n_readers             int   1    readers
-mos_norm              float 1    mean opinion score as 0..1, 1 is best
-scale_min             float -    of the readers' scale
-scale_max             float -    of the readers' scale
+mos_norm              float 1    what stage 2 learns: the same without the readers' habits, cut to 0..1
+scale_min             float -    of the raw scores
+scale_max             float -    of the raw scores
 split                 str   -    train, val or test, by patient
 split_seed            str   -    which key drew the splits
 fold                  int   -    0..4 for cross-validation, by patient
@@ -183,10 +183,16 @@ reason                str   -    codes by ;
 
 ANNOTATIONS = _columns("""
 series_key            str   -    row of the manifest
+instance_key          str   -    the image that was rated; null: the series as a whole
 reader_key            str   -    keyed pseudonym of the reader
-score                 float -    as given
-scale_min             float -    worst or best, see scale_direction
-scale_max             float -    worst or best, see scale_direction
-scale_direction       str   -    higher_better or lower_better
+reading_key           str   -    keyed pseudonym of the reading study
 criterion             str   -    overall, noise, artifact, contrast or sharpness
+score                 float -    as given
+scale_min             float -    of the scale
+scale_max             float -    of the scale
+scale_direction       str   -    higher_better or lower_better
+repeat                int   -    counts the times that this reader has rated this case
+experience_years      float a    of the reader
+confidence            float -    of the reader
+usable                bool  -    whether the reader calls the image usable
 """)

@@ -19,6 +19,7 @@ from mediqa_node.dicom.header import FrameHeader, frame_headers, text
 from mediqa_node.dicom.pseudonyms import Pseudonyms
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.rating import Mos, Rating
 from mediqa_node.domain.technique import FrameTechnique, Technique
 from mediqa_node.exchange.columns import SCHEMA_VERSION
 
@@ -99,6 +100,30 @@ def series_row(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any
         "received_utc": series.received_year,
         "deid_profile": METHODS[0][1],
         "deid_options": ";".join(code for code, _ in METHODS),
+    }
+
+
+_MOS = ("mos", "mos_sd", "n_readers", "mos_norm", "scale_min", "scale_max")
+_AS_GIVEN = (
+    "criterion", "score", "scale_min", "scale_max", "scale_direction", "repeat", "experience_years", "confidence",
+    "usable",
+)  # fmt: skip
+
+
+def opinion(mos: Mos | None) -> dict[str, Any]:
+    """Return the columns of a mean opinion score."""
+    return {name: getattr(mos, name) if mos else None for name in _MOS}
+
+
+def rating_row(series_key: str, rating: Rating, pseudonyms: Pseudonyms) -> dict[str, Any]:
+    """Return a raw rating for `annotations.csv`, without comment, date and whatever else a reader may have typed."""
+    image = rating.sop_instance_uid
+    return {
+        "series_key": series_key,
+        "instance_key": pseudonyms.key("instance", image) if image else None,
+        "reader_key": pseudonyms.key("reader", rating.reader_id),
+        "reading_key": pseudonyms.key("reading", rating.study_id) if rating.study_id else None,
+        **{name: getattr(rating, name) for name in _AS_GIVEN},
     }
 
 

@@ -6,7 +6,7 @@ order of its key.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,17 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify import METHODS
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
 from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
-from mediqa_node.exchange.columns import EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
+from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
 from mediqa_node.exchange.croissant import croissant
 from mediqa_node.exchange.dataset_card import dataset_card
 from mediqa_node.exchange.folder import MARK, Writing, check_room, check_target, writing
 from mediqa_node.exchange.normalizer import fit_normalizers, normalized
-from mediqa_node.exchange.series_row import slice_rows
+from mediqa_node.exchange.series_row import rating_row, slice_rows
 from mediqa_node.exchange.splits import Member, assert_apart, place, splits_json
 from mediqa_node.exchange.tables import csv_bytes, parquet_bytes
 from mediqa_node.pipeline.export_pixels import write_pixels
 from mediqa_node.pipeline.gathering import ExportSource, Gathered, gather
+from mediqa_node.storage import ratings
 
 log = structlog.get_logger("export")
 
@@ -53,7 +54,7 @@ def export(
     taken, left_out = _split(taken, left_out, source)
     check_room(out, sum(series.n_bytes for series in taken))
     with writing(out, replace=replace) as into:
-        rows, frames = [], []
+        rows, frames, keys = [], [], {}
         with FrameReader() as reader:
             for done, series in enumerate(taken):
                 advance("writing", done, len(taken))
@@ -64,6 +65,7 @@ def export(
                     continue
                 rows.append(series.row | {"relative_path": path, "payload_kind": request.payload})
                 frames += slice_rows(series.row["series_key"], series.frames, source.pseudonyms)
+                keys[series.series_instance_uid] = series.row["series_key"]
         advance("writing", len(taken), len(taken))
         if not rows:
             raise ConfigurationError(_nothing(left_out))
@@ -71,6 +73,8 @@ def export(
         rows = _labelled(rows, source, provenance)
         left_out.sort(key=lambda one: one.series_key)
         assert_apart(rows)
+        if annotations := _annotations(source, keys):
+            into.put("annotations.csv", csv_bytes(ANNOTATIONS, annotations))
         _write_tables(into, rows, frames, left_out, provenance, source)
     summary = _summary(out, rows, left_out, into.n_bytes)
     log.info("export written", series=len(rows), excluded=len(left_out), payload=request.payload)
@@ -143,6 +147,14 @@ def _labelled(rows: Sequence[Row], source: ExportSource, provenance: dict[str, A
     export_id = sha256(csv_bytes(MANIFEST, done) + _json(provenance)).hexdigest()
     provenance["export_id"] = export_id
     return [row | {"export_id": export_id} for row in done]
+
+
+def _annotations(source: ExportSource, keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the raw ratings of the series that leave, by series, in order of import."""
+    with source.database.read() as connection:
+        kept = [one.rating for one in ratings.kept(connection) if one.rating.series_instance_uid in keys]
+    rows = [rating_row(keys[rating.series_instance_uid], rating, source.pseudonyms) for rating in kept]
+    return sorted(rows, key=lambda row: str(row["series_key"]))
 
 
 def _write_tables(

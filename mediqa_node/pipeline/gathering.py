@@ -23,12 +23,13 @@ from mediqa_node.domain.export import Excluded, ExportRequest
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.rating import Mos
 from mediqa_node.domain.technique import FrameTechnique, Technique
-from mediqa_node.exchange.series_row import DescribedSeries, series_row
+from mediqa_node.exchange.series_row import DescribedSeries, opinion, series_row
 from mediqa_node.pipeline.assessing import SeriesFiles, read_headers
 from mediqa_node.pipeline.identity import patients
 from mediqa_node.pipeline.policy import acquisition_key
-from mediqa_node.storage import harvested, index
+from mediqa_node.storage import harvested, index, ratings
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.harvested import HarvestedSeries
 from mediqa_node.storage.index import InstanceRow
@@ -66,6 +67,7 @@ class Gathered:
         n_bytes: about what its decoded pixels take.
     """
 
+    series_instance_uid: str
     row: dict[str, Any]
     paths: tuple[Path, ...]
     frames: tuple[FrameTechnique, ...]
@@ -84,13 +86,14 @@ def gather(
     """
     with source.database.read() as connection:
         known = harvested.harvested(connection)
+        mos = ratings.mos_of(connection, [series.row.series_instance_uid for series in known])
     taken: list[Gathered] = []
     left_out: list[Excluded] = []
     with FrameReader() as reader:
         for done, series in enumerate(known):
             advance(done, len(known))
             try:
-                taken.append(_gathered(source, request, series, reader))
+                taken.append(_gathered(source, request, series, mos.get(series.row.series_instance_uid), reader))
             except NotScorable as reason:
                 key = source.pseudonyms.key("series", series.row.series_instance_uid)
                 left_out.append(Excluded(series_key=key, modality=_modality(series), reason=reason.reason))
@@ -98,9 +101,11 @@ def gather(
     return sorted(taken, key=lambda one: str(one.row["series_key"])), sorted(left_out, key=lambda one: one.series_key)
 
 
-def _gathered(source: ExportSource, request: ExportRequest, known: HarvestedSeries, reader: FrameReader) -> Gathered:
+def _gathered(
+    source: ExportSource, request: ExportRequest, known: HarvestedSeries, mos: Mos | None, reader: FrameReader
+) -> Gathered:
     """Describe one series; NotScorable says why it is left out."""
-    technique = _technique(known, request)
+    technique = _technique(known, request, rated=mos is not None)
     with source.database.read() as connection:
         instances = index.current_instances(connection, known.row.series_instance_uid)
         purged = index.is_purged(connection, known.row.series_instance_uid)
@@ -132,7 +137,8 @@ def _gathered(source: ExportSource, request: ExportRequest, known: HarvestedSeri
         pixels_sha256=_middle_slice(stacks[0], files, reader),
     )
     return Gathered(
-        row=series_row(described, source.pseudonyms),
+        series_instance_uid=known.row.series_instance_uid,
+        row=series_row(described, source.pseudonyms) | opinion(mos),
         paths=files.paths,
         frames=frames,
         prompt=prompt,
@@ -141,7 +147,7 @@ def _gathered(source: ExportSource, request: ExportRequest, known: HarvestedSeri
     )
 
 
-def _technique(known: HarvestedSeries, request: ExportRequest) -> Technique:
+def _technique(known: HarvestedSeries, request: ExportRequest, *, rated: bool) -> Technique:
     """Return the technique of a series that the database lets pass."""
     technique = known.technique
     if known.row.state in (SeriesState.RECEIVING, SeriesState.READY):
@@ -154,7 +160,7 @@ def _technique(known: HarvestedSeries, request: ExportRequest) -> Technique:
         raise NotScorable(_codes(technique, scorable=False))
     if request.modalities and _modality(known) not in request.modalities:
         raise NotScorable("filter_modality")
-    if request.eligible_only and not technique.eligible:
+    if request.eligible_only and not (technique.eligible or rated):
         raise NotScorable(_codes(technique, scorable=True) or "not_eligible")
     return technique
 

@@ -1,0 +1,80 @@
+"""`mediqa-node export`: what it says, and its exit status."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from support.bench import Bench
+from support.command import run_in
+from support.series import ct_series
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A node that has judged two series, and does not run."""
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "node.yaml").write_text(yaml.safe_dump({"retention": {"low_water_bytes": 0}}))
+    bench = Bench(folder / "var")
+    for name in ("one", "two"):
+        paths = ct_series(folder / name, name, slices=range(9), size_px=32, patient_id=name)
+        bench.receive_all(paths, association=name)
+    bench.pass_time(20, step_s=5)
+    bench.close()
+    return folder
+
+
+def test_it_says_what_left_and_what_comes_next(node: Path) -> None:
+    result = run_in(node, "export", "first")
+
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("exported    2 series of 2 patients, ")
+    assert lines[1].startswith("splits      train ")
+    assert lines[-1] == "→ first/README.md says what is in it"
+    assert (node / "first" / "manifest.parquet").is_file()
+    assert (node / "var" / "export.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_run_needs_force_and_is_the_same_export(node: Path) -> None:
+    first = run_in(node, "export", "again", "--json")
+    refused = run_in(node, "export", "again")
+    forced = run_in(node, "export", "again", "--force", "--json")
+
+    assert refused.returncode == 2
+    assert "--force replaces it" in refused.stderr
+    assert json.loads(first.stdout)["export_id"] == json.loads(forced.stdout)["export_id"]
+
+
+def test_network_input_is_made_by_the_card_of_the_configured_checkpoint(node: Path) -> None:
+    result = run_in(node, "export", "npz", "--payload", "npz", "--json")
+
+    assert result.returncode == 0, result.stderr
+    assert len(list((node / "npz" / "images").iterdir())) == 2
+    assert len(json.loads((node / "npz" / "provenance.json").read_text())["preprocessing"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--payload", "png"], "'png' is none of refs, dicom, nifti, npz"),
+        (["--modality", "US"], "'US' is none of CT, MR, OP"),
+        (["--since", "yesterday"], "'yesterday' is no day like 2026-11-30"),
+        (["--since", "2031-01-01"], "no series to export; left out: filter_date 2"),
+    ],
+)
+def test_misuse_is_told(node: Path, arguments: list[str], words: str) -> None:
+    result = run_in(node, "export", "wrong", *arguments)
+
+    assert result.returncode == 2
+    assert words in " ".join(result.stderr.split())
+    assert not (node / "wrong").exists()
+
+
+def test_without_a_node_it_says_how_to_start_one(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text("{}")
+
+    result = run_in(tmp_path, "export", "out")
+
+    assert result.returncode == 2
+    assert "mediqa-node serve" in result.stderr
