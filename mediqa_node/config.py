@@ -22,6 +22,7 @@ from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
     DeliveryRules,
+    ExportRules,
     ModelChoice,
     ReceiverPolicy,
     Retention,
@@ -97,6 +98,7 @@ class Settings(_Strict):
     companions: CompanionRules = CompanionRules()
     calibrations: tuple[Calibration, ...] = ()
     retention: Retention = Retention()
+    export: ExportRules = ExportRules()
     prompts: Path | None = None
     kernels: Path | None = None
     file: Path | None = Field(default=None, exclude=True)
@@ -133,6 +135,11 @@ class Settings(_Strict):
     @property
     def _database_file(self) -> Path:
         return self.data_dir / "node.db"
+
+    @property
+    def export_folder(self) -> Path:
+        """Where nightly exports go, absolute."""
+        return self.data_dir / self.export.folder
 
     @property
     def model_lock(self) -> Path | None:

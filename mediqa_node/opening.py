@@ -5,6 +5,7 @@ Heavy rooms are imported late, so that the receiver and the command line stay sm
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import tzinfo
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mediqa_node.model.parity import Outcome
     from mediqa_node.pipeline.assessing import Judge
     from mediqa_node.pipeline.gathering import ExportSource
+    from mediqa_node.pipeline.nightly import NightlyExport
     from mediqa_node.pipeline.node import NodeContext
 
 log = structlog.get_logger("serve")
@@ -235,6 +237,21 @@ def export_source(settings: Settings, database: Database) -> "ExportSource":
         pseudonyms=Pseudonyms(secret_of(settings.data_dir / "export.key", KEY_BYTES)),
         spec=lambda: preprocess_spec(settings),
         software_version=__version__,
+    )
+
+
+def nightly_export(settings: Settings, database: Database) -> "NightlyExport | None":
+    """Return what the courier exports every night, or None where the site wants none."""
+    if settings.export.nightly is None:
+        return None
+    from mediqa_node.pipeline.nightly import NightlyExport
+
+    return NightlyExport(
+        source=lambda: export_source(settings, database),
+        rules=settings.export,
+        folder=settings.export_folder,
+        time_zone=time_zone(settings),
+        clock=time.time,
     )
 
 

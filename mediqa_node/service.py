@@ -20,7 +20,7 @@ import structlog
 
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
-from mediqa_node.opening import node_context, open_database, open_spool, prepare
+from mediqa_node.opening import nightly_export, node_context, open_database, open_spool, prepare
 
 log = structlog.get_logger("serve")
 
@@ -145,7 +145,8 @@ def _courier(settings: Settings, stop: threading.Event) -> None:
     database = open_database(settings)
     node = node_context(settings, database)
     durable.launch(database, executor_id="courier", deliver=flow.deliver(node))
-    scheduler = sweeps.schedule(node, durable.DurableJobs(database), stop.is_set)
+    nightly = nightly_export(settings, database)
+    scheduler = sweeps.schedule(node, durable.DurableJobs(database), stop.is_set, nightly)
     scheduler.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])
     stop.wait()

@@ -15,6 +15,7 @@ from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_l
 from mediqa_node.cli.present import ago, count, size, table
 from mediqa_node.domain.constancy import UNSCORED
 from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.pipeline.nightly import last_outcome
 from mediqa_node.storage import index, labels, overview, reports, steadiness
 
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -62,14 +63,17 @@ def status(context: typer.Context, as_json: Json = False) -> None:
             stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
             disputes = overview.disputes(connection)
             checked = steadiness.standing(connection)
+    exported = last_outcome(settings.export_folder) if settings.export.nightly else None
     running = service.running_roles(settings)
     missing = [role for role in service.ROLES if role not in running]
     drifted = checked if checked is not None and checked.withholds else None
-    needs_a_person = bool(held or stopped or disputes or missing or drifted)
+    not_exported = exported if exported is not None and exported.problem else None
+    needs_a_person = bool(held or stopped or disputes or missing or drifted or not_exported)
     if as_json:
         found = {**facts.as_dict(), "running": running, "held": [asdict(row) for row in held]}
         found |= {"stopped": [asdict(row) for row in stopped], "disputes": [asdict(row) for row in disputes]}
         found |= {"constancy": asdict(checked) if checked else None}
+        found |= {"export": asdict(exported) if exported else None}
         typer.echo(json.dumps(found, indent=2))
         sys.exit(needs_a_person)
     state = f"{', '.join(missing)} not running here" if missing else "running"
@@ -83,6 +87,9 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
     ):
         typer.echo(f"{name:<12}{text}")
+    if exported is not None:
+        series = f"{count(exported.n_series, 'series', 'series')} to {exported.folder}"
+        typer.echo(f"{'exported':<12}{ago(now - exported.at)}: {exported.problem or series}")
     if drifted:
         typer.echo(f"constancy   failed {ago(now - drifted.checked_at)}: {drifted.finding()}")
         typer.echo(f"            → {drifted.advice()}")

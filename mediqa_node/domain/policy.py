@@ -10,6 +10,8 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from mediqa_node.domain.export import Payload
+
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
 
@@ -216,6 +218,39 @@ class CompanionRules:
     def wanted(self) -> tuple[str, ...]:
         """The kinds that are on."""
         return tuple(kind for kind in ("secondary_capture", "parametric_map") if getattr(self, kind))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRules:
+    """The nightly export of harvested labels; off unless a site sets a time.
+
+    Attributes:
+        nightly: time of day in the node's time zone, `02:30`; None: off.
+        folder: of all exports, one for each day; relative to the data folder.
+        payload: see `domain.export.ExportRequest`.
+        keep: how many exports stay.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    nightly: str | None = None
+    folder: Path = Path("exports")
+    payload: Payload = "refs"
+    keep: int = 7
+
+    def __post_init__(self) -> None:
+        if self.nightly is not None and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.nightly):
+            raise ValueError(f"nightly must be a time of day like '02:30', in quotation marks, found {self.nightly!r}")
+        if self.keep < 1:
+            raise ValueError("keep must be at least 1")
+
+    @property
+    def hour_and_minute(self) -> tuple[int, int] | None:
+        """When it is time, or None."""
+        if self.nightly is None:
+            return None
+        hour, minute = self.nightly.split(":")
+        return int(hour), int(minute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

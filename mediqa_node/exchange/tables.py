@@ -3,10 +3,13 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mediqa_node.domain.export import Row
 from mediqa_node.exchange.columns import Column
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def csv_bytes(columns: Sequence[Column], rows: Iterable[Row]) -> bytes:
@@ -24,17 +27,38 @@ def _cell(value: Any) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def parquet_bytes(columns: Sequence[Column], rows: Sequence[Row]) -> bytes:
-    """Return a Parquet file; unit and meaning of each column stand in its field's metadata."""
+class ParquetTable:
+    """A Parquet file that grows by some rows at a time, held in columns: a node has hundreds of thousands of slices.
+
+    Unit and meaning of each column stand in its field's metadata.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._schema = _schema(columns)
+        self._batches: list[pa.RecordBatch] = []
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append rows."""
+        import pyarrow as pa
+
+        arrays = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in self._schema]
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+
+    def content(self) -> bytes:
+        """Return the file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_batches(self._batches, self._schema).combine_chunks(), sink, compression="zstd")
+        return sink.getvalue()
+
+
+def _schema(columns: Sequence[Column]) -> "pa.Schema":
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
-    fields = [
+    return pa.schema(
         pa.field(c.name, kinds[c.kind], metadata={"unit": c.unit, "meaning": c.meaning} if c.unit else None)
         for c in columns
-    ]
-    arrays = [pa.array([row.get(c.name) for row in rows], type=kinds[c.kind]) for c in columns]
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), sink, compression="zstd")
-    return sink.getvalue()
+    )

@@ -1,6 +1,6 @@
 """The pixels of one series as they leave: decoded by the node's own code, under pseudonyms."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from mediqa_node.dicom.volume import assemble_stacks
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
+from mediqa_node.domain.technique import FrameTechnique
 from mediqa_node.exchange import payload
 from mediqa_node.exchange.folder import Writing
 from mediqa_node.pipeline.assessing import SeriesFiles, check_scorable, read_headers
@@ -21,18 +22,27 @@ from mediqa_node.pipeline.gathering import ExportSource, Gathered
 
 
 def write_pixels(
-    source: ExportSource, kind: str, series: Gathered, spec: PreprocessSpec | None, reader: FrameReader, into: Writing
+    source: ExportSource,
+    kind: str,
+    series: Gathered,
+    frames: Sequence[FrameTechnique],
+    spec: PreprocessSpec | None,
+    reader: FrameReader,
+    into: Writing,
 ) -> str | None:
     """Write the payload of one series; return its path from the folder of the export, None where nothing leaves.
 
     Args:
         kind: of `domain.export.PAYLOADS`.
+        frames: what each image says of its acquisition.
         spec: of the configured checkpoint; for `npz`.
 
     Raises:
         UndecodablePixels: a file does not decode, or needs what is not let out.
         NotScorable: no even grid (`nifti`), or nothing that the network could be shown (`npz`).
     """
+    if kind == "refs":
+        return None
     files = read_headers(series.paths)
     stacks = assemble_stacks(files.headers)
     place = f"images/{series.row['series_key']}"
@@ -46,8 +56,8 @@ def write_pixels(
         into.put(place := f"{place}.nii.gz", payload.nifti_bytes(volume, stacks[0]))
     elif kind == "npz":
         assert spec is not None
-        into.put(place := f"{place}.npz", payload.npz_bytes(_arrays(series, stacks[0], files, reader, spec)))
-    return place if kind != "refs" else None
+        into.put(place := f"{place}.npz", payload.npz_bytes(_arrays(series, frames, stacks[0], files, reader, spec)))
+    return place
 
 
 def _instances(
@@ -65,7 +75,12 @@ def _instances(
 
 
 def _arrays(
-    series: Gathered, stack: Stack, files: SeriesFiles, reader: FrameReader, spec: PreprocessSpec
+    series: Gathered,
+    frames: Sequence[FrameTechnique],
+    stack: Stack,
+    files: SeriesFiles,
+    reader: FrameReader,
+    spec: PreprocessSpec,
 ) -> dict[str, np.ndarray]:
     """Return the arrays of an NPZ.
 
@@ -89,7 +104,7 @@ def _arrays(
         "positions_mm": np.array([stack.positions_mm[index] for index in indices] if stack.positions_mm else []),
     }
     if modality == "CT":
-        charge = {(one.sop_instance_uid, one.frame_number): one.tube_charge_mas for one in series.frames}
+        charge = {(one.sop_instance_uid, one.frame_number): one.tube_charge_mas for one in frames}
         values = [charge.get((frame.sop_instance_uid, frame.frame_number)) for frame in found.frames]
         arrays["tube_charge_mas"] = np.array([np.nan if mas is None else mas for mas in values])
     return arrays

@@ -7,6 +7,7 @@ order of its key.
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify import METHODS
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
 from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
+from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
 from mediqa_node.exchange.croissant import croissant
 from mediqa_node.exchange.dataset_card import dataset_card
@@ -24,10 +26,10 @@ from mediqa_node.exchange.folder import MARK, Writing, check_room, check_target,
 from mediqa_node.exchange.normalizer import fit_normalizers, normalized
 from mediqa_node.exchange.series_row import rating_row, slice_rows
 from mediqa_node.exchange.splits import Member, assert_apart, place, splits_json
-from mediqa_node.exchange.tables import csv_bytes, parquet_bytes
+from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 from mediqa_node.pipeline.export_pixels import write_pixels
 from mediqa_node.pipeline.gathering import ExportSource, Gathered, gather
-from mediqa_node.storage import ratings
+from mediqa_node.storage import harvested, ratings
 
 log = structlog.get_logger("export")
 
@@ -54,31 +56,58 @@ def export(
     taken, left_out = _split(taken, left_out, source)
     check_room(out, sum(series.n_bytes for series in taken))
     with writing(out, replace=replace) as into:
-        rows, frames, keys = [], [], {}
-        with FrameReader() as reader:
-            for done, series in enumerate(taken):
-                advance("writing", done, len(taken))
-                try:
-                    path = write_pixels(source, request.payload, series, spec, reader, into)
-                except (NotScorable, UndecodablePixels) as error:
-                    left_out.append(_left_out(series, error, into))
-                    continue
-                rows.append(series.row | {"relative_path": path, "payload_kind": request.payload})
-                frames += slice_rows(series.row["series_key"], series.frames, source.pseudonyms)
-                keys[series.series_instance_uid] = series.row["series_key"]
-        advance("writing", len(taken), len(taken))
-        if not rows:
+        leaving = _write_images(source, request, taken, spec, into, left_out, advance)
+        if not leaving.rows:
             raise ConfigurationError(_nothing(left_out))
+        assert_apart(leaving.rows)
         provenance = _provenance(source, request, spec.fingerprint() if spec else None)
-        rows = _labelled(rows, source, provenance)
+        rows = _labelled(leaving.rows, source, provenance)
         left_out.sort(key=lambda one: one.series_key)
-        assert_apart(rows)
-        if annotations := _annotations(source, keys):
+        into.put("slices.parquet", leaving.slices.content())
+        if annotations := _annotations(source, leaving.keys):
             into.put("annotations.csv", csv_bytes(ANNOTATIONS, annotations))
-        _write_tables(into, rows, frames, left_out, provenance, source)
+        _write_tables(into, rows, left_out, provenance, source)
     summary = _summary(out, rows, left_out, into.n_bytes)
     log.info("export written", series=len(rows), excluded=len(left_out), payload=request.payload)
     return summary
+
+
+@dataclass(slots=True)
+class _Leaving:
+    """What has been written so far; `keys` are the series keys by Series Instance UID."""
+
+    rows: list[Row] = field(default_factory=list)
+    slices: ParquetTable = field(default_factory=lambda: ParquetTable(SLICES))
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+def _write_images(
+    source: ExportSource,
+    request: ExportRequest,
+    taken: Sequence[Gathered],
+    spec: PreprocessSpec | None,
+    into: Writing,
+    left_out: list[Excluded],
+    advance: Advance,
+) -> _Leaving:
+    """Write the pixels of each series, if asked for; a series whose pixels cannot leave goes to `left_out`."""
+    leaving = _Leaving()
+    with FrameReader() as reader:
+        for done, series in enumerate(taken):
+            advance("writing", done, len(taken))
+            with source.database.read() as connection:
+                frames = harvested.frames_of(connection, series.series_instance_uid)
+            try:
+                path = write_pixels(source, request.payload, series, frames, spec, reader, into)
+            except (NotScorable, UndecodablePixels, FileNotFoundError) as error:
+                left_out.append(_left_out(series, error, into))
+                continue
+            key = series.row["series_key"]
+            leaving.keys[series.series_instance_uid] = key
+            leaving.rows.append(series.row | {"relative_path": path, "payload_kind": request.payload})
+            leaving.slices.add(slice_rows(key, frames, source.pseudonyms))
+    advance("writing", len(taken), len(taken))
+    return leaving
 
 
 def _split(
@@ -110,10 +139,12 @@ def _excluded(series: Gathered, reason: str) -> Excluded:
     return Excluded(series_key=series.row["series_key"], modality=series.row["modality"], reason=reason)
 
 
-def _left_out(series: Gathered, error: NotScorable | UndecodablePixels, into: Writing) -> Excluded:
-    """Take back what was written of a series already."""
+def _left_out(series: Gathered, error: Exception, into: Writing) -> Excluded:
+    """Take back what was written of a series already; its files may have gone meanwhile (retention)."""
     into.drop(f"images/{series.row['series_key']}")
-    return _excluded(series, error.reason if isinstance(error, NotScorable) else "undecodable")
+    if isinstance(error, NotScorable):
+        return _excluded(series, error.reason)
+    return _excluded(series, "file_missing" if isinstance(error, FileNotFoundError) else "undecodable")
 
 
 def _nothing(left_out: Sequence[Excluded]) -> str:
@@ -160,16 +191,16 @@ def _annotations(source: ExportSource, keys: Mapping[str, str]) -> list[dict[str
 def _write_tables(
     into: Writing,
     rows: Sequence[Row],
-    frames: Sequence[Row],
     left_out: Sequence[Excluded],
     provenance: dict[str, Any],
     source: ExportSource,
 ) -> None:
-    """Write everything that is no image."""
+    """Write what is said of the series, and of those that were left out."""
     excluded = [{"series_key": one.series_key, "modality": one.modality, "reason": one.reason} for one in left_out]
     into.put("manifest.csv", csv_bytes(MANIFEST, rows))
-    into.put("manifest.parquet", parquet_bytes(MANIFEST, rows))
-    into.put("slices.parquet", parquet_bytes(SLICES, frames))
+    manifest = ParquetTable(MANIFEST)
+    manifest.add(rows)
+    into.put("manifest.parquet", manifest.content())
     into.put("excluded.csv", csv_bytes(EXCLUDED, excluded))
     into.put("normalizer.json", _json(provenance.pop("normalizer")))
     into.put("splits.json", _json(splits_json(rows, source.pseudonyms)))

@@ -24,7 +24,7 @@ from mediqa_node.domain.images import Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.rating import Mos
-from mediqa_node.domain.technique import FrameTechnique, Technique
+from mediqa_node.domain.technique import Technique
 from mediqa_node.exchange.series_row import DescribedSeries, opinion, series_row
 from mediqa_node.pipeline.assessing import SeriesFiles, read_headers
 from mediqa_node.pipeline.identity import patients
@@ -70,7 +70,6 @@ class Gathered:
     series_instance_uid: str
     row: dict[str, Any]
     paths: tuple[Path, ...]
-    frames: tuple[FrameTechnique, ...]
     prompt: Prompt
     received_at: float
     n_bytes: int
@@ -140,7 +139,6 @@ def _gathered(
         series_instance_uid=known.row.series_instance_uid,
         row=series_row(described, source.pseudonyms) | opinion(mos),
         paths=files.paths,
-        frames=frames,
         prompt=prompt,
         received_at=known.received_at,
         n_bytes=sum(len(stack.frames) * stack.rows * stack.columns for stack in stacks) * _bytes_a_pixel(request),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
 
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.exchange import SeriesState
@@ -12,6 +13,7 @@ from mediqa_node.pipeline.accompanying import accompany_due
 from mediqa_node.pipeline.delivering import settle_series
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.judging import enqueue_due
+from mediqa_node.pipeline.nightly import NightlyExport
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import companions, index, labels, reports, retention
 from mediqa_node.storage.database import Connection
@@ -30,13 +32,19 @@ TEMPORARY_OLDER_THAN_S = 2 * 3600.0
 JOBS_KEPT_S = 7 * 86400.0
 
 
-def schedule(node: NodeContext, jobs: DurableJobs, stopping: Callable[[], bool] = lambda: False) -> BackgroundScheduler:
+def schedule(
+    node: NodeContext,
+    jobs: DurableJobs,
+    stopping: Callable[[], bool] = lambda: False,
+    nightly: NightlyExport | None = None,
+) -> BackgroundScheduler:
     """Return a scheduler, in memory, with all sweeps; the caller starts and stops it.
 
     Args:
         stopping: whether the process is about to end: a long round breaks off.
+        nightly: what is exported every night, if anything.
     """
-    return _scheduler(
+    scheduler = _scheduler(
         ("settle", SETTLE_EVERY_S, flow.settle(node)),
         ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
         ("accompany", ACCOMPANY_EVERY_S, lambda: accompany_due(node, stopping)),
@@ -44,6 +52,10 @@ def schedule(node: NodeContext, jobs: DurableJobs, stopping: Callable[[], bool] 
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
     )
+    if nightly is not None and (at := nightly.rules.hour_and_minute) is not None:
+        night = CronTrigger(hour=at[0], minute=at[1], timezone=nightly.time_zone)
+        scheduler.add_job(_guarded("export", lambda: nightly.run(stopping)), night, id="export")
+    return scheduler
 
 
 def schedule_worker(node: NodeContext) -> BackgroundScheduler:

@@ -78,3 +78,19 @@ def test_without_a_node_it_says_how_to_start_one(tmp_path: Path) -> None:
 
     assert result.returncode == 2
     assert "mediqa-node serve" in result.stderr
+
+
+def test_status_tells_how_the_last_night_went(node: Path) -> None:
+    configured = {"retention": {"low_water_bytes": 0}, "export": {"nightly": "02:30"}}
+    (node / "node.yaml").write_text(yaml.safe_dump(configured))
+    (node / "var" / "exports").mkdir()
+    note = {"at": 0.0, "folder": "/exports/1970-01-01", "n_series": 2}
+    (node / "var" / "exports" / ".last.json").write_text(json.dumps(note))
+
+    good = run_in(node, "status")
+    (node / "var" / "exports" / ".last.json").write_text(json.dumps({"at": 0.0, "problem": "no room for about 9 MB"}))
+    bad = run_in(node, "status", "--json")
+
+    assert "exported    " in good.stdout
+    assert "2 series to /exports/1970-01-01" in good.stdout
+    assert json.loads(bad.stdout)["export"]["problem"] == "no room for about 9 MB"

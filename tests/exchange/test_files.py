@@ -17,7 +17,7 @@ from mediqa_node.exchange import folder as folders
 from mediqa_node.exchange.columns import MANIFEST
 from mediqa_node.exchange.folder import check_room, check_target, secret_of, writing
 from mediqa_node.exchange.payload import affine_ras, check_grid, compact, network_arrays, nifti_bytes, npz_bytes
-from mediqa_node.exchange.tables import csv_bytes, parquet_bytes
+from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 
 
 def stack(*, flags: tuple[str, ...] = (), slices: int = 3) -> Stack:
@@ -34,8 +34,11 @@ def stack(*, flags: tuple[str, ...] = (), slices: int = 3) -> Stack:
 def test_csv_is_rfc_4180_with_nothing_for_null_and_parquet_holds_the_same() -> None:
     rows = [{"series_key": "A", "kvp": 120.0, "n_slices": 7, "contrast_agent": True, "flags": 'a,"b"'}, {}]
 
+    parquet = ParquetTable(MANIFEST)
+    for row in rows:
+        parquet.add([row])
     [head, first, second] = csv.reader(io.StringIO(csv_bytes(MANIFEST, rows).decode(), newline=""))
-    table = pq.read_table(io.BytesIO(parquet_bytes(MANIFEST, rows)))
+    table = pq.read_table(io.BytesIO(parquet.content()))
 
     assert head == [column.name for column in MANIFEST] == table.column_names
     found = dict(zip(head, first, strict=True))

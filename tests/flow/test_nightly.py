@@ -1,0 +1,110 @@
+"""The nightly export: when it runs, what stays, and what a person is told."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from support.bench import Bench, KeptJobs, StandInScorer
+from support.series import ct_series
+
+from mediqa_node import opening
+from mediqa_node.config import Settings, load
+from mediqa_node.dicom.pseudonyms import Pseudonyms
+from mediqa_node.domain.policy import ExportRules
+from mediqa_node.pipeline.gathering import ExportSource
+from mediqa_node.pipeline.nightly import Interrupted, NightlyExport, last_outcome
+from mediqa_node.pipeline.sweeps import schedule
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "node")
+    yield made
+    made.close()
+
+
+def nightly(bench: Bench, folder: Path, **rules: Any) -> NightlyExport:
+    source = ExportSource(
+        database=bench.database,
+        spool=bench.spool,
+        prompts=opening.prompt_rules(Settings()),
+        pseudonyms=Pseudonyms(b"n" * 32),
+        spec=lambda: StandInScorer.spec,
+        software_version="0.1.0",
+    )
+    return NightlyExport(
+        source=lambda: source,
+        rules=ExportRules(nightly="02:30", **rules),
+        folder=folder,
+        time_zone=UTC,
+        clock=lambda: bench.now,
+    )
+
+
+def receive(bench: Bench, folder: Path) -> None:
+    bench.receive_all(ct_series(folder, "one", slices=range(9), size_px=32))
+    bench.pass_time(20, step_s=5)
+
+
+def test_each_night_has_its_folder_and_the_newest_stay(bench: Bench, tmp_path: Path) -> None:
+    receive(bench, tmp_path / "in")
+    job = nightly(bench, tmp_path / "exports", keep=2)
+    (tmp_path / "exports" / "2020-01-01").mkdir(parents=True)  # somebody else's
+
+    for _ in range(4):
+        outcome = job.run(lambda: False)
+        again = job.run(lambda: False)
+        bench.now += DAY
+
+    days = sorted(path.name for path in (tmp_path / "exports").iterdir() if not path.name.startswith("."))
+    assert days == ["2020-01-01", "2026-11-22", "2026-11-23"]
+    assert outcome.n_series == again.n_series == 1
+    assert last_outcome(tmp_path / "exports") == again
+    assert (tmp_path / "exports" / "2026-11-23" / "manifest.csv").is_file()
+
+
+def test_a_night_without_anything_to_export_leaves_its_reason(bench: Bench, tmp_path: Path) -> None:
+    outcome = nightly(bench, tmp_path / "exports").run(lambda: False)
+
+    assert outcome.problem is not None
+    assert outcome.problem.startswith("no series to export")
+    assert last_outcome(tmp_path / "exports") == outcome
+
+
+def test_a_process_that_ends_breaks_it_off_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    receive(bench, tmp_path / "in")
+
+    with pytest.raises(Interrupted):
+        nightly(bench, tmp_path / "exports").run(lambda: True)
+
+    assert not (tmp_path / "exports").exists()
+
+
+def test_it_is_due_at_its_time_in_the_time_zone_of_the_node(bench: Bench, tmp_path: Path) -> None:
+    job = nightly(bench, tmp_path / "exports")
+    berlin = NightlyExport(
+        source=job.source, rules=job.rules, folder=job.folder, time_zone=ZoneInfo("Europe/Berlin"), clock=job.clock
+    )
+
+    scheduler = schedule(bench.node, KeptJobs(), nightly=berlin)  # type: ignore[arg-type]
+    without = schedule(bench.node, KeptJobs())  # type: ignore[arg-type]
+
+    due = scheduler.get_job("export").trigger.get_next_fire_time(None, datetime.now(UTC))
+    assert (due.hour, due.minute, str(due.tzinfo)) == (2, 30, "Europe/Berlin")
+    assert without.get_job("export") is None
+
+
+def test_it_is_off_unless_a_site_sets_a_time(tmp_path: Path, bench: Bench) -> None:
+    (tmp_path / "node.yaml").write_text("export: {nightly: '02:30', folder: out, payload: npz}")
+    settings = load(tmp_path / "node.yaml", {})
+
+    assert opening.nightly_export(Settings(), bench.database) is None
+    found = opening.nightly_export(settings, bench.database)
+    assert found is not None
+    assert found.folder == tmp_path / "var" / "out"
+    assert found.source().pseudonyms.key_id == found.source().pseudonyms.key_id
