@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mediqa_node import __version__, config, opening, service
+from mediqa_node import __version__, config, opening, service, weights
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
@@ -170,7 +170,7 @@ def configuration(settings: Settings) -> Iterator[Finding]:
     try:
         opening.prompt_rules(settings)
         opening.time_zone(settings)
-        opening.check_checkpoint(settings)
+        weights.check_checkpoint(settings)
     except MediqaError as error:
         yield Finding(name="settings", mark=PROBLEM, text=str(error), fix="mend that file")
         return
@@ -185,11 +185,14 @@ def model(settings: Settings) -> Iterator[Finding]:
         checkpoint = opening.open_judge(settings, reporting=True).scorer.checkpoint
     except Exception as error:  # torchvision may die anywhere in here
         text = f"checkpoint {choice.checkpoint!r} cannot be loaded: {type(error).__name__}: {error}"
-        fix = "name another in `model.checkpoint`, or install the package again"
+        fix = "name another in `model.checkpoint`, `mediqa-node model rollback` a promotion, or install again"
         yield Finding(name="model", mark=PROBLEM, text=text, fix=fix)
         return
     text = f"{checkpoint.name} ({checkpoint.size}), {checkpoint.execution}, digests of weights and card verified"
     yield Finding(name="model", mark=OK, text=text, details=(checkpoint.sha256,))
+    if (known := weights.decided(settings)).current is not None:
+        text = f"in force: {weights.sentence(known, weights.configured(settings))}"
+        yield Finding(name="model", mark=OK, text=text)
     if not checkpoint.trained:
         consequence = "reported with a warning" if choice.allow_untrained else "withheld"
         text = f"these weights were never trained: their scores mean nothing and are {consequence}"

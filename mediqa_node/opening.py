@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import tzinfo
 from functools import cache
 from importlib.resources import files
@@ -17,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from mediqa_node import __version__
+from mediqa_node import __version__, weights
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
 from mediqa_node.storage.database import Database
@@ -27,9 +26,11 @@ if TYPE_CHECKING:
     from mediqa_node.dicom.prompts_from_header import PromptRules
     from mediqa_node.dicom.report_request import ReportDevice
     from mediqa_node.domain.preprocessing import PreprocessSpec
+    from mediqa_node.domain.promotion import Weights
     from mediqa_node.model.card import Card
     from mediqa_node.model.doctor import TorchFacts
     from mediqa_node.model.parity import Outcome
+    from mediqa_node.model.store import Stored
     from mediqa_node.pipeline.assessing import Judge
     from mediqa_node.pipeline.gathering import ExportSource
     from mediqa_node.pipeline.nightly import NightlyExport
@@ -119,7 +120,7 @@ def prompt_rules(settings: Settings) -> "PromptRules":
 
 
 def open_judge(settings: Settings, *, reporting: bool = False) -> "Judge":
-    """Load the checkpoint; this imports torch.
+    """Load the checkpoint that is in force, promoted or configured; this imports torch.
 
     Args:
         reporting: the scores go into reports, so that raw scores alone will not do.
@@ -127,6 +128,11 @@ def open_judge(settings: Settings, *, reporting: bool = False) -> "Judge":
     Raises:
         CheckpointRefused: missing, wrong digest, or not to be honoured.
     """
+    return open_named(weights.in_force(settings), reporting=reporting)
+
+
+def open_named(settings: Settings, *, reporting: bool = False) -> "Judge":
+    """Load the checkpoint that these settings name, whatever is in force; see `open_judge`."""
     from mediqa_node.model.predict import load_scorer
     from mediqa_node.pipeline.assessing import Judge
 
@@ -141,37 +147,59 @@ def open_judge(settings: Settings, *, reporting: bool = False) -> "Judge":
     return Judge(scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations)
 
 
-def open_folder(settings: Settings, folder: Path) -> "Judge":
+def open_folder(settings: Settings, folder: Path, *, reporting: bool = False) -> "Judge":
     """Load the only checkpoint of a folder that `mediqa-node model import` made, whatever is configured.
 
     Raises:
         CheckpointRefused: no lock file there, more than one checkpoint, or see `open_judge`.
     """
-    from mediqa_node.model.lock import LOCK_FILE, read_lock
+    from mediqa_node.model.lock import LOCK_FILE, only_entry
 
-    names = list(read_lock(folder / LOCK_FILE))
-    if len(names) != 1:
-        raise CheckpointRefused(
-            f"{folder / LOCK_FILE} names {len(names)} checkpoints; configure `model.lock` to choose"
-        )
-    choice = replace(settings.model, lock=(folder / LOCK_FILE).resolve(), checkpoint=names[0])
-    return open_judge(settings.model_copy(update={"model": choice}))
+    name, _ = only_entry(folder / LOCK_FILE)
+    return open_named(weights.naming(settings, (folder / LOCK_FILE).resolve(), name), reporting=reporting)
+
+
+def open_stored(settings: Settings, wanted: "Weights") -> "Judge":
+    """Load a checkpoint of the model store for scores that could be reported; see `open_judge`."""
+    return open_folder(settings, weights.model_store(settings).find(wanted).directory, reporting=True)
 
 
 def open_pinned(settings: Settings, name: str, sha256: str) -> "Judge":
-    """Load the checkpoint whose weights have this digest, whatever is configured; see `open_judge`.
+    """Load the checkpoint whose weights have this digest, from the model store or the lock; see `open_judge`.
 
     Args:
         name: of the entry to prefer, where several cards go with the same weights.
     """
-    from mediqa_node.model.lock import DEFAULT_LOCK, read_lock
+    from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, read_lock
 
-    lock = read_lock(settings.model_lock or DEFAULT_LOCK)
-    found = sorted((entry for entry in lock if lock[entry].sha256 == sha256), key=lambda entry: entry != name)
-    if not found:
-        raise CheckpointRefused(f"the weights with SHA-256 {sha256} are not in the model lock any more")
-    choice = replace(settings.model, checkpoint=found[0])
-    return open_judge(settings.model_copy(update={"model": choice}))
+    lock = settings.model_lock or DEFAULT_LOCK
+    places = [(lock, known) for known, entry in read_lock(lock).items() if entry.sha256 == sha256]
+    stored = [one for one in weights.model_store(settings).all() if one.weights.sha256 == sha256]
+    places += [(one.directory / LOCK_FILE, one.weights.name) for one in stored]
+    if not places:
+        raise CheckpointRefused(
+            f"the weights with SHA-256 {sha256} are not in the model lock any more, nor in the model store"
+        )
+    return open_named(weights.naming(settings, *min(places, key=lambda place: place[1] != name)))
+
+
+def take_into_store(settings: Settings, source: str, name: str | None = None) -> tuple["Stored", "Judge"]:
+    """Load a checkpoint as the worker would, and keep a copy of its own for the node; this imports torch.
+
+    Args:
+        source: see `weights.find_checkpoint`.
+        name: in the store; None: its name where it comes from.
+
+    Raises:
+        CheckpointRefused: this version cannot honour it, or the store cannot take it.
+    """
+    from mediqa_node.model.checkpoint import checkpoint_files
+    from mediqa_node.model.lock import read_lock
+
+    lock, known = weights.find_checkpoint(settings, source)
+    judge = open_named(weights.naming(settings, lock, known), reporting=True)
+    files = checkpoint_files(known, read_lock(lock)[known])
+    return weights.model_store(settings).add(name or known, *files), judge
 
 
 def check_parity(file: Path, advance: Callable[[int, int], None]) -> "Iterator[Outcome]":
@@ -202,22 +230,12 @@ def torch_facts() -> "TorchFacts":
     return ask()
 
 
-def check_checkpoint(settings: Settings) -> None:
-    """Raise ConfigurationError unless `model.checkpoint` is pinned in models.lock."""
-    from mediqa_node.model.lock import DEFAULT_LOCK, read_lock
-
-    known = read_lock(settings.model_lock or DEFAULT_LOCK)
-    if settings.model.checkpoint not in known:
-        raise ConfigurationError(
-            f"model.checkpoint: {settings.model.checkpoint!r} is not pinned; known: {', '.join(known)}"
-        )
-
-
 def preprocess_spec(settings: Settings) -> "PreprocessSpec":
-    """Return how the configured checkpoint wants its images, from its card; CheckpointRefused: see `open_judge`."""
+    """Return how the checkpoint in force wants its images, from its card; CheckpointRefused: see `open_judge`."""
     from mediqa_node.model.card import read_card
     from mediqa_node.model.lock import DEFAULT_LOCK, card_bytes, read_lock
 
+    settings = weights.in_force(settings)
     name, entries = settings.model.checkpoint, read_lock(settings.model_lock or DEFAULT_LOCK)
     if name not in entries:
         raise CheckpointRefused(f"no checkpoint {name!r} in the model lock; it has: {', '.join(entries) or 'none'}")

@@ -14,21 +14,30 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from mediqa_node.config import Settings
-from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
-from mediqa_node.opening import nightly_export, node_context, open_database, open_spool, prepare
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, StorageFailed
+from mediqa_node.opening import nightly_export, node_context, open_database, open_spool, open_stored, prepare
+from mediqa_node.storage.database import Database
+
+if TYPE_CHECKING:
+    from mediqa_node.domain.promotion import Weights
 
 log = structlog.get_logger("serve")
 
 ROLES = ("receiver", "worker", "courier")
 REFUSED = 78
 """Exit status of a process that cannot start as configured (sysexits EX_CONFIG): not tried again."""
+RESTART = 75
+"""Exit status of a worker that wants to start again, with the weights that were promoted (sysexits EX_TEMPFAIL)."""
 DRAIN_S = 30.0
 _SERIES_ON_A_GPU = 4
+_LOOK_FOR_PROMOTIONS_S = 1.0
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 _STEADY_AFTER_S = 20.0
 """A process that ran this long starts again at once: scanners do not wait for a node that is careful with itself."""
@@ -46,7 +55,7 @@ def run_role(role: str, settings: Settings) -> int:
     try:
         with _alone(settings.data_dir / f"{role}.lock", stop):
             if not stop.is_set():
-                {"receiver": _receiver, "worker": _worker, "courier": _courier}[role](settings, stop)
+                return {"receiver": _receiver, "worker": _worker, "courier": _courier}[role](settings, stop)
     except (ConfigurationError, CheckpointRefused) as error:
         log.error("cannot start", role=role, reason=str(error))
         return REFUSED
@@ -86,7 +95,7 @@ def _alone(path: Path, stop: threading.Event) -> Iterator[None]:
         yield
 
 
-def _receiver(settings: Settings, stop: threading.Event) -> None:
+def _receiver(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
     from mediqa_node.pipeline.flow import receive
     from mediqa_node.pipeline.recovery import recover
@@ -113,12 +122,14 @@ def _receiver(settings: Settings, stop: threading.Event) -> None:
     receiver.stop(within_s=DRAIN_S - 5)
     writer.stop()
     database.close()
+    return 0
 
 
-def _worker(settings: Settings, stop: threading.Event) -> None:
-    from mediqa_node.pipeline import constancy, durable, flow, sweeps
+def _worker(settings: Settings, stop: threading.Event) -> int:
+    from mediqa_node.pipeline import constancy, durable, flow, shadowing, sweeps
 
     database = open_database(settings)
+    loaded = _promoted(database)  # before the weights: what is promoted meanwhile is seen below
     node = node_context(settings, database, with_model=True)
     assert node.judge is not None
     checkpoint = node.judge().scorer.checkpoint
@@ -133,13 +144,37 @@ def _worker(settings: Settings, stop: threading.Event) -> None:
     scheduler = sweeps.schedule_worker(node)
     scheduler.start()
     log.info("scoring", checkpoint=checkpoint.name, trained=checkpoint.trained, weights=checkpoint.sha256[:16])
-    stop.wait()
+    beside = shadowing.Shadow(node, partial(open_stored, settings))
+    threading.Thread(target=shadowing.run, args=(beside, stop), name="shadow", daemon=True).start()
+    status = 0
+    while not stop.wait(_LOOK_FOR_PROMOTIONS_S):
+        if _is_replaced(database, loaded):
+            log.info("other weights are in force, the worker starts again")
+            status = RESTART
+            stop.set()
     scheduler.shutdown(wait=False)
     durable.shut_down(within_s=int(DRAIN_S - 10))
     database.close()
+    return status
 
 
-def _courier(settings: Settings, stop: threading.Event) -> None:
+def _promoted(database: Database) -> "Weights | None":
+    from mediqa_node.storage import promotions
+
+    with database.read() as connection:
+        return promotions.in_force(connection).current
+
+
+def _is_replaced(database: Database, loaded: "Weights | None") -> bool:
+    """Whether other weights are in force; False while the database does not answer."""
+    try:
+        return _promoted(database) != loaded
+    except StorageFailed as error:
+        log.warning("promotions not read", reason=str(error))
+        return False
+
+
+def _courier(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline import durable, flow, sweeps
 
     database = open_database(settings)
@@ -153,6 +188,7 @@ def _courier(settings: Settings, stop: threading.Event) -> None:
     scheduler.shutdown(wait=True)
     durable.shut_down(within_s=int(DRAIN_S - 10))
     database.close()
+    return 0
 
 
 # ── all of them ──────────────────────────────────────────────────────────────
@@ -196,6 +232,8 @@ class Supervisor:
             if status == REFUSED:
                 self._stop.set()
                 return
+            if status == RESTART:
+                continue
             attempt = 0 if time.monotonic() - started > _STEADY_AFTER_S else attempt + 1
             log.error("process ended and is started again", role=role, status=status)
             self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])

@@ -55,7 +55,9 @@ def main() -> None:
         export,
         model,
         node,
+        promotion,
         score,
+        shadow,
         tools,
     )
 

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import opening, service
+from mediqa_node import opening, service, weights
 from mediqa_node.cli import app
 from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_logging
 from mediqa_node.cli.present import ago, count, size, table
 from mediqa_node.domain.constancy import UNSCORED
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.pipeline.nightly import last_outcome
-from mediqa_node.storage import index, labels, overview, reports, steadiness
+from mediqa_node.storage import index, labels, overview, promotions, reports, steadiness
 
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
@@ -63,6 +63,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
             stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
             disputes = overview.disputes(connection)
             checked = steadiness.standing(connection)
+            decided = promotions.in_force(connection)
     exported = last_outcome(settings.export_folder) if settings.export.nightly else None
     running = service.running_roles(settings)
     missing = [role for role in service.ROLES if role not in running]
@@ -74,6 +75,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         found |= {"stopped": [asdict(row) for row in stopped], "disputes": [asdict(row) for row in disputes]}
         found |= {"constancy": asdict(checked) if checked else None}
         found |= {"export": asdict(exported) if exported else None}
+        found |= {"weights": asdict(decided.current or weights.configured(settings))}
         typer.echo(json.dumps(found, indent=2))
         sys.exit(needs_a_person)
     state = f"{', '.join(missing)} not running here" if missing else "running"
@@ -84,6 +86,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         ("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet"),
         ("kept", f"{kept}; {size(opening.open_spool(settings).free_bytes())} free"),
         ("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}"),
+        ("weights", weights.sentence(decided, weights.configured(settings))),
         ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
     ):
         typer.echo(f"{name:<12}{text}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import opening
+from mediqa_node import opening, weights
 from mediqa_node.cli import app
 from mediqa_node.cli.common import settings_of
 from mediqa_node.cli.present import count
@@ -26,7 +26,7 @@ def check_config(context: typer.Context) -> None:
     settings = settings_of(context)
     opening.prompt_rules(settings)
     opening.time_zone(settings)
-    opening.check_checkpoint(settings)
+    weights.check_checkpoint(settings)
     typer.echo(f"{settings.file or 'defaults'}: good")
     typer.echo(f"  receives   {settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
     typer.echo(f"  keeps      {settings.data_dir}")

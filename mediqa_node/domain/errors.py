@@ -63,6 +63,10 @@ class CheckpointRefused(MediqaError):
     """Weights or their card cannot be honoured: missing, wrong digest, unknown size or preprocessing."""
 
 
+class PromotionRefused(MediqaError):
+    """Whoever wants other weights in force has to act: they are already, failed their test, or there are none."""
+
+
 class ReferenceDamaged(MediqaError):
     """The administrator has to act: a file of the reference set is missing or not as it was packed."""
 

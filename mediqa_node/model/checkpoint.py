@@ -54,6 +54,16 @@ def load_checkpoint(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LO
     return network.eval(), card
 
 
+def checkpoint_files(name: str, entry: LockEntry) -> tuple[bytes, bytes]:
+    """Return weights and card of an entry as files, each held against its digest; seeded weights are made.
+
+    Raises:
+        CheckpointRefused: see `load_checkpoint`.
+    """
+    card = card_bytes(name, entry)
+    return _weights(name, entry, build(read_card(card))), card
+
+
 def build(card: Card) -> MedIQA:
     """Return the network that a card describes, its weights still to come."""
     parameters = [parameter.name for parameter in card.parameters]

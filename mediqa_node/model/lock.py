@@ -49,6 +49,18 @@ def read_lock(path: Path = DEFAULT_LOCK) -> dict[str, LockEntry]:
         raise CheckpointRefused(f"model lock {path} cannot be read: {error}") from error
 
 
+def only_entry(path: Path) -> tuple[str, LockEntry]:
+    """Return name and entry of a lock that names one checkpoint.
+
+    Raises:
+        CheckpointRefused: it names more, or none; or see `read_lock`.
+    """
+    entries = read_lock(path)
+    if len(entries) != 1:
+        raise CheckpointRefused(f"{path} names {len(entries)} checkpoints; configure `model.lock` to choose")
+    return next(iter(entries.items()))
+
+
 def _entry(raw: Mapping[str, object], folder: Path) -> LockEntry:
     places = {key: folder / str(raw[key]) for key in ("directory", "card") if key in raw}
     return LockEntry(**{**raw, **places})  # type: ignore[arg-type]

@@ -275,5 +275,6 @@ def _log(assessment: Assessment, withheld: str | None) -> None:
         slices=len(assessment.primary.slices),
         inference_ms=round(1000 * sum(part.inference_s for part in (assessment.primary, *assessment.others))),
         trained=assessment.checkpoint.trained,
+        weights=assessment.checkpoint.sha256[:16],
         withheld=withheld,
     )

@@ -83,3 +83,9 @@ def create_engine(url: str) -> sa.Engine:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return engine
+
+
+def take_table(connection: sa.Connection, table: sa.Table) -> None:
+    """Let no other transaction write to a table until this one ends; on SQLite every writer is alone anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from mediqa_node.assess.mos import mos_by_series
 from mediqa_node.domain.rating import CRITERIA, Mos, Rating, RatingImport
+from mediqa_node.storage.database import take_table
 from mediqa_node.storage.tables import instances, rating_imports, ratings, series
 
 _RATING = tuple(Rating.__dataclass_fields__)
@@ -27,9 +28,8 @@ class KeptRating:
 
 
 def lock_imports(connection: sa.Connection) -> None:
-    """Let no other import be checked or written until this transaction ends; on SQLite every writer is alone."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("LOCK TABLE rating_imports IN SHARE ROW EXCLUSIVE MODE"))
+    """Let no other import be checked or written until this transaction ends."""
+    take_table(connection, rating_imports)
 
 
 def save_import(connection: sa.Connection, rows: Iterable[Rating], *, sha256: str, by: str, at: float) -> int:

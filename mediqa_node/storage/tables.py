@@ -265,6 +265,41 @@ ratings = sa.Table(
     sa.Column("comment", sa.Text, comment="never leaves the node"),
 )
 
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("by", sa.String(64), nullable=False),
+    sa.Column("action", sa.String(8), nullable=False, comment="promote, rollback, shadow or unshadow"),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("from_name", sa.String(128)),
+    sa.Column("from_sha256", sa.String(64)),
+    sa.Column("from_card_sha256", sa.String(64)),
+    sa.Column("to_name", sa.String(128), comment="null: what the configuration names, or no shadow"),
+    sa.Column("to_sha256", sa.String(64)),
+    sa.Column("to_card_sha256", sa.String(64)),
+)
+
+shadow_scores = sa.Table(
+    "shadow_scores",
+    metadata,
+    sa.Column("series_instance_uid", _UID, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("candidate_sha256", sa.String(64), primary_key=True, comment="weights that were scored beside"),
+    sa.Column("candidate_card_sha256", sa.String(64), primary_key=True),
+    sa.Column("candidate_name", sa.String(128), nullable=False),
+    sa.Column("candidate_quality", sa.Float, comment="null: not scored"),
+    sa.Column("candidate_verdict", sa.String(16)),
+    sa.Column("reason", sa.Text, comment="why the candidate has no score"),
+    sa.Column("weights_sha256", sa.String(64), nullable=False, comment="of the series' own assessment"),
+    sa.Column("quality", sa.Float, nullable=False),
+    sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("station_name", sa.String(16), nullable=False),
+    sa.Column("modality", sa.String(16), nullable=False),
+    sa.Column("scored_at", sa.Float, nullable=False),
+)
+
 reports = sa.Table(
     "reports",
     metadata,

@@ -1,0 +1,119 @@
+"""`mediqa-node model shadow | compare`: a candidate beside the weights in force."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from mediqa_node import logs, opening, weights
+from mediqa_node.assess import comparison
+from mediqa_node.cli.common import open_node
+from mediqa_node.cli.model import model_app
+from mediqa_node.cli.present import count, finite, table
+from mediqa_node.cli.promotion import By, Json, Name, Reason, decision_of
+from mediqa_node.domain.promotion import ShadowScore, Weights
+from mediqa_node.pipeline import promoting
+from mediqa_node.storage import promotions
+
+
+@model_app.command()
+def shadow(
+    context: typer.Context,
+    source: Annotated[str | None, typer.Argument(metavar="[DIR_OR_NAME]", help="The candidate")] = None,
+    off: Annotated[bool, typer.Option("--off", help="Score no candidate any more.")] = False,
+    by: By = "",
+    reason: Reason = "",
+    name: Name = None,
+) -> None:
+    """Have a candidate scored beside the weights in force, from the next series on: nothing of it is sent."""
+    if (source is None) != off:
+        raise typer.BadParameter("name a candidate, or --off")
+    logs.configure(level="ERROR")
+    who = decision_of(by, reason)
+    with open_node(context) as (settings, database):
+        candidate = opening.take_into_store(settings, source, name)[0].weights if source is not None else None
+        made = promoting.set_shadow(database, candidate, configured=weights.configured(settings), who=who)
+    if made.after is None:
+        typer.echo(f"ended       {made.before.label if made.before else '–'} is scored beside nothing any more")
+    else:
+        typer.echo(f"in shadow   {made.after.label}: scored after each series, nothing is sent")
+    typer.echo("→ mediqa-node model compare")
+
+
+@model_app.command()
+def compare(context: typer.Context, as_json: Json = False) -> None:
+    """Hold the candidate in shadow, or the last one, against the weights in force, scanner by scanner.
+
+    Differences are candidate - current. Exit status 1 while there is nothing to compare.
+    """
+    with open_node(context) as (_, database), database.read() as connection:
+        candidate = promotions.in_force(connection).shadow or promotions.last_shadowed(connection)
+        scores = promotions.shadow_of(connection, candidate) if candidate is not None else []
+    rows = _compared(scores)
+    if as_json:
+        typer.echo(
+            json.dumps(finite({"candidate": asdict(candidate) if candidate else None, "scanners": rows}), indent=2)
+        )
+    elif candidate is None:
+        typer.echo("no candidate yet; `mediqa-node model shadow DIR_OR_NAME --by NAME` names one")
+    elif not scores:
+        typer.echo(f"{candidate.label} has scored no series beside the weights in force yet")
+    else:
+        _print_compared(candidate, rows, scores)
+    sys.exit(not scores)
+
+
+def _compared(scores: Sequence[ShadowScore]) -> list[dict[str, object]]:
+    """Return what each scanner and modality says, and all together."""
+    groups: dict[tuple[str, str, str], list[ShadowScore]] = {}
+    for score in scores:
+        groups.setdefault((score.station_name, score.modality, score.weights_sha256), []).append(score)
+    rows = []
+    for (station, modality, sha256), members in sorted(groups.items()):
+        both = [one for one in members if one.candidate_quality is not None]
+        qualities = np.array([(one.quality, one.candidate_quality) for one in both], dtype=float).reshape(-1, 2)
+        found = asdict(comparison.compare(qualities[:, 0], qualities[:, 1])) if both else {"n": 0}
+        rows.append(
+            {
+                "station_name": station,
+                "modality": modality,
+                "weights_sha256": sha256,
+                **found,
+                "verdicts_moved": sum(one.verdict != one.candidate_verdict for one in both),
+                "not_scored": len(members) - len(both),
+            }
+        )
+    return rows
+
+
+def _print_compared(candidate: Weights, rows: Sequence[dict[str, object]], scores: Sequence[ShadowScore]) -> None:
+    typer.echo(f"{candidate.label} beside the weights in force, {count(len(scores), 'series', 'series')}")
+    cells = [
+        (
+            str(row["station_name"] or "–"),
+            str(row["modality"]),
+            str(row["weights_sha256"])[:12],
+            str(row["n"]),
+            _number(row.get("mean_difference"), "+.3f"),
+            _number(row.get("sd"), ".3f"),
+            _number(row.get("srcc"), ".2f"),
+            _number(row.get("turned"), ".2f"),
+            str(row["verdicts_moved"]),
+            str(row["not_scored"]),
+        )
+        for row in rows
+    ]
+    heads = ("scanner", "modality", "current", "n", "mean", "SD", "SRCC", "turned", "verdicts", "not scored")
+    table(heads, cells)
+    typer.echo("mean and SD of candidate - current; turned: share of pairs of series in the other order;")
+    typer.echo("verdicts: how many would move, as long as no calibration is made for the candidate")
+    typer.echo(f'→ mediqa-node model promote {candidate.name} --by NAME --reason "…"')
+
+
+def _number(value: object, form: str) -> str:
+    return format(value, form) if isinstance(value, float) and math.isfinite(value) else "–"

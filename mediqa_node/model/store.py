@@ -1,0 +1,121 @@
+"""The node's own checkpoints: a folder each, named by digest, so that a promotion outlives the folder it came from.
+
+A folder holds weights, card and a lock that pins both, as `mediqa-node model import` writes them. It appears whole
+or not at all, and never changes. Nothing here imports torch.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.domain.promotion import Weights
+from mediqa_node.model.lock import CARD_FILE, LOCK_FILE, WEIGHTS_FILE, digest, only_entry
+
+_HALF = ".half-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One checkpoint of the store."""
+
+    weights: Weights
+    directory: Path
+    size_bytes: int
+    trained: bool
+
+
+class ModelStore:
+    """Checkpoints under one folder, made when the first comes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(self, name: str, weights: bytes, card: bytes) -> Stored:
+        """Keep a checkpoint under a name; one that is there already is left as it is.
+
+        Raises:
+            CheckpointRefused: the name belongs to another, or the folder cannot be written.
+        """
+        wanted = Weights(name=name, sha256=digest(weights), card_sha256=digest(card))
+        for known in self.all():
+            if known.weights.name == name and known.weights != wanted:
+                raise CheckpointRefused(
+                    f"checkpoint {name!r}: the model store has another of that name ({known.weights.sha256[:12]}); "
+                    f"give this one a name of its own with `--name`"
+                )
+            if known.weights == wanted:
+                return known
+        pins = {"directory": ".", "sha256": wanted.sha256, "card_sha256": wanted.card_sha256}
+        lock = yaml.safe_dump({name: pins}, sort_keys=False).encode()
+        try:
+            self._write(self._folder(wanted), {WEIGHTS_FILE: weights, CARD_FILE: card, LOCK_FILE: lock})
+        except OSError as error:
+            raise CheckpointRefused(f"{self.root} cannot be written: {error.strerror or error}") from error
+        return self.find(wanted)
+
+    def all(self) -> list[Stored]:
+        """Return the checkpoints of the store, by name.
+
+        Raises:
+            CheckpointRefused: a folder is not as it was written.
+        """
+        folders = [folder for folder in self.root.iterdir() if _HALF not in folder.name] if self.root.is_dir() else []
+        return sorted((_stored(folder) for folder in folders), key=lambda stored: stored.weights.name)
+
+    def find(self, weights: Weights) -> Stored:
+        """Return a checkpoint of the store.
+
+        Raises:
+            CheckpointRefused: it is not there any more, or other digests are pinned in its folder.
+        """
+        folder = self._folder(weights)
+        if not folder.is_dir() or (found := _stored(folder)).weights != weights:
+            raise CheckpointRefused(
+                f"checkpoint {weights.label} is not in {self.root} as it was promoted; restore that folder, "
+                f"promote it again, or `mediqa-node model rollback`"
+            )
+        return found
+
+    def _folder(self, weights: Weights) -> Path:
+        return self.root / f"{weights.sha256[:32]}-{weights.card_sha256[:16]}-{digest(weights.name.encode())[:8]}"
+
+    def _write(self, folder: Path, content: dict[str, bytes]) -> None:
+        """Make a folder with all its files, or none: written beside, synced, renamed."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(prefix=_HALF, dir=self.root))
+        try:
+            for name, data in content.items():
+                with (half / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            half.chmod(0o755)
+            half.rename(folder)
+            _sync(self.root)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _stored(folder: Path) -> Stored:
+    name, entry = only_entry(folder / LOCK_FILE)
+    try:
+        size = sum((folder / file).stat().st_size for file in (WEIGHTS_FILE, CARD_FILE))
+        trained = bool(json.loads((folder / CARD_FILE).read_bytes())["trained"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointRefused(f"{folder} is no whole checkpoint: {error}; restore it, or remove it") from error
+    weights = Weights(name=name, sha256=entry.sha256, card_sha256=entry.card_sha256)
+    return Stored(weights=weights, directory=folder, size_bytes=size, trained=trained)

@@ -1,0 +1,115 @@
+"""Other weights come into force: tried on the reference set, then recorded; and the way back.
+
+Nothing that was reported changes: a report's bytes are kept, and a later revision names the weights that it was
+scored with. The worker takes a decision up between two series, by starting again: one process scores with one
+set of weights from its first job to its last.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from mediqa_node.domain.assessment import Calibration
+from mediqa_node.domain.constancy import Check
+from mediqa_node.domain.errors import PromotionRefused
+from mediqa_node.domain.promotion import PROMOTE, ROLLBACK, SHADOW, UNSHADOW, Promotion, Weights
+from mediqa_node.pipeline.assessing import Judge
+from mediqa_node.pipeline.constancy import check
+from mediqa_node.storage import promotions
+from mediqa_node.storage.database import Connection, Database
+
+log = structlog.get_logger("promotion")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """Who decides, why and when; `at` in seconds since 1970."""
+
+    by: str
+    reason: str
+    at: float
+
+
+def promote(
+    database: Database, candidate: Weights, judge: Judge, *, configured: Weights, who: Who, software_version: str
+) -> tuple[Promotion, Check]:
+    """Put a checkpoint of the store in force, once it scores the reference set as its card says.
+
+    A card that pins nothing gets the scores of now as the baseline of this site.
+
+    Args:
+        judge: the candidate, loaded.
+        configured: what the configuration names, in force while nothing is promoted.
+
+    Raises:
+        PromotionRefused: it is in force already, or failed on the reference set.
+    """
+    with database.read() as connection:
+        _check_new(candidate, promotions.in_force(connection).current or configured)
+    found = check(judge, database, software_version=software_version, at=who.at, made_by="command")
+    if not found.passed:
+        raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. What is in force stays so")
+    with database.write() as connection:
+        promotions.lock(connection)
+        before = promotions.in_force(connection).current or configured
+        _check_new(candidate, before)
+        made = _save(connection, PROMOTE, who, before=before, after=candidate)
+    return made, found
+
+
+def _check_new(candidate: Weights, current: Weights) -> None:
+    if (candidate.sha256, candidate.card_sha256) == (current.sha256, current.card_sha256):
+        raise PromotionRefused(f"{candidate.label} is in force already, as {current.name!r}")
+
+
+def roll_back(database: Database, *, configured: Weights, who: Who) -> Promotion:
+    """Put back what the last promotion replaced; a further rollback goes one further.
+
+    Raises:
+        PromotionRefused: nothing was promoted, or all of it was rolled back.
+    """
+    with database.write() as connection:
+        promotions.lock(connection)
+        known = promotions.in_force(connection)
+        if not known.can_roll_back:
+            raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
+        return _save(connection, ROLLBACK, who, before=known.current, after=known.previous or configured)
+
+
+def set_shadow(database: Database, candidate: Weights | None, *, configured: Weights, who: Who) -> Promotion:
+    """Have a checkpoint of the store scored beside the one in force from now on; None: none any more.
+
+    Raises:
+        PromotionRefused: it is in force, or in shadow already, or there is none to take out.
+    """
+    with database.write() as connection:
+        promotions.lock(connection)
+        known = promotions.in_force(connection)
+        if candidate is not None:
+            _check_new(candidate, known.current or configured)
+        if candidate == known.shadow:
+            said = f"{candidate.label} is in shadow already" if candidate else "nothing is in shadow"
+            raise PromotionRefused(said)
+        action = SHADOW if candidate is not None else UNSHADOW
+        return _save(connection, action, who, before=known.shadow, after=candidate)
+
+
+def _save(connection: Connection, action: str, who: Who, *, before: Weights | None, after: Weights | None) -> Promotion:
+    made = Promotion(action=action, at=who.at, by=who.by, reason=who.reason, before=before, after=after)
+    made = replace(made, id=promotions.save(connection, made))
+    log.warning(
+        "weights decided",
+        action=action,
+        by=who.by,
+        before=before.label if before else None,
+        after=after.label if after else None,
+    )
+    return made
+
+
+def void_calibrations(calibrations: Sequence[Calibration], decision: Promotion) -> list[Calibration]:
+    """Return the calibration records that a decision takes the force from: they name the weights before it."""
+    if decision.before is None or decision.after is None or decision.before.sha256 == decision.after.sha256:
+        return []
+    return [record for record in calibrations if record.weights_sha256 == decision.before.sha256]

@@ -1,0 +1,94 @@
+"""Which weights this node scores with: what was promoted, else what the configuration names. No torch here."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mediqa_node.config import Settings
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
+from mediqa_node.domain.promotion import PROMOTE, Standing, Weights
+from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
+from mediqa_node.model.store import ModelStore
+from mediqa_node.storage import promotions
+from mediqa_node.storage.database import Database
+
+
+def model_store(settings: Settings) -> ModelStore:
+    """Return the checkpoints that this node keeps for itself."""
+    return ModelStore(settings.data_dir / "models")
+
+
+def naming(settings: Settings, lock: Path, checkpoint: str) -> Settings:
+    """Return the settings with another checkpoint."""
+    return settings.model_copy(update={"model": replace(settings.model, lock=lock, checkpoint=checkpoint)})
+
+
+def decided(settings: Settings) -> Standing:
+    """Return what has been promoted at this node; without a database, nothing."""
+    if settings.missing_database is not None:
+        return Standing()
+    database = Database(settings.database_url)
+    try:
+        with database.read() as connection:
+            return promotions.in_force(connection)
+    finally:
+        database.close()
+
+
+def in_force(settings: Settings) -> Settings:
+    """Return the settings with the checkpoint that was promoted, if one was: see `domain.promotion`.
+
+    Raises:
+        CheckpointRefused: it is not in the model store any more as it was promoted.
+    """
+    current = decided(settings).current
+    if current is None:
+        return settings
+    return naming(settings, model_store(settings).find(current).directory / LOCK_FILE, current.name)
+
+
+def configured(settings: Settings) -> Weights:
+    """Return the checkpoint that the configuration names."""
+    check_checkpoint(settings)
+    entry = read_lock(settings.model_lock or DEFAULT_LOCK)[settings.model.checkpoint]
+    return Weights(name=settings.model.checkpoint, sha256=entry.sha256, card_sha256=entry.card_sha256)
+
+
+def find_checkpoint(settings: Settings, source: str) -> tuple[Path, str]:
+    """Return lock and name of a checkpoint: a folder with a lock, else a name in the model store or the lock.
+
+    Raises:
+        CheckpointRefused: there is none.
+    """
+    if Path(source).is_dir():
+        lock = (Path(source) / LOCK_FILE).resolve()
+        return lock, only_entry(lock)[0]
+    lock = settings.model_lock or DEFAULT_LOCK
+    known = dict.fromkeys(read_lock(lock), lock)
+    known |= {one.weights.name: one.directory / LOCK_FILE for one in model_store(settings).all()}
+    if source not in known:
+        raise CheckpointRefused(f"{source!r} is no folder and no checkpoint here; known: {', '.join(sorted(known))}")
+    return known[source], source
+
+
+def sentence(known: Standing, named: Weights) -> str:
+    """Say which weights are in force, and why.
+
+    Args:
+        named: what the configuration names.
+    """
+    if known.current is None or known.since is None:
+        return f"{named.label}, by `model.checkpoint`"
+    at = datetime.fromtimestamp(known.since.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    how = "promoted" if known.since.action == PROMOTE else "rolled back to"
+    text = f"{known.current.label}, {how} {at} by {known.since.by}"
+    return text if known.current.sha256 == named.sha256 else f"{text}; `model.checkpoint` names {named.name}"
+
+
+def check_checkpoint(settings: Settings) -> None:
+    """Raise ConfigurationError unless `model.checkpoint` is pinned in models.lock."""
+    known = read_lock(settings.model_lock or DEFAULT_LOCK)
+    if settings.model.checkpoint not in known:
+        raise ConfigurationError(
+            f"model.checkpoint: {settings.model.checkpoint!r} is not pinned; known: {', '.join(known)}"
+        )

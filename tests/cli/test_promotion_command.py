@@ -1,0 +1,119 @@
+"""`mediqa-node model list | promote | rollback | shadow | compare`: what they say, and their exit status."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from support.checkpoints import checkpoint
+from support.command import run_in
+
+from mediqa_node import config, opening, weights
+from mediqa_node.domain.promotion import ShadowScore, Weights
+from mediqa_node.storage import promotions
+from mediqa_node.storage.tables import series as series_table
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    """A node that was prepared, and two checkpoints beside it; a calibration holds for the first."""
+    first = checkpoint(tmp_path, "first", seed=1)
+    checkpoint(tmp_path, "second", seed=2)
+    sha256 = yaml.safe_load((first / "models.lock").read_text())["first"]["sha256"]
+    record = {"id": "CT-1", "modality": "CT", "station_name": "*", "protocol_name": "*", "weights_sha256": sha256}
+    record |= {"borderline_below": 0.5, "review_below": 0.3, "n_series": 50, "n_readers": 3, "fingerprint": "f"}
+    record |= {"approved_by": "Dr. Curie", "approved_on": "2026-01-01"}
+    model = {"lock": "first/models.lock", "checkpoint": "first", "device": "cpu"}
+    settings = {"model": model, "calibrations": [record], "retention": {"low_water_bytes": 0}}
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+    opening.prepare(config.load(tmp_path / "node.yaml", {}))
+    return tmp_path
+
+
+def roles(node: Path) -> dict[str, list[str]]:
+    listed = json.loads(run_in(node, "model", "list", "--json").stdout)["checkpoints"]
+    return {one["weights"]["name"]: one["roles"] for one in listed}
+
+
+def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> None:
+    before = run_in(node, "model", "list")
+    done = run_in(node, "model", "promote", "second", "--by", "Dr. Curie", "--reason", "readers agree", "--name", "two")
+    after, status = roles(node), run_in(node, "status").stdout
+    doctor = run_in(node, "doctor").stdout
+    back = run_in(node, "model", "rollback", "--by", "Dr. Bohr")
+    history = run_in(node, "model", "list", "--history").stdout
+
+    assert before.stdout.splitlines()[-1].endswith("by `model.checkpoint`")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("promoted    two ")
+    for words in ("constancy   the card pins no scores", "void        calibration CT-1", "→ mediqa-node serve"):
+        assert words in done.stdout
+    assert after == {"first": ["previous", "configured"], "two": ["current"]}
+    assert "by Dr. Curie; `model.checkpoint` names first" in status
+    assert "in force: two " in doctor
+    assert back.stdout.startswith("rolled back first ")
+    assert roles(node) == {"first": ["current"], "two": []}
+    assert [line.split()[0] for line in history.splitlines()] == ["decision", "1", "2"]
+    assert "readers agree" in history
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["promote", "second"], 2, "Missing option '--by'"),
+        (["promote", "second", "--by", " "], 2, "1 to 64"),
+        (["promote", "third", "--by", "x"], 2, "known: first"),
+        (["promote", "first", "--by", "x"], 1, "is in force already"),
+        (["rollback", "--by", "x"], 1, "no promotion to roll back"),
+        (["shadow", "--by", "x"], 2, "name a candidate, or --off"),
+        (["shadow", "--off", "--by", "x"], 1, "nothing is in shadow"),
+    ],
+)
+def test_what_cannot_be_decided_says_why(node: Path, arguments: list[str], status: int, said: str) -> None:
+    result = run_in(node, "model", *arguments)
+
+    assert (result.returncode, said in result.stderr) == (status, True), result.stderr
+
+
+def test_a_comparison_speaks_of_each_scanner(node: Path) -> None:
+    settings = config.load(node / "node.yaml", {})
+    named = run_in(node, "model", "shadow", "second", "--by", "Dr. Curie")
+    empty = run_in(node, "model", "compare")
+    candidate = weights.decided(settings).shadow
+    assert candidate is not None
+    shadowed(settings, candidate, {"CT1": [(0.5, 0.6), (0.6, 0.8), (0.7, 0.7), (0.4, None)], "CT2": [(0.5, 0.4)]})
+
+    shown = run_in(node, "model", "compare")
+    found = json.loads(run_in(node, "model", "compare", "--json").stdout)
+    ended = run_in(node, "model", "shadow", "--off", "--by", "Dr. Curie")
+
+    assert named.stdout.startswith("in shadow   second ")
+    assert (empty.returncode, "has scored no series" in empty.stdout) == (1, True)
+    assert shown.returncode == 0, shown.stderr
+    one, two = found["scanners"]
+    assert (one["station_name"], one["n"], one["not_scored"], one["verdicts_moved"]) == ("CT1", 3, 1, 3)
+    assert (one["mean_difference"], one["srcc"]) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert (two["n"], two["sd"]) == (1, None)
+    assert shown.stdout.splitlines()[2].split()[:5] == ["CT1", "CT", "x" * 12, "3", "+0.100"]
+    assert ended.stdout.startswith("ended       second ")
+
+
+def shadowed(settings: config.Settings, candidate: Weights, said: dict[str, list[tuple[float, float | None]]]) -> None:
+    """Enter what a candidate said of some series, without their images."""
+    same = {"study_instance_uid": "1.1", "modality": "CT", "state": "DELIVERED", "calling_ae_title": "CT1"}
+    same |= {"association_id": "a", "n_associations": 1, "longest_gap_s": 0.0, "opened_at": 0.0}
+    same |= {"last_instance_at": 0.0, "n_instances": 1, "generation": 1, "revision": 1, "state_at": 0.0}
+    database = opening.open_database(settings)
+    with database.write() as connection:
+        for station, pairs in said.items():
+            for i, (own, other) in enumerate(pairs):
+                uid = f"1.2.{station[-1]}.{i}"
+                connection.execute(series_table.insert().values(**same, series_instance_uid=uid))
+                score = ShadowScore(
+                    series_instance_uid=uid, revision=1, station_name=station, modality="CT", weights_sha256="x" * 64,
+                    quality=own, verdict="acceptable", candidate=candidate, candidate_quality=other,
+                    candidate_verdict="uncalibrated" if other else None, reason=None if other else "refused",
+                    scored_at=1.0,
+                )  # fmt: skip
+                promotions.save_shadow(connection, score)
+    database.close()

@@ -1,0 +1,190 @@
+"""Weights are promoted while a node works: who scores, what a report says, and what must not change."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.bench import Bench
+from support.checkpoints import checkpoint
+from support.node import Node
+from support.scripted import ScriptedPacs, scripted
+from support.series import ct_series, series_uid
+from support.waiting import until
+
+from mediqa_node import config, opening, weights
+from mediqa_node.domain.assessment import Calibration
+from mediqa_node.domain.constancy import Constancy
+from mediqa_node.domain.errors import CheckpointRefused, PromotionRefused
+from mediqa_node.domain.exchange import Peer
+from mediqa_node.model.lock import WEIGHTS_FILE
+from mediqa_node.network.sender import send_files
+from mediqa_node.pipeline import promoting
+from mediqa_node.pipeline.promoting import Who
+from mediqa_node.storage import labels, steadiness
+
+WHO = Who(by="Dr. Curie", reason="readers agree with it", at=1000.0)
+
+
+@pytest.fixture
+def pacs() -> Iterator[ScriptedPacs]:
+    with scripted() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two checkpoints, as training leaves them."""
+    folder = tmp_path_factory.mktemp("trained")
+    return checkpoint(folder, "first", seed=1), checkpoint(folder, "second", seed=2)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, folders: tuple[Path, Path]) -> config.Settings:
+    """A node whose configuration names the first, and that has a database."""
+    (tmp_path / "node.yaml").write_text(f"model: {{lock: {folders[0]}/models.lock, checkpoint: first, device: cpu}}")
+    found = config.load(tmp_path / "node.yaml", {})
+    opening.prepare(found)
+    return found
+
+
+def promote(settings: config.Settings, folder: Path) -> promoting.Promotion:
+    database = opening.open_database(settings)
+    stored, judge = opening.take_into_store(settings, str(folder))
+    made, _ = promoting.promote(
+        database, stored.weights, judge, configured=weights.configured(settings), who=WHO, software_version="0.1.0"
+    )
+    database.close()
+    return made
+
+
+def send(node: Node, paths: list[Path]) -> None:
+    us = Peer(name="us", ae_title="MEDIQA", host="127.0.0.1", port=node.port)
+    assert all(not failure for _, failure in send_files(us, paths, ae_title="CT1"))
+
+
+def spoken(report: bytes) -> str:
+    """The weights that an encoded report names."""
+    return report.partition(b"weights-sha256=")[2][:64].decode()
+
+
+def test_a_late_image_after_a_promotion_is_scored_by_the_new_weights_and_its_report_says_so(
+    settings: config.Settings, folders: tuple[Path, Path], pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    peers = [Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)]
+    paths = ct_series(tmp_path / "ct", "late", slices=range(6))
+    bench = Bench(tmp_path / "bench", peers=peers, scorer=opening.open_judge(settings).scorer)
+    bench.receive_all(paths[:5])
+    bench.pass_time(10)
+    [before] = pacs.received
+
+    made = promote(settings, folders[1])
+    again = Bench(tmp_path / "bench", peers=peers, scorer=opening.open_judge(settings).scorer)  # the next worker
+    again.now = bench.now
+    again.receive_all(paths[5:], association="a2")
+    again.pass_time(90)
+
+    assert made.before is not None
+    assert made.after is not None
+    assert len(pacs.received) == 2
+    assert pacs.received[0] == before, "what was delivered keeps its bytes"
+    assert [spoken(report) for report in pacs.received] == [made.before.sha256, made.after.sha256]
+    with again.database.read() as connection:
+        found = [labels.load_assessment(connection, series_uid(paths), revision) for revision in (1, 2)]
+    assert [one.checkpoint.sha256 for one in found if one] == [made.before.sha256, made.after.sha256]
+    bench.close()
+    again.close()
+
+
+def test_a_promotion_outlives_the_folder_it_came_from_and_overrides_the_configuration(
+    settings: config.Settings, tmp_path: Path
+) -> None:
+    folder = checkpoint(tmp_path, "brief", seed=3)
+    made = promote(settings, folder)
+    (folder / WEIGHTS_FILE).unlink()
+
+    judge = opening.open_judge(settings)
+
+    assert made.after is not None
+    assert judge.scorer.checkpoint.sha256 == made.after.sha256
+    assert "brief" in weights.sentence(weights.decided(settings), weights.configured(settings))
+    assert opening.open_pinned(settings, "brief", made.after.sha256).scorer.checkpoint.name == "brief"
+
+
+def test_weights_that_were_changed_in_the_store_never_score(
+    settings: config.Settings, folders: tuple[Path, Path]
+) -> None:
+    promote(settings, folders[1])
+    [stored] = weights.model_store(settings).all()
+    file = stored.directory / WEIGHTS_FILE
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+
+    with pytest.raises(CheckpointRefused, match="the model lock pins"):
+        opening.open_judge(settings)
+
+
+def test_weights_that_do_not_score_the_reference_set_as_their_card_says_stay_out(
+    settings: config.Settings, tmp_path: Path
+) -> None:
+    folder = checkpoint(tmp_path, "drifted", seed=4, constancy=Constancy(raw={"ct_chest": 99.0}))
+
+    with pytest.raises(PromotionRefused, match=r"drifted .* was not promoted: raw score of ct_chest"):
+        promote(settings, folder)
+
+    assert weights.decided(settings).current is None
+
+
+def test_a_card_that_pins_nothing_gets_its_baseline_at_the_promotion(
+    settings: config.Settings, folders: tuple[Path, Path]
+) -> None:
+    made = promote(settings, folders[1])
+
+    database = opening.open_database(settings)
+    with database.read() as connection:
+        assert made.after is not None
+        baseline = steadiness.first_scores(connection, made.after.sha256)
+    database.close()
+    assert baseline is not None
+    assert set(baseline) == {"ct_chest", "mr_breast", "op_fundus"}
+
+
+def test_only_calibrations_of_the_weights_before_become_void(
+    settings: config.Settings, folders: tuple[Path, Path]
+) -> None:
+    made = promote(settings, folders[1])
+    assert made.before is not None
+    same = {"modality": "CT", "station_name": "*", "protocol_name": "*", "borderline_below": 0.5, "review_below": 0.3}
+    same |= {"n_series": 50, "n_readers": 3, "approved_by": "x", "approved_on": "2026-01-01", "fingerprint": "f"}
+    records = [Calibration(id=name, weights_sha256=name * 64, **same) for name in "xy"]
+    records.append(Calibration(id="old", weights_sha256=made.before.sha256, **same))
+
+    assert [record.id for record in promoting.void_calibrations(records, made)] == ["old"]
+
+
+@pytest.mark.acceptance
+def test_a_running_worker_takes_a_promotion_up_between_two_series(
+    folders: tuple[Path, Path], pacs: ScriptedPacs, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    peers = {"PACS": {"ae_title": "SCRIPTED", "host": "127.0.0.1", "port": pacs.port}}
+    choice = {"lock": f"{folders[0]}/models.lock", "checkpoint": "first", "device": "cpu"}
+    node = Node(tmp_path / "node", peers=peers, model=choice)
+    request.addfinalizer(node.close)
+    node.start()
+    worker = node.pid("worker")
+    one, two = (ct_series(tmp_path / name, name, study=name) for name in ("one", "two"))
+    send(node, one)
+    node.reaches(series_uid(one), "DELIVERED")
+
+    promoted = node.command("model", "promote", str(folders[1]), "--by", "Dr. Curie")
+    beside = node.command("model", "shadow", str(folders[0]), "--name", "first-again", "--by", "Dr. Curie")
+    until(lambda: len(node.log("scoring")) > 1, "the worker is back", within_s=60)
+    send(node, two)
+    node.reaches(series_uid(two), "DELIVERED")
+
+    assert (promoted.returncode, beside.returncode) == (0, 0), promoted.stderr + beside.stderr
+    assert "→ mediqa-node status: the worker takes the weights up" in promoted.stdout
+    assert node.pid("worker") != worker
+    assert node.log("process ended and is started again") == []
+    configured, now = (opening.open_folder(config.load(None, {}), folder).scorer.checkpoint for folder in folders)
+    assert [spoken(report) for report in pacs.received] == [configured.sha256, now.sha256]
+    until(lambda: node.command("model", "compare").returncode == 0, "the shadow has scored", within_s=30)
+    assert len(pacs.received) == 2, "of the shadow nothing is sent"

@@ -1,0 +1,62 @@
+"""The node's own checkpoints: whole or not there, never overwritten."""
+
+from pathlib import Path
+
+import pytest
+
+from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE, digest, read_lock
+from mediqa_node.model.store import ModelStore
+
+CARD = b'{"trained": true}'
+
+
+def test_a_checkpoint_is_kept_with_a_lock_that_pins_it(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+
+    stored = store.add("chest", b"weights", CARD)
+
+    entry = read_lock(stored.directory / LOCK_FILE)["chest"]
+    assert (entry.sha256, entry.card_sha256) == (digest(b"weights"), digest(CARD))
+    assert (stored.directory / WEIGHTS_FILE).read_bytes() == b"weights"
+    assert (stored.trained, stored.size_bytes) == (True, 7 + len(CARD))
+    assert store.all() == [store.find(stored.weights)] == [stored]
+
+
+def test_the_same_checkpoint_twice_is_one_and_another_of_its_name_is_refused(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    first = store.add("chest", b"weights", CARD)
+
+    assert store.add("chest", b"weights", CARD) == first
+    with pytest.raises(CheckpointRefused, match="another of that name"):
+        store.add("chest", b"other weights", CARD)
+    store.add("chest-2", b"other weights", CARD)
+    assert [stored.weights.name for stored in store.all()] == ["chest", "chest-2"]
+
+
+def test_what_was_interrupted_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = ModelStore(tmp_path)
+    (tmp_path / ".half-x").mkdir()  # a process was killed here
+    monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(CheckpointRefused, match="No space left"):
+        store.add("chest", b"weights", CARD)
+
+    assert store.all() == []
+    assert [path.name for path in tmp_path.iterdir()] == [".half-x"]
+
+
+def test_a_folder_that_was_changed_or_removed_is_not_what_was_promoted(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    stored = store.add("chest", b"weights", CARD)
+    lock = stored.directory / LOCK_FILE
+    lock.write_text(lock.read_text().replace(digest(b"weights"), digest(b"others")))
+
+    with pytest.raises(CheckpointRefused, match=r"chest .* is not in"):
+        store.find(stored.weights)
+    lock.unlink()
+    with pytest.raises(CheckpointRefused, match="cannot be read"):
+        store.all()

@@ -1,0 +1,181 @@
+"""Decisions about weights, and what a candidate says in shadow, on SQLite and PostgreSQL."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bench import Bench, StandInScorer
+from support.series import ct_series, series_uid
+
+from mediqa_node import opening
+from mediqa_node.assess.comparison import compare
+from mediqa_node.config import Settings
+from mediqa_node.domain.errors import PromotionRefused
+from mediqa_node.domain.preprocessing import NetworkInput
+from mediqa_node.domain.promotion import Standing, Weights
+from mediqa_node.domain.scoring import CheckpointId
+from mediqa_node.pipeline.assessing import Judge
+from mediqa_node.pipeline.promoting import Who, roll_back, set_shadow
+from mediqa_node.pipeline.shadowing import Shadow
+from mediqa_node.storage import labels, promotions
+
+CONFIGURED, A, B = (Weights(name=name, sha256=name * 64, card_sha256=name * 64) for name in "cab")
+
+
+class Candidate(StandInScorer):
+    """Scores as the stand-in does, and refuses what it is told to."""
+
+    checkpoint = CheckpointId(name="a", sha256=A.sha256, trained=True, size="t16")
+    outside: str | None = None
+
+    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+        return self.outside
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """The stations, with nobody to report to."""
+    url = request.getfixturevalue("url") if request.param == "postgresql" else None
+    made = Bench(tmp_path / "bench", url=url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def candidate() -> Candidate:
+    return Candidate()
+
+
+@pytest.fixture
+def shadow(bench: Bench, candidate: Candidate) -> Shadow:
+    """The candidate's loop, loading the stand-in."""
+    rules = opening.prompt_rules(Settings())
+    return Shadow(bench.node, lambda _: Judge(scorer=candidate, prompts=rules))
+
+
+def who(at: float = 1.0) -> Who:
+    return Who(by="Dr. Curie", reason="a trial", at=at)
+
+
+def in_force(bench: Bench) -> Standing:
+    with bench.database.read() as connection:
+        return promotions.in_force(connection)
+
+
+def promoted(bench: Bench, weights: Weights, before: Weights = CONFIGURED) -> None:
+    from mediqa_node.domain.promotion import Promotion
+
+    with bench.database.write() as connection:
+        decision = Promotion(action="promote", at=1.0, by="x", reason="", before=before, after=weights)
+        promotions.save(connection, decision)
+
+
+def arrive(bench: Bench, folder: Path, name: str, *, slices: int = 5, **header: object) -> str:
+    paths = ct_series(folder / name, name, slices=range(slices), study=name, **header)
+    bench.receive_all(paths, association=f"association {name}")
+    bench.pass_time(10)
+    return series_uid(paths)
+
+
+def test_promotions_pile_up_and_each_rollback_takes_one_away(bench: Bench) -> None:
+    promoted(bench, A)
+    promoted(bench, B, before=A)
+    assert (in_force(bench).current, in_force(bench).previous) == (B, A)
+
+    first, second = (roll_back(bench.database, configured=CONFIGURED, who=who()) for _ in range(2))
+
+    assert (first.before, first.after, second.after) == (B, A, CONFIGURED)
+    assert (in_force(bench).current, in_force(bench).can_roll_back) == (None, False)
+    with pytest.raises(PromotionRefused, match="no promotion to roll back"):
+        roll_back(bench.database, configured=CONFIGURED, who=who())
+    with bench.database.read() as connection:
+        kept = promotions.history(connection)
+    assert [(one.action, one.by) for one in kept][2:] == [("rollback", "Dr. Curie")] * 2
+
+
+def test_a_candidate_scores_what_comes_after_it_was_named_and_nothing_waits_for_it(
+    bench: Bench, shadow: Shadow, tmp_path: Path
+) -> None:
+    arrive(bench, tmp_path, "before")
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who(bench.now + 1))
+    series = arrive(bench, tmp_path, "after", StationName="CT1")
+
+    said = [shadow.score_next(), shadow.score_next()]
+
+    assert said == [series, None]
+    with bench.database.read() as connection:
+        [score] = promotions.shadow_of(connection, A)
+        own = labels.load_assessment(connection, series, 1)
+    assert own is not None
+    assert (score.station_name, score.modality, score.revision) == ("CT1", "CT", 1)
+    assert (score.quality, score.candidate_quality) == (own.quality, own.quality)
+    assert bench.series(series).revision == 1, "nothing of the series changed"
+    assert bench.deliveries(series) == []
+
+
+def test_a_series_that_waits_for_its_own_score_goes_first(bench: Bench, shadow: Shadow, tmp_path: Path) -> None:
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    scored = arrive(bench, tmp_path, "scored")
+    bench.receive_all(ct_series(tmp_path / "w", "waiting", study="w"), association="w")
+    bench.now += 5
+    bench.settle()
+
+    first = shadow.score_next()
+    bench.work()
+    then = shadow.score_next()
+
+    assert (first, then) == (None, scored)
+
+
+def test_why_a_candidate_does_not_score_is_kept_and_asked_once(
+    bench: Bench, shadow: Shadow, candidate: Candidate, tmp_path: Path
+) -> None:
+    candidate.outside = "noise: 3 times its limit"
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    arrive(bench, tmp_path, "odd")
+
+    said = [shadow.score_next() is None, shadow.score_next() is None]
+
+    with bench.database.read() as connection:
+        [score] = promotions.shadow_of(connection, A)
+    assert said == [False, True]
+    assert (score.candidate_quality, score.reason) == (None, "out of domain: noise: 3 times its limit")
+
+
+def test_a_revision_is_compared_instead_of_what_it_replaced(bench: Bench, shadow: Shadow, tmp_path: Path) -> None:
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    arrive(bench, tmp_path, "late")
+    shadow.score_next()
+
+    arrive(bench, tmp_path, "late", slices=6)
+    shadow.score_next()
+
+    with bench.database.read() as connection:
+        assert [score.revision for score in promotions.shadow_of(connection, A)] == [2]
+
+
+def test_what_is_in_force_or_in_shadow_already_cannot_be_put_there(bench: Bench) -> None:
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+
+    with pytest.raises(PromotionRefused, match="a aaaaaaaaaaaa is in shadow already"):
+        set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    with pytest.raises(PromotionRefused, match="in force already"):
+        set_shadow(bench.database, replace(CONFIGURED, name="again"), configured=CONFIGURED, who=who())
+    promoted(bench, A)
+    assert in_force(bench).shadow is None, "weights are not held against themselves"
+    set_shadow(bench.database, B, configured=CONFIGURED, who=who())
+    set_shadow(bench.database, None, configured=CONFIGURED, who=who())
+    with pytest.raises(PromotionRefused, match="nothing is in shadow"):
+        set_shadow(bench.database, None, configured=CONFIGURED, who=who())
+
+
+def test_a_comparison_counts_pairs_that_change_their_order() -> None:
+    found = compare(np.array([0.1, 0.2, 0.3, 0.3]), np.array([0.2, 0.3, 0.1, 0.5]))
+
+    assert found.n == 4
+    assert found.mean_difference == pytest.approx(0.05)
+    assert found.sd == pytest.approx(np.std([0.1, 0.1, -0.2, 0.2], ddof=1))
+    assert found.turned == pytest.approx(2 / 5)  # of six pairs one is tied
+    assert np.isnan([compare(np.array([0.5]), np.array([0.4])).sd, compare(np.ones(3), np.ones(3)).turned]).all()
