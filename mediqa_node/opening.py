@@ -134,6 +134,7 @@ def open_judge(settings: Settings, *, reporting: bool = False) -> "Judge":
 def open_named(settings: Settings, *, reporting: bool = False) -> "Judge":
     """Load the checkpoint that these settings name, whatever is in force; see `open_judge`."""
     from mediqa_node.model.predict import load_scorer
+    from mediqa_node.model.prompt_classifier import load_classifier
     from mediqa_node.pipeline.assessing import Judge
 
     scorer = load_scorer(settings.model.checkpoint, lock=settings.model_lock, execution=settings.model)
@@ -144,7 +145,10 @@ def open_named(settings: Settings, *, reporting: bool = False) -> "Judge":
         )
     if not scorer.checkpoint.trained:
         log.warning("UNTRAINED WEIGHTS: scores have no meaning", checkpoint=scorer.checkpoint.name)
-    return Judge(scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations)
+    classifier = load_classifier(chosen, settings.model_lock) if (chosen := settings.model.classifier) else None
+    return Judge(
+        scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations, classifier=classifier
+    )
 
 
 def open_folder(settings: Settings, folder: Path, *, reporting: bool = False) -> "Judge":

@@ -188,6 +188,18 @@ def within(predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str]) -> flo
     return float(np.nanmean(found)) if np.isfinite(found).any() else None
 
 
+def mean_of(values: ArrayLike, groups: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Return the mean of a value for every image, (n,): of hits (0 or 1) it is the accuracy."""
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found):
+        return Interval(value=None)
+
+    def mean(x: np.ndarray, _: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.asarray(weights @ x / weights.sum(axis=1))
+
+    return _interval(mean, found, found, _numbered(groups, len(found))[0], seed, resamples)
+
+
 def by_stratum(
     predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str], strata: Sequence[str], *, seed: int = 0
 ) -> dict[str, Agreement]:

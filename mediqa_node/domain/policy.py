@@ -290,6 +290,7 @@ class ModelChoice(Execution):
     Attributes:
         checkpoint: entry of the lock.
         lock: the site's own list of pinned checkpoints, relative to this file; None: that of the package.
+        classifier: entry of the lock that tells region and type from the image where headers do not; None: off.
         allow_untrained: lets weights that were never trained report; for a demo only.
     """
 
@@ -297,6 +298,7 @@ class ModelChoice(Execution):
 
     checkpoint: str = "default"
     lock: Path | None = None
+    classifier: str | None = None
     allow_untrained: bool = False
 
 

@@ -17,7 +17,7 @@ from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.assess.thresholds import judge
 from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
-from mediqa_node.decode.stack_images import image_getter, salient_images
+from mediqa_node.decode.stack_images import SalientImages, image_getter, salient_images
 from mediqa_node.dicom.dose_sr import DoseEvent
 from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
 from mediqa_node.dicom.technique import harvest
@@ -27,7 +27,7 @@ from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
-from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.prompt import Prompt, PromptClassifier, completed
 from mediqa_node.domain.scoring import Scorer
 from mediqa_node.domain.technique import Technique
 
@@ -38,11 +38,16 @@ LONGEST_STRIP = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Everything a judgement depends on besides the images."""
+    """Everything a judgement depends on besides the images.
+
+    Attributes:
+        classifier: fills the prompts that headers leave open; None: they stay `unknown`.
+    """
 
     scorer: Scorer
     prompts: PromptRules
     calibrations: tuple[Calibration, ...] = ()
+    classifier: PromptClassifier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,10 @@ def _score_stack(
 ) -> StackResult:
     prompt = prompt_from_header(files.headers, stack, deciding.prompts)
     check_scorable(stack, prompt, deciding.scorer.spec)
-    frames, inputs = _network_input(stack, files, reader, deciding.scorer.spec, prompt, failed)
+    found = _salient(stack, files, reader, deciding.scorer.spec, prompt, failed)
+    if deciding.classifier is not None and not deciding.scorer.spec.reads_stored_values:
+        prompt = completed(prompt, deciding.classifier.opinion(found.images, prompt.modality.value))
+    inputs = _prepared(found.images, deciding.scorer.spec, prompt)
     reach("after-decode")
     if outside := deciding.scorer.out_of_domain(inputs, prompt.modality.value):
         raise NotScorable("out of domain", outside)
@@ -164,7 +172,7 @@ def _score_stack(
         raw_score=float(np.dot(scored.raw, scored.weights)),
         slices=tuple(
             SliceResult(frame=frame, quality=mapped[i] if mapped else None, raw=raw[i], weight=weights[i])
-            for i, frame in enumerate(frames)
+            for i, frame in enumerate(found.frames)
         ),
         prediction=scored.prediction,
         window=inputs.window,
@@ -184,20 +192,23 @@ def check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:
         raise NotScorable("strip", f"{stack.rows} x {stack.columns} pixels are no image of a body")
 
 
-def _network_input(
+def _salient(
     stack: Stack,
     files: SeriesFiles,
     reader: FrameReader,
     spec: PreprocessSpec,
     prompt: Prompt,
     failed: list[FrameRef],
-) -> tuple[tuple[FrameRef, ...], NetworkInput]:
-    """Decode the salient slices and prepare them; what cannot be decoded goes to `failed`."""
-    modality = prompt.modality.value
+) -> SalientImages:
+    """Decode the salient slices; what cannot be decoded goes to `failed`."""
     image_at = image_getter(stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
-    found = salient_images(stack, image_at, spec, modality=modality)
+    found = salient_images(stack, image_at, spec, modality=prompt.modality.value)
     failed.extend(found.failed)
-    return found.frames, preprocess(found.images, spec, modality=modality, image_type=prompt.type.value)
+    return found
+
+
+def _prepared(images: Sequence[np.ndarray], spec: PreprocessSpec, prompt: Prompt) -> NetworkInput:
+    return preprocess(images, spec, modality=prompt.modality.value, image_type=prompt.type.value)
 
 
 def shown_again(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -> NetworkInput:
@@ -211,4 +222,4 @@ def shown_again(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -
         image_at = image_getter(result.stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
         places = {frame: index for index, frame in enumerate(result.stack.frames)}
         images = [image_at(places[part.frame]) for part in result.slices]
-    return preprocess(images, spec, modality=result.prompt.modality.value, image_type=result.prompt.type.value)
+    return _prepared(images, spec, result.prompt)
