@@ -37,7 +37,7 @@ _KINDS = {
     keyword: kind
     for kind in ("NUMBERS", "WORDED", "DEVICE", "UIDS", "CODED", "SEQUENCES")
     for keyword in getattr(allow_list, kind).split()
-}
+} | dict.fromkeys(allow_list.FRAME_DUMMIES, "FRAME_DUMMIES")
 
 
 def deidentify(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
@@ -143,14 +143,19 @@ def _value(
         return Sequence(found) if (found := [c for item in items(dataset, tag) if (c := _coded(item))]) else None
     if kind == "UIDS":
         return [pseudonyms.uid(uid) for uid in texts(dataset, tag)] or None
+    if kind == "FRAME_DUMMIES":
+        return allow_list.FRAME_DUMMIES[keyword]
     if kind == "NUMBERS":
-        return _numbers(dataset, tag)
+        return _numbers(dataset, tag, keyword)
     cleaned = clean_text(keyword, text(dataset, tag), forbidden)
     return cleaned.split("\\") if cleaned else ""
 
 
-def _numbers(dataset: Dataset, tag: BaseTag) -> Any:
-    """Return numbers as they were written, decimal strings with all their digits; None unless all of it is numbers."""
+def _numbers(dataset: Dataset, tag: BaseTag, keyword: str) -> Any:
+    """Return numbers as they were written, decimal strings with all their digits; none unless all of it is numbers.
+
+    A number of a series, acquisition or instance that is as long as a date or an identifier may be one.
+    """
     try:
         value = dataset[tag].value
     except Exception:  # pydicom raises many kinds on broken values
@@ -158,7 +163,8 @@ def _numbers(dataset: Dataset, tag: BaseTag) -> Any:
     values = [value] if isinstance(value, str | int | float) else list(value or ())
     if _vr(tag) in ("DS", "IS"):
         written = [str(one).strip() for one in values]
-        return written if written and all(_WRITTEN_NUMBER.fullmatch(one) for one in written) else None
+        counted = keyword.endswith("Number") and any(_LONG_NUMBER.search(one) for one in written)
+        return (written or "") if not counted and all(map(_WRITTEN_NUMBER.fullmatch, written)) else None
     return values if values and all(isinstance(one, int | float) for one in values) else None
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify import METHODS
-from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
+from mediqa_node.domain.errors import ConfigurationError, MediqaError, NotScorable, UndecodablePixels
 from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
@@ -28,7 +28,7 @@ from mediqa_node.exchange.series_row import rating_row, slice_rows
 from mediqa_node.exchange.splits import Member, assert_apart, place, splits_json
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 from mediqa_node.pipeline.export_pixels import write_pixels
-from mediqa_node.pipeline.gathering import ExportSource, Gathered, gather
+from mediqa_node.pipeline.gathering import FAULT, ExportSource, Gathered, gather
 from mediqa_node.storage import harvested, ratings
 
 log = structlog.get_logger("export")
@@ -102,6 +102,12 @@ def _write_images(
             except (NotScorable, UndecodablePixels, FileNotFoundError) as error:
                 left_out.append(_left_out(series, error, into))
                 continue
+            except (MediqaError, OSError):
+                raise
+            except Exception as error:  # whatever stands in a header, it must not stop the export of all others
+                log.exception("series not exported", series=series.series_instance_uid)
+                left_out.append(_left_out(series, error, into))
+                continue
             key = series.row["series_key"]
             leaving.keys[series.series_instance_uid] = key
             leaving.rows.append(series.row | {"relative_path": path, "payload_kind": request.payload})
@@ -144,7 +150,8 @@ def _left_out(series: Gathered, error: Exception, into: Writing) -> Excluded:
     into.drop(f"images/{series.row['series_key']}")
     if isinstance(error, NotScorable):
         return _excluded(series, error.reason)
-    return _excluded(series, "file_missing" if isinstance(error, FileNotFoundError) else "undecodable")
+    reasons = {FileNotFoundError: "file_missing", UndecodablePixels: "undecodable"}
+    return _excluded(series, reasons.get(type(error), FAULT))
 
 
 def _nothing(left_out: Sequence[Excluded]) -> str:

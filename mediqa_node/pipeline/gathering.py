@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from pydicom import Dataset
 
 from mediqa_node.decode.reader import FrameReader
@@ -17,7 +18,7 @@ from mediqa_node.dicom.header import text
 from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
 from mediqa_node.dicom.pseudonyms import Pseudonyms
 from mediqa_node.dicom.volume import assemble_stacks
-from mediqa_node.domain.errors import NotScorable, UndecodablePixels
+from mediqa_node.domain.errors import MediqaError, NotScorable, UndecodablePixels
 from mediqa_node.domain.exchange import SeriesState
 from mediqa_node.domain.export import Excluded, ExportRequest
 from mediqa_node.domain.images import Stack
@@ -35,8 +36,12 @@ from mediqa_node.storage.harvested import HarvestedSeries
 from mediqa_node.storage.index import InstanceRow
 from mediqa_node.storage.spool import Spool
 
+log = structlog.get_logger("export")
+
 WITH_FACE = frozenset({"head", "brain", "neck", "unknown"})
 """Regions of CT and MR whose volume may show a face; `unknown`, because nobody can say that it does not."""
+FAULT = "fault"
+"""Reason for a series that this program stumbles over; the log says at what."""
 _LABELLED = {"mas": "CT", "tesla": "MR"}
 
 
@@ -91,11 +96,19 @@ def gather(
     with FrameReader() as reader:
         for done, series in enumerate(known):
             advance(done, len(known))
+            uid = series.row.series_instance_uid
             try:
-                taken.append(_gathered(source, request, series, mos.get(series.row.series_instance_uid), reader))
-            except NotScorable as reason:
-                key = source.pseudonyms.key("series", series.row.series_instance_uid)
-                left_out.append(Excluded(series_key=key, modality=_modality(series), reason=reason.reason))
+                taken.append(_gathered(source, request, series, mos.get(uid), reader))
+                continue
+            except NotScorable as error:
+                reason = error.reason
+            except (MediqaError, OSError):
+                raise
+            except Exception:  # whatever stands in a header, it must not stop the export of all others
+                log.exception("series not described", series=uid)
+                reason = FAULT
+            key = source.pseudonyms.key("series", uid)
+            left_out.append(Excluded(series_key=key, modality=_modality(series), reason=reason))
     advance(len(known), len(known))
     return sorted(taken, key=lambda one: str(one.row["series_key"])), sorted(left_out, key=lambda one: one.series_key)
 

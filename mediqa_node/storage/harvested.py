@@ -27,7 +27,9 @@ class HarvestedSeries:
 def harvested(connection: sa.Connection) -> list[HarvestedSeries]:
     """Return every series, in order of its UID."""
     first = sa.select(instances.c.series_instance_uid, sa.func.min(instances.c.received_at).label("at"))
-    received = {row.series_instance_uid: row.at for row in connection.execute(first.group_by("series_instance_uid"))}
+    received = {
+        row.series_instance_uid: row.at for row in connection.execute(first.group_by(instances.c.series_instance_uid))
+    }
     return [
         HarvestedSeries(
             row=row,

@@ -11,7 +11,9 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.sequence import Sequence
 
+from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify import age_decade, clean_text, deidentify, identifying_words
+from mediqa_node.dicom.functional_groups import frame_count
 from mediqa_node.dicom.native_pixels import put_pixels
 from mediqa_node.dicom.pixels import to_image, without_unused_bits
 from mediqa_node.dicom.pseudonyms import Pseudonyms
@@ -20,6 +22,8 @@ from mediqa_node.domain.errors import UndecodablePixels
 from mediqa_node.exchange.payload import dicom_bytes
 
 DATA = Path(__file__).parents[1] / "data"
+REAL = ("ct_sts003_lowdose", "ct_sts036_lowdose", "mr_brain_dti_achieva", "mr_brain_epi_ge750",
+        "mr_brain_t1_xa30_enhanced", "mr_breast_ucsf06", "refuse/secondary_capture_rgb")  # fmt: skip
 KEYS = Pseudonyms(b"k" * 32)
 
 # Attributes of the Basic Application Level Confidentiality Profile (PS3.15 table E.1-1) with code X, Z, D or U.
@@ -158,6 +162,14 @@ def test_a_text_leaves_only_in_known_words(keyword: str, value: str, kept: str |
     assert clean_text(keyword, value, frozenset({"ZWIEBELFISCH"})) == kept
 
 
+@pytest.mark.parametrize(("number", "kept"), [(99, True), (19431217, False)])
+def test_a_series_number_as_long_as_a_date_does_not_leave(number: int, kept: bool) -> None:
+    ds = header()
+    ds.SeriesNumber = number
+
+    assert ("SeriesNumber" in deidentify(ds, KEYS)) is kept
+
+
 def test_words_that_name_somebody_are_found_in_nested_items_too() -> None:
     ds, item = Dataset(), Dataset()
     ds.PatientName, ds.PatientID, item.ReferringPhysicianName = "Zwiebelfisch^Quirin", "ID_4711", "Sauer^Ada"
@@ -181,6 +193,24 @@ def test_physics_and_geometry_are_the_same_afterwards(name: str) -> None:
     }
     assert before.field_strength_t == after.field_strength_t
     assert [frame.z_mm for frame in before.frames] == [frame.z_mm for frame in after.frames]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_every_real_image_is_the_same_afterwards(name: str) -> None:
+    path = min((DATA / name).glob("*.dcm"))
+    source = pydicom.dcmread(path, stop_before_pixels=True)
+    count = frame_count(source)
+    with FrameReader() as reader:
+        frames = [reader.raw(path, number) for number in (range(1, count + 1) if count else (None,))]
+    left = deidentify(source, KEYS)
+
+    put_pixels(left, frames, source)
+
+    again = pydicom.dcmread(BytesIO(content(left)))
+    stored = again.pixel_array if count else again.pixel_array[np.newaxis]
+    for number, (ours, theirs) in enumerate(zip(frames, stored, strict=True), start=1):
+        at = number if count else None
+        assert (to_image(ours, source, at) == to_image(theirs, again, at)).all()
 
 
 def test_uids_are_replaced_alike_wherever_they_stand_and_in_every_run() -> None:
