@@ -22,6 +22,7 @@ from support.series import ct_series, refreshed, series_uid
 from mediqa_node import opening
 from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.config import Settings
+from mediqa_node.dicom.deidentify import deidentify
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.pseudonyms import Pseudonyms
 from mediqa_node.domain.errors import ConfigurationError
@@ -410,6 +411,21 @@ def test_a_series_whose_pixels_do_not_decode_is_left_out_and_leaves_no_file(benc
 
     assert summary.reasons == {"undecodable": 1}
     assert len(list((tmp_path / "out" / "images").iterdir())) == 1
+
+
+def test_a_series_that_nobody_thought_of_does_not_stop_the_others(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(bench, patient(tmp_path / "in", "good"), patient(tmp_path / "in", "odd"))
+
+    def stumbling(ds: Dataset, keys: Pseudonyms) -> Dataset:
+        if ds.PatientID == "odd":
+            raise ZeroDivisionError
+        return deidentify(ds, keys)
+
+    monkeypatch.setattr("mediqa_node.pipeline.export_pixels.deidentify", stumbling)
+
+    assert write(bench, tmp_path / "out", payload="dicom").reasons == {"fault": 1}
 
 
 def test_an_interrupted_export_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
