@@ -6,7 +6,7 @@ Heavy rooms are imported late, so that the receiver and the command line stay sm
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import tzinfo
 from functools import cache
 from importlib.resources import files
@@ -246,6 +246,20 @@ def preprocess_spec(settings: Settings) -> "PreprocessSpec":
     return read_card(card_bytes(name, entries[name])).preprocess
 
 
+_EXPORT_KEY = "export.key"
+
+
+def series_keys(settings: Settings) -> "Callable[[Iterable[str]], dict[str, str]] | None":
+    """Return how UIDs are found by the series keys of this node's exports; None where nothing was exported yet."""
+    from mediqa_node.dicom.pseudonyms import KEY_BYTES, Pseudonyms
+    from mediqa_node.exchange.folder import secret_of
+
+    if not (file := settings.data_dir / _EXPORT_KEY).is_file():
+        return None
+    pseudonyms = Pseudonyms(secret_of(file, KEY_BYTES))
+    return lambda uids: {pseudonyms.key("series", uid): uid for uid in uids}
+
+
 def export_source(settings: Settings, database: Database) -> "ExportSource":
     """Return what an export draws on; the key of its pseudonyms is made once and kept in the data folder."""
     from mediqa_node.dicom.pseudonyms import KEY_BYTES, Pseudonyms
@@ -256,7 +270,7 @@ def export_source(settings: Settings, database: Database) -> "ExportSource":
         database=database,
         spool=open_spool(settings),
         prompts=prompt_rules(settings),
-        pseudonyms=Pseudonyms(secret_of(settings.data_dir / "export.key", KEY_BYTES)),
+        pseudonyms=Pseudonyms(secret_of(settings.data_dir / _EXPORT_KEY, KEY_BYTES)),
         spec=lambda: preprocess_spec(settings),
         software_version=__version__,
     )

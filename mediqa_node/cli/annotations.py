@@ -16,7 +16,7 @@ import typer
 from mediqa_node import logs, opening
 from mediqa_node.assess.agreement import Agreement, Estimate
 from mediqa_node.cli import app
-from mediqa_node.cli.common import open_node
+from mediqa_node.cli.common import open_current_node
 from mediqa_node.cli.present import count, finite, table
 from mediqa_node.cli.progress import progress
 from mediqa_node.domain.errors import AnnotationsRefused
@@ -56,17 +56,25 @@ def import_(
 ) -> None:
     """Import a table of ratings: all of it, or nothing and every problem by its row.
 
-    One row is one rating: series_uid, reader_id, score, scale_min, scale_max, scale_direction (higher_better or
-    lower_better), and if they are known criterion, study_id, session, repeat, sop_uid, read_at, experience_years,
-    reader_group, display_window, confidence, usable, comment. With --reader one row is one series. The same file
-    twice is imported once. Exit status 1 if a row is wrong.
+    One row is one rating: series_uid (or series_key of an export), reader_id, score, scale_min, scale_max,
+    scale_direction (higher_better or lower_better), and if they are known criterion, study_id, session, repeat,
+    sop_uid, read_at, experience_years, reader_group, display_window, confidence, usable, comment. With --reader one
+    row is one series. The same file twice is imported once. Exit status 1 if a row is wrong.
     """
     logs.configure(level="ERROR")
     layout = Layout(readers=tuple(readers or ()), columns=_pairs(columns, "--column"), values=_pairs(values, "--value"))
     if file.stat().st_size > MAX_BYTES:
         raise AnnotationsRefused(f"{file} has {file.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read: split it")
-    with open_node(context) as (_, database):
-        found = take_in(database, file.read_bytes(), layout, by=_name(by), at=time.time(), dry_run=dry_run)
+    with open_current_node(context) as (settings, database):
+        found = take_in(
+            database,
+            file.read_bytes(),
+            layout,
+            by=_name(by),
+            at=time.time(),
+            dry_run=dry_run,
+            series_keys=opening.series_keys(settings),
+        )
     if as_json:
         typer.echo(json.dumps(_plain(found, dry_run), indent=2))
     else:
@@ -132,7 +140,7 @@ def _plain(found: Outcome, dry_run: bool) -> dict[str, object]:
 @annotations_app.command("list")
 def list_(context: typer.Context, as_json: Json = False) -> None:
     """List the tables that were imported."""
-    with open_node(context) as (_, database), database.read() as connection:
+    with open_current_node(context) as (_, database), database.read() as connection:
         known = ratings.imports(connection)
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in known], indent=2))
@@ -161,7 +169,7 @@ def withdraw(
 ) -> None:
     """Let the rows of an import count no more: a wrong file, a scale the wrong way round. They stay on record."""
     name = _name(by)
-    with open_node(context) as (_, database), database.write() as connection:
+    with open_current_node(context) as (_, database), database.write() as connection:
         done = ratings.withdraw(connection, number, by=name, at=time.time())
     if not done:
         typer.echo(f"no import {number} counts; `mediqa-node annotations list` names them", err=True)
@@ -179,7 +187,7 @@ def report_(
 
     ICC with 95 % intervals from a bootstrap over patients. Exit status 1 without any ratings.
     """
-    with open_node(context) as (settings, database), progress("reading") as advance:
+    with open_current_node(context) as (settings, database), progress("reading") as advance:
         found = report(database, opening.open_spool(settings), advance=advance)
     if as_json:
         typer.echo(json.dumps(finite([asdict(one) for one in found]), indent=2))

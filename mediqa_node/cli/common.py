@@ -57,3 +57,18 @@ def open_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
         yield settings, database
     finally:
         database.close()
+
+
+@contextmanager
+def open_current_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
+    """Open the database of the configured node, for a command that needs tables of this version.
+
+    Raises:
+        ConfigurationError: there is no node at that place yet, or it has not been started with this version.
+    """
+    from mediqa_node.storage.migrate import is_current
+
+    with open_node(context) as (settings, database):
+        if not is_current(database):
+            raise ConfigurationError("the database is of another version; `mediqa-node serve` brings it up to date")
+        yield settings, database

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mediqa_node import __version__, logs, opening, service, weights
-from mediqa_node.cli.common import open_node, settings_of
+from mediqa_node.cli.common import open_current_node, settings_of
 from mediqa_node.cli.model import model_app
 from mediqa_node.cli.present import size, table
 from mediqa_node.config import Settings
@@ -58,7 +58,7 @@ def list_(
 
 
 def _history(context: typer.Context, *, as_json: bool) -> None:
-    with open_node(context) as (_, database), database.read() as connection:
+    with open_current_node(context) as (_, database), database.read() as connection:
         decisions = promotions.history(connection)
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in decisions], indent=2))
@@ -131,7 +131,7 @@ def promote(
     """
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
-    with open_node(context) as (settings, database):
+    with open_current_node(context) as (settings, database):
         configured = weights.configured(settings)
         stored, judge = opening.take_into_store(settings, source, name)
         made, found = promoting.promote(
@@ -160,7 +160,7 @@ def rollback(context: typer.Context, by: By, reason: Reason = "", as_json: Json 
     """Put back the weights that the last promotion replaced. Exit status 1 if there is none."""
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
-    with open_node(context) as (settings, database):
+    with open_current_node(context) as (settings, database):
         if (previous := weights.decided(settings).previous) is not None:
             weights.model_store(settings).find(previous)
         made = promoting.roll_back(database, configured=weights.configured(settings), who=who)

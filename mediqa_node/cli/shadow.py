@@ -12,7 +12,7 @@ import typer
 
 from mediqa_node import logs, opening, weights
 from mediqa_node.assess import comparison
-from mediqa_node.cli.common import open_node
+from mediqa_node.cli.common import open_current_node
 from mediqa_node.cli.model import model_app
 from mediqa_node.cli.present import count, finite, table
 from mediqa_node.cli.promotion import By, Json, Name, Reason, decision_of
@@ -35,7 +35,7 @@ def shadow(
         raise typer.BadParameter("name a candidate, or --off")
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
-    with open_node(context) as (settings, database):
+    with open_current_node(context) as (settings, database):
         candidate = opening.take_into_store(settings, source, name)[0].weights if source is not None else None
         made = promoting.set_shadow(database, candidate, configured=weights.configured(settings), who=who)
     if made.after is None:
@@ -51,7 +51,7 @@ def compare(context: typer.Context, as_json: Json = False) -> None:
 
     Differences are candidate - current. Exit status 1 while there is nothing to compare.
     """
-    with open_node(context) as (_, database), database.read() as connection:
+    with open_current_node(context) as (_, database), database.read() as connection:
         candidate = promotions.in_force(connection).shadow or promotions.last_shadowed(connection)
         scores = promotions.shadow_of(connection, candidate) if candidate is not None else []
     rows = _compared(scores)

@@ -1,6 +1,6 @@
 """Expert scores come in, all of a table or nothing of it; and what is known of the readers' agreement."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -46,7 +46,7 @@ def take_in(
     by: str,
     at: float,
     dry_run: bool = False,
-    series_keys: Callable[[set[str]], Mapping[str, str]] | None = None,
+    series_keys: Callable[[Iterable[str]], Mapping[str, str]] | None = None,
 ) -> Outcome:
     """Check a table of ratings and keep it.
 
@@ -55,8 +55,8 @@ def take_in(
         by: who takes it in.
         at: seconds since 1970.
         dry_run: check only.
-        series_keys: from the UIDs of all series to those by the pseudonymous key of an export; None: the
-            table has to name series by UID.
+        series_keys: from UIDs of series to the same by the pseudonymous key of an export; None: nothing was
+            exported, and the table has to name series by UID.
 
     Raises:
         AnnotationsRefused: it is no table.

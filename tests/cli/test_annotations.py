@@ -14,6 +14,7 @@ from support.bench import Bench
 from support.command import run_in
 from support.series import ct_series, series_uid
 
+from mediqa_node import config, opening
 from mediqa_node.storage import ratings
 from mediqa_node.storage.database import Database
 
@@ -91,6 +92,25 @@ def test_a_wide_table_is_read_by_the_names_that_are_given(kept: tuple[Path, list
     assert result.returncode == 0, result.stdout + result.stderr
     assert "24 ratings of 12 series by 2 readers would be imported" in result.stdout
     assert "note        reader A gives every series 3.5 for overall" in result.stdout
+
+
+def test_readers_of_an_export_name_series_by_its_keys(kept: tuple[Path, list[str]]) -> None:
+    folder, uids = kept
+    settings = config.load(folder / "node.yaml", {})
+    text = table(uids, study="blind").replace("series_uid", "series_key")
+    (folder / "blind.csv").write_text(text)
+    unknown = run_in(folder, "annotations", "import", "blind.csv")
+    database = opening.open_database(settings)
+    pseudonyms = opening.export_source(settings, database).pseudonyms
+    database.close()
+    for uid in uids:
+        text = text.replace(f"{uid},", f"{pseudonyms.key('series', uid)},")
+    (folder / "blind.csv").write_text(text)
+
+    result = run_in(folder, "annotations", "import", "blind.csv")
+
+    assert (unknown.returncode, "no column names the series: series_uid" in unknown.stdout) == (1, True)
+    assert result.stdout.startswith("imported    36 ratings of 12 series by 3 readers")
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,14 @@ def shadowed(settings: config.Settings, candidate: Weights, said: dict[str, list
                 )  # fmt: skip
                 promotions.save_shadow(connection, score)
     database.close()
+
+
+def test_a_database_of_an_older_version_is_left_alone(node: Path) -> None:
+    database = opening.open_database(config.load(node / "node.yaml", {}))
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
+    database.close()
+
+    result = run_in(node, "model", "promote", "second", "--by", "x")
+
+    assert (result.returncode, "`mediqa-node serve` brings it up to date" in result.stderr) == (2, True)
