@@ -16,7 +16,7 @@ from torch import nn
 
 from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
-from mediqa_node.domain.prompt import Opinion
+from mediqa_node.domain.prompt_opinion import Opinion
 from mediqa_node.model.prompt_classifier import (
     VOCABULARY,
     ClassifierCard,

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
-from mediqa_node.domain.prompt import MODALITIES, REGIONS, TYPES, Opinion
+from mediqa_node.domain.prompt import MODALITIES, REGIONS, TYPES
+from mediqa_node.domain.prompt_opinion import Opinion
 from mediqa_node.model.card_domains import is_number, require
 from mediqa_node.model.lock import (
     CARD_FILE,
@@ -126,7 +127,7 @@ class ClassifierNetwork(nn.Module):
 
 
 class LoadedClassifier:
-    """A classifier with its card; see `domain.prompt.PromptClassifier`."""
+    """A classifier with its card; see `domain.prompt_opinion.PromptClassifier`."""
 
     def __init__(self, network: ClassifierNetwork, card: ClassifierCard) -> None:
         self.card = card

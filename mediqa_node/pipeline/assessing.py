@@ -27,7 +27,8 @@ from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
-from mediqa_node.domain.prompt import Prompt, PromptClassifier, completed
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.prompt_opinion import PromptClassifier, completed
 from mediqa_node.domain.scoring import Scorer
 from mediqa_node.domain.technique import Technique
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from mediqa_node import config, opening
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, UndecodablePixels
-from mediqa_node.domain.prompt import Opinion, Prompt, PromptTerm, completed
+from mediqa_node.domain.prompt import Prompt, PromptTerm
+from mediqa_node.domain.prompt_opinion import Opinion, completed
 from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.prompt_classifier import SHAPES, VOCABULARY, ClassifierNetwork, load_classifier
 from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers
