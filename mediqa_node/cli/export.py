@@ -9,7 +9,7 @@ import typer
 
 from mediqa_node import logs, opening
 from mediqa_node.cli import app
-from mediqa_node.cli.common import open_node
+from mediqa_node.cli.common import open_current_node
 from mediqa_node.cli.present import count, size
 from mediqa_node.cli.progress import progress
 from mediqa_node.domain.export import ExportRequest, ExportSummary, Payload
@@ -57,7 +57,7 @@ def export(
         faces=faces,
     )
     logs.configure(level="ERROR")
-    with open_node(context) as (settings, database), progress("exporting") as advance:
+    with open_current_node(context) as (settings, database), progress("exporting") as advance:
         source = opening.export_source(settings, database)
         found = write(source, request, out, replace=force, advance=lambda _, done, total: advance(done, total))
     if as_json:
@@ -77,6 +77,10 @@ def _print(found: ExportSummary) -> None:
         ("export", found.export_id[:16]),
     ):  # fmt: skip
         typer.echo(f"{name:<12}{text}")
+    if empty := [split for split, n in found.splits.items() if not n]:
+        typer.echo(
+            f"no patient has drawn {' or '.join(empty)}, as happens with few; the draw of a patient never changes"
+        )
     typer.echo(f"→ {found.folder / 'README.md'} says what is in it")
 
 

@@ -31,6 +31,7 @@ def test_it_says_what_left_and_what_comes_next(node: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("exported    2 series of 2 patients, ")
     assert lines[1].startswith("splits      train ")
+    assert lines[-2].startswith("no patient has drawn "), "two patients cannot fill three splits"
     assert lines[-1] == "→ first/README.md says what is in it"
     assert (node / "first" / "manifest.parquet").is_file()
     assert (node / "var" / "export.key").stat().st_mode & 0o777 == 0o600
