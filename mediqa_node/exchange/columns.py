@@ -135,7 +135,7 @@ dilation              float mm   Degree of Dilation (0022,000E)
 rows                  int   1    Rows (0028,0010)
 cols                  int   1    Columns (0028,0011)
 device_type           str   -    Acquisition Device Type (0022,0015), as the code's dictionary says
-label_name            str   -    mas, tesla or mos
+label_name            str   -    mas or tesla; expert scores stand in mos and mos_norm
 label_value           float -    in label_unit
 label_unit            str   -    UCUM
 label_norm            float 1    0..1 by normalizer.json

@@ -92,7 +92,7 @@ def series_row(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any
     if row["label_name"] == "mas":
         row |= _ct(series.technique)
     elif row["label_name"] == "tesla":
-        row |= _mr(series.technique, frame)
+        row |= _mr(series.technique)
     flags = [*series.technique.flags, *series.stack.flags]
     flags += ["no_pid"] * (not text(series.header, "PatientID"))
     return row | {
@@ -149,9 +149,7 @@ def _frame_header(series: DescribedSeries) -> FrameHeader:
 
 def _keys(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any]:
     header = series.header
-    device = [
-        text(header, name) for name in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "StationName")
-    ]
+    device = [text(header, name) for name in _DEVICE]
 
     def key(domain: str, *parts: str) -> str | None:
         return pseudonyms.key(domain, *parts) if any(parts) else None
@@ -254,7 +252,7 @@ def _ct(technique: Technique) -> dict[str, Any]:
     }
 
 
-def _mr(technique: Technique, frame: FrameHeader) -> dict[str, Any]:
+def _mr(technique: Technique) -> dict[str, Any]:
     n_valid = technique.statistics.get("n_valid")
     nuclei = (str(found) for one in technique.frames if (found := one.candidates.get("ImagedNucleus")))
     return {

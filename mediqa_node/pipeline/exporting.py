@@ -16,7 +16,7 @@ import structlog
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify import METHODS
-from mediqa_node.domain.errors import ConfigurationError, MediqaError, NotScorable, UndecodablePixels
+from mediqa_node.domain.errors import ConfigurationError, NotScorable, StorageFailed, UndecodablePixels
 from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
@@ -102,7 +102,7 @@ def _write_images(
             except (NotScorable, UndecodablePixels, FileNotFoundError) as error:
                 left_out.append(_left_out(series, error, into))
                 continue
-            except (MediqaError, OSError):
+            except (ConfigurationError, StorageFailed, OSError):
                 raise
             except Exception as error:  # whatever stands in a header, it must not stop the export of all others
                 log.exception("series not exported", series=series.series_instance_uid)

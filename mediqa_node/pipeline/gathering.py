@@ -12,15 +12,16 @@ import numpy as np
 import structlog
 from pydicom import Dataset
 
+from mediqa_node.assess.salient import WANTED
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
 from mediqa_node.dicom.pseudonyms import Pseudonyms
 from mediqa_node.dicom.volume import assemble_stacks
-from mediqa_node.domain.errors import MediqaError, NotScorable, UndecodablePixels
+from mediqa_node.domain.errors import NotScorable, StorageFailed, UndecodablePixels
 from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.domain.export import Excluded, ExportRequest
+from mediqa_node.domain.export import Excluded, ExportRequest, Payload
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
@@ -42,6 +43,8 @@ WITH_FACE = frozenset({"head", "brain", "neck", "unknown"})
 """Regions of CT and MR whose volume may show a face; `unknown`, because nobody can say that it does not."""
 FAULT = "fault"
 """Reason for a series that this program stumbles over; the log says at what."""
+_VIEWS_BYTES = 4 * 224 * 224 * 4
+"""Of one slice as the network is shown it: up to four views, float32."""
 _LABELLED = {"mas": "CT", "tesla": "MR"}
 
 
@@ -102,7 +105,7 @@ def gather(
                 continue
             except NotScorable as error:
                 reason = error.reason
-            except (MediqaError, OSError):
+            except (StorageFailed, OSError):
                 raise
             except Exception:  # whatever stands in a header, it must not stop the export of all others
                 log.exception("series not described", series=uid)
@@ -154,7 +157,7 @@ def _gathered(
         paths=files.paths,
         prompt=prompt,
         received_at=known.received_at,
-        n_bytes=sum(len(stack.frames) * stack.rows * stack.columns for stack in stacks) * _bytes_a_pixel(request),
+        n_bytes=_about_bytes(request.payload, stacks, colour=prompt.modality.value == "OP"),
     )
 
 
@@ -230,5 +233,12 @@ def _middle_slice(stack: Stack, files: SeriesFiles, reader: FrameReader) -> str 
     return sha256(f"{values.shape} {values.dtype.str}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def _bytes_a_pixel(request: ExportRequest) -> int:
-    return 0 if request.payload == "refs" else 3
+def _about_bytes(kind: Payload, stacks: Sequence[Stack], *, colour: bool) -> int:
+    """Return about what the payload of a series takes on disk, rather more than less."""
+    per_slice = [(len(stack.frames), stack.rows * stack.columns * (3 if colour else 2)) for stack in stacks]
+    if kind == "dicom":
+        return sum(count * size for count, size in per_slice)
+    count, size = per_slice[0]
+    if kind == "nifti":
+        return count * size
+    return min(count, WANTED) * (size + _VIEWS_BYTES) if kind == "npz" else 0

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from support.bench import Bench, StandInScorer
 from support.series import ct_series, refreshed, series_uid
+from support.series import write as save
 
 from mediqa_node import opening
 from mediqa_node.assess.preprocess import preprocess
@@ -25,6 +27,7 @@ from mediqa_node.config import Settings
 from mediqa_node.dicom.deidentify import deidentify
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.pseudonyms import Pseudonyms
+from mediqa_node.dicom.wrap import wrap_photograph
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.export import PAYLOADS, ExportRequest, ExportSummary
 from mediqa_node.domain.rating import Rating
@@ -396,6 +399,25 @@ def test_an_enhanced_object_keeps_its_frames_and_its_physics(three_series: Bench
     assert len(after.PerFrameFunctionalGroupsSequence) == before.NumberOfFrames == after.NumberOfFrames
     [row] = table(tmp_path / "out" / "manifest.csv")
     assert (row["b0_nominal"], row["te"], row["prompt_reg"], row["prompt_type"]) == ("3.0", "2.41", "brain", "t1")
+
+
+def test_a_photograph_leaves_in_colour(bench: Bench, tmp_path: Path) -> None:
+    photograph = np.asarray(Image.open(DATA / "fundus_chasedb1" / "Image_01L.jpg").convert("RGB"))[::4, ::4]
+    ds = wrap_photograph(photograph)
+    ds.PatientID = "EYE1"
+    save(ds, tmp_path / "fundus.dcm")
+    receive(bench, [tmp_path / "fundus.dcm"])
+
+    write(bench, tmp_path / "npz", payload="npz", eligible_only=False)
+    write(bench, tmp_path / "dicom", payload="dicom", eligible_only=False)
+
+    [row] = table(tmp_path / "npz" / "manifest.csv")
+    assert (row["modality"], row["prompt_reg"], row["label_value"]) == ("OP", "retina", "")
+    with np.load(tmp_path / "npz" / row["relative_path"]) as found:
+        assert (found["slices"][0] == photograph).all()
+        assert found["images"].shape == (1, 3, 32, 32)
+    [path] = (tmp_path / "dicom" / "images").rglob("*.dcm")
+    assert (pydicom.dcmread(path).pixel_array == photograph).all()
 
 
 def test_a_series_whose_pixels_do_not_decode_is_left_out_and_leaves_no_file(bench: Bench, tmp_path: Path) -> None:
