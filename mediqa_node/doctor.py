@@ -191,7 +191,7 @@ def model(settings: Settings) -> Iterator[Finding]:
     text = f"{checkpoint.name} ({checkpoint.size}), {checkpoint.execution}, digests of weights and card verified"
     yield Finding(name="model", mark=OK, text=text, details=(checkpoint.sha256,))
     if (known := weights.decided(settings)).current is not None:
-        text = f"in force: {weights.sentence(known, weights.configured(settings))}"
+        text = f"in force: {weights.sentence(settings, known)}"
         yield Finding(name="model", mark=OK, text=text)
     if not checkpoint.trained:
         consequence = "reported with a warning" if choice.allow_untrained else "withheld"

@@ -128,16 +128,17 @@ def open_judge(settings: Settings, *, reporting: bool = False) -> "Judge":
     Raises:
         CheckpointRefused: missing, wrong digest, or not to be honoured.
     """
-    return open_named(weights.in_force(settings), reporting=reporting)
+    return open_at(settings, weights.in_force(settings), reporting=reporting)
 
 
-def open_named(settings: Settings, *, reporting: bool = False) -> "Judge":
-    """Load the checkpoint that these settings name, whatever is in force; see `open_judge`."""
+def open_at(settings: Settings, place: weights.Place, *, reporting: bool = False) -> "Judge":
+    """Load a checkpoint by lock and name, whatever is in force; see `open_judge`."""
     from mediqa_node.model.predict import load_scorer
     from mediqa_node.model.prompt_classifier import load_classifier
     from mediqa_node.pipeline.assessing import Judge
 
-    scorer = load_scorer(settings.model.checkpoint, lock=settings.model_lock, execution=settings.model)
+    lock, name = place
+    scorer = load_scorer(name, lock=lock, execution=settings.model)
     if reporting and scorer.card.quality is None:
         raise CheckpointRefused(
             f"checkpoint {scorer.checkpoint.name!r} maps no raw score to 0..1, so that nothing could be reported; "
@@ -159,8 +160,8 @@ def open_folder(settings: Settings, folder: Path, *, reporting: bool = False) ->
     """
     from mediqa_node.model.lock import LOCK_FILE, only_entry
 
-    name, _ = only_entry(folder / LOCK_FILE)
-    return open_named(weights.naming(settings, (folder / LOCK_FILE).resolve(), name), reporting=reporting)
+    lock = (folder / LOCK_FILE).resolve()
+    return open_at(settings, (lock, only_entry(lock)[0]), reporting=reporting)
 
 
 def open_stored(settings: Settings, wanted: "Weights") -> "Judge":
@@ -184,7 +185,7 @@ def open_pinned(settings: Settings, name: str, sha256: str) -> "Judge":
         raise CheckpointRefused(
             f"the weights with SHA-256 {sha256} are not in the model lock any more, nor in the model store"
         )
-    return open_named(weights.naming(settings, *min(places, key=lambda place: place[1] != name)))
+    return open_at(settings, min(places, key=lambda place: place[1] != name))
 
 
 def take_into_store(settings: Settings, source: str, name: str | None = None) -> tuple["Stored", "Judge"]:
@@ -201,7 +202,7 @@ def take_into_store(settings: Settings, source: str, name: str | None = None) ->
     from mediqa_node.model.lock import read_lock
 
     lock, known = weights.find_checkpoint(settings, source)
-    judge = open_named(weights.naming(settings, lock, known), reporting=True)
+    judge = open_at(settings, (lock, known), reporting=True)
     files = checkpoint_files(known, read_lock(lock)[known])
     return weights.model_store(settings).add(name or known, *files), judge
 
@@ -237,10 +238,10 @@ def torch_facts() -> "TorchFacts":
 def preprocess_spec(settings: Settings) -> "PreprocessSpec":
     """Return how the checkpoint in force wants its images, from its card; CheckpointRefused: see `open_judge`."""
     from mediqa_node.model.card import read_card
-    from mediqa_node.model.lock import DEFAULT_LOCK, card_bytes, read_lock
+    from mediqa_node.model.lock import card_bytes, read_lock
 
-    settings = weights.in_force(settings)
-    name, entries = settings.model.checkpoint, read_lock(settings.model_lock or DEFAULT_LOCK)
+    lock, name = weights.in_force(settings)
+    entries = read_lock(lock)
     if name not in entries:
         raise CheckpointRefused(f"no checkpoint {name!r} in the model lock; it has: {', '.join(entries) or 'none'}")
     return read_card(card_bytes(name, entries[name])).preprocess

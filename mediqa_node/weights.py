@@ -1,6 +1,5 @@
 """Which weights this node scores with: what was promoted, else what the configuration names. No torch here."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,15 +11,13 @@ from mediqa_node.model.store import ModelStore
 from mediqa_node.storage import promotions
 from mediqa_node.storage.database import Database
 
+Place = tuple[Path, str]
+"""A lock and the name of a checkpoint in it."""
+
 
 def model_store(settings: Settings) -> ModelStore:
     """Return the checkpoints that this node keeps for itself."""
     return ModelStore(settings.data_dir / "models")
-
-
-def naming(settings: Settings, lock: Path, checkpoint: str) -> Settings:
-    """Return the settings with another checkpoint."""
-    return settings.model_copy(update={"model": replace(settings.model, lock=lock, checkpoint=checkpoint)})
 
 
 def decided(settings: Settings) -> Standing:
@@ -35,16 +32,16 @@ def decided(settings: Settings) -> Standing:
         database.close()
 
 
-def in_force(settings: Settings) -> Settings:
-    """Return the settings with the checkpoint that was promoted, if one was: see `domain.promotion`.
+def in_force(settings: Settings) -> Place:
+    """Return where the checkpoint lies that was promoted, if one was, else the configured one: `domain.promotion`.
 
     Raises:
         CheckpointRefused: it is not in the model store any more as it was promoted.
     """
     current = decided(settings).current
     if current is None:
-        return settings
-    return naming(settings, model_store(settings).find(current).directory / LOCK_FILE, current.name)
+        return settings.model_lock or DEFAULT_LOCK, settings.model.checkpoint
+    return model_store(settings).find(current).directory / LOCK_FILE, current.name
 
 
 def configured(settings: Settings) -> Weights:
@@ -54,8 +51,8 @@ def configured(settings: Settings) -> Weights:
     return Weights(name=settings.model.checkpoint, sha256=entry.sha256, card_sha256=entry.card_sha256)
 
 
-def find_checkpoint(settings: Settings, source: str) -> tuple[Path, str]:
-    """Return lock and name of a checkpoint: a folder with a lock, else a name in the model store or the lock.
+def find_checkpoint(settings: Settings, source: str) -> Place:
+    """Return where a checkpoint lies: a folder with a lock, else a name in the model store or the lock.
 
     Raises:
         CheckpointRefused: there is none.
@@ -71,18 +68,17 @@ def find_checkpoint(settings: Settings, source: str) -> tuple[Path, str]:
     return known[source], source
 
 
-def sentence(known: Standing, named: Weights) -> str:
-    """Say which weights are in force, and why.
-
-    Args:
-        named: what the configuration names.
-    """
+def sentence(settings: Settings, known: Standing) -> str:
+    """Say which weights are in force, and why."""
     if known.current is None or known.since is None:
-        return f"{named.label}, by `model.checkpoint`"
+        try:
+            return f"{configured(settings).label}, by `model.checkpoint`"
+        except (CheckpointRefused, ConfigurationError) as error:
+            return str(error)
     at = datetime.fromtimestamp(known.since.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
     how = "promoted" if known.since.action == PROMOTE else "rolled back to"
     text = f"{known.current.label}, {how} {at} by {known.since.by}"
-    return text if known.current.sha256 == named.sha256 else f"{text}; `model.checkpoint` names {named.name}"
+    return f"{text}; `model.checkpoint` names {settings.model.checkpoint}, which counts when nothing is promoted"
 
 
 def check_checkpoint(settings: Settings) -> None:

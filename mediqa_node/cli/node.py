@@ -75,7 +75,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         found |= {"stopped": [asdict(row) for row in stopped], "disputes": [asdict(row) for row in disputes]}
         found |= {"constancy": asdict(checked) if checked else None}
         found |= {"export": asdict(exported) if exported else None}
-        found |= {"weights": asdict(decided.current or weights.configured(settings))}
+        found |= {"weights": {"in_force": weights.sentence(settings, decided), **asdict(decided)}}
         typer.echo(json.dumps(found, indent=2))
         sys.exit(needs_a_person)
     state = f"{', '.join(missing)} not running here" if missing else "running"
@@ -86,7 +86,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         ("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet"),
         ("kept", f"{kept}; {size(opening.open_spool(settings).free_bytes())} free"),
         ("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}"),
-        ("weights", weights.sentence(decided, weights.configured(settings))),
+        ("weights", weights.sentence(settings, decided)),
         ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
     ):
         typer.echo(f"{name:<12}{text}")

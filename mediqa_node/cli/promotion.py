@@ -12,10 +12,11 @@ from mediqa_node import __version__, logs, opening, service, weights
 from mediqa_node.cli.common import open_current_node, settings_of
 from mediqa_node.cli.model import model_app
 from mediqa_node.cli.present import size, table
+from mediqa_node.cli.progress import progress
 from mediqa_node.config import Settings
-from mediqa_node.domain.promotion import Promotion, Standing, Weights
-from mediqa_node.pipeline import promoting
-from mediqa_node.pipeline.promoting import Who
+from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
+from mediqa_node.model.lock import DEFAULT_LOCK, WEIGHTS_FILE, card_bytes, read_lock
 from mediqa_node.storage import promotions
 
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -36,8 +37,8 @@ def list_(
         _history(context, as_json=as_json)
         return
     settings = settings_of(context)
-    known, configured = weights.decided(settings), weights.configured(settings)
-    rows = _rows(settings, known, configured)
+    known = weights.decided(settings)
+    rows = _rows(settings, known)
     if as_json:
         decision = asdict(known.since) if known.since else None
         typer.echo(json.dumps({"checkpoints": [asdict(row) for row in rows], "decision": decision}, indent=2))
@@ -47,14 +48,14 @@ def list_(
             row.weights.name,
             row.weights.sha256[:12],
             size(row.size_bytes) if row.size_bytes is not None else "–",
-            "yes" if row.trained else "NO",
+            {True: "yes", False: "NO", None: "–"}[row.trained],
             row.place,
             ", ".join(row.roles),
         )
         for row in rows
     ]
     table(("name", "weights", "size", "trained", "from", ""), cells)
-    typer.echo(f"in force    {weights.sentence(known, configured)}")
+    typer.echo(f"in force    {weights.sentence(settings, known)}")
 
 
 def _history(context: typer.Context, *, as_json: bool) -> None:
@@ -85,26 +86,30 @@ class _Row:
     weights: Weights
     place: str
     size_bytes: int | None
-    trained: bool
+    trained: bool | None
     roles: list[str]
 
 
-def _rows(settings: Settings, known: Standing, configured: Weights) -> list[_Row]:
-    """Return the checkpoints of the lock, then those of the store: promoted ones score from there."""
+def _rows(settings: Settings, known: Standing) -> list[_Row]:
+    """Return what the lock names, then the checkpoints of the store: promoted ones score from there."""
     from mediqa_node.model.card import read_card
-    from mediqa_node.model.lock import DEFAULT_LOCK, WEIGHTS_FILE, card_bytes, read_lock
 
-    rows = []
+    lock, configured = settings.model_lock or DEFAULT_LOCK, settings.model.checkpoint
     back = known.can_roll_back and known.previous is None
     by_name = {"current": known.current is None, "previous": back, "configured": known.current is not None}
-    for name, entry in read_lock(settings.model_lock or DEFAULT_LOCK).items():
+    rows = []
+    for name, entry in read_lock(lock).items():
         file = entry.directory / WEIGHTS_FILE if entry.directory else None
+        try:
+            trained, roles = read_card(card_bytes(name, entry)).trained, []
+        except CheckpointRefused:
+            trained, roles = None, ["prompt classifier" if name == settings.model.classifier else "no checkpoint"]
         row = _Row(
             weights=Weights(name=name, sha256=entry.sha256, card_sha256=entry.card_sha256),
             place=str(settings.model.lock or "package"),
             size_bytes=file.stat().st_size if file and file.is_file() else None,
-            trained=read_card(card_bytes(name, entry)).trained,
-            roles=[role for role, holds in by_name.items() if holds and name == configured.name],
+            trained=trained,
+            roles=roles + [role for role, holds in by_name.items() if holds and name == configured],
         )
         rows.append(row)
     decided = {"current": known.current, "previous": known.previous, "shadow": known.shadow}
@@ -129,9 +134,11 @@ def promote(
     Reports that were built stay as they are. The worker takes the weights up between two series. Exit status 1
     if the checkpoint fails on the reference set.
     """
+    from mediqa_node.pipeline import promoting
+
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
-    with open_current_node(context) as (settings, database):
+    with open_current_node(context) as (settings, database), progress("trying on the reference set"):
         configured = weights.configured(settings)
         stored, judge = opening.take_into_store(settings, source, name)
         made, found = promoting.promote(
@@ -158,6 +165,8 @@ def promote(
 @model_app.command()
 def rollback(context: typer.Context, by: By, reason: Reason = "", as_json: Json = False) -> None:
     """Put back the weights that the last promotion replaced. Exit status 1 if there is none."""
+    from mediqa_node.pipeline import promoting
+
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
     with open_current_node(context) as (settings, database):

@@ -15,9 +15,9 @@ from mediqa_node.assess import comparison
 from mediqa_node.cli.common import open_current_node
 from mediqa_node.cli.model import model_app
 from mediqa_node.cli.present import count, finite, table
+from mediqa_node.cli.progress import progress
 from mediqa_node.cli.promotion import By, Json, Name, Reason, decision_of
 from mediqa_node.domain.promotion import ShadowScore, Weights
-from mediqa_node.pipeline import promoting
 from mediqa_node.storage import promotions
 
 
@@ -31,11 +31,13 @@ def shadow(
     name: Name = None,
 ) -> None:
     """Have a candidate scored beside the weights in force, from the next series on: nothing of it is sent."""
+    from mediqa_node.pipeline import promoting
+
     if (source is None) != off:
         raise typer.BadParameter("name a candidate, or --off")
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
-    with open_current_node(context) as (settings, database):
+    with open_current_node(context) as (settings, database), progress("loading"):
         candidate = opening.take_into_store(settings, source, name)[0].weights if source is not None else None
         made = promoting.set_shadow(database, candidate, configured=weights.configured(settings), who=who)
     if made.after is None:

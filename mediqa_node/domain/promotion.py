@@ -26,6 +26,15 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """Who decides, why and when; `at` in seconds since 1970."""
+
+    by: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
     """One decision on record.
 

@@ -6,29 +6,20 @@ set of weights from its first job to its last.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.constancy import Check
 from mediqa_node.domain.errors import PromotionRefused
-from mediqa_node.domain.promotion import PROMOTE, ROLLBACK, SHADOW, UNSHADOW, Promotion, Weights
+from mediqa_node.domain.promotion import PROMOTE, ROLLBACK, SHADOW, UNSHADOW, Promotion, Weights, Who
 from mediqa_node.pipeline.assessing import Judge
 from mediqa_node.pipeline.constancy import check
 from mediqa_node.storage import promotions
 from mediqa_node.storage.database import Connection, Database
 
 log = structlog.get_logger("promotion")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Who:
-    """Who decides, why and when; `at` in seconds since 1970."""
-
-    by: str
-    reason: str
-    at: float
 
 
 def promote(

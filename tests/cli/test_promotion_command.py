@@ -10,6 +10,7 @@ from support.command import run_in
 
 from mediqa_node import config, opening, weights
 from mediqa_node.domain.promotion import ShadowScore, Weights
+from mediqa_node.model.lock import digest
 from mediqa_node.storage import promotions
 from mediqa_node.storage.tables import series as series_table
 
@@ -55,6 +56,16 @@ def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> 
     assert roles(node) == {"first": ["current"], "two": []}
     assert [line.split()[0] for line in history.splitlines()] == ["decision", "1", "2"]
     assert "readers agree" in history
+
+
+def test_what_the_lock_names_and_cannot_score_is_listed_as_that(node: Path) -> None:
+    (node / "words").mkdir()
+    (node / "words" / "card.json").write_text('{"format": "prompt-classifier-1"}')
+    pins = {"directory": "../words", "sha256": "0" * 64, "card_sha256": digest(b'{"format": "prompt-classifier-1"}')}
+    with (node / "first" / "models.lock").open("a") as lock:
+        lock.write(yaml.safe_dump({"words": pins}))
+
+    assert roles(node) == {"first": ["current"], "words": ["no checkpoint"]}
 
 
 @pytest.mark.parametrize(

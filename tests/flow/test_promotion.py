@@ -1,9 +1,11 @@
 """Weights are promoted while a node works: who scores, what a report says, and what must not change."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from support.bench import Bench
 from support.checkpoints import checkpoint
 from support.node import Node
@@ -16,10 +18,11 @@ from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused, PromotionRefused
 from mediqa_node.domain.exchange import Peer
-from mediqa_node.model.lock import WEIGHTS_FILE
+from mediqa_node.domain.promotion import Promotion, Who
+from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE
+from mediqa_node.model.prompt_classifier import ClassifierCard, ClassifierNetwork, save_classifier
 from mediqa_node.network.sender import send_files
 from mediqa_node.pipeline import promoting
-from mediqa_node.pipeline.promoting import Who
 from mediqa_node.storage import labels, steadiness
 
 WHO = Who(by="Dr. Curie", reason="readers agree with it", at=1000.0)
@@ -47,7 +50,7 @@ def settings(tmp_path: Path, folders: tuple[Path, Path]) -> config.Settings:
     return found
 
 
-def promote(settings: config.Settings, folder: Path) -> promoting.Promotion:
+def promote(settings: config.Settings, folder: Path) -> Promotion:
     database = opening.open_database(settings)
     stored, judge = opening.take_into_store(settings, str(folder))
     made, _ = promoting.promote(
@@ -106,8 +109,28 @@ def test_a_promotion_outlives_the_folder_it_came_from_and_overrides_the_configur
 
     assert made.after is not None
     assert judge.scorer.checkpoint.sha256 == made.after.sha256
-    assert "brief" in weights.sentence(weights.decided(settings), weights.configured(settings))
+    assert "brief" in weights.sentence(settings, weights.decided(settings))
     assert opening.open_pinned(settings, "brief", made.after.sha256).scorer.checkpoint.name == "brief"
+
+
+def test_the_prompt_classifier_stays_that_of_the_configuration(
+    settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = {"modality": ("CT", "MR"), "region": (), "type": ()}
+    card = ClassifierCard(name="words", shape="small", words=words, sure=0.9)
+    made = save_classifier(tmp_path / "words", ClassifierNetwork("small", words), card)
+    pins = {"directory": str(tmp_path / "words"), "sha256": made.sha256, "card_sha256": made.card_sha256}
+    lock = yaml.safe_load((folders[0] / LOCK_FILE).read_text()) | {"words": pins}
+    lock["first"]["directory"] = str(folders[0])
+    (tmp_path / "both.lock").write_text(yaml.safe_dump(lock))
+    model = replace(settings.model, lock=tmp_path / "both.lock", classifier="words")
+    settings = settings.model_copy(update={"model": model})
+
+    promote(settings, folders[1])
+    judge = opening.open_judge(settings)
+
+    assert judge.scorer.checkpoint.name == "second"
+    assert judge.classifier is not None
 
 
 def test_weights_that_were_changed_in_the_store_never_score(

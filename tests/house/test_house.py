@@ -97,6 +97,17 @@ def test_the_receiver_loads_neither_torch_nor_the_model() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_the_command_line_loads_no_heavy_library_before_a_command_asks_for_it() -> None:
+    code = (
+        "import sys; from mediqa_node.cli import main; sys.argv = ['mediqa-node', '--version']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'timm', 'scipy', 'highdicom'}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert result.stdout.splitlines()[-1] == "[]", "every process of a node, the receiver too, starts by this road"
+
+
 def test_example_configuration_is_the_default_and_names_every_key() -> None:
     import yaml
 

@@ -14,10 +14,10 @@ from mediqa_node.assess.comparison import compare
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import PromotionRefused
 from mediqa_node.domain.preprocessing import NetworkInput
-from mediqa_node.domain.promotion import Standing, Weights
+from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
 from mediqa_node.domain.scoring import CheckpointId
 from mediqa_node.pipeline.assessing import Judge
-from mediqa_node.pipeline.promoting import Who, roll_back, set_shadow
+from mediqa_node.pipeline.promoting import roll_back, set_shadow
 from mediqa_node.pipeline.shadowing import Shadow
 from mediqa_node.storage import labels, promotions
 
@@ -65,8 +65,6 @@ def in_force(bench: Bench) -> Standing:
 
 
 def promoted(bench: Bench, weights: Weights, before: Weights = CONFIGURED) -> None:
-    from mediqa_node.domain.promotion import Promotion
-
     with bench.database.write() as connection:
         decision = Promotion(action="promote", at=1.0, by="x", reason="", before=before, after=weights)
         promotions.save(connection, decision)
