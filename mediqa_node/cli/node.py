@@ -15,7 +15,6 @@ from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_l
 from mediqa_node.cli.present import ago, count, size, table
 from mediqa_node.domain.constancy import UNSCORED
 from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.pipeline.nightly import last_outcome
 from mediqa_node.storage import index, labels, overview, promotions, reports, steadiness
 
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -55,6 +54,8 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 
     Exit status 1 if something does.
     """
+    from mediqa_node.pipeline.nightly import last_outcome
+
     with open_node(context) as (settings, database):
         now = time.time()
         with database.read() as connection:
