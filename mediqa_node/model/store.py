@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mediqa_node.domain.promotion import Weights
 from mediqa_node.model.lock import CARD_FILE, LOCK_FILE, WEIGHTS_FILE, digest, only_entry
 
 _HALF = ".half-"
+_HALF_OLDER_THAN_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,9 @@ class ModelStore:
     def _write(self, folder: Path, content: dict[str, bytes]) -> None:
         """Make a folder with all its files, or none: written beside, synced, renamed."""
         self.root.mkdir(parents=True, exist_ok=True)
+        for left in self.root.glob(f"{_HALF}*"):  # by a process that was killed here
+            if time.time() - left.stat().st_mtime > _HALF_OLDER_THAN_S:
+                shutil.rmtree(left, ignore_errors=True)
         half = Path(tempfile.mkdtemp(prefix=_HALF, dir=self.root))
         try:
             for name, data in content.items():

@@ -1,5 +1,6 @@
 """The node's own checkpoints: whole or not there, never overwritten."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_what_was_interrupted_is_no_checkpoint(tmp_path: Path, monkeypatch: pyte
 
     assert store.all() == []
     assert [path.name for path in tmp_path.iterdir()] == [".half-x"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    for name, at in ((".half-old", 1.0), (".half-new", None)):
+        (tmp_path / name).mkdir()
+        if at is not None:
+            os.utime(tmp_path / name, (at, at))
+
+    stored = ModelStore(tmp_path).add("chest", b"weights", CARD)
+
+    assert {path.name for path in tmp_path.iterdir()} == {".half-new", stored.directory.name}
 
 
 def test_a_folder_that_was_changed_or_removed_is_not_what_was_promoted(tmp_path: Path) -> None:

@@ -34,10 +34,14 @@ class Candidate(StandInScorer):
         return self.outside
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+on_both = pytest.mark.parametrize("bench", ["sqlite", "postgresql"], indirect=True)
+"""Each test there costs a database of its own: only those whose SQL is not plain."""
+
+
+@pytest.fixture
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """The stations, with nobody to report to."""
-    url = request.getfixturevalue("url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("url") if getattr(request, "param", "sqlite") == "postgresql" else None
     made = Bench(tmp_path / "bench", url=url)
     yield made
     made.close()
@@ -77,6 +81,7 @@ def arrive(bench: Bench, folder: Path, name: str, *, slices: int = 5, **header: 
     return series_uid(paths)
 
 
+@on_both
 def test_promotions_pile_up_and_each_rollback_takes_one_away(bench: Bench) -> None:
     promoted(bench, A)
     promoted(bench, B, before=A)
@@ -93,6 +98,7 @@ def test_promotions_pile_up_and_each_rollback_takes_one_away(bench: Bench) -> No
     assert [(one.action, one.by) for one in kept][2:] == [("rollback", "Dr. Curie")] * 2
 
 
+@on_both
 def test_a_candidate_scores_what_comes_after_it_was_named_and_nothing_waits_for_it(
     bench: Bench, shadow: Shadow, tmp_path: Path
 ) -> None:

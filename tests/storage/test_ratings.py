@@ -18,10 +18,18 @@ from mediqa_node.storage.tables import series
 HEAD = "series_uid,reader_id,score,scale_min,scale_max,scale_direction,study_id,comment\n"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+on_both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+"""Each test there costs a database of its own: only those whose SQL is not plain."""
+
+
+@pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database that knows six series."""
-    url = f"sqlite:///{tmp_path / 'node.db'}" if request.param == "sqlite" else request.getfixturevalue("url")
+    url = (
+        f"sqlite:///{tmp_path / 'node.db'}"
+        if getattr(request, "param", "sqlite") == "sqlite"
+        else request.getfixturevalue("url")
+    )
     opened = Database(url)
     upgrade(opened)
     same = {"study_instance_uid": "1.1", "modality": "CT", "state": "DELIVERED", "calling_ae_title": "CT1"}
@@ -47,6 +55,7 @@ def kept(database: Database) -> int:
         return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
 
 
+@on_both
 def test_a_table_is_kept_row_by_row_and_becomes_mean_opinions(database: Database) -> None:
     found = load(database, rows((0, "a", 4), (0, "b", 5), (1, "a", 2), (1, "b", 3)))
 
@@ -61,6 +70,7 @@ def test_a_table_is_kept_row_by_row_and_becomes_mean_opinions(database: Database
     assert (raw[0].rating.score, raw[0].rating.comment, raw[0].import_id) == (4.0, "private words", 1)
 
 
+@on_both
 def test_one_bad_row_keeps_nothing(database: Database) -> None:
     found = load(database, rows((0, "a", 4), (1, "a", 9), (9, "a", 4)))
 
@@ -70,6 +80,7 @@ def test_one_bad_row_keeps_nothing(database: Database) -> None:
         assert ratings.imports(connection) == []
 
 
+@on_both
 def test_the_same_file_twice_is_taken_in_once_and_said_so(database: Database) -> None:
     content = rows((0, "a", 4), (1, "a", 2))
 
@@ -114,6 +125,7 @@ def test_a_reader_who_says_the_same_of_everything_is_noted_and_kept(database: Da
     assert kept(database) == 3
 
 
+@on_both
 def test_what_was_withdrawn_counts_no_more_stays_and_may_come_again(database: Database) -> None:
     content = rows((0, "a", 4))
     load(database, content)
@@ -138,6 +150,7 @@ def test_a_key_of_an_export_finds_its_series(database: Database) -> None:
     assert [rating.series_instance_uid for _, rating in found.table.rows] == ["1.2.0"]
 
 
+@on_both
 def test_two_imports_of_one_file_at_the_same_time_are_one(database: Database) -> None:
     content = rows(*((i, "a", 4.0) for i in range(6)))
 
