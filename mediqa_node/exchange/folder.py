@@ -78,6 +78,8 @@ def writing(out: Path, *, replace: bool) -> Iterator[Writing]:
     out = out.absolute()
     part, old = (out.with_name(f".{out.name}.{what}") for what in ("part", "old"))
     try:
+        if old.exists() and not out.exists():
+            old.rename(out)  # a process was killed between the two renames below
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
         part.mkdir(parents=True)

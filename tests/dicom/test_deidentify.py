@@ -1,5 +1,6 @@
 """What leaves with a de-identified header: nothing that is not on the list, and all that joins and physics need."""
 
+import subprocess
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.sequence import Sequence
+from support.waiting import need
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify import age_decade, clean_text, deidentify, identifying_words
@@ -308,6 +310,28 @@ def test_pixels_read_back_as_they_were() -> None:
 
     again = pydicom.dcmread(BytesIO(content(left)))
     assert (again.pixel_array == np.stack(frames)).all()
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", [name for name in REAL if "enhanced" not in name and "secondary" not in name])
+def test_a_validator_finds_no_fault_that_the_source_had_not(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    need(request.config, "/usr/bin/dciodvfy")
+    path = min((DATA / name).glob("*.dcm"))
+    source = pydicom.dcmread(path, stop_before_pixels=True)
+    with FrameReader() as reader:
+        frame = reader.raw(path, None)
+    left = deidentify(source, KEYS)
+    put_pixels(left, [frame], source)
+    (tmp_path / "left.dcm").write_bytes(content(left))
+
+    assert faults(tmp_path / "left.dcm") - faults(path) == set()
+
+
+def faults(path: Path) -> set[str]:
+    said = subprocess.run(["/usr/bin/dciodvfy", str(path)], capture_output=True, text=True, check=False).stderr
+    return {line for line in said.splitlines() if line.startswith("Error")}
 
 
 def test_pixels_that_need_a_colour_table_do_not_leave() -> None:

@@ -127,6 +127,19 @@ def test_a_replaced_export_is_whole_and_its_sums_are_right(tmp_path: Path) -> No
     assert not (out / "images/b.npz").exists()
 
 
+def test_what_a_killed_process_left_is_cleared_away_and_the_older_export_is_back(tmp_path: Path) -> None:
+    (tmp_path / ".out.part").mkdir()
+    (tmp_path / ".out.part" / "half").write_text("")
+    (tmp_path / ".out.old").mkdir()
+    (tmp_path / ".out.old" / "provenance.json").write_text("old")
+
+    with pytest.raises(KeyboardInterrupt), writing(tmp_path / "out", replace=True):
+        raise KeyboardInterrupt
+
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "provenance.json").read_text() == "old"
+
+
 def test_only_an_export_gives_way(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("dear")
