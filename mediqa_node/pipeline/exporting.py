@@ -68,7 +68,7 @@ def export(
             into.put("annotations.csv", csv_bytes(ANNOTATIONS, annotations))
         _write_tables(into, rows, left_out, provenance, source)
     summary = _summary(out, rows, left_out, into.n_bytes)
-    log.info("export written", series=len(rows), excluded=len(left_out), payload=request.payload)
+    log.info("export written", folder=str(out), series=len(rows), excluded=len(left_out), payload=request.payload)
     return summary
 
 
@@ -155,9 +155,11 @@ def _left_out(series: Gathered, error: Exception, into: Writing) -> Excluded:
 
 
 def _nothing(left_out: Sequence[Excluded]) -> str:
+    if not left_out:
+        return "no series to export: the node has not received any"
     reasons = Counter(one.reason for one in left_out)
     said = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(6))
-    return f"no series to export; left out: {said or 'none, the node has no series'}. --all takes what may be scored"
+    return f"no series to export; left out: {said}. --all takes what may be scored"
 
 
 def _provenance(source: ExportSource, request: ExportRequest, fingerprint: str | None) -> dict[str, Any]:

@@ -83,7 +83,6 @@ class NightlyExport:
             return self._note(Outcome(at=now, problem=str(error)))
         self._forget()
         excluded = sum(found.reasons.values())
-        log.info("nightly export written", folder=str(out), series=found.n_series, excluded=excluded)
         return self._note(Outcome(at=now, folder=str(out), n_series=found.n_series, n_excluded=excluded))
 
     def _forget(self) -> None:
