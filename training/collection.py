@@ -22,10 +22,17 @@ from mediqa_node.dicom.prompts_from_header import default_rules, prompt_from_hea
 from mediqa_node.dicom.volume import assemble_stacks
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
 from mediqa_node.domain.preprocessing import PreprocessSpec
+from mediqa_node.domain.prompt import Prompt, PromptTerm
 
 STACKS_AT_MOST = 4
 """As many as the node scores of one series."""
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
+_PHOTOGRAPH = Prompt(
+    **{
+        term: PromptTerm(value=value, source="data", confidence=1.0)
+        for term, value in (("dimension", "2D"), ("modality", "OP"), ("region", "retina"), ("type", "cfp"))
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +56,25 @@ class StackImages:
 
     Attributes:
         images: as `assess.preprocess` takes them; () where nothing could be looked at.
+        spacing_mm: between rows; 0 where the header has none.
+        prompt: what the headers say the network should be told; None where there are no images.
         refused: why the node would refuse the series by its headers or for want of pixels; None if it would not.
     """
 
-    modality: str = ""
-    image_type: str = "unknown"
     images: tuple[np.ndarray, ...] = ()
+    spacing_mm: float = 0.0
+    prompt: Prompt | None = None
     refused: str | None = None
+
+    @property
+    def modality(self) -> str:
+        """CT, MR, OP, or "" where there are no images."""
+        return self.prompt.modality.value if self.prompt else ""
+
+    @property
+    def image_type(self) -> str:
+        """The prompt of that name, `unknown` where there are no images."""
+        return self.prompt.type.value if self.prompt else "unknown"
 
 
 def read_manifest(collection: Path, manifest: Path) -> list[ImageSet]:
@@ -95,7 +114,7 @@ def stacks_of(folder: Path, spec: PreprocessSpec) -> Iterator[StackImages]:
         if path.suffix.lower() in _PICTURES:
             with Image.open(path) as picture:
                 rgb = np.asarray(picture.convert("RGB"), dtype=np.float32)
-            yield StackImages(modality="OP", image_type="cfp", images=(rgb,))
+            yield StackImages(images=(rgb,), prompt=_PHOTOGRAPH)
         elif is_part10(path):
             try:
                 header = read_header(path)
@@ -126,8 +145,5 @@ def _stacks_of_series(paths: Sequence[Path], headers: Sequence[Dataset], spec: P
                 yield StackImages(refused=refused or str(reason))
             else:
                 yield StackImages(
-                    modality=prompt.modality.value,
-                    image_type=prompt.type.value,
-                    images=found.images,
-                    refused=refused,
+                    images=found.images, spacing_mm=stack.spacing_mm[1], prompt=prompt, refused=refused
                 )

@@ -46,7 +46,7 @@ def preprocess(images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: 
     views: list[View] = []
     shots: list[np.ndarray] = []
     for index, image in enumerate(clean):
-        crops = native_crops(image, index, modality=modality, size_px=spec.size_px, count=spec.native_crops)
+        crops = native_crops(image, index, modality=modality, size_px=_crop_px(image, spec), count=spec.native_crops)
         of_slice = [whole_view(image.shape, index, square=True), *crops]
         scaled = _scaled(image, low, high)
         shots += [_network_image(shown(scaled, view), spec) for view in of_slice]
@@ -58,6 +58,13 @@ def _as_released(images: Sequence[np.ndarray], spec: PreprocessSpec) -> NetworkI
     shots = [_three_channels(released_resize(image, spec.size_px), spec) for image in images]
     views = tuple(whole_view(image.shape, index, square=False) for index, image in enumerate(images))
     return NetworkInput(images=np.stack(shots), views=views)
+
+
+def _crop_px(image: np.ndarray, spec: PreprocessSpec) -> int:
+    """Return the edge of a native crop: of an image that is larger than the spec wants, as much more of it."""
+    if spec.native_at_most_px is None:
+        return spec.size_px
+    return max(spec.size_px, round(spec.size_px * max(image.shape[:2]) / spec.native_at_most_px))
 
 
 def intensity_range(images: Sequence[np.ndarray], rule: IntensityRule) -> tuple[float, float]:

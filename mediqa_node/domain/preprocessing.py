@@ -33,6 +33,8 @@ class PreprocessSpec:
         slices: salient slices per volume (paper: 7).
         intensity: rules by `modality/type`, with `modality` alone as the fallback.
         native_crops: further views of each slice: crops of size_px at the slice's own resolution.
+        native_at_most_px: longer edge beyond which a slice counts as reduced to it for its crops: cameras have
+            600 to 4300 pixels of the same field. None: never.
         slice_rule: `regions` (the paper: irrelevant slices dropped, middle of equal regions) or `released`
             (the public code: first, last and five around the middle; too few are repeated in turn).
         geometry: `square` (padded, then bicubic) or `stretch` (order 2, as in the public code).
@@ -44,6 +46,7 @@ class PreprocessSpec:
     slices: int
     intensity: Mapping[str, IntensityRule]
     native_crops: int = 0
+    native_at_most_px: int | None = None
     slice_rule: str = "regions"
     geometry: str = "square"
     colour_order: str = "rgb"
@@ -60,7 +63,10 @@ class PreprocessSpec:
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change when any field does."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        told = asdict(self)
+        if self.native_at_most_px is None:  # a field that older cards do not have
+            del told["native_at_most_px"]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -193,6 +193,8 @@ def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
     require(type(spec.slices) is int and spec.slices >= 1, f"preprocess slices {spec.slices!r}")
     crops = spec.native_crops
     require(type(crops) is int and crops in range(4), f"preprocess native_crops {crops!r}, must be 0 to 3")
+    at_most = spec.native_at_most_px
+    require(at_most is None or (type(at_most) is int and at_most >= size.image_px), f"native_at_most_px {at_most!r}")
     _one_of("preprocess slice_rule", spec.slice_rule, ("regions", "released"))
     _one_of("preprocess geometry", spec.geometry, ("square", "stretch"))
     _one_of("preprocess colour_order", spec.colour_order, ("rgb", "bgr"))

@@ -1,0 +1,185 @@
+"""CT of less dose and of fewer views: parallel-beam projections of the slice itself.
+
+    mu = 0.02 (1 + HU / 1000) per mm;  p = line integrals of mu;  I = I0 exp(-p),  I0 proportional to mAs
+    variance of p = 1 / I + (electronic / I)^2;  filtered back projection (ramp x Hann)
+
+Filtered back projection is linear: only that of the *noise* is added to the slice, so that the texture of the real
+image stays. Streaks of few views are the difference between the reconstruction of a k-th of the views and that of
+all. After Zeng et al. 2015 (doi 10.1109/TNS.2015.2467219) and the grid of LDCTIQAC2023 (views / 1, 2, 3, 4).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage.transform import iradon, radon
+
+from training.simulate.degraded import BaseImage, Degraded, saturating
+
+MU_WATER_PER_MM = 0.02
+VIEWS = 720
+_NOISE_VIEWS = 360
+"""Views that noise is back projected from: twice the photons each, so that the dose is the same."""
+PHOTONS_PER_MAS = 3.5e3
+"""Per detector element and mAs, all views together as one of 720: 10 HU in 30 cm of water at 200 mAs."""
+ELECTRONIC = 6.0
+"""Standard deviation of the electronics, in photons."""
+_FEWEST_PHOTONS = 2.0
+_SOURCE_MAS = 250.0
+_BEST_HU, _SPAN = 6.0, 25.0
+"""Quality is 1 at 6 HU of noise, and 0 at 25 times as much; nothing is cut off."""
+MAS_RANGE = (4.0, 400.0)
+VIEW_DIVISORS = (2, 3, 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Noise images of one slice in HU at 1 mAs: two draws of the quantum part, one of the electronic."""
+
+    quantum: tuple[np.ndarray, np.ndarray]
+    electronic: np.ndarray
+
+    def at(self, mas: float, angle: float) -> np.ndarray:
+        """Return noise of a tube charge; another angle is another draw of the same distribution."""
+        quantum = np.cos(angle) * self.quantum[0] + np.sin(angle) * self.quantum[1]
+        return np.asarray(quantum / np.sqrt(mas) + self.electronic / mas)
+
+
+def attenuation(image_hu: np.ndarray) -> np.ndarray:
+    """Return the linear attenuation per mm: -1000 HU and below is vacuum."""
+    return MU_WATER_PER_MM * np.maximum(1.0 + image_hu.astype(np.float64) / 1000.0, 0.0)
+
+
+def noise_of(image_hu: np.ndarray, spacing_mm: float, random: np.random.Generator, *, kernel: str = "hann") -> Noise:
+    """Simulate the noise that a scan of this slice has.
+
+    Args:
+        kernel: apodisation of the ramp, as `skimage.transform.iradon` names it.
+    """
+    edge = max(image_hu.shape)
+    integrals = _line_integrals(_square(attenuation(image_hu)), spacing_mm)
+    photons = np.maximum(2.0 * PHOTONS_PER_MAS * np.exp(-integrals), 1e-3)
+
+    def reconstructed(deviation: np.ndarray) -> np.ndarray:
+        drawn = random.standard_normal(integrals.shape) * deviation
+        mu = iradon(drawn, filter_name=kernel, circle=False, output_size=edge) / spacing_mm
+        return _cut(mu / MU_WATER_PER_MM * 1000.0, image_hu.shape).astype(np.float32)
+
+    quantum = 1.0 / np.sqrt(np.maximum(photons, _FEWEST_PHOTONS / MAS_RANGE[0]))
+    electronic = np.minimum(np.sqrt(2.0) * ELECTRONIC / photons, 3.0 * ELECTRONIC * quantum)
+    return Noise(quantum=(reconstructed(quantum), reconstructed(quantum)), electronic=reconstructed(electronic))
+
+
+def streaks_of(image_hu: np.ndarray, spacing_mm: float, divisors: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """Return what few views add to a slice in HU, by divisor of the 720 views."""
+    sinogram, angles = sinogram_of(image_hu, spacing_mm)
+    whole = reconstruction(sinogram, angles, image_hu.shape, spacing_mm)
+    return {k: reconstruction(sinogram[:, ::k], angles[::k], image_hu.shape, spacing_mm) - whole for k in divisors}
+
+
+def sinogram_of(image_hu: np.ndarray, spacing_mm: float, views: int = VIEWS) -> tuple[np.ndarray, np.ndarray]:
+    """Return line integrals (elements, views), and the angles in degrees."""
+    angles = np.linspace(0.0, 180.0, views, endpoint=False)
+    return radon(_square(attenuation(image_hu)).astype(np.float32), angles, circle=False) * spacing_mm, angles
+
+
+def reconstruction(
+    sinogram: np.ndarray, angles: np.ndarray, shape: tuple[int, ...], spacing_mm: float, *, kernel: str = "hann"
+) -> np.ndarray:
+    """Return the slice in HU, by filtered back projection."""
+    mu = iradon(sinogram, angles, filter_name=kernel, circle=False, output_size=max(shape)) / spacing_mm
+    return np.asarray(_cut((mu / MU_WATER_PER_MM - 1.0) * 1000.0, shape))
+
+
+def scan(image_hu: np.ndarray, spacing_mm: float, mas: float, random: np.random.Generator) -> np.ndarray:
+    """Simulate a whole scan, projections to slice, Poisson statistics and electronics: for tests of the physics."""
+    sinogram, angles = sinogram_of(image_hu, spacing_mm)
+    expected = PHOTONS_PER_MAS * mas * np.exp(-sinogram)
+    counted = random.poisson(expected) + random.normal(0.0, ELECTRONIC, sinogram.shape)
+    noisy = -np.log(np.maximum(counted, 1.0) / (PHOTONS_PER_MAS * mas))
+    return reconstruction(noisy, angles, image_hu.shape, spacing_mm)
+
+
+def degrade(base: BaseImage, random: np.random.Generator, plan: tuple[str, ...]) -> Iterator[Degraded]:
+    """Yield a copy of a slice for every entry of the plan: `clean`, `dose`, `views` or `mixed`."""
+    spacing_mm = base.spacing_mm or 0.8
+    sharp = base.prompt.type.value in ("lung", "bone")
+    noise = noise_of(base.image, spacing_mm, random, kernel="shepp-logan" if sharp else "hann")
+    streaks = streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & set(plan) else {}
+    inside = body(base.image)
+    own_hu = own_noise_hu(base.image, inside)
+    for factor in plan:
+        mas = float(np.exp(random.uniform(*np.log(MAS_RANGE)))) if factor in ("dose", "mixed") else np.inf
+        divisor = int(random.choice(VIEW_DIVISORS)) if factor in ("views", "mixed") else 1
+        added = np.zeros_like(base.image) if np.isinf(mas) else noise.at(mas, random.uniform(0.0, 2.0 * np.pi))
+        streak = streaks[divisor] * random.uniform(0.5, 1.5) if divisor > 1 else np.zeros_like(base.image)
+        yield _labelled(base, factor, mas, divisor, added, streak, inside, own_hu)
+
+
+def _labelled(
+    base: BaseImage,
+    factor: str,
+    mas: float,
+    divisor: int,
+    added: np.ndarray,
+    streak: np.ndarray,
+    inside: np.ndarray,
+    own_hu: float,
+) -> Degraded:
+    noise_hu, streak_hu = float(added[inside].std()), float(streak[inside].std())
+    total_hu = float(np.sqrt(own_hu**2 + noise_hu**2 + streak_hu**2))
+    return Degraded(
+        image=np.clip(base.image + added + streak, -1024.0, 3071.0).astype(np.float32),
+        factor=factor,
+        settings={"mas": mas if np.isfinite(mas) else 0.0, "view_divisor": divisor},
+        severities={
+            "dose": saturating(float(np.hypot(own_hu, noise_hu)), 60.0),
+            "views": saturating(streak_hu, 30.0),
+        },
+        labels={
+            "quality": 1.0 - float(np.log(total_hu / _BEST_HU) / np.log(_SPAN)),
+            "mas": float(1.0 / (1.0 / _SOURCE_MAS + 1.0 / mas)),
+        },
+    )
+
+
+def body(image_hu: np.ndarray) -> np.ndarray:
+    """Return the mask of the patient, lungs and bowel filled."""
+    smooth = ndimage.uniform_filter(np.clip(image_hu, -1024.0, 200.0), 7)
+    mask = np.asarray(ndimage.binary_fill_holes(smooth > -300.0))
+    return mask if mask.sum() > 200 else np.ones_like(mask)
+
+
+def own_noise_hu(image_hu: np.ndarray, inside: np.ndarray) -> float:
+    """Estimate the noise of the source in HU: the local deviation where soft tissue is flattest."""
+    mean = ndimage.uniform_filter(image_hu, 7)
+    deviation = np.sqrt(np.maximum(ndimage.uniform_filter(image_hu.astype(np.float64) ** 2, 7) - mean**2, 0.0))
+    tissue = inside & (mean > -150.0) & (mean < 200.0)
+    return float(max(np.percentile(deviation[tissue if tissue.sum() > 200 else inside], 15), 1.0))
+
+
+def _line_integrals(mu_per_mm: np.ndarray, spacing_mm: float) -> np.ndarray:
+    """Return smooth line integrals for `_NOISE_VIEWS` views: of a quarter of the resolution, where noise is not made.
+
+    The intensity behind a body hardly depends on details of a few millimetres.
+    """
+    edge = len(mu_per_mm)
+    reduction = max(1, edge // 128)
+    small = ndimage.zoom(ndimage.uniform_filter(mu_per_mm, reduction), 1.0 / reduction, order=1)
+    angles = np.linspace(0.0, 180.0, _NOISE_VIEWS, endpoint=False)
+    integrals = radon(small.astype(np.float32), angles, circle=False) * spacing_mm * edge / len(small)
+    elements = int(np.ceil(np.sqrt(2.0) * edge))
+    return np.asarray(ndimage.zoom(integrals, (elements / len(integrals), 1.0), order=1))
+
+
+def _square(image: np.ndarray) -> np.ndarray:
+    rows, columns = image.shape
+    edge = max(rows, columns)
+    top, left = (edge - rows) // 2, (edge - columns) // 2
+    return np.pad(image, ((top, edge - rows - top), (left, edge - columns - left)))
+
+
+def _cut(square: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    top, left = (len(square) - shape[0]) // 2, (len(square) - shape[1]) // 2
+    return square[top : top + shape[0], left : left + shape[1]]

@@ -1,0 +1,70 @@
+"""What a simulation is made of and what it makes: one slice of a patient, and worse copies of it with their labels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mediqa_node.domain.prompt import Prompt
+
+FACTORS = {
+    "CT": ("dose", "views"),
+    "MR": ("noise", "ghosts", "undersampling", "resolution"),
+    "OP": ("blur", "illumination", "haze", "jpeg", "noise"),
+}
+"""What is simulated, by modality. A copy that several factors made worse is `mixed`, the image itself `clean`."""
+WORST = 0.8
+"""How much of the quality of an image one factor can take: quality = product of (1 - 0.8 severity)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseImage:
+    """One slice as the node decodes it.
+
+    Attributes:
+        key: unique; names nobody.
+        source: what may not stand on both sides of a split.
+        image: (rows, columns) in HU or signal, float32, or (rows, columns, 3) RGB 0..255.
+        spacing_mm: of a pixel; 0 where the header has none.
+        window: the values of the whole stack that become 0 and 1 in the clean image.
+    """
+
+    key: str
+    source: str
+    prompt: Prompt
+    image: np.ndarray = field(repr=False)
+    spacing_mm: float
+    window: tuple[float, float]
+
+    @property
+    def modality(self) -> str:
+        """CT, MR or OP."""
+        return self.prompt.modality.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degraded:
+    """A worse copy, in the units of its base.
+
+    Attributes:
+        factor: the only factor that made it worse, `mixed`, or `clean`.
+        settings: what was drawn, for people.
+        severities: what each factor did to this image, measured inside the body, 0 (nothing) to 1.
+        labels: what is learnt: `quality` (higher is better), and `mas` [mA.s], `tesla` [T] or `blur` [pixels of 384].
+    """
+
+    image: np.ndarray = field(repr=False)
+    factor: str
+    settings: Mapping[str, float]
+    severities: Mapping[str, float]
+    labels: Mapping[str, float]
+
+
+def quality_of(severities: Mapping[str, float]) -> float:
+    """Return the product of (1 - 0.8 s) over all factors, 0..1."""
+    return float(np.prod([1.0 - WORST * severity for severity in severities.values()]))
+
+
+def saturating(change: float, half_way: float) -> float:
+    """Map a measured change, 0 or more, to a severity 0..1: 1 - exp(-change / half_way)."""
+    return float(1.0 - np.exp(-max(change, 0.0) / half_way))

@@ -1,0 +1,147 @@
+"""Photographs of the fundus out of focus, badly lit, hazy, compressed too much, or noisy."""
+
+import io
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from mediqa_node.assess.fundus import DARK
+from training.simulate.degraded import FACTORS, BaseImage, Degraded, quality_of, saturating
+
+REFERENCE_PX = 384
+"""Blur is told in pixels of a picture whose longer edge has so many."""
+EDGES_PX = (384, 512, 768)
+"""Cameras differ: a copy has one of these as its longer edge."""
+_BLUR_PX = (0.3, 8.0)
+_JPEG = (8, 60)
+_HALF_WAY = {"blur": 2.5, "illumination": 0.35, "jpeg": 0.02, "noise": 0.06}
+
+
+def degrade(base: BaseImage, random: np.random.Generator, plan: tuple[str, ...]) -> Iterator[Degraded]:
+    """Yield a copy of a photograph for every entry of the plan; copies of one call have one size."""
+    clean = at_size(base.image, int(random.choice(EDGES_PX))).astype(np.float64) / 255.0
+    inside = field(clean)
+    own = {"blur": own_blur_px(clean, inside), "noise": own_noise(clean, inside)}
+    for factor in plan:
+        settings = _drawn(random, factor)
+        image, changes = _taken(clean, settings, inside, random)
+        blur_px = float(np.hypot(own["blur"], changes.pop("blur")))
+        changes["noise"] = float(np.hypot(own["noise"], changes["noise"]))
+        severities = {"blur": saturating(blur_px - 0.7, _HALF_WAY["blur"]), "haze": changes.pop("haze")}
+        severities |= {name: saturating(change, _HALF_WAY[name]) for name, change in changes.items()}
+        yield Degraded(
+            image=(255.0 * image).astype(np.float32),
+            factor=factor,
+            settings=settings,
+            severities=severities,
+            labels={"quality": quality_of(severities), "blur": blur_px},
+        )
+
+
+def _drawn(random: np.random.Generator, factor: str) -> dict[str, float]:
+    chosen = {factor} if factor != "mixed" else {f for f in FACTORS["OP"] if random.random() < 0.45}
+    settings: dict[str, float] = {}
+    if "blur" in chosen:
+        settings["blur_px"] = float(np.exp(random.uniform(*np.log(_BLUR_PX))))
+    if "illumination" in chosen:
+        settings |= {"ramp": random.uniform(0.1, 1.4), "direction": random.uniform(0.0, 2 * np.pi)}
+    if "haze" in chosen:
+        settings |= {"veil": random.uniform(0.05, 0.75), "centre": random.uniform(-0.5, 0.5)}
+    if "jpeg" in chosen:
+        settings["jpeg"] = float(random.integers(*_JPEG))
+    if "noise" in chosen:
+        settings["noise"] = float(np.exp(random.uniform(np.log(0.005), np.log(0.15))))
+    return settings
+
+
+def _taken(
+    clean: np.ndarray, settings: Mapping[str, float], inside: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the photograph, RGB 0..1, and what each factor changed inside the field."""
+    changes = {"blur": 0.0, "illumination": 0.0, "haze": 0.0, "jpeg": 0.0, "noise": 0.0}
+    image = clean
+    if "blur_px" in settings:
+        sd_px = settings["blur_px"] * max(clean.shape[:2]) / REFERENCE_PX
+        image = ndimage.gaussian_filter(image, (sd_px, sd_px, 0), truncate=3.0)
+        changes["blur"] = settings["blur_px"]
+    if "ramp" in settings:
+        gain = _ramp(clean.shape[:2], settings)
+        changes["illumination"] = float(np.log(gain[inside]).std())
+        image = image * gain[..., None]
+    if "veil" in settings:
+        veil = _veil(clean.shape[:2], settings)[..., None]
+        hazy = image * (1 - veil) + veil * np.array([0.75, 0.7, 0.62])
+        before, after = (float(one[inside].std(axis=0).mean()) for one in (image, hazy))
+        changes["haze"] = float(np.clip(1.0 - after / max(before, 1e-6), 0.0, 1.0))
+        image = np.where(inside[..., None], hazy, image)
+    if "noise" in settings:
+        image = image + random.standard_normal(image.shape) * settings["noise"]
+        changes["noise"] = settings["noise"]
+    image = np.clip(image, 0.0, 1.0)
+    if "jpeg" in settings:
+        packed = _jpeg(image, int(settings["jpeg"]))
+        changes["jpeg"] = float(np.sqrt(np.mean((packed - image)[inside] ** 2)))
+        image = packed
+    return image, changes
+
+
+def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(np.round(255.0 * image).astype(np.uint8)).save(file, format="JPEG", quality=quality)
+    with Image.open(file) as opened:
+        return np.asarray(opened.convert("RGB"), dtype=np.float64) / 255.0
+
+
+def _ramp(shape: tuple[int, ...], settings: Mapping[str, float]) -> np.ndarray:
+    """Return a gain between exp(-ramp) and 1: a plane across the field, in the logarithm."""
+    y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
+    along = np.cos(settings["direction"]) * x[None] + np.sin(settings["direction"]) * y[:, None]
+    return np.asarray(np.exp(settings["ramp"] * (along - np.abs(along).max()) / 2))
+
+
+def _veil(shape: tuple[int, ...], settings: Mapping[str, float]) -> np.ndarray:
+    y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
+    distance = (x[None] - settings["centre"]) ** 2 + (y[:, None] - settings["centre"]) ** 2
+    return np.asarray(settings["veil"] * (0.6 + 0.4 * np.exp(-distance)))
+
+
+def at_size(image: np.ndarray, edge: int = 2 * EDGES_PX[-1]) -> np.ndarray:
+    """Return RGB 0..255, uint8, whose longer edge has `edge` pixels; smaller pictures stay as they are."""
+    scale = min(1.0, edge / max(image.shape[:2]))
+    width, height = (max(1, round(scale * length)) for length in image.shape[1::-1])
+    picture = Image.fromarray(np.round(image).clip(0, 255).astype(np.uint8))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC) if scale < 1 else picture)
+
+
+def field(image: np.ndarray) -> np.ndarray:
+    """Return the mask of the lit field of RGB 0..1, a little inside its rim."""
+    lit = ndimage.binary_fill_holes(image.max(axis=-1) > DARK / 255.0)
+    inner = ndimage.binary_erosion(lit, iterations=max(2, len(image) // 64))
+    return np.asarray(inner if inner.sum() > 500 else np.ones_like(inner))
+
+
+def own_blur_px(image: np.ndarray, inside: np.ndarray) -> float:
+    """Estimate the source's own blur, in pixels of `REFERENCE_PX`, from how much energy of edges a known blur takes.
+
+    The energy of the gradient of an edge of blur s goes as 1 / s: blurred by t more it is s / sqrt(s^2 + t^2).
+    """
+    scale = max(image.shape[:2]) / REFERENCE_PX
+    t = 1.0 * scale
+    green = image[..., 1]
+    before, after = (_edge_energy(one, inside) for one in (green, ndimage.gaussian_filter(green, t)))
+    ratio = min(after / max(before, 1e-12), 0.98)
+    return float(t * ratio / np.sqrt(1 - ratio**2) / scale)
+
+
+def _edge_energy(gray: np.ndarray, inside: np.ndarray) -> float:
+    gradients = [ndimage.gaussian_filter(gray, 0.7, order=order) for order in ((0, 1), (1, 0))]
+    return float(sum((part[inside] ** 2).mean() for part in gradients))
+
+
+def own_noise(image: np.ndarray, inside: np.ndarray) -> float:
+    """Estimate the deviation of the source's noise in the green channel (Immerkaer 1996), robustly."""
+    kernel = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
+    response = np.abs(ndimage.convolve(image[..., 1], kernel))[inside]
+    return float(np.percentile(response, 30) / (0.3853 * 6.0))

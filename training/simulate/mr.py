@@ -1,0 +1,169 @@
+"""MR of less field, of a patient who moves, of fewer lines and of a smaller matrix: all in k-space.
+
+Noise is complex and its deviation goes as 1 / B0; the image is the magnitude (Rice). Motion is a linear phase of
+every line that was taken while the patient lay elsewhere: for a while (one position and another), or periodically
+(breathing). Undersampling leaves out lines outside of the centre. A smaller matrix cuts k-space off.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from mediqa_node.assess.foreground import body_pixels
+from training.simulate.degraded import BaseImage, Degraded, quality_of, saturating
+
+NOISE_AT_1_T = 0.06
+"""Deviation of the noise at 1 T, as a share of the mean signal of the body; it goes as 1 / B0."""
+FIELD_RANGE_T = (0.2, 7.0)
+_CENTRE = 0.08
+"""Share of the lines around the centre of k-space that every scan has."""
+_HALF_WAY = {"noise": 0.15, "ghosts": 0.12, "undersampling": 0.12, "resolution": 0.08}
+
+
+def degrade(base: BaseImage, random: np.random.Generator, plan: tuple[str, ...]) -> Iterator[Degraded]:
+    """Yield a copy of a slice for every entry of the plan: `clean`, one of the factors, or `mixed`."""
+    clean = base.image.astype(np.float64)
+    inside = body(clean)
+    signal = float(clean[inside].mean()) or 1.0
+    own = own_noise(clean, inside) / signal
+    for factor in plan:
+        settings = _drawn(random, factor)
+        phased = clean * _bias(clean.shape, random) * np.exp(1j * _phase(clean.shape, random))
+        kspace = np.fft.fftshift(np.fft.fft2(phased))
+        image, changes = _scanned(kspace, np.abs(phased), settings, inside, signal, random)
+        total = float(np.hypot(own, changes.pop("noise")))
+        severities = {"noise": saturating(total, _HALF_WAY["noise"])}
+        severities |= {name: saturating(change, _HALF_WAY[name]) for name, change in changes.items()}
+        yield Degraded(
+            image=image.astype(np.float32),
+            factor=factor,
+            settings=settings,
+            severities=severities,
+            labels={"quality": quality_of(severities), "tesla": NOISE_AT_1_T / max(total, 1e-4)},
+        )
+
+
+def _drawn(random: np.random.Generator, factor: str) -> dict[str, float]:
+    """Draw the settings of a copy; what a factor does not touch is not there."""
+    chosen = {factor} if factor != "mixed" else {f for f in _HALF_WAY if random.random() < 0.6}
+    settings: dict[str, float] = {"axis": float(random.integers(2))}
+    if "noise" in chosen:
+        settings["field_t"] = float(np.exp(random.uniform(*np.log(FIELD_RANGE_T))))
+    if "ghosts" in chosen:
+        settings |= {"shift_px": random.uniform(0.5, 8.0), "periodic": float(random.integers(2))}
+        settings |= {"cycles": random.uniform(3.0, 25.0), "share": random.uniform(0.05, 0.5)}
+    if "undersampling" in chosen:
+        settings |= {"reduction": float(random.integers(2, 4)), "centre": random.uniform(_CENTRE, 0.4)}
+    if "resolution" in chosen:
+        settings |= {"kept_rows": random.uniform(0.25, 1.0), "kept_columns": random.uniform(0.25, 1.0)}
+    return settings
+
+
+def _scanned(
+    kspace: np.ndarray,
+    clean: np.ndarray,
+    settings: Mapping[str, float],
+    inside: np.ndarray,
+    signal: float,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the magnitude, and what each factor alone changed inside the body, as a share of the signal (RMS)."""
+    axis = int(settings["axis"])
+    steps = {
+        "resolution": _smaller(kspace.shape, settings),
+        "ghosts": _moved(kspace.shape, axis, settings, random),
+        "undersampling": _left_out(kspace.shape, axis, settings),
+    }
+    changes, worse = {"noise": 0.0}, kspace
+    for name, factor in steps.items():
+        changes[name] = 0.0
+        if factor is not None:
+            alone = np.abs(_image(kspace * factor))
+            changes[name] = float(np.sqrt(np.mean((alone - clean)[inside] ** 2))) / signal
+            worse = worse * factor
+    image = _image(worse)
+    if "field_t" in settings:
+        deviation = NOISE_AT_1_T / settings["field_t"]
+        changes["noise"] = deviation
+        noise = random.standard_normal((2, *image.shape)) * deviation * signal
+        image = image + noise[0] + 1j * noise[1]
+    return np.abs(image), changes
+
+
+def _image(kspace: np.ndarray) -> np.ndarray:
+    return np.fft.ifft2(np.fft.ifftshift(kspace))
+
+
+def _frequencies(size: int) -> np.ndarray:
+    """Return the frequencies of shifted k-space in cycles per pixel, the centre at size // 2."""
+    return np.fft.fftshift(np.fft.fftfreq(size))
+
+
+def _along(values: np.ndarray, axis: int) -> np.ndarray:
+    return values[:, None] if axis == 0 else values[None, :]
+
+
+def _smaller(shape: tuple[int, ...], settings: Mapping[str, float]) -> np.ndarray | None:
+    if "kept_rows" not in settings:
+        return None
+    rows, columns = (
+        np.abs(_frequencies(size)) <= 0.5 * settings[name]
+        for size, name in zip(shape, ("kept_rows", "kept_columns"), strict=True)
+    )
+    return np.asarray(rows[:, None] & columns[None, :], dtype=np.float64)
+
+
+def _moved(
+    shape: tuple[int, ...], axis: int, settings: Mapping[str, float], random: np.random.Generator
+) -> np.ndarray | None:
+    """Return the phase of every line: where the patient lay when it was taken, along the phase axis."""
+    if "shift_px" not in settings:
+        return None
+    size = shape[axis]
+    place = np.arange(size) / size
+    if settings["periodic"]:
+        shift = settings["shift_px"] * np.sin(2 * np.pi * (settings["cycles"] * place + random.random())) / 2
+    else:
+        start = random.uniform(0.0, 1.0 - settings["share"])
+        shift = settings["shift_px"] * ((place >= start) & (place < start + settings["share"]))
+    return np.asarray(_along(np.exp(-2j * np.pi * _frequencies(size) * shift), axis) * np.ones(shape))
+
+
+def _left_out(shape: tuple[int, ...], axis: int, settings: Mapping[str, float]) -> np.ndarray | None:
+    if "reduction" not in settings:
+        return None
+    size = shape[axis]
+    line = np.arange(size) - size // 2
+    kept = (line % int(settings["reduction"]) == 0) | (np.abs(line) <= settings["centre"] * size / 2)
+    return np.asarray(_along(kept.astype(np.float64), axis) * np.ones(shape))
+
+
+def _phase(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """Return a smooth phase of up to a turn: coils and shims are never perfect."""
+    y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
+    a = random.normal(0.0, 1.0, 5)
+    return np.asarray(
+        a[0] * y[:, None] + a[1] * x[None] + a[2] * y[:, None] * x[None] + a[3] * y[:, None] ** 2 + a[4] * x[None] ** 2
+    )
+
+
+def _bias(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """Return a smooth gain around 1: a nuisance that no label knows."""
+    y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
+    a = random.normal(0.0, 0.08, 3)
+    return np.asarray(np.exp(a[0] * y[:, None] + a[1] * x[None] + a[2] * (y[:, None] ** 2 + x[None] ** 2)))
+
+
+def body(image: np.ndarray) -> np.ndarray:
+    """Return the mask of what gives signal, holes filled."""
+    threshold = float(body_pixels([image]).min())
+    mask = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(image > threshold)))
+    return mask if mask.sum() > 100 else np.asarray(image >= np.median(image))
+
+
+def own_noise(image: np.ndarray, inside: np.ndarray) -> float:
+    """Estimate the deviation of the source's noise from the Laplacian of a difference (Immerkaer 1996), robustly."""
+    kernel = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
+    response = np.abs(ndimage.convolve(image.astype(np.float64), kernel))[inside]
+    return float(np.percentile(response, 30) / (0.3853 * 6.0))

@@ -1,0 +1,152 @@
+"""Samples on disk: slices at their own resolution with prompts and labels. Views are made of them, never the reverse.
+
+A store is a folder: `samples.jsonl`, a line for each sample, and `slices.bin`, its pixels. Both only grow, pixels
+first, so that what an interruption leaves half written is cut off when the store is opened again. What the network
+is shown is derived by the node's own code (`prepare`), and kept beside under the preprocessing's fingerprint.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.prompt import Prompt, PromptTerm
+
+INDEX, PIXELS = "samples.jsonl", "slices.bin"
+_DTYPES = ("int16", "uint8", "float32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image or volume with its labels.
+
+    Attributes:
+        key: unique in its store.
+        base: what it shares with copies of the same image, which are ranked among each other.
+        patient: what intervals are drawn over, and what no split may part.
+        source: collection, scanner or site.
+        split: `train`, `val` or `test`.
+        factor: what made it worse: one of `simulate.degraded.FACTORS`, `mixed`, `clean`, or "" for a real one.
+        prompt: words by term.
+        labels: `quality` (higher is better), `mas` [mA.s], `tesla` [T], `blur` [pixels of 384], as far as known.
+        severities: 0..1 by factor, as far as known.
+        shape: of its slices, (n, rows, columns) or (n, rows, columns, 3); `dtype` as stored; times `scale` is
+            HU, signal or 0..255.
+        offset: of its first byte.
+    """
+
+    key: str
+    base: str
+    patient: str
+    source: str
+    split: str
+    prompt: Mapping[str, str]
+    labels: Mapping[str, float]
+    factor: str = ""
+    severities: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+    dtype: str = "int16"
+    scale: float = 1.0
+    offset: int = 0
+
+    @property
+    def modality(self) -> str:
+        """CT, MR or OP."""
+        return self.prompt["modality"]
+
+    @property
+    def image_type(self) -> str:
+        """The prompt of that name."""
+        return self.prompt["type"]
+
+    @property
+    def words(self) -> Prompt:
+        """The prompt as the node has it."""
+        return Prompt(
+            **{term: PromptTerm(value=word, source="data", confidence=1.0) for term, word in self.prompt.items()}
+        )
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes its pixels take."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+class Store:
+    """Reads and extends a store; one process writes at a time.
+
+    Raises:
+        ConfigurationError: an index that is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._index, self._pixels = folder / INDEX, folder / PIXELS
+        self.samples = list(self._read())
+
+    def _read(self) -> Iterator[Sample]:
+        if not self._index.exists():
+            return
+        with self._index.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith("\n"):
+                    return  # cut off in the middle: never finished
+                try:
+                    raw = json.loads(line)
+                    yield Sample(**raw | {"shape": tuple(raw["shape"])})
+                except (ValueError, TypeError, KeyError) as error:
+                    raise ConfigurationError(f"{self._index}, line {number}: no sample: {error}") from error
+
+    def add(self, items: Sequence[tuple[Sample, np.ndarray]]) -> None:
+        """Append samples with their slices, (n, rows, columns[, 3]), all or none of them.
+
+        Gray is kept as int16 (scaled where its values need it), colour as uint8.
+        """
+        end = max((one.offset + one.n_bytes for one in self.samples), default=0)
+        added = []
+        mode = "r+b" if self._pixels.exists() else "w+b"
+        with self._pixels.open(mode) as file:
+            file.truncate(end)
+            file.seek(end)
+            for sample, slices in items:
+                stored, scale = _packed(slices)
+                found = {"shape": stored.shape, "dtype": str(stored.dtype), "scale": scale, "offset": end}
+                added.append(Sample(**asdict(sample) | found))
+                file.write(stored.tobytes())
+                end += stored.nbytes
+            file.flush()
+            os.fsync(file.fileno())
+        finished = "".join(json.dumps(asdict(one)) + "\n" for one in self.samples)
+        with self._index.open("a", encoding="utf-8") as index:
+            if index.tell() > len(finished.encode()):
+                index.truncate(len(finished.encode()))
+            index.writelines(json.dumps(asdict(one)) + "\n" for one in added)
+        self.samples += added
+
+    def slices(self, sample: Sample) -> np.ndarray:
+        """Return the slices of a sample as the node decodes them: float32, (n, rows, columns[, 3])."""
+        with self._pixels.open("rb") as file:
+            file.seek(sample.offset)
+            stored = np.frombuffer(file.read(sample.n_bytes), dtype=sample.dtype)
+        return stored.reshape(sample.shape).astype(np.float32) * np.float32(sample.scale)
+
+    def chosen(self, **equal: Any) -> list[Sample]:
+        """Return the samples whose attributes have these values, in order."""
+        return [one for one in self.samples if all(getattr(one, name) == value for name, value in equal.items())]
+
+
+def _packed(slices: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return slices as stored and what they are to be multiplied by."""
+    if slices.shape[-1] == 3 and slices.ndim == 4:
+        return np.clip(np.rint(slices), 0, 255).astype(np.uint8), 1.0
+    largest = float(np.abs(slices).max())
+    whole = bool((np.rint(slices) == slices).all()) and largest < 32767
+    scale = 1.0 if whole else max(largest, 1e-6) / 32000.0
+    return np.rint(slices / scale).astype(np.int16), scale
