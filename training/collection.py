@@ -22,17 +22,12 @@ from mediqa_node.dicom.prompts_from_header import default_rules, prompt_from_hea
 from mediqa_node.dicom.volume import assemble_stacks
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
 from mediqa_node.domain.preprocessing import PreprocessSpec
-from mediqa_node.domain.prompt import Prompt, PromptTerm
+from mediqa_node.domain.prompt import Prompt, prompt_of
 
 STACKS_AT_MOST = 4
 """As many as the node scores of one series."""
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
-_PHOTOGRAPH = Prompt(
-    **{
-        term: PromptTerm(value=value, source="data", confidence=1.0)
-        for term, value in (("dimension", "2D"), ("modality", "OP"), ("region", "retina"), ("type", "cfp"))
-    }
-)
+_PHOTOGRAPH = prompt_of({"dimension": "2D", "modality": "OP", "region": "retina", "type": "cfp"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +139,4 @@ def _stacks_of_series(paths: Sequence[Path], headers: Sequence[Dataset], spec: P
             except NotScorable as reason:
                 yield StackImages(refused=refused or str(reason))
             else:
-                yield StackImages(
-                    images=found.images, spacing_mm=stack.spacing_mm[1], prompt=prompt, refused=refused
-                )
+                yield StackImages(images=found.images, spacing_mm=stack.spacing_mm[1], prompt=prompt, refused=refused)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.domain.prompt import Prompt, PromptTerm
+from mediqa_node.domain.prompt import Prompt, prompt_of
 
 INDEX, PIXELS = "samples.jsonl", "slices.bin"
 _DTYPES = ("int16", "uint8", "float32")
@@ -34,6 +34,7 @@ class Sample:
         factor: what made it worse: one of `simulate.degraded.FACTORS`, `mixed`, `clean`, or "" for a real one.
         prompt: words by term.
         labels: `quality` (higher is better), `mas` [mA.s], `tesla` [T], `blur` [pixels of 384], as far as known.
+        weight: in the loss.
         severities: 0..1 by factor, as far as known.
         shape: of its slices, (n, rows, columns) or (n, rows, columns, 3); `dtype` as stored; times `scale` is
             HU, signal or 0..255.
@@ -47,6 +48,7 @@ class Sample:
     split: str
     prompt: Mapping[str, str]
     labels: Mapping[str, float]
+    weight: float = 1.0
     factor: str = ""
     severities: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, float] = field(default_factory=dict)
@@ -68,9 +70,12 @@ class Sample:
     @property
     def words(self) -> Prompt:
         """The prompt as the node has it."""
-        return Prompt(
-            **{term: PromptTerm(value=word, source="data", confidence=1.0) for term, word in self.prompt.items()}
-        )
+        return prompt_of(self.prompt)
+
+    @property
+    def known(self) -> Mapping[str, float]:
+        """Labels and severities together."""
+        return {**self.severities, **self.labels}
 
     @property
     def n_bytes(self) -> int:
@@ -89,15 +94,17 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._index, self._pixels = folder / INDEX, folder / PIXELS
+        self._finished = 0
         self.samples = list(self._read())
 
     def _read(self) -> Iterator[Sample]:
         if not self._index.exists():
             return
-        with self._index.open(encoding="utf-8") as lines:
+        with self._index.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     return  # cut off in the middle: never finished
+                self._finished += len(line)
                 try:
                     raw = json.loads(line)
                     yield Sample(**raw | {"shape": tuple(raw["shape"])})
@@ -123,11 +130,12 @@ class Store:
                 end += stored.nbytes
             file.flush()
             os.fsync(file.fileno())
-        finished = "".join(json.dumps(asdict(one)) + "\n" for one in self.samples)
-        with self._index.open("a", encoding="utf-8") as index:
-            if index.tell() > len(finished.encode()):
-                index.truncate(len(finished.encode()))
-            index.writelines(json.dumps(asdict(one)) + "\n" for one in added)
+        lines = "".join(json.dumps(asdict(one)) + "\n" for one in added).encode()
+        with self._index.open("r+b" if self._index.exists() else "w+b") as index:
+            index.truncate(self._finished)
+            index.seek(self._finished)
+            index.write(lines)
+        self._finished += len(lines)
         self.samples += added
 
     def slices(self, sample: Sample) -> np.ndarray:

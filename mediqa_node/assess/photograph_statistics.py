@@ -23,7 +23,8 @@ def _light(rgb: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     plane = np.stack([y / len(mask) - 0.5, x / mask.shape[1] - 0.5, np.ones(len(y))], axis=1)
     slope, *_ = np.linalg.lstsq(plane, gray, rcond=None)
     rest = gray - plane @ slope
-    dark, p1, p99 = colours.min(axis=1), *np.percentile(colours.mean(axis=1), (1, 99))
+    dark = colours.min(axis=1)
+    p1, p99 = np.percentile(colours.mean(axis=1), (1, 99))
     saturation = (colours.max(axis=1) - dark) / (colours.max(axis=1) + 0.02)
     red, green, blue = (_log(value) for value in colours.mean(axis=0))
     return {

@@ -51,7 +51,7 @@ def preprocess(images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: 
         scaled = _scaled(image, low, high)
         shots += [_network_image(shown(scaled, view), spec) for view in of_slice]
         views += of_slice
-    return NetworkInput(images=np.stack(shots), views=tuple(views), window=(low, high))
+    return NetworkInput(images=np.stack(shots), views=tuple(views), window=(low, high), slices=tuple(clean))
 
 
 def _as_released(images: Sequence[np.ndarray], spec: PreprocessSpec) -> NetworkInput:

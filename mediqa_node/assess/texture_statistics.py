@@ -1,5 +1,7 @@
 """Noise, detail and direction of a gray slice; what its lines of k-space and the air around it say."""
 
+from itertools import pairwise
+
 import numpy as np
 from scipy import fft, ndimage
 
@@ -92,7 +94,7 @@ def _of_lines(line_power: np.ndarray) -> dict[str, float]:
     log_power = np.log(line_power + 1e-9 * line_power.max() + 1e-12)
     total = float(log_power[(frequency > 0.005) & (frequency < 0.05)].mean()) if size > 40 else float(log_power.max())
     found = {}
-    for low, high in zip(_BANDS[:-1], _BANDS[1:], strict=True):
+    for low, high in pairwise(_BANDS):
         band = (frequency >= low) & (frequency < high)
         found[f"band_{high:.2f}"] = float(log_power[band].mean()) - total if band.any() else 0.0
     outer = frequency > _CENTRE

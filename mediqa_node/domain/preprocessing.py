@@ -97,11 +97,13 @@ class NetworkInput:
         views: what each image shows, m of them; slice indices ascend from 0 without a gap.
         window: the values that became black and white, in the units of the images; None where each image
             has its own (values as stored).
+        slices: the images themselves, in their units, for what is measured at native resolution.
     """
 
     images: np.ndarray = field(compare=False)
     views: tuple[View, ...]
     window: tuple[float, float] | None = None
+    slices: tuple[np.ndarray, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def slice_of(self) -> np.ndarray:

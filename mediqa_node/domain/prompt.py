@@ -1,5 +1,6 @@
 """The four prompts of MedIQA: dimension, modality, region, type (paper section 2.2, Fig. 1.C)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 DIMENSIONS = ("2D", "3D")
@@ -35,3 +36,9 @@ class Prompt:
     region: PromptTerm
     type: PromptTerm
     conflicts: tuple[str, ...] = ()
+
+
+def prompt_of(words: Mapping[str, str], *, source: str = "data") -> Prompt:
+    """Return the prompt of these words, by term: where nobody has to be asked how sure they are."""
+    terms = {term: PromptTerm(value=word, source=source, confidence=1.0) for term, word in words.items()}
+    return Prompt(dimension=terms["dimension"], modality=terms["modality"], region=terms["region"], type=terms["type"])

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 
 from mediqa_node.assess.domain import Domain
+from mediqa_node.assess.quality_statistics import VERSION
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
+from mediqa_node.domain.prompt import MODALITIES
 from mediqa_node.model.card_domains import is_number, read_domains, require
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, KNOWN, PROMPT_WIDTH, TERMS, PromptCode
 from mediqa_node.model.sizes import SIZES, Size
 
 FORMAT = 1
+PARAMETERS = ("mas", "tesla", "blur")
+"""What a parameter head may be taught; reports tell the first two (`Prediction`)."""
 
 DEFAULT_PREPROCESSING = PreprocessSpec(
     size_px=224,
@@ -69,16 +73,34 @@ class PredictedParameter:
         unit: UCUM.
         modality: it is said of series of this modality only.
         scale: `linear`, or `log`: the network predicts the natural logarithm.
+        mean, sd: the network predicts standard units: what it says times `sd` plus `mean` is the (logarithm of the)
+            parameter.
     """
 
     name: str
     unit: str
     modality: str
     scale: str = "linear"
+    mean: float = 0.0
+    sd: float = 1.0
 
     def value(self, output: float) -> float:
         """Return the parameter in its unit from the network's output."""
-        return float(np.exp(output)) if self.scale == "log" else float(output)
+        told = output * self.sd + self.mean
+        return float(np.exp(told)) if self.scale == "log" else float(told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """How network and statistics make one number: offset + network x n + statistics x s.
+
+    Attributes:
+        network, statistics: what each counts; not negative, not both 0.
+    """
+
+    offset: float
+    network: float
+    statistics: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +115,10 @@ class Card:
         quality: None where nobody has said how raw scores map to 0..1: then only raw scores are given.
         scale: of Swin layers, where the weights want another than the row of the table has (MANIQA on PIPAL22).
         constancy: what the reference set must score; None: nothing is pinned, a site's first check then counts.
+        fusion: by modality, of `quality` and of parameters: the regressor on statistics that speaks beside the network
+            (`statistics_regressor`); {} where the network speaks alone.
+        statistics_version: of what the regressors measure (`assess.quality_statistics`).
+        claim: what may be said of a score, in one sentence, for reports; "" for weights that claim nothing.
         domains: what the weights were trained on, by modality; a modality without one is scored whatever it shows.
         training_data, metrics: for people; shown, never computed with.
     """
@@ -107,6 +133,9 @@ class Card:
     scale: float | None = None
     parameters: tuple[PredictedParameter, ...] = ()
     constancy: Constancy | None = None
+    fusion: Mapping[str, Mapping[str, Fusion]] = field(default_factory=dict)
+    statistics_version: int | None = None
+    claim: str = ""
     domains: Mapping[str, Domain] = field(default_factory=dict)
     training_data: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -142,6 +171,10 @@ def read_card(content: bytes) -> Card:
                 "quality": QualityMap(**raw["quality"]) if raw["quality"] is not None else None,
                 "parameters": tuple(PredictedParameter(**entry) for entry in raw["parameters"]),
                 "domains": read_domains(raw.get("domains", {}), _preprocess(raw["preprocess"])),
+                "fusion": {
+                    modality: {output: Fusion(**entry) for output, entry in outputs.items()}
+                    for modality, outputs in raw.get("fusion", {}).items()
+                },
                 "constancy": Constancy(**raw["constancy"]) if raw.get("constancy") is not None else None,
             }
         )
@@ -179,9 +212,10 @@ def _check(card: Card) -> None:
         falling = card.quality.b <= (0 if card.quality.kind == "logistic" else card.quality.a)
         require(not falling, "quality map does not rise")
     for parameter in card.parameters:
-        _one_of("parameter", parameter.name, ("mas", "tesla"))
+        _one_of("parameter", parameter.name, PARAMETERS)
         _one_of("parameter scale", parameter.scale, ("linear", "log"))
-        _one_of("parameter unit", parameter.unit, ("mA.s", "T", "{0:1}"))
+        _one_of("parameter unit", parameter.unit, ("mA.s", "T", "{0:1}", "{pixels}"))
+    _check_fusion(card)
     if card.prompt is not None:
         _check_prompt(card.prompt, size.tab)
     if card.constancy is not None:
@@ -209,6 +243,21 @@ def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
     require("dtype_range" not in kinds or kinds == {"dtype_range"}, "dtype_range stands beside other intensity rules")
     require(("dtype_range" in kinds) == released, "dtype_range and geometry stretch belong together")
     require(not (released and spec.native_crops), "geometry stretch knows no native crops")
+
+
+def _check_fusion(card: Card) -> None:
+    require(
+        not card.fusion or card.statistics_version == VERSION,
+        f"statistics of version {card.statistics_version!r}; this version measures {VERSION}",
+    )
+    for modality, outputs in card.fusion.items():
+        _one_of("modality of a fusion", modality, MODALITIES)
+        for output, entry in outputs.items():
+            _one_of("output of a fusion", output, ("quality", *PARAMETERS))
+            numbers = (entry.offset, entry.network, entry.statistics)
+            require(all(is_number(one) for one in numbers), f"fusion of {modality}, {output}: {numbers}")
+            counts = min(entry.network, entry.statistics) >= 0 < entry.network + entry.statistics
+            require(counts, f"fusion of {modality}, {output}: shares {entry.network}, {entry.statistics}")
 
 
 def _check_prompt(code: PromptCode, tab: str) -> None:

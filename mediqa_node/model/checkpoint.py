@@ -29,13 +29,23 @@ from mediqa_node.model.lock import (
 )
 from mediqa_node.model.network import REBUILT, UNUSED, MedIQA
 from mediqa_node.model.seeded import seeded_state
+from mediqa_node.model.statistics_regressor import PREFIX, StatisticsRegressor, regressors_of
 
 OPTIONAL = frozenset({"slice_weight.weight", "slice_weight.bias"})
 """Parameters that weights may lack: zero then, every slice counts alike, as in the public code."""
 
 
+Regressors = Mapping[str, Mapping[str, StatisticsRegressor]]
+"""By modality and output; see `statistics_regressor`."""
+
+
 def load_checkpoint(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LOCK) -> tuple[MedIQA, Card]:
-    """Return the network in evaluation mode with the weights of `name`, and its card.
+    """Return the network in evaluation mode with the weights of `name`, and its card; see `load_whole`."""
+    return load_whole(name, lock)[:2]
+
+
+def load_whole(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LOCK) -> tuple[MedIQA, Card, Regressors]:
+    """Return the network in evaluation mode with the weights of `name`, its card, and what speaks beside it.
 
     Raises:
         CheckpointRefused: not in the lock, files missing, digest differs, card not understood,
@@ -50,8 +60,8 @@ def load_checkpoint(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LO
     weights = _weights(name, entry, network)
     if card.weights_sha256 != entry.sha256:
         raise CheckpointRefused(f"checkpoint {name!r}: its card belongs to other weights ({card.weights_sha256})")
-    _fill(network, weights, name)
-    return network.eval(), card
+    regressors = _fill(network, weights, card, name)
+    return network.eval(), card, regressors
 
 
 def checkpoint_files(name: str, entry: LockEntry) -> tuple[bytes, bytes]:
@@ -70,9 +80,20 @@ def build(card: Card) -> MedIQA:
     return MedIQA(card.network_size, parameters=parameters, prompted=card.prompt is not None)
 
 
-def save_checkpoint(directory: Path, network: MedIQA, card: Card) -> LockEntry:
-    """Write weights and card (its digest filled in) and return the entry to pin them with."""
-    weights = save_torch({key: value.contiguous().cpu() for key, value in network.state_dict().items()})
+def save_checkpoint(
+    directory: Path, network: MedIQA, card: Card, regressors: Regressors | None = None, *, half: bool = False
+) -> LockEntry:
+    """Write weights and card (its digest filled in) and return the entry to pin them with.
+
+    Args:
+        half: keep the network's weights as float16; they are computed with as float32.
+    """
+    kept = torch.float16 if half else torch.float32
+    tensors = {key: value.contiguous().cpu().to(kept) for key, value in network.state_dict().items()}
+    for modality, outputs in (regressors or {}).items():
+        for output, regressor in outputs.items():
+            tensors |= regressor.tensors(modality, output)
+    weights = save_torch(tensors)
     content = replace(card, weights_sha256=digest(weights)).to_json()
     directory.mkdir(parents=True, exist_ok=True)
     (directory / WEIGHTS_FILE).write_bytes(weights)
@@ -96,11 +117,19 @@ def _weights(name: str, entry: LockEntry, network: MedIQA) -> bytes:
     return pinned(name, "weights", content, entry.sha256)
 
 
-def _fill(network: MedIQA, weights: bytes, name: str) -> None:
+def _fill(network: MedIQA, weights: bytes, card: Card, name: str) -> Regressors:
     try:
-        fill(network, load_torch(weights))
+        state = load_torch(weights)
+        regressors = regressors_of(state)
+        fill(network, {key: value.float() for key, value in state.items() if not key.startswith(PREFIX)})
+        for modality, outputs in card.fusion.items():
+            if missing := [
+                one for one in outputs if outputs[one].statistics and one not in regressors.get(modality, {})
+            ]:
+                raise ValueError(f"no statistics of {modality} for {', '.join(missing)}")
     except (SafetensorError, ValueError) as error:
         raise CheckpointRefused(f"checkpoint {name!r}: weights do not fit {network.size.name}: {error}") from error
+    return regressors
 
 
 def fill(network: MedIQA, state: Mapping[str, torch.Tensor]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mediqa_node.assess.quality_statistics import as_vector, quality_statistics
 from mediqa_node.assess.slice_statistics import slice_statistics
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.policy import Execution
@@ -15,11 +16,14 @@ from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.model.card import Card
-from mediqa_node.model.checkpoint import load_checkpoint
+from mediqa_node.model.checkpoint import Regressors, load_whole
 from mediqa_node.model.execution import chosen_device, describe, hardware, prepare
 from mediqa_node.model.lock import DEFAULT_LOCK, LockEntry, digest
 from mediqa_node.model.network import Judgement, MedIQA
 from mediqa_node.model.prompts import PROMPT_WIDTH
+
+REPORTED = frozenset({"mas", "tesla"})
+"""Parameters that reports have a concept for."""
 
 
 class NetworkScorer:
@@ -29,10 +33,13 @@ class NetworkScorer:
     Identical images are judged once: a photograph costs one slice.
     """
 
-    def __init__(self, network: MedIQA, card: Card, *, execution: Execution | None = None) -> None:
+    def __init__(
+        self, network: MedIQA, card: Card, regressors: Regressors | None = None, *, execution: Execution | None = None
+    ) -> None:
         execution = execution or Execution()
         device = chosen_device(execution.device)
         self.card = card
+        self._regressors = regressors or {}
         self.hardware = hardware(device)
         self._run = prepare(network, execution, device)
         self._grid = network.size.grid
@@ -92,6 +99,7 @@ class NetworkScorer:
         raw, logits, parameters = (
             _mean_by(inputs.slice_of, views[name]) for name in ("score", "slice_logit", "parameters")
         )
+        raw, parameters = self._fused(raw, parameters, inputs, prompt.modality.value)
         return ScoredSlices(
             raw=raw,
             quality=None if self.card.quality is None else self.card.quality(raw),
@@ -100,6 +108,34 @@ class NetworkScorer:
             prediction=self._prediction(parameters, prompt.modality.value),
             maps=self._maps(views, inputs),
         )
+
+    def _fused(
+        self, raw: np.ndarray, parameters: np.ndarray, inputs: NetworkInput, modality: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Let the regressors on statistics speak beside the network, as the card says: scores (n,), parameters (n, k).
+
+        Raises:
+            ValueError: the slices themselves are not among the inputs.
+        """
+        fusion = self.card.fusion.get(modality, {})
+        if not fusion:
+            return raw, parameters
+        if len(inputs.slices) != inputs.n_slices or inputs.window is None:
+            raise ValueError(f"to score {modality}: these weights measure slices, and got views alone")
+        measured = np.stack(
+            [as_vector(quality_statistics(one, modality=modality, window=inputs.window)) for one in inputs.slices]
+        )
+        parameters = parameters.copy()
+        for output, share in fusion.items():
+            said = self._regressors[modality][output](measured) if share.statistics else 0.0
+            column = next((k for k, one in enumerate(self.card.parameters) if one.name == output), None)
+            own = raw if column is None else parameters[:, column]
+            both = share.offset + share.network * own + share.statistics * said
+            if column is None:
+                raw = both
+            else:
+                parameters[:, column] = both
+        return raw, parameters
 
     def code(self, prompt: Prompt) -> np.ndarray:
         """Return the prompt as the network reads it, float32 (64,); zeros for weights without prompts."""
@@ -121,7 +157,7 @@ class NetworkScorer:
     def _prediction(self, outputs: np.ndarray, modality: str) -> Prediction | None:
         """The mean over slices, (n, k), of the parameter that belongs to this modality, or None."""
         for parameter, mean in zip(self.card.parameters, outputs.mean(axis=0), strict=True):
-            if parameter.modality == modality:
+            if parameter.modality == modality and parameter.name in REPORTED:
                 return Prediction(name=parameter.name, value=parameter.value(float(mean)), unit=parameter.unit)
         return None
 
@@ -152,8 +188,8 @@ def load_scorer(
     Raises:
         CheckpointRefused: see `load_checkpoint` and `execution.prepare`.
     """
-    network, card = load_checkpoint(name, DEFAULT_LOCK if lock is None else lock)
-    return NetworkScorer(network, card, execution=execution)
+    network, card, regressors = load_whole(name, DEFAULT_LOCK if lock is None else lock)
+    return NetworkScorer(network, card, regressors, execution=execution)
 
 
 def _arrays(answers: list[Judgement]) -> dict[str, np.ndarray]:

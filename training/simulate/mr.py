@@ -75,7 +75,8 @@ def _scanned(
         "ghosts": _moved(kspace.shape, axis, settings, random),
         "undersampling": _left_out(kspace.shape, axis, settings),
     }
-    changes, worse = {"noise": 0.0}, kspace
+    changes = {"noise": 0.0}
+    worse: np.ndarray = kspace
     for name, factor in steps.items():
         changes[name] = 0.0
         if factor is not None:
@@ -87,7 +88,7 @@ def _scanned(
         deviation = NOISE_AT_1_T / settings["field_t"]
         changes["noise"] = deviation
         noise = random.standard_normal((2, *image.shape)) * deviation * signal
-        image = image + noise[0] + 1j * noise[1]
+        return np.abs(image + noise[0] + 1j * noise[1]), changes
     return np.abs(image), changes
 
 
@@ -122,6 +123,7 @@ def _moved(
         return None
     size = shape[axis]
     place = np.arange(size) / size
+    shift: np.ndarray
     if settings["periodic"]:
         shift = settings["shift_px"] * np.sin(2 * np.pi * (settings["cycles"] * place + random.random())) / 2
     else:

@@ -1,0 +1,105 @@
+"""What the two stages minimise (paper section 2.2), and what the network says of a set of samples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mediqa_node.model.heads import slice_weights
+from mediqa_node.model.network import Judgement, MedIQA
+from mediqa_node.model.prompts import PromptCode
+from training.batches import Batch
+from training.prepared import Prepared
+
+RANKING = 0.5
+"""Weight of the pairwise ranking beside the squared error of the score."""
+PARAMETERS = 0.2
+"""Weight of the parameter head in stage 2: what stage 1 learnt is not to be forgotten."""
+_TEMPERATURE = 0.1
+_IMAGES_AT_ONCE = 16
+
+
+def stage1_loss(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+    """Upstream: min |g(E(x)) - p|^2 over the parameters that each image has."""
+    judged: Judgement = network(batch.images, batch.prompts)
+    return {"parameters": _parameters(judged.parameters, batch), "unused": 0.0 * judged.score.sum().float()}
+
+
+def stage2_loss(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+    """Downstream: squared error of Q = sum w q, ranking within the copies of an image, and the parameters still."""
+    judged: Judgement = network(batch.images, batch.prompts)
+    quality = of_samples(judged.score.float(), judged.slice_logit, batch.sample_of, len(batch.quality))
+    known = torch.isfinite(batch.quality)
+    wanted = torch.where(known, batch.quality, quality.detach())
+    squared = (batch.weight * (quality - wanted) ** 2)[known].mean() if known.any() else 0.0 * quality.sum()
+    return {
+        "squared": 10.0 * squared,
+        "ranking": RANKING * _ranking(quality, batch, known),
+        "parameters": PARAMETERS * _parameters(judged.parameters, batch),
+    }
+
+
+def of_samples(scores: Tensor, logits: Tensor, sample_of: Tensor, count: int) -> Tensor:
+    """Return Q of each sample, (b,): slices weighted by the softmax of their logits (`heads.volume_score`)."""
+    found = []
+    for number in range(count):
+        mine = sample_of == number
+        found.append((slice_weights(logits[mine]) * scores[mine]).sum())
+    return torch.stack(found)
+
+
+def _parameters(predicted: Tensor, batch: Batch) -> Tensor:
+    wanted = batch.parameters[batch.sample_of]
+    known = torch.isfinite(wanted)
+    if not known.any():
+        return 0.0 * predicted.sum()
+    return ((predicted - torch.where(known, wanted, 0.0))[known] ** 2).mean()
+
+
+def _ranking(quality: Tensor, batch: Batch, known: Tensor) -> Tensor:
+    """Return the logistic loss of pairs of one group whose labels differ, in units of a tenth of the scale."""
+    apart = batch.quality[:, None] - batch.quality[None, :]
+    pairs = (batch.group[:, None] == batch.group[None, :]) & known[:, None] & known[None, :] & (apart > 0.02)
+    if not pairs.any():
+        return 0.0 * quality.sum()
+    return nn.functional.softplus(-(quality[:, None] - quality[None, :])[pairs] / _TEMPERATURE).mean()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a network says of n samples.
+
+    Attributes:
+        score: raw, the mean over views, then weighted over slices, (n,).
+        parameters: of the parameter head, in standard units, (n, k).
+    """
+
+    score: np.ndarray
+    parameters: np.ndarray
+
+
+@torch.inference_mode()
+def say(network: MedIQA, data: Prepared, code: PromptCode, *, prompted: bool = True) -> Said:
+    """Score samples as the node does: all views of all slices, averaged, then weighted."""
+    network.eval()
+    scores, parameters = [], []
+    for place, sample in enumerate(data.samples):
+        images = torch.from_numpy(data.views(place))
+        vector = code.encode(sample.words)
+        prompts = torch.from_numpy(vector if prompted else np.zeros_like(vector)).expand(len(images), -1)
+        parts = [
+            network(images[start : start + _IMAGES_AT_ONCE], prompts[start : start + _IMAGES_AT_ONCE])
+            for start in range(0, len(images), _IMAGES_AT_ONCE)
+        ]
+        judged = [torch.cat(part).double().numpy() for part in zip(*parts, strict=True)]
+        raw, logit, outputs = (_by_slice(data.slice_of(place), judged[field]) for field in (0, 1, 4))
+        weights = np.exp(logit - logit.max())
+        scores.append(float((weights * raw).sum() / weights.sum()))
+        parameters.append(outputs.mean(axis=0))
+    return Said(score=np.array(scores), parameters=np.array(parameters).reshape(len(scores), -1))
+
+
+def _by_slice(slice_of: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.stack([values[slice_of == one].mean(axis=0) for one in np.unique(slice_of)])

@@ -1,0 +1,108 @@
+"""Fit what speaks beside the network, and decide by sources that were left out how much it counts.
+
+Everything is chosen on development sources: each is left out once, and what is fitted on the others is tried on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mediqa_node.model.card import Fusion
+from mediqa_node.model.statistics_regressor import StatisticsRegressor, standardised
+from training.metrics import srcc
+
+GRID = tuple((c, share) for c in (0.3, 1.0, 3.0, 10.0) for share in (0.1, 0.3, 1.0))
+"""Cost of an error, and the width of the kernel: gamma = share / number of statistics."""
+_TUBE = 0.1
+"""Errors below a tenth of the label's deviation cost nothing."""
+_FEWEST_SOURCES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Statistics and labels of n slices.
+
+    Attributes:
+        statistics: (n, k); label, source and group: (n,).
+    """
+
+    statistics: np.ndarray
+    label: np.ndarray
+    source: np.ndarray
+    group: np.ndarray
+
+
+def fit_regressor(data: Fit, cost: float, share: float) -> StatisticsRegressor:
+    """Fit a support vector machine; every source weighs alike."""
+    from sklearn.svm import SVR
+
+    mean, spread = data.statistics.mean(axis=0), data.statistics.std(axis=0) + 1e-6
+    z = standardised(data.statistics, mean, spread)
+    deviation = float(data.label.std()) or 1.0
+    gamma = share / z.shape[1]
+    sources, counts = np.unique(data.source, return_counts=True)
+    each = dict(zip(sources, counts, strict=True))
+    weight = np.array([len(data.label) / (len(sources) * each[one]) for one in data.source])
+    machine = SVR(C=cost, gamma=gamma, epsilon=_TUBE)
+    machine.fit(z, (data.label - data.label.mean()) / deviation, sample_weight=weight)
+    return StatisticsRegressor(
+        mean=mean,
+        spread=spread,
+        support=machine.support_vectors_,
+        coefficients=machine.dual_coef_[0] * deviation,
+        intercept=float(machine.intercept_[0]) * deviation + float(data.label.mean()),
+        gamma=gamma,
+    )
+
+
+def left_out(data: Fit, cost: float, share: float) -> np.ndarray:
+    """Return what is said of every slice by a regressor that was fitted without its source, (n,)."""
+    said = np.full(len(data.label), np.nan)
+    for source in np.unique(data.source):
+        out = data.source == source
+        said[out] = fit_regressor(_part(data, ~out), cost, share)(data.statistics[out])
+    return said
+
+
+def choose(data: Fit) -> tuple[float, float, np.ndarray]:
+    """Return cost, width and left-out predictions of the best of `GRID`: mean over sources of SRCC, and SRCC of all."""
+    best: tuple[float, tuple[float, float], np.ndarray] | None = None
+    for cost, share in GRID:
+        said = left_out(data, cost, share)
+        value = merit(said, data)
+        if best is None or value > best[0]:
+            best = value, (cost, share), said
+    assert best is not None
+    return *best[1], best[2]
+
+
+def merit(said: np.ndarray, data: Fit) -> float:
+    """Return the mean of pooled SRCC and of SRCC within each source."""
+    within = [srcc(said[data.source == one], data.label[data.source == one]) for one in np.unique(data.source)]
+    known = [value for value in (srcc(said, data.label), float(np.mean([v for v in within if v is not None]))) if value]
+    return float(np.mean(known))
+
+
+def fuse(network: np.ndarray, statistics: np.ndarray, data: Fit, shares: Sequence[float]) -> tuple[Fusion, Mapping[float, float]]:
+    """Choose how much the statistics count beside a network, on predictions of sources that were left out.
+
+    Both are brought to the label's scale by least squares, then mixed; returns the mixture and the merit of each.
+    """
+    a, b = (np.polyfit(said, data.label, 1) for said in (network, statistics))
+    merits = {}
+    for share in shares:
+        merits[share] = merit(share * np.polyval(b, statistics) + (1 - share) * np.polyval(a, network), data)
+    share = max(merits, key=lambda one: merits[one])
+    fusion = Fusion(
+        offset=float((1 - share) * a[1] + share * b[1]),
+        network=float((1 - share) * a[0]),
+        statistics=float(share * b[0]),
+    )
+    return fusion, merits
+
+
+def _part(data: Fit, keep: np.ndarray) -> Fit:
+    return Fit(
+        statistics=data.statistics[keep], label=data.label[keep], source=data.source[keep], group=data.group[keep]
+    )
