@@ -84,7 +84,9 @@ def merit(said: np.ndarray, data: Fit) -> float:
     return float(np.mean(known))
 
 
-def fuse(network: np.ndarray, statistics: np.ndarray, data: Fit, shares: Sequence[float]) -> tuple[Fusion, Mapping[float, float]]:
+def fuse(
+    network: np.ndarray, statistics: np.ndarray, data: Fit, shares: Sequence[float]
+) -> tuple[Fusion, Mapping[float, float]]:
     """Choose how much the statistics count beside a network, on predictions of sources that were left out.
 
     Both are brought to the label's scale by least squares, then mixed; returns the mixture and the merit of each.

@@ -42,6 +42,11 @@ def quality_statistics(image: np.ndarray, *, modality: str, window: tuple[float,
         inside = _enough(_body(gray, modality))
         scaled = gray / np.float32(100.0) if modality == "CT" else _in_window(gray, window)
         found = texture_statistics(scaled, inside) | line_statistics(scaled) | air_statistics(scaled, inside)
+        found |= {
+            "body_level": float(np.log(abs(float(scaled[inside].mean())) + 0.01)),
+            "body_spread": float(np.log(float(scaled[inside].std()) + 0.01)),
+            "log_edge": float(np.log(max(gray.shape))),
+        }
         if modality == "CT":
             found["log_window"] = float(np.log(window[1] - window[0]))
     return {name: float(np.nan_to_num(value, posinf=0.0, neginf=0.0)) for name, value in found.items()}
