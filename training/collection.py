@@ -104,8 +104,13 @@ def stacks_of(folder: Path, spec: PreprocessSpec) -> Iterator[StackImages]:
 
     Headers that forbid a score are told in `refused`; the images are yielded all the same where there are any.
     """
+    yield from stacks_of_files(sorted(folder.iterdir()), spec)
+
+
+def stacks_of_files(files: Sequence[Path], spec: PreprocessSpec) -> Iterator[StackImages]:
+    """Yield what the node would look at in files, as `stacks_of` does."""
     series: dict[str, list[tuple[Path, Dataset]]] = {}
-    for path in sorted(folder.iterdir()):
+    for path in files:
         if path.suffix.lower() in _PICTURES:
             with Image.open(path) as picture:
                 rgb = np.asarray(picture.convert("RGB"), dtype=np.float32)
@@ -117,8 +122,8 @@ def stacks_of(folder: Path, spec: PreprocessSpec) -> Iterator[StackImages]:
                 yield StackImages(refused=f"unreadable: {path.name}: {error}")
             else:
                 series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((path, header))
-    for files in series.values():
-        paths, headers = zip(*files, strict=True)
+    for members in series.values():
+        paths, headers = zip(*members, strict=True)
         yield from _stacks_of_series(paths, headers, spec)
 
 

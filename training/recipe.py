@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,7 +14,8 @@ from mediqa_node.model.sizes import SIZES
 from training.loop import Settings
 
 FOLDER = Path(__file__).parents[1] / "config"
-STAGE1, STAGE2 = "stage1.yaml", "stage2.yaml"
+STAGE1, STAGE2, SIMULATE = "stage1.yaml", "stage2.yaml", "simulate.yaml"
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recipe(BaseModel):
@@ -79,6 +81,14 @@ class Recipe(BaseModel):
 
 
 def read_recipe(name: str, preset: str, file: Path | None = None) -> Recipe:
+    """Return a preset of a stage; see `read_preset`."""
+    recipe = read_preset(Recipe, name, preset, file)
+    if recipe.size not in SIZES:
+        raise ConfigurationError(f"preset {preset}: size {recipe.size!r}; known: {', '.join(SIZES)}")
+    return recipe
+
+
+def read_preset(kind: type[Model], name: str, preset: str, file: Path | None = None) -> Model:
     """Return a preset of `config/<name>`, or of a file of one's own.
 
     Raises:
@@ -89,12 +99,9 @@ def read_recipe(name: str, preset: str, file: Path | None = None) -> Recipe:
         presets = yaml.safe_load(path.read_text(encoding="utf-8"))
         if preset not in presets:
             raise ConfigurationError(f"{path}: no preset {preset!r}; it has: {', '.join(presets)}")
-        recipe = Recipe.model_validate(presets[preset])
+        return kind.model_validate(presets[preset])
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise ConfigurationError(f"{path}, preset {preset}: {found}") from error
-    if recipe.size not in SIZES:
-        raise ConfigurationError(f"{path}, preset {preset}: size {recipe.size!r}; known: {', '.join(SIZES)}")
-    return recipe

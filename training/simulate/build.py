@@ -3,26 +3,28 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from mediqa_node.assess.preprocess import FULL_SCALE, intensity_range
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from training.collection import ImageSet, stacks_of
 from training.simulate import ct, fundus, mr
-from training.simulate.degraded import FACTORS, BaseImage, Degraded
+from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step
 from training.store import Sample, Store
 
 _DEGRADE = {"CT": ct.degrade, "MR": mr.degrade, "OP": fundus.degrade}
 _SINGLE = 0.4
 """Share of the copies that one factor alone made worse, factors equally often."""
 _SMALLEST_PX = 48
+STRENGTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Of a sweep."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(BaseModel):
     """How much is simulated.
 
     Attributes:
@@ -30,12 +32,16 @@ class Plan:
         groups: of four copies of one base each, by modality; `clean` comes besides.
         held_out: sources that no training sees: their samples are of split `test`.
         seed: of everything that is drawn.
+        sweep: instead, each factor alone at rising strengths, of held-out sources only.
     """
 
-    bases: Mapping[str, int] = field(default_factory=lambda: {"CT": 12, "MR": 14, "OP": 28})
-    groups: Mapping[str, int] = field(default_factory=lambda: {"CT": 3, "MR": 4, "OP": 3})
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bases: dict[str, int]
+    groups: dict[str, int] = {}
     held_out: tuple[str, ...] = ()
     seed: int = 1
+    sweep: bool = False
 
 
 def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[str, int]) -> Iterator[BaseImage]:
@@ -68,7 +74,7 @@ def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[st
         yield from (found[index * len(found) // wanted] for index in range(wanted))
 
 
-def plan_of(modality: str, groups: int, random: np.random.Generator) -> tuple[str, ...]:
+def plan_of(modality: str, groups: int, random: np.random.Generator) -> tuple[Step, ...]:
     """Return what is done to one base: `clean`, then groups of four."""
     factors = FACTORS[modality]
     start = int(random.integers(len(factors)))
@@ -80,11 +86,16 @@ def plan_of(modality: str, groups: int, random: np.random.Generator) -> tuple[st
             singles += 1
         else:
             plan.append("mixed")
-    return tuple(plan)
+    return tuple(Step(factor) for factor in plan)
 
 
-def degrade(base: BaseImage, plan: tuple[str, ...], random: np.random.Generator) -> Iterator[Degraded]:
-    """Yield a worse copy of a slice for every entry of a plan."""
+def sweep_of(modality: str) -> tuple[Step, ...]:
+    """Return a sweep: the image itself, then each factor alone at rising strengths."""
+    return (Step("clean"), *(Step(factor, strength) for factor in FACTORS[modality] for strength in STRENGTHS))
+
+
+def degrade(base: BaseImage, plan: Sequence[Step], random: np.random.Generator) -> Iterator[Degraded]:
+    """Yield a worse copy of a slice for every step of a plan."""
     return _DEGRADE[base.modality](base, random, plan)
 
 
@@ -111,7 +122,8 @@ def build(
             f"held out: no source {', '.join(sorted(unknown))}; the collection has {', '.join(by_source)}"
         )
     made = {sample.base for sample in store.samples}
-    bases = [base for of_source in by_source.values() for base in bases_of(of_source, spec, plan.bases)]
+    wanted_sources = plan.held_out if plan.sweep else by_source
+    bases = [base for source in wanted_sources for base in bases_of(by_source[source], spec, plan.bases)]
     wanted = [(base, plan) for base in bases if base.key not in made]
     done = len(bases) - len(wanted)
     with ProcessPoolExecutor(max_workers=processes) as pool:
@@ -125,7 +137,9 @@ def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:
     base, plan = task
     random = np.random.default_rng([plan.seed, int(hashlib.sha256(base.key.encode()).hexdigest()[:8], 16)])
     found = []
-    for number, one in enumerate(degrade(base, plan_of(base.modality, plan.groups[base.modality], random), random)):
+    modality = base.modality
+    steps = sweep_of(modality) if plan.sweep else plan_of(modality, plan.groups[modality], random)
+    for number, one in enumerate(degrade(base, steps, random)):
         words = {term: getattr(base.prompt, term).value for term in ("dimension", "modality", "region", "type")}
         sample = Sample(
             key=f"{base.key}-{number}",

@@ -8,14 +8,14 @@ image stays. Streaks of few views are the difference between the reconstruction 
 all. After Zeng et al. 2015 (doi 10.1109/TNS.2015.2467219) and the grid of LDCTIQAC2023 (views / 1, 2, 3, 4).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 from skimage.transform import iradon, radon
 
-from training.simulate.degraded import BaseImage, Degraded, saturating
+from training.simulate.degraded import BaseImage, Degraded, Step, saturating
 
 MU_WATER_PER_MM = 0.02
 VIEWS = 720
@@ -101,20 +101,29 @@ def scan(image_hu: np.ndarray, spacing_mm: float, mas: float, random: np.random.
     return reconstruction(noisy, angles, image_hu.shape, spacing_mm)
 
 
-def degrade(base: BaseImage, random: np.random.Generator, plan: tuple[str, ...]) -> Iterator[Degraded]:
-    """Yield a copy of a slice for every entry of the plan: `clean`, `dose`, `views` or `mixed`."""
+def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
+    """Yield a copy of a slice for every step of the plan."""
     spacing_mm = base.spacing_mm or 0.8
     sharp = base.prompt.type.value in ("lung", "bone")
     noise = noise_of(base.image, spacing_mm, random, kernel="shepp-logan" if sharp else "hann")
-    streaks = streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & set(plan) else {}
+    streaks = (
+        streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & {step.factor for step in plan} else {}
+    )
     inside = body(base.image)
     own_hu = own_noise_hu(base.image, inside)
-    for factor in plan:
-        mas = float(np.exp(random.uniform(*np.log(MAS_RANGE)))) if factor in ("dose", "mixed") else np.inf
-        divisor = int(random.choice(VIEW_DIVISORS)) if factor in ("views", "mixed") else 1
+    for step in plan:
+        mas = step.between_logs(*MAS_RANGE[::-1], random) if step.factor in ("dose", "mixed") else np.inf
+        divisor = _divisor(step, random) if step.factor in ("views", "mixed") else 1
         added = np.zeros_like(base.image) if np.isinf(mas) else noise.at(mas, random.uniform(0.0, 2.0 * np.pi))
-        streak = streaks[divisor] * random.uniform(0.5, 1.5) if divisor > 1 else np.zeros_like(base.image)
-        yield _labelled(base, factor, mas, divisor, added, streak, inside, own_hu)
+        sharper = random.uniform(0.5, 1.5) if step.strength is None else 1.0
+        streak = streaks[divisor] * sharper if divisor > 1 else np.zeros_like(base.image)
+        yield _labelled(base, step.factor, mas, divisor, added, streak, inside, own_hu)
+
+
+def _divisor(step: Step, random: np.random.Generator) -> int:
+    if step.strength is None:
+        return int(random.choice(VIEW_DIVISORS))
+    return VIEW_DIVISORS[min(int(step.strength * len(VIEW_DIVISORS)), len(VIEW_DIVISORS) - 1)]
 
 
 def _labelled(

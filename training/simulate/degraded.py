@@ -42,6 +42,28 @@ class BaseImage:
         return self.prompt.modality.value
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is done to one copy.
+
+    Attributes:
+        factor: one of the modality's, `mixed`, or `clean`.
+        strength: how much, 0..1 of the range that is simulated; None: drawn. What else a factor needs is drawn.
+    """
+
+    factor: str
+    strength: float | None = None
+
+    def between(self, low: float, high: float, random: np.random.Generator) -> float:
+        """Return a setting of the range at this strength, or drawn evenly."""
+        share = random.random() if self.strength is None else self.strength
+        return low + share * (high - low)
+
+    def between_logs(self, low: float, high: float, random: np.random.Generator) -> float:
+        """Return a setting at this strength, even in the logarithm."""
+        return float(np.exp(self.between(np.log(low), np.log(high), random)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degraded:
     """A worse copy, in the units of its base.

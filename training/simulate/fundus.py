@@ -1,14 +1,14 @@
 """Photographs of the fundus out of focus, badly lit, hazy, compressed too much, or noisy."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from mediqa_node.assess.fundus import DARK
-from training.simulate.degraded import FACTORS, BaseImage, Degraded, quality_of, saturating
+from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
 
 REFERENCE_PX = 384
 """Blur is told in pixels of a picture whose longer edge has so many."""
@@ -19,13 +19,13 @@ _JPEG = (8, 60)
 _HALF_WAY = {"blur": 2.5, "illumination": 0.35, "jpeg": 0.02, "noise": 0.06}
 
 
-def degrade(base: BaseImage, random: np.random.Generator, plan: tuple[str, ...]) -> Iterator[Degraded]:
-    """Yield a copy of a photograph for every entry of the plan; copies of one call have one size."""
+def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
+    """Yield a copy of a photograph for every step of the plan; copies of one call have one size."""
     clean = at_size(base.image, int(random.choice(EDGES_PX))).astype(np.float64) / 255.0
     inside = field(clean)
     own = {"blur": own_blur_px(clean, inside), "noise": own_noise(clean, inside)}
-    for factor in plan:
-        settings = _drawn(random, factor)
+    for step in plan:
+        settings = _drawn(random, step)
         image, changes = _taken(clean, settings, inside, random)
         blur_px = float(np.hypot(own["blur"], changes.pop("blur")))
         changes["noise"] = float(np.hypot(own["noise"], changes["noise"]))
@@ -33,26 +33,26 @@ def degrade(base: BaseImage, random: np.random.Generator, plan: tuple[str, ...])
         severities |= {name: saturating(change, _HALF_WAY[name]) for name, change in changes.items()}
         yield Degraded(
             image=(255.0 * image).astype(np.float32),
-            factor=factor,
+            factor=step.factor,
             settings=settings,
             severities=severities,
             labels={"quality": quality_of(severities), "blur": blur_px},
         )
 
 
-def _drawn(random: np.random.Generator, factor: str) -> dict[str, float]:
-    chosen = {factor} if factor != "mixed" else {f for f in FACTORS["OP"] if random.random() < 0.45}
+def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
+    chosen = {step.factor} if step.factor != "mixed" else {f for f in FACTORS["OP"] if random.random() < 0.45}
     settings: dict[str, float] = {}
     if "blur" in chosen:
-        settings["blur_px"] = float(np.exp(random.uniform(*np.log(_BLUR_PX))))
+        settings["blur_px"] = step.between_logs(*_BLUR_PX, random)
     if "illumination" in chosen:
-        settings |= {"ramp": random.uniform(0.1, 1.4), "direction": random.uniform(0.0, 2 * np.pi)}
+        settings |= {"ramp": step.between(0.1, 1.4, random), "direction": random.uniform(0.0, 2 * np.pi)}
     if "haze" in chosen:
-        settings |= {"veil": random.uniform(0.05, 0.75), "centre": random.uniform(-0.5, 0.5)}
+        settings |= {"veil": step.between(0.05, 0.75, random), "centre": random.uniform(-0.5, 0.5)}
     if "jpeg" in chosen:
-        settings["jpeg"] = float(random.integers(*_JPEG))
+        settings["jpeg"] = round(step.between_logs(*_JPEG[::-1], random))
     if "noise" in chosen:
-        settings["noise"] = float(np.exp(random.uniform(np.log(0.005), np.log(0.15))))
+        settings["noise"] = step.between_logs(0.005, 0.15, random)
     return settings
 
 

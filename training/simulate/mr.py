@@ -8,34 +8,34 @@ Matrices differ, and scanners interpolate: a slice is taken with a smaller matri
 was made of it is filled up with zeros to a larger one, noise included. Neither is a fault, and no label knows it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
 
 from mediqa_node.assess.foreground import body_pixels
-from training.simulate.degraded import BaseImage, Degraded, quality_of, saturating
+from training.simulate.degraded import BaseImage, Degraded, Step, quality_of, saturating
 
 NOISE_AT_1_T = 0.06
 """Deviation of the noise at 1 T, as a share of the mean signal of the body; it goes as 1 / B0."""
 FIELD_RANGE_T = (0.2, 7.0)
 _CENTRE = 0.08
 """Share of the lines around the centre of k-space that every scan has."""
-_SMALLER, _FILLED = 0.3, 0.35
+_SMALLER, _FILLED = 0.4, 0.4
 """How many slices are taken with a smaller matrix, and how many filled up to a larger one."""
 _LEAST_PX = 64
 _LEAST_NOISE = 0.005
 _HALF_WAY = {"noise": 0.15, "ghosts": 0.12, "undersampling": 0.12, "resolution": 0.08}
 
 
-def degrade(base: BaseImage, random: np.random.Generator, plan: tuple[str, ...]) -> Iterator[Degraded]:
-    """Yield a copy of a slice for every entry of the plan: `clean`, one of the factors, or `mixed`."""
+def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
+    """Yield a copy of a slice for every step of the plan."""
     clean, filled = _matrix(base.image.astype(np.float64), random)
     inside = body(clean)
     signal = float(clean[inside].mean()) or 1.0
     own = own_noise(clean, inside) / signal
-    for factor in plan:
-        settings = _drawn(random, factor)
+    for step in plan:
+        settings = _drawn(random, step)
         phased = clean * _bias(clean.shape, random) * np.exp(1j * _phase(clean.shape, random))
         kspace = np.fft.fftshift(np.fft.fft2(phased))
         scanned, changes = _scanned(kspace, np.abs(phased), settings, inside, signal, random)
@@ -44,26 +44,29 @@ def degrade(base: BaseImage, random: np.random.Generator, plan: tuple[str, ...])
         severities |= {name: saturating(change, _HALF_WAY[name]) for name, change in changes.items()}
         yield Degraded(
             image=np.abs(_zero_filled(scanned, filled)).astype(np.float32),
-            factor=factor,
+            factor=step.factor,
             settings={**settings, "filled": filled},
             severities=severities,
             labels={"quality": quality_of(severities), "tesla": NOISE_AT_1_T / max(total, _LEAST_NOISE)},
         )
 
 
-def _drawn(random: np.random.Generator, factor: str) -> dict[str, float]:
+def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
     """Draw the settings of a copy; what a factor does not touch is not there."""
-    chosen = {factor} if factor != "mixed" else {f for f in _HALF_WAY if random.random() < 0.6}
+    chosen = {step.factor} if step.factor != "mixed" else {f for f in _HALF_WAY if random.random() < 0.6}
     settings: dict[str, float] = {"axis": float(random.integers(2))}
     if "noise" in chosen:
-        settings["field_t"] = float(np.exp(random.uniform(*np.log(FIELD_RANGE_T))))
+        settings["field_t"] = step.between_logs(*FIELD_RANGE_T[::-1], random)
     if "ghosts" in chosen:
-        settings |= {"shift_px": random.uniform(0.5, 8.0), "periodic": float(random.integers(2))}
+        settings |= {"shift_px": step.between(0.5, 8.0, random), "periodic": float(random.integers(2))}
         settings |= {"cycles": random.uniform(3.0, 25.0), "share": random.uniform(0.05, 0.5)}
     if "undersampling" in chosen:
-        settings |= {"reduction": float(random.integers(2, 4)), "centre": random.uniform(_CENTRE, 0.4)}
+        settings |= {"reduction": float(random.integers(2, 4)), "centre": step.between(0.4, _CENTRE, random)}
     if "resolution" in chosen:
-        settings |= {"kept_rows": random.uniform(0.25, 1.0), "kept_columns": random.uniform(0.25, 1.0)}
+        kept = step.between(1.0, 0.25, random)
+        settings |= {"kept_rows": kept, "kept_columns": random.uniform(kept, 1.0)}
+        if random.random() < 0.5:
+            settings |= {"kept_rows": settings["kept_columns"], "kept_columns": kept}
     return settings
 
 

@@ -1,0 +1,48 @@
+"""`mediqa-train simulate`: worse images with a known cause, as a store to train on or as DICOM series."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.cli.app import app, progress
+from training.recipe import SIMULATE, STAGE2, read_preset, read_recipe
+
+
+@app.command()
+def simulate(
+    collection: Annotated[Path, typer.Option(help="Folder of folders of DICOM series or photographs.")],
+    manifest: Annotated[Path, typer.Option(help="JSON: items with id (folder) and split; same_fold.")],
+    out: Annotated[Path, typer.Option(help="Folder of the store; one that was interrupted is gone on with.")],
+    preset: Annotated[str, typer.Option(help="Of the configuration: default, sweep, small, or one of yours.")] = (
+        "default"
+    ),
+    config: Annotated[Path | None, typer.Option(help="Your own simulate.yaml.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Side by side.")] = 2,
+) -> None:
+    """Simulate less dose, fewer views, lower field, motion, missing lines, blur, bad light: labels are measured.
+
+    Nothing is claimed of such images but what was done to them: no expert has seen them.
+    """
+    from training.collection import read_manifest
+    from training.prepared import prepare
+    from training.simulate.build import Plan, build
+    from training.store import Store
+
+    plan = read_preset(Plan, SIMULATE, preset, config)
+    spec = read_recipe(STAGE2, "default").spec
+    sets = read_manifest(collection, manifest)
+    store = Store(out)
+    with progress("simulating") as advance:
+        build(sets, spec, plan, store, processes=processes, advance=advance)
+    with progress("as the network is shown it") as advance:
+        prepare(store, spec, processes=processes, advance=lambda done, total: advance(done, total, ""))
+    for modality in ("CT", "MR", "OP"):
+        mine = [sample for sample in store.samples if sample.modality == modality]
+        held = {sample.source for sample in mine if sample.split == "test"}
+        sources = {sample.source for sample in mine}
+        typer.echo(
+            f"{modality}  {len(mine):6,} images of {len({one.base for one in mine}):4} slices, "
+            f"{len(sources):2} sources, {len(held)} of them held out"
+        )
+    typer.echo(f"→ mediqa-train pretrain {out} --out RUN")
