@@ -5,6 +5,8 @@ images apart at a four-hundredth, far below what prompts add: nothing is learnt 
 instead (He et al. 2015, doi 10.1109/ICCV.2015.123).
 """
 
+from typing import Literal
+
 from torch import nn
 
 from mediqa_node.model.network import MedIQA
@@ -20,18 +22,20 @@ def initialise(network: MedIQA, *, score: float = 0.5) -> MedIQA:
     for module in network.modules():
         if isinstance(module, ConvStem):
             for layer in module.layers:
-                if isinstance(layer, nn.Conv2d):
-                    _keep_variance(layer)
+                _keep_variance(layer, "relu")
     for layer in (network.conv1, network.conv2):
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-        nn.init.zeros_(layer.bias)
+        _keep_variance(layer, "linear")
     for branch in (network.fc_score, network.fc_weight):
-        _keep_variance(branch[0])
-    nn.init.normal_(network.fc_score[3].weight, std=0.02)
-    nn.init.constant_(network.fc_score[3].bias, score)
+        _keep_variance(branch[0], "relu")
+    last = network.fc_score[3]
+    assert isinstance(last, nn.Linear)
+    nn.init.normal_(last.weight, std=0.02)
+    nn.init.constant_(last.bias, score)
     return network
 
 
-def _keep_variance(layer: nn.Module) -> None:
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    nn.init.zeros_(layer.bias)
+def _keep_variance(layer: nn.Module, before: Literal["relu", "linear"]) -> None:
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity=before)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

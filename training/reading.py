@@ -1,15 +1,13 @@
 """From a manifest's rows to samples in a store: pixels by the node's own code, labels as the manifest has them."""
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image
 
-from mediqa_node.domain.errors import ConfigurationError, NotScorable
+from mediqa_node.domain.errors import ConfigurationError, MediqaError
 from mediqa_node.domain.preprocessing import PreprocessSpec
-from training.collection import stacks_of_files
 from training.manifest import Row
+from training.payload import slices_of
 from training.store import Sample, Store
 
 
@@ -34,8 +32,8 @@ def read_rows(
         if row.key in known:
             continue
         try:
-            slices = read_slices(row, spec)
-        except (OSError, ValueError, KeyError, NotScorable) as error:
+            slices = np.stack(slices_of(row, spec))
+        except (MediqaError, OSError, ValueError) as error:
             left_out.append(f"{row.key}: {error}")
             continue
         store.add([(sample_of(row), slices)])
@@ -62,49 +60,3 @@ def sample_of(row: Row) -> Sample:
         labels=labels,
         weight=row.weight,
     )
-
-
-def read_slices(row: Row, spec: PreprocessSpec) -> np.ndarray:
-    """Return the slices of one row, (n, rows, columns[, 3]), in HU, signal or 0..255.
-
-    Raises:
-        ValueError, KeyError, OSError: the payload is damaged, or holds nothing.
-        NotScorable: the node would not look at it.
-    """
-    reader = {"npz": _npz, "dicom": _dicom, "nifti": _nifti, "image": _picture}.get(row.payload_kind)
-    if reader is None:
-        raise ValueError(f"payload {row.payload_kind!r} holds no pixels")
-    return np.stack(list(reader(row.paths, spec)))
-
-
-def _npz(paths: Sequence[Path], spec: PreprocessSpec) -> Iterable[np.ndarray]:
-    with np.load(paths[0], allow_pickle=False) as file:
-        slices = file["slices"].astype(np.float32)
-    return list(slices)
-
-
-def _dicom(paths: Sequence[Path], spec: PreprocessSpec) -> Iterable[np.ndarray]:
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    for stack in stacks_of_files(files, spec):
-        if stack.images:
-            return list(stack.images)
-        raise NotScorable("refused", stack.refused or "no images")
-    raise ValueError("no DICOM images")
-
-
-def _nifti(paths: Sequence[Path], spec: PreprocessSpec) -> Iterable[np.ndarray]:
-    import nibabel
-
-    from mediqa_node.assess.salient import salient_indices
-
-    volume = np.asarray(nibabel.load(paths[0]).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
-    volume = volume.reshape(*volume.shape[:3], -1)[..., 0]
-    # in-plane axes as a viewer shows them: rows run down
-    return [np.ascontiguousarray(volume[..., k].T[::-1]) for k in salient_indices(volume.shape[2], spec.slices)]
-
-
-def _picture(paths: Sequence[Path], spec: PreprocessSpec) -> Iterable[np.ndarray]:
-    for path in paths:
-        with Image.open(path) as picture:
-            colour = picture.mode not in ("L", "I", "F", "I;16")
-            yield np.asarray(picture.convert("RGB") if colour else picture, dtype=np.float32)

@@ -1,0 +1,179 @@
+"""From a run to a checkpoint that a node can load: weights, regressors on statistics, how both count, card and lock."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mediqa_node.assess.quality_statistics import VERSION
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.card import Card, Fusion, PredictedParameter, QualityMap
+from mediqa_node.model.card_domains import read_domains
+from mediqa_node.model.checkpoint import save_checkpoint
+from mediqa_node.model.lock import LOCK_FILE
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.statistics_regressor import StatisticsRegressor
+from training.batches import Target
+from training.judged import NETWORK, OUTPUTS, QUALITY, judge
+from training.prepared import Prepared
+from training.runs import Run, trained_network
+from training.statistics import Fit, choose, fit_regressor, fuse
+
+_UNITS = {"mas": "mA.s", "tesla": "T", "blur": "{pixels}"}
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_FEWEST_SOURCES = 3
+
+
+def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, Fit]:
+    """Return statistics and labels of the training samples of a modality, by output; labels in the network's units."""
+    mine = data.subset(lambda sample: sample.split == "train" and sample.modality == modality)
+    if not len(mine):
+        return {}
+    found = {}
+    for output in OUTPUTS[modality]:
+        target = next((one for one in targets if one.label == output), None)
+        known = mine.subset(lambda sample, name=output: name in sample.labels)  # type: ignore[misc]
+        if not len(known) or (output != QUALITY and target is None):
+            continue
+        values = np.array([sample.labels[output] for sample in known.samples])
+        if target is not None:
+            values = ((np.log(values) if target.log else values) - target.mean) / target.sd
+        found[output] = Fit(
+            statistics=np.stack([known.statistics(place).mean(axis=0) for place in range(len(known))]),
+            label=values,
+            source=np.array([sample.source for sample in known.samples]),
+            group=np.array([sample.base for sample in known.samples]),
+        )
+    return found
+
+
+def regressors_and_fusion(
+    data: Prepared,
+    targets: Sequence[Target],
+    folds: Sequence[tuple[MedIQA, frozenset[str]]],
+    *,
+    advance: Callable[[int, int, str], None],
+) -> tuple[dict[str, dict[str, StatisticsRegressor]], dict[str, dict[str, Fusion]], list[str]]:
+    """Fit what speaks beside a network, and choose how much it counts.
+
+    Args:
+        folds: networks, each with the sources that it has not seen: on those the shares are chosen. Without any,
+            each counts half.
+
+    Returns:
+        regressors and fusion by modality and output, and a line on each choice.
+    """
+    regressors: dict[str, dict[str, StatisticsRegressor]] = {}
+    fusion: dict[str, dict[str, Fusion]] = {}
+    told: list[str] = []
+    wanted = [(modality, output) for modality in OUTPUTS for output in OUTPUTS[modality]]
+    for done, (modality, output) in enumerate(wanted):
+        advance(done, len(wanted), f"{modality} {output}")
+        fit = fits(data, modality, targets).get(output)
+        if fit is None or len(np.unique(fit.source)) < _FEWEST_SOURCES:
+            continue
+        cost, share, left_out = choose(fit)
+        regressors.setdefault(modality, {})[output] = fit_regressor(fit, cost, share)
+        by_network = _of_folds(data, targets, folds, modality, output)
+        if by_network is None:
+            raise ConfigurationError(f"no network was trained without the sources of {modality}: give `--fold` runs")
+        seen = np.isfinite(by_network)
+        chosen, merits = fuse(by_network[seen], left_out[seen], _where(fit, seen), _SHARES)
+        fusion.setdefault(modality, {})[output] = chosen
+        told.append(
+            f"{modality} {output}: C {cost:g}, gamma {share:g}/k, {len(regressors[modality][output].support)} vectors; "
+            + ", ".join(f"{part:.2f}: {merit:.3f}" for part, merit in merits.items())
+        )
+    advance(len(wanted), len(wanted), "")
+    return regressors, fusion, told
+
+
+def _of_folds(
+    data: Prepared,
+    targets: Sequence[Target],
+    folds: Sequence[tuple[MedIQA, frozenset[str]]],
+    modality: str,
+    output: str,
+) -> np.ndarray | None:
+    """Return what networks say of sources that they have not seen, NaN for all others, in the order of `fits`."""
+    mine = data.subset(
+        lambda sample: sample.split == "train" and sample.modality == modality and output in sample.labels
+    )
+    said = np.full(len(mine), np.nan)
+    for network, unseen in folds:
+        places = [place for place, sample in enumerate(mine.samples) if sample.source in unseen]
+        if places:
+            part = mine.subset(lambda sample, out=unseen: sample.source in out)  # type: ignore[misc]
+            said[places] = judge(network, targets, {}, {}, part, modality).said[output][NETWORK]
+    return said if np.isfinite(said).any() else None
+
+
+def _where(fit: Fit, keep: np.ndarray) -> Fit:
+    return Fit(**{name: getattr(fit, name)[keep] for name in ("statistics", "label", "source", "group")})
+
+
+def make_card(
+    run: Run,
+    *,
+    name: str,
+    fusion: Mapping[str, Mapping[str, Fusion]],
+    domains: Path | None,
+    claim: str,
+    training_data: str,
+    metrics: Mapping[str, Any],
+) -> Card:
+    """Return the card of a run's checkpoint; its digest is filled in when it is saved."""
+    spec = run.recipe.spec
+    return Card(
+        name=name,
+        size=run.recipe.size,
+        trained=True,
+        weights_sha256="0" * 64,
+        preprocess=spec,
+        quality=QualityMap(kind="clamp", a=0.0, b=1.0),
+        parameters=tuple(
+            PredictedParameter(
+                name=one.label,
+                unit=_UNITS[one.label],
+                modality=one.modality,
+                scale="log" if one.log else "linear",
+                mean=one.mean,
+                sd=one.sd,
+            )
+            for one in run.targets
+        ),
+        fusion=fusion,
+        statistics_version=VERSION if fusion else None,
+        domains=read_domains(json.loads(domains.read_text()), spec) if domains else {},
+        claim=claim,
+        training_data=training_data,
+        metrics=metrics,
+    )
+
+
+def write_checkpoint(
+    folder: Path, run_folder: Path, card: Card, regressors: Mapping[str, Mapping[str, StatisticsRegressor]]
+) -> str:
+    """Write weights (float16), card and a lock of one entry; return the SHA-256 of the weights."""
+    network, _ = trained_network(run_folder)
+    entry = save_checkpoint(folder, network, card, regressors, half=True)
+    pinned = {card.name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
+    (folder / LOCK_FILE).write_text(yaml.safe_dump(pinned, sort_keys=False), encoding="utf-8")
+    return entry.sha256
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    """Return what made a checkpoint, for its card."""
+    return {
+        "seed": run.seed,
+        "recipe": run.recipe.model_dump(),
+        "samples": run.samples,
+        "sources": list(run.sources),
+        "began_from": run.began_from,
+        "core_minutes": round(run.core_seconds / 60, 1),
+        "targets": [asdict(one) for one in run.targets],
+    }

@@ -1,0 +1,160 @@
+"""`mediqa-train evaluate` and `card`: what a checkpoint is worth, and how a run becomes one."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mediqa_node.domain.errors import ConfigurationError
+from training.cli.app import app, progress
+
+if TYPE_CHECKING:
+    from training.judged import Judged
+    from training.prepared import Prepared
+
+_CLAIM = (
+    "A relative index of the severity of {factors}, trained on simulated degradations; no expert scored an image. "
+    "Not comparable across modalities; no threshold without calibration at this site. Not detected: {missed}."
+)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="A store; its samples of split `test` are judged.")],
+    checkpoint: Annotated[
+        list[Path], typer.Option(help="Folder of a checkpoint (with models.lock); one for each seed.")
+    ],
+    sweep: Annotated[Path | None, typer.Option(help="A store of `simulate --preset sweep`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for plots and gates.json.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Side by side, to prepare images.")] = 2,
+) -> None:
+    """Print the gates: every task, network alone, statistics alone and as shipped, on sources that nothing has seen."""
+    from training.gates import Result, Swept, results, sweep_table, sweeps, table
+    from training.simulate.degraded import FACTORS
+
+    found: list[Result] = []
+    swept: list[Swept] = []
+    for seed, folder in enumerate(checkpoint):
+        judged = _judged(folder, data, processes)
+        found += results(judged, seed=seed)
+        if sweep is not None:
+            swept_by = _judged(folder, sweep, processes)
+            if seed == 0:
+                swept = list(sweeps(swept_by, FACTORS))
+                if out is not None:
+                    _plots(swept_by, out)
+    for line in table(found):
+        typer.echo(line)
+    if swept:
+        typer.echo("")
+        for line in sweep_table(swept):
+            typer.echo(line)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        content = {"tasks": [asdict(one) for one in found], "sweeps": [asdict(one) for one in swept]}
+        (out / "gates.json").write_text(json.dumps(content, indent=1) + "\n")
+        typer.echo(f"\nwrote {out}/gates.json")
+
+
+def _judged(folder: Path, data: Path, processes: int) -> "dict[str, Judged]":
+    from mediqa_node.model.checkpoint import load_whole
+    from mediqa_node.model.lock import LOCK_FILE, read_lock
+    from training.judged import OUTPUTS, judge, targets_of_card
+    from training.prepared import prepare
+    from training.store import INDEX, Store
+
+    if not (data / INDEX).exists():
+        raise ConfigurationError(f"{data}: no store ({INDEX}); make one with `mediqa-train simulate`")
+    names = list(read_lock(folder / LOCK_FILE))
+    network, card, regressors = load_whole(names[0], folder / LOCK_FILE)
+    with progress("as the network is shown it") as advance:
+        prepared = prepare(
+            Store(data), card.preprocess, processes=processes, advance=lambda done, total: advance(done, total, "")
+        ).subset(lambda sample: sample.split == "test")
+    targets = targets_of_card(card)
+    found = {}
+    with progress(f"judging, {folder.name}") as advance:
+        for done, modality in enumerate(OUTPUTS):
+            advance(done, len(OUTPUTS), modality)
+            if any(sample.modality == modality for sample in prepared.samples):
+                found[modality] = judge(network, targets, regressors, card.fusion, prepared, modality)
+    return found
+
+
+def _plots(judged: "dict[str, Judged]", out: Path) -> None:
+    from training.plots import draw_sweeps
+
+    out.mkdir(parents=True, exist_ok=True)
+    for modality, one in judged.items():
+        draw_sweeps(one, modality, out / f"sweeps-{modality}.png")
+
+
+@app.command()
+def card(
+    run: Annotated[Path, typer.Argument(help="Folder of a run of stage 2.")],
+    data: Annotated[Path, typer.Option(help="The store that it was trained on.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    fold: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run of `finetune --leave-out`: on its left-out sources the shares are chosen. Repeatable."),
+    ] = None,
+    domains: Annotated[Path | None, typer.Option(help="JSON of `mediqa-train domain`.")] = None,
+    name: Annotated[str, typer.Option(help="Of the checkpoint.")] = "default",
+    gates: Annotated[Path | None, typer.Option(help="gates.json of `evaluate`, to stand in the card.")] = None,
+    command: Annotated[str, typer.Option(help="How it was made, in words; stands in the card.")] = "",
+) -> None:
+    """Make a checkpoint of a run: weights, regressors on statistics, how much each counts, card and lock."""
+    from training.assemble import make_card, provenance, regressors_and_fusion, write_checkpoint
+    from training.runs import read_run, trained_network
+    from training.store import Store
+
+    trained = read_run(run)
+    prepared = _prepared(Store(data), trained.recipe.spec)
+    sources = {sample.source for sample in prepared.samples if sample.split == "train"}
+    folds = []
+    for folder in fold or []:
+        network, of_fold = trained_network(folder)
+        if of_fold.targets != trained.targets:
+            raise ConfigurationError(
+                f"--fold {folder}: its parameter head was taught other units; begin from one stage 1"
+            )
+        folds.append((network, frozenset(sources - set(of_fold.sources))))
+    with progress("regressors on statistics") as advance:
+        regressors, fusion, told = regressors_and_fusion(prepared, trained.targets, folds, advance=advance)
+    content = json.loads(gates.read_text()) if gates else {}
+    made = make_card(
+        trained,
+        name=name,
+        fusion=fusion,
+        domains=domains,
+        claim=_claim(content),
+        training_data=command or "See metrics.",
+        metrics={"made_by": provenance(trained), "chosen": told, "gates": content},
+    )
+    digest = write_checkpoint(out, run, made, regressors)
+    for line in told:
+        typer.echo(line)
+    typer.echo(f"wrote {out}: weights {digest[:16]}")
+    typer.echo(f"→ mediqa-node model pin {out}, mediqa-train evaluate, then mediqa-node model promote {out} --by NAME")
+
+
+def _prepared(store: object, spec: object) -> "Prepared":
+    from training.prepared import prepare
+
+    with progress("as the network is shown it") as advance:
+        return prepare(store, spec, advance=lambda done, total: advance(done, total, ""))  # type: ignore[arg-type]
+
+
+def _claim(gates: dict[str, list[dict[str, object]]]) -> str:
+    """Say what spec and sweeps allow: which factors the score follows, and which it does not."""
+    from training.gates import DETECTED
+    from training.judged import SHIPPED
+
+    swept = [one for one in gates.get("sweeps", []) if one["method"] == SHIPPED]
+    if not swept:
+        return ""
+    follows = [f"{one['modality']} {one['factor']}" for one in swept if float(str(one["mean"])) >= DETECTED]
+    missed = [f"{one['modality']} {one['factor']}" for one in swept if float(str(one["mean"])) < DETECTED]
+    return _CLAIM.format(factors=", ".join(follows), missed=", ".join(missed) or "nothing that was tried")

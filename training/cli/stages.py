@@ -1,0 +1,118 @@
+"""`mediqa-train pretrain` and `finetune`: the two stages of the paper, on a store, an export or a manifest."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mediqa_node.domain.errors import ConfigurationError
+from training.cli.app import app, progress
+from training.recipe import STAGE1, STAGE2, Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from training.prepared import Prepared
+
+Data = Annotated[Path, typer.Argument(help="A store of `simulate`, an export of the node, or a manifest.csv.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run; one that was interrupted is gone on with.")]
+Preset = Annotated[str, typer.Option(help="Of the configuration: default, paper, or one of yours.")]
+Config = Annotated[Path | None, typer.Option(help="A configuration of your own instead of config/stage*.yaml.")]
+Seed = Annotated[int, typer.Option(help="Of initial weights, batches, augmentation and dropout.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")]
+
+
+@app.command()
+def pretrain(
+    data: Data,
+    out: Out,
+    preset: Preset = "default",
+    config: Config = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+) -> None:
+    """Stage 1: learn tube charge (mAs) and field strength (T) from images.
+
+    Several processes: `torchrun --nproc-per-node 2 -m training pretrain …`.
+    """
+    from training.runs import pretrain as run
+
+    recipe = read_recipe(STAGE1, preset, config)
+    prepared = prepared_of(data, recipe, stage=1)
+    with progress("stage 1") as advance:
+        run(prepared, recipe, out, seed=seed, steps=steps, advance=lambda s, n, loss: advance(s, n, f"loss {loss:.3f}"))
+    _told(out)
+    typer.echo(f"→ mediqa-train finetune DATA --begin {out} --out RUN")
+
+
+@app.command()
+def finetune(
+    data: Data,
+    out: Out,
+    begin: Annotated[Path | None, typer.Option(help="Run of stage 1 to begin from.")] = None,
+    preset: Preset = "default",
+    config: Config = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    leave_out: Annotated[list[str] | None, typer.Option(help="Source that is not trained on; may be repeated.")] = None,
+) -> None:
+    """Stage 2: learn quality, from expert scores or from simulated labels."""
+    from training.runs import finetune as run
+
+    recipe = read_recipe(STAGE2, preset, config)
+    prepared = prepared_of(data, recipe, stage=2)
+    with progress("stage 2") as advance:
+        run(
+            prepared,
+            recipe,
+            out,
+            seed=seed,
+            begin=begin,
+            steps=steps,
+            leave_out=leave_out or (),
+            advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
+        )
+    _told(out)
+    typer.echo(f"→ mediqa-train evaluate {out} DATA, then mediqa-train card {out} --out CHECKPOINT")
+
+
+def prepared_of(data: Path, recipe: Recipe, *, stage: int) -> "Prepared":
+    """Return the samples of a store, or of what a manifest chooses for a stage, as the network is shown them.
+
+    Raises:
+        ConfigurationError: neither a store nor a manifest, or nothing in it may train this stage: with the reason.
+    """
+    from training.manifest import MANIFEST_FILE, for_finetuning, for_pretraining, read_manifest, with_splits
+    from training.prepared import prepare
+    from training.reading import read_rows
+    from training.store import INDEX, Store
+
+    if (data / INDEX).exists():
+        store = Store(data)
+    elif data.is_file() or (data / MANIFEST_FILE).exists():
+        rows = with_splits(read_manifest(data))
+        chosen = (for_pretraining if stage == 1 else for_finetuning)(rows)
+        for why in chosen.left_out:
+            typer.echo(f"left out: {why}", err=True)
+        folder = (data.parent if data.is_file() else data).resolve()
+        store = Store(folder.with_name(f"{folder.name}-stage{stage}-samples"))
+        with progress("reading") as advance:
+            for why in read_rows(chosen.rows, recipe.spec, store, advance=advance):
+                typer.echo(f"left out: {why}", err=True)
+    else:
+        raise ConfigurationError(f"{data}: neither a store ({INDEX}) nor a manifest ({MANIFEST_FILE})")
+    with progress("as the network is shown it") as advance:
+        return prepare(store, recipe.spec, advance=lambda done, total: advance(done, total, ""))
+
+
+def _told(out: Path) -> None:
+    from training.loop import read_curve, world
+    from training.runs import read_run
+
+    if world()[0]:
+        return
+    curve, run = read_curve(out), read_run(out)
+    last = curve[-50:]
+    typer.echo(
+        f"{len(curve):,} steps on {run.samples:,} samples of {run.patients} patients, {len(run.sources)} sources; "
+        f"loss {sum(row['loss'] for row in last) / len(last):.4f} over the last {len(last)}; "
+        f"{run.core_seconds / 60:.0f} core-minutes in all"
+    )

@@ -1,0 +1,220 @@
+"""The gates of the default checkpoint, on sources that no training has seen: what it must reach to be shipped."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.judged import METHODS, QUALITY, SHIPPED, STATISTICS, Judged
+from training.metrics import Agreement, Interval, agreement, difference, srcc
+from training.store import Sample
+
+GATES = {
+    ("CT", QUALITY): "SRCC at least .95 over all, .90 for the worst source",
+    ("CT", "mas"): "SRCC at least .95 within an image, .70 over all",
+    ("MR", "tesla"): "SRCC at least .95",
+    ("MR", QUALITY): "no more than .05 below the best baseline; wanted: .90",
+    ("OP", "blur"): "no more than .05 below the best baseline; wanted: .85",
+    ("OP", QUALITY): "no more than .05 below the best baseline; wanted: .85",
+}
+TASKS = {
+    ("CT", QUALITY): "CT quality",
+    ("CT", "mas"): "CT mAs",
+    ("MR", "tesla"): "MR SNR",
+    ("MR", QUALITY): "MR quality",
+    ("OP", "blur"): "fundus blur",
+    ("OP", QUALITY): "fundus quality",
+}
+_TOLD_BY = {"mas": "mas", "tesla": "field_t", "blur": "blur_px"}
+"""The setting of a copy that a parameter is to be read off; copies without it are all alike to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One task, one method, one seed.
+
+    Attributes:
+        worst: the lowest SRCC of a single source, and its name.
+        behind: this method's SRCC less that of the statistics alone.
+    """
+
+    task: tuple[str, str]
+    method: str
+    seed: int
+    agreement: Agreement
+    worst: tuple[float, str]
+    behind: Interval
+
+
+def results(judged: Mapping[str, Judged], *, seed: int) -> Iterator[Result]:
+    """Yield how every method does at every task; larger parameters and larger scores mean the same of both."""
+    for modality, output in TASKS:
+        if modality not in judged or output not in judged[modality].said:
+            continue
+        one = judged[modality]
+        keep = np.array([_counts(sample, output) for sample in one.data.samples])
+        truth, sources = one.truth(output)[keep], one.sources[keep]
+        bases = [base for base, kept in zip(one.bases, keep, strict=True) if kept]
+        baseline = one.said[output].get(STATISTICS)
+        for method in METHODS:
+            if method not in one.said[output]:
+                continue
+            said = one.said[output][method][keep]
+            by_source = {
+                str(source): value
+                for source in np.unique(sources)
+                if (value := srcc(said[sources == source], truth[sources == source])) is not None
+            }
+            worst = min(by_source, key=lambda source: by_source[source]) if by_source else ""
+            yield Result(
+                task=(modality, output),
+                method=method,
+                seed=seed,
+                agreement=agreement(said, truth, bases),
+                worst=(by_source.get(worst, float("nan")), worst),
+                behind=difference(said, baseline[keep], truth, bases) if baseline is not None else Interval(value=None),
+            )
+
+
+def passed(of_task: Sequence[Result]) -> bool:
+    """Return whether what is shipped passes its gate, by the mean over the seeds."""
+    shipped = [one for one in of_task if one.method == SHIPPED]
+    task = shipped[0].task
+    overall, within = _metric(shipped, "srcc"), _metric(shipped, "within")
+    if task == ("CT", QUALITY):
+        return overall >= 0.95 and _mean(shipped, lambda one: one.worst[0]) >= 0.90
+    if task == ("CT", "mas"):
+        return within >= 0.95 and overall >= 0.70
+    if task == ("MR", "tesla"):
+        return overall >= 0.95
+    return _mean(shipped, lambda one: one.behind.low if one.behind.low is not None else float("nan")) >= -0.05
+
+
+def table(results_of: Sequence[Result]) -> Iterator[str]:
+    """Yield the table: a line for each task and method, the mean over seeds, intervals of the first seed."""
+    yield (
+        f"{'task':16}{'method':12}{'images':>7}{'slices':>7}  {'SRCC':22}{'within':>7}{'PLCC':>7}{'RMSE':>7}"
+        f"  {'worst source':34}{'less statistics':22}{'seeds':>6}"
+    )
+    for task, name in TASKS.items():
+        of_task = [one for one in results_of if one.task == task]
+        if not of_task:
+            continue
+        for method in METHODS:
+            mine = [one for one in of_task if one.method == method]
+            if mine:
+                yield _line(name, method, mine)
+        yield f"{'':16}{'PASSED' if passed(of_task) else 'NOT MET'}: {GATES[task]}"
+
+
+def _line(name: str, method: str, mine: Sequence[Result]) -> str:
+    first = mine[0].agreement
+    mean = _metric(mine, "srcc")
+    spread = (
+        f"{mean:.3f} [{first.srcc.low:.3f}, {first.srcc.high:.3f}]" if first.srcc.low is not None else f"{mean:.3f}"
+    )
+    within, plcc, rmse = (_metric(mine, name) for name in ("within", "plcc", "rmse"))
+    worst = f"{_mean(mine, lambda one: one.worst[0]):.3f} {mine[0].worst[1]}"
+    return (
+        f"{name:16}{method:12}{first.n:7}{first.groups:7}  {spread:22}{within:7.3f}{plcc:7.3f}{rmse:7.3f}"
+        f"  {worst:34}{mine[0].behind!s:22}{len(mine):6}"
+    )
+
+
+def _mean(ones: Sequence[Result], of: Callable[[Result], float]) -> float:
+    return float(np.mean([of(one) for one in ones]))
+
+
+def _metric(ones: Sequence[Result], name: str) -> float:
+    return _mean(ones, lambda one: _value(getattr(one.agreement, name)))
+
+
+def _value(interval: Interval) -> float:
+    return float("nan") if interval.value is None else interval.value
+
+
+def _counts(sample: Sample, output: str) -> bool:
+    if output == QUALITY:
+        return True
+    return sample.factor == "clean" or sample.settings.get(_TOLD_BY[output], 0) > 0
+
+
+# ── one factor at a time ─────────────────────────────────────────────────────
+
+SWEEP_GATES = {
+    ("CT", "dose"): 0.95, ("CT", "views"): 0.95, ("MR", "noise"): 0.95, ("OP", "blur"): 0.95, ("OP", "haze"): 0.95,
+    ("MR", "undersampling"): 0.90, ("OP", "jpeg"): 0.90, ("OP", "illumination"): 0.90,
+}  # fmt: skip
+"""Mean SRCC over images that one factor alone made worse; what is not here is reported, whatever it is."""
+DETECTED = 0.80
+"""Below this the card and the report say "not detected"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """How the score follows one factor, over images: mean of SRCC within each, lowest, and which image that was."""
+
+    modality: str
+    factor: str
+    method: str
+    images: int
+    mean: float
+    worst: float
+    worst_image: str
+
+
+def sweeps(judged: Mapping[str, Judged], factors: Mapping[str, Sequence[str]]) -> Iterator[Swept]:
+    """Yield how the quality that each method tells follows every factor alone."""
+    for modality, one in judged.items():
+        for factor in factors[modality]:
+            for method in METHODS:
+                if method in one.said.get(QUALITY, {}):
+                    yield _swept(one, modality, factor, method)
+
+
+def _swept(one: Judged, modality: str, factor: str, method: str) -> Swept:
+    said = one.said[QUALITY][method]
+    by_image: dict[str, list[tuple[float, float]]] = {}
+    for place, sample in enumerate(one.data.samples):
+        if sample.factor in (factor, "clean"):
+            by_image.setdefault(sample.base, []).append((-sample.severities[factor], float(said[place])))
+    found = {}
+    for base, pairs in by_image.items():
+        severity, score = zip(*pairs, strict=True)
+        if len(set(severity)) >= 3:
+            found[base] = _ranked(score, severity)
+    worst = min(found, key=lambda base: found[base])
+    return Swept(
+        modality=modality,
+        factor=factor,
+        method=method,
+        images=len(found),
+        mean=float(np.mean(list(found.values()))),
+        worst=found[worst],
+        worst_image=worst,
+    )
+
+
+def _ranked(score: Sequence[float], truth: Sequence[float]) -> float:
+    """Return SRCC of the few copies of one image; 0 where a score does not move at all."""
+    from scipy.stats import spearmanr
+
+    return 0.0 if len(set(score)) == 1 else float(spearmanr(score, truth).statistic)
+
+
+def sweep_table(swept: Sequence[Swept]) -> Iterator[str]:
+    """Yield the sweeps: shipped, network and statistics side by side."""
+    yield f"{'factor':22}{'images':>7}{'shipped':>9}{'network':>9}{'statistics':>11}  worst image of what is shipped"
+    for one in (found for found in swept if found.method == SHIPPED):
+        others = {o.method: o.mean for o in swept if (o.modality, o.factor) == (one.modality, one.factor)}
+        gate = SWEEP_GATES.get((one.modality, one.factor))
+        if gate is not None:
+            verdict = f"PASSED {gate:.2f}" if one.mean >= gate else f"NOT MET {gate:.2f}"
+        else:
+            verdict = "reported" if one.mean >= DETECTED else "NOT DETECTED"
+        cells = "".join(
+            f"{others[m]:{w}.3f}" if m in others else " " * w
+            for m, w in ((SHIPPED, 9), ("network", 9), (STATISTICS, 11))
+        )
+        worst = f"{one.worst:.2f} {one.worst_image}"
+        yield f"{one.modality + ' ' + one.factor:22}{one.images:7}{cells}  {worst:44}{verdict}"

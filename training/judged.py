@@ -1,0 +1,89 @@
+"""What a checkpoint says of samples: the network alone, the regressors on statistics alone, and both as shipped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mediqa_node.model.card import Card, Fusion
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.prompts import FOUR_ONE_HOTS
+from mediqa_node.model.statistics_regressor import StatisticsRegressor
+from training.batches import Target
+from training.prepared import Prepared
+from training.stages import say
+
+QUALITY = "quality"
+NETWORK, STATISTICS, SHIPPED = "network", "statistics", "shipped"
+METHODS = (NETWORK, STATISTICS, SHIPPED)
+OUTPUTS = {"CT": (QUALITY, "mas"), "MR": (QUALITY, "tesla"), "OP": (QUALITY, "blur")}
+"""What is said of an image, by modality."""
+
+Regressors = Mapping[str, Mapping[str, StatisticsRegressor]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What is said of n samples of one modality.
+
+    Attributes:
+        data: the samples.
+        said: (n,) by output and method; parameters in standard units of the network's targets.
+    """
+
+    data: Prepared
+    said: Mapping[str, Mapping[str, np.ndarray]]
+
+    def truth(self, output: str) -> np.ndarray:
+        """Return the labels, (n,)."""
+        return np.array([sample.labels[output] for sample in self.data.samples])
+
+    @property
+    def bases(self) -> list[str]:
+        """The image that each sample is a copy of."""
+        return [sample.base for sample in self.data.samples]
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The source of each sample, (n,)."""
+        return np.array([sample.source for sample in self.data.samples])
+
+
+def judge(
+    network: MedIQA,
+    targets: Sequence[Target],
+    regressors: Regressors,
+    fusion: Mapping[str, Mapping[str, Fusion]],
+    data: Prepared,
+    modality: str,
+) -> Judged:
+    """Return what a network and its regressors say of the samples of one modality."""
+    mine = data.subset(lambda sample: sample.modality == modality)
+    own = say(network, mine, FOUR_ONE_HOTS)
+    measured = [mine.statistics(place) for place in range(len(mine))]
+    said: dict[str, dict[str, np.ndarray]] = {}
+    for output in OUTPUTS[modality]:
+        column = next((k for k, target in enumerate(targets) if target.label == output), None)
+        by_network = own.score if output == QUALITY else own.parameters[:, column] if column is not None else None
+        if by_network is None:
+            continue
+        said[output] = {NETWORK: by_network}
+        regressor = regressors.get(modality, {}).get(output)
+        if regressor is not None:
+            said[output][STATISTICS] = np.array([float(regressor(one).mean()) for one in measured])
+        share = fusion.get(modality, {}).get(output)
+        by_statistics = said[output].get(STATISTICS, np.zeros(len(mine)))
+        said[output][SHIPPED] = (
+            by_network
+            if share is None
+            else share.offset + share.network * by_network + share.statistics * by_statistics
+        )
+    return Judged(data=mine, said=said)
+
+
+def targets_of_card(card: Card) -> tuple[Target, ...]:
+    """Return the outputs of a checkpoint's parameter head as training names them."""
+    return tuple(
+        Target(label=one.name, modality=one.modality, log=one.scale == "log", mean=one.mean, sd=one.sd)
+        for one in card.parameters
+    )

@@ -1,0 +1,246 @@
+"""Runs of the two stages: what a folder of a run holds, and how one begins where another ended.
+
+settings.json       what the loop was told; a run is only gone on with under the same
+run.json            what made it: stage, recipe, seed, targets, samples, the run it began from
+state.safetensors   weights and optimizer after the last save
+curve.csv, curve.png
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.prompts import FOUR_ONE_HOTS
+from mediqa_node.model.sizes import SIZES
+from training.batches import Batches, Target, targets_of
+from training.initial import initialise
+from training.loop import STATE, train
+from training.prepared import Prepared
+from training.recipe import Recipe
+from training.stages import stage1_loss, stage2_loss
+
+RUN = "run.json"
+WANTED = (("mas", "CT", True), ("tesla", "MR", True), ("blur", "OP", True))
+"""What the parameter head learns of samples that have it: label, modality, whether its logarithm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What made a folder of a run.
+
+    Attributes:
+        stage: 1 or 2.
+        targets: of the parameter head, with mean and deviation over the training samples: the label map, frozen.
+        samples: how many were trained on, and of how many patients and sources.
+        began_from: SHA-256 of the state that the weights began from, or None.
+        core_seconds: processor time of this process, over all of its starts.
+    """
+
+    stage: int
+    recipe: Recipe
+    seed: int
+    targets: tuple[Target, ...]
+    samples: int
+    patients: int
+    sources: tuple[str, ...]
+    began_from: str | None = None
+    core_seconds: float = 0.0
+
+
+def pretrain(
+    data: Prepared, recipe: Recipe, folder: Path, *, seed: int, steps: int | None = None, advance: Callable[..., None]
+) -> MedIQA:
+    """Stage 1: the encoder learns physical parameters (paper section 2.2).
+
+    Raises:
+        ConfigurationError: no sample has a parameter that tells one from another.
+    """
+    trained = data.subset(lambda sample: sample.split == "train")
+    targets = targets_of(trained, WANTED)
+    if not targets:
+        raise ConfigurationError("no sample has a tube charge, a field strength or a blur that differs from another's")
+    torch.manual_seed(seed)
+    network = initialise(_network(recipe, targets))
+    run = _run(1, recipe, seed, targets, trained, None)
+    return _trained(network, trained, run, folder, steps, advance)
+
+
+def finetune(
+    data: Prepared,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int,
+    begin: Path | None = None,
+    steps: int | None = None,
+    leave_out: Sequence[str] = (),
+    advance: Callable[..., None],
+) -> MedIQA:
+    """Stage 2: the whole network learns quality; it begins from a run of stage 1, or from nothing.
+
+    Args:
+        leave_out: sources that are not trained on, for choices that have to be made on what a network has not seen.
+
+    Raises:
+        ConfigurationError: no sample has a quality, or the run it should begin from has another size.
+    """
+    trained = data.subset(
+        lambda sample: sample.split == "train" and "quality" in sample.labels and sample.source not in leave_out
+    )
+    if not len(trained):
+        raise ConfigurationError("no training sample has a quality: import expert scores, or simulate")
+    torch.manual_seed(seed)
+    if begin is None:
+        targets = targets_of(trained, WANTED)
+        network = initialise(_network(recipe, targets))
+        run = _run(2, recipe, seed, targets, trained, None)
+    else:
+        before = read_run(begin)
+        if before.recipe.size != recipe.size or before.recipe.spec != recipe.spec:
+            raise ConfigurationError(f"{begin} trained {before.recipe.size} on other views; give the same preset")
+        targets = before.targets
+        network = _network(recipe, targets)
+        load_state(network, begin)
+        run = _run(2, recipe, seed, targets, trained, _sha256(begin / STATE))
+    return _trained(network, trained, run, folder, steps, advance)
+
+
+def _trained(
+    network: MedIQA, data: Prepared, run: Run, folder: Path, steps: int | None, advance: Callable[..., None]
+) -> MedIQA:
+    recipe = run.recipe
+    batches = Batches(
+        data,
+        FOUR_ONE_HOTS,
+        run.targets,
+        batch=recipe.batch,
+        seed=run.seed,
+        slices=recipe.slices_at_once,
+        augment=recipe.augment,
+        unknown=recipe.unknown,
+        prompted=recipe.prompts,
+    )
+    loss = stage1_loss if run.stage == 1 else stage2_loss
+    settings = recipe.settings(samples=len(data), seed=run.seed, steps=steps)
+    told = json.loads(json.dumps(_as_json(run), default=str)) | {"core_seconds": None}
+    before = read_run(folder).core_seconds if (folder / RUN).exists() else 0.0
+    started = time.process_time()
+    train(
+        network,
+        lambda step, rank, world: batches.at(step, rank=rank, world=world),
+        loss,
+        settings,
+        folder,
+        told=told,
+        advance=advance,
+    )
+    spent = before + time.process_time() - started
+    (folder / RUN).write_text(json.dumps(_as_json(run) | {"core_seconds": round(spent, 1)}, indent=1) + "\n")
+    draw_curve(folder)
+    return network
+
+
+def _network(recipe: Recipe, targets: Sequence[Target]) -> MedIQA:
+    return MedIQA(SIZES[recipe.size], parameters=[target.label for target in targets])
+
+
+def load_state(network: MedIQA, folder: Path) -> MedIQA:
+    """Fill a network with the weights of a run's last state.
+
+    Raises:
+        ConfigurationError: the folder holds no run, or one of other weights.
+    """
+    try:
+        state = load_file(folder / STATE)
+        network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+    except (OSError, RuntimeError) as error:
+        raise ConfigurationError(f"{folder} holds no run that fits: {error}") from error
+    return network.eval()
+
+
+def trained_network(folder: Path) -> tuple[MedIQA, Run]:
+    """Return the network of a run in evaluation mode, and what made it."""
+    run = read_run(folder)
+    return load_state(_network(run.recipe, run.targets), folder), run
+
+
+def read_run(folder: Path) -> Run:
+    """Return what made a run; ConfigurationError if the folder holds none."""
+    try:
+        raw = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        made = {
+            "recipe": Recipe.model_validate(raw["recipe"]),
+            "targets": tuple(Target(**one) for one in raw["targets"]),
+            "sources": tuple(raw["sources"]),
+        }
+        return Run(**raw | made)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{folder} holds no finished run ({RUN}): {error}") from error
+
+
+def _run(
+    stage: int, recipe: Recipe, seed: int, targets: tuple[Target, ...], data: Prepared, began_from: str | None
+) -> Run:
+    return Run(
+        stage=stage,
+        recipe=recipe,
+        seed=seed,
+        targets=targets,
+        samples=len(data),
+        patients=len({sample.patient for sample in data.samples}),
+        sources=tuple(sorted({sample.source for sample in data.samples})),
+        began_from=began_from,
+    )
+
+
+def _as_json(run: Run) -> dict[str, object]:
+    return {
+        "stage": run.stage,
+        "recipe": run.recipe.model_dump(),
+        "seed": run.seed,
+        "targets": [asdict(one) for one in run.targets],
+        "samples": run.samples,
+        "patients": run.patients,
+        "sources": list(run.sources),
+        "began_from": run.began_from,
+        "core_seconds": run.core_seconds,
+    }
+
+
+def _sha256(file: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def draw_curve(folder: Path) -> None:
+    """Draw `curve.png`: the parts of the loss over the steps, as they were and smoothed over 50."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from training.loop import read_curve
+
+    rows = read_curve(folder)
+    if not rows:
+        return
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    width = min(50, len(rows))
+    for name in [one for one in rows[0] if one not in ("step", "learning_rate", "seconds", "unused")]:
+        values = np.array([row[name] for row in rows])
+        (line,) = axes.plot(values, alpha=0.15, linewidth=0.7)
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes.plot(np.arange(width - 1, len(values)), smooth, color=line.get_color(), label=name)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.legend()
+    figure.savefig(folder / "curve.png", dpi=110)
+    plt.close(figure)
