@@ -107,11 +107,12 @@ def train(
             nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
         optimizer.step()
         if curve is not None:
-            curve.add(step, float(total), {name: float(part) for name, part in parts.items()}, _rate(step, settings))
+            values = {name: float(part.detach()) for name, part in parts.items()}
+            curve.add(step, float(total.detach()), values, _rate(step, settings))
             if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
                 curve.flush()
                 _save(folder / STATE, network, optimizer, step + 1)
-            advance(step + 1, settings.steps, float(total))
+            advance(step + 1, settings.steps, float(total.detach()))
     if processes > 1:
         torch.distributed.barrier()
     return network.eval()
