@@ -54,4 +54,5 @@ def adapt(
     typer.echo(f"{'found':12}{adapter.name}: {match.found}")
     for head, text in facts:
         typer.echo(f"{head:12}{text}")
-    typer.echo("nothing written" if dry_run else f"→ mediqa-train pretrain or finetune with {out}")
+    stage = "finetune" if "mos" in found.labels else "pretrain"
+    typer.echo("nothing written" if dry_run else f"→ mediqa-train {stage} {out}")

@@ -1,0 +1,172 @@
+"""Tables: every method on the same held-out samples, in the paper's layout, with what there is no number for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mediqa_node.domain.errors import ConfigurationError
+from training import tables
+from training.cli import app
+from training.compared import AsJudgement, Budget, Data, divided, predictions
+from training.prepared import Prepared, prepare
+from training.recipe import STAGE2, read_recipe
+from training.store import Sample, Store
+from training.tables import MiddleSlice, lines, table1, table2, tasks_of
+
+NOISE = (2.0, 10.0, 40.0, 120.0)
+SPEC = read_recipe(STAGE2, "default").spec
+FAST = Budget(steps=1)
+
+
+def filled(folder: Path, *, volumes: bool = False) -> Store:
+    """Water discs in CT, four levels of noise each; six patients to learn from and three to be tried on."""
+    store = Store(folder)
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    for patient in range(9):
+        random = np.random.default_rng(patient)
+        body = (x / random.uniform(0.6, 0.9)) ** 2 + (y / random.uniform(0.5, 0.8)) ** 2 < 1
+        for level, noise in enumerate(NOISE):
+            shape = (3 if volumes else 1, 64, 64)
+            slices = np.where(body, 40.0 + noise * random.normal(size=shape), -1000.0).astype(np.float32)
+            sample = Sample(
+                key=f"{patient}-{level}",
+                base=f"b{patient}",
+                patient=f"p{patient}",
+                source=f"s{patient}",
+                split="test" if patient >= 6 else "train",
+                prompt={"dimension": "2D", "modality": "CT", "region": "abdomen", "type": "soft"},
+                labels={"quality": 1 - level / 3, "mas": 4000.0 / noise},
+            )
+            store.add([(sample, slices)])
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return filled(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def data(store: Store) -> Data:
+    return divided(prepare(store, SPEC))
+
+
+def test_a_task_is_a_kind_of_test_sample_with_evidence_enough(data):
+    upstream, downstream = (tasks_of(data, stage) for stage in ("upstream", "downstream"))
+
+    told = [(task.name, task.n, task.bases, task.patients) for task in upstream]
+    assert told == [("Test", 12, 3, 3), ("CT soft", 12, 3, 3)]
+    assert [task.volumes for task in downstream] == [False, False]
+
+
+@pytest.mark.parametrize("method", ["noise", "statistics"])
+def test_what_needs_no_network_finds_noise_on_patients_that_it_was_not_fitted_on(data, tmp_path, method):
+    said = predictions(method, data, FAST, tmp_path)
+
+    for stage in ("upstream", "downstream"):
+        assert said[stage].shape == (12,)
+        assert np.corrcoef(said[stage], data.truth(stage, data.test))[0, 1] > 0.9
+
+
+def test_table_1_has_a_row_for_every_method_and_an_interval_for_every_number(data, tmp_path):
+    found = table1(data, FAST, tmp_path, methods=("noise", "cnniqanet"))
+
+    for stage in ("upstream", "downstream"):
+        assert [name for name, _ in found[stage].rows] == ["noise estimate", "CNNIQAnet (small)"]
+        assert all(cell.rmse.value is not None for _, cells in found[stage].rows for cell in cells)
+        assert found[stage].rows[0][1][0].srcc.low > 0.9
+    printed = list(lines(found["downstream"], "Backbone"))
+    assert printed[0].split() == ["Test", "CT", "soft"]
+    assert printed[1].split("n=")[1].strip() == "12, 3 images, 3 patients"
+    assert printed[2].split() == ["Backbone", *["S↑", "P↑", "R↓"] * 2]
+    assert printed[3].startswith("noise estimate")
+    assert "*" in printed[3]
+    assert len(printed) == 3 + 2 * 2
+
+
+def test_table_2_prints_a_stroke_where_there_are_no_slices_to_choose(data, tmp_path):
+    found = table2(data, FAST, tmp_path)
+
+    assert [name.split() for name, _ in found.rows] == [
+        ["1", "×", "×", "×"], ["2", "✓", "×", "×"], ["3", "✓", "✓", "×"], ["4", "✓", "✓", "✓"]
+    ]  # fmt: skip
+    assert found.rows[3][1] == (None, None)
+    assert list(lines(found, "PT PM SS"))[-1].split()[4:] == ["/"] * 6
+
+
+def test_volumes_are_judged_by_one_slice_or_by_all(tmp_path):
+    store = filled(tmp_path / "store", volumes=True)
+    data = divided(prepare(store, SPEC))
+    whole, middle = data.test, MiddleSlice(data.test)
+
+    views = whole.slice_of(0)
+    assert set(views) == {0, 1, 2}
+    assert np.array_equal(middle.views(0), whole.views(0, list(np.flatnonzero(views == 1))))
+    assert not middle.slice_of(0).any()
+    assert all(task.volumes for task in tasks_of(data, "downstream"))
+
+
+@pytest.mark.acceptance
+def test_table_2_fills_every_cell_of_volumes(tmp_path):
+    store = filled(tmp_path / "store", volumes=True)
+
+    found = table2(divided(prepare(store, SPEC)), FAST, tmp_path / "runs")
+
+    assert all(cell is not None for _, cells in found.rows for cell in cells)
+
+
+def test_a_baseline_in_the_place_of_the_model_gives_its_score_for_every_parameter():
+    import torch
+    from torch import nn
+
+    judged = AsJudgement(nn.Sequential(nn.Flatten(), nn.LazyLinear(1), nn.Flatten(0)), 2)(
+        torch.rand(5, 3, 4, 4), torch.zeros(5, 64)
+    )
+
+    assert judged.score.shape == (5,)
+    assert torch.equal(judged.parameters, judged.score[:, None].expand(5, 2))
+
+
+def test_a_patient_on_both_sides_is_refused(store):
+    prepared: Prepared = prepare(store, SPEC)
+    moved = [Sample(**{**vars_of(one), "patient": "p0"}) if one.key == "8-0" else one for one in prepared.samples]
+    prepared.samples = moved
+
+    with pytest.raises(ConfigurationError, match="p0 stands in train and in test"):
+        divided(prepared)
+
+
+def vars_of(sample: Sample) -> dict[str, object]:
+    return {name: getattr(sample, name) for name in Sample.__dataclass_fields__}
+
+
+def test_an_unknown_method_is_answered_with_the_known_ones(data, tmp_path):
+    with pytest.raises(ConfigurationError, match="no method 'vgg19'; known: noise, statistics, vgg"):
+        table1(data, FAST, tmp_path, methods=("vgg19",))
+
+
+def run(*arguments: object) -> tuple[int, str, BaseException | None]:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return done.exit_code, done.output, done.exception
+
+
+def test_the_command_prints_the_table_and_what_it_is_not(store, tmp_path):
+    code, said, _ = run("table1", store.folder, "--out", tmp_path, "--method", "noise", "--method", "statistics")
+
+    assert code == 0, said
+    assert said.startswith("Upstream\n")
+    assert "statistics + SVR" in said
+    assert "not the paper's figures" in said
+    plain = json.loads(run("table1", store.folder, "--out", tmp_path, "--method", "noise", "--json")[1])
+    assert plain["downstream"]["rows"][0]["cells"][0]["srcc"]["value"] > 0.9
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path):
+    _, _, error = run("table2", tmp_path, "--out", tmp_path / "runs")
+
+    assert isinstance(error, ConfigurationError)
+    assert "neither a store" in str(error)
+    assert tables.NOT_FOR_THIS == "/"

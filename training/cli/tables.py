@@ -1,0 +1,78 @@
+"""`mediqa-train table1` and `table2`: the paper's tables over a store of samples."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from training.cli.app import app, progress
+
+if TYPE_CHECKING:
+    from training.compared import Data
+
+_STORE = typer.Argument(help="Store of `simulate`, an export of the node, or a manifest.csv (what was judged of it).")
+_OUT = typer.Option(help="Folder for the runs; one that was interrupted is gone on with.")
+_STEPS = typer.Option(min=1, help="Of each stage, batches of 16, for every network alike.")
+_WHAT_IT_IS_NOT = (
+    "Of simulated samples: not the paper's figures, no agreement with experts. Of small networks: no word on "
+    "those\nof published size. Upstream labels are logarithms in deviations of the training "
+    "samples."
+)
+
+
+@app.command()
+def table1(
+    store: Annotated[Path, _STORE],
+    out: Annotated[Path, _OUT],
+    steps: Annotated[int, _STEPS] = 300,
+    method: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Baselines of published size: needs a GPU.")] = False,
+    seed: Annotated[int, typer.Option()] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Train every method on a store and print the paper's Table 1: upstream and downstream tasks."""
+    from training import tables
+    from training.compared import METHODS, Budget
+
+    data = _data(store)
+    budget = Budget(steps=steps, small=not published, seed=seed)
+    with progress("training") as advance:
+        found = tables.table1(data, budget, out, methods=method or METHODS, advance=advance)
+    if as_json:
+        typer.echo(json.dumps({stage: tables.plain(table) for stage, table in found.items()}, indent=1))
+        return
+    for stage, table in found.items():
+        typer.echo(f"{stage.capitalize()}\n" + "\n".join(tables.lines(table, "Backbone")) + "\n")
+    typer.echo(_WHAT_IT_IS_NOT)
+    typer.echo(f"→ mediqa-train table2 {store} --out {out}")
+
+
+@app.command()
+def table2(
+    store: Annotated[Path, _STORE],
+    out: Annotated[Path, _OUT],
+    steps: Annotated[int, _STEPS] = 300,
+    seed: Annotated[int, typer.Option()] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Train the model without pretraining (PT), prompts (PM) and salient slices (SS), and with them."""
+    from training import tables
+    from training.compared import Budget
+
+    data = _data(store)
+    with progress("training") as advance:
+        found = tables.table2(data, Budget(steps=steps, seed=seed), out, advance=advance)
+    if as_json:
+        typer.echo(json.dumps(tables.plain(found), indent=1))
+        return
+    typer.echo("\n".join(tables.lines(found, "   PT  PM  SS")) + "\n")
+    typer.echo(f"/ : only volumes have salient slices. {_WHAT_IT_IS_NOT}")
+
+
+def _data(folder: Path) -> "Data":
+    from training.cli.stages import prepared_of
+    from training.compared import divided
+    from training.recipe import STAGE2, read_recipe
+
+    return divided(prepared_of(folder, read_recipe(STAGE2, "default"), stage=2))
