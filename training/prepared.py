@@ -64,7 +64,9 @@ class Prepared:
         chosen = range(len(one.slice_of)) if which is None else which
         found = [self._pixels[start + view * size : start + (view + 1) * size] for view in chosen]
         images = np.stack(found).reshape(-1, one.channels, self._edge, self._edge).astype(np.float32)
-        return np.ascontiguousarray(np.broadcast_to(images, (len(images), 3, self._edge, self._edge)))
+        return np.array(
+            np.broadcast_to(images, (len(images), 3, self._edge, self._edge))
+        )  # a copy: torch wants to write
 
     def statistics(self, index: int) -> np.ndarray:
         """Return the statistics of the slices of a sample, (n, k)."""

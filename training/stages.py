@@ -84,16 +84,17 @@ class Said:
 def say(network: MedIQA, data: Prepared, code: PromptCode, *, prompted: bool = True) -> Said:
     """Score samples as the node does: all views of all slices, averaged, then weighted."""
     network.eval()
+    device = next(network.parameters()).device
     scores, parameters = [], []
     for place, sample in enumerate(data.samples):
-        images = torch.from_numpy(data.views(place))
+        images = torch.from_numpy(data.views(place)).to(device)
         vector = code.encode(sample.words)
-        prompts = torch.from_numpy(vector if prompted else np.zeros_like(vector)).expand(len(images), -1)
+        prompts = torch.from_numpy(vector if prompted else np.zeros_like(vector)).to(device).expand(len(images), -1)
         parts = [
             network(images[start : start + _IMAGES_AT_ONCE], prompts[start : start + _IMAGES_AT_ONCE])
             for start in range(0, len(images), _IMAGES_AT_ONCE)
         ]
-        judged = [torch.cat(part).double().numpy() for part in zip(*parts, strict=True)]
+        judged = [torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)]
         raw, logit, outputs = (_by_slice(data.slice_of(place), judged[field]) for field in (0, 1, 4))
         weights = np.exp(logit - logit.max())
         scores.append(float((weights * raw).sum() / weights.sum()))
