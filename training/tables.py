@@ -1,8 +1,8 @@
 """The paper's Tables 1 and 2 over a store of samples: methods by tasks, SRCC, PLCC and RMSE, each with its interval.
 
-Intervals are over base images (copies of one image are one piece of evidence) of sources that no method was trained
-on. What a table of simulated samples is not: the paper's figures, expert agreement, or a statement about the published
-sizes of networks that were trained small.
+Intervals are over patients; of simulated copies over the images that they were made of, whose sources no method was
+trained on. What a table of simulated samples is not: the paper's figures, expert agreement, or a statement about the
+published sizes of networks that were trained small.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,14 +32,15 @@ class Task:
         stage: `upstream` or `downstream`.
         places: of its samples on the test side.
         volumes: whether they have several slices.
-        n, bases, patients: how much evidence there is.
+        groups: what intervals are drawn over; see `group_of`.
+        n, patients: how many samples, and of whom.
     """
 
     name: str
     stage: str
     places: tuple[int, ...]
     volumes: bool
-    bases: int
+    groups: int
     patients: int
 
     @property
@@ -71,14 +72,19 @@ def tasks_of(data: Data, stage: str) -> list[Task]:
     found = []
     for name, places in kinds.items():
         mine = [data.test.samples[place] for place in places]
-        bases = len({one.base for one in mine})
-        if len(places) >= FEWEST and bases >= FEWEST_GROUPS and np.ptp(truth[places]) > 0:
+        groups = len({group_of(one) for one in mine})
+        if len(places) >= FEWEST and groups >= FEWEST_GROUPS and np.ptp(truth[places]) > 0:
             volumes = all(data.test.slice_of(place)[-1] > 0 for place in places)
             patients = len({one.patient for one in mine})
             found.append(
-                Task(name=name, stage=stage, places=tuple(places), volumes=volumes, bases=bases, patients=patients)
+                Task(name=name, stage=stage, places=tuple(places), volumes=volumes, groups=groups, patients=patients)
             )
     return found
+
+
+def group_of(sample: Sample) -> str:
+    """Return what a sample is no independent evidence of: the image that it is a copy of, else its patient."""
+    return sample.base if sample.factor else sample.patient
 
 
 def kind_of(sample: Sample) -> str:
@@ -102,7 +108,7 @@ def table1(
     tasks = {stage: tasks_of(data, stage) for stage in STAGES}
     if not any(tasks.values()):
         raise ConfigurationError(
-            f"no kind of test sample has {FEWEST} images of {FEWEST_GROUPS} slices with different labels"
+            f"no kind of test sample has {FEWEST} images of {FEWEST_GROUPS} patients with different labels"
         )
     said = {one: predictions(one, data, budget, folder, advance=advance) for one in methods}
     return {
@@ -176,8 +182,8 @@ def _reached(data: Data, said: np.ndarray, tasks: Sequence[Task]) -> tuple[Agree
     found = []
     for task in tasks:
         places = list(task.places)
-        bases = [data.test.samples[place].base for place in places]
-        found.append(agreement(said[places], data.truth(task.stage, data.test)[places], bases))
+        groups = [group_of(data.test.samples[place]) for place in places]
+        found.append(agreement(said[places], data.truth(task.stage, data.test)[places], groups))
     return tuple(found)
 
 
@@ -198,7 +204,7 @@ def lines(table: Table, head: str) -> Iterator[str]:
     """
     left = max(len(head), *(len(name) for name, _ in table.rows)) + 2
     block = len(_METRICS) * _WIDTH
-    evidence = [f"n={task.n}, {task.bases} images, {task.patients} patients" for task in table.tasks]
+    evidence = [_evidence(task) for task in table.tasks]
     yield " " * left + "".join(task.name.ljust(block) for task in table.tasks).rstrip()
     yield " " * left + "".join(text.ljust(block) for text in evidence).rstrip()
     yield head.ljust(left) + "".join(f"{name:{_WIDTH}}" for _ in table.tasks for name in ("S↑", "P↑", "R↓")).rstrip()
@@ -214,6 +220,11 @@ def lines(table: Table, head: str) -> Iterator[str]:
         yield name.ljust(left) + "".join(f"{text:{_WIDTH}}" for text in values).rstrip()
         if any(intervals):
             yield (" " * left + "".join(f"{text:{_WIDTH}}" for text in intervals)).rstrip()
+
+
+def _evidence(task: Task) -> str:
+    copied = f", {task.groups} images" if task.groups != task.patients else ""
+    return f"n={task.n}{copied}, {task.patients} patients"
 
 
 def _best(table: Table, place: int, metric: str) -> float | None:

@@ -57,7 +57,7 @@ def data(store: Store) -> Data:
 def test_a_task_is_a_kind_of_test_sample_with_evidence_enough(data):
     upstream, downstream = (tasks_of(data, stage) for stage in ("upstream", "downstream"))
 
-    told = [(task.name, task.n, task.bases, task.patients) for task in upstream]
+    told = [(task.name, task.n, task.groups, task.patients) for task in upstream]
     assert told == [("Test", 12, 3, 3), ("CT soft", 12, 3, 3)]
     assert [task.volumes for task in downstream] == [False, False]
 
@@ -80,7 +80,7 @@ def test_table_1_has_a_row_for_every_method_and_an_interval_for_every_number(dat
         assert found[stage].rows[0][1][0].srcc.low > 0.9
     printed = list(lines(found["downstream"], "Backbone"))
     assert printed[0].split() == ["Test", "CT", "soft"]
-    assert printed[1].split("n=")[1].strip() == "12, 3 images, 3 patients"
+    assert printed[1].split("n=")[1].strip() == "12, 3 patients"
     assert printed[2].split() == ["Backbone", *["S↑", "P↑", "R↓"] * 2]
     assert printed[3].startswith("noise estimate")
     assert "*" in printed[3]
@@ -137,6 +137,13 @@ def test_a_patient_on_both_sides_is_refused(store):
 
     with pytest.raises(ConfigurationError, match="p0 stands in train and in test"):
         divided(prepared)
+
+
+def test_intervals_are_over_patients_but_of_copies_over_what_was_copied():
+    sample = Sample(key="k", base="b", patient="p", source="s", split="test", prompt={}, labels={})
+
+    assert tables.group_of(sample) == "p"
+    assert tables.group_of(Sample(**{**vars_of(sample), "factor": "dose"})) == "b"
 
 
 def vars_of(sample: Sample) -> dict[str, object]:
