@@ -13,12 +13,19 @@ from training.recipe import SIMULATE, STAGE2, read_preset, read_recipe
 def simulate(
     collection: Annotated[Path, typer.Option(help="Folder of folders of DICOM series or photographs.")],
     manifest: Annotated[Path, typer.Option(help="JSON: items with id (folder) and split; same_fold.")],
-    out: Annotated[Path, typer.Option(help="Folder of the store; one that was interrupted is gone on with.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the store, one that was interrupted is gone on with; of --dicom a new one.")
+    ],
     preset: Annotated[str, typer.Option(help="Of the configuration: default, sweep, small, or one of yours.")] = (
         "default"
     ),
     config: Annotated[Path | None, typer.Option(help="Your own simulate.yaml.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Side by side.")] = 2,
+    dicom: Annotated[
+        bool, typer.Option("--dicom", help="Instead: whole series at several mAs or tesla, to be sent to a node.")
+    ] = False,
+    series: Annotated[int, typer.Option(min=1, help="How many; with --dicom.")] = 48,
+    seed: Annotated[int, typer.Option(min=0, help="Of noise and UIDs; with --dicom.")] = 1,
 ) -> None:
     """Simulate less dose, fewer views, lower field, motion, missing lines, blur, bad light: labels are measured.
 
@@ -29,6 +36,9 @@ def simulate(
     from training.simulate.build import Plan, build
     from training.store import Store
 
+    if dicom:
+        _series(collection, manifest, out, series=series, seed=seed, processes=processes)
+        return
     plan = read_preset(Plan, SIMULATE, preset, config)
     spec = read_recipe(STAGE2, "default").spec
     sets = read_manifest(collection, manifest)
@@ -46,3 +56,16 @@ def simulate(
             f"{len(sources):2} sources, {len(held)} of them held out"
         )
     typer.echo(f"→ mediqa-train pretrain {out} --out RUN")
+
+
+def _series(collection: Path, manifest: Path, out: Path, *, series: int, seed: int, processes: int) -> None:
+    from training.collection import read_manifest
+    from training.simulate.series import LABELS_FILE, levels_of, write_series
+
+    sets = read_manifest(collection, manifest)
+    with progress("simulating series") as advance:
+        written = write_series(sets, out, series=series, seed=seed, processes=processes, advance=advance)
+    typer.echo(
+        f"{len(written)} simulated series of {len({one.patient for one in written})} patients: {levels_of(written)}"
+    )
+    typer.echo(f"→ send {out} to the node, then mediqa-node annotations import {out / LABELS_FILE}")

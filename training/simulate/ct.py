@@ -26,7 +26,8 @@ PHOTONS_PER_MAS = 3.5e3
 ELECTRONIC = 6.0
 """Standard deviation of the electronics, in photons."""
 _FEWEST_PHOTONS = 2.0
-_SOURCE_MAS = 250.0
+SOURCE_MAS = 250.0
+"""What every source is taken to have been scanned with."""
 _BEST_HU, _SPAN = 6.0, 25.0
 """Quality is 1 at 6 HU of noise, and 0 at 25 times as much; nothing is cut off."""
 MAS_RANGE = (4.0, 400.0)
@@ -147,10 +148,15 @@ def _labelled(
             "views": saturating(streak_hu, 30.0),
         },
         labels={
-            "quality": 1.0 - float(np.log(total_hu / _BEST_HU) / np.log(_SPAN)),
-            "mas": float(1.0 / (1.0 / _SOURCE_MAS + 1.0 / mas)),
+            "quality": quality_of_noise(total_hu),
+            "mas": float(1.0 / (1.0 / SOURCE_MAS + 1.0 / mas)),
         },
     )
+
+
+def quality_of_noise(total_hu: float) -> float:
+    """Return the quality of a slice by the deviation of all that is not anatomy in it, in HU; not cut off to 0..1."""
+    return 1.0 - float(np.log(total_hu / _BEST_HU) / np.log(_SPAN))
 
 
 def body(image_hu: np.ndarray) -> np.ndarray:

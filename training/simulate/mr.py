@@ -25,7 +25,8 @@ _SMALLER, _FILLED = 0.4, 0.4
 """How many slices are taken with a smaller matrix, and how many filled up to a larger one."""
 _LEAST_PX = 64
 _LEAST_NOISE = 0.005
-_HALF_WAY = {"noise": 0.15, "ghosts": 0.12, "undersampling": 0.12, "resolution": 0.08}
+HALF_WAY = {"noise": 0.15, "ghosts": 0.12, "undersampling": 0.12, "resolution": 0.08}
+"""The change at which the severity of a factor is 1 - 1/e, as a share of the mean signal of the body."""
 
 
 def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
@@ -40,8 +41,8 @@ def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) 
         kspace = np.fft.fftshift(np.fft.fft2(phased))
         scanned, changes = _scanned(kspace, np.abs(phased), settings, inside, signal, random)
         total = float(np.hypot(own, changes.pop("noise")))
-        severities = {"noise": saturating(total, _HALF_WAY["noise"])}
-        severities |= {name: saturating(change, _HALF_WAY[name]) for name, change in changes.items()}
+        severities = {"noise": saturating(total, HALF_WAY["noise"])}
+        severities |= {name: saturating(change, HALF_WAY[name]) for name, change in changes.items()}
         yield Degraded(
             image=np.abs(_zero_filled(scanned, filled)).astype(np.float32),
             factor=step.factor,
@@ -53,7 +54,7 @@ def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) 
 
 def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
     """Draw the settings of a copy; what a factor does not touch is not there."""
-    chosen = {step.factor} if step.factor != "mixed" else {f for f in _HALF_WAY if random.random() < 0.6}
+    chosen = {step.factor} if step.factor != "mixed" else {f for f in HALF_WAY if random.random() < 0.6}
     settings: dict[str, float] = {"axis": float(random.integers(2))}
     if "noise" in chosen:
         settings["field_t"] = step.between_logs(*FIELD_RANGE_T[::-1], random)

@@ -1,0 +1,181 @@
+"""Simulated series as a node takes them, and manifests that the stages refuse, through the command line."""
+
+import csv
+import subprocess
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+from typer.testing import CliRunner
+
+from mediqa_node.decode.part10 import read_header
+from mediqa_node.dicom.technique import harvest
+from mediqa_node.exchange.rating_table import Layout, read_ratings
+from training.cli import app
+from training.collection import ImageSet
+from training.manifest import Row, with_splits, write_manifest
+from training.simulate.series import Labelled, bases_of, write_series
+
+DATA = Path(__file__).parents[1] / "data"
+BASES = ("ct_sts003_lowdose", "mr_breast_ucsf06")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def write(out: Path, *names: str, series: int, seed: int = 1) -> list[Labelled]:
+    sets = [ImageSet(name=name, folder=DATA / name, source=name, split="dev") for name in names]
+    return write_series(sets, out, series=series, seed=seed, processes=1, advance=lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Labelled]]:
+    """Three tube charges of an extremity by GE, two fields of a breast."""
+    out = tmp_path_factory.mktemp("simulated") / "out"
+    return out, write(out, *BASES, series=5)
+
+
+def series_of(out: Path) -> dict[str, list[Path]]:
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in sorted(out.rglob("*.dcm")):
+        found[str(read_header(path).SeriesInstanceUID)].append(path)
+    return dict(found)
+
+
+def headers_of(paths: Sequence[Path]) -> list[Dataset]:
+    return [read_header(path) for path in paths]
+
+
+def test_the_node_harvests_exactly_what_was_simulated_and_would_train_on_it(made):
+    out, written = made
+    files = series_of(out)
+
+    assert {(one.modality, one.level) for one in written} == {
+        ("CT", 10.0), ("CT", 40.0), ("CT", 160.0), ("MR", 0.5), ("MR", 1.5),
+    }  # fmt: skip
+    for one in written:
+        found = harvest(headers_of(files[one.series_uid]))
+        value = found.tube_charge_mas if one.modality == "CT" else found.field_strength_t
+        assert (value, found.eligible, found.exclusions) == (one.level, True, ())
+
+
+def test_noise_grows_as_dose_and_field_fall_and_the_label_follows(made):
+    out, written = made
+    files = series_of(out)
+
+    def roughness(uid: str) -> float:
+        image = pydicom.dcmread(files[uid][3]).pixel_array.astype(float)
+        return float(np.abs(np.diff(image, axis=1)).mean())
+
+    for modality in ("CT", "MR"):
+        by_level = sorted((one for one in written if one.modality == modality), key=lambda one: one.level)
+        qualities, roughnesses = [one.quality for one in by_level], [roughness(one.series_uid) for one in by_level]
+        assert qualities == sorted(qualities)
+        assert len(set(qualities)) == len(qualities)
+        assert roughnesses == sorted(roughnesses, reverse=True)
+
+
+def test_a_series_has_seven_positions_new_uids_and_says_that_it_is_simulated(made):
+    out, _ = made
+    known = {
+        element.value
+        for name in BASES
+        for path in (DATA / name).glob("*.dcm")
+        for element in read_header(path).iterall()
+        if element.VR == "UI" and not str(element.value).startswith("1.2.840.10008.")
+    }
+    seen = set()
+    for paths in series_of(out).values():
+        headers = headers_of(paths)
+        assert len({tuple(ds.ImagePositionPatient) for ds in headers}) == len(headers) == 7
+        for ds in headers:
+            uids = {ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID, ds.FrameOfReferenceUID}
+            assert all(uid.startswith("2.25.") for uid in uids)
+            assert not uids & known
+            assert ds.SOPInstanceUID not in seen
+            seen.add(ds.SOPInstanceUID)
+            assert str(ds.PatientName).replace("SIMULATED^", "SIM-") == ds.PatientID
+            assert ds.SeriesDescription.startswith("SIMULATED ")
+            assert (ds.ContentQualification, ds.file_meta.TransferSyntaxUID) == ("RESEARCH", "1.2.840.10008.1.2.1")
+
+
+def test_no_name_number_or_date_of_the_patient_is_in_any_byte(made):
+    out, _ = made
+    secrets = set()
+    for name in BASES:
+        for path in (DATA / name).glob("*.dcm"):
+            ds = read_header(path)
+            for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyDate", "AccessionNumber", "StudyID",
+                            "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "InstitutionName"):  # fmt: skip
+                if len(value := str(ds.get(keyword, ""))) > 4:
+                    secrets.add(value.encode())
+
+    assert len(secrets) > 10
+    for path in out.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [one for one in secrets if one in content]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
+    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
+        write(tmp_path / name, "ct_sts003_lowdose", series=1, seed=seed)
+
+    def content(name: str) -> dict[Path, bytes]:
+        return {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
+
+    assert content("one") == content("two")
+    assert not set(content("one").values()) & set(content("other").values())
+
+
+def test_the_labels_are_a_table_that_the_node_imports(made):
+    out, written = made
+
+    table = read_ratings((out / "labels.csv").read_bytes(), Layout(), {"series_uid": str})
+
+    assert (table.problems, table.unread) == ((), ())
+    assert [rating.series_instance_uid for _, rating in table.rows] == [one.series_uid for one in written]
+    assert {(rating.reader_id, rating.study_id, rating.criterion) for _, rating in table.rows} == {
+        ("SIMULATOR", "simulated", "overall")
+    }
+    assert "not an opinion of an expert" in (out / "README.md").read_text()
+
+
+@pytest.mark.peers
+def test_a_validator_finds_nothing_wrong_that_is_not_in_the_source(made, peer):
+    out, _ = made
+
+    def errors(path: Path) -> set[str]:
+        said = subprocess.run([peer("dciodvfy"), "-filename", str(path)], capture_output=True, text=True, check=False)
+        return {line for line in said.stderr.splitlines() if line.startswith("Error")}
+
+    for base, name in zip(BASES, ("CT", "MR"), strict=True):
+        source = errors(sorted((DATA / base).glob("*.dcm"))[0])
+        for paths in series_of(out).values():
+            if headers_of(paths[:1])[0].Modality == name:
+                assert {line.partition(" - ")[0] for line in errors(paths[0])} <= {
+                    line.partition(" - ")[0] for line in source
+                }
+
+
+def test_more_series_than_can_be_made_and_a_folder_in_use_are_refused(tmp_path):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text('{"items": [{"id": "ct_sts003_lowdose", "split": "dev"}]}')
+    asked = ["simulate", "--dicom", "--collection", str(DATA), "--manifest", str(manifest), "--series", "6"]
+
+    many = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")])
+    used = CliRunner().invoke(app, [*asked, "--out", str(tmp_path)])
+
+    assert "6 series were asked for; 1 series of the collection can be copied, to 5" in str(many.exception)
+    assert "not empty" in str(used.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_node_would_not_train_on_is_no_base():
+    sets = [ImageSet(name=n, folder=DATA / n, source=n, split="dev") for n in ("mr_brain_t1_xa30_enhanced", *BASES)]
+    refused = ImageSet(name="r", folder=DATA / BASES[0], source="r", split="refuse")
+
+    assert [base.modality for base in bases_of([*sets, refused])] == ["CT", "MR"]

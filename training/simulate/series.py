@@ -1,0 +1,274 @@
+r"""Whole DICOM series of known dose or field, which a node receives, harvests and exports like any other.
+
+The noise of a tube charge (CT) or a field strength (MR) is inserted into seven neighbouring slices of real series,
+so that source and insertion together have what that charge or field gives: a source counts as scanned with
+`ct.SOURCE_MAS`, and MR noise is measured. One that is noisier already stays as it is, and its quality says so.
+
+Technical attributes are those of the source, by the allow-list of the de-identifier; the exposure, or the field and
+its resonance frequency, is written anew, such that every rule of the harvest reads the same number. Image Type
+(0008,0008) is ORIGINAL\PRIMARY, since a node refuses to learn from what is derived: that a series is simulated stands
+in Patient's Name and ID, Series Description, Derivation Description (0008,2111) and Content Qualification (0018,9004)
+RESEARCH. Never send them to an archive of patients.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+
+from mediqa_node.decode.part10 import is_part10, read_header
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.decode.stack_images import image_getter
+from mediqa_node.dicom.exclusions import modality_of
+from mediqa_node.dicom.header import text
+from mediqa_node.dicom.technique import harvest
+from mediqa_node.dicom.volume import assemble_stacks
+from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
+from mediqa_node.domain.images import Stack
+from training.collection import ImageSet
+from training.simulate import ct, mr
+from training.simulate.degraded import quality_of, saturating
+from training.simulate.dicom_copy import LEVELS, UNITS, BaseSeries, header_of, save, uid_of
+
+LABELS_FILE, README_FILE = "labels.csv", "README.md"
+SLICES = 7
+"""Of a series: as many as the harvest needs, neighbours without a gap."""
+_COLUMNS = "series_uid reader_id score scale_min scale_max scale_direction criterion study_id"
+_SHARP = ("lung", "bone", "b60f", "b70f", "b80f")
+_README = """# Simulated series
+
+{series} DICOM series of {patients} simulated patients, made by `mediqa-train simulate --dicom` with seed {seed}:
+{levels}.
+Noise was inserted into real slices; nothing else was made worse, and nobody scored them. `{labels}` holds the
+simulator's own quality (reader SIMULATOR, 0 to 1, larger is better, mean over the slices of a series), for
+`mediqa-node annotations import`. It is not an opinion of an expert, and no claim about one can rest on it.
+Every series says that it is simulated: Patient ID SIM-<n>, Series Description SIMULATED, Content Qualification
+(0018,9004) RESEARCH. Send them to a node for trials, never to an archive of patients.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """A series that was written: its UID, level in mA.s or T, and the simulator's quality, 0..1."""
+
+    series_uid: str
+    patient: int
+    modality: str
+    level: float
+    quality: float
+
+
+def write_series(
+    sets: Sequence[ImageSet],
+    out: Path,
+    *,
+    series: int,
+    seed: int,
+    processes: int,
+    advance: Callable[[int, int, str], None],
+) -> list[Labelled]:
+    """Write simulated series of the patients of a collection, `labels.csv` and a README; return what was written.
+
+    Raises:
+        ConfigurationError: the folder holds something, or the collection has too few series to make so many of.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ConfigurationError(f"{out} is not empty: give a new folder for simulated series")
+    found = list(bases_of(sets))
+    plan = _planned(found, series)
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Labelled] = []
+    with ProcessPoolExecutor(max_workers=processes) as pool:
+        tasks = [(base, levels, seed, out) for base, levels in plan]
+        for done, one in enumerate(pool.map(_write_copies, tasks), start=1):
+            written += one
+            advance(done, len(plan), f"patient SIM-{one[0].patient}")
+    _write_labels(written, out / LABELS_FILE)
+    (out / README_FILE).write_text(_readme(written, seed), encoding="utf-8")
+    return written
+
+
+def bases_of(sets: Sequence[ImageSet]) -> Iterator[BaseSeries]:
+    """Yield the series of patients that copies can be made of: such that a node would train on the copies."""
+    patients = {source: n for n, source in enumerate(dict.fromkeys(s.source for s in sets if s.split == "dev"), 1)}
+    number = 0
+    for one in sets:
+        for paths in _series_in(one.folder) if one.split == "dev" else ():
+            if (base := _base(paths, number, patients[one.source])) is not None:
+                yield base
+                number += 1
+
+
+def _series_in(folder: Path) -> Iterator[list[Path]]:
+    """Yield the files of each series of uncompressed or compressed single-frame CT and MR images."""
+    found = []
+    for path in filter(is_part10, sorted(folder.iterdir())):
+        try:
+            header = read_header(path)
+        except UndecodablePixels:
+            continue
+        if modality_of(header) in LEVELS and "NumberOfFrames" not in header:
+            found.append((text(header, "SeriesInstanceUID"), path))
+    for _, members in groupby(sorted(found), key=lambda pair: pair[0]):
+        yield [path for _, path in members]
+
+
+def _base(paths: Sequence[Path], number: int, patient: int) -> BaseSeries | None:
+    headers = [read_header(path) for path in paths]
+    modality = modality_of(headers[0])
+    try:
+        stacks = assemble_stacks(headers)
+    except NotScorable:
+        return None
+    for stack in stacks:
+        for run in _runs(stack):
+            base = BaseSeries(
+                number=number,
+                patient=patient,
+                modality=modality,
+                paths=tuple(paths[index] for index in run),
+                spacing_mm=stack.spacing_mm[1],
+            )
+            copies = [header_of(headers[index], base, LEVELS[modality][0], place, 0) for place, index in enumerate(run)]
+            if harvest(copies).eligible:
+                return base
+    return None
+
+
+def _runs(stack: Stack) -> list[list[int]]:
+    """Return seven neighbours of a stack, by instance, those around its middle first."""
+    indices = [frame.instance_index for frame in stack.frames]
+    starts = range(len(indices) - SLICES + 1)
+    middle = (len(indices) - SLICES) / 2
+    return [indices[start : start + SLICES] for start in sorted(starts, key=lambda start: abs(start - middle))]
+
+
+def _planned(bases: Sequence[BaseSeries], series: int) -> list[tuple[BaseSeries, tuple[float, ...]]]:
+    """Return the levels of each base: one more for everyone in turn until there are enough series."""
+    possible = sum(len(LEVELS[base.modality]) for base in bases)
+    if series > possible:
+        raise ConfigurationError(
+            f"{series} series were asked for; {len(bases)} series of the collection can be copied, to {possible}: "
+            f"a base has {SLICES} neighbouring single-frame slices of CT or MR that a node would train on"
+        )
+    plan = []
+    of_modality = dict.fromkeys(LEVELS, 0)
+    for place, base in enumerate(bases):
+        levels = LEVELS[base.modality]
+        first = of_modality[base.modality]
+        of_modality[base.modality] += 1
+        wanted = len(range(place, series, len(bases)))
+        plan.append((base, tuple(levels[(first + k) % len(levels)] for k in range(wanted))))
+    return [(base, levels) for base, levels in plan if levels]
+
+
+# ── one base ─────────────────────────────────────────────────────────────────
+
+
+def _write_copies(task: tuple[BaseSeries, tuple[float, ...], int, Path]) -> list[Labelled]:
+    base, levels, seed, out = task
+    headers = [read_header(path) for path in base.paths]
+    images = _images(base, headers)
+    degrade = _ct_copies if base.modality == "CT" else _mr_copies
+    qualities = np.empty((len(levels), len(images)))
+    names = [f"{level:g}{UNITS[base.modality]}" for level in levels]
+    folders = [out / f"SIM-{base.patient}" / f"{base.number:03}-{name}" for name in names]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for place, (header, image) in enumerate(zip(headers, images, strict=True)):
+        random = np.random.default_rng([seed, base.number, place])
+        for n, (copy, quality) in enumerate(degrade(image, base, levels, random, _is_sharp(header))):
+            qualities[n, place] = quality
+            ds = header_of(header, base, levels[n], place, seed)
+            save(ds, copy, folders[n] / f"{place + 1:03}.dcm")
+    return [
+        Labelled(
+            series_uid=uid_of(seed, "series", base.number, level),
+            patient=base.patient,
+            modality=base.modality,
+            level=level,
+            quality=float(np.clip(qualities[n].mean(), 0.0, 1.0)),
+        )
+        for n, level in enumerate(levels)
+    ]
+
+
+def _images(base: BaseSeries, headers: Sequence[Dataset]) -> list[np.ndarray]:
+    """Return the slices in HU or signal; the order of a stack may be any, that of `base.paths` counts."""
+    [stack] = assemble_stacks(headers)
+    with FrameReader() as reader:
+        image_at = image_getter(stack, base.paths, headers, reader, stored=False)
+        by_instance = {frame.instance_index: image_at(index) for index, frame in enumerate(stack.frames)}
+    return [np.asarray(by_instance[index], dtype=np.float32) for index in range(len(headers))]
+
+
+Copies = Iterator[tuple[np.ndarray, float]]
+
+
+def _ct_copies(
+    image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator, sharp: bool
+) -> Copies:
+    """Yield a slice at each tube charge with its quality: one simulation of noise serves all of them."""
+    noise = ct.noise_of(image, base.spacing_mm or 0.8, random, kernel="shepp-logan" if sharp else "hann")
+    inside = ct.body(image)
+    own_hu = ct.own_noise_hu(image, inside)
+    for mas in levels:
+        inserted_mas = 1.0 / (1.0 / mas - 1.0 / ct.SOURCE_MAS)
+        added = noise.at(inserted_mas, random.uniform(0.0, 2.0 * np.pi))
+        total_hu = float(np.hypot(own_hu, added[inside].std()))
+        yield np.clip(image + added, -1024.0, 3071.0), ct.quality_of_noise(total_hu)
+
+
+def _mr_copies(
+    image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator, sharp: bool
+) -> Copies:
+    """Yield a slice at each field strength with its quality: complex noise, the magnitude of the sum."""
+    inside = mr.body(image)
+    signal = float(image[inside].mean()) or 1.0
+    own = mr.own_noise(image, inside) / signal
+    drawn = random.standard_normal((2, *image.shape))
+    for tesla in levels:
+        wanted = mr.NOISE_AT_1_T / tesla
+        noise = drawn * np.sqrt(max(wanted**2 - own**2, 0.0)) * signal
+        severity = saturating(max(wanted, own), mr.HALF_WAY["noise"])
+        yield np.hypot(image + noise[0], noise[1]), quality_of({"noise": severity})
+
+
+def _is_sharp(header: Dataset) -> bool:
+    return text(header, "ConvolutionKernel").lower().startswith(_SHARP)
+
+
+# ── files ────────────────────────────────────────────────────────────────────
+
+
+def _write_labels(written: Sequence[Labelled], path: Path) -> None:
+    """Write the long table of `mediqa-node annotations import`."""
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        table = csv.writer(lines, lineterminator="\n")
+        table.writerow(_COLUMNS.split())
+        for one in written:
+            table.writerow(
+                [one.series_uid, "SIMULATOR", f"{one.quality:.4f}", 0, 1, "higher_better", "overall", "simulated"]
+            )
+
+
+def levels_of(written: Sequence[Labelled]) -> str:
+    """Return how many series of each modality at which levels were written, in words."""
+    parts = []
+    for modality, unit in UNITS.items():
+        mine = [one.level for one in written if one.modality == modality]
+        if mine:
+            parts.append(f"{len(mine)} {modality} at {', '.join(f'{level:g}' for level in sorted(set(mine)))} {unit}")
+    return "; ".join(parts)
+
+
+def _readme(written: Sequence[Labelled], seed: int) -> str:
+    patients = len({one.patient for one in written})
+    return _README.format(
+        series=len(written), patients=patients, seed=seed, levels=levels_of(written), labels=LABELS_FILE
+    )
