@@ -199,7 +199,8 @@ def unfit_splits(rows: Sequence[Row]) -> str | None:
     patients = {split: {row.patient for row in rows if row.split == split} for split in SPLITS}
     for split, keys in patients.items():
         if not keys:
-            return f"no patient in split {split}; {len(rows)} series of {len({r.patient for r in rows})} patients"
+            size = f"{len(rows)} series of {len({row.patient for row in rows})} patients"
+            return f"no patient in split {split}; {size}: `--resplit SEED` decides all patients anew"
     for one, two in (("train", "val"), ("train", "test"), ("val", "test")):
         if both := patients[one] & patients[two]:
             return f"{len(both)} patients stand in {one} and in {two}, {min(both)} for one: the result would be a lie"

@@ -1,6 +1,7 @@
 """From a manifest's rows to samples in a store: pixels by the node's own code, labels as the manifest has them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from mediqa_node.domain.errors import ConfigurationError, MediqaError
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from training.manifest import Row
 from training.payload import slices_of
+from training.prepared import Prepared
 from training.store import Sample, Store
 
 
@@ -41,6 +43,17 @@ def read_rows(
     if not store.samples:
         raise ConfigurationError("not one series of the manifest could be read:\n  " + "\n  ".join(left_out[:8]))
     return left_out
+
+
+def as_rows_say(data: Prepared, rows: Sequence[Row]) -> Prepared:
+    """Return the samples of these rows with splits and labels as they stand now, whatever the store was once told."""
+    now = {row.key: sample_of(row) for row in rows}
+    kept = data.subset(lambda sample: sample.key in now)
+    kept.samples = [
+        replace(one, patient=new.patient, split=new.split, labels=new.labels, weight=new.weight)
+        for one, new in ((one, now[one.key]) for one in kept.samples)
+    ]
+    return kept
 
 
 def sample_of(row: Row) -> Sample:

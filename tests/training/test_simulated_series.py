@@ -1,10 +1,8 @@
-"""Simulated series as a node takes them, and manifests that the stages refuse, through the command line."""
+"""Simulated series as a node takes them."""
 
-import csv
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ from mediqa_node.dicom.technique import harvest
 from mediqa_node.exchange.rating_table import Layout, read_ratings
 from training.cli import app
 from training.collection import ImageSet
-from training.manifest import Row, with_splits, write_manifest
 from training.simulate.series import Labelled, bases_of, write_series
 
 DATA = Path(__file__).parents[1] / "data"

@@ -11,8 +11,11 @@ from mediqa_node.domain.errors import ConfigurationError
 from training.cli.app import app, progress
 
 if TYPE_CHECKING:
+    from mediqa_node.model.card import Fusion
+    from mediqa_node.model.statistics_regressor import StatisticsRegressor
     from training.judged import Judged
     from training.prepared import Prepared
+    from training.runs import Run
 
 _CLAIM = (
     "A relative index of the severity of {factors}, trained on simulated degradations; no expert scored an image. "
@@ -94,8 +97,9 @@ def _plots(judged: "dict[str, Judged]", out: Path) -> None:
 @app.command()
 def card(
     run: Annotated[Path, typer.Argument(help="Folder of a run of stage 2.")],
-    data: Annotated[Path, typer.Option(help="The store that it was trained on.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    data: Annotated[Path | None, typer.Option(help="The store that it was trained on; not with --plain.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="The network speaks alone, no statistics beside it.")] = False,
     fold: Annotated[
         list[Path] | None,
         typer.Option(help="Run of `finetune --leave-out`: on its left-out sources the shares are chosen. Repeatable."),
@@ -106,23 +110,13 @@ def card(
     command: Annotated[str, typer.Option(help="How it was made, in words; stands in the card.")] = "",
 ) -> None:
     """Make a checkpoint of a run: weights, regressors on statistics, how much each counts, card and lock."""
-    from training.assemble import make_card, provenance, regressors_and_fusion, write_checkpoint
-    from training.runs import read_run, trained_network
-    from training.store import Store
+    from training.assemble import make_card, provenance, write_checkpoint
+    from training.runs import read_run
 
     trained = read_run(run)
-    prepared = _prepared(Store(data), trained.recipe.spec)
-    sources = {sample.source for sample in prepared.samples if sample.split == "train"}
-    folds = []
-    for folder in fold or []:
-        network, of_fold = trained_network(folder)
-        if of_fold.targets != trained.targets:
-            raise ConfigurationError(
-                f"--fold {folder}: its parameter head was taught other units; begin from one stage 1"
-            )
-        folds.append((network, frozenset(sources - set(of_fold.sources))))
-    with progress("regressors on statistics") as advance:
-        regressors, fusion, told = regressors_and_fusion(prepared, trained.targets, folds, advance=advance)
+    if data is None and not plain:
+        raise ConfigurationError("no --data to fit regressors on: name the store, or say --plain for the network alone")
+    regressors, fusion, told = ({}, {}, []) if data is None or plain else _beside(trained, data, fold or [])
     content = json.loads(gates.read_text()) if gates else {}
     made = make_card(
         trained,
@@ -138,6 +132,28 @@ def card(
         typer.echo(line)
     typer.echo(f"wrote {out}: weights {digest[:16]}")
     typer.echo(f"→ mediqa-node model pin {out}, mediqa-train evaluate, then mediqa-node model promote {out} --by NAME")
+
+
+def _beside(
+    trained: "Run", data: Path, fold: list[Path]
+) -> "tuple[dict[str, dict[str, StatisticsRegressor]], dict[str, dict[str, Fusion]], list[str]]":
+    """Return the regressors on statistics, how much each counts beside the network, and a line on each choice."""
+    from training.assemble import regressors_and_fusion
+    from training.runs import trained_network
+    from training.store import Store
+
+    prepared = _prepared(Store(data), trained.recipe.spec)
+    sources = {sample.source for sample in prepared.samples if sample.split == "train"}
+    folds = []
+    for folder in fold:
+        network, of_fold = trained_network(folder)
+        if of_fold.targets != trained.targets:
+            raise ConfigurationError(
+                f"--fold {folder}: its parameter head was taught other units; begin from one stage 1"
+            )
+        folds.append((network, frozenset(sources - set(of_fold.sources))))
+    with progress("regressors on statistics") as advance:
+        return regressors_and_fusion(prepared, trained.targets, folds, advance=advance)
 
 
 def _prepared(store: object, spec: object) -> "Prepared":

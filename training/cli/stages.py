@@ -1,5 +1,6 @@
 """`mediqa-train pretrain` and `finetune`: the two stages of the paper, on a store, an export or a manifest."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from training.cli.app import app, progress
 from training.recipe import STAGE1, STAGE2, Recipe, read_recipe
 
 if TYPE_CHECKING:
+    from training.manifest import Row
     from training.prepared import Prepared
 
 Data = Annotated[Path, typer.Argument(help="A store of `simulate`, an export of the node, or a manifest.csv.")]
@@ -18,6 +20,14 @@ Preset = Annotated[str, typer.Option(help="Of the configuration: default, paper,
 Config = Annotated[Path | None, typer.Option(help="A configuration of your own instead of config/stage*.yaml.")]
 Seed = Annotated[int, typer.Option(help="Of initial weights, batches, augmentation and dropout.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")]
+Resplit = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SEED",
+        help="Decide the splits of a manifest anew, 8:1:1 by patient, where too few patients have drawn one of them. "
+        "The same for both stages: else patients of one side stand on another in the next.",
+    ),
+]
 
 
 @app.command()
@@ -28,6 +38,7 @@ def pretrain(
     config: Config = None,
     seed: Seed = 0,
     steps: Steps = None,
+    resplit: Resplit = None,
 ) -> None:
     """Stage 1: learn tube charge (mAs) and field strength (T) from images.
 
@@ -36,7 +47,7 @@ def pretrain(
     from training.runs import pretrain as run
 
     recipe = read_recipe(STAGE1, preset, config)
-    prepared = prepared_of(data, recipe, stage=1)
+    prepared = prepared_of(data, recipe, stage=1, resplit=resplit)
     with progress("stage 1") as advance:
         run(prepared, recipe, out, seed=seed, steps=steps, advance=lambda s, n, loss: advance(s, n, f"loss {loss:.3f}"))
     _told(out)
@@ -53,12 +64,13 @@ def finetune(
     seed: Seed = 0,
     steps: Steps = None,
     leave_out: Annotated[list[str] | None, typer.Option(help="Source that is not trained on; may be repeated.")] = None,
+    resplit: Resplit = None,
 ) -> None:
     """Stage 2: learn quality, from expert scores or from simulated labels."""
     from training.runs import finetune as run
 
     recipe = read_recipe(STAGE2, preset, config)
-    prepared = prepared_of(data, recipe, stage=2)
+    prepared = prepared_of(data, recipe, stage=2, resplit=resplit)
     with progress("stage 2") as advance:
         run(
             prepared,
@@ -74,33 +86,51 @@ def finetune(
     typer.echo(f"→ mediqa-train evaluate {out} DATA, then mediqa-train card {out} --out CHECKPOINT")
 
 
-def prepared_of(data: Path, recipe: Recipe, *, stage: int) -> "Prepared":
+def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None = None) -> "Prepared":
     """Return the samples of a store, or of what a manifest chooses for a stage, as the network is shown them.
 
     Raises:
         ConfigurationError: neither a store nor a manifest, or nothing in it may train this stage: with the reason.
     """
-    from training.manifest import MANIFEST_FILE, for_finetuning, for_pretraining, read_manifest, with_splits
+    from training.manifest import MANIFEST_FILE
     from training.prepared import prepare
-    from training.reading import read_rows
+    from training.reading import as_rows_say, read_rows
     from training.store import INDEX, Store
 
+    rows: list[Row] = []
     if (data / INDEX).exists():
+        if resplit is not None:
+            raise ConfigurationError(f"--resplit: {data} is a store, whose sources were held out when it was made")
         store = Store(data)
     elif data.is_file() or (data / MANIFEST_FILE).exists():
-        rows = with_splits(read_manifest(data))
-        chosen = (for_pretraining if stage == 1 else for_finetuning)(rows)
-        for why in chosen.left_out:
-            typer.echo(f"left out: {why}", err=True)
+        rows = _rows_of(data, stage, resplit)
         folder = (data.parent if data.is_file() else data).resolve()
         store = Store(folder.with_name(f"{folder.name}-stage{stage}-samples"))
         with progress("reading") as advance:
-            for why in read_rows(chosen.rows, recipe.spec, store, advance=advance):
+            for why in read_rows(rows, recipe.spec, store, advance=advance):
                 typer.echo(f"left out: {why}", err=True)
     else:
         raise ConfigurationError(f"{data}: neither a store ({INDEX}) nor a manifest ({MANIFEST_FILE})")
     with progress("as the network is shown it") as advance:
-        return prepare(store, recipe.spec, advance=lambda done, total: advance(done, total, ""))
+        prepared = prepare(store, recipe.spec, advance=lambda done, total: advance(done, total, ""))
+    return as_rows_say(prepared, rows) if rows else prepared
+
+
+def _rows_of(data: Path, stage: int, resplit: int | None) -> "list[Row]":
+    """Return the rows of a manifest that train a stage, and tell how their patients are split and what is left out."""
+    from training.manifest import SPLITS, for_finetuning, for_pretraining, read_manifest, with_splits
+
+    rows = read_manifest(data)
+    if resplit is not None:
+        rows = [replace(row, split="") for row in rows]
+    chosen = (for_pretraining if stage == 1 else for_finetuning)(with_splits(rows, seed=resplit or 0))
+    for why in chosen.left_out:
+        typer.echo(f"left out: {why}", err=True)
+    if resplit is not None:
+        n = {split: len({row.patient for row in chosen.rows if row.split == split}) for split in SPLITS}
+        told = ", ".join(f"{split} {count}" for split, count in n.items())
+        typer.echo(f"splits decided anew by patient, seed {resplit}: {told}; those of the export do not count")
+    return list(chosen.rows)
 
 
 def _told(out: Path) -> None:
