@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import MODALITIES, prompt_of
 from mediqa_node.model.prompts import PromptCode
 from training.prepared import Prepared
@@ -97,10 +98,19 @@ class Batches:
         self._labels = labels_of(data, targets)
 
     def at(self, step: int, *, rank: int = 0, world: int = 1) -> Batch:
-        """Return the share of one process of the batch of a step."""
+        """Return the share of one process of the batch of a step: whole groups, dealt in turn.
+
+        Raises:
+            ConfigurationError: there are fewer groups than processes.
+        """
         random = np.random.default_rng([self._seed, step])
         drawn = self._drawn(random)
         mine = drawn[rank::world]
+        if not mine:
+            raise ConfigurationError(
+                f"a batch of {self._batch} samples is {len(drawn)} group(s) of up to {GROUP} copies, too few for "
+                f"{world} processes: raise `batch` to {GROUP * world}, or start fewer processes"
+            )
         own = np.random.default_rng([self._seed, step, rank + 1])
         return self._made([place for group in mine for place in group], own)
 
@@ -171,7 +181,9 @@ def targets_of(data: Prepared, wanted: Sequence[tuple[str, str, bool]]) -> tuple
             [
                 value
                 for sample in data.samples
-                if sample.modality == modality and (value := sample.known.get(label)) is not None
+                if sample.modality == modality
+                and (value := sample.known.get(label)) is not None
+                and (value > 0 or not log)
             ]
         )
         values = np.log(values) if log else values

@@ -57,7 +57,10 @@ def judge(
     data: Prepared,
     modality: str,
 ) -> Judged:
-    """Return what a network and its regressors say of the samples of one modality."""
+    """Return what a network and its regressors say of the samples of one modality.
+
+    As in the node, slices count for the quality as the network weighs them, and alike for a parameter.
+    """
     mine = data.subset(lambda sample: sample.modality == modality)
     own = say(network, mine, FOUR_ONE_HOTS)
     measured = [mine.statistics(place) for place in range(len(mine))]
@@ -70,7 +73,12 @@ def judge(
         said[output] = {NETWORK: by_network}
         regressor = regressors.get(modality, {}).get(output)
         if regressor is not None:
-            said[output][STATISTICS] = np.array([float(regressor(one).mean()) for one in measured])
+            said[output][STATISTICS] = np.array(
+                [
+                    np.average(regressor(one), weights=weights if output == QUALITY else None)
+                    for one, weights in zip(measured, own.weights, strict=True)
+                ]
+            )
         share = fusion.get(modality, {}).get(output)
         by_statistics = said[output].get(STATISTICS, np.zeros(len(mine)))
         said[output][SHIPPED] = (

@@ -21,13 +21,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.errors import ConfigurationError, MediqaError
 from training.batches import Batch
 
 STATE, CURVE, SETTINGS = "state.safetensors", "curve.csv", "settings.json"
 
 Loss = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
 """Network and batch to the parts of the loss; their sum is minimised."""
+
+
+class Diverged(MediqaError):
+    """Whoever chose the settings has to act: the loss is no longer a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,7 @@ def train(
 
     Raises:
         ConfigurationError: the folder holds a run with other settings.
-        FloatingPointError: the loss is not finite.
+        Diverged: the loss is not finite.
     """
     rank, processes = world()
     torch.set_num_threads(settings.threads)
@@ -100,7 +104,10 @@ def train(
         parts = loss(wrapped, batch)
         total = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(total):
-            raise FloatingPointError(f"step {step}: the loss is {total.item()}; a lower learning rate may help")
+            raise Diverged(
+                f"step {step} of {settings.steps}: the loss is {total.item()}; the last state in {folder} is kept. "
+                f"Lower `learning_rate` ({settings.learning_rate:g}), or look for a label that is no number"
+            )
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         if settings.clip:
@@ -131,8 +138,10 @@ def _agree(folder: Path, told: Mapping[str, Any], rank: int) -> None:
     file, text = folder / SETTINGS, json.dumps(told, indent=1, sort_keys=True, default=str) + "\n"
     if (folder / STATE).exists() and file.exists() and file.read_text() != text:
         raise ConfigurationError(f"{folder} holds a run with other settings ({SETTINGS}); choose another folder")
-    if rank == 0:
-        file.write_text(text)
+    if rank == 0 and not (file.exists() and file.read_text() == text):
+        part = file.with_suffix(".part")
+        part.write_text(text)
+        part.replace(file)
 
 
 def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
@@ -201,7 +210,9 @@ class _Curve:
         kept: list[str] = []
         with suppress(FileNotFoundError):
             kept = file.read_text().splitlines(keepends=True)[: start + 1]
-        file.write_text("".join(kept))
+        part = file.with_suffix(".part")
+        part.write_text("".join(kept))
+        part.replace(file)
         self._header = bool(kept)
 
     def add(self, step: int, loss: float, parts: Mapping[str, float], rate: float) -> None:

@@ -1,7 +1,8 @@
 """Samples as the network is shown them: views by the node's own `preprocess`, and statistics of their slices.
 
 Made once for each preprocessing and kept beside the store under its fingerprint; float16, which is finer than the
-noise of any image here (1/2048 of the window). An interruption leaves what was finished.
+noise of any image here (1/2048 of the window). An interruption leaves what was finished; of several processes that
+ask at once, one prepares and the others wait for it.
 """
 
 import json
@@ -16,7 +17,7 @@ import numpy as np
 from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.assess.quality_statistics import VERSION, as_vector, quality_statistics
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
-from training.store import Sample, Store
+from training.store import Sample, Store, alone
 
 _CHUNK = 16
 
@@ -64,9 +65,7 @@ class Prepared:
         chosen = range(len(one.slice_of)) if which is None else which
         found = [self._pixels[start + view * size : start + (view + 1) * size] for view in chosen]
         images = np.stack(found).reshape(-1, one.channels, self._edge, self._edge).astype(np.float32)
-        return np.array(
-            np.broadcast_to(images, (len(images), 3, self._edge, self._edge))
-        )  # a copy: torch wants to write
+        return np.broadcast_to(images, (len(images), 3, self._edge, self._edge)).copy()  # torch wants to write
 
     def statistics(self, index: int) -> np.ndarray:
         """Return the statistics of the slices of a sample, (n, k)."""
@@ -94,7 +93,23 @@ def prepare(
     folder = store.folder / f"shown-{spec.fingerprint()}-{VERSION}"
     folder.mkdir(exist_ok=True)
     index, pixels = folder / "shown.jsonl", folder / "views.f16"
-    shown = _read(index)[: len(store.samples)]
+    with alone(folder):
+        shown = _read(index, pixels, store, spec)
+        if len(shown) < len(store.samples):
+            _extend(shown, index, pixels, store, spec, processes, advance)
+    return Prepared(store.samples, shown, pixels, spec.size_px)
+
+
+def _extend(
+    shown: list[Shown],
+    index: Path,
+    pixels: Path,
+    store: Store,
+    spec: PreprocessSpec,
+    processes: int,
+    advance: Callable[[int, int], None],
+) -> None:
+    """Prepare the samples behind those that are shown already; both files are cut back to these first."""
     missing = store.samples[len(shown) :]
     end = max((one.offset + _n_bytes(one, spec) for one in shown), default=0)
     index.write_text("".join(json.dumps(asdict(one)) + "\n" for one in shown))
@@ -116,7 +131,6 @@ def prepare(
             end += views.nbytes
             shown.append(one)
             advance(len(shown), len(store.samples))
-    return Prepared(store.samples, shown, pixels, spec.size_px)
 
 
 def _shown(
@@ -140,14 +154,19 @@ def _n_bytes(one: Shown, spec: PreprocessSpec) -> int:
     return len(one.slice_of) * one.channels * spec.size_px**2 * 2
 
 
-def _read(index: Path) -> list[Shown]:
-    if not index.exists():
+def _read(index: Path, pixels: Path, store: Store, spec: PreprocessSpec) -> list[Shown]:
+    """Return what was prepared of the samples of a store, from the first to the last that is whole."""
+    if not (index.exists() and pixels.exists()):
         return []
-    found = []
-    for line in index.read_text().splitlines(keepends=True):
+    found: list[Shown] = []
+    there = pixels.stat().st_size
+    for line, sample in zip(index.read_text().splitlines(keepends=True), store.samples, strict=False):
         if not line.endswith("\n"):
             break
         raw = json.loads(line)
         statistics = tuple(tuple(row) for row in raw["statistics"])
-        found.append(Shown(**raw | {"slice_of": tuple(raw["slice_of"]), "statistics": statistics}))
+        one = Shown(**raw | {"slice_of": tuple(raw["slice_of"]), "statistics": statistics})
+        if one.key != sample.key or one.offset + _n_bytes(one, spec) > there:
+            break
+        found.append(one)
     return found

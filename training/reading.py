@@ -23,7 +23,7 @@ def read_rows(
     Raises:
         ConfigurationError: no row has pixels, or not one could be read.
     """
-    if all(row.payload_kind == "refs" for row in rows):
+    if rows and all(row.payload_kind == "refs" for row in rows):
         raise ConfigurationError(
             "the manifest holds keys alone, no pixels: export again with `--payload npz` (or dicom, nifti)"
         )

@@ -40,7 +40,7 @@ class Recipe(BaseModel):
     batch: int = Field(default=16, ge=1)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
-    optimizer: str = "adamw"
+    optimizer: str = Field(default="adamw", pattern="^(adam|adamw)$")
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.02, ge=0)
     schedule: str = Field(default="cosine", pattern="^(cosine|constant)$")
@@ -49,7 +49,7 @@ class Recipe(BaseModel):
     prompts: bool = True
     augment: bool = True
     unknown: float = Field(default=0.15, ge=0, le=1)
-    slices_at_once: int | None = None
+    slices_at_once: int | None = Field(default=None, ge=1)
     save_every: int = Field(default=100, ge=1)
     threads: int = Field(default=1, ge=1)
 
@@ -58,6 +58,7 @@ class Recipe(BaseModel):
         """The preprocessing, which goes into the card."""
         return replace(
             DEFAULT_PREPROCESSING,
+            size_px=SIZES[self.size].image_px,
             slices=self.slices,
             native_crops=self.native_crops,
             native_at_most_px=self.native_at_most_px,
@@ -97,10 +98,12 @@ def read_preset(kind: type[Model], name: str, preset: str, file: Path | None = N
     path = file or FOLDER / name
     try:
         presets = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(presets, dict):
+            raise TypeError("no section for each preset")
         if preset not in presets:
             raise ConfigurationError(f"{path}: no preset {preset!r}; it has: {', '.join(presets)}")
         return kind.model_validate(presets[preset])
-    except (OSError, yaml.YAMLError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
         raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())

@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.lock import digest
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from mediqa_node.model.sizes import SIZES
 from training.batches import Batches, Target, targets_of
 from training.initial import initialise
-from training.loop import STATE, train
+from training.loop import STATE, train, world
 from training.prepared import Prepared
 from training.recipe import Recipe
 from training.stages import stage1_loss, stage2_loss
@@ -40,7 +41,7 @@ class Run:
         targets: of the parameter head, with mean and deviation over the training samples: the label map, frozen.
         samples: how many were trained on, and of how many patients and sources.
         began_from: SHA-256 of the state that the weights began from, or None.
-        core_seconds: processor time of this process, over all of its starts.
+        core_seconds: processor time of the first process, of the start that finished (and of those before it that did).
     """
 
     stage: int
@@ -108,7 +109,7 @@ def finetune(
         targets = before.targets
         network = _network(recipe, targets)
         load_state(network, begin)
-        run = _run(2, recipe, seed, targets, trained, _sha256(begin / STATE))
+        run = _run(2, recipe, seed, targets, trained, digest((begin / STATE).read_bytes()))
     return _trained(network, trained, run, folder, steps, advance)
 
 
@@ -134,7 +135,7 @@ def _trained(
     started = time.process_time()
     train(
         network,
-        lambda step, rank, world: batches.at(step, rank=rank, world=world),
+        lambda step, rank, processes: batches.at(step, rank=rank, world=processes),
         loss,
         settings,
         folder,
@@ -142,6 +143,8 @@ def _trained(
         advance=advance,
     )
     spent = before + time.process_time() - started
+    if world()[0]:  # the first process tells for all
+        return network
     (folder / RUN).write_text(json.dumps(_as_json(run) | {"core_seconds": round(spent, 1)}, indent=1) + "\n")
     draw_curve(folder)
     return network
@@ -212,12 +215,6 @@ def _as_json(run: Run) -> dict[str, object]:
         "began_from": run.began_from,
         "core_seconds": run.core_seconds,
     }
-
-
-def _sha256(file: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def draw_curve(folder: Path) -> None:

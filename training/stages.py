@@ -74,10 +74,12 @@ class Said:
     Attributes:
         score: raw, the mean over views, then weighted over slices, (n,).
         parameters: of the parameter head, in standard units, (n, k).
+        weights: of the slices of each sample, summing to 1.
     """
 
     score: np.ndarray
     parameters: np.ndarray
+    weights: tuple[np.ndarray, ...]
 
 
 @torch.inference_mode()
@@ -85,7 +87,7 @@ def say(network: MedIQA, data: Prepared, code: PromptCode, *, prompted: bool = T
     """Score samples as the node does: all views of all slices, averaged, then weighted."""
     network.eval()
     device = next(network.parameters()).device
-    scores, parameters = [], []
+    scores, parameters, weights_of = [], [], []
     for place, sample in enumerate(data.samples):
         images = torch.from_numpy(data.views(place)).to(device)
         vector = code.encode(sample.words)
@@ -97,9 +99,14 @@ def say(network: MedIQA, data: Prepared, code: PromptCode, *, prompted: bool = T
         judged = [torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)]
         raw, logit, outputs = (_by_slice(data.slice_of(place), judged[field]) for field in (0, 1, 4))
         weights = np.exp(logit - logit.max())
+        weights_of.append(weights / weights.sum())
         scores.append(float((weights * raw).sum() / weights.sum()))
         parameters.append(outputs.mean(axis=0))
-    return Said(score=np.array(scores), parameters=np.array(parameters).reshape(len(scores), -1))
+    return Said(
+        score=np.array(scores),
+        parameters=np.array(parameters).reshape(len(scores), -1),
+        weights=tuple(weights_of),
+    )
 
 
 def _by_slice(slice_of: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -16,7 +16,6 @@ GRID = tuple((c, share) for c in (0.3, 1.0, 3.0, 10.0) for share in (0.1, 0.3, 1
 """Cost of an error, and the width of the kernel: gamma = share / number of statistics."""
 _TUBE = 0.1
 """Errors below a tenth of the label's deviation cost nothing."""
-_FEWEST_SOURCES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +79,10 @@ def choose(data: Fit) -> tuple[float, float, np.ndarray]:
 def merit(said: np.ndarray, data: Fit) -> float:
     """Return the mean of pooled SRCC and of SRCC within each source."""
     within = [srcc(said[data.source == one], data.label[data.source == one]) for one in np.unique(data.source)]
-    known = [value for value in (srcc(said, data.label), float(np.mean([v for v in within if v is not None]))) if value]
-    return float(np.mean(known))
+    told = [value for value in within if value is not None]
+    both = [srcc(said, data.label), float(np.mean(told)) if told else None]
+    known = [value for value in both if value is not None]
+    return float(np.mean(known)) if known else 0.0
 
 
 def fuse(
@@ -91,7 +92,7 @@ def fuse(
 
     Both are brought to the label's scale by least squares, then mixed; returns the mixture and the merit of each.
     """
-    a, b = (np.polyfit(said, data.label, 1) for said in (network, statistics))
+    a, b = (_onto(said, data.label) for said in (network, statistics))
     merits = {}
     for share in shares:
         merits[share] = merit(share * np.polyval(b, statistics) + (1 - share) * np.polyval(a, network), data)
@@ -102,6 +103,12 @@ def fuse(
         statistics=float(share * b[0]),
     )
     return fusion, merits
+
+
+def _onto(said: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset that bring predictions onto labels; what falls where labels rise says nothing."""
+    slope, offset = np.polyfit(said, label, 1)
+    return (float(slope), float(offset)) if slope > 0 else (0.0, float(label.mean()))
 
 
 def _part(data: Fit, keep: np.ndarray) -> Fit:

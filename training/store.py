@@ -5,9 +5,11 @@ first, so that what an interruption leaves half written is cut off when the stor
 is shown is derived by the node's own code (`prepare`), and kept beside under the preprocessing's fingerprint.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import Prompt, prompt_of
 
 INDEX, PIXELS = "samples.jsonl", "slices.bin"
-_DTYPES = ("int16", "uint8", "float32")
+_DTYPES = ("int16", "uint8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +85,23 @@ class Sample:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time write into a folder; the lock goes with the process that holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 class Store:
     """Reads and extends a store; one process writes at a time.
 
+    What was not finished when a writer died, a line without its end or pixels that are not there, counts as never
+    added; the next `add` overwrites it.
+
     Raises:
-        ConfigurationError: an index that is none.
+        ConfigurationError: a line of the index that is whole and no sample.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,19 +114,24 @@ class Store:
     def _read(self) -> Iterator[Sample]:
         if not self._index.exists():
             return
+        there = self._pixels.stat().st_size if self._pixels.exists() else 0
         with self._index.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
-                    return  # cut off in the middle: never finished
-                self._finished += len(line)
+                    return
                 try:
-                    raw = json.loads(line)
-                    yield Sample(**raw | {"shape": tuple(raw["shape"])})
+                    sample = _sample(json.loads(line))
                 except (ValueError, TypeError, KeyError) as error:
-                    raise ConfigurationError(f"{self._index}, line {number}: no sample: {error}") from error
+                    raise ConfigurationError(
+                        f"{self._index}, line {number}: no sample: {error}; cut the file off before it, or start anew"
+                    ) from error
+                if sample.offset + sample.n_bytes > there:
+                    return
+                self._finished += len(line)
+                yield sample
 
     def add(self, items: Sequence[tuple[Sample, np.ndarray]]) -> None:
-        """Append samples with their slices, (n, rows, columns[, 3]), all or none of them.
+        """Append samples with their slices, (n, rows, columns[, 3]), in one write: a kill leaves all or none of them.
 
         Gray is kept as int16 (scaled where its values need it), colour as uint8.
         """
@@ -145,9 +164,13 @@ class Store:
             stored = np.frombuffer(file.read(sample.n_bytes), dtype=sample.dtype)
         return stored.reshape(sample.shape).astype(np.float32) * np.float32(sample.scale)
 
-    def chosen(self, **equal: Any) -> list[Sample]:
-        """Return the samples whose attributes have these values, in order."""
-        return [one for one in self.samples if all(getattr(one, name) == value for name, value in equal.items())]
+
+def _sample(raw: dict[str, Any]) -> Sample:
+    """Return what a line of the index tells."""
+    sample = Sample(**raw | {"shape": tuple(raw["shape"])})
+    if sample.dtype not in _DTYPES:
+        raise ValueError(f"pixels of type {sample.dtype!r}; known: {', '.join(_DTYPES)}")
+    return sample
 
 
 def _packed(slices: np.ndarray) -> tuple[np.ndarray, float]:

@@ -252,8 +252,9 @@ def _check_fusion(card: Card) -> None:
     )
     for modality, outputs in card.fusion.items():
         _one_of("modality of a fusion", modality, MODALITIES)
+        known = ("quality", *(one.name for one in card.parameters if one.modality == modality))
         for output, entry in outputs.items():
-            _one_of("output of a fusion", output, ("quality", *PARAMETERS))
+            _one_of(f"output of a fusion of {modality}", output, known)
             numbers = (entry.offset, entry.network, entry.statistics)
             require(all(is_number(one) for one in numbers), f"fusion of {modality}, {output}: {numbers}")
             counts = min(entry.network, entry.statistics) >= 0 < entry.network + entry.statistics

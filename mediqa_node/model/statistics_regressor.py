@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mediqa_node.assess.quality_statistics import names
+from mediqa_node.domain.prompt import MODALITIES
 
 PREFIX = "statistics."
 QUALITY = "quality"
@@ -63,18 +64,21 @@ def regressors_of(state: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Stat
     parts: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for key, value in state.items():
         if key.startswith(PREFIX):
-            modality, output, part = key.removeprefix(PREFIX).split(".")
+            modality, _, rest = key.removeprefix(PREFIX).partition(".")
+            output, _, part = rest.partition(".")
             parts.setdefault((modality, output), {})[part] = value.double().numpy()
     found: dict[str, dict[str, StatisticsRegressor]] = {}
     for (modality, output), of_one in parts.items():
         where = f"statistics of {modality}, {output}"
-        if set(of_one) != set(_PARTS):
-            raise ValueError(f"{where}: parts {sorted(of_one)}, expected {sorted(_PARTS)}")
-        k, n = len(names(modality)), len(of_one["coefficients"])
-        expected = {"mean": (k,), "spread": (k,), "support": (n, k), "coefficients": (n,)}
-        for part, shape in expected.items():
+        if modality not in MODALITIES or set(of_one) != set(_PARTS):
+            raise ValueError(f"{where}: parts {sorted(of_one)}, expected {sorted(_PARTS)} of {', '.join(MODALITIES)}")
+        k, n = len(names(modality)), of_one["coefficients"].size
+        expected = {"mean": (k,), "spread": (k,), "support": (n, k), "coefficients": (n,), "intercept": (1,)}
+        for part, shape in (expected | {"gamma": (1,)}).items():
             if of_one[part].shape != shape or not np.isfinite(of_one[part]).all():
                 raise ValueError(f"{where}: {part} of shape {of_one[part].shape}, expected {shape}, finite")
+        if not (of_one["spread"] > 0).all():
+            raise ValueError(f"{where}: spread must be above 0")
         found.setdefault(modality, {})[output] = StatisticsRegressor(
             mean=of_one["mean"],
             spread=of_one["spread"],

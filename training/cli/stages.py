@@ -50,8 +50,7 @@ def pretrain(
     prepared = prepared_of(data, recipe, stage=1, resplit=resplit)
     with progress("stage 1") as advance:
         run(prepared, recipe, out, seed=seed, steps=steps, advance=lambda s, n, loss: advance(s, n, f"loss {loss:.3f}"))
-    _told(out)
-    typer.echo(f"→ mediqa-train finetune DATA --begin {out} --out RUN")
+    _told(out, f"mediqa-train finetune {data} --begin {out} --out RUN")
 
 
 @app.command()
@@ -82,8 +81,7 @@ def finetune(
             leave_out=leave_out or (),
             advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
         )
-    _told(out)
-    typer.echo(f"→ mediqa-train evaluate {out} DATA, then mediqa-train card {out} --out CHECKPOINT")
+    _told(out, f"mediqa-train evaluate {out} {data}, then mediqa-train card {out} --out CHECKPOINT")
 
 
 def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None = None) -> "Prepared":
@@ -95,7 +93,7 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
     from training.manifest import MANIFEST_FILE
     from training.prepared import prepare
     from training.reading import as_rows_say, read_rows
-    from training.store import INDEX, Store
+    from training.store import INDEX, Store, alone
 
     rows: list[Row] = []
     if (data / INDEX).exists():
@@ -105,8 +103,9 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
     elif data.is_file() or (data / MANIFEST_FILE).exists():
         rows = _rows_of(data, stage, resplit)
         folder = (data.parent if data.is_file() else data).resolve()
-        store = Store(folder.with_name(f"{folder.name}-stage{stage}-samples"))
-        with progress("reading") as advance:
+        samples = folder.with_name(f"{folder.name}-stage{stage}-samples")
+        with alone(samples), progress("reading") as advance:
+            store = Store(samples)
             for why in read_rows(rows, recipe.spec, store, advance=advance):
                 typer.echo(f"left out: {why}", err=True)
     else:
@@ -133,7 +132,8 @@ def _rows_of(data: Path, stage: int, resplit: int | None) -> "list[Row]":
     return list(chosen.rows)
 
 
-def _told(out: Path) -> None:
+def _told(out: Path, then: str) -> None:
+    """Say how a run ended and what comes next; of several processes the first does."""
     from training.loop import read_curve, world
     from training.runs import read_run
 
@@ -146,3 +146,4 @@ def _told(out: Path) -> None:
         f"loss {sum(row['loss'] for row in last) / len(last):.4f} over the last {len(last)}; "
         f"{run.core_seconds / 60:.0f} core-minutes in all"
     )
+    typer.echo(f"→ {then}")
