@@ -1,0 +1,275 @@
+"""Physics of the simulated degradations, and what their labels say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import prompt
+from PIL import Image
+from scipy import ndimage
+from scipy.stats import spearmanr
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.card import DEFAULT_PREPROCESSING
+from training.collection import ImageSet
+from training.simulate import ct, fundus, mr
+from training.simulate.build import STRENGTHS, Plan, build, degrade, plan_of, sweep_of
+from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
+from training.store import INDEX, PIXELS, Store
+
+DATA = Path(__file__).parents[1] / "data"
+EDGE, SPACING_MM = 96, 3.0
+
+
+def disc(edge: int = EDGE, radius: float = 0.7) -> np.ndarray:
+    y, x = np.mgrid[-1 : 1 : edge * 1j, -1 : 1 : edge * 1j]
+    return x**2 + y**2 < radius**2
+
+
+WATER = np.where(disc(), 0.0, -1000.0).astype(np.float32)
+INSIDE = disc(radius=0.5)
+
+
+def photograph() -> np.ndarray:
+    """Return a lit field with vessels, RGB 0..255, 256 pixels."""
+    texture = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(256, 256)), 1.5)
+    light = 0.5 + 0.5 * texture / np.abs(texture).max()
+    return (np.where(disc(256, 0.9), light, 0.0)[..., None] * np.array([200.0, 120.0, 60.0])).astype(np.float32)
+
+
+def anatomy() -> np.ndarray:
+    """Return a body of three tissues with a little noise in air, 96 pixels."""
+    image = 300.0 * disc() + 200.0 * disc(radius=0.4) + 150.0 * np.roll(disc(radius=0.15), 20, 1)
+    real, imaginary = np.random.default_rng(1).normal(0.0, 4.0, (2, EDGE, EDGE))
+    return np.hypot(image + real, imaginary).astype(np.float32)
+
+
+def base(modality: str) -> BaseImage:
+    image = {"CT": WATER, "MR": anatomy(), "OP": photograph()}[modality]
+    words = {"CT": ("chest", "soft"), "MR": ("brain", "t1"), "OP": ("retina", "cfp")}[modality]
+    return BaseImage(
+        key="k",
+        source="s",
+        prompt=prompt("2D", modality, *words),
+        image=image,
+        spacing_mm=SPACING_MM,
+        window=(0.0, 1.0),
+    )
+
+
+def copies(modality: str, *steps: Step, seed: int = 0) -> list[Degraded]:
+    return list(degrade(base(modality), steps, np.random.default_rng(seed)))
+
+
+# ── CT ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_water_disc_comes_back_at_0_hu():
+    sinogram, angles = ct.sinogram_of(WATER, SPACING_MM)
+    back = ct.reconstruction(sinogram, angles, WATER.shape, SPACING_MM)
+
+    assert sinogram.shape[1] == ct.VIEWS
+    assert float(back[INSIDE].mean()) == pytest.approx(0.0, abs=5.0)
+    assert float(back[~disc(radius=0.85) & disc(radius=0.95)].mean()) == pytest.approx(-1000.0, abs=15.0)
+
+
+def test_the_variance_of_a_scan_goes_as_one_over_mas():
+    low, high = (
+        ct.scan(WATER, SPACING_MM, mas, np.random.default_rng(0)) - ct.scan(WATER, SPACING_MM, 1e7, np.random.default_rng(1))
+        for mas in (50.0, 200.0)
+    )  # fmt: skip
+
+    assert float(low[INSIDE].var() / high[INSIDE].var()) == pytest.approx(4.0, rel=0.15)
+
+
+def test_inserted_noise_is_that_of_a_whole_scan():
+    mas = 100.0
+    clean = ct.scan(WATER, SPACING_MM, 1e7, np.random.default_rng(1))
+    scanned = (ct.scan(WATER, SPACING_MM, mas, np.random.default_rng(0)) - clean)[INSIDE]
+    noise = ct.noise_of(WATER, SPACING_MM, np.random.default_rng(2))
+
+    assert float(noise.at(mas, 0.3)[INSIDE].std()) == pytest.approx(float(scanned.std()), rel=0.15)
+    ratio = noise.at(50.0, 0.3)[INSIDE].var() / noise.at(200.0, 0.3)[INSIDE].var()
+    assert float(ratio) == pytest.approx(4.0, rel=0.15)
+
+
+def test_streaks_grow_as_views_fall():
+    bar = WATER + 1500.0 * np.roll(disc(radius=0.08), 22, 0)
+    streaks = ct.streaks_of(bar, SPACING_MM, (8, 16, 32))
+
+    deviations = [float(streaks[k][INSIDE].std()) for k in (8, 16, 32)]
+    assert 0.0 < deviations[0] < deviations[1] < deviations[2]
+
+
+def test_less_dose_is_labelled_less_mas_and_less_quality():
+    found = copies("CT", Step("clean"), *(Step("dose", strength) for strength in STRENGTHS))
+
+    for label in ("mas", "quality"):
+        values = [one.labels[label] for one in found]
+        assert values == sorted(values, reverse=True)
+        assert len(set(values)) == len(values)
+    assert found[0].labels["mas"] == 250.0
+
+
+# ── MR ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("low_t", "high_t"), [(0.5, 1.0), (0.5, 1.5), (1.5, 3.0)])
+def test_the_ratio_of_signal_to_noise_goes_as_the_field(low_t, high_t):
+    image = 500.0 * disc()
+    kspace = np.fft.fftshift(np.fft.fft2(image))
+
+    def snr(field_t: float) -> float:
+        settings = {"axis": 0.0, "field_t": field_t}
+        scanned, _ = mr._scanned(kspace, image, settings, disc(), 500.0, np.random.default_rng(0))
+        inside = np.abs(scanned)[INSIDE]
+        return float(inside.mean() / inside.std())
+
+    assert snr(high_t) / snr(low_t) == pytest.approx(high_t / low_t, rel=0.05)
+
+
+def test_the_tesla_of_a_label_is_that_of_the_noise():
+    one = copies("MR", Step("noise", 0.8))[0]
+
+    assert one.labels["tesla"] == pytest.approx(one.settings["field_t"], rel=0.05)
+
+
+def test_a_matrix_that_is_filled_up_keeps_the_mean():
+    filled = np.abs(mr._zero_filled(anatomy().astype(complex), 1.5))
+
+    assert filled.shape == (144, 144)
+    assert float(filled.mean()) == pytest.approx(float(anatomy().mean()), rel=0.02)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_ghosts_lie_along_the_phase_axis(axis):
+    image = 500.0 * disc(radius=0.35)
+    kspace = np.fft.fftshift(np.fft.fft2(image))
+    settings = {"axis": float(axis), "shift_px": 4.0, "periodic": 1.0, "cycles": 24.0, "share": 0.3}
+
+    scanned, changes = mr._scanned(kspace, image, settings, image > 0, 500.0, np.random.default_rng(0))
+
+    air = np.abs(scanned)
+    air[disc(radius=0.5)] = 0.0
+    beside = slice(EDGE // 2 - 8, EDGE // 2 + 8)
+    along, across = (air[:, beside], air[beside]) if axis == 0 else (air[beside], air[:, beside])
+    assert float(along.mean()) > 5.0 * float(across.mean())
+    assert changes["ghosts"] > 0.0 == changes["undersampling"]
+
+
+@pytest.mark.parametrize("reduction", [2, 3])
+def test_undersampling_leaves_the_centre_and_every_so_manieth_line(reduction):
+    factor = mr._left_out((EDGE, EDGE), 0, {"reduction": float(reduction), "centre": 0.1})[:, 0]
+
+    centre = slice(EDGE // 2 - 4, EDGE // 2 + 5)
+    assert factor[centre].tolist() == [1.0] * 9
+    outer = factor[EDGE // 2 + 6 :]
+    assert float(outer.mean()) == pytest.approx(1.0 / reduction, abs=0.03)
+
+
+def test_less_matrix_takes_detail_and_nothing_of_the_mean():
+    [sharp, blunt] = (
+        np.abs(mr._image(np.fft.fftshift(np.fft.fft2(anatomy())) * (1.0 if factor is None else factor)))
+        for factor in (None, mr._smaller((EDGE, EDGE), {"kept_rows": 0.4, "kept_columns": 0.4}))
+    )
+
+    assert float(blunt[INSIDE].mean()) == pytest.approx(float(sharp[INSIDE].mean()), rel=0.02)
+    assert float(np.abs(np.diff(blunt, axis=0)).max()) < float(np.abs(np.diff(sharp, axis=0)).max())
+
+
+# ── fundus ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("factor", FACTORS["OP"])
+def test_a_photograph_is_the_worse_the_more_of_one_factor_there_is(factor):
+    found = [copies("OP", Step(factor, strength))[0] for strength in STRENGTHS]  # each with the same draws besides
+
+    severity = [one.severities[factor] for one in found]
+    quality = [one.labels["quality"] for one in found]
+    assert severity == sorted(severity)
+    assert severity[0] < severity[-1]
+    assert spearmanr(quality, STRENGTHS).statistic < -0.99
+
+
+# ── all ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("modality", FACTORS)
+def test_a_clean_copy_has_had_nothing_done_to_it(modality):
+    [clean] = copies(modality, Step("clean"))
+    settings = {name: value for name, value in clean.settings.items() if name not in ("axis", "filled")}
+
+    assert set(clean.severities) == set(FACTORS[modality])
+    done = set(FACTORS[modality]) - {"dose", "noise", "blur"}  # the source has noise and blur of its own
+    assert [clean.severities[name] for name in done] == [0.0] * len(done)
+    assert settings in ({}, {"mas": 0.0, "view_divisor": 1})
+
+
+@pytest.mark.parametrize("modality", FACTORS)
+def test_the_same_seed_gives_the_same_bytes(modality):
+    plan = plan_of(modality, 1, np.random.default_rng(0))
+    once, again, other = (copies(modality, *plan, seed=seed) for seed in (4, 4, 5))
+
+    assert [one.image.tobytes() for one in once] == [one.image.tobytes() for one in again]
+    assert [one.labels for one in once] == [one.labels for one in again]
+    assert once[1].image.tobytes() != other[1].image.tobytes()
+
+
+def test_a_plan_has_the_image_itself_and_factors_equally_often():
+    plan = plan_of("MR", 10, np.random.default_rng(0))
+    often = {factor: sum(step.factor == factor for step in plan) for factor in (*FACTORS["MR"], "mixed", "clean")}
+
+    assert often == {**dict.fromkeys(FACTORS["MR"], 4), "mixed": 24, "clean": 1}
+    assert all(step.strength is None for step in plan)
+
+
+def test_a_sweep_is_the_image_and_every_factor_at_rising_strengths():
+    steps = sweep_of("CT")
+
+    assert steps[0] == Step("clean")
+    assert [(step.factor, step.strength) for step in steps[1:]] == [
+        (factor, strength) for factor in ("dose", "views") for strength in STRENGTHS
+    ]
+
+
+def test_one_factor_takes_four_fifths_of_the_quality_at_most():
+    assert quality_of({"noise": 1.0}) == pytest.approx(0.2)
+    assert quality_of({}) == 1.0
+    assert [saturating(change, 0.1) for change in (-1.0, 0.0)] == [0.0, 0.0]
+    assert saturating(1e9, 0.1) == 1.0
+
+
+def photographs(folder: Path) -> list[ImageSet]:
+    found = []
+    for name in ("one", "two"):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(photograph().astype(np.uint8)).save(folder / name / "a.png")
+        found.append(ImageSet(name=name, folder=folder / name, source=name, split="dev"))
+    return found
+
+
+def test_a_store_that_was_interrupted_is_built_to_the_same_bytes(tmp_path):
+    sets = photographs(tmp_path / "data")
+    plan = Plan(bases={"OP": 1}, groups={"OP": 1}, held_out=("two",))
+    build(sets, DEFAULT_PREPROCESSING, plan, Store(tmp_path / "whole"), processes=1, advance=lambda *_: None)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(sets, DEFAULT_PREPROCESSING, plan, Store(tmp_path / "cut"), processes=1, advance=stop)
+    assert len(Store(tmp_path / "cut").samples) == 5
+    build(sets, DEFAULT_PREPROCESSING, plan, Store(tmp_path / "cut"), processes=1, advance=lambda *_: None)
+
+    for name in (INDEX, PIXELS):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert {one.source: one.split for one in Store(tmp_path / "cut").samples} == {"one": "train", "two": "test"}
+
+
+def test_a_source_to_be_held_out_that_is_not_there_is_named(tmp_path):
+    plan = Plan(bases={"OP": 1}, groups={"OP": 1}, held_out=("three",))
+    with pytest.raises(ConfigurationError, match="no source three; the collection has one, two"):
+        build(
+            photographs(tmp_path / "data"), DEFAULT_PREPROCESSING, plan, Store(tmp_path / "s"),
+            processes=1, advance=lambda *_: None,
+        )  # fmt: skip
