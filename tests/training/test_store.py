@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.bench import StandInScorer
 from support.samples import ct_store, disc, sample
 from support.series import ct_series
 
@@ -13,7 +14,6 @@ from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers, shown_again
-from support.bench import StandInScorer
 from training.manifest import Row
 from training.prepared import prepare
 from training.reading import read_rows, sample_of

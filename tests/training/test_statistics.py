@@ -1,0 +1,81 @@
+"""Regressors on statistics: never tried on what they were fitted on, and mixed with a network only as it helps."""
+
+import numpy as np
+import pytest
+
+from training.metrics import srcc
+from training.statistics import Fit, choose, fit_regressor, fuse, left_out, merit
+
+SOURCES = ("a", "b", "c", "d")
+
+
+def fit(*, planted: bool = False, n: int = 30) -> Fit:
+    """Return statistics of four sources whose first tells the label.
+
+    Args:
+        planted: the label is instead what the source is, which the second statistic tells, and in one source only.
+    """
+    random = np.random.default_rng(0)
+    source = np.repeat(SOURCES, n)
+    statistics = random.normal(size=(len(source), 5))
+    label = statistics[:, 0] + 0.1 * random.normal(size=len(source))
+    if planted:
+        label = random.normal(size=len(source))
+        mine = source == "a"
+        statistics[mine, 1] = 3.0 + label[mine]
+    return Fit(statistics=statistics, label=label, source=source, group=np.arange(len(source)))
+
+
+def test_a_source_is_never_predicted_by_what_was_fitted_on_it():
+    planted = fit(planted=True)
+    mine = planted.source == "a"
+
+    seen = fit_regressor(planted, 10.0, 1.0)(planted.statistics[mine])
+    unseen = left_out(planted, 10.0, 1.0)[mine]
+
+    assert srcc(seen, planted.label[mine]) > 0.8
+    assert abs(srcc(unseen, planted.label[mine])) < 0.4
+
+
+def test_what_all_sources_share_is_found_on_those_left_out():
+    cost, share, said = choose(fit())
+
+    assert (cost, share) != (0, 0)
+    assert merit(said, fit()) > 0.8
+
+
+def test_sources_weigh_alike_however_many_slices_they_have():
+    random = np.random.default_rng(0)
+    source = np.array(["many"] * 200 + ["few"] * 20)
+    label = np.where(source == "many", 1.0, 0.0)
+    data = Fit(statistics=random.normal(size=(220, 3)) * 1e-3, label=label, source=source, group=label)
+
+    said = fit_regressor(data, 0.3, 0.1)(data.statistics)
+
+    assert 0.15 < float(said.mean()) < 0.85
+
+
+def test_of_two_that_agree_with_the_label_the_better_counts():
+    data = fit()
+    good, bad = data.label + 0.05, np.random.default_rng(3).normal(size=len(data.label))
+
+    for_network, merits = fuse(3.0 * good, bad, data, (0.0, 0.5, 1.0))
+    for_statistics, _ = fuse(bad, good, data, (0.0, 0.5, 1.0))
+
+    assert max(merits, key=merits.__getitem__) == 0.0
+    assert (for_network.statistics, for_statistics.network) == (0.0, 0.0)
+    assert for_network.network == pytest.approx(1 / 3)
+    assert for_network.offset + for_network.network * 3.0 * good == pytest.approx(data.label)
+
+
+def test_a_network_that_falls_where_labels_rise_counts_nothing():
+    data = fit()
+
+    fusion, _ = fuse(-data.label, data.label, data, (0.25, 0.5))
+
+    assert fusion.network == 0.0
+    assert fusion.statistics > 0.0
+
+
+def test_predictions_without_any_spread_have_no_merit():
+    assert merit(np.zeros(120), fit()) == 0.0
