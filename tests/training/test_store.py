@@ -16,7 +16,7 @@ from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers, shown_again
 from training.manifest import Row
 from training.prepared import prepare
-from training.reading import read_rows, sample_of
+from training.reading import as_rows_say, read_rows, sample_of
 from training.store import INDEX, PIXELS, Store
 
 
@@ -131,15 +131,18 @@ def test_training_and_node_show_the_network_the_same(tmp_path):
     assert np.array_equal(FOUR_ONE_HOTS.encode(trained.samples[0].words), FOUR_ONE_HOTS.encode(result.prompt))
 
 
-def test_a_store_that_was_read_with_other_labels_is_not_trained_on(tmp_path):
+def test_labels_follow_the_manifest_although_pixels_are_read_once(tmp_path):
     paths = ct_series(tmp_path / "dicom", "phantom")
     store = Store(tmp_path / "store")
     read_rows([row(paths, mos=0.4)], DEFAULT_PREPROCESSING, store, advance=quiet)
+    paths[0].unlink()
 
-    read_rows([row(paths, mos=0.4)], DEFAULT_PREPROCESSING, store, advance=quiet)
-    assert len(store.samples) == 1
-    with pytest.raises(ConfigurationError, match="holds series k with another labels than the manifest"):
-        read_rows([row(paths, mos=0.5)], DEFAULT_PREPROCESSING, store, advance=quiet)
+    read_rows([row(paths, mos=0.5)], DEFAULT_PREPROCESSING, store, advance=quiet)
+    prepared = prepare(store, DEFAULT_PREPROCESSING)
+
+    [one] = as_rows_say(prepared, [row(paths, mos=0.5)]).samples
+    assert one.labels == {"quality": 0.5}
+    assert as_rows_say(prepared, []).samples == []
 
 
 def test_a_row_becomes_a_sample_with_both_labels():
