@@ -20,6 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mediqa_node import config, opening
+from mediqa_node.assess.quality_statistics import quality_statistics
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
@@ -133,12 +134,14 @@ def small(rounds: int) -> Iterator[str]:
         "t16": partial(t16.score, volume(), PROMPT),
         "n16": partial(n16.score, volume(views=4), PROMPT),
         "flat": partial(t16.score, _repeated(), PROMPT),
+        "statistics": _statistics,
     }
     taken = in_turns(rounds, **works)
     yield f"a volume of seven slices, {rounds} rounds in turns, core-seconds at one thread"
     yield f"  t16                    {statistics.median(taken['t16']):6.2f}   bound 0.6"
     yield f"  n16, four views        {statistics.median(taken['n16']):6.2f}   bound 0.6"
     yield f"  t16, a 2-D image       {statistics.median(taken['flat']):6.2f}   {ratio(taken['flat'], taken['t16']):.2f}"
+    yield f"  statistics, 512 x 512  {statistics.median(taken['statistics']):6.2f}   bound 0.35"
     pooled = scorer("t16", threads=None)
     walls: dict[str, list[float]] = {"one": [], "all": []}
     for _ in range(rounds):
@@ -150,6 +153,15 @@ def small(rounds: int) -> Iterator[str]:
         f"  t16, wall              {statistics.median(walls['one']):6.2f} s at one thread, "
         f"{statistics.median(walls['all']):.2f} s at all cores"
     )
+
+
+def _statistics() -> None:
+    """Measure seven slices of 512 x 512 as a checkpoint with a fusion does."""
+    random = np.random.default_rng(0)
+    for _ in range(SLICES):
+        image = random.normal(40.0, 20.0, (512, 512)).astype(np.float32)
+        image[:, :80] = -1000.0
+        quality_statistics(image, modality="CT", window=(-160.0, 240.0))
 
 
 def _repeated() -> NetworkInput:
