@@ -144,7 +144,7 @@ def test_two_processes_of_torchrun_pretrain_one_run(store, config, tmp_path):
     """Both heads and every branch take part: nothing waits for a gradient that never comes."""
     presets = tmp_path / "two.yaml"
     presets.write_text("two: {size: n16, batch: 8, steps: 3, warmup: 0, augment: false, unknown: 0}\n")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for stage in ("pretrain", "finetune"):
         call = [stage, store, "--out", tmp_path / stage, "--config", presets, "--preset", "two"]
         done = subprocess.run(
