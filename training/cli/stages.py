@@ -103,7 +103,8 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
     elif data.is_file() or (data / MANIFEST_FILE).exists():
         rows = _rows_of(data, stage, resplit)
         folder = (data.parent if data.is_file() else data).resolve()
-        samples = folder.with_name(f"{folder.name}-stage{stage}-samples")
+        split = "" if resplit is None else f"-resplit{resplit}"  # one store, one split: `evaluate` goes by it
+        samples = folder.with_name(f"{folder.name}-stage{stage}{split}-samples")
         with alone(samples), progress("reading") as advance:
             store = Store(samples)
             for why in read_rows(rows, recipe.spec, store, advance=advance):

@@ -49,6 +49,8 @@ simulator's own quality (reader SIMULATOR, 0 to 1, larger is better, mean over t
 `mediqa-node annotations import`. It is not an opinion of an expert, and no claim about one can rest on it.
 Every series says that it is simulated: Patient ID SIM-<n>, Series Description SIMULATED, Content Qualification
 (0018,9004) RESEARCH. Send them to a node for trials, never to an archive of patients.
+A copy shows the anatomy of its source, which a node takes for another patient: what is measured on either while the
+other was trained on is too good.
 """
 
 
