@@ -200,7 +200,7 @@ def unfit_splits(rows: Sequence[Row]) -> str | None:
     for split, keys in patients.items():
         if not keys:
             size = f"{len(rows)} series of {len({row.patient for row in rows})} patients"
-            return f"no patient in split {split}; {size}: `--resplit SEED` decides all patients anew"
+            return f"no patient in split {split}; {size}: another `--resplit SEED` decides anew"
     for one, two in (("train", "val"), ("train", "test"), ("val", "test")):
         if both := patients[one] & patients[two]:
             return f"{len(both)} patients stand in {one} and in {two}, {min(both)} for one: the result would be a lie"
