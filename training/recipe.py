@@ -28,6 +28,7 @@ class Recipe(BaseModel):
         steps, epochs: how long; one of the two.
         prompts: False trains without them (the paper's Table 2).
         unknown: how often region and type are hidden.
+        share: how often each modality is drawn; null: alike.
         slices_at_once: of a volume in one step; null: all.
     """
 
@@ -50,6 +51,7 @@ class Recipe(BaseModel):
     augment: bool = True
     unknown: float = Field(default=0.15, ge=0, le=1)
     slices_at_once: int | None = Field(default=None, ge=1)
+    share: dict[str, float] | None = None
     save_every: int = Field(default=100, ge=1)
     threads: int = Field(default=1, ge=1)
 

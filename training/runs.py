@@ -127,6 +127,7 @@ def _trained(
         augment=recipe.augment,
         unknown=recipe.unknown,
         prompted=recipe.prompts,
+        modality_share=recipe.share,
     )
     loss = stage1_loss if run.stage == 1 else stage2_loss
     settings = recipe.settings(samples=len(data), seed=run.seed, steps=steps)
