@@ -228,6 +228,17 @@ def import_checkpoint(
     return import_weights(weights, out, name, Provenance(quality=mapped, **known))
 
 
+def pin_reference(folder: Path) -> dict[str, float]:
+    """Score the reference set with the only checkpoint of a folder, and pin the scores in its card and lock."""
+    from mediqa_node.domain.constancy import Constancy
+    from mediqa_node.model.checkpoint import pin_constancy
+    from mediqa_node.pipeline.constancy import reference_scores
+
+    scores = {name: round(raw, 9) for name, raw in reference_scores(open_folder(Settings(), folder)).items()}
+    pin_constancy(folder, Constancy(raw=scores))
+    return scores
+
+
 def torch_facts() -> "TorchFacts":
     """Return what torch finds on this machine; this imports it."""
     from mediqa_node.model.doctor import torch_facts as ask

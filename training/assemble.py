@@ -122,7 +122,7 @@ def make_card(
     name: str,
     fusion: Mapping[str, Mapping[str, Fusion]],
     domains: Path | None,
-    claim: str,
+    claims: Mapping[str, str],
     training_data: str,
     metrics: Mapping[str, Any],
 ) -> Card:
@@ -149,7 +149,7 @@ def make_card(
         fusion=fusion,
         statistics_version=VERSION if fusion else None,
         domains=read_domains(json.loads(domains.read_text()), spec) if domains else {},
-        claim=claim,
+        claims=claims,
         training_data=training_data,
         metrics=metrics,
     )

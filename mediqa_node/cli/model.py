@@ -117,6 +117,19 @@ def import_(
     typer.echo(f"  in node.yaml: model: {{lock: {out}/models.lock, checkpoint: {card.name}}}")
 
 
+@model_app.command()
+def pin(
+    folder: Annotated[Path, typer.Argument(help="Checkpoint: weights, card and lock.", exists=True, file_okay=False)],
+) -> None:
+    """Score the reference set with a checkpoint and write the scores into its card: what constancy is held against.
+
+    For whoever makes a checkpoint. The card's new digest is written into the lock beside it.
+    """
+    for name, raw in opening.pin_reference(folder).items():
+        typer.echo(f"{name:12} {raw:.9f}")
+    typer.echo(f"→ mediqa-node model promote {folder} --by NAME")
+
+
 def _quality(text: str | None) -> tuple[str, float, float] | None:
     if text is None:
         return None

@@ -85,6 +85,8 @@ def comment(assessment: Assessment) -> str:
         parts.insert(0, UNTRAINED)
     if matching_calibration(assessment) is None:
         parts.append(UNCALIBRATED)
+    if claim := assessment.checkpoint.claims.get(assessment.modality):
+        parts.append(claim)
     if assessment.failed_slices:
         parts.append(f"{len(assessment.failed_slices)} selected slice(s) could not be decoded and are not scored.")
     if assessment.primary.n_clamped:

@@ -1,5 +1,6 @@
 """The border between numpy and the network: what a scorer is given, and what it answers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -18,6 +19,7 @@ class CheckpointId:
         execution: device and arithmetic, e.g. `cpu fp32`: the same input, weights and execution
             give the same score.
         card_sha256: of the card that spoke with the weights: it maps raw scores to 0..1.
+        claims: what the card says a score is worth, by modality.
     """
 
     name: str
@@ -26,6 +28,7 @@ class CheckpointId:
     size: str
     execution: str = "cpu fp32"
     card_sha256: str = ""
+    claims: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,8 @@ class Card:
         fusion: by modality, of `quality` and of parameters: the regressor on statistics that speaks beside the network
             (`statistics_regressor`); {} where the network speaks alone.
         statistics_version: of what the regressors measure (`assess.quality_statistics`).
-        claim: what may be said of a score, in one sentence, for reports; "" for weights that claim nothing.
+        claims: what may be said of a score, by modality, in ASCII: reports carry it; none for weights that claim
+            nothing.
         domains: what the weights were trained on, by modality; a modality without one is scored whatever it shows.
         training_data, metrics: for people; shown, never computed with.
     """
@@ -135,7 +136,7 @@ class Card:
     constancy: Constancy | None = None
     fusion: Mapping[str, Mapping[str, Fusion]] = field(default_factory=dict)
     statistics_version: int | None = None
-    claim: str = ""
+    claims: Mapping[str, str] = field(default_factory=dict)
     domains: Mapping[str, Domain] = field(default_factory=dict)
     training_data: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -216,6 +217,9 @@ def _check(card: Card) -> None:
         _one_of("parameter scale", parameter.scale, ("linear", "log"))
         _one_of("parameter unit", parameter.unit, ("mA.s", "T", "{0:1}", "{pixels}"))
     _check_fusion(card)
+    for modality, claim in card.claims.items():
+        _one_of("modality of a claim", modality, MODALITIES)
+        require(isinstance(claim, str) and claim.isascii(), f"claim of {modality}: must be ASCII text")
     if card.prompt is not None:
         _check_prompt(card.prompt, size.tab)
     if card.constancy is not None:

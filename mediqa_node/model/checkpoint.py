@@ -9,20 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import save as save_numpy
 from safetensors.torch import load as load_torch
 from safetensors.torch import save as save_torch
 
+from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.model.card import Card, read_card
 from mediqa_node.model.lock import (
     CARD_FILE,
     DEFAULT_LOCK,
+    LOCK_FILE,
     WEIGHTS_FILE,
     LockEntry,
     card_bytes,
     digest,
+    only_entry,
     pinned,
     read,
     read_lock,
@@ -99,6 +103,15 @@ def save_checkpoint(
     (directory / WEIGHTS_FILE).write_bytes(weights)
     (directory / CARD_FILE).write_bytes(content)
     return LockEntry(directory=directory, sha256=digest(weights), card_sha256=digest(content))
+
+
+def pin_constancy(directory: Path, constancy: Constancy) -> None:
+    """Write what the reference set scores into the card of a folder's only checkpoint, and its digest into the lock."""
+    name, entry = only_entry(directory / LOCK_FILE)
+    content = replace(read_card(card_bytes(name, entry)), constancy=constancy).to_json()
+    (directory / CARD_FILE).write_bytes(content)
+    pins = {"directory": ".", "sha256": entry.sha256, "card_sha256": digest(content)}
+    (directory / LOCK_FILE).write_text(yaml.safe_dump({name: pins}, sort_keys=False), encoding="utf-8")
 
 
 def seeded_weights(network: MedIQA, seed: int) -> bytes:

@@ -57,6 +57,7 @@ class NetworkScorer:
             size=card.size,
             execution=self._describe(),
             card_sha256=self._card_sha256,
+            claims=card.claims,
         )
 
     @property

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from training.prepared import Prepared
     from training.runs import Run
 
-_CLAIM = (
-    "A relative index of the severity of {factors}, trained on simulated degradations; no expert scored an image. "
-    "Not comparable across modalities; no threshold without calibration at this site. Not detected: {missed}."
-)
-
 
 @app.command()
 def evaluate(
@@ -111,6 +106,7 @@ def card(
 ) -> None:
     """Make a checkpoint of a run: weights, regressors on statistics, how much each counts, card and lock."""
     from training.assemble import make_card, provenance, write_checkpoint
+    from training.claims import claims_of
     from training.runs import read_run
 
     trained = read_run(run)
@@ -123,7 +119,7 @@ def card(
         name=name,
         fusion=fusion,
         domains=domains,
-        claim=_claim(content),
+        claims=claims_of(content, sources=trained.sources),
         training_data=command or "See metrics.",
         metrics={"made_by": provenance(trained), "chosen": told, "gates": content},
     )
@@ -161,16 +157,3 @@ def _prepared(store: object, spec: object) -> "Prepared":
 
     with progress("as the network is shown it") as advance:
         return prepare(store, spec, advance=lambda done, total: advance(done, total, ""))  # type: ignore[arg-type]
-
-
-def _claim(gates: dict[str, list[dict[str, object]]]) -> str:
-    """Say what spec and sweeps allow: which factors the score follows, and which it does not."""
-    from training.gates import DETECTED
-    from training.judged import SHIPPED
-
-    swept = [one for one in gates.get("sweeps", []) if one["method"] == SHIPPED]
-    if not swept:
-        return ""
-    follows = [f"{one['modality']} {one['factor']}" for one in swept if float(str(one["mean"])) >= DETECTED]
-    missed = [f"{one['modality']} {one['factor']}" for one in swept if float(str(one["mean"])) < DETECTED]
-    return _CLAIM.format(factors=", ".join(follows), missed=", ".join(missed) or "nothing that was tried")
