@@ -5,7 +5,7 @@ It is YAML, one entry per name:
     default:
       seed: 5                     # weights made from a seed (untrained), or
       directory: models/chest     # weights.safetensors and card.json; relative to the lock file
-      card: default.card.json     # only with a seed: the card, relative to the lock file
+      card: untrained.card.json   # only with a seed: the card, relative to the lock file
       sha256: 64 hex digits of the weights
       card_sha256: 64 hex digits of the card
 """

@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def default() -> tuple[MedIQA, NetworkScorer]:
     """The default checkpoint, and its network to lay hands on."""
-    network, card = load_checkpoint("default")
+    network, card = load_checkpoint("untrained")
     return network, NetworkScorer(network, card)
 
 

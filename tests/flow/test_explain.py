@@ -21,7 +21,7 @@ DATA = Path(__file__).parents[1] / "data"
 
 @cache
 def network() -> NetworkScorer:
-    return load_scorer("default")
+    return load_scorer("untrained")
 
 
 @pytest.fixture

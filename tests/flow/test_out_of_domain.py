@@ -21,7 +21,7 @@ from mediqa_node.model.predict import NetworkScorer
 @pytest.fixture(scope="module")
 def scorer() -> NetworkScorer:
     """The default weights, with limits that three patients made."""
-    network, card = load_checkpoint("default")
+    network, card = load_checkpoint("untrained")
     return NetworkScorer(network, replace(card, domains={"CT": ct_domain(THIGH, PELVIS, DEMO)}))
 
 

@@ -141,7 +141,7 @@ def test_a_card_whose_preprocessing_changed_under_its_domain_is_refused():
 
 
 def test_the_scorer_asks_the_domain_of_the_modality_and_no_other():
-    network, card = load_checkpoint("default")
+    network, card = load_checkpoint("untrained")
     scorer = NetworkScorer(network, replace(card, domains=CARD.domains))
     inputs = network_input(np.zeros((7, 3, 224, 224), dtype=np.float32))
 

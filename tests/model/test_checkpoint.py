@@ -171,11 +171,11 @@ def test_a_lock_file_names_folders_relative_to_itself(tmp_path, saved):
         read_lock(lock)
 
 
-def test_the_default_is_untrained_says_so_and_has_the_pinned_bytes():
-    _, card = load_checkpoint("default")
+def test_the_untrained_one_says_so_and_has_the_pinned_bytes():
+    _, card = load_checkpoint("untrained")
 
     assert (card.size, card.trained) == ("t16", False)
-    assert card.weights_sha256 == read_lock(DEFAULT_LOCK)["default"].sha256
+    assert card.weights_sha256 == read_lock(DEFAULT_LOCK)["untrained"].sha256
     assert card.preprocess == DEFAULT_PREPROCESSING
     assert card.preprocess.fingerprint() == DEFAULT_PREPROCESSING.fingerprint()
 

@@ -30,7 +30,7 @@ def prompt(modality: str = "CT") -> Prompt:
 
 @pytest.fixture(scope="module")
 def scorer() -> NetworkScorer:
-    return load_scorer("default", execution=Execution(threads=2))
+    return load_scorer("untrained", execution=Execution(threads=2))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_prompt_for_each_image_of_a_batch_is_the_same_as_separate_runs(network
 
 
 def test_two_threads_agree_with_one_bit_for_bit(scorer):
-    one = load_scorer("default", execution=Execution(threads=1))
+    one = load_scorer("untrained", execution=Execution(threads=1))
     inputs = [random_input(seed) for seed in range(4)]
 
     with ThreadPoolExecutor(2) as workers:
@@ -274,7 +274,7 @@ def test_every_way_to_run_on_a_gpu_stays_near(scorer, choice):
     inputs = random_input(11, slices=7)
     bound = 0.02 if choice.get("precision") == "bf16" else 1e-4
 
-    on_gpu = load_scorer("default", execution=Execution(device="cuda", **choice))
+    on_gpu = load_scorer("untrained", execution=Execution(device="cuda", **choice))
 
     first, second = (on_gpu.score(inputs, prompt()).raw.tolist() for _ in range(2))
     assert first == second

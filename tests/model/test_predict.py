@@ -25,7 +25,7 @@ def prompt(modality: str = "CT") -> Prompt:
 
 @pytest.fixture(scope="module")
 def scorer() -> NetworkScorer:
-    return load_scorer("default")
+    return load_scorer("untrained")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_same_slice_scores_the_same_bit_for_bit_in_any_company(scorer, image
     together = scorer.score(network_input(images), prompt()).raw
     alone = [scorer.score(network_input(images[i : i + 1]), prompt()).raw[0] for i in range(3)]
 
-    assert together.tolist() == alone == load_scorer("default").score(network_input(images), prompt()).raw.tolist()
+    assert together.tolist() == alone == load_scorer("untrained").score(network_input(images), prompt()).raw.tolist()
 
 
 def test_identical_slices_are_scored_once(scorer, images, monkeypatch):
@@ -74,7 +74,7 @@ def test_the_prompt_matters(scorer, images):
 
 
 def test_it_names_its_weights_and_the_preprocessing_they_need(scorer):
-    assert (scorer.checkpoint.name, scorer.checkpoint.size, scorer.checkpoint.trained) == ("default", "t16", False)
+    assert (scorer.checkpoint.name, scorer.checkpoint.size, scorer.checkpoint.trained) == ("untrained", "t16", False)
     assert len(scorer.checkpoint.sha256) == 64
     assert (scorer.spec.size_px, scorer.spec.slices) == (224, 7)
     assert scorer.spec.rule_for("CT", "lung").low == -1350
@@ -141,7 +141,7 @@ def test_raw_scores_are_mapped_to_the_unit_scale(quality, raw, expected):
 def test_threads_are_those_asked_for():
     before = torch.get_num_threads()
     try:
-        load_scorer("default")
+        load_scorer("untrained")
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -150,12 +150,12 @@ def test_threads_are_those_asked_for():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(CheckpointRefused, match="no CUDA device"):
-        load_scorer("default", execution=Execution(device="cuda"))
+        load_scorer("untrained", execution=Execution(device="cuda"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_agrees_with_the_cpu(scorer, images):
-    on_gpu = load_scorer("default", execution=Execution(device="cuda"))
+    on_gpu = load_scorer("untrained", execution=Execution(device="cuda"))
 
     first, second = (on_gpu.score(network_input(images), prompt()).raw for _ in range(2))
 

@@ -24,7 +24,7 @@ from support.waiting import free_port, until
 QUICK = {
     "completion": {"contiguous_after_s": 0.3, "quiet_after_s": 1, "deliver_after_s": 0.5},
     "delivery": {"retry_first_s": 0.5, "retry_at_most_s": 2, "timeout_s": 10, "revisions_apart_s": 1},
-    "model": {"allow_untrained": True, "device": "cpu"},
+    "model": {"checkpoint": "untrained", "allow_untrained": True, "device": "cpu"},
     "retention": {"low_water_bytes": 1_000_000},
 }
 """Settings of a node whose clock is a test's patience."""

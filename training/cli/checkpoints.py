@@ -157,3 +157,23 @@ def _prepared(store: object, spec: object) -> "Prepared":
 
     with progress("as the network is shown it") as advance:
         return prepare(store, spec, advance=lambda done, total: advance(done, total, ""))  # type: ignore[arg-type]
+
+
+@app.command()
+def pairs(
+    folders: Annotated[list[Path], typer.Argument(help="Two folders for each pair: the same slices, two kernels.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder of a checkpoint; else the default.")] = None,
+) -> None:
+    """Compare two reconstructions of one acquisition slice by slice: score beside noise."""
+    from mediqa_node.model.lock import LOCK_FILE, only_entry
+    from mediqa_node.model.predict import load_scorer
+    from training.pairs import table
+
+    if len(folders) % 2:
+        raise ConfigurationError(f"{len(folders)} folders; two are a pair")
+    if checkpoint is None:
+        scorer = load_scorer()
+    else:
+        scorer = load_scorer(only_entry(checkpoint / LOCK_FILE)[0], lock=checkpoint / LOCK_FILE)
+    for line in table(list(zip(folders[::2], folders[1::2], strict=True)), scorer):
+        typer.echo(line)
