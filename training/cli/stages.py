@@ -148,3 +148,24 @@ def _told(out: Path, then: str) -> None:
         f"{run.core_seconds / 60:.0f} core-minutes in all"
     )
     typer.echo(f"→ {then}")
+
+
+@app.command()
+def ablation(
+    data: Data,
+    out: Out,
+    stage1: Annotated[list[Path], typer.Option(help="Run of stage 1; one for each seed.")],
+    labels: Annotated[list[int] | None, typer.Option(min=8, help="Training labels; else 50, 200 and 1000.")] = None,
+    preset: Preset = "default",
+    config: Config = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of every run of stage 2.")] = 300,
+) -> None:
+    """Show whether stage 1 pays: stage 2 on few labels, begun from it and from nothing, at equal steps."""
+    from training.ablation import LABELS, table, trials
+
+    recipe = read_recipe(STAGE2, preset, config)
+    prepared = prepared_of(data, recipe, stage=2)
+    with progress("trials") as advance:
+        found = list(trials(prepared, recipe, stage1, out, labels=labels or LABELS, steps=steps, advance=advance))
+    for line in table(found):
+        typer.echo(line)
