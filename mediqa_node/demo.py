@@ -46,7 +46,6 @@ peers:
 returns:
   - {{from: "*", to: [DEMOPACS]}}
 completion: {{quiet_after_s: 2, deliver_after_s: 2}}   # a clinic waits longer before a report leaves
-model: {{allow_untrained: true}}                     # a demonstration may report meaningless scores; a clinic may not
 retention: {{low_water_bytes: 100000000}}
 """
 

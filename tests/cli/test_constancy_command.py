@@ -28,7 +28,7 @@ def node(tmp_path: Path) -> Path:
 @pytest.fixture
 def drifted(node: Path) -> Path:
     """A node whose weights differ from those of its card in one number, pinned again by somebody."""
-    entry = read_lock(DEFAULT_LOCK)["default"]
+    entry = read_lock(DEFAULT_LOCK)["untrained"]
     weights = load(seeded_weights(MedIQA(SIZES["t16"]), entry.seed))
     weights["fc_score.3.bias"] = weights["fc_score.3.bias"] + 0.01
     content = save(weights)

@@ -123,9 +123,11 @@ def test_a_folder_that_cannot_be_written_is_misuse_and_a_sentence(tmp_path):
         mapped(tmp_path / "maps", *ct_series(tmp_path / "ct", "nowhere"))
 
 
-def test_the_command_writes_them(tmp_path):
+def test_the_command_writes_them_and_marks_untrained_weights(tmp_path):
     paths = ct_series(tmp_path / "ct", "command")
-    command = [sys.executable, "-m", "mediqa_node", "score", "--json", "--maps", tmp_path / "maps", *paths]
+    (tmp_path / "node.yaml").write_text("model: {checkpoint: untrained}")
+    node = [sys.executable, "-m", "mediqa_node", "-c", tmp_path / "node.yaml"]
+    command = [*node, "score", "--json", "--maps", tmp_path / "maps", *paths]
 
     finished = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
