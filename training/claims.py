@@ -29,7 +29,7 @@ def claims_of(gates: Mapping[str, Any], *, sources: Sequence[str]) -> dict[str, 
         held = tasks[0]["agreement"]
         trained = sum(one.startswith({"CT": "ct", "MR": "mr", "OP": "fundus"}[modality]) for one in sources)
         claims[modality] = (
-            f"Relative index of the severity of {_listed(follows) or 'nothing that was tried'}, trained on simulated "
+            f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on simulated "
             f"degradations of images of {trained} sources; no expert scored any. Held-out sources: SRCC "
             f"{held['srcc']['value']:.2f} over {held['n']} images of {held['groups']} slices. "
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
