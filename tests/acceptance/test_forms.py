@@ -53,7 +53,7 @@ pytestmark = [
 
 @cache
 def judge() -> Judge:
-    return Judge(scorer=load_scorer(), prompts=default_rules())
+    return Judge(scorer=load_scorer("untrained"), prompts=default_rules())
 
 
 def judged(paths: Sequence[Path]) -> Assessment:
