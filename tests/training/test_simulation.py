@@ -53,7 +53,6 @@ def base(modality: str) -> BaseImage:
         prompt=prompt("2D", modality, *words),
         image=image,
         spacing_mm=SPACING_MM,
-        window=(0.0, 1.0),
     )
 
 

@@ -58,15 +58,15 @@ def evaluate(
 
 def _judged(folder: Path, data: Path, processes: int) -> "dict[str, Judged]":
     from mediqa_node.model.checkpoint import load_whole
-    from mediqa_node.model.lock import LOCK_FILE, read_lock
+    from mediqa_node.model.lock import LOCK_FILE, only_entry
     from training.judged import OUTPUTS, judge, targets_of_card
     from training.prepared import prepare
     from training.store import INDEX, Store
 
     if not (data / INDEX).exists():
         raise ConfigurationError(f"{data}: no store ({INDEX}); make one with `mediqa-train simulate`")
-    names = list(read_lock(folder / LOCK_FILE))
-    network, card, regressors = load_whole(names[0], folder / LOCK_FILE)
+    name, _ = only_entry(folder / LOCK_FILE)
+    network, card, regressors = load_whole(name, folder / LOCK_FILE)
     with progress("as the network is shown it") as advance:
         prepared = prepare(
             Store(data), card.preprocess, processes=processes, advance=lambda done, total: advance(done, total, "")

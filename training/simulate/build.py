@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from mediqa_node.assess.preprocess import FULL_SCALE, intensity_range
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from training.collection import ImageSet, stacks_of
@@ -55,9 +54,6 @@ def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[st
         for number, stack in enumerate(stacks_of(one.folder, several)):
             if stack.refused or stack.prompt is None or min(stack.images[0].shape[:2]) < _SMALLEST_PX:
                 continue
-            window = (0.0, FULL_SCALE)
-            if stack.modality != "OP":
-                window = intensity_range(list(stack.images), spec.rule_for(stack.modality, stack.image_type))
             found += [
                 BaseImage(
                     key=f"{one.name}-{number}-{place}",
@@ -65,7 +61,6 @@ def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[st
                     prompt=stack.prompt,
                     image=fundus.at_size(image) if stack.modality == "OP" else np.asarray(image, dtype=np.float32),
                     spacing_mm=stack.spacing_mm,
-                    window=window,
                 )
                 for place, image in enumerate(stack.images)
             ]

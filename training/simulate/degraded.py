@@ -26,7 +26,6 @@ class BaseImage:
         source: what may not stand on both sides of a split.
         image: (rows, columns) in HU or signal, float32, or (rows, columns, 3) RGB 0..255.
         spacing_mm: of a pixel; 0 where the header has none.
-        window: the values of the whole stack that become 0 and 1 in the clean image.
     """
 
     key: str
@@ -34,7 +33,6 @@ class BaseImage:
     prompt: Prompt
     image: np.ndarray = field(repr=False)
     spacing_mm: float
-    window: tuple[float, float]
 
     @property
     def modality(self) -> str:
