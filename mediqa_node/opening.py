@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import tzinfo
 from functools import cache
 from importlib.resources import files
@@ -231,11 +232,11 @@ def import_checkpoint(
 def pin_reference(folder: Path) -> dict[str, float]:
     """Score the reference set with the only checkpoint of a folder, and pin the scores in its card and lock."""
     from mediqa_node.domain.constancy import Constancy
-    from mediqa_node.model.checkpoint import pin_constancy
+    from mediqa_node.model.checkpoint import amend_card
     from mediqa_node.pipeline.constancy import reference_scores
 
     scores = {name: round(raw, 9) for name, raw in reference_scores(open_folder(Settings(), folder)).items()}
-    pin_constancy(folder, Constancy(raw=scores))
+    amend_card(folder, lambda card: replace(card, constancy=Constancy(raw=scores)))
     return scores
 
 

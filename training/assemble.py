@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from mediqa_node.assess.quality_statistics import VERSION
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import Card, Fusion, PredictedParameter, QualityMap
 from mediqa_node.model.card_domains import read_domains
-from mediqa_node.model.checkpoint import save_checkpoint
+from mediqa_node.model.checkpoint import amend_card, save_checkpoint
 from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.statistics_regressor import StatisticsRegressor
 from training.batches import Target
+from training.claims import claims_of
 from training.judged import NETWORK, OUTPUTS, QUALITY, judge
 from training.prepared import Prepared
 from training.runs import Run, trained_network
@@ -29,6 +30,20 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEWEST_SOURCES = 3
 _NOISY_T, _CLEAN_T = 0.2, 12.0
 """Field strengths that a simulated image of quality 0 and 1 looks like: its noise is 0.06 / T of the signal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """A network that was trained without some sources, in both stages: on those the shares are chosen.
+
+    Attributes:
+        targets: of its parameter head, in the units of what it was trained on.
+        unseen: the sources.
+    """
+
+    network: MedIQA
+    targets: tuple[Target, ...]
+    unseen: frozenset[str]
 
 
 def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, Fit]:
@@ -50,6 +65,8 @@ def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, 
             label=values,
             source=np.array([sample.source for sample in known.samples]),
             group=np.array([sample.base for sample in known.samples]),
+            truth=np.array([sample.labels[QUALITY] for sample in known.samples]) if output == QUALITY else None,
+            factor=np.array([sample.factor for sample in known.samples]) if output == QUALITY else None,
         )
     return found
 
@@ -70,15 +87,11 @@ def _taught(sample: Sample, output: str) -> float:
 def regressors_and_fusion(
     data: Prepared,
     targets: Sequence[Target],
-    folds: Sequence[tuple[MedIQA, frozenset[str]]],
+    folds: Sequence[Fold],
     *,
     advance: Callable[[int, int, str], None],
 ) -> tuple[dict[str, dict[str, StatisticsRegressor]], dict[str, dict[str, Fusion]], list[str]]:
     """Fit what speaks beside a network, and choose how much it counts.
-
-    Args:
-        folds: networks, each with the sources that it has not seen: on those the shares are chosen. Without any,
-            each counts half.
 
     Returns:
         regressors and fusion by modality and output, and a line on each choice.
@@ -98,7 +111,7 @@ def regressors_and_fusion(
         if by_network is None:
             raise ConfigurationError(f"no network was trained without the sources of {modality}: give `--fold` runs")
         seen = np.isfinite(by_network)
-        chosen, merits = fuse(by_network[seen], left_out[seen], _where(fit, seen), _SHARES)
+        chosen, merits = fuse(by_network[seen], left_out[seen], fit.where(seen), _SHARES)
         fusion.setdefault(modality, {})[output] = chosen
         told.append(
             f"{modality} {output}: C {cost:g}, gamma {share:g}/k, {len(regressors[modality][output].support)} vectors; "
@@ -111,7 +124,7 @@ def regressors_and_fusion(
 def _of_folds(
     data: Prepared,
     targets: Sequence[Target],
-    folds: Sequence[tuple[MedIQA, frozenset[str]]],
+    folds: Sequence[Fold],
     modality: str,
     output: str,
 ) -> np.ndarray | None:
@@ -120,16 +133,19 @@ def _of_folds(
         lambda sample: sample.split == "train" and sample.modality == modality and output in sample.labels
     )
     said = np.full(len(mine), np.nan)
-    for network, unseen in folds:
-        places = [place for place, sample in enumerate(mine.samples) if sample.source in unseen]
+    for fold in folds:
+        places = [place for place, sample in enumerate(mine.samples) if sample.source in fold.unseen]
         if places:
-            part = mine.subset(lambda sample, out=unseen: sample.source in out)  # type: ignore[misc]
-            said[places] = judge(network, targets, {}, {}, part, modality).said[output][NETWORK]
+            part = mine.subset(lambda sample, out=fold.unseen: sample.source in out)  # type: ignore[misc]
+            judged = judge(fold.network, fold.targets, {}, {}, part, modality).said[output][NETWORK]
+            said[places] = judged if output == QUALITY else _in_units_of(targets, fold.targets, output, judged)
     return said if np.isfinite(said).any() else None
 
 
-def _where(fit: Fit, keep: np.ndarray) -> Fit:
-    return Fit(**{name: getattr(fit, name)[keep] for name in ("statistics", "label", "source", "group")})
+def _in_units_of(targets: Sequence[Target], own: Sequence[Target], output: str, said: np.ndarray) -> np.ndarray:
+    """Return parameters that one head told in its units in those of another."""
+    wanted, told = (next(one for one in each if one.label == output) for each in (targets, own))
+    return np.asarray((said * told.sd + told.mean - wanted.mean) / wanted.sd)
 
 
 def make_card(
@@ -138,7 +154,6 @@ def make_card(
     name: str,
     fusion: Mapping[str, Mapping[str, Fusion]],
     domains: Path | None,
-    claims: Mapping[str, str],
     training_data: str,
     metrics: Mapping[str, Any],
 ) -> Card:
@@ -161,11 +176,11 @@ def make_card(
                 sd=one.sd,
             )
             for one in run.targets
+            if one.label in _UNITS
         ),
         fusion=fusion,
         statistics_version=VERSION if fusion else None,
         domains=read_domains(json.loads(domains.read_text()), spec) if domains else {},
-        claims=claims,
         training_data=training_data,
         metrics=metrics,
     )
@@ -175,11 +190,33 @@ def write_checkpoint(
     folder: Path, run_folder: Path, card: Card, regressors: Mapping[str, Mapping[str, StatisticsRegressor]]
 ) -> str:
     """Write weights (float16), card and a lock of one entry; return the SHA-256 of the weights."""
-    network, _ = trained_network(run_folder)
-    entry = save_checkpoint(folder, network, card, regressors, half=True)
+    entry = save_checkpoint(folder, _as_told(*trained_network(run_folder)), card, regressors, half=True)
     pinned = {card.name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
     (folder / LOCK_FILE).write_text(yaml.safe_dump(pinned, sort_keys=False), encoding="utf-8")
     return entry.sha256
+
+
+def _as_told(network: MedIQA, run: Run) -> MedIQA:
+    """Return a network whose parameter head tells what a card tells: severities were learnt for the encoder's sake."""
+    told = [column for column, target in enumerate(run.targets) if target.label in _UNITS]
+    state = network.state_dict()
+    for name in ("parameter_head.fc2.weight", "parameter_head.fc2.bias"):
+        state[name] = state[name][told]
+    other = MedIQA(network.size, parameters=[run.targets[column].label for column in told])
+    other.load_state_dict(state)
+    return other
+
+
+def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
+    """Write the gates of a checkpoint and the claims that they allow into its card; return the claims by modality."""
+    found: dict[str, str] = {}
+
+    def told(card: Card) -> Card:
+        found.update(claims_of(gates, sources=card.metrics["made_by"]["sources"]))
+        return replace(card, claims=found, metrics={**card.metrics, "gates": gates})
+
+    amend_card(folder, told)
+    return found
 
 
 def provenance(run: Run) -> dict[str, Any]:

@@ -58,9 +58,9 @@ class Budget:
     seed: int = 0
 
     def recipe(self, stage: str, *, prompts: bool = True) -> Recipe:
-        """Return the default preset of a stage."""
+        """Return the default preset of a stage; no network is told more than the others."""
         preset = read_recipe(STAGE1 if stage == "upstream" else STAGE2, "default")
-        return preset.model_copy(update={"prompts": prompts})
+        return preset.model_copy(update={"prompts": prompts, "severities": False})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +183,8 @@ class AsJudgement(nn.Module):
         super().__init__()
         self.network, self._outputs = network, outputs
 
-    def forward(self, images: Tensor, prompts: Tensor) -> Judgement:
-        """Map (B, 3, S, S) to the score's judgement; patches are none."""
+    def forward(self, images: Tensor, prompts: Tensor, *, upstream: bool = False) -> Judgement:
+        """Map (B, 3, S, S) to the score's judgement, which is the parameter's too; patches are none."""
         found = self.network(images)
         patch = found[:, None]
         return Judgement(

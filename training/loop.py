@@ -47,6 +47,8 @@ class Settings:
         seed: of batches, augmentation and dropout.
         save_every: steps between states; a kill loses so many at most.
         threads: of torch, of each process.
+        precision: of matrix products: `fp32`, or `bf16` (autocast) where the processor is made for it; weights,
+            losses and steps are float32 always.
     """
 
     steps: int
@@ -59,6 +61,7 @@ class Settings:
     seed: int = 0
     save_every: int = 100
     threads: int = 1
+    precision: str = "fp32"
 
 
 def world() -> tuple[int, int]:
@@ -101,7 +104,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = _rate(step, settings)
         batch = _moved(batch_at(step, rank, processes), device)
-        parts = loss(wrapped, batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16" and _has_bf16(device)):
+            parts = loss(wrapped, batch)
         total = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(total):
             raise Diverged(
@@ -123,6 +127,10 @@ def train(
     if processes > 1:
         torch.distributed.barrier()
     return network.eval()
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return device.type == "cuda" or bool(torch.cpu._is_amx_tile_supported())  # else emulated, four times as slow
 
 
 def _shared(network: nn.Module, processes: int) -> nn.Module:

@@ -26,10 +26,12 @@ class Recipe(BaseModel):
         slices, native_crops, native_at_most_px: see `PreprocessSpec`.
         batch: samples of a step, of all processes together.
         steps, epochs: how long; one of the two.
+        severities: the parameter head learns those of every simulated factor too, while it is trained.
         prompts: False trains without them (the paper's Table 2).
         unknown: how often region and type are hidden.
         share: how often each modality is drawn; null: alike.
         slices_at_once: of a volume in one step; null: all.
+        precision: of matrix products: `fp32`, or `bf16` where a processor is made for it (AMX, CUDA).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +49,7 @@ class Recipe(BaseModel):
     schedule: str = Field(default="cosine", pattern="^(cosine|constant)$")
     warmup: int = Field(default=50, ge=0)
     clip: float = Field(default=1.0, ge=0)
+    severities: bool = False
     prompts: bool = True
     augment: bool = True
     unknown: float = Field(default=0.15, ge=0, le=1)
@@ -54,6 +57,7 @@ class Recipe(BaseModel):
     share: dict[str, float] | None = None
     save_every: int = Field(default=100, ge=1)
     threads: int = Field(default=1, ge=1)
+    precision: str = Field(default="fp32", pattern="^(fp32|bf16)$")
 
     @property
     def spec(self) -> PreprocessSpec:
@@ -80,6 +84,7 @@ class Recipe(BaseModel):
             seed=seed,
             save_every=self.save_every,
             threads=self.threads,
+            precision=self.precision,
         )
 
 

@@ -25,11 +25,16 @@ from training.initial import initialise
 from training.loop import STATE, train, world
 from training.prepared import Prepared
 from training.recipe import Recipe
+from training.simulate.degraded import FACTORS
 from training.stages import stage1_loss, stage2_loss
 
 RUN = "run.json"
 WANTED = (("mas", "CT", True), ("tesla", "MR", True), ("blur", "OP", True))
 """What the parameter head learns of samples that have it: label, modality, whether its logarithm."""
+SEVERITIES = tuple(
+    (factor, modality, False) for modality, factors in FACTORS.items() for factor in factors if factor != "blur"
+)
+"""What it learns besides where a recipe says so: no checkpoint tells them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,21 +61,28 @@ class Run:
 
 
 def pretrain(
-    data: Prepared, recipe: Recipe, folder: Path, *, seed: int, steps: int | None = None, advance: Callable[..., None]
+    data: Prepared,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int,
+    steps: int | None = None,
+    leave_out: Sequence[str] = (),
+    advance: Callable[..., None],
 ) -> MedIQA:
     """Stage 1: the encoder learns physical parameters (paper section 2.2).
+
+    Args:
+        leave_out: sources that are not trained on, for choices that have to be made on what a network has not seen.
 
     Raises:
         ConfigurationError: no sample has a parameter that tells one from another.
     """
-    trained = data.subset(lambda sample: sample.split == "train")
-    targets = targets_of(trained, WANTED)
-    if not targets:
+    trained = data.subset(lambda sample: sample.split == "train" and sample.source not in leave_out)
+    if not targets_of(trained, WANTED):
         raise ConfigurationError("no sample has a tube charge, a field strength or a blur that differs from another's")
-    torch.manual_seed(seed)
-    network = initialise(_network(recipe, targets))
-    run = _run(1, recipe, seed, targets, trained, None)
-    return _trained(network, trained, run, folder, steps, advance)
+    run = _run(1, recipe, seed, targets_of(trained, _wanted(recipe)), trained, None)
+    return _trained(run, trained, folder, steps, advance)
 
 
 def finetune(
@@ -87,7 +99,7 @@ def finetune(
     """Stage 2: the whole network learns quality; it begins from a run of stage 1, or from nothing.
 
     Args:
-        leave_out: sources that are not trained on, for choices that have to be made on what a network has not seen.
+        leave_out: see `pretrain`.
 
     Raises:
         ConfigurationError: no sample has a quality, or the run it should begin from has another size.
@@ -97,26 +109,28 @@ def finetune(
     )
     if not len(trained):
         raise ConfigurationError("no training sample has a quality: import expert scores, or simulate")
-    torch.manual_seed(seed)
     if begin is None:
-        targets = targets_of(trained, WANTED)
-        network = initialise(_network(recipe, targets))
-        run = _run(2, recipe, seed, targets, trained, None)
+        run = _run(2, recipe, seed, targets_of(trained, _wanted(recipe)), trained, None)
     else:
         before = read_run(begin)
         if before.recipe.size != recipe.size or before.recipe.spec != recipe.spec:
             raise ConfigurationError(f"{begin} trained {before.recipe.size} on other views; give the same preset")
-        targets = before.targets
-        network = _network(recipe, targets)
-        load_state(network, begin)
-        run = _run(2, recipe, seed, targets, trained, digest((begin / STATE).read_bytes()))
-    return _trained(network, trained, run, folder, steps, advance)
+        run = _run(2, recipe, seed, before.targets, trained, digest((begin / STATE).read_bytes()))
+    return _trained(run, trained, folder, steps, advance, begin=begin)
 
 
 def _trained(
-    network: MedIQA, data: Prepared, run: Run, folder: Path, steps: int | None, advance: Callable[..., None]
+    run: Run,
+    data: Prepared,
+    folder: Path,
+    steps: int | None,
+    advance: Callable[..., None],
+    *,
+    begin: Path | None = None,
 ) -> MedIQA:
     recipe = run.recipe
+    torch.manual_seed(run.seed)
+    network = _network(recipe, run.targets)
     batches = Batches(
         data,
         FOUR_ONE_HOTS,
@@ -131,6 +145,9 @@ def _trained(
     )
     loss = stage1_loss if run.stage == 1 else stage2_loss
     settings = recipe.settings(samples=len(data), seed=run.seed, steps=steps)
+    if begin is not None:
+        load_state(network, begin)
+    initialise(network, batches.at(settings.steps), encoder=begin is None)
     told = json.loads(json.dumps(_as_json(run), default=str)) | {"core_seconds": None}
     before = read_run(folder).core_seconds if (folder / RUN).exists() else 0.0
     started = time.process_time()
@@ -149,6 +166,10 @@ def _trained(
     (folder / RUN).write_text(json.dumps(_as_json(run) | {"core_seconds": round(spent, 1)}, indent=1) + "\n")
     draw_curve(folder)
     return network
+
+
+def _wanted(recipe: Recipe) -> tuple[tuple[str, str, bool], ...]:
+    return WANTED + SEVERITIES * recipe.severities
 
 
 def _network(recipe: Recipe, targets: Sequence[Target]) -> MedIQA:
@@ -233,7 +254,7 @@ def draw_curve(folder: Path) -> None:
         return
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     width = min(50, len(rows))
-    for name in [one for one in rows[0] if one not in ("step", "learning_rate", "seconds", "unused")]:
+    for name in [one for one in rows[0] if one not in ("step", "learning_rate", "seconds")]:
         values = np.array([row[name] for row in rows])
         (line,) = axes.plot(values, alpha=0.15, linewidth=0.7)
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")

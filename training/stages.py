@@ -15,7 +15,7 @@ from training.prepared import Prepared
 
 RANKING = 0.5
 """Weight of the pairwise ranking beside the squared error of the score."""
-PARAMETERS = 0.2
+PARAMETERS = 0.5
 """Weight of the parameter head in stage 2: what stage 1 learnt is not to be forgotten."""
 _TEMPERATURE = 0.1
 _IMAGES_AT_ONCE = 16
@@ -23,8 +23,8 @@ _IMAGES_AT_ONCE = 16
 
 def stage1_loss(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
     """Upstream: min |g(E(x)) - p|^2 over the parameters that each image has."""
-    judged: Judgement = network(batch.images, batch.prompts)
-    return {"parameters": _parameters(judged.parameters, batch), "unused": 0.0 * judged.score.sum().float()}
+    judged: Judgement = network(batch.images, batch.prompts, upstream=True)
+    return {"parameters": _parameters(judged.parameters, batch)}
 
 
 def stage2_loss(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:

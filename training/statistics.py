@@ -24,12 +24,27 @@ class Fit:
 
     Attributes:
         statistics: (n, k); label, source and group: (n,).
+        truth: what a choice is judged by where it is not the label, (n,).
+        factor: the one that made a copy worse, `mixed` or `clean`, (n,); None: no matter.
     """
 
     statistics: np.ndarray
     label: np.ndarray
     source: np.ndarray
     group: np.ndarray
+    truth: np.ndarray | None = None
+    factor: np.ndarray | None = None
+
+    def where(self, keep: np.ndarray) -> "Fit":
+        """Return the slices that are kept."""
+        return Fit(
+            statistics=self.statistics[keep],
+            label=self.label[keep],
+            source=self.source[keep],
+            group=self.group[keep],
+            truth=None if self.truth is None else self.truth[keep],
+            factor=None if self.factor is None else self.factor[keep],
+        )
 
 
 def fit_regressor(data: Fit, cost: float, share: float) -> StatisticsRegressor:
@@ -60,12 +75,12 @@ def left_out(data: Fit, cost: float, share: float) -> np.ndarray:
     said = np.full(len(data.label), np.nan)
     for source in np.unique(data.source):
         out = data.source == source
-        said[out] = fit_regressor(_part(data, ~out), cost, share)(data.statistics[out])
+        said[out] = fit_regressor(data.where(~out), cost, share)(data.statistics[out])
     return said
 
 
 def choose(data: Fit) -> tuple[float, float, np.ndarray]:
-    """Return cost, width and left-out predictions of the best of `GRID`: mean over sources of SRCC, and SRCC of all."""
+    """Return cost, width and left-out predictions of the best of `GRID` by `merit`."""
     best: tuple[float, tuple[float, float], np.ndarray] | None = None
     for cost, share in GRID:
         said = left_out(data, cost, share)
@@ -77,12 +92,32 @@ def choose(data: Fit) -> tuple[float, float, np.ndarray]:
 
 
 def merit(said: np.ndarray, data: Fit) -> float:
-    """Return the mean of pooled SRCC and of SRCC within each source."""
-    within = [srcc(said[data.source == one], data.label[data.source == one]) for one in np.unique(data.source)]
+    """Return the mean of pooled SRCC, of SRCC within each source, and of how single factors are followed."""
+    truth = data.label if data.truth is None else data.truth
+    within = [srcc(said[data.source == one], truth[data.source == one]) for one in np.unique(data.source)]
     told = [value for value in within if value is not None]
-    both = [srcc(said, data.label), float(np.mean(told)) if told else None]
-    known = [value for value in both if value is not None]
+    parts = [srcc(said, truth), float(np.mean(told)) if told else None]
+    if data.factor is not None:
+        parts.append(_one_factor(said, truth, data.group, data.factor))
+    known = [value for value in parts if value is not None]
     return float(np.mean(known)) if known else 0.0
+
+
+def _one_factor(said: np.ndarray, truth: np.ndarray, group: np.ndarray, factor: np.ndarray) -> float | None:
+    """Return pairs in order less pairs out of order, as a share, among copies that one factor alone made worse.
+
+    A pair is of one image: two copies by the same factor, or one and the image itself. Factors weigh alike.
+    """
+    found = []
+    for name in np.unique(factor[~np.isin(factor, ("mixed", "clean"))]):
+        mine = np.isin(factor, (name, "clean"))
+        x, y, of = said[mine], truth[mine], group[mine]
+        first, second = np.triu_indices(len(x), 1)
+        pair = (of[first] == of[second]) & (y[first] != y[second])
+        order = np.sign(x[first] - x[second]) * np.sign(y[first] - y[second])
+        if pair.any():
+            found.append(float(order[pair].mean()))
+    return float(np.mean(found)) if found else None
 
 
 def fuse(
@@ -90,9 +125,10 @@ def fuse(
 ) -> tuple[Fusion, Mapping[float, float]]:
     """Choose how much the statistics count beside a network, on predictions of sources that were left out.
 
-    Both are brought to the label's scale by least squares, then mixed; returns the mixture and the merit of each.
+    Both are brought to the truth's scale by least squares, then mixed; returns the mixture and the merit of each.
     """
-    a, b = (_onto(said, data.label) for said in (network, statistics))
+    truth = data.label if data.truth is None else data.truth
+    a, b = (_onto(said, truth) for said in (network, statistics))
     merits = {}
     for share in shares:
         merits[share] = merit(share * np.polyval(b, statistics) + (1 - share) * np.polyval(a, network), data)
@@ -105,13 +141,7 @@ def fuse(
     return fusion, merits
 
 
-def _onto(said: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Return slope and offset that bring predictions onto labels; what falls where labels rise says nothing."""
-    slope, offset = np.polyfit(said, label, 1)
-    return (float(slope), float(offset)) if slope > 0 else (0.0, float(label.mean()))
-
-
-def _part(data: Fit, keep: np.ndarray) -> Fit:
-    return Fit(
-        statistics=data.statistics[keep], label=data.label[keep], source=data.source[keep], group=data.group[keep]
-    )
+def _onto(said: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset that bring predictions onto the truth; what falls where it rises says nothing."""
+    slope, offset = np.polyfit(said, truth, 1)
+    return (float(slope), float(offset)) if slope > 0 else (0.0, float(truth.mean()))

@@ -4,7 +4,7 @@ Nothing is loaded that the lock does not name, and nothing whose digest differs 
 There is no pickle and no download anywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from safetensors.numpy import save as save_numpy
 from safetensors.torch import load as load_torch
 from safetensors.torch import save as save_torch
 
-from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.model.card import Card, read_card
 from mediqa_node.model.lock import (
@@ -105,10 +104,10 @@ def save_checkpoint(
     return LockEntry(directory=directory, sha256=digest(weights), card_sha256=digest(content))
 
 
-def pin_constancy(directory: Path, constancy: Constancy) -> None:
-    """Write what the reference set scores into the card of a folder's only checkpoint, and its digest into the lock."""
+def amend_card(directory: Path, amended: Callable[[Card], Card]) -> None:
+    """Write the card of a folder's only checkpoint anew, and its digest into the lock; the weights stay."""
     name, entry = only_entry(directory / LOCK_FILE)
-    content = replace(read_card(card_bytes(name, entry)), constancy=constancy).to_json()
+    content = amended(read_card(card_bytes(name, entry))).to_json()
     (directory / CARD_FILE).write_bytes(content)
     pins = {"directory": ".", "sha256": entry.sha256, "card_sha256": digest(content)}
     (directory / LOCK_FILE).write_text(yaml.safe_dump({name: pins}, sort_keys=False), encoding="utf-8")

@@ -113,12 +113,15 @@ class MedIQA(nn.Module):
         """g: return physical parameters (B, k) from `encode`'s features; k = 0 without a head."""
         return features.new_zeros(len(features), 0) if self.parameter_head is None else self.parameter_head(features)
 
-    def forward(self, images: Tensor, prompts: Tensor | None = None) -> Judgement:
+    def forward(self, images: Tensor, prompts: Tensor | None = None, *, upstream: bool = False) -> Judgement:
         """Judge images (B, 3, S, S), 0..1, each under its own prompt (B, 64).
 
-        Without prompts the network is MANIQA.
+        Without prompts the network is MANIQA. Upstream, only the parameters g(E(x)) are told; all else is empty.
         """
         features = self.encode(images)
+        if upstream:
+            empty = features.new_zeros(0)
+            return Judgement(empty, empty, empty, empty, self.predict_parameters(features))
         return self.read(features, self.refine(features, prompts))
 
     def read(self, features: Tensor, refined: Tensor) -> Judgement:

@@ -16,16 +16,20 @@ from mediqa_node.dicom.technique import harvest
 from mediqa_node.exchange.rating_table import Layout, read_ratings
 from training.cli import app
 from training.collection import ImageSet
+from training.manifest import read_manifest
+from training.reading import read_rows
+from training.recipe import STAGE2, read_recipe
 from training.simulate.series import Labelled, bases_of, write_series
+from training.store import Store
 
 DATA = Path(__file__).parents[1] / "data"
 BASES = ("ct_sts003_lowdose", "mr_breast_ucsf06")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def write(out: Path, *names: str, series: int, seed: int = 1) -> list[Labelled]:
+def write(out: Path, *names: str, series: int, seed: int = 1, held_out: tuple[str, ...] = ()) -> list[Labelled]:
     sets = [ImageSet(name=name, folder=DATA / name, source=name, split="dev") for name in names]
-    return write_series(sets, out, series=series, seed=seed, processes=1, advance=lambda *_: None)
+    return write_series(sets, out, series=series, held_out=held_out, seed=seed, processes=1, advance=lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +180,29 @@ def test_what_a_node_would_not_train_on_is_no_base():
     refused = ImageSet(name="r", folder=DATA / BASES[0], source="r", split="refuse")
 
     assert [base.modality for base in bases_of([*sets, refused])] == ["CT", "MR"]
+
+
+def test_training_reads_the_series_without_a_node_as_volumes(made, tmp_path):
+    out, written = made
+    rows = read_manifest(out)
+    spec = read_recipe(STAGE2, "default").spec
+    store = Store(tmp_path)
+    left_out = read_rows(rows[:1], spec, store, advance=lambda *_: None)
+
+    assert left_out == []
+    assert [(row.label_name, row.label_value) for row in rows] == [
+        ("mas" if one.modality == "CT" else "tesla", one.level) for one in written
+    ]
+    assert [row.mos for row in rows] == pytest.approx([one.quality for one in written], abs=1e-4)
+    assert {(row.modality, row.source, row.split) for row in rows} == {
+        ("CT", BASES[0], ""), ("MR", BASES[1], ""),
+    }  # fmt: skip
+    assert store.samples[0].shape[0] == 7
+
+
+def test_copies_of_a_source_that_is_held_out_are_on_the_test_side(tmp_path):
+    write(tmp_path / "out", *BASES, series=2, held_out=(BASES[1], "not there"))
+
+    rows = read_manifest(tmp_path / "out")
+
+    assert {(row.source, row.split) for row in rows} == {(BASES[0], "train"), (BASES[1], "test")}

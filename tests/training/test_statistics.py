@@ -79,3 +79,28 @@ def test_a_network_that_falls_where_labels_rise_counts_nothing():
 
 def test_predictions_without_any_spread_have_no_merit():
     assert merit(np.zeros(120), fit()) == 0.0
+
+
+def test_following_single_factors_is_worth_as_much_as_agreeing_over_all():
+    data = fit()
+    group = np.repeat(np.arange(30), 4)
+    factor = np.tile(np.array(["clean", "dose", "dose", "mixed"]), 30)
+    truth = np.tile([1.0, 0.7, 0.4, 0.1], 30)
+    of_images = Fit(
+        statistics=data.statistics, label=truth, source=data.source, group=group, truth=truth, factor=factor
+    )
+    swapped = np.tile([1.0, 0.4, 0.7, 0.1], 30)  # two copies of each image by one factor in the wrong order
+
+    assert merit(truth, of_images) == pytest.approx(1.0)
+    assert merit(swapped, of_images) == pytest.approx((0.8 + 0.8 + 1 / 3) / 3, abs=0.01)
+    blind = Fit(statistics=data.statistics, label=truth, source=data.source, group=group)
+    assert merit(swapped, blind) == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_choice_is_judged_by_the_truth_where_another_label_was_taught():
+    data = fit()
+    other = np.random.default_rng(1).normal(size=len(data.label))
+    taught = Fit(statistics=data.statistics, label=other, source=data.source, group=data.group, truth=data.label)
+
+    assert merit(data.label, taught) == pytest.approx(1.0)
+    assert merit(other, taught) < 0.3

@@ -101,40 +101,56 @@ def card(
     ] = None,
     domains: Annotated[Path | None, typer.Option(help="JSON of `mediqa-train domain`.")] = None,
     name: Annotated[str, typer.Option(help="Of the checkpoint.")] = "default",
-    gates: Annotated[Path | None, typer.Option(help="gates.json of `evaluate`, to stand in the card.")] = None,
     command: Annotated[str, typer.Option(help="How it was made, in words; stands in the card.")] = "",
 ) -> None:
     """Make a checkpoint of a run: weights, regressors on statistics, how much each counts, card and lock."""
     from training.assemble import make_card, provenance, write_checkpoint
-    from training.claims import claims_of
     from training.runs import read_run
 
     trained = read_run(run)
     if data is None and not plain:
         raise ConfigurationError("no --data to fit regressors on: name the store, or say --plain for the network alone")
     regressors, fusion, told = ({}, {}, []) if data is None or plain else _beside(trained, data, fold or [])
-    content = json.loads(gates.read_text()) if gates else {}
     made = make_card(
         trained,
         name=name,
         fusion=fusion,
         domains=domains,
-        claims=claims_of(content, sources=trained.sources),
         training_data=command or "See metrics.",
-        metrics={"made_by": provenance(trained), "chosen": told, "gates": content},
+        metrics={"made_by": provenance(trained), "chosen": told},
     )
     digest = write_checkpoint(out, run, made, regressors)
     for line in told:
         typer.echo(line)
     typer.echo(f"wrote {out}: weights {digest[:16]}")
-    typer.echo(f"→ mediqa-node model pin {out}, mediqa-train evaluate, then mediqa-node model promote {out} --by NAME")
+    typer.echo(
+        f"→ mediqa-train evaluate --checkpoint {out} --out GATES, mediqa-train claim {out} --gates GATES/gates.json, "
+        f"mediqa-node model pin {out}, then mediqa-node model promote {out} --by NAME"
+    )
+
+
+@app.command()
+def claim(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint (with models.lock).")],
+    gates: Annotated[Path, typer.Option(help="gates.json of `evaluate`.")],
+) -> None:
+    """Write what was measured of a checkpoint into its card, and what may be claimed by it: reports say so."""
+    from training.assemble import claimed
+
+    try:
+        content = json.loads(gates.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{gates}: no gates.json of `mediqa-train evaluate`: {error}") from error
+    for modality, text in claimed(checkpoint, content).items():
+        typer.echo(f"{modality}  {text}")
+    typer.echo(f"→ mediqa-node model pin {checkpoint}")
 
 
 def _beside(
     trained: "Run", data: Path, fold: list[Path]
 ) -> "tuple[dict[str, dict[str, StatisticsRegressor]], dict[str, dict[str, Fusion]], list[str]]":
     """Return the regressors on statistics, how much each counts beside the network, and a line on each choice."""
-    from training.assemble import regressors_and_fusion
+    from training.assemble import Fold, regressors_and_fusion
     from training.runs import trained_network
     from training.store import Store
 
@@ -143,11 +159,8 @@ def _beside(
     folds = []
     for folder in fold:
         network, of_fold = trained_network(folder)
-        if of_fold.targets != trained.targets:
-            raise ConfigurationError(
-                f"--fold {folder}: its parameter head was taught other units; begin from one stage 1"
-            )
-        folds.append((network, frozenset(sources - set(of_fold.sources))))
+        unseen = frozenset(sources - set(of_fold.sources))
+        folds.append(Fold(network=network, targets=of_fold.targets, unseen=unseen))
     with progress("regressors on statistics") as advance:
         return regressors_and_fusion(prepared, trained.targets, folds, advance=advance)
 

@@ -1,5 +1,6 @@
 """`mediqa-train simulate`: worse images with a known cause, as a store to train on or as DICOM series."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,8 @@ def simulate(
     from training.store import Store
 
     if dicom:
-        _series(collection, manifest, out, series=series, seed=seed, processes=processes)
+        held_out = read_preset(Plan, SIMULATE, preset, config).held_out
+        _series(collection, manifest, out, series=series, held_out=held_out, seed=seed, processes=processes)
         return
     plan = read_preset(Plan, SIMULATE, preset, config)
     spec = read_recipe(STAGE2, "default").spec
@@ -58,14 +60,17 @@ def simulate(
     typer.echo(f"→ mediqa-train pretrain {out} --out RUN")
 
 
-def _series(collection: Path, manifest: Path, out: Path, *, series: int, seed: int, processes: int) -> None:
+def _series(
+    collection: Path, manifest: Path, out: Path, *, series: int, held_out: Sequence[str], seed: int, processes: int
+) -> None:
     from training.collection import read_manifest
     from training.simulate.series import LABELS_FILE, levels_of, write_series
 
     sets = read_manifest(collection, manifest)
     with progress("simulating series") as advance:
-        written = write_series(sets, out, series=series, seed=seed, processes=processes, advance=advance)
-    typer.echo(
-        f"{len(written)} simulated series of {len({one.patient for one in written})} patients: {levels_of(written)}"
-    )
+        written = write_series(
+            sets, out, series=series, held_out=held_out, seed=seed, processes=processes, advance=advance
+        )
+    patients = len({one.base.patient for one in written})
+    typer.echo(f"{len(written)} simulated series of {patients} patients: {levels_of(written)}")
     typer.echo(f"→ send {out} to the node, then mediqa-node annotations import {out / LABELS_FILE}")

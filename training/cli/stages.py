@@ -20,6 +20,7 @@ Preset = Annotated[str, typer.Option(help="Of the configuration: default, paper,
 Config = Annotated[Path | None, typer.Option(help="A configuration of your own instead of config/stage*.yaml.")]
 Seed = Annotated[int, typer.Option(help="Of initial weights, batches, augmentation and dropout.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")]
+LeaveOut = Annotated[list[str] | None, typer.Option(help="Source that is not trained on; may be repeated.")]
 Resplit = Annotated[
     int | None,
     typer.Option(
@@ -38,6 +39,7 @@ def pretrain(
     config: Config = None,
     seed: Seed = 0,
     steps: Steps = None,
+    leave_out: LeaveOut = None,
     resplit: Resplit = None,
 ) -> None:
     """Stage 1: learn tube charge (mAs) and field strength (T) from images.
@@ -49,7 +51,15 @@ def pretrain(
     recipe = read_recipe(STAGE1, preset, config)
     prepared = prepared_of(data, recipe, stage=1, resplit=resplit)
     with progress("stage 1") as advance:
-        run(prepared, recipe, out, seed=seed, steps=steps, advance=lambda s, n, loss: advance(s, n, f"loss {loss:.3f}"))
+        run(
+            prepared,
+            recipe,
+            out,
+            seed=seed,
+            steps=steps,
+            leave_out=leave_out or (),
+            advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
+        )
     _told(out, f"mediqa-train finetune {data} --begin {out} --out RUN")
 
 
@@ -62,7 +72,7 @@ def finetune(
     config: Config = None,
     seed: Seed = 0,
     steps: Steps = None,
-    leave_out: Annotated[list[str] | None, typer.Option(help="Source that is not trained on; may be repeated.")] = None,
+    leave_out: LeaveOut = None,
     resplit: Resplit = None,
 ) -> None:
     """Stage 2: learn quality, from expert scores or from simulated labels."""

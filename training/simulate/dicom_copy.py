@@ -14,6 +14,7 @@ from mediqa_node.dicom.deidentify import deidentify
 from mediqa_node.dicom.header import FrameHeader
 from mediqa_node.dicom.pseudonyms import Pseudonyms
 from mediqa_node.dicom.technique_mr import GYROMAGNETIC_MHZ_T
+from mediqa_node.domain.prompt import Prompt
 
 LEVELS = {"CT": (10.0, 40.0, 160.0, 20.0, 80.0), "MR": (0.5, 1.5, 3.0, 0.3, 1.0)}
 """mA.s and T; successive bases begin at successive levels, so that a few series have all of them."""
@@ -33,16 +34,23 @@ class BaseSeries:
 
     Attributes:
         number: counts bases from 0; `patient` counts sources from 1: no two patients share one.
-        modality: CT or MR.
+        source: of the collection, what may not stand on both sides of a split.
+        prompt: what the source's headers say the network should be told.
         paths: of single-frame images, in the order of their position.
         spacing_mm: between rows.
     """
 
     number: int
     patient: int
-    modality: str
+    source: str
+    prompt: Prompt
     paths: tuple[Path, ...]
     spacing_mm: float
+
+    @property
+    def modality(self) -> str:
+        """CT or MR."""
+        return self.prompt.modality.value
 
 
 def uid_of(seed: int, *parts: object) -> str:

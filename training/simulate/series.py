@@ -12,7 +12,7 @@ RESEARCH. Never send them to an archive of patients.
 """
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,11 +26,13 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.exclusions import modality_of
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.prompts_from_header import default_rules, prompt_from_header
 from mediqa_node.dicom.technique import harvest
 from mediqa_node.dicom.volume import assemble_stacks
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
 from mediqa_node.domain.images import Stack
 from training.collection import ImageSet
+from training.manifest import MANIFEST_FILE, Row, write_manifest
 from training.simulate import ct, mr
 from training.simulate.degraded import quality_of, saturating
 from training.simulate.dicom_copy import LEVELS, UNITS, BaseSeries, header_of, save, uid_of
@@ -47,6 +49,7 @@ _README = """# Simulated series
 Noise was inserted into real slices; nothing else was made worse, and nobody scored them. `{labels}` holds the
 simulator's own quality (reader SIMULATOR, 0 to 1, larger is better, mean over the slices of a series), for
 `mediqa-node annotations import`. It is not an opinion of an expert, and no claim about one can rest on it.
+`{manifest}` is what `mediqa-train` reads without a node.
 Every series says that it is simulated: Patient ID SIM-<n>, Series Description SIMULATED, Content Qualification
 (0018,9004) RESEARCH. Send them to a node for trials, never to an archive of patients.
 A copy shows the anatomy of its source, which a node takes for another patient: what is measured on either while the
@@ -56,13 +59,18 @@ other was trained on is too good.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """A series that was written: its UID, level in mA.s or T, and the simulator's quality, 0..1."""
+    """A series that was written: of what, where, its UID, level in mA.s or T, and the simulator's quality, 0..1."""
 
+    base: BaseSeries
+    paths: tuple[Path, ...]
     series_uid: str
-    patient: int
-    modality: str
     level: float
     quality: float
+
+    @property
+    def modality(self) -> str:
+        """CT or MR."""
+        return self.base.modality
 
 
 def write_series(
@@ -70,11 +78,16 @@ def write_series(
     out: Path,
     *,
     series: int,
+    held_out: Collection[str],
     seed: int,
     processes: int,
     advance: Callable[[int, int, str], None],
 ) -> list[Labelled]:
-    """Write simulated series of the patients of a collection, `labels.csv` and a README; return what was written.
+    """Write simulated series of the patients of a collection, `labels.csv`, a manifest and a README.
+
+    Args:
+        held_out: sources whose copies are of split `test` in the manifest, all others of `train`; where the
+            collection has none of them, training decides by patient.
 
     Raises:
         ConfigurationError: the folder holds something, or the collection has too few series to make so many of.
@@ -89,8 +102,10 @@ def write_series(
         tasks = [(base, levels, seed, out) for base, levels in plan]
         for done, one in enumerate(pool.map(_write_copies, tasks), start=1):
             written += one
-            advance(done, len(plan), f"patient SIM-{one[0].patient}")
+            advance(done, len(plan), f"patient SIM-{one[0].base.patient}")
     _write_labels(written, out / LABELS_FILE)
+    held = frozenset(held_out) & {one.base.source for one in written}
+    write_manifest((_row(one, held) for one in written), out / MANIFEST_FILE)
     (out / README_FILE).write_text(_readme(written, seed), encoding="utf-8")
     return written
 
@@ -101,7 +116,7 @@ def bases_of(sets: Sequence[ImageSet]) -> Iterator[BaseSeries]:
     number = 0
     for one in sets:
         for paths in _series_in(one.folder) if one.split == "dev" else ():
-            if (base := _base(paths, number, patients[one.source])) is not None:
+            if (base := _base(paths, number, one.source, patients[one.source])) is not None:
                 yield base
                 number += 1
 
@@ -120,7 +135,7 @@ def _series_in(folder: Path) -> Iterator[list[Path]]:
         yield [path for _, path in members]
 
 
-def _base(paths: Sequence[Path], number: int, patient: int) -> BaseSeries | None:
+def _base(paths: Sequence[Path], number: int, source: str, patient: int) -> BaseSeries | None:
     headers = [read_header(path) for path in paths]
     modality = modality_of(headers[0])
     try:
@@ -132,7 +147,8 @@ def _base(paths: Sequence[Path], number: int, patient: int) -> BaseSeries | None
             base = BaseSeries(
                 number=number,
                 patient=patient,
-                modality=modality,
+                source=source,
+                prompt=prompt_from_header(headers, stack, default_rules()),
                 paths=tuple(paths[index] for index in run),
                 spacing_mm=stack.spacing_mm[1],
             )
@@ -190,9 +206,9 @@ def _write_copies(task: tuple[BaseSeries, tuple[float, ...], int, Path]) -> list
             save(ds, copy, folders[n] / f"{place + 1:03}.dcm")
     return [
         Labelled(
+            base=base,
+            paths=tuple(sorted(folders[n].iterdir())),
             series_uid=uid_of(seed, "series", base.number, level),
-            patient=base.patient,
-            modality=base.modality,
             level=level,
             quality=float(np.clip(qualities[n].mean(), 0.0, 1.0)),
         )
@@ -259,6 +275,25 @@ def _write_labels(written: Sequence[Labelled], path: Path) -> None:
             )
 
 
+def _row(one: Labelled, held_out: frozenset[str]) -> Row:
+    """Return a series as training reads it, no node between."""
+    label = {"CT": "mas", "MR": "tesla"}[one.modality]
+    words = {term: getattr(one.base.prompt, term).value for term in ("dimension", "modality", "region", "type")}
+    return Row(
+        **words,
+        key=one.series_uid,
+        patient=f"SIM-{one.base.patient}",
+        source=one.base.source,
+        split="" if not held_out else "test" if one.base.source in held_out else "train",
+        payload_kind="dicom",
+        paths=one.paths,
+        label_name=label,
+        label_value=one.level,
+        mos=one.quality,
+        eligible=True,
+    )
+
+
 def levels_of(written: Sequence[Labelled]) -> str:
     """Return how many series of each modality at which levels were written, in words."""
     parts = []
@@ -270,7 +305,12 @@ def levels_of(written: Sequence[Labelled]) -> str:
 
 
 def _readme(written: Sequence[Labelled], seed: int) -> str:
-    patients = len({one.patient for one in written})
+    patients = len({one.base.patient for one in written})
     return _README.format(
-        series=len(written), patients=patients, seed=seed, levels=levels_of(written), labels=LABELS_FILE
+        series=len(written),
+        patients=patients,
+        seed=seed,
+        levels=levels_of(written),
+        labels=LABELS_FILE,
+        manifest=MANIFEST_FILE,
     )

@@ -1,0 +1,182 @@
+"""From runs to a checkpoint: what is chosen, what is told, what may be claimed, and what a node then loads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.samples import disc, sample
+from typer.testing import CliRunner
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.checkpoint import load_whole
+from mediqa_node.model.lock import LOCK_FILE
+from mediqa_node.model.prompts import FOUR_ONE_HOTS
+from training.batches import Batches
+from training.cli import app
+from training.initial import initialise
+from training.prepared import prepare
+from training.recipe import STAGE2, read_recipe
+from training.runs import read_run, trained_network
+from training.store import Store
+
+TINY = """
+tiny: {size: n16, batch: 4, steps: 2, warmup: 0, severities: true, precision: bf16}
+"""
+GATES = {
+    "sweeps": [
+        {"modality": "CT", "factor": "dose", "method": "shipped", "mean": 0.97},
+        {"modality": "CT", "factor": "views", "method": "shipped", "mean": 0.42},
+    ],
+    "tasks": [
+        {
+            "task": ["CT", "quality"],
+            "method": "shipped",
+            "agreement": {"srcc": {"value": 0.91}, "n": 40, "groups": 8},
+        }
+    ],
+}
+
+
+def run(*arguments: object) -> tuple[int, str, BaseException | None]:
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    return done.exit_code, done.output, done.exception
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four sources, four copies each, whose noise is told by quality, mAs and the severity of `dose` alike."""
+    made = Store(tmp_path_factory.mktemp("store"))
+    for base in range(4):
+        made.add(
+            [
+                (
+                    sample(
+                        f"{base}-{copy}",
+                        base=f"b{base}",
+                        labels={"quality": 1.0 - 0.2 * copy, "mas": 200.0 / (1 + copy)},
+                        severities={"dose": 0.25 * copy, "views": 0.1 * (copy % 2)},
+                        factor="dose" if copy else "clean",
+                    ),
+                    disc(64, noise=5.0 + 40.0 * copy, seed=10 * base + copy),
+                )
+                for copy in range(4)
+            ]
+        )
+    return made.folder
+
+
+@pytest.fixture(scope="module")
+def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both stages, and both without one source."""
+    out = tmp_path_factory.mktemp("runs")
+    (out / "tiny.yaml").write_text(TINY)
+    preset = ("--config", out / "tiny.yaml", "--preset", "tiny")
+    for name, leave_out in (("all", ()), ("fold", ("--leave-out", "b3"))):
+        for call in (
+            ("pretrain", store, "--out", out / f"{name}-stage1", *preset, *leave_out),
+            ("finetune", store, "--begin", out / f"{name}-stage1", "--out", out / name, *preset, *leave_out),
+        ):
+            code, _, error = run(*call)
+            assert (code, error) == (0, None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def checkpoint(store: Path, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("checkpoint")
+    code, said, error = run("card", runs / "all", "--data", store, "--fold", runs / "fold", "--out", out)
+    assert (code, error) == (0, None)
+    assert "CT quality: C " in said
+    assert f"mediqa-train claim {out}" in said
+    return out
+
+
+def test_a_fold_has_not_seen_its_sources_in_either_stage(runs):
+    assert read_run(runs / "fold-stage1").sources == ("b0", "b1", "b2")
+    assert read_run(runs / "fold").sources == ("b0", "b1", "b2")
+
+
+def test_severities_are_learnt_and_not_told(runs, checkpoint):
+    learnt = [target.label for target in read_run(runs / "all").targets]
+    network, card, regressors = load_whole("default", checkpoint / LOCK_FILE)
+    of_run, _ = trained_network(runs / "all")
+    images, prompts = torch.rand(2, 3, 224, 224), torch.zeros(2, 64)
+    with torch.inference_mode():
+        shipped, whole = network(images, prompts), of_run(images, prompts)
+
+    assert learnt == ["mas", "dose", "views"]
+    assert [one.name for one in card.parameters] == ["mas"]
+    assert shipped.parameters[:, 0] == pytest.approx(whole.parameters[:, 0], abs=1e-2)  # kept as float16
+    assert set(regressors["CT"]) == {"quality", "mas"}
+    assert card.trained
+    assert card.claims == {}
+
+
+def test_a_share_without_a_network_that_has_not_seen_a_source_is_refused(store, runs, tmp_path):
+    _, _, error = run("card", runs / "all", "--data", store, "--out", tmp_path)
+
+    assert isinstance(error, ConfigurationError)
+    assert "give `--fold` runs" in str(error)
+
+
+def test_what_was_measured_decides_what_the_card_claims(checkpoint, tmp_path):
+    (tmp_path / "gates.json").write_text(json.dumps(GATES))
+    before = (checkpoint / "weights.safetensors").read_bytes()
+
+    code, said, error = run("claim", checkpoint, "--gates", tmp_path / "gates.json")
+
+    _, card, _ = load_whole("default", checkpoint / LOCK_FILE)
+    assert (code, error) == (0, None)
+    assert "severity of dose," in card.claims["CT"]
+    assert "NOT DETECTED: views" in card.claims["CT"]
+    assert "images of 0 sources" in card.claims["CT"]
+    assert card.claims["CT"] in said
+    assert card.metrics["gates"] == GATES
+    assert card.metrics["made_by"]["seed"] == 0
+    assert (checkpoint / "weights.safetensors").read_bytes() == before
+
+
+def test_gates_that_are_none_are_refused(checkpoint, tmp_path):
+    (tmp_path / "gates.json").write_text("none")
+
+    _, _, error = run("claim", checkpoint, "--gates", tmp_path / "gates.json")
+
+    assert isinstance(error, ConfigurationError)
+    assert "no gates.json of `mediqa-train evaluate`" in str(error)
+
+
+# ── where training starts ────────────────────────────────────────────────────
+
+
+def test_every_layer_starts_with_outputs_of_mean_0_and_deviation_1_over_real_images(store, runs):
+    network, run_ = trained_network(runs / "all")
+    torch.manual_seed(0)
+    for layer in network.vit.patch_embed.layers[::2]:
+        layer.reset_parameters()
+    data = prepare(Store(store), read_recipe(STAGE2, "tiny", runs / "tiny.yaml").spec)
+    batch = Batches(data, FOUR_ONE_HOTS, run_.targets, batch=8, seed=0).at(0)
+    seen: dict[str, torch.Tensor] = {}
+    layers = {"stem": network.vit.patch_embed.layers[0], "conv1": network.conv1, "score": network.fc_score[0]}
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda _module, _inputs, output, name=name: seen.update({name: output}))
+
+    initialise(network, batch)
+    with torch.inference_mode():
+        network(batch.images, batch.prompts)
+
+    for name, axis in (("stem", 1), ("conv1", 1), ("score", -1)):
+        by_channel = seen[name].movedim(axis, 0).flatten(1)
+        assert by_channel.mean(dim=1).numpy() == pytest.approx(0.0, abs=1e-3)
+        assert np.median(by_channel.std(dim=1).numpy()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_what_stage_1_has_trained_is_left_as_it_is(store, runs):
+    network, run_ = trained_network(runs / "all")
+    data = prepare(Store(store), run_.recipe.spec)
+    before = {name: value.clone() for name, value in network.vit.state_dict().items()}
+
+    initialise(network, Batches(data, FOUR_ONE_HOTS, run_.targets, batch=4, seed=0).at(0), encoder=False)
+
+    assert all(torch.equal(value, before[name]) for name, value in network.vit.state_dict().items())
