@@ -1,6 +1,7 @@
 """From runs to a checkpoint: what is chosen, what is told, what may be claimed, and what a node then loads."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from training.cli import app
 from training.initial import initialise
 from training.prepared import prepare
 from training.recipe import STAGE2, read_recipe
-from training.runs import read_run, trained_network
+from training.runs import RUN, read_run, trained_network
 from training.store import Store
 
 TINY = """
@@ -119,6 +120,32 @@ def test_a_share_without_a_network_that_has_not_seen_a_source_is_refused(store, 
 
     assert isinstance(error, ConfigurationError)
     assert "give `--fold` runs" in str(error)
+
+
+def test_another_seed_takes_regressors_and_shares_over(store, runs, checkpoint, tmp_path):
+    preset = ("--config", runs / "tiny.yaml", "--preset", "tiny", "--seed", 1)
+    assert run("finetune", store, "--begin", runs / "all-stage1", "--out", tmp_path / "seed1", *preset)[0] == 0
+    code, said, error = run("card", tmp_path / "seed1", "--beside", checkpoint, "--out", tmp_path / "other")
+
+    _, card, regressors = load_whole("default", tmp_path / "other" / LOCK_FILE)
+    _, first, of_first = load_whole("default", checkpoint / LOCK_FILE)
+    assert (code, error) == (0, None)
+    assert "regressors and shares of default" in said
+    assert card.fusion == first.fusion
+    assert card.weights_sha256 != first.weights_sha256
+    assert np.array_equal(regressors["CT"]["quality"].support, of_first["CT"]["quality"].support)
+
+
+def test_regressors_of_other_units_are_not_taken_over(runs, checkpoint, tmp_path):
+    other = shutil.copytree(runs / "fold", tmp_path / "fold")
+    told = json.loads((other / RUN).read_text())
+    told["targets"][0]["mean"] += 1.0
+    (other / RUN).write_text(json.dumps(told))
+
+    _, _, error = run("card", other, "--beside", checkpoint, "--out", tmp_path / "other")
+
+    assert isinstance(error, ConfigurationError)
+    assert "taught other units" in str(error)
 
 
 def test_what_was_measured_decides_what_the_card_claims(checkpoint, tmp_path):

@@ -3,10 +3,16 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
 from mediqa_node import __version__
+
+if TYPE_CHECKING:
+    from mediqa_node.domain.preprocessing import PreprocessSpec
+    from training.prepared import Prepared
+    from training.store import Store
 
 app = typer.Typer(
     name="mediqa-train",
@@ -37,3 +43,11 @@ def progress(what: str) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name or what)
+
+
+def shown(store: "Store", spec: "PreprocessSpec", processes: int = 1) -> "Prepared":
+    """Return the samples of a store as the network is shown them, and tell how far it is."""
+    from training.prepared import prepare
+
+    with progress("as the network is shown it") as advance:
+        return prepare(store, spec, processes=processes, advance=lambda done, total: advance(done, total, ""))

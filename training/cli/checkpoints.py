@@ -1,6 +1,7 @@
 """`mediqa-train evaluate` and `card`: what a checkpoint is worth, and how a run becomes one."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,21 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mediqa_node.domain.errors import ConfigurationError
-from training.cli.app import app, progress
+from training.cli.app import app, progress, shown
 
 if TYPE_CHECKING:
     from mediqa_node.model.card import Fusion
     from mediqa_node.model.statistics_regressor import StatisticsRegressor
     from training.judged import Judged
-    from training.prepared import Prepared
     from training.runs import Run
+
+    Beside = tuple[Mapping[str, Mapping[str, StatisticsRegressor]], Mapping[str, Mapping[str, Fusion]], list[str]]
 
 
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(help="A store; its samples of split `test` are judged.")],
     checkpoint: Annotated[
-        list[Path], typer.Option(help="Folder of a checkpoint (with models.lock); one for each seed.")
+        list[Path], typer.Option(help="Folder of a checkpoint, or `default`: the one shipped. Repeat it for each seed.")
     ],
     sweep: Annotated[Path | None, typer.Option(help="A store of `simulate --preset sweep`.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots and gates.json.")] = None,
@@ -58,19 +60,13 @@ def evaluate(
 
 def _judged(folder: Path, data: Path, processes: int) -> "dict[str, Judged]":
     from mediqa_node.model.checkpoint import load_whole
-    from mediqa_node.model.lock import LOCK_FILE, only_entry
     from training.judged import OUTPUTS, judge, targets_of_card
-    from training.prepared import prepare
     from training.store import INDEX, Store
 
     if not (data / INDEX).exists():
         raise ConfigurationError(f"{data}: no store ({INDEX}); make one with `mediqa-train simulate`")
-    name, _ = only_entry(folder / LOCK_FILE)
-    network, card, regressors = load_whole(name, folder / LOCK_FILE)
-    with progress("as the network is shown it") as advance:
-        prepared = prepare(
-            Store(data), card.preprocess, processes=processes, advance=lambda done, total: advance(done, total, "")
-        ).subset(lambda sample: sample.split == "test")
+    network, card, regressors = load_whole(*_locked(folder))
+    prepared = shown(Store(data), card.preprocess, processes).subset(lambda sample: sample.split == "test")
     targets = targets_of_card(card)
     found = {}
     with progress(f"judging, {folder.name}") as advance:
@@ -79,6 +75,15 @@ def _judged(folder: Path, data: Path, processes: int) -> "dict[str, Judged]":
             if any(sample.modality == modality for sample in prepared.samples):
                 found[modality] = judge(network, targets, regressors, card.fusion, prepared, modality)
     return found
+
+
+def _locked(checkpoint: Path) -> tuple[str, Path]:
+    """Return the name and the lock of the checkpoint in a folder, or of one that is shipped: `default`."""
+    from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
+
+    if not (checkpoint / LOCK_FILE).exists() and str(checkpoint) in read_lock():
+        return str(checkpoint), DEFAULT_LOCK
+    return only_entry(checkpoint / LOCK_FILE)[0], checkpoint / LOCK_FILE
 
 
 def _plots(judged: "dict[str, Judged]", out: Path) -> None:
@@ -99,6 +104,10 @@ def card(
         list[Path] | None,
         typer.Option(help="Run of `finetune --leave-out`: on its left-out sources the shares are chosen. Repeatable."),
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a checkpoint of another seed on the same data, to take regressors and shares of."),
+    ] = None,
     domains: Annotated[Path | None, typer.Option(help="JSON of `mediqa-train domain`.")] = None,
     name: Annotated[str, typer.Option(help="Of the checkpoint.")] = "default",
     command: Annotated[str, typer.Option(help="How it was made, in words; stands in the card.")] = "",
@@ -108,9 +117,14 @@ def card(
     from training.runs import read_run
 
     trained = read_run(run)
-    if data is None and not plain:
+    if beside is not None:
+        regressors, fusion, told = _of_another_seed(trained, beside)
+    elif plain:
+        regressors, fusion, told = {}, {}, []
+    elif data is not None:
+        regressors, fusion, told = _beside(trained, data, fold or [])
+    else:
         raise ConfigurationError("no --data to fit regressors on: name the store, or say --plain for the network alone")
-    regressors, fusion, told = ({}, {}, []) if data is None or plain else _beside(trained, data, fold or [])
     made = make_card(
         trained,
         name=name,
@@ -146,15 +160,25 @@ def claim(
     typer.echo(f"→ mediqa-node model pin {checkpoint}")
 
 
-def _beside(
-    trained: "Run", data: Path, fold: list[Path]
-) -> "tuple[dict[str, dict[str, StatisticsRegressor]], dict[str, dict[str, Fusion]], list[str]]":
+def _of_another_seed(trained: "Run", folder: Path) -> "Beside":
+    """Return what speaks beside another network that was taught the same units."""
+    from mediqa_node.model.checkpoint import load_whole
+    from training.judged import targets_of_card
+
+    name, lock = _locked(folder)
+    _, card, regressors = load_whole(name, lock)
+    if not set(targets_of_card(card)) <= set(trained.targets):
+        raise ConfigurationError(f"--beside {folder}: its regressors were taught other units, on other data")
+    return regressors, card.fusion, [f"regressors and shares of {name} {card.weights_sha256[:16]}"]
+
+
+def _beside(trained: "Run", data: Path, fold: list[Path]) -> "Beside":
     """Return the regressors on statistics, how much each counts beside the network, and a line on each choice."""
     from training.assemble import Fold, regressors_and_fusion
     from training.runs import trained_network
     from training.store import Store
 
-    prepared = _prepared(Store(data), trained.recipe.spec)
+    prepared = shown(Store(data), trained.recipe.spec)
     sources = {sample.source for sample in prepared.samples if sample.split == "train"}
     folds = []
     for folder in fold:
@@ -165,28 +189,18 @@ def _beside(
         return regressors_and_fusion(prepared, trained.targets, folds, advance=advance)
 
 
-def _prepared(store: object, spec: object) -> "Prepared":
-    from training.prepared import prepare
-
-    with progress("as the network is shown it") as advance:
-        return prepare(store, spec, advance=lambda done, total: advance(done, total, ""))  # type: ignore[arg-type]
-
-
 @app.command()
 def pairs(
     folders: Annotated[list[Path], typer.Argument(help="Two folders for each pair: the same slices, two kernels.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder of a checkpoint; else the default.")] = None,
+    checkpoint: Annotated[Path, typer.Option(help="Folder of a checkpoint, or `default`.")] = Path("default"),
 ) -> None:
     """Compare two reconstructions of one acquisition slice by slice: score beside noise."""
-    from mediqa_node.model.lock import LOCK_FILE, only_entry
     from mediqa_node.model.predict import load_scorer
     from training.pairs import table
 
     if len(folders) % 2:
         raise ConfigurationError(f"{len(folders)} folders; two are a pair")
-    if checkpoint is None:
-        scorer = load_scorer()
-    else:
-        scorer = load_scorer(only_entry(checkpoint / LOCK_FILE)[0], lock=checkpoint / LOCK_FILE)
+    name, lock = _locked(checkpoint)
+    scorer = load_scorer(name, lock=lock)
     for line in table(list(zip(folders[::2], folders[1::2], strict=True)), scorer):
         typer.echo(line)

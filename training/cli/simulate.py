@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from training.cli.app import app, progress
+from training.cli.app import app, progress, shown
 from training.recipe import SIMULATE, STAGE2, read_preset, read_recipe
 
 
@@ -33,7 +33,6 @@ def simulate(
     Nothing is claimed of such images but what was done to them: no expert has seen them.
     """
     from training.collection import read_manifest
-    from training.prepared import prepare
     from training.simulate.build import Plan, build
     from training.store import Store
 
@@ -47,8 +46,7 @@ def simulate(
     store = Store(out)
     with progress("simulating") as advance:
         build(sets, spec, plan, store, processes=processes, advance=advance)
-    with progress("as the network is shown it") as advance:
-        prepare(store, spec, processes=processes, advance=lambda done, total: advance(done, total, ""))
+    shown(store, spec, processes)
     for modality in ("CT", "MR", "OP"):
         mine = [sample for sample in store.samples if sample.modality == modality]
         held = {sample.source for sample in mine if sample.split == "test"}

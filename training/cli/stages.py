@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mediqa_node.domain.errors import ConfigurationError
-from training.cli.app import app, progress
+from training.cli.app import app, progress, shown
 from training.recipe import STAGE1, STAGE2, Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -101,7 +101,6 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
         ConfigurationError: neither a store nor a manifest, or nothing in it may train this stage: with the reason.
     """
     from training.manifest import MANIFEST_FILE
-    from training.prepared import prepare
     from training.reading import as_rows_say, read_rows
     from training.store import INDEX, Store, alone
 
@@ -121,8 +120,7 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
                 typer.echo(f"left out: {why}", err=True)
     else:
         raise ConfigurationError(f"{data}: neither a store ({INDEX}) nor a manifest ({MANIFEST_FILE})")
-    with progress("as the network is shown it") as advance:
-        prepared = prepare(store, recipe.spec, advance=lambda done, total: advance(done, total, ""))
+    prepared = shown(store, recipe.spec)
     return as_rows_say(prepared, rows) if rows else prepared
 
 
