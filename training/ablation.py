@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mediqa_node.domain.errors import ConfigurationError
 from training.judged import NETWORK, OUTPUTS, QUALITY, judge
 from training.metrics import srcc
 from training.prepared import Prepared
@@ -56,7 +57,12 @@ def trials(
     Args:
         stage1: runs to begin from, one for each seed.
     """
-    recipe = recipe.model_copy(update={"severities": False})  # quality is made of them: labels in disguise
+    if wrong := next((run for run in stage1 if read_run(run).recipe.severities), None):
+        raise ConfigurationError(
+            f"{wrong} was taught the severities that quality is made of: its labels would be no fewer; "
+            f"pretrain with `--preset physical`"
+        )
+    recipe = recipe.model_copy(update={"severities": False})
     wanted = [(n, run, pretrained) for n in labels for run in stage1 for pretrained in (False, True)]
     held = data.subset(lambda sample: sample.split == "test")
     for done, (n, run, pretrained) in enumerate(wanted):

@@ -16,7 +16,9 @@ from mediqa_node.model.card_domains import read_domains
 from mediqa_node.model.checkpoint import amend_card, save_checkpoint
 from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.network import MedIQA
+from mediqa_node.model.prompts import FOUR_ONE_HOTS, TERMS, PromptCode
 from mediqa_node.model.statistics_regressor import StatisticsRegressor
+from training.baselines.statistics_svr import fit_svr
 from training.batches import Target
 from training.claims import claims_of
 from training.judged import NETWORK, OUTPUTS, QUALITY, judge
@@ -25,11 +27,22 @@ from training.runs import Run, trained_network
 from training.statistics import Fit, choose, fit_regressor, fuse
 from training.store import Sample
 
+UNTOLD = PromptCode(words=dict.fromkeys(TERMS, ()))
+"""Zeros, whatever is asked: what a network was told that was trained without prompts."""
 _UNITS = {"mas": "mA.s", "tesla": "T", "blur": "{pixels}"}
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEWEST_SOURCES = 3
 _NOISY_T, _CLEAN_T = 0.2, 12.0
 """Field strengths that a simulated image of quality 0 and 1 looks like: its noise is 0.06 / T of the signal."""
+
+
+def baselines(data: Prepared, targets: Sequence[Target]) -> dict[str, dict[str, StatisticsRegressor]]:
+    """Return regressors on the same statistics that were taught the very labels: what a score is held against."""
+    found: dict[str, dict[str, StatisticsRegressor]] = {}
+    for modality in OUTPUTS:
+        for output, fit in fits(data, modality, targets, label_of=lambda one, label: one.labels[label]).items():
+            found.setdefault(modality, {})[output] = fit_svr(fit.statistics, fit.label, list(fit.source))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +59,9 @@ class Fold:
     unseen: frozenset[str]
 
 
-def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, Fit]:
+def fits(
+    data: Prepared, modality: str, targets: Sequence[Target], *, label_of: Callable[[Sample, str], float]
+) -> dict[str, Fit]:
     """Return statistics and labels of the training samples of a modality, by output; labels in the network's units."""
     mine = data.subset(lambda sample: sample.split == "train" and sample.modality == modality)
     if not len(mine):
@@ -57,7 +72,7 @@ def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, 
         known = mine.subset(lambda sample, name=output: name in sample.labels)  # type: ignore[misc]
         if not len(known) or (output != QUALITY and target is None):
             continue
-        values = np.array([_taught(sample, output) for sample in known.samples])
+        values = np.array([label_of(sample, output) for sample in known.samples])
         if target is not None:
             values = ((np.log(values) if target.log else values) - target.mean) / target.sd
         found[output] = Fit(
@@ -102,7 +117,7 @@ def regressors_and_fusion(
     wanted = [(modality, output) for modality in OUTPUTS for output in OUTPUTS[modality]]
     for done, (modality, output) in enumerate(wanted):
         advance(done, len(wanted), f"{modality} {output}")
-        fit = fits(data, modality, targets).get(output)
+        fit = fits(data, modality, targets, label_of=_taught).get(output)
         if fit is None or len(np.unique(fit.source)) < _FEWEST_SOURCES:
             continue
         cost, share, left_out = choose(fit)
@@ -165,6 +180,7 @@ def make_card(
         trained=True,
         weights_sha256="0" * 64,
         preprocess=spec,
+        prompt=FOUR_ONE_HOTS if run.recipe.prompts else UNTOLD,
         quality=QualityMap(kind="clamp", a=0.0, b=1.0),
         parameters=tuple(
             PredictedParameter(
@@ -199,20 +215,30 @@ def write_checkpoint(
 def _as_told(network: MedIQA, run: Run) -> MedIQA:
     """Return a network whose parameter head tells what a card tells: severities were learnt for the encoder's sake."""
     told = [column for column, target in enumerate(run.targets) if target.label in _UNITS]
-    state = network.state_dict()
-    for name in ("parameter_head.fc2.weight", "parameter_head.fc2.bias"):
-        state[name] = state[name][told]
     other = MedIQA(network.size, parameters=[run.targets[column].label for column in told])
+    state = {name: value for name, value in network.state_dict().items() if told or "parameter_head" not in name}
+    for name in ("parameter_head.fc2.weight", "parameter_head.fc2.bias") if told else ():
+        state[name] = state[name][told]
     other.load_state_dict(state)
     return other
 
 
 def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
-    """Write the gates of a checkpoint and the claims that they allow into its card; return the claims by modality."""
+    """Write the gates of a checkpoint and the claims that they allow into its card; return the claims by modality.
+
+    Raises:
+        ConfigurationError: the gates are of other weights.
+    """
     found: dict[str, str] = {}
 
     def told(card: Card) -> Card:
-        found.update(claims_of(gates, sources=card.metrics["made_by"]["sources"]))
+        own = {
+            part: [one for one in gates.get(part, []) if one["weights_sha256"] == card.weights_sha256]
+            for part in ("tasks", "sweeps")
+        }
+        if not any(own.values()):
+            raise ConfigurationError(f"these gates are of other weights than {card.name} {card.weights_sha256[:12]}")
+        found.update(claims_of(own, card.metrics["made_by"]))
         return replace(card, claims=found, metrics={**card.metrics, "gates": gates})
 
     amend_card(folder, told)
@@ -225,7 +251,8 @@ def provenance(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "recipe": run.recipe.model_dump(),
         "samples": run.samples,
-        "sources": list(run.sources),
+        "simulated": run.simulated,
+        "sources": run.sources,
         "began_from": run.began_from,
         "core_minutes": round(run.core_seconds / 60, 1),
         "targets": [asdict(one) for one in run.targets],

@@ -1,6 +1,5 @@
 """What a step of training is given: a pure function of seed and step, so that a run that was killed goes on alike."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from mediqa_node.model.prompts import PromptCode
 from training.prepared import Prepared
 
 GROUP = 4
-"""Copies of one image side by side in a batch: they are ranked among each other."""
+"""Copies of one image, or as many series, side by side in a batch: they are ranked among each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +111,7 @@ class Batches:
                 f"{world} processes: raise `batch` to {GROUP * world}, or start fewer processes"
             )
         own = np.random.default_rng([self._seed, step, rank + 1])
-        return self._made([place for group in mine for place in group], own)
+        return self._made(mine, own)
 
     def _drawn(self, random: np.random.Generator) -> list[list[int]]:
         groups: list[list[int]] = []
@@ -127,7 +126,8 @@ class Batches:
             groups.append(chosen[: max(1, self._batch - sum(len(group) for group in groups))])
         return groups
 
-    def _made(self, places: list[int], random: np.random.Generator) -> Batch:
+    def _made(self, groups: Sequence[Sequence[int]], random: np.random.Generator) -> Batch:
+        places = [place for group in groups for place in group]
         images, prompts, sample_of = [], [], []
         for number, place in enumerate(places):
             sample = self._data.samples[place]
@@ -146,7 +146,7 @@ class Batches:
             sample_of=torch.tensor(sample_of),
             quality=torch.from_numpy(quality[places]),
             parameters=torch.from_numpy(parameters[places]),
-            group=torch.tensor([_number(self._data.samples[place].base) for place in places]),
+            group=torch.tensor([number for number, group in enumerate(groups) for _ in group]),
             weight=torch.tensor([self._data.samples[place].weight for place in places]),
         )
 
@@ -203,7 +203,3 @@ def _turned(images: np.ndarray, random: np.random.Generator, *, photograph: bool
     if not photograph and random.random() < 0.5:
         images = images.swapaxes(-1, -2)
     return np.ascontiguousarray(images)
-
-
-def _number(text: str) -> int:
-    return zlib.crc32(text.encode())

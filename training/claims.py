@@ -7,13 +7,15 @@ from training.gates import DETECTED
 from training.judged import QUALITY, SHIPPED
 
 
-def claims_of(gates: Mapping[str, Any], *, sources: Sequence[str]) -> dict[str, str]:
+def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, str]:
     """Return a claim for each modality that was judged, in ASCII.
 
     Args:
-        gates: content of `gates.json`: tasks and sweeps on held-out sources.
-        sources: what was trained on.
+        gates: content of `gates.json`: tasks and sweeps on held-out sources, of this checkpoint alone.
+        made_by: provenance of the checkpoint: `samples`, `simulated` and `sources` by modality.
     """
+    expert = made_by["samples"] - made_by["simulated"]
+    scored = "no expert scored any" if not expert else f"{expert} of {made_by['samples']} samples are of expert scores"
     claims = {}
     for modality in ("CT", "MR", "OP"):
         swept = [one for one in gates.get("sweeps", []) if (one["modality"], one["method"]) == (modality, SHIPPED)]
@@ -27,11 +29,12 @@ def claims_of(gates: Mapping[str, Any], *, sources: Sequence[str]) -> dict[str, 
         follows = [one["factor"] for one in swept if one["mean"] >= DETECTED]
         missed = [one["factor"] for one in swept if one["mean"] < DETECTED]
         held = tasks[0]["agreement"]
-        trained = sum(one.startswith({"CT": "ct", "MR": "mr", "OP": "fundus"}[modality]) for one in sources)
+        srcc = held["srcc"]["value"]
         claims[modality] = (
             f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on simulated "
-            f"degradations of images of {trained} sources; no expert scored any. Held-out sources: SRCC "
-            f"{held['srcc']['value']:.2f} over {held['n']} images of {held['groups']} slices. "
+            f"degradations of images of {len(made_by['sources'].get(modality, ()))} sources; {scored}. Held-out "
+            f"sources: SRCC {'undefined' if srcc is None else f'{srcc:.2f}'} over {held['n']} images of "
+            f"{held['groups']} slices. "
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
             + "Not comparable across modalities; no threshold before calibration at this site."
         )

@@ -25,7 +25,7 @@ from training.batches import Batches, Target, labels_of, targets_of
 from training.loop import train
 from training.prepared import Prepared
 from training.recipe import STAGE1, STAGE2, Recipe, read_recipe
-from training.runs import WANTED, finetune, pretrain
+from training.runs import WANTED, digest_of, finetune, pretrain
 from training.stages import say, stage1_loss, stage2_loss
 
 STAGES = ("upstream", "downstream")
@@ -206,13 +206,13 @@ def _of_baseline(name: str, data: Data, stage: str, budget: Budget, folder: Path
     network = AsJudgement(baseline(name, recipe.spec.size_px, small=budget.small), len(targets))
     batches = Batches(
         learnt.subset(lambda one: one.key in known), FOUR_ONE_HOTS, targets, batch=recipe.batch, seed=budget.seed,
-        slices=recipe.slices_at_once, prompted=False,
+        slices=recipe.slices_at_once, augment=recipe.augment, modality_share=recipe.share, prompted=False,
     )  # fmt: skip
     train(
         network, lambda step, rank, world: batches.at(step, rank=rank, world=world),
         stage1_loss if stage == "upstream" else stage2_loss,
         recipe.settings(samples=len(known), seed=budget.seed, steps=budget.steps), folder / name / stage,
-        told={"small": budget.small}, advance=_named(advance, f"{name} {stage}"),
+        told={"small": budget.small, "data": digest_of(learnt)}, advance=_named(advance, f"{name} {stage}"),
     )  # fmt: skip
     return say(network, data.test, FOUR_ONE_HOTS, prompted=False).score  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.judged import METHODS, QUALITY, SHIPPED, STATISTICS, Judged
+from training.judged import BASELINE, METHODS, NETWORK, QUALITY, SHIPPED, STATISTICS, Judged
 from training.metrics import Agreement, Interval, agreement, difference, srcc
 from training.store import Sample
 
@@ -34,46 +34,60 @@ class Result:
     """One task, one method, one seed.
 
     Attributes:
+        weights_sha256: of the checkpoint.
         worst: the lowest SRCC of a single source, and its name.
-        behind: this method's SRCC less that of the statistics alone.
+        behind: this method's SRCC less that of the best other one, and which that is.
     """
 
     task: tuple[str, str]
     method: str
     seed: int
+    weights_sha256: str
     agreement: Agreement
     worst: tuple[float, str]
     behind: Interval
+    best_other: str
 
 
-def results(judged: Mapping[str, Judged], *, seed: int) -> Iterator[Result]:
+def results(judged: Mapping[str, Judged], *, seed: int, weights_sha256: str) -> Iterator[Result]:
     """Yield how every method does at every task; larger parameters and larger scores mean the same of both."""
     for modality, output in TASKS:
         if modality not in judged or output not in judged[modality].said:
             continue
         one = judged[modality]
         keep = np.array([_counts(sample, output) for sample in one.data.samples])
-        truth, sources = one.truth(output)[keep], one.sources[keep]
-        bases = [base for base, kept in zip(one.bases, keep, strict=True) if kept]
-        baseline = one.said[output].get(STATISTICS)
-        for method in METHODS:
-            if method not in one.said[output]:
-                continue
-            said = one.said[output][method][keep]
+        if not keep.any():
+            continue
+        labelled = [sample for sample, kept in zip(one.data.samples, keep, strict=True) if kept]
+        truth = np.array([sample.labels[output] for sample in labelled])
+        sources = np.array([sample.source for sample in labelled])
+        bases = [sample.base for sample in labelled]
+        said = {method: one.said[output][method][keep] for method in METHODS if method in one.said[output]}
+        reached = {method: value for method in said if (value := srcc(said[method], truth)) is not None}
+        for method, mine in said.items():
             by_source = {
                 str(source): value
                 for source in np.unique(sources)
-                if (value := srcc(said[sources == source], truth[sources == source])) is not None
+                if (value := srcc(mine[sources == source], truth[sources == source])) is not None
             }
             worst = min(by_source, key=lambda source: by_source[source]) if by_source else ""
+            others = [other for other in reached if other != method and _differ(said[other], mine)]
+            best = max(others, key=lambda other: reached[other]) if others else ""
             yield Result(
                 task=(modality, output),
                 method=method,
                 seed=seed,
-                agreement=agreement(said, truth, bases),
+                weights_sha256=weights_sha256,
+                agreement=agreement(mine, truth, bases),
                 worst=(by_source.get(worst, float("nan")), worst),
-                behind=difference(said, baseline[keep], truth, bases) if baseline is not None else Interval(value=None),
+                behind=difference(mine, said[best], truth, bases) if best else Interval(value=None),
+                best_other=best,
             )
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return whether two methods rank differently: what is shipped may be one of the two that it could mix."""
+    return bool((np.argsort(a) != np.argsort(b)).any())
 
 
 def passed(of_task: Sequence[Result]) -> bool:
@@ -94,7 +108,7 @@ def table(results_of: Sequence[Result]) -> Iterator[str]:
     """Yield the table: a line for each task and method, the mean over seeds, intervals of the first seed."""
     yield (
         f"{'task':16}{'method':12}{'images':>7}{'slices':>7}  {'SRCC':22}{'within':>7}{'PLCC':>7}{'RMSE':>7}"
-        f"  {'worst source':34}{'less statistics':22}{'seeds':>6}"
+        f"  {'worst source':34}{'less the best other':32}{'seeds':>6}"
     )
     for task, name in TASKS.items():
         of_task = [one for one in results_of if one.task == task]
@@ -115,9 +129,10 @@ def _line(name: str, method: str, mine: Sequence[Result]) -> str:
     )
     within, plcc, rmse = (_metric(mine, name) for name in ("within", "plcc", "rmse"))
     worst = f"{_mean(mine, lambda one: one.worst[0]):.3f} {mine[0].worst[1]}"
+    behind = f"{mine[0].behind!s} {mine[0].best_other}" if mine[0].best_other else ""
     return (
         f"{name:16}{method:12}{first.n:7}{first.groups:7}  {spread:22}{within:7.3f}{plcc:7.3f}{rmse:7.3f}"
-        f"  {worst:34}{mine[0].behind!s:22}{len(mine):6}"
+        f"  {worst:34}{behind:32}{len(mine):6}"
     )
 
 
@@ -134,7 +149,9 @@ def _value(interval: Interval) -> float:
 
 
 def _counts(sample: Sample, output: str) -> bool:
-    if output == QUALITY:
+    if output not in sample.labels:
+        return False
+    if output == QUALITY or not sample.factor:
         return True
     return sample.factor == "clean" or sample.settings.get(_TOLD_BY[output], 0) > 0
 
@@ -157,22 +174,36 @@ class Swept:
     modality: str
     factor: str
     method: str
+    weights_sha256: str
     images: int
     mean: float
     worst: float
     worst_image: str
 
 
-def sweeps(judged: Mapping[str, Judged], factors: Mapping[str, Sequence[str]]) -> Iterator[Swept]:
-    """Yield how the quality that each method tells follows every factor alone."""
+def sweeps(
+    judged: Mapping[str, Judged], factors: Mapping[str, Sequence[str]], *, weights_sha256: str
+) -> Iterator[Swept]:
+    """Yield how the quality that each method tells follows every factor alone; a factor without copies is left out."""
     for modality, one in judged.items():
         for factor in factors[modality]:
             for method in METHODS:
-                if method in one.said.get(QUALITY, {}):
-                    yield _swept(one, modality, factor, method)
+                found = _by_image(one, factor, method) if method in one.said.get(QUALITY, {}) else {}
+                if found:
+                    worst = min(found, key=lambda base: found[base])
+                    yield Swept(
+                        modality=modality,
+                        factor=factor,
+                        method=method,
+                        weights_sha256=weights_sha256,
+                        images=len(found),
+                        mean=float(np.mean(list(found.values()))),
+                        worst=found[worst],
+                        worst_image=worst,
+                    )
 
 
-def _swept(one: Judged, modality: str, factor: str, method: str) -> Swept:
+def _by_image(one: Judged, factor: str, method: str) -> dict[str, float]:
     said = one.said[QUALITY][method]
     by_image: dict[str, list[tuple[float, float]]] = {}
     for place, sample in enumerate(one.data.samples):
@@ -183,16 +214,7 @@ def _swept(one: Judged, modality: str, factor: str, method: str) -> Swept:
         severity, score = zip(*pairs, strict=True)
         if len(set(severity)) >= 3:
             found[base] = _ranked(score, severity)
-    worst = min(found, key=lambda base: found[base])
-    return Swept(
-        modality=modality,
-        factor=factor,
-        method=method,
-        images=len(found),
-        mean=float(np.mean(list(found.values()))),
-        worst=found[worst],
-        worst_image=worst,
-    )
+    return found
 
 
 def _ranked(score: Sequence[float], truth: Sequence[float]) -> float:
@@ -203,18 +225,31 @@ def _ranked(score: Sequence[float], truth: Sequence[float]) -> float:
 
 
 def sweep_table(swept: Sequence[Swept]) -> Iterator[str]:
-    """Yield the sweeps: shipped, network and statistics side by side."""
-    yield f"{'factor':22}{'images':>7}{'shipped':>9}{'network':>9}{'statistics':>11}  worst image of what is shipped"
-    for one in (found for found in swept if found.method == SHIPPED):
-        others = {o.method: o.mean for o in swept if (o.modality, o.factor) == (one.modality, one.factor)}
-        gate = SWEEP_GATES.get((one.modality, one.factor))
-        if gate is not None:
-            verdict = f"PASSED {gate:.2f}" if one.mean >= gate else f"NOT MET {gate:.2f}"
-        else:
-            verdict = "reported" if one.mean >= DETECTED else "NOT DETECTED"
-        cells = "".join(
-            f"{others[m]:{w}.3f}" if m in others else " " * w
-            for m, w in ((SHIPPED, 9), ("network", 9), (STATISTICS, 11))
+    """Yield the sweeps, the mean over the checkpoints: what is shipped, what it is mixed of, and the baseline."""
+    yield (
+        f"{'factor':22}{'images':>7}{'shipped':>9}{'network':>9}{'statistics':>11}{'baseline':>10}"
+        "  worst image of what is shipped"
+    )
+    keys = dict.fromkeys((one.modality, one.factor) for one in swept if one.method == SHIPPED)
+    for modality, factor in keys:
+        mine = [one for one in swept if (one.modality, one.factor) == (modality, factor)]
+        means = {
+            method: float(np.mean(values))
+            for method in METHODS
+            if (values := [one.mean for one in mine if one.method == method])
+        }
+        shipped = [one for one in mine if one.method == SHIPPED]
+        worst = min(shipped, key=lambda one: one.worst)
+        widths = ((SHIPPED, 9), (NETWORK, 9), (STATISTICS, 11), (BASELINE, 10))
+        cells = "".join(f"{means[method]:{width}.3f}" if method in means else " " * width for method, width in widths)
+        yield (
+            f"{modality + ' ' + factor:22}{shipped[0].images:7}{cells}  {f'{worst.worst:.2f} {worst.worst_image}':44}"
+            f"{_verdict(modality, factor, means[SHIPPED])}"
         )
-        worst = f"{one.worst:.2f} {one.worst_image}"
-        yield f"{one.modality + ' ' + one.factor:22}{one.images:7}{cells}  {worst:44}{verdict}"
+
+
+def _verdict(modality: str, factor: str, mean: float) -> str:
+    gate = SWEEP_GATES.get((modality, factor))
+    if gate is not None:
+        return f"PASSED {gate:.2f}" if mean >= gate else f"NOT MET {gate:.2f}"
+    return "reported" if mean >= DETECTED else "NOT DETECTED"

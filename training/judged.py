@@ -1,21 +1,25 @@
-"""What a checkpoint says of samples: the network alone, the regressors on statistics alone, and both as shipped."""
+"""What a checkpoint says of samples: the network alone, the regressors on statistics alone, and both as shipped.
 
-from collections.abc import Mapping, Sequence
+Beside them what nobody ships: a regressor on the same statistics that was taught the very label (`BASELINE`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from mediqa_node.model.card import Card, Fusion
 from mediqa_node.model.network import MedIQA
-from mediqa_node.model.prompts import FOUR_ONE_HOTS
+from mediqa_node.model.prompts import FOUR_ONE_HOTS, PromptCode
 from mediqa_node.model.statistics_regressor import StatisticsRegressor
 from training.batches import Target
 from training.prepared import Prepared
 from training.stages import say
 
 QUALITY = "quality"
-NETWORK, STATISTICS, SHIPPED = "network", "statistics", "shipped"
-METHODS = (NETWORK, STATISTICS, SHIPPED)
+NETWORK, STATISTICS, SHIPPED, BASELINE = "network", "statistics", "shipped", "baseline"
+METHODS = (BASELINE, NETWORK, STATISTICS, SHIPPED)
 OUTPUTS = {"CT": (QUALITY, "mas"), "MR": (QUALITY, "tesla"), "OP": (QUALITY, "blur")}
 """What is said of an image, by modality."""
 
@@ -38,16 +42,6 @@ class Judged:
         """Return the labels, (n,)."""
         return np.array([sample.labels[output] for sample in self.data.samples])
 
-    @property
-    def bases(self) -> list[str]:
-        """The image that each sample is a copy of."""
-        return [sample.base for sample in self.data.samples]
-
-    @property
-    def sources(self) -> np.ndarray:
-        """The source of each sample, (n,)."""
-        return np.array([sample.source for sample in self.data.samples])
-
 
 def judge(
     network: MedIQA,
@@ -56,13 +50,16 @@ def judge(
     fusion: Mapping[str, Mapping[str, Fusion]],
     data: Prepared,
     modality: str,
+    *,
+    code: PromptCode = FOUR_ONE_HOTS,
+    baselines: Regressors = MappingProxyType({}),
 ) -> Judged:
-    """Return what a network and its regressors say of the samples of one modality.
+    """Return what a network, its regressors and the baselines say of the samples of one modality.
 
     As in the node, slices count for the quality as the network weighs them, and alike for a parameter.
     """
     mine = data.subset(lambda sample: sample.modality == modality)
-    own = say(network, mine, FOUR_ONE_HOTS)
+    own = say(network, mine, code)
     measured = [mine.statistics(place) for place in range(len(mine))]
     said: dict[str, dict[str, np.ndarray]] = {}
     for output in OUTPUTS[modality]:
@@ -79,6 +76,8 @@ def judge(
                     for one, weights in zip(measured, own.weights, strict=True)
                 ]
             )
+        if (baseline := baselines.get(modality, {}).get(output)) is not None:
+            said[output][BASELINE] = np.array([np.mean(baseline(one)) for one in measured])
         share = fusion.get(modality, {}).get(output)
         by_statistics = said[output].get(STATISTICS, np.zeros(len(mine)))
         said[output][SHIPPED] = (
@@ -87,6 +86,33 @@ def judge(
             else share.offset + share.network * by_network + share.statistics * by_statistics
         )
     return Judged(data=mine, said=said)
+
+
+def judge_all(
+    network: MedIQA,
+    card: Card,
+    regressors: Regressors,
+    data: Prepared,
+    baselines: Regressors,
+    advance: Callable[[int, int, str], None],
+) -> dict[str, Judged]:
+    """Return what a checkpoint says of the test samples, by modality."""
+    held = data.subset(lambda sample: sample.split == "test")
+    found = {}
+    for done, modality in enumerate(OUTPUTS):
+        advance(done, len(OUTPUTS), modality)
+        if any(sample.modality == modality for sample in held.samples):
+            found[modality] = judge(
+                network,
+                targets_of_card(card),
+                regressors,
+                card.fusion,
+                held,
+                modality,
+                code=card.prompt or FOUR_ONE_HOTS,
+                baselines=baselines,
+            )
+    return found
 
 
 def targets_of_card(card: Card) -> tuple[Target, ...]:

@@ -92,8 +92,9 @@ def train(
     """
     rank, processes = world()
     torch.set_num_threads(settings.threads)
-    _agree(folder, {**asdict(settings), **(told or {})}, rank)
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+    bf16 = settings.precision == "bf16" and _has_bf16(device)
+    _agree(folder, {**asdict(settings), **(told or {}), "processes": processes, "bf16": bf16}, rank)
     network.to(device).train()
     optimizer = _optimizer(network, settings)
     start = _load(folder / STATE, network, optimizer)
@@ -104,7 +105,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = _rate(step, settings)
         batch = _moved(batch_at(step, rank, processes), device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16" and _has_bf16(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             parts = loss(wrapped, batch)
         total = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(total):

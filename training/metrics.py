@@ -200,19 +200,6 @@ def mean_of(values: ArrayLike, groups: Sequence[str], *, seed: int = 0, resample
     return _interval(mean, found, found, _numbered(groups, len(found))[0], seed, resamples)
 
 
-def by_stratum(
-    predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str], strata: Sequence[str], *, seed: int = 0
-) -> dict[str, Agreement]:
-    """Return the agreement of every stratum (scanner, region, kernel, ...), by its name, in order."""
-    x, y = _pair(predicted, truth)
-    names = np.asarray(strata, dtype=str)
-    keys = np.asarray(groups, dtype=str)
-    return {
-        str(name): agreement(x[names == name], y[names == name], keys[names == name].tolist(), seed=seed)
-        for name in np.unique(names)
-    }
-
-
 def plcc_logistic4(predicted: ArrayLike, truth: ArrayLike) -> float | None:
     """Return PLCC after (a - b) / (1 + exp(-(x - c) / |d|)) + b, fitted by least squares; None if it does not fit."""
     x, y = _pair(predicted, truth)

@@ -46,9 +46,18 @@ def read_rows(
 
 
 def as_rows_say(data: Prepared, rows: Sequence[Row]) -> Prepared:
-    """Return the samples of these rows with splits and labels as they stand now, whatever the store was once told."""
+    """Return the samples of these rows with splits and labels as they stand now, whatever the store was once told.
+
+    Raises:
+        ConfigurationError: a prompt is another by now: the views of that series were cut under the old one.
+    """
     now = {row.key: sample_of(row) for row in rows}
     kept = data.subset(lambda sample: sample.key in now)
+    if changed := [one.key for one in kept.samples if one.prompt != now[one.key].prompt]:
+        raise ConfigurationError(
+            f"{len(changed)} series are named otherwise than when they were read, {changed[0]} for one: remove the "
+            f"folder of samples beside the manifest, and they are read again"
+        )
     kept.samples = [
         replace(one, patient=new.patient, split=new.split, labels=new.labels, weight=new.weight)
         for one, new in ((one, now[one.key]) for one in kept.samples)

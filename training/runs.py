@@ -8,7 +8,7 @@ curve.csv, curve.png
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,7 +44,10 @@ class Run:
     Attributes:
         stage: 1 or 2.
         targets: of the parameter head, with mean and deviation over the training samples: the label map, frozen.
-        samples: how many were trained on, and of how many patients and sources.
+        samples: how many were trained on, of which `simulated` are worse copies that a simulation made; of how many
+            patients.
+        sources: by modality, those of the run that it began from as well: what the network has seen.
+        data: digest of the samples, their labels and weights; a run is not gone on with on others.
         began_from: SHA-256 of the state that the weights began from, or None.
         core_seconds: processor time of the first process, of the start that finished (and of those before it that did).
     """
@@ -54,10 +57,17 @@ class Run:
     seed: int
     targets: tuple[Target, ...]
     samples: int
+    simulated: int
     patients: int
-    sources: tuple[str, ...]
+    sources: Mapping[str, tuple[str, ...]]
+    data: str
     began_from: str | None = None
     core_seconds: float = 0.0
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The sources of all modalities."""
+        return frozenset(source for each in self.sources.values() for source in each)
 
 
 def pretrain(
@@ -103,6 +113,8 @@ def finetune(
 
     Raises:
         ConfigurationError: no sample has a quality, or the run it should begin from has another size.
+
+    What begins from a run of stage 2, a site's own readers say, keeps what that has learnt of quality.
     """
     trained = data.subset(
         lambda sample: sample.split == "train" and "quality" in sample.labels and sample.source not in leave_out
@@ -115,7 +127,7 @@ def finetune(
         before = read_run(begin)
         if before.recipe.size != recipe.size or before.recipe.spec != recipe.spec:
             raise ConfigurationError(f"{begin} trained {before.recipe.size} on other views; give the same preset")
-        run = _run(2, recipe, seed, before.targets, trained, digest((begin / STATE).read_bytes()))
+        run = _run(2, recipe, seed, before.targets, trained, begin)
     return _trained(run, trained, folder, steps, advance, begin=begin)
 
 
@@ -147,7 +159,8 @@ def _trained(
     settings = recipe.settings(samples=len(data), seed=run.seed, steps=steps)
     if begin is not None:
         load_state(network, begin)
-    initialise(network, batches.at(settings.steps), encoder=begin is None)
+    if begin is None or read_run(begin).stage == 1:
+        initialise(network, batches.at(settings.steps), encoder=begin is None)
     told = json.loads(json.dumps(_as_json(run), default=str)) | {"core_seconds": None}
     before = read_run(folder).core_seconds if (folder / RUN).exists() else 0.0
     started = time.process_time()
@@ -203,40 +216,42 @@ def read_run(folder: Path) -> Run:
         made = {
             "recipe": Recipe.model_validate(raw["recipe"]),
             "targets": tuple(Target(**one) for one in raw["targets"]),
-            "sources": tuple(raw["sources"]),
+            "sources": {modality: tuple(each) for modality, each in raw["sources"].items()},
         }
         return Run(**raw | made)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"{folder} holds no finished run ({RUN}): {error}") from error
 
 
-def _run(
-    stage: int, recipe: Recipe, seed: int, targets: tuple[Target, ...], data: Prepared, began_from: str | None
-) -> Run:
+def _run(stage: int, recipe: Recipe, seed: int, targets: tuple[Target, ...], data: Prepared, begin: Path | None) -> Run:
+    seen = {(sample.modality, sample.source) for sample in data.samples}
+    if begin is not None:
+        seen |= {(modality, source) for modality, each in read_run(begin).sources.items() for source in each}
     return Run(
         stage=stage,
         recipe=recipe,
         seed=seed,
         targets=targets,
         samples=len(data),
+        simulated=sum(bool(sample.factor) for sample in data.samples),
         patients=len({sample.patient for sample in data.samples}),
-        sources=tuple(sorted({sample.source for sample in data.samples})),
-        began_from=began_from,
+        sources={
+            modality: tuple(sorted(source for of, source in seen if of == modality))
+            for modality in sorted({modality for modality, _ in seen})
+        },
+        data=digest_of(data),
+        began_from=digest((begin / STATE).read_bytes()) if begin is not None else None,
     )
 
 
+def digest_of(data: Prepared) -> str:
+    """Return what changes with any sample, label or weight: a run on others is another run."""
+    told = [(one.key, one.prompt, one.labels, one.severities, one.weight) for one in data.samples]
+    return digest(json.dumps(told, sort_keys=True).encode())
+
+
 def _as_json(run: Run) -> dict[str, object]:
-    return {
-        "stage": run.stage,
-        "recipe": run.recipe.model_dump(),
-        "seed": run.seed,
-        "targets": [asdict(one) for one in run.targets],
-        "samples": run.samples,
-        "patients": run.patients,
-        "sources": list(run.sources),
-        "began_from": run.began_from,
-        "core_seconds": run.core_seconds,
-    }
+    return asdict(run) | {"recipe": run.recipe.model_dump()}
 
 
 def draw_curve(folder: Path) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mediqa_node.model.heads import slice_weights
 from mediqa_node.model.network import Judgement, MedIQA
+from mediqa_node.model.predict import mean_by_slice
 from mediqa_node.model.prompts import PromptCode
 from training.batches import Batch
 from training.prepared import Prepared
@@ -97,7 +98,7 @@ def say(network: MedIQA, data: Prepared, code: PromptCode, *, prompted: bool = T
             for start in range(0, len(images), _IMAGES_AT_ONCE)
         ]
         judged = [torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)]
-        raw, logit, outputs = (_by_slice(data.slice_of(place), judged[field]) for field in (0, 1, 4))
+        raw, logit, outputs = (mean_by_slice(data.slice_of(place), judged[field]) for field in (0, 1, 4))
         weights = np.exp(logit - logit.max())
         weights_of.append(weights / weights.sum())
         scores.append(float((weights * raw).sum() / weights.sum()))
@@ -107,7 +108,3 @@ def say(network: MedIQA, data: Prepared, code: PromptCode, *, prompted: bool = T
         parameters=np.array(parameters).reshape(len(scores), -1),
         weights=tuple(weights_of),
     )
-
-
-def _by_slice(slice_of: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.stack([values[slice_of == one].mean(axis=0) for one in np.unique(slice_of)])

@@ -98,7 +98,7 @@ class NetworkScorer:
         code = torch.from_numpy(self.code(prompt))
         views = {name: part[place] for name, part in _arrays(self._run(images, [code] * len(images))).items()}
         raw, logits, parameters = (
-            _mean_by(inputs.slice_of, views[name]) for name in ("score", "slice_logit", "parameters")
+            mean_by_slice(inputs.slice_of, views[name]) for name in ("score", "slice_logit", "parameters")
         )
         raw, parameters = self._fused(raw, parameters, inputs, prompt.modality.value)
         return ScoredSlices(
@@ -206,7 +206,7 @@ def _arrays(answers: list[Judgement]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _mean_by(slice_of: np.ndarray, values: np.ndarray) -> np.ndarray:
+def mean_by_slice(slice_of: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the mean over the views of each slice: (m, ...) to (n, ...)."""
     starts = np.flatnonzero(np.diff(slice_of, prepend=-1))
     counts = np.diff(starts, append=len(slice_of)).reshape(-1, *[1] * (values.ndim - 1))

@@ -1,5 +1,6 @@
 """From runs to a checkpoint: what is chosen, what is told, what may be claimed, and what a node then loads."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.samples import disc, sample
+from support.samples import WORDS, disc, sample
 from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.prompt import prompt_of
 from mediqa_node.model.checkpoint import load_whole
 from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
@@ -38,6 +40,10 @@ GATES = {
         }
     ],
 }
+
+
+def gates_of(weights_sha256: str) -> dict[str, list[dict[str, object]]]:
+    return {part: [{**one, "weights_sha256": weights_sha256} for one in ones] for part, ones in GATES.items()}
 
 
 def run(*arguments: object) -> tuple[int, str, BaseException | None]:
@@ -95,8 +101,8 @@ def checkpoint(store: Path, runs: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_a_fold_has_not_seen_its_sources_in_either_stage(runs):
-    assert read_run(runs / "fold-stage1").sources == ("b0", "b1", "b2")
-    assert read_run(runs / "fold").sources == ("b0", "b1", "b2")
+    assert read_run(runs / "fold-stage1").sources == {"CT": ("b0", "b1", "b2")}
+    assert read_run(runs / "fold").seen == {"b0", "b1", "b2"}
 
 
 def test_severities_are_learnt_and_not_told(runs, checkpoint):
@@ -149,20 +155,79 @@ def test_regressors_of_other_units_are_not_taken_over(runs, checkpoint, tmp_path
 
 
 def test_what_was_measured_decides_what_the_card_claims(checkpoint, tmp_path):
-    (tmp_path / "gates.json").write_text(json.dumps(GATES))
     before = (checkpoint / "weights.safetensors").read_bytes()
+    gates = gates_of(hashlib.sha256(before).hexdigest())
+    (tmp_path / "gates.json").write_text(json.dumps(gates))
 
     code, said, error = run("claim", checkpoint, "--gates", tmp_path / "gates.json")
 
     _, card, _ = load_whole("default", checkpoint / LOCK_FILE)
     assert (code, error) == (0, None)
-    assert "severity of dose," in card.claims["CT"]
+    assert "severity of dose, trained on simulated degradations of images of 4 sources" in card.claims["CT"]
     assert "NOT DETECTED: views" in card.claims["CT"]
-    assert "images of 0 sources" in card.claims["CT"]
     assert card.claims["CT"] in said
-    assert card.metrics["gates"] == GATES
+    assert card.metrics["gates"] == gates
     assert card.metrics["made_by"]["seed"] == 0
     assert (checkpoint / "weights.safetensors").read_bytes() == before
+
+
+def test_nothing_is_claimed_by_the_gates_of_other_weights(checkpoint, tmp_path):
+    (tmp_path / "gates.json").write_text(json.dumps(gates_of("b" * 64)))
+
+    _, _, error = run("claim", checkpoint, "--gates", tmp_path / "gates.json")
+
+    assert isinstance(error, ConfigurationError)
+    assert "these gates are of other weights than default" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"), [({"quality": 0.5}, []), ({"quality": 0.5, "mas": 50.0}, ["mas"])], ids=["opinions", "both"]
+)
+def test_a_run_becomes_a_checkpoint_whatever_its_head_has_learnt(runs, tmp_path, labels, told):
+    made = Store(tmp_path / "store")
+    for n in range(6):
+        mine = {name: value * (1 + n / 10) for name, value in labels.items()}
+        made.add([(sample(f"{n}", labels=mine), disc(64, noise=5.0 + n, seed=n))])
+    preset = ("--config", runs / "tiny.yaml", "--preset", "tiny")
+    assert run("finetune", made.folder, "--out", tmp_path / "run", *preset)[0] == 0
+
+    code, _, error = run("card", tmp_path / "run", "--plain", "--out", tmp_path / "checkpoint")
+
+    _, card, _ = load_whole("default", tmp_path / "checkpoint" / LOCK_FILE)
+    assert (code, error) == (0, None)
+    assert [one.name for one in card.parameters] == told
+
+
+def test_a_network_that_was_never_told_prompts_is_told_none_in_the_node(store, runs, tmp_path):
+    (tmp_path / "mine.yaml").write_text("mine: {size: n16, batch: 4, steps: 1, warmup: 0, prompts: false}\n")
+    preset = ("--config", tmp_path / "mine.yaml", "--preset", "mine")
+    assert run("finetune", store, "--out", tmp_path / "run", *preset)[0] == 0
+    assert run("card", tmp_path / "run", "--plain", "--out", tmp_path / "checkpoint")[0] == 0
+
+    _, card, _ = load_whole("default", tmp_path / "checkpoint" / LOCK_FILE)
+
+    assert card.prompt.encode(prompt_of(WORDS["CT"])).tolist() == [0.0] * 64
+
+
+def test_what_begins_from_stage_2_keeps_what_it_has_learnt_of_quality(store, runs, tmp_path):
+    preset = ("--config", runs / "tiny.yaml", "--preset", "tiny")
+    assert run("finetune", store, "--begin", runs / "all", "--out", tmp_path / "run", "--steps", 1, *preset)[0] == 0
+
+    before, after = (trained_network(at)[0].fc_score[3].weight for at in (runs / "all", tmp_path / "run"))
+
+    assert torch.equal(before, after) is False
+    assert after.detach().numpy() == pytest.approx(before.detach().numpy(), abs=2e-3)  # a step, not a new draw
+
+
+def test_a_run_is_not_gone_on_with_on_other_labels(runs, tmp_path):
+    preset = ("--config", runs / "tiny.yaml", "--preset", "tiny")
+    for quality, wanted in ((0.5, 0), (0.6, 1)):
+        made = Store(tmp_path / f"store{quality}")
+        made.add([(sample(f"{n}", labels={"quality": quality + n / 10}), disc(64, noise=9, seed=n)) for n in range(3)])
+        code, _, error = run("finetune", made.folder, "--out", tmp_path / "run", *preset)
+        assert code == wanted
+    assert isinstance(error, ConfigurationError)
+    assert "other settings" in str(error)
 
 
 def test_gates_that_are_none_are_refused(checkpoint, tmp_path):

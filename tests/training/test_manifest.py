@@ -112,7 +112,7 @@ def test_varied_labels_may_train():
         (many(20, label_value=80.0), "one tube charge only, 80 mA.s"),
         (many(9), "mas: 9 series; fewer than 10"),
         (many(20, eligible=False), "20 of 20 series are not eligible"),
-        (many(20, split="train"), "no patient in split val"),
+        (many(20, split="train"), "no patient in split test"),
         (many(20, split=""), "20 of 20 series have no split"),
         ([*many(20), replace(CT, patient="p0", split="train"), replace(CT, patient="p0", split="test")], "the result"),
         ([], "the manifest is empty"),

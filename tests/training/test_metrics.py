@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from training import metrics
-from training.metrics import agreement, by_stratum, difference, srcc, srcc_cap, undefined, within
+from training.metrics import agreement, difference, srcc, srcc_cap, undefined, within
 
 
 def judged(n: int, *, noise: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -140,16 +140,6 @@ def test_two_patients_give_a_value_and_no_interval():
 
     assert found.value is not None
     assert found.low is None
-
-
-def test_strata_are_judged_apart():
-    x, y = judged(60, noise=0.01)
-    scanner = np.where(np.arange(60) < 30, "A", "B")
-
-    found = by_stratum(np.where(scanner == "A", x, -x), y, [str(i) for i in range(60)], list(scanner))
-
-    assert found["A"].srcc.value > 0.9
-    assert found["B"].srcc.value < -0.9
 
 
 def test_a_thousand_resamples_of_two_thousand_images_take_seconds_at_most():

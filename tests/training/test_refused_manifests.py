@@ -50,7 +50,7 @@ def test_a_split_that_nobody_has_drawn_is_told_with_the_way_out(tmp_path, monkey
     write_manifest(rows_of([1.5, 3.0] * 6, split="train"), tmp_path / "manifest.csv")
 
     assert run(monkeypatch, "pretrain", tmp_path, "--out", tmp_path / "run") == 2
-    assert "no patient in split val" in (said := capsys.readouterr().err)
+    assert "no patient in split test" in (said := capsys.readouterr().err)
     assert "--resplit SEED" in said
 
 

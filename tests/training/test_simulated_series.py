@@ -55,7 +55,7 @@ def test_the_node_harvests_exactly_what_was_simulated_and_would_train_on_it(made
     files = series_of(out)
 
     assert {(one.modality, one.level) for one in written} == {
-        ("CT", 10.0), ("CT", 40.0), ("CT", 160.0), ("MR", 0.5), ("MR", 1.5),
+        ("CT", 10.0), ("CT", 40.0), ("CT", 160.0), ("MR", 0.3), ("MR", 1.0),
     }  # fmt: skip
     for one in written:
         found = harvest(headers_of(files[one.series_uid]))

@@ -118,11 +118,30 @@ def test_the_ratio_of_signal_to_noise_goes_as_the_field(low_t, high_t):
 
     def snr(field_t: float) -> float:
         settings = {"axis": 0.0, "field_t": field_t}
-        scanned, _ = mr._scanned(kspace, image, settings, disc(), 500.0, np.random.default_rng(0))
+        scanned, _, _ = mr._scanned(kspace, image, settings, disc(), 500.0, np.random.default_rng(0))
         inside = np.abs(scanned)[INSIDE]
         return float(inside.mean() / inside.std())
 
     assert snr(high_t) / snr(low_t) == pytest.approx(high_t / low_t, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "less", [{"reduction": 3.0, "centre": 0.1}, {"kept_rows": 0.5, "kept_columns": 0.5}], ids=["lines", "matrix"]
+)
+def test_what_is_not_acquired_of_k_space_holds_no_noise(less):
+    image = 500.0 * disc()
+    kspace = np.fft.fftshift(np.fft.fft2(image))
+    settings = {"axis": 0.0, "field_t": 1.0, **less}
+
+    scanned, _, acquired = mr._scanned(kspace, image, settings, disc(), 500.0, np.random.default_rng(0))
+    clean, _, _ = mr._scanned(kspace, image, {"axis": 0.0, **less}, disc(), 500.0, np.random.default_rng(0))
+
+    noise = np.fft.fft2(scanned - clean)
+    energy = np.abs(noise) ** 2 > 1e-9 * np.abs(noise).max() ** 2
+    assert 0.1 < acquired < 0.5
+    assert float(energy.mean()) == pytest.approx(acquired, abs=0.01)
+    deviation = float((scanned - clean).real.std())
+    assert deviation == pytest.approx(mr.NOISE_AT_1_T * 500.0 * acquired**0.5, rel=0.05)
 
 
 def test_the_tesla_of_a_label_is_that_of_the_noise():
@@ -144,7 +163,7 @@ def test_ghosts_lie_along_the_phase_axis(axis):
     kspace = np.fft.fftshift(np.fft.fft2(image))
     settings = {"axis": float(axis), "shift_px": 4.0, "periodic": 1.0, "cycles": 24.0, "share": 0.3}
 
-    scanned, changes = mr._scanned(kspace, image, settings, image > 0, 500.0, np.random.default_rng(0))
+    scanned, changes, _ = mr._scanned(kspace, image, settings, image > 0, 500.0, np.random.default_rng(0))
 
     air = np.abs(scanned)
     air[disc(radius=0.5)] = 0.0

@@ -70,7 +70,7 @@ def test_stage_2_begins_where_stage_1_ended_and_a_second_call_changes_nothing(st
     state, curve = (tmp_path / STATE).read_bytes(), (tmp_path / CURVE).read_bytes()
 
     assert code == 0
-    assert "then mediqa-train card" in said
+    assert f"→ mediqa-train card {tmp_path} --data {store}" in said
     assert read_run(tmp_path).began_from is not None
     assert run(*call)[0] == 0
     assert ((tmp_path / STATE).read_bytes(), (tmp_path / CURVE).read_bytes()) == (state, curve)
@@ -85,7 +85,7 @@ def test_sources_that_are_left_out_are_not_trained_on(store, config, tmp_path):
         run("finetune", store, "--out", tmp_path, "--config", config, "--preset", "tiny", "--leave-out", "b1")[0] == 0
     )
 
-    assert read_run(tmp_path).sources == ("b0", "b2")
+    assert read_run(tmp_path).seen == {"b0", "b2"}
 
 
 def test_stage_2_of_other_views_than_stage_1_is_refused(store, config, pretrained, tmp_path):

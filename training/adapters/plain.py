@@ -3,7 +3,7 @@
 `labels.csv` has the columns image (below the folder), patient, modality, score, scale_min, scale_max and
 scale_direction (`higher_better` or `lower_better`: nobody can guess it), and may have region, type, dimension, source
 and split. An image is a picture, a NIfTI file, an npz of an export, or a folder of one DICOM series. Patients become
-digests.
+digests. A picture of CT needs window_low and window_high, what 0 and white mean in HU.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,6 +45,8 @@ def records(root: Path) -> Iterator[Row | Left]:
             yield Left(reason="patient is empty")
         elif not row["image"] or not path.exists():
             yield Left(reason=f"images that {_TABLE} judges", missing=True)
+        elif row["modality"].upper() == "CT" and _kind(path) == "image" and _window(row) is None:
+            yield Left(reason="CT picture without window_low and window_high: its gray values are no HU")
         else:
             share = (score - low) / (high - low)
             yield _row(path, row, share if row["scale_direction"] == _DIRECTIONS[0] else 1.0 - share)
@@ -60,10 +62,20 @@ def _row(path: Path, row: Mapping[str, str], mos: float) -> Row:
         modality=row["modality"].upper(),
         region=row.get("region", "").lower() or "unknown",
         type=row.get("type", "").lower() or "unknown",
-        payload_kind=_KINDS.get(path.suffix.lower(), "image"),
+        payload_kind=_kind(path),
+        window=_window(row) if _kind(path) == "image" else None,
         paths=tuple(sorted(path.absolute().iterdir())) if path.is_dir() else (path.absolute(),),
         mos=mos,
     )
+
+
+def _kind(path: Path) -> str:
+    return "dicom" if path.is_dir() else _KINDS.get(path.suffix.lower(), "image")
+
+
+def _window(row: Mapping[str, str]) -> tuple[float, float] | None:
+    low, high = number(row.get("window_low", "")), number(row.get("window_high", ""))
+    return None if low is None or high is None or low >= high else (low, high)
 
 
 ADAPTER = Adapter(

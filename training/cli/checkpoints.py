@@ -14,8 +14,9 @@ from training.cli.app import app, progress, shown
 if TYPE_CHECKING:
     from mediqa_node.model.card import Fusion
     from mediqa_node.model.statistics_regressor import StatisticsRegressor
-    from training.judged import Judged
+    from training.judged import Judged, Regressors
     from training.runs import Run
+    from training.store import Store
 
     Beside = tuple[Mapping[str, Mapping[str, StatisticsRegressor]], Mapping[str, Mapping[str, Fusion]], list[str]]
 
@@ -31,20 +32,31 @@ def evaluate(
     processes: Annotated[int, typer.Option(min=1, help="Side by side, to prepare images.")] = 2,
 ) -> None:
     """Print the gates: every task, network alone, statistics alone and as shipped, on sources that nothing has seen."""
+    from mediqa_node.model.checkpoint import load_whole
+    from training.assemble import baselines
     from training.gates import Result, Swept, results, sweep_table, sweeps, table
+    from training.judged import judge_all, targets_of_card
     from training.simulate.degraded import FACTORS
 
+    loaded = [load_whole(*_locked(folder)) for folder in checkpoint]
+    beside: Regressors = {}
     found: list[Result] = []
     swept: list[Swept] = []
-    for seed, folder in enumerate(checkpoint):
-        judged = _judged(folder, data, processes)
-        found += results(judged, seed=seed)
+    for seed, (network, card, regressors) in enumerate(loaded):
+        prepared = shown(_store(data), card.preprocess, processes)
+        if seed == 0:
+            with progress("baselines"):
+                beside = baselines(prepared, targets_of_card(card))
+        with progress(f"judging, {card.weights_sha256[:12]}") as advance:
+            judged = judge_all(network, card, regressors, prepared, beside, advance)
+        found += results(judged, seed=seed, weights_sha256=card.weights_sha256)
         if sweep is not None:
-            swept_by = _judged(folder, sweep, processes)
-            if seed == 0:
-                swept = list(sweeps(swept_by, FACTORS))
-                if out is not None:
-                    _plots(swept_by, out)
+            of_sweep = shown(_store(sweep), card.preprocess, processes)
+            with progress(f"judging the sweep, {card.weights_sha256[:12]}") as advance:
+                judged = judge_all(network, card, regressors, of_sweep, beside, advance)
+            swept += sweeps(judged, FACTORS, weights_sha256=card.weights_sha256)
+            if seed == 0 and out is not None:
+                _plots(judged, out)
     for line in table(found):
         typer.echo(line)
     if swept:
@@ -58,23 +70,12 @@ def evaluate(
         typer.echo(f"\nwrote {out}/gates.json")
 
 
-def _judged(folder: Path, data: Path, processes: int) -> "dict[str, Judged]":
-    from mediqa_node.model.checkpoint import load_whole
-    from training.judged import OUTPUTS, judge, targets_of_card
+def _store(folder: Path) -> "Store":
     from training.store import INDEX, Store
 
-    if not (data / INDEX).exists():
-        raise ConfigurationError(f"{data}: no store ({INDEX}); make one with `mediqa-train simulate`")
-    network, card, regressors = load_whole(*_locked(folder))
-    prepared = shown(Store(data), card.preprocess, processes).subset(lambda sample: sample.split == "test")
-    targets = targets_of_card(card)
-    found = {}
-    with progress(f"judging, {folder.name}") as advance:
-        for done, modality in enumerate(OUTPUTS):
-            advance(done, len(OUTPUTS), modality)
-            if any(sample.modality == modality for sample in prepared.samples):
-                found[modality] = judge(network, targets, regressors, card.fusion, prepared, modality)
-    return found
+    if not (folder / INDEX).exists():
+        raise ConfigurationError(f"{folder}: no store ({INDEX}); make one with `mediqa-train simulate`")
+    return Store(folder)
 
 
 def _locked(checkpoint: Path) -> tuple[str, Path]:
@@ -117,6 +118,8 @@ def card(
     from training.runs import read_run
 
     trained = read_run(run)
+    if domains is not None and not domains.is_file():
+        raise ConfigurationError(f"--domains {domains}: no such file; `mediqa-train domain` writes it")
     if beside is not None:
         regressors, fusion, told = _of_another_seed(trained, beside)
     elif plain:
@@ -176,14 +179,13 @@ def _beside(trained: "Run", data: Path, fold: list[Path]) -> "Beside":
     """Return the regressors on statistics, how much each counts beside the network, and a line on each choice."""
     from training.assemble import Fold, regressors_and_fusion
     from training.runs import trained_network
-    from training.store import Store
 
-    prepared = shown(Store(data), trained.recipe.spec)
+    prepared = shown(_store(data), trained.recipe.spec)
     sources = {sample.source for sample in prepared.samples if sample.split == "train"}
     folds = []
     for folder in fold:
         network, of_fold = trained_network(folder)
-        unseen = frozenset(sources - set(of_fold.sources))
+        unseen = frozenset(sources - of_fold.seen)
         folds.append(Fold(network=network, targets=of_fold.targets, unseen=unseen))
     with progress("regressors on statistics") as advance:
         return regressors_and_fusion(prepared, trained.targets, folds, advance=advance)

@@ -91,7 +91,7 @@ def finetune(
             leave_out=leave_out or (),
             advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
         )
-    _told(out, f"mediqa-train evaluate {out} {data}, then mediqa-train card {out} --out CHECKPOINT")
+    _told(out, f"mediqa-train card {out} --data {data} --fold FOLD --out CHECKPOINT (or --plain: the network alone)")
 
 
 def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None = None) -> "Prepared":
@@ -151,7 +151,7 @@ def _told(out: Path, then: str) -> None:
     curve, run = read_curve(out), read_run(out)
     last = curve[-50:]
     typer.echo(
-        f"{len(curve):,} steps on {run.samples:,} samples of {run.patients} patients, {len(run.sources)} sources; "
+        f"{len(curve):,} steps on {run.samples:,} samples of {run.patients} patients, {len(run.seen)} sources; "
         f"loss {sum(row['loss'] for row in last) / len(last):.4f} over the last {len(last)}; "
         f"{run.core_seconds / 60:.0f} core-minutes in all"
     )

@@ -1,9 +1,11 @@
 """A store of simulated samples from a collection: bases, a plan of what is done to each, in processes."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +21,7 @@ _DEGRADE = {"CT": ct.degrade, "MR": mr.degrade, "OP": fundus.degrade}
 _SINGLE = 0.4
 """Share of the copies that one factor alone made worse, factors equally often."""
 _SMALLEST_PX = 48
+PLAN_FILE = "plan.json"
 STRENGTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of a sweep."""
 
@@ -106,7 +109,8 @@ def build(
     """Simulate copies of all patients of a collection into a store; what it holds already is not made again.
 
     Raises:
-        ConfigurationError: a source to be held out that the collection does not have.
+        ConfigurationError: a source to be held out that the collection does not have, or the store was made by
+            another plan: what is held out now may stand on its training side.
     """
     by_source: dict[str, list[ImageSet]] = {}
     for one in sets:
@@ -116,6 +120,7 @@ def build(
         raise ConfigurationError(
             f"held out: no source {', '.join(sorted(unknown))}; the collection has {', '.join(by_source)}"
         )
+    _agree(store.folder / PLAN_FILE, plan)
     made = {sample.base for sample in store.samples}
     wanted_sources = plan.held_out if plan.sweep else by_source
     bases = [base for source in wanted_sources for base in bases_of(by_source[source], spec, plan.bases)]
@@ -126,6 +131,13 @@ def build(
             store.add(items)
             done += 1
             advance(done, len(bases), base.key)
+
+
+def _agree(file: Path, plan: Plan) -> None:
+    text = json.dumps(plan.model_dump(), indent=1, sort_keys=True) + "\n"
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise ConfigurationError(f"{file.parent} was made by another plan ({PLAN_FILE}); choose another folder")
+    file.write_text(text, encoding="utf-8")
 
 
 def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:

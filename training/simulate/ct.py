@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.transform import iradon, radon
 
+from mediqa_node.domain.prompt import Prompt
 from training.simulate.degraded import BaseImage, Degraded, Step, saturating
 
 MU_WATER_PER_MM = 0.02
@@ -50,6 +51,11 @@ class Noise:
 def attenuation(image_hu: np.ndarray) -> np.ndarray:
     """Return the linear attenuation per mm: -1000 HU and below is vacuum."""
     return MU_WATER_PER_MM * np.maximum(1.0 + image_hu.astype(np.float64) / 1000.0, 0.0)
+
+
+def kernel_of(prompt: Prompt) -> str:
+    """Return the apodisation that is nearest to the kernel of a series: images of lung and bone are sharp."""
+    return "shepp-logan" if prompt.type.value in ("lung", "bone") else "hann"
 
 
 def noise_of(image_hu: np.ndarray, spacing_mm: float, random: np.random.Generator, *, kernel: str = "hann") -> Noise:
@@ -105,8 +111,7 @@ def scan(image_hu: np.ndarray, spacing_mm: float, mas: float, random: np.random.
 def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
     """Yield a copy of a slice for every step of the plan."""
     spacing_mm = base.spacing_mm or 0.8
-    sharp = base.prompt.type.value in ("lung", "bone")
-    noise = noise_of(base.image, spacing_mm, random, kernel="shepp-logan" if sharp else "hann")
+    noise = noise_of(base.image, spacing_mm, random, kernel=kernel_of(base.prompt))
     streaks = (
         streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & {step.factor for step in plan} else {}
     )

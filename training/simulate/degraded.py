@@ -68,7 +68,7 @@ class Degraded:
 
     Attributes:
         factor: the only factor that made it worse, `mixed`, or `clean`.
-        settings: what was drawn, for people.
+        settings: what was drawn; what a factor does not touch is not there.
         severities: what each factor did to this image, measured inside the body, 0 (nothing) to 1.
         labels: what is learnt: `quality` (higher is better), and `mas` [mA.s], `tesla` [T] or `blur` [pixels of 384].
     """

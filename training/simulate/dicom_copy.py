@@ -17,7 +17,7 @@ from mediqa_node.dicom.technique_mr import GYROMAGNETIC_MHZ_T
 from mediqa_node.domain.prompt import Prompt
 
 LEVELS = {"CT": (10.0, 40.0, 160.0, 20.0, 80.0), "MR": (0.5, 1.5, 3.0, 0.3, 1.0)}
-"""mA.s and T; successive bases begin at successive levels, so that a few series have all of them."""
+"""mA.s and T, in an order that has low and high among the first few."""
 UNITS = {"CT": "mAs", "MR": "T"}
 _CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
 _OF_THE_SOURCE_ALONE = """
@@ -38,6 +38,7 @@ class BaseSeries:
         prompt: what the source's headers say the network should be told.
         paths: of single-frame images, in the order of their position.
         spacing_mm: between rows.
+        levels: of `LEVELS` that it can show: one that is noisier already cannot be a copy of a higher field.
     """
 
     number: int
@@ -46,6 +47,7 @@ class BaseSeries:
     prompt: Prompt
     paths: tuple[Path, ...]
     spacing_mm: float
+    levels: tuple[float, ...]
 
     @property
     def modality(self) -> str:

@@ -1,8 +1,9 @@
 """MR of less field, of a patient who moves, of fewer lines and of a smaller matrix: all in k-space.
 
-Noise is complex and its deviation goes as 1 / B0; the image is the magnitude (Rice). Motion is a linear phase of
-every line that was taken while the patient lay elsewhere: for a while (one position and another), or periodically
-(breathing). Undersampling leaves out lines outside of the centre. A smaller matrix cuts k-space off.
+Noise is complex, its deviation goes as 1 / B0, and it fills what is acquired of k-space, no more; the image is the
+magnitude (Rice). Motion is a linear phase of every line that was taken while the patient lay elsewhere: for a while
+(one position and another), or periodically (breathing). Undersampling leaves out lines outside of the centre. A
+smaller matrix cuts k-space off.
 
 Matrices differ, and scanners interpolate: a slice is taken with a smaller matrix than its own now and then, and what
 was made of it is filled up with zeros to a larger one, noise included. Neither is a fault, and no label knows it.
@@ -39,8 +40,8 @@ def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) 
         settings = _drawn(random, step)
         phased = clean * _bias(clean.shape, random) * np.exp(1j * _phase(clean.shape, random))
         kspace = np.fft.fftshift(np.fft.fft2(phased))
-        scanned, changes = _scanned(kspace, np.abs(phased), settings, inside, signal, random)
-        total = float(np.hypot(own, changes.pop("noise")))
+        scanned, changes, acquired = _scanned(kspace, np.abs(phased), settings, inside, signal, random)
+        total = float(np.hypot(own, changes.pop("noise"))) * acquired**0.5
         severities = {"noise": saturating(total, HALF_WAY["noise"])}
         severities |= {name: saturating(change, HALF_WAY[name]) for name, change in changes.items()}
         yield Degraded(
@@ -78,8 +79,12 @@ def _scanned(
     inside: np.ndarray,
     signal: float,
     random: np.random.Generator,
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Return the complex image, and what each factor alone changed inside the body, as a share of the signal (RMS)."""
+) -> tuple[np.ndarray, dict[str, float], float]:
+    """Return the complex image, what each factor alone changed inside the body, and the acquired share of k-space.
+
+    Changes are RMS shares of the signal; that of the noise is its deviation where all of k-space is acquired. What
+    is not acquired holds no noise either: neither the source's nor what is added.
+    """
     axis = int(settings["axis"])
     steps = {
         "resolution": _smaller(kspace.shape, settings),
@@ -87,6 +92,7 @@ def _scanned(
         "undersampling": _left_out(kspace.shape, axis, settings),
     }
     changes = {"noise": 0.0}
+    acquired = np.ones(kspace.shape)
     worse: np.ndarray = kspace
     for name, factor in steps.items():
         changes[name] = 0.0
@@ -94,13 +100,14 @@ def _scanned(
             alone = np.abs(_image(kspace * factor))
             changes[name] = float(np.sqrt(np.mean((alone - clean)[inside] ** 2))) / signal
             worse = worse * factor
+            acquired = acquired * np.abs(factor)
     image = _image(worse)
     if "field_t" in settings:
         deviation = NOISE_AT_1_T / settings["field_t"]
         changes["noise"] = deviation
-        noise = random.standard_normal((2, *image.shape)) * deviation * signal
-        return image + noise[0] + 1j * noise[1], changes
-    return image, changes
+        real, imaginary = random.standard_normal((2, *image.shape)) * deviation * signal
+        image = image + _image(np.fft.fftshift(np.fft.fft2(real + 1j * imaginary)) * acquired)
+    return image, changes, float(acquired.mean())
 
 
 def _matrix(image: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, float]:

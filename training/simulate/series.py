@@ -2,7 +2,7 @@ r"""Whole DICOM series of known dose or field, which a node receives, harvests a
 
 The noise of a tube charge (CT) or a field strength (MR) is inserted into seven neighbouring slices of real series,
 so that source and insertion together have what that charge or field gives: a source counts as scanned with
-`ct.SOURCE_MAS`, and MR noise is measured. One that is noisier already stays as it is, and its quality says so.
+`ct.SOURCE_MAS`, and MR noise is measured. One that is noisier already gives no copy of that field.
 
 Technical attributes are those of the source, by the allow-list of the de-identifier; the exposure, or the field and
 its resonance frequency, is written anew, such that every rule of the harvest reads the same number. Image Type
@@ -41,7 +41,6 @@ LABELS_FILE, README_FILE = "labels.csv", "README.md"
 SLICES = 7
 """Of a series: as many as the harvest needs, neighbours without a gap."""
 _COLUMNS = "series_uid reader_id score scale_min scale_max scale_direction criterion study_id"
-_SHARP = ("lung", "bone", "b60f", "b70f", "b80f")
 _README = """# Simulated series
 
 {series} DICOM series of {patients} simulated patients, made by `mediqa-train simulate --dicom` with seed {seed}:
@@ -144,18 +143,33 @@ def _base(paths: Sequence[Path], number: int, source: str, patient: int) -> Base
         return None
     for stack in stacks:
         for run in _runs(stack):
+            mine = tuple(paths[index] for index in run)
             base = BaseSeries(
                 number=number,
                 patient=patient,
                 source=source,
                 prompt=prompt_from_header(headers, stack, default_rules()),
-                paths=tuple(paths[index] for index in run),
+                paths=mine,
                 spacing_mm=stack.spacing_mm[1],
+                levels=_shown_by(modality, mine, [headers[index] for index in run]),
             )
             copies = [header_of(headers[index], base, LEVELS[modality][0], place, 0) for place, index in enumerate(run)]
-            if harvest(copies).eligible:
+            if base.levels and harvest(copies).eligible:
                 return base
     return None
+
+
+def _shown_by(modality: str, paths: Sequence[Path], headers: Sequence[Dataset]) -> tuple[float, ...]:
+    """Return the levels that slices can be brought to: noise is inserted, never taken away."""
+    if modality == "CT":  # a source counts as scanned with more than any level
+        return LEVELS["CT"]
+    bodies = ((image, mr.body(image)) for image in _images(paths, headers))
+    noise = float(np.median([mr.own_noise(image, inside) / _signal(image, inside) for image, inside in bodies]))
+    return tuple(level for level in LEVELS["MR"] if mr.NOISE_AT_1_T / level >= noise)
+
+
+def _signal(image: np.ndarray, inside: np.ndarray) -> float:
+    return float(image[inside].mean()) or 1.0
 
 
 def _runs(stack: Stack) -> list[list[int]]:
@@ -168,21 +182,17 @@ def _runs(stack: Stack) -> list[list[int]]:
 
 def _planned(bases: Sequence[BaseSeries], series: int) -> list[tuple[BaseSeries, tuple[float, ...]]]:
     """Return the levels of each base: one more for everyone in turn until there are enough series."""
-    possible = sum(len(LEVELS[base.modality]) for base in bases)
+    possible = sum(len(base.levels) for base in bases)
     if series > possible:
         raise ConfigurationError(
             f"{series} series were asked for; {len(bases)} series of the collection can be copied, to {possible}: "
             f"a base has {SLICES} neighbouring single-frame slices of CT or MR that a node would train on"
         )
-    plan = []
-    of_modality = dict.fromkeys(LEVELS, 0)
-    for place, base in enumerate(bases):
-        levels = LEVELS[base.modality]
-        first = of_modality[base.modality]
-        of_modality[base.modality] += 1
-        wanted = len(range(place, series, len(bases)))
-        plan.append((base, tuple(levels[(first + k) % len(levels)] for k in range(wanted))))
-    return [(base, levels) for base, levels in plan if levels]
+    turns = [(base, turn) for turn in range(possible) for base in bases if turn < len(base.levels)]
+    chosen: dict[int, list[float]] = {base.number: [] for base in bases}
+    for base, turn in turns[:series]:  # successive bases begin at successive levels
+        chosen[base.number].append(base.levels[(base.number + turn) % len(base.levels)])
+    return [(base, tuple(chosen[base.number])) for base in bases if chosen[base.number]]
 
 
 # ── one base ─────────────────────────────────────────────────────────────────
@@ -191,7 +201,7 @@ def _planned(bases: Sequence[BaseSeries], series: int) -> list[tuple[BaseSeries,
 def _write_copies(task: tuple[BaseSeries, tuple[float, ...], int, Path]) -> list[Labelled]:
     base, levels, seed, out = task
     headers = [read_header(path) for path in base.paths]
-    images = _images(base, headers)
+    images = _images(base.paths, headers)
     degrade = _ct_copies if base.modality == "CT" else _mr_copies
     qualities = np.empty((len(levels), len(images)))
     names = [f"{level:g}{UNITS[base.modality]}" for level in levels]
@@ -200,14 +210,14 @@ def _write_copies(task: tuple[BaseSeries, tuple[float, ...], int, Path]) -> list
         folder.mkdir(parents=True)
     for place, (header, image) in enumerate(zip(headers, images, strict=True)):
         random = np.random.default_rng([seed, base.number, place])
-        for n, (copy, quality) in enumerate(degrade(image, base, levels, random, _is_sharp(header))):
+        for n, (copy, quality) in enumerate(degrade(image, base, levels, random)):
             qualities[n, place] = quality
             ds = header_of(header, base, levels[n], place, seed)
             save(ds, copy, folders[n] / f"{place + 1:03}.dcm")
     return [
         Labelled(
             base=base,
-            paths=tuple(sorted(folders[n].iterdir())),
+            paths=tuple(sorted(path.absolute() for path in folders[n].iterdir())),
             series_uid=uid_of(seed, "series", base.number, level),
             level=level,
             quality=float(np.clip(qualities[n].mean(), 0.0, 1.0)),
@@ -216,11 +226,11 @@ def _write_copies(task: tuple[BaseSeries, tuple[float, ...], int, Path]) -> list
     ]
 
 
-def _images(base: BaseSeries, headers: Sequence[Dataset]) -> list[np.ndarray]:
-    """Return the slices in HU or signal; the order of a stack may be any, that of `base.paths` counts."""
+def _images(paths: Sequence[Path], headers: Sequence[Dataset]) -> list[np.ndarray]:
+    """Return the slices in HU or signal; the order of a stack may be any, that of the files counts."""
     [stack] = assemble_stacks(headers)
     with FrameReader() as reader:
-        image_at = image_getter(stack, base.paths, headers, reader, stored=False)
+        image_at = image_getter(stack, paths, headers, reader, stored=False)
         by_instance = {frame.instance_index: image_at(index) for index, frame in enumerate(stack.frames)}
     return [np.asarray(by_instance[index], dtype=np.float32) for index in range(len(headers))]
 
@@ -228,11 +238,9 @@ def _images(base: BaseSeries, headers: Sequence[Dataset]) -> list[np.ndarray]:
 Copies = Iterator[tuple[np.ndarray, float]]
 
 
-def _ct_copies(
-    image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator, sharp: bool
-) -> Copies:
+def _ct_copies(image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator) -> Copies:
     """Yield a slice at each tube charge with its quality: one simulation of noise serves all of them."""
-    noise = ct.noise_of(image, base.spacing_mm or 0.8, random, kernel="shepp-logan" if sharp else "hann")
+    noise = ct.noise_of(image, base.spacing_mm or 0.8, random, kernel=ct.kernel_of(base.prompt))
     inside = ct.body(image)
     own_hu = ct.own_noise_hu(image, inside)
     for mas in levels:
@@ -242,12 +250,10 @@ def _ct_copies(
         yield np.clip(image + added, -1024.0, 3071.0), ct.quality_of_noise(total_hu)
 
 
-def _mr_copies(
-    image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator, sharp: bool
-) -> Copies:
+def _mr_copies(image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator) -> Copies:
     """Yield a slice at each field strength with its quality: complex noise, the magnitude of the sum."""
     inside = mr.body(image)
-    signal = float(image[inside].mean()) or 1.0
+    signal = _signal(image, inside)
     own = mr.own_noise(image, inside) / signal
     drawn = random.standard_normal((2, *image.shape))
     for tesla in levels:
@@ -255,10 +261,6 @@ def _mr_copies(
         noise = drawn * np.sqrt(max(wanted**2 - own**2, 0.0)) * signal
         severity = saturating(max(wanted, own), mr.HALF_WAY["noise"])
         yield np.hypot(image + noise[0], noise[1]), quality_of({"noise": severity})
-
-
-def _is_sharp(header: Dataset) -> bool:
-    return text(header, "ConvolutionKernel").lower().startswith(_SHARP)
 
 
 # ── files ────────────────────────────────────────────────────────────────────

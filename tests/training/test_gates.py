@@ -1,0 +1,137 @@
+"""Gates: each method against the best other one, on labels that samples have, and nothing claimed that was not seen."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support.samples import sample
+
+from training.claims import claims_of
+from training.gates import passed, results, sweep_table, sweeps, table
+from training.judged import BASELINE, NETWORK, QUALITY, SHIPPED, STATISTICS, Judged
+from training.simulate.degraded import FACTORS
+
+WEIGHTS = "a" * 64
+MADE_BY = {"samples": 100, "simulated": 100, "sources": {"MR": ["one", "two"], "CT": ["three"]}}
+
+
+def judged(said: dict[str, np.ndarray], *, modality: str = "MR", labels: tuple[str, ...] = (QUALITY,)) -> Judged:
+    """Return four images of two sources, ten copies each, whose labels rise from 0 to 1."""
+    samples = [
+        sample(
+            f"{base}-{copy}",
+            base=f"b{base}",
+            source=f"s{base % 2}",
+            modality=modality,
+            labels=dict.fromkeys(labels, copy / 9),
+        )
+        for base in range(4)
+        for copy in range(10)
+    ]
+    return Judged(data=SimpleNamespace(samples=samples), said={QUALITY: said})
+
+
+def truth() -> np.ndarray:
+    return np.tile(np.arange(10) / 9, 4)
+
+
+def noisy(much: float) -> np.ndarray:
+    return truth() + np.random.default_rng(0).normal(0.0, much, 40)
+
+
+def test_what_is_shipped_is_held_against_the_best_of_the_others_and_never_against_itself():
+    said = {NETWORK: noisy(0.1), STATISTICS: noisy(3.0), BASELINE: noisy(1.0), SHIPPED: noisy(3.0)}
+
+    found = {one.method: one for one in results({"MR": judged(said)}, seed=0, weights_sha256=WEIGHTS)}
+
+    assert found[SHIPPED].best_other == NETWORK
+    assert found[NETWORK].best_other == BASELINE
+    assert found[SHIPPED].behind.low < -0.05
+    assert not passed(list(found.values()))
+
+
+def test_one_that_agrees_better_than_all_others_passes():
+    said = {NETWORK: noisy(0.5), STATISTICS: noisy(0.4), BASELINE: noisy(1.0), SHIPPED: noisy(0.05)}
+
+    found = list(results({"MR": judged(said)}, seed=0, weights_sha256=WEIGHTS))
+
+    assert passed(found)
+    printed = "\n".join(table(found))
+    assert "less the best other" in printed
+    assert "PASSED: no more than .05 below the best baseline" in printed
+
+
+def test_samples_without_a_label_do_not_count_for_it():
+    one = judged({SHIPPED: noisy(0.1)})
+    one.data.samples[0] = sample("b", base="b0", source="s0", modality="MR", labels={"tesla": 1.0})
+
+    [found] = results({"MR": one}, seed=0, weights_sha256=WEIGHTS)
+
+    assert found.agreement.n == 39
+
+
+def swept(shipped: list[float], *, factor: str = "ghosts", copies: int = 4) -> dict[str, Judged]:
+    severities = [dict.fromkeys(FACTORS["MR"], 0.0) | {factor: n / copies} for n in range(copies)]
+    samples = [
+        sample(f"{n}", base="b0", modality="MR", factor=factor if n else "clean", severities=severities[n])
+        for n in range(copies)
+    ]
+    said = {method: np.array(shipped) for method in (NETWORK, STATISTICS, BASELINE, SHIPPED)}
+    return {"MR": Judged(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
+
+
+def test_a_sweep_is_the_mean_over_checkpoints_and_a_factor_without_copies_is_left_out():
+    falls, rises = [0.9, 0.7, 0.5, 0.3], [0.3, 0.5, 0.7, 0.9]
+
+    found = [one for said in (falls, falls, rises) for one in sweeps(swept(said), FACTORS, weights_sha256=WEIGHTS)]
+
+    assert {one.factor for one in found} == {"ghosts"}
+    [line] = [line for line in sweep_table(found) if line.startswith("MR ghosts")]
+    assert "0.333" in line
+    assert "-1.00 b0" in line
+    assert line.endswith("NOT DETECTED")
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [("undersampling", "PASSED 0.90"), ("ghosts", "reported")])
+def test_a_sweep_that_falls_all_the_way_passes_its_gate_if_it_has_one(factor, verdict):
+    found = list(sweeps(swept([0.9, 0.7, 0.5, 0.3], factor=factor), FACTORS, weights_sha256=WEIGHTS))
+
+    assert list(sweep_table(found))[1].endswith(verdict)
+
+
+# ── claims ───────────────────────────────────────────────────────────────────
+
+
+def gates(*, srcc: float | None = 0.91) -> dict:
+    sweep = {"modality": "MR", "method": SHIPPED}
+    return {
+        "sweeps": [{**sweep, "factor": "noise", "mean": 0.97}, {**sweep, "factor": "ghosts", "mean": 0.42}],
+        "tasks": [
+            {
+                "task": ["MR", QUALITY],
+                "method": SHIPPED,
+                "agreement": {"srcc": {"value": srcc}, "n": 40, "groups": 8},
+            }
+        ],
+    }
+
+
+def test_a_claim_names_what_is_followed_what_is_not_and_of_how_many_sources():
+    claim = claims_of(gates(), MADE_BY)["MR"]
+
+    assert "severity of noise, trained on simulated degradations of images of 2 sources; no expert" in claim
+    assert "SRCC 0.91 over 40 images of 8 slices" in claim
+    assert "NOT DETECTED: ghosts. " in claim
+    assert claim.isascii()
+
+
+def test_expert_scores_are_not_denied():
+    assert "60 of 100 samples are of expert scores" in claims_of(gates(), MADE_BY | {"simulated": 40})["MR"]
+
+
+def test_an_agreement_that_is_undefined_is_called_so():
+    assert "SRCC undefined over 40 images" in claims_of(gates(srcc=None), MADE_BY)["MR"]
+
+
+def test_of_a_modality_that_was_not_judged_nothing_is_claimed():
+    assert set(claims_of(gates(), MADE_BY)) == {"MR"}
