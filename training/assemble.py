@@ -18,31 +18,18 @@ from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, TERMS, PromptCode
 from mediqa_node.model.statistics_regressor import StatisticsRegressor
-from training.baselines.statistics_svr import fit_svr
 from training.batches import Target
 from training.claims import claims_of
 from training.judged import NETWORK, OUTPUTS, QUALITY, judge
 from training.prepared import Prepared
 from training.runs import Run, trained_network
 from training.statistics import Fit, choose, fit_regressor, fuse
-from training.store import Sample
 
 UNTOLD = PromptCode(words=dict.fromkeys(TERMS, ()))
 """Zeros, whatever is asked: what a network was told that was trained without prompts."""
 _UNITS = {"mas": "mA.s", "tesla": "T", "blur": "{pixels}"}
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEWEST_SOURCES = 3
-_NOISY_T, _CLEAN_T = 0.2, 12.0
-"""Field strengths that a simulated image of quality 0 and 1 looks like: its noise is 0.06 / T of the signal."""
-
-
-def baselines(data: Prepared, targets: Sequence[Target]) -> dict[str, dict[str, StatisticsRegressor]]:
-    """Return regressors on the same statistics that were taught the very labels: what a score is held against."""
-    found: dict[str, dict[str, StatisticsRegressor]] = {}
-    for modality in OUTPUTS:
-        for output, fit in fits(data, modality, targets, label_of=lambda one, label: one.labels[label]).items():
-            found.setdefault(modality, {})[output] = fit_svr(fit.statistics, fit.label, list(fit.source))
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +46,7 @@ class Fold:
     unseen: frozenset[str]
 
 
-def fits(
-    data: Prepared, modality: str, targets: Sequence[Target], *, label_of: Callable[[Sample, str], float]
-) -> dict[str, Fit]:
+def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, Fit]:
     """Return statistics and labels of the training samples of a modality, by output; labels in the network's units."""
     mine = data.subset(lambda sample: sample.split == "train" and sample.modality == modality)
     if not len(mine):
@@ -72,7 +57,7 @@ def fits(
         known = mine.subset(lambda sample, name=output: name in sample.labels)  # type: ignore[misc]
         if not len(known) or (output != QUALITY and target is None):
             continue
-        values = np.array([label_of(sample, output) for sample in known.samples])
+        values = np.array([sample.labels[output] for sample in known.samples])
         if target is not None:
             values = ((np.log(values) if target.log else values) - target.mean) / target.sd
         found[output] = Fit(
@@ -80,23 +65,9 @@ def fits(
             label=values,
             source=np.array([sample.source for sample in known.samples]),
             group=np.array([sample.base for sample in known.samples]),
-            truth=np.array([sample.labels[QUALITY] for sample in known.samples]) if output == QUALITY else None,
             factor=np.array([sample.factor for sample in known.samples]) if output == QUALITY else None,
         )
     return found
-
-
-def _taught(sample: Sample, output: str) -> float:
-    """Return what a regressor is to say of a sample.
-
-    Of MR it is taught the signal-to-noise ratio as quality, and nothing else. What was taught the product of all
-    severities ranked images of sources that it had not seen at SRCC .41, less than noise alone, and called clean
-    images of a large matrix bad; ghosts and resolution are not detected, and must not move the score at random.
-    """
-    if (sample.modality, output) == ("MR", QUALITY) and "tesla" in sample.labels and sample.severities:
-        low, high = np.log(_NOISY_T), np.log(_CLEAN_T)
-        return float((np.log(sample.labels["tesla"]) - low) / (high - low))
-    return sample.labels[output]
 
 
 def regressors_and_fusion(
@@ -117,7 +88,7 @@ def regressors_and_fusion(
     wanted = [(modality, output) for modality in OUTPUTS for output in OUTPUTS[modality]]
     for done, (modality, output) in enumerate(wanted):
         advance(done, len(wanted), f"{modality} {output}")
-        fit = fits(data, modality, targets, label_of=_taught).get(output)
+        fit = fits(data, modality, targets).get(output)
         if fit is None or len(np.unique(fit.source)) < _FEWEST_SOURCES:
             continue
         cost, share, left_out = choose(fit)

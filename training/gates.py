@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.judged import BASELINE, METHODS, NETWORK, QUALITY, SHIPPED, STATISTICS, Judged
+from training.judged import METHODS, NETWORK, QUALITY, SHIPPED, STATISTICS, Judged
 from training.metrics import Agreement, Interval, agreement, difference, srcc
 from training.store import Sample
 
@@ -225,11 +225,8 @@ def _ranked(score: Sequence[float], truth: Sequence[float]) -> float:
 
 
 def sweep_table(swept: Sequence[Swept]) -> Iterator[str]:
-    """Yield the sweeps, the mean over the checkpoints: what is shipped, what it is mixed of, and the baseline."""
-    yield (
-        f"{'factor':22}{'images':>7}{'shipped':>9}{'network':>9}{'statistics':>11}{'baseline':>10}"
-        "  worst image of what is shipped"
-    )
+    """Yield the sweeps, the mean over the checkpoints: what is shipped, and both that it is mixed of."""
+    yield f"{'factor':22}{'images':>7}{'shipped':>9}{'network':>9}{'statistics':>11}  worst image of what is shipped"
     keys = dict.fromkeys((one.modality, one.factor) for one in swept if one.method == SHIPPED)
     for modality, factor in keys:
         mine = [one for one in swept if (one.modality, one.factor) == (modality, factor)]
@@ -240,7 +237,7 @@ def sweep_table(swept: Sequence[Swept]) -> Iterator[str]:
         }
         shipped = [one for one in mine if one.method == SHIPPED]
         worst = min(shipped, key=lambda one: one.worst)
-        widths = ((SHIPPED, 9), (NETWORK, 9), (STATISTICS, 11), (BASELINE, 10))
+        widths = ((SHIPPED, 9), (NETWORK, 9), (STATISTICS, 11))
         cells = "".join(f"{means[method]:{width}.3f}" if method in means else " " * width for method, width in widths)
         yield (
             f"{modality + ' ' + factor:22}{shipped[0].images:7}{cells}  {f'{worst.worst:.2f} {worst.worst_image}':44}"

@@ -1,11 +1,7 @@
-"""What a checkpoint says of samples: the network alone, the regressors on statistics alone, and both as shipped.
-
-Beside them what nobody ships: a regressor on the same statistics that was taught the very label (`BASELINE`).
-"""
+"""What a checkpoint says of samples: the network alone, the regressors on statistics alone, and both as shipped."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -18,8 +14,8 @@ from training.prepared import Prepared
 from training.stages import say
 
 QUALITY = "quality"
-NETWORK, STATISTICS, SHIPPED, BASELINE = "network", "statistics", "shipped", "baseline"
-METHODS = (BASELINE, NETWORK, STATISTICS, SHIPPED)
+NETWORK, STATISTICS, SHIPPED = "network", "statistics", "shipped"
+METHODS = (NETWORK, STATISTICS, SHIPPED)
 OUTPUTS = {"CT": (QUALITY, "mas"), "MR": (QUALITY, "tesla"), "OP": (QUALITY, "blur")}
 """What is said of an image, by modality."""
 
@@ -52,9 +48,8 @@ def judge(
     modality: str,
     *,
     code: PromptCode = FOUR_ONE_HOTS,
-    baselines: Regressors = MappingProxyType({}),
 ) -> Judged:
-    """Return what a network, its regressors and the baselines say of the samples of one modality.
+    """Return what a network and its regressors say of the samples of one modality.
 
     As in the node, slices count for the quality as the network weighs them, and alike for a parameter.
     """
@@ -76,8 +71,6 @@ def judge(
                     for one, weights in zip(measured, own.weights, strict=True)
                 ]
             )
-        if (baseline := baselines.get(modality, {}).get(output)) is not None:
-            said[output][BASELINE] = np.array([np.mean(baseline(one)) for one in measured])
         share = fusion.get(modality, {}).get(output)
         by_statistics = said[output].get(STATISTICS, np.zeros(len(mine)))
         said[output][SHIPPED] = (
@@ -93,7 +86,6 @@ def judge_all(
     card: Card,
     regressors: Regressors,
     data: Prepared,
-    baselines: Regressors,
     advance: Callable[[int, int, str], None],
 ) -> dict[str, Judged]:
     """Return what a checkpoint says of the test samples, by modality."""
@@ -110,7 +102,6 @@ def judge_all(
                 held,
                 modality,
                 code=card.prompt or FOUR_ONE_HOTS,
-                baselines=baselines,
             )
     return found
 

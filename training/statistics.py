@@ -24,7 +24,6 @@ class Fit:
 
     Attributes:
         statistics: (n, k); label, source and group: (n,).
-        truth: what a choice is judged by where it is not the label, (n,).
         factor: the one that made a copy worse, `mixed` or `clean`, (n,); None: no matter.
     """
 
@@ -32,7 +31,6 @@ class Fit:
     label: np.ndarray
     source: np.ndarray
     group: np.ndarray
-    truth: np.ndarray | None = None
     factor: np.ndarray | None = None
 
     def where(self, keep: np.ndarray) -> "Fit":
@@ -42,7 +40,6 @@ class Fit:
             label=self.label[keep],
             source=self.source[keep],
             group=self.group[keep],
-            truth=None if self.truth is None else self.truth[keep],
             factor=None if self.factor is None else self.factor[keep],
         )
 
@@ -93,12 +90,11 @@ def choose(data: Fit) -> tuple[float, float, np.ndarray]:
 
 def merit(said: np.ndarray, data: Fit) -> float:
     """Return the mean of pooled SRCC, of SRCC within each source, and of how single factors are followed."""
-    truth = data.label if data.truth is None else data.truth
-    within = [srcc(said[data.source == one], truth[data.source == one]) for one in np.unique(data.source)]
+    within = [srcc(said[data.source == one], data.label[data.source == one]) for one in np.unique(data.source)]
     told = [value for value in within if value is not None]
-    parts = [srcc(said, truth), float(np.mean(told)) if told else None]
+    parts = [srcc(said, data.label), float(np.mean(told)) if told else None]
     if data.factor is not None:
-        parts.append(_one_factor(said, truth, data.group, data.factor))
+        parts.append(_one_factor(said, data.label, data.group, data.factor))
     known = [value for value in parts if value is not None]
     return float(np.mean(known)) if known else 0.0
 
@@ -125,10 +121,9 @@ def fuse(
 ) -> tuple[Fusion, Mapping[float, float]]:
     """Choose how much the statistics count beside a network, on predictions of sources that were left out.
 
-    Both are brought to the truth's scale by least squares, then mixed; returns the mixture and the merit of each.
+    Both are brought to the label's scale by least squares, then mixed; returns the mixture and the merit of each.
     """
-    truth = data.label if data.truth is None else data.truth
-    a, b = (_onto(said, truth) for said in (network, statistics))
+    a, b = (_onto(said, data.label) for said in (network, statistics))
     merits = {}
     for share in shares:
         merits[share] = merit(share * np.polyval(b, statistics) + (1 - share) * np.polyval(a, network), data)
@@ -141,7 +136,7 @@ def fuse(
     return fusion, merits
 
 
-def _onto(said: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Return slope and offset that bring predictions onto the truth; what falls where it rises says nothing."""
-    slope, offset = np.polyfit(said, truth, 1)
-    return (float(slope), float(offset)) if slope > 0 else (0.0, float(truth.mean()))
+def _onto(said: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset that bring predictions onto labels; what falls where they rise says nothing."""
+    slope, offset = np.polyfit(said, label, 1)
+    return (float(slope), float(offset)) if slope > 0 else (0.0, float(label.mean()))

@@ -8,7 +8,7 @@ from support.samples import sample
 
 from training.claims import claims_of
 from training.gates import passed, results, sweep_table, sweeps, table
-from training.judged import BASELINE, NETWORK, QUALITY, SHIPPED, STATISTICS, Judged
+from training.judged import NETWORK, QUALITY, SHIPPED, STATISTICS, Judged
 from training.simulate.degraded import FACTORS
 
 WEIGHTS = "a" * 64
@@ -40,18 +40,18 @@ def noisy(much: float) -> np.ndarray:
 
 
 def test_what_is_shipped_is_held_against_the_best_of_the_others_and_never_against_itself():
-    said = {NETWORK: noisy(0.1), STATISTICS: noisy(3.0), BASELINE: noisy(1.0), SHIPPED: noisy(3.0)}
+    said = {NETWORK: noisy(0.1), STATISTICS: noisy(3.0), SHIPPED: noisy(3.0)}
 
     found = {one.method: one for one in results({"MR": judged(said)}, seed=0, weights_sha256=WEIGHTS)}
 
     assert found[SHIPPED].best_other == NETWORK
-    assert found[NETWORK].best_other == BASELINE
+    assert found[NETWORK].best_other == STATISTICS
     assert found[SHIPPED].behind.low < -0.05
     assert not passed(list(found.values()))
 
 
 def test_one_that_agrees_better_than_all_others_passes():
-    said = {NETWORK: noisy(0.5), STATISTICS: noisy(0.4), BASELINE: noisy(1.0), SHIPPED: noisy(0.05)}
+    said = {NETWORK: noisy(0.5), STATISTICS: noisy(0.4), SHIPPED: noisy(0.05)}
 
     found = list(results({"MR": judged(said)}, seed=0, weights_sha256=WEIGHTS))
 
@@ -76,7 +76,7 @@ def swept(shipped: list[float], *, factor: str = "ghosts", copies: int = 4) -> d
         sample(f"{n}", base="b0", modality="MR", factor=factor if n else "clean", severities=severities[n])
         for n in range(copies)
     ]
-    said = {method: np.array(shipped) for method in (NETWORK, STATISTICS, BASELINE, SHIPPED)}
+    said = {method: np.array(shipped) for method in (NETWORK, STATISTICS, SHIPPED)}
     return {"MR": Judged(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
 
 

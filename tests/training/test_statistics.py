@@ -86,21 +86,10 @@ def test_following_single_factors_is_worth_as_much_as_agreeing_over_all():
     group = np.repeat(np.arange(30), 4)
     factor = np.tile(np.array(["clean", "dose", "dose", "mixed"]), 30)
     truth = np.tile([1.0, 0.7, 0.4, 0.1], 30)
-    of_images = Fit(
-        statistics=data.statistics, label=truth, source=data.source, group=group, truth=truth, factor=factor
-    )
+    of_images = Fit(statistics=data.statistics, label=truth, source=data.source, group=group, factor=factor)
     swapped = np.tile([1.0, 0.4, 0.7, 0.1], 30)  # two copies of each image by one factor in the wrong order
 
     assert merit(truth, of_images) == pytest.approx(1.0)
     assert merit(swapped, of_images) == pytest.approx((0.8 + 0.8 + 1 / 3) / 3, abs=0.01)
     blind = Fit(statistics=data.statistics, label=truth, source=data.source, group=group)
     assert merit(swapped, blind) == pytest.approx(0.8, abs=0.01)
-
-
-def test_a_choice_is_judged_by_the_truth_where_another_label_was_taught():
-    data = fit()
-    other = np.random.default_rng(1).normal(size=len(data.label))
-    taught = Fit(statistics=data.statistics, label=other, source=data.source, group=data.group, truth=data.label)
-
-    assert merit(data.label, taught) == pytest.approx(1.0)
-    assert merit(other, taught) < 0.3

@@ -14,7 +14,7 @@ from training.cli.app import app, progress, shown
 if TYPE_CHECKING:
     from mediqa_node.model.card import Fusion
     from mediqa_node.model.statistics_regressor import StatisticsRegressor
-    from training.judged import Judged, Regressors
+    from training.judged import Judged
     from training.runs import Run
     from training.store import Store
 
@@ -33,27 +33,22 @@ def evaluate(
 ) -> None:
     """Print the gates: every task, network alone, statistics alone and as shipped, on sources that nothing has seen."""
     from mediqa_node.model.checkpoint import load_whole
-    from training.assemble import baselines
     from training.gates import Result, Swept, results, sweep_table, sweeps, table
-    from training.judged import judge_all, targets_of_card
+    from training.judged import judge_all
     from training.simulate.degraded import FACTORS
 
     loaded = [load_whole(*_locked(folder)) for folder in checkpoint]
-    beside: Regressors = {}
     found: list[Result] = []
     swept: list[Swept] = []
     for seed, (network, card, regressors) in enumerate(loaded):
         prepared = shown(_store(data), card.preprocess, processes)
-        if seed == 0:
-            with progress("baselines"):
-                beside = baselines(prepared, targets_of_card(card))
         with progress(f"judging, {card.weights_sha256[:12]}") as advance:
-            judged = judge_all(network, card, regressors, prepared, beside, advance)
+            judged = judge_all(network, card, regressors, prepared, advance)
         found += results(judged, seed=seed, weights_sha256=card.weights_sha256)
         if sweep is not None:
             of_sweep = shown(_store(sweep), card.preprocess, processes)
             with progress(f"judging the sweep, {card.weights_sha256[:12]}") as advance:
-                judged = judge_all(network, card, regressors, of_sweep, beside, advance)
+                judged = judge_all(network, card, regressors, of_sweep, advance)
             swept += sweeps(judged, FACTORS, weights_sha256=card.weights_sha256)
             if seed == 0 and out is not None:
                 _plots(judged, out)
