@@ -172,6 +172,18 @@ def test_no_planted_name_number_or_date_is_in_any_byte_of_any_payload(bench: Ben
                     assert not found, f"{spelled} in {name} of {payload}"
 
 
+def test_texts_of_the_manifest_hold_no_name_or_number_of_the_patient(bench: Bench, tmp_path: Path) -> None:
+    receive(
+        bench,
+        patient(tmp_path / "in", "48213", patient_name="SHARP^TIM", BodyPartExamined="TIM SHARP 48213", kernel="48213"),
+    )
+
+    write(bench, tmp_path / "out")
+
+    [row] = table(tmp_path / "out" / "manifest.csv")
+    assert (row["body_part_raw"], row["kernel"], row["manufacturer"]) == ("", "", "ACME")
+
+
 def test_what_hides_in_a_compressed_stream_or_in_unused_bits_does_not_leave(bench: Bench, tmp_path: Path) -> None:
     [path] = sorted((DATA / "ct_body_totalseg_j2k").glob("*.dcm"))[:1]
     hidden = []
