@@ -35,16 +35,14 @@ _DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\d\d)*")
 _FEWEST_DIGITS = 4
 """A shorter number is no identifier: the values of half a header would be taken for Patient ID 3 or Study ID 100."""
 _COUNTED = ("Number", "Numbers", "Identifier")
-_NEEDED = frozenset(
-    "NumberOfFrames RescaleIntercept RescaleSlope ImagePositionPatient ImageOrientationPatient PixelSpacing".split()
-)
+_NEEDED = ("NumberOfFrames", "RescaleIntercept", "RescaleSlope", "ImagePositionPatient", "ImageOrientationPatient",
+           "PixelSpacing")  # fmt: skip
 """Without these the image would be another one, so that they stay even where they equal an identifier."""
 _SCHEMES = ("DCM", "SCT", "UCUM")
 _WORDS = frozenset(allow_list.WORDS.split())
 _COMMON = frozenset(f"{allow_list.WORDS} {allow_list.MAKERS}".upper().split())
-_IDENTIFIERS = frozenset(
-    "PatientID OtherPatientIDs AccessionNumber StudyID DeviceSerialNumber StationName InstitutionName".split()
-)
+_IDENTIFIERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "DeviceSerialNumber", "StationName",
+                "InstitutionName")  # fmt: skip
 
 _KINDS = {
     keyword: kind
