@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from hashlib import sha256
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydicom import Dataset
 from mediqa_node.assess.salient import WANTED
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
+from mediqa_node.dicom.exclusions import instance_exclusions
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
 from mediqa_node.dicom.pseudonyms import Pseudonyms
@@ -70,7 +72,7 @@ class Gathered:
 
     Attributes:
         row: of the manifest, still without split, label map and path.
-        paths: of its kept instances.
+        paths: of its kept instances that are part of the scan.
         received_at: when its first instance came, seconds since 1970.
         n_bytes: about what its decoded pixels take.
     """
@@ -135,6 +137,7 @@ def _gathered(
     _check_filters(request, known, files.headers[0])
     if len(patients(files.headers)) > 1:
         raise NotScorable("several_patients")
+    files = _of_the_scan(files)
     stacks = assemble_stacks(files.headers)
     if not stacks:
         raise NotScorable("no_image")
@@ -145,7 +148,7 @@ def _gathered(
         stack=stacks[0],
         prompt=prompt,
         technique=technique,
-        n_instances=len(instances),
+        n_instances=len(files.paths),
         acquisition=acquisition_key(files.headers),
         received_year=str(datetime.fromtimestamp(known.received_at, UTC).year),
         headers_sha256=_digest_of(instances),
@@ -215,6 +218,16 @@ def _check_pixels_may_leave(request: ExportRequest, technique: Technique, prompt
     faces = prompt.modality.value in ("CT", "MR") and prompt.region.value in WITH_FACE
     if faces and not request.faces and request.payload in ("dicom", "nifti"):
         raise NotScorable("face")
+
+
+def _of_the_scan(files: SeriesFiles) -> SeriesFiles:
+    """Leave out instances that could not be scored by themselves.
+
+    A few of them do not refuse the series, but a screen among its slices may show a name, and the filters of headers
+    do not see it.
+    """
+    fine = [all(found.scorable for found in instance_exclusions(header)) for header in files.headers]
+    return SeriesFiles(paths=tuple(compress(files.paths, fine)), headers=tuple(compress(files.headers, fine)))
 
 
 def _digest_of(instances: Sequence[InstanceRow]) -> str:

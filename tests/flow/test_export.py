@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -212,6 +213,33 @@ def test_what_hides_in_a_compressed_stream_or_in_unused_bits_does_not_leave(benc
     assert not any(b"Zwiebelfisch" in one.read_bytes() for one in left)
     before, after = pydicom.dcmread(path), pydicom.dcmread(left[0])
     assert (to_image(before.pixel_array, before, None) == to_image(after.pixel_array, after, None)).all()
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize(
+    "screen", [{"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, {"SeriesDescription": "Screen save", "KVP": 100}]
+)
+def test_a_screen_among_the_slices_does_not_leave(
+    bench: Bench, tmp_path: Path, payload: str, screen: dict[str, Any]
+) -> None:
+    paths = patient(tmp_path / "in", "P1")
+    refreshed(paths[8], paths[8], PixelData=np.full((32, 32), 31234, np.int16).tobytes(), **screen)
+    receive(bench, paths)
+
+    write(bench, tmp_path / "out", payload=payload, eligible_only=False)
+
+    [row] = table(tmp_path / "out" / "manifest.csv")
+    assert (row["n_instances"], row["n_slices"]) == ("8", "8")
+    if payload == "dicom":
+        images = [pydicom.dcmread(path).pixel_array for path in (tmp_path / "out" / "images").rglob("*.dcm")]
+    elif payload == "npz":
+        images = list(np.load(tmp_path / "out" / row["relative_path"])["slices"])
+    elif payload == "nifti":
+        images = [np.asarray(nibabel.load(tmp_path / "out" / row["relative_path"]).dataobj)]
+    else:
+        return
+    assert images
+    assert max(image.max() for image in images) < 31234
 
 
 # ── what an export says ──────────────────────────────────────────────────────
