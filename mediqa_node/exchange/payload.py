@@ -36,9 +36,9 @@ def dicom_bytes(dataset: Dataset) -> bytes:
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return arrays as a NumPy NPZ without pickle; the ZIP's dates are NumPy's constant, its order that of `arrays`."""
+    """Return arrays of numbers as a NumPy NPZ; the ZIP's dates are NumPy's constant, its order that of `arrays`."""
     file = BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 

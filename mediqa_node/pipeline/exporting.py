@@ -54,8 +54,9 @@ def export(
     spec = source.spec() if request.payload == "npz" else None
     taken, left_out = gather(source, request, lambda done, total: advance("looking", done, total))
     taken, left_out = _split(taken, left_out, source)
-    check_room(out, sum(series.n_bytes for series in taken))
-    with writing(out, replace=replace) as into:
+    spare_bytes = source.spool.low_water_bytes  # below it the node receives nothing
+    check_room(out, sum(series.n_bytes for series in taken), spare_bytes=spare_bytes)
+    with writing(out, replace=replace, spare_bytes=spare_bytes) as into:
         leaving = _write_images(source, request, taken, spec, into, left_out, advance)
         if not leaving.rows:
             raise ConfigurationError(_nothing(left_out))

@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -29,7 +30,7 @@ from mediqa_node.dicom.deidentify import deidentify
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.pseudonyms import Pseudonyms
 from mediqa_node.dicom.wrap import wrap_photograph
-from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.errors import ConfigurationError, StorageFailed
 from mediqa_node.domain.export import PAYLOADS, ExportRequest, ExportSummary
 from mediqa_node.domain.rating import Rating
 from mediqa_node.exchange.splits import split_of
@@ -502,6 +503,15 @@ def test_an_interrupted_export_leaves_nothing(bench: Bench, tmp_path: Path) -> N
         export(source(bench), ExportRequest(payload="npz"), tmp_path / "place" / "out", advance=interrupted)
 
     assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_an_export_leaves_the_receiver_its_room(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    receive(bench, patient(tmp_path / "in", "P1"))
+    low_water_bytes = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(bench.spool, "low_water_bytes", low_water_bytes)
+
+    with pytest.raises(StorageFailed, match="kept for the receiver"):
+        write(bench, tmp_path / "out", payload="dicom")
 
 
 def test_series_whose_source_is_gone_are_left_out(bench: Bench, tmp_path: Path) -> None:
