@@ -16,7 +16,7 @@ import structlog
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify import METHODS
-from mediqa_node.domain.errors import ConfigurationError, NotScorable, StorageFailed, UndecodablePixels
+from mediqa_node.domain.errors import ConfigurationError, StorageFailed
 from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
@@ -28,7 +28,7 @@ from mediqa_node.exchange.series_row import rating_row, slice_rows
 from mediqa_node.exchange.splits import Member, assert_apart, place, splits_json
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 from mediqa_node.pipeline.export_pixels import write_pixels
-from mediqa_node.pipeline.gathering import FAULT, ExportSource, Gathered, gather
+from mediqa_node.pipeline.gathering import ExportSource, Gathered, gather, reason_of
 from mediqa_node.storage import harvested, ratings
 
 log = structlog.get_logger("export")
@@ -100,13 +100,9 @@ def _write_images(
                 frames = harvested.frames_of(connection, series.series_instance_uid)
             try:
                 path = write_pixels(source, request.payload, series, frames, spec, reader, into)
-            except (NotScorable, UndecodablePixels, FileNotFoundError) as error:
-                left_out.append(_left_out(series, error, into))
-                continue
-            except (ConfigurationError, StorageFailed, OSError):
+            except (ConfigurationError, StorageFailed):
                 raise
-            except Exception as error:  # whatever stands in a header, it must not stop the export of all others
-                log.exception("series not exported", series=series.series_instance_uid)
+            except Exception as error:  # a broken header or file must not stop the export of all others
                 left_out.append(_left_out(series, error, into))
                 continue
             key = series.row["series_key"]
@@ -149,10 +145,7 @@ def _excluded(series: Gathered, reason: str) -> Excluded:
 def _left_out(series: Gathered, error: Exception, into: Writing) -> Excluded:
     """Take back what was written of a series already; its files may have gone meanwhile (retention)."""
     into.drop(f"images/{series.row['series_key']}")
-    if isinstance(error, NotScorable):
-        return _excluded(series, error.reason)
-    reasons = {FileNotFoundError: "file_missing", UndecodablePixels: "undecodable"}
-    return _excluded(series, reasons.get(type(error), FAULT))
+    return _excluded(series, reason_of(error, series.series_instance_uid))
 
 
 def _nothing(left_out: Sequence[Excluded]) -> str:

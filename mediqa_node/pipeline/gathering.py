@@ -105,23 +105,35 @@ def gather(
             try:
                 taken.append(_gathered(source, request, series, mos.get(uid), reader))
                 continue
-            except NotScorable as error:
-                reason = error.reason
-            except (StorageFailed, OSError):
+            except StorageFailed:
                 raise
-            except Exception:  # whatever stands in a header, it must not stop the export of all others
-                log.exception("series not described", series=uid)
-                reason = FAULT
+            except Exception as error:  # a broken header or file must not stop the export of all others
+                reason = reason_of(error, uid)
             key = source.pseudonyms.key("series", uid)
             left_out.append(Excluded(series_key=key, modality=_modality(series), reason=reason))
     advance(len(known), len(known))
     return sorted(taken, key=lambda one: str(one.row["series_key"])), sorted(left_out, key=lambda one: one.series_key)
 
 
+def reason_of(error: Exception, series_instance_uid: str) -> str:
+    """Return the reason for a series that an error keeps here; the log says more where a person may have to act."""
+    if isinstance(error, NotScorable):
+        return error.reason
+    if isinstance(error, UndecodablePixels):
+        return "undecodable"
+    if isinstance(error, FileNotFoundError):
+        return "file_missing"
+    if isinstance(error, OSError):
+        log.error("series cannot be read", series=series_instance_uid, file=error.filename, reason=error.strerror)
+        return "file_unreadable"
+    log.error("series not exported", series=series_instance_uid, exc_info=error)
+    return FAULT
+
+
 def _gathered(
     source: ExportSource, request: ExportRequest, known: HarvestedSeries, mos: Mos | None, reader: FrameReader
 ) -> Gathered:
-    """Describe one series; NotScorable says why it is left out."""
+    """Describe one series; what is raised says why it is left out, see `reason_of`."""
     technique = _technique(known, request, rated=mos is not None)
     with source.database.read() as connection:
         instances = index.current_instances(connection, known.row.series_instance_uid)
@@ -130,10 +142,7 @@ def _gathered(
     technique = replace(technique, frames=frames)
     if purged or not instances:
         raise NotScorable("purged" if purged else "rejected")
-    try:
-        files = read_headers([source.spool.path(instance.path) for instance in instances])
-    except FileNotFoundError as error:
-        raise NotScorable("file_missing") from error
+    files = read_headers([source.spool.path(instance.path) for instance in instances])
     _check_filters(request, known, files.headers[0])
     if len(patients(files.headers)) > 1:
         raise NotScorable("several_patients")

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -489,6 +490,34 @@ def test_a_series_that_nobody_thought_of_does_not_stop_the_others(
     monkeypatch.setattr("mediqa_node.pipeline.export_pixels.deidentify", stumbling)
 
     assert write(bench, tmp_path / "out", payload="dicom").reasons == {"fault": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file or directory"), "file_missing"),
+        (PermissionError(13, "Permission denied"), "file_unreadable"),
+        (OSError(5, "Input/output error"), "file_unreadable"),
+    ],
+)
+@pytest.mark.parametrize("station", ["gathering.read_headers", "gathering.image_getter", "export_pixels.read_headers"])
+def test_a_file_that_cannot_be_read_costs_its_own_series_alone(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, reason: str, station: str
+) -> None:
+    receive(bench, patient(tmp_path / "in", "good"), patient(tmp_path / "in", "bad"))
+    read = getattr(import_module(f"mediqa_node.pipeline.{station.partition('.')[0]}"), station.partition(".")[2])
+    calls = iter(range(9))
+
+    def unreadable(*args: Any, **named: Any) -> Any:
+        if next(calls) == 0:
+            raise error
+        return read(*args, **named)
+
+    monkeypatch.setattr(f"mediqa_node.pipeline.{station}", unreadable)
+
+    summary = write(bench, tmp_path / "out", payload="dicom")
+
+    assert (summary.n_series, summary.reasons) == (1, {reason: 1})
 
 
 def test_an_interrupted_export_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
