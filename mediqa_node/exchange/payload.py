@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Mapping
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -38,7 +39,7 @@ def dicom_bytes(dataset: Dataset) -> bytes:
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return arrays of numbers as a NumPy NPZ; the ZIP's dates are NumPy's constant, its order that of `arrays`."""
     file = BytesIO()
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, **dict[str, Any](arrays))  # NumPy 2.0 has no allow_pickle: it would be one more array
     return file.getvalue()
 
 

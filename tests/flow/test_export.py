@@ -410,6 +410,14 @@ def test_filters_choose(three_series: Bench, tmp_path: Path, asked: dict[str, An
     }  # fmt: skip
 
 
+def test_no_day_of_the_filters_leaves(three_series: Bench, tmp_path: Path) -> None:
+    write(three_series, tmp_path / "out", since=date(2026, 11, 20), until=date(2026, 11, 20))
+
+    request = json.loads((tmp_path / "out" / "provenance.json").read_text())["request"]
+    assert (request["since"], request["until"]) == (True, True)
+    assert not any(b"2026-11-20" in content for content in contents(tmp_path / "out").values())
+
+
 @pytest.fixture(scope="module")
 def three_series(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """Two series of CT and a brain by MR."""
