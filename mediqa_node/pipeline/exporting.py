@@ -25,7 +25,7 @@ from mediqa_node.exchange.dataset_card import dataset_card
 from mediqa_node.exchange.folder import MARK, Writing, check_room, check_target, writing
 from mediqa_node.exchange.normalizer import fit_normalizers, normalized
 from mediqa_node.exchange.series_row import rating_row, slice_rows
-from mediqa_node.exchange.splits import Member, assert_apart, place, splits_json
+from mediqa_node.exchange.splits import Member, assert_apart, links_of, place, splits_json
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 from mediqa_node.pipeline.export_pixels import write_pixels
 from mediqa_node.pipeline.gathering import ExportSource, Gathered, gather, reason_of
@@ -126,7 +126,8 @@ def _split(
         )
         for series in taken
     ]
-    placed = place(members, source.pseudonyms)
+    remembered = harvested.remember_links(source.database, links_of(members))
+    placed = place(members, source.pseudonyms, remembered)
     stays = []
     for series in taken:
         where = placed[series.row["series_key"]]

@@ -337,6 +337,22 @@ def test_one_acquisition_under_two_patient_ids_is_not_on_both_sides(bench: Bench
     assert [row["reason"] for row in left_out] == ["split_conflict"]
 
 
+def test_one_person_under_two_ids_stays_one_when_the_first_series_is_not_exported_any_more(
+    bench: Bench, tmp_path: Path
+) -> None:
+    drawn = {split_of(KEYS.patient({"PatientID": f"P{n}"}), KEYS): f"P{n}" for n in range(40)}
+    first, second = drawn["test"], drawn["train"]
+    receive(bench, patient(tmp_path / "in", first, event="shared"), aet="ROOM_A")
+    receive(bench, patient(tmp_path / "in", second, event="shared"), patient(tmp_path / "in", "other"), aet="ROOM_B")
+    write(bench, tmp_path / "one")
+
+    write(bench, tmp_path / "two", scanners=("ROOM_B",))
+
+    keys = {row["patient_key"] for row in table(tmp_path / "two" / "manifest.csv")}
+    assert keys == {KEYS.patient({"PatientID": "other"})}
+    assert "split_conflict" in {row["reason"] for row in table(tmp_path / "two" / "excluded.csv")}
+
+
 def test_scores_of_experts_go_along_without_comments(bench: Bench, tmp_path: Path) -> None:
     paths = patient(tmp_path / "in", "P1")
     receive(bench, paths)
