@@ -67,6 +67,13 @@ WORDED = """
 # What the maker of the device writes: short, of plain characters, and no echo of a name or identifier.
 DEVICE = "Manufacturer ManufacturerModelName SoftwareVersions"
 
+# Words of the makers of devices that hospitals and stations are called by too: they name no place.
+MAKERS = """
+    canon center centre clinic clinical corporation electric electronics fujifilm general healthcare healthineers
+    health hitachi hospital imaging medical nidek philips radiology shimadzu siemens systems topcon toshiba united
+    zeiss
+"""
+
 # Replaced one to one, so that what belonged together still does.
 UIDS = """
     SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID IrradiationEventUID ConcatenationUID

@@ -30,8 +30,19 @@ _IDENTITY = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
 _WRITTEN_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _PLAIN = re.compile(r"[A-Za-z0-9 ._+\-/*:;,()#=&\[\]]{1,64}")
 _LONG_NUMBER = re.compile(r"\d{6}")
+_DATE = re.compile(r"(?<!\d)\d{1,4}[\W_]\d{1,2}[\W_]\d{1,4}(?!\d)")
+_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\d\d)*")
+_FEWEST_DIGITS = 4
+"""A shorter number is no identifier: the values of half a header would be taken for Patient ID 3 or Study ID 100."""
+_COUNTED = ("Number", "Numbers", "Identifier")
+_NEEDED = ("NumberOfFrames", "RescaleIntercept", "RescaleSlope", "ImagePositionPatient", "ImageOrientationPatient",
+           "PixelSpacing")  # fmt: skip
+"""Without these the image would be another one, so that they stay even where they equal an identifier."""
 _SCHEMES = ("DCM", "SCT", "UCUM")
 _WORDS = frozenset(allow_list.WORDS.split())
+_COMMON = frozenset(f"{allow_list.WORDS} {allow_list.MAKERS}".upper().split())
+_IDENTIFIERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "DeviceSerialNumber", "StationName",
+                "InstitutionName")  # fmt: skip
 
 _KINDS = {
     keyword: kind
@@ -96,18 +107,38 @@ def clean_text(keyword: str, value: str, forbidden: frozenset[str]) -> str | Non
     if kind == "DEVICE":
         return value if all(_is_device_text(part, forbidden) for part in value.split("\\")) else None
     if kind == "WORDED":
-        parts = [part if _is_worded(part) else "OTHER" for part in value.split("\\")]
+        parts = [part if _is_worded(part, forbidden) else "OTHER" for part in value.split("\\")]
         return None if set(parts) == {"OTHER"} else "\\".join(parts)
     return None
 
 
 def identifying_words(dataset: Dataset) -> frozenset[str]:
-    """Return the words of all names of persons and of the patient's identifiers in a dataset, upper case."""
-    found = (word.upper() for said in _identifying(dataset) for word in re.findall(r"\w+", said.replace("_", " ")))
-    return frozenset(word for word in found if len(word) > 2)
+    """Return the words and numbers that tell whose dataset it is, upper case, numbers without leading zeros.
+
+    Those of all names of persons, whatever they mean besides (SHARP is a kernel and a family); those of the identifiers
+    of patient, study, device and place, unless everybody uses them (CHEST_0042, General Hospital); the birth date.
+    Words of one or two letters and numbers of fewer than four digits identify nobody: they are in every header.
+    """
+    found = set()
+    for said, is_name in _identifying(dataset):
+        tokens = _tokens(said) if is_name else _tokens(said) - _COMMON
+        found |= tokens if is_name else tokens | _tokens(re.sub(r"\D", "", said))
+    born = re.fullmatch(r"(\d{4})(\d\d)(\d\d)", text(dataset, "PatientBirthDate"))
+    if born:
+        year, month, day = born.groups()
+        found |= _tokens(f"{year}{month}{day} {day}{month}{year} {month}{day}{year}")
+    return frozenset(found)
 
 
-def _identifying(dataset: Dataset) -> Iterator[str]:
+def _tokens(said: str) -> set[str]:
+    """Return the words of a text as they stand, and the runs of letters and digits in them, if they are long enough."""
+    runs = {run for pattern in (r"[^\W_]+", r"[^\W\d_]+", r"\d+") for run in re.findall(pattern, said.upper())}
+    runs = {run.lstrip("0") if run.isdecimal() else run for run in runs}
+    return {run for run in runs if len(run) >= (_FEWEST_DIGITS if run.isdecimal() else 3)}
+
+
+def _identifying(dataset: Dataset) -> Iterator[tuple[str, bool]]:
+    """Yield texts that identify somebody or a place, and whether each is a person's name."""
     for tag in tuple(dataset.keys()):
         if tag.is_private:
             continue
@@ -115,8 +146,8 @@ def _identifying(dataset: Dataset) -> Iterator[str]:
         if vr == "SQ":
             for item in items(dataset, tag):
                 yield from _identifying(item)
-        elif vr == "PN" or keyword_for_tag(tag) in ("PatientID", "OtherPatientIDs", "AccessionNumber"):
-            yield text(dataset, tag)
+        elif vr == "PN" or keyword_for_tag(tag) in _IDENTIFIERS:
+            yield text(dataset, tag), vr == "PN"
 
 
 def _kept(dataset: Dataset, pseudonyms: Pseudonyms, forbidden: frozenset[str]) -> Dataset:
@@ -146,15 +177,16 @@ def _value(
     if kind == "FRAME_DUMMIES":
         return allow_list.FRAME_DUMMIES[keyword]
     if kind == "NUMBERS":
-        return _numbers(dataset, tag, keyword)
+        return _numbers(dataset, tag, keyword, forbidden)
     cleaned = clean_text(keyword, text(dataset, tag), forbidden)
     return cleaned.split("\\") if cleaned else ""
 
 
-def _numbers(dataset: Dataset, tag: BaseTag, keyword: str) -> Any:
+def _numbers(dataset: Dataset, tag: BaseTag, keyword: str, forbidden: frozenset[str]) -> Any:
     """Return numbers as they were written, decimal strings with all their digits; none unless all of it is numbers.
 
-    A number of a series, acquisition or instance that is as long as a date or an identifier may be one.
+    None either if one of them may identify somebody: it is one of `identifying_words`, reads as a day, or, where things
+    are only counted, is as long as a date.
     """
     try:
         value = dataset[tag].value
@@ -163,14 +195,27 @@ def _numbers(dataset: Dataset, tag: BaseTag, keyword: str) -> Any:
     values = [value] if isinstance(value, str | int | float) else list(value or ())
     if _vr(tag) in ("DS", "IS"):
         written = [str(one).strip() for one in values]
-        counted = keyword.endswith("Number") and any(_LONG_NUMBER.search(one) for one in written)
-        return (written or "") if not counted and all(map(_WRITTEN_NUMBER.fullmatch, written)) else None
+        if not all(map(_WRITTEN_NUMBER.fullmatch, written)):
+            return None
+        if keyword not in _NEEDED and any(_identifies(one, keyword, forbidden) for one in written):
+            return None
+        return written or ""
     return values if values and all(isinstance(one, int | float) for one in values) else None
 
 
-def _is_worded(value: str) -> bool:
-    """Whether a text holds nothing but known words, one or two letters, and short numbers."""
-    if not _PLAIN.fullmatch(value) or _LONG_NUMBER.search(value):
+def _identifies(written: str, keyword: str, forbidden: frozenset[str]) -> bool:
+    if keyword.endswith(_COUNTED) and _LONG_NUMBER.search(written):
+        return True
+    value = abs(float(written))
+    number = f"{value:.0f}" if value.is_integer() else ""
+    return number in forbidden or bool(_DAY.fullmatch(number))
+
+
+def _is_worded(value: str, forbidden: frozenset[str]) -> bool:
+    """Whether a text holds nothing but known words that name nobody, one or two letters, and short numbers."""
+    if not _PLAIN.fullmatch(value) or _LONG_NUMBER.search(value) or _DATE.search(value):
+        return False
+    if _tokens(value) & forbidden:
         return False
     return all(len(run) <= 2 or run.lower() in _WORDS for run in re.findall(r"[A-Za-z]+", value))
 

@@ -37,9 +37,9 @@ class ExportRequest:
     faces: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, without what names a scanner of the site."""
-        chosen = {**asdict(self), "scanners": len(self.scanners)}
-        return {name: value.isoformat() if isinstance(value, date) else value for name, value in chosen.items()}
+        """Return plain values for JSON that may leave: no scanner's name, and no day, which would date the studies."""
+        given = {"since": self.since is not None, "until": self.until is not None}
+        return {**asdict(self), "scanners": len(self.scanners), **given}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

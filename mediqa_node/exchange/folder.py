@@ -1,5 +1,6 @@
 """A folder that is there whole or not at all: written beside its place, with a digest of every file, then renamed."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mediqa_node.domain.errors import ConfigurationError, StorageFailed
+from mediqa_node.domain.publishing import publish
 
 SUMS = "SHA256SUMS"
 MARK = "provenance.json"
@@ -18,25 +20,35 @@ RESERVE_BYTES = 256 * 1024**2
 
 def check_target(out: Path, *, replace: bool) -> None:
     """Raise ConfigurationError unless an export may be written to `out`: new, empty, or, if asked, an older export."""
-    if not out.exists():
+    if os.path.ismount(out):
+        raise ConfigurationError(f"{out} is a mount point, which nothing can take the place of; name a folder in it")
+    out = out.absolute()
+    # What was put aside comes back, see `_clear`: it counts as being there.
+    there = next((folder for folder in (out, _beside(out, "old")) if folder.exists()), None)
+    if there is None:
         return
-    if not out.is_dir():
+    if not there.is_dir():
         raise ConfigurationError(f"{out} is a file; name a folder for the export")
-    if not any(out.iterdir()):
+    if not any(there.iterdir()):
         return
-    if not (out / MARK).is_file():
+    if not (there / MARK).is_file():
         raise ConfigurationError(f"{out} holds other files and is no export; name a new folder")
     if not replace:
         raise ConfigurationError(f"{out} holds an export already; name another folder, or --force replaces it")
 
 
-def check_room(out: Path, n_bytes: int) -> None:
-    """Raise StorageFailed unless the filesystem of `out` has room for so many bytes and some to spare."""
+def check_room(out: Path, n_bytes: int, *, spare_bytes: int = 0) -> None:
+    """Raise StorageFailed unless the filesystem of `out` has room for so many bytes and some to spare.
+
+    Args:
+        spare_bytes: what must be left, besides a reserve of this program, so that the receiver goes on.
+    """
     parent = next(folder for folder in out.absolute().parents if folder.is_dir())
     free = shutil.disk_usage(parent).free
-    if free < n_bytes + RESERVE_BYTES:
+    if free < n_bytes + RESERVE_BYTES + spare_bytes:
         raise StorageFailed(
-            f"no room for about {n_bytes / 1e6:,.0f} MB of images under {parent}: {free / 1e6:,.0f} MB are free; "
+            f"no room for about {n_bytes / 1e6:,.0f} MB of images under {parent}: {free / 1e6:,.0f} MB are free, of "
+            f"which {(RESERVE_BYTES + spare_bytes) / 1e6:,.0f} MB are kept for the receiver; "
             f"narrow the choice (--since, --modality, --scanner), or choose `--payload refs`"
         )
 
@@ -46,55 +58,131 @@ class Writing:
     """A folder that is being written; `sums` are the digests of its files by relative path."""
 
     folder: Path
+    spare_bytes: int = 0
     sums: dict[str, str] = field(default_factory=dict)
     n_bytes: int = 0
 
     def put(self, relative: str, content: bytes) -> None:
-        """Write one file."""
+        """Write one file.
+
+        Raises:
+            StorageFailed: the disk refused, or others have filled it meanwhile.
+        """
         path = self.folder / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        check_room(path, len(content), spare_bytes=self.spare_bytes)
+        with _refusals(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         self.sums[relative] = hashlib.sha256(content).hexdigest()
         self.n_bytes += len(content)
 
     def drop(self, relative: str) -> None:
         """Take back what was written under a path, a file or a folder of files."""
-        for name in [name for name in self.sums if name == relative or name.startswith(f"{relative}/")]:
-            (self.folder / name).unlink()
-            del self.sums[name]
-        if (self.folder / relative).is_dir():
-            (self.folder / relative).rmdir()
+        with _refusals(self.folder):
+            for name in [name for name in self.sums if name == relative or name.startswith(f"{relative}/")]:
+                self.n_bytes -= (self.folder / name).stat().st_size
+                (self.folder / name).unlink()
+                del self.sums[name]
+            if (self.folder / relative).is_dir():
+                (self.folder / relative).rmdir()
 
 
 @contextmanager
-def writing(out: Path, *, replace: bool) -> Iterator[Writing]:
+def writing(out: Path, *, replace: bool, spare_bytes: int = 0) -> Iterator[Writing]:
     """Give a folder beside `out`; at the end of the block it takes its place, after an error nothing of it is left.
 
     Raises:
-        ConfigurationError: see `check_target`.
-        StorageFailed: the disk refused.
+        ConfigurationError: see `check_target`; another process writes there.
+        StorageFailed: the disk refused. What the block itself raises goes through as it is.
     """
     check_target(out, replace=replace)
     out = out.absolute()
-    part, old = (out.with_name(f".{out.name}.{what}") for what in ("part", "old"))
+    part = _beside(out, "part")
+    with _alone(out):
+        try:
+            with _refusals(out):
+                _clear(out)
+                check_target(out, replace=replace)
+                part.mkdir()
+            found = Writing(part, spare_bytes)
+            yield found
+            lines = [f"{digest}  {name}\n" for name, digest in sorted(found.sums.items())]
+            with _refusals(out):
+                (part / SUMS).write_text("".join(lines), encoding="utf-8")
+                publish(part, out, aside=_beside(out, "old"))
+        finally:
+            with _refusals(out):
+                _clear(out)
+
+
+def clear(out: Path) -> None:
+    """Remove what a killed process left beside an export, and put the export back that it had put aside.
+
+    Raises:
+        ConfigurationError: another process writes there.
+        StorageFailed: the disk refused.
+    """
+    with _alone(out), _refusals(out):
+        _clear(out)
+
+
+def remove(out: Path) -> None:
+    """Delete an export; it goes at once, and a process that is killed meanwhile leaves nothing that looks like one.
+
+    Raises:
+        ConfigurationError: another process writes there.
+        StorageFailed: the disk refused.
+    """
+    with _alone(out), _refusals(out):
+        _clear(out)
+        part = _beside(out, "part")
+        out.rename(part)
+        shutil.rmtree(part)
+
+
+def _beside(out: Path, what: str) -> Path:
+    return out.with_name(f".{out.name}.{what}")
+
+
+def _clear(out: Path) -> None:
+    old = _beside(out, "old")
+    if old.exists() and not out.exists():
+        old.rename(out)  # its successor never came: a process was killed between two renames, or the disk refused
+    for leftover in (_beside(out, "part"), old):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the one place beside an export from which it is written; the kernel lets go of it if this process dies."""
+    path = _beside(out, "lock")
+    with _refusals(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    with lock:
+        with _refusals(out):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mine = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+            except (BlockingIOError, FileNotFoundError):
+                mine = False
+        if not mine:  # held, or the holder has just removed it: a lock on a file without a name keeps nobody out
+            raise ConfigurationError(f"another export is being written to {out}; wait for it, or name another folder")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusals(out: Path) -> Iterator[None]:
+    """Say of an error of the filesystem that it is of the export's, not of the spool's."""
     try:
-        if old.exists() and not out.exists():
-            old.rename(out)  # a process was killed between the two renames below
-        for leftover in (part, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        part.mkdir(parents=True)
-        found = Writing(part)
-        yield found
-        lines = [f"{digest}  {name}\n" for name, digest in sorted(found.sums.items())]
-        (part / SUMS).write_text("".join(lines), encoding="utf-8")
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        yield
     except OSError as error:
-        raise StorageFailed(f"export to {out} could not be written: {error.strerror}; nothing was kept") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        raise StorageFailed(
+            f"export to {out} could not be written: {error.strerror or error}; nothing was kept"
+        ) from error
 
 
 def secret_of(path: Path, n_bytes: int) -> bytes:

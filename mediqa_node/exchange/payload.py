@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Mapping
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -36,9 +37,9 @@ def dicom_bytes(dataset: Dataset) -> bytes:
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return arrays as a NumPy NPZ without pickle; the ZIP's dates are NumPy's constant, its order that of `arrays`."""
+    """Return arrays of numbers as a NumPy NPZ; the ZIP's dates are NumPy's constant, its order that of `arrays`."""
     file = BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    np.savez_compressed(file, **dict[str, Any](arrays))  # NumPy 2.0 has no allow_pickle: it would be one more array
     return file.getvalue()
 
 

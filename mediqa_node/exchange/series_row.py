@@ -80,11 +80,11 @@ class DescribedSeries:
 
 def series_row(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any]:
     """Return the row of a series, without split, label map and path."""
-    frame = _frame_header(series)
+    frame, forbidden = _frame_header(series), identifying_words(series.header)
     row: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **_keys(series, pseudonyms),
-        **_context(series, frame),
+        **_context(series, frame, forbidden),
         **{column: series.technique.covariates.get(name) for name, column in _COVARIATES.items()},
         **_geometry(series, frame),
         **_label(series.technique),
@@ -92,7 +92,7 @@ def series_row(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any
     if row["label_name"] == "mas":
         row |= _ct(series.technique)
     elif row["label_name"] == "tesla":
-        row |= _mr(series.technique)
+        row |= _mr(series.technique, forbidden)
     flags = [*series.technique.flags, *series.stack.flags]
     flags += ["no_pid"] * (not text(series.header, "PatientID"))
     return row | {
@@ -167,8 +167,8 @@ def _keys(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any]:
     }
 
 
-def _context(series: DescribedSeries, frame: FrameHeader) -> dict[str, Any]:
-    prompt, forbidden = series.prompt, identifying_words(series.header)
+def _context(series: DescribedSeries, frame: FrameHeader, forbidden: frozenset[str]) -> dict[str, Any]:
+    prompt = series.prompt
     decade = age_decade(series.header)
     said: dict[str, str | None] = dict.fromkeys(_TEXTS.values())
     said |= {column: kept for name, column in _TEXTS.items() if (kept := clean_text(name, frame.text(name), forbidden))}
@@ -252,7 +252,7 @@ def _ct(technique: Technique) -> dict[str, Any]:
     }
 
 
-def _mr(technique: Technique) -> dict[str, Any]:
+def _mr(technique: Technique, forbidden: frozenset[str]) -> dict[str, Any]:
     n_valid = technique.statistics.get("n_valid")
     nuclei = (str(found) for one in technique.frames if (found := one.candidates.get("ImagedNucleus")))
     return {
@@ -260,7 +260,7 @@ def _mr(technique: Technique) -> dict[str, Any]:
         "b0_nominal": technique.field_strength_t,
         "b0_source": technique.source,
         "imaging_freq": _median(technique, "ImagingFrequency"),
-        "nucleus": clean_text("ImagedNucleus", next(nuclei, ""), frozenset()),
+        "nucleus": clean_text("ImagedNucleus", next(nuclei, ""), forbidden),
         "n_valid": None if n_valid is None else int(n_valid),
     }
 

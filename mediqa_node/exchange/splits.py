@@ -1,13 +1,14 @@
 """Who trains, validates and tests: 8 : 1 : 1 by patient, the same in every export, whatever comes in between.
 
 A patient's split is drawn from the patient's key alone (HMAC), so that no further series, patient or export can
-change it, and nothing has to be remembered. Patients who turn out to be one (the same acquisition or the same pixels
-under two Patient IDs) form a group. Where their own draws differ, none of them may move and both may not stay: the
-group keeps the split of whoever the node received first, and the series of the others are left out.
+change it. Patients who turn out to be one (the same acquisition or the same pixels under two Patient IDs) form a
+group. Where their own draws differ, none of them may move and both may not stay: the group keeps the split of whoever
+the node received first, and the series of the others are left out. What links patients has to be remembered, since it
+shows only while the series of both are there.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.export import SPLITS, Row
 
 FOLDS = 5
+NO_LINKS: Mapping[tuple[str, str], float] = {}
 _UP_TO = (0.8, 0.9, 1.0)
 
 
@@ -53,13 +55,30 @@ def split_of(patient_key: str, pseudonyms: Pseudonyms) -> str:
     return next(split for split, bound in zip(SPLITS, _UP_TO, strict=True) if share < bound)
 
 
-def place(members: Sequence[Member], pseudonyms: Pseudonyms) -> dict[str, Placed]:
-    """Return the place of every series, by its key."""
-    first: dict[str, float] = {}
+def links_of(members: Iterable[Member]) -> dict[tuple[str, str], float]:
+    """Return by link and patient key when the node received the first such series, to be remembered."""
+    found: dict[tuple[str, str], float] = {}
     for member in members:
-        first[member.patient_key] = min(member.received_at, first.get(member.patient_key, member.received_at))
+        for link in member.links:
+            bond = link, member.patient_key
+            found[bond] = min(member.received_at, found.get(bond, member.received_at))
+    return found
+
+
+def place(
+    members: Sequence[Member], pseudonyms: Pseudonyms, remembered: Mapping[tuple[str, str], float] = NO_LINKS
+) -> dict[str, Placed]:
+    """Return the place of every series, by its key.
+
+    Args:
+        remembered: `links_of` all members that ever were, the present ones included or not.
+    """
+    links = links_of(members) | dict(remembered)
+    first: dict[str, float] = {}
+    for patient, at in [*((m.patient_key, m.received_at) for m in members), *((p, at) for (_, p), at in links.items())]:
+        first[patient] = min(at, first.get(patient, at))
     speaks_for = {
-        patient: min(group, key=lambda key: (first[key], key)) for group in _groups(members) for patient in group
+        patient: min(group, key=lambda key: (first[key], key)) for group in _groups(first, links) for patient in group
     }
     placed = {}
     for member in members:
@@ -70,7 +89,7 @@ def place(members: Sequence[Member], pseudonyms: Pseudonyms) -> dict[str, Placed
     return placed
 
 
-def _groups(members: Iterable[Member]) -> list[set[str]]:
+def _groups(patients: Iterable[str], links: Iterable[tuple[str, str]]) -> list[set[str]]:
     """Return the patients that belong together, by union-find over shared links."""
     parent: dict[str, str] = {}
 
@@ -80,13 +99,13 @@ def _groups(members: Iterable[Member]) -> list[set[str]]:
             parent[key] = key = parent[parent[key]]
         return key
 
+    for patient in patients:
+        root(patient)
     sharing: defaultdict[str, list[str]] = defaultdict(list)
-    for member in members:
-        root(member.patient_key)
-        for link in member.links:
-            sharing[link].append(member.patient_key)
-    for patients in sharing.values():
-        for one, other in pairwise(patients):
+    for link, patient in links:
+        sharing[link].append(patient)
+    for linked in sharing.values():
+        for one, other in pairwise(linked):
             parent[root(one)] = root(other)
     groups: defaultdict[str, set[str]] = defaultdict(set)
     for patient in parent:

@@ -5,7 +5,6 @@ or not at all, and never changes. Nothing here imports torch.
 """
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ import yaml
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.promotion import Weights
+from mediqa_node.domain.publishing import publish
 from mediqa_node.model.lock import CARD_FILE, LOCK_FILE, WEIGHTS_FILE, digest, only_entry
 
 _HALF = ".half-"
@@ -96,23 +96,11 @@ class ModelStore:
         half = Path(tempfile.mkdtemp(prefix=_HALF, dir=self.root))
         try:
             for name, data in content.items():
-                with (half / name).open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                (half / name).write_bytes(data)
             half.chmod(0o755)
-            half.rename(folder)
-            _sync(self.root)
+            publish(half, folder)
         finally:
             shutil.rmtree(half, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _stored(folder: Path) -> Stored:

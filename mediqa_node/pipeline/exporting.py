@@ -16,7 +16,7 @@ import structlog
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify import METHODS
-from mediqa_node.domain.errors import ConfigurationError, NotScorable, StorageFailed, UndecodablePixels
+from mediqa_node.domain.errors import ConfigurationError, StorageFailed
 from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
@@ -25,10 +25,10 @@ from mediqa_node.exchange.dataset_card import dataset_card
 from mediqa_node.exchange.folder import MARK, Writing, check_room, check_target, writing
 from mediqa_node.exchange.normalizer import fit_normalizers, normalized
 from mediqa_node.exchange.series_row import rating_row, slice_rows
-from mediqa_node.exchange.splits import Member, assert_apart, place, splits_json
+from mediqa_node.exchange.splits import Member, assert_apart, links_of, place, splits_json
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 from mediqa_node.pipeline.export_pixels import write_pixels
-from mediqa_node.pipeline.gathering import FAULT, ExportSource, Gathered, gather
+from mediqa_node.pipeline.gathering import ExportSource, Gathered, gather, reason_of
 from mediqa_node.storage import harvested, ratings
 
 log = structlog.get_logger("export")
@@ -54,8 +54,9 @@ def export(
     spec = source.spec() if request.payload == "npz" else None
     taken, left_out = gather(source, request, lambda done, total: advance("looking", done, total))
     taken, left_out = _split(taken, left_out, source)
-    check_room(out, sum(series.n_bytes for series in taken))
-    with writing(out, replace=replace) as into:
+    spare_bytes = source.spool.low_water_bytes  # below it the node receives nothing
+    check_room(out, sum(series.n_bytes for series in taken), spare_bytes=spare_bytes)
+    with writing(out, replace=replace, spare_bytes=spare_bytes) as into:
         leaving = _write_images(source, request, taken, spec, into, left_out, advance)
         if not leaving.rows:
             raise ConfigurationError(_nothing(left_out))
@@ -99,13 +100,9 @@ def _write_images(
                 frames = harvested.frames_of(connection, series.series_instance_uid)
             try:
                 path = write_pixels(source, request.payload, series, frames, spec, reader, into)
-            except (NotScorable, UndecodablePixels, FileNotFoundError) as error:
-                left_out.append(_left_out(series, error, into))
-                continue
-            except (ConfigurationError, StorageFailed, OSError):
+            except (ConfigurationError, StorageFailed):
                 raise
-            except Exception as error:  # whatever stands in a header, it must not stop the export of all others
-                log.exception("series not exported", series=series.series_instance_uid)
+            except Exception as error:  # a broken header or file must not stop the export of all others
                 left_out.append(_left_out(series, error, into))
                 continue
             key = series.row["series_key"]
@@ -129,7 +126,8 @@ def _split(
         )
         for series in taken
     ]
-    placed = place(members, source.pseudonyms)
+    remembered = harvested.remember_links(source.database, links_of(members))
+    placed = place(members, source.pseudonyms, remembered)
     stays = []
     for series in taken:
         where = placed[series.row["series_key"]]
@@ -148,10 +146,7 @@ def _excluded(series: Gathered, reason: str) -> Excluded:
 def _left_out(series: Gathered, error: Exception, into: Writing) -> Excluded:
     """Take back what was written of a series already; its files may have gone meanwhile (retention)."""
     into.drop(f"images/{series.row['series_key']}")
-    if isinstance(error, NotScorable):
-        return _excluded(series, error.reason)
-    reasons = {FileNotFoundError: "file_missing", UndecodablePixels: "undecodable"}
-    return _excluded(series, reasons.get(type(error), FAULT))
+    return _excluded(series, reason_of(error, series.series_instance_uid))
 
 
 def _nothing(left_out: Sequence[Excluded]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from hashlib import sha256
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydicom import Dataset
 from mediqa_node.assess.salient import WANTED
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
+from mediqa_node.dicom.exclusions import instance_exclusions
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.prompts_from_header import PromptRules, prompt_from_header
 from mediqa_node.dicom.pseudonyms import Pseudonyms
@@ -70,7 +72,7 @@ class Gathered:
 
     Attributes:
         row: of the manifest, still without split, label map and path.
-        paths: of its kept instances.
+        paths: of its kept instances that are part of the scan.
         received_at: when its first instance came, seconds since 1970.
         n_bytes: about what its decoded pixels take.
     """
@@ -103,23 +105,35 @@ def gather(
             try:
                 taken.append(_gathered(source, request, series, mos.get(uid), reader))
                 continue
-            except NotScorable as error:
-                reason = error.reason
-            except (StorageFailed, OSError):
+            except StorageFailed:
                 raise
-            except Exception:  # whatever stands in a header, it must not stop the export of all others
-                log.exception("series not described", series=uid)
-                reason = FAULT
+            except Exception as error:  # a broken header or file must not stop the export of all others
+                reason = reason_of(error, uid)
             key = source.pseudonyms.key("series", uid)
             left_out.append(Excluded(series_key=key, modality=_modality(series), reason=reason))
     advance(len(known), len(known))
     return sorted(taken, key=lambda one: str(one.row["series_key"])), sorted(left_out, key=lambda one: one.series_key)
 
 
+def reason_of(error: Exception, series_instance_uid: str) -> str:
+    """Return the reason for a series that an error keeps here; the log says more where a person may have to act."""
+    if isinstance(error, NotScorable):
+        return error.reason
+    if isinstance(error, UndecodablePixels):
+        return "undecodable"
+    if isinstance(error, FileNotFoundError):
+        return "file_missing"
+    if isinstance(error, OSError):
+        log.error("series cannot be read", series=series_instance_uid, file=error.filename, reason=error.strerror)
+        return "file_unreadable"
+    log.error("series not exported", series=series_instance_uid, exc_info=error)
+    return FAULT
+
+
 def _gathered(
     source: ExportSource, request: ExportRequest, known: HarvestedSeries, mos: Mos | None, reader: FrameReader
 ) -> Gathered:
-    """Describe one series; NotScorable says why it is left out."""
+    """Describe one series; what is raised says why it is left out, see `reason_of`."""
     technique = _technique(known, request, rated=mos is not None)
     with source.database.read() as connection:
         instances = index.current_instances(connection, known.row.series_instance_uid)
@@ -128,13 +142,11 @@ def _gathered(
     technique = replace(technique, frames=frames)
     if purged or not instances:
         raise NotScorable("purged" if purged else "rejected")
-    try:
-        files = read_headers([source.spool.path(instance.path) for instance in instances])
-    except FileNotFoundError as error:
-        raise NotScorable("file_missing") from error
+    files = read_headers([source.spool.path(instance.path) for instance in instances])
     _check_filters(request, known, files.headers[0])
     if len(patients(files.headers)) > 1:
         raise NotScorable("several_patients")
+    files = _of_the_scan(files)
     stacks = assemble_stacks(files.headers)
     if not stacks:
         raise NotScorable("no_image")
@@ -145,7 +157,7 @@ def _gathered(
         stack=stacks[0],
         prompt=prompt,
         technique=technique,
-        n_instances=len(instances),
+        n_instances=len(files.paths),
         acquisition=acquisition_key(files.headers),
         received_year=str(datetime.fromtimestamp(known.received_at, UTC).year),
         headers_sha256=_digest_of(instances),
@@ -215,6 +227,16 @@ def _check_pixels_may_leave(request: ExportRequest, technique: Technique, prompt
     faces = prompt.modality.value in ("CT", "MR") and prompt.region.value in WITH_FACE
     if faces and not request.faces and request.payload in ("dicom", "nifti"):
         raise NotScorable("face")
+
+
+def _of_the_scan(files: SeriesFiles) -> SeriesFiles:
+    """Leave out instances that could not be scored by themselves.
+
+    A few of them do not refuse the series, but a screen among its slices may show a name, and the filters of headers
+    do not see it.
+    """
+    fine = [all(found.scorable for found in instance_exclusions(header)) for header in files.headers]
+    return SeriesFiles(paths=tuple(compress(files.paths, fine)), headers=tuple(compress(files.headers, fine)))
 
 
 def _digest_of(instances: Sequence[InstanceRow]) -> str:

@@ -1,13 +1,15 @@
 """What an export may draw from: every series with what was harvested of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from mediqa_node.domain.technique import FrameTechnique, Technique
 from mediqa_node.storage import index, labels
+from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import SeriesRow
-from mediqa_node.storage.tables import frame_techniques, instances
+from mediqa_node.storage.tables import frame_techniques, instances, patient_links
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +53,25 @@ def frames_of(connection: sa.Connection, series_instance_uid: str) -> tuple[Fram
         )
         for row in connection.execute(query.order_by(frame_techniques.c.id))
     )
+
+
+def remember_links(database: Database, seen: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Keep what links patients beyond the retention of their images; return all that is known.
+
+    Args:
+        seen: when the first such series came, by link and patient key, both pseudonyms; seconds since 1970.
+    """
+    with database.read() as connection:
+        rows = connection.execute(
+            sa.select(patient_links.c.link, patient_links.c.patient_key, patient_links.c.first_seen)
+        )
+        known = {(row.link, row.patient_key): row.first_seen for row in rows}
+    new = [
+        {"link": link, "patient_key": patient, "first_seen": at}
+        for (link, patient), at in seen.items()
+        if (link, patient) not in known
+    ]
+    if new:
+        with database.write() as connection:
+            connection.execute(database.insert_or_ignore(patient_links), new)
+    return {**seen, **known}

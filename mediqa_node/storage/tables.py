@@ -348,3 +348,11 @@ deliveries = sa.Table(
     sa.Column("companions_at", sa.Float, index=True, comment="when a sent report's companions are tried; null: over"),
     sa.UniqueConstraint("series_instance_uid", "revision", "destination"),
 )
+
+patient_links = sa.Table(
+    "patient_links",
+    metadata,
+    sa.Column("link", sa.String(64), primary_key=True, comment="pseudonym of an acquisition or of pixels"),
+    sa.Column("patient_key", sa.String(64), primary_key=True, comment="pseudonym"),
+    sa.Column("first_seen", sa.Float, nullable=False, comment="when the first of the patient's series came"),
+)

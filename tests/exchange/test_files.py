@@ -15,7 +15,7 @@ from mediqa_node.domain.images import FrameRef, Stack, StackKey
 from mediqa_node.domain.preprocessing import NetworkInput, View
 from mediqa_node.exchange import folder as folders
 from mediqa_node.exchange.columns import MANIFEST
-from mediqa_node.exchange.folder import check_room, check_target, secret_of, writing
+from mediqa_node.exchange.folder import check_room, check_target, clear, secret_of, writing
 from mediqa_node.exchange.payload import affine_ras, check_grid, compact, network_arrays, nifti_bytes, npz_bytes
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 
@@ -84,6 +84,15 @@ def test_an_npz_has_the_same_bytes_at_any_time(monkeypatch: pytest.MonkeyPatch) 
     assert list(np.load(io.BytesIO(first), allow_pickle=False)) == ["a", "b"]
 
 
+def test_an_npz_is_written_without_what_numpy_2_0_would_take_for_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr(np, "savez_compressed", lambda _, **arrays: given.update(arrays))
+
+    npz_bytes({"a": np.arange(5)})
+
+    assert list(given) == ["a"]
+
+
 def test_values_are_whole_numbers_where_that_loses_nothing() -> None:
     assert compact(np.array([-1024.0, 3071.0], np.float32)).dtype == np.int16
     assert compact(np.array([0.5], np.float32)).dtype == np.float32
@@ -140,6 +149,102 @@ def test_what_a_killed_process_left_is_cleared_away_and_the_older_export_is_back
     assert (tmp_path / "out" / "provenance.json").read_text() == "old"
 
 
+def test_what_was_put_aside_does_not_give_way_unasked(tmp_path: Path) -> None:
+    (tmp_path / ".out.old").mkdir()
+    (tmp_path / ".out.old" / "provenance.json").write_text("old")
+
+    with pytest.raises(ConfigurationError, match="--force"):
+        check_target(tmp_path / "out", replace=False)
+    with pytest.raises(ConfigurationError, match="--force"), writing(tmp_path / "out", replace=False):
+        pytest.fail("nothing may be written")
+    clear(tmp_path / "out")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "provenance.json").read_text() == "old"
+
+
+def test_a_place_is_written_by_one_export_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with writing(out, replace=False) as into:
+        into.put("provenance.json", b"first")
+        with pytest.raises(ConfigurationError, match="another export is being written"), writing(out, replace=True):
+            pytest.fail("two at once")
+        with pytest.raises(ConfigurationError, match="another export is being written"):
+            clear(out)
+        with writing(tmp_path / "beside", replace=False) as other:
+            other.put("provenance.json", b"{}")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beside", "out"]
+    assert (out / "provenance.json").read_text() == "first"
+
+
+def test_the_lock_of_a_process_that_died_keeps_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / ".out.lock").write_text("")
+
+    with writing(tmp_path / "out", replace=True) as into:
+        into.put("provenance.json", b"{}")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_lock_that_its_holder_has_just_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders.fcntl, "flock", lambda *_: (tmp_path / ".out.lock").unlink())
+
+    with pytest.raises(ConfigurationError, match="another export"), writing(tmp_path / "out", replace=True):
+        pytest.fail("the next one to come makes and locks a new file")
+
+
+def test_an_export_is_on_the_disk_before_it_has_its_name_and_the_older_one_goes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with writing(out, replace=True) as into:
+        into.put("provenance.json", b"older")
+    done: list[tuple[str, str, bool]] = []
+
+    def noted(what: str, name: str) -> None:
+        done.append((what, name, (tmp_path / ".out.old").exists()))
+
+    monkeypatch.setattr(os, "fsync", lambda handle: noted("sync", Path(f"/proc/self/fd/{handle}").resolve().name))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda one, other: noted("rename", one.name) or rename(one, other))
+
+    with writing(out, replace=True) as into:
+        into.put("images/a/0.dcm", b"x")
+        into.put("provenance.json", b"newer")
+
+    names = [name for what, name, _ in done if what == "sync"]
+    assert set(names[:-1]) == {"images", "a", "0.dcm", "provenance.json", "SHA256SUMS", ".out.part"}
+    assert done[-3:] == [("rename", "out", False), ("rename", ".out.part", True), ("sync", tmp_path.name, True)]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_older_export_comes_back_where_the_disk_refuses_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(tmp_path / "out", replace=True) as into:
+        into.put("provenance.json", b"older")
+    rename = Path.rename
+
+    def refusing(one: Path, other: Path) -> Path:
+        if one.name == ".out.part":
+            raise OSError(5, "Input/output error")
+        return rename(one, other)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+
+    with pytest.raises(StorageFailed, match="Input/output error"), writing(tmp_path / "out", replace=True) as into:
+        into.put("provenance.json", b"newer")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "provenance.json").read_text() == "older"
+
+
+def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), writing(tmp_path / "out", replace=True):
+        raise PermissionError(13, "Permission denied", "a spooled file")
+
+
 def test_only_an_export_gives_way(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("dear")
@@ -149,6 +254,8 @@ def test_only_an_export_gives_way(tmp_path: Path) -> None:
         check_target(tmp_path / "letters", replace=True)
     with pytest.raises(ConfigurationError, match="is a file"):
         check_target(tmp_path / "file", replace=True)
+    with pytest.raises(ConfigurationError, match="mount point"):
+        check_target(Path("/"), replace=True)
     (tmp_path / "letters" / "provenance.json").write_text("{}")
     with pytest.raises(ConfigurationError, match="--force"):
         check_target(tmp_path / "letters", replace=False)
@@ -160,6 +267,33 @@ def test_room_is_looked_for_before_anything_is_written(tmp_path: Path, monkeypat
     check_room(tmp_path / "not" / "there", 1_000_000)
     with pytest.raises(StorageFailed, match="100 MB of images"):
         check_room(tmp_path / "not" / "there", 100_000_000)
+    with pytest.raises(StorageFailed, match="MB are kept for the receiver"):
+        check_room(tmp_path / "not" / "there", 1_000_000, spare_bytes=100 * 1024**2)
+
+
+def test_a_disk_that_others_fill_meanwhile_ends_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [400 * 1024**2]
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free[0]}))
+
+    with (
+        pytest.raises(StorageFailed, match="no room"),
+        writing(tmp_path / "o", replace=True, spare_bytes=10**8) as into,
+    ):
+        into.put("one", b"x")
+        free[0] = 300 * 1024**2
+        into.put("two", b"x")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_taken_back_does_not_count(tmp_path: Path) -> None:
+    with writing(tmp_path / "out", replace=True) as into:
+        into.put("images/a/0.dcm", b"four")
+        into.put("images/a/1.dcm", b"four")
+        into.put("provenance.json", b"{}")
+        into.drop("images/a")
+
+    assert into.n_bytes == 2
 
 
 def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediqa_node.dicom.pseudonyms import Pseudonyms
-from mediqa_node.exchange.splits import Member, SplitsOverlap, assert_apart, leave_scanner_out, place, split_of
+from mediqa_node.exchange.splits import (
+    Member,
+    SplitsOverlap,
+    assert_apart,
+    leave_scanner_out,
+    links_of,
+    place,
+    split_of,
+)
 
 KEYS = Pseudonyms(b"s" * 32)
 
@@ -52,6 +60,16 @@ def test_patients_who_turn_out_to_be_one_and_drew_the_same_both_stay_in_one_fold
 
     assert {where.split for where in placed.values()} == {"train"}
     assert len({where.fold for where in placed.values()}) == 1
+
+
+def test_who_was_found_to_be_one_stays_so_when_the_earlier_series_are_gone() -> None:
+    [trains], [tests] = patients_of("train", 1), patients_of("test", 1)
+    before = links_of([member("a", trains, "pixels", at=2.0), member("b", tests, "pixels", at=1.0)])
+
+    placed = place([member("a", trains, "other pixels", at=2.0), member("c", tests, at=9.0)], KEYS, before)
+
+    assert placed["a"].split is None
+    assert placed["c"].split == "test", "the first to come speaks for both, though its later series came later"
 
 
 series = st.tuples(st.integers(0, 8), st.lists(st.integers(0, 5), max_size=2))

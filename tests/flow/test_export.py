@@ -4,12 +4,15 @@ import csv
 import gzip
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -28,7 +31,7 @@ from mediqa_node.dicom.deidentify import deidentify
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.pseudonyms import Pseudonyms
 from mediqa_node.dicom.wrap import wrap_photograph
-from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.errors import ConfigurationError, StorageFailed
 from mediqa_node.domain.export import PAYLOADS, ExportRequest, ExportSummary
 from mediqa_node.domain.rating import Rating
 from mediqa_node.exchange.splits import split_of
@@ -172,6 +175,18 @@ def test_no_planted_name_number_or_date_is_in_any_byte_of_any_payload(bench: Ben
                     assert not found, f"{spelled} in {name} of {payload}"
 
 
+def test_texts_of_the_manifest_hold_no_name_or_number_of_the_patient(bench: Bench, tmp_path: Path) -> None:
+    receive(
+        bench,
+        patient(tmp_path / "in", "48213", patient_name="SHARP^TIM", BodyPartExamined="TIM SHARP 48213", kernel="48213"),
+    )
+
+    write(bench, tmp_path / "out")
+
+    [row] = table(tmp_path / "out" / "manifest.csv")
+    assert (row["body_part_raw"], row["kernel"], row["manufacturer"]) == ("", "", "ACME")
+
+
 def test_what_hides_in_a_compressed_stream_or_in_unused_bits_does_not_leave(bench: Bench, tmp_path: Path) -> None:
     [path] = sorted((DATA / "ct_body_totalseg_j2k").glob("*.dcm"))[:1]
     hidden = []
@@ -200,6 +215,33 @@ def test_what_hides_in_a_compressed_stream_or_in_unused_bits_does_not_leave(benc
     assert not any(b"Zwiebelfisch" in one.read_bytes() for one in left)
     before, after = pydicom.dcmread(path), pydicom.dcmread(left[0])
     assert (to_image(before.pixel_array, before, None) == to_image(after.pixel_array, after, None)).all()
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize(
+    "screen", [{"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, {"SeriesDescription": "Screen save", "KVP": 100}]
+)
+def test_a_screen_among_the_slices_does_not_leave(
+    bench: Bench, tmp_path: Path, payload: str, screen: dict[str, Any]
+) -> None:
+    paths = patient(tmp_path / "in", "P1")
+    refreshed(paths[8], paths[8], PixelData=np.full((32, 32), 31234, np.int16).tobytes(), **screen)
+    receive(bench, paths)
+
+    write(bench, tmp_path / "out", payload=payload, eligible_only=False)
+
+    [row] = table(tmp_path / "out" / "manifest.csv")
+    assert (row["n_instances"], row["n_slices"]) == ("8", "8")
+    if payload == "dicom":
+        images = [pydicom.dcmread(path).pixel_array for path in (tmp_path / "out" / "images").rglob("*.dcm")]
+    elif payload == "npz":
+        images = list(np.load(tmp_path / "out" / row["relative_path"])["slices"])
+    elif payload == "nifti":
+        images = [np.asarray(nibabel.load(tmp_path / "out" / row["relative_path"]).dataobj)]
+    else:
+        return
+    assert images
+    assert max(image.max() for image in images) < 31234
 
 
 # ── what an export says ──────────────────────────────────────────────────────
@@ -295,6 +337,22 @@ def test_one_acquisition_under_two_patient_ids_is_not_on_both_sides(bench: Bench
     assert [row["reason"] for row in left_out] == ["split_conflict"]
 
 
+def test_one_person_under_two_ids_stays_one_when_the_first_series_is_not_exported_any_more(
+    bench: Bench, tmp_path: Path
+) -> None:
+    drawn = {split_of(KEYS.patient({"PatientID": f"P{n}"}), KEYS): f"P{n}" for n in range(40)}
+    first, second = drawn["test"], drawn["train"]
+    receive(bench, patient(tmp_path / "in", first, event="shared"), aet="ROOM_A")
+    receive(bench, patient(tmp_path / "in", second, event="shared"), patient(tmp_path / "in", "other"), aet="ROOM_B")
+    write(bench, tmp_path / "one")
+
+    write(bench, tmp_path / "two", scanners=("ROOM_B",))
+
+    keys = {row["patient_key"] for row in table(tmp_path / "two" / "manifest.csv")}
+    assert keys == {KEYS.patient({"PatientID": "other"})}
+    assert "split_conflict" in {row["reason"] for row in table(tmp_path / "two" / "excluded.csv")}
+
+
 def test_scores_of_experts_go_along_without_comments(bench: Bench, tmp_path: Path) -> None:
     paths = patient(tmp_path / "in", "P1")
     receive(bench, paths)
@@ -366,6 +424,14 @@ def test_filters_choose(three_series: Bench, tmp_path: Path, asked: dict[str, An
     assert {row["reason"] for row in table(tmp_path / "out" / "excluded.csv")} <= {
         "filter_modality", "filter_scanner", "filter_date",
     }  # fmt: skip
+
+
+def test_no_day_of_the_filters_leaves(three_series: Bench, tmp_path: Path) -> None:
+    write(three_series, tmp_path / "out", since=date(2026, 11, 20), until=date(2026, 11, 20))
+
+    request = json.loads((tmp_path / "out" / "provenance.json").read_text())["request"]
+    assert (request["since"], request["until"]) == (True, True)
+    assert not any(b"2026-11-20" in content for content in contents(tmp_path / "out").values())
 
 
 @pytest.fixture(scope="module")
@@ -450,6 +516,34 @@ def test_a_series_that_nobody_thought_of_does_not_stop_the_others(
     assert write(bench, tmp_path / "out", payload="dicom").reasons == {"fault": 1}
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file or directory"), "file_missing"),
+        (PermissionError(13, "Permission denied"), "file_unreadable"),
+        (OSError(5, "Input/output error"), "file_unreadable"),
+    ],
+)
+@pytest.mark.parametrize("station", ["gathering.read_headers", "gathering.image_getter", "export_pixels.read_headers"])
+def test_a_file_that_cannot_be_read_costs_its_own_series_alone(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, reason: str, station: str
+) -> None:
+    receive(bench, patient(tmp_path / "in", "good"), patient(tmp_path / "in", "bad"))
+    read = getattr(import_module(f"mediqa_node.pipeline.{station.partition('.')[0]}"), station.partition(".")[2])
+    calls = iter(range(9))
+
+    def unreadable(*args: Any, **named: Any) -> Any:
+        if next(calls) == 0:
+            raise error
+        return read(*args, **named)
+
+    monkeypatch.setattr(f"mediqa_node.pipeline.{station}", unreadable)
+
+    summary = write(bench, tmp_path / "out", payload="dicom")
+
+    assert (summary.n_series, summary.reasons) == (1, {reason: 1})
+
+
 def test_an_interrupted_export_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
     receive(bench, patient(tmp_path / "in", "P1"), patient(tmp_path / "in", "P2"))
 
@@ -462,6 +556,15 @@ def test_an_interrupted_export_leaves_nothing(bench: Bench, tmp_path: Path) -> N
         export(source(bench), ExportRequest(payload="npz"), tmp_path / "place" / "out", advance=interrupted)
 
     assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_an_export_leaves_the_receiver_its_room(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    receive(bench, patient(tmp_path / "in", "P1"))
+    low_water_bytes = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(bench.spool, "low_water_bytes", low_water_bytes)
+
+    with pytest.raises(StorageFailed, match="kept for the receiver"):
+        write(bench, tmp_path / "out", payload="dicom")
 
 
 def test_series_whose_source_is_gone_are_left_out(bench: Bench, tmp_path: Path) -> None:

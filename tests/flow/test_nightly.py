@@ -85,6 +85,59 @@ def test_a_process_that_ends_breaks_it_off_and_leaves_nothing(bench: Bench, tmp_
     assert not (tmp_path / "exports").exists()
 
 
+def test_what_was_left_by_nights_that_were_killed_is_tidied_up(bench: Bench, tmp_path: Path) -> None:
+    receive(bench, tmp_path / "in")
+    exports = tmp_path / "exports"
+    for name in (".2026-11-17.part", ".2026-11-18.old", ".2026-11-19.part", "2026-11-19", ".2026-11-19.old"):
+        (exports / name).mkdir(parents=True)
+        (exports / name / "provenance.json").write_text(name)
+    (exports / ".2026-11-17.lock").write_text("")
+    (exports / ".mine.part").mkdir()
+
+    nightly(bench, exports, keep=3).run(lambda: False)
+
+    left = sorted(path.name for path in exports.iterdir())
+    assert left == [".last.json", ".mine.part", "2026-11-18", "2026-11-19", "2026-11-20"]
+    assert (exports / "2026-11-18" / "provenance.json").read_text() == ".2026-11-18.old"
+    assert (exports / "2026-11-19" / "provenance.json").read_text() == "2026-11-19"
+
+
+def test_an_export_that_is_half_forgotten_is_none(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(bench, tmp_path / "in")
+    exports = tmp_path / "exports"
+    (exports / "2026-11-19").mkdir(parents=True)
+    (exports / "2026-11-19" / "provenance.json").write_text("{}")
+    job = nightly(bench, exports, keep=1)
+
+    def killed(folder: Path, *, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("shutil.rmtree", killed)
+        job.run(lambda: False)
+
+    assert not (exports / "2026-11-19").exists()
+    job.run(lambda: False)
+    assert sorted(path.name for path in exports.iterdir()) == [".last.json", "2026-11-20"]
+
+
+def test_a_fault_is_noted_by_its_kind_and_raised(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumbling(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("Zwiebelfisch")
+
+    monkeypatch.setattr("mediqa_node.pipeline.nightly.export", stumbling)
+
+    with pytest.raises(ZeroDivisionError):
+        nightly(bench, tmp_path / "exports").run(lambda: False)
+
+    outcome = last_outcome(tmp_path / "exports")
+    assert outcome is not None
+    assert outcome.problem == "ZeroDivisionError; the courier's log says more"
+
+
 def test_it_is_due_at_its_time_in_the_time_zone_of_the_node(bench: Bench, tmp_path: Path) -> None:
     job = nightly(bench, tmp_path / "exports")
     berlin = NightlyExport(

@@ -50,6 +50,26 @@ def test_what_was_interrupted_is_no_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in tmp_path.iterdir()] == [".half-x"]
 
 
+def test_files_and_folders_are_on_the_disk_before_and_the_name_after_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, bool]] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(
+            (Path(f"/proc/self/fd/{handle}").is_dir(), any(path.name[:1] != "." for path in tmp_path.iterdir()))
+        )
+        fsync(handle)
+
+    monkeypatch.setattr("os.fsync", noted)
+
+    ModelStore(tmp_path).add("chest", b"weights", CARD)
+
+    assert sorted(synced[:-2]) == [(False, False)] * 3, "weights, card and lock"
+    assert synced[-2:] == [(True, False), (True, True)], "their folder, then the store"
+
+
 def test_what_a_killed_process_left_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
     for name, at in ((".half-old", 1.0), (".half-new", None)):
         (tmp_path / name).mkdir()
