@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from mediqa_node.domain.errors import ConfigurationError
-from training.judged import NETWORK, OUTPUTS, QUALITY, judge
+from mediqa_node.domain.prompt import MODALITIES
 from training.metrics import srcc
 from training.prepared import Prepared
 from training.recipe import Recipe
-from training.runs import finetune, read_run
+from training.runs import finetune, read_run, said_by
 
 LABELS = (50, 200, 1000)
 
@@ -78,12 +78,12 @@ def trials(
             steps=steps,
             advance=lambda *_: None,
         )
-        targets = read_run(folder / name).targets
+        said = said_by(folder / name, network, held)["score"]
         found: dict[str, float | None] = {}
-        for modality in OUTPUTS:
-            judged = judge(network, targets, {}, {}, held, modality)
-            if len(judged.data):
-                found[modality] = srcc(judged.said[QUALITY][NETWORK], judged.truth(QUALITY))
+        for modality in MODALITIES:
+            mine = [place for place, one in enumerate(held.samples) if one.modality == modality]
+            if mine:
+                found[modality] = srcc(said[mine], [held.samples[place].labels["quality"] for place in mine])
         yield Trial(labels=n, seed=seed, pretrained=pretrained, srcc=found)
     advance(len(wanted), len(wanted), "")
 

@@ -25,8 +25,8 @@ from training.batches import Batches, Target, labels_of, targets_of
 from training.loop import train
 from training.prepared import Prepared
 from training.recipe import STAGE1, STAGE2, Recipe, read_recipe
-from training.runs import WANTED, digest_of, finetune, pretrain
-from training.stages import say, stage1_loss, stage2_loss
+from training.runs import WANTED, digest_of, finetune, pretrain, said_by
+from training.stages import stage1_loss, stage2_loss
 
 STAGES = ("upstream", "downstream")
 OURS = "ours"
@@ -152,14 +152,14 @@ def ours(
             data.train, budget.recipe("upstream", prompts=prompted), begin, seed=budget.seed, steps=budget.steps,
             advance=_named(advance, f"{OURS} upstream"),
         )  # fmt: skip
-        said = say(network, data.test, FOUR_ONE_HOTS, prompted=prompted)
-        found["upstream"] = _own_parameter(said.parameters, data)
+        said = said_by(begin, network, data.test, prompted=prompted)
+        found["upstream"] = _own_parameter(said["parameters"], data)
     if np.isfinite(data.truth("downstream", data.train)).any():
         network = finetune(
             data.train, budget.recipe("downstream", prompts=prompted), folder / "downstream", seed=budget.seed,
             begin=begin, steps=budget.steps, advance=_named(advance, f"{OURS} downstream"),
         )  # fmt: skip
-        found["downstream"] = say(network, data.test, FOUR_ONE_HOTS, prompted=prompted).score
+        found["downstream"] = said_by(folder / "downstream", network, data.test, prompted=prompted)["score"]
     return found
 
 
@@ -214,7 +214,7 @@ def _of_baseline(name: str, data: Data, stage: str, budget: Budget, folder: Path
         recipe.settings(samples=len(known), seed=budget.seed, steps=budget.steps), folder / name / stage,
         told={"small": budget.small, "data": digest_of(learnt)}, advance=_named(advance, f"{name} {stage}"),
     )  # fmt: skip
-    return say(network, data.test, FOUR_ONE_HOTS, prompted=False).score  # type: ignore[arg-type]
+    return said_by(folder / name / stage, network, data.test, prompted=False)["score"]
 
 
 def _named(advance: Advance, what: str) -> Callable[[int, int, float], None]:

@@ -4,6 +4,7 @@ settings.json       what the loop was told; a run is only gone on with under the
 run.json            what made it: stage, recipe, seed, targets, samples, the run it began from
 state.safetensors   weights and optimizer after the last save
 curve.csv, curve.png
+said.npz            what it told of the samples that it was asked about last
 """
 
 import json
@@ -12,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.lock import digest
@@ -26,9 +29,9 @@ from training.loop import STATE, train, world
 from training.prepared import Prepared
 from training.recipe import Recipe
 from training.simulate.degraded import FACTORS
-from training.stages import stage1_loss, stage2_loss
+from training.stages import say, stage1_loss, stage2_loss
 
-RUN = "run.json"
+RUN, SAID = "run.json", "said.npz"
 WANTED = (("mas", "CT", True), ("tesla", "MR", True), ("blur", "OP", True))
 """What the parameter head learns of samples that have it: label, modality, whether its logarithm."""
 SEVERITIES = tuple(
@@ -207,6 +210,22 @@ def trained_network(folder: Path) -> tuple[MedIQA, Run]:
     """Return the network of a run in evaluation mode, and what made it."""
     run = read_run(folder)
     return load_state(_network(run.recipe, run.targets), folder), run
+
+
+def said_by(folder: Path, network: nn.Module, data: Prepared, *, prompted: bool = True) -> Mapping[str, np.ndarray]:
+    """Return `score` (n,) and `parameters` (n, k) that the network of a run tells of samples, see `stages.say`.
+
+    It takes minutes and is kept in the folder: of the same weights and samples it is not asked again.
+    """
+    file, state = folder / SAID, folder / STATE
+    key = f"{digest(state.read_bytes())} {digest_of(data)} {prompted}"
+    if file.exists():
+        with np.load(file, allow_pickle=False) as kept:
+            if str(kept["key"]) == key:
+                return {"score": kept["score"], "parameters": kept["parameters"]}
+    said = say(network, data, FOUR_ONE_HOTS, prompted=prompted)  # type: ignore[arg-type]
+    np.savez(file, key=key, score=said.score, parameters=said.parameters)
+    return {"score": said.score, "parameters": said.parameters}
 
 
 def read_run(folder: Path) -> Run:
