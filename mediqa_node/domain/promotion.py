@@ -24,6 +24,10 @@ class Weights:
         """The name with the beginning of the digest."""
         return f"{self.name} {self.sha256[:12]}"
 
+    def same_as(self, other: "Weights | None") -> bool:
+        """Return whether it is the same checkpoint, whatever it is called."""
+        return other is not None and (self.sha256, self.card_sha256) == (other.sha256, other.card_sha256)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Who:

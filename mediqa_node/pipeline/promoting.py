@@ -50,7 +50,7 @@ def promote(
 
 
 def _check_new(candidate: Weights, current: Weights) -> None:
-    if (candidate.sha256, candidate.card_sha256) == (current.sha256, current.card_sha256):
+    if candidate.same_as(current):
         raise PromotionRefused(f"{candidate.label} is in force already, as {current.name!r}")
 
 
@@ -100,7 +100,8 @@ def _save(connection: Connection, action: str, who: Who, *, before: Weights | No
 
 
 def void_calibrations(calibrations: Sequence[Calibration], decision: Promotion) -> list[Calibration]:
-    """Return the calibration records that a decision takes the force from: they name the weights before it."""
-    if decision.before is None or decision.after is None or decision.before.sha256 == decision.after.sha256:
+    """Return the calibration records that a decision takes the force from: they name weights and card before it."""
+    before, after = decision.before, decision.after
+    if before is None or after is None or before.same_as(after):
         return []
-    return [record for record in calibrations if record.weights_sha256 == decision.before.sha256]
+    return [record for record in calibrations if record.made_for(before.sha256, before.card_sha256)]

@@ -170,17 +170,22 @@ def test_a_card_that_pins_nothing_gets_its_baseline_at_the_promotion(
     assert set(baseline) == {"ct_chest", "mr_breast", "op_fundus"}
 
 
-def test_only_calibrations_of_the_weights_before_become_void(
+def test_only_calibrations_of_the_weights_and_the_card_before_become_void(
     settings: config.Settings, folders: tuple[Path, Path]
 ) -> None:
     made = promote(settings, folders[1])
     assert made.before is not None
     same = {"modality": "CT", "station_name": "*", "protocol_name": "*", "borderline_below": 0.5, "review_below": 0.3}
     same |= {"n_series": 50, "n_readers": 3, "approved_by": "x", "approved_on": "2026-01-01", "fingerprint": "f"}
-    records = [Calibration(id=name, weights_sha256=name * 64, **same) for name in "xy"]
-    records.append(Calibration(id="old", weights_sha256=made.before.sha256, **same))
+    before = made.before
+    records = [Calibration(id=name, weights_sha256=name * 64, card_sha256=name * 64, **same) for name in "xy"]
+    records.append(Calibration(id="old", weights_sha256=before.sha256, card_sha256=before.card_sha256, **same))
+    records.append(Calibration(id="other card", weights_sha256=before.sha256, card_sha256="0" * 64, **same))
+    another_card = replace(made, after=replace(before, name="again", card_sha256="1" * 64))
 
     assert [record.id for record in promoting.void_calibrations(records, made)] == ["old"]
+    assert [record.id for record in promoting.void_calibrations(records, another_card)] == ["old"]
+    assert promoting.void_calibrations(records, replace(made, after=replace(before, name="again"))) == []
 
 
 @pytest.mark.acceptance
