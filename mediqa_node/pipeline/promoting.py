@@ -15,8 +15,8 @@ from mediqa_node.domain.constancy import Check
 from mediqa_node.domain.errors import PromotionRefused
 from mediqa_node.domain.promotion import PROMOTE, ROLLBACK, SHADOW, UNSHADOW, Promotion, Weights, Who
 from mediqa_node.pipeline.assessing import Judge
-from mediqa_node.pipeline.constancy import check
-from mediqa_node.storage import promotions
+from mediqa_node.pipeline.constancy import tried
+from mediqa_node.storage import promotions, steadiness
 from mediqa_node.storage.database import Connection, Database
 
 log = structlog.get_logger("promotion")
@@ -27,7 +27,8 @@ def promote(
 ) -> tuple[Promotion, Check]:
     """Put a checkpoint of the store in force, once it scores the reference set as its card says.
 
-    A card that pins nothing gets the scores of now as the baseline of this site.
+    A card that pins nothing gets the scores of now as the baseline of this site. What a candidate that fails has
+    scored is not recorded: with another card alone it would be taken for a drift of the weights in force.
 
     Args:
         judge: the candidate, loaded.
@@ -38,13 +39,14 @@ def promote(
     """
     with database.read() as connection:
         _check_new(candidate, promotions.in_force(connection).current or configured)
-    found = check(judge, database, software_version=software_version, at=who.at, made_by="command")
+    found = tried(judge, database, software_version=software_version, at=who.at, made_by="command")
     if not found.passed:
         raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. What is in force stays so")
     with database.write() as connection:
         promotions.lock(connection)
         before = promotions.in_force(connection).current or configured
         _check_new(candidate, before)
+        found = replace(found, id=steadiness.save_check(connection, found))
         made = _save(connection, PROMOTE, who, before=before, after=candidate)
     return made, found
 

@@ -23,6 +23,7 @@ from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE
 from mediqa_node.model.prompt_classifier import ClassifierCard, ClassifierNetwork, save_classifier
 from mediqa_node.network.sender import send_files
 from mediqa_node.pipeline import promoting
+from mediqa_node.pipeline.constancy import check
 from mediqa_node.storage import labels, steadiness
 
 WHO = Who(by="Dr. Curie", reason="readers agree with it", at=1000.0)
@@ -154,6 +155,24 @@ def test_weights_that_do_not_score_the_reference_set_as_their_card_says_stay_out
         promote(settings, folder)
 
     assert weights.decided(settings).current is None
+
+
+def test_a_card_that_fails_withholds_nothing_of_the_weights_in_force(
+    settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other_card = checkpoint(tmp_path, "first-again", seed=1, constancy=Constancy(raw={"ct_chest": 99.0}))
+    database = opening.open_database(settings)
+    check(opening.open_judge(settings), database, software_version="0.1.0", at=900.0)
+
+    with pytest.raises(PromotionRefused, match=r"first-again .* was not promoted"):
+        promote(settings, other_card)
+
+    with database.read() as connection:
+        checks = steadiness.history(connection, at_most=9)
+        failed = steadiness.failed(connection)
+    database.close()
+    assert [one.made_by for one in checks] == ["worker"]
+    assert failed is None
 
 
 def test_a_card_that_pins_nothing_gets_its_baseline_at_the_promotion(
