@@ -36,12 +36,23 @@ def in_force(settings: Settings) -> Place:
     """Return where the checkpoint lies that was promoted, if one was, else the configured one: `domain.promotion`.
 
     Raises:
+        CheckpointRefused: see `place_of`.
+    """
+    return place_of(settings, decided(settings).current)
+
+
+def place_of(settings: Settings, current: Weights | None) -> Place:
+    """Return where the checkpoint in force lies: a promoted one in the model store; None: the configured one.
+
+    Raises:
         CheckpointRefused: it is not in the model store any more as it was promoted.
     """
-    current = decided(settings).current
     if current is None:
         return settings.model_lock or DEFAULT_LOCK, settings.model.checkpoint
-    return model_store(settings).find(current).directory / LOCK_FILE, current.name
+    try:
+        return model_store(settings).find(current).directory / LOCK_FILE, current.name
+    except CheckpointRefused as error:
+        raise CheckpointRefused(f"{error}; or `mediqa-node model rollback`") from error
 
 
 def configured(settings: Settings) -> Weights:

@@ -179,15 +179,14 @@ def promote(
 
 @model_app.command()
 def rollback(context: typer.Context, by: By, reason: Reason = "", as_json: Json = False) -> None:
-    """Put back the weights that the last promotion replaced. Exit status 1 if there is none."""
+    """Put back the weights that the last promotion replaced, once they load. Exit status 1 if there are none."""
     from mediqa_node.pipeline import promoting
 
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
     with open_current_node(context) as (settings, database):
-        if (previous := weights.decided(settings).previous) is not None:
-            weights.model_store(settings).find(previous)
-        made = promoting.roll_back(database, configured=weights.configured(settings), who=who)
+        previous, decision = opening.open_previous(settings)
+        made = promoting.roll_back(database, to=previous, decision=decision, who=who)
     void = promoting.void_calibrations(settings.calibrations, made)
     if as_json:
         typer.echo(json.dumps({**asdict(made), "void_calibrations": [record.id for record in void]}, indent=2))

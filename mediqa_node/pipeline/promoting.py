@@ -56,18 +56,26 @@ def _check_new(candidate: Weights, current: Weights) -> None:
         raise PromotionRefused(f"{candidate.label} is in force already, as {current.name!r}")
 
 
-def roll_back(database: Database, *, configured: Weights, who: Who) -> Promotion:
+def roll_back(database: Database, *, to: Weights, decision: int | None, who: Who) -> Promotion:
     """Put back what the last promotion replaced; a further rollback goes one further.
 
+    Args:
+        to: what was in force before `decision`, promoted or configured; it was loaded.
+        decision: the number of the promotion or rollback that was in force then.
+
     Raises:
-        PromotionRefused: nothing was promoted, or all of it was rolled back.
+        PromotionRefused: nothing was promoted, all of it was rolled back, or somebody has decided since.
     """
     with database.write() as connection:
         promotions.lock(connection)
         known = promotions.in_force(connection)
         if not known.can_roll_back:
             raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
-        return _save(connection, ROLLBACK, who, before=known.current, after=known.previous or configured)
+        if known.since is None or known.since.id != decision:
+            raise PromotionRefused(
+                "somebody has decided meanwhile, nothing was rolled back; see `mediqa-node model list`"
+            )
+        return _save(connection, ROLLBACK, who, before=known.current, after=to)
 
 
 def set_shadow(database: Database, candidate: Weights | None, *, configured: Weights, who: Who) -> Promotion:

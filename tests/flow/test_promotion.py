@@ -146,6 +146,63 @@ def test_weights_that_were_changed_in_the_store_never_score(
         opening.open_judge(settings)
 
 
+def test_what_is_tried_is_the_copy_that_will_score(
+    settings: config.Settings, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    open_at = opening.open_at
+    monkeypatch.setattr(opening, "open_at", lambda *of, **how: loaded.append(of[1][0].parent) or open_at(*of, **how))
+
+    stored, _ = opening.take_into_store(settings, str(folders[1]))
+    file = stored.directory / WEIGHTS_FILE
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])  # a disk that lost a byte
+    again, _ = opening.take_into_store(settings, str(folders[1]))
+
+    assert loaded == [stored.directory] * 2
+    assert again == stored
+    assert file.read_bytes() == content
+
+
+def test_a_checkpoint_that_cannot_report_leaves_no_copy_behind(settings: config.Settings, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "raw", seed=5, quality=None)
+
+    with pytest.raises(CheckpointRefused, match="maps no raw score"):
+        promote(settings, folder)
+
+    assert weights.model_store(settings).all() == []
+
+
+def test_a_rollback_needs_what_it_puts_back_and_nothing_else(
+    settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first = promote(settings, folders[1])
+    promote(settings, checkpoint(tmp_path, "third", seed=6))
+    without_lock = settings.model_copy(update={"model": replace(settings.model, lock=tmp_path / "gone.lock")})
+
+    previous, decision = opening.open_previous(without_lock)
+    [stored] = [one for one in weights.model_store(settings).all() if one.weights == first.after]
+    (stored.directory / WEIGHTS_FILE).unlink()
+
+    assert (previous, decision) == (first.after, 2)
+    with pytest.raises(CheckpointRefused) as refused:
+        opening.open_previous(settings)
+    assert "model rollback" not in str(refused.value)
+
+
+def test_a_rollback_to_the_configuration_needs_its_weights(
+    settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    own = checkpoint(tmp_path, "own", seed=7)
+    model = replace(settings.model, lock=own / LOCK_FILE, checkpoint="own")
+    settings = settings.model_copy(update={"model": model})
+    promote(settings, folders[1])
+    (own / WEIGHTS_FILE).unlink()
+
+    with pytest.raises(CheckpointRefused, match="cannot be read"):
+        opening.open_previous(settings)
+
+
 def test_weights_that_do_not_score_the_reference_set_as_their_card_says_stay_out(
     settings: config.Settings, tmp_path: Path
 ) -> None:

@@ -87,12 +87,15 @@ def test_promotions_pile_up_and_each_rollback_takes_one_away(bench: Bench) -> No
     promoted(bench, B, before=A)
     assert (in_force(bench).current, in_force(bench).previous) == (B, A)
 
-    first, second = (roll_back(bench.database, configured=CONFIGURED, who=who()) for _ in range(2))
+    first = roll_back(bench.database, to=A, decision=2, who=who())
+    with pytest.raises(PromotionRefused, match="somebody has decided meanwhile"):
+        roll_back(bench.database, to=A, decision=2, who=who())
+    second = roll_back(bench.database, to=CONFIGURED, decision=first.id, who=who())
 
     assert (first.before, first.after, second.after) == (B, A, CONFIGURED)
     assert (in_force(bench).current, in_force(bench).can_roll_back) == (None, False)
     with pytest.raises(PromotionRefused, match="no promotion to roll back"):
-        roll_back(bench.database, configured=CONFIGURED, who=who())
+        roll_back(bench.database, to=CONFIGURED, decision=second.id, who=who())
     with bench.database.read() as connection:
         kept = promotions.history(connection)
     assert [(one.action, one.by) for one in kept][2:] == [("rollback", "Dr. Curie")] * 2
