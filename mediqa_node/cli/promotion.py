@@ -184,7 +184,7 @@ def rollback(context: typer.Context, by: By, reason: Reason = "", as_json: Json 
 
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
-    with open_current_node(context) as (settings, database):
+    with open_current_node(context) as (settings, database), progress("loading"):
         previous, decision = opening.open_previous(settings)
         made = promoting.roll_back(database, to=previous, decision=decision, who=who)
     void = promoting.void_calibrations(settings.calibrations, made)
