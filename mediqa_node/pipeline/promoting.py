@@ -89,7 +89,7 @@ def set_shadow(database: Database, candidate: Weights | None, *, configured: Wei
         known = promotions.in_force(connection)
         if candidate is not None:
             _check_new(candidate, known.current or configured)
-        if candidate == known.shadow:
+        if candidate.same_as(known.shadow) if candidate is not None else known.shadow is None:
             said = f"{candidate.label} is in shadow already" if candidate else "nothing is in shadow"
             raise PromotionRefused(said)
         action = SHADOW if candidate is not None else UNSHADOW
