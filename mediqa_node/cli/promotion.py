@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 By = Annotated[str, typer.Option(metavar="NAME", help="Who decides this; it stays on record.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it stays on record.")]
-Source = Annotated[str, typer.Argument(metavar="DIR_OR_NAME", help="A folder with a checkpoint, or a name of the list")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR_OR_NAME", help="A folder with a checkpoint, or of the list a name or the beginning of a digest."
+    ),
+]
 Name = Annotated[str | None, typer.Option(help="Of the checkpoint in the model store; else the one it has.")]
 
 

@@ -173,6 +173,22 @@ def test_a_checkpoint_that_cannot_report_leaves_no_copy_behind(settings: config.
     assert weights.model_store(settings).all() == []
 
 
+def test_a_name_that_means_two_checkpoints_is_refused_and_a_digest_tells_them_apart(
+    settings: config.Settings, tmp_path: Path
+) -> None:
+    other = opening.take_into_store(settings, str(checkpoint(tmp_path, "first", seed=8)))[0]
+    configured = weights.configured(settings)
+
+    with pytest.raises(CheckpointRefused) as refused:
+        weights.find_checkpoint(settings, "first")
+
+    assert all(one.label in str(refused.value) for one in (other.weights, configured))
+    assert weights.find_checkpoint(settings, other.weights.sha256[:12]) == (other.directory / LOCK_FILE, "first")
+    assert weights.find_checkpoint(settings, configured.card_sha256[:12]) == (settings.model_lock, "first")
+    with pytest.raises(CheckpointRefused, match="no folder and no checkpoint"):
+        weights.find_checkpoint(settings, "0" * 64)
+
+
 def test_a_rollback_needs_what_it_puts_back_and_nothing_else(
     settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
