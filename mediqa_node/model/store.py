@@ -16,7 +16,7 @@ import yaml
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.promotion import Weights
-from mediqa_node.model.lock import CARD_FILE, LOCK_FILE, WEIGHTS_FILE, digest, only_entry
+from mediqa_node.model.lock import CARD_FILE, LOCK_FILE, WEIGHTS_FILE, check_name, digest, only_entry
 
 _HALF = ".half-"
 _HALF_OLDER_THAN_S = 3600.0
@@ -42,9 +42,9 @@ class ModelStore:
         """Keep a checkpoint under a name; one that is there already is left as it is, unless it was damaged.
 
         Raises:
-            CheckpointRefused: the name belongs to another, or the folder cannot be written.
+            CheckpointRefused: the name belongs to another or is none, or the folder cannot be written.
         """
-        wanted = Weights(name=name, sha256=digest(weights), card_sha256=digest(card))
+        wanted = Weights(name=check_name(name), sha256=digest(weights), card_sha256=digest(card))
         folder = self._folder(wanted)
         if _is_whole(folder, wanted):
             return _stored(folder)

@@ -1,5 +1,6 @@
 """The node's own checkpoints: whole or not there, never overwritten."""
 
+import json
 import os
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def test_the_same_checkpoint_twice_is_one_and_another_of_its_name_is_refused(tmp
         store.add("chest", b"other weights", CARD)
     store.add("chest-2", b"other weights", CARD)
     assert [stored.weights.name for stored in store.all()] == ["chest", "chest-2"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\0b", "two\nlines"])
+def test_a_name_that_no_decision_could_be_recorded_under_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "lock").write_text(json.dumps({name: {"directory": ".", "sha256": "", "card_sha256": ""}}))
+
+    with pytest.raises(CheckpointRefused, match="1 to 128 printable characters"):
+        ModelStore(tmp_path / "models").add(name, b"weights", CARD)
+    with pytest.raises(CheckpointRefused, match="1 to 128 printable characters"):
+        read_lock(tmp_path / "lock")
+
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("file", [WEIGHTS_FILE, CARD_FILE, LOCK_FILE])
