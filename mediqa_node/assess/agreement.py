@@ -197,12 +197,9 @@ def srcc(one: np.ndarray, other: np.ndarray) -> float:
     """Return Spearman's rank correlation, ties at their mean rank; NaN for a constant or fewer than three."""
     if len(one) < _FEWEST_PAIRS or np.ptp(one) == 0 or np.ptp(other) == 0:
         return nan
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+    from scipy.stats import rankdata  # slow to import
 
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
 def _readers(

@@ -62,6 +62,17 @@ def only_entry(path: Path) -> tuple[str, LockEntry]:
     return next(iter(entries.items()))
 
 
+def lock_of(name: str, entry: LockEntry) -> bytes:
+    """Return the lock that lies beside one checkpoint and pins it."""
+    pins = {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}
+    return yaml.safe_dump({check_name(name): pins}, sort_keys=False).encode()
+
+
+def write_lock(folder: Path, name: str, entry: LockEntry) -> None:
+    """Write the lock of a folder with one checkpoint."""
+    (folder / LOCK_FILE).write_bytes(lock_of(name, entry))
+
+
 def check_name(name: str) -> str:
     """Return the name of a checkpoint, if a decision about it could be recorded under it.
 

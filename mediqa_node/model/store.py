@@ -12,11 +12,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.promotion import Weights
-from mediqa_node.model.lock import CARD_FILE, LOCK_FILE, WEIGHTS_FILE, check_name, digest, only_entry
+from mediqa_node.model.lock import (
+    CARD_FILE,
+    LOCK_FILE,
+    WEIGHTS_FILE,
+    LockEntry,
+    check_name,
+    digest,
+    lock_of,
+    only_entry,
+)
 
 _HALF = ".half-"
 _HALF_OLDER_THAN_S = 3600.0
@@ -59,8 +66,7 @@ class ModelStore:
                     f"checkpoint {name!r}: the model store has another of that name ({known.weights.sha256[:12]}); "
                     f"give this one a name of its own with `--name`"
                 )
-        pins = {"directory": ".", "sha256": wanted.sha256, "card_sha256": wanted.card_sha256}
-        lock = yaml.safe_dump({name: pins}, sort_keys=False).encode()
+        lock = lock_of(name, LockEntry(sha256=wanted.sha256, card_sha256=wanted.card_sha256))
         try:
             self._write(folder, {WEIGHTS_FILE: weights, CARD_FILE: card, LOCK_FILE: lock})
         except OSError as error:
@@ -126,15 +132,6 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _is_whole(folder: Path, weights: Weights) -> bool:
-    """Return whether a folder holds these weights and this card, byte for byte."""
-    try:
-        found = tuple(digest((folder / name).read_bytes()) for name in (WEIGHTS_FILE, CARD_FILE))
-        return found == (weights.sha256, weights.card_sha256) and _stored(folder).weights == weights
-    except (OSError, CheckpointRefused):
-        return False
-
-
 def _stored(folder: Path) -> Stored:
     name, entry = only_entry(folder / LOCK_FILE)
     try:
@@ -144,3 +141,12 @@ def _stored(folder: Path) -> Stored:
         raise CheckpointRefused(f"{folder} is no whole checkpoint: {error}; restore it, or remove it") from error
     weights = Weights(name=name, sha256=entry.sha256, card_sha256=entry.card_sha256)
     return Stored(weights=weights, directory=folder, size_bytes=size, trained=trained)
+
+
+def _is_whole(folder: Path, weights: Weights) -> bool:
+    """Return whether a folder holds these weights and this card, byte for byte."""
+    try:
+        found = tuple(digest((folder / name).read_bytes()) for name in (WEIGHTS_FILE, CARD_FILE))
+        return found == (weights.sha256, weights.card_sha256) and _stored(folder).weights == weights
+    except (OSError, CheckpointRefused):
+        return False

@@ -63,13 +63,15 @@ def take_in(
         AnnotationsRefused: it is no table.
         StorageFailed: the database refused; nothing was kept.
     """
-    with database.write() as connection:
-        ratings.lock_imports(connection)
+    with database.read() as connection:
         uids = ratings.known_series(connection)
-        resolvers: dict[str, Callable[[str], str | None]] = {"series_uid": lambda uid: uid if uid in uids else None}
-        if series_keys is not None:
-            resolvers["series_key"] = series_keys(uids).get
-        table = read_ratings(content, layout, resolvers)
+    resolvers: dict[str, Callable[[str], str | None]] = {"series_uid": lambda uid: uid if uid in uids else None}
+    if series_keys is not None:
+        resolvers["series_key"] = series_keys(uids).get
+    table = read_ratings(content, layout, resolvers)  # outside: while one writes, the receiver waits
+    with database.read() if dry_run else database.write() as connection:
+        if not dry_run:
+            ratings.lock_imports(connection)
         if before := ratings.imports(connection, sha256=table.sha256):
             return Outcome(table=table, problems=(), kept=before[0], known=True)
         problems = tuple(sorted((*table.problems, *_against_record(connection, table)), key=lambda found: found.row))
