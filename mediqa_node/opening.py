@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import tzinfo
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import structlog
 
 from mediqa_node import __version__, weights
 from mediqa_node.config import Settings
-from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, PromotionRefused
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
 
@@ -190,7 +189,7 @@ def open_pinned(settings: Settings, name: str, sha256: str) -> "Judge":
 
 
 def take_into_store(settings: Settings, source: str, name: str | None = None) -> tuple["Stored", "Judge"]:
-    """Load a checkpoint as the worker would, and keep a copy of its own for the node; this imports torch.
+    """Keep a copy of a checkpoint for the node, and load that copy as the worker will; this imports torch.
 
     Args:
         source: see `weights.find_checkpoint`.
@@ -203,9 +202,34 @@ def take_into_store(settings: Settings, source: str, name: str | None = None) ->
     from mediqa_node.model.lock import read_lock
 
     lock, known = weights.find_checkpoint(settings, source)
-    judge = open_at(settings, (lock, known), reporting=True)
     files = checkpoint_files(known, read_lock(lock)[known])
-    return weights.model_store(settings).add(name or known, *files), judge
+    store = weights.model_store(settings)
+    before = {one.weights for one in store.all()}
+    stored = store.add(name or known, *files)
+    try:
+        return stored, open_stored(settings, stored.weights)
+    except CheckpointRefused:
+        if stored.weights not in before:
+            store.remove(stored)  # or it would hold its name against the one that is mended
+        raise
+
+
+def open_previous(settings: Settings) -> tuple["Weights", int | None]:
+    """Load what a rollback puts back, promoted before or configured; return it, and the decision that it replaces.
+
+    Raises:
+        CheckpointRefused: it cannot be loaded, so that no worker could start with it.
+        PromotionRefused: there is nothing to roll back.
+    """
+    known = weights.decided(settings)
+    if not known.can_roll_back or known.since is None:
+        raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
+    if known.previous is not None:
+        open_stored(settings, known.previous)
+        return known.previous, known.since.id
+    configured = weights.configured(settings)  # not before: the store does without the lock
+    open_at(settings, weights.place_of(settings, None), reporting=True)
+    return configured, known.since.id
 
 
 def check_parity(file: Path, advance: Callable[[int, int], None]) -> "Iterator[Outcome]":
@@ -304,8 +328,8 @@ def nightly_export(settings: Settings, database: Database) -> "NightlyExport | N
     )
 
 
-def node_context(settings: Settings, database: Database, *, with_model: bool = False) -> "NodeContext":
-    """Return what the stations share."""
+def node_context(settings: Settings, database: Database, *, judge: "Judge | None" = None) -> "NodeContext":
+    """Return what the stations share; `judge`: what a worker scores with."""
     from mediqa_node.pipeline.durable import DurableJobs
     from mediqa_node.pipeline.node import NodeContext
 
@@ -323,5 +347,5 @@ def node_context(settings: Settings, database: Database, *, with_model: bool = F
         companions=settings.companions,
         retention=settings.retention,
         allow_untrained=settings.model.allow_untrained,
-        judge=cache(lambda: open_judge(settings, reporting=True)) if with_model else None,
+        judge=(lambda: judge) if judge is not None else None,
     )

@@ -22,8 +22,9 @@ import structlog
 
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, StorageFailed
-from mediqa_node.opening import nightly_export, node_context, open_database, open_spool, open_stored, prepare
+from mediqa_node.opening import nightly_export, node_context, open_at, open_database, open_spool, open_stored, prepare
 from mediqa_node.storage.database import Database
+from mediqa_node.weights import place_of
 
 if TYPE_CHECKING:
     from mediqa_node.domain.promotion import Weights
@@ -129,12 +130,12 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline import constancy, durable, flow, shadowing, sweeps
 
     database = open_database(settings)
-    loaded = _promoted(database)  # before the weights: what is promoted meanwhile is seen below
-    node = node_context(settings, database, with_model=True)
-    assert node.judge is not None
-    checkpoint = node.judge().scorer.checkpoint
+    loaded = _promoted(database)  # asked once: what is promoted meanwhile is seen below
+    judge = open_at(settings, place_of(settings, loaded), reporting=True)
+    node = node_context(settings, database, judge=judge)
+    checkpoint = judge.scorer.checkpoint
     constancy.check_if_due(node, at_start=True)  # before the first job: no result leaves unproven
-    on_gpu = bool(node.judge().scorer.hardware)
+    on_gpu = bool(judge.scorer.hardware)
     durable.launch(
         database,
         executor_id="worker",

@@ -28,6 +28,7 @@ ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 FUNDUS = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 ASSESSED_AT = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 WEIGHTS = "3f" * 32
+CARD = "ca" * 32
 DEVICE = ReportDevice(
     ae_title="MEDIQA1",
     device_uid="2.25.219635923986581790811188233710098332659",
@@ -136,7 +137,7 @@ def assessment(primary: StackResult, **changes: Any) -> Assessment:
         "technique": technique(),
         "verdict": "uncalibrated",
         "calibration": None,
-        "checkpoint": CheckpointId(name="default", sha256=WEIGHTS, trained=True, size="t16"),
+        "checkpoint": CheckpointId(name="default", sha256=WEIGHTS, trained=True, size="t16", card_sha256=CARD),
         "fingerprint": "0123456789abcdef",
         "assessed_at": ASSESSED_AT,
     } | changes
@@ -157,6 +158,7 @@ def calibration(**changes: Any) -> Calibration:
         "approved_by": "physicist",
         "approved_on": "2026-10-01",
         "weights_sha256": WEIGHTS,
+        "card_sha256": CARD,
         "fingerprint": "0123456789abcdef",
     } | changes
     return Calibration(**values)

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mediqa_node.assess.quality_statistics import VERSION
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import Card, Fusion, PredictedParameter, QualityMap
 from mediqa_node.model.card_domains import read_domains
 from mediqa_node.model.checkpoint import amend_card, save_checkpoint
-from mediqa_node.model.lock import LOCK_FILE
+from mediqa_node.model.lock import write_lock
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, TERMS, PromptCode
 from mediqa_node.model.statistics_regressor import StatisticsRegressor
@@ -178,8 +177,7 @@ def write_checkpoint(
 ) -> str:
     """Write weights (float16), card and a lock of one entry; return the SHA-256 of the weights."""
     entry = save_checkpoint(folder, _as_told(*trained_network(run_folder)), card, regressors, half=True)
-    pinned = {card.name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
-    (folder / LOCK_FILE).write_text(yaml.safe_dump(pinned, sort_keys=False), encoding="utf-8")
+    write_lock(folder, card.name, entry)
     return entry.sha256
 
 

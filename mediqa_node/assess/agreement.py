@@ -21,6 +21,8 @@ _FEWEST_PAIRS = 3
 _APART_AT_LEAST = 0.2
 """Outlying is only who is this much of rank correlation below the median reader, however close the others are."""
 _MAD_TO_SD = 1.4826
+_NO_SPREAD = 1e-18
+"""A mean square of scores on 0..1 below this is what rounding leaves of equal ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +63,11 @@ class Agreement:
     Attributes:
         n_complete: series that every reader rated: the intraclass correlations rest on these.
         icc_2_1, icc_2_k: absolute agreement of one reader, and of the mean of all k.
-        icc_3_1: consistency of one of these readers.
+        icc_3_1, icc_3_k: consistency of one of these readers, and of the mean of all k.
         alpha: Krippendorff, ordinal; over all scores, complete or not.
         srcc: mean over the readers of the rank correlation with the mean of the others.
-        ceiling: sqrt(ICC(2,k)): the PLCC with this mean opinion that no model should be expected to exceed.
+        ceiling: sqrt(ICC(3,k)): the PLCC with this mean opinion that no model should be expected to exceed. That of
+            consistency: a correlation does not see that one reader is stricter than another.
         warnings: what a reader of these figures has to know.
     """
 
@@ -75,6 +78,7 @@ class Agreement:
     icc_2_1: Estimate
     icc_2_k: Estimate
     icc_3_1: Estimate
+    icc_3_k: Estimate
     alpha: float
     srcc: float
     ceiling: float
@@ -98,7 +102,7 @@ def agreement(
     """
     complete = np.isfinite(scores).all(axis=1)
     of_complete = [patient for patient, whole in zip(patients, complete, strict=True) if whole]
-    icc_2_1, icc_2_k, icc_3_1 = _bootstrapped(scores[complete], of_complete)
+    icc_2_1, icc_2_k, icc_3_1, icc_3_k = _bootstrapped(scores[complete], of_complete)
     readers = _readers(scores, reader_ids, repeats)
     srcc = np.array([reader.srcc for reader in readers])
     found = Agreement(
@@ -109,23 +113,26 @@ def agreement(
         icc_2_1=icc_2_1,
         icc_2_k=icc_2_k,
         icc_3_1=icc_3_1,
+        icc_3_k=icc_3_k,
         alpha=ordinal_alpha(scores),
         srcc=float(srcc[np.isfinite(srcc)].mean()) if np.isfinite(srcc).any() else nan,
-        ceiling=sqrt(max(icc_2_k.value, 0.0)) if np.isfinite(icc_2_k.value) else nan,
+        ceiling=sqrt(max(icc_3_k.value, 0.0)) if np.isfinite(icc_3_k.value) else nan,
         warnings=(),
     )
-    return replace(found, warnings=_warnings(found))
+    return replace(found, warnings=_warnings(found, all_equal=bool(complete.any() and np.ptp(scores[complete]) == 0)))
 
 
-def intraclass(scores: np.ndarray) -> tuple[float, float, float]:
-    """Return ICC(2,1), ICC(2,k) and ICC(3,1) of a complete table; NaN for fewer than two series or readers.
+def intraclass(scores: np.ndarray) -> tuple[float, float, float, float]:
+    """Return ICC(2,1), ICC(2,k), ICC(3,1) and ICC(3,k) of a complete table.
+
+    NaN for fewer than two series or readers, or where all scores are equal.
 
     Args:
         scores: shape (n series, k readers), no NaN.
     """
     n, k = scores.shape
     if n < 2 or k < 2:
-        return nan, nan, nan
+        return nan, nan, nan, nan
     grand = scores.mean()
     rows, columns = scores.mean(axis=1), scores.mean(axis=0)
     between = k * ((rows - grand) ** 2).sum() / (n - 1)
@@ -136,15 +143,16 @@ def intraclass(scores: np.ndarray) -> tuple[float, float, float]:
         _ratio(signal, between + (k - 1) * residual + k * (of_readers - residual) / n),
         _ratio(signal, between + (of_readers - residual) / n),
         _ratio(signal, between + (k - 1) * residual),
+        _ratio(signal, between),
     )
 
 
 def _ratio(numerator: float, denominator: float) -> float:
-    return float(numerator / denominator) if denominator > 0 else nan
+    return float(numerator / denominator) if denominator > _NO_SPREAD else nan
 
 
 def _bootstrapped(scores: np.ndarray, patients: Sequence[str]) -> list[Estimate]:
-    """Return the three intraclass correlations, their intervals from resampled patients (percentiles)."""
+    """Return the four intraclass correlations, their intervals from resampled patients (percentiles)."""
     values = intraclass(scores)
     members = [np.flatnonzero(np.array(patients) == patient) for patient in sorted(set(patients))]
     if len(members) < 2:
@@ -157,7 +165,7 @@ def _bootstrapped(scores: np.ndarray, patients: Sequence[str]) -> list[Estimate]
         ]
     )
     drawn = drawn[np.isfinite(drawn).all(axis=1)]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if len(drawn) else np.full((2, 3), nan)
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if len(drawn) else np.full((2, 4), nan)
     return [
         Estimate(value=value, low=float(below), high=float(above))
         for value, below, above in zip(values, low, high, strict=True)
@@ -189,12 +197,9 @@ def srcc(one: np.ndarray, other: np.ndarray) -> float:
     """Return Spearman's rank correlation, ties at their mean rank; NaN for a constant or fewer than three."""
     if len(one) < _FEWEST_PAIRS or np.ptp(one) == 0 or np.ptp(other) == 0:
         return nan
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+    from scipy.stats import rankdata  # slow to import
 
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
 def _readers(
@@ -210,7 +215,7 @@ def _readers(
             reader_id=name,
             n_series=int(np.isfinite(scores[:, i]).sum()),
             bias=float(bias[i]),
-            sd=float(np.nanstd(scores[:, i])),
+            sd=_sd(scores[:, i]),
             srcc=float(correlations[i]),
             repeat_sd=_within(repeats[i]) if repeats else nan,
             outlying=bool(correlations[i] < median - max(3 * spread, _APART_AT_LEAST)),
@@ -219,11 +224,19 @@ def _readers(
     )
 
 
+def _sd(scores: np.ndarray) -> float:
+    """Return the SD of what there is of scores; exactly 0 where all are equal, which their rounded mean may not be."""
+    given = scores[np.isfinite(scores)]
+    return float(given.std()) if np.ptp(given) > 0 else 0.0
+
+
 def _with_the_others(scores: np.ndarray, reader: int) -> float:
     """Return the rank correlation of a reader with the mean of the others."""
     others = np.delete(scores, reader, axis=1)
     both = np.isfinite(scores[:, reader]) & np.isfinite(others).any(axis=1)
-    return srcc(scores[both, reader], np.nanmean(others[both], axis=1)) if both.any() else nan
+    if not both.any():
+        return nan
+    return srcc(scores[both, reader], np.nanmean(others[both], axis=1).round(12))  # equal means are ties
 
 
 def _within(cases: Sequence[tuple[float, ...]]) -> float:
@@ -232,7 +245,8 @@ def _within(cases: Sequence[tuple[float, ...]]) -> float:
     return float(np.sqrt(np.mean(variances))) if variances else nan
 
 
-def _warnings(found: Agreement) -> tuple[str, ...]:
+def _warnings(found: Agreement, *, all_equal: bool) -> tuple[str, ...]:
+    several = found.n_complete > 1 and len(found.readers) > 1
     icc, missing = found.icc_2_k.value, found.n_series - found.n_complete
     constant = [reader.reader_id for reader in found.readers if reader.sd == 0]
     outlying = [reader.reader_id for reader in found.readers if reader.outlying]
@@ -241,7 +255,11 @@ def _warnings(found: Agreement) -> tuple[str, ...]:
             len(found.readers) < FEWEST_READERS
         ),
         f"ICC(2,k) {icc:.2f} is below {GOOD_ICC}: the readers' mean is a weak target": icc < GOOD_ICC,
-        "ICC cannot be had: no two series were rated by two readers who rated all": not np.isfinite(icc),
+        "ICC cannot be had: no two series were rated by two readers who rated all": not several,
+        "ICC cannot be had: all scores are equal": several and all_equal,
+        "ICC cannot be had: the mean scores of series differ less than their readers": (
+            several and not all_equal and not np.isfinite(icc)
+        ),
         f"{missing} of {found.n_series} series were not rated by all: ICC leaves them out": missing > 0,
         f"the same score for every series: {', '.join(constant)}": bool(constant),
         f"ranks unlike the others: {', '.join(outlying)}; kept, look at their scores": bool(outlying),

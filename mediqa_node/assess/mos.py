@@ -72,7 +72,9 @@ def reader_bias(scores: np.ndarray) -> np.ndarray:
 
 def _share_cases(scores: np.ndarray) -> bool:
     """Whether z-scores of readers may be compared: the same cases, enough of them, and no constant reader."""
-    return bool(len(scores) >= FEWEST_CASES and np.isfinite(scores).all() and (scores.std(axis=0) > 0).all())
+    if len(scores) < FEWEST_CASES or not np.isfinite(scores).all():
+        return False
+    return bool((np.ptp(scores, axis=0) > 0).all())  # an SD of equal numbers need not be 0: their mean is rounded
 
 
 def _z_scored(scores: np.ndarray) -> np.ndarray:
@@ -98,18 +100,23 @@ class ScoreTable:
 
 
 def score_table(ratings: Iterable[Rating]) -> ScoreTable:
-    """Return the ratings of one study and criterion as a table, both in order of their names."""
+    """Return the ratings of one study and criterion as a table, both in order of their names.
+
+    Scores are rounded to 12 digits: what a scale or a mean of repeats makes of one level is not the same to the
+    last bit, and alpha counts levels that are equal.
+    """
     given: dict[tuple[str, str], dict[str | None, list[float]]] = {}
     for rating in ratings:
         images = given.setdefault((rating.series_instance_uid, rating.reader_id), {})
         images.setdefault(rating.sop_instance_uid, []).append(rating.unit_score)
     series, readers = (tuple(sorted({key[i] for key in given})) for i in (0, 1))
+    row, column = ({name: i for i, name in enumerate(names)} for names in (series, readers))
     scores = np.full((len(series), len(readers)), np.nan)
     repeats: list[list[tuple[float, ...]]] = [[] for _ in readers]
     for (uid, reader), images in sorted(given.items()):
-        scores[series.index(uid), readers.index(reader)] = np.mean([np.mean(said) for said in images.values()])
-        repeats[readers.index(reader)] += [tuple(said) for said in images.values() if len(said) > 1]
-    return ScoreTable(series=series, readers=readers, scores=scores, repeats=tuple(map(tuple, repeats)))
+        scores[row[uid], column[reader]] = np.mean([np.mean(said) for said in images.values()])
+        repeats[column[reader]] += [tuple(said) for said in images.values() if len(said) > 1]
+    return ScoreTable(series=series, readers=readers, scores=scores.round(12), repeats=tuple(map(tuple, repeats)))
 
 
 def mos_by_series(ratings: Iterable[Rating]) -> dict[str, Mos]:

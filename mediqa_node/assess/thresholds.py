@@ -20,8 +20,8 @@ def judge(
 ) -> tuple[str, Calibration | None]:
     """Return the verdict on Q and the calibration that it rests on.
 
-    A calibration applies to the weights and the preprocessing that it was made with, and to no other. Of
-    several, an exact name goes before `*`, the station before the protocol, then the latest approval.
+    A calibration applies to the weights, the card and the preprocessing that it was made with, and to no
+    other. Of several, an exact name goes before `*`, the station before the protocol, then the latest approval.
 
     Args:
         quality: Q, 0..1. A value that is no number is for a person to look at; None gets no verdict.
@@ -38,7 +38,7 @@ def judge(
         for calibration in calibrations
         if quality is not None
         and checkpoint.trained
-        and calibration.weights_sha256 == checkpoint.sha256
+        and calibration.made_for(checkpoint.sha256, checkpoint.card_sha256)
         and calibration.fingerprint == fingerprint
         and calibration.modality == modality
         and calibration.station_name in (station_name, ANY)

@@ -210,7 +210,7 @@ def _print_report(found: Sequence[StudyReport], *, readers: bool) -> None:
             typer.echo(f"{named}: {warning}")
         if readers:
             _print_readers(named, one.agreement)
-    typer.echo("SRCC: each reader with the mean of the others; ceiling: sqrt(ICC(2,k)), the PLCC to expect at best")
+    typer.echo("SRCC: each reader with the mean of the others; ceiling: sqrt(ICC(3,k)), the PLCC to expect at best")
     if not readers:
         typer.echo("→ mediqa-node annotations report --readers")
 

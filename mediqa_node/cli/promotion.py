@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,13 +16,21 @@ from mediqa_node.cli.progress import progress
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
-from mediqa_node.model.lock import DEFAULT_LOCK, WEIGHTS_FILE, card_bytes, read_lock
+from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, WEIGHTS_FILE, LockEntry, card_bytes, only_entry, read_lock
 from mediqa_node.storage import promotions
+
+if TYPE_CHECKING:
+    from mediqa_node.model.card import Card
 
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 By = Annotated[str, typer.Option(metavar="NAME", help="Who decides this; it stays on record.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it stays on record.")]
-Source = Annotated[str, typer.Argument(metavar="DIR_OR_NAME", help="A folder with a checkpoint, or a name of the list")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR_OR_NAME", help="A folder with a checkpoint, or of the list a name or the beginning of a digest."
+    ),
+]
 Name = Annotated[str | None, typer.Option(help="Of the checkpoint in the model store; else the one it has.")]
 
 
@@ -87,42 +95,54 @@ class _Row:
     place: str
     size_bytes: int | None
     trained: bool | None
+    fingerprint: str | None
+    """Of the preprocessing: with both digests what a calibration has to name."""
     roles: list[str]
 
 
 def _rows(settings: Settings, known: Standing) -> list[_Row]:
     """Return what the lock names, then the checkpoints of the store: promoted ones score from there."""
-    from mediqa_node.model.card import read_card
-
     lock, configured = settings.model_lock or DEFAULT_LOCK, settings.model.checkpoint
     back = known.can_roll_back and known.previous is None
     by_name = {"current": known.current is None, "previous": back, "configured": known.current is not None}
     rows = []
     for name, entry in read_lock(lock).items():
         file = entry.directory / WEIGHTS_FILE if entry.directory else None
-        try:
-            trained, roles = read_card(card_bytes(name, entry)).trained, []
-        except CheckpointRefused:
-            trained, roles = None, ["prompt classifier" if name == settings.model.classifier else "no checkpoint"]
+        card = _card(name, entry)
+        other = "prompt classifier" if name == settings.model.classifier else "no checkpoint"
+        roles = [] if card is not None else [other]
         row = _Row(
             weights=Weights(name=name, sha256=entry.sha256, card_sha256=entry.card_sha256),
             place=str(settings.model.lock or "package"),
             size_bytes=file.stat().st_size if file and file.is_file() else None,
-            trained=trained,
+            trained=card.trained if card is not None else None,
+            fingerprint=card.preprocess.fingerprint() if card is not None else None,
             roles=roles + [role for role, holds in by_name.items() if holds and name == configured],
         )
         rows.append(row)
     decided = {"current": known.current, "previous": known.previous, "shadow": known.shadow}
     for stored in weights.model_store(settings).all():
+        card = _card(*only_entry(stored.directory / LOCK_FILE))
         row = _Row(
             weights=stored.weights,
             place="model store",
             size_bytes=stored.size_bytes,
             trained=stored.trained,
+            fingerprint=card.preprocess.fingerprint() if card is not None else None,
             roles=[role for role, one in decided.items() if one == stored.weights],
         )
         rows.append(row)
     return rows
+
+
+def _card(name: str, entry: LockEntry) -> "Card | None":
+    """Return the card of an entry; None where it is no checkpoint that this version can honour."""
+    from mediqa_node.model.card import read_card
+
+    try:
+        return read_card(card_bytes(name, entry))
+    except CheckpointRefused:
+        return None
 
 
 @model_app.command()
@@ -164,15 +184,14 @@ def promote(
 
 @model_app.command()
 def rollback(context: typer.Context, by: By, reason: Reason = "", as_json: Json = False) -> None:
-    """Put back the weights that the last promotion replaced. Exit status 1 if there is none."""
+    """Put back the weights that the last promotion replaced, once they load. Exit status 1 if there are none."""
     from mediqa_node.pipeline import promoting
 
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
-    with open_current_node(context) as (settings, database):
-        if (previous := weights.decided(settings).previous) is not None:
-            weights.model_store(settings).find(previous)
-        made = promoting.roll_back(database, configured=weights.configured(settings), who=who)
+    with open_current_node(context) as (settings, database), progress("loading"):
+        previous, decision = opening.open_previous(settings)
+        made = promoting.roll_back(database, to=previous, decision=decision, who=who)
     void = promoting.void_calibrations(settings.calibrations, made)
     if as_json:
         typer.echo(json.dumps({**asdict(made), "void_calibrations": [record.id for record in void]}, indent=2))

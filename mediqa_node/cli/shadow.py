@@ -71,7 +71,7 @@ def compare(context: typer.Context, as_json: Json = False) -> None:
 
 
 def _compared(scores: Sequence[ShadowScore]) -> list[dict[str, object]]:
-    """Return what each scanner and modality says, and all together."""
+    """Return what the candidate says on each scanner, for each modality and each of the weights beside it."""
     groups: dict[tuple[str, str, str], list[ShadowScore]] = {}
     for score in scores:
         groups.setdefault((score.station_name, score.modality, score.weights_sha256), []).append(score)

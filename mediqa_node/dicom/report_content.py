@@ -70,11 +70,11 @@ def content_tree(assessment: Assessment, device: ReportDevice, study_date: str) 
 
 
 def matching_calibration(assessment: Assessment) -> Calibration | None:
-    """Return the calibration, if it was made for the weights and the preprocessing that spoke."""
-    record = assessment.calibration
+    """Return the calibration, if it was made for the weights, the card and the preprocessing that spoke."""
+    record, checkpoint = assessment.calibration, assessment.checkpoint
     if record is None or assessment.verdict not in codes.VERDICTS:
         return None
-    same = record.weights_sha256 == assessment.checkpoint.sha256 and record.fingerprint == assessment.fingerprint
+    same = record.made_for(checkpoint.sha256, checkpoint.card_sha256) and record.fingerprint == assessment.fingerprint
     return record if same else None
 
 

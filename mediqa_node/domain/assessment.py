@@ -50,7 +50,8 @@ class StackResult:
 class Calibration:
     """A site's own record of what a score means on one scanner and protocol.
 
-    Applies only while `weights_sha256` and `fingerprint` are those of the running model.
+    Applies only while `weights_sha256`, `card_sha256` and `fingerprint` are those of the running model: another card
+    maps the same raw score to another quality, or lets something else speak beside the same network.
 
     Attributes:
         station_name, protocol_name: what it holds for; `*` for any.
@@ -70,7 +71,12 @@ class Calibration:
     approved_by: str
     approved_on: str
     weights_sha256: str
+    card_sha256: str
     fingerprint: str
+
+    def made_for(self, weights_sha256: str, card_sha256: str) -> bool:
+        """Return whether it was made for these weights with this card."""
+        return (self.weights_sha256, self.card_sha256) == (weights_sha256, card_sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,10 @@ class Weights:
         """The name with the beginning of the digest."""
         return f"{self.name} {self.sha256[:12]}"
 
+    def same_as(self, other: "Weights | None") -> bool:
+        """Return whether it is the same checkpoint, whatever it is called."""
+        return other is not None and (self.sha256, self.card_sha256) == (other.sha256, other.card_sha256)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Who:
@@ -41,8 +45,8 @@ class Promotion:
     Attributes:
         action: PROMOTE, ROLLBACK, SHADOW or UNSHADOW.
         at: seconds since 1970, UTC.
-        before, after: what scored until then and since then (or was scored beside it, for a shadow); `after`
-            None: what the configuration names, or no shadow.
+        before, after: what scored until then and since then, by name and digest even where the configuration
+            named it; or for a shadow what was and is scored beside it, None: nothing.
     """
 
     action: str
@@ -75,7 +79,10 @@ class Standing:
 
 
 def standing(history: Sequence[Promotion]) -> Standing:
-    """Return what decisions, oldest first, come to: a promotion goes on top, a rollback takes the top away."""
+    """Return what decisions, oldest first, come to: a promotion goes on top, a rollback takes the top away.
+
+    Whichever puts the weights in force that are in shadow ends the shadow.
+    """
     promoted: list[Weights] = []
     since: Promotion | None = None
     shadow: Promotion | None = None
@@ -84,16 +91,18 @@ def standing(history: Sequence[Promotion]) -> Standing:
             promoted.append(decision.after)
         elif decision.action == ROLLBACK and promoted:
             promoted.pop()
-        if decision.action in (PROMOTE, ROLLBACK):
-            since = decision
-        else:
+        if decision.action not in (PROMOTE, ROLLBACK):
             shadow = decision
+            continue
+        since = decision
+        if shadow is not None and shadow.after is not None and shadow.after.same_as(decision.after):
+            shadow = None
     return Standing(
         current=promoted[-1] if promoted else None,
         since=since,
         previous=promoted[-2] if len(promoted) > 1 else None,
         can_roll_back=bool(promoted),
-        shadow=shadow.after if shadow and shadow.after not in promoted[-1:] else None,
+        shadow=shadow.after if shadow else None,
         shadow_since=shadow.at if shadow else 0.0,
     )
 

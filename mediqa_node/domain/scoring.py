@@ -18,7 +18,7 @@ class CheckpointId:
     Attributes:
         execution: device and arithmetic, e.g. `cpu fp32`: the same input, weights and execution
             give the same score.
-        card_sha256: of the card that spoke with the weights: it maps raw scores to 0..1.
+        card_sha256: of the card that spoke with the weights, as the lock pins it: it maps raw scores to 0..1.
         claims: what the card says a score is worth, by modality.
     """
 

@@ -48,6 +48,9 @@ class Layout:
         for name in (*self.columns, *self.values):
             if name not in _NAMES:
                 raise AnnotationsRefused(f"no column is called {name!r} here; there are: {', '.join(_NAMES)}")
+        if len(set(self.readers)) < len(self.readers):
+            again = sorted({reader for reader in self.readers if self.readers.count(reader) > 1})
+            raise AnnotationsRefused(f"{', '.join(again)}: a reader is named once, or each score would count twice")
         if twice := self.columns.keys() & self.values.keys():
             raise AnnotationsRefused(f"{', '.join(sorted(twice))}: either a column or a value for all rows, not both")
 
@@ -248,6 +251,8 @@ def _text(at_most: int) -> Callable[[str], str]:
     def convert(text: str) -> str:
         if not 1 <= len(text) <= at_most:
             raise ValueError("empty" if not text else f"longer than {at_most} characters")
+        if "\0" in text:
+            raise ValueError("holds a NUL character, which no text may")
         return text
 
     return convert
@@ -270,7 +275,7 @@ def _uid(text: str) -> str:
 
 def _moment(text: str) -> str:
     datetime.fromisoformat(text)
-    return text
+    return _text(40)(text)  # a second may have any number of decimals
 
 
 def _truth(text: str) -> bool:

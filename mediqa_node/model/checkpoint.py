@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import save as save_numpy
 from safetensors.torch import load as load_torch
@@ -29,6 +28,7 @@ from mediqa_node.model.lock import (
     pinned,
     read,
     read_lock,
+    write_lock,
 )
 from mediqa_node.model.network import REBUILT, UNUSED, MedIQA
 from mediqa_node.model.seeded import seeded_state
@@ -109,8 +109,7 @@ def amend_card(directory: Path, amended: Callable[[Card], Card]) -> None:
     name, entry = only_entry(directory / LOCK_FILE)
     content = amended(read_card(card_bytes(name, entry))).to_json()
     (directory / CARD_FILE).write_bytes(content)
-    pins = {"directory": ".", "sha256": entry.sha256, "card_sha256": digest(content)}
-    (directory / LOCK_FILE).write_text(yaml.safe_dump({name: pins}, sort_keys=False), encoding="utf-8")
+    write_lock(directory, name, replace(entry, card_sha256=digest(content)))
 
 
 def seeded_weights(network: MedIQA, seed: int) -> bytes:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap, read_card
 from mediqa_node.model.checkpoint import build, fill, is_dead, save_checkpoint
-from mediqa_node.model.lock import LOCK_FILE
+from mediqa_node.model.lock import check_name, write_lock
 from mediqa_node.model.prompts import PromptCode
 
 KINDS = ("mediqa", "maniqa")
@@ -77,6 +76,7 @@ def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointRefused(f"{out} exists and is no empty folder; name another, so that nothing is overwritten")
+    check_name(name)
     state = read_state_dict(source)
     card = read_card(_card(name, provenance, source).to_json())  # what cannot be honoured is not written
     network = build(card)
@@ -88,8 +88,7 @@ def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -
         ) from error
     try:
         entry = save_checkpoint(out, network, card)
-        pinned = {name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
-        (out / LOCK_FILE).write_text(yaml.safe_dump(pinned, sort_keys=False), encoding="utf-8")
+        write_lock(out, name, entry)
     except OSError as error:
         raise CheckpointRefused(f"{out} cannot be written: {error.strerror or error}") from error
     return replace(card, weights_sha256=entry.sha256)

@@ -23,6 +23,7 @@ DEFAULT_LOCK = Path(__file__).parents[1] / "defaults" / "models.lock"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 LOCK_FILE = "models.lock"
+LONGEST_NAME = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +41,11 @@ def read_lock(path: Path = DEFAULT_LOCK) -> dict[str, LockEntry]:
     """Read a lock file; relative paths start at its folder.
 
     Raises:
-        CheckpointRefused: no file, no YAML, or an entry with other keys than the module names.
+        CheckpointRefused: no file, no YAML, an entry with other keys than the module names, or see `check_name`.
     """
     try:
         entries = yaml.safe_load(path.read_text())
-        return {name: _entry(raw, path.parent) for name, raw in entries.items()}
+        return {check_name(name): _entry(raw, path.parent) for name, raw in entries.items()}
     except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointRefused(f"model lock {path} cannot be read: {error}") from error
 
@@ -59,6 +60,30 @@ def only_entry(path: Path) -> tuple[str, LockEntry]:
     if len(entries) != 1:
         raise CheckpointRefused(f"{path} names {len(entries)} checkpoints; configure `model.lock` to choose")
     return next(iter(entries.items()))
+
+
+def lock_of(name: str, entry: LockEntry) -> bytes:
+    """Return the lock that lies beside one checkpoint and pins it."""
+    pins = {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}
+    return yaml.safe_dump({check_name(name): pins}, sort_keys=False).encode()
+
+
+def write_lock(folder: Path, name: str, entry: LockEntry) -> None:
+    """Write the lock of a folder with one checkpoint."""
+    (folder / LOCK_FILE).write_bytes(lock_of(name, entry))
+
+
+def check_name(name: str) -> str:
+    """Return the name of a checkpoint, if a decision about it could be recorded under it.
+
+    Raises:
+        CheckpointRefused: it is not 1 to 128 printable characters.
+    """
+    if not (isinstance(name, str) and 1 <= len(name) <= LONGEST_NAME and name.isprintable()):
+        raise CheckpointRefused(
+            f"a checkpoint is called by 1 to {LONGEST_NAME} printable characters, not by {str(name)[:32]!r}"
+        )
+    return name
 
 
 def _entry(raw: Mapping[str, object], folder: Path) -> LockEntry:

@@ -18,7 +18,7 @@ from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, Scor
 from mediqa_node.model.card import Card
 from mediqa_node.model.checkpoint import Regressors, load_whole
 from mediqa_node.model.execution import chosen_device, describe, hardware, prepare
-from mediqa_node.model.lock import DEFAULT_LOCK, LockEntry, digest
+from mediqa_node.model.lock import DEFAULT_LOCK, LockEntry, digest, read_lock
 from mediqa_node.model.network import Judgement, MedIQA
 from mediqa_node.model.prompts import PROMPT_WIDTH
 
@@ -34,7 +34,13 @@ class NetworkScorer:
     """
 
     def __init__(
-        self, network: MedIQA, card: Card, regressors: Regressors | None = None, *, execution: Execution | None = None
+        self,
+        network: MedIQA,
+        card: Card,
+        regressors: Regressors | None = None,
+        *,
+        execution: Execution | None = None,
+        card_sha256: str | None = None,
     ) -> None:
         execution = execution or Execution()
         device = chosen_device(execution.device)
@@ -43,7 +49,7 @@ class NetworkScorer:
         self.hardware = hardware(device)
         self._run = prepare(network, execution, device)
         self._grid = network.size.grid
-        self._card_sha256 = digest(card.to_json())
+        self._card_sha256 = card_sha256 or digest(card.to_json())
         self._describe = partial(describe, execution, device, self._run)
 
     @property
@@ -189,8 +195,11 @@ def load_scorer(
     Raises:
         CheckpointRefused: see `load_checkpoint` and `execution.prepare`.
     """
-    network, card, regressors = load_whole(name, DEFAULT_LOCK if lock is None else lock)
-    return NetworkScorer(network, card, regressors, execution=execution)
+    entries = lock if isinstance(lock, Mapping) else read_lock(lock or DEFAULT_LOCK)
+    network, card, regressors = load_whole(name, entries)
+    # the digest of the file: a card that a person wrote is not, byte for byte, what this version would write of it
+    pinned = entries[name].card_sha256
+    return NetworkScorer(network, card, regressors, execution=execution, card_sha256=pinned)
 
 
 def _arrays(answers: list[Judgement]) -> dict[str, np.ndarray]:

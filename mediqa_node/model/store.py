@@ -1,7 +1,7 @@
 """The node's own checkpoints: a folder each, named by digest, so that a promotion outlives the folder it came from.
 
 A folder holds weights, card and a lock that pins both, as `mediqa-node model import` writes them. It appears whole
-or not at all, and never changes. Nothing here imports torch.
+or not at all, and never changes: one that was damaged is replaced whole. Nothing here imports torch.
 """
 
 import json
@@ -11,12 +11,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.promotion import Weights
 from mediqa_node.domain.publishing import publish
-from mediqa_node.model.lock import CARD_FILE, LOCK_FILE, WEIGHTS_FILE, digest, only_entry
+from mediqa_node.model.lock import (
+    CARD_FILE,
+    LOCK_FILE,
+    WEIGHTS_FILE,
+    LockEntry,
+    check_name,
+    digest,
+    lock_of,
+    only_entry,
+)
 
 _HALF = ".half-"
 _HALF_OLDER_THAN_S = 3600.0
@@ -39,35 +46,45 @@ class ModelStore:
         self.root = root
 
     def add(self, name: str, weights: bytes, card: bytes) -> Stored:
-        """Keep a checkpoint under a name; one that is there already is left as it is.
+        """Keep a checkpoint under a name; one that is there already is left as it is, unless it was damaged.
 
         Raises:
-            CheckpointRefused: the name belongs to another, or the folder cannot be written.
+            CheckpointRefused: the name belongs to another or is none, or the folder cannot be written.
         """
-        wanted = Weights(name=name, sha256=digest(weights), card_sha256=digest(card))
+        wanted = Weights(name=check_name(name), sha256=digest(weights), card_sha256=digest(card))
+        folder = self._folder(wanted)
+        if _is_whole(folder, wanted):
+            return _stored(folder)
+        try:
+            if folder.exists():  # nobody may score with it, and a rename puts no folder over another
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise CheckpointRefused(f"{folder} is damaged and cannot be removed: {error.strerror}") from error
         for known in self.all():
             if known.weights.name == name and known.weights != wanted:
                 raise CheckpointRefused(
                     f"checkpoint {name!r}: the model store has another of that name ({known.weights.sha256[:12]}); "
                     f"give this one a name of its own with `--name`"
                 )
-            if known.weights == wanted:
-                return known
-        pins = {"directory": ".", "sha256": wanted.sha256, "card_sha256": wanted.card_sha256}
-        lock = yaml.safe_dump({name: pins}, sort_keys=False).encode()
+        lock = lock_of(name, LockEntry(sha256=wanted.sha256, card_sha256=wanted.card_sha256))
         try:
-            self._write(self._folder(wanted), {WEIGHTS_FILE: weights, CARD_FILE: card, LOCK_FILE: lock})
+            self._write(folder, {WEIGHTS_FILE: weights, CARD_FILE: card, LOCK_FILE: lock})
         except OSError as error:
             raise CheckpointRefused(f"{self.root} cannot be written: {error.strerror or error}") from error
         return self.find(wanted)
 
+    def remove(self, stored: Stored) -> None:
+        """Take a checkpoint out that has turned out to be of no use; what cannot be removed stays."""
+        shutil.rmtree(stored.directory, ignore_errors=True)
+
     def all(self) -> list[Stored]:
-        """Return the checkpoints of the store, by name.
+        """Return the checkpoints of the store, by name; files and hidden folders that others left are none.
 
         Raises:
             CheckpointRefused: a folder is not as it was written.
         """
-        folders = [folder for folder in self.root.iterdir() if _HALF not in folder.name] if self.root.is_dir() else []
+        inside = self.root.iterdir() if self.root.is_dir() else ()
+        folders = [folder for folder in inside if folder.is_dir() and not folder.name.startswith(".")]
         return sorted((_stored(folder) for folder in folders), key=lambda stored: stored.weights.name)
 
     def find(self, weights: Weights) -> Stored:
@@ -79,8 +96,8 @@ class ModelStore:
         folder = self._folder(weights)
         if not folder.is_dir() or (found := _stored(folder)).weights != weights:
             raise CheckpointRefused(
-                f"checkpoint {weights.label} is not in {self.root} as it was promoted; restore that folder, "
-                f"promote it again, or `mediqa-node model rollback`"
+                f"checkpoint {weights.label} is not in {self.root} as it was promoted; restore that folder, or "
+                f"promote it again"
             )
         return found
 
@@ -112,3 +129,12 @@ def _stored(folder: Path) -> Stored:
         raise CheckpointRefused(f"{folder} is no whole checkpoint: {error}; restore it, or remove it") from error
     weights = Weights(name=name, sha256=entry.sha256, card_sha256=entry.card_sha256)
     return Stored(weights=weights, directory=folder, size_bytes=size, trained=trained)
+
+
+def _is_whole(folder: Path, weights: Weights) -> bool:
+    """Return whether a folder holds these weights and this card, byte for byte."""
+    try:
+        found = tuple(digest((folder / name).read_bytes()) for name in (WEIGHTS_FILE, CARD_FILE))
+        return found == (weights.sha256, weights.card_sha256) and _stored(folder).weights == weights
+    except (OSError, CheckpointRefused):
+        return False

@@ -1,8 +1,9 @@
 """Expert scores come in, all of a table or nothing of it; and what is known of the readers' agreement."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 
 import structlog
 
@@ -62,13 +63,15 @@ def take_in(
         AnnotationsRefused: it is no table.
         StorageFailed: the database refused; nothing was kept.
     """
-    with database.write() as connection:
-        ratings.lock_imports(connection)
+    with database.read() as connection:
         uids = ratings.known_series(connection)
-        resolvers: dict[str, Callable[[str], str | None]] = {"series_uid": lambda uid: uid if uid in uids else None}
-        if series_keys is not None:
-            resolvers["series_key"] = series_keys(uids).get
-        table = read_ratings(content, layout, resolvers)
+    resolvers: dict[str, Callable[[str], str | None]] = {"series_uid": lambda uid: uid if uid in uids else None}
+    if series_keys is not None:
+        resolvers["series_key"] = series_keys(uids).get
+    table = read_ratings(content, layout, resolvers)  # outside: while one writes, the receiver waits
+    with database.read() if dry_run else database.write() as connection:
+        if not dry_run:
+            ratings.lock_imports(connection)
         if before := ratings.imports(connection, sha256=table.sha256):
             return Outcome(table=table, problems=(), kept=before[0], known=True)
         problems = tuple(sorted((*table.problems, *_against_record(connection, table)), key=lambda found: found.row))
@@ -139,10 +142,11 @@ def report(
     """Return the agreement of all ratings that count, by study and criterion."""
     with database.read() as connection:
         rows = [row.rating for row in ratings.kept(connection)]
-    patients = _patients(database, spool, sorted({rating.series_instance_uid for rating in rows}), advance)
+    rated = sorted({rating.series_instance_uid for rating in rows})
+    patients, unknown = _patients(database, spool, rated, advance)
     rows.sort(key=_study)
     return [
-        _of_study(*study, list(members), patients)
+        _of_study(*study, list(members), patients, unknown)
         for study, members in groupby(rows, key=lambda rating: (rating.study_id, rating.criterion))
     ]
 
@@ -151,30 +155,42 @@ def _study(rating: Rating) -> tuple[str, int]:
     return rating.study_id, CRITERIA.index(rating.criterion)
 
 
-def _of_study(study_id: str, criterion: str, rows: Sequence[Rating], patients: Mapping[str, str]) -> StudyReport:
+def _of_study(
+    study_id: str, criterion: str, rows: Sequence[Rating], patients: Mapping[str, str], unknown: set[str]
+) -> StudyReport:
     table = score_table(rows)
     whose = [patients[uid] for uid in table.series]
     found = agreement(table.scores, table.readers, whose, repeats=table.repeats)
+    if without := len(unknown.intersection(table.series)):
+        text = f"{without} of {len(table.series)} series do not say any more whose they are: each study counts as one"
+        found = replace(found, warnings=(*found.warnings, f"{text} patient, and the intervals may be too narrow"))
     method = opinions(table.scores).method
     return StudyReport(study_id=study_id, criterion=criterion, method=method, agreement=found)
 
 
 def _patients(
     database: Database, spool: Spool, series: Sequence[str], advance: Callable[[int, int], None]
-) -> dict[str, str]:
-    """Return whose each series is, as its first kept image says; else its study has to stand for the patient."""
-    found = {}
+) -> tuple[dict[str, str], set[str]]:
+    """Return whose each series is, and of which of them nobody knows: their study has to stand for the patient."""
+    found: dict[str, str] = {}
+    unknown: set[str] = set()
     for done, uid in enumerate(series, start=1):
         with database.read() as connection:
             row = index.find_series(connection, uid)
             kept = index.current_instances(connection, uid)
-        found[uid] = row.study_instance_uid if row is not None else uid
-        if kept:
-            try:
-                header = read_header(spool.path(kept[0].path))
-            except (OSError, UndecodablePixels):
-                continue
-            named = [str(header.get(name, "") or "").strip() for name in ("PatientID", "IssuerOfPatientID")]
-            found[uid] = "\n".join(named) if named[0] else found[uid]
+        patient = _patient(spool.path(kept[0].path)) if kept else None
+        if patient is None:
+            unknown.add(uid)
+        found[uid] = patient or (row.study_instance_uid if row is not None else uid)
         advance(done, len(series))
-    return found
+    return found, unknown
+
+
+def _patient(path: Path) -> str | None:
+    """Return whose an image is; None where it is gone, or does not say."""
+    try:
+        header = read_header(path)
+    except (OSError, UndecodablePixels):
+        return None
+    named = [str(header.get(name, "") or "").strip() for name in ("PatientID", "IssuerOfPatientID")]
+    return "\n".join(named) if named[0] else None

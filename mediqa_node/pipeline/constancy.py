@@ -165,25 +165,39 @@ def check(
     made_by: str = "worker",
     manifest: Path = MANIFEST,
 ) -> Check:
-    """Score the reference set, hold it against the card, and record what was found.
-
-    A set that could not be scored is tried once more: memory that was short, a decoder that was killed.
+    """Score the reference set, hold it against the card, and record what was found: it speaks for this node.
 
     Args:
         database: None: nothing is recorded, and without a card's scores nothing is compared.
         at: seconds since 1970.
         made_by: `worker` or `command`; see `Check`.
     """
-    found = _measured(judge, database, software_version, at, manifest)
-    if found.problem is not None:
-        log.warning("constancy check repeated", problem=found.problem)
-        found = _measured(judge, database, software_version, at, manifest)
-    found = dataclasses.replace(found, made_by=made_by)
+    found = tried(judge, database, software_version=software_version, at=at, made_by=made_by, manifest=manifest)
     if database is not None:
         with database.write() as connection:
             found = dataclasses.replace(found, id=steadiness.save_check(connection, found))
     _log(found)
     return found
+
+
+def tried(
+    judge: Judge,
+    database: Database | None,
+    *,
+    software_version: str,
+    at: float,
+    made_by: str,
+    manifest: Path = MANIFEST,
+) -> Check:
+    """Score the reference set and hold it against the card; nothing is recorded. See `check`.
+
+    A set that could not be scored is tried once more: memory that was short, a decoder that was killed.
+    """
+    found = _measured(judge, database, software_version, at, manifest)
+    if found.problem is not None:
+        log.warning("constancy check repeated", problem=found.problem)
+        found = _measured(judge, database, software_version, at, manifest)
+    return dataclasses.replace(found, made_by=made_by)
 
 
 def _measured(judge: Judge, database: Database | None, software_version: str, at: float, manifest: Path) -> Check:

@@ -15,8 +15,8 @@ from mediqa_node.domain.constancy import Check
 from mediqa_node.domain.errors import PromotionRefused
 from mediqa_node.domain.promotion import PROMOTE, ROLLBACK, SHADOW, UNSHADOW, Promotion, Weights, Who
 from mediqa_node.pipeline.assessing import Judge
-from mediqa_node.pipeline.constancy import check
-from mediqa_node.storage import promotions
+from mediqa_node.pipeline.constancy import tried
+from mediqa_node.storage import promotions, steadiness
 from mediqa_node.storage.database import Connection, Database
 
 log = structlog.get_logger("promotion")
@@ -27,7 +27,8 @@ def promote(
 ) -> tuple[Promotion, Check]:
     """Put a checkpoint of the store in force, once it scores the reference set as its card says.
 
-    A card that pins nothing gets the scores of now as the baseline of this site.
+    A card that pins nothing gets the scores of now as the baseline of this site. What a candidate that fails has
+    scored is not recorded: with another card alone it would be taken for a drift of the weights in force.
 
     Args:
         judge: the candidate, loaded.
@@ -38,34 +39,43 @@ def promote(
     """
     with database.read() as connection:
         _check_new(candidate, promotions.in_force(connection).current or configured)
-    found = check(judge, database, software_version=software_version, at=who.at, made_by="command")
+    found = tried(judge, database, software_version=software_version, at=who.at, made_by="command")
     if not found.passed:
         raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. What is in force stays so")
     with database.write() as connection:
         promotions.lock(connection)
         before = promotions.in_force(connection).current or configured
         _check_new(candidate, before)
+        found = replace(found, id=steadiness.save_check(connection, found))
         made = _save(connection, PROMOTE, who, before=before, after=candidate)
     return made, found
 
 
 def _check_new(candidate: Weights, current: Weights) -> None:
-    if (candidate.sha256, candidate.card_sha256) == (current.sha256, current.card_sha256):
+    if candidate.same_as(current):
         raise PromotionRefused(f"{candidate.label} is in force already, as {current.name!r}")
 
 
-def roll_back(database: Database, *, configured: Weights, who: Who) -> Promotion:
+def roll_back(database: Database, *, to: Weights, decision: int | None, who: Who) -> Promotion:
     """Put back what the last promotion replaced; a further rollback goes one further.
 
+    Args:
+        to: what was in force before `decision`, promoted or configured; it was loaded.
+        decision: the number of the promotion or rollback that was in force then.
+
     Raises:
-        PromotionRefused: nothing was promoted, or all of it was rolled back.
+        PromotionRefused: nothing was promoted, all of it was rolled back, or somebody has decided since.
     """
     with database.write() as connection:
         promotions.lock(connection)
         known = promotions.in_force(connection)
         if not known.can_roll_back:
             raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
-        return _save(connection, ROLLBACK, who, before=known.current, after=known.previous or configured)
+        if known.since is None or known.since.id != decision:
+            raise PromotionRefused(
+                "somebody has decided meanwhile, nothing was rolled back; see `mediqa-node model list`"
+            )
+        return _save(connection, ROLLBACK, who, before=known.current, after=to)
 
 
 def set_shadow(database: Database, candidate: Weights | None, *, configured: Weights, who: Who) -> Promotion:
@@ -79,7 +89,7 @@ def set_shadow(database: Database, candidate: Weights | None, *, configured: Wei
         known = promotions.in_force(connection)
         if candidate is not None:
             _check_new(candidate, known.current or configured)
-        if candidate == known.shadow:
+        if candidate.same_as(known.shadow) if candidate is not None else known.shadow is None:
             said = f"{candidate.label} is in shadow already" if candidate else "nothing is in shadow"
             raise PromotionRefused(said)
         action = SHADOW if candidate is not None else UNSHADOW
@@ -100,7 +110,8 @@ def _save(connection: Connection, action: str, who: Who, *, before: Weights | No
 
 
 def void_calibrations(calibrations: Sequence[Calibration], decision: Promotion) -> list[Calibration]:
-    """Return the calibration records that a decision takes the force from: they name the weights before it."""
-    if decision.before is None or decision.after is None or decision.before.sha256 == decision.after.sha256:
+    """Return the calibration records that a decision takes the force from: they name weights and card before it."""
+    before, after = decision.before, decision.after
+    if before is None or after is None or before.same_as(after):
         return []
-    return [record for record in calibrations if record.weights_sha256 == decision.before.sha256]
+    return [record for record in calibrations if record.made_for(before.sha256, before.card_sha256)]

@@ -65,8 +65,6 @@ class Shadow:
 
     def _keep(self, waiting: Unshadowed, candidate: Weights) -> None:
         uid, judge = waiting.series_instance_uid, self._judge(candidate)
-        with self.node.database.read() as connection:
-            before = index.find_series(connection, uid)
         station_name, found, reason = self._ask(waiting, judge)
         score = ShadowScore(
             series_instance_uid=uid,
@@ -83,9 +81,9 @@ class Shadow:
             scored_at=self.node.clock(),
         )
         with self.node.database.write() as connection:
-            after = index.find_series(connection, uid)
-            if before is None or after is None or before.generation != after.generation:
-                return  # other images by now: the next revision is compared instead
+            now = index.find_series(connection, uid)
+            if now is None or now.generation != waiting.generation:
+                return  # other images by now than the quality is of: the next revision is compared instead
             promotions.save_shadow(connection, score)
         log.info("series scored in shadow", series=uid, candidate=candidate.label, reason=reason)
 
@@ -109,6 +107,11 @@ class Shadow:
             raise StorageFailed(
                 f"files of series {waiting.series_instance_uid} cannot be read: {error.strerror}"
             ) from error
+        except Exception as error:  # whatever a candidate does on one series, the next ones must have their turn
+            if isinstance(error, MediqaError) and error.retryable:
+                raise
+            log.warning("candidate failed", series=waiting.series_instance_uid, exc_info=True)
+            return _station(files), None, f"{type(error).__name__}: {error}"
 
 
 def _station(files: SeriesFiles) -> str:

@@ -59,10 +59,11 @@ def _weights(row: sa.Row, prefix: str) -> Weights | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unshadowed:
-    """A series whose latest assessment the candidate has not been asked about."""
+    """A series whose latest assessment the candidate has not been asked about, with the same images still."""
 
     series_instance_uid: str
     revision: int
+    generation: int
     modality: str
     weights_sha256: str
     quality: float
@@ -84,11 +85,16 @@ def next_to_shadow(connection: sa.Connection, candidate: Weights, *, since: floa
         shadow_scores.c.candidate_sha256 == candidate.sha256,
         shadow_scores.c.candidate_card_sha256 == candidate.card_sha256,
     )
-    same = (assessments.c[name] for name in ("series_instance_uid", "revision", "weights_sha256", "quality", "verdict"))
+    same = (assessments.c[name] for name in Unshadowed.__dataclass_fields__ if name != "modality")
     query = (
         sa.select(*same, series.c.modality)
         .join(series, series.c.series_instance_uid == assessments.c.series_instance_uid)
-        .where(series.c.revision == assessments.c.revision, assessments.c.assessed_at >= since, ~asked.exists())
+        .where(
+            series.c.revision == assessments.c.revision,
+            series.c.generation == assessments.c.generation,  # else its images are not those that were assessed
+            assessments.c.assessed_at >= since,
+            ~asked.exists(),
+        )
         .order_by(assessments.c.assessed_at)
     )
     row = connection.execute(query.limit(1)).first()

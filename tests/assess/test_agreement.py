@@ -39,7 +39,7 @@ def rating(series: str, reader: str, score: float, **more: object) -> Rating:
 
 
 def test_the_example_of_shrout_and_fleiss_comes_out_as_published() -> None:
-    assert [round(value, 2) for value in intraclass(SHROUT_FLEISS)] == [0.29, 0.62, 0.71]
+    assert [round(value, 2) for value in intraclass(SHROUT_FLEISS)] == [0.29, 0.62, 0.71, 0.91]
 
 
 def test_the_example_of_krippendorff_comes_out_as_published() -> None:
@@ -47,14 +47,36 @@ def test_the_example_of_krippendorff_comes_out_as_published() -> None:
 
 
 def test_ten_readers_of_moderate_agreement_make_a_strong_mean() -> None:
-    one, mean, _ = np.mean([intraclass(simulated(200, 10, seed=seed)) for seed in range(40)], axis=0)
+    one, mean, *_ = np.mean([intraclass(simulated(200, 10, seed=seed)) for seed in range(40)], axis=0)
     found = agreement(simulated(200, 10), names(10), [str(i) for i in range(200)])
 
     assert one == pytest.approx(0.66, abs=0.01)  # 1 / (1 + 0.35² + 0.63²)
     assert mean == pytest.approx(0.95, abs=0.005)
     assert found.icc_2_1.low < found.icc_2_1.value < found.icc_2_1.high < found.icc_2_k.low
-    assert found.ceiling == pytest.approx(found.icc_2_k.value**0.5)
+    assert found.ceiling == pytest.approx(found.icc_3_k.value**0.5)
     assert found.warnings == ()
+
+
+def test_what_a_model_can_reach_does_not_fall_with_the_bias_of_readers() -> None:
+    scores = simulated(400, 4, reader_sd=0.0)
+    strict = scores - np.array([0.0, 0.1, 0.2, 0.3])
+
+    same, apart = (agreement(table, names(4), [str(i) for i in range(400)]) for table in (scores, strict))
+
+    truth = np.random.default_rng(0).normal(0, 1, (400, 1))[:, 0]  # as `simulated` draws it first
+    assert apart.icc_2_k.value < same.icc_2_k.value - 0.1
+    assert apart.ceiling == pytest.approx(same.ceiling)
+    assert apart.ceiling == pytest.approx(np.corrcoef(truth, strict.mean(axis=1))[0, 1], abs=0.02)
+
+
+def test_where_all_scores_are_equal_that_is_what_is_said() -> None:
+    found = agreement(np.full((25, 3), 0.1), names(3), [str(i) for i in range(25)])
+
+    said = " | ".join(found.warnings)
+    assert np.isnan([found.icc_2_k.value, found.ceiling]).all()
+    assert "ICC cannot be had: all scores are equal" in said
+    assert "the same score for every series: r0, r1, r2" in said
+    assert "no two series" not in said
 
 
 def test_series_of_one_patient_are_no_further_witnesses() -> None:
@@ -152,6 +174,27 @@ def test_a_scale_where_low_is_good_is_turned_round() -> None:
     found = mos_by_series(rating("1.2", reader, 2, scale_direction="lower_better") for reader in "ab")
 
     assert (found["1.2"].mos, found["1.2"].mos_sd, found["1.2"].n_readers) == (0.75, 0.0, 2)
+
+
+def test_a_reader_who_says_the_same_of_everything_moves_no_mean_opinion_by_a_z_score() -> None:
+    truth = np.linspace(0.2, 0.8, 25)
+    scores = np.stack([truth, truth - 0.1, np.full(25, 0.1)], axis=1)
+    assert scores[:, 2].std() > 0, "the mean of equal numbers is rounded"
+
+    said = opinions(scores)
+
+    assert said.method == BIAS_REMOVED
+    assert np.ptp(said.adjusted - 2 / 3 * truth) < 1e-12
+
+
+def test_scores_that_mean_the_same_are_the_same_level() -> None:
+    three = [rating("1.1", "a", score, scale_min=0.0, scale_max=10.0) for score in (1, 2, 3)]
+    once = [rating("1.2", "a", 2, scale_min=0.0, scale_max=10.0)]
+    assert np.mean([one.unit_score for one in three]) != once[0].unit_score
+
+    table = score_table([*three, *once])
+
+    assert table.scores[0, 0] == table.scores[1, 0] == 0.2
 
 
 def test_repeats_and_images_of_a_series_count_as_one_score_of_a_reader() -> None:

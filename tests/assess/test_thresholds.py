@@ -8,7 +8,7 @@ from mediqa_node.assess.thresholds import judge
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.scoring import CheckpointId
 
-CHECKPOINT = CheckpointId(name="m", sha256="ab" * 32, trained=True, size="base")
+CHECKPOINT = CheckpointId(name="m", sha256="ab" * 32, trained=True, size="base", card_sha256="ca" * 32)
 BASE = Calibration(
     id="1",
     modality="CT",
@@ -21,6 +21,7 @@ BASE = Calibration(
     approved_by="A",
     approved_on="2026-11-01",
     weights_sha256="ab" * 32,
+    card_sha256="ca" * 32,
     fingerprint="f" * 16,
 )
 
@@ -64,6 +65,7 @@ def test_without_a_calibration_there_is_no_verdict():
     "change",
     [
         {"weights_sha256": "cd" * 32},
+        {"card_sha256": "cd" * 32},
         {"fingerprint": "0" * 16},
         {"modality": "MR"},
         {"station_name": "CT2"},

@@ -15,7 +15,9 @@ from support.command import run_in
 from support.series import ct_series, series_uid
 
 from mediqa_node import config, opening
-from mediqa_node.storage import ratings
+from mediqa_node.exchange.rating_table import Layout
+from mediqa_node.pipeline.annotating import report, take_in
+from mediqa_node.storage import index, ratings
 from mediqa_node.storage.database import Database
 
 
@@ -66,6 +68,28 @@ def test_a_table_is_tried_imported_known_and_reported(kept: tuple[Path, list[str
     assert (found["agreement"]["n_series"], found["agreement"]["n_patients"]) == (12, 6)
     assert 0.8 < found["agreement"]["icc_2_1"]["value"] < found["agreement"]["icc_2_k"]["value"] < 1
     assert found["agreement"]["readers"][0]["repeat_sd"] is None
+
+
+def test_series_whose_patient_nobody_knows_any_more_are_counted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    uids = []
+    for i in range(6):
+        paths = ct_series(tmp_path / f"s{i}", f"s{i}", slices=[0], study=f"study {i}", patient_id=f"P{i // 2}")
+        bench.receive_all(paths, association=f"a{i}")
+        uids.append(series_uid(paths))
+    outcome = take_in(bench.database, table(uids, study="main").encode(), Layout(), by="x", at=1.0)
+    with bench.database.read() as connection:
+        [gone] = index.current_instances(connection, uids[0])
+    bench.spool.path(gone.path).unlink()
+    steps: list[tuple[int, int]] = []
+
+    [found] = report(bench.database, bench.spool, advance=lambda done, of: steps.append((done, of)))
+
+    bench.close()
+    assert outcome.problems == ()
+    assert found.agreement.n_patients == 4, "the study of the first stands for its patient"
+    assert any(text.startswith("1 of 6 series do not say") for text in found.agreement.warnings)
+    assert steps == [(i, 6) for i in range(1, 7)]
 
 
 def test_problems_are_named_by_their_rows_and_nothing_is_imported(kept: tuple[Path, list[str]]) -> None:

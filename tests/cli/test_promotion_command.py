@@ -20,8 +20,9 @@ def node(tmp_path: Path) -> Path:
     """A node that was prepared, and two checkpoints beside it; a calibration holds for the first."""
     first = checkpoint(tmp_path, "first", seed=1)
     checkpoint(tmp_path, "second", seed=2)
-    sha256 = yaml.safe_load((first / "models.lock").read_text())["first"]["sha256"]
-    record = {"id": "CT-1", "modality": "CT", "station_name": "*", "protocol_name": "*", "weights_sha256": sha256}
+    pins = yaml.safe_load((first / "models.lock").read_text())["first"]
+    record = {"id": "CT-1", "modality": "CT", "station_name": "*", "protocol_name": "*"}
+    record |= {"weights_sha256": pins["sha256"], "card_sha256": pins["card_sha256"]}
     record |= {"borderline_below": 0.5, "review_below": 0.3, "n_series": 50, "n_readers": 3, "fingerprint": "f"}
     record |= {"approved_by": "Dr. Curie", "approved_on": "2026-01-01"}
     model = {"lock": "first/models.lock", "checkpoint": "first", "device": "cpu"}
@@ -56,6 +57,21 @@ def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> 
     assert roles(node) == {"first": ["current"], "two": []}
     assert [line.split()[0] for line in history.splitlines()] == ["decision", "1", "2"]
     assert "readers agree" in history
+
+
+def test_the_list_names_what_a_calibration_has_to_name(node: Path) -> None:
+    run_in(node, "model", "promote", "second", "--by", "Dr. Curie")
+    settings = config.load(node / "node.yaml", {})
+
+    [listed] = [
+        one
+        for one in json.loads(run_in(node, "model", "list", "--json").stdout)["checkpoints"]
+        if "current" in one["roles"]
+    ]
+    scorer = opening.open_judge(settings).scorer
+
+    said = (listed["weights"]["sha256"], listed["weights"]["card_sha256"], listed["fingerprint"])
+    assert said == (scorer.checkpoint.sha256, scorer.checkpoint.card_sha256, scorer.spec.fingerprint())
 
 
 def test_what_the_lock_names_and_cannot_score_is_listed_as_that(node: Path) -> None:

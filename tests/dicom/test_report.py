@@ -207,9 +207,10 @@ def test_a_verdict_is_given_by_the_site_s_own_standard(verdict, assessed, action
         {"calibration": None},
         {"verdict": "uncalibrated"},
         {"calibration": calibration(weights_sha256="0" * 64)},
+        {"calibration": calibration(card_sha256="0" * 64)},
         {"calibration": calibration(fingerprint="another")},
     ],
-    ids=["none", "not applied", "other weights", "other preprocessing"],
+    ids=["none", "not applied", "other weights", "other card", "other preprocessing"],
 )
 def test_without_a_matching_calibration_there_is_no_verdict(changes):
     report = parsed(with_assessment(ct_volume(), **changes))

@@ -99,6 +99,8 @@ def test_all_problems_are_named_at_once_by_their_rows() -> None:
         ("criterion", "beauty", "is not one of overall, noise, artifact, contrast, sharpness"),
         ("repeat", "0", "is no number from 1"),
         ("read_at", "yesterday", "Invalid isoformat string"),
+        ("read_at", "2026-03-01T10:00:00." + "0" * 40, "longer than 40"),
+        ("comment", "good\0", "holds a NUL"),
         ("usable", "perhaps", "is neither yes nor no"),
         ("sop_uid", "x", "is no UID"),
         ("reader_group", "x" * 65, "longer than 64"),
@@ -157,6 +159,8 @@ def test_what_is_no_table_is_refused_whole(content: bytes, said: str) -> None:
 def test_a_layout_names_only_what_there_is() -> None:
     with pytest.raises(AnnotationsRefused, match="no column is called 'scores' here"):
         Layout(columns={"scores": "x"})
+    with pytest.raises(AnnotationsRefused, match="R1: a reader is named once"):
+        Layout(readers=("R1", "R2", "R1"))
     with pytest.raises(AnnotationsRefused, match="not both"):
         Layout(columns={"score": "x"}, values={"score": "3"})
 

@@ -23,6 +23,7 @@ from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE
 from mediqa_node.model.prompt_classifier import ClassifierCard, ClassifierNetwork, save_classifier
 from mediqa_node.network.sender import send_files
 from mediqa_node.pipeline import promoting
+from mediqa_node.pipeline.constancy import check
 from mediqa_node.storage import labels, steadiness
 
 WHO = Who(by="Dr. Curie", reason="readers agree with it", at=1000.0)
@@ -145,6 +146,79 @@ def test_weights_that_were_changed_in_the_store_never_score(
         opening.open_judge(settings)
 
 
+def test_what_is_tried_is_the_copy_that_will_score(
+    settings: config.Settings, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    open_at = opening.open_at
+    monkeypatch.setattr(opening, "open_at", lambda *of, **how: loaded.append(of[1][0].parent) or open_at(*of, **how))
+
+    stored, _ = opening.take_into_store(settings, str(folders[1]))
+    file = stored.directory / WEIGHTS_FILE
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])  # a disk that lost a byte
+    again, _ = opening.take_into_store(settings, str(folders[1]))
+
+    assert loaded == [stored.directory] * 2
+    assert again == stored
+    assert file.read_bytes() == content
+
+
+def test_a_checkpoint_that_cannot_report_leaves_no_copy_behind(settings: config.Settings, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "raw", seed=5, quality=None)
+
+    with pytest.raises(CheckpointRefused, match="maps no raw score"):
+        promote(settings, folder)
+
+    assert weights.model_store(settings).all() == []
+
+
+def test_a_name_that_means_two_checkpoints_is_refused_and_a_digest_tells_them_apart(
+    settings: config.Settings, tmp_path: Path
+) -> None:
+    other = opening.take_into_store(settings, str(checkpoint(tmp_path, "first", seed=8)))[0]
+    configured = weights.configured(settings)
+
+    with pytest.raises(CheckpointRefused) as refused:
+        weights.find_checkpoint(settings, "first")
+
+    assert all(one.label in str(refused.value) for one in (other.weights, configured))
+    assert weights.find_checkpoint(settings, other.weights.sha256[:12]) == (other.directory / LOCK_FILE, "first")
+    assert weights.find_checkpoint(settings, configured.card_sha256[:12]) == (settings.model_lock, "first")
+    with pytest.raises(CheckpointRefused, match="no folder and no checkpoint"):
+        weights.find_checkpoint(settings, "0" * 64)
+
+
+def test_a_rollback_needs_what_it_puts_back_and_nothing_else(
+    settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first = promote(settings, folders[1])
+    promote(settings, checkpoint(tmp_path, "third", seed=6))
+    without_lock = settings.model_copy(update={"model": replace(settings.model, lock=tmp_path / "gone.lock")})
+
+    previous, decision = opening.open_previous(without_lock)
+    [stored] = [one for one in weights.model_store(settings).all() if one.weights == first.after]
+    (stored.directory / WEIGHTS_FILE).unlink()
+
+    assert (previous, decision) == (first.after, 2)
+    with pytest.raises(CheckpointRefused) as refused:
+        opening.open_previous(settings)
+    assert "model rollback" not in str(refused.value)
+
+
+def test_a_rollback_to_the_configuration_needs_its_weights(
+    settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    own = checkpoint(tmp_path, "own", seed=7)
+    model = replace(settings.model, lock=own / LOCK_FILE, checkpoint="own")
+    settings = settings.model_copy(update={"model": model})
+    promote(settings, folders[1])
+    (own / WEIGHTS_FILE).unlink()
+
+    with pytest.raises(CheckpointRefused, match="cannot be read"):
+        opening.open_previous(settings)
+
+
 def test_weights_that_do_not_score_the_reference_set_as_their_card_says_stay_out(
     settings: config.Settings, tmp_path: Path
 ) -> None:
@@ -154,6 +228,24 @@ def test_weights_that_do_not_score_the_reference_set_as_their_card_says_stay_out
         promote(settings, folder)
 
     assert weights.decided(settings).current is None
+
+
+def test_a_card_that_fails_withholds_nothing_of_the_weights_in_force(
+    settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other_card = checkpoint(tmp_path, "first-again", seed=1, constancy=Constancy(raw={"ct_chest": 99.0}))
+    database = opening.open_database(settings)
+    check(opening.open_judge(settings), database, software_version="0.1.0", at=900.0)
+
+    with pytest.raises(PromotionRefused, match=r"first-again .* was not promoted"):
+        promote(settings, other_card)
+
+    with database.read() as connection:
+        checks = steadiness.history(connection, at_most=9)
+        failed = steadiness.failed(connection)
+    database.close()
+    assert [one.made_by for one in checks] == ["worker"]
+    assert failed is None
 
 
 def test_a_card_that_pins_nothing_gets_its_baseline_at_the_promotion(
@@ -170,17 +262,22 @@ def test_a_card_that_pins_nothing_gets_its_baseline_at_the_promotion(
     assert set(baseline) == {"ct_chest", "mr_breast", "op_fundus"}
 
 
-def test_only_calibrations_of_the_weights_before_become_void(
+def test_only_calibrations_of_the_weights_and_the_card_before_become_void(
     settings: config.Settings, folders: tuple[Path, Path]
 ) -> None:
     made = promote(settings, folders[1])
     assert made.before is not None
     same = {"modality": "CT", "station_name": "*", "protocol_name": "*", "borderline_below": 0.5, "review_below": 0.3}
     same |= {"n_series": 50, "n_readers": 3, "approved_by": "x", "approved_on": "2026-01-01", "fingerprint": "f"}
-    records = [Calibration(id=name, weights_sha256=name * 64, **same) for name in "xy"]
-    records.append(Calibration(id="old", weights_sha256=made.before.sha256, **same))
+    before = made.before
+    records = [Calibration(id=name, weights_sha256=name * 64, card_sha256=name * 64, **same) for name in "xy"]
+    records.append(Calibration(id="old", weights_sha256=before.sha256, card_sha256=before.card_sha256, **same))
+    records.append(Calibration(id="other card", weights_sha256=before.sha256, card_sha256="0" * 64, **same))
+    another_card = replace(made, after=replace(before, name="again", card_sha256="1" * 64))
 
     assert [record.id for record in promoting.void_calibrations(records, made)] == ["old"]
+    assert [record.id for record in promoting.void_calibrations(records, another_card)] == ["old"]
+    assert promoting.void_calibrations(records, replace(made, after=replace(before, name="again"))) == []
 
 
 @pytest.mark.acceptance

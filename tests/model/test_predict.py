@@ -12,6 +12,7 @@ from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.model.card import PredictedParameter, QualityMap
+from mediqa_node.model.lock import digest, read_lock
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.model.sizes import SIZES
@@ -161,3 +162,8 @@ def test_a_gpu_agrees_with_the_cpu(scorer, images):
 
     assert first.tolist() == second.tolist()
     assert first == pytest.approx(scorer.score(network_input(images), prompt()).raw, abs=1e-4)
+
+
+def test_the_card_that_speaks_is_named_by_the_digest_that_the_lock_pins(scorer):
+    # a card that a person wrote: this version would write other bytes of it
+    assert scorer.checkpoint.card_sha256 == read_lock()["untrained"].card_sha256 != digest(scorer.card.to_json())

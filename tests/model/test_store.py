@@ -1,12 +1,13 @@
 """The node's own checkpoints: whole or not there, never overwritten."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from mediqa_node.domain.errors import CheckpointRefused
-from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE, digest, read_lock
+from mediqa_node.model.lock import CARD_FILE, LOCK_FILE, WEIGHTS_FILE, digest, read_lock
 from mediqa_node.model.store import ModelStore
 
 CARD = b'{"trained": true}'
@@ -33,6 +34,44 @@ def test_the_same_checkpoint_twice_is_one_and_another_of_its_name_is_refused(tmp
         store.add("chest", b"other weights", CARD)
     store.add("chest-2", b"other weights", CARD)
     assert [stored.weights.name for stored in store.all()] == ["chest", "chest-2"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\0b", "two\nlines"])
+def test_a_name_that_no_decision_could_be_recorded_under_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "lock").write_text(json.dumps({name: {"directory": ".", "sha256": "", "card_sha256": ""}}))
+
+    with pytest.raises(CheckpointRefused, match="1 to 128 printable characters"):
+        ModelStore(tmp_path / "models").add(name, b"weights", CARD)
+    with pytest.raises(CheckpointRefused, match="1 to 128 printable characters"):
+        read_lock(tmp_path / "lock")
+
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("file", [WEIGHTS_FILE, CARD_FILE, LOCK_FILE])
+def test_a_checkpoint_that_was_damaged_is_replaced_when_it_comes_again(tmp_path: Path, file: str) -> None:
+    store = ModelStore(tmp_path)
+    first = store.add("chest", b"weights", CARD)
+    (first.directory / file).write_bytes(b"{}")
+
+    again = store.add("chest", b"weights", CARD)
+
+    assert again == first
+    assert (again.directory / WEIGHTS_FILE).read_bytes() == b"weights"
+    assert (again.directory / CARD_FILE).read_bytes() == CARD
+    assert store.all() == [first]
+
+
+def test_what_others_leave_in_the_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    stored = store.add("chest", b"weights", CARD)
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".snapshot").mkdir()
+
+    assert store.all() == [stored]
 
 
 def test_what_was_interrupted_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ from support.series import ct_series, series_uid
 from mediqa_node import opening
 from mediqa_node.assess.comparison import compare
 from mediqa_node.config import Settings
-from mediqa_node.domain.errors import PromotionRefused
+from mediqa_node.domain.errors import PromotionRefused, StorageFailed
 from mediqa_node.domain.preprocessing import NetworkInput
 from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
-from mediqa_node.domain.scoring import CheckpointId
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.scoring import CheckpointId, ScoredSlices
 from mediqa_node.pipeline.assessing import Judge
 from mediqa_node.pipeline.promoting import roll_back, set_shadow
 from mediqa_node.pipeline.shadowing import Shadow
@@ -29,6 +30,12 @@ class Candidate(StandInScorer):
 
     checkpoint = CheckpointId(name="a", sha256=A.sha256, trained=True, size="t16")
     outside: str | None = None
+    error: Exception | None = None
+
+    def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
+        if self.error is not None:
+            raise self.error
+        return super().score(inputs, prompt)
 
     def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
         return self.outside
@@ -87,12 +94,15 @@ def test_promotions_pile_up_and_each_rollback_takes_one_away(bench: Bench) -> No
     promoted(bench, B, before=A)
     assert (in_force(bench).current, in_force(bench).previous) == (B, A)
 
-    first, second = (roll_back(bench.database, configured=CONFIGURED, who=who()) for _ in range(2))
+    first = roll_back(bench.database, to=A, decision=2, who=who())
+    with pytest.raises(PromotionRefused, match="somebody has decided meanwhile"):
+        roll_back(bench.database, to=A, decision=2, who=who())
+    second = roll_back(bench.database, to=CONFIGURED, decision=first.id, who=who())
 
     assert (first.before, first.after, second.after) == (B, A, CONFIGURED)
     assert (in_force(bench).current, in_force(bench).can_roll_back) == (None, False)
     with pytest.raises(PromotionRefused, match="no promotion to roll back"):
-        roll_back(bench.database, configured=CONFIGURED, who=who())
+        roll_back(bench.database, to=CONFIGURED, decision=second.id, who=who())
     with bench.database.read() as connection:
         kept = promotions.history(connection)
     assert [(one.action, one.by) for one in kept][2:] == [("rollback", "Dr. Curie")] * 2
@@ -148,6 +158,80 @@ def test_why_a_candidate_does_not_score_is_kept_and_asked_once(
     assert (score.candidate_quality, score.reason) == (None, "out of domain: noise: 3 times its limit")
 
 
+@pytest.mark.parametrize("error", [FloatingPointError("the answer holds NaN"), ValueError("to score: 3 views")])
+def test_a_candidate_that_fails_on_a_series_goes_on_with_the_next(
+    bench: Bench, shadow: Shadow, candidate: Candidate, tmp_path: Path, error: Exception
+) -> None:
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    series = [arrive(bench, tmp_path, name) for name in ("one", "two")]
+
+    candidate.error = error
+    shadow.score_next()
+    candidate.error = None
+    shadow.score_next()
+
+    with bench.database.read() as connection:
+        said = {one.series_instance_uid: one.reason for one in promotions.shadow_of(connection, A)}
+    assert said == {series[0]: f"{type(error).__name__}: {error}", series[1]: None}
+
+
+def test_a_disk_that_fails_is_no_word_of_the_candidate(
+    bench: Bench, shadow: Shadow, candidate: Candidate, tmp_path: Path
+) -> None:
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    series = arrive(bench, tmp_path, "one")
+
+    candidate.error = StorageFailed("the spool is away")
+    with pytest.raises(StorageFailed):
+        shadow.score_next()
+    candidate.error = None
+
+    assert shadow.score_next() == series
+
+
+def test_a_candidate_never_judges_other_images_than_the_quality_beside_it_is_of(
+    bench: Bench, shadow: Shadow, candidate: Candidate, tmp_path: Path
+) -> None:
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    paths = ct_series(tmp_path / "late", "late", slices=range(6), study="late")
+    bench.receive_all(paths[:5], association="first")
+    bench.pass_time(10)
+    bench.receive(paths[5], association="second")  # an image more, not judged yet
+
+    before = shadow.score_next()
+    bench.release("second")
+    bench.pass_time(90)
+    after = shadow.score_next()
+
+    with bench.database.read() as connection:
+        assert [score.revision for score in promotions.shadow_of(connection, A)] == [2]
+    assert (before, after) == (None, series_uid(paths))
+
+
+def test_a_promotion_of_the_candidate_ends_its_shadow_for_good(bench: Bench) -> None:
+    set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    promoted(bench, replace(A, name="renamed"))
+    assert in_force(bench).shadow is None
+
+    decision = in_force(bench).since
+    assert decision is not None
+    back = roll_back(bench.database, to=CONFIGURED, decision=decision.id, who=who())
+
+    assert back.after == CONFIGURED
+    assert in_force(bench).shadow is None
+
+
+def test_what_comes_back_into_force_is_not_in_shadow_beside_itself(bench: Bench) -> None:
+    promoted(bench, A)
+    set_shadow(bench.database, CONFIGURED, configured=CONFIGURED, who=who())
+    decision = in_force(bench).since
+    assert decision is not None
+
+    roll_back(bench.database, to=CONFIGURED, decision=decision.id, who=who())
+
+    assert in_force(bench).shadow is None
+
+
 def test_a_revision_is_compared_instead_of_what_it_replaced(bench: Bench, shadow: Shadow, tmp_path: Path) -> None:
     set_shadow(bench.database, A, configured=CONFIGURED, who=who())
     arrive(bench, tmp_path, "late")
@@ -163,8 +247,8 @@ def test_a_revision_is_compared_instead_of_what_it_replaced(bench: Bench, shadow
 def test_what_is_in_force_or_in_shadow_already_cannot_be_put_there(bench: Bench) -> None:
     set_shadow(bench.database, A, configured=CONFIGURED, who=who())
 
-    with pytest.raises(PromotionRefused, match="a aaaaaaaaaaaa is in shadow already"):
-        set_shadow(bench.database, A, configured=CONFIGURED, who=who())
+    with pytest.raises(PromotionRefused, match="again aaaaaaaaaaaa is in shadow already"):
+        set_shadow(bench.database, replace(A, name="again"), configured=CONFIGURED, who=who())
     with pytest.raises(PromotionRefused, match="in force already"):
         set_shadow(bench.database, replace(CONFIGURED, name="again"), configured=CONFIGURED, who=who())
     promoted(bench, A)

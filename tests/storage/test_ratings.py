@@ -1,7 +1,8 @@
 """Ratings in the node's database, on SQLite and PostgreSQL: all of a table or nothing, and once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,36 @@ def test_a_dry_run_keeps_nothing(database: Database) -> None:
 
     assert (found.kept, found.problems, len(found.table.rows)) == (None, (), 1)
     assert kept(database) == 0
+
+
+def test_a_table_is_read_while_others_write_and_a_dry_run_never_writes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing: list[bool] = []
+    write = database.write
+
+    @contextmanager
+    def noted() -> Iterator[sa.Connection]:
+        with write() as connection:
+            writing.append(True)
+            yield connection
+        writing.append(False)
+
+    monkeypatch.setattr(database, "write", noted)
+    content = rows((0, "a", 4)).replace(b"series_uid", b"series_key").replace(b"1.2.0", b"KEY0")
+    during: list[bool] = []
+
+    def keys(uids: Iterable[str]) -> dict[str, str]:
+        during.append(writing[-1:] == [True])
+        return {f"KEY{uid[-1]}": uid for uid in uids}
+
+    tried = load(database, content, dry_run=True, series_keys=keys)
+    assert writing == []
+    done = load(database, content, series_keys=keys)
+
+    assert (tried.problems, done.problems, kept(database)) == ((), (), 1)
+    assert writing == [True, False]
+    assert during == [False, False]
 
 
 def test_another_file_with_a_reading_that_is_known_or_on_another_scale_is_refused(database: Database) -> None:

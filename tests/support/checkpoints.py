@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from mediqa_node.model.card import Card, QualityMap
 from mediqa_node.model.checkpoint import save_checkpoint
-from mediqa_node.model.lock import LOCK_FILE
+from mediqa_node.model.lock import write_lock
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.sizes import SIZES
 
@@ -21,6 +20,5 @@ def checkpoint(folder: Path, name: str, *, seed: int, **card: Any) -> Path:
     torch.manual_seed(seed)
     made = replace(CARD, name=name, **card)
     entry = save_checkpoint(folder / name, MedIQA(SIZES[made.size]).eval(), made)
-    pins = {name: {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}}
-    (folder / name / LOCK_FILE).write_text(yaml.safe_dump(pins))
+    write_lock(folder / name, name, entry)
     return folder / name

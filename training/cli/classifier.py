@@ -116,12 +116,10 @@ def _rows(rows: Path | None, collection: Path | None, manifest: Path | None) -> 
 
 
 def _write(out: Path, taught: "LoadedClassifier", card: "ClassifierCard") -> None:
-    from mediqa_node.model.lock import LOCK_FILE
+    from mediqa_node.model.lock import write_lock
     from mediqa_node.model.prompt_classifier import save_classifier
 
-    entry = save_classifier(out, taught.network, card)
-    lock = f"{out.name}:\n  directory: .\n  sha256: {entry.sha256}\n  card_sha256: {entry.card_sha256}\n"
-    (out / LOCK_FILE).write_text(lock, encoding="utf-8")
+    write_lock(out, out.name, save_classifier(out, taught.network, card))
 
 
 def _print(name: str, by_term: "dict[str, TermResult]") -> None:
