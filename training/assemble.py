@@ -22,13 +22,19 @@ from training.claims import claims_of
 from training.judged import NETWORK, OUTPUTS, QUALITY, judge
 from training.prepared import Prepared
 from training.runs import Run, trained_network
-from training.statistics import Fit, choose, fit_regressor, fuse
+from training.statistics import Fit, added, choose, fit_regressor, fuse, left_out
 
 UNTOLD = PromptCode(words=dict.fromkeys(TERMS, ()))
 """Zeros, whatever is asked: what a network was told that was trained without prompts."""
 _UNITS = {"mas": "mA.s", "tesla": "T", "blur": "{pixels}"}
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEWEST_SOURCES = 3
+_SNR_IN_QUALITY = {"MR": ("tesla", 0.05)}
+"""What a deviation of the logarithm of the signal-to-noise ratio adds to what statistics say of the quality.
+
+Noise hides ghosts and fills gaps of k-space, and what was taught all of it at once follows noise alone at .69 on
+sources that were left out (mean over factors .72); with this it is .81, at the same agreement over all.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,16 +96,23 @@ def regressors_and_fusion(
         fit = fits(data, modality, targets).get(output)
         if fit is None or len(np.unique(fit.source)) < _FEWEST_SOURCES:
             continue
-        cost, share, left_out = choose(fit)
-        regressors.setdefault(modality, {})[output] = fit_regressor(fit, cost, share)
+        cost, share, said = choose(fit)
+        regressor = fit_regressor(fit, cost, share)
+        if output == QUALITY and modality in _SNR_IN_QUALITY:
+            label, weight = _SNR_IN_QUALITY[modality]
+            snr = fits(data, modality, targets)[label]
+            said = said + weight * left_out(snr, cost, share)
+            regressor = added(regressor, weight, fit_regressor(snr, cost, share))
+        regressors.setdefault(modality, {})[output] = regressor
         by_network = _of_folds(data, targets, folds, modality, output)
         if by_network is None:
             raise ConfigurationError(f"no network was trained without the sources of {modality}: give `--fold` runs")
         seen = np.isfinite(by_network)
-        chosen, merits = fuse(by_network[seen], left_out[seen], fit.where(seen), _SHARES)
+        chosen, merits = fuse(by_network[seen], said[seen], fit.where(seen), _SHARES)
         fusion.setdefault(modality, {})[output] = chosen
         told.append(
             f"{modality} {output}: C {cost:g}, gamma {share:g}/k, {len(regressors[modality][output].support)} vectors; "
+            f"statistics x {chosen.statistics:.2f} + network x {chosen.network:.2f}; merit by share of statistics "
             + ", ".join(f"{part:.2f}: {merit:.3f}" for part, merit in merits.items())
         )
     advance(len(wanted), len(wanted), "")

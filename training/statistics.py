@@ -4,7 +4,7 @@ Everything is chosen on development sources: each is left out once, and what is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,6 +64,21 @@ def fit_regressor(data: Fit, cost: float, share: float) -> StatisticsRegressor:
         coefficients=machine.dual_coef_[0] * deviation,
         intercept=float(machine.intercept_[0]) * deviation + float(data.label.mean()),
         gamma=gamma,
+    )
+
+
+def added(one: StatisticsRegressor, weight: float, other: StatisticsRegressor) -> StatisticsRegressor:
+    """Return the regressor that says what one says and so many times what another says, of one kernel."""
+    same = (
+        one.gamma == other.gamma and np.array_equal(one.mean, other.mean) and np.array_equal(one.spread, other.spread)
+    )
+    if not same:
+        raise ValueError("regressors of other samples or kernels do not add up to one")
+    return replace(
+        one,
+        support=np.concatenate([one.support, other.support]),
+        coefficients=np.concatenate([one.coefficients, weight * other.coefficients]),
+        intercept=one.intercept + weight * other.intercept,
     )
 
 

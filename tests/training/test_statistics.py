@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.metrics import srcc
-from training.statistics import Fit, choose, fit_regressor, fuse, left_out, merit
+from training.statistics import Fit, added, choose, fit_regressor, fuse, left_out, merit
 
 SOURCES = ("a", "b", "c", "d")
 
@@ -93,3 +93,16 @@ def test_following_single_factors_is_worth_as_much_as_agreeing_over_all():
     assert merit(swapped, of_images) == pytest.approx((0.8 + 0.8 + 1 / 3) / 3, abs=0.01)
     blind = Fit(statistics=data.statistics, label=truth, source=data.source, group=group)
     assert merit(swapped, blind) == pytest.approx(0.8, abs=0.01)
+
+
+def test_two_regressors_of_one_kernel_add_up_to_one():
+    data = fit()
+    other = Fit(statistics=data.statistics, label=data.statistics[:, 1], source=data.source, group=data.group)
+    one, two = (fit_regressor(each, 1.0, 0.3) for each in (data, other))
+
+    both = added(one, 0.5, two)
+
+    asked = np.random.default_rng(9).normal(size=(10, 5))
+    assert both(asked) == pytest.approx(one(asked) + 0.5 * two(asked))
+    with pytest.raises(ValueError, match="other samples or kernels"):
+        added(one, 0.5, fit_regressor(other, 1.0, 0.1))
