@@ -1,6 +1,6 @@
 """What may be claimed of a checkpoint, from what was measured of it: no more stands in its card and in reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from training.gates import DETECTED
@@ -18,7 +18,8 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
     scored = "no expert scored any" if not expert else f"{expert} of {made_by['samples']} samples are of expert scores"
     claims = {}
     for modality in ("CT", "MR", "OP"):
-        swept = [one for one in gates.get("sweeps", []) if (one["modality"], one["method"]) == (modality, SHIPPED)]
+        of_regions = [one for one in gates.get("sweeps", []) if (one["modality"], one["method"]) == (modality, SHIPPED)]
+        swept = [one for one in of_regions if not one["region"]]
         tasks = [
             one
             for one in gates.get("tasks", [])
@@ -36,9 +37,17 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
             f"sources: SRCC {'undefined' if srcc is None else f'{srcc:.2f}'} over {held['n']} images of "
             f"{held['groups']} slices. "
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
+            + "".join(f"{sentence} " for sentence in _by_region(of_regions))
             + "Not comparable across modalities; no threshold before calibration at this site."
         )
     return claims
+
+
+def _by_region(swept: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield for each region of several what its images alone follow."""
+    for region in sorted({one["region"] for one in swept} - {""}):
+        mine = [one["factor"] for one in swept if one["region"] == region and one["mean"] >= DETECTED]
+        yield f"Of {region.replace('_', ' ')}: {_listed(mine) or 'nothing'}."
 
 
 def _listed(words: Sequence[str]) -> str:

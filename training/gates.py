@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def results(judged: Mapping[str, Judged], *, seed: int, weights_sha256: str) -> 
         if not keep.any():
             continue
         labelled = [sample for sample, kept in zip(one.data.samples, keep, strict=True) if kept]
-        truth = np.array([sample.labels[output] for sample in labelled])
+        truth = one.truth(output)[keep]
         sources = np.array([sample.source for sample in labelled])
         bases = [sample.base for sample in labelled]
         said = {method: one.said[output][method][keep] for method in METHODS if method in one.said[output]}
@@ -105,7 +106,10 @@ def passed(of_task: Sequence[Result]) -> bool:
 
 
 def table(results_of: Sequence[Result]) -> Iterator[str]:
-    """Yield the table: a line for each task and method, the mean over seeds, intervals of the first seed."""
+    """Yield the table: a line for each task and method, the mean over seeds, intervals of the first seed.
+
+    Errors of parameters are of their logarithm, in deviations over the training samples.
+    """
     yield (
         f"{'task':16}{'method':12}{'images':>7}{'slices':>7}  {'SRCC':22}{'within':>7}{'PLCC':>7}{'RMSE':>7}"
         f"  {'worst source':34}{'less the best other':32}{'seeds':>6}"
@@ -169,9 +173,14 @@ DETECTED = 0.80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """How the score follows one factor, over images: mean of SRCC within each, lowest, and which image that was."""
+    """How the score follows one factor, over images: mean of SRCC within each, lowest, and which image that was.
+
+    Attributes:
+        region: of the body; "" for all of a modality.
+    """
 
     modality: str
+    region: str
     factor: str
     method: str
     weights_sha256: str
@@ -184,15 +193,20 @@ class Swept:
 def sweeps(
     judged: Mapping[str, Judged], factors: Mapping[str, Sequence[str]], *, weights_sha256: str
 ) -> Iterator[Swept]:
-    """Yield how the quality that each method tells follows every factor alone; a factor without copies is left out."""
+    """Yield how the quality that each method tells follows every factor alone; a factor without copies is left out.
+
+    Where a modality has several regions, each is told besides.
+    """
     for modality, one in judged.items():
-        for factor in factors[modality]:
+        regions = sorted({sample.prompt["region"] for sample in one.data.samples})
+        for region, factor in product(["", *regions] if len(regions) > 1 else [""], factors[modality]):
             for method in METHODS:
-                found = _by_image(one, factor, method) if method in one.said.get(QUALITY, {}) else {}
+                found = _by_image(one, region, factor, method) if method in one.said.get(QUALITY, {}) else {}
                 if found:
                     worst = min(found, key=lambda base: found[base])
                     yield Swept(
                         modality=modality,
+                        region=region,
                         factor=factor,
                         method=method,
                         weights_sha256=weights_sha256,
@@ -203,11 +217,11 @@ def sweeps(
                     )
 
 
-def _by_image(one: Judged, factor: str, method: str) -> dict[str, float]:
+def _by_image(one: Judged, region: str, factor: str, method: str) -> dict[str, float]:
     said = one.said[QUALITY][method]
     by_image: dict[str, list[tuple[float, float]]] = {}
     for place, sample in enumerate(one.data.samples):
-        if sample.factor in (factor, "clean"):
+        if sample.factor in (factor, "clean") and region in ("", sample.prompt["region"]):
             by_image.setdefault(sample.base, []).append((-sample.severities[factor], float(said[place])))
     found = {}
     for base, pairs in by_image.items():
@@ -226,10 +240,10 @@ def _ranked(score: Sequence[float], truth: Sequence[float]) -> float:
 
 def sweep_table(swept: Sequence[Swept]) -> Iterator[str]:
     """Yield the sweeps, the mean over the checkpoints: what is shipped, and both that it is mixed of."""
-    yield f"{'factor':22}{'images':>7}{'shipped':>9}{'network':>9}{'statistics':>11}  worst image of what is shipped"
-    keys = dict.fromkeys((one.modality, one.factor) for one in swept if one.method == SHIPPED)
-    for modality, factor in keys:
-        mine = [one for one in swept if (one.modality, one.factor) == (modality, factor)]
+    yield f"{'factor':26}{'images':>7}{'shipped':>9}{'network':>9}{'statistics':>11}  worst image of what is shipped"
+    keys = dict.fromkeys((one.modality, one.region, one.factor) for one in swept if one.method == SHIPPED)
+    for modality, region, factor in keys:
+        mine = [one for one in swept if (one.modality, one.region, one.factor) == (modality, region, factor)]
         means = {
             method: float(np.mean(values))
             for method in METHODS
@@ -240,8 +254,9 @@ def sweep_table(swept: Sequence[Swept]) -> Iterator[str]:
         widths = ((SHIPPED, 9), (NETWORK, 9), (STATISTICS, 11))
         cells = "".join(f"{means[method]:{width}.3f}" if method in means else " " * width for method, width in widths)
         yield (
-            f"{modality + ' ' + factor:22}{shipped[0].images:7}{cells}  {f'{worst.worst:.2f} {worst.worst_image}':44}"
-            f"{_verdict(modality, factor, means[SHIPPED])}"
+            f"{' '.join(filter(None, (modality, region, factor))):26}{shipped[0].images:7}{cells}"
+            f"  {f'{worst.worst:.2f} {worst.worst_image}':44}"
+            + (_verdict(modality, factor, means[SHIPPED]) if not region else "")
         )
 
 

@@ -29,14 +29,20 @@ class Judged:
     Attributes:
         data: the samples.
         said: (n,) by output and method; parameters in standard units of the network's targets.
+        targets: what these units are.
     """
 
     data: Prepared
     said: Mapping[str, Mapping[str, np.ndarray]]
+    targets: Sequence[Target] = ()
 
     def truth(self, output: str) -> np.ndarray:
-        """Return the labels, (n,)."""
-        return np.array([sample.labels[output] for sample in self.data.samples])
+        """Return the labels in the units of what is said, (n,), NaN where a sample has none."""
+        values = np.array([sample.labels.get(output, np.nan) for sample in self.data.samples])
+        target = next((one for one in self.targets if one.label == output), None)
+        if target is None:
+            return values
+        return np.asarray(((np.log(values) if target.log else values) - target.mean) / target.sd)
 
 
 def judge(
@@ -78,7 +84,7 @@ def judge(
             if share is None
             else share.offset + share.network * by_network + share.statistics * by_statistics
         )
-    return Judged(data=mine, said=said)
+    return Judged(data=mine, said=said, targets=targets)
 
 
 def judge_all(

@@ -29,8 +29,8 @@ tiny: {size: n16, batch: 4, steps: 2, warmup: 0, severities: true, precision: bf
 """
 GATES = {
     "sweeps": [
-        {"modality": "CT", "factor": "dose", "method": "shipped", "mean": 0.97},
-        {"modality": "CT", "factor": "views", "method": "shipped", "mean": 0.42},
+        {"modality": "CT", "region": "", "factor": "dose", "method": "shipped", "mean": 0.97},
+        {"modality": "CT", "region": "", "factor": "views", "method": "shipped", "mean": 0.42},
     ],
     "tasks": [
         {

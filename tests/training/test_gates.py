@@ -1,11 +1,13 @@
 """Gates: each method against the best other one, on labels that samples have, and nothing claimed that was not seen."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.samples import sample
 
+from training.batches import Target
 from training.claims import claims_of
 from training.gates import passed, results, sweep_table, sweeps, table
 from training.judged import NETWORK, QUALITY, SHIPPED, STATISTICS, Judged
@@ -70,6 +72,19 @@ def test_samples_without_a_label_do_not_count_for_it():
     assert found.agreement.n == 39
 
 
+def test_a_parameter_is_held_against_its_label_in_the_same_units():
+    one = judged({SHIPPED: truth()}, labels=("tesla",))
+    tesla = Target(label="tesla", modality="MR", log=True, mean=1.0, sd=2.0)
+    said = 0.5 * (np.tile(np.log(np.arange(1, 11)), 4) - 1.0)
+    samples = [replace(each, labels={"tesla": 9 * each.labels["tesla"] + 1}) for each in one.data.samples]
+    asked = Judged(data=SimpleNamespace(samples=samples), said={"tesla": {SHIPPED: said}}, targets=(tesla,))
+
+    [found] = results({"MR": asked}, seed=0, weights_sha256=WEIGHTS)
+
+    assert found.agreement.rmse.value == pytest.approx(0.0, abs=1e-9)
+    assert found.agreement.plcc.value == pytest.approx(1.0)
+
+
 def swept(shipped: list[float], *, factor: str = "ghosts", copies: int = 4) -> dict[str, Judged]:
     severities = [dict.fromkeys(FACTORS["MR"], 0.0) | {factor: n / copies} for n in range(copies)]
     samples = [
@@ -92,6 +107,19 @@ def test_a_sweep_is_the_mean_over_checkpoints_and_a_factor_without_copies_is_lef
     assert line.endswith("NOT DETECTED")
 
 
+def test_regions_are_told_apart_where_there_are_several():
+    falls, rises = [0.9, 0.7, 0.5, 0.3], [0.3, 0.5, 0.7, 0.9]
+    one, other = swept(falls)["MR"], swept(rises)["MR"]
+    words = dict(other.data.samples[0].prompt) | {"region": "abdomen"}
+    samples = one.data.samples + [replace(each, base="b1", prompt=words) for each in other.data.samples]
+    said = {SHIPPED: np.concatenate([one.said[QUALITY][SHIPPED], other.said[QUALITY][SHIPPED]])}
+    both = {"MR": Judged(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
+
+    found = {each.region: each.mean for each in sweeps(both, FACTORS, weights_sha256=WEIGHTS)}
+
+    assert found == pytest.approx({"": 0.0, "abdomen": -1.0, "brain": 1.0})
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [("undersampling", "PASSED 0.90"), ("ghosts", "reported")])
 def test_a_sweep_that_falls_all_the_way_passes_its_gate_if_it_has_one(factor, verdict):
     found = list(sweeps(swept([0.9, 0.7, 0.5, 0.3], factor=factor), FACTORS, weights_sha256=WEIGHTS))
@@ -103,9 +131,16 @@ def test_a_sweep_that_falls_all_the_way_passes_its_gate_if_it_has_one(factor, ve
 
 
 def gates(*, srcc: float | None = 0.91) -> dict:
-    sweep = {"modality": "MR", "method": SHIPPED}
+    sweep = {"modality": "MR", "region": "", "method": SHIPPED}
+    brain = sweep | {"region": "brain"}
     return {
-        "sweeps": [{**sweep, "factor": "noise", "mean": 0.97}, {**sweep, "factor": "ghosts", "mean": 0.42}],
+        "sweeps": [
+            {**sweep, "factor": "noise", "mean": 0.97},
+            {**sweep, "factor": "ghosts", "mean": 0.42},
+            {**brain, "factor": "noise", "mean": 0.9},
+            {**brain, "factor": "ghosts", "mean": 0.85},
+            {**brain, "region": "abdomen", "factor": "ghosts", "mean": 0.1},
+        ],
         "tasks": [
             {
                 "task": ["MR", QUALITY],
@@ -121,7 +156,7 @@ def test_a_claim_names_what_is_followed_what_is_not_and_of_how_many_sources():
 
     assert "severity of noise, trained on simulated degradations of images of 2 sources; no expert" in claim
     assert "SRCC 0.91 over 40 images of 8 slices" in claim
-    assert "NOT DETECTED: ghosts. " in claim
+    assert "NOT DETECTED: ghosts. Of abdomen: nothing. Of brain: noise, ghosts. Not comparable" in claim
     assert claim.isascii()
 
 
