@@ -1,7 +1,7 @@
 """What leaves of a series' pixels, as bytes that follow from the pixels alone: no clock, no name, no path in them."""
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -60,6 +60,18 @@ def compact(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int16 if fits else np.float32)
 
 
+def volume_of(image_at: Callable[[int], np.ndarray], count: int) -> np.ndarray:
+    """Return `count` images as one array, (slices, rows, columns), `compact`: held once, for it may be gigabytes."""
+    first = compact(image_at(0))
+    volume = np.empty((count, *first.shape), first.dtype)
+    for index in range(count):
+        image = compact(image_at(index))
+        if image.dtype != np.int16 and volume.dtype == np.int16:
+            volume = volume.astype(np.float32)
+        volume[index] = image
+    return volume
+
+
 def check_grid(stack: Stack) -> None:
     """Raise NotScorable unless a stack is an even grid, which is all that a NIfTI affine can say."""
     if found := [flag for flag in _UNEVEN if flag in stack.flags]:
@@ -82,7 +94,7 @@ def affine_ras(stack: Stack) -> np.ndarray:
 
 
 def nifti_bytes(volume: np.ndarray, stack: Stack) -> bytes:
-    """Return a `.nii.gz` of a volume, (slices, rows, columns) in HU or rescaled signal.
+    """Return a `.nii.gz` of a volume, (slices, rows, columns) in HU or rescaled signal, of `volume_of`.
 
     Raises:
         ConfigurationError: nibabel is not installed.
@@ -91,6 +103,9 @@ def nifti_bytes(volume: np.ndarray, stack: Stack) -> bytes:
         import nibabel
     except ImportError as error:
         raise ConfigurationError("payload nifti needs nibabel: pip install 'mediqa-node[train]'") from error
-    image = nibabel.Nifti1Image(compact(volume).transpose(2, 1, 0), affine_ras(stack))
+    image = nibabel.Nifti1Image(volume.transpose(2, 1, 0), affine_ras(stack))
     image.header.set_xyzt_units("mm")
-    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+    file = BytesIO()
+    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as zipped:
+        image.to_stream(zipped)
+    return file.getvalue()

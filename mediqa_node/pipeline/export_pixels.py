@@ -52,7 +52,7 @@ def write_pixels(
     elif kind == "nifti":
         payload.check_grid(stacks[0])
         image_at = image_getter(stacks[0], files.paths, files.headers, reader, stored=False)
-        volume = np.stack([image_at(index) for index in range(len(stacks[0].frames))])
+        volume = payload.volume_of(image_at, len(stacks[0].frames))
         into.put(place := f"{place}.nii.gz", payload.nifti_bytes(volume, stacks[0]))
     elif kind == "npz":
         assert spec is not None

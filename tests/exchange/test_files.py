@@ -1,8 +1,10 @@
 """The files of an export: whole or absent, the same bytes from the same content, readable by others."""
 
 import csv
+import gzip
 import io
 import os
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -16,7 +18,15 @@ from mediqa_node.domain.preprocessing import NetworkInput, View
 from mediqa_node.exchange import folder as folders
 from mediqa_node.exchange.columns import MANIFEST
 from mediqa_node.exchange.folder import check_room, check_target, clear, secret_of, writing
-from mediqa_node.exchange.payload import affine_ras, check_grid, compact, network_arrays, nifti_bytes, npz_bytes
+from mediqa_node.exchange.payload import (
+    affine_ras,
+    check_grid,
+    compact,
+    network_arrays,
+    nifti_bytes,
+    npz_bytes,
+    volume_of,
+)
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 
 
@@ -51,7 +61,7 @@ def test_csv_is_rfc_4180_with_nothing_for_null_and_parquet_holds_the_same() -> N
 
 
 def test_a_nifti_voxel_lies_where_dicom_says(tmp_path: Path) -> None:
-    volume = np.arange(72, dtype=np.float32).reshape(3, 4, 6)
+    volume = np.arange(72, dtype=np.int16).reshape(3, 4, 6)
     path = tmp_path / "v.nii.gz"
     path.write_bytes(nifti_bytes(volume, stack()))
 
@@ -65,6 +75,32 @@ def test_a_nifti_voxel_lies_where_dicom_says(tmp_path: Path) -> None:
     assert image.get_data_dtype() == np.int16
     assert nifti_bytes(volume, stack()) == path.read_bytes()
     assert np.linalg.det(affine_ras(stack())) != 0
+
+
+@pytest.mark.parametrize("broken", [None, 0, 2, 4])
+def test_one_value_that_int16_does_not_hold_makes_the_volume_float(broken: int | None) -> None:
+    images = [np.full((4, 6), 100.0 * n, np.float32) for n in range(5)]
+    if broken is not None:
+        images[broken][1, 1] = 0.5
+
+    volume = volume_of(images.__getitem__, 5)
+
+    assert volume.dtype == (np.int16 if broken is None else np.float32)
+    assert (volume == np.stack(images)).all()
+
+
+def test_a_volume_is_held_in_memory_hardly_more_than_once() -> None:
+    size_px, slices = 128, 60
+    grid = stack(slices=slices)
+    nifti_bytes(np.zeros((slices, 4, 6), np.int16), grid)  # imports are not counted
+    tracemalloc.start()
+
+    content = nifti_bytes(volume_of(lambda n: np.full((size_px, size_px), float(n), np.float32), slices), grid)
+
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2 * slices * size_px**2 * 2
+    assert np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj).max() == slices - 1
 
 
 @pytest.mark.parametrize("flag", ["gap", "uneven_spacing", "gantry_tilt", "missing_geometry"])
