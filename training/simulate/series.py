@@ -77,7 +77,7 @@ def write_series(
     out: Path,
     *,
     series: int,
-    held_out: Collection[str],
+    held_out: Collection[str] = (),
     seed: int,
     processes: int,
     advance: Callable[[int, int, str], None],
