@@ -56,6 +56,10 @@ class Target:
     mean: float
     sd: float
 
+    def standard(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels in standard units."""
+        return np.asarray(((np.log(labels) if self.log else labels) - self.mean) / self.sd)
+
 
 class Batches:
     """Draws batches from prepared samples.
@@ -164,10 +168,9 @@ def labels_of(data: Prepared, targets: Sequence[Target]) -> tuple[np.ndarray, np
     quality = np.array([sample.labels.get("quality", np.nan) for sample in data.samples], dtype=np.float32)
     parameters = np.full((len(data.samples), len(targets)), np.nan, dtype=np.float32)
     for column, target in enumerate(targets):
-        for place, sample in enumerate(data.samples):
-            value = sample.known.get(target.label)
-            if value is not None and sample.modality == target.modality:
-                parameters[place, column] = ((np.log(value) if target.log else value) - target.mean) / target.sd
+        known = [sample.known.get(target.label, np.nan) for sample in data.samples]
+        mine = np.array([sample.modality == target.modality for sample in data.samples], dtype=bool)
+        parameters[mine, column] = target.standard(np.array(known)[mine])
     return quality, parameters
 
 

@@ -1,6 +1,6 @@
 """What may be claimed of a checkpoint, from what was measured of it: no more stands in its card and in reports."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.gates import DETECTED
@@ -37,17 +37,21 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
             f"sources: SRCC {'undefined' if srcc is None else f'{srcc:.2f}'} over {held['n']} images of "
             f"{held['groups']} slices. "
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
-            + "".join(f"{sentence} " for sentence in _by_region(of_regions))
+            + _by_region(of_regions)
             + "Not comparable across modalities; no threshold before calibration at this site."
         )
     return claims
 
 
-def _by_region(swept: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield for each region of several what its images alone follow."""
-    for region in sorted({one["region"] for one in swept} - {""}):
-        mine = [one["factor"] for one in swept if one["region"] == region and one["mean"] >= DETECTED]
-        yield f"Of {region.replace('_', ' ')}: {_listed(mine) or 'nothing'}."
+def _by_region(swept: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the images of each of several regions follow by themselves, "" where there is one region."""
+    regions = sorted({one["region"] for one in swept} - {""})
+    followed = {
+        region: [one["factor"] for one in swept if one["region"] == region and one["mean"] >= DETECTED]
+        for region in regions
+    }
+    parts = [f"{region.replace('_', ' ')}: {_listed(mine) or 'nothing'}" for region, mine in followed.items()]
+    return f"By region it follows, of {'; of '.join(parts)}. " if parts else ""
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -40,9 +40,7 @@ class Judged:
         """Return the labels in the units of what is said, (n,), NaN where a sample has none."""
         values = np.array([sample.labels.get(output, np.nan) for sample in self.data.samples])
         target = next((one for one in self.targets if one.label == output), None)
-        if target is None:
-            return values
-        return np.asarray(((np.log(values) if target.log else values) - target.mean) / target.sd)
+        return values if target is None else target.standard(values)
 
 
 def judge(

@@ -162,7 +162,7 @@ def _trained(
     settings = recipe.settings(samples=len(data), seed=run.seed, steps=steps)
     if begin is not None:
         load_state(network, begin)
-    if begin is None or read_run(begin).stage == 1:
+    if not (folder / STATE).exists() and (begin is None or read_run(begin).stage == 1):
         initialise(network, batches.at(settings.steps), encoder=begin is None)
     told = json.loads(json.dumps(_as_json(run), default=str)) | {"core_seconds": None}
     before = read_run(folder).core_seconds if (folder / RUN).exists() else 0.0
@@ -223,8 +223,11 @@ def said_by(folder: Path, network: nn.Module, data: Prepared, *, prompted: bool 
         with np.load(file, allow_pickle=False) as kept:
             if str(kept["key"]) == key:
                 return {"score": kept["score"], "parameters": kept["parameters"]}
-    said = say(network, data, FOUR_ONE_HOTS, prompted=prompted)  # type: ignore[arg-type]
-    np.savez(file, key=key, score=said.score, parameters=said.parameters)
+    said = say(network, data, FOUR_ONE_HOTS, prompted=prompted)
+    part = file.with_suffix(".part")
+    with part.open("wb") as whole:
+        np.savez(whole, key=key, score=said.score, parameters=said.parameters)
+    part.replace(file)
     return {"score": said.score, "parameters": said.parameters}
 
 

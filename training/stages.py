@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mediqa_node.model.heads import slice_weights
-from mediqa_node.model.network import Judgement, MedIQA
+from mediqa_node.model.network import Judgement
 from mediqa_node.model.predict import mean_by_slice
 from mediqa_node.model.prompts import PromptCode
 from training.batches import Batch
@@ -84,7 +84,7 @@ class Said:
 
 
 @torch.inference_mode()
-def say(network: MedIQA, data: Prepared, code: PromptCode, *, prompted: bool = True) -> Said:
+def say(network: nn.Module, data: Prepared, code: PromptCode, *, prompted: bool = True) -> Said:
     """Score samples as the node does: all views of all slices, averaged, then weighted."""
     network.eval()
     device = next(network.parameters()).device

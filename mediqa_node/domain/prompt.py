@@ -37,6 +37,11 @@ class Prompt:
     type: PromptTerm
     conflicts: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> dict[str, str]:
+        """The word of each term; `prompt_of` is the way back."""
+        return {term: getattr(self, term).value for term in ("dimension", "modality", "region", "type")}
+
 
 def prompt_of(words: Mapping[str, str], *, source: str = "data") -> Prompt:
     """Return the prompt of these words, by term: where nobody has to be asked how sure they are."""

@@ -111,7 +111,7 @@ class Shadow:
             if isinstance(error, MediqaError) and error.retryable:
                 raise
             log.warning("candidate failed", series=waiting.series_instance_uid, exc_info=True)
-            return _station(files), None, f"{type(error).__name__}: {error}"
+            return _station(files), None, type(error).__name__  # its words may quote a header
 
 
 def _station(files: SeriesFiles) -> str:

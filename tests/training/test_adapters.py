@@ -243,6 +243,24 @@ def test_a_plain_table_that_does_not_say_which_way_it_counts_is_refused(tmp_path
         recognise(tmp_path)
 
 
+def test_a_picture_of_ct_needs_the_window_that_it_was_drawn_with(tmp_path):
+    columns = "image,patient,modality,score,scale_min,scale_max,scale_direction,window_low,window_high"
+    (tmp_path / "1.2.840.55").mkdir()
+    (tmp_path / "1.2.840.55" / "1.dcm").write_bytes(b"")
+    for name in ("windowed", "unknown"):
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    rows = [
+        f"{name},P{n},CT,3,1,5,higher_better,{window}"
+        for n, (name, window) in enumerate((("windowed.png", "-160,240"), ("unknown.png", ","), ("1.2.840.55", ",")))
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join([columns, *rows]))
+
+    found = read(tmp_path)
+
+    assert [(row.payload_kind, row.window) for row in found.rows] == [("image", (-160.0, 240.0)), ("dicom", None)]
+    assert found.left == {"CT picture without window_low and window_high: its gray values are no HU": 1}
+
+
 # ── the command ──────────────────────────────────────────────────────────────
 
 

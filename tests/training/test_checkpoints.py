@@ -21,7 +21,7 @@ from training.cli import app
 from training.initial import initialise
 from training.prepared import prepare
 from training.recipe import STAGE2, read_recipe
-from training.runs import RUN, read_run, trained_network
+from training.runs import RUN, read_run, said_by, trained_network
 from training.store import Store
 
 TINY = """
@@ -237,6 +237,31 @@ def test_gates_that_are_none_are_refused(checkpoint, tmp_path):
 
     assert isinstance(error, ConfigurationError)
     assert "no gates.json of `mediqa-train evaluate`" in str(error)
+
+
+# ── on few labels ────────────────────────────────────────────────────────────
+
+
+def test_an_ablation_does_not_begin_from_a_stage_that_knows_severities(store, runs, tmp_path):
+    _, _, error = run("ablation", store, "--stage1", runs / "all-stage1", "--out", tmp_path)
+
+    assert isinstance(error, ConfigurationError)
+    assert "pretrain with `--preset physical`" in str(error)
+
+
+def test_what_a_run_told_is_asked_once_for_the_same_weights_and_samples(store, runs, tmp_path):
+    folder = shutil.copytree(runs / "all", tmp_path / "run")
+    network, run_ = trained_network(folder)
+    data = prepare(Store(store), run_.recipe.spec)
+    first = said_by(folder, network, data)
+
+    def refuses(*_: object, **__: object) -> None:
+        raise AssertionError("asked again")
+
+    network.forward = refuses
+    assert np.array_equal(said_by(folder, network, data)["score"], first["score"])
+    with pytest.raises(AssertionError, match="asked again"):
+        said_by(folder, network, data.subset(lambda sample: sample.key != "0-0"))
 
 
 # ── where training starts ────────────────────────────────────────────────────

@@ -156,7 +156,8 @@ def test_a_claim_names_what_is_followed_what_is_not_and_of_how_many_sources():
 
     assert "severity of noise, trained on simulated degradations of images of 2 sources; no expert" in claim
     assert "SRCC 0.91 over 40 images of 8 slices" in claim
-    assert "NOT DETECTED: ghosts. Of abdomen: nothing. Of brain: noise, ghosts. Not comparable" in claim
+    by_region = "By region it follows, of abdomen: nothing; of brain: noise, ghosts. Not comparable"
+    assert f"NOT DETECTED: ghosts. {by_region}" in claim
     assert claim.isascii()
 
 

@@ -186,6 +186,15 @@ def test_the_shares_of_two_processes_are_the_batch(data):
     assert torch.equal(torch.cat([one.images for one in shares]), whole.images)
 
 
+def test_real_series_that_are_drawn_together_are_ranked_among_each_other(tmp_path):
+    store = ct_store(tmp_path, bases=8, copies=1)
+    alone = prepare(store, DEFAULT_PREPROCESSING)
+
+    batch = batches(alone).at(0)
+
+    assert batch.group.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
 def test_more_processes_than_groups_are_refused(data):
     with pytest.raises(ConfigurationError, match=r"too few for 2 processes: raise `batch` to 8"):
         batches(data, batch=4).at(0, rank=1, world=2)

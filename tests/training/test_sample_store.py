@@ -1,5 +1,6 @@
 """What a store keeps, what an interruption costs, and that training is shown what the node shows."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,3 +151,13 @@ def test_a_row_becomes_a_sample_with_both_labels():
 
     assert told.labels == {"mas": 120.0, "quality": 0.4}
     assert (told.modality, told.image_type, told.split) == ("CT", "soft", "train")
+
+
+def test_a_series_that_was_read_under_another_prompt_is_not_trained_on(tmp_path):
+    paths = ct_series(tmp_path / "dicom", "phantom")
+    store = Store(tmp_path / "store")
+    read_rows([row(paths, mos=0.4)], DEFAULT_PREPROCESSING, store, advance=quiet)
+    corrected = replace(row(paths, mos=0.4), type="lung")
+
+    with pytest.raises(ConfigurationError, match="1 series are named otherwise than when they were read, k for one"):
+        as_rows_say(prepare(store, DEFAULT_PREPROCESSING), [corrected])

@@ -282,6 +282,17 @@ def test_a_store_that_was_interrupted_is_built_to_the_same_bytes(tmp_path):
     assert {one.source: one.split for one in Store(tmp_path / "cut").samples} == {"one": "train", "two": "test"}
 
 
+def test_a_store_is_not_gone_on_with_under_another_plan(tmp_path):
+    sets = photographs(tmp_path / "data")
+    store = tmp_path / "store"
+    plan = Plan(bases={"OP": 1}, groups={"OP": 1})
+    build(sets, DEFAULT_PREPROCESSING, plan, Store(store), processes=1, advance=lambda *_: None)
+    other = plan.model_copy(update={"held_out": ("two",)})
+
+    with pytest.raises(ConfigurationError, match=r"made by another plan \(plan\.json\)"):
+        build(sets, DEFAULT_PREPROCESSING, other, Store(store), processes=1, advance=lambda *_: None)
+
+
 def test_a_source_to_be_held_out_that_is_not_there_is_named(tmp_path):
     plan = Plan(bases={"OP": 1}, groups={"OP": 1}, held_out=("three",))
     with pytest.raises(ConfigurationError, match="no source three; the collection has one, two"):

@@ -147,14 +147,13 @@ def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:
     modality = base.modality
     steps = sweep_of(modality) if plan.sweep else plan_of(modality, plan.groups[modality], random)
     for number, one in enumerate(degrade(base, steps, random)):
-        words = {term: getattr(base.prompt, term).value for term in ("dimension", "modality", "region", "type")}
         sample = Sample(
             key=f"{base.key}-{number}",
             base=base.key,
             patient=base.source,
             source=base.source,
             split="test" if base.source in plan.held_out else "train",
-            prompt=words,
+            prompt=base.prompt.words,
             labels=one.labels,
             factor=one.factor,
             severities=one.severities,

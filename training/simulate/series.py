@@ -188,7 +188,8 @@ def _planned(bases: Sequence[BaseSeries], series: int) -> list[tuple[BaseSeries,
             f"{series} series were asked for; {len(bases)} series of the collection can be copied, to {possible}: "
             f"a base has {SLICES} neighbouring single-frame slices of CT or MR that a node would train on"
         )
-    turns = [(base, turn) for turn in range(possible) for base in bases if turn < len(base.levels)]
+    longest = max(map(len, LEVELS.values()))
+    turns = [(base, turn) for turn in range(longest) for base in bases if turn < len(base.levels)]
     chosen: dict[int, list[float]] = {base.number: [] for base in bases}
     for base, turn in turns[:series]:  # successive bases begin at successive levels
         chosen[base.number].append(base.levels[(base.number + turn) % len(base.levels)])
@@ -280,9 +281,12 @@ def _write_labels(written: Sequence[Labelled], path: Path) -> None:
 def _row(one: Labelled, held_out: frozenset[str]) -> Row:
     """Return a series as training reads it, no node between."""
     label = {"CT": "mas", "MR": "tesla"}[one.modality]
-    words = {term: getattr(one.base.prompt, term).value for term in ("dimension", "modality", "region", "type")}
+    words = one.base.prompt.words
     return Row(
-        **words,
+        dimension=words["dimension"],
+        modality=words["modality"],
+        region=words["region"],
+        type=words["type"],
         key=one.series_uid,
         patient=f"SIM-{one.base.patient}",
         source=one.base.source,
