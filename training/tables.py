@@ -224,7 +224,7 @@ def lines(table: Table, head: str) -> Iterator[str]:
 
 def _evidence(task: Task) -> str:
     copied = f", {task.groups} images" if task.groups != task.patients else ""
-    return f"n={task.n}{copied}, {task.patients} patients"
+    return f"n={task.n}{copied}, {task.patients} patient{'s' * (task.patients != 1)}"
 
 
 def _best(table: Table, place: int, metric: str) -> float | None:
