@@ -238,7 +238,8 @@ def _short(value: float | None) -> str:
 
 
 def _span(found: Interval) -> str:
-    return "–".join(f"{end:.2f}".replace("0.", ".", 1) for end in (found.low or 0.0, found.high or 0.0))
+    ends = (round(end or 0.0, 2) + 0.0 for end in (found.low, found.high))  # no -0
+    return "–".join(f"{end:.2f}".replace("0.", ".", 1) for end in ends)
 
 
 def plain(table: Table) -> Mapping[str, object]:

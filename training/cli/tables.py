@@ -16,7 +16,8 @@ _OUT = typer.Option(help="Folder for the runs; one that was interrupted is gone 
 _STEPS = typer.Option(min=1, help="Of each stage, batches of 16, for every network alike.")
 _WHAT_IT_IS_NOT = (
     "Of simulated samples: not the paper's figures, no agreement with experts. Of small networks: no word on those\n"
-    "of published size. Asterisk: best of its column; below a value its 95 % interval."
+    "of published size. Asterisk: best of its column; below a value its 95 % interval.\n"
+    "–: undefined, the same is said of every image."
 )
 _UPSTREAM = "Upstream labels are logarithms in deviations of the training samples, and so is their RMSE."
 
