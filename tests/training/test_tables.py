@@ -1,6 +1,7 @@
 """Tables: every method on the same held-out samples, in the paper's layout, with what there is no number for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from mediqa_node.domain.errors import ConfigurationError
 from training import tables
 from training.cli import app
 from training.compared import AsJudgement, Budget, Data, divided, predictions
+from training.metrics import Interval, agreement
 from training.prepared import Prepared, prepare
 from training.recipe import STAGE2, read_recipe
 from training.store import Sample, Store
-from training.tables import MiddleSlice, lines, table1, table2, tasks_of
+from training.tables import MiddleSlice, Table, Task, lines, table1, table2, tasks_of
 
 NOISE = (2.0, 10.0, 40.0, 120.0)
 SPEC = read_recipe(STAGE2, "default").spec
@@ -85,6 +87,23 @@ def test_table_1_has_a_row_for_every_method_and_an_interval_for_every_number(dat
     assert printed[3].startswith("noise estimate")
     assert "*" in printed[3]
     assert len(printed) == 3 + 2 * 2
+
+
+def test_a_table_counts_one_patient_has_no_minus_zero_and_a_dash_for_what_says_always_the_same():
+    groups, truth = [f"b{i}" for i in range(12)], np.linspace(0.0, 1.0, 12)
+    nothing, none = Interval(value=-0.001, low=-0.004, high=0.004), Interval(value=None, low=None, high=None)
+    near = replace(agreement(truth, truth, groups), srcc=nothing, plcc=none, rmse=none)
+    task = Task(name="Test", stage="downstream", places=tuple(range(12)), volumes=False, groups=12, patients=1)
+
+    head, evidence, _, cells, spans, constant, *_ = lines(
+        Table(tasks=(task,), rows=(("near", (near,)), ("constant", (agreement(np.ones(12), truth, groups),)))), "Name"
+    )
+
+    assert head.split() == ["Test"]
+    assert evidence.strip() == "n=12, 12 images, 1 patient"
+    assert cells.split() == ["near", "-0.001*", "–", "–"]
+    assert spans.split() == [".00–.00"]
+    assert constant.split()[1:3] == ["–", "–"]
 
 
 def test_table_2_prints_a_stroke_where_there_are_no_slices_to_choose(data, tmp_path):
