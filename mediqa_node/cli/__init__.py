@@ -45,8 +45,8 @@ def _options(
     context.obj = {"config": config, "log_level": log_level}
 
 
-def main() -> None:
-    """Run the command line; an error of ours is one sentence, never a traceback."""
+def register() -> None:
+    """Import the modules that add their commands to the application."""
     from mediqa_node.cli import (  # noqa: F401 (they register their commands)
         annotations,
         constancy,
@@ -61,6 +61,10 @@ def main() -> None:
         tools,
     )
 
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence, never a traceback."""
+    register()
     try:
         app()
     except MediqaError as error:

@@ -1,0 +1,121 @@
+"""What the node makes of an image set, as values that a change of structure must leave alone.
+
+    python -m support.golden OUT.json [--collection DIR] [--digests FILE]     (from the folder `tests`)
+
+Technique, stacks, prompts, raw scores to the last bit and the bytes of a report with a pinned device, version and
+time. `tests/house/test_goldens.py` compares digests of them with `tests/golden/*.json`; the file that this command
+writes holds the values themselves, so that two versions can be compared with `diff`.
+"""
+
+import argparse
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from acceptance.collection import ImageSet, image_sets
+
+from mediqa_node.config import Settings
+from mediqa_node.dicom.prompts_from_header import prompt_from_header
+from mediqa_node.dicom.report import build_report, report_bytes
+from mediqa_node.dicom.report_request import ReportDevice, ReportRequest
+from mediqa_node.dicom.volume import assemble_stacks
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import NotScorable
+from mediqa_node.opening import open_judge
+from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers
+
+ASSESSED_AT = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+DEVICE = ReportDevice(
+    ae_title="MEDIQA1",
+    device_uid="2.25.219635923986581790811188233710098332659",
+    serial_number="SN0001",
+    software_version="golden",
+)
+
+Golden = dict[str, Any]
+
+
+def goldens(collection: Path | None) -> dict[str, Golden]:
+    """Return the goldens of every series, by set and the end of its UID."""
+    judge = open_judge(Settings())
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for each in image_sets(collection, Path(folder)):
+            for uid, paths in _series(each):
+                found[f"{each.name}/{uid[-8:]}"] = golden(paths, judge)
+    return found
+
+
+def _series(each: ImageSet) -> Iterator[tuple[str, list[Path]]]:
+    of_series: dict[str, list[Path]] = {}
+    for path in each.paths:
+        of_series.setdefault(str(pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID), []).append(path)
+    yield from sorted(of_series.items())
+
+
+def golden(paths: list[Path], judge: Judge) -> Golden:
+    """Harvest, assess and report one series."""
+    files = read_headers(paths)
+    technique = harvest_series(files)
+    found: Golden = {"technique": asdict(technique)}
+    try:
+        stacks = assemble_stacks(files.headers)
+        found["stacks"] = [asdict(stack) for stack in stacks]
+        found["prompts"] = [asdict(prompt_from_header(files.headers, stack, judge.prompts)) for stack in stacks]
+        assessment = assess(files, technique, judge, revision=1, assessed_at=ASSESSED_AT)
+    except NotScorable as reason:
+        return {**found, "not_scored": reason.reason}
+    results = (assessment.primary, *assessment.others)
+    return {
+        **found,
+        "scores": [[part.raw.hex() for part in result.slices] for result in results],
+        "quality": [result.quality.hex() for result in results if result.quality is not None],
+        "report": hashlib.sha256(_report(assessment, files)).hexdigest(),
+    }
+
+
+def _report(assessment: Assessment, files: SeriesFiles) -> bytes:
+    """Return the report as the node would write it, but for what changes from run to run."""
+    timeless = replace(assessment, checkpoint=replace(assessment.checkpoint, execution="golden"))
+    request = ReportRequest(
+        assessment=timeless,
+        sources=files.headers,
+        device=DEVICE,
+        series_number=9000,
+        instance_number=1,
+        created_at=ASSESSED_AT,
+    )
+    return report_bytes(build_report(request))
+
+
+def digests(found: dict[str, Golden]) -> dict[str, dict[str, str]]:
+    """Return a short digest of every part of the goldens."""
+    return {uid: {part: _digest(value) for part, value in of.items()} for uid, of in found.items()}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def main() -> None:
+    """Write the goldens of the clone, or of a collection, to a file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--collection", type=Path)
+    parser.add_argument("--digests", type=Path)
+    arguments = parser.parse_args()
+    found = goldens(arguments.collection)
+    arguments.out.write_text(json.dumps(found, sort_keys=True, indent=1, default=str) + "\n", encoding="utf-8")
+    if arguments.digests:
+        text = json.dumps(digests(found), sort_keys=True, indent=1)
+        arguments.digests.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
