@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -29,6 +28,7 @@ from mediqa_node.domain.policy import (
     ReturnRule,
     ScorePolicy,
 )
+from mediqa_node.domain.series import Peer
 
 ENVIRONMENT_PREFIX = "MEDIQA__"
 DEFAULT_PATH = Path("config/node.yaml")
@@ -146,7 +146,7 @@ class Settings(_Strict):
         """The site's list of checkpoints, absolute; None for that of the package."""
         return self.folder / self.model.lock if self.model.lock else None
 
-    def domain_peers(self) -> tuple[Peer, ...]:
+    def peers_of_settings(self) -> tuple[Peer, ...]:
         """Return the configured peers as domain values."""
         return tuple(Peer(name=name, **peer.model_dump(exclude={"tls"})) for name, peer in self.peers.items())
 

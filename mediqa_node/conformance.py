@@ -10,9 +10,9 @@ from pydicom.uid import UID
 
 from mediqa_node import __version__
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
-from mediqa_node.dicom import native_pixels
-from mediqa_node.dicom.companions import COMPANION_CLASSES
-from mediqa_node.dicom.deidentify import METHODS
+from mediqa_node.dicom.companions.request import COMPANION_CLASSES
+from mediqa_node.dicom.deidentify import native_pixels
+from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, receiver, sender
@@ -85,8 +85,9 @@ def _lines() -> Iterator[str]:
     yield from _table(("status of the destination", "what follows"), rows)
     yield from _section("De-identification on export")
     yield f"`mediqa-node export --payload dicom` writes Part 10 files in {native_pixels.TRANSFER_SYNTAX.name}, never to"
-    yield "the network. Only attributes of `dicom/allow_list.py` are kept, at any depth: of PS3.15 table E.1-1 sex, age"
-    yield "as a decade. UIDs and Patient ID become keyed pseudonyms; dates and times are removed, dummies stand where"
+    yield "the network. Only attributes of `dicom/deidentify/allow_list.py` are kept, at any depth: of PS3.15"
+    yield "table E.1-1 sex, and age as a decade. UIDs and Patient ID become keyed pseudonyms; dates and times are"
+    yield "removed, dummies stand where"
     yield "multi-frame objects want one. Burned-in text is not looked for."
     yield ""
     yield from _table(("De-identification Method Code (0012,0064)", "meaning"), METHODS)

@@ -15,11 +15,12 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mediqa_node import __version__, config, opening, service, weights
+from mediqa_node import __version__, config, service
+from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.pipeline.constancy import processor
+from mediqa_node.pipeline.checks.constancy import processor
 from mediqa_node.storage.database import Connection
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -100,7 +101,9 @@ def versions() -> Iterator[Finding]:
 def torch_and_devices() -> Iterator[Finding]:
     """Say whether torch works, and on what it would run."""
     try:
-        facts = opening.torch_facts()
+        from mediqa_node.model.hardware import torch_facts
+
+        facts = torch_facts()
     except (ImportError, OSError, RuntimeError) as error:
         yield Finding(name="torch", mark=PROBLEM, text=f"does not start: {error}", fix="install torch again")
         return
@@ -168,9 +171,9 @@ def configuration(settings: Settings) -> Iterator[Finding]:
         text = "no file: defaults are in use; `mediqa-node config show > node.yaml` writes one"
         yield Finding(name="settings", mark=NOTE, text=text)
     try:
-        opening.prompt_rules(settings)
-        opening.time_zone(settings)
-        weights.check_checkpoint(settings)
+        checkpoints.prompt_rules(settings)
+        resources.time_zone(settings)
+        checkpoints.check_checkpoint(settings)
     except MediqaError as error:
         yield Finding(name="settings", mark=PROBLEM, text=str(error), fix="mend that file")
         return
@@ -182,7 +185,7 @@ def model(settings: Settings) -> Iterator[Finding]:
     """Load the checkpoint as the worker does: its digests are verified on the way."""
     choice = settings.model
     try:
-        checkpoint = opening.open_judge(settings, reporting=True).scorer.checkpoint
+        checkpoint = checkpoints.open_active(settings, reporting=True).scorer.checkpoint
     except Exception as error:  # torchvision may die anywhere in here
         text = f"checkpoint {choice.checkpoint!r} cannot be loaded: {type(error).__name__}: {error}"
         fix = "name another in `model.checkpoint`, `mediqa-node model rollback` a promotion, or install again"
@@ -190,8 +193,8 @@ def model(settings: Settings) -> Iterator[Finding]:
         return
     text = f"{checkpoint.name} ({checkpoint.size}), {checkpoint.execution}, digests of weights and card verified"
     yield Finding(name="model", mark=OK, text=text, details=(checkpoint.sha256,))
-    if (known := weights.decided(settings)).current is not None:
-        text = f"in force: {weights.sentence(settings, known)}"
+    if (known := checkpoints.decided(settings)).current is not None:
+        text = f"in force: {checkpoints.sentence(settings, known)}"
         yield Finding(name="model", mark=OK, text=text)
     if not checkpoint.trained:
         consequence = "reported with a warning" if choice.allow_untrained else "withheld"
@@ -228,7 +231,7 @@ def database(settings: Settings) -> Iterator[Finding]:
         text = "none yet; `mediqa-node serve` makes it"
         yield Finding(name="database", mark=NOTE, text=text)
         return
-    opened = opening.open_database(settings)
+    opened = resources.open_database(settings)
     try:
         if not is_current(opened):
             text, fix = "answers, but its tables are of another version", "stop the node, then `mediqa-node serve`"
@@ -246,9 +249,9 @@ def database(settings: Settings) -> Iterator[Finding]:
 
 
 def _constancy(connection: Connection) -> Finding:
-    from mediqa_node.storage import steadiness
+    from mediqa_node.storage import constancy_checks
 
-    last = steadiness.standing(connection)
+    last = constancy_checks.standing(connection)
     if last is None:
         return Finding(name="constancy", mark=NOTE, text="never checked; `mediqa-node constancy` does")
     hours = (time.time() - last.checked_at) / 3600

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from mediqa_node.composition.checkpoints import open_at, open_stored, place_of
+from mediqa_node.composition.resources import nightly_export, node_context, open_database, open_spool, prepare
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, StorageFailed
-from mediqa_node.opening import nightly_export, node_context, open_at, open_database, open_spool, open_stored, prepare
 from mediqa_node.storage.database import Database
-from mediqa_node.weights import place_of
 
 if TYPE_CHECKING:
     from mediqa_node.domain.promotion import Weights
@@ -127,7 +127,9 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
 
 
 def _worker(settings: Settings, stop: threading.Event) -> int:
-    from mediqa_node.pipeline import constancy, durable, flow, shadowing, sweeps
+    from mediqa_node.pipeline import durable, flow, sweeps
+    from mediqa_node.pipeline.checkpoints import shadow
+    from mediqa_node.pipeline.checks import constancy
 
     database = open_database(settings)
     loaded = _promoted(database)  # asked once: what is promoted meanwhile is seen below
@@ -145,8 +147,8 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     scheduler = sweeps.schedule_worker(node)
     scheduler.start()
     log.info("scoring", checkpoint=checkpoint.name, trained=checkpoint.trained, weights=checkpoint.sha256[:16])
-    beside = shadowing.Shadow(node, partial(open_stored, settings))
-    threading.Thread(target=shadowing.run, args=(beside, stop), name="shadow", daemon=True).start()
+    beside = shadow.Shadow(node, partial(open_stored, settings))
+    threading.Thread(target=shadow.run, args=(beside, stop), name="shadow", daemon=True).start()
     status = 0
     while not stop.wait(_LOOK_FOR_PROMOTIONS_S):
         if _is_replaced(database, loaded):
@@ -163,7 +165,7 @@ def _promoted(database: Database) -> "Weights | None":
     from mediqa_node.storage import promotions
 
     with database.read() as connection:
-        return promotions.in_force(connection).current
+        return promotions.standing(connection).current
 
 
 def _is_replaced(database: Database, loaded: "Weights | None") -> bool:

@@ -1,4 +1,4 @@
-"""Makes `factories` and `receiving` importable from every test folder; what many tests start."""
+"""What many tests start, and the profile of Hypothesis."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import settings
-from receiving import Listening
+from support.receiving import Listening
 
 settings.register_profile("shared machine", deadline=None)  # a deadline would measure who else is working here
 settings.load_profile("shared machine")

@@ -13,15 +13,16 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import logs, opening
-from mediqa_node.assess.agreement import Agreement, Estimate
+from mediqa_node import logs
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_current_node
 from mediqa_node.cli.present import count, finite, table
 from mediqa_node.cli.progress import progress
-from mediqa_node.domain.errors import AnnotationsRefused
+from mediqa_node.composition import resources
+from mediqa_node.domain.errors import RatingsRefused
 from mediqa_node.exchange.rating_table import MAX_BYTES, Layout
-from mediqa_node.pipeline.annotating import Outcome, StudyReport, report, take_in
+from mediqa_node.pipeline.ratings import Outcome, StudyReport, report, take_in
+from mediqa_node.reader_study.agreement import Agreement, Estimate
 from mediqa_node.storage import ratings
 
 annotations_app = typer.Typer(
@@ -64,7 +65,7 @@ def import_(
     logs.configure(level="ERROR")
     layout = Layout(readers=tuple(readers or ()), columns=_pairs(columns, "--column"), values=_pairs(values, "--value"))
     if file.stat().st_size > MAX_BYTES:
-        raise AnnotationsRefused(f"{file} has {file.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read: split it")
+        raise RatingsRefused(f"{file} has {file.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read: split it")
     with open_current_node(context) as (settings, database):
         found = take_in(
             database,
@@ -73,7 +74,7 @@ def import_(
             by=_name(by),
             at=time.time(),
             dry_run=dry_run,
-            series_keys=opening.series_keys(settings),
+            series_keys=resources.series_keys(settings),
         )
     if as_json:
         typer.echo(json.dumps(_plain(found, dry_run), indent=2))
@@ -188,7 +189,7 @@ def report_(
     ICC with 95 % intervals from a bootstrap over patients. Exit status 1 without any ratings.
     """
     with open_current_node(context) as (settings, database), progress("reading") as advance:
-        found = report(database, opening.open_spool(settings), advance=advance)
+        found = report(database, resources.open_spool(settings), advance=advance)
     if as_json:
         typer.echo(json.dumps(finite([asdict(one) for one in found]), indent=2))
     elif not found:

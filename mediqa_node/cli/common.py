@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from mediqa_node import config, logs, opening
+from mediqa_node import config, logs
+from mediqa_node.composition import resources
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.storage.database import Database
@@ -52,7 +53,7 @@ def open_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
     settings = settings_of(context)
     if (where := settings.missing_database) is not None:
         raise ConfigurationError(f"no database at {where}; start the node once with `mediqa-node serve`")
-    database = opening.open_database(settings)
+    database = resources.open_database(settings)
     try:
         yield settings, database
     finally:

@@ -11,14 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mediqa_node import __version__, logs, opening
+from mediqa_node import __version__, logs
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_node, settings_of
 from mediqa_node.cli.present import ago, table
+from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.domain.constancy import Check
 from mediqa_node.domain.errors import StorageFailed
-from mediqa_node.storage import steadiness
+from mediqa_node.storage import constancy_checks, phantoms
 from mediqa_node.storage.database import Database
 
 _SHOWN_AT_MOST = 30
@@ -51,21 +52,21 @@ def constancy(
 
 
 def _check(context: typer.Context, *, as_json: bool) -> None:
-    from mediqa_node.pipeline.constancy import check
+    from mediqa_node.pipeline.checks.constancy import check
 
     logs.configure(level="CRITICAL")  # the answer says it all
     settings = settings_of(context)
     database, why_not = _recording(settings)
-    judge = opening.open_judge(settings)
+    judge = checkpoints.open_active(settings)
     last_good_at = None
     if database is not None:
         with database.read() as connection:
-            last_good_at = steadiness.last_good_at(connection)
+            last_good_at = constancy_checks.last_good_at(connection)
     found = check(judge, database, software_version=__version__, at=time.time(), made_by="command")
     worker = standing = None
     if database is not None:
         with database.read() as connection:
-            worker, standing = steadiness.last_of_worker(connection), steadiness.standing(connection)
+            worker, standing = constancy_checks.last_of_worker(connection), constancy_checks.standing(connection)
         database.close()
     if as_json:
         typer.echo(json.dumps({**_plain(found), "recorded": database is not None}, indent=2))
@@ -90,7 +91,7 @@ def _recording(settings: Settings) -> tuple[Database | None, str | None]:
         return None, f"not: there is no database at {where} yet"
     from mediqa_node.storage.migrate import is_current
 
-    database = opening.open_database(settings)
+    database = resources.open_database(settings)
     try:
         if is_current(database):
             return database, None
@@ -154,7 +155,7 @@ def _print_consequence(found: Check, worker: Check | None, last_good_at: float |
 
 
 def _acknowledge(context: typer.Context, name: str, *, as_json: bool) -> None:
-    from mediqa_node.pipeline.constancy import acknowledge as accept
+    from mediqa_node.pipeline.checks.constancy import acknowledge as accept
 
     if not 1 <= len(name.strip()) <= 64:
         raise typer.BadParameter("a name of 1 to 64 characters", param_hint="--acknowledge")
@@ -175,7 +176,7 @@ def _acknowledge(context: typer.Context, name: str, *, as_json: bool) -> None:
 
 def _history(context: typer.Context, *, as_json: bool) -> None:
     with open_node(context) as (_, database), database.read() as connection:
-        checks = steadiness.history(connection, at_most=_SHOWN_AT_MOST)
+        checks = constancy_checks.history(connection, at_most=_SHOWN_AT_MOST)
     if as_json:
         typer.echo(json.dumps([_plain(found) for found in checks], indent=2))
         return
@@ -224,7 +225,7 @@ def _rests_on(found: Check) -> set[str]:
 
 def _phantoms(context: typer.Context, *, as_json: bool) -> None:
     with open_node(context) as (settings, database), database.read() as connection:
-        rows = steadiness.phantoms(connection)
+        rows = phantoms.trend(connection)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return

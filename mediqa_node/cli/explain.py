@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import logs, opening
+from mediqa_node import logs
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_node
 from mediqa_node.cli.present import table
+from mediqa_node.composition import checkpoints, resources
 
 
 @app.command()
@@ -23,12 +24,12 @@ def explain(
     Uses the kept instances and the weights that the report names. Exit status 1 if a number differs, or
     if something that is needed is missing.
     """
-    from mediqa_node.pipeline.explaining import explain as judge_again
+    from mediqa_node.pipeline.checks.reproduce import explain as judge_again
 
     logs.configure(level="ERROR")
     with open_node(context) as (settings, database):
-        node = opening.node_context(settings, database)
-        found = judge_again(node, uid, lambda name, sha256: opening.open_pinned(settings, name, sha256))
+        node = resources.node_context(settings, database)
+        found = judge_again(node, uid, lambda name, sha256: checkpoints.open_pinned(settings, name, sha256))
     again = found.reproduced or {}
     written = found.written or {}
     rows = [(*key, written.get(key), again.get(key)) for key in dict.fromkeys([*written, *again])]

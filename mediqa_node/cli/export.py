@@ -7,11 +7,12 @@ from typing import Annotated, get_args
 
 import typer
 
-from mediqa_node import logs, opening
+from mediqa_node import logs
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_current_node
 from mediqa_node.cli.present import count, size
 from mediqa_node.cli.progress import progress
+from mediqa_node.composition import resources
 from mediqa_node.domain.export import ExportRequest, ExportSummary, Payload
 from mediqa_node.domain.prompt import MODALITIES
 
@@ -45,7 +46,7 @@ def export(
 
     No name, identifier, date or private element leaves.
     """
-    from mediqa_node.pipeline.exporting import export as write
+    from mediqa_node.pipeline.export.export import export as write
 
     request = ExportRequest(
         payload=_payload(payload),
@@ -58,7 +59,7 @@ def export(
     )
     logs.configure(level="ERROR")
     with open_current_node(context) as (settings, database), progress("exporting") as advance:
-        source = opening.export_source(settings, database)
+        source = resources.export_source(settings, database)
         found = write(source, request, out, replace=force, advance=lambda _, done, total: advance(done, total))
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2))

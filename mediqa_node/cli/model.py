@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import opening
 from mediqa_node.cli import app
 from mediqa_node.cli.present import table
 from mediqa_node.cli.progress import progress
+from mediqa_node.composition import checkpoints
 
 model_app = typer.Typer(
     help="Look at weights, and take in those of others.", no_args_is_help=True, rich_markup_mode=None
@@ -30,8 +30,13 @@ def parity(
     Weights and images are made by the recipe of the file. Exit status 1 if a score differs by more than
     1e-9 in float64 or 5e-6 in float32.
     """
+    from mediqa_node.model.parity import read_cases, run_cases
+
+    cases, outcomes = read_cases(file), []
     with progress("scoring") as advance:
-        outcomes = list(opening.check_parity(file, advance))
+        for done, outcome in enumerate(run_cases(cases), start=1):
+            outcomes.append(outcome)
+            advance(done, 2 * len(cases))
     rows = [
         {
             "set": outcome.case.group,
@@ -98,16 +103,18 @@ def import_(
         raise typer.BadParameter("must be mediqa or maniqa", param_hint="--kind")
     if kind == "maniqa" and prompt_index is not None:
         raise typer.BadParameter("MANIQA has no prompts", param_hint="--prompt-index")
-    card = opening.import_checkpoint(
-        weights,
-        out,
-        name=name or kind,
+    from mediqa_node.model.card import QualityMap
+    from mediqa_node.model.importing import Provenance, import_weights
+
+    mapped = _quality(quality)
+    provenance = Provenance(
         kind=kind,
         scale=scale,
         prompt_index=prompt_index,
-        quality=_quality(quality),
+        quality=QualityMap(kind=mapped[0], a=mapped[1], b=mapped[2]) if mapped else None,
         trained=not untrained,
     )
+    card = import_weights(weights, out, name or kind, provenance)
     typer.echo(f"checkpoint {card.name} in {out}: weights SHA-256 {card.weights_sha256[:16]}…")
     for note in card.training_data.split("; "):
         typer.echo(f"  {note}")
@@ -125,7 +132,7 @@ def pin(
 
     For whoever makes a checkpoint. The card's new digest is written into the lock beside it.
     """
-    for name, raw in opening.pin_reference(folder).items():
+    for name, raw in checkpoints.pin_reference(folder).items():
         typer.echo(f"{name:12} {raw:.9f}")
     typer.echo(f"→ mediqa-node model promote {folder} --by NAME")
 

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import opening, service, weights
+from mediqa_node import service
 from mediqa_node.cli import app
 from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_logging
 from mediqa_node.cli.present import ago, count, size, table
+from mediqa_node.composition import checkpoints, resources
 from mediqa_node.domain.constancy import UNSCORED
-from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.storage import index, labels, overview, promotions, reports, steadiness
+from mediqa_node.domain.series import SeriesState
+from mediqa_node.storage import assessments, constancy_checks, index, outbox, overview, promotions
 
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
@@ -43,7 +44,7 @@ def demo(
     keep: Annotated[Path | None, typer.Option(help="Folder for spool, database and report; else a new one.")] = None,
 ) -> None:
     """Send a real CT series through a node and show its report."""
-    from mediqa_node import demo as demonstration
+    from mediqa_node.cli import demo as demonstration
 
     sys.exit(demonstration.run(port=port, folder=keep))
 
@@ -54,17 +55,17 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 
     Exit status 1 if something does.
     """
-    from mediqa_node.pipeline.nightly import last_outcome
+    from mediqa_node.pipeline.export.nightly import last_outcome
 
     with open_node(context) as (settings, database):
         now = time.time()
         with database.read() as connection:
             facts = overview.facts(connection)
-            held = reports.deliveries_in(connection, "parked", "withheld")
+            held = outbox.deliveries_in(connection, "parked", "withheld")
             stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
             disputes = overview.disputes(connection)
-            checked = steadiness.standing(connection)
-            decided = promotions.in_force(connection)
+            checked = constancy_checks.standing(connection)
+            decided = promotions.standing(connection)
     exported = last_outcome(settings.export_folder) if settings.export.nightly else None
     running = service.running_roles(settings)
     missing = [role for role in service.ROLES if role not in running]
@@ -76,7 +77,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         found |= {"stopped": [asdict(row) for row in stopped], "disputes": [asdict(row) for row in disputes]}
         found |= {"constancy": asdict(checked) if checked else None}
         found |= {"export": asdict(exported) if exported else None}
-        found |= {"weights": {"in_force": weights.sentence(settings, decided), **asdict(decided)}}
+        found |= {"weights": {"in_force": checkpoints.sentence(settings, decided), **asdict(decided)}}
         typer.echo(json.dumps(found, indent=2))
         sys.exit(needs_a_person)
     state = f"{', '.join(missing)} not running here" if missing else "running"
@@ -85,9 +86,9 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     for name, text in (
         ("node", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}: {state}"),
         ("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet"),
-        ("kept", f"{kept}; {size(opening.open_spool(settings).free_bytes())} free"),
+        ("kept", f"{kept}; {size(resources.open_spool(settings).free_bytes())} free"),
         ("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}"),
-        ("weights", weights.sentence(settings, decided)),
+        ("weights", checkpoints.sentence(settings, decided)),
         ("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet"),
     ):
         typer.echo(f"{name:<12}{text}")
@@ -102,7 +103,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 
 
 def _print_held(
-    held: list[reports.DeliveryRow], stopped: list[index.SeriesRow], disputes: list[overview.Dispute]
+    held: list[outbox.DeliveryRow], stopped: list[index.SeriesRow], disputes: list[overview.Dispute]
 ) -> None:
     """Say what a person has to look at, each with the next step."""
     for delivery in held:
@@ -145,7 +146,7 @@ def series(
     chosen = [_state(state)] if state else []
     with open_node(context) as (_, database), database.read() as connection:
         rows = index.series_in(connection, *chosen)
-        scored = labels.scored(connection, [row.series_instance_uid for row in rows])
+        scored = assessments.scored(connection, [row.series_instance_uid for row in rows])
     if as_json:
         typer.echo(json.dumps([_series_dict(row, scored.get(row.series_instance_uid)) for row in rows], indent=2))
         return
@@ -167,14 +168,14 @@ def _state(name: str) -> SeriesState:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(SeriesState).lower()}") from None
 
 
-def _cells(row: index.SeriesRow, score: labels.Scored | None, now: float) -> tuple[str, ...]:
+def _cells(row: index.SeriesRow, score: assessments.Scored | None, now: float) -> tuple[str, ...]:
     quality, verdict = (f"{score.quality:.2f}", score.verdict) if score else ("–", "–")
     why = (row.reason or row.completion or "")[:60]
     last = ago(now - row.last_instance_at)
     return row.series_instance_uid, row.modality, str(row.n_instances), row.state, quality, verdict, why, last
 
 
-def _series_dict(row: index.SeriesRow, score: labels.Scored | None) -> dict[str, object]:
+def _series_dict(row: index.SeriesRow, score: assessments.Scored | None) -> dict[str, object]:
     unknown = {"quality": None, "verdict": None, "trained": None}
     return {**asdict(row), **(asdict(score) if score else unknown)}
 
@@ -230,10 +231,10 @@ def verify(
     Exit status 1 on any difference.
     """
     from mediqa_node.cli.progress import progress
-    from mediqa_node.pipeline.verifying import verify as compare
+    from mediqa_node.pipeline.checks.verify import verify as compare
 
     with open_node(context) as (settings, database):
-        node = opening.node_context(settings, database)
+        node = resources.node_context(settings, database)
         with progress("checking") as advance:
             found = compare(node, ask_peers=peers, advance=advance)
     if as_json:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mediqa_node import __version__, logs, opening, service, weights
+from mediqa_node import __version__, logs, service
 from mediqa_node.cli.common import open_current_node, settings_of
 from mediqa_node.cli.model import model_app
 from mediqa_node.cli.present import size, table
 from mediqa_node.cli.progress import progress
+from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
@@ -45,7 +46,7 @@ def list_(
         _history(context, as_json=as_json)
         return
     settings = settings_of(context)
-    known = weights.decided(settings)
+    known = checkpoints.decided(settings)
     rows = _rows(settings, known)
     if as_json:
         decision = asdict(known.since) if known.since else None
@@ -63,7 +64,7 @@ def list_(
         for row in rows
     ]
     table(("name", "weights", "size", "trained", "from", ""), cells)
-    typer.echo(f"in force    {weights.sentence(settings, known)}")
+    typer.echo(f"in force    {checkpoints.sentence(settings, known)}")
 
 
 def _history(context: typer.Context, *, as_json: bool) -> None:
@@ -121,7 +122,7 @@ def _rows(settings: Settings, known: Standing) -> list[_Row]:
         )
         rows.append(row)
     decided = {"current": known.current, "previous": known.previous, "shadow": known.shadow}
-    for stored in weights.model_store(settings).all():
+    for stored in checkpoints.model_store(settings).all():
         card = _card(*only_entry(stored.directory / LOCK_FILE))
         row = _Row(
             weights=stored.weights,
@@ -154,17 +155,17 @@ def promote(
     Reports that were built stay as they are. The worker takes the weights up between two series. Exit status 1
     if the checkpoint fails on the reference set.
     """
-    from mediqa_node.pipeline import promoting
+    from mediqa_node.pipeline.checkpoints import promote
 
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
     with open_current_node(context) as (settings, database), progress("trying on the reference set"):
-        configured = weights.configured(settings)
-        stored, judge = opening.take_into_store(settings, source, name)
-        made, found = promoting.promote(
+        configured = checkpoints.configured(settings)
+        stored, judge = checkpoints.take_into_store(settings, source, name)
+        made, found = promote.promote(
             database, stored.weights, judge, configured=configured, who=who, software_version=__version__
         )
-    void = promoting.void_calibrations(settings.calibrations, made)
+    void = promote.void_calibrations(settings.calibrations, made)
     if as_json:
         answer = {**asdict(made), "constancy": found.finding(), "void_calibrations": [record.id for record in void]}
         typer.echo(json.dumps(answer, indent=2))
@@ -185,14 +186,14 @@ def promote(
 @model_app.command()
 def rollback(context: typer.Context, by: By, reason: Reason = "", as_json: Json = False) -> None:
     """Put back the weights that the last promotion replaced, once they load. Exit status 1 if there are none."""
-    from mediqa_node.pipeline import promoting
+    from mediqa_node.pipeline.checkpoints import promote
 
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
     with open_current_node(context) as (settings, database), progress("loading"):
-        previous, decision = opening.open_previous(settings)
-        made = promoting.roll_back(database, to=previous, decision=decision, who=who)
-    void = promoting.void_calibrations(settings.calibrations, made)
+        previous, decision = checkpoints.open_previous(settings)
+        made = promote.roll_back(database, to=previous, decision=decision, who=who)
+    void = promote.void_calibrations(settings.calibrations, made)
     if as_json:
         typer.echo(json.dumps({**asdict(made), "void_calibrations": [record.id for record in void]}, indent=2))
         return

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from mediqa_node import logs, opening
+from mediqa_node import logs
 from mediqa_node.cli import app
 from mediqa_node.cli.common import settings_of
 from mediqa_node.cli.present import table
 from mediqa_node.cli.progress import progress
+from mediqa_node.composition import checkpoints
 
 _PROMPTS = ("dimension", "modality", "region", "type")
 
@@ -36,12 +37,12 @@ def score(
 
     Exit status 1 only if something could not be read.
     """
-    from mediqa_node.pipeline.map_files import write_maps
     from mediqa_node.pipeline.offline import dump_network_input, score_paths
+    from mediqa_node.pipeline.score_map_files import write_maps
 
     logs.configure(level="ERROR")  # to standard error: the answer alone goes to standard output
     settings = settings_of(context)
-    judge = cache(lambda: opening.open_folder(settings, model) if model else opening.open_judge(settings))
+    judge = cache(lambda: checkpoints.open_folder(settings, model) if model else checkpoints.open_active(settings))
     also = [dump_network_input(dump_input)] if dump_input else []
     also += [write_maps(maps)] if maps else []
     with progress("scoring") as advance:

@@ -10,14 +10,15 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mediqa_node import logs, opening, weights
-from mediqa_node.assess import comparison
+from mediqa_node import logs
 from mediqa_node.cli.common import open_current_node
 from mediqa_node.cli.model import model_app
 from mediqa_node.cli.present import count, finite, table
 from mediqa_node.cli.progress import progress
 from mediqa_node.cli.promotion import By, Json, Name, Reason, decision_of
+from mediqa_node.composition import checkpoints
 from mediqa_node.domain.promotion import ShadowScore, Weights
+from mediqa_node.reader_study import comparison
 from mediqa_node.storage import promotions
 
 
@@ -31,15 +32,15 @@ def shadow(
     name: Name = None,
 ) -> None:
     """Have a candidate scored beside the weights in force, from the next series on: nothing of it is sent."""
-    from mediqa_node.pipeline import promoting
+    from mediqa_node.pipeline.checkpoints import promote
 
     if (source is None) != off:
         raise typer.BadParameter("name a candidate, or --off")
     logs.configure(level="ERROR")
     who = decision_of(by, reason)
     with open_current_node(context) as (settings, database), progress("loading"):
-        candidate = opening.take_into_store(settings, source, name)[0].weights if source is not None else None
-        made = promoting.set_shadow(database, candidate, configured=weights.configured(settings), who=who)
+        candidate = checkpoints.take_into_store(settings, source, name)[0].weights if source is not None else None
+        made = promote.set_shadow(database, candidate, configured=checkpoints.configured(settings), who=who)
     if made.after is None:
         typer.echo(f"ended       {made.before.label if made.before else '–'} is scored beside nothing any more")
     else:
@@ -54,7 +55,7 @@ def compare(context: typer.Context, as_json: Json = False) -> None:
     Differences are candidate - current. Exit status 1 while there is nothing to compare.
     """
     with open_current_node(context) as (_, database), database.read() as connection:
-        candidate = promotions.in_force(connection).shadow or promotions.last_shadowed(connection)
+        candidate = promotions.standing(connection).shadow or promotions.last_shadowed(connection)
         scores = promotions.shadow_of(connection, candidate) if candidate is not None else []
     rows = _compared(scores)
     if as_json:

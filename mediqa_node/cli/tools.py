@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from mediqa_node import opening, weights
 from mediqa_node.cli import app
 from mediqa_node.cli.common import settings_of
 from mediqa_node.cli.present import count
 from mediqa_node.cli.progress import progress
+from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.domain.exchange import Peer
+from mediqa_node.domain.series import Peer
 
 config_app = typer.Typer(help="Look at the configuration in use.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
@@ -24,9 +24,9 @@ app.add_typer(config_app, name="config")
 def check_config(context: typer.Context) -> None:
     """Read the configuration and everything it names; exit 2 and say what is wrong, or 0."""
     settings = settings_of(context)
-    opening.prompt_rules(settings)
-    opening.time_zone(settings)
-    weights.check_checkpoint(settings)
+    checkpoints.prompt_rules(settings)
+    resources.time_zone(settings)
+    checkpoints.check_checkpoint(settings)
     typer.echo(f"{settings.file or 'defaults'}: good")
     typer.echo(f"  receives   {settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
     typer.echo(f"  keeps      {settings.data_dir}")
@@ -43,7 +43,7 @@ def show_config(context: typer.Context) -> None:
 
 
 def _peer(settings: Settings, name: str) -> Peer:
-    found = next((peer for peer in settings.domain_peers() if peer.name == name), None)
+    found = next((peer for peer in settings.peers_of_settings() if peer.name == name), None)
     if found is None:
         known = ", ".join(settings.peers) or "none"
         raise ConfigurationError(f"{settings.file or 'defaults'}: no peer {name!r}; configured: {known}")

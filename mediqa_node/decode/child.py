@@ -11,7 +11,7 @@ import resource
 import sys
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def main() -> None:
         _answer(json.loads(line), source, limits, answers)
 
 
-def _answer(request: dict, source: _Source, limits: DecodeLimits, answers: BinaryIO) -> None:
+def _answer(request: dict[str, Any], source: _Source, limits: DecodeLimits, answers: BinaryIO) -> None:
     try:
         header, payload = wire.reply(_decode(request, source, limits))
     except Exception as error:  # whatever a codec raises, the process lives on for the next frame
@@ -74,7 +74,7 @@ def _answer(request: dict, source: _Source, limits: DecodeLimits, answers: Binar
     answers.flush()
 
 
-def _decode(request: dict, source: _Source, limits: DecodeLimits) -> np.ndarray:
+def _decode(request: dict[str, Any], source: _Source, limits: DecodeLimits) -> np.ndarray:
     stream, element = source.find(Path(request["path"]))
     claimed = min(element.frame_bytes, limits.frame_bytes)
     _allow(address_bytes=limits.working_bytes + limits.working_factor * claimed, cpu_s=limits.cpu_s)

@@ -39,7 +39,7 @@ class PixelElement:
         sizes.append(self.options.get("samples_per_pixel", 1))
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise UndecodablePixels(f"Rows, Columns, Bits Allocated, Samples per Pixel are {sizes}")
-        return (prod(sizes) + 7) // 8
+        return int((prod(sizes) + 7) // 8)
 
 
 def locate_pixels(stream: BinaryIO) -> PixelElement:

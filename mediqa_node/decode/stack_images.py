@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from mediqa_node.assess.released import released_indices
-from mediqa_node.assess.salient import salient_slices
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
+from mediqa_node.image.released import released_indices
+from mediqa_node.image.salient import salient_slices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

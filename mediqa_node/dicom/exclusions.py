@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.exclusions_series import series_exclusions
-from mediqa_node.dicom.frames import Plane, planes
 from mediqa_node.dicom.header import FrameHeader, codes, frame_headers, items, number, text
-from mediqa_node.dicom.mosaic import mosaic_evidence
+from mediqa_node.dicom.series_exclusions import series_exclusions
+from mediqa_node.dicom.stacks.mosaic import mosaic_evidence
+from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.domain.technique import Exclusion
 
 _STORAGE = r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\."
@@ -122,7 +122,7 @@ def _kind(ds: Dataset) -> Findings:
 
 
 def _names(ds: Dataset) -> Findings:
-    """Judge the name of the series; the protocol names many series in CT, so there only if nothing else does."""
+    """Assessor the name of the series; the protocol names many series in CT, so there only if nothing else does."""
     series, protocol = text(ds, "SeriesDescription"), text(ds, "ProtocolName")
     name = f"{series} {protocol}" if modality_of(ds) != "CT" else series or protocol
     if found := _LOCALIZER_NAME.search(name):
@@ -136,7 +136,7 @@ def _names(ds: Dataset) -> Findings:
 
 
 def _image_type(ds: Dataset) -> Findings:
-    """Judge Image Type (0008,0008), PS3.3 C.7.6.1.1.2, from its third value on."""
+    """Assessor Image Type (0008,0008), PS3.3 C.7.6.1.1.2, from its third value on."""
     yield from _types(codes(ds, "ImageType"), "Image Type (0008,0008)", modality_of(ds))
 
 
@@ -156,7 +156,7 @@ def _types(values: tuple[str, ...], where: str, modality: str) -> Findings:
 
 
 def _frame_type(ds: Dataset) -> Findings:
-    """Judge what Enhanced objects say of their frames, PS3.3 C.8.13.3 and C.8.15.3.3; the first speaks for all."""
+    """Assessor what Enhanced objects say of their frames, PS3.3 C.8.13.3 and C.8.15.3.3; the first speaks for all."""
     header = next(iter(frame_headers(ds)), FrameHeader(ds))
     yield from _types(header.codes("FrameType"), "Frame Type (0008,9007)", modality_of(ds))
     for key, fine in _VOLUMETRIC:

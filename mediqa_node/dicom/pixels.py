@@ -84,7 +84,7 @@ def _stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
     above = allocated - 1 - (stored - 1 if high is None or not stored - 1 <= high < allocated else high)
     signed = integer(value_of(header, "PixelRepresentation")) == 1
     bits = raw.view(np.dtype(f"{'i' if signed else 'u'}{raw.dtype.itemsize}"))
-    return np.right_shift(np.left_shift(bits, above), allocated - stored)
+    return np.asarray(np.right_shift(np.left_shift(bits, above), allocated - stored))
 
 
 def _padding(raw: np.ndarray, header: Dataset) -> np.ndarray:

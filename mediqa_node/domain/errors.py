@@ -71,7 +71,7 @@ class ReferenceDamaged(MediqaError):
     """The administrator has to act: a file of the reference set is missing or not as it was packed."""
 
 
-class AnnotationsRefused(MediqaError):
+class RatingsRefused(MediqaError):
     """Whoever made the table of ratings has to act: it is no table, or something in it cannot be."""
 
 

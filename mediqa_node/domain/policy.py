@@ -197,7 +197,7 @@ class DeliveryRules:
 
     def backoff_s(self, attempt: int) -> float:
         """Return the pause after the given failed attempt (from 1): doubling, capped."""
-        return min(self.retry_first_s * 2 ** max(0, min(attempt - 1, 30)), self.retry_at_most_s)
+        return float(min(self.retry_first_s * 2 ** max(0, min(attempt - 1, 30)), self.retry_at_most_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

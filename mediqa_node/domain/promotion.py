@@ -78,7 +78,7 @@ class Standing:
     shadow_since: float = 0.0
 
 
-def standing(history: Sequence[Promotion]) -> Standing:
+def standing_after(history: Sequence[Promotion]) -> Standing:
     """Return what decisions, oldest first, come to: a promotion goes on top, a rollback takes the top away.
 
     Whichever puts the weights in force that are in shadow ends the shadow.

@@ -110,7 +110,7 @@ class Scorer(Protocol):
         """Return the prompt as the network reads it, float32 (64,)."""
         ...
 
-    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
         """Say which test of the weights' domain a stack fails, and by how much; None if it lies within."""
         ...
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mediqa_node.domain.errors import ConfigurationError, StorageFailed
-from mediqa_node.domain.publishing import publish
+from mediqa_node.system.publish import publish
 
 SUMS = "SHA256SUMS"
 MARK = "provenance.json"

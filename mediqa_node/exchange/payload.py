@@ -11,8 +11,8 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 
-from mediqa_node.dicom.geometry import slice_normal
-from mediqa_node.dicom.native_pixels import TRANSFER_SYNTAX
+from mediqa_node.dicom.deidentify.native_pixels import TRANSFER_SYNTAX
+from mediqa_node.dicom.stacks.geometry import slice_normal
 from mediqa_node.domain.errors import ConfigurationError, NotScorable
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME

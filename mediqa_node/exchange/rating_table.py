@@ -18,7 +18,7 @@ from datetime import datetime
 from io import StringIO
 from typing import Any
 
-from mediqa_node.domain.errors import AnnotationsRefused
+from mediqa_node.domain.errors import RatingsRefused
 from mediqa_node.domain.rating import CRITERIA, DIRECTIONS, Rating
 
 MAX_BYTES = 64 << 20
@@ -47,12 +47,12 @@ class Layout:
     def __post_init__(self) -> None:
         for name in (*self.columns, *self.values):
             if name not in _NAMES:
-                raise AnnotationsRefused(f"no column is called {name!r} here; there are: {', '.join(_NAMES)}")
+                raise RatingsRefused(f"no column is called {name!r} here; there are: {', '.join(_NAMES)}")
         if len(set(self.readers)) < len(self.readers):
             again = sorted({reader for reader in self.readers if self.readers.count(reader) > 1})
-            raise AnnotationsRefused(f"{', '.join(again)}: a reader is named once, or each score would count twice")
+            raise RatingsRefused(f"{', '.join(again)}: a reader is named once, or each score would count twice")
         if twice := self.columns.keys() & self.values.keys():
-            raise AnnotationsRefused(f"{', '.join(sorted(twice))}: either a column or a value for all rows, not both")
+            raise RatingsRefused(f"{', '.join(sorted(twice))}: either a column or a value for all rows, not both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,22 +118,22 @@ def read_ratings(content: bytes, layout: Layout, resolvers: Mapping[str, Resolve
 def _records(content: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]], bool]:
     """Return headings, the rows that are not blank with their numbers, and whether decimals may have commas."""
     if len(content) > MAX_BYTES:
-        raise AnnotationsRefused(f"the table has {len(content):,} bytes; at most {MAX_BYTES:,} are read: split it")
+        raise RatingsRefused(f"the table has {len(content):,} bytes; at most {MAX_BYTES:,} are read: split it")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise AnnotationsRefused(f"byte {error.start:,} is not UTF-8; save the table as CSV UTF-8") from error
+        raise RatingsRefused(f"byte {error.start:,} is not UTF-8; save the table as CSV UTF-8") from error
     first = text.partition("\n")[0]
     delimiter = ";" if first.count(";") > first.count(",") else ","
     try:
         rows = list(csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise AnnotationsRefused(f"the table is no CSV: {error}") from error
+        raise RatingsRefused(f"the table is no CSV: {error}") from error
     if not rows or not any(cell.strip() for cell in rows[0]):
-        raise AnnotationsRefused("the first row has to hold headings, and is blank")
+        raise RatingsRefused("the first row has to hold headings, and is blank")
     header = [cell.strip() for cell in rows[0]]
     if twice := sorted({heading for heading in header if heading and header.count(heading) > 1}):
-        raise AnnotationsRefused(f"two columns are headed {', '.join(twice)}")
+        raise RatingsRefused(f"two columns are headed {', '.join(twice)}")
     filled = (
         (n, cells) for n, cells in enumerate(rows, start=HEADER_ROW) if n > HEADER_ROW and any(map(str.strip, cells))
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
-from mediqa_node.dicom.deidentify import (
+from mediqa_node.dicom.deidentify.instance import (
     METHODS,
     age_decade,
     clean_meaning,
@@ -15,8 +15,8 @@ from mediqa_node.dicom.deidentify import (
     identifying_words,
     patient_identity,
 )
+from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
 from mediqa_node.dicom.header import FrameHeader, frame_headers, text
-from mediqa_node.dicom.pseudonyms import Pseudonyms
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.rating import Mos, Rating

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from mediqa_node.dicom.pseudonyms import Pseudonyms
+from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.export import SPLITS, Row
 

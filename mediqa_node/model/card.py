@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from mediqa_node.assess.domain import Domain
-from mediqa_node.assess.quality_statistics import VERSION
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 from mediqa_node.domain.prompt import MODALITIES
-from mediqa_node.model.card_domains import is_number, read_domains, require
+from mediqa_node.image.measure.quality_statistics import VERSION
+from mediqa_node.image.training_range import TrainingRange
+from mediqa_node.model.card_training_range import is_number, read_training_ranges, require
 from mediqa_node.model.prompts import FOUR_ONE_HOTS, KNOWN, PROMPT_WIDTH, TERMS, PromptCode
 from mediqa_node.model.sizes import SIZES, Size
 
@@ -137,7 +137,7 @@ class Card:
     fusion: Mapping[str, Mapping[str, Fusion]] = field(default_factory=dict)
     statistics_version: int | None = None
     claims: Mapping[str, str] = field(default_factory=dict)
-    domains: Mapping[str, Domain] = field(default_factory=dict)
+    domains: Mapping[str, TrainingRange] = field(default_factory=dict)
     training_data: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
@@ -171,7 +171,7 @@ def read_card(content: bytes) -> Card:
                 "prompt": _prompt(raw["prompt"]) if raw["prompt"] is not None else None,
                 "quality": QualityMap(**raw["quality"]) if raw["quality"] is not None else None,
                 "parameters": tuple(PredictedParameter(**entry) for entry in raw["parameters"]),
-                "domains": read_domains(raw.get("domains", {}), _preprocess(raw["preprocess"])),
+                "domains": read_training_ranges(raw.get("domains", {}), _preprocess(raw["preprocess"])),
                 "fusion": {
                     modality: {output: Fusion(**entry) for output, entry in outputs.items()}
                     for modality, outputs in raw.get("fusion", {}).items()

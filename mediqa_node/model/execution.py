@@ -20,18 +20,18 @@ from torch import Tensor, nn
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.policy import Execution
-from mediqa_node.model.network import Judgement, MedIQA
+from mediqa_node.model.network import MedIQA, NetworkOutput
 from mediqa_node.model.tab import FoldedAttention, TransposedAttention
 
 log = structlog.get_logger("model")
 
-Forward = Callable[[Tensor, Tensor], Judgement]
+Forward = Callable[[Tensor, Tensor], NetworkOutput]
 
 
 class Runner(Protocol):
     """Runs images, whoever they belong to."""
 
-    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[Judgement]:
+    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[NetworkOutput]:
         """Return the judgement of each image (3, S, S) under its own prompt (64,), batches of one, on the CPU."""
 
 
@@ -101,7 +101,7 @@ def fold(network: nn.Module) -> None:
 def mixed(network: MedIQA) -> Forward:
     """Return a forward pass in bfloat16 whose branches and heads are float32."""
 
-    def forward(images: Tensor, prompts: Tensor) -> Judgement:
+    def forward(images: Tensor, prompts: Tensor) -> NetworkOutput:
         with torch.autocast(images.device.type, dtype=torch.bfloat16, cache_enabled=False):
             features = network.encode(images)
             refined = network.refine(features, prompts)
@@ -121,12 +121,12 @@ class PooledRunner:
         self._forward = forward
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="model")
 
-    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[Judgement]:
+    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[NetworkOutput]:
         """See Runner."""
         return list(self._pool.map(self._one, images, prompts))
 
     @torch.inference_mode()
-    def _one(self, image: Tensor, prompt: Tensor) -> Judgement:
+    def _one(self, image: Tensor, prompt: Tensor) -> NetworkOutput:
         return self._forward(image[None], prompt[None])
 
 
@@ -136,7 +136,7 @@ class _Waiting:
 
     image: Tensor
     prompt: Tensor
-    answer: "Future[Judgement]"
+    answer: "Future[NetworkOutput]"
 
 
 class BatchingRunner:
@@ -153,7 +153,7 @@ class BatchingRunner:
         self._queue: Queue[_Waiting] = Queue()
         Thread(target=self._serve, name="model", daemon=True).start()
 
-    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[Judgement]:
+    def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[NetworkOutput]:
         """See Runner."""
         waiting = [_Waiting(*pair, Future()) for pair in zip(images, prompts, strict=True)]
         for one in waiting:
@@ -189,13 +189,13 @@ class BatchingRunner:
                 self._answer([one])
 
     @torch.inference_mode()
-    def _run(self, batch: list[_Waiting]) -> list[Judgement]:
+    def _run(self, batch: list[_Waiting]) -> list[NetworkOutput]:
         missing = max(0, self.batch_images - len(batch))
         images = torch.stack([one.image for one in batch] + [torch.zeros_like(batch[0].image)] * missing)
         prompts = torch.stack([one.prompt for one in batch] + [torch.zeros_like(batch[0].prompt)] * missing)
         answer = self._forward(images.to(self._device), prompts.to(self._device))
         whole = [part.cpu() for part in answer]
-        return [Judgement(*(part[i : i + 1] for part in whole)) for i in range(len(batch))]
+        return [NetworkOutput(*(part[i : i + 1] for part in whole)) for i in range(len(batch))]
 
 
 class GraphedForward:
@@ -203,14 +203,14 @@ class GraphedForward:
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
-        self._recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Judgement]] = {}
+        self._recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, NetworkOutput]] = {}
 
-    def __call__(self, images: Tensor, prompts: Tensor) -> Judgement:
-        """Judge a batch; the answer's memory is overwritten by the next batch of this shape."""
+    def __call__(self, images: Tensor, prompts: Tensor) -> NetworkOutput:
+        """Assessor a batch; the answer's memory is overwritten by the next batch of this shape."""
         with torch.cuda.device(images.device):  # streams and graphs belong to the current device
             return self._replay(images, prompts)
 
-    def _replay(self, images: Tensor, prompts: Tensor) -> Judgement:
+    def _replay(self, images: Tensor, prompts: Tensor) -> NetworkOutput:
         if images.shape not in self._recorded:
             self._recorded[images.shape] = self._record(images.clone(), prompts.clone())
         graph, held_images, held_prompts, answer = self._recorded[images.shape]
@@ -219,7 +219,7 @@ class GraphedForward:
         graph.replay()
         return answer
 
-    def _record(self, images: Tensor, prompts: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Judgement]:
+    def _record(self, images: Tensor, prompts: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, NetworkOutput]:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries allocate and choose kernels before anything is recorded

@@ -60,4 +60,5 @@ class ParameterHead(nn.Module):
         """Map encoder features (B, N, dim) to (B, outputs)."""
         pooled = self.norm(features.mean(dim=1))
         hidden: Tensor = nn.functional.gelu(self.fc1(pooled))
-        return self.fc2(hidden)
+        result: Tensor = self.fc2(hidden)
+        return result

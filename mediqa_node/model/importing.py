@@ -35,7 +35,7 @@ AS_RELEASED = PreprocessSpec(
     geometry="stretch",
     colour_order="bgr",
 )
-"""What the public code of MedIQA shows its network: see assess/released.py."""
+"""What the public code of MedIQA shows its network: see image/released.py."""
 
 AS_MANIQA = PreprocessSpec(
     size_px=224,

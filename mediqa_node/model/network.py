@@ -32,7 +32,7 @@ REBUILT = ("attn_mask", "relative_position_index")
 """Last part of released buffer names that are computed here."""
 
 
-class Judgement(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What the network says of a batch of images.
 
     Attributes:
@@ -107,13 +107,14 @@ class MedIQA(nn.Module):
         x = self.swintransformer1(x, _told(self.MLP1, prompts))
         x = self.conv2(self._on_grid(self.tablock2(x.flatten(2))))
         x = self.swintransformer2(x, _told(self.MLP2, prompts))
-        return x.flatten(2).mT
+        result: Tensor = x.flatten(2).mT
+        return result
 
     def predict_parameters(self, features: Tensor) -> Tensor:
         """g: return physical parameters (B, k) from `encode`'s features; k = 0 without a head."""
         return features.new_zeros(len(features), 0) if self.parameter_head is None else self.parameter_head(features)
 
-    def forward(self, images: Tensor, prompts: Tensor | None = None, *, upstream: bool = False) -> Judgement:
+    def forward(self, images: Tensor, prompts: Tensor | None = None, *, upstream: bool = False) -> NetworkOutput:
         """Judge images (B, 3, S, S), 0..1, each under its own prompt (B, 64).
 
         Without prompts the network is MANIQA. Upstream, only the parameters g(E(x)) are told; all else is empty.
@@ -121,13 +122,13 @@ class MedIQA(nn.Module):
         features = self.encode(images)
         if upstream:
             empty = features.new_zeros(0)
-            return Judgement(empty, empty, empty, empty, self.predict_parameters(features))
+            return NetworkOutput(empty, empty, empty, empty, self.predict_parameters(features))
         return self.read(features, self.refine(features, prompts))
 
-    def read(self, features: Tensor, refined: Tensor) -> Judgement:
+    def read(self, features: Tensor, refined: Tensor) -> NetworkOutput:
         """Read both branches and both heads: `encode`'s features (B, N, taps * C) and `refine`'s (B, N, C / 2)."""
         patch_score, patch_weight = self.fc_score(refined)[..., 0], self.fc_weight(refined)[..., 0]
-        return Judgement(
+        return NetworkOutput(
             score=image_score(patch_score, patch_weight),
             slice_logit=self.slice_weight(refined.mean(dim=1))[:, 0],
             patch_score=patch_score,
@@ -137,7 +138,8 @@ class MedIQA(nn.Module):
 
     def _on_grid(self, x: Tensor) -> Tensor:
         """(B, C, N) to (B, C, H, W)."""
-        return x.unflatten(2, (self.size.grid, self.size.grid))
+        result: Tensor = x.unflatten(2, (self.size.grid, self.size.grid))
+        return result
 
 
 def _prompt_fc(dim: int, size: Size) -> nn.Module:

@@ -202,7 +202,7 @@ def recipe_image(number: int) -> np.ndarray:
     c, y, x = np.meshgrid(np.arange(3), np.arange(_EDGE), np.arange(_EDGE), indexing="ij")
 
     def triangle(t: np.ndarray) -> np.ndarray:
-        return np.abs((t % 64) - 32) / 32
+        return np.asarray(np.abs((t % 64) - 32) / 32)
 
     k = number
     smooth = 0.5 * triangle((k + 2) * x + 5 * y + 11 * c) + 0.5 * triangle(3 * x + (2 * k + 3) * y + 7 * c * k)

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mediqa_node.assess.quality_statistics import as_vector, quality_statistics
-from mediqa_node.assess.slice_statistics import slice_statistics
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
+from mediqa_node.image.measure.quality_statistics import as_vector, quality_statistics
+from mediqa_node.image.measure.slice_statistics import slice_statistics
 from mediqa_node.model.card import Card
 from mediqa_node.model.checkpoint import Regressors, load_whole
 from mediqa_node.model.execution import chosen_device, describe, hardware, prepare
 from mediqa_node.model.lock import DEFAULT_LOCK, LockEntry, digest, read_lock
-from mediqa_node.model.network import Judgement, MedIQA
+from mediqa_node.model.network import MedIQA, NetworkOutput
 from mediqa_node.model.prompts import PROMPT_WIDTH
 
 REPORTED = frozenset({"mas", "tesla"})
@@ -71,7 +71,7 @@ class NetworkScorer:
         """How pixels must be prepared for these weights."""
         return self.card.preprocess
 
-    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
         """Say why a stack lies outside of what the weights were trained on; None if it lies within.
 
         Args:
@@ -202,13 +202,13 @@ def load_scorer(
     return NetworkScorer(network, card, regressors, execution=execution, card_sha256=pinned)
 
 
-def _arrays(answers: list[Judgement]) -> dict[str, np.ndarray]:
+def _arrays(answers: list[NetworkOutput]) -> dict[str, np.ndarray]:
     """Judgements of one image each to float64 arrays of all, by field.
 
     Raises:
         FloatingPointError: a value is NaN or infinite.
     """
-    fields = zip(Judgement._fields, zip(*answers, strict=True), strict=True)
+    fields = zip(NetworkOutput._fields, zip(*answers, strict=True), strict=True)
     arrays = {name: torch.cat(parts).double().numpy() for name, parts in fields}
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise FloatingPointError("the network's answer holds NaN or infinity; the weights or the input are at fault")

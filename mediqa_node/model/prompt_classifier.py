@@ -20,12 +20,12 @@ from timm.models.vgg import VGG
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mediqa_node.assess.preprocess import preprocess
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 from mediqa_node.domain.prompt import MODALITIES, REGIONS, TYPES
 from mediqa_node.domain.prompt_opinion import Opinion
-from mediqa_node.model.card_domains import is_number, require
+from mediqa_node.image.preprocess import preprocess
+from mediqa_node.model.card_training_range import is_number, require
 from mediqa_node.model.lock import (
     CARD_FILE,
     DEFAULT_LOCK,

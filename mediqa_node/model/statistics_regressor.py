@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mediqa_node.assess.quality_statistics import names
 from mediqa_node.domain.prompt import MODALITIES
+from mediqa_node.image.measure.quality_statistics import names
 
 PREFIX = "statistics."
 QUALITY = "quality"

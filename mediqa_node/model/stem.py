@@ -80,4 +80,5 @@ class ConvStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, S, S) to tokens (B, N, D), row by row."""
-        return self.layers(x).flatten(2).mT
+        result: Tensor = self.layers(x).flatten(2).mT
+        return result

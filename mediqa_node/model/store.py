@@ -13,7 +13,6 @@ from pathlib import Path
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.promotion import Weights
-from mediqa_node.domain.publishing import publish
 from mediqa_node.model.lock import (
     CARD_FILE,
     LOCK_FILE,
@@ -24,6 +23,7 @@ from mediqa_node.model.lock import (
     lock_of,
     only_entry,
 )
+from mediqa_node.system.publish import publish
 
 _HALF = ".half-"
 _HALF_OLDER_THAN_S = 3600.0

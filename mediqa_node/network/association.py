@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import structlog
 
 from mediqa_node.domain.errors import InvalidInstance, StorageFailed
-from mediqa_node.domain.failpoint import reach
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.network import dimse
 from mediqa_node.network.contexts import VERIFICATION
@@ -27,6 +26,7 @@ from mediqa_node.network.pdu_stream import (
     PduStream,
     PeerGone,
 )
+from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("receiver")
 

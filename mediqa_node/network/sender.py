@@ -16,8 +16,8 @@ from pynetdicom import AE, Association, build_context
 from pynetdicom.presentation import PresentationContext
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
-from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from mediqa_node.domain.series import Peer
 from mediqa_node.network.contexts import (
     SR_SOP_CLASSES,
     VERIFICATION,

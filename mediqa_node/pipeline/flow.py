@@ -56,22 +56,22 @@ def receive(
     return receiver, writer
 
 
-def settle(node: "NodeContext") -> Callable[[], int]:
+def complete_series(node: "NodeContext") -> Callable[[], int]:
     """Return the sweep that finds complete series and hands them to the worker."""
-    from mediqa_node.pipeline.settling import Settler
+    from mediqa_node.pipeline.completion_sweep import CompletionSweep
 
-    return Settler(node).sweep
+    return CompletionSweep(node).sweep
 
 
 def judge(node: "NodeContext") -> Callable[[str, int], str]:
     """Return the station that harvests and scores a series, named by UID and generation of its content."""
-    from mediqa_node.pipeline.judging import judge_series
+    from mediqa_node.pipeline.assess import assess_series
 
-    return lambda series_instance_uid, generation: judge_series(node, series_instance_uid, generation)
+    return lambda series_instance_uid, generation: assess_series(node, series_instance_uid, generation)
 
 
 def deliver(node: "NodeContext") -> Callable[[int], str]:
     """Return the station that makes one attempt to bring a report to its destination."""
-    from mediqa_node.pipeline.delivering import deliver as attempt
+    from mediqa_node.pipeline.deliver import deliver as attempt
 
     return lambda delivery_id: attempt(node, delivery_id)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Protocol
 
-from mediqa_node.dicom.report_request import ReportDevice
-from mediqa_node.domain.exchange import Peer
+from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -16,7 +15,8 @@ from mediqa_node.domain.policy import (
     ReturnRule,
     ScorePolicy,
 )
-from mediqa_node.pipeline.assessing import Judge
+from mediqa_node.domain.series import Peer
+from mediqa_node.pipeline.score import Assessor
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
 
@@ -48,7 +48,7 @@ class NodeContext:
     companions: CompanionRules = CompanionRules()
     retention: Retention = Retention()
     allow_untrained: bool = False
-    judge: Callable[[], Judge] | None = None
+    judge: Callable[[], Assessor] | None = None
     clock: Callable[[], float] = time.time
 
     def peer(self, name: str) -> Peer | None:

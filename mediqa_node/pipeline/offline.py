@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mediqa_node.assess.fundus import looks_like_fundus
 from mediqa_node.decode.part10 import dataset_offset, is_part10, read_header, transfer_syntax
-from mediqa_node.dicom.dose_sr import DoseEvent, dose_events
+from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.dicom.scan import (
     SERIES_INSTANCE_UID,
     SOP_CLASS_UID,
@@ -28,8 +27,8 @@ from mediqa_node.dicom.scan import (
     ScannedHeader,
     scan,
 )
-from mediqa_node.dicom.volume import stack_label
-from mediqa_node.dicom.wrap import wrap_photograph
+from mediqa_node.dicom.stacks.assemble import stack_label
+from mediqa_node.dicom.technique.dose_sr import DoseEvent, dose_events
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.errors import (
     ConfigurationError,
@@ -39,7 +38,8 @@ from mediqa_node.domain.errors import (
     UndecodablePixels,
 )
 from mediqa_node.domain.technique import Technique
-from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers, shown_again
+from mediqa_node.image.fundus import looks_like_fundus
+from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers, shown_again
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 _MOST_PIXELS = 100_000_000
@@ -64,14 +64,14 @@ class _Series:
     refusal: str | None = None
 
 
-Also = Callable[[SeriesFiles, Assessment, Judge], Mapping[str, Any]]
+Also = Callable[[SeriesFiles, Assessment, Assessor], Mapping[str, Any]]
 """What else to do with a judged series, and what to say of it in its result."""
 
 
 def score_paths(
     paths: Sequence[Path],
     *,
-    judge: Callable[[], Judge],
+    judge: Callable[[], Assessor],
     advance: Callable[[int, int], None],
     also: Sequence[Also] = (),
 ) -> tuple[list[dict[str, Any]], list[Unreadable]]:
@@ -110,8 +110,8 @@ def dump_network_input(folder: Path) -> Also:
     `weights` (n,) of the slices; `raw_score` is the mean over views, then the weighted sum over slices.
     """
 
-    def dump(files: SeriesFiles, assessment: Assessment, deciding: Judge) -> Mapping[str, Any]:
-        result, scorer = assessment.primary, deciding.scorer
+    def dump(files: SeriesFiles, assessment: Assessment, assessor: Assessor) -> Mapping[str, Any]:
+        result, scorer = assessment.primary, assessor.scorer
         inputs = shown_again(files, result, scorer.spec)
         name = safe_name(assessment.series_instance_uid)
         arrays = {
@@ -224,7 +224,7 @@ def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> dict
 def _score(
     series: _Series,
     events: Mapping[str, DoseEvent],
-    judge: Callable[[], Judge],
+    judge: Callable[[], Assessor],
     unreadable: list[Unreadable],
     also: Sequence[Also],
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import structlog
 from mediqa_node.dicom.part10 import read_head
 from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance
-from mediqa_node.domain.exchange import ReceivedInstance
+from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.storage.audit import last_received_at, paths_since
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.ingest import Recorded, close_abandoned_associations, close_association, record

@@ -7,18 +7,19 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.pipeline import constancy, flow
-from mediqa_node.pipeline.accompanying import accompany_due
-from mediqa_node.pipeline.delivering import settle_series
+from mediqa_node.domain.series import SeriesState
+from mediqa_node.pipeline import flow
+from mediqa_node.pipeline.assess import enqueue_due
+from mediqa_node.pipeline.checks import constancy
+from mediqa_node.pipeline.companions import send_due_companions
+from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.durable import DurableJobs
-from mediqa_node.pipeline.judging import enqueue_due
-from mediqa_node.pipeline.nightly import NightlyExport
+from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import companions, index, labels, reports, retention
+from mediqa_node.storage import assessments, companions, index, outbox, retention
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
-from mediqa_node.storage.reports import DeliveryRow
+from mediqa_node.storage.outbox import DeliveryRow
 
 log = structlog.get_logger("courier")
 
@@ -45,9 +46,9 @@ def schedule(
         nightly: what is exported every night, if anything.
     """
     scheduler = _scheduler(
-        ("settle", SETTLE_EVERY_S, flow.settle(node)),
+        ("settle", SETTLE_EVERY_S, flow.complete_series(node)),
         ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
-        ("accompany", ACCOMPANY_EVERY_S, lambda: accompany_due(node, stopping)),
+        ("accompany", ACCOMPANY_EVERY_S, lambda: send_due_companions(node, stopping)),
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
@@ -87,7 +88,7 @@ def _guarded(name: str, sweep: Callable[[], object]) -> Callable[[], None]:
 def enqueue_waiting(node: NodeContext) -> int:
     """Give due deliveries, and series that a person has sent on, the job they lack."""
     with node.database.read() as connection:
-        waiting = bool(reports.due_deliveries(connection, node.clock()))
+        waiting = bool(outbox.due_deliveries(connection, node.clock()))
         ready = [uid for uid, _ in index.without_job(connection)]
     if not waiting and not ready:
         return 0
@@ -105,7 +106,7 @@ def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
     """Park work whose job has failed, send on work whose job has ended without doing it; return how much."""
     with node.database.read() as connection:
         ready = index.with_job(connection)
-        waiting = [(row, row.job) for row in reports.deliveries_in(connection, "waiting") if row.job]
+        waiting = [(row, row.job) for row in outbox.deliveries_in(connection, "waiting") if row.job]
     ended = jobs.ended([job for _, job in ready] + [job for _, job in waiting if job])
     if not ended:
         return 0
@@ -114,7 +115,7 @@ def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
             if job in ended:
                 _after_scoring(node, connection, row, ended[job])
         for delivery, job in waiting:
-            if job in ended and reports.find_delivery(connection, delivery.id) == delivery:
+            if job in ended and outbox.find_delivery(connection, delivery.id) == delivery:
                 _after_delivery(node, connection, delivery, ended[job])
     return len(ended)
 
@@ -133,10 +134,10 @@ def _after_scoring(node: NodeContext, connection: Connection, row: SeriesRow, wh
 def _after_delivery(node: NodeContext, connection: Connection, delivery: DeliveryRow, why: str | None) -> None:
     if why is None:
         again_at = node.clock() + node.delivery.retry_first_s
-        reports.update_delivery(connection, delivery.id, job=None, not_before=again_at)
+        outbox.update_delivery(connection, delivery.id, job=None, not_before=again_at)
         return
-    reports.update_delivery(connection, delivery.id, state="parked", message=why, job=None)
-    settle_series(connection, delivery, node.clock())
+    outbox.update_delivery(connection, delivery.id, state="parked", message=why, job=None)
+    update_series_state(connection, delivery, node.clock())
     log.error("delivery parked", delivery=delivery.id, reason=why)
 
 
@@ -162,7 +163,7 @@ def retain(node: NodeContext) -> int:
             break
     with node.database.write() as connection:
         companions.forget_bytes(connection, before)
-        labels.forget_maps(connection)
+        assessments.forget_maps(connection)
     node.spool.remove_empty_folders()
     node.spool.sweep_temporary(older_than_s=TEMPORARY_OLDER_THAN_S)
     if count:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.domain.series import SeriesState
 from mediqa_node.storage.tables import companion_deliveries, companions, deliveries, instances, reports, series
 
 

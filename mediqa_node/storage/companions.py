@@ -7,6 +7,7 @@ knows its own objects when somebody sends them back.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -47,7 +48,7 @@ def find(connection: sa.Connection, series_instance_uid: str, revision: int, sop
     return [_row(row) for row in connection.execute(query.order_by(companions.c.instance_number))]
 
 
-def _row(row: sa.Row) -> CompanionRow:
+def _row(row: sa.Row[Any]) -> CompanionRow:
     values = dict(row._mapping)
     deflated = values.pop("deflated")
     return CompanionRow(**values, part10=zlib.decompress(deflated) if deflated is not None else None)

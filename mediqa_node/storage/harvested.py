@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mediqa_node.domain.technique import FrameTechnique, Technique
-from mediqa_node.storage import index, labels
+from mediqa_node.storage import assessments, index
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import frame_techniques, instances, patient_links
@@ -35,7 +35,7 @@ def harvested(connection: sa.Connection) -> list[HarvestedSeries]:
     return [
         HarvestedSeries(
             row=row,
-            technique=labels.load_technique(connection, row.series_instance_uid),
+            technique=assessments.load_technique(connection, row.series_instance_uid),
             received_at=received.get(row.series_instance_uid, row.opened_at),
         )
         for row in sorted(index.series_in(connection), key=lambda row: row.series_instance_uid)

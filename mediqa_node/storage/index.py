@@ -6,10 +6,11 @@ together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.exchange import SeriesState
+from mediqa_node.domain.series import SeriesState
 from mediqa_node.storage.tables import acquisitions, associations, instances, rejected_instances, senders, series
 
 
@@ -70,7 +71,7 @@ _INSTANCE = [instances.c[name] for name in InstanceRow.__dataclass_fields__]
 _ASSOCIATION = [associations.c[name] for name in AssociationRow.__dataclass_fields__]
 
 
-def _series_row(row: sa.Row) -> SeriesRow:
+def _series_row(row: sa.Row[*tuple[Any, ...]]) -> SeriesRow:
     values = {name: getattr(row, name) for name in SeriesRow.__dataclass_fields__}
     return SeriesRow(**{**values, "state": SeriesState(values["state"])})
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.exchange import ReceivedInstance, SeriesState
+from mediqa_node.domain.series import ReceivedInstance, SeriesState
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import associations, instances, series
 

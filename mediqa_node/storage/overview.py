@@ -6,8 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.storage import reports as outbox
+from mediqa_node.domain.series import SeriesState
+from mediqa_node.storage import outbox
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
     assessments,

@@ -1,11 +1,12 @@
 """The record of which weights score, and of what a candidate says beside them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.exchange import SeriesState
-from mediqa_node.domain.promotion import Promotion, ShadowScore, Standing, Weights, standing
+from mediqa_node.domain.promotion import Promotion, ShadowScore, Standing, Weights, standing_after
+from mediqa_node.domain.series import SeriesState
 from mediqa_node.storage.database import take_table
 from mediqa_node.storage.tables import assessments, promotions, series, shadow_scores
 
@@ -43,12 +44,12 @@ def history(connection: sa.Connection) -> list[Promotion]:
     ]
 
 
-def in_force(connection: sa.Connection) -> Standing:
+def standing(connection: sa.Connection) -> Standing:
     """Return what the decisions come to."""
-    return standing(history(connection))
+    return standing_after(history(connection))
 
 
-def _weights(row: sa.Row, prefix: str) -> Weights | None:
+def _weights(row: sa.Row[Any], prefix: str) -> Weights | None:
     name = row._mapping[f"{prefix}_name"]
     digests = {key: row._mapping[f"{prefix}_{key}"] for key in ("sha256", "card_sha256")}
     return Weights(name=name, **digests) if name is not None else None

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
-from mediqa_node.assess.mos import mos_by_series
 from mediqa_node.domain.rating import CRITERIA, Mos, Rating, RatingImport
+from mediqa_node.reader_study.mos import mos_by_series
 from mediqa_node.storage.database import take_table
 from mediqa_node.storage.tables import instances, rating_imports, ratings, series
 

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.exchange import END_STATES, SeriesState
+from mediqa_node.domain.series import END_STATES, SeriesState
 from mediqa_node.storage.tables import deliveries, instances, series
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mediqa_node.domain.errors import StorageFailed
-from mediqa_node.domain.failpoint import reach
+from mediqa_node.system.failpoint import reach
 
 
 @dataclass(slots=True)

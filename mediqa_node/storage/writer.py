@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from mediqa_node.domain.errors import StorageFailed
-from mediqa_node.domain.exchange import ReceivedInstance
-from mediqa_node.domain.failpoint import reach
+from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.ingest import Recorded, close_association, record
 from mediqa_node.storage.spool import Spool
+from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("receiver")
 

@@ -10,7 +10,7 @@ import pydicom
 from PIL import Image
 from support.series import uid
 
-from mediqa_node.dicom.wrap import wrap_photograph
+from mediqa_node.dicom.photograph import wrap_photograph
 
 TESTS = Path(__file__).parents[1]
 PHOTOGRAPHS_OF_A_SERIES = 4

@@ -21,10 +21,10 @@ from support.orthanc import Orthanc, evidence_instances, evidence_series, predec
 from support.senders import storescu
 from support.waiting import need, until
 
-from mediqa_node.dicom.volume import stack_label
+from mediqa_node.dicom.stacks.assemble import stack_label
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.technique import Technique
-from mediqa_node.storage import index, labels
+from mediqa_node.storage import assessments, index
 from mediqa_node.storage.index import SeriesRow
 
 TESTS = Path(__file__).parents[1]
@@ -124,8 +124,8 @@ def _outcomes(node: Node, sets: list[ImageSet]) -> list[Outcome]:
             Outcome(
                 home[row.series_instance_uid],
                 row,
-                labels.load_technique(connection, row.series_instance_uid),
-                labels.load_assessment(connection, row.series_instance_uid, row.revision),
+                assessments.load_technique(connection, row.series_instance_uid),
+                assessments.load_assessment(connection, row.series_instance_uid, row.revision),
             )
             for row in rows
         ]

@@ -16,24 +16,24 @@ import gdcm
 import numpy as np
 import pydicom
 import pytest
-from factories import DEVICE
 from PIL import Image
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.pixels import convert_color_space
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
+from support.factories import DEVICE
 from support.series import ct_series, uid, write
 
 from mediqa_node.decode.reader import FrameReader
-from mediqa_node.dicom.prompts_from_header import default_rules
-from mediqa_node.dicom.report import ReportRequest, build_report, report_bytes
-from mediqa_node.dicom.volume import concatenation_complete
-from mediqa_node.dicom.wrap import wrap_photograph
+from mediqa_node.dicom.photograph import wrap_photograph
+from mediqa_node.dicom.prompts import default_rules
+from mediqa_node.dicom.report.build import ReportRequest, build_report, report_bytes
+from mediqa_node.dicom.stacks.assemble import concatenation_complete
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.errors import InvalidInstance, NotScorable
 from mediqa_node.model.predict import load_scorer
-from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers
+from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_headers
 
 DATA = Path(__file__).parents[1] / "data"
 CT = DATA / "ct_sts003_lowdose"
@@ -52,8 +52,8 @@ pytestmark = [
 
 
 @cache
-def judge() -> Judge:
-    return Judge(scorer=load_scorer("untrained"), prompts=default_rules())
+def judge() -> Assessor:
+    return Assessor(scorer=load_scorer("untrained"), prompts=default_rules())
 
 
 def judged(paths: Sequence[Path]) -> Assessment:

@@ -25,7 +25,7 @@ from support.waiting import need, until
 
 from mediqa_node.storage import index
 from mediqa_node.storage.index import SeriesRow
-from training.collection import ImageSet
+from training.data.collection import ImageSet
 from training.simulate.series import LABELS_FILE, Labelled, write_series
 
 pytestmark = [

@@ -19,19 +19,20 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mediqa_node import config, opening
-from mediqa_node.assess.quality_statistics import quality_statistics
+from mediqa_node import config
+from mediqa_node.composition import checkpoints
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.domain.scoring import CheckpointId, ScoredSlices
+from mediqa_node.image.measure.quality_statistics import quality_statistics
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap
 from mediqa_node.model.execution import fold, prepare
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.parity import Case, recipe_image, recipe_network
 from mediqa_node.model.predict import NetworkScorer
 from mediqa_node.model.sizes import SIZES
-from mediqa_node.pipeline import assessing
+from mediqa_node.pipeline import score
 from tests.benchmarks import images
 from tests.benchmarks.naive import Naive
 
@@ -180,7 +181,7 @@ class Free:
         """Return nothing of interest."""
         return np.zeros(64, dtype=np.float32)
 
-    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
         """Accept everything."""
         return None
 
@@ -194,14 +195,14 @@ def around(folder: Path, rounds: int) -> Iterator[str]:
     """Headers, stacks, slice selection, decoding and preprocessing of a CT, beside the network."""
     images.write_ct_series(folder / "ct", 100, seed=1)
     paths = sorted((folder / "ct").glob("*.dcm"))
-    rules = opening.prompt_rules(config.load(None, {}))
-    judge = assessing.Judge(scorer=Free(), prompts=rules)
-    technique = assessing.harvest_series(assessing.read_headers(paths))
+    rules = checkpoints.prompt_rules(config.load(None, {}))
+    judge = score.Assessor(scorer=Free(), prompts=rules)
+    technique = score.harvest_series(score.read_headers(paths))
 
     def prepare() -> None:
-        assessing._read_headers.cache_clear()
-        files = assessing.read_headers(paths)
-        assessing.assess(files, technique, judge, revision=1, assessed_at=datetime.now(UTC))
+        score._read_headers.cache_clear()
+        files = score.read_headers(paths)
+        score.assess(files, technique, judge, revision=1, assessed_at=datetime.now(UTC))
 
     taken = in_turns(rounds, prepare=prepare, t16=partial(scorer("t16").score, volume(), PROMPT))
     share = ratio(taken["prepare"], taken["t16"])
@@ -214,15 +215,16 @@ _COLD = """
 import time; start = time.perf_counter()
 import sys
 from pathlib import Path
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import checkpoints
 from mediqa_node.pipeline.offline import score_paths
 size = sys.argv[2]
 if size == "t16":
-    judge = opening.open_judge(config.load(None, {}))
+    judge = checkpoints.open_judge(config.load(None, {}))
 else:
     from tests.benchmarks.model import scorer
-    from mediqa_node.pipeline.assessing import Judge
-    judge = Judge(scorer=scorer(size), prompts=opening.prompt_rules(config.load(None, {})))
+    from mediqa_node.pipeline.score import Judge
+    judge = Judge(scorer=scorer(size), prompts=checkpoints.prompt_rules(config.load(None, {})))
 ready = time.perf_counter() - start
 [result], _ = score_paths([Path(sys.argv[1])], judge=lambda: judge, advance=lambda done, total: None)
 assert result["quality"] is not None

@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 import yaml
 
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import resources
 from tests.benchmarks import images
 from tests.benchmarks.servers import ENVIRONMENT, Server, answers, events, free_port, node, orthanc, storescp
 
@@ -138,7 +139,7 @@ def memory(folder: Path) -> Iterator[str]:
     folder.mkdir()
     path = folder / "node.yaml"
     path.write_text(yaml.safe_dump({"node": {"port": port, "data_dir": "var"}, "retention": {"low_water_bytes": 0}}))
-    opening.prepare(config.load(path, {}))
+    resources.prepare(config.load(path, {}))
     big = folder / "big" / "0.dcm"
     big.parent.mkdir()
     images.write_multi_frame(big, 1000)

@@ -14,9 +14,10 @@ from support.bench import Bench
 from support.command import run_in
 from support.series import ct_series, series_uid
 
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import resources
 from mediqa_node.exchange.rating_table import Layout
-from mediqa_node.pipeline.annotating import report, take_in
+from mediqa_node.pipeline.ratings import report, take_in
 from mediqa_node.storage import index, ratings
 from mediqa_node.storage.database import Database
 
@@ -124,8 +125,8 @@ def test_readers_of_an_export_name_series_by_its_keys(kept: tuple[Path, list[str
     text = table(uids, study="blind").replace("series_uid", "series_key")
     (folder / "blind.csv").write_text(text)
     unknown = run_in(folder, "annotations", "import", "blind.csv")
-    database = opening.open_database(settings)
-    pseudonyms = opening.export_source(settings, database).pseudonyms
+    database = resources.open_database(settings)
+    pseudonyms = resources.export_source(settings, database).pseudonyms
     database.close()
     for uid in uids:
         text = text.replace(f"{uid},", f"{pseudonyms.key('series', uid)},")

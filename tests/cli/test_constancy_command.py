@@ -9,19 +9,20 @@ import yaml
 from safetensors.numpy import load, save
 from support.command import run_in
 
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import resources
 from mediqa_node.model.checkpoint import seeded_weights
 from mediqa_node.model.lock import DEFAULT_LOCK, digest, read_lock
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.sizes import SIZES
-from mediqa_node.storage import steadiness
+from mediqa_node.storage import constancy_checks
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
     """A node that was prepared and never ran."""
     (tmp_path / "node.yaml").write_text(yaml.safe_dump({"retention": {"low_water_bytes": 0}}))
-    opening.prepare(config.load(tmp_path / "node.yaml", {}))
+    resources.prepare(config.load(tmp_path / "node.yaml", {}))
     return tmp_path
 
 
@@ -84,17 +85,17 @@ def test_a_drift_is_shown_recorded_told_by_status_and_accepted_by_a_person(drift
 def test_a_good_check_says_what_comes_next(node: Path) -> None:
     assert run_in(node, "constancy").stdout.splitlines()[-1].startswith("→ mediqa-node serve: its worker checks")
 
-    database = opening.open_database(config.load(node / "node.yaml", {}))
+    database = resources.open_database(config.load(node / "node.yaml", {}))
     with database.write() as connection:
-        good = steadiness.last_check(connection)
-        steadiness.save_check(connection, replace(good, made_by="worker"))
+        good = constancy_checks.last_check(connection)
+        constancy_checks.save_check(connection, replace(good, made_by="worker"))
     after_good = run_in(node, "constancy").stdout.splitlines()[-1]
     with database.write() as connection:
-        steadiness.save_check(connection, replace(good, made_by="worker", passed=False, problem="MemoryError"))
+        constancy_checks.save_check(connection, replace(good, made_by="worker", passed=False, problem="MemoryError"))
     after_bad = run_in(node, "constancy").stdout.splitlines()[-1]
     other = replace(good.identity, libraries="torch 99")
     with database.write() as connection:
-        steadiness.save_check(connection, replace(good, identity=other, made_by="worker", passed=False))
+        constancy_checks.save_check(connection, replace(good, identity=other, made_by="worker", passed=False))
     elsewhere = run_in(node, "constancy").stdout.splitlines()[-1]
     database.close()
 
@@ -142,7 +143,7 @@ def test_an_empty_history_and_no_phantoms_say_what_would_fill_them(node: Path) -
 
 
 def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
-    database = opening.open_database(config.load(node / "node.yaml", {}))
+    database = resources.open_database(config.load(node / "node.yaml", {}))
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
 
@@ -151,5 +152,5 @@ def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
     assert result.returncode == 0
     assert "recorded    not: the database is of an older version" in result.stdout
     with database.read() as connection:
-        assert steadiness.history(connection, at_most=1) == []
+        assert constancy_checks.history(connection, at_most=1) == []
     database.close()

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from support.command import run_in
 
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import resources
 from mediqa_node.domain.constancy import Identity, compare
-from mediqa_node.storage import steadiness
+from mediqa_node.storage import constancy_checks
 
 MISMATCH = "operator torchvision::nms does not exist"
 
@@ -28,7 +29,7 @@ def findings(folder: Path) -> dict[str, list[dict[str, str]]]:
 def node(tmp_path: Path) -> Path:
     """A node that was prepared and never ran."""
     (tmp_path / "node.yaml").write_text(yaml.safe_dump({"retention": {"low_water_bytes": 0}}))
-    opening.prepare(config.load(tmp_path / "node.yaml", {}))
+    resources.prepare(config.load(tmp_path / "node.yaml", {}))
     return tmp_path
 
 
@@ -110,11 +111,11 @@ def test_changed_weights_are_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_failed_constancy_check_and_an_old_database_are_problems(node: Path) -> None:
-    database = opening.open_database(config.load(node / "node.yaml", {}))
+    database = resources.open_database(config.load(node / "node.yaml", {}))
     identity = Identity(software_version="0.1.0", weights_sha256="ab", execution="cpu fp32", libraries="torch 1")
     failed = compare(identity, {"a": 1.0}, pinned=None, first={"a": 2.0}, accepted=None, at=0.0)
     with database.write() as connection:
-        steadiness.save_check(connection, failed)
+        constancy_checks.save_check(connection, failed)
     [constancy] = findings(node)["constancy"]
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")

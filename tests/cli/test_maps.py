@@ -14,11 +14,12 @@ from PIL import Image
 from support.bench import StandInScorer
 from support.series import ct_series
 
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import checkpoints
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.pipeline.assessing import Judge
-from mediqa_node.pipeline.map_files import write_maps
 from mediqa_node.pipeline.offline import score_paths
+from mediqa_node.pipeline.score import Assessor
+from mediqa_node.pipeline.score_map_files import write_maps
 
 DATA = Path(__file__).parents[1] / "data"
 MR = DATA / "mr_brain_t1_xa30_enhanced"
@@ -28,8 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 
 @cache
-def judge() -> Judge:
-    return Judge(scorer=StandInScorer(), prompts=opening.prompt_rules(config.load(None, {})))
+def judge() -> Assessor:
+    return Assessor(scorer=StandInScorer(), prompts=checkpoints.prompt_rules(config.load(None, {})))
 
 
 def mapped(folder: Path, *paths: Path) -> list[dict[str, Any]]:

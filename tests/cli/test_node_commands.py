@@ -10,7 +10,8 @@ import pytest
 import yaml
 from support.command import run_in
 
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import resources
 from mediqa_node.network.sender import send_files
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import threading
 
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
-    from mediqa_node.domain.exchange import Peer
+    from mediqa_node.domain.series import Peer
     from mediqa_node.pipeline.flow import receive
 
     folder = tmp_path_factory.mktemp("node")
@@ -35,11 +36,11 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"peers": peers, "retention": {"low_water_bytes": 0}}
     (folder / "node.yaml").write_text(yaml.safe_dump(settings))
     settings = config.load(folder / "node.yaml", {})
-    opening.prepare(settings)
-    database = opening.open_database(settings)
+    resources.prepare(settings)
+    database = resources.open_database(settings)
     receiver, writer = receive(
         database,
-        opening.open_spool(settings),
+        resources.open_spool(settings),
         settings.receiver,
         ae_title="MEDIQA",
         host="127.0.0.1",

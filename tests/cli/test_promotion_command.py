@@ -8,7 +8,8 @@ import yaml
 from support.checkpoints import checkpoint
 from support.command import run_in
 
-from mediqa_node import config, opening, weights
+from mediqa_node import config
+from mediqa_node.composition import checkpoints, resources
 from mediqa_node.domain.promotion import ShadowScore, Weights
 from mediqa_node.model.lock import digest
 from mediqa_node.storage import promotions
@@ -28,7 +29,7 @@ def node(tmp_path: Path) -> Path:
     model = {"lock": "first/models.lock", "checkpoint": "first", "device": "cpu"}
     settings = {"model": model, "calibrations": [record], "retention": {"low_water_bytes": 0}}
     (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
-    opening.prepare(config.load(tmp_path / "node.yaml", {}))
+    resources.prepare(config.load(tmp_path / "node.yaml", {}))
     return tmp_path
 
 
@@ -68,7 +69,7 @@ def test_the_list_names_what_a_calibration_has_to_name(node: Path) -> None:
         for one in json.loads(run_in(node, "model", "list", "--json").stdout)["checkpoints"]
         if "current" in one["roles"]
     ]
-    scorer = opening.open_judge(settings).scorer
+    scorer = checkpoints.open_active(settings).scorer
 
     said = (listed["weights"]["sha256"], listed["weights"]["card_sha256"], listed["fingerprint"])
     assert said == (scorer.checkpoint.sha256, scorer.checkpoint.card_sha256, scorer.spec.fingerprint())
@@ -106,7 +107,7 @@ def test_a_comparison_speaks_of_each_scanner(node: Path) -> None:
     settings = config.load(node / "node.yaml", {})
     named = run_in(node, "model", "shadow", "second", "--by", "Dr. Curie")
     empty = run_in(node, "model", "compare")
-    candidate = weights.decided(settings).shadow
+    candidate = checkpoints.decided(settings).shadow
     assert candidate is not None
     shadowed(settings, candidate, {"CT1": [(0.5, 0.6), (0.6, 0.8), (0.7, 0.7), (0.4, None)], "CT2": [(0.5, 0.4)]})
 
@@ -130,7 +131,7 @@ def shadowed(settings: config.Settings, candidate: Weights, said: dict[str, list
     same = {"study_instance_uid": "1.1", "modality": "CT", "state": "DELIVERED", "calling_ae_title": "CT1"}
     same |= {"association_id": "a", "n_associations": 1, "longest_gap_s": 0.0, "opened_at": 0.0}
     same |= {"last_instance_at": 0.0, "n_instances": 1, "generation": 1, "revision": 1, "state_at": 0.0}
-    database = opening.open_database(settings)
+    database = resources.open_database(settings)
     with database.write() as connection:
         for station, pairs in said.items():
             for i, (own, other) in enumerate(pairs):
@@ -147,7 +148,7 @@ def shadowed(settings: config.Settings, candidate: Weights, said: dict[str, list
 
 
 def test_a_database_of_an_older_version_is_left_alone(node: Path) -> None:
-    database = opening.open_database(config.load(node / "node.yaml", {}))
+    database = resources.open_database(config.load(node / "node.yaml", {}))
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
     database.close()

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from support import command
 
-from mediqa_node import config, opening
-from mediqa_node.pipeline.assessing import Judge
+from mediqa_node import config
+from mediqa_node.composition import checkpoints
 from mediqa_node.pipeline.offline import score_paths
+from mediqa_node.pipeline.score import Assessor
 
 TESTS = Path(__file__).parents[1]
 DATA = TESTS / "data"
@@ -50,8 +51,8 @@ def score(*arguments: object) -> tuple[int, list[dict[str, Any]], str]:
 
 
 @cache
-def judge() -> Judge:
-    return opening.open_judge(config.load(None, {}))
+def judge() -> Assessor:
+    return checkpoints.open_active(config.load(None, {}))
 
 
 def score_here(*paths: Path) -> tuple[int, list[dict[str, Any]], str]:

@@ -8,21 +8,21 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom import Dataset
-from receiving import Listening
 from support.bench import Bench
 from support.orthanc import evidence_instances
 from support.outside import Sent, differences
 from support.proxy import Proxy
+from support.receiving import Listening
 from support.scripted import ScriptedPacs, scripted
 from support.senders import Scu
 from support.series import ct_series
 
-from mediqa_node.dicom import report as report_builder
-from mediqa_node.domain.exchange import Peer
+from mediqa_node.dicom.report import build as report_builder
+from mediqa_node.domain.series import Peer
 from mediqa_node.network import sender
+from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.pipeline.intake import SpoolingIntake
-from mediqa_node.pipeline.verifying import verify
-from mediqa_node.storage import reports
+from mediqa_node.storage import outbox
 
 Listen = Callable[..., Listening]
 
@@ -126,8 +126,8 @@ def test_a_node_that_names_its_reports_at_random_is_found_out(
     tmp_path: Path, pacs: ScriptedPacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_builder, "_instance_uid", lambda *_: f"2.25.{uuid.uuid4().int}")
-    monkeypatch.setattr(reports, "find_report", lambda *_: None)  # built anew each time, as without an outbox
-    monkeypatch.setattr(reports, "save_report", lambda _database, _connection, row: row)
+    monkeypatch.setattr(outbox, "find_report", lambda *_: None)  # built anew each time, as without an outbox
+    monkeypatch.setattr(outbox, "save_report", lambda _database, _connection, row: row)
 
     assert any("has 2 current reports" in line for line in lost_answer(tmp_path, pacs))
 

@@ -20,8 +20,8 @@ from support.senders import answered, start_storescu
 from support.series import ct_series
 from support.waiting import until
 
-from mediqa_node.domain.failpoint import COURIER, RECEIVER, WORKER
 from mediqa_node.storage import overview
+from mediqa_node.system.failpoint import COURIER, RECEIVER, WORKER
 
 pytestmark = pytest.mark.peers
 

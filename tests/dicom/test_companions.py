@@ -10,7 +10,8 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from factories import (
+from pydicom import Dataset
+from support.factories import (
     ASSESSED_AT,
     DEVICE,
     ENHANCED_MR,
@@ -22,14 +23,13 @@ from factories import (
     source_header,
     stack_result,
 )
-from pydicom import Dataset
 
-from mediqa_node.dicom.companions import CompanionRequest
+from mediqa_node.dicom.companions.parametric_map import build_parametric_map
+from mediqa_node.dicom.companions.request import CompanionRequest
+from mediqa_node.dicom.companions.secondary_capture import build_captures
 from mediqa_node.dicom.functional_groups import FrameView
-from mediqa_node.dicom.parametric_map import build_parametric_map
-from mediqa_node.dicom.report import report_bytes
-from mediqa_node.dicom.report_source import patient_id
-from mediqa_node.dicom.secondary_capture import build_captures
+from mediqa_node.dicom.report.build import report_bytes
+from mediqa_node.dicom.report.source import patient_id
 from mediqa_node.domain.scoring import CheckpointId
 
 SHAPE = (128, 128)

@@ -14,12 +14,12 @@ from pydicom.sequence import Sequence
 from support.waiting import need
 
 from mediqa_node.decode.reader import FrameReader
-from mediqa_node.dicom.deidentify import age_decade, clean_text, deidentify, identifying_words
+from mediqa_node.dicom.deidentify.instance import age_decade, clean_text, deidentify, identifying_words
+from mediqa_node.dicom.deidentify.native_pixels import put_pixels
+from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
 from mediqa_node.dicom.functional_groups import frame_count
-from mediqa_node.dicom.native_pixels import put_pixels
 from mediqa_node.dicom.pixels import to_image, without_unused_bits
-from mediqa_node.dicom.pseudonyms import Pseudonyms
-from mediqa_node.dicom.technique import harvest
+from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.domain.errors import UndecodablePixels
 from mediqa_node.exchange.payload import dicom_bytes
 

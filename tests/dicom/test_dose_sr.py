@@ -1,10 +1,10 @@
 """Irradiation events out of a radiation dose report, by code or by meaning."""
 
 import pytest
-from header_builders import dataset
 from pydicom import Dataset
+from support.header_builders import dataset
 
-from mediqa_node.dicom.dose_sr import RADIATION_DOSE_SR, dose_events
+from mediqa_node.dicom.technique.dose_sr import RADIATION_DOSE_SR, dose_events
 
 
 def name(code: str, meaning: str) -> dict[str, Dataset]:

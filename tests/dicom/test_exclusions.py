@@ -2,9 +2,9 @@
 
 import pydicom
 import pytest
-from header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, series, stored
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
+from support.header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, series, stored
 
 from mediqa_node.dicom.exclusions import exclusions
 

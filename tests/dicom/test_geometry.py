@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediqa_node.dicom.geometry import position_along, shear_deg, slice_normal, slice_spacing, spacing_flags
+from mediqa_node.dicom.stacks.geometry import position_along, shear_deg, slice_normal, slice_spacing, spacing_flags
 from mediqa_node.domain.errors import InconsistentGeometry
 
 AXIAL = (1, 0, 0, 0, 1, 0)

@@ -4,10 +4,10 @@ import math
 import struct
 
 import pytest
-from header_builders import CT, dataset, multi_frame, raw, series
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
+from support.header_builders import CT, dataset, multi_frame, raw, series
 
 from mediqa_node.dicom.header import FrameHeader, codes, frame_headers, items, number, numbers, private_tag, text, texts
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, series, stored
 from pydicom import Dataset
+from support.header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, series, stored
 
-from mediqa_node.dicom.mr_contrast import MrTiming, contrast_by_physics
-from mediqa_node.dicom.prompts_from_header import PromptRules, default_rules, prompt_from_header
-from mediqa_node.dicom.volume import assemble_stacks
+from mediqa_node.dicom.prompts import PromptRules, default_rules, prompt_from_header
+from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.dicom.technique.mr_contrast import MrTiming, contrast_by_physics
 from mediqa_node.domain.errors import ConfigurationError, NotScorable
 from mediqa_node.domain.prompt import Prompt
 

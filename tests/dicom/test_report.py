@@ -4,7 +4,9 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from factories import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.factories import (
     ASSESSED_AT,
     QUALITIES,
     REQUESTS,
@@ -23,12 +25,10 @@ from factories import (
     source_header,
     stack_result,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from report_reading import children, coded_value, comment, groups, name, number, parsed, walk, with_assessment
+from support.report_reading import children, coded_value, comment, groups, name, number, parsed, walk, with_assessment
 
-from mediqa_node.dicom import report_codes as codes
-from mediqa_node.dicom.report import ReportRequest, build_report
+from mediqa_node.dicom.report import codes
+from mediqa_node.dicom.report.build import ReportRequest, build_report
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.images import StackKey
 from mediqa_node.domain.prompt import REGIONS, TYPES

@@ -6,14 +6,14 @@ from io import BytesIO
 
 import pydicom
 import pytest
-from factories import ct_image, source_header
 from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
+from support.factories import ct_image, source_header
 
-from mediqa_node.dicom.report import build_report, report_bytes
+from mediqa_node.dicom.report.build import build_report, report_bytes
 from mediqa_node.domain.errors import InvalidInstance
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # dirt is what these tests are about

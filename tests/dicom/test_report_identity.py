@@ -7,7 +7,7 @@ from pathlib import Path
 
 import highdicom as hd
 import pytest
-from factories import (
+from support.factories import (
     ASSESSED_AT,
     DEVICE,
     REQUESTS,
@@ -16,11 +16,11 @@ from factories import (
     source_header,
     technique,
 )
-from report_reading import name, parsed, tree_text, walk, with_assessment
+from support.report_reading import name, parsed, tree_text, walk, with_assessment
 
-from mediqa_node.dicom import report_codes as codes
-from mediqa_node.dicom.report import SOP_CLASSES, ReportRequest, build_report, report_bytes
-from mediqa_node.dicom.report_uid import deterministic_uid
+from mediqa_node.dicom.report import codes
+from mediqa_node.dicom.report.build import SOP_CLASSES, ReportRequest, build_report, report_bytes
+from mediqa_node.dicom.report.uid import deterministic_uid
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ALL = pytest.mark.parametrize("make", REQUESTS.values(), ids=REQUESTS)
@@ -70,7 +70,7 @@ def test_another_input_gives_another_instance_uid(make):
 
 def test_another_layout_gives_another_instance_uid(monkeypatch):
     before = build_report(ct_volume()).SOPInstanceUID
-    monkeypatch.setattr("mediqa_node.dicom.report.LAYOUT", "next")
+    monkeypatch.setattr("mediqa_node.dicom.report.build.LAYOUT", "next")
 
     assert build_report(ct_volume()).SOPInstanceUID != before
 

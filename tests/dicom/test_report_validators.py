@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from factories import (
+from pydicom import Dataset
+from support.factories import (
     ENHANCED_CT,
     REQUESTS,
     assessment,
@@ -22,9 +23,8 @@ from factories import (
     source_header,
     stack_result,
 )
-from pydicom import Dataset
 
-from mediqa_node.dicom.report import SOP_CLASSES, ReportRequest, build_report, report_bytes
+from mediqa_node.dicom.report.build import SOP_CLASSES, ReportRequest, build_report, report_bytes
 from mediqa_node.domain.errors import InvalidInstance
 
 TESTS = Path(__file__).parents[1]

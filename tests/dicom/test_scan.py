@@ -10,7 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_files
-from receiving import BIG, CT, DEFLATED, EXPLICIT, IMPLICIT, associate_rq, command, ct, encode, encoded_dataset, p_data
+from support.receiving import (
+    BIG,
+    CT,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    associate_rq,
+    command,
+    ct,
+    encode,
+    encoded_dataset,
+    p_data,
+)
 
 from mediqa_node.dicom.scan import ScannedHeader, is_uid, scan
 from mediqa_node.domain.errors import InvalidInstance

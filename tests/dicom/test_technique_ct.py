@@ -2,12 +2,12 @@
 
 import pydicom
 import pytest
-from header_builders import CT, DATA, DEMO, dataset, multi_frame, series, stored
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
+from support.header_builders import CT, DATA, DEMO, dataset, multi_frame, series, stored
 
-from mediqa_node.dicom.dose_sr import DoseEvent
-from mediqa_node.dicom.technique import harvest, statistics
+from mediqa_node.dicom.technique.dose_sr import DoseEvent
+from mediqa_node.dicom.technique.harvest import harvest, statistics
 
 ENHANCED_CT, LEGACY_CT = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"
 GE_HELICAL = {"Manufacturer": "GE MEDICAL SYSTEMS", "ScanOptions": "HELICAL MODE", "KVP": 120}

@@ -2,11 +2,11 @@
 
 import pydicom
 import pytest
-from header_builders import DATA, MR, OP, series, stored
 from pydicom.data import get_testdata_file
+from support.header_builders import DATA, MR, OP, series, stored
 
-from mediqa_node.dicom.technique import harvest
-from mediqa_node.dicom.technique_mr import NOMINAL_T, field_strength, nominal
+from mediqa_node.dicom.technique.harvest import harvest
+from mediqa_node.dicom.technique.mr import NOMINAL_T, field_strength, nominal
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mediqa_node.domain.errors import AnnotationsRefused
+from mediqa_node.domain.errors import RatingsRefused
 from mediqa_node.exchange.rating_table import Layout, RatingTable, read_ratings
 
 HEAD = "series_uid,reader_id,score,scale_min,scale_max,scale_direction\n"
@@ -152,16 +152,16 @@ def test_a_missing_direction_is_asked_for_once_and_not_in_every_row() -> None:
     ],
 )
 def test_what_is_no_table_is_refused_whole(content: bytes, said: str) -> None:
-    with pytest.raises(AnnotationsRefused, match=said):
+    with pytest.raises(RatingsRefused, match=said):
         read(content)
 
 
 def test_a_layout_names_only_what_there_is() -> None:
-    with pytest.raises(AnnotationsRefused, match="no column is called 'scores' here"):
+    with pytest.raises(RatingsRefused, match="no column is called 'scores' here"):
         Layout(columns={"scores": "x"})
-    with pytest.raises(AnnotationsRefused, match="R1: a reader is named once"):
+    with pytest.raises(RatingsRefused, match="R1: a reader is named once"):
         Layout(readers=("R1", "R2", "R1"))
-    with pytest.raises(AnnotationsRefused, match="not both"):
+    with pytest.raises(RatingsRefused, match="not both"):
         Layout(columns={"score": "x"}, values={"score": "3"})
 
 

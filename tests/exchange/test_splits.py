@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediqa_node.dicom.pseudonyms import Pseudonyms
+from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
 from mediqa_node.exchange.splits import (
     Member,
     SplitsOverlap,

@@ -15,13 +15,13 @@ from support.series import ct_series, series_uid
 from support.waiting import free_port, until
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, StorageFailed
-from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
+from mediqa_node.domain.series import Peer
 from mediqa_node.network.sender import connect, report_contexts
-from mediqa_node.pipeline import delivering
+from mediqa_node.pipeline import deliver
 from mediqa_node.pipeline.sweeps import enqueue_waiting
 from mediqa_node.storage import overview
-from mediqa_node.storage.reports import DeliveryRow
+from mediqa_node.storage.outbox import DeliveryRow
 
 MakeBench = Callable[..., Bench]
 
@@ -46,7 +46,7 @@ def assessed(bench: Bench, folder: Path, name: str = "delivered") -> str:
     paths = ct_series(folder / name, name)
     bench.receive_all(paths)
     bench.now += 3
-    assert bench.settle() == 1
+    assert bench.complete_series() == 1
     bench.work()
     return series_uid(paths)
 
@@ -298,15 +298,15 @@ def test_a_disk_of_ours_that_fails_does_not_park_the_report(
 
     with scripted() as pacs:
         bench = bench_to(pacs.port)
-        monkeypatch.setattr(delivering, "report_for", full)
+        monkeypatch.setattr(deliver, "report_for", full)
         with pytest.raises(StorageFailed):
             assessed(bench, tmp_path)
         monkeypatch.undo()
         with bench.database.read() as connection:
-            [delivery] = delivering.reports.deliveries_in(connection)
+            [delivery] = deliver.outbox.deliveries_in(connection)
         assert delivery.state == "waiting"
 
-        assert delivering.deliver(bench.node, delivery.id) == "sent"  # the durable engine tries the job again
+        assert deliver.deliver(bench.node, delivery.id) == "sent"  # the durable engine tries the job again
 
 
 def test_an_answer_that_was_lost_after_storing_is_asked_for_again_with_the_same_bytes(
@@ -351,7 +351,7 @@ def test_a_late_slice_while_a_report_waits_takes_the_report_back(bench_to: MakeB
         paths = ct_series(tmp_path / "late", "late while waiting", slices=range(6))
         bench.receive_all(paths[:5])
         bench.now += 3
-        bench.settle()
+        bench.complete_series()
         bench.work()
         series = series_uid(paths)
         assert only_delivery(bench, series).state == "waiting"
@@ -378,11 +378,11 @@ def test_a_series_that_is_ready_again_is_not_called_delivered_by_its_old_deliver
         paths = ct_series(tmp_path / "late", "ready again", slices=range(6))
         bench.receive_all(paths[:5])
         bench.now += 3
-        bench.settle()
+        bench.complete_series()
         bench.work()
         bench.receive_all(paths[5:], association="a2")
         bench.now += 15
-        assert bench.settle() == 1
+        assert bench.complete_series() == 1
 
         [score_job] = bench.jobs.waiting
         held = bench.jobs.waiting.pop(score_job)  # the worker is busy elsewhere

@@ -13,8 +13,8 @@ from support.senders import Scu, storescu
 from support.series import CT_IMAGE, ct_series, refreshed, series_uid, uid, write
 from support.waiting import need, until
 
-from mediqa_node.dicom.wrap import wrap_photograph
-from mediqa_node.storage import index, labels, steadiness
+from mediqa_node.dicom.photograph import wrap_photograph
+from mediqa_node.storage import assessments, constancy_checks, index
 
 pytestmark = pytest.mark.peers
 
@@ -118,7 +118,7 @@ def test_what_no_score_could_mean_anything_for_is_kept_and_not_reported(node: No
     assert all(row.reason for row in ends.values())
     assert not any(pacs.reports_of(series) for series in sent.values())
     with node.database.read() as connection:
-        harvested = {name: labels.load_technique(connection, series) for name, series in sent.items()}
+        harvested = {name: assessments.load_technique(connection, series) for name, series in sent.items()}
     assert all(technique is not None for technique in harvested.values()), "refused series are harvested too"
 
 
@@ -211,7 +211,7 @@ def test_the_worker_proves_its_scores_before_its_first_job(node: Node, pacs: Ort
     delivered(node, pacs, series)
 
     with node.database.read() as connection:
-        checks = steadiness.history(connection, at_most=99)
+        checks = constancy_checks.history(connection, at_most=99)
         first = connection.exec_driver_sql("SELECT min(assessed_at) FROM assessments").scalar_one()
 
     assert len(checks) == 1, "once for this identity, however often the worker started"

@@ -13,18 +13,19 @@ from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, series_uid
 from support.waiting import until
 
-from mediqa_node import config, opening, weights
+from mediqa_node import config
+from mediqa_node.composition import checkpoints, resources
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused, PromotionRefused
-from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.promotion import Promotion, Who
+from mediqa_node.domain.series import Peer
 from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE
 from mediqa_node.model.prompt_classifier import ClassifierCard, ClassifierNetwork, save_classifier
 from mediqa_node.network.sender import send_files
-from mediqa_node.pipeline import promoting
-from mediqa_node.pipeline.constancy import check
-from mediqa_node.storage import labels, steadiness
+from mediqa_node.pipeline.checkpoints import promote as promotion
+from mediqa_node.pipeline.checks.constancy import check
+from mediqa_node.storage import assessments, constancy_checks
 
 WHO = Who(by="Dr. Curie", reason="readers agree with it", at=1000.0)
 
@@ -47,15 +48,15 @@ def settings(tmp_path: Path, folders: tuple[Path, Path]) -> config.Settings:
     """A node whose configuration names the first, and that has a database."""
     (tmp_path / "node.yaml").write_text(f"model: {{lock: {folders[0]}/models.lock, checkpoint: first, device: cpu}}")
     found = config.load(tmp_path / "node.yaml", {})
-    opening.prepare(found)
+    resources.prepare(found)
     return found
 
 
 def promote(settings: config.Settings, folder: Path) -> Promotion:
-    database = opening.open_database(settings)
-    stored, judge = opening.take_into_store(settings, str(folder))
-    made, _ = promoting.promote(
-        database, stored.weights, judge, configured=weights.configured(settings), who=WHO, software_version="0.1.0"
+    database = resources.open_database(settings)
+    stored, judge = checkpoints.take_into_store(settings, str(folder))
+    made, _ = promotion.promote(
+        database, stored.weights, judge, configured=checkpoints.configured(settings), who=WHO, software_version="0.1.0"
     )
     database.close()
     return made
@@ -76,13 +77,13 @@ def test_a_late_image_after_a_promotion_is_scored_by_the_new_weights_and_its_rep
 ) -> None:
     peers = [Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)]
     paths = ct_series(tmp_path / "ct", "late", slices=range(6))
-    bench = Bench(tmp_path / "bench", peers=peers, scorer=opening.open_judge(settings).scorer)
+    bench = Bench(tmp_path / "bench", peers=peers, scorer=checkpoints.open_active(settings).scorer)
     bench.receive_all(paths[:5])
     bench.pass_time(10)
     [before] = pacs.received
 
     made = promote(settings, folders[1])
-    again = Bench(tmp_path / "bench", peers=peers, scorer=opening.open_judge(settings).scorer)  # the next worker
+    again = Bench(tmp_path / "bench", peers=peers, scorer=checkpoints.open_active(settings).scorer)  # the next worker
     again.now = bench.now
     again.receive_all(paths[5:], association="a2")
     again.pass_time(90)
@@ -93,7 +94,7 @@ def test_a_late_image_after_a_promotion_is_scored_by_the_new_weights_and_its_rep
     assert pacs.received[0] == before, "what was delivered keeps its bytes"
     assert [spoken(report) for report in pacs.received] == [made.before.sha256, made.after.sha256]
     with again.database.read() as connection:
-        found = [labels.load_assessment(connection, series_uid(paths), revision) for revision in (1, 2)]
+        found = [assessments.load_assessment(connection, series_uid(paths), revision) for revision in (1, 2)]
     assert [one.checkpoint.sha256 for one in found if one] == [made.before.sha256, made.after.sha256]
     bench.close()
     again.close()
@@ -106,12 +107,12 @@ def test_a_promotion_outlives_the_folder_it_came_from_and_overrides_the_configur
     made = promote(settings, folder)
     (folder / WEIGHTS_FILE).unlink()
 
-    judge = opening.open_judge(settings)
+    judge = checkpoints.open_active(settings)
 
     assert made.after is not None
     assert judge.scorer.checkpoint.sha256 == made.after.sha256
-    assert "brief" in weights.sentence(settings, weights.decided(settings))
-    assert opening.open_pinned(settings, "brief", made.after.sha256).scorer.checkpoint.name == "brief"
+    assert "brief" in checkpoints.sentence(settings, checkpoints.decided(settings))
+    assert checkpoints.open_pinned(settings, "brief", made.after.sha256).scorer.checkpoint.name == "brief"
 
 
 def test_the_prompt_classifier_stays_that_of_the_configuration(
@@ -128,7 +129,7 @@ def test_the_prompt_classifier_stays_that_of_the_configuration(
     settings = settings.model_copy(update={"model": model})
 
     promote(settings, folders[1])
-    judge = opening.open_judge(settings)
+    judge = checkpoints.open_active(settings)
 
     assert judge.scorer.checkpoint.name == "second"
     assert judge.classifier is not None
@@ -138,26 +139,28 @@ def test_weights_that_were_changed_in_the_store_never_score(
     settings: config.Settings, folders: tuple[Path, Path]
 ) -> None:
     promote(settings, folders[1])
-    [stored] = weights.model_store(settings).all()
+    [stored] = checkpoints.model_store(settings).all()
     file = stored.directory / WEIGHTS_FILE
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
 
     with pytest.raises(CheckpointRefused, match="the model lock pins"):
-        opening.open_judge(settings)
+        checkpoints.open_active(settings)
 
 
 def test_what_is_tried_is_the_copy_that_will_score(
     settings: config.Settings, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = []
-    open_at = opening.open_at
-    monkeypatch.setattr(opening, "open_at", lambda *of, **how: loaded.append(of[1][0].parent) or open_at(*of, **how))
+    open_at = checkpoints.open_at
+    monkeypatch.setattr(
+        checkpoints, "open_at", lambda *of, **how: loaded.append(of[1][0].parent) or open_at(*of, **how)
+    )
 
-    stored, _ = opening.take_into_store(settings, str(folders[1]))
+    stored, _ = checkpoints.take_into_store(settings, str(folders[1]))
     file = stored.directory / WEIGHTS_FILE
     content = file.read_bytes()
     file.write_bytes(content[:-1])  # a disk that lost a byte
-    again, _ = opening.take_into_store(settings, str(folders[1]))
+    again, _ = checkpoints.take_into_store(settings, str(folders[1]))
 
     assert loaded == [stored.directory] * 2
     assert again == stored
@@ -170,23 +173,23 @@ def test_a_checkpoint_that_cannot_report_leaves_no_copy_behind(settings: config.
     with pytest.raises(CheckpointRefused, match="maps no raw score"):
         promote(settings, folder)
 
-    assert weights.model_store(settings).all() == []
+    assert checkpoints.model_store(settings).all() == []
 
 
 def test_a_name_that_means_two_checkpoints_is_refused_and_a_digest_tells_them_apart(
     settings: config.Settings, tmp_path: Path
 ) -> None:
-    other = opening.take_into_store(settings, str(checkpoint(tmp_path, "first", seed=8)))[0]
-    configured = weights.configured(settings)
+    other = checkpoints.take_into_store(settings, str(checkpoint(tmp_path, "first", seed=8)))[0]
+    configured = checkpoints.configured(settings)
 
     with pytest.raises(CheckpointRefused) as refused:
-        weights.find_checkpoint(settings, "first")
+        checkpoints.find_checkpoint(settings, "first")
 
     assert all(one.label in str(refused.value) for one in (other.weights, configured))
-    assert weights.find_checkpoint(settings, other.weights.sha256[:12]) == (other.directory / LOCK_FILE, "first")
-    assert weights.find_checkpoint(settings, configured.card_sha256[:12]) == (settings.model_lock, "first")
+    assert checkpoints.find_checkpoint(settings, other.weights.sha256[:12]) == (other.directory / LOCK_FILE, "first")
+    assert checkpoints.find_checkpoint(settings, configured.card_sha256[:12]) == (settings.model_lock, "first")
     with pytest.raises(CheckpointRefused, match="no folder and no checkpoint"):
-        weights.find_checkpoint(settings, "0" * 64)
+        checkpoints.find_checkpoint(settings, "0" * 64)
 
 
 def test_a_rollback_needs_what_it_puts_back_and_nothing_else(
@@ -196,13 +199,13 @@ def test_a_rollback_needs_what_it_puts_back_and_nothing_else(
     promote(settings, checkpoint(tmp_path, "third", seed=6))
     without_lock = settings.model_copy(update={"model": replace(settings.model, lock=tmp_path / "gone.lock")})
 
-    previous, decision = opening.open_previous(without_lock)
-    [stored] = [one for one in weights.model_store(settings).all() if one.weights == first.after]
+    previous, decision = checkpoints.open_previous(without_lock)
+    [stored] = [one for one in checkpoints.model_store(settings).all() if one.weights == first.after]
     (stored.directory / WEIGHTS_FILE).unlink()
 
     assert (previous, decision) == (first.after, 2)
     with pytest.raises(CheckpointRefused) as refused:
-        opening.open_previous(settings)
+        checkpoints.open_previous(settings)
     assert "model rollback" not in str(refused.value)
 
 
@@ -216,7 +219,7 @@ def test_a_rollback_to_the_configuration_needs_its_weights(
     (own / WEIGHTS_FILE).unlink()
 
     with pytest.raises(CheckpointRefused, match="cannot be read"):
-        opening.open_previous(settings)
+        checkpoints.open_previous(settings)
 
 
 def test_weights_that_do_not_score_the_reference_set_as_their_card_says_stay_out(
@@ -227,22 +230,22 @@ def test_weights_that_do_not_score_the_reference_set_as_their_card_says_stay_out
     with pytest.raises(PromotionRefused, match=r"drifted .* was not promoted: raw score of ct_chest"):
         promote(settings, folder)
 
-    assert weights.decided(settings).current is None
+    assert checkpoints.decided(settings).current is None
 
 
 def test_a_card_that_fails_withholds_nothing_of_the_weights_in_force(
     settings: config.Settings, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     other_card = checkpoint(tmp_path, "first-again", seed=1, constancy=Constancy(raw={"ct_chest": 99.0}))
-    database = opening.open_database(settings)
-    check(opening.open_judge(settings), database, software_version="0.1.0", at=900.0)
+    database = resources.open_database(settings)
+    check(checkpoints.open_active(settings), database, software_version="0.1.0", at=900.0)
 
     with pytest.raises(PromotionRefused, match=r"first-again .* was not promoted"):
         promote(settings, other_card)
 
     with database.read() as connection:
-        checks = steadiness.history(connection, at_most=9)
-        failed = steadiness.failed(connection)
+        checks = constancy_checks.history(connection, at_most=9)
+        failed = constancy_checks.failed(connection)
     database.close()
     assert [one.made_by for one in checks] == ["worker"]
     assert failed is None
@@ -253,10 +256,10 @@ def test_a_card_that_pins_nothing_gets_its_baseline_at_the_promotion(
 ) -> None:
     made = promote(settings, folders[1])
 
-    database = opening.open_database(settings)
+    database = resources.open_database(settings)
     with database.read() as connection:
         assert made.after is not None
-        baseline = steadiness.first_scores(connection, made.after.sha256)
+        baseline = constancy_checks.first_scores(connection, made.after.sha256)
     database.close()
     assert baseline is not None
     assert set(baseline) == {"ct_chest", "mr_breast", "op_fundus"}
@@ -275,9 +278,9 @@ def test_only_calibrations_of_the_weights_and_the_card_before_become_void(
     records.append(Calibration(id="other card", weights_sha256=before.sha256, card_sha256="0" * 64, **same))
     another_card = replace(made, after=replace(before, name="again", card_sha256="1" * 64))
 
-    assert [record.id for record in promoting.void_calibrations(records, made)] == ["old"]
-    assert [record.id for record in promoting.void_calibrations(records, another_card)] == ["old"]
-    assert promoting.void_calibrations(records, replace(made, after=replace(before, name="again"))) == []
+    assert [record.id for record in promotion.void_calibrations(records, made)] == ["old"]
+    assert [record.id for record in promotion.void_calibrations(records, another_card)] == ["old"]
+    assert promotion.void_calibrations(records, replace(made, after=replace(before, name="again"))) == []
 
 
 @pytest.mark.acceptance
@@ -304,7 +307,7 @@ def test_a_running_worker_takes_a_promotion_up_between_two_series(
     assert "→ mediqa-node status: the worker takes the weights up" in promoted.stdout
     assert node.pid("worker") != worker
     assert node.log("process ended and is started again") == []
-    configured, now = (opening.open_folder(config.load(None, {}), folder).scorer.checkpoint for folder in folders)
+    configured, now = (checkpoints.open_folder(config.load(None, {}), folder).scorer.checkpoint for folder in folders)
     assert [spoken(report) for report in pacs.received] == [configured.sha256, now.sha256]
     until(lambda: node.command("model", "compare").returncode == 0, "the shadow has scored", within_s=30)
     assert len(pacs.received) == 2, "of the shadow nothing is sent"

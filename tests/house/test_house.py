@@ -30,8 +30,8 @@ def test_imports_only_go_down() -> None:
     [
         ("domain/errors.py", "from mediqa_node.dicom import scan"),
         ("storage/spool.py", "import mediqa_node.network.dimse"),
-        ("pipeline/settling.py", "import torch"),
-        ("pipeline/judging.py", "import pynetdicom"),
+        ("pipeline/completion_sweep.py", "import torch"),
+        ("pipeline/assess.py", "import pynetdicom"),
         ("helpers.py", "x = 1"),
     ],
 )

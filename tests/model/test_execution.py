@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import network_input
+from support.factories import network_input
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.model.execution import BatchingRunner, PooledRunner, chosen_device, fold, mixed, prepare
-from mediqa_node.model.network import Judgement, MedIQA
+from mediqa_node.model.network import MedIQA, NetworkOutput
 from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from mediqa_node.model.sizes import SIZES
@@ -49,7 +49,7 @@ def codes() -> list[torch.Tensor]:
     return [torch.from_numpy(FOUR_ONE_HOTS.encode(prompt(m))) for m in ("CT", "MR", "OP", "MR", "CT")]
 
 
-def scores(answers: list[Judgement]) -> list[float]:
+def scores(answers: list[NetworkOutput]) -> list[float]:
     return [float(answer.score) for answer in answers]
 
 
@@ -122,7 +122,7 @@ def test_patch_maps_carry_the_score_of_their_slice(scorer):
 def test_batches_of_one_shape_give_everybody_his_own_answer(network, shots, codes):
     shapes: set[tuple[int, ...]] = set()
 
-    def forward(images: torch.Tensor, prompts: torch.Tensor) -> Judgement:
+    def forward(images: torch.Tensor, prompts: torch.Tensor) -> NetworkOutput:
         shapes.add(tuple(images.shape))
         return network(images, prompts)
 
@@ -151,10 +151,10 @@ def test_the_company_of_an_image_does_not_change_its_bits(network, shots, codes)
 def test_when_memory_runs_out_batches_become_smaller_and_nothing_is_lost(codes, batch_images, fits):
     shots = [torch.full((3, 4, 4), float(i)) for i in range(batch_images)]
 
-    def forward(images: torch.Tensor, prompts: torch.Tensor) -> Judgement:
+    def forward(images: torch.Tensor, prompts: torch.Tensor) -> NetworkOutput:
         if len(images) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return Judgement(images[:, 0, 0, 0], *[torch.zeros(len(images))] * 4)
+        return NetworkOutput(images[:, 0, 0, 0], *[torch.zeros(len(images))] * 4)
 
     batching = BatchingRunner(forward, device=CPU, batch_images=batch_images)
     with ThreadPoolExecutor(1) as caller:
@@ -176,13 +176,13 @@ def test_a_failed_batch_holds_no_memory_while_a_smaller_one_is_tried(codes):
     alive: list[weakref.ref] = []
     seen_alive: list[int] = []
 
-    def forward(images: torch.Tensor, prompts: torch.Tensor) -> Judgement:
+    def forward(images: torch.Tensor, prompts: torch.Tensor) -> NetworkOutput:
         seen_alive.append(sum(ref() is not None for ref in alive))
         held = Held()
         alive.append(weakref.ref(held))
         if len(images) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return Judgement(*[torch.zeros(len(images))] * 5)
+        return NetworkOutput(*[torch.zeros(len(images))] * 5)
 
     BatchingRunner(forward, device=CPU, batch_images=8)([torch.zeros(3, 4, 4)] * 8, [codes[0]] * 8)
 
@@ -190,7 +190,7 @@ def test_a_failed_batch_holds_no_memory_while_a_smaller_one_is_tried(codes):
 
 
 def test_an_image_that_breaks_its_batch_breaks_alone(network, shots, codes):
-    def forward(images: torch.Tensor, prompts: torch.Tensor) -> Judgement:
+    def forward(images: torch.Tensor, prompts: torch.Tensor) -> NetworkOutput:
         if (images > 2).any():
             raise RuntimeError("bad image")
         return network(images, prompts)

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from support.samples import WORDS, disc, sample
 
-from mediqa_node.assess.preprocess import preprocess
-from mediqa_node.assess.quality_statistics import VERSION, as_vector, names, quality_statistics
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import NetworkInput
 from mediqa_node.domain.prompt import prompt_of
+from mediqa_node.image.measure.quality_statistics import VERSION, as_vector, names, quality_statistics
+from mediqa_node.image.preprocess import preprocess
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, Fusion, PredictedParameter, QualityMap, read_card
 from mediqa_node.model.checkpoint import load_whole, save_checkpoint
 from mediqa_node.model.lock import WEIGHTS_FILE, LockEntry
@@ -21,9 +21,9 @@ from mediqa_node.model.network import MedIQA
 from mediqa_node.model.predict import NetworkScorer
 from mediqa_node.model.sizes import SIZES
 from mediqa_node.model.statistics_regressor import StatisticsRegressor, regressors_of
-from training.judged import NETWORK, SHIPPED, STATISTICS, judge, targets_of_card
-from training.prepared import prepare
-from training.store import Store
+from training.data.store import Store
+from training.data.views import prepare
+from training.evaluate.by_method import NETWORK, SHIPPED, STATISTICS, judge, targets_of_card
 
 MAS = PredictedParameter(name="mas", unit="mA.s", modality="CT", scale="log", mean=4.0, sd=0.8)
 CARD = Card(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import network_input
+from support.factories import network_input
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.prompt import Prompt, PromptTerm

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import network_input
+from support.factories import network_input
 
 from mediqa_node.domain.assessment import weighted_quality
 from mediqa_node.domain.errors import CheckpointRefused

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from receiving import DEFLATED, EXPLICIT, Listening, encoded_dataset
+from support.receiving import DEFLATED, EXPLICIT, Listening, encoded_dataset
 
 pytestmark = pytest.mark.peers
 

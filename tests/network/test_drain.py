@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
-from receiving import CT, Aborted, Listening, Rejected, Scu, command, ct, encode, p_data
+from support.receiving import CT, Aborted, Listening, Rejected, Scu, command, ct, encode, p_data
 from support.waiting import until
 
 Listen = Callable[..., Listening]

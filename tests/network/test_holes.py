@@ -16,7 +16,20 @@ import psutil
 import pytest
 import sqlalchemy as sa
 import structlog
-from receiving import CT, Aborted, Listening, Rejected, Scu, associate_rq, command, ct, encode, fill, p_data, store_rq
+from support.receiving import (
+    CT,
+    Aborted,
+    Listening,
+    Rejected,
+    Scu,
+    associate_rq,
+    command,
+    ct,
+    encode,
+    fill,
+    p_data,
+    store_rq,
+)
 from support.waiting import until
 
 from mediqa_node import logs

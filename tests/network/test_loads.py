@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from receiving import CT, Rejected, Scu, command, ct, encode, p_data
+from support.receiving import CT, Rejected, Scu, command, ct, encode, p_data
 from support.waiting import free_port, until
 
-from mediqa_node import opening
+from mediqa_node.composition import resources
 from mediqa_node.config import load
 
 pytestmark = pytest.mark.acceptance
@@ -30,7 +30,7 @@ def stand_alone(folder: Path) -> Iterator[tuple[int, psutil.Process, float]]:
     port = free_port()
     configuration = folder / "node.yaml"
     configuration.write_text(f"node: {{port: {port}, data_dir: var}}\nretention: {{low_water_bytes: 1000000}}\n")
-    opening.prepare(load(configuration))
+    resources.prepare(load(configuration))
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "mediqa_node", "--config", str(configuration), "process", "receiver"],

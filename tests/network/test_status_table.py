@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from receiving import CT, EXPLICIT, IMPLICIT, MR, Answer, Listening, Rejected, Scu, ct, encode
 from sqlalchemy import event
+from support.receiving import CT, EXPLICIT, IMPLICIT, MR, Answer, Listening, Rejected, Scu, ct, encode
 
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.policy import AllowRule

@@ -12,12 +12,12 @@ from support.bench import Bench
 from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, series_uid
 
-from mediqa_node.domain.exchange import Peer
 from mediqa_node.domain.policy import DeliveryRules
+from mediqa_node.domain.series import Peer
 from mediqa_node.pipeline import durable
-from mediqa_node.pipeline.delivering import deliver
-from mediqa_node.pipeline.judging import judge_series
-from mediqa_node.storage import overview, reports
+from mediqa_node.pipeline.assess import assess_series
+from mediqa_node.pipeline.deliver import deliver
+from mediqa_node.storage import outbox, overview
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade
 from mediqa_node.storage.tables import metadata
@@ -81,11 +81,11 @@ def test_two_deliveries_of_one_report_at_the_same_time_send_the_same_bytes(
     for i, paths in enumerate(sent):
         bench.receive_all(paths, association=f"a{i}")
     bench.now += 3
-    assert bench.settle() == 4
+    assert bench.complete_series() == 4
     jobs = bench.jobs.waiting
     for name in [name for name, (kind, _) in jobs.items() if kind == "score"]:
         _, arguments = jobs.pop(name)
-        judge_series(bench.node, *arguments)
+        assess_series(bench.node, *arguments)
     due = [arguments[0] for kind, arguments in jobs.values() if kind == "deliver"]
     jobs.clear()
 
@@ -97,7 +97,7 @@ def test_two_deliveries_of_one_report_at_the_same_time_send_the_same_bytes(
     assert len(set(pacs.received)) == 4, "one report for each series, whoever built it first"
     with bench.database.read() as connection:
         numbers = {
-            reports.find_report(connection, series_uid(paths), 1, "1.2.840.10008.5.1.4.1.1.88.34") for paths in sent
+            outbox.find_report(connection, series_uid(paths), 1, "1.2.840.10008.5.1.4.1.1.88.34") for paths in sent
         }
     assert len({report.series_number for report in numbers if report}) == 4
 

@@ -9,18 +9,18 @@ import pytest
 from support.bench import Bench, StandInScorer
 from support.series import ct_series, series_uid
 
-from mediqa_node import opening
-from mediqa_node.assess.comparison import compare
+from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import PromotionRefused, StorageFailed
 from mediqa_node.domain.preprocessing import NetworkInput
 from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, ScoredSlices
-from mediqa_node.pipeline.assessing import Judge
-from mediqa_node.pipeline.promoting import roll_back, set_shadow
-from mediqa_node.pipeline.shadowing import Shadow
-from mediqa_node.storage import labels, promotions
+from mediqa_node.pipeline.checkpoints.promote import roll_back, set_shadow
+from mediqa_node.pipeline.checkpoints.shadow import Shadow
+from mediqa_node.pipeline.score import Assessor
+from mediqa_node.reader_study.comparison import compare
+from mediqa_node.storage import assessments, promotions
 
 CONFIGURED, A, B = (Weights(name=name, sha256=name * 64, card_sha256=name * 64) for name in "cab")
 
@@ -37,7 +37,7 @@ class Candidate(StandInScorer):
             raise self.error
         return super().score(inputs, prompt)
 
-    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
         return self.outside
 
 
@@ -62,8 +62,8 @@ def candidate() -> Candidate:
 @pytest.fixture
 def shadow(bench: Bench, candidate: Candidate) -> Shadow:
     """The candidate's loop, loading the stand-in."""
-    rules = opening.prompt_rules(Settings())
-    return Shadow(bench.node, lambda _: Judge(scorer=candidate, prompts=rules))
+    rules = checkpoints.prompt_rules(Settings())
+    return Shadow(bench.node, lambda _: Assessor(scorer=candidate, prompts=rules))
 
 
 def who(at: float = 1.0) -> Who:
@@ -72,7 +72,7 @@ def who(at: float = 1.0) -> Who:
 
 def in_force(bench: Bench) -> Standing:
     with bench.database.read() as connection:
-        return promotions.in_force(connection)
+        return promotions.standing(connection)
 
 
 def promoted(bench: Bench, weights: Weights, before: Weights = CONFIGURED) -> None:
@@ -121,7 +121,7 @@ def test_a_candidate_scores_what_comes_after_it_was_named_and_nothing_waits_for_
     assert said == [series, None]
     with bench.database.read() as connection:
         [score] = promotions.shadow_of(connection, A)
-        own = labels.load_assessment(connection, series, 1)
+        own = assessments.load_assessment(connection, series, 1)
     assert own is not None
     assert (score.station_name, score.modality, score.revision) == ("CT1", "CT", 1)
     assert (score.quality, score.candidate_quality) == (own.quality, own.quality)
@@ -134,7 +134,7 @@ def test_a_series_that_waits_for_its_own_score_goes_first(bench: Bench, shadow: 
     scored = arrive(bench, tmp_path, "scored")
     bench.receive_all(ct_series(tmp_path / "w", "waiting", study="w"), association="w")
     bench.now += 5
-    bench.settle()
+    bench.complete_series()
 
     first = shadow.score_next()
     bench.work()

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from mediqa_node.exchange.rating_table import Layout
-from mediqa_node.pipeline.annotating import Outcome, take_in
+from mediqa_node.pipeline.ratings import Outcome, take_in
 from mediqa_node.storage import ratings
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade

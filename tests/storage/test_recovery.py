@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from receiving import DEFLATED, Listening, Scu, ct, encode
 from sqlalchemy import event
+from support.receiving import DEFLATED, Listening, Scu, ct, encode
 
 from mediqa_node.dicom.part10 import file_head, read_head
 from mediqa_node.pipeline import recovery

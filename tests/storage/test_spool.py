@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receiving import Answer, Listening, Scu, ct, encode
+from support.receiving import Answer, Listening, Scu, ct, encode
 
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.storage import spool as spool_room
@@ -26,7 +26,7 @@ STAND_ALONE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from receiving import Listening
+from support.receiving import Listening
 node = Listening(Path(sys.argv[2]))
 print(node.port, flush=True)
 sys.stdin.read()

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from support.waiting import until
 
 from mediqa_node.domain.errors import StorageFailed
-from mediqa_node.domain.exchange import ReceivedInstance
+from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.spool import Spool

@@ -13,29 +13,29 @@ import numpy as np
 import pydicom
 import sqlalchemy as sa
 
-from mediqa_node import opening
+from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
 from mediqa_node.dicom.part10 import file_head
-from mediqa_node.dicom.report_request import ReportDevice
+from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.domain.constancy import Constancy
-from mediqa_node.domain.exchange import Peer, ReceivedInstance
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
 from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices, Scorer
-from mediqa_node.pipeline.accompanying import accompany_due
-from mediqa_node.pipeline.assessing import Judge
-from mediqa_node.pipeline.delivering import deliver
-from mediqa_node.pipeline.judging import judge_series
+from mediqa_node.domain.series import Peer, ReceivedInstance
+from mediqa_node.pipeline.assess import assess_series
+from mediqa_node.pipeline.companions import send_due_companions
+from mediqa_node.pipeline.completion_sweep import CompletionSweep
+from mediqa_node.pipeline.deliver import deliver
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.settling import Settler
+from mediqa_node.pipeline.score import Assessor
 from mediqa_node.pipeline.sweeps import enqueue_waiting
-from mediqa_node.storage import index, reports
+from mediqa_node.storage import index, outbox
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.ingest import Recorded, close_association, record
 from mediqa_node.storage.migrate import upgrade
-from mediqa_node.storage.reports import DeliveryRow
+from mediqa_node.storage.outbox import DeliveryRow
 from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.tables import instances
 
@@ -62,7 +62,7 @@ class StandInScorer:
     def __init__(self) -> None:
         self.scored = 0
 
-    def out_of_domain(self, inputs: NetworkInput, modality: str) -> str | None:
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
         """Return None: it was trained on everything."""
         return None
 
@@ -122,7 +122,7 @@ class Bench:
         self.jobs = KeptJobs()
         self.scorer = scorer or StandInScorer()
         names = tuple(peer.name for peer in peers)
-        judge = Judge(scorer=self.scorer, prompts=opening.prompt_rules(Settings()))
+        judge = Assessor(scorer=self.scorer, prompts=checkpoints.prompt_rules(Settings()))
         policy.setdefault("delivery", DeliveryRules(timeout_s=2.0))
         self.node = NodeContext(
             database=self.database,
@@ -135,7 +135,7 @@ class Bench:
             clock=lambda: self.now,
             **policy,
         )
-        self.settler = Settler(self.node)
+        self.settler = CompletionSweep(self.node)
 
     def close(self) -> None:
         """Give the database back."""
@@ -193,7 +193,7 @@ class Bench:
 
     # ── what the node does ───────────────────────────────────────────────────
 
-    def settle(self) -> int:
+    def complete_series(self) -> int:
         """Run the sweep once."""
         return self.settler.sweep()
 
@@ -203,8 +203,8 @@ class Bench:
         while self.jobs.waiting:
             name = next(iter(self.jobs.waiting))
             kind, arguments = self.jobs.waiting.pop(name)
-            said.append(judge_series(self.node, *arguments) if kind == "score" else deliver(self.node, *arguments))
-        accompany_due(self.node)
+            said.append(assess_series(self.node, *arguments) if kind == "score" else deliver(self.node, *arguments))
+        send_due_companions(self.node)
         return said
 
     def pass_time(self, seconds: float, *, step_s: float = 1.0, until: Callable[[], bool] = lambda: False) -> None:
@@ -212,7 +212,7 @@ class Bench:
         end = self.now + seconds
         while self.now < end and not until():
             self.now = min(end, self.now + step_s)
-            self.settle()
+            self.complete_series()
             enqueue_waiting(self.node)
             self.work()
 
@@ -228,7 +228,7 @@ class Bench:
     def deliveries(self, series_instance_uid: str) -> list[DeliveryRow]:
         """Return the deliveries of a series."""
         with self.database.read() as connection:
-            return reports.deliveries_of(connection, series_instance_uid)
+            return outbox.deliveries_of(connection, series_instance_uid)
 
     def copies(self, sop_instance_uid: str) -> list[str]:
         """Return the statuses of all kept copies of an instance, in order of arrival."""

@@ -20,15 +20,15 @@ from typing import Any
 import pydicom
 from acceptance.collection import ImageSet, image_sets
 
+from mediqa_node.composition.checkpoints import open_active
 from mediqa_node.config import Settings
-from mediqa_node.dicom.prompts_from_header import prompt_from_header
-from mediqa_node.dicom.report import build_report, report_bytes
-from mediqa_node.dicom.report_request import ReportDevice, ReportRequest
-from mediqa_node.dicom.volume import assemble_stacks
+from mediqa_node.dicom.prompts import prompt_from_header
+from mediqa_node.dicom.report.build import build_report, report_bytes
+from mediqa_node.dicom.report.request import ReportDevice, ReportRequest
+from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
-from mediqa_node.opening import open_judge
-from mediqa_node.pipeline.assessing import Judge, SeriesFiles, assess, harvest_series, read_headers
+from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
 
 ASSESSED_AT = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 DEVICE = ReportDevice(
@@ -43,7 +43,7 @@ Golden = dict[str, Any]
 
 def goldens(collection: Path | None) -> dict[str, Golden]:
     """Return the goldens of every series, by set and the end of its UID."""
-    judge = open_judge(Settings())
+    judge = open_active(Settings())
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for each in image_sets(collection, Path(folder)):
@@ -59,7 +59,7 @@ def _series(each: ImageSet) -> Iterator[tuple[str, list[Path]]]:
     yield from sorted(of_series.items())
 
 
-def golden(paths: list[Path], judge: Judge) -> Golden:
+def golden(paths: list[Path], judge: Assessor) -> Golden:
     """Harvest, assess and report one series."""
     files = read_headers(paths)
     technique = harvest_series(files)

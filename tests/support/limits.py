@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mediqa_node.assess.domain import Domain, fit_domain
-from mediqa_node.assess.preprocess import preprocess
-from mediqa_node.assess.slice_statistics import SliceStatistics, slice_statistics
+from mediqa_node.image.measure.slice_statistics import SliceStatistics, slice_statistics
+from mediqa_node.image.preprocess import preprocess
+from mediqa_node.image.training_range import TrainingRange, fit_training_range
 from mediqa_node.model.card import DEFAULT_PREPROCESSING as SPEC
-from training.collection import stacks_of
+from training.data.collection import stacks_of
 
 DATA = Path(__file__).parents[1] / "data"
 DEMO = Path(__file__).parents[2] / "mediqa_node" / "demo_series"
@@ -27,7 +27,7 @@ def statistics_of(folder: Path) -> list[SliceStatistics]:
     ]
 
 
-def ct_domain(*folders: Path) -> Domain:
+def ct_domain(*folders: Path) -> TrainingRange:
     """Return the limits that these patients make, each a source."""
     sources: Mapping[str, list[SliceStatistics]] = {folder.name: statistics_of(folder) for folder in folders}
-    return fit_domain(sources, modality="CT", fingerprint=SPEC.fingerprint())
+    return fit_training_range(sources, modality="CT", fingerprint=SPEC.fingerprint())

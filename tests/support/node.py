@@ -15,10 +15,10 @@ import psutil
 import yaml
 from pynetdicom import AE
 
-from mediqa_node.storage import index, reports
+from mediqa_node.storage import index, outbox
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import SeriesRow
-from mediqa_node.storage.reports import DeliveryRow
+from mediqa_node.storage.outbox import DeliveryRow
 from support.waiting import free_port, until
 
 QUICK = {
@@ -178,7 +178,7 @@ class Node:
     def deliveries(self, series_instance_uid: str) -> list[DeliveryRow]:
         """Return the deliveries of a series, oldest first."""
         with self.database.read() as connection:
-            return reports.deliveries_of(connection, series_instance_uid)
+            return outbox.deliveries_of(connection, series_instance_uid)
 
     def reaches(self, series_instance_uid: str, *states: str, within_s: float = 40.0) -> SeriesRow:
         """Wait until a series is in one of these states, and return it."""

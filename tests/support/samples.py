@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.store import Sample, Store
+from training.data.store import Sample, Store
 
 WORDS = {
     "CT": {"dimension": "3D", "modality": "CT", "region": "chest", "type": "soft"},

@@ -15,7 +15,7 @@ from mediqa_node.domain.errors import ConfigurationError
 from training.adapters import recognise
 from training.adapters.contract import Report, report
 from training.cli import app
-from training.manifest import read_manifest
+from training.data.manifest import read_manifest
 
 DATA = Path(__file__).parents[1] / "data"
 EPI, BREAST = DATA / "mr_brain_epi_ge750", DATA / "mr_breast_ucsf06"

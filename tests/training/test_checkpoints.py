@@ -16,13 +16,13 @@ from mediqa_node.domain.prompt import prompt_of
 from mediqa_node.model.checkpoint import load_whole
 from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
-from training.batches import Batches
 from training.cli import app
-from training.initial import initialise
-from training.prepared import prepare
-from training.recipe import STAGE2, read_recipe
-from training.runs import RUN, read_run, said_by, trained_network
-from training.store import Store
+from training.data.batches import Batches
+from training.data.store import Store
+from training.data.views import prepare
+from training.fit.initial import initialise
+from training.fit.recipe import STAGE2, read_recipe
+from training.fit.runs import RUN, read_run, said_by, trained_network
 
 TINY = """
 tiny: {size: n16, batch: 4, steps: 2, warmup: 0, severities: true, precision: bf16}

@@ -12,18 +12,19 @@ from PIL import Image
 from support.bench import StandInScorer
 from typer.testing import CliRunner
 
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import checkpoints
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, UndecodablePixels
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.domain.prompt_opinion import Opinion, completed
 from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.prompt_classifier import SHAPES, VOCABULARY, ClassifierNetwork, load_classifier
-from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers
-from training.classifier import Example, Recipe, earns_its_place, held_out, results, teach
+from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_headers
 from training.cli import app
-from training.manifest import Row, write_manifest
-from training.payload import slices_of
+from training.data.manifest import Row, write_manifest
+from training.data.payload import slices_of
+from training.fit.classifier import Example, Recipe, earns_its_place, held_out, results, teach
 
 DATA = Path(__file__).parents[1] / "data"
 FAST = Recipe(steps=30, batch=8, sure=0.5)
@@ -159,8 +160,8 @@ class Says:
 
 def assessed(classifier: Says | None) -> Assessment:
     files = read_headers(tuple(sorted((DATA / "ct_body_totalseg_j2k").glob("*.dcm"))))
-    rules = opening.prompt_rules(config.load(None, {}))
-    judge = Judge(scorer=StandInScorer(), prompts=rules, classifier=classifier)
+    rules = checkpoints.prompt_rules(config.load(None, {}))
+    judge = Assessor(scorer=StandInScorer(), prompts=rules, classifier=classifier)
     return assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC))
 
 
@@ -250,7 +251,7 @@ def row(kind: str, *paths: Path, modality: str = "MR", **more: object) -> Row:
 
 
 def test_a_dicom_row_shows_what_the_node_scores():
-    from training.collection import stacks_of
+    from training.data.collection import stacks_of
 
     folder = DATA / "mr_breast_ucsf06"
     spec = StandInScorer().spec

@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 from support.samples import sample
 
-from training.batches import Target
-from training.claims import claims_of
-from training.gates import passed, results, sweep_table, sweeps, table
-from training.judged import NETWORK, QUALITY, SHIPPED, STATISTICS, Judged
+from training.data.batches import Target
+from training.evaluate.by_method import NETWORK, QUALITY, SHIPPED, STATISTICS, MethodPredictions
+from training.evaluate.claims import claims_of
+from training.evaluate.gates import passed, results, sweep_table, sweeps, table
 from training.simulate.degraded import FACTORS
 
 WEIGHTS = "a" * 64
 MADE_BY = {"samples": 100, "simulated": 100, "sources": {"MR": ["one", "two"], "CT": ["three"]}}
 
 
-def judged(said: dict[str, np.ndarray], *, modality: str = "MR", labels: tuple[str, ...] = (QUALITY,)) -> Judged:
+def judged(
+    said: dict[str, np.ndarray], *, modality: str = "MR", labels: tuple[str, ...] = (QUALITY,)
+) -> MethodPredictions:
     """Return four images of two sources, ten copies each, whose labels rise from 0 to 1."""
     samples = [
         sample(
@@ -30,7 +32,7 @@ def judged(said: dict[str, np.ndarray], *, modality: str = "MR", labels: tuple[s
         for base in range(4)
         for copy in range(10)
     ]
-    return Judged(data=SimpleNamespace(samples=samples), said={QUALITY: said})
+    return MethodPredictions(data=SimpleNamespace(samples=samples), said={QUALITY: said})
 
 
 def truth() -> np.ndarray:
@@ -77,7 +79,7 @@ def test_a_parameter_is_held_against_its_label_in_the_same_units():
     tesla = Target(label="tesla", modality="MR", log=True, mean=1.0, sd=2.0)
     said = 0.5 * (np.tile(np.log(np.arange(1, 11)), 4) - 1.0)
     samples = [replace(each, labels={"tesla": 9 * each.labels["tesla"] + 1}) for each in one.data.samples]
-    asked = Judged(data=SimpleNamespace(samples=samples), said={"tesla": {SHIPPED: said}}, targets=(tesla,))
+    asked = MethodPredictions(data=SimpleNamespace(samples=samples), said={"tesla": {SHIPPED: said}}, targets=(tesla,))
 
     [found] = results({"MR": asked}, seed=0, weights_sha256=WEIGHTS)
 
@@ -85,14 +87,14 @@ def test_a_parameter_is_held_against_its_label_in_the_same_units():
     assert found.agreement.plcc.value == pytest.approx(1.0)
 
 
-def swept(shipped: list[float], *, factor: str = "ghosts", copies: int = 4) -> dict[str, Judged]:
+def swept(shipped: list[float], *, factor: str = "ghosts", copies: int = 4) -> dict[str, MethodPredictions]:
     severities = [dict.fromkeys(FACTORS["MR"], 0.0) | {factor: n / copies} for n in range(copies)]
     samples = [
         sample(f"{n}", base="b0", modality="MR", factor=factor if n else "clean", severities=severities[n])
         for n in range(copies)
     ]
     said = {method: np.array(shipped) for method in (NETWORK, STATISTICS, SHIPPED)}
-    return {"MR": Judged(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
+    return {"MR": MethodPredictions(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
 
 
 def test_a_sweep_is_the_mean_over_checkpoints_and_a_factor_without_copies_is_left_out():
@@ -113,7 +115,7 @@ def test_regions_are_told_apart_where_there_are_several():
     words = dict(other.data.samples[0].prompt) | {"region": "abdomen"}
     samples = one.data.samples + [replace(each, base="b1", prompt=words) for each in other.data.samples]
     said = {SHIPPED: np.concatenate([one.said[QUALITY][SHIPPED], other.said[QUALITY][SHIPPED]])}
-    both = {"MR": Judged(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
+    both = {"MR": MethodPredictions(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
 
     found = {each.region: each.mean for each in sweeps(both, FACTORS, weights_sha256=WEIGHTS)}
 

@@ -16,9 +16,9 @@ from torch import nn
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
-from training.batches import Batch, Batches, targets_of
-from training.loop import CURVE, STATE, Diverged, Settings, read_curve, train
-from training.prepared import Prepared, prepare
+from training.data.batches import Batch, Batches, targets_of
+from training.data.views import Prepared, prepare
+from training.fit.loop import CURVE, STATE, Diverged, Settings, read_curve, train
 
 SETTINGS = Settings(steps=30, warmup=4, save_every=6, learning_rate=0.01, seed=3)
 FORK = multiprocessing.get_context("fork")

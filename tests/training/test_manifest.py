@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mediqa_node.domain.errors import ConfigurationError
-from training.manifest import (
+from training.data.manifest import (
     Row,
     for_finetuning,
     for_pretraining,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training import metrics
-from training.metrics import agreement, difference, srcc, srcc_cap, undefined, within
+from training.evaluate import metrics
+from training.evaluate.metrics import agreement, difference, srcc, srcc_cap, undefined, within
 
 
 def judged(n: int, *, noise: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:

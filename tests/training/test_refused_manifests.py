@@ -8,8 +8,8 @@ import pytest
 
 from training.cli import main
 from training.cli.stages import prepared_of
-from training.manifest import Row, with_splits, write_manifest
-from training.recipe import Recipe
+from training.data.manifest import Row, with_splits, write_manifest
+from training.fit.recipe import Recipe
 
 MR = Row(
     key="s", patient="p", dimension="2D", modality="MR", payload_kind="npz", label_name="tesla", label_value=1.5,

@@ -10,15 +10,16 @@ from support.bench import StandInScorer
 from support.samples import ct_store, disc, sample
 from support.series import ct_series
 
-from mediqa_node import config, opening
+from mediqa_node import config
+from mediqa_node.composition import checkpoints
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
-from mediqa_node.pipeline.assessing import Judge, assess, harvest_series, read_headers, shown_again
-from training.manifest import Row
-from training.prepared import prepare
-from training.reading import as_rows_say, read_rows, sample_of
-from training.store import INDEX, PIXELS, Store
+from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_headers, shown_again
+from training.data.manifest import Row
+from training.data.read import as_rows_say, read_rows, sample_of
+from training.data.store import INDEX, PIXELS, Store
+from training.data.views import prepare
 
 
 def quiet(*_: object) -> None:
@@ -122,7 +123,7 @@ def test_training_and_node_show_the_network_the_same(tmp_path):
     files = read_headers(paths)
     scorer = StandInScorer()
     scorer.spec = DEFAULT_PREPROCESSING
-    judge = Judge(scorer=scorer, prompts=opening.prompt_rules(config.load(None, {})))
+    judge = Assessor(scorer=scorer, prompts=checkpoints.prompt_rules(config.load(None, {})))
     result = assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC)).primary
     inputs = shown_again(files, result, DEFAULT_PREPROCESSING)
     assert left_out == []

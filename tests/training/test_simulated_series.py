@@ -12,15 +12,15 @@ from pydicom import Dataset
 from typer.testing import CliRunner
 
 from mediqa_node.decode.part10 import read_header
-from mediqa_node.dicom.technique import harvest
+from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.exchange.rating_table import Layout, read_ratings
 from training.cli import app
-from training.collection import ImageSet
-from training.manifest import read_manifest
-from training.reading import read_rows
-from training.recipe import STAGE2, read_recipe
+from training.data.collection import ImageSet
+from training.data.manifest import read_manifest
+from training.data.read import read_rows
+from training.data.store import Store
+from training.fit.recipe import STAGE2, read_recipe
 from training.simulate.series import Labelled, bases_of, write_series
-from training.store import Store
 
 DATA = Path(__file__).parents[1] / "data"
 BASES = ("ct_sts003_lowdose", "mr_breast_ucsf06")

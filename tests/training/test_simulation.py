@@ -4,18 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import prompt
 from PIL import Image
 from scipy import ndimage
 from scipy.stats import spearmanr
+from support.factories import prompt
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import DEFAULT_PREPROCESSING
-from training.collection import ImageSet
+from training.data.collection import ImageSet
+from training.data.store import INDEX, PIXELS, Store
 from training.simulate import ct, mr
 from training.simulate.build import STRENGTHS, Plan, build, degrade, plan_of, sweep_of
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
-from training.store import INDEX, PIXELS, Store
 
 DATA = Path(__file__).parents[1] / "data"
 EDGE, SPACING_MM = 96, 3.0

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 from mediqa_node.domain.errors import ConfigurationError, MediqaError
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from training.cli import app
-from training.loop import CURVE, STATE, read_curve
-from training.prepared import prepare
-from training.recipe import STAGE1, STAGE2, read_recipe
-from training.runs import RUN, read_run, trained_network
-from training.stages import of_samples, say
-from training.store import Store
+from training.data.store import Store
+from training.data.views import prepare
+from training.evaluate.predictions import predict
+from training.fit.loop import CURVE, STATE, read_curve
+from training.fit.losses import of_samples
+from training.fit.recipe import STAGE1, STAGE2, read_recipe
+from training.fit.runs import RUN, read_run, trained_network
 
 TINY = """
 tiny: {size: n16, batch: 4, steps: 3, warmup: 0, save_every: 2}
@@ -215,8 +216,8 @@ def test_what_a_network_says_of_a_sample_does_not_depend_on_its_company(store, p
     network, run_ = trained_network(pretrained)
     data = prepare(Store(store), run_.recipe.spec)
 
-    together = say(network, data, FOUR_ONE_HOTS)
-    alone = say(network, data.subset(lambda one: one.key == "1-2"), FOUR_ONE_HOTS)
+    together = predict(network, data, FOUR_ONE_HOTS)
+    alone = predict(network, data.subset(lambda one: one.key == "1-2"), FOUR_ONE_HOTS)
 
     assert together.parameters.shape == (12, 1)
     assert alone.score[0] == pytest.approx(together.score[6], abs=1e-6)

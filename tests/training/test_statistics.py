@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training.metrics import srcc
-from training.statistics import Fit, added, choose, fit_regressor, fuse, left_out, merit
+from training.evaluate.metrics import srcc
+from training.fit.regressors import Fit, added, choose, fit_regressor, fuse, left_out, merit
 
 SOURCES = ("a", "b", "c", "d")
 

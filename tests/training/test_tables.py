@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError
-from training import tables
 from training.cli import app
-from training.compared import AsJudgement, Budget, Data, divided, predictions
-from training.metrics import Interval, agreement
-from training.prepared import Prepared, prepare
-from training.recipe import STAGE2, read_recipe
-from training.store import Sample, Store
-from training.tables import MiddleSlice, Table, Task, lines, table1, table2, tasks_of
+from training.data.store import Sample, Store
+from training.data.views import Prepared, prepare
+from training.evaluate.metrics import Interval, agreement
+from training.experiments import paper_tables
+from training.experiments.methods import AsNetworkOutput, Budget, Data, divided, predictions
+from training.experiments.paper_tables import MiddleSlice, Table, Task, lines, table1, table2, tasks_of
+from training.fit.recipe import STAGE2, read_recipe
 
 NOISE = (2.0, 10.0, 40.0, 120.0)
 SPEC = read_recipe(STAGE2, "default").spec
@@ -141,7 +141,7 @@ def test_a_baseline_in_the_place_of_the_model_gives_its_score_for_every_paramete
     import torch
     from torch import nn
 
-    judged = AsJudgement(nn.Sequential(nn.Flatten(), nn.LazyLinear(1), nn.Flatten(0)), 2)(
+    judged = AsNetworkOutput(nn.Sequential(nn.Flatten(), nn.LazyLinear(1), nn.Flatten(0)), 2)(
         torch.rand(5, 3, 4, 4), torch.zeros(5, 64)
     )
 
@@ -161,8 +161,8 @@ def test_a_patient_on_both_sides_is_refused(store):
 def test_intervals_are_over_patients_but_of_copies_over_what_was_copied():
     sample = Sample(key="k", base="b", patient="p", source="s", split="test", prompt={}, labels={})
 
-    assert tables.group_of(sample) == "p"
-    assert tables.group_of(Sample(**{**vars_of(sample), "factor": "dose"})) == "b"
+    assert paper_tables.group_of(sample) == "p"
+    assert paper_tables.group_of(Sample(**{**vars_of(sample), "factor": "dose"})) == "b"
 
 
 def vars_of(sample: Sample) -> dict[str, object]:
@@ -195,4 +195,4 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
 
     assert isinstance(error, ConfigurationError)
     assert "neither a store" in str(error)
-    assert tables.NOT_FOR_THIS == "/"
+    assert paper_tables.NOT_FOR_THIS == "/"

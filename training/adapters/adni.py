@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from training.adapters.contract import Adapter, Left, Match
-from training.adapters.files import dicom_row, here_or_below, number, series_below, table
-from training.manifest import Row
+from training.adapters.contract import Adapter, Match
+from training.adapters.files import here_or_below, number, table
+from training.data.dicom_rows import Left, dicom_row, series_below
+from training.data.manifest import Row
 
 LICENCE = "ADNI Data Use Agreement (LONI IDA): no redistribution"
 _TABLES = ("*MAYOADIRL_MRI_IMAGEQC*.csv", "*MAYOADIRL_MRI_QUALITY_ADNI3*.csv")

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.manifest import Row
+from training.data.dicom_rows import Left
+from training.data.manifest import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +22,6 @@ class Match:
     root: Path
     found: str
     refusal: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """Something that makes no row.
-
-    Attributes:
-        missing: a label without its image, or an image without its label.
-    """
-
-    reason: str
-    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ not the image: alone it is refused.
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.adapters.contract import Adapter, Left, Match
+from training.adapters.contract import Adapter, Match
 from training.adapters.files import here_or_below, table
-from training.manifest import Row
+from training.data.dicom_rows import Left
+from training.data.manifest import Row
 
 LICENCE = "labels CC BY-NC-SA; photographs: rules of Kaggle's Diabetic Retinopathy Detection"
 _TABLES = ("Label_EyeQ_train.csv", "Label_EyeQ_test.csv")

@@ -11,9 +11,9 @@ from pathlib import Path
 from mediqa_node.decode.part10 import is_part10, read_header
 from mediqa_node.dicom.header import text
 from mediqa_node.domain.errors import UndecodablePixels
-from training.adapters.contract import Adapter, Left, Match
-from training.adapters.files import dicom_row, series_below
-from training.manifest import Row
+from training.adapters.contract import Adapter, Match
+from training.data.dicom_rows import Left, dicom_row, series_below
+from training.data.manifest import Row
 
 LICENCE = "fastMRI data use agreement (NYU): research only, no redistribution"
 _CONTRAST = re.compile(r"^AX_?(T1|T1PRE|T1POST|T2|FLAIR)\b")

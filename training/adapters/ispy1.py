@@ -14,9 +14,10 @@ from pydicom import Dataset
 from mediqa_node.decode.part10 import is_part10, read_header
 from mediqa_node.dicom.header import text
 from mediqa_node.domain.errors import UndecodablePixels
-from training.adapters.contract import Adapter, Left, Match
-from training.adapters.files import dicom_row, number, series_below
-from training.manifest import Row
+from training.adapters.contract import Adapter, Match
+from training.adapters.files import number
+from training.data.dicom_rows import Left, dicom_row, series_below
+from training.data.manifest import Row
 
 LICENCE = "CC BY 3.0 (TCIA, doi 10.7937/K9/TCIA.2016.HDHG1OCK)"
 _PATIENT = re.compile(r"^ISPY1_\d{4}$")

@@ -19,9 +19,10 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from mediqa_node.domain.errors import ConfigurationError
-from training.adapters.contract import Adapter, Left, Match
+from training.adapters.contract import Adapter, Match
 from training.adapters.files import here_or_below
-from training.manifest import Row
+from training.data.dicom_rows import Left
+from training.data.manifest import Row
 
 NAME = "LDCTIQAC2023"
 LICENCE = "see Zenodo 7833096; third parties report CC BY 4.0 and CC BY-NC-SA"

@@ -7,9 +7,10 @@ Layout (BIDS): `sub-000103/anat/sub-000103_acq-headmotion1_T1w.nii.gz` (acq: sta
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.adapters.contract import Adapter, Left, Match
+from training.adapters.contract import Adapter, Match
 from training.adapters.files import here_or_below, number, table
-from training.manifest import Row
+from training.data.dicom_rows import Left
+from training.data.manifest import Row
 
 LICENCE = "CC0 (OpenNeuro ds004173)"
 _SCORES = Path("derivatives") / "scores.tsv"

@@ -9,9 +9,10 @@ digests. A picture of CT needs window_low and window_high, what 0 and white mean
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from training.adapters.contract import Adapter, Left, Match
-from training.adapters.files import key_of, number, table
-from training.manifest import Row
+from training.adapters.contract import Adapter, Match
+from training.adapters.files import number, table
+from training.data.dicom_rows import Left, key_of
+from training.data.manifest import Row
 
 _TABLE = "labels.csv"
 _NEEDED = ("image", "patient", "modality", "score", "scale_min", "scale_max", "scale_direction")

@@ -24,7 +24,8 @@ class ReAttention(nn.Module):
         """See class."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         maps = (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
-        return self.out((self.norm(self.theta(maps)) @ value).transpose(1, 2).flatten(2))
+        result: Tensor = self.out((self.norm(self.theta(maps)) @ value).transpose(1, 2).flatten(2))
+        return result
 
 
 class Block(nn.Module):
@@ -39,7 +40,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
         x = x + self.attention(x)
-        return x + self.mlp(x)
+        result: Tensor = x + self.mlp(x)
+        return result
 
 
 class DeepViT(nn.Module):
@@ -57,4 +59,5 @@ class DeepViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See class."""
         tokens = self.patches(images).flatten(2).mT + self.position
-        return self.head(self.blocks(tokens).mean(dim=1))[:, 0]
+        result: Tensor = self.head(self.blocks(tokens).mean(dim=1))[:, 0]
+        return result

@@ -27,7 +27,8 @@ class OneScore(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, S, S) to (B,)."""
-        return self.network(images)[:, 0]
+        result: Tensor = self.network(images)[:, 0]
+        return result
 
 
 def _vgg(size_px: int, small: bool) -> nn.Module:

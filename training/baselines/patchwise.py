@@ -44,7 +44,8 @@ class CNNIQANet(nn.Module):
         cut = patches(input_channels(images, ("mscn",)))
         response = self.kernels(cut.flatten(0, 1)).flatten(2)
         score = self.head(torch.cat([response.amax(dim=2), response.amin(dim=2)], dim=1))
-        return score.reshape(len(images), -1).mean(dim=1)
+        result: Tensor = score.reshape(len(images), -1).mean(dim=1)
+        return result
 
 
 class WaDIQaM(nn.Module):
@@ -73,4 +74,5 @@ class WaDIQaM(nn.Module):
         features = self.features(patches(images).flatten(0, 1))
         score, weight = (branch(features).reshape(len(images), -1) for branch in (self.score, self.weight))
         weight = weight.relu() + 1e-6
-        return (score * weight).sum(dim=1) / weight.sum(dim=1)
+        result: Tensor = (score * weight).sum(dim=1) / weight.sum(dim=1)
+        return result

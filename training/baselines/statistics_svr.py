@@ -1,7 +1,7 @@
 """Local statistics and a support vector machine: how quality was told before networks, and hard to beat.
 
 As in BRISQUE (Mittal, Moorthy and Bovik 2012, doi 10.1109/TIP.2012.2214050), on the numbers of
-`assess.quality_statistics`: the very regressor that may speak beside the network (`training.statistics`), its cost
+`assess.quality_statistics`: the very regressor that may speak beside the network (`training.fit.regressors`), its cost
 and width chosen by leaving each source out once.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mediqa_node.model.statistics_regressor import StatisticsRegressor
-from training.statistics import Fit, choose, fit_regressor
+from training.fit.regressors import Fit, choose, fit_regressor
 
 _TRIED_AT_MOST = 500
 """Rows that cost and width are chosen on: a machine costs the square of them, for every source and every choice."""

@@ -7,15 +7,7 @@ Exit status: 0 good, 1 not good, 2 misused.
 import sys
 
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError
-from training.cli import (  # noqa: F401 (they register their commands)
-    adapt,
-    checkpoints,
-    classifier,
-    domain,
-    simulate,
-    stages,
-    tables,
-)
+from training.cli import adapt, checkpoints, classifier, simulate, stages, tables, training_range  # noqa: F401 (they register their commands)
 from training.cli.app import app
 
 __all__ = ["app", "main"]

@@ -22,7 +22,7 @@ def adapt(
     """Write the manifest of a data set that you brought: its labels as 0..1, larger being better, its splits."""
     from training.adapters import recognise
     from training.adapters.contract import report
-    from training.manifest import MANIFEST_FILE, with_splits, write_manifest
+    from training.data.manifest import MANIFEST_FILE, with_splits, write_manifest
 
     if out is None and not dry_run:
         raise ConfigurationError("say where to write with --out DIR, or only look with --dry-run")

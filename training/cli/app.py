@@ -11,8 +11,8 @@ from mediqa_node import __version__
 
 if TYPE_CHECKING:
     from mediqa_node.domain.preprocessing import PreprocessSpec
-    from training.prepared import Prepared
-    from training.store import Store
+    from training.data.store import Store
+    from training.data.views import Prepared
 
 app = typer.Typer(
     name="mediqa-train",
@@ -47,7 +47,7 @@ def progress(what: str) -> Iterator[Advance]:
 
 def shown(store: "Store", spec: "PreprocessSpec", processes: int = 1) -> "Prepared":
     """Return the samples of a store as the network is shown them, and tell how far it is."""
-    from training.prepared import prepare
+    from training.data.views import prepare
 
     with progress("as the network is shown it") as advance:
         return prepare(store, spec, processes=processes, advance=lambda done, total: advance(done, total, ""))

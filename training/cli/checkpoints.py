@@ -14,9 +14,9 @@ from training.cli.app import app, progress, shown
 if TYPE_CHECKING:
     from mediqa_node.model.card import Fusion
     from mediqa_node.model.statistics_regressor import StatisticsRegressor
-    from training.judged import Judged
-    from training.runs import Run
-    from training.store import Store
+    from training.data.store import Store
+    from training.evaluate.by_method import MethodPredictions
+    from training.fit.runs import Run
 
     Beside = tuple[Mapping[str, Mapping[str, StatisticsRegressor]], Mapping[str, Mapping[str, Fusion]], list[str]]
 
@@ -33,8 +33,8 @@ def evaluate(
 ) -> None:
     """Print the gates: every task, network alone, statistics alone and as shipped, on sources that nothing has seen."""
     from mediqa_node.model.checkpoint import load_whole
-    from training.gates import Result, Swept, results, sweep_table, sweeps, table
-    from training.judged import judge_all
+    from training.evaluate.by_method import predict_test_samples
+    from training.evaluate.gates import Result, Swept, results, sweep_table, sweeps, table
     from training.simulate.degraded import FACTORS
 
     loaded = [load_whole(*_locked(folder)) for folder in checkpoint]
@@ -43,12 +43,12 @@ def evaluate(
     for seed, (network, card, regressors) in enumerate(loaded):
         prepared = shown(_store(data), card.preprocess, processes)
         with progress(f"judging, {card.weights_sha256[:12]}") as advance:
-            judged = judge_all(network, card, regressors, prepared, advance)
+            judged = predict_test_samples(network, card, regressors, prepared, advance)
         found += results(judged, seed=seed, weights_sha256=card.weights_sha256)
         if sweep is not None:
             of_sweep = shown(_store(sweep), card.preprocess, processes)
             with progress(f"judging the sweep, {card.weights_sha256[:12]}") as advance:
-                judged = judge_all(network, card, regressors, of_sweep, advance)
+                judged = predict_test_samples(network, card, regressors, of_sweep, advance)
             swept += sweeps(judged, FACTORS, weights_sha256=card.weights_sha256)
             if seed == 0 and out is not None:
                 _plots(judged, out)
@@ -66,7 +66,7 @@ def evaluate(
 
 
 def _store(folder: Path) -> "Store":
-    from training.store import INDEX, Store
+    from training.data.store import INDEX, Store
 
     if not (folder / INDEX).exists():
         raise ConfigurationError(f"{folder}: no store ({INDEX}); make one with `mediqa-train simulate`")
@@ -82,8 +82,8 @@ def _locked(checkpoint: Path) -> tuple[str, Path]:
     return only_entry(checkpoint / LOCK_FILE)[0], checkpoint / LOCK_FILE
 
 
-def _plots(judged: "dict[str, Judged]", out: Path) -> None:
-    from training.plots import draw_sweeps
+def _plots(judged: "dict[str, MethodPredictions]", out: Path) -> None:
+    from training.evaluate.plots import draw_sweeps
 
     out.mkdir(parents=True, exist_ok=True)
     for modality, one in judged.items():
@@ -109,8 +109,8 @@ def card(
     command: Annotated[str, typer.Option(help="How it was made, in words; stands in the card.")] = "",
 ) -> None:
     """Make a checkpoint of a run: weights, regressors on statistics, how much each counts, card and lock."""
-    from training.assemble import make_card, provenance, write_checkpoint
-    from training.runs import read_run
+    from training.fit.checkpoint import make_card, provenance, write_checkpoint
+    from training.fit.runs import read_run
 
     trained = read_run(run)
     if domains is not None and not domains.is_file():
@@ -147,7 +147,7 @@ def claim(
     gates: Annotated[Path, typer.Option(help="gates.json of `evaluate`.")],
 ) -> None:
     """Write what was measured of a checkpoint into its card, and what may be claimed by it: reports say so."""
-    from training.assemble import claimed
+    from training.fit.checkpoint import claimed
 
     try:
         content = json.loads(gates.read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def claim(
 def _of_another_seed(trained: "Run", folder: Path) -> "Beside":
     """Return what speaks beside another network that was taught the same units."""
     from mediqa_node.model.checkpoint import load_whole
-    from training.judged import targets_of_card
+    from training.evaluate.by_method import targets_of_card
 
     name, lock = _locked(folder)
     _, card, regressors = load_whole(name, lock)
@@ -172,8 +172,8 @@ def _of_another_seed(trained: "Run", folder: Path) -> "Beside":
 
 def _beside(trained: "Run", data: Path, fold: list[Path]) -> "Beside":
     """Return the regressors on statistics, how much each counts beside the network, and a line on each choice."""
-    from training.assemble import Fold, regressors_and_fusion
-    from training.runs import trained_network
+    from training.fit.checkpoint import Fold, regressors_and_fusion
+    from training.fit.runs import trained_network
 
     prepared = shown(_store(data), trained.recipe.spec)
     sources = {sample.source for sample in prepared.samples if sample.split == "train"}
@@ -193,7 +193,7 @@ def pairs(
 ) -> None:
     """Compare two reconstructions of one acquisition slice by slice: score beside noise."""
     from mediqa_node.model.predict import load_scorer
-    from training.pairs import table
+    from training.evaluate.pairs import table
 
     if len(folders) % 2:
         raise ConfigurationError(f"{len(folders)} folders; two are a pair")

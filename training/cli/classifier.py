@@ -13,8 +13,8 @@ from training.cli.app import app, progress
 
 if TYPE_CHECKING:
     from mediqa_node.model.prompt_classifier import ClassifierCard, LoadedClassifier
-    from training.classifier import Example, TermResult
-    from training.manifest import Row
+    from training.data.manifest import Row
+    from training.fit.classifier import Example, TermResult
 
 _FOLDS = 5
 
@@ -37,7 +37,7 @@ def classifier(
 
     Exit status 1 where it does not earn its place: sure of what is wrong more often than it would claim.
     """
-    from training.classifier import Recipe, earns_its_place, held_out, results, teach
+    from training.fit.classifier import Recipe, earns_its_place, held_out, results, teach
 
     if not out.parent.is_dir():
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
@@ -92,7 +92,7 @@ def _check_shapes(shapes: list[str]) -> None:
 def _examples(
     rows: Path | None, collection: Path | None, manifest: Path | None, shape: str, advance: Callable[[int], None]
 ) -> "list[Example]":
-    from training.classifier import examples_of
+    from training.fit.classifier import examples_of
 
     found = []
     for one in examples_of(_rows(rows, collection, manifest), shape):
@@ -104,9 +104,9 @@ def _examples(
 
 
 def _rows(rows: Path | None, collection: Path | None, manifest: Path | None) -> "list[Row]":
-    from training.classifier import rows_of_sets
-    from training.collection import read_manifest as read_collection
-    from training.manifest import read_manifest
+    from training.data.collection import read_manifest as read_collection
+    from training.data.manifest import read_manifest
+    from training.fit.classifier import rows_of_sets
 
     if rows is not None and collection is None and manifest is None:
         return read_manifest(rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from training.cli.app import app, progress, shown
-from training.recipe import SIMULATE, STAGE2, read_preset, read_recipe
+from training.fit.recipe import SIMULATE, STAGE2, read_preset, read_recipe
 
 
 @app.command()
@@ -32,9 +32,9 @@ def simulate(
 
     Nothing is claimed of such images but what was done to them: no expert has seen them.
     """
-    from training.collection import read_manifest
+    from training.data.collection import read_manifest
+    from training.data.store import Store
     from training.simulate.build import Plan, build
-    from training.store import Store
 
     if dicom:
         held_out = read_preset(Plan, SIMULATE, preset, config).held_out
@@ -61,7 +61,7 @@ def simulate(
 def _series(
     collection: Path, manifest: Path, out: Path, *, series: int, held_out: Sequence[str], seed: int, processes: int
 ) -> None:
-    from training.collection import read_manifest
+    from training.data.collection import read_manifest
     from training.simulate.series import LABELS_FILE, levels_of, write_series
 
     sets = read_manifest(collection, manifest)

@@ -8,11 +8,11 @@ import typer
 
 from mediqa_node.domain.errors import ConfigurationError
 from training.cli.app import app, progress, shown
-from training.recipe import STAGE1, STAGE2, Recipe, read_recipe
+from training.fit.recipe import STAGE1, STAGE2, Recipe, read_recipe
 
 if TYPE_CHECKING:
-    from training.manifest import Row
-    from training.prepared import Prepared
+    from training.data.manifest import Row
+    from training.data.views import Prepared
 
 Data = Annotated[Path, typer.Argument(help="A store of `simulate`, an export of the node, or a manifest.csv.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run; one that was interrupted is gone on with.")]
@@ -46,7 +46,7 @@ def pretrain(
 
     Several processes: `torchrun --nproc-per-node 2 -m training pretrain …`.
     """
-    from training.runs import pretrain as run
+    from training.fit.runs import pretrain as run
 
     recipe = read_recipe(STAGE1, preset, config)
     prepared = prepared_of(data, recipe, stage=1, resplit=resplit)
@@ -76,7 +76,7 @@ def finetune(
     resplit: Resplit = None,
 ) -> None:
     """Stage 2: learn quality, from expert scores or from simulated labels."""
-    from training.runs import finetune as run
+    from training.fit.runs import finetune as run
 
     recipe = read_recipe(STAGE2, preset, config)
     prepared = prepared_of(data, recipe, stage=2, resplit=resplit)
@@ -100,9 +100,9 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
     Raises:
         ConfigurationError: neither a store nor a manifest, or nothing in it may train this stage: with the reason.
     """
-    from training.manifest import MANIFEST_FILE
-    from training.reading import as_rows_say, read_rows
-    from training.store import INDEX, Store, alone
+    from training.data.manifest import MANIFEST_FILE
+    from training.data.read import as_rows_say, read_rows
+    from training.data.store import INDEX, Store, alone
 
     rows: list[Row] = []
     if (data / INDEX).exists():
@@ -126,7 +126,7 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
 
 def _rows_of(data: Path, stage: int, resplit: int | None) -> "list[Row]":
     """Return the rows of a manifest that train a stage, and tell how their patients are split and what is left out."""
-    from training.manifest import SPLITS, for_finetuning, for_pretraining, read_manifest, with_splits
+    from training.data.manifest import SPLITS, for_finetuning, for_pretraining, read_manifest, with_splits
 
     rows = read_manifest(data)
     if resplit is not None:
@@ -143,8 +143,8 @@ def _rows_of(data: Path, stage: int, resplit: int | None) -> "list[Row]":
 
 def _told(out: Path, then: str) -> None:
     """Say how a run ended and what comes next; of several processes the first does."""
-    from training.loop import read_curve, world
-    from training.runs import read_run
+    from training.fit.loop import read_curve, world
+    from training.fit.runs import read_run
 
     if world()[0]:
         return
@@ -169,7 +169,7 @@ def ablation(
     steps: Annotated[int, typer.Option(min=1, help="Of every run of stage 2.")] = 300,
 ) -> None:
     """Show whether stage 1 pays: stage 2 on few labels, begun from it and from nothing, at equal steps."""
-    from training.ablation import LABELS, table, trials
+    from training.experiments.ablation import LABELS, table, trials
 
     recipe = read_recipe(STAGE2, preset, config)
     prepared = prepared_of(data, recipe, stage=2)

@@ -9,7 +9,7 @@ import typer
 from training.cli.app import app, progress
 
 if TYPE_CHECKING:
-    from training.compared import Data
+    from training.experiments.methods import Data
 
 _STORE = typer.Argument(help="Store of `simulate`, an export of the node, or a manifest.csv (what was judged of it).")
 _OUT = typer.Option(help="Folder for the runs; one that was interrupted is gone on with.")
@@ -33,18 +33,18 @@ def table1(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Train every method on a store and print the paper's Table 1: upstream and downstream tasks."""
-    from training import tables
-    from training.compared import METHODS, Budget
+    from training.experiments import paper_tables
+    from training.experiments.methods import METHODS, Budget
 
     data = _data(store)
     budget = Budget(steps=steps, small=not published, seed=seed)
     with progress("training") as advance:
-        found = tables.table1(data, budget, out, methods=method or METHODS, advance=advance)
+        found = paper_tables.table1(data, budget, out, methods=method or METHODS, advance=advance)
     if as_json:
-        typer.echo(json.dumps({stage: tables.plain(table) for stage, table in found.items()}, indent=1))
+        typer.echo(json.dumps({stage: paper_tables.plain(table) for stage, table in found.items()}, indent=1))
         return
     for stage, table in found.items():
-        typer.echo(f"{stage.capitalize()}\n" + "\n".join(tables.lines(table, "Backbone")) + "\n")
+        typer.echo(f"{stage.capitalize()}\n" + "\n".join(paper_tables.lines(table, "Backbone")) + "\n")
     typer.echo(f"{_UPSTREAM}\n{_WHAT_IT_IS_NOT}")
     typer.echo(f"→ mediqa-train table2 {store} --out {out}")
 
@@ -58,22 +58,22 @@ def table2(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Train the model without pretraining (PT), prompts (PM) and salient slices (SS), and with them."""
-    from training import tables
-    from training.compared import Budget
+    from training.experiments import paper_tables
+    from training.experiments.methods import Budget
 
     data = _data(store)
     with progress("training") as advance:
-        found = tables.table2(data, Budget(steps=steps, seed=seed), out, advance=advance)
+        found = paper_tables.table2(data, Budget(steps=steps, seed=seed), out, advance=advance)
     if as_json:
-        typer.echo(json.dumps(tables.plain(found), indent=1))
+        typer.echo(json.dumps(paper_tables.plain(found), indent=1))
         return
-    typer.echo("\n".join(tables.lines(found, "   PT  PM  SS")) + "\n")
+    typer.echo("\n".join(paper_tables.lines(found, "   PT  PM  SS")) + "\n")
     typer.echo(f"/: only volumes have slices to choose from.\n{_WHAT_IT_IS_NOT}")
 
 
 def _data(folder: Path) -> "Data":
     from training.cli.stages import prepared_of
-    from training.compared import divided
-    from training.recipe import STAGE2, read_recipe
+    from training.experiments.methods import divided
+    from training.fit.recipe import STAGE2, read_recipe
 
     return divided(prepared_of(folder, read_recipe(STAGE2, "default"), stage=2))

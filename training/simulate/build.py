@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import PreprocessSpec
-from training.collection import ImageSet, stacks_of
+from training.data.collection import ImageSet, stacks_of
+from training.data.store import Sample, Store
 from training.simulate import ct, fundus, mr
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step
-from training.store import Sample, Store
 
 _DEGRADE = {"CT": ct.degrade, "MR": mr.degrade, "OP": fundus.degrade}
 _SINGLE = 0.4

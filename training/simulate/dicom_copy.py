@@ -9,11 +9,11 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
-from mediqa_node.dicom.ct_header import is_helical
-from mediqa_node.dicom.deidentify import deidentify
+from mediqa_node.dicom.deidentify.instance import deidentify
+from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
 from mediqa_node.dicom.header import FrameHeader
-from mediqa_node.dicom.pseudonyms import Pseudonyms
-from mediqa_node.dicom.technique_mr import GYROMAGNETIC_MHZ_T
+from mediqa_node.dicom.technique.ct_exposure import is_helical
+from mediqa_node.dicom.technique.mr import GYROMAGNETIC_MHZ_T
 from mediqa_node.domain.prompt import Prompt
 
 LEVELS = {"CT": (10.0, 40.0, 160.0, 20.0, 80.0), "MR": (0.5, 1.5, 3.0, 0.3, 1.0)}

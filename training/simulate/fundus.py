@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from mediqa_node.assess.fundus import DARK
+from mediqa_node.image.fundus import DARK
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
 
 REFERENCE_PX = 384

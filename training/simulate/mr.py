@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
-from mediqa_node.assess.foreground import body_pixels
+from mediqa_node.image.foreground import body_pixels
 from training.simulate.degraded import BaseImage, Degraded, Step, quality_of, saturating
 
 NOISE_AT_1_T = 0.06
@@ -130,7 +130,7 @@ def _zero_filled(image: np.ndarray, factor: float) -> np.ndarray:
     wide, tall = round(rows * factor) // 2 * 2, round(columns * factor) // 2 * 2
     before = (wide // 2 - rows // 2, tall // 2 - columns // 2)
     around = [(before[0], wide - rows - before[0]), (before[1], tall - columns - before[1])]
-    return _image(np.pad(np.fft.fftshift(np.fft.fft2(image)), around)) * (wide * tall / image.size)
+    return np.asarray(_image(np.pad(np.fft.fftshift(np.fft.fft2(image)), around)) * (wide * tall / image.size))
 
 
 def _image(kspace: np.ndarray) -> np.ndarray:

@@ -26,13 +26,13 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.exclusions import modality_of
 from mediqa_node.dicom.header import text
-from mediqa_node.dicom.prompts_from_header import default_rules, prompt_from_header
-from mediqa_node.dicom.technique import harvest
-from mediqa_node.dicom.volume import assemble_stacks
+from mediqa_node.dicom.prompts import default_rules, prompt_from_header
+from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
 from mediqa_node.domain.images import Stack
-from training.collection import ImageSet
-from training.manifest import MANIFEST_FILE, Row, write_manifest
+from training.data.collection import ImageSet
+from training.data.manifest import MANIFEST_FILE, Row, write_manifest
 from training.simulate import ct, mr
 from training.simulate.degraded import quality_of, saturating
 from training.simulate.dicom_copy import LEVELS, UNITS, BaseSeries, header_of, save, uid_of

@@ -1,0 +1,234 @@
+"""`mediqa-node demo`: the whole chain on one machine, with a bundled chest CT, in well under a minute.
+
+A real node (three processes, SQLite, a folder), a real association to send the series, and a
+small Storage SCP that plays the PACS and receives the report.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import typer
+
+from mediqa_node import __version__, config, logs, service
+from mediqa_node.composition import resources
+from mediqa_node.dicom.part10 import file_head
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.policy import ReceiverPolicy
+from mediqa_node.domain.series import Peer
+from mediqa_node.network.association import Caller
+from mediqa_node.network.contexts import acceptor_contexts
+from mediqa_node.network.dimse import Command
+from mediqa_node.network.receiver import Receiver
+from mediqa_node.network.sender import connect, send_files, verification_contexts
+from mediqa_node.storage import assessments, index
+from mediqa_node.storage.spool import Incoming, Spool
+
+PATIENCE_S = 120.0
+
+_CONFIGURATION = """\
+# written by `mediqa-node demo`
+node: {{ae_title: MEDIQA, port: {node_port}, data_dir: ../var}}
+peers:
+  DEMOPACS: {{ae_title: DEMOPACS, host: 127.0.0.1, port: {pacs_port}}}
+returns:
+  - {{from: "*", to: [DEMOPACS]}}
+completion: {{quiet_after_s: 2, deliver_after_s: 2}}   # a clinic waits longer before a report leaves
+retention: {{low_water_bytes: 100000000}}
+"""
+
+
+class DemoFailed(MediqaError):
+    """The demonstration did not come to its end; the message says where to look."""
+
+
+@dataclass(slots=True)
+class _Reports:
+    """The intake of the small PACS: keeps what arrives, tells who waits."""
+
+    spool: Spool
+    arrived: threading.Event = field(default_factory=threading.Event)
+    paths: list[Path] = field(default_factory=list)
+
+    def begin(self, caller: Caller, command: Command, transfer_syntax_uid: str) -> Incoming:
+        """Open a file for a report."""
+        return self.spool.begin(
+            file_head(
+                sop_class_uid=command.sop_class_uid,
+                sop_instance_uid=command.sop_instance_uid,
+                transfer_syntax_uid=transfer_syntax_uid,
+                source_ae_title=caller.calling_ae_title,
+            )
+        )
+
+    def finish(self, incoming: Incoming, caller: Caller, command: Command, transfer_syntax_uid: str) -> None:
+        """Keep a report that has arrived."""
+        self.paths.append(self.spool.path(self.spool.place(incoming)))
+        self.arrived.set()
+
+    def discard(self, incoming: Incoming) -> None:
+        """Forget half a report."""
+        self.spool.discard(incoming)
+
+    def closed(self, caller: Caller, *, released: bool) -> None:
+        """Nothing to note."""
+
+
+def run(*, port: int, folder: Path | None) -> int:
+    """Play the demonstration; return the exit status.
+
+    Args:
+        port: of the node, 0 for a free one.
+        folder: where everything is kept, None for a new temporary folder.
+    """
+    logs.configure(level="ERROR")
+    where = (folder or Path(tempfile.mkdtemp(prefix="mediqa-demo-"))).resolve()
+    if where.is_dir() and any(where.iterdir()):
+        raise DemoFailed(f"demo: {where} is not empty; name a folder that is, or does not exist")
+    typer.echo(f"mediqa-node {__version__} – research use only, not for diagnosis")
+    with as_file(files("mediqa_node") / "demo_series") as source, _pacs(where / "pacs") as (pacs_port, inbox):
+        images = sorted(source.glob("*.dcm"))
+        configuration = _write_configuration(where, port or _free_port(), pacs_port)
+        settings = config.load(configuration, {})
+        node = Peer(name="this node", ae_title="MEDIQA", host="127.0.0.1", port=settings.node.port)
+        _say("node", f"MEDIQA at 127.0.0.1:{settings.node.port}, everything in {where}")
+        with _running(configuration, where / "node.log") as process:
+            _wait("starting", lambda: _answers(node), process, where)
+            _send(node, images)
+            sent_at = time.monotonic()
+            _wait("judging", inbox.arrived.is_set, process, where)
+            took_s = time.monotonic() - sent_at
+            _show(settings, images, inbox.paths[0], took_s)
+    _say("next", f"mediqa-node -c {configuration} series")
+    _say("", "mediqa-node config show > node.yaml     # then edit it: peers, returns, receiver.allowed")
+    _say("", "mediqa-node -c node.yaml serve          # a node of your own")
+    return 0
+
+
+def _say(name: str, text: str) -> None:
+    typer.echo(f"{name:<10}{text}")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _write_configuration(where: Path, node_port: int, pacs_port: int) -> Path:
+    path = where / "config" / "node.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_CONFIGURATION.format(node_port=node_port, pacs_port=pacs_port), encoding="utf-8")
+    return path
+
+
+@contextlib.contextmanager
+def _pacs(folder: Path) -> Iterator[tuple[int, _Reports]]:
+    """Run a Storage SCP that keeps reports in a folder."""
+    inbox = _Reports(Spool(folder, durable=False))
+    receiver = Receiver(
+        ae_title="DEMOPACS",
+        host="127.0.0.1",
+        port=0,
+        policy=ReceiverPolicy(),
+        contexts=acceptor_contexts(["1.2.840.10008.1.2.1"]),
+        intake=inbox,
+    )
+    thread = threading.Thread(target=receiver.serve, daemon=True)
+    thread.start()
+    try:
+        yield receiver.port, inbox
+    finally:
+        receiver.stop(within_s=2)
+        thread.join(timeout=2)
+
+
+@contextlib.contextmanager
+def _running(configuration: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run the node as its users do, and stop it in the end."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDIQA")}
+    command = [sys.executable, "-m", "mediqa_node", "--config", str(configuration), "serve"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=service.DRAIN_S + 5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait(what: str, done: Callable[[], bool], process: "subprocess.Popen[bytes]", where: Path) -> None:
+    """Wait with a spinner; say where the log is if it takes too long or the node has ended."""
+    from rich.console import Console
+
+    deadline = time.monotonic() + PATIENCE_S
+    with Console(stderr=True).status(what):
+        while not done():
+            if process.poll() is not None or time.monotonic() > deadline:
+                ended = "the node ended" if process.poll() is not None else f"nothing after {PATIENCE_S:.0f} s"
+                raise DemoFailed(f"demo: {ended} while {what}; its log is {where / 'node.log'}")
+            time.sleep(0.1)
+
+
+def _answers(node: Peer) -> bool:
+    try:
+        with connect(node, verification_contexts(), ae_title="DEMO", timeout_s=2) as link:
+            link.verify()
+    except (PeerUnavailable, PeerRefused):
+        return False
+    return True
+
+
+def _send(node: Peer, images: list[Path]) -> None:
+    failures = [f"{path.name}: {failure}" for path, failure in send_files(node, images, ae_title="DEMO_CT") if failure]
+    if failures:
+        raise DemoFailed(f"demo: the node refused its own series: {'; '.join(failures)}")
+    header: Any = pydicom.dcmread(images[0], stop_before_pixels=True)
+    scanner = f"{header.Manufacturer} {header.ManufacturerModelName}"
+    _say("sent", f"{len(images)} images of a chest {header.Modality} ({scanner}) by C-STORE")
+
+
+def _show(settings: config.Settings, images: list[Path], report: Path, took_s: float) -> None:
+    uid = str(pydicom.dcmread(images[0], stop_before_pixels=True).SeriesInstanceUID)
+    database = resources.open_database(settings)
+    with database.read() as connection:
+        row = index.find_series(connection, uid)
+        assessment = assessments.load_assessment(connection, uid, row.revision) if row else None
+    database.close()
+    if row is None or assessment is None:
+        raise DemoFailed("demo: a report arrived, and the node knows no assessment of it")
+    for name, text in _findings(assessment, row.completion or "?"):
+        _say(name, text)
+    _say("report", f"{report}")
+    _say("", f"received {took_s:.1f} s after the last image")
+    if not assessment.checkpoint.trained:
+        _say("warning", "UNTRAINED WEIGHTS: this score has no meaning; it shows the chain, not the image")
+
+
+def _findings(assessment: Assessment, completion: str) -> Iterator[tuple[str, str]]:
+    prompt = assessment.primary.prompt
+    words = ", ".join(
+        f"{term.value} ({term.source})" for term in (prompt.dimension, prompt.modality, prompt.region, prompt.type)
+    )
+    yield "complete", completion
+    yield "prompts", words
+    if assessment.technique.tube_charge_mas is not None:
+        yield "recorded", f"{assessment.technique.tube_charge_mas:g} mAs ({assessment.technique.source})"
+    yield "slices", "  ".join(f"{part.quality:.2f}" for part in assessment.primary.slices)
+    yield "weights", "  ".join(f"{part.weight:.2f}" for part in assessment.primary.slices)
+    yield "score", f"{assessment.quality:.2f} of 1, {assessment.verdict}"

@@ -1,0 +1,156 @@
+"""From settings to open resources: database, spool, rules, and what the stations share.
+
+Heavy packages are imported late, so that the receiver and the command line stay small.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from datetime import tzinfo
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from mediqa_node import __version__
+from mediqa_node.composition import checkpoints
+from mediqa_node.config import Settings
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.spool import Spool
+
+if TYPE_CHECKING:
+    from mediqa_node.dicom.report.request import ReportDevice
+    from mediqa_node.pipeline.export.nightly import NightlyExport
+    from mediqa_node.pipeline.export.select import ExportSource
+    from mediqa_node.pipeline.node import NodeContext
+    from mediqa_node.pipeline.score import Assessor
+
+_EXPORT_KEY = "export.key"
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the database of this node."""
+    return Database(settings.database_url)
+
+
+def open_spool(settings: Settings) -> Spool:
+    """Open the spool of this node."""
+    return Spool(
+        settings.data_dir / "spool",
+        durable=settings.receiver.durability == "power-loss",
+        low_water_bytes=settings.retention.low_water_bytes,
+    )
+
+
+def prepare(settings: Settings) -> None:
+    """Create the data folder and bring both sets of tables up to date; once, before any process starts."""
+    from mediqa_node.pipeline.durable import migrate
+    from mediqa_node.storage.migrate import upgrade
+
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = open_database(settings)
+    upgrade(database)
+    migrate(database)
+    database.close()
+    identity(settings)
+
+
+def identity(settings: Settings) -> dict[str, str]:
+    """Return device UID and serial number of this installation, made once and kept in the data folder."""
+    path = settings.data_dir / "identity.json"
+    if not path.exists():
+        from uuid import uuid4
+
+        made = {"device_uid": f"2.25.{uuid4().int}", "serial_number": uuid4().hex[:12].upper()}
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with (half := path.with_suffix(".new")).open("w", encoding="utf-8") as file:
+            file.write(json.dumps(made))
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)  # a name that is half written would stop every later start
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return {**kept, **({"device_uid": settings.node.device_uid} if settings.node.device_uid else {})}
+
+
+def report_device(settings: Settings) -> "ReportDevice":
+    """Return how this node names itself in reports."""
+    from mediqa_node.dicom.report.request import ReportDevice
+
+    return ReportDevice(ae_title=settings.node.ae_title, software_version=__version__, **identity(settings))
+
+
+def time_zone(settings: Settings) -> tzinfo:
+    """Return the site's time zone: configured, else the machine's."""
+    if settings.node.time_zone:
+        try:
+            return ZoneInfo(settings.node.time_zone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ConfigurationError(f"node.time_zone: {settings.node.time_zone!r} is no IANA time zone") from error
+    from tzlocal import get_localzone
+
+    return get_localzone()
+
+
+def series_keys(settings: Settings) -> "Callable[[Iterable[str]], dict[str, str]] | None":
+    """Return how UIDs are found by the series keys of this node's exports; None where nothing was exported yet."""
+    from mediqa_node.dicom.deidentify.pseudonyms import KEY_BYTES, Pseudonyms
+    from mediqa_node.exchange.folder import secret_of
+
+    if not (file := settings.data_dir / _EXPORT_KEY).is_file():
+        return None
+    pseudonyms = Pseudonyms(secret_of(file, KEY_BYTES))
+    return lambda uids: {pseudonyms.key("series", uid): uid for uid in uids}
+
+
+def export_source(settings: Settings, database: Database) -> "ExportSource":
+    """Return what an export draws on; the key of its pseudonyms is made once and kept in the data folder."""
+    from mediqa_node.dicom.deidentify.pseudonyms import KEY_BYTES, Pseudonyms
+    from mediqa_node.exchange.folder import secret_of
+    from mediqa_node.pipeline.export.select import ExportSource
+
+    return ExportSource(
+        database=database,
+        spool=open_spool(settings),
+        prompts=checkpoints.prompt_rules(settings),
+        pseudonyms=Pseudonyms(secret_of(settings.data_dir / _EXPORT_KEY, KEY_BYTES)),
+        spec=lambda: checkpoints.preprocess_spec(settings),
+        software_version=__version__,
+    )
+
+
+def nightly_export(settings: Settings, database: Database) -> "NightlyExport | None":
+    """Return what the courier exports every night, or None where the site wants none."""
+    if settings.export.nightly is None:
+        return None
+    from mediqa_node.pipeline.export.nightly import NightlyExport
+
+    return NightlyExport(
+        source=lambda: export_source(settings, database),
+        rules=settings.export,
+        folder=settings.export_folder,
+        time_zone=time_zone(settings),
+        clock=time.time,
+    )
+
+
+def node_context(settings: Settings, database: Database, *, judge: "Assessor | None" = None) -> "NodeContext":
+    """Return what the stations share; `judge`: what a worker scores with."""
+    from mediqa_node.pipeline.durable import DurableJobs
+    from mediqa_node.pipeline.node import NodeContext
+
+    return NodeContext(
+        database=database,
+        spool=open_spool(settings),
+        jobs=DurableJobs(database),
+        device=report_device(settings),
+        time_zone=time_zone(settings),
+        peers=settings.peers_of_settings(),
+        returns=settings.return_rules(),
+        completion=settings.completion,
+        score=settings.score,
+        delivery=settings.delivery,
+        companions=settings.companions,
+        retention=settings.retention,
+        allow_untrained=settings.model.allow_untrained,
+        judge=(lambda: judge) if judge is not None else None,
+    )

@@ -1,0 +1,1 @@
+"""Secondary Capture and Parametric Map objects that go with a report."""

@@ -1,0 +1,153 @@
+"""What a score map is on the wire, beside the report: off unless a site asks for it.
+
+A Secondary Capture shows the map to people on any workstation; a Parametric Map holds its numbers for
+programs. Both are derived images of the source's study, in a series of their own. As for reports, the same
+request gives the same bytes: UIDs follow from the content, dates come from the job's record.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+
+from pydicom import Dataset
+
+from mediqa_node.dicom.report import codes
+from mediqa_node.dicom.report.header import copy_patient_and_study, set_dates, set_equipment
+from mediqa_node.dicom.report.items import coded, put_uid, sop_reference
+from mediqa_node.dicom.report.request import ReportDevice
+from mediqa_node.dicom.report.source import uid_of, value_of
+from mediqa_node.dicom.report.uid import deterministic_uid
+from mediqa_node.domain.assessment import Assessment, SliceResult
+
+COMPANION_CLASSES = {
+    "secondary_capture": "1.2.840.10008.5.1.4.1.1.7",
+    "parametric_map": "1.2.840.10008.5.1.4.1.1.30",
+}
+"""By the keys of `companions` in the configuration: Secondary Capture Image, Parametric Map Storage."""
+
+LAYOUT = "1"
+"""Raised with every change of what stands in a companion, because its UID must change with it."""
+
+RESEARCH_ONLY = "For research use only, not for diagnosis."
+UNTRAINED = "UNTRAINED WEIGHTS: the values have no meaning."
+SOURCE_PURPOSE = codes.Code("121322", "DCM", "Source image for image processing operation")
+
+_BODY_PARTS = {
+    "head": "HEAD", "brain": "BRAIN", "neck": "NECK", "chest": "CHEST", "heart": "HEART", "abdomen": "ABDOMEN",
+    "pelvis": "PELVIS", "spine": "SPINE", "breast": "BREAST", "extremity": "EXTREMITY", "retina": "EYE",
+}  # fmt: skip
+"""Body Part Examined (0018,0015) by the region of the prompt, PS3.16 annex L."""
+_PAIRED = ("breast", "extremity", "retina")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompanionRequest:
+    """Companions of one kind for one assessment.
+
+    Attributes:
+        sources: headers of all instances of the series, scored or not.
+        series_number: (0020,0011), allocated by the caller per study.
+        first_instance_number: (0020,0013) of the first one; further ones count on.
+        created_at: aware, from the job's record, never the clock.
+        time_zone: the site's, used where the source names none in (0008,0201).
+    """
+
+    assessment: Assessment
+    sources: Sequence[Dataset]
+    device: ReportDevice
+    series_number: int
+    first_instance_number: int
+    created_at: datetime
+    time_zone: tzinfo = UTC
+
+    @property
+    def by_uid(self) -> dict[str, Dataset]:
+        """The sources by SOP Instance UID."""
+        return {uid_of(source, "SOPInstanceUID"): source for source in self.sources}
+
+
+def companion_series_uid(kind: str, assessment: Assessment, device: ReportDevice) -> str:
+    """Return the one series that all companions of a kind of one source series are in, revisions too."""
+    return deterministic_uid(
+        "companion series", kind, assessment.study_instance_uid, assessment.series_instance_uid, device.device_uid
+    )
+
+
+def instance_uid(kind: str, request: CompanionRequest, source: Dataset, number: int, pixels: bytes) -> str:
+    """Return the name of this content."""
+    assessment = request.assessment
+    identity = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber")
+    return deterministic_uid(
+        "companion",
+        LAYOUT,
+        kind,
+        *(value_of(source, keyword) for keyword in identity),
+        assessment.study_instance_uid,
+        assessment.series_instance_uid,
+        str(assessment.revision),
+        str(number),
+        request.device.device_uid,
+        request.device.software_version,
+        assessment.checkpoint.sha256,
+        assessment.fingerprint,
+        hashlib.sha256(pixels).hexdigest(),
+    )
+
+
+def clean_header(request: CompanionRequest, source: Dataset) -> Dataset:
+    """Return patient and study of a source as they may be written again, in UTF-8, with the study's UID."""
+    clean = Dataset()
+    clean.SpecificCharacterSet = "ISO_IR 192"
+    copy_patient_and_study(clean, source)
+    put_uid(clean, "StudyInstanceUID", request.assessment.study_instance_uid)
+    if value_of(source, "LossyImageCompression") == "01":  # lossy once, lossy for ever (PS3.3 C.7.6.1.1.5)
+        for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if text := value_of(source, keyword):
+                setattr(clean, keyword, text)
+    return clean
+
+
+def complete(companion: Dataset, kind: str, request: CompanionRequest, source: Dataset) -> None:
+    """Set what both kinds share, over whatever the maker of the object has put there."""
+    assessment = request.assessment
+    companion.update(clean_header(request, source))
+    put_uid(companion, "SeriesInstanceUID", companion_series_uid(kind, assessment, request.device))
+    companion.SeriesNumber = request.series_number
+    companion.Modality = "OT"
+    title = "MedIQA quality map (RESEARCH, not for diagnosis)"
+    companion.SeriesDescription = title if assessment.checkpoint.trained else f"UNTRAINED {title}"
+    companion.pop("ContributingEquipmentSequence", None)
+    set_equipment(companion, assessment, request.device, source)
+    _set_body_part(companion, assessment, source)
+    companion.DerivationDescription = derivation(assessment)
+    set_dates(companion, request.created_at, request.time_zone, source)
+
+
+def derivation(assessment: Assessment) -> str:
+    """Return Derivation Description (0008,2111): what made the values, and what they are worth."""
+    checkpoint = assessment.checkpoint
+    warning = "" if checkpoint.trained else f"{UNTRAINED} "
+    return (
+        f"{warning}{RESEARCH_ONLY} Patch scores of MedIQA checkpoint {checkpoint.name}, "
+        f"weights-sha256={checkpoint.sha256} preprocessing={assessment.fingerprint} layout={LAYOUT}"
+    )
+
+
+def source_reference(part: SliceResult) -> Dataset:
+    """Return an item of Source Image Sequence (0008,2112): the image or frame that was scored."""
+    reference = sop_reference(part.frame.sop_class_uid, part.frame.sop_instance_uid)
+    if part.frame.frame_number is not None:
+        reference.ReferencedFrameNumber = part.frame.frame_number
+    reference.PurposeOfReferenceCodeSequence = [coded(SOURCE_PURPOSE)]
+    return reference
+
+
+def _set_body_part(companion: Dataset, assessment: Assessment, source: Dataset) -> None:
+    """Say the body part, and the side of a paired one: Laterality (0020,0060) is type 2C (PS3.3 C.7.3.1)."""
+    region = assessment.primary.prompt.region.value
+    if region in _BODY_PARTS:
+        companion.BodyPartExamined = _BODY_PARTS[region]
+    if region in _PAIRED or region not in _BODY_PARTS:
+        side = value_of(source, "ImageLaterality") or value_of(source, "Laterality")
+        companion.Laterality = side if side in ("L", "R") else ""

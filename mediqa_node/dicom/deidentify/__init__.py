@@ -1,0 +1,1 @@
+"""De-identification: the allow-list, keyed pseudonyms, native pixel data."""

@@ -1,0 +1,127 @@
+"""Content items of a Structured Report (PS3.3 C.17.3), one function per value type."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+from pydicom import DataElement, Dataset
+from pydicom.config import IGNORE
+from pydicom.tag import Tag
+
+from mediqa_node.dicom.report.codes import DERIVATION, ESTIMATED, Code
+from mediqa_node.domain.images import FrameRef
+
+
+def coded(code: Code) -> Dataset:
+    """Return the item of a code sequence (PS3.3 table 8.8-1)."""
+    item = Dataset()
+    item.CodeValue = code.value
+    item.CodingSchemeDesignator = code.scheme
+    item.CodeMeaning = code.meaning
+    return item
+
+
+def put_uid(dataset: Dataset, keyword: str, uid: str) -> None:
+    """Set a UI element to a UID that exists elsewhere, even one against PS3.5 section 9 (leading zeros occur)."""
+    dataset.add(DataElement(Tag(keyword), "UI", uid, validation_mode=IGNORE))
+
+
+def container(
+    concept: Code, children: Iterable[Dataset], *, relationship: str | None = "CONTAINS", template: str = ""
+) -> Dataset:
+    """Return a CONTAINER of separate items; the root has no relationship."""
+    item = _item("CONTAINER", relationship, concept)
+    item.ContinuityOfContent = "SEPARATE"
+    if template:
+        identification = Dataset()
+        identification.MappingResource = "DCMR"
+        identification.TemplateIdentifier = template
+        item.ContentTemplateSequence = [identification]
+    item.ContentSequence = list(children)
+    return item
+
+
+def code_item(relationship: str, concept: Code, value: Code) -> Dataset:
+    """Return a CODE."""
+    item = _item("CODE", relationship, concept)
+    item.ConceptCodeSequence = [coded(value)]
+    return item
+
+
+def text_item(relationship: str, concept: Code, value: str) -> Dataset:
+    """Return a TEXT."""
+    item = _item("TEXT", relationship, concept)
+    item.TextValue = value
+    return item
+
+
+def uid_item(relationship: str, concept: Code, value: str) -> Dataset:
+    """Return a UIDREF."""
+    item = _item("UIDREF", relationship, concept)
+    put_uid(item, "UID", value)
+    return item
+
+
+def date_item(relationship: str, concept: Code, value: str) -> Dataset:
+    """Return a DATE, YYYYMMDD."""
+    item = _item("DATE", relationship, concept)
+    item.Date = value
+    return item
+
+
+def number_item(relationship: str, concept: Code, value: str, unit: Code, *, estimated: bool = False) -> Dataset:
+    """Return a NUM.
+
+    Args:
+        value: decimal string, at most 16 characters (VR DS).
+        estimated: add Derivation = Estimated. Viewers read a group's NUM by its first child and
+            fail on one without.
+    """
+    item = _item("NUM", relationship, concept)
+    measured = Dataset()
+    measured.NumericValue = value
+    measured.MeasurementUnitsCodeSequence = [coded(unit)]
+    item.MeasuredValueSequence = [measured]
+    if estimated:
+        item.ContentSequence = [code_item("HAS CONCEPT MOD", DERIVATION, ESTIMATED)]
+    return item
+
+
+def image_items(concept: Code, frames: Sequence[FrameRef]) -> list[Dataset]:
+    """Return one IMAGE per instance, in order of first mention, with the frames meant if it is multi-frame."""
+    by_instance: dict[tuple[str, str], list[int]] = {}
+    for frame in frames:
+        numbers = by_instance.setdefault((frame.sop_class_uid, frame.sop_instance_uid), [])
+        if frame.frame_number is not None:
+            numbers.append(frame.frame_number)
+    items = []
+    for (sop_class, sop_instance), numbers in by_instance.items():
+        reference = sop_reference(sop_class, sop_instance)
+        if numbers:
+            reference.ReferencedFrameNumber = sorted(numbers)
+        item = _item("IMAGE", "CONTAINS", concept)
+        item.ReferencedSOPSequence = [reference]
+        items.append(item)
+    return items
+
+
+def sop_reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    """Return an item of the SOP Instance Reference macro (PS3.3 table 10-11)."""
+    reference = Dataset()
+    put_uid(reference, "ReferencedSOPClassUID", sop_class_uid)
+    put_uid(reference, "ReferencedSOPInstanceUID", sop_instance_uid)
+    return reference
+
+
+def decimal(value: float | Decimal, places: int) -> str:
+    """Return a fixed-point decimal without trailing zeros, e.g. 73.45; 16 characters hold 0..100 at 12 places."""
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _item(value_type: str, relationship: str | None, concept: Code) -> Dataset:
+    item = Dataset()
+    if relationship:
+        item.RelationshipType = relationship
+    item.ValueType = value_type
+    item.ConceptNameCodeSequence = [coded(concept)]
+    return item

@@ -1,0 +1,36 @@
+"""The numbers of a report, read back from its content tree by who they belong to and what they are called."""
+
+from collections.abc import Iterator
+
+from pydicom import Dataset
+
+from mediqa_node.dicom.report import codes
+
+Numbers = dict[tuple[str, str], float]
+"""By tracking identifier of the measurement group (`IQA series`, `IQA slice 3/7`) and meaning of the concept."""
+
+
+def numbers(report: Dataset) -> Numbers:
+    """Return every NUM of every measurement group of a report, or of its content tree alone (TID 1500, TID 1501)."""
+    found: Numbers = {}
+    for group in _groups(report):
+        items = group.get("ContentSequence", ())
+        label = next((item.TextValue for item in items if _concept(item) == codes.TRACKING_ID.value), "")
+        for item in items:
+            if item.ValueType == "NUM" and item.get("MeasuredValueSequence"):
+                meaning = str(item.ConceptNameCodeSequence[0].CodeMeaning)
+                found[label, meaning] = float(item.MeasuredValueSequence[0].NumericValue)
+    return found
+
+
+def _groups(item: Dataset) -> Iterator[Dataset]:
+    for child in item.get("ContentSequence", ()):
+        if _concept(child) == codes.GROUP.value:
+            yield child
+        elif child.ValueType == "CONTAINER":
+            yield from _groups(child)
+
+
+def _concept(item: Dataset) -> str:
+    sequence = item.get("ConceptNameCodeSequence")
+    return str(sequence[0].CodeValue) if sequence else ""

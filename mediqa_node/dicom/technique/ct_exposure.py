@@ -1,0 +1,179 @@
+"""Read what a CT image says of its exposure: one unit each, standard tags first, private ones by creator.
+
+Classic values are at the root (PS3.3 C.8.2.1), Enhanced ones in functional groups (C.8.15.3). Private
+fallbacks were tried on few files; each is accepted only within a plausible range.
+"""
+
+import re
+from dataclasses import dataclass
+
+from pydicom import Dataset
+
+from mediqa_node.dicom.header import FrameHeader, items, number, private_creators
+from mediqa_node.dicom.technique.dose_sr import DoseEvent
+
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+# What a diagnostic CT can do; beyond it a number is a writing error.
+RANGES = {"mas": (0.5, 3000.0), "ma": (1.0, 2000.0), "kvp": (40.0, 160.0), "time_s": (0.001, 600.0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CtReading:
+    """What one CT image says of its exposure, in one unit each; None where it is silent.
+
+    Attributes:
+        fg_mas: ExposureInmAs (0018,9332) of an Enhanced object: effective mAs by definition.
+        tag_mas: Exposure (0018,1152); `fine_mas`: ExposureInuAs (0018,1153) / 1000.
+        time_s: ExposureTime; on GE the total beam-on time of the image, elsewhere per rotation.
+        helical: None where the header does not tell.
+    """
+
+    vendor: str
+    enhanced: bool
+    helical: bool | None
+    fg_mas: float | None
+    tag_mas: float | None
+    fine_mas: float | None
+    current_ma: float | None
+    time_s: float | None
+    rotation_s: float | None
+    pitch: float | None
+    kvp_kv: float | None
+    ctdi_vol_mgy: float | None
+    dose: DoseEvent | None
+
+    @property
+    def ge(self) -> bool:
+        """Whether Exposure follows GE's slice-scaled definition."""
+        return self.vendor == "ge"
+
+    @property
+    def ma_t_mas(self) -> float | None:
+        """Tube current x exposure time, mAs."""
+        return self.current_ma * self.time_s if self.current_ma and self.time_s else None
+
+    @property
+    def rotation_mas(self) -> float | None:
+        """Tube current x rotation time, mAs per rotation."""
+        return self.current_ma * self.rotation_s if self.current_ma and self.rotation_s else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tube:
+    """One X-ray source of several: voltage in kV, current in mA, effective charge in mAs."""
+
+    kvp_kv: float | None
+    current_ma: float | None
+    mas: float | None
+
+
+def ct_reading(header: FrameHeader, dose: DoseEvent | None, flags: list[str]) -> CtReading:
+    """Bring what an image says to one unit each; values out of physical range are dropped with a flag."""
+
+    def value(key: str, kind: str, unit: float = 1.0) -> float | None:
+        found = header.number(key)
+        low, high = RANGES[kind]
+        if found is None or low <= found * unit <= high:
+            return None if found is None else found * unit
+        flags.append(f"out_of_range:{key}")
+        return None
+
+    pitch = ct_pitch(header)
+    return CtReading(
+        vendor=ct_vendor(header),
+        enhanced=header.text("SOPClassUID") == ENHANCED_CT,
+        helical=is_helical(header, pitch),
+        fg_mas=value("ExposureInmAs", "mas"),
+        tag_mas=value("Exposure", "mas"),
+        fine_mas=value("ExposureInuAs", "mas", 1e-3),
+        current_ma=value("XRayTubeCurrentInmA", "ma")
+        or value("XRayTubeCurrent", "ma")
+        or value("XRayTubeCurrentInuA", "ma", 1e-3)
+        or _current_from_power(header, flags),
+        time_s=value("ExposureTimeInms", "time_s", 1e-3)
+        or value("ExposureTime", "time_s", 1e-3)
+        or value("ExposureTimeInuS", "time_s", 1e-6),
+        rotation_s=rotation_time_s(header),
+        pitch=pitch,
+        kvp_kv=value("KVP", "kvp"),
+        ctdi_vol_mgy=header.number("CTDIvol")
+        or next((x for x in header.private_numbers(0x7005, "TOSHIBA_MEC_CT3", 0x63) if x > 0), None),
+        dose=dose,
+    )
+
+
+def ct_vendor(header: FrameHeader) -> str:
+    """Return `ge`, `siemens`, `philips`, `canon` or ""; GE also by private creator, as names get blanked."""
+    name = header.text("Manufacturer").lower()
+    if re.match(r"ge\b|general electric", name) or any(c.startswith("GEMS_") for c in private_creators(header.dataset)):
+        return "ge"
+    patterns = {"siemens": "siemens", "philips": "philips", "canon": "canon|toshiba"}
+    return next((vendor for vendor, pattern in patterns.items() if re.search(pattern, name)), "")
+
+
+def is_helical(header: FrameHeader, pitch: float | None) -> bool | None:
+    """Whether the table moved during rotation: Acquisition Type (0018,9302), else Scan Options, else pitch."""
+    kind = header.codes("AcquisitionType")
+    options = " ".join((*header.codes("ScanOptions"), *header.codes("ImageType")[3:]))
+    if "SPIRAL" in kind or re.search(r"HELI|SPIRAL|CT_SOM\d+ SPI", options):
+        return True
+    # Values of Image Type name the plane as AXIAL too, so only the options speak of the mode.
+    if kind or re.search(r"AXIAL|CINE|CT_SOM\d+ SEQ", options):
+        return False
+    return True if pitch else None
+
+
+def rotation_time_s(header: FrameHeader) -> float | None:
+    """Return Revolution Time (0018,9305), else GE's private one; both are met in s and in ms."""
+    found = header.number("RevolutionTime") or next(iter(header.private_numbers(0x0019, "GEMS_ACQU_01", 0x27)), 0.0)
+    if 0.1 <= found <= 10:
+        return found
+    return found / 1000 if 100 <= found <= 10_000 else None
+
+
+def ct_pitch(header: FrameHeader) -> float | None:
+    """Return Spiral Pitch Factor (0018,9311), else feed / collimation, else a vendor's private value."""
+    feed_mm = header.number("TableFeedPerRotation") or next(
+        (abs(x) for x in header.private_numbers(0x0019, "GEMS_ACQU_01", 0x23)), None
+    )
+    collimation_mm = header.number("TotalCollimationWidth")
+    ratio = re.match(r"/?([0-9.]+):1", header.private_text(0x0043, "GEMS_PARM_01", 0x27))
+    canon = next(iter(header.private_numbers(0x7005, "TOSHIBA_MEC_CT3", 0x23)), None)
+    found = (
+        header.number("SpiralPitchFactor")
+        or (feed_mm / collimation_mm if feed_mm and collimation_mm else None)
+        or (float(ratio.group(1)) if ratio else None)
+        or canon
+    )
+    return found if found and 0.05 <= found <= 10 else None
+
+
+def _current_from_power(header: FrameHeader, flags: list[str]) -> float | None:
+    """Estimate mA from Generator Power (0018,1170) in kW, which GE writes in W, and KVP."""
+    power, kvp_kv = header.number("GeneratorPower"), header.number("KVP")
+    if not power or not kvp_kv:
+        return None
+    current_ma = (power if power > 200 else power * 1000) / kvp_kv
+    if not RANGES["ma"][0] <= current_ma <= RANGES["ma"][1]:
+        return None
+    flags.append("current_from_generator_power")
+    return current_ma
+
+
+def further_tubes(header: FrameHeader) -> tuple[Tube, ...]:
+    """Return the sources of CT Additional X-Ray Source Sequence (0018,9360), root or functional group."""
+    return tuple(
+        Tube(number(item, "KVP"), number(item, "XRayTubeCurrentInmA"), number(item, "ExposureInmAs"))
+        for item in header.items("CTAdditionalXRaySourceSequence")
+    )
+
+
+def multi_energy_tubes(header: FrameHeader) -> tuple[Tube, ...]:
+    """Return the acquisitions of Multi-energy CT Acquisition Sequence (0018,9362); () for ordinary images."""
+    return tuple(_energy(item) for item in header.items("MultienergyCTAcquisitionSequence"))
+
+
+def _energy(item: Dataset) -> Tube:
+    exposure = (items(item, "CTExposureSequence")[:1] or (item,))[0]
+    details = (items(item, "CTXRayDetailsSequence")[:1] or (item,))[0]
+    return Tube(number(details, "KVP"), number(exposure, "XRayTubeCurrentInmA"), number(exposure, "ExposureInmAs"))

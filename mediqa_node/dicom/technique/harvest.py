@@ -1,0 +1,212 @@
+"""Harvest the physical parameters of one series: the labels of training stage 1, with all their evidence.
+
+Tube charge is read per image, since tube current is modulated along the patient; the series' label is
+the median of its valid slices. Nothing is thrown away: every raw candidate stays beside the choice.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from pydicom import Dataset
+
+from mediqa_node.dicom.exclusions import exclusions, instance_exclusions, modality_of
+from mediqa_node.dicom.header import FrameHeader, frame_headers
+from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
+from mediqa_node.dicom.stacks.planes import Plane, planes
+from mediqa_node.dicom.technique.ct import differs, read_ct
+from mediqa_node.dicom.technique.ct_covariates import ct_covariates, ct_series_flags
+from mediqa_node.dicom.technique.ct_exposure import RANGES, ct_reading
+from mediqa_node.dicom.technique.dose_sr import DoseEvent
+from mediqa_node.dicom.technique.mr import mr_covariates, nominal, read_mr
+from mediqa_node.dicom.technique.op import op_covariates
+from mediqa_node.domain.technique import Exclusion, FrameTechnique, Technique
+
+VALID_FRACTION = 0.8
+NO_DOSE_EVENTS: Mapping[str, DoseEvent] = {}
+# A value that carries one of these is shown, never trained on.
+_UNVERIFIED = frozenset({"ge_exposure_unverified", "dual_source_not_added", "rdsr_mismatch", "field_varies"})
+
+FrameKey = tuple[str, int | None]
+
+
+def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] = NO_DOSE_EVENTS) -> Technique:
+    """Return the technique of one series.
+
+    Args:
+        headers: all instances of the series, without pixels, in any order.
+        dose_events: irradiation events of the study's dose reports, by Irradiation Event UID (0008,3010).
+
+    Returns:
+        label `mas` for CT (median effective tube charge, mAs), `tesla` for MR (nominal field), None for
+        the rest. `eligible` is True only with a verified label and without any exclusion.
+    """
+    placed = planes(headers)
+    found = exclusions(headers, placed=placed)
+    modality = modality_of(headers[0]) if headers else ""
+    refusal = next((exclusion for exclusion in found if not exclusion.scorable), None)
+    if refusal is not None or modality not in ("CT", "MR"):
+        covariates = op_covariates(frame_headers(headers[0])[0]) if modality == "OP" else {}
+        source = f"excluded:{refusal.code}" if refusal else None
+        return Technique(
+            label_name=None, tube_charge_mas=None, field_strength_t=None, source=source, exclusions=found,
+            covariates=covariates,
+        )  # fmt: skip
+    frames = [frame for header in headers for frame in frame_headers(header)]
+    z_mm = _z_positions_mm(placed)
+    if modality == "CT":
+        return _harvest_ct(frames, z_mm, found, dose_events)
+    return _harvest_mr(frames, z_mm, found)
+
+
+def statistics(values: Sequence[float | None], z_mm: Sequence[float | None] = ()) -> dict[str, float]:
+    """Return the aggregates of per-slice values; values that are None count in `n` only.
+
+    Args:
+        z_mm: position of each value along the slice normal, for `central_mean`, the mean over the
+            central 60 % of the covered length; without positions it is left out.
+
+    Returns:
+        n, n_valid, and, if any value is valid: median, mean, hmean (what noise follows, since its
+        variance goes as 1/mAs), min, max, p5, p95, cv, central_mean.
+    """
+    valid = np.array([value for value in values if value is not None], dtype=np.float64)
+    result = {"n": float(len(values)), "n_valid": float(len(valid))}
+    if not len(valid):
+        return result
+    result |= {
+        "median": float(np.median(valid)),
+        "mean": float(valid.mean()),
+        "hmean": float(len(valid) / (1 / valid).sum()),
+        "min": float(valid.min()),
+        "max": float(valid.max()),
+        "p5": float(np.percentile(valid, 5)),
+        "p95": float(np.percentile(valid, 95)),
+        "cv": float(valid.std() / valid.mean()),
+    }
+    placed = [(z, value) for z, value in zip(z_mm, values, strict=False) if z is not None and value is not None]
+    if placed:
+        low, high = min(z for z, _ in placed), max(z for z, _ in placed)
+        margin = 0.2 * (high - low)
+        result["central_mean"] = float(np.mean([v for z, v in placed if low + margin <= z <= high - margin] or valid))
+    return result
+
+
+def _harvest_ct(
+    frames: Sequence[FrameHeader],
+    z_mm: Mapping[FrameKey, float],
+    found: tuple[Exclusion, ...],
+    dose_events: Mapping[str, DoseEvent],
+) -> Technique:
+    events = [dose_events.get(frame.text("IrradiationEventUID")) for frame in frames]
+    read = [read_ct(frame, z_mm.get(_key(frame)), event) for frame, event in zip(frames, events, strict=True)]
+    slices = _without_excluded(frames, [frame for frame, _ in read])
+    values = [frame.tube_charge_mas for frame in slices]
+    numbers = statistics(values, [frame.z_mm for frame in slices])
+    label, flags = _label(numbers)
+    flags = [*_flags(slices), *flags, *ct_series_flags(frames[0])]
+    modulation = frames[0].codes("ExposureModulationType")
+    if numbers["n_valid"] > 1 and numbers["cv"] < 1e-6 and modulation and "NONE" not in modulation:
+        flags.append("per_series_value")
+    report = next((event.tube_charge_mas for event in events if event and event.tube_charge_mas), None)
+    if differs(numbers.get("mean"), report, 0.2):
+        flags.append("rdsr_mismatch")
+    definitions = Counter(definition for _, definition in read if definition)
+    flags += ["mixed_definition"] * (len(definitions) > 1)
+    reading = ct_reading(frames[0], events[0], [])
+    missing = _label_exclusions("mas", label, RANGES["mas"], flags)
+    return Technique(
+        label_name="mas",
+        tube_charge_mas=label,
+        field_strength_t=None,
+        source=_source(slices) if label is not None else None,
+        mas_definition=definitions.most_common(1)[0][0] if definitions else None,
+        flags=tuple(dict.fromkeys(flags)),
+        eligible=not (found or missing),
+        exclusions=(*found, *missing),
+        statistics=numbers,
+        covariates=ct_covariates(frames[0], reading),
+        frames=tuple(slices),
+    )
+
+
+def _harvest_mr(
+    frames: Sequence[FrameHeader], z_mm: Mapping[FrameKey, float], found: tuple[Exclusion, ...]
+) -> Technique:
+    slices = _without_excluded(frames, [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in frames])
+    numbers = statistics([frame.field_strength_t for frame in slices])
+    tesla, flags = _label(numbers)
+    label = nominal(tesla)
+    flags = [*_flags(slices), *flags]
+    flags += ["no_nominal_field"] * (tesla is not None and label is None)
+    flags += ["field_varies"] * (tesla is not None and numbers["max"] - numbers["min"] > 0.05 * tesla)
+    missing = _label_exclusions("tesla", label, (0.01, 21.1), flags)
+    return Technique(
+        label_name="tesla",
+        tube_charge_mas=None,
+        field_strength_t=label,
+        source=_source(slices) if label is not None else None,
+        flags=tuple(dict.fromkeys(flags)),
+        eligible=not (found or missing),
+        exclusions=(*found, *missing),
+        statistics=numbers,
+        covariates={"field_strength_t": tesla, **mr_covariates(frames[0])},
+        frames=tuple(slices),
+    )
+
+
+def _label(numbers: Mapping[str, float]) -> tuple[float | None, list[str]]:
+    """Return the median, unless fewer than 80 % of the slices have a value."""
+    if not numbers["n_valid"]:
+        return None, []
+    if numbers["n_valid"] < VALID_FRACTION * numbers["n"]:
+        return None, ["too_few_valid_slices"]
+    return numbers["median"], []
+
+
+def _label_exclusions(
+    name: str, label: float | None, limits: tuple[float, float], flags: Sequence[str]
+) -> tuple[Exclusion, ...]:
+    if label is None:
+        reason = ", ".join(flags) or "no tag holds it"
+        return (Exclusion(code="missing_label", detail=f"no {name}: {reason}", scorable=True),)
+    result = []
+    if not limits[0] <= label <= limits[1]:
+        result.append(Exclusion(code="range", detail=f"{name} {label:g} outside {limits}", scorable=True))
+    if doubts := sorted(_UNVERIFIED.intersection(flags)):
+        result.append(Exclusion(code="unverified_label", detail=", ".join(doubts), scorable=True))
+    return tuple(result)
+
+
+def _without_excluded(frames: Sequence[FrameHeader], read: list[FrameTechnique]) -> list[FrameTechnique]:
+    """Leave out images that are no part of the scan: a scout among slices would move the median."""
+    refused: dict[int, bool] = {}
+    for frame in frames:
+        if id(frame.dataset) not in refused:
+            refused[id(frame.dataset)] = any(not found.scorable for found in instance_exclusions(frame.dataset))
+    kept = [one for frame, one in zip(frames, read, strict=True) if not refused[id(frame.dataset)]]
+    return kept or read
+
+
+def _flags(slices: Sequence[FrameTechnique]) -> list[str]:
+    return list(dict.fromkeys(flag for frame in slices for flag in frame.flags))
+
+
+def _source(slices: Sequence[FrameTechnique]) -> str | None:
+    sources = Counter(frame.source for frame in slices if frame.source)
+    return sources.most_common(1)[0][0] if sources else None
+
+
+def _key(frame: FrameHeader) -> FrameKey:
+    return frame.text("SOPInstanceUID"), frame.frame_number
+
+
+def _z_positions_mm(placed: Sequence[Plane]) -> dict[FrameKey, float]:
+    """Return the position of every placed plane along the normal of its own orientation, mm."""
+    return {
+        (plane.ref.sop_instance_uid, plane.ref.frame_number): position_along(
+            slice_normal(plane.orientation), plane.origin_mm
+        )
+        for plane in placed
+        if plane.orientation is not None and plane.origin_mm is not None
+    }

@@ -1,0 +1,1 @@
+"""Pixels to network input: slice selection, preprocessing, views, training range, verdict. Pure."""

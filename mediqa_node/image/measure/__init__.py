@@ -1,0 +1,1 @@
+"""Physical measures and statistics of pixels."""

@@ -1,0 +1,212 @@
+"""What tells a slice of a patient from anything else: a few numbers of the picture that the network is shown.
+
+Two vectors. *Window statistics* say how the gray values lie in the window; they know a photograph, a screen or a
+wrong rescaling. *Local statistics* say what surfaces and edges are like at the scale of a few pixels; they know a
+phantom, whose inside is smooth and whose edges are straight. The second are after the natural scene statistics of
+Mittal, Moorthy and Bovik (BRISQUE, doi 10.1109/TIP.2012.2214050): pixels less their local mean, over their local
+deviation (MSCN). Few numbers, because there are few sources to learn their spread from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
+from mediqa_node.image.fundus import looks_like_fundus
+
+VERSION = 1
+"""Of what is measured and how. A limit that was found with another version says nothing here."""
+WINDOW = ("logit_share_at_0", "logit_share_at_1", "mean_inside", "log_sd_inside")
+COLOUR = ("log_red_over_green", "log_green_over_blue")
+LOCAL = (
+    "median_log_local_sd_3px", "median_log_local_sd_9px", "log_mscn_shape", "mscn_neighbour_correlation",
+    "edge_direction_entropy", "logit_axial_edge_share",
+)  # fmt: skip
+
+_AT_END = 0.01
+"""A gray value nearer than this to an end of the window is at that end: the interpolation rings by so much."""
+_BODY = 0.03
+_EDGE = 0.05
+"""Difference of gray values between neighbours, in windows, from which it is an edge."""
+_FEWEST = 50
+"""Pixels that a statistic is taken of; where fewer qualify, all are."""
+_THINNEST_PX = 16
+_DIRECTIONS = 12
+_AXIAL_OF_ROUND = 0.064
+"""Share of the edges of a circle that run along rows and columns: within 2.9 degrees."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceStatistics:
+    """The statistics of the slices of one stack, n of them.
+
+    Attributes:
+        window: (n, 4), or (n, 6) for photographs: WINDOW, COLOUR.
+        local: (n, 6): LOCAL.
+        inside: share of the slice's pixels that lie inside the window, (n,), 0..1.
+        round_field: whether each slice shows a bright reddish field on dark ground, (n,), bool.
+    """
+
+    window: np.ndarray
+    local: np.ndarray
+    inside: np.ndarray
+    round_field: np.ndarray
+
+
+def window_names(modality: str) -> tuple[str, ...]:
+    """Return what `SliceStatistics.window` holds for a modality: photographs (OP) have colour besides."""
+    return WINDOW + COLOUR if modality == "OP" else WINDOW
+
+
+def slice_statistics(inputs: NetworkInput, spec: PreprocessSpec, *, modality: str) -> SliceStatistics:
+    """Measure the first view of every slice, which is the whole of it, without its padding.
+
+    Args:
+        inputs: of `assess.preprocess` with `spec`.
+        spec: tells the range and the order of the channels.
+        modality: CT, MR or OP.
+    """
+    first = np.flatnonzero(np.diff(inputs.slice_of, prepend=-1))
+    shown = [_unpadded(_as_window(inputs.images[i], spec), inputs.views[i]) for i in first]
+    colour = modality == "OP"
+    return SliceStatistics(
+        window=np.array([_window_statistics(image, colour=colour) for image in shown]),
+        local=np.array([_local_statistics(image.mean(axis=0), photograph=colour) for image in shown]),
+        inside=np.array([float(_inside(image.mean(axis=0)).mean()) for image in shown]),
+        round_field=np.array([looks_like_fundus(255 * np.moveaxis(image, 0, -1)) for image in shown]),
+    )
+
+
+# ── what is looked at ────────────────────────────────────────────────────────
+
+
+def _as_window(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+    """Return a network image, (3, size, size), as RGB in 0..1, float64."""
+    low, high = spec.output_range
+    rgb = image[::-1] if spec.colour_order == "bgr" else image
+    return np.clip((rgb.astype(np.float64) - low) / (high - low), 0.0, 1.0)
+
+
+def _unpadded(image: np.ndarray, view: View) -> np.ndarray:
+    """Cut off what a view shows beyond its slice, and the pixels that the interpolation mixed with it.
+
+    A strip too thin to be measured stays in its square.
+    """
+    size = image.shape[-1]
+    (top, bottom), (left, right) = (
+        _extent(size, start, edge) for start, edge in ((view.top, view.height), (view.left, view.width))
+    )
+    if min(bottom - top, right - left) < _THINNEST_PX:
+        return image
+    return image[:, top:bottom, left:right]
+
+
+def _extent(size: int, start: int, edge: int) -> tuple[int, int]:
+    """Return the pixels of `size` that show the slice, where it begins `-start` pixels into a view of `edge`."""
+    if start >= 0:
+        return 0, size
+    first = int(np.ceil(-start * size / edge))
+    return first, max(first + 1, int(np.floor((edge + start - 1) * size / edge)))
+
+
+def _inside(gray: np.ndarray) -> np.ndarray:
+    return (gray > _AT_END) & (gray < 1 - _AT_END)
+
+
+# ── window statistics ────────────────────────────────────────────────────────
+
+
+def _window_statistics(image: np.ndarray, *, colour: bool) -> list[float]:
+    gray = image.mean(axis=0)
+    inside = _enough(_inside(gray))
+    values = gray[inside]
+    found = [
+        _logit(float((gray <= _AT_END).mean())),
+        _logit(float((gray >= 1 - _AT_END).mean())),
+        float(values.mean()),
+        float(np.log(values.std() + 0.003)),
+    ]
+    if colour:
+        red, green, blue = (float(channel[inside].mean()) + 0.01 for channel in image)
+        found += [float(np.log(red / green)), float(np.log(green / blue))]
+    return found
+
+
+# ── local statistics ─────────────────────────────────────────────────────────
+
+
+def _local_statistics(gray: np.ndarray, *, photograph: bool) -> list[float]:
+    inside = _inside(gray)
+    spread = []
+    for radius in (1, 4):
+        mean, sd = _local(gray, radius)
+        body = _enough(inside[_core(radius)] & (mean > _BODY) & (mean < 1 - _BODY))
+        spread.append(float(np.median(np.log(sd[body] + 0.002))))
+    mean, sd = _local(gray, 3)
+    mscn = (gray[_core(3)] - mean) / (sd + 0.01)
+    body = _enough(inside[_core(3)])
+    looked_at = _surrounded(gray > _BODY) if photograph else np.ones_like(inside)
+    return [*spread, _shape(mscn[body]), _neighbour_correlation(mscn, body), *_edges(gray, looked_at)]
+
+
+def _surrounded(field: np.ndarray) -> np.ndarray:
+    """Return what lies in a field at least 4 pixels from its rim: some cameras cut a round field straight."""
+    return np.asarray(ndimage.minimum_filter(field, 9, mode="constant"))
+
+
+def _shape(mscn: np.ndarray) -> float:
+    """Return log(E|x|^2 / E x^2): -0.45 for Gauss, lower the rarer and larger the deviations."""
+    return float(np.log((np.abs(mscn).mean() ** 2 + 1e-6) / ((mscn**2).mean() + 1e-6)))
+
+
+def _neighbour_correlation(mscn: np.ndarray, body: np.ndarray) -> float:
+    """Return the mean correlation of neighbours in a row and in a column; 1 where there is nothing to correlate."""
+    found = []
+    for one, two in (
+        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+    ):
+        both = body[one] & body[two]
+        first, second = mscn[one][both], mscn[two][both]
+        power = float(np.sqrt((first @ first) * (second @ second)))
+        found.append(float(first @ second) / power if power > 0 else 1.0)
+    return sum(found) / len(found)
+
+
+def _edges(gray: np.ndarray, looked_at: np.ndarray) -> tuple[float, float]:
+    """Return how evenly edges point everywhere (entropy, 1 at most), and how many run along rows and columns.
+
+    Bodies are round; bars, letters and frames are not.
+    """
+    down, across = (gray[2:, 1:-1] - gray[:-2, 1:-1]) / 2, (gray[1:-1, 2:] - gray[1:-1, :-2]) / 2
+    strength = np.hypot(down, across)
+    edges = (strength > _EDGE) & looked_at[1:-1, 1:-1]
+    if edges.sum() < _FEWEST:
+        return 1.0, _logit(_AXIAL_OF_ROUND)
+    down, across, strength = down[edges], across[edges], strength[edges]
+    share = np.histogram(np.arctan2(down, across) % np.pi, _DIRECTIONS, (0, np.pi), weights=strength)[0]
+    share = share / share.sum()
+    axial = np.minimum(np.abs(down), np.abs(across)) < _EDGE * strength
+    entropy = -float((share * np.log(share + 1e-9)).sum()) / np.log(_DIRECTIONS)
+    return entropy, _logit(float(strength[axial].sum() / strength.sum()))
+
+
+def _core(radius: int) -> tuple[slice, slice]:
+    return slice(radius, -radius), slice(radius, -radius)
+
+
+def _local(gray: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation over squares of 2 radius + 1 pixels, for every pixel that has one."""
+    core = _core(radius)
+    mean, square = (ndimage.uniform_filter(values, 2 * radius + 1)[core] for values in (gray, gray * gray))
+    return mean, np.sqrt(np.maximum(square - mean * mean, 0.0))
+
+
+def _enough(mask: np.ndarray) -> np.ndarray:
+    return mask if mask.sum() >= _FEWEST else np.ones_like(mask)
+
+
+def _logit(share: float) -> float:
+    """Return log odds, finite at 0 and 1: half a percent is added to both sides."""
+    return float(np.log((share + 0.005) / (1 - share + 0.005)))

@@ -1,0 +1,281 @@
+"""The worker's station: a complete series is harvested, judged, and its deliveries are laid out.
+
+One transaction at the end holds the assessment, the new state and every job that follows, so that
+a process killed at any point leaves either none or all of it.
+"""
+
+from datetime import UTC, datetime
+
+import structlog
+from pydicom import Dataset
+
+from mediqa_node.dicom.reject_note import rejected_by
+from mediqa_node.dicom.technique.dose_sr import DoseEvent, dose_events
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import NotScorable, StorageFailed
+from mediqa_node.domain.phantom import PhantomMeasurement
+from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.technique import Technique
+from mediqa_node.pipeline import policy
+from mediqa_node.pipeline.checks import constancy
+from mediqa_node.pipeline.identity import patients
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.score import SeriesFiles, assess, harvest_series, read_headers
+from mediqa_node.storage import assessments, companions, index, outbox, phantoms
+from mediqa_node.storage.database import Connection
+from mediqa_node.storage.index import InstanceRow, SeriesRow
+from mediqa_node.system.failpoint import reach
+
+log = structlog.get_logger("worker")
+
+_PATIENTS_DIFFER = "identity: instances of this series name different patients"
+
+
+def assess_series(node: NodeContext, series_instance_uid: str, generation: int) -> str:
+    """Harvest and judge a series as it was at `generation`; return what became of it in a word."""
+    reach("score-begin")
+    with node.database.read() as connection:
+        row = index.find_series(connection, series_instance_uid)
+        if row is None or row.generation != generation:
+            return "superseded"
+        if assessments.assessed_generation(connection, series_instance_uid, row.revision) == generation:
+            return "already judged"
+        stored = assessments.load_dose_events(connection, row.study_instance_uid)
+    events = {uid: DoseEvent(**event) for uid, event in stored.items()}
+    try:
+        instances = _instances(node, series_instance_uid)
+        files = read_headers([node.spool.path(instance.path) for instance in instances])
+        _read_documents(node, row, files.headers)
+        technique = harvest_series(files, events)
+        with node.database.write() as connection:
+            assessments.save_technique(connection, series_instance_uid, technique)
+        rule = policy.phantom_rule(node.score, files.headers[0])
+        if rule is not None:
+            return _measure(node, row, files, technique, rule.name)
+        assessment = _assess_images(node, row, files, technique)
+    except NotScorable as reason:
+        return _not_scored(node, row, str(reason))
+    except FileNotFoundError:
+        return _park(node, row, "scoring: a spooled file is missing; `mediqa-node verify` names it")
+    except OSError as error:
+        raise StorageFailed(f"files of series {series_instance_uid} cannot be read: {error.strerror}") from error
+    return _keep(node, row, assessment, files)
+
+
+def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]:
+    """Return what the judgement rests on: all of a series, or nothing."""
+    with node.database.write() as connection:
+        index.apply_rejections(connection, series_instance_uid)
+        instances = index.current_instances(connection, series_instance_uid)
+        purged = index.is_purged(connection, series_instance_uid)
+    if purged:
+        log.error("late instance of a series whose source was deleted", series=series_instance_uid)
+        raise NotScorable("purged", "the other instances were deleted after retention; the last report stands")
+    if not instances:
+        raise NotScorable("rejected", "every instance was rejected, or none is kept")
+    return instances
+
+
+def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique, rule: str) -> str:
+    """Measure a series of a phantom; one that names several patients waits for a person instead."""
+    if len(patients(files.headers)) > 1:
+        return _not_scored(node, row, _PATIENTS_DIFFER, state=SeriesState.WITHHELD)
+    from mediqa_node.pipeline.phantom import measure  # scipy: the courier, which comes by here too, has no need of it
+
+    measured = measure(files, technique, rule)
+    return _not_scored(node, row, f"phantom: {measured.finding()}", measured)
+
+
+def _assess_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
+    if technique.refusal is not None:
+        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+    policy.check_age(node.score, files.headers[0], node.clock())
+    policy.check_reconstruction(node.score, files.headers[0])
+    key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
+    if key is not None:
+        with node.database.write() as connection:
+            chosen = assessments.claim_acquisition(node.database, connection, key, row.series_instance_uid)
+        if chosen != row.series_instance_uid:
+            raise NotScorable("policy", index.OTHER_RECONSTRUCTION + chosen)
+    if node.judge is None:
+        raise RuntimeError("this process has no model")
+    return assess(
+        files,
+        technique,
+        node.judge(),
+        revision=row.revision + 1,
+        assessed_at=datetime.fromtimestamp(node.clock(), UTC),
+    )
+
+
+def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, ...]) -> None:
+    """Take in what documents say of other series: dose reports, reject notes; our own reports say nothing."""
+    with node.database.read() as connection:
+        uid = row.series_instance_uid
+        if outbox.is_own_report(connection, uid) or companions.is_own(connection, uid):
+            raise NotScorable("own report", "sent back to the node that wrote it")
+    affected: set[str] = set()
+    for header in headers:
+        events = {event.irradiation_event_uid: event for event in dose_events(header)}
+        code, uids = rejected_by(header)
+        if not events and not uids:
+            continue
+        with node.database.write() as connection:
+            assessments.save_dose_events(node.database, connection, row.study_instance_uid, events)
+            for uid in index.reject(connection, uids, code=code, note=header.SOPInstanceUID):
+                index.reopen(connection, uid, reason=f"reject note {code}", at=node.clock())
+                outbox.supersede_deliveries(connection, uid, reason=f"reject note {code}", now=node.clock())
+        if events:
+            affected |= _harvested_series(node, row)
+    for uid in affected:
+        harvest_again(node, uid)
+
+
+def _harvested_series(node: NodeContext, row: SeriesRow) -> set[str]:
+    with node.database.read() as connection:
+        return {
+            other.series_instance_uid
+            for other in index.series_of_study(connection, row.study_instance_uid)
+            if assessments.load_technique(connection, other.series_instance_uid) is not None
+        }
+
+
+def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
+    """Harvest a series anew, because a dose report came after its images; its score stays."""
+    with node.database.read() as connection:
+        row = index.find_series(connection, series_instance_uid)
+        instances = index.current_instances(connection, series_instance_uid)
+        if row is None or not instances:
+            return
+        stored = assessments.load_dose_events(connection, row.study_instance_uid)
+    files = read_headers([node.spool.path(instance.path) for instance in instances])
+    technique = harvest_series(files, {uid: DoseEvent(**event) for uid, event in stored.items()})
+    with node.database.write() as connection:
+        assessments.save_technique(connection, series_instance_uid, technique)
+
+
+def _not_scored(
+    node: NodeContext,
+    row: SeriesRow,
+    reason: str,
+    measured: PhantomMeasurement | None = None,
+    *,
+    state: SeriesState = SeriesState.NOT_SCORED,
+) -> str:
+    """End a series without a score; what was measured on it before counts no more, unless only its source is gone."""
+    now = node.clock()
+    with node.database.write() as connection:
+        moved = index.move(
+            connection,
+            row.series_instance_uid,
+            state,
+            at=now,
+            generation=row.generation,
+            reason=reason,
+            job=None,
+        )
+        if moved:
+            index.release_acquisition(connection, row.series_instance_uid, at=now)
+            outbox.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
+            if measured is not None:
+                phantoms.save(connection, measured, at=now)
+            elif not reason.startswith("purged"):
+                phantoms.forget(connection, row.series_instance_uid)
+    log.info("series not scored", series=row.series_instance_uid, reason=reason)
+    return state.value.replace("_", " ").lower()
+
+
+def _park(node: NodeContext, row: SeriesRow, reason: str) -> str:
+    """Leave a series to a person; the state of its last revision's deliveries stays."""
+    now = node.clock()
+    with node.database.write() as connection:
+        uid = row.series_instance_uid
+        if index.move(connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=reason, job=None):
+            index.release_acquisition(connection, uid, at=now)
+    log.error("series parked", series=row.series_instance_uid, reason=reason)
+    return "parked"
+
+
+def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: SeriesFiles) -> str:
+    """Commit the assessment with its consequences."""
+    now = node.clock()
+    withheld = _withheld(node, assessment, files)
+    state = SeriesState.WITHHELD if withheld else SeriesState.ASSESSED
+    destinations = () if withheld else policy.destinations(node, row, assessment)
+    reason = withheld or (None if destinations else "no destination asks for it")
+    with node.database.write() as connection:
+        moved = index.move(
+            connection,
+            row.series_instance_uid,
+            state,
+            at=now,
+            generation=row.generation,
+            reason=reason,
+            revision=assessment.revision,
+            job=None,
+        )
+        if not moved:
+            return "superseded"
+        if withheld and withheld.startswith("identity"):  # another reason holds for every reconstruction alike
+            index.release_acquisition(connection, row.series_instance_uid, at=now)
+        assessments.save_assessment(connection, assessment, generation=row.generation)
+        phantoms.forget(connection, row.series_instance_uid)
+        outbox.supersede_deliveries(connection, row.series_instance_uid, reason="a newer revision", now=now)
+        leaves_at = _leaves_at(node, row, outbox.last_sent_at(connection, row.series_instance_uid), now)
+        for name, wait_s in destinations:
+            outbox.add_delivery(
+                node.database,
+                connection,
+                series_instance_uid=row.series_instance_uid,
+                revision=assessment.revision,
+                destination=name,
+                not_before=leaves_at,
+                wait_for_study_until=leaves_at + wait_s,
+                now=now,
+            )
+        enqueue_due(node, connection)
+        reach("before-assessment-commit")
+    reach("after-assessment-commit")
+    _log(assessment, withheld)
+    return "withheld" if withheld else "assessed"
+
+
+def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> str | None:
+    if len(patients(files.headers)) > 1:
+        return _PATIENTS_DIFFER
+    if not assessment.checkpoint.trained and not node.allow_untrained:
+        return "untrained: the weights were never trained; the score has no meaning"
+    return constancy.reason_to_withhold(node)
+
+
+def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:
+    """When the report may leave: at once if the series is surely complete, revisions some time apart."""
+    sure = row.completion in ("announced", "contiguous")
+    earliest = now if sure else min(row.last_instance_at, now) + node.completion.deliver_after_s
+    apart = now if last_sent_at is None else last_sent_at + node.delivery.revisions_apart_s
+    return max(earliest, now, apart)
+
+
+def enqueue_due(node: NodeContext, connection: Connection) -> int:
+    """Give every delivery whose time has come a job, in the caller's transaction; return how many."""
+    due = outbox.due_deliveries(connection, node.clock())
+    for delivery in due:
+        job = f"deliver:{delivery.id}:{delivery.jobs + 1}"
+        if outbox.claim_delivery(connection, delivery, job):  # the other process may have been faster
+            node.jobs.deliver(connection, job, delivery.id, delivery.destination)
+    return len(due)
+
+
+def _log(assessment: Assessment, withheld: str | None) -> None:
+    log.info(
+        "series assessed",
+        series=assessment.series_instance_uid,
+        revision=assessment.revision,
+        quality=round(assessment.quality, 4),
+        verdict=assessment.verdict,
+        slices=len(assessment.primary.slices),
+        inference_ms=round(1000 * sum(part.inference_s for part in (assessment.primary, *assessment.others))),
+        trained=assessment.checkpoint.trained,
+        weights=assessment.checkpoint.sha256[:16],
+        withheld=withheld,
+    )

@@ -1,0 +1,117 @@
+"""Other weights come into force: tried on the reference set, then recorded; and the way back.
+
+Nothing that was reported changes: a report's bytes are kept, and a later revision names the weights that it was
+scored with. The worker takes a decision up between two series, by starting again: one process scores with one
+set of weights from its first job to its last.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from mediqa_node.domain.assessment import Calibration
+from mediqa_node.domain.constancy import Check
+from mediqa_node.domain.errors import PromotionRefused
+from mediqa_node.domain.promotion import PROMOTE, ROLLBACK, SHADOW, UNSHADOW, Promotion, Weights, Who
+from mediqa_node.pipeline.checks.constancy import tried
+from mediqa_node.pipeline.score import Assessor
+from mediqa_node.storage import constancy_checks, promotions
+from mediqa_node.storage.database import Connection, Database
+
+log = structlog.get_logger("promotion")
+
+
+def promote(
+    database: Database, candidate: Weights, judge: Assessor, *, configured: Weights, who: Who, software_version: str
+) -> tuple[Promotion, Check]:
+    """Put a checkpoint of the store in force, once it scores the reference set as its card says.
+
+    A card that pins nothing gets the scores of now as the baseline of this site. What a candidate that fails has
+    scored is not recorded: with another card alone it would be taken for a drift of the weights in force.
+
+    Args:
+        judge: the candidate, loaded.
+        configured: what the configuration names, in force while nothing is promoted.
+
+    Raises:
+        PromotionRefused: it is in force already, or failed on the reference set.
+    """
+    with database.read() as connection:
+        _check_new(candidate, promotions.standing(connection).current or configured)
+    found = tried(judge, database, software_version=software_version, at=who.at, made_by="command")
+    if not found.passed:
+        raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. What is in force stays so")
+    with database.write() as connection:
+        promotions.lock(connection)
+        before = promotions.standing(connection).current or configured
+        _check_new(candidate, before)
+        found = replace(found, id=constancy_checks.save_check(connection, found))
+        made = _save(connection, PROMOTE, who, before=before, after=candidate)
+    return made, found
+
+
+def _check_new(candidate: Weights, current: Weights) -> None:
+    if candidate.same_as(current):
+        raise PromotionRefused(f"{candidate.label} is in force already, as {current.name!r}")
+
+
+def roll_back(database: Database, *, to: Weights, decision: int | None, who: Who) -> Promotion:
+    """Put back what the last promotion replaced; a further rollback goes one further.
+
+    Args:
+        to: what was in force before `decision`, promoted or configured; it was loaded.
+        decision: the number of the promotion or rollback that was in force then.
+
+    Raises:
+        PromotionRefused: nothing was promoted, all of it was rolled back, or somebody has decided since.
+    """
+    with database.write() as connection:
+        promotions.lock(connection)
+        known = promotions.standing(connection)
+        if not known.can_roll_back:
+            raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
+        if known.since is None or known.since.id != decision:
+            raise PromotionRefused(
+                "somebody has decided meanwhile, nothing was rolled back; see `mediqa-node model list`"
+            )
+        return _save(connection, ROLLBACK, who, before=known.current, after=to)
+
+
+def set_shadow(database: Database, candidate: Weights | None, *, configured: Weights, who: Who) -> Promotion:
+    """Have a checkpoint of the store scored beside the one in force from now on; None: none any more.
+
+    Raises:
+        PromotionRefused: it is in force, or in shadow already, or there is none to take out.
+    """
+    with database.write() as connection:
+        promotions.lock(connection)
+        known = promotions.standing(connection)
+        if candidate is not None:
+            _check_new(candidate, known.current or configured)
+        if candidate.same_as(known.shadow) if candidate is not None else known.shadow is None:
+            said = f"{candidate.label} is in shadow already" if candidate else "nothing is in shadow"
+            raise PromotionRefused(said)
+        action = SHADOW if candidate is not None else UNSHADOW
+        return _save(connection, action, who, before=known.shadow, after=candidate)
+
+
+def _save(connection: Connection, action: str, who: Who, *, before: Weights | None, after: Weights | None) -> Promotion:
+    made = Promotion(action=action, at=who.at, by=who.by, reason=who.reason, before=before, after=after)
+    made = replace(made, id=promotions.save(connection, made))
+    log.warning(
+        "weights decided",
+        action=action,
+        by=who.by,
+        before=before.label if before else None,
+        after=after.label if after else None,
+    )
+    return made
+
+
+def void_calibrations(calibrations: Sequence[Calibration], decision: Promotion) -> list[Calibration]:
+    """Return the calibration records that a decision takes the force from: they name weights and card before it."""
+    before, after = decision.before, decision.after
+    if before is None or after is None or before.same_as(after):
+        return []
+    return [record for record in calibrations if record.made_for(before.sha256, before.card_sha256)]

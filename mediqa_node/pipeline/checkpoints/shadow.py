@@ -1,0 +1,133 @@
+"""A candidate is scored beside the weights in force: nothing is sent, nothing waits for it.
+
+It looks at a series after that series' own result is committed, while no series waits for its own score, on a
+thread of the lowest priority. What it says stands in a table, and nowhere else.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import MediqaError, NotScorable, StorageFailed
+from mediqa_node.domain.promotion import ShadowScore, Weights
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, read_headers
+from mediqa_node.storage import assessments, index, promotions
+from mediqa_node.storage.promotions import Unshadowed
+
+log = structlog.get_logger("shadow")
+
+LOOK_EVERY_S = 2.0
+TRY_AGAIN_S = 60.0
+"""After a failure: a candidate that cannot be loaded must not fill the log."""
+_LOWEST_PRIORITY = 19
+
+OpenCandidate = Callable[[Weights], Assessor]
+
+
+@dataclass(slots=True)
+class Shadow:
+    """The candidate of one process, loaded when there is something to score and dropped with the decision."""
+
+    node: NodeContext
+    open_candidate: OpenCandidate
+    _loaded: tuple[Weights, Assessor] | None = field(default=None, init=False)
+
+    def score_next(self) -> str | None:
+        """Score the series that has waited longest; return its UID, or None where there is nothing to do.
+
+        Raises:
+            CheckpointRefused: the candidate cannot be loaded.
+            StorageFailed: disk or database refused; the same series is found again.
+        """
+        with self.node.database.read() as connection:
+            known = promotions.standing(connection)
+            if known.shadow is None:
+                self._loaded = None
+                return None
+            waiting = promotions.next_to_shadow(connection, known.shadow, since=known.shadow_since)
+        if waiting is None:
+            return None
+        self._keep(waiting, known.shadow)
+        return waiting.series_instance_uid
+
+    def _judge(self, candidate: Weights) -> Assessor:
+        if self._loaded is None or self._loaded[0] != candidate:
+            self._loaded = None  # the one before gives its memory back first
+            self._loaded = candidate, self.open_candidate(candidate)
+            log.info("shadow loaded", candidate=candidate.label)
+        return self._loaded[1]
+
+    def _keep(self, waiting: Unshadowed, candidate: Weights) -> None:
+        uid, judge = waiting.series_instance_uid, self._judge(candidate)
+        station_name, found, reason = self._ask(waiting, judge)
+        score = ShadowScore(
+            series_instance_uid=uid,
+            revision=waiting.revision,
+            station_name=station_name[:16],
+            modality=waiting.modality,
+            weights_sha256=waiting.weights_sha256,
+            quality=waiting.quality,
+            verdict=waiting.verdict,
+            candidate=candidate,
+            candidate_quality=found.quality if found else None,
+            candidate_verdict=found.verdict if found else None,
+            reason=reason,
+            scored_at=self.node.clock(),
+        )
+        with self.node.database.write() as connection:
+            now = index.find_series(connection, uid)
+            if now is None or now.generation != waiting.generation:
+                return  # other images by now than the quality is of: the next revision is compared instead
+            promotions.save_shadow(connection, score)
+        log.info("series scored in shadow", series=uid, candidate=candidate.label, reason=reason)
+
+    def _ask(self, waiting: Unshadowed, judge: Assessor) -> tuple[str, Assessment | None, str | None]:
+        """Return the station, and the candidate's judgement or why there is none."""
+        with self.node.database.read() as connection:
+            instances = index.current_instances(connection, waiting.series_instance_uid)
+            technique = assessments.load_technique(connection, waiting.series_instance_uid)
+        if not instances or technique is None:
+            return "", None, "its images are not kept any more"
+        files = SeriesFiles((), ())
+        try:
+            files = read_headers([self.node.spool.path(instance.path) for instance in instances])
+            at = datetime.fromtimestamp(self.node.clock(), UTC)
+            return _station(files), assess(files, technique, judge, revision=waiting.revision, assessed_at=at), None
+        except NotScorable as refusal:
+            return _station(files), None, str(refusal)
+        except FileNotFoundError:
+            return _station(files), None, "a spooled file is missing"
+        except OSError as error:
+            raise StorageFailed(
+                f"files of series {waiting.series_instance_uid} cannot be read: {error.strerror}"
+            ) from error
+        except Exception as error:  # whatever a candidate does on one series, the next ones must have their turn
+            if isinstance(error, MediqaError) and error.retryable:
+                raise
+            log.warning("candidate failed", series=waiting.series_instance_uid, exc_info=True)
+            return _station(files), None, type(error).__name__  # its words may quote a header
+
+
+def _station(files: SeriesFiles) -> str:
+    return str(files.headers[0].get("StationName", "") or "") if files.headers else ""
+
+
+def run(shadow: Shadow, stop: threading.Event) -> None:
+    """Score in shadow until told to stop; threads that the candidate starts inherit the low priority (Linux)."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+    pause_s = 0.0
+    while not stop.wait(pause_s):
+        try:
+            pause_s = 0.0 if shadow.score_next() else LOOK_EVERY_S
+        except MediqaError as error:
+            log.warning("shadow postponed", reason=str(error))
+            pause_s = TRY_AGAIN_S
+        except Exception:
+            log.exception("shadow failed")
+            pause_s = TRY_AGAIN_S

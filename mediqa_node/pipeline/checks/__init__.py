@@ -1,0 +1,1 @@
+"""Checks of the node against itself: constancy, reproduction of a report, integrity."""

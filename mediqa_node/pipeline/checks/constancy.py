@@ -1,0 +1,313 @@
+"""The score is held against itself: frozen images are scored by the whole chain, at every start and every day.
+
+A drift beyond the bound withholds results until a person has acknowledged it: a physicist who follows a
+scanner over years must know that it was the scanner that changed. Harvesting goes on, and so does what is
+not scored at all.
+
+The reference set lies in the package, `reference/manifest.json`, and is frozen: a file that has changed is
+an error of its own, never taken for a drift.
+"""
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Lock
+
+import structlog
+
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.dicom.prompts import default_rules
+from mediqa_node.domain.constancy import UNSCORED, Check, Identity, compare, not_scored
+from mediqa_node.domain.errors import NotScorable, ReferenceDamaged, UndecodablePixels
+from mediqa_node.domain.images import FrameRef
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
+from mediqa_node.storage import constancy_checks, overview
+from mediqa_node.storage.database import Database
+
+log = structlog.get_logger("constancy")
+
+PACKAGE = Path(__file__).parents[2]
+MANIFEST = PACKAGE / "reference" / "manifest.json"
+EVERY_S = 86400.0
+LIBRARIES = (
+    "torch", "timm", "numpy", "pillow", "pydicom", "pylibjpeg-openjpeg", "python-gdcm", "pyjpegls",
+)  # fmt: skip
+"""What computes a score: network, preprocessing, decoders."""
+_FAULTS = ("undecodable", "unreadable")
+"""Reasons of NotScorable that are no judgement of the image."""
+_ONE_AT_A_TIME = Lock()
+
+
+# ── the reference set ────────────────────────────────────────────────────────
+
+
+def reference_series(manifest: Path = MANIFEST) -> dict[str, tuple[Path, ...]]:
+    """Return the files of each reference series by name, after each was held against its digest.
+
+    Args:
+        manifest: JSON, by name: `folder`, relative to the manifest's parent's parent, and `sha256` by file.
+
+    Raises:
+        ReferenceDamaged: a file is missing, or not as it was packed.
+    """
+    pinned = json.loads(_content(manifest))
+    found: dict[str, tuple[Path, ...]] = {}
+    for name, entry in pinned.items():
+        folder = manifest.parents[1] / entry["folder"]
+        for file, digest in entry["sha256"].items():
+            if hashlib.sha256(_content(folder / file)).hexdigest() != digest:
+                raise ReferenceDamaged(f"{folder / file} has changed since it was packed; install mediqa-node again")
+        found[name] = tuple(folder / file for file in entry["sha256"])
+    return found
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReferenceDamaged(f"{path} cannot be read: {error.strerror}; install mediqa-node again") from error
+
+
+def reference_scores(judge: Assessor, manifest: Path = MANIFEST) -> dict[str, float]:
+    """Return the raw score of every reference series that this checkpoint scores: what a card pins.
+
+    Whoever makes a checkpoint fills `Card.constancy` with them. A series is left out if the checkpoint has
+    no intensity rule for its modality, or refuses it. Prompts come from the rules of the package, whatever
+    the site has made of them: a site that teaches the node its protocol names has not changed the score.
+
+    Raises:
+        ReferenceDamaged: see `reference_series`.
+        UndecodablePixels: a file cannot be decoded here.
+    """
+    return _scores_and_refusals(judge, manifest)[0]
+
+
+def _scores_and_refusals(judge: Assessor, manifest: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the raw score of each reference series, and why another has none, by name."""
+    judge = dataclasses.replace(judge, prompts=default_rules())
+    scores: dict[str, float] = {}
+    refusals: dict[str, str] = {}
+    for name, paths in reference_series(manifest).items():
+        try:
+            files = read_headers(paths)
+            found = assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC))
+        except NotScorable as reason:
+            if reason.reason in _FAULTS:
+                raise UndecodablePixels(f"{name}: {reason}") from reason
+            refusals[name] = str(reason)
+        else:
+            if found.failed_slices:
+                raise UndecodablePixels(f"{name}: {_why_failed(files, found.failed_slices[0])}")
+            scores[name] = found.primary.raw_score
+    return scores, refusals
+
+
+def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
+    """Decode a slice once more, for what the decoder says."""
+    path, said = files.paths[frame.instance_index], "not decoded, though it was when tried again"
+    with FrameReader() as reader:
+        try:
+            reader.raw(path, frame.frame_number)
+        except UndecodablePixels as error:
+            said = str(error)
+    return f"{path.name}: {said}"
+
+
+# ── one check ────────────────────────────────────────────────────────────────
+
+
+def identity_of(judge: Assessor, software_version: str) -> Identity:
+    """Return what the scores of this process rest on."""
+    checkpoint = judge.scorer.checkpoint
+    return Identity(
+        software_version=software_version,
+        weights_sha256=checkpoint.sha256,
+        execution=checkpoint.execution,
+        libraries=", ".join(filter(None, (libraries(), judge.scorer.hardware))),
+    )
+
+
+@cache
+def libraries() -> str:
+    """Return the versions that a score rests on, and the processor: kernels are chosen by it."""
+    found = []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} –")
+    return ", ".join([*found, processor()])
+
+
+def processor() -> str:
+    """Return the processor as the kernel names it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def check(
+    judge: Assessor,
+    database: Database | None,
+    *,
+    software_version: str,
+    at: float,
+    made_by: str = "worker",
+    manifest: Path = MANIFEST,
+) -> Check:
+    """Score the reference set, hold it against the card, and record what was found: it speaks for this node.
+
+    Args:
+        database: None: nothing is recorded, and without a card's scores nothing is compared.
+        at: seconds since 1970.
+        made_by: `worker` or `command`; see `Check`.
+    """
+    found = tried(judge, database, software_version=software_version, at=at, made_by=made_by, manifest=manifest)
+    if database is not None:
+        with database.write() as connection:
+            found = dataclasses.replace(found, id=constancy_checks.save_check(connection, found))
+    _log(found)
+    return found
+
+
+def tried(
+    judge: Assessor,
+    database: Database | None,
+    *,
+    software_version: str,
+    at: float,
+    made_by: str,
+    manifest: Path = MANIFEST,
+) -> Check:
+    """Score the reference set and hold it against the card; nothing is recorded. See `check`.
+
+    A set that could not be scored is tried once more: memory that was short, a decoder that was killed.
+    """
+    found = _measured(judge, database, software_version, at, manifest)
+    if found.problem is not None:
+        log.warning("constancy check repeated", problem=found.problem)
+        found = _measured(judge, database, software_version, at, manifest)
+    return dataclasses.replace(found, made_by=made_by)
+
+
+def _measured(judge: Assessor, database: Database | None, software_version: str, at: float, manifest: Path) -> Check:
+    identity = identity_of(judge, software_version)
+    first, accepted = _known(database, identity)
+    try:
+        scores, refusals = _scores_and_refusals(judge, manifest)
+        if not scores:
+            raise NotScorable("no series", f"the checkpoint scores none of the reference series: {refusals}")
+    except Exception as error:  # whatever it is: without scores nobody knows, and results must wait
+        return not_scored(identity, str(error) or type(error).__name__, at=at)
+    pinned = judge.scorer.constancy
+    return compare(identity, scores, pinned=pinned, first=first, accepted=accepted, at=at, refusals=refusals)
+
+
+def _known(
+    database: Database | None, identity: Identity
+) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
+    """Return the first scores of these weights at this site, and the last acknowledged ones of this identity."""
+    if database is None:
+        return None, None
+    with database.read() as connection:
+        return (
+            constancy_checks.first_scores(connection, identity.weights_sha256),
+            constancy_checks.accepted_scores(connection, identity),
+        )
+
+
+def _log(found: Check) -> None:
+    if found.passed:
+        log.info("constancy checked", drift=found.drift, bound=found.bound, compared_with=found.compared_with)
+    else:
+        log.error("constancy failed, results are withheld", finding=found.finding(), advice="mediqa-node constancy")
+
+
+# ── in the running node ──────────────────────────────────────────────────────
+
+
+def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
+    """Check at every start, and when the last check of what these scores rest on is a day old; else None.
+
+    Before that, what could not be scored is tried at every call, and what withholds results is checked again
+    after a person has checked by command, so that the worker proves itself as well. Series that only waited
+    for a set that could be scored are sent on after a good check.
+    """
+    if node.judge is None:
+        raise RuntimeError("this process has no model")
+    judge, software_version = node.judge(), node.device.software_version
+    with _ONE_AT_A_TIME:
+        due = at_start or _is_due(*_of_this_process(node), now=node.clock())
+        found = check(judge, node.database, software_version=software_version, at=node.clock()) if due else None
+        _send_on(node)
+    return found
+
+
+def _of_this_process(node: NodeContext) -> tuple[Check | None, Check | None]:
+    """Return the check that decides for what this process scores with, and the newest, whoever made it."""
+    assert node.judge is not None
+    identity = identity_of(node.judge(), node.device.software_version)
+    with node.database.read() as connection:
+        return constancy_checks.standing(connection, identity), constancy_checks.last_check(connection, identity)
+
+
+def _is_due(standing: Check | None, newest: Check | None, *, now: float) -> bool:
+    if standing is None or newest is None or standing.problem is not None:
+        return True
+    if standing.withholds and newest.made_by == "command":
+        return True
+    return not 0 <= now - standing.checked_at < EVERY_S
+
+
+def _send_on(node: NodeContext) -> None:
+    standing, _ = _of_this_process(node)
+    if standing is None or not standing.passed:
+        return
+    with node.database.write() as connection:
+        count = overview.send_on(connection, f"constancy: {UNSCORED}", now=node.clock())
+    if count:
+        log.info("series sent on after a good check", series=count)
+
+
+def reason_to_withhold(node: NodeContext) -> str | None:
+    """Return why results of this process wait for a person, with the next step, or None.
+
+    After a good check by command the worker proves itself here, and not at its next sweep.
+    """
+    if node.judge is None:
+        return None
+    standing, newest = _of_this_process(node)
+    if standing is not None and standing.withholds and newest is not None and newest.passed:  # by command
+        check_if_due(node)
+        standing, _ = _of_this_process(node)
+    if standing is None or not standing.withholds:
+        return None
+    return f"constancy: {standing.finding()}; {standing.advice()}"
+
+
+def acknowledge(database: Database, by: str, *, at: float) -> Check | None:
+    """Accept the drift of the last failed check; return it, or None if there is none.
+
+    Raises:
+        StorageFailed: the database refused.
+        ReferenceDamaged: nothing was measured, so that there is nothing to accept.
+    """
+    with database.write() as connection:
+        failed = constancy_checks.failed(connection)
+        if failed is None or failed.id is None:
+            return None
+        if failed.problem is not None:
+            raise ReferenceDamaged(f"nothing was measured that could be accepted: {failed.problem}")
+        constancy_checks.acknowledge(connection, failed.id, by=by, at=at)
+    log.warning("drift acknowledged", by=by, check=failed.id, finding=failed.finding())
+    return failed

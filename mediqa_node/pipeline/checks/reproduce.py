@@ -1,0 +1,135 @@
+"""A report's numbers once more: from the kept instances and the pinned weights, or what of them is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from io import BytesIO
+
+import pydicom
+from pydicom import Dataset
+
+from mediqa_node.dicom.report.content import content_tree
+from mediqa_node.dicom.report.numbers import Numbers, numbers
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import CheckpointRefused, NotScorable
+from mediqa_node.pipeline.checks.verify import dataset_sha256
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.score import Assessor, assess, read_headers
+from mediqa_node.storage import assessments, index, outbox
+from mediqa_node.storage.index import InstanceRow
+
+SAME = 1e-9
+"""Largest difference of a written number that counts as the same: they carry twelve places."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What came of judging a report's images again.
+
+    Attributes:
+        series_instance_uid: of the images.
+        missing: what stands in the way, a sentence each; then nothing else is known.
+        notes: what has changed since, without standing in the way.
+        written: the numbers of the report.
+        reproduced: the same, from the instances that are kept.
+        assessment: the new judgement, with its patch maps.
+    """
+
+    series_instance_uid: str | None = None
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    written: Numbers | None = None
+    reproduced: Numbers | None = None
+    assessment: Assessment | None = None
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference of any number; infinite if one is missing on either side."""
+        written, again = self.written or {}, self.reproduced or {}
+        if not written or written.keys() != again.keys():
+            return float("inf")
+        return max(abs(written[key] - again[key]) for key in written)
+
+    @property
+    def is_reproduced(self) -> bool:
+        """Whether every number came out the same."""
+        return not self.missing and self.largest_difference <= SAME
+
+
+def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str, str], Assessor]) -> Explanation:
+    """Judge the images of a report again and hold its numbers against the outcome.
+
+    Args:
+        sop_instance_uid: of the report.
+        open_judge: loads the checkpoint of a name and a SHA-256 of its weights; CheckpointRefused if they are
+            not pinned here any more.
+    """
+    with node.database.read() as connection:
+        report = outbox.report_by_uid(connection, sop_instance_uid)
+        if report is None:
+            return Explanation(missing=(f"this node has built no report {sop_instance_uid}",))
+        assessment = assessments.load_assessment(connection, report.series_instance_uid, report.revision)
+        kept = index.current_instances(connection, report.series_instance_uid)
+        technique = assessments.load_technique(connection, report.series_instance_uid)
+    dataset = pydicom.dcmread(BytesIO(report.part10))
+    known = Explanation(series_instance_uid=report.series_instance_uid, written=numbers(dataset))
+    if assessment is None:
+        return replace(known, missing=("the assessment that the report was built from is gone",))
+    instances, missing = _evidence(node, dataset, kept)
+    try:
+        judge = open_active(assessment.checkpoint.name, assessment.checkpoint.sha256)
+    except CheckpointRefused as error:
+        missing.append(str(error))
+    if missing:
+        return replace(known, missing=tuple(missing))
+    try:
+        files = read_headers([node.spool.path(instance.path) for instance in instances])
+        again = assess(
+            files,
+            technique or assessment.technique,
+            judge,
+            revision=assessment.revision,
+            assessed_at=assessment.assessed_at,
+        )
+    except NotScorable as reason:
+        return replace(known, missing=(f"today the images are not scored: {reason}",))
+    # what a site has decided since is no part of the score
+    settled = replace(again, verdict=assessment.verdict, calibration=assessment.calibration)
+    tree = content_tree(settled, node.device, "")
+    notes = _notes(assessment, again, instances)
+    return replace(known, notes=notes, reproduced=numbers(tree), assessment=settled)
+
+
+def _evidence(node: NodeContext, report: Dataset, kept: list[InstanceRow]) -> tuple[list[InstanceRow], list[str]]:
+    """Return the kept instances that the report names as its evidence, and what is wrong with them."""
+    references = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    named = {str(reference.ReferencedSOPInstanceUID) for reference in references}
+    instances = [instance for instance in kept if instance.sop_instance_uid in named]
+    gone = len(named) - len(instances)
+    missing = [f"{gone} of {len(named)} instances are not kept any more (retention, rejection)"] if gone else []
+    changed = sum(not _is_unchanged(node, instance) for instance in instances)
+    if changed:
+        missing.append(f"{changed} of {len(named)} spooled files are gone or damaged; `mediqa-node verify` names them")
+    return instances, missing
+
+
+def _is_unchanged(node: NodeContext, instance: InstanceRow) -> bool:
+    try:
+        return dataset_sha256(node.spool.path(instance.path)) == instance.sha256
+    except Exception:  # a damaged head can make the parser fail in any way
+        return False
+
+
+def _notes(then: Assessment, now: Assessment, instances: list[InstanceRow]) -> tuple[str, ...]:
+    later = sum(instance.received_at > then.assessed_at.timestamp() for instance in instances)
+    found = {
+        f"{later} instances were replaced by corrected copies after the report": later,
+        f"scored as {then.checkpoint.execution!r} then, as {now.checkpoint.execution!r} now": (
+            then.checkpoint.execution != now.checkpoint.execution
+        ),
+        f"preprocessing was {then.fingerprint} then, is {now.fingerprint} now": then.fingerprint != now.fingerprint,
+        "the checkpoint's card has changed since, and with it what raw scores become": (
+            then.checkpoint.card_sha256 not in ("", now.checkpoint.card_sha256)
+        ),
+        "the prompts have changed": then.primary.prompt != now.primary.prompt,
+    }
+    return tuple(note for note, holds in found.items() if holds)

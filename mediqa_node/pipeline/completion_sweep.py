@@ -1,0 +1,187 @@
+"""Stations between arrival and judgement: further copies are compared, complete series move on.
+
+Called several times a second by a sweep; every decision is taken from stored facts, so that
+calling it twice, or after a restart, does no harm.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import structlog
+
+from mediqa_node.dicom.stacks.assemble import assemble_stacks, concatenation_complete
+from mediqa_node.domain.errors import MediqaError
+from mediqa_node.domain.series import SeriesState
+from mediqa_node.pipeline.completion import Completion, SeriesFacts, completion, could_be_contiguous
+from mediqa_node.pipeline.identity import Relation, compare
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.score import read_headers
+from mediqa_node.storage import index
+from mediqa_node.storage.index import InstanceRow, SeriesRow
+from mediqa_node.storage.outbox import supersede_deliveries
+from mediqa_node.system.failpoint import reach
+
+log = structlog.get_logger("courier")
+
+_COME_ALONE = frozenset({"OP", "OPT"})
+
+
+_LOOK_AT_ALL_EVERY_S = 1.0
+_FRESH_S = 4.0
+_STILL_ARRIVING_S = 0.2
+
+
+def _is_fresh(row: SeriesRow, now: float) -> bool:
+    """Whether a series may become complete within a second: images have come lately, and none just now."""
+    return _STILL_ARRIVING_S <= now - row.last_instance_at <= _FRESH_S
+
+
+@dataclass(frozen=True, slots=True)
+class _HeaderFacts:
+    announced: bool | None
+    evenly_spaced: bool
+
+
+class CompletionSweep:
+    """Moves series from RECEIVING to READY."""
+
+    def __init__(self, node: NodeContext) -> None:
+        self.node = node
+        self._looked_at: OrderedDict[tuple[str, int], _HeaderFacts] = OrderedDict()
+        self._all_looked_at = float("-inf")
+
+    def sweep(self) -> int:
+        """Compare waiting copies, judge completeness; return how many series became ready."""
+        with self.node.database.read() as connection:
+            waiting = index.candidates(connection)
+            receiving = index.series_in(connection, SeriesState.RECEIVING)
+        for candidate in waiting:
+            self._resolve(candidate, self._relation(candidate))
+        unresolved = {candidate.series_instance_uid for candidate in waiting}
+        now = self.node.clock()
+        unhurried = abs(now - self._all_looked_at) >= _LOOK_AT_ALL_EVERY_S
+        if unhurried:
+            self._all_looked_at = now
+        return sum(
+            self._settle(row)
+            for row in receiving
+            if row.series_instance_uid not in unresolved and (unhurried or _is_fresh(row, now))
+        )
+
+    def _settle(self, row: SeriesRow) -> bool:
+        now = self.node.clock()
+        facts = self._facts(row)
+        decided = completion(facts, self.node.completion, now)
+        if decided is not None and decided.reason == "quiet" and facts.announced is None:
+            # silence proves nothing where the sender has said how much there is
+            announced = self._header_facts(row).announced
+            decided = completion(replace(facts, announced=announced), self.node.completion, now)
+        if decided is None:
+            return False
+        return self._ready(row, decided, now)
+
+    def _ready(self, row: SeriesRow, decided: Completion, now: float) -> bool:
+        job = f"score:{row.series_instance_uid}:{row.generation}"
+        with self.node.database.write() as connection:
+            moved = index.move(
+                connection,
+                row.series_instance_uid,
+                SeriesState.READY,
+                at=now,
+                generation=row.generation,
+                completion=decided.reason,
+                reason=decided.reason,
+                job=job,
+            )
+            if moved:
+                index.learn_sender(connection, row)
+                self.node.jobs.score(connection, job, row.series_instance_uid, row.generation)
+        reach("after-ready")
+        if moved:
+            log.info("series ready", series=row.series_instance_uid, why=decided.reason, instances=row.n_instances)
+        return moved
+
+    def _facts(self, row: SeriesRow) -> SeriesFacts:
+        with self.node.database.read() as connection:
+            association = index.association(connection, row.association_id)
+            splits, gaps = index.sender(connection, row.calling_ae_title)
+        facts = SeriesFacts(
+            opened_at=row.opened_at,
+            last_instance_at=row.last_instance_at,
+            n_associations=row.n_associations,
+            association_closed_at=association.closed_at if association else row.last_instance_at,
+            released=bool(association and association.released),
+            moved_on=bool(association and association.last_series_uid != row.series_instance_uid),
+            sender_splits=splits or any(gap > self.node.completion.quiet_after_s for gap in gaps),
+            sender_gaps_s=gaps,
+        )
+        if not could_be_contiguous(facts) and not facts.moved_on:
+            return facts
+        if self.node.clock() - row.last_instance_at < self.node.completion.contiguous_after_s / 2:
+            return facts  # headers are read while nothing else is going on
+        seen = self._header_facts(row)
+        return replace(facts, announced=seen.announced, evenly_spaced=seen.evenly_spaced)
+
+    def _header_facts(self, row: SeriesRow) -> _HeaderFacts:
+        """Read the headers of a series once per content."""
+        key = (row.series_instance_uid, row.generation)
+        if key not in self._looked_at:
+            with self.node.database.read() as connection:
+                rows = index.current_instances(connection, row.series_instance_uid)
+            self._looked_at[key] = _look(self.node, rows)
+            while len(self._looked_at) > 256:
+                self._looked_at.popitem(last=False)
+        return self._looked_at[key]
+
+    def _relation(self, candidate: InstanceRow) -> Relation:
+        """Say what a further copy of an instance is; what cannot be compared is a conflict, never an end."""
+        node = self.node
+        with node.database.read() as connection:
+            current = index.current_copy(connection, candidate.sop_instance_uid)
+        if current is None:
+            return Relation.CORRECTION
+        if current.sha256 == candidate.sha256:
+            return Relation.SAME  # the first copy was deleted after retention, and came again
+        if current.purged_at is not None:
+            log.error("further copy of a deleted instance: not compared", instance=candidate.sop_instance_uid)
+            return Relation.DISPUTED
+        if current.series_instance_uid != candidate.series_instance_uid:
+            return Relation.CONFLICT
+        try:
+            return compare(node.spool.path(current.path), node.spool.path(candidate.path))
+        except Exception:  # whatever stands in a header, it must not stop the sweep for all others
+            log.exception("further copy not compared", instance=candidate.sop_instance_uid)
+            return Relation.CONFLICT
+
+    def _resolve(self, candidate: InstanceRow, relation: Relation) -> None:
+        """Draw the consequences: only a corrected copy from an authority replaces the current one."""
+        node, now = self.node, self.node.clock()
+        peer = node.peer_of(candidate.calling_ae_title)
+        with node.database.write() as connection:
+            current = index.current_copy(connection, candidate.sop_instance_uid)
+            if relation is Relation.CORRECTION and (current is None or (peer is not None and peer.authority)):
+                index.correct(connection, candidate, at=now)
+                supersede_deliveries(connection, candidate.series_instance_uid, reason="corrected copy", now=now)
+            else:
+                status = "disputed" if relation is Relation.CORRECTION else relation.value
+                index.set_status(connection, candidate.id, status)
+        level = log.info if relation is Relation.SAME else log.warning
+        level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
+
+
+def _look(node: NodeContext, rows: list[InstanceRow]) -> _HeaderFacts:
+    """Say what the headers speak for; a header that no one can read speaks for nothing, and time decides."""
+    try:
+        files = read_headers([node.spool.path(row.path) for row in rows])
+        announced = concatenation_complete(files.headers)
+        if not any("Rows" in header for header in files.headers):
+            return _HeaderFacts(announced, evenly_spaced=True)
+        stacks = assemble_stacks(files.headers)
+        alone = all(str(header.get("Modality")) in _COME_ALONE for header in files.headers)
+        even = all(len(stack.frames) >= 3 and not {"gap", "uneven_spacing"} & set(stack.flags) for stack in stacks)
+        return _HeaderFacts(announced, evenly_spaced=bool(stacks) and (alone or even))
+    except MediqaError:
+        return _HeaderFacts(None, evenly_spaced=False)
+    except Exception:
+        log.exception("headers not understood", series=rows[0].series_instance_uid if rows else None)
+        return _HeaderFacts(None, evenly_spaced=False)

@@ -1,0 +1,1 @@
+"""Export of harvested labels and pixels as a dataset: selection, files, nightly run."""

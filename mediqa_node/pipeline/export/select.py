@@ -1,0 +1,266 @@
+"""What an export takes: every series of the node is either described, or left out with the reason."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from pydicom import Dataset
+
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.decode.stack_images import image_getter
+from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
+from mediqa_node.dicom.exclusions import instance_exclusions
+from mediqa_node.dicom.header import text
+from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
+from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.domain.errors import NotScorable, StorageFailed, UndecodablePixels
+from mediqa_node.domain.export import Excluded, ExportRequest, Payload
+from mediqa_node.domain.images import Stack
+from mediqa_node.domain.preprocessing import PreprocessSpec
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.rating import Mos
+from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.technique import Technique
+from mediqa_node.exchange.series_row import DescribedSeries, opinion, series_row
+from mediqa_node.image.salient import WANTED
+from mediqa_node.pipeline.identity import patients
+from mediqa_node.pipeline.policy import acquisition_key
+from mediqa_node.pipeline.score import SeriesFiles, read_headers
+from mediqa_node.storage import harvested, index, ratings
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.harvested import HarvestedSeries
+from mediqa_node.storage.index import InstanceRow
+from mediqa_node.storage.spool import Spool
+
+log = structlog.get_logger("export")
+
+WITH_FACE = frozenset({"head", "brain", "neck", "unknown"})
+"""Regions of CT and MR whose volume may show a face; `unknown`, because nobody can say that it does not."""
+FAULT = "fault"
+"""Reason for a series that this program stumbles over; the log says at what."""
+_VIEWS_BYTES = 4 * 224 * 224 * 4
+"""Of one slice as the network is shown it: up to four views, float32."""
+_LABELLED = {"mas": "CT", "tesla": "MR"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSource:
+    """What an export draws on.
+
+    Attributes:
+        spec: reads the preprocessing of the configured checkpoint; asked only for network input.
+    """
+
+    database: Database
+    spool: Spool
+    prompts: PromptRules
+    pseudonyms: Pseudonyms
+    spec: Callable[[], PreprocessSpec]
+    software_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """A series that may leave.
+
+    Attributes:
+        row: of the manifest, still without split, label map and path.
+        paths: of its kept instances that are part of the scan.
+        received_at: when its first instance came, seconds since 1970.
+        n_bytes: about what its decoded pixels take.
+    """
+
+    series_instance_uid: str
+    row: dict[str, Any]
+    paths: tuple[Path, ...]
+    prompt: Prompt
+    received_at: float
+    n_bytes: int
+
+
+def gather(
+    source: ExportSource, request: ExportRequest, advance: Callable[[int, int], None]
+) -> tuple[list[Gathered], list[Excluded]]:
+    """Return the series that leave, and those that do not, each in order of their keys.
+
+    Args:
+        advance: told how many series have been looked at, of how many.
+    """
+    with source.database.read() as connection:
+        known = harvested.harvested(connection)
+        mos = ratings.mos_of(connection, [series.row.series_instance_uid for series in known])
+    taken: list[Gathered] = []
+    left_out: list[Excluded] = []
+    with FrameReader() as reader:
+        for done, series in enumerate(known):
+            advance(done, len(known))
+            uid = series.row.series_instance_uid
+            try:
+                taken.append(_gathered(source, request, series, mos.get(uid), reader))
+                continue
+            except StorageFailed:
+                raise
+            except Exception as error:  # a broken header or file must not stop the export of all others
+                reason = reason_of(error, uid)
+            key = source.pseudonyms.key("series", uid)
+            left_out.append(Excluded(series_key=key, modality=_modality(series), reason=reason))
+    advance(len(known), len(known))
+    return sorted(taken, key=lambda one: str(one.row["series_key"])), sorted(left_out, key=lambda one: one.series_key)
+
+
+def reason_of(error: Exception, series_instance_uid: str) -> str:
+    """Return the reason for a series that an error keeps here; the log says more where a person may have to act."""
+    if isinstance(error, NotScorable):
+        return error.reason
+    if isinstance(error, UndecodablePixels):
+        return "undecodable"
+    if isinstance(error, FileNotFoundError):
+        return "file_missing"
+    if isinstance(error, OSError):
+        log.error("series cannot be read", series=series_instance_uid, file=error.filename, reason=error.strerror)
+        return "file_unreadable"
+    log.error("series not exported", series=series_instance_uid, exc_info=error)
+    return FAULT
+
+
+def _gathered(
+    source: ExportSource, request: ExportRequest, known: HarvestedSeries, mos: Mos | None, reader: FrameReader
+) -> Gathered:
+    """Describe one series; what is raised says why it is left out, see `reason_of`."""
+    technique = _technique(known, request, rated=mos is not None)
+    with source.database.read() as connection:
+        instances = index.current_instances(connection, known.row.series_instance_uid)
+        purged = index.is_purged(connection, known.row.series_instance_uid)
+        frames = harvested.frames_of(connection, known.row.series_instance_uid)
+    technique = replace(technique, frames=frames)
+    if purged or not instances:
+        raise NotScorable("purged" if purged else "rejected")
+    files = read_headers([source.spool.path(instance.path) for instance in instances])
+    _check_filters(request, known, files.headers[0])
+    if len(patients(files.headers)) > 1:
+        raise NotScorable("several_patients")
+    files = _of_the_scan(files)
+    stacks = assemble_stacks(files.headers)
+    if not stacks:
+        raise NotScorable("no_image")
+    prompt = prompt_from_header(files.headers, stacks[0], source.prompts)
+    _check_pixels_may_leave(request, technique, prompt)
+    described = DescribedSeries(
+        header=files.headers[stacks[0].frames[0].instance_index],
+        stack=stacks[0],
+        prompt=prompt,
+        technique=technique,
+        n_instances=len(files.paths),
+        acquisition=acquisition_key(files.headers),
+        received_year=str(datetime.fromtimestamp(known.received_at, UTC).year),
+        headers_sha256=_digest_of(instances),
+        pixels_sha256=_middle_slice(stacks[0], files, reader),
+    )
+    return Gathered(
+        series_instance_uid=known.row.series_instance_uid,
+        row=series_row(described, source.pseudonyms) | opinion(mos),
+        paths=files.paths,
+        prompt=prompt,
+        received_at=known.received_at,
+        n_bytes=_about_bytes(request.payload, stacks, colour=prompt.modality.value == "OP"),
+    )
+
+
+def _technique(known: HarvestedSeries, request: ExportRequest, *, rated: bool) -> Technique:
+    """Return the technique of a series that the database lets pass."""
+    technique = known.technique
+    if known.row.state in (SeriesState.RECEIVING, SeriesState.READY):
+        raise NotScorable("not_settled")
+    if technique is None:
+        raise NotScorable("not_harvested")
+    if (known.row.reason or "").startswith("phantom:"):
+        raise NotScorable("phantom")
+    if technique.refusal is not None:
+        raise NotScorable(_codes(technique, scorable=False))
+    if request.modalities and _modality(known) not in request.modalities:
+        raise NotScorable("filter_modality")
+    if request.eligible_only and not (technique.eligible or rated):
+        raise NotScorable(_codes(technique, scorable=True) or "not_eligible")
+    return technique
+
+
+def _codes(technique: Technique, *, scorable: bool) -> str:
+    return ";".join(dict.fromkeys(one.code for one in technique.exclusions if one.scorable is scorable))
+
+
+def _modality(known: HarvestedSeries) -> str:
+    """Return CT, MR or OP; what the header says of whatever else, if it is short."""
+    label = known.technique.label_name if known.technique else None
+    said = known.row.modality if len(known.row.modality) <= 2 and known.row.modality.isalpha() else ""
+    return _LABELLED.get(label or "", "OP" if said in ("OP", "") and known.technique else said)
+
+
+def _check_filters(request: ExportRequest, known: HarvestedSeries, header: Dataset) -> None:
+    taken = _study_date(header) or datetime.fromtimestamp(known.received_at, UTC).date()
+    if (request.since and taken < request.since) or (request.until and taken > request.until):
+        raise NotScorable("filter_date")
+    names = [text(header, "StationName"), text(header, "ManufacturerModelName"), known.row.calling_ae_title]
+    wanted = [pattern.upper() for pattern in request.scanners]
+    if wanted and not any(fnmatchcase(name.upper(), pattern) for name in names for pattern in wanted):
+        raise NotScorable("filter_scanner")
+
+
+def _study_date(header: Dataset) -> date | None:
+    try:
+        return datetime.strptime(text(header, "StudyDate")[:8], "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+
+
+def _check_pixels_may_leave(request: ExportRequest, technique: Technique, prompt: Prompt) -> None:
+    if request.payload == "refs":
+        return
+    if "burned_in" in [found.code for found in technique.exclusions]:
+        raise NotScorable("burned_in")
+    faces = prompt.modality.value in ("CT", "MR") and prompt.region.value in WITH_FACE
+    if faces and not request.faces and request.payload in ("dicom", "nifti"):
+        raise NotScorable("face")
+
+
+def _of_the_scan(files: SeriesFiles) -> SeriesFiles:
+    """Leave out instances that could not be scored by themselves.
+
+    A few of them do not refuse the series, but a screen among its slices may show a name, and the filters of headers
+    do not see it.
+    """
+    fine = [all(found.scorable for found in instance_exclusions(header)) for header in files.headers]
+    return SeriesFiles(paths=tuple(compress(files.paths, fine)), headers=tuple(compress(files.headers, fine)))
+
+
+def _digest_of(instances: Sequence[InstanceRow]) -> str:
+    """Return one digest over the digests of the kept datasets, in whatever order they came."""
+    return sha256("".join(sorted(instance.sha256 for instance in instances)).encode()).hexdigest()
+
+
+def _middle_slice(stack: Stack, files: SeriesFiles, reader: FrameReader) -> str | None:
+    """Return a digest of the middle slice's stored values; None if it does not decode, or all of it is one value."""
+    try:
+        values = image_getter(stack, files.paths, files.headers, reader, stored=True)(len(stack.frames) // 2)
+    except UndecodablePixels:
+        return None
+    if np.ptp(values) == 0:
+        return None
+    return sha256(f"{values.shape} {values.dtype.str}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _about_bytes(kind: Payload, stacks: Sequence[Stack], *, colour: bool) -> int:
+    """Return about what the payload of a series takes on disk, rather more than less."""
+    per_slice = [(len(stack.frames), stack.rows * stack.columns * (3 if colour else 2)) for stack in stacks]
+    if kind == "dicom":
+        return sum(count * size for count, size in per_slice)
+    count, size = per_slice[0]
+    if kind == "nifti":
+        return count * size
+    return min(count, WANTED) * (size + _VIEWS_BYTES) if kind == "npz" else 0

@@ -1,0 +1,80 @@
+"""A series of the site's phantom is measured on the slices that would have been scored."""
+
+from collections.abc import Sequence
+
+from pydicom import Dataset
+
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.decode.stack_images import image_getter
+from mediqa_node.dicom.exclusions import modality_of
+from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.domain.errors import NotScorable, UndecodablePixels
+from mediqa_node.domain.images import Stack
+from mediqa_node.domain.phantom import PhantomMeasurement, PhantomSlice
+from mediqa_node.domain.technique import Technique
+from mediqa_node.image.measure.phantom import measure_phantom
+from mediqa_node.image.salient import salient_slices
+from mediqa_node.pipeline.score import SeriesFiles
+
+_DATES = ("AcquisitionDate", "SeriesDate", "ContentDate", "StudyDate")
+_TIMES = ("AcquisitionTime", "SeriesTime", "ContentTime", "StudyTime")
+
+
+def measure(files: SeriesFiles, technique: Technique, rule: str) -> PhantomMeasurement:
+    """Return mean, noise and uniformity of the largest stack of a series that the site has named a phantom.
+
+    That a header says phantom is no reason to refuse here; whatever else forbids a score (a localizer, a
+    screen, a map) forbids a measurement too.
+
+    Args:
+        rule: name of the site's rule.
+
+    Raises:
+        NotScorable: nothing to measure, and why; photographs are never measured.
+    """
+    refusals = (found for found in technique.exclusions if not found.scorable and found.code != "phantom")
+    if (refusal := next(refusals, None)) is not None:
+        raise NotScorable(refusal.code, f"{refusal.detail} (in a series that rule {rule!r} names a phantom)")
+    header = files.headers[0]
+    modality = modality_of(header)
+    if modality not in ("CT", "MR"):
+        raise NotScorable("phantom", f"series of modality {modality or 'unknown'} are not measured (rule {rule!r})")
+    stacks = assemble_stacks(files.headers)
+    if not stacks:
+        raise NotScorable("no image", "no instance of the series holds an image plane")
+    return PhantomMeasurement(
+        series_instance_uid=stacks[0].series_instance_uid,
+        modality=modality,
+        station_name=str(header.get("StationName", "") or ""),
+        rule=rule,
+        acquired_at=_acquired_at(header),
+        slices=_slices(stacks[0], files, modality),
+    )
+
+
+def _slices(stack: Stack, files: SeriesFiles, modality: str) -> tuple[PhantomSlice, ...]:
+    """Measure the middle of each of seven regions; a slice without a disc, at an end, is left out."""
+    measured: list[PhantomSlice] = []
+    failures: list[str] = []
+    with FrameReader() as reader:
+        image_at = image_getter(stack, files.paths, files.headers, reader, stored=False)
+        for index in salient_slices(len(stack.frames), image_at, modality=modality):
+            try:
+                measured.append(measure_phantom(image_at(index), modality=modality))
+            except (ValueError, UndecodablePixels) as reason:
+                failures.append(str(reason))
+    if not measured:
+        raise NotScorable("phantom", f"not measured on any of {len(failures)} slices: {failures[0]}")
+    return tuple(measured)
+
+
+def _acquired_at(header: Dataset) -> str:
+    """`2026-11-20 10:15:00` of acquisition, else of series, content or study; "" where nothing says."""
+    date, time = (_first(header, names) for names in (_DATES, _TIMES))
+    day = f"{date[:4]}-{date[4:6]}-{date[6:8]}" if date[:8].isdigit() and len(date) >= 8 else ""
+    clock = f"{time[:2]}:{time[2:4]}:{time[4:6] or '00'}" if time[:4].isdigit() and len(time) >= 4 else ""
+    return f"{day} {clock}".strip() if day else ""
+
+
+def _first(header: Dataset, names: Sequence[str]) -> str:
+    return next((text for name in names if (text := str(header.get(name, "") or "").strip())), "")

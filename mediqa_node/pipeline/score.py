@@ -1,0 +1,226 @@
+"""From the files of one series to its judgement: headers, stacks, slices, prompts, score.
+
+Knows neither database nor network: the node and `mediqa-node score` call the same function.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+
+from mediqa_node.decode.part10 import read_header
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.decode.stack_images import SalientImages, image_getter, salient_images
+from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
+from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.dicom.technique.dose_sr import DoseEvent
+from mediqa_node.dicom.technique.harvest import harvest
+from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, weighted_quality
+from mediqa_node.domain.errors import NotScorable, UndecodablePixels
+from mediqa_node.domain.images import FrameRef, Stack
+from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.prompt_opinion import PromptClassifier, completed
+from mediqa_node.domain.scoring import Scorer
+from mediqa_node.domain.technique import Technique
+from mediqa_node.image.preprocess import preprocess
+from mediqa_node.image.verdict import judge
+from mediqa_node.system.failpoint import reach
+
+OTHER_STACKS_AT_MOST = 3
+LONGEST_STRIP = 16
+"""How many times as long as wide an image may be; made square, a longer one would fill the memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessor:
+    """Everything a judgement depends on besides the images.
+
+    Attributes:
+        classifier: fills the prompts that headers leave open; None: they stay `unknown`.
+    """
+
+    scorer: Scorer
+    prompts: PromptRules
+    calibrations: tuple[Calibration, ...] = ()
+    classifier: PromptClassifier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFiles:
+    """The files of one series and their headers, in the same order."""
+
+    paths: tuple[Path, ...]
+    headers: tuple[Dataset, ...]
+
+
+def read_headers(paths: Sequence[Path]) -> SeriesFiles:
+    """Read the headers of a series, without pixels.
+
+    Raises:
+        NotScorable: a file is no DICOM, inflates beyond its budget, or is nested so deeply that no
+            parser should follow.
+        OSError: a file cannot be opened, which says nothing about its content.
+    """
+    return _read_headers(tuple(paths))
+
+
+@lru_cache(maxsize=4)
+def _read_headers(paths: tuple[Path, ...]) -> SeriesFiles:
+    """Remember the last few series: the courier looks at one while it waits, and again when it reports.
+
+    Spooled files never change, and nobody changes a header.
+    """
+    headers = []
+    for path in paths:
+        try:
+            headers.append(read_header(path))
+        except UndecodablePixels as error:
+            raise NotScorable("unreadable", f"{path.name}: {error}") from error
+    return SeriesFiles(paths, tuple(headers))
+
+
+def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | None = None) -> Technique:
+    """Return the physical parameters of a series, scored or not."""
+    return harvest(files.headers, dose_events=dose_events or {})
+
+
+def assess(
+    files: SeriesFiles, technique: Technique, assessor: Assessor, *, revision: int, assessed_at: datetime
+) -> Assessment:
+    """Judge one series.
+
+    Raises:
+        NotScorable: the images are nothing that a score could mean anything for.
+    """
+    if technique.refusal is not None:
+        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+    stacks = assemble_stacks(files.headers)
+    if not stacks:
+        raise NotScorable("no image", "no instance of the series holds an image plane")
+    failed: list[FrameRef] = []
+    with FrameReader() as reader:
+        primary = _score_stack(stacks[0], files, reader, assessor, failed)
+        others = []
+        for stack in sample(stacks[1:], OTHER_STACKS_AT_MOST):
+            try:
+                others.append(_score_stack(stack, files, reader, assessor, []))
+            except NotScorable:
+                continue
+    modality = primary.prompt.modality.value
+    header = files.headers[stacks[0].frames[0].instance_index]
+    verdict, calibration = judge(
+        primary.quality,
+        assessor.calibrations,
+        modality=modality,
+        station_name=str(header.get("StationName", "") or ""),
+        protocol_name=str(header.get("ProtocolName", "") or ""),
+        checkpoint=assessor.scorer.checkpoint,
+        fingerprint=assessor.scorer.spec.fingerprint(),
+    )
+    return Assessment(
+        study_instance_uid=stacks[0].study_instance_uid,
+        series_instance_uid=stacks[0].series_instance_uid,
+        modality=modality,
+        revision=revision,
+        primary=primary,
+        others=tuple(others),
+        n_stacks=len(stacks),
+        technique=technique,
+        verdict=verdict,
+        calibration=calibration,
+        checkpoint=assessor.scorer.checkpoint,
+        fingerprint=assessor.scorer.spec.fingerprint(),
+        assessed_at=assessed_at,
+        failed_slices=tuple(failed),
+    )
+
+
+def sample(stacks: Sequence[Stack], at_most: int) -> list[Stack]:
+    """Return evenly spread members, `at_most` of them."""
+    if len(stacks) <= at_most:
+        return list(stacks)
+    return [stacks[i * len(stacks) // at_most] for i in range(at_most)]
+
+
+def _score_stack(
+    stack: Stack, files: SeriesFiles, reader: FrameReader, assessor: Assessor, failed: list[FrameRef]
+) -> StackResult:
+    prompt = prompt_from_header(files.headers, stack, assessor.prompts)
+    check_scorable(stack, prompt, assessor.scorer.spec)
+    found = _salient(stack, files, reader, assessor.scorer.spec, prompt, failed)
+    if assessor.classifier is not None and not assessor.scorer.spec.reads_stored_values:
+        prompt = completed(prompt, assessor.classifier.opinion(found.images, prompt.modality.value))
+    inputs = _prepared(found.images, assessor.scorer.spec, prompt)
+    reach("after-decode")
+    if outside := assessor.scorer.outside_training_range(inputs, prompt.modality.value):
+        raise NotScorable("out of domain", outside)
+    started = time.perf_counter()
+    scored = assessor.scorer.score(inputs, prompt)
+    inference_s = time.perf_counter() - started
+    reach("after-inference")
+    weights = scored.weights.tolist()
+    raw, mapped = scored.raw.tolist(), None if scored.quality is None else scored.quality.tolist()
+    return StackResult(
+        stack=stack,
+        prompt=prompt,
+        quality=None if mapped is None else weighted_quality(mapped, weights),
+        raw_score=float(np.dot(scored.raw, scored.weights)),
+        slices=tuple(
+            SliceResult(frame=frame, quality=mapped[i] if mapped else None, raw=raw[i], weight=weights[i])
+            for i, frame in enumerate(found.frames)
+        ),
+        prediction=scored.prediction,
+        window=inputs.window,
+        n_clamped=scored.n_clamped,
+        maps=scored.maps,
+        inference_s=inference_s,
+    )
+
+
+def check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:
+    """Raise NotScorable for what no weights could score: a strip, or a modality that these were not made for."""
+    modality = prompt.modality.value
+    if modality != "OP" and modality not in spec.intensity:
+        raise NotScorable("modality", f"the checkpoint was not made for {modality}: its card has no intensity rule")
+    short, long = sorted((stack.rows, stack.columns))
+    if 0 < LONGEST_STRIP * short < long:
+        raise NotScorable("strip", f"{stack.rows} x {stack.columns} pixels are no image of a body")
+
+
+def _salient(
+    stack: Stack,
+    files: SeriesFiles,
+    reader: FrameReader,
+    spec: PreprocessSpec,
+    prompt: Prompt,
+    failed: list[FrameRef],
+) -> SalientImages:
+    """Decode the salient slices; what cannot be decoded goes to `failed`."""
+    image_at = image_getter(stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
+    found = salient_images(stack, image_at, spec, modality=prompt.modality.value)
+    failed.extend(found.failed)
+    return found
+
+
+def _prepared(images: Sequence[np.ndarray], spec: PreprocessSpec, prompt: Prompt) -> NetworkInput:
+    return preprocess(images, spec, modality=prompt.modality.value, image_type=prompt.type.value)
+
+
+def shown_again(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -> NetworkInput:
+    """Prepare the slices that were scored once more, as the network was shown them.
+
+    Raises:
+        UndecodablePixels: a file has changed since.
+        OSError: a file is gone.
+    """
+    with FrameReader() as reader:
+        image_at = image_getter(result.stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
+        places = {frame: index for index, frame in enumerate(result.stack.frames)}
+        images = [image_at(places[part.frame]) for part in result.slices]
+    return _prepared(images, spec, result.prompt)

@@ -1,0 +1,116 @@
+"""A report's numbers, made again from what is kept."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pydicom
+import pytest
+from support.bench import Bench, StandInScorer
+from support.scripted import ScriptedPacs, scripted
+from support.series import ct_series, series_uid
+
+from mediqa_node.domain.errors import CheckpointRefused
+from mediqa_node.domain.series import Peer
+from mediqa_node.model.predict import NetworkScorer, load_scorer
+from mediqa_node.pipeline.checks.reproduce import Explanation, explain
+from mediqa_node.pipeline.score import Assessor
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@cache
+def network() -> NetworkScorer:
+    return load_scorer("untrained")
+
+
+@pytest.fixture
+def pacs() -> Iterator[ScriptedPacs]:
+    with scripted() as running:
+        yield running
+
+
+@pytest.fixture
+def bench(tmp_path: Path, pacs: ScriptedPacs) -> Iterator[Bench]:
+    peers = [Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)]
+    made = Bench(tmp_path / "bench", peers=peers, scorer=network(), allow_untrained=True)
+    yield made
+    made.close()
+
+
+def reported(bench: Bench, paths: list[Path]) -> str:
+    """Bring a series to its report; return the report's UID."""
+    bench.receive_all(paths)
+    bench.pass_time(120)
+    [delivery] = bench.deliveries(series_uid(paths))
+    assert delivery.state == "sent", delivery
+    return str(delivery.report_sop_instance_uid)
+
+
+def explained(bench: Bench, uid: str) -> Explanation:
+    assert bench.node.judge is not None
+    judge = bench.node.judge()
+    return explain(bench.node, uid, lambda name, sha256: judge)
+
+
+@pytest.mark.parametrize(
+    ("name", "slices"), [("ct_sts003_lowdose", 7), ("mr_brain_t1_xa30_enhanced", 7), ("mr_brain_dti_achieva", 5)]
+)
+def test_every_number_of_a_delivered_report_comes_out_the_same(bench: Bench, name: str, slices: int) -> None:
+    uid = reported(bench, sorted((DATA / name).glob("*.dcm")))
+
+    found = explained(bench, uid)
+
+    assert found.missing == found.notes == ()
+    assert found.is_reproduced
+    assert found.largest_difference == 0.0
+    assert found.written is not None
+    assert ("IQA series", "Image Quality Rating") in found.written
+    assert sum(group.startswith("IQA slice") for group, _ in found.written) == 2 * slices
+
+
+def test_other_weights_do_not_reproduce_it(bench: Bench, tmp_path: Path) -> None:
+    uid = reported(bench, ct_series(tmp_path / "ct", "x"))
+    assert bench.node.judge is not None
+    other = Assessor(scorer=StandInScorer(), prompts=bench.node.judge().prompts)
+
+    found = explain(bench.node, uid, lambda name, sha256: other)
+
+    assert not found.is_reproduced
+    assert found.largest_difference > 1e-3
+
+
+def test_what_is_missing_is_said(bench: Bench, tmp_path: Path) -> None:
+    paths = ct_series(tmp_path / "ct", "x")
+    uid = reported(bench, paths)
+    kept = [bench.spool.path(path) for path in bench.spool.files()]
+
+    def unpinned(name: str, sha256: str) -> Assessor:
+        raise CheckpointRefused(f"the weights with SHA-256 {sha256} are not in the model lock any more")
+
+    assert explain(bench.node, "1.2.3", unpinned).missing == ("this node has built no report 1.2.3",)
+    [said] = explain(bench.node, uid, unpinned).missing
+    assert network().checkpoint.sha256 in said
+    content = bytearray(kept[0].read_bytes())
+    content[-1] ^= 1
+    kept[0].write_bytes(content)
+    kept[1].unlink()
+    [said] = explained(bench, uid).missing
+    assert said.startswith(f"2 of {len(paths)} spooled files are gone or damaged")
+
+
+def test_a_number_that_was_changed_in_the_report_is_found(bench: Bench, tmp_path: Path) -> None:
+    from mediqa_node.dicom.report.numbers import numbers
+
+    uid = reported(bench, ct_series(tmp_path / "ct", "x"))
+    found = explained(bench, uid)
+    assert found.written is not None
+    dataset = pydicom.Dataset()
+    dataset.ContentSequence = []
+
+    assert numbers(dataset) == {}
+    key = ("IQA series", "Image Quality Rating")
+    changed = Explanation(written={**found.written, key: found.written[key] + 1e-6}, reproduced=found.reproduced)
+    assert not changed.is_reproduced
+    short = {name: value for name, value in found.written.items() if name != key}
+    assert not Explanation(written=short, reproduced=found.reproduced).is_reproduced

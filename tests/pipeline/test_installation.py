@@ -1,0 +1,26 @@
+"""What a node keeps of itself: who it is."""
+
+from pathlib import Path
+
+import pytest
+
+from mediqa_node import service
+from mediqa_node.composition import resources
+from mediqa_node.config import Settings
+
+
+def test_the_identity_of_an_installation_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.model_validate({"node": {"data_dir": "var"}, "file": tmp_path / "node.yaml"})
+
+    def pulled(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(service.os, "fsync", pulled)
+    with pytest.raises(KeyboardInterrupt):
+        resources.identity(settings)
+    monkeypatch.undo()
+
+    made = resources.identity(settings)
+
+    assert made == resources.identity(settings)
+    assert made["device_uid"].startswith("2.25.")

@@ -1,0 +1,1 @@
+"""Training data: manifests, collections, sample stores, views and batches."""

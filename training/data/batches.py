@@ -1,0 +1,208 @@
+"""What a step of training is given: a pure function of seed and step, so that a run that was killed goes on alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.prompt import MODALITIES, prompt_of
+from mediqa_node.model.prompts import PromptCode
+from training.data.views import Prepared
+
+GROUP = 4
+"""Copies of one image, or as many series, side by side in a batch: they are ranked among each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Images of one step, m views of b samples.
+
+    Attributes:
+        images: (m, 3, S, S).
+        prompts: (m, 64).
+        sample_of: the sample that each view belongs to, (m,); slices of one sample are weighted (paper: Q = sum w q).
+        quality: (b,), NaN where there is none.
+        parameters: what the parameter head learns, in its units, (b, k), NaN where there is none.
+        group: samples of one group are ranked among each other, (b,).
+        weight: of each sample in the loss, (b,).
+    """
+
+    images: Tensor
+    prompts: Tensor
+    sample_of: Tensor
+    quality: Tensor
+    parameters: Tensor
+    group: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One output of the parameter head while it learns.
+
+    Attributes:
+        label: of `Sample.labels` or `Sample.severities`.
+        modality: samples of another have none.
+        log: the logarithm is learnt.
+        mean, sd: of the (logarithm of the) label over the training samples: the head learns standard units.
+    """
+
+    label: str
+    modality: str
+    log: bool
+    mean: float
+    sd: float
+
+    def standard(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels in standard units."""
+        return np.asarray(((np.log(labels) if self.log else labels) - self.mean) / self.sd)
+
+
+class Batches:
+    """Draws batches from prepared samples.
+
+    Args:
+        batch: samples of a step, of all processes together.
+        modality_share: how often each modality is drawn; None: alike.
+        slices: of a volume that are shown in a step; None: all.
+        augment: mirror and turn views; photographs are mirrored only.
+        unknown: how often region and type are hidden from the network.
+    """
+
+    def __init__(
+        self,
+        data: Prepared,
+        code: PromptCode,
+        targets: Sequence[Target],
+        *,
+        batch: int,
+        seed: int,
+        slices: int | None = None,
+        augment: bool = True,
+        unknown: float = 0.15,
+        prompted: bool = True,
+        modality_share: Mapping[str, float] | None = None,
+    ) -> None:
+        self._data, self._code, self._targets = data, code, targets
+        self._batch, self._seed, self._slices = batch, seed, slices
+        self._augment, self._unknown, self._prompted = augment, unknown, prompted
+        self._groups: dict[str, list[list[int]]] = {}
+        by_base: dict[tuple[str, str], list[int]] = {}
+        for place, sample in enumerate(data.samples):
+            by_base.setdefault((sample.modality, sample.base), []).append(place)
+        for (modality, _), places in by_base.items():
+            self._groups.setdefault(modality, []).append(places)
+        known = [modality for modality in MODALITIES if modality in self._groups]
+        share = np.array([1.0 if modality_share is None else modality_share.get(modality, 0.0) for modality in known])
+        self._modalities, self._share = known, share / share.sum()
+        self._labels = labels_of(data, targets)
+
+    def at(self, step: int, *, rank: int = 0, world: int = 1) -> Batch:
+        """Return the share of one process of the batch of a step: whole groups, dealt in turn.
+
+        Raises:
+            ConfigurationError: there are fewer groups than processes.
+        """
+        random = np.random.default_rng([self._seed, step])
+        drawn = self._drawn(random)
+        mine = drawn[rank::world]
+        if not mine:
+            raise ConfigurationError(
+                f"a batch of {self._batch} samples is {len(drawn)} group(s) of up to {GROUP} copies, too few for "
+                f"{world} processes: raise `batch` to {GROUP * world}, or start fewer processes"
+            )
+        own = np.random.default_rng([self._seed, step, rank + 1])
+        return self._made(mine, own)
+
+    def _drawn(self, random: np.random.Generator) -> list[list[int]]:
+        groups: list[list[int]] = []
+        while sum(len(group) for group in groups) < self._batch:
+            modality = self._modalities[int(random.choice(len(self._modalities), p=self._share))]
+            of_modality = self._groups[modality]
+            places = of_modality[int(random.integers(len(of_modality)))]
+            if len(places) == 1:  # real series: four of them are a group
+                chosen = [of_modality[int(random.integers(len(of_modality)))][0] for _ in range(GROUP)]
+            else:
+                chosen = [int(place) for place in random.permutation(places)[:GROUP]]
+            groups.append(chosen[: max(1, self._batch - sum(len(group) for group in groups))])
+        return groups
+
+    def _made(self, groups: Sequence[Sequence[int]], random: np.random.Generator) -> Batch:
+        places = [place for group in groups for place in group]
+        images, prompts, sample_of = [], [], []
+        for number, place in enumerate(places):
+            sample = self._data.samples[place]
+            shown = self._data.views(place, self._chosen_views(place, random))
+            images.append(_turned(shown, random, photograph=sample.modality == "OP") if self._augment else shown)
+            words = dict(sample.prompt)
+            if random.random() < self._unknown:
+                words |= {"region": "unknown", "type": "unknown"} if sample.modality != "OP" else {}
+            prompt = self._code.encode(prompt_of(words))
+            prompts += [prompt if self._prompted else np.zeros_like(prompt)] * len(shown)
+            sample_of += [number] * len(shown)
+        quality, parameters = self._labels
+        return Batch(
+            images=torch.from_numpy(np.concatenate(images)),
+            prompts=torch.from_numpy(np.stack(prompts)),
+            sample_of=torch.tensor(sample_of),
+            quality=torch.from_numpy(quality[places]),
+            parameters=torch.from_numpy(parameters[places]),
+            group=torch.tensor([number for number, group in enumerate(groups) for _ in group]),
+            weight=torch.tensor([self._data.samples[place].weight for place in places]),
+        )
+
+    def _chosen_views(self, place: int, random: np.random.Generator) -> list[int]:
+        """Return one view of each slice that is shown."""
+        slice_of = self._data.slice_of(place)
+        slices = np.unique(slice_of)
+        if self._slices is not None and len(slices) > self._slices:
+            slices = np.sort(random.permutation(slices)[: self._slices])
+        return [int(random.choice(np.flatnonzero(slice_of == one))) for one in slices]
+
+
+def labels_of(data: Prepared, targets: Sequence[Target]) -> tuple[np.ndarray, np.ndarray]:
+    """Return quality (n,) and parameters (n, k) of samples in standard units, float32, NaN where unknown."""
+    quality = np.array([sample.labels.get("quality", np.nan) for sample in data.samples], dtype=np.float32)
+    parameters = np.full((len(data.samples), len(targets)), np.nan, dtype=np.float32)
+    for column, target in enumerate(targets):
+        known = [sample.known.get(target.label, np.nan) for sample in data.samples]
+        mine = np.array([sample.modality == target.modality for sample in data.samples], dtype=bool)
+        parameters[mine, column] = target.standard(np.array(known)[mine])
+    return quality, parameters
+
+
+def targets_of(data: Prepared, wanted: Sequence[tuple[str, str, bool]]) -> tuple[Target, ...]:
+    """Return targets for (label, modality, log), their mean and deviation over the samples; those without spread are
+    left out.
+    """
+    found = []
+    for label, modality, log in wanted:
+        values = np.array(
+            [
+                value
+                for sample in data.samples
+                if sample.modality == modality
+                and (value := sample.known.get(label)) is not None
+                and (value > 0 or not log)
+            ]
+        )
+        values = np.log(values) if log else values
+        if len(values) > 1 and float(values.std()) > 1e-6:
+            found.append(
+                Target(label=label, modality=modality, log=log, mean=float(values.mean()), sd=float(values.std()))
+            )
+    return tuple(found)
+
+
+def _turned(images: np.ndarray, random: np.random.Generator, *, photograph: bool) -> np.ndarray:
+    """Mirror at random; turn by quarters too, except photographs: their light comes from somewhere."""
+    if random.random() < 0.5:
+        images = images[..., ::-1]
+    if random.random() < 0.5:
+        images = images[..., ::-1, :]
+    if not photograph and random.random() < 0.5:
+        images = images.swapaxes(-1, -2)
+    return np.ascontiguousarray(images)

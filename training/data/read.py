@@ -1,0 +1,84 @@
+"""From a manifest's rows to samples in a store: pixels by the node's own code, labels as the manifest has them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mediqa_node.domain.errors import ConfigurationError, MediqaError
+from mediqa_node.domain.preprocessing import PreprocessSpec
+from training.data.manifest import Row
+from training.data.payload import slices_of
+from training.data.store import Sample, Store
+from training.data.views import Prepared
+
+
+def read_rows(
+    rows: Sequence[Row], spec: PreprocessSpec, store: Store, *, advance: Callable[[int, int, str], None]
+) -> list[str]:
+    """Put the series of a manifest into a store, their salient slices by `spec`; return why some are left out.
+
+    What the store holds already is not read again.
+
+    Raises:
+        ConfigurationError: no row has pixels, or not one could be read.
+    """
+    if rows and all(row.payload_kind == "refs" for row in rows):
+        raise ConfigurationError(
+            "the manifest holds keys alone, no pixels: export again with `--payload npz` (or dicom, nifti)"
+        )
+    known = {sample.key for sample in store.samples}
+    left_out = []
+    for done, row in enumerate(rows):
+        advance(done, len(rows), row.key[:12])
+        if row.key in known:
+            continue
+        try:
+            slices = np.stack(slices_of(row, spec))
+        except (MediqaError, OSError, ValueError) as error:
+            left_out.append(f"{row.key}: {error}")
+            continue
+        store.add([(sample_of(row), slices)])
+    advance(len(rows), len(rows), "")
+    if not store.samples:
+        raise ConfigurationError("not one series of the manifest could be read:\n  " + "\n  ".join(left_out[:8]))
+    return left_out
+
+
+def as_rows_say(data: Prepared, rows: Sequence[Row]) -> Prepared:
+    """Return the samples of these rows with splits and labels as they stand now, whatever the store was once told.
+
+    Raises:
+        ConfigurationError: a prompt is another by now: the views of that series were cut under the old one.
+    """
+    now = {row.key: sample_of(row) for row in rows}
+    kept = data.subset(lambda sample: sample.key in now)
+    if changed := [one.key for one in kept.samples if one.prompt != now[one.key].prompt]:
+        raise ConfigurationError(
+            f"{len(changed)} series are named otherwise than when they were read, {changed[0]} for one: remove the "
+            f"folder of samples beside the manifest, and they are read again"
+        )
+    kept.samples = [
+        replace(one, patient=new.patient, split=new.split, labels=new.labels, weight=new.weight)
+        for one, new in ((one, now[one.key]) for one in kept.samples)
+    ]
+    return kept
+
+
+def sample_of(row: Row) -> Sample:
+    """Return a row as a sample whose pixels are still to come."""
+    labels = {}
+    if row.label_name and row.label_value is not None:
+        labels[row.label_name] = row.label_value
+    if row.mos is not None:
+        labels["quality"] = row.mos
+    return Sample(
+        key=row.key,
+        base=row.key,
+        patient=row.patient,
+        source=row.source,
+        split=row.split,
+        prompt={"dimension": row.dimension, "modality": row.modality, "region": row.region, "type": row.type},
+        labels=labels,
+        weight=row.weight,
+    )

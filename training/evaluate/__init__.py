@@ -1,0 +1,1 @@
+"""Evaluation: metrics, predictions, gates, claims and plots."""

@@ -1,0 +1,58 @@
+"""What may be claimed of a checkpoint, from what was measured of it: no more stands in its card and in reports."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training.evaluate.by_method import QUALITY, SHIPPED
+from training.evaluate.gates import DETECTED
+
+
+def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, str]:
+    """Return a claim for each modality that was judged, in ASCII.
+
+    Args:
+        gates: content of `gates.json`: tasks and sweeps on held-out sources, of this checkpoint alone.
+        made_by: provenance of the checkpoint: `samples`, `simulated` and `sources` by modality.
+    """
+    expert = made_by["samples"] - made_by["simulated"]
+    scored = "no expert scored any" if not expert else f"{expert} of {made_by['samples']} samples are of expert scores"
+    claims = {}
+    for modality in ("CT", "MR", "OP"):
+        of_regions = [one for one in gates.get("sweeps", []) if (one["modality"], one["method"]) == (modality, SHIPPED)]
+        swept = [one for one in of_regions if not one["region"]]
+        tasks = [
+            one
+            for one in gates.get("tasks", [])
+            if (list(one["task"]), one["method"]) == ([modality, QUALITY], SHIPPED)
+        ]
+        if not swept or not tasks:
+            continue
+        follows = [one["factor"] for one in swept if one["mean"] >= DETECTED]
+        missed = [one["factor"] for one in swept if one["mean"] < DETECTED]
+        held = tasks[0]["agreement"]
+        srcc = held["srcc"]["value"]
+        claims[modality] = (
+            f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on simulated "
+            f"degradations of images of {len(made_by['sources'].get(modality, ()))} sources; {scored}. Held-out "
+            f"sources: SRCC {'undefined' if srcc is None else f'{srcc:.2f}'} over {held['n']} images of "
+            f"{held['groups']} slices. "
+            + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
+            + _by_region(of_regions)
+            + "Not comparable across modalities; no threshold before calibration at this site."
+        )
+    return claims
+
+
+def _by_region(swept: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the images of each of several regions follow by themselves, "" where there is one region."""
+    regions = sorted({one["region"] for one in swept} - {""})
+    followed = {
+        region: [one["factor"] for one in swept if one["region"] == region and one["mean"] >= DETECTED]
+        for region in regions
+    }
+    parts = [f"{region.replace('_', ' ')}: {_listed(mine) or 'nothing'}" for region, mine in followed.items()]
+    return f"By region it follows, of {'; of '.join(parts)}. " if parts else ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(words)

@@ -1,0 +1,276 @@
+"""Every method of a table trained and tried on the same samples: the model, seven networks, and two without a network.
+
+A network without prompts and slice weights is put in the model's place (`AsJudgement`), so that one loop, one draw of
+batches and one loss serve all. Upstream is what stage 1 learns: the logarithm of mA.s (CT), T (MR) or blur (fundus) in
+deviations of the training samples; downstream is quality.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.prompt import MODALITIES
+from mediqa_node.model.card import DEFAULT_PREPROCESSING
+from mediqa_node.model.network import NetworkOutput
+from mediqa_node.model.prompts import FOUR_ONE_HOTS
+from training.baselines import NETWORKS, baseline
+from training.baselines.noise import immerkaer, score
+from training.baselines.statistics_svr import fit_svr
+from training.data.batches import Batches, Target, labels_of, targets_of
+from training.data.views import Prepared
+from training.fit.loop import train
+from training.fit.losses import stage1_loss, stage2_loss
+from training.fit.recipe import STAGE1, STAGE2, Recipe, read_recipe
+from training.fit.runs import WANTED, digest_of, finetune, pretrain, said_by
+
+STAGES = ("upstream", "downstream")
+OURS = "ours"
+WITHOUT_NETWORK = ("noise", "statistics")
+METHODS = (*WITHOUT_NETWORK, *NETWORKS, OURS)
+"""In the order of the table."""
+_TITLES = {
+    "noise": "noise estimate", "statistics": "statistics + SVR", "vgg": "VGG", "resnet": "ResNet", "swin": "Swin",
+    "vit": "ViT", "deepvit": "DeepViT", "cnniqanet": "CNNIQAnet", "wadiqam": "WaDIQaM", OURS: "Ours",
+}  # fmt: skip
+_DARKEST, _BRIGHTEST = 0.01, 0.99
+"""Beyond these a pixel lies at an end of the window: air, padding or bone, where noise is cut off."""
+
+Advance = Callable[[int, int, str], None]
+"""Called with steps done, of how many, and whose they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What every network gets alike.
+
+    Attributes:
+        steps: of each stage.
+        small: baselines with few channels, for two cores; else as published.
+    """
+
+    steps: int = 300
+    small: bool = True
+    seed: int = 0
+
+    def recipe(self, stage: str, *, prompts: bool = True) -> Recipe:
+        """Return the default preset of a stage; no network is told more than the others."""
+        preset = read_recipe(STAGE1 if stage == "upstream" else STAGE2, "default")
+        return preset.model_copy(update={"prompts": prompts, "severities": False})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Samples on two sides of a split.
+
+    Attributes:
+        targets: what stage 1 learns of the training side.
+    """
+
+    train: Prepared
+    test: Prepared
+    targets: tuple[Target, ...]
+
+    def truth(self, stage: str, side: Prepared) -> np.ndarray:
+        """Return the labels of one side, (n,), NaN where there is none."""
+        quality, parameters = labels_of(side, self.targets)
+        if stage == "downstream":
+            return quality.astype(np.float64)
+        known = np.isfinite(parameters)
+        return np.where(known.any(axis=1), np.where(known, parameters, 0.0).sum(axis=1), np.nan)
+
+
+def divided(prepared: Prepared) -> Data:
+    """Return both sides of the split of some samples.
+
+    Raises:
+        ConfigurationError: one of them is empty, or a patient stands on both.
+    """
+    learnt = prepared.subset(lambda one: one.split == "train")
+    tried = prepared.subset(lambda one: one.split == "test")
+    if not len(learnt) or not len(tried):
+        raise ConfigurationError(f"{len(learnt)} training and {len(tried)} test samples; a table needs both")
+    if both := {one.patient for one in learnt.samples} & {one.patient for one in tried.samples}:
+        raise ConfigurationError(f"patient {min(both)} stands in train and in test: the table would be a lie")
+    return Data(train=learnt, test=tried, targets=targets_of(learnt, WANTED))
+
+
+def title(method: str, budget: Budget) -> str:
+    """Return how a method is named in a table, with its size where it is none that was published."""
+    return f"{_TITLES[method]} (small)" if method in NETWORKS and budget.small else _TITLES[method]
+
+
+def predictions(
+    method: str, data: Data, budget: Budget, folder: Path, *, advance: Advance = lambda *_: None
+) -> Mapping[str, np.ndarray]:
+    """Train one method for both stages and return what it says of the test samples, by stage, in the label's unit.
+
+    Args:
+        folder: of the runs; one that was interrupted is gone on with.
+    """
+    if method == OURS:
+        return ours(data, budget, folder / OURS, advance=advance)
+    found = {}
+    for stage in STAGES:
+        learnable = np.isfinite(data.truth(stage, data.train)).any()
+        if not learnable:
+            continue
+        if method in WITHOUT_NETWORK:
+            found[stage] = {"noise": _noise, "statistics": _statistics}[method](data, stage)
+        else:
+            found[stage] = _of_baseline(method, data, stage, budget, folder, advance)
+    return found
+
+
+# ── networks ─────────────────────────────────────────────────────────────────
+
+
+def ours(
+    data: Data,
+    budget: Budget,
+    folder: Path,
+    *,
+    pretrained: bool = True,
+    prompted: bool = True,
+    advance: Advance = lambda *_: None,
+) -> Mapping[str, np.ndarray]:
+    """Train the model, stage 1 then stage 2, and return what each says of the test samples.
+
+    Args:
+        pretrained: False: stage 2 begins from nothing (Table 2 without PT).
+        prompted: False: no prompt is told (Table 2 without PM).
+    """
+    found = {}
+    begin = None
+    if pretrained and data.targets:
+        begin = folder / "upstream"
+        network = pretrain(
+            data.train, budget.recipe("upstream", prompts=prompted), begin, seed=budget.seed, steps=budget.steps,
+            advance=_named(advance, f"{OURS} upstream"),
+        )  # fmt: skip
+        said = said_by(begin, network, data.test, prompted=prompted)
+        found["upstream"] = _own_parameter(said["parameters"], data)
+    if np.isfinite(data.truth("downstream", data.train)).any():
+        network = finetune(
+            data.train, budget.recipe("downstream", prompts=prompted), folder / "downstream", seed=budget.seed,
+            begin=begin, steps=budget.steps, advance=_named(advance, f"{OURS} downstream"),
+        )  # fmt: skip
+        found["downstream"] = said_by(folder / "downstream", network, data.test, prompted=prompted)["score"]
+    return found
+
+
+def _own_parameter(parameters: np.ndarray, data: Data) -> np.ndarray:
+    """Return of each test sample the output of its own modality's label, (n,); NaN where it has none."""
+    columns = {target.modality: column for column, target in enumerate(data.targets)}
+    return np.array([
+        row[columns[sample.modality]] if sample.modality in columns else np.nan
+        for sample, row in zip(data.test.samples, parameters, strict=True)
+    ])  # fmt: skip
+
+
+class AsNetworkOutput(nn.Module):
+    """A network of one score an image in the model's place: prompts are not told, slices count alike.
+
+    Args:
+        outputs: how many the parameter head would have; the one score stands for each.
+    """
+
+    def __init__(self, network: nn.Module, outputs: int) -> None:
+        super().__init__()
+        self.network, self._outputs = network, outputs
+
+    def forward(self, images: Tensor, prompts: Tensor, *, upstream: bool = False) -> NetworkOutput:
+        """Map (B, 3, S, S) to the score's judgement, which is the parameter's too; patches are none."""
+        found = self.network(images)
+        patch = found[:, None]
+        return NetworkOutput(
+            score=found,
+            slice_logit=torch.zeros_like(found),
+            patch_score=patch,
+            patch_weight=torch.ones_like(patch),
+            parameters=patch.expand(-1, self._outputs),
+        )
+
+
+def _of_baseline(name: str, data: Data, stage: str, budget: Budget, folder: Path, advance: Advance) -> np.ndarray:
+    targets = data.targets if stage == "upstream" else ()
+    recipe = budget.recipe(stage)
+    learnt = data.train
+    labelled = np.isfinite(data.truth(stage, learnt))
+    known = {one.key for one, has in zip(learnt.samples, labelled, strict=True) if has}
+    torch.manual_seed(budget.seed)
+    network = AsNetworkOutput(baseline(name, recipe.spec.size_px, small=budget.small), len(targets))
+    batches = Batches(
+        learnt.subset(lambda one: one.key in known), FOUR_ONE_HOTS, targets, batch=recipe.batch, seed=budget.seed,
+        slices=recipe.slices_at_once, augment=recipe.augment, modality_share=recipe.share, prompted=False,
+    )  # fmt: skip
+    train(
+        network, lambda step, rank, world: batches.at(step, rank=rank, world=world),
+        stage1_loss if stage == "upstream" else stage2_loss,
+        recipe.settings(samples=len(known), seed=budget.seed, steps=budget.steps), folder / name / stage,
+        told={"small": budget.small, "data": digest_of(learnt)}, advance=_named(advance, f"{name} {stage}"),
+    )  # fmt: skip
+    return said_by(folder / name / stage, network, data.test, prompted=False)["score"]
+
+
+def _named(advance: Advance, what: str) -> Callable[[int, int, float], None]:
+    """Return what the loop tells its steps to, which says whose steps they are."""
+    return lambda done, total, _: advance(done, total, what)
+
+
+# ── without a network ────────────────────────────────────────────────────────
+
+Regressor = Callable[[np.ndarray], np.ndarray]
+"""Features (m, k) to (m,)."""
+
+
+def _noise(data: Data, stage: str) -> np.ndarray:
+    """A straight line from the noise of an image to the label, fitted for each modality on the training side."""
+    return _by_modality(data, stage, lambda side, i: np.array([_noise_score(side, i)]), _line)
+
+
+def _statistics(data: Data, stage: str) -> np.ndarray:
+    """An SVR on the mean statistics of the slices, fitted for each modality on the training side."""
+    return _by_modality(data, stage, lambda side, i: side.statistics(i).mean(axis=0), fit_svr)
+
+
+def _noise_score(side: Prepared, index: int) -> float:
+    """Return -log of the noise in the middle view of a sample: in HU for CT, else in windows."""
+    sample = side.samples[index]
+    gray = side.views(index, [len(side.slice_of(index)) // 2])[0].mean(axis=0)
+    found = immerkaer(gray, (gray > _DARKEST) & (gray < _BRIGHTEST))
+    if sample.modality == "CT":
+        rule = DEFAULT_PREPROCESSING.rule_for("CT", sample.image_type)
+        found *= rule.high - rule.low
+    return score(found)
+
+
+def _by_modality(
+    data: Data,
+    stage: str,
+    features_of: Callable[[Prepared, int], np.ndarray],
+    fit: Callable[[np.ndarray, np.ndarray, Sequence[str]], Regressor],
+) -> np.ndarray:
+    found = np.full(len(data.test), np.nan)
+    learnt, tried = data.truth(stage, data.train), data.truth(stage, data.test)
+    for modality in MODALITIES:
+        known, asked = _of(data.train, learnt, modality), _of(data.test, tried, modality)
+        if known and asked:
+            sources = [data.train.samples[i].source for i in known]
+            say_of = fit(np.stack([features_of(data.train, i) for i in known]), learnt[known], sources)
+            found[asked] = say_of(np.stack([features_of(data.test, i) for i in asked]))
+    return found
+
+
+def _of(side: Prepared, truth: np.ndarray, modality: str) -> list[int]:
+    return [i for i, one in enumerate(side.samples) if one.modality == modality and np.isfinite(truth[i])]
+
+
+def _line(features: np.ndarray, target: np.ndarray, _: Sequence[str]) -> Regressor:
+    x = features[:, 0]
+    slope, level = np.polyfit(x, target, 1) if np.ptp(x) > 0 else (0.0, float(target.mean()))
+    return lambda asked: np.asarray(level + slope * asked[:, 0])

@@ -1,0 +1,250 @@
+"""The paper's Tables 1 and 2 over a store of samples: methods by tasks, SRCC, PLCC and RMSE, each with its interval.
+
+Intervals are over patients; of simulated copies over the images that they were made of, whose sources no method was
+trained on. What a table of simulated samples is not: the paper's figures, expert agreement, or a statement about the
+published sizes of networks that were trained small.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mediqa_node.domain.errors import ConfigurationError
+from training.data.store import Sample
+from training.data.views import Prepared
+from training.evaluate.metrics import FEWEST, FEWEST_GROUPS, Agreement, Interval, agreement
+from training.experiments.methods import METHODS, STAGES, Advance, Budget, Data, ours, predictions, title
+
+NOT_FOR_THIS = "/"
+"""What the paper prints where a part is not used: salient slices of a single image."""
+_ABLATION = ((False, False, False), (True, False, False), (True, True, False), (True, True, True))
+"""Rows of Table 2: pretraining, prompts, salient slices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A column of a table: test samples of one kind, and one label.
+
+    Attributes:
+        name: `Test` for all, else what they show.
+        stage: `upstream` or `downstream`.
+        places: of its samples on the test side.
+        volumes: whether they have several slices.
+        groups: what intervals are drawn over; see `group_of`.
+        n, patients: how many samples, and of whom.
+    """
+
+    name: str
+    stage: str
+    places: tuple[int, ...]
+    volumes: bool
+    groups: int
+    patients: int
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return len(self.places)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table as it is printed.
+
+    Attributes:
+        rows: title of each method or ablation, with what it reached on each task of the stage; None: not used.
+    """
+
+    tasks: tuple[Task, ...]
+    rows: tuple[tuple[str, tuple[Agreement | None, ...]], ...]
+
+
+def tasks_of(data: Data, stage: str) -> list[Task]:
+    """Return the tasks of a stage: all test samples, then each kind that has evidence enough."""
+    truth = data.truth(stage, data.test)
+    kinds: dict[str, list[int]] = {}
+    for place, sample in enumerate(data.test.samples):
+        if np.isfinite(truth[place]):
+            kinds.setdefault("Test", []).append(place)
+            kinds.setdefault(kind_of(sample), []).append(place)
+    found = []
+    for name, places in kinds.items():
+        mine = [data.test.samples[place] for place in places]
+        groups = len({group_of(one) for one in mine})
+        if len(places) >= FEWEST and groups >= FEWEST_GROUPS and np.ptp(truth[places]) > 0:
+            volumes = all(data.test.slice_of(place)[-1] > 0 for place in places)
+            patients = len({one.patient for one in mine})
+            found.append(
+                Task(name=name, stage=stage, places=tuple(places), volumes=volumes, groups=groups, patients=patients)
+            )
+    return found
+
+
+def group_of(sample: Sample) -> str:
+    """Return what a sample is no independent evidence of: the image that it is a copy of, else its patient."""
+    return sample.base if sample.factor else sample.patient
+
+
+def kind_of(sample: Sample) -> str:
+    """Return the benchmark that the paper would put a sample into: `CT lung`, `brain t1`, `fundus`."""
+    if sample.modality == "OP":
+        return "fundus"
+    region, image_type = sample.prompt["region"], sample.prompt["type"]
+    return f"CT {image_type}" if sample.modality == "CT" else f"{region} {image_type}"
+
+
+def table1(
+    data: Data, budget: Budget, folder: Path, *, methods: Sequence[str] = METHODS, advance: Advance = lambda *_: None
+) -> dict[str, Table]:
+    """Train every method and return the table of each stage that has a task.
+
+    Raises:
+        ConfigurationError: an unknown method, or no task at all.
+    """
+    if unknown := [one for one in methods if one not in METHODS]:
+        raise ConfigurationError(f"no method {unknown[0]!r}; known: {', '.join(METHODS)}")
+    tasks = {stage: tasks_of(data, stage) for stage in STAGES}
+    if not any(tasks.values()):
+        raise ConfigurationError(
+            f"no kind of test sample has {FEWEST} images of {FEWEST_GROUPS} patients with different labels"
+        )
+    said = {one: predictions(one, data, budget, folder, advance=advance) for one in methods}
+    return {
+        stage: Table(
+            tasks=tuple(of_stage),
+            rows=tuple(
+                (title(one, budget), _reached(data, said[one][stage], of_stage))
+                for one in methods
+                if stage in said[one]
+            ),
+        )
+        for stage, of_stage in tasks.items()
+        if of_stage
+    }
+
+
+def table2(data: Data, budget: Budget, folder: Path, *, advance: Advance = lambda *_: None) -> Table:
+    """Train the model without its parts and with them, and return what each row reaches downstream.
+
+    Salient slices are left out by showing the middle slice of a volume only; of single images there is nothing to
+    leave out.
+
+    Raises:
+        ConfigurationError: no downstream task.
+    """
+    tasks = tasks_of(data, "downstream")
+    if not tasks:
+        raise ConfigurationError("no test samples with quality labels enough for a table")
+    middle = Data(train=MiddleSlice(data.train), test=MiddleSlice(data.test), targets=data.targets)
+    rows: list[tuple[str, tuple[Agreement | None, ...]]] = []
+    for number, (pretrained, prompted, salient) in enumerate(_ABLATION, start=1):
+        name = f"{number}  {_mark(pretrained)}  {_mark(prompted)}  {_mark(salient)}"
+        used = [task.volumes or not salient for task in tasks]
+        if not any(used):
+            rows.append((name, (None,) * len(tasks)))
+            continue
+        said = ours(
+            data if salient else middle, budget, folder / f"ablation{number}", pretrained=pretrained,
+            prompted=prompted, advance=advance,
+        )["downstream"]  # fmt: skip
+        reached = _reached(data, said, tasks)
+        rows.append((name, tuple(one if is_used else None for one, is_used in zip(reached, used, strict=True))))
+    return Table(tasks=tuple(tasks), rows=tuple(rows))
+
+
+class MiddleSlice(Prepared):
+    """Samples of which the middle slice is shown only."""
+
+    def __init__(self, data: Prepared) -> None:
+        self.samples, self._data = data.samples, data
+
+    def slice_of(self, index: int) -> np.ndarray:
+        """Return zeros: one slice, with all its views."""
+        return np.zeros(len(self._views_of_middle(index)), dtype=np.intp)
+
+    def views(self, index: int, which: Sequence[int] | None = None) -> np.ndarray:
+        """Return views of the middle slice, float32, (m, 3, S, S)."""
+        mine = self._views_of_middle(index)
+        return self._data.views(index, mine if which is None else [mine[view] for view in which])
+
+    def subset(self, keep: Callable[[Sample], bool]) -> "MiddleSlice":
+        """Return the samples that are to be kept, their middle slices too."""
+        return MiddleSlice(self._data.subset(keep))
+
+    def _views_of_middle(self, index: int) -> list[int]:
+        slice_of = self._data.slice_of(index)
+        return [int(view) for view in np.flatnonzero(slice_of == slice_of[-1] // 2)]
+
+
+def _reached(data: Data, said: np.ndarray, tasks: Sequence[Task]) -> tuple[Agreement, ...]:
+    found = []
+    for task in tasks:
+        places = list(task.places)
+        groups = [group_of(data.test.samples[place]) for place in places]
+        found.append(agreement(said[places], data.truth(task.stage, data.test)[places], groups))
+    return tuple(found)
+
+
+def _mark(used: bool) -> str:
+    return "✓ " if used else "× "
+
+
+# ── print ────────────────────────────────────────────────────────────────────
+
+_METRICS = ("srcc", "plcc", "rmse")
+_WIDTH = 11
+
+
+def lines(table: Table, head: str) -> Iterator[str]:
+    """Yield a table in the paper's layout: S, P and R of every task, under each value its 95 % interval.
+
+    The best value of a column has an asterisk.
+    """
+    left = max(len(head), *(len(name) for name, _ in table.rows)) + 2
+    block = len(_METRICS) * _WIDTH
+    evidence = [_evidence(task) for task in table.tasks]
+    yield " " * left + "".join(task.name.ljust(block) for task in table.tasks).rstrip()
+    yield " " * left + "".join(text.ljust(block) for text in evidence).rstrip()
+    yield head.ljust(left) + "".join(f"{name:{_WIDTH}}" for _ in table.tasks for name in ("S↑", "P↑", "R↓")).rstrip()
+    best = {(i, metric): _best(table, i, metric) for i in range(len(table.tasks)) for metric in _METRICS}
+    for name, cells in table.rows:
+        values, intervals = [], []
+        for i, cell in enumerate(cells):
+            for metric in _METRICS:
+                found: Interval | None = None if cell is None else getattr(cell, metric)
+                star = "*" if found is not None and found.value is not None and found.value == best[i, metric] else ""
+                values.append(NOT_FOR_THIS if found is None else _short(found.value) + star)
+                intervals.append("" if found is None or found.low is None else _span(found))
+        yield name.ljust(left) + "".join(f"{text:{_WIDTH}}" for text in values).rstrip()
+        if any(intervals):
+            yield (" " * left + "".join(f"{text:{_WIDTH}}" for text in intervals)).rstrip()
+
+
+def _evidence(task: Task) -> str:
+    copied = f", {task.groups} images" if task.groups != task.patients else ""
+    return f"n={task.n}{copied}, {task.patients} patient{'s' * (task.patients != 1)}"
+
+
+def _best(table: Table, place: int, metric: str) -> float | None:
+    found = [getattr(cell, metric).value for _, cells in table.rows if (cell := cells[place]) is not None]
+    known = [value for value in found if value is not None]
+    return (min(known) if metric == "rmse" else max(known)) if known else None
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _span(found: Interval) -> str:
+    ends = (round(end or 0.0, 2) + 0.0 for end in (found.low, found.high))  # no -0
+    return "–".join(f"{end:.2f}".replace("0.", ".", 1) for end in ends)
+
+
+def plain(table: Table) -> Mapping[str, object]:
+    """Return a table for machines."""
+    return {
+        "tasks": [{**asdict(task), "n": task.n, "places": None} for task in table.tasks],
+        "rows": [{"name": name, "cells": [cell and asdict(cell) for cell in cells]} for name, cells in table.rows],
+    }

@@ -1,0 +1,1 @@
+"""Fitting: recipes, losses, the training loop, runs, regressors, checkpoints."""

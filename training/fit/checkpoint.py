@@ -1,0 +1,239 @@
+"""From a run to a checkpoint that a node can load: weights, regressors on statistics, how both count, card and lock."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.image.measure.quality_statistics import VERSION
+from mediqa_node.model.card import Card, Fusion, PredictedParameter, QualityMap
+from mediqa_node.model.card_training_range import read_training_ranges
+from mediqa_node.model.checkpoint import amend_card, save_checkpoint
+from mediqa_node.model.lock import write_lock
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.prompts import FOUR_ONE_HOTS, TERMS, PromptCode
+from mediqa_node.model.statistics_regressor import StatisticsRegressor
+from training.data.batches import Target
+from training.data.views import Prepared
+from training.evaluate.by_method import NETWORK, OUTPUTS, QUALITY, judge
+from training.evaluate.claims import claims_of
+from training.fit.regressors import Fit, added, choose, fit_regressor, fuse, left_out
+from training.fit.runs import Run, trained_network
+
+UNTOLD = PromptCode(words=dict.fromkeys(TERMS, ()))
+"""Zeros, whatever is asked: what a network was told that was trained without prompts."""
+_UNITS = {"mas": "mA.s", "tesla": "T", "blur": "{pixels}"}
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_FEWEST_SOURCES = 3
+_SNR_IN_QUALITY = {"MR": ("tesla", 0.05)}
+"""What a deviation of the logarithm of the signal-to-noise ratio adds to what statistics say of the quality.
+
+Noise hides ghosts and fills gaps of k-space, so that what was taught all of it at once does not follow noise alone.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """A network that was trained without some sources, in both stages: on those the shares are chosen.
+
+    Attributes:
+        targets: of its parameter head, in the units of what it was trained on.
+        unseen: the sources.
+    """
+
+    network: MedIQA
+    targets: tuple[Target, ...]
+    unseen: frozenset[str]
+
+
+def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, Fit]:
+    """Return statistics and labels of the training samples of a modality, by output; labels in the network's units."""
+    mine = data.subset(lambda sample: sample.split == "train" and sample.modality == modality)
+    if not len(mine):
+        return {}
+    found = {}
+    for output in OUTPUTS[modality]:
+        target = next((one for one in targets if one.label == output), None)
+        known = mine.subset(lambda sample, name=output: name in sample.labels)  # type: ignore[misc]
+        if not len(known) or (output != QUALITY and target is None):
+            continue
+        values = np.array([sample.labels[output] for sample in known.samples])
+        found[output] = Fit(
+            statistics=np.stack([known.statistics(place).mean(axis=0) for place in range(len(known))]),
+            label=values if target is None else target.standard(values),
+            source=np.array([sample.source for sample in known.samples]),
+            group=np.array([sample.base for sample in known.samples]),
+            factor=np.array([sample.factor for sample in known.samples]) if output == QUALITY else None,
+        )
+    return found
+
+
+def regressors_and_fusion(
+    data: Prepared,
+    targets: Sequence[Target],
+    folds: Sequence[Fold],
+    *,
+    advance: Callable[[int, int, str], None],
+) -> tuple[dict[str, dict[str, StatisticsRegressor]], dict[str, dict[str, Fusion]], list[str]]:
+    """Fit what speaks beside a network, and choose how much it counts.
+
+    Returns:
+        regressors and fusion by modality and output, and a line on each choice.
+    """
+    regressors: dict[str, dict[str, StatisticsRegressor]] = {}
+    fusion: dict[str, dict[str, Fusion]] = {}
+    told: list[str] = []
+    wanted = [(modality, output) for modality in OUTPUTS for output in OUTPUTS[modality]]
+    of_modality = {modality: fits(data, modality, targets) for modality in OUTPUTS}
+    for done, (modality, output) in enumerate(wanted):
+        advance(done, len(wanted), f"{modality} {output}")
+        fit = of_modality[modality].get(output)
+        if fit is None or len(np.unique(fit.source)) < _FEWEST_SOURCES:
+            continue
+        cost, share, said = choose(fit)
+        regressor = fit_regressor(fit, cost, share)
+        if output == QUALITY and modality in _SNR_IN_QUALITY:
+            label, weight = _SNR_IN_QUALITY[modality]
+            snr = of_modality[modality][label]
+            said = said + weight * left_out(snr, cost, share)
+            regressor = added(regressor, weight, fit_regressor(snr, cost, share))
+        regressors.setdefault(modality, {})[output] = regressor
+        by_network = _of_folds(data, targets, folds, modality, output)
+        if by_network is None:
+            raise ConfigurationError(f"no network was trained without the sources of {modality}: give `--fold` runs")
+        seen = np.isfinite(by_network)
+        chosen, merits = fuse(by_network[seen], said[seen], fit.where(seen), _SHARES)
+        fusion.setdefault(modality, {})[output] = chosen
+        told.append(
+            f"{modality} {output}: C {cost:g}, gamma {share:g}/k, {len(regressors[modality][output].support)} vectors; "
+            f"statistics x {chosen.statistics:.2f} + network x {chosen.network:.2f}; merit by share of statistics "
+            + ", ".join(f"{part:.2f}: {merit:.3f}" for part, merit in merits.items())
+        )
+    advance(len(wanted), len(wanted), "")
+    return regressors, fusion, told
+
+
+def _of_folds(
+    data: Prepared,
+    targets: Sequence[Target],
+    folds: Sequence[Fold],
+    modality: str,
+    output: str,
+) -> np.ndarray | None:
+    """Return what networks say of sources that they have not seen, NaN for all others, in the order of `fits`."""
+    mine = data.subset(
+        lambda sample: sample.split == "train" and sample.modality == modality and output in sample.labels
+    )
+    said = np.full(len(mine), np.nan)
+    for fold in folds:
+        places = [place for place, sample in enumerate(mine.samples) if sample.source in fold.unseen]
+        if places:
+            part = mine.subset(lambda sample, out=fold.unseen: sample.source in out)  # type: ignore[misc]
+            judged = judge(fold.network, fold.targets, {}, {}, part, modality).said[output][NETWORK]
+            said[places] = judged if output == QUALITY else _in_units_of(targets, fold.targets, output, judged)
+    return said if np.isfinite(said).any() else None
+
+
+def _in_units_of(targets: Sequence[Target], own: Sequence[Target], output: str, said: np.ndarray) -> np.ndarray:
+    """Return parameters that one head told in its units in those of another."""
+    wanted, told = (next(one for one in each if one.label == output) for each in (targets, own))
+    return np.asarray((said * told.sd + told.mean - wanted.mean) / wanted.sd)
+
+
+def make_card(
+    run: Run,
+    *,
+    name: str,
+    fusion: Mapping[str, Mapping[str, Fusion]],
+    domains: Path | None,
+    training_data: str,
+    metrics: Mapping[str, Any],
+) -> Card:
+    """Return the card of a run's checkpoint; its digest is filled in when it is saved."""
+    spec = run.recipe.spec
+    return Card(
+        name=name,
+        size=run.recipe.size,
+        trained=True,
+        weights_sha256="0" * 64,
+        preprocess=spec,
+        prompt=FOUR_ONE_HOTS if run.recipe.prompts else UNTOLD,
+        quality=QualityMap(kind="clamp", a=0.0, b=1.0),
+        parameters=tuple(
+            PredictedParameter(
+                name=one.label,
+                unit=_UNITS[one.label],
+                modality=one.modality,
+                scale="log" if one.log else "linear",
+                mean=one.mean,
+                sd=one.sd,
+            )
+            for one in run.targets
+            if one.label in _UNITS
+        ),
+        fusion=fusion,
+        statistics_version=VERSION if fusion else None,
+        domains=read_training_ranges(json.loads(domains.read_text()), spec) if domains else {},
+        training_data=training_data,
+        metrics=metrics,
+    )
+
+
+def write_checkpoint(
+    folder: Path, run_folder: Path, card: Card, regressors: Mapping[str, Mapping[str, StatisticsRegressor]]
+) -> str:
+    """Write weights (float16), card and a lock of one entry; return the SHA-256 of the weights."""
+    entry = save_checkpoint(folder, _as_told(*trained_network(run_folder)), card, regressors, half=True)
+    write_lock(folder, card.name, entry)
+    return entry.sha256
+
+
+def _as_told(network: MedIQA, run: Run) -> MedIQA:
+    """Return a network whose parameter head tells what a card tells: severities were learnt for the encoder's sake."""
+    told = [column for column, target in enumerate(run.targets) if target.label in _UNITS]
+    other = MedIQA(network.size, parameters=[run.targets[column].label for column in told])
+    state = {name: value for name, value in network.state_dict().items() if told or "parameter_head" not in name}
+    for name in ("parameter_head.fc2.weight", "parameter_head.fc2.bias") if told else ():
+        state[name] = state[name][told]
+    other.load_state_dict(state)
+    return other
+
+
+def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
+    """Write the gates of a checkpoint and the claims that they allow into its card; return the claims by modality.
+
+    Raises:
+        ConfigurationError: the gates are of other weights.
+    """
+    found: dict[str, str] = {}
+
+    def told(card: Card) -> Card:
+        own = {
+            part: [one for one in gates.get(part, []) if one["weights_sha256"] == card.weights_sha256]
+            for part in ("tasks", "sweeps")
+        }
+        if not any(own.values()):
+            raise ConfigurationError(f"these gates are of other weights than {card.name} {card.weights_sha256[:12]}")
+        found.update(claims_of(own, card.metrics["made_by"]))
+        return replace(card, claims=found, metrics={**card.metrics, "gates": gates})
+
+    amend_card(folder, told)
+    return found
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    """Return what made a checkpoint, for its card."""
+    return {
+        "seed": run.seed,
+        "recipe": run.recipe.model_dump(),
+        "samples": run.samples,
+        "simulated": run.simulated,
+        "sources": run.sources,
+        "began_from": run.began_from,
+        "core_minutes": round(run.core_seconds / 60, 1),
+        "targets": [asdict(one) for one in run.targets],
+    }

@@ -1,0 +1,85 @@
+"""Worse copies of an image, for limits that bad images of patients have to pass.
+
+A domain learnt from good images alone calls a noisy or blurred patient foreign, and that is the patient of whom
+something should be said. Seen here: of 17 stacks of MR, none was refused as it was, all were with 10 % noise. These
+copies widen the limits only; they are no simulation of a scanner, and nothing is trained on them.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from mediqa_node.domain.preprocessing import PreprocessSpec
+from mediqa_node.image.preprocess import FULL_SCALE, intensity_range
+
+_LARGEST_PX = 560
+"""Larger images are reduced before they are made worse: the network is shown 224 pixels of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degradation:
+    """One way to be worse, measured in the picture that the network is shown.
+
+    Attributes:
+        blur_px: standard deviation of a Gauss, in pixels of that picture.
+        noise: standard deviation, in windows; added as two components (Rice) to MR.
+        gain: of all values; photographs.
+    """
+
+    blur_px: float = 0.0
+    noise: float = 0.0
+    gain: float = 1.0
+
+
+_NOISE = (Degradation(noise=0.03), Degradation(noise=0.06), Degradation(noise=0.1))
+_BLUR = (Degradation(blur_px=0.7), Degradation(blur_px=1.5))
+DEGRADATIONS = {
+    "CT": (*_NOISE, *_BLUR),
+    "MR": (*_NOISE, *_BLUR),
+    "OP": (*_NOISE[:2], *_BLUR, Degradation(blur_px=3.0), Degradation(gain=0.6)),
+}
+
+
+def worse_copies(
+    images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: str, image_type: str, random: np.random.Generator
+) -> Iterator[list[np.ndarray]]:
+    """Yield a worse copy of the slices of one stack for each way to be worse, in the same units.
+
+    Args:
+        images: as `assess.preprocess` takes them.
+        random: what noise is drawn from.
+    """
+    clean = [_reduced(np.asarray(image, dtype=np.float32)) for image in images]
+    low, high = 0.0, FULL_SCALE
+    if modality != "OP":
+        low, high = intensity_range(clean, spec.rule_for(modality, image_type))
+    for how in DEGRADATIONS[modality]:
+        yield [_degraded(image, how, spec.size_px, high - low, modality, random) for image in clean]
+
+
+def _degraded(
+    image: np.ndarray, how: Degradation, size_px: int, window: float, modality: str, random: np.random.Generator
+) -> np.ndarray:
+    worse = image.astype(np.float64) * how.gain
+    scale = max(worse.shape[:2]) / size_px
+    if how.blur_px:
+        sd_px = how.blur_px * scale
+        worse = gaussian_filter(worse, sd_px, mode="nearest", radius=math.ceil(3 * sd_px), axes=(0, 1))
+    if how.noise:
+        # averaging over the pixels that become one takes as much away again
+        noise = random.normal(0.0, how.noise * max(1.0, scale) * window, (2, *worse.shape))
+        worse = np.hypot(worse + noise[0], noise[1]) if modality == "MR" else worse + noise[0]
+    return (np.clip(worse, 0.0, FULL_SCALE) if modality == "OP" else worse).astype(np.float32)
+
+
+def _reduced(image: np.ndarray) -> np.ndarray:
+    """Return block means, so that no edge is longer than `_LARGEST_PX`."""
+    edge = -(-max(image.shape[:2]) // _LARGEST_PX)
+    if edge == 1:
+        return image
+    rows, columns = (size // edge for size in image.shape[:2])
+    blocks = image[: rows * edge, : columns * edge].reshape(rows, edge, columns, edge, *image.shape[2:])
+    return np.asarray(blocks.mean(axis=(1, 3)))

@@ -1,0 +1,64 @@
+"""Where training starts: weights that let an image's details through from the first step.
+
+The public initialisation leaves the convolutional stem's output at a fortieth of its input, and what tells two images
+apart at a four-hundredth, far below what prompts add: nothing is learnt for hundreds of steps. So every convolution
+and the first layer of both branches are scaled until their outputs have mean 0 and deviation 1 over a batch of real
+images, channel by channel, front to back (Kraehenbuehl et al. 2016, arXiv 1511.06856).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.stem import ConvStem
+from training.data.batches import Batch
+
+_LEAST = 1e-3
+"""Deviation of a channel that says nothing yet."""
+
+
+def initialise(network: MedIQA, batch: Batch, *, encoder: bool = True, score: float = 0.5) -> MedIQA:
+    """Set the starting weights of a network in place, from torch's current seed and a batch.
+
+    Args:
+        encoder: False leaves the encoder as it is: stage 1 has trained it.
+        score: what an untrained network says: the middle of the labels.
+    """
+    network.eval()
+    last = network.fc_score[3]
+    assert isinstance(last, nn.Linear)
+    nn.init.normal_(last.weight, std=0.02)
+    nn.init.constant_(last.bias, score)
+    for layer in (*(_stem(network) if encoder else ()), *_behind(network)):
+        _standardise(layer, network, batch)
+    return network
+
+
+def _stem(network: MedIQA) -> Iterator[nn.Conv2d | nn.Linear]:
+    embedding = network.vit.patch_embed
+    if isinstance(embedding, ConvStem):
+        yield from (layer for layer in embedding.layers if isinstance(layer, nn.Conv2d))
+
+
+def _behind(network: MedIQA) -> Iterator[nn.Conv2d | nn.Linear]:
+    """Yield what is behind the encoder, front to back."""
+    for conv, stage in ((network.conv1, network.swintransformer1), (network.conv2, network.swintransformer2)):
+        yield conv
+        yield from (layer.conv for layer in stage.layers)  # type: ignore[misc]
+    for branch in (network.fc_score, network.fc_weight):
+        yield branch[0]  # type: ignore[misc]
+
+
+@torch.no_grad()
+def _standardise(layer: nn.Conv2d | nn.Linear, network: MedIQA, batch: Batch) -> None:
+    seen: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    network(batch.images, batch.prompts)
+    hook.remove()
+    by_channel = seen[0].movedim(1 if isinstance(layer, nn.Conv2d) else -1, 0).flatten(1).float()
+    mean, deviation = by_channel.mean(dim=1), by_channel.std(dim=1).clamp(min=_LEAST)
+    assert layer.bias is not None
+    layer.weight.div_(deviation.reshape(-1, *[1] * (layer.weight.ndim - 1)))
+    layer.bias.sub_(mean).div_(deviation)

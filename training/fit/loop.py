@@ -1,0 +1,245 @@
+"""The one training loop: draw, forward, loss, step; what a kill must not lose is written as it goes.
+
+Everything at a step is a pure function of seed and step – the batch, the augmentation, the dropout, the learning
+rate – so a run that was killed goes on from its last state to the same curve. Weights, optimizer and step lie in one
+safetensors file that is replaced whole. Several processes (`torchrun`) share each batch: DistributedDataParallel.
+"""
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mediqa_node.domain.errors import ConfigurationError, MediqaError
+from training.data.batches import Batch
+
+STATE, CURVE, SETTINGS = "state.safetensors", "curve.csv", "settings.json"
+
+Loss = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
+"""Network and batch to the parts of the loss; their sum is minimised."""
+
+
+class Diverged(MediqaError):
+    """Whoever chose the settings has to act: the loss is no longer a number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How long and how hard is trained.
+
+    Attributes:
+        steps: in all.
+        optimizer: `adam` (the paper) or `adamw`.
+        learning_rate: at its highest.
+        schedule: `constant` (the paper) or `cosine`, after a warm-up of `warmup` steps.
+        clip: largest norm of the gradient; 0: none.
+        seed: of batches, augmentation and dropout.
+        save_every: steps between states; a kill loses so many at most.
+        threads: of torch, of each process.
+        precision: of matrix products: `fp32`, or `bf16` (autocast) where the processor is made for it; weights,
+            losses and steps are float32 always.
+    """
+
+    steps: int
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    schedule: str = "cosine"
+    warmup: int = 50
+    clip: float = 1.0
+    seed: int = 0
+    save_every: int = 100
+    threads: int = 1
+    precision: str = "fp32"
+
+
+def world() -> tuple[int, int]:
+    """Return the rank of this process and how many there are, as `torchrun` says; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def train(
+    network: nn.Module,
+    batch_at: Callable[[int, int, int], Batch],
+    loss: Loss,
+    settings: Settings,
+    folder: Path,
+    *,
+    told: Mapping[str, Any] | None = None,
+    advance: Callable[[int, int, float], None] = lambda *_: None,
+) -> nn.Module:
+    """Train a network in place, from the state in `folder` if there is one; return it in evaluation mode.
+
+    Args:
+        batch_at: returns the share of a process: step, rank, processes.
+        told: what else the run depends on; a state that was made with other settings is not gone on from.
+        advance: told the step, of how many, and the loss.
+
+    Raises:
+        ConfigurationError: the folder holds a run with other settings.
+        Diverged: the loss is not finite.
+    """
+    rank, processes = world()
+    torch.set_num_threads(settings.threads)
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+    bf16 = settings.precision == "bf16" and _has_bf16(device)
+    _agree(folder, {**asdict(settings), **(told or {}), "processes": processes, "bf16": bf16}, rank)
+    network.to(device).train()
+    optimizer = _optimizer(network, settings)
+    start = _load(folder / STATE, network, optimizer)
+    wrapped = _shared(network, processes)
+    curve = _Curve(folder / CURVE, start) if rank == 0 else None
+    for step in range(start, settings.steps):
+        torch.manual_seed((settings.seed << 24) + step * processes + rank)
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, settings)
+        batch = _moved(batch_at(step, rank, processes), device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            parts = loss(wrapped, batch)
+        total = torch.stack(list(parts.values())).sum()
+        if not torch.isfinite(total):
+            raise Diverged(
+                f"step {step} of {settings.steps}: the loss is {total.item()}; the last state in {folder} is kept. "
+                f"Lower `learning_rate` ({settings.learning_rate:g}), or look for a label that is no number"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        if settings.clip:
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        optimizer.step()
+        if curve is not None:
+            values = {name: float(part.detach()) for name, part in parts.items()}
+            curve.add(step, float(total.detach()), values, _rate(step, settings))
+            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+                curve.flush()
+                _save(folder / STATE, network, optimizer, step + 1)
+            advance(step + 1, settings.steps, float(total.detach()))
+    if processes > 1:
+        torch.distributed.barrier()
+    return network.eval()
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return device.type == "cuda" or bool(torch.cpu._is_amx_tile_supported())  # else emulated, four times as slow
+
+
+def _shared(network: nn.Module, processes: int) -> nn.Module:
+    if processes == 1:
+        return network
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
+
+
+def _agree(folder: Path, told: Mapping[str, Any], rank: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    file, text = folder / SETTINGS, json.dumps(told, indent=1, sort_keys=True, default=str) + "\n"
+    if (folder / STATE).exists() and file.exists() and file.read_text() != text:
+        raise ConfigurationError(f"{folder} holds a run with other settings ({SETTINGS}); choose another folder")
+    if rank == 0 and not (file.exists() and file.read_text() == text):
+        part = file.with_suffix(".part")
+        part.write_text(text)
+        part.replace(file)
+
+
+def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    if settings.optimizer not in ("adam", "adamw"):
+        raise ConfigurationError(f"optimizer {settings.optimizer!r}: must be adam or adamw")
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    decayed = [one for one in network.parameters() if one.ndim > 1]
+    rest = [one for one in network.parameters() if one.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+def _rate(step: int, settings: Settings) -> float:
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    return Batch(**{name: getattr(batch, name).to(device) for name in Batch.__dataclass_fields__})
+
+
+# ── what a kill must not lose ────────────────────────────────────────────────
+
+
+def _save(file: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    tensors = {f"network.{name}": value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value.detach().cpu() for name, value in state.items()}
+    part = file.with_suffix(".part")
+    save_file(tensors, part, metadata={"step": str(step)})
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.replace(file)
+
+
+def _load(file: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Fill network and optimizer from a state; return the step to go on with, 0 without one."""
+    if not file.exists():
+        return 0
+    with safe_open(file, "pt") as state:
+        tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118 (no mapping)
+        step = int(state.metadata()["step"])
+    network.load_state_dict({name.removeprefix("network."): t for name, t in tensors.items() if name[0] == "n"})
+    kept = optimizer.state_dict()
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            kept["state"].setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict(kept)
+    return step
+
+
+class _Curve:
+    """`curve.csv`: a line for each step, cut back to the state that a run goes on from."""
+
+    def __init__(self, file: Path, start: int) -> None:
+        self._file, self._lines = file, list[str]()
+        self._started = time.monotonic()
+        kept: list[str] = []
+        with suppress(FileNotFoundError):
+            kept = file.read_text().splitlines(keepends=True)[: start + 1]
+        part = file.with_suffix(".part")
+        part.write_text("".join(kept))
+        part.replace(file)
+        self._header = bool(kept)
+
+    def add(self, step: int, loss: float, parts: Mapping[str, float], rate: float) -> None:
+        if not self._header:
+            self._lines.append(",".join(["step", "loss", *parts, "learning_rate", "seconds"]) + "\n")
+            self._header = True
+        values = [f"{step}", *(f"{value:.9g}" for value in (loss, *parts.values(), rate))]
+        self._lines.append(",".join([*values, f"{time.monotonic() - self._started:.2f}"]) + "\n")
+
+    def flush(self) -> None:
+        with self._file.open("a") as file:
+            file.writelines(self._lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._lines.clear()
+
+
+def read_curve(folder: Path) -> list[dict[str, float]]:
+    """Return the curve of a run: step, loss, its parts, learning rate and seconds."""
+    with (folder / CURVE).open(newline="") as lines:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]

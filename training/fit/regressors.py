@@ -1,0 +1,157 @@
+"""Fit what speaks beside the network, and decide by sources that were left out how much it counts.
+
+Everything is chosen on development sources: each is left out once, and what is fitted on the others is tried on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mediqa_node.model.card import Fusion
+from mediqa_node.model.statistics_regressor import StatisticsRegressor, standardised
+from training.evaluate.metrics import srcc
+
+GRID = tuple((c, share) for c in (0.3, 1.0, 3.0, 10.0) for share in (0.1, 0.3, 1.0))
+"""Cost of an error, and the width of the kernel: gamma = share / number of statistics."""
+_TUBE = 0.1
+"""Errors below a tenth of the label's deviation cost nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Statistics and labels of n slices.
+
+    Attributes:
+        statistics: (n, k); label, source and group: (n,).
+        factor: the one that made a copy worse, `mixed` or `clean`, (n,); None: no matter.
+    """
+
+    statistics: np.ndarray
+    label: np.ndarray
+    source: np.ndarray
+    group: np.ndarray
+    factor: np.ndarray | None = None
+
+    def where(self, keep: np.ndarray) -> "Fit":
+        """Return the slices that are kept."""
+        return Fit(
+            statistics=self.statistics[keep],
+            label=self.label[keep],
+            source=self.source[keep],
+            group=self.group[keep],
+            factor=None if self.factor is None else self.factor[keep],
+        )
+
+
+def fit_regressor(data: Fit, cost: float, share: float) -> StatisticsRegressor:
+    """Fit a support vector machine; every source weighs alike."""
+    from sklearn.svm import SVR
+
+    mean, spread = data.statistics.mean(axis=0), data.statistics.std(axis=0) + 1e-6
+    z = standardised(data.statistics, mean, spread)
+    deviation = float(data.label.std()) or 1.0
+    gamma = share / z.shape[1]
+    sources, counts = np.unique(data.source, return_counts=True)
+    each = dict(zip(sources, counts, strict=True))
+    weight = np.array([len(data.label) / (len(sources) * each[one]) for one in data.source])
+    machine = SVR(C=cost, gamma=gamma, epsilon=_TUBE)
+    machine.fit(z, (data.label - data.label.mean()) / deviation, sample_weight=weight)
+    return StatisticsRegressor(
+        mean=mean,
+        spread=spread,
+        support=machine.support_vectors_,
+        coefficients=machine.dual_coef_[0] * deviation,
+        intercept=float(machine.intercept_[0]) * deviation + float(data.label.mean()),
+        gamma=gamma,
+    )
+
+
+def added(one: StatisticsRegressor, weight: float, other: StatisticsRegressor) -> StatisticsRegressor:
+    """Return the regressor that says what one says and so many times what another says, of one kernel."""
+    same = (
+        one.gamma == other.gamma and np.array_equal(one.mean, other.mean) and np.array_equal(one.spread, other.spread)
+    )
+    if not same:
+        raise ValueError("regressors of other samples or kernels do not add up to one")
+    return replace(
+        one,
+        support=np.concatenate([one.support, other.support]),
+        coefficients=np.concatenate([one.coefficients, weight * other.coefficients]),
+        intercept=one.intercept + weight * other.intercept,
+    )
+
+
+def left_out(data: Fit, cost: float, share: float) -> np.ndarray:
+    """Return what is said of every slice by a regressor that was fitted without its source, (n,)."""
+    said = np.full(len(data.label), np.nan)
+    for source in np.unique(data.source):
+        out = data.source == source
+        said[out] = fit_regressor(data.where(~out), cost, share)(data.statistics[out])
+    return said
+
+
+def choose(data: Fit) -> tuple[float, float, np.ndarray]:
+    """Return cost, width and left-out predictions of the best of `GRID` by `merit`."""
+    best: tuple[float, tuple[float, float], np.ndarray] | None = None
+    for cost, share in GRID:
+        said = left_out(data, cost, share)
+        value = merit(said, data)
+        if best is None or value > best[0]:
+            best = value, (cost, share), said
+    assert best is not None
+    return *best[1], best[2]
+
+
+def merit(said: np.ndarray, data: Fit) -> float:
+    """Return the mean of pooled SRCC, of SRCC within each source, and of how single factors are followed."""
+    within = [srcc(said[data.source == one], data.label[data.source == one]) for one in np.unique(data.source)]
+    told = [value for value in within if value is not None]
+    parts = [srcc(said, data.label), float(np.mean(told)) if told else None]
+    if data.factor is not None:
+        parts.append(_one_factor(said, data.label, data.group, data.factor))
+    known = [value for value in parts if value is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
+def _one_factor(said: np.ndarray, truth: np.ndarray, group: np.ndarray, factor: np.ndarray) -> float | None:
+    """Return pairs in order less pairs out of order, as a share, among copies that one factor alone made worse.
+
+    A pair is of one image: two copies by the same factor, or one and the image itself. Factors weigh alike.
+    """
+    found = []
+    for name in np.unique(factor[~np.isin(factor, ("mixed", "clean"))]):
+        mine = np.isin(factor, (name, "clean"))
+        x, y, of = said[mine], truth[mine], group[mine]
+        first, second = np.triu_indices(len(x), 1)
+        pair = (of[first] == of[second]) & (y[first] != y[second])
+        order = np.sign(x[first] - x[second]) * np.sign(y[first] - y[second])
+        if pair.any():
+            found.append(float(order[pair].mean()))
+    return float(np.mean(found)) if found else None
+
+
+def fuse(
+    network: np.ndarray, statistics: np.ndarray, data: Fit, shares: Sequence[float]
+) -> tuple[Fusion, Mapping[float, float]]:
+    """Choose how much the statistics count beside a network, on predictions of sources that were left out.
+
+    Both are brought to the label's scale by least squares, then mixed; returns the mixture and the merit of each.
+    """
+    a, b = (_onto(said, data.label) for said in (network, statistics))
+    merits = {}
+    for share in shares:
+        merits[share] = merit(share * np.polyval(b, statistics) + (1 - share) * np.polyval(a, network), data)
+    share = max(merits, key=lambda one: merits[one])
+    fusion = Fusion(
+        offset=float((1 - share) * a[1] + share * b[1]),
+        network=float((1 - share) * a[0]),
+        statistics=float(share * b[0]),
+    )
+    return fusion, merits
+
+
+def _onto(said: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset that bring predictions onto labels; what falls where they rise says nothing."""
+    slope, offset = np.polyfit(said, label, 1)
+    return (float(slope), float(offset)) if slope > 0 else (0.0, float(label.mean()))

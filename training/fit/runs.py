@@ -1,0 +1,303 @@
+"""Runs of the two stages: what a folder of a run holds, and how one begins where another ended.
+
+settings.json       what the loop was told; a run is only gone on with under the same
+run.json            what made it: stage, recipe, seed, targets, samples, the run it began from
+state.safetensors   weights and optimizer after the last save
+curve.csv, curve.png
+said.npz            what it told of the samples that it was asked about last
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.lock import digest
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.prompts import FOUR_ONE_HOTS
+from mediqa_node.model.sizes import SIZES
+from training.data.batches import Batches, Target, targets_of
+from training.data.views import Prepared
+from training.evaluate.predictions import predict
+from training.fit.initial import initialise
+from training.fit.loop import STATE, train, world
+from training.fit.losses import stage1_loss, stage2_loss
+from training.fit.recipe import Recipe
+from training.simulate.degraded import FACTORS
+
+RUN, SAID = "run.json", "said.npz"
+WANTED = (("mas", "CT", True), ("tesla", "MR", True), ("blur", "OP", True))
+"""What the parameter head learns of samples that have it: label, modality, whether its logarithm."""
+SEVERITIES = tuple(
+    (factor, modality, False) for modality, factors in FACTORS.items() for factor in factors if factor != "blur"
+)
+"""What it learns besides where a recipe says so: no checkpoint tells them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What made a folder of a run.
+
+    Attributes:
+        stage: 1 or 2.
+        targets: of the parameter head, with mean and deviation over the training samples: the label map, frozen.
+        samples: how many were trained on, of which `simulated` are worse copies that a simulation made; of how many
+            patients.
+        sources: by modality, those of the run that it began from as well: what the network has seen.
+        data: digest of the samples, their labels and weights; a run is not gone on with on others.
+        began_from: SHA-256 of the state that the weights began from, or None.
+        core_seconds: processor time of the first process, of the start that finished (and of those before it that did).
+    """
+
+    stage: int
+    recipe: Recipe
+    seed: int
+    targets: tuple[Target, ...]
+    samples: int
+    simulated: int
+    patients: int
+    sources: Mapping[str, tuple[str, ...]]
+    data: str
+    began_from: str | None = None
+    core_seconds: float = 0.0
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The sources of all modalities."""
+        return frozenset(source for each in self.sources.values() for source in each)
+
+
+def pretrain(
+    data: Prepared,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int,
+    steps: int | None = None,
+    leave_out: Sequence[str] = (),
+    advance: Callable[..., None],
+) -> MedIQA:
+    """Stage 1: the encoder learns physical parameters (paper section 2.2).
+
+    Args:
+        leave_out: sources that are not trained on, for choices that have to be made on what a network has not seen.
+
+    Raises:
+        ConfigurationError: no sample has a parameter that tells one from another.
+    """
+    trained = data.subset(lambda sample: sample.split == "train" and sample.source not in leave_out)
+    if not targets_of(trained, WANTED):
+        raise ConfigurationError("no sample has a tube charge, a field strength or a blur that differs from another's")
+    run = _run(1, recipe, seed, targets_of(trained, _wanted(recipe)), trained, None)
+    return _trained(run, trained, folder, steps, advance)
+
+
+def finetune(
+    data: Prepared,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int,
+    begin: Path | None = None,
+    steps: int | None = None,
+    leave_out: Sequence[str] = (),
+    advance: Callable[..., None],
+) -> MedIQA:
+    """Stage 2: the whole network learns quality; it begins from a run of stage 1, or from nothing.
+
+    Args:
+        leave_out: see `pretrain`.
+
+    Raises:
+        ConfigurationError: no sample has a quality, or the run it should begin from has another size.
+
+    What begins from a run of stage 2, a site's own readers say, keeps what that has learnt of quality.
+    """
+    trained = data.subset(
+        lambda sample: sample.split == "train" and "quality" in sample.labels and sample.source not in leave_out
+    )
+    if not len(trained):
+        raise ConfigurationError("no training sample has a quality: import expert scores, or simulate")
+    if begin is None:
+        run = _run(2, recipe, seed, targets_of(trained, _wanted(recipe)), trained, None)
+    else:
+        before = read_run(begin)
+        if before.recipe.size != recipe.size or before.recipe.spec != recipe.spec:
+            raise ConfigurationError(f"{begin} trained {before.recipe.size} on other views; give the same preset")
+        run = _run(2, recipe, seed, before.targets, trained, begin)
+    return _trained(run, trained, folder, steps, advance, begin=begin)
+
+
+def _trained(
+    run: Run,
+    data: Prepared,
+    folder: Path,
+    steps: int | None,
+    advance: Callable[..., None],
+    *,
+    begin: Path | None = None,
+) -> MedIQA:
+    recipe = run.recipe
+    torch.manual_seed(run.seed)
+    network = _network(recipe, run.targets)
+    batches = Batches(
+        data,
+        FOUR_ONE_HOTS,
+        run.targets,
+        batch=recipe.batch,
+        seed=run.seed,
+        slices=recipe.slices_at_once,
+        augment=recipe.augment,
+        unknown=recipe.unknown,
+        prompted=recipe.prompts,
+        modality_share=recipe.share,
+    )
+    loss = stage1_loss if run.stage == 1 else stage2_loss
+    settings = recipe.settings(samples=len(data), seed=run.seed, steps=steps)
+    if begin is not None:
+        load_state(network, begin)
+    if not (folder / STATE).exists() and (begin is None or read_run(begin).stage == 1):
+        initialise(network, batches.at(settings.steps), encoder=begin is None)
+    told = json.loads(json.dumps(_as_json(run), default=str)) | {"core_seconds": None}
+    before = read_run(folder).core_seconds if (folder / RUN).exists() else 0.0
+    started = time.process_time()
+    train(
+        network,
+        lambda step, rank, processes: batches.at(step, rank=rank, world=processes),
+        loss,
+        settings,
+        folder,
+        told=told,
+        advance=advance,
+    )
+    spent = before + time.process_time() - started
+    if world()[0]:  # the first process tells for all
+        return network
+    (folder / RUN).write_text(json.dumps(_as_json(run) | {"core_seconds": round(spent, 1)}, indent=1) + "\n")
+    draw_curve(folder)
+    return network
+
+
+def _wanted(recipe: Recipe) -> tuple[tuple[str, str, bool], ...]:
+    return WANTED + SEVERITIES * recipe.severities
+
+
+def _network(recipe: Recipe, targets: Sequence[Target]) -> MedIQA:
+    return MedIQA(SIZES[recipe.size], parameters=[target.label for target in targets])
+
+
+def load_state(network: MedIQA, folder: Path) -> MedIQA:
+    """Fill a network with the weights of a run's last state.
+
+    Raises:
+        ConfigurationError: the folder holds no run, or one of other weights.
+    """
+    try:
+        state = load_file(folder / STATE)
+        network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+    except (OSError, RuntimeError) as error:
+        raise ConfigurationError(f"{folder} holds no run that fits: {error}") from error
+    return network.eval()
+
+
+def trained_network(folder: Path) -> tuple[MedIQA, Run]:
+    """Return the network of a run in evaluation mode, and what made it."""
+    run = read_run(folder)
+    return load_state(_network(run.recipe, run.targets), folder), run
+
+
+def said_by(folder: Path, network: nn.Module, data: Prepared, *, prompted: bool = True) -> Mapping[str, np.ndarray]:
+    """Return `score` (n,) and `parameters` (n, k) that the network of a run tells of samples, see `stages.say`.
+
+    It takes minutes and is kept in the folder: of the same weights and samples it is not asked again.
+    """
+    file, state = folder / SAID, folder / STATE
+    key = f"{digest(state.read_bytes())} {digest_of(data)} {prompted}"
+    if file.exists():
+        with np.load(file, allow_pickle=False) as kept:
+            if str(kept["key"]) == key:
+                return {"score": kept["score"], "parameters": kept["parameters"]}
+    said = predict(network, data, FOUR_ONE_HOTS, prompted=prompted)
+    part = file.with_suffix(".part")
+    with part.open("wb") as whole:
+        np.savez(whole, key=key, score=said.score, parameters=said.parameters)
+    part.replace(file)
+    return {"score": said.score, "parameters": said.parameters}
+
+
+def read_run(folder: Path) -> Run:
+    """Return what made a run; ConfigurationError if the folder holds none."""
+    try:
+        raw = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        made = {
+            "recipe": Recipe.model_validate(raw["recipe"]),
+            "targets": tuple(Target(**one) for one in raw["targets"]),
+            "sources": {modality: tuple(each) for modality, each in raw["sources"].items()},
+        }
+        return Run(**raw | made)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{folder} holds no finished run ({RUN}): {error}") from error
+
+
+def _run(stage: int, recipe: Recipe, seed: int, targets: tuple[Target, ...], data: Prepared, begin: Path | None) -> Run:
+    seen = {(sample.modality, sample.source) for sample in data.samples}
+    if begin is not None:
+        seen |= {(modality, source) for modality, each in read_run(begin).sources.items() for source in each}
+    return Run(
+        stage=stage,
+        recipe=recipe,
+        seed=seed,
+        targets=targets,
+        samples=len(data),
+        simulated=sum(bool(sample.factor) for sample in data.samples),
+        patients=len({sample.patient for sample in data.samples}),
+        sources={
+            modality: tuple(sorted(source for of, source in seen if of == modality))
+            for modality in sorted({modality for modality, _ in seen})
+        },
+        data=digest_of(data),
+        began_from=digest((begin / STATE).read_bytes()) if begin is not None else None,
+    )
+
+
+def digest_of(data: Prepared) -> str:
+    """Return what changes with any sample, label or weight: a run on others is another run."""
+    told = [(one.key, one.prompt, one.labels, one.severities, one.weight) for one in data.samples]
+    return digest(json.dumps(told, sort_keys=True).encode())
+
+
+def _as_json(run: Run) -> dict[str, object]:
+    return asdict(run) | {"recipe": run.recipe.model_dump()}
+
+
+def draw_curve(folder: Path) -> None:
+    """Draw `curve.png`: the parts of the loss over the steps, as they were and smoothed over 50."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from training.fit.loop import read_curve
+
+    rows = read_curve(folder)
+    if not rows:
+        return
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    width = min(50, len(rows))
+    for name in [one for one in rows[0] if one not in ("step", "learning_rate", "seconds")]:
+        values = np.array([row[name] for row in rows])
+        (line,) = axes.plot(values, alpha=0.15, linewidth=0.7)
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes.plot(np.arange(width - 1, len(values)), smooth, color=line.get_color(), label=name)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.legend()
+    figure.savefig(folder / "curve.png", dpi=110)
+    plt.close(figure)
