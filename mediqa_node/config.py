@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -28,7 +29,6 @@ from mediqa_node.domain.policy import (
     ReturnRule,
     ScorePolicy,
 )
-from mediqa_node.domain.series import Peer
 
 ENVIRONMENT_PREFIX = "MEDIQA__"
 DEFAULT_PATH = Path("config/node.yaml")

@@ -133,15 +133,15 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
 
     database = open_database(settings)
     loaded = _promoted(database)  # asked once: what is promoted meanwhile is seen below
-    judge = open_at(settings, place_of(settings, loaded), reporting=True)
-    node = node_context(settings, database, judge=judge)
-    checkpoint = judge.scorer.checkpoint
+    assessor = open_at(settings, place_of(settings, loaded), reporting=True)
+    node = node_context(settings, database, assessor=assessor)
+    checkpoint = assessor.scorer.checkpoint
     constancy.check_if_due(node, at_start=True)  # before the first job: no result leaves unproven
-    on_gpu = bool(judge.scorer.hardware)
+    on_gpu = bool(assessor.scorer.hardware)
     durable.launch(
         database,
         executor_id="worker",
-        score=flow.judge(node),
+        score=partial(flow.assess, node),
         scores_at_once=_SERIES_ON_A_GPU if on_gpu else 1,
     )
     scheduler = sweeps.schedule_worker(node)
@@ -182,7 +182,7 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
 
     database = open_database(settings)
     node = node_context(settings, database)
-    durable.launch(database, executor_id="courier", deliver=flow.deliver(node))
+    durable.launch(database, executor_id="courier", deliver=partial(flow.deliver, node))
     nightly = nightly_export(settings, database)
     scheduler = sweeps.schedule(node, durable.DurableJobs(database), stop.is_set, nightly)
     scheduler.start()

@@ -17,12 +17,13 @@ from mediqa_node.cli.common import open_node, settings_of
 from mediqa_node.cli.present import ago, table
 from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
-from mediqa_node.domain.constancy import Check
+from mediqa_node.domain.constancy import Baseline, Check, CheckedBy
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.storage import constancy_checks, phantoms
 from mediqa_node.storage.database import Database
 
 _SHOWN_AT_MOST = 30
+_SOURCES: dict[str, str] = {Baseline.CARD: "card", Baseline.FIRST: "first check", Baseline.NOTHING: "(itself)"}
 
 
 @app.command()
@@ -62,7 +63,7 @@ def _check(context: typer.Context, *, as_json: bool) -> None:
     if database is not None:
         with database.read() as connection:
             last_good_at = constancy_checks.last_good_at(connection)
-    found = check(judge, database, software_version=__version__, at=time.time(), made_by="command")
+    found = check(judge, database, software_version=__version__, at=time.time(), made_by=CheckedBy.COMMAND)
     worker = standing = None
     if database is not None:
         with database.read() as connection:
@@ -106,7 +107,13 @@ def _verdict(found: Check) -> str:
     if found.as_acknowledged:
         return "accepted"
     if found.passed:
-        return "steady" if found.compared_with != "nothing" else "first check" if found.id is not None else "unproven"
+        return (
+            "steady"
+            if found.compared_with != Baseline.NOTHING
+            else "first check"
+            if found.id is not None
+            else "unproven"
+        )
     return "DRIFT" if found.problem is None else "FAILED"
 
 
@@ -118,7 +125,7 @@ def _print_series(found: Check) -> None:
         raw = (f"{value:.6f}" if value is not None else "–" for value in (then, now))
         rows.append((name, *raw, f"{apart:+.1e}" if apart is not None else "–"))
     if rows:
-        source = {"card": "card", "first": "first check", "nothing": "(itself)"}[found.compared_with]
+        source = _SOURCES.get(found.compared_with, found.compared_with)
         table(("reference", source, "now", "difference"), rows)
 
 

@@ -27,8 +27,8 @@ from mediqa_node.composition import resources
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import ReceiverPolicy
-from mediqa_node.domain.series import Peer
 from mediqa_node.network.association import Caller
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.dimse import Command

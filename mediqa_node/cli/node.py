@@ -14,10 +14,10 @@ from mediqa_node.cli import app
 from mediqa_node.cli.common import arguments_of, open_node, settings_of, start_logging
 from mediqa_node.cli.present import ago, count, size, table
 from mediqa_node.composition import checkpoints, resources
-from mediqa_node.domain.constancy import UNSCORED
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import HELD, ReasonCode, SeriesState
 from mediqa_node.storage import assessments, constancy_checks, index, outbox, overview, promotions
 
+_UNPROVEN = (ReasonCode.CONSTANCY_DRIFT, ReasonCode.CONSTANCY_UNKNOWN)
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
@@ -61,7 +61,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         now = time.time()
         with database.read() as connection:
             facts = overview.facts(connection)
-            held = outbox.deliveries_in(connection, "parked", "withheld")
+            held = outbox.deliveries_in(connection, *HELD)
             stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
             disputes = overview.disputes(connection)
             checked = constancy_checks.standing(connection)
@@ -74,7 +74,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     needs_a_person = bool(held or stopped or disputes or missing or drifted or not_exported)
     if as_json:
         found = {**facts.as_dict(), "running": running, "held": [asdict(row) for row in held]}
-        found |= {"stopped": [asdict(row) for row in stopped], "disputes": [asdict(row) for row in disputes]}
+        found |= {"stopped": [row.as_dict() for row in stopped], "disputes": [asdict(row) for row in disputes]}
         found |= {"constancy": asdict(checked) if checked else None}
         found |= {"export": asdict(exported) if exported else None}
         found |= {"weights": {"in_force": checkpoints.sentence(settings, decided), **asdict(decided)}}
@@ -111,7 +111,7 @@ def _print_held(
         first = "" if delivery.state == "withheld" else f"mediqa-node echo {delivery.destination}, then "
         typer.echo(f"            → {first}mediqa-node retry {delivery.id}")
     told = {delivery.series_instance_uid for delivery in held}
-    unproven = [row for row in stopped if (row.reason or "").startswith("constancy:")]
+    unproven = [row for row in stopped if row.reason and row.reason.code in _UNPROVEN]
     _print_unproven(unproven)
     for row in stopped:
         if row.series_instance_uid not in told and row not in unproven:
@@ -126,10 +126,12 @@ def _print_held(
 
 def _print_unproven(rows: list[index.SeriesRow]) -> None:
     """Say how many series wait for constancy: a day of them says no more than one."""
-    unscored = [row for row in rows if (row.reason or "").startswith(f"constancy: {UNSCORED}")]
+    unscored = [row for row in rows if row.reason and row.reason.code is ReasonCode.CONSTANCY_UNKNOWN]
     drifted = len(rows) - len(unscored)
     if unscored:
-        typer.echo(f"withheld    {count(len(unscored), 'series', 'series')}, because {UNSCORED}")
+        typer.echo(
+            f"withheld    {count(len(unscored), 'series', 'series')}, because the reference set could not be scored"
+        )
         typer.echo("            → they go on by themselves after a good check of the worker")
     if drifted:
         typer.echo(f"withheld    {count(drifted, 'series', 'series')}, because the score has drifted")
@@ -170,14 +172,14 @@ def _state(name: str) -> SeriesState:
 
 def _cells(row: index.SeriesRow, score: assessments.Scored | None, now: float) -> tuple[str, ...]:
     quality, verdict = (f"{score.quality:.2f}", score.verdict) if score else ("–", "–")
-    why = (row.reason or row.completion or "")[:60]
+    why = str(row.reason or row.completion or "")[:60]
     last = ago(now - row.last_instance_at)
     return row.series_instance_uid, row.modality, str(row.n_instances), row.state, quality, verdict, why, last
 
 
 def _series_dict(row: index.SeriesRow, score: assessments.Scored | None) -> dict[str, object]:
     unknown = {"quality": None, "verdict": None, "trained": None}
-    return {**asdict(row), **(asdict(score) if score else unknown)}
+    return {**row.as_dict(), **(asdict(score) if score else unknown)}
 
 
 @app.command()

@@ -14,7 +14,7 @@ from mediqa_node.cli.progress import progress
 from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.domain.series import Peer
+from mediqa_node.domain.peer import Peer
 
 config_app = typer.Typer(help="Look at the configuration in use.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")

@@ -14,7 +14,7 @@ import structlog
 
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, PromotionRefused
-from mediqa_node.domain.promotion import PROMOTE, Standing, Weights
+from mediqa_node.domain.promotion import Action, Standing, Weights
 from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
 from mediqa_node.model.store import ModelStore
 from mediqa_node.storage import promotions
@@ -119,7 +119,7 @@ def sentence(settings: Settings, known: Standing) -> str:
         except (CheckpointRefused, ConfigurationError) as error:
             return str(error)
     at = datetime.fromtimestamp(known.since.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    how = "promoted" if known.since.action == PROMOTE else "rolled back to"
+    how = "promoted" if known.since.action == Action.PROMOTE else "rolled back to"
     text = f"{known.current.label}, {how} {at} by {known.since.by}"
     return f"{text}; `model.checkpoint` names {settings.model.checkpoint}, which counts when nothing is promoted"
 

@@ -133,8 +133,8 @@ def nightly_export(settings: Settings, database: Database) -> "NightlyExport | N
     )
 
 
-def node_context(settings: Settings, database: Database, *, judge: "Assessor | None" = None) -> "NodeContext":
-    """Return what the stations share; `judge`: what a worker scores with."""
+def node_context(settings: Settings, database: Database, *, assessor: "Assessor | None" = None) -> "NodeContext":
+    """Return what the stations share; `assessor`: of a worker."""
     from mediqa_node.pipeline.durable import DurableJobs
     from mediqa_node.pipeline.node import NodeContext
 
@@ -152,5 +152,5 @@ def node_context(settings: Settings, database: Database, *, judge: "Assessor | N
         companions=settings.companions,
         retention=settings.retention,
         allow_untrained=settings.model.allow_untrained,
-        judge=(lambda: judge) if judge is not None else None,
+        assessor=assessor,
     )

@@ -7,13 +7,27 @@ a map to 0..1 hides a drift at its flat ends.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 BOUND = 1e-4
 """Largest difference of raw score that counts as the same in fp32: arithmetic alone moves one by 1e-7 to 1e-6."""
 BOUND_BF16 = 0.03
 """The same for bf16, which was seen to move the reference scores of the default weights by up to 0.008."""
-UNSCORED = "the reference set could not be scored"
-"""How the finding of a check begins that measured nothing: no drift, and nothing that a person could accept."""
+
+
+class Baseline(StrEnum):
+    """What the scores of a check were compared with."""
+
+    CARD = "card"
+    FIRST = "first"
+    NOTHING = "nothing"
+
+
+class CheckedBy(StrEnum):
+    """Which process made a check."""
+
+    WORKER = "worker"
+    COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +67,14 @@ class Check:
         checked_at: seconds since 1970, UTC.
         scores: what the reference series scored now.
         expected: what they are held against; equal to `scores` at the first check of a site.
-        compared_with: `card`; `first` check of these weights at this site, where the card pins nothing;
-            `nothing`: this is that first check, or nothing could be scored.
+        compared_with: CARD; FIRST: the first check of these weights at this site, where the card pins nothing;
+            NOTHING: this is that first check, or nothing could be scored.
         drift: largest |difference|; None where an expected series was not scored.
         passed: within the bound, or within it of what a person has acknowledged.
         problem: why the reference set could not be scored, or None.
         refusals: why a reference series has no score, by name.
-        made_by: `worker`, or `command`: another process with weights of its own, whose good check does not
-            speak for the worker, while a drift that it finds does.
+        made_by: WORKER or COMMAND. A command is another process with its own copy of the weights: a good check of
+            its own proves nothing about the worker, while a drift that it finds counts.
         id: in the record; None if it is in none.
     """
 
@@ -68,13 +82,13 @@ class Check:
     checked_at: float
     scores: Mapping[str, float]
     expected: Mapping[str, float]
-    compared_with: str
+    compared_with: Baseline | str
     bound: float
     drift: float | None
     passed: bool
     problem: str | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
-    made_by: str = "worker"
+    made_by: CheckedBy | str = CheckedBy.WORKER
     id: int | None = None
     acknowledged_at: float | None = None
     acknowledged_by: str | None = None
@@ -97,9 +111,9 @@ class Check:
     def finding(self) -> str:
         """Say in one sentence what was found."""
         if self.problem is not None:
-            return f"{UNSCORED}: {self.problem}"
-        source = "the card" if self.compared_with == "card" else "the first check at this site"
-        if self.compared_with == "nothing":
+            return f"the reference set could not be scored: {self.problem}"
+        source = "the card" if self.compared_with is Baseline.CARD else "the first check at this site"
+        if self.compared_with is Baseline.NOTHING:
             kept = "this first check is the baseline of this site from now on"
             return f"the card pins no scores: {kept if self.id is not None else 'there is nothing to compare with'}"
         name = self.worst or ""
@@ -159,7 +173,7 @@ def compare(
         checked_at=at,
         scores=dict(scores),
         expected=dict(expected),
-        compared_with="card" if pinned else "first" if first else "nothing",
+        compared_with=Baseline.CARD if pinned else Baseline.FIRST if first else Baseline.NOTHING,
         bound=bound,
         drift=drift,
         passed=any(apart is not None and apart <= bound for apart in (drift, from_accepted)),
@@ -174,7 +188,7 @@ def not_scored(identity: Identity, problem: str, *, at: float) -> Check:
         checked_at=at,
         scores={},
         expected={},
-        compared_with="nothing",
+        compared_with=Baseline.NOTHING,
         bound=BOUND,
         drift=None,
         passed=False,

@@ -5,6 +5,8 @@ message, patient names and identifiers never. `retryable` is the only flag: the 
 succeed later without anybody changing anything but the circumstances.
 """
 
+from mediqa_node.domain.series import Reason, ReasonCode, parse_state
+
 
 class MediqaError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -46,17 +48,22 @@ class UndecodablePixels(MediqaError):
 
 
 class NotScorable(MediqaError):
-    """The series ends as NOT_SCORED(reason): out of what the node judges, never a fault of the node.
+    """The series ends as NOT_SCORED: it is nothing that the node assesses. Never a fault of the node.
 
     Args:
-        reason: short code, `policy`, `localizer`, `mosaic`, ...; shown to the user.
+        code: a `domain.series.ReasonCode` by name, or a code of an export.
         detail: the fact behind it, with tag and value.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+    def __init__(self, code: str, detail: str = "") -> None:
+        self.reason = Reason(parse_state(ReasonCode, code), detail)
+        super().__init__(str(self.reason))
         self.detail = detail
+
+    @property
+    def code(self) -> ReasonCode | str:
+        """The code alone."""
+        return self.reason.code
 
 
 class CheckpointRefused(MediqaError):

@@ -7,8 +7,16 @@ Without one, or after all were rolled back, the configuration counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-PROMOTE, ROLLBACK, SHADOW, UNSHADOW = "promote", "rollback", "shadow", "unshadow"
+
+class Action(StrEnum):
+    """What was decided."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    SHADOW = "shadow"
+    UNSHADOW = "unshadow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +51,12 @@ class Promotion:
     """One decision on record.
 
     Attributes:
-        action: PROMOTE, ROLLBACK, SHADOW or UNSHADOW.
         at: seconds since 1970, UTC.
         before, after: what scored until then and since then, by name and digest even where the configuration
             named it; or for a shadow what was and is scored beside it, None: nothing.
     """
 
-    action: str
+    action: Action | str
     at: float
     by: str
     reason: str
@@ -87,11 +94,11 @@ def standing_after(history: Sequence[Promotion]) -> Standing:
     since: Promotion | None = None
     shadow: Promotion | None = None
     for decision in history:
-        if decision.action == PROMOTE and decision.after is not None:
+        if decision.action is Action.PROMOTE and decision.after is not None:
             promoted.append(decision.after)
-        elif decision.action == ROLLBACK and promoted:
+        elif decision.action is Action.ROLLBACK and promoted:
             promoted.pop()
-        if decision.action not in (PROMOTE, ROLLBACK):
+        if decision.action not in (Action.PROMOTE, Action.ROLLBACK):
             shadow = decision
             continue
         since = decision

@@ -17,7 +17,7 @@ from pynetdicom.presentation import PresentationContext
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from mediqa_node.domain.series import Peer
+from mediqa_node.domain.peer import Peer
 from mediqa_node.network.contexts import (
     SR_SOP_CLASSES,
     VERIFICATION,

@@ -14,13 +14,13 @@ from mediqa_node.dicom.technique.dose_sr import DoseEvent, dose_events
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable, StorageFailed
 from mediqa_node.domain.phantom import PhantomMeasurement
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import policy
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.identity import patients
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.score import SeriesFiles, assess, harvest_series, read_headers
+from mediqa_node.pipeline.score import SeriesFiles, assess, harvest_series, read_headers, require_scorable
 from mediqa_node.storage import assessments, companions, index, outbox, phantoms
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
@@ -28,38 +28,56 @@ from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("worker")
 
-_PATIENTS_DIFFER = "identity: instances of this series name different patients"
+_PATIENTS_DIFFER = Reason(ReasonCode.IDENTITY, "instances of this series name different patients")
+
+
+class _OtherReconstruction(NotScorable):
+    """Another reconstruction of the same acquisition is scored."""
+
+    def __init__(self, scored: str) -> None:
+        super().__init__(ReasonCode.OTHER_RECONSTRUCTION, scored)
+        self.scored = scored
 
 
 def assess_series(node: NodeContext, series_instance_uid: str, generation: int) -> str:
-    """Harvest and judge a series as it was at `generation`; return what became of it in a word."""
+    """Harvest and score a series as it was at `generation`; return what became of it in a word."""
     reach("score-begin")
     with node.database.read() as connection:
         row = index.find_series(connection, series_instance_uid)
         if row is None or row.generation != generation:
             return "superseded"
         if assessments.assessed_generation(connection, series_instance_uid, row.revision) == generation:
-            return "already judged"
-        stored = assessments.load_dose_events(connection, row.study_instance_uid)
-    events = {uid: DoseEvent(**event) for uid, event in stored.items()}
+            return "already assessed"
     try:
-        instances = _instances(node, series_instance_uid)
-        files = read_headers([node.spool.path(instance.path) for instance in instances])
-        _read_documents(node, row, files.headers)
-        technique = harvest_series(files, events)
-        with node.database.write() as connection:
-            assessments.save_technique(connection, series_instance_uid, technique)
-        rule = policy.phantom_rule(node.score, files.headers[0])
-        if rule is not None:
-            return _measure(node, row, files, technique, rule.name)
-        assessment = _assess_images(node, row, files, technique)
-    except NotScorable as reason:
-        return _not_scored(node, row, str(reason))
+        return _assess(node, row)
+    except NotScorable as refused:
+        scored_instead = refused.scored if isinstance(refused, _OtherReconstruction) else None
+        return _not_scored(node, row, refused.reason, scored_instead=scored_instead)
     except FileNotFoundError:
-        return _park(node, row, "scoring: a spooled file is missing; `mediqa-node verify` names it")
+        return _park(node, row, Reason(ReasonCode.FILE_MISSING))
     except OSError as error:
         raise StorageFailed(f"files of series {series_instance_uid} cannot be read: {error.strerror}") from error
-    return _keep(node, row, assessment, files)
+
+
+def _assess(node: NodeContext, row: SeriesRow) -> str:
+    instances = _instances(node, row.series_instance_uid)
+    files = read_headers([node.spool.path(instance.path) for instance in instances])
+    _read_documents(node, row, files.headers)
+    technique = _harvest(node, row, files)
+    rule = policy.phantom_rule(node.score, files.headers[0])
+    if rule is not None:
+        return _measure(node, row, files, technique, rule.name)
+    return _keep(node, row, _score(node, row, files, technique), files)
+
+
+def _harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique:
+    """Harvest the parameters of a series, with the dose events known of its study, and keep them."""
+    with node.database.read() as connection:
+        stored = assessments.load_dose_events(connection, row.study_instance_uid)
+    technique = harvest_series(files, {uid: DoseEvent(**event) for uid, event in stored.items()})
+    with node.database.write() as connection:
+        assessments.save_technique(connection, row.series_instance_uid, technique)
+    return technique
 
 
 def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]:
@@ -83,12 +101,11 @@ def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: T
     from mediqa_node.pipeline.phantom import measure  # scipy: the courier, which comes by here too, has no need of it
 
     measured = measure(files, technique, rule)
-    return _not_scored(node, row, f"phantom: {measured.finding()}", measured)
+    return _not_scored(node, row, Reason(ReasonCode.PHANTOM, measured.finding()), measured)
 
 
-def _assess_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
-    if technique.refusal is not None:
-        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
+    require_scorable(technique)
     policy.check_age(node.score, files.headers[0], node.clock())
     policy.check_reconstruction(node.score, files.headers[0])
     key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
@@ -96,13 +113,13 @@ def _assess_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, techni
         with node.database.write() as connection:
             chosen = assessments.claim_acquisition(node.database, connection, key, row.series_instance_uid)
         if chosen != row.series_instance_uid:
-            raise NotScorable("policy", index.OTHER_RECONSTRUCTION + chosen)
-    if node.judge is None:
+            raise _OtherReconstruction(chosen)
+    if node.assessor is None:
         raise RuntimeError("this process has no model")
     return assess(
         files,
         technique,
-        node.judge(),
+        node.assessor,
         revision=row.revision + 1,
         assessed_at=datetime.fromtimestamp(node.clock(), UTC),
     )
@@ -113,7 +130,7 @@ def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, .
     with node.database.read() as connection:
         uid = row.series_instance_uid
         if outbox.is_own_report(connection, uid) or companions.is_own(connection, uid):
-            raise NotScorable("own report", "sent back to the node that wrote it")
+            raise NotScorable("own_report", "sent back to the node that wrote it")
     affected: set[str] = set()
     for header in headers:
         events = {event.irradiation_event_uid: event for event in dose_events(header)}
@@ -123,7 +140,7 @@ def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, .
         with node.database.write() as connection:
             assessments.save_dose_events(node.database, connection, row.study_instance_uid, events)
             for uid in index.reject(connection, uids, code=code, note=header.SOPInstanceUID):
-                index.reopen(connection, uid, reason=f"reject note {code}", at=node.clock())
+                index.reopen(connection, uid, reason=Reason(ReasonCode.REJECT_NOTE, code), at=node.clock())
                 outbox.supersede_deliveries(connection, uid, reason=f"reject note {code}", now=node.clock())
         if events:
             affected |= _harvested_series(node, row)
@@ -147,20 +164,17 @@ def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
         instances = index.current_instances(connection, series_instance_uid)
         if row is None or not instances:
             return
-        stored = assessments.load_dose_events(connection, row.study_instance_uid)
-    files = read_headers([node.spool.path(instance.path) for instance in instances])
-    technique = harvest_series(files, {uid: DoseEvent(**event) for uid, event in stored.items()})
-    with node.database.write() as connection:
-        assessments.save_technique(connection, series_instance_uid, technique)
+    _harvest(node, row, read_headers([node.spool.path(instance.path) for instance in instances]))
 
 
 def _not_scored(
     node: NodeContext,
     row: SeriesRow,
-    reason: str,
+    reason: Reason,
     measured: PhantomMeasurement | None = None,
     *,
     state: SeriesState = SeriesState.NOT_SCORED,
+    scored_instead: str | None = None,
 ) -> str:
     """End a series without a score; what was measured on it before counts no more, unless only its source is gone."""
     now = node.clock()
@@ -172,6 +186,7 @@ def _not_scored(
             at=now,
             generation=row.generation,
             reason=reason,
+            scored_instead=scored_instead,
             job=None,
         )
         if moved:
@@ -179,20 +194,20 @@ def _not_scored(
             outbox.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
             if measured is not None:
                 phantoms.save(connection, measured, at=now)
-            elif not reason.startswith("purged"):
+            elif reason.code is not ReasonCode.PURGED:
                 phantoms.forget(connection, row.series_instance_uid)
-    log.info("series not scored", series=row.series_instance_uid, reason=reason)
+    log.info("series not scored", series=row.series_instance_uid, reason=str(reason))
     return state.value.replace("_", " ").lower()
 
 
-def _park(node: NodeContext, row: SeriesRow, reason: str) -> str:
+def _park(node: NodeContext, row: SeriesRow, reason: Reason) -> str:
     """Leave a series to a person; the state of its last revision's deliveries stays."""
     now = node.clock()
     with node.database.write() as connection:
         uid = row.series_instance_uid
         if index.move(connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=reason, job=None):
             index.release_acquisition(connection, uid, at=now)
-    log.error("series parked", series=row.series_instance_uid, reason=reason)
+    log.error("series parked", series=row.series_instance_uid, reason=str(reason))
     return "parked"
 
 
@@ -202,7 +217,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
     withheld = _withheld(node, assessment, files)
     state = SeriesState.WITHHELD if withheld else SeriesState.ASSESSED
     destinations = () if withheld else policy.destinations(node, row, assessment)
-    reason = withheld or (None if destinations else "no destination asks for it")
+    reason = withheld or (None if destinations else Reason(ReasonCode.NO_DESTINATION))
     with node.database.write() as connection:
         moved = index.move(
             connection,
@@ -216,7 +231,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
         )
         if not moved:
             return "superseded"
-        if withheld and withheld.startswith("identity"):  # another reason holds for every reconstruction alike
+        if withheld and withheld.code is ReasonCode.IDENTITY:  # another reason holds for every reconstruction alike
             index.release_acquisition(connection, row.series_instance_uid, at=now)
         assessments.save_assessment(connection, assessment, generation=row.generation)
         phantoms.forget(connection, row.series_instance_uid)
@@ -240,17 +255,17 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
     return "withheld" if withheld else "assessed"
 
 
-def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> str | None:
+def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> Reason | None:
     if len(patients(files.headers)) > 1:
         return _PATIENTS_DIFFER
     if not assessment.checkpoint.trained and not node.allow_untrained:
-        return "untrained: the weights were never trained; the score has no meaning"
+        return Reason(ReasonCode.UNTRAINED, "the weights were never trained; the score has no meaning")
     return constancy.reason_to_withhold(node)
 
 
 def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:
     """When the report may leave: at once if the series is surely complete, revisions some time apart."""
-    sure = row.completion in ("announced", "contiguous")
+    sure = row.completion in (Completed.ANNOUNCED, Completed.CONTIGUOUS)
     earliest = now if sure else min(row.last_instance_at, now) + node.completion.deliver_after_s
     apart = now if last_sent_at is None else last_sent_at + node.delivery.revisions_apart_s
     return max(earliest, now, apart)
@@ -266,7 +281,7 @@ def enqueue_due(node: NodeContext, connection: Connection) -> int:
     return len(due)
 
 
-def _log(assessment: Assessment, withheld: str | None) -> None:
+def _log(assessment: Assessment, withheld: Reason | None) -> None:
     log.info(
         "series assessed",
         series=assessment.series_instance_uid,
@@ -277,5 +292,5 @@ def _log(assessment: Assessment, withheld: str | None) -> None:
         inference_ms=round(1000 * sum(part.inference_s for part in (assessment.primary, *assessment.others))),
         trained=assessment.checkpoint.trained,
         weights=assessment.checkpoint.sha256[:16],
-        withheld=withheld,
+        withheld=str(withheld) if withheld else None,
     )

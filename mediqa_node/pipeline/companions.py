@@ -17,6 +17,7 @@ from pydicom import Dataset
 from mediqa_node.dicom.companions.request import COMPANION_CLASSES, CompanionRequest, companion_series_uid
 from mediqa_node.dicom.report.build import report_bytes
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.series import CompanionState, DeliveryState
 from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import slice_picture
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
@@ -36,8 +37,6 @@ TRIES_AFTER_S = (0.0, 300.0, 1800.0)
 """When companions are tried, counted from the report's arrival."""
 _PATIENCE_S = 15.0
 """How long a destination may be silent: the next series waits."""
-_MARK = "companions: "
-"""Where in a delivery's message the note begins."""
 
 
 class _Left(MediqaError):
@@ -71,13 +70,13 @@ def _begin(node: NodeContext, delivery: DeliveryRow) -> None:
     times = (delivery.done_at + after for after in TRIES_AFTER_S) if delivery.done_at is not None else ()
     again_at = next((at for at in times if at > now), None)
     with node.database.write() as connection:
-        message = _noted(delivery, "not finished")
-        outbox.update_delivery(connection, delivery.id, companions_at=again_at, message=message)
+        outbox.update_delivery(connection, delivery.id, companions_at=again_at, companions_note="not finished")
 
 
 def _end(node: NodeContext, delivery: DeliveryRow, problems: list[tuple[str, Exception]]) -> None:
     note = "; ".join(f"without {kind.replace('_', ' ')}: {_reason(error)}" for kind, error in problems)
-    values: dict[str, object] = {"message": _noted(delivery, note)}
+    state = CompanionState.INCOMPLETE if problems else CompanionState.SENT
+    values: dict[str, object] = {"companions": state, "companions_note": note or None}
     if not any(_may_pass(error) for _, error in problems):
         values["companions_at"] = None
     with node.database.write() as connection:
@@ -85,11 +84,6 @@ def _end(node: NodeContext, delivery: DeliveryRow, problems: list[tuple[str, Exc
     if note:
         facts = {"series": delivery.series_instance_uid, "destination": delivery.destination}
         log.warning("report without companion", **facts, note=note)
-
-
-def _noted(delivery: DeliveryRow, note: str) -> str:
-    said = (delivery.message or "").partition(_MARK)[0].removesuffix("; ")
-    return "; ".join(filter(None, (said, note and _MARK + note)))
 
 
 def _reason(error: Exception) -> str:
@@ -169,7 +163,7 @@ def _link(node: NodeContext, delivery: DeliveryRow, silent: set[str]) -> Iterato
     timeout_s = min(node.delivery.timeout_s, _PATIENCE_S)
     with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
         obstacle, _ = identity_check(node, delivery, link)
-        if obstacle is not None and obstacle.state == "withheld":
+        if obstacle is not None and obstacle.state is DeliveryState.WITHHELD:
             raise _Left(obstacle.message)
         yield link
 
@@ -191,7 +185,7 @@ def _check(node: NodeContext, delivery: DeliveryRow) -> None:
     with node.database.read() as connection:
         obstacle = obstacle_in(node, connection, delivery)
     if obstacle is not None:
-        raise (_Later if obstacle.state == "waiting" else _Left)(obstacle.message)
+        raise (_Later if obstacle.state is DeliveryState.WAITING else _Left)(obstacle.message)
 
 
 def _send_one(node: NodeContext, delivery: DeliveryRow, link: PeerLink, row: CompanionRow) -> None:

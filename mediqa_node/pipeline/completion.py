@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mediqa_node.domain.policy import CompletionRules
+from mediqa_node.domain.series import Completed
 
 IDLE_ON_OPEN_ASSOCIATION_S = 30.0
 LEARNED_QUIET_AT_MOST_S = 120.0
@@ -48,25 +49,25 @@ class SeriesFacts:
 class Completion:
     """A series is complete: why, and from when its report may leave."""
 
-    reason: str
+    reason: Completed
     report_not_before: float
 
 
 def completion(facts: SeriesFacts, rules: CompletionRules, now: float) -> Completion | None:
     """Return why the series is complete at `now`, the strongest reason first, or None."""
     if max(facts.last_instance_at, facts.opened_at) > now + CLOCK_SET_BACK_S:
-        return Completion(reason="forced", report_not_before=now + rules.deliver_after_s)
+        return Completion(reason=Completed.FORCED, report_not_before=now + rules.deliver_after_s)
     if facts.announced:
-        return Completion(reason="announced", report_not_before=now)
+        return Completion(reason=Completed.ANNOUNCED, report_not_before=now)
     if _contiguous(facts) and now - _end(facts) >= rules.contiguous_after_s:
-        return Completion(reason="contiguous", report_not_before=now)
+        return Completion(reason=Completed.CONTIGUOUS, report_not_before=now)
     later = facts.last_instance_at + rules.deliver_after_s
     silent_s = now - facts.last_instance_at
     busy = facts.association_closed_at is None and not facts.moved_on and silent_s < IDLE_ON_OPEN_ASSOCIATION_S
     if silent_s >= quiet_after_s(facts.sender_gaps_s, rules) and not busy and facts.announced is not False:
-        return Completion(reason="quiet", report_not_before=later)
+        return Completion(reason=Completed.QUIET, report_not_before=later)
     if now - facts.opened_at >= rules.forced_after_s:
-        return Completion(reason="forced", report_not_before=later)
+        return Completion(reason=Completed.FORCED, report_not_before=later)
     return None
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from mediqa_node.dicom.stacks.assemble import assemble_stacks, concatenation_complete
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import Completed, InstanceStatus, SeriesState
 from mediqa_node.pipeline.completion import Completion, SeriesFacts, completion, could_be_contiguous
 from mediqa_node.pipeline.identity import Relation, compare
 from mediqa_node.pipeline.node import NodeContext
@@ -24,6 +24,12 @@ from mediqa_node.system.failpoint import reach
 log = structlog.get_logger("courier")
 
 _COME_ALONE = frozenset({"OP", "OPT"})
+_STATUS = {
+    Relation.SAME: InstanceStatus.SAME,
+    Relation.CORRECTION: InstanceStatus.DISPUTED,  # from somebody who is no authority
+    Relation.DISPUTED: InstanceStatus.DISPUTED,
+    Relation.CONFLICT: InstanceStatus.CONFLICT,
+}
 
 
 _LOOK_AT_ALL_EVERY_S = 1.0
@@ -50,7 +56,7 @@ class CompletionSweep:
         self._looked_at: OrderedDict[tuple[str, int], _HeaderFacts] = OrderedDict()
         self._all_looked_at = float("-inf")
 
-    def sweep(self) -> int:
+    def run(self) -> int:
         """Compare waiting copies, judge completeness; return how many series became ready."""
         with self.node.database.read() as connection:
             waiting = index.candidates(connection)
@@ -72,7 +78,7 @@ class CompletionSweep:
         now = self.node.clock()
         facts = self._facts(row)
         decided = completion(facts, self.node.completion, now)
-        if decided is not None and decided.reason == "quiet" and facts.announced is None:
+        if decided is not None and decided.reason is Completed.QUIET and facts.announced is None:
             # silence proves nothing where the sender has said how much there is
             announced = self._header_facts(row).announced
             decided = completion(replace(facts, announced=announced), self.node.completion, now)
@@ -90,7 +96,6 @@ class CompletionSweep:
                 at=now,
                 generation=row.generation,
                 completion=decided.reason,
-                reason=decided.reason,
                 job=job,
             )
             if moved:
@@ -163,8 +168,7 @@ class CompletionSweep:
                 index.correct(connection, candidate, at=now)
                 supersede_deliveries(connection, candidate.series_instance_uid, reason="corrected copy", now=now)
             else:
-                status = "disputed" if relation is Relation.CORRECTION else relation.value
-                index.set_status(connection, candidate.id, status)
+                index.set_status(connection, candidate.id, _STATUS[relation])
         level = log.info if relation is Relation.SAME else log.warning
         level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
 

@@ -59,6 +59,7 @@ class SpoolingIntake:
             sop_instance_uid=header.sop_instance_uid,
             sop_class_uid=header.sop_class_uid,
             series_instance_uid=header.series_instance_uid,
+            series_number=header.series_number,
             study_instance_uid=header.study_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
             calling_ae_title=caller.calling_ae_title,

@@ -7,6 +7,7 @@ from datetime import UTC, tzinfo
 from typing import Protocol
 
 from mediqa_node.dicom.report.request import ReportDevice
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -15,7 +16,6 @@ from mediqa_node.domain.policy import (
     ReturnRule,
     ScorePolicy,
 )
-from mediqa_node.domain.series import Peer
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
@@ -33,7 +33,7 @@ class Jobs(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """Open resources and policy of one process. `judge` is opened late: only the worker needs torch."""
+    """Open resources and policy of one process. `assessor` is the worker's alone."""
 
     database: Database
     spool: Spool
@@ -48,7 +48,7 @@ class NodeContext:
     companions: CompanionRules = CompanionRules()
     retention: Retention = Retention()
     allow_untrained: bool = False
-    judge: Callable[[], Assessor] | None = None
+    assessor: Assessor | None = None
     clock: Callable[[], float] = time.time
 
     def peer(self, name: str) -> Peer | None:

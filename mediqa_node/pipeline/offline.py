@@ -37,6 +37,7 @@ from mediqa_node.domain.errors import (
     NotScorable,
     UndecodablePixels,
 )
+from mediqa_node.domain.series import ReasonCode
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.fundus import looks_like_fundus
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers, shown_again
@@ -201,7 +202,7 @@ def _wrapped(path: Path, folder: Path) -> Path:
         colour = picture.mode not in ("1", "L", "I;16", "I", "F", "LA")
         rgb = np.asarray(picture.convert("RGB"))
     if not colour or not looks_like_fundus(rgb):
-        raise NotScorable("not a fundus photograph", "a picture without a header is judged only if it can be one")
+        raise NotScorable("not_a_fundus_photograph", "a picture without a header is judged only if it can be one")
     dataset = wrap_photograph(rgb)
     target = folder / f"{dataset.SOPInstanceUID}.dcm"
     dataset.save_as(target, enforce_file_format=True)
@@ -237,7 +238,7 @@ def _score(
         assessment = assess(files, technique, judge(), revision=1, assessed_at=datetime.now(UTC))
         more = {key: value for act in also for key, value in act(files, assessment, judge()).items()}
     except NotScorable as reason:
-        if reason.reason in ("unreadable", "undecodable"):
+        if reason.code in (ReasonCode.UNREADABLE, ReasonCode.UNDECODABLE):
             unreadable.append((series.named[paths[0]], reason.detail))
         return _result(series, technique, None, str(reason))
     except (UndecodablePixels, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:

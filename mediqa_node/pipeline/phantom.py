@@ -41,7 +41,7 @@ def measure(files: SeriesFiles, technique: Technique, rule: str) -> PhantomMeasu
         raise NotScorable("phantom", f"series of modality {modality or 'unknown'} are not measured (rule {rule!r})")
     stacks = assemble_stacks(files.headers)
     if not stacks:
-        raise NotScorable("no image", "no instance of the series holds an image plane")
+        raise NotScorable("no_image", "no instance of the series holds an image plane")
     return PhantomMeasurement(
         series_instance_uid=stacks[0].series_instance_uid,
         modality=modality,

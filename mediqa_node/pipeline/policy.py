@@ -25,7 +25,7 @@ def check_age(policy: ScorePolicy, header: Dataset, now: float) -> None:
     age_days = (now - taken.timestamp()) / 86400
     if age_days > policy.max_age_days + 1:  # a date without a time may be a day off
         raise NotScorable(
-            "policy", f"study is {age_days:.0f} days old, `score.max_age_days` is {policy.max_age_days:g}"
+            "too_old", f"study is {age_days:.0f} days old, `score.max_age_days` is {policy.max_age_days:g}"
         )
 
 
@@ -34,7 +34,7 @@ def check_reconstruction(policy: ScorePolicy, header: Dataset) -> None:
     if isinstance(policy.primary, str):
         return
     if not any(_matches(rule, header) for rule in policy.primary):
-        raise NotScorable("policy", "no rule of `score.primary` matches this reconstruction")
+        raise NotScorable("no_primary_rule", "no rule of `score.primary` matches this reconstruction")
 
 
 def _matches(rule: PrimaryRule, header: Dataset) -> bool:

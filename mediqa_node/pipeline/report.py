@@ -6,7 +6,6 @@ from io import BytesIO
 
 import pydicom
 
-from mediqa_node.decode.part10 import read_header
 from mediqa_node.dicom.report.build import build_report, report_bytes
 from mediqa_node.dicom.report.request import SOP_CLASSES, ReportRequest
 from mediqa_node.pipeline.node import NodeContext
@@ -73,13 +72,5 @@ def series_number(node: NodeContext, study_instance_uid: str, series_instance_ui
         series_instance_uid: of the images, for their reports; for companions, which are several series, of
             the companions themselves.
     """
-    taken: set[int] = set()
-    with node.database.read() as connection:
-        for other in index.series_of_study(connection, study_instance_uid):
-            first = next(iter(index.current_instances(connection, other.series_instance_uid)), None)
-            if first is not None and node.spool.has(first.path):
-                header = read_header(node.spool.path(first.path))
-                value = str(header.get("SeriesNumber", "") or "")
-                taken |= {int(value)} if value.isdigit() else set()
     with node.database.write() as connection:
-        return outbox.series_number(node.database, connection, study_instance_uid, series_instance_uid, taken)
+        return outbox.series_number(node.database, connection, study_instance_uid, series_instance_uid)

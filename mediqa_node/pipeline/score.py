@@ -85,6 +85,12 @@ def _read_headers(paths: tuple[Path, ...]) -> SeriesFiles:
     return SeriesFiles(paths, tuple(headers))
 
 
+def require_scorable(technique: Technique) -> None:
+    """Raise NotScorable where the headers of a series rule out a score: a localizer, a screen, a map."""
+    if technique.refusal is not None:
+        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+
+
 def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | None = None) -> Technique:
     """Return the physical parameters of a series, scored or not."""
     return harvest(files.headers, dose_events=dose_events or {})
@@ -98,11 +104,10 @@ def assess(
     Raises:
         NotScorable: the images are nothing that a score could mean anything for.
     """
-    if technique.refusal is not None:
-        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+    require_scorable(technique)
     stacks = assemble_stacks(files.headers)
     if not stacks:
-        raise NotScorable("no image", "no instance of the series holds an image plane")
+        raise NotScorable("no_image", "no instance of the series holds an image plane")
     failed: list[FrameRef] = []
     with FrameReader() as reader:
         primary = _score_stack(stacks[0], files, reader, assessor, failed)
@@ -159,7 +164,7 @@ def _score_stack(
     inputs = _prepared(found.images, assessor.scorer.spec, prompt)
     reach("after-decode")
     if outside := assessor.scorer.outside_training_range(inputs, prompt.modality.value):
-        raise NotScorable("out of domain", outside)
+        raise NotScorable("outside_training_range", outside)
     started = time.perf_counter()
     scored = assessor.scorer.score(inputs, prompt)
     inference_s = time.perf_counter() - started

@@ -7,11 +7,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.series import SeriesState
-from mediqa_node.pipeline import flow
+from mediqa_node.domain.series import DeliveryReason, DeliveryState, Reason, ReasonCode, SeriesState
 from mediqa_node.pipeline.assess import enqueue_due
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.companions import send_due_companions
+from mediqa_node.pipeline.completion_sweep import CompletionSweep
 from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.export.nightly import NightlyExport
@@ -46,7 +46,7 @@ def schedule(
         nightly: what is exported every night, if anything.
     """
     scheduler = _scheduler(
-        ("settle", SETTLE_EVERY_S, flow.complete_series(node)),
+        ("settle", SETTLE_EVERY_S, CompletionSweep(node).run),
         ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
         ("accompany", ACCOMPANY_EVERY_S, lambda: send_due_companions(node, stopping)),
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
@@ -106,7 +106,7 @@ def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
     """Park work whose job has failed, send on work whose job has ended without doing it; return how much."""
     with node.database.read() as connection:
         ready = index.with_job(connection)
-        waiting = [(row, row.job) for row in outbox.deliveries_in(connection, "waiting") if row.job]
+        waiting = [(row, row.job) for row in outbox.deliveries_in(connection, DeliveryState.WAITING) if row.job]
     ended = jobs.ended([job for _, job in ready] + [job for _, job in waiting if job])
     if not ended:
         return 0
@@ -125,7 +125,13 @@ def _after_scoring(node: NodeContext, connection: Connection, row: SeriesRow, wh
     if why is None:
         index.move(connection, uid, SeriesState.READY, at=now, generation=row.generation, job=None)
     elif index.move(
-        connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=f"scoring: {why}", job=None
+        connection,
+        uid,
+        SeriesState.PARKED,
+        at=now,
+        generation=row.generation,
+        reason=Reason(ReasonCode.SCORING_FAILED, why),
+        job=None,
     ):
         index.release_acquisition(connection, uid, at=now)
         log.error("scoring parked", series=uid, reason=why)
@@ -136,7 +142,14 @@ def _after_delivery(node: NodeContext, connection: Connection, delivery: Deliver
         again_at = node.clock() + node.delivery.retry_first_s
         outbox.update_delivery(connection, delivery.id, job=None, not_before=again_at)
         return
-    outbox.update_delivery(connection, delivery.id, state="parked", message=why, job=None)
+    outbox.update_delivery(
+        connection,
+        delivery.id,
+        state=DeliveryState.PARKED,
+        reason_code=DeliveryReason.JOB_FAILED,
+        message=why,
+        job=None,
+    )
     update_series_state(connection, delivery, node.clock())
     log.error("delivery parked", delivery=delivery.id, reason=why)
 

@@ -42,8 +42,8 @@ def save_technique(connection: sa.Connection, series_instance_uid: str, techniqu
             label_value=value if technique.label_name else None,
             source=technique.source,
             eligible=technique.eligible,
-            exclusions=";".join(exclusion.code for exclusion in technique.exclusions),
-            flags=";".join(technique.flags),
+            exclusions=[exclusion.code for exclusion in technique.exclusions],
+            flags=list(technique.flags),
             technique=_adapter(Technique).dump_python(dataclasses.replace(technique, frames=()), mode="json"),
             harvested_at=time.time(),
         )
@@ -54,7 +54,7 @@ def save_technique(connection: sa.Connection, series_instance_uid: str, techniqu
                 **{name: getattr(frame, name) for name in _FRAME_COLUMNS},
                 "series_instance_uid": series_instance_uid,
                 "candidates": dict(frame.candidates),
-                "flags": ";".join(frame.flags),
+                "flags": list(frame.flags),
             }
             for frame in technique.frames
         ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import DeliveryState, SeriesState
 from mediqa_node.storage.tables import companion_deliveries, companions, deliveries, instances, reports, series
 
 
@@ -62,7 +62,7 @@ def sent_reports(connection: sa.Connection) -> list[SentReport]:
             reports.c.sop_instance_uid,
         )
         .join(reports, reports.c.sop_instance_uid == deliveries.c.report_sop_instance_uid)
-        .where(deliveries.c.state == "sent")
+        .where(deliveries.c.state == DeliveryState.SENT)
         .order_by(deliveries.c.id)
     )
     return [SentReport(**row._mapping) for row in connection.execute(query)]
@@ -92,11 +92,11 @@ def broken_promises(connection: sa.Connection, *, now: float, patience_s: float)
     for row in connection.execute(query):
         yield f"series {row.series_instance_uid} has been {row.state} for {(now - row.state_at) / 60:.0f} minutes"
     overdue = sa.select(deliveries.c.id, deliveries.c.destination).where(
-        deliveries.c.state == "waiting", deliveries.c.not_before < now - patience_s
+        deliveries.c.state == DeliveryState.WAITING, deliveries.c.not_before < now - patience_s
     )
     for delivery in connection.execute(overdue):
         yield f"delivery {delivery.id} to {delivery.destination} is overdue and nobody works on it"
-    with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state == "sent")
+    with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state == DeliveryState.SENT)
     query = sa.select(series.c.series_instance_uid).where(
         series.c.state == SeriesState.DELIVERED, series.c.series_instance_uid.not_in(with_delivery)
     )

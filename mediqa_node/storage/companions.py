@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.series import UNFINISHED
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import companion_deliveries, companions, deliveries
 
@@ -87,9 +88,7 @@ def is_own(connection: sa.Connection, series_instance_uid: str) -> bool:
 
 def forget_bytes(connection: sa.Connection, before: float) -> int:
     """Delete the bytes of objects built before a time that no delivery may still need; return how many."""
-    pending = sa.select(deliveries.c.series_instance_uid).where(
-        deliveries.c.state.in_(("waiting", "parked", "withheld"))
-    )
+    pending = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state.in_(UNFINISHED))
     statement = sa.update(companions).where(
         companions.c.deflated.is_not(None),
         companions.c.created_at < before,

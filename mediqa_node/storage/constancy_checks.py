@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.constancy import Check, Identity
+from mediqa_node.domain.constancy import Baseline, Check, CheckedBy, Identity
+from mediqa_node.domain.series import parse_state
 from mediqa_node.storage.tables import constancy_checks as checks
 
 _IDENTITY = tuple(checks.c[name] for name in ("software_version", "weights_sha256", "execution", "libraries"))
@@ -13,7 +14,7 @@ _OWN = (
     "id", "checked_at", "scores", "expected", "compared_with", "bound", "drift", "passed", "problem",
     "refusals", "made_by", "acknowledged_at", "acknowledged_by",
 )  # fmt: skip
-_BY_WORKER = checks.c.made_by != "command"
+_BY_WORKER = checks.c.made_by != CheckedBy.COMMAND
 
 
 def save_check(connection: sa.Connection, check: Check) -> int:
@@ -104,7 +105,11 @@ def _checks(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> 
     return [
         Check(
             identity=Identity(**{column.name: row._mapping[column.name] for column in _IDENTITY}),
-            **{name: row._mapping[name] for name in _OWN},
+            **{name: row._mapping[name] for name in _OWN}
+            | {
+                "compared_with": parse_state(Baseline, row.compared_with),
+                "made_by": parse_state(CheckedBy, row.made_by),
+            },
         )
         for row in connection.execute(query)
     ]

@@ -49,7 +49,7 @@ def frames_of(connection: sa.Connection, series_instance_uid: str) -> tuple[Fram
     return tuple(
         FrameTechnique(
             **{name: row._mapping[name] for name in names},
-            flags=tuple(flag for flag in row.flags.split(";") if flag),
+            flags=tuple(row.flags),
         )
         for row in connection.execute(query.order_by(frame_techniques.c.id))
     )

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import ReceivedInstance, SeriesState
+from mediqa_node.domain.series import InstanceStatus, ReasonCode, ReceivedInstance, SeriesState
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import associations, instances, series
 
@@ -46,7 +46,9 @@ _TOUCH_SERIES = (
         association_id=_ASSOCIATION,
         # a series that was past RECEIVING is opened again
         state=SeriesState.RECEIVING.value,
-        reason=sa.case((_IS_OPEN, series.c.reason), else_="late instance"),
+        reason_code=sa.case((_IS_OPEN, series.c.reason_code), else_=ReasonCode.LATE_INSTANCE.value),
+        reason=sa.case((_IS_OPEN, series.c.reason), else_=None),
+        scored_instead=None,
         opened_at=sa.case((_IS_OPEN, series.c.opened_at), else_=_NOW),
         state_at=sa.case((_IS_OPEN, series.c.state_at), else_=_NOW),
     )
@@ -56,7 +58,8 @@ _REOPEN = (
     .where(series.c.series_instance_uid == _UID)
     .values(
         state=SeriesState.RECEIVING.value,
-        reason="a lost file came again",
+        reason_code=ReasonCode.LOST_FILE_RETURNED.value,
+        reason=None,
         generation=series.c.generation + 1,
         last_instance_at=_NOW,
         opened_at=_NOW,
@@ -94,7 +97,7 @@ def record(
         return Recorded.NEW
     _touch_series(database, connection, instance, modality, counts=not known)
     row = {name: getattr(instance, name) for name in _SAME_NAME}
-    status = "candidate" if known else "current"
+    status = InstanceStatus.CANDIDATE if known else InstanceStatus.CURRENT
     connection.execute(_ENTER, {**row, "status": status, "received_at": instance.received_at.timestamp()})
     return Recorded.CANDIDATE if known else Recorded.NEW
 
@@ -126,6 +129,7 @@ def _touch_series(
         "series_instance_uid": instance.series_instance_uid,
         "study_instance_uid": instance.study_instance_uid,
         "modality": modality,
+        "series_number": instance.series_number,
         "state": SeriesState.RECEIVING,
         "calling_ae_title": instance.calling_ae_title,
         "association_id": instance.association_id,

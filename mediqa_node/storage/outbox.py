@@ -5,11 +5,13 @@ identical to the bit.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.series import UNFINISHED, CompanionState, DeliveryReason, DeliveryState, parse_state
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import deliveries, reports, sr_series_numbers
+from mediqa_node.storage.tables import deliveries, reports, series, sr_series_numbers
 
 FIRST_SERIES_NUMBER = 9000
 
@@ -39,7 +41,8 @@ class DeliveryRow:
     series_instance_uid: str
     revision: int
     destination: str
-    state: str
+    state: DeliveryState | str
+    reason_code: DeliveryReason | str | None
     not_before: float
     wait_for_study_until: float
     attempts: int
@@ -51,10 +54,20 @@ class DeliveryRow:
     created_at: float
     done_at: float | None
     companions_at: float | None
+    companions: CompanionState | str | None
+    companions_note: str | None
 
 
 _REPORT = [reports.c[name] for name in ReportRow.__dataclass_fields__]
 _DELIVERY = [deliveries.c[name] for name in DeliveryRow.__dataclass_fields__]
+
+
+def _delivery_row(row: sa.Row[*tuple[Any, ...]]) -> DeliveryRow:
+    values = dict(row._mapping)
+    for name, kind in (("state", DeliveryState), ("reason_code", DeliveryReason), ("companions", CompanionState)):
+        if values[name] is not None:
+            values[name] = parse_state(kind, values[name])
+    return DeliveryRow(**values)
 
 
 def save_report(database: Database, connection: sa.Connection, row: ReportRow) -> ReportRow:
@@ -110,13 +123,12 @@ def last_report(connection: sa.Connection, series_instance_uid: str, sop_class_u
 
 
 def series_number(
-    database: Database, connection: sa.Connection, study_instance_uid: str, series_instance_uid: str, taken: set[int]
+    database: Database, connection: sa.Connection, study_instance_uid: str, series_instance_uid: str
 ) -> int:
-    """Return the Series Number (0020,0011) of a series' reports: allocated once, unique in the study.
-
-    Args:
-        taken: numbers that the study's own series use.
-    """
+    """Return the Series Number (0020,0011) of a series' reports: allocated once, unique in the study."""
+    taken = sa.select(series.c.series_number).where(
+        series.c.study_instance_uid == study_instance_uid, series.c.series_number.is_not(None)
+    )
     ours = sa.select(sr_series_numbers.c.series_number).where(
         sr_series_numbers.c.series_instance_uid == series_instance_uid
     )
@@ -127,7 +139,7 @@ def series_number(
         known = connection.execute(ours).scalar_one_or_none()
         if known is not None:
             return int(known)
-        used = set(connection.execute(of_study).scalars()) | taken
+        used = {*connection.execute(of_study).scalars(), *connection.execute(taken).scalars()}
         number = next(n for n in range(FIRST_SERIES_NUMBER, 2**31) if n not in used)
         connection.execute(
             database.insert_or_ignore(
@@ -157,7 +169,7 @@ def add_delivery(
             series_instance_uid=series_instance_uid,
             revision=revision,
             destination=destination,
-            state="waiting",
+            state=DeliveryState.WAITING,
             not_before=not_before,
             wait_for_study_until=wait_for_study_until,
             attempts=0,
@@ -170,15 +182,15 @@ def add_delivery(
 def find_delivery(connection: sa.Connection, delivery_id: int) -> DeliveryRow | None:
     """Return one delivery, or None."""
     row = connection.execute(sa.select(*_DELIVERY).where(deliveries.c.id == delivery_id)).one_or_none()
-    return DeliveryRow(**row._mapping) if row is not None else None
+    return _delivery_row(row) if row is not None else None
 
 
-def deliveries_in(connection: sa.Connection, *states: str) -> list[DeliveryRow]:
+def deliveries_in(connection: sa.Connection, *states: DeliveryState) -> list[DeliveryRow]:
     """Return deliveries in any of these states (none given: all), oldest first."""
     query = sa.select(*_DELIVERY).order_by(deliveries.c.id)
     if states:
         query = query.where(deliveries.c.state.in_(states))
-    return [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+    return [_delivery_row(row) for row in connection.execute(query)]
 
 
 def deliveries_of(connection: sa.Connection, series_instance_uid: str) -> list[DeliveryRow]:
@@ -186,15 +198,15 @@ def deliveries_of(connection: sa.Connection, series_instance_uid: str) -> list[D
     query = (
         sa.select(*_DELIVERY).where(deliveries.c.series_instance_uid == series_instance_uid).order_by(deliveries.c.id)
     )
-    return [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+    return [_delivery_row(row) for row in connection.execute(query)]
 
 
 def due_deliveries(connection: sa.Connection, now: float) -> list[DeliveryRow]:
     """Return waiting deliveries whose time has come and that no job works on."""
     query = sa.select(*_DELIVERY).where(
-        deliveries.c.state == "waiting", deliveries.c.job.is_(None), deliveries.c.not_before <= now
+        deliveries.c.state == DeliveryState.WAITING, deliveries.c.job.is_(None), deliveries.c.not_before <= now
     )
-    return [DeliveryRow(**row._mapping) for row in connection.execute(query.order_by(deliveries.c.id))]
+    return [_delivery_row(row) for row in connection.execute(query.order_by(deliveries.c.id))]
 
 
 def update_delivery(connection: sa.Connection, delivery_id: int, **values: object) -> None:
@@ -204,11 +216,18 @@ def update_delivery(connection: sa.Connection, delivery_id: int, **values: objec
 
 def park_others(connection: sa.Connection, delivery: DeliveryRow, message: str) -> list[DeliveryRow]:
     """Park every other delivery that waits for the same destination; return them."""
-    same = (deliveries.c.destination == delivery.destination, deliveries.c.state == "waiting")
+    same = (deliveries.c.destination == delivery.destination, deliveries.c.state == DeliveryState.WAITING)
     query = sa.select(*_DELIVERY).where(*same, deliveries.c.id != delivery.id)
-    others = [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+    others = [_delivery_row(row) for row in connection.execute(query)]
     for other in others:
-        update_delivery(connection, other.id, state="parked", message=message, job=None)
+        update_delivery(
+            connection,
+            other.id,
+            state=DeliveryState.PARKED,
+            reason_code=DeliveryReason.NO_REPORT_CLASS,
+            message=message,
+            job=None,
+        )
     return others
 
 
@@ -216,7 +235,7 @@ def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -
     """Give a waiting delivery its job; False if it has changed since it was read."""
     unchanged = (
         deliveries.c.id == delivery.id,
-        deliveries.c.state == "waiting",
+        deliveries.c.state == DeliveryState.WAITING,
         deliveries.c.job.is_(None),
         deliveries.c.jobs == delivery.jobs,
     )
@@ -226,8 +245,8 @@ def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -
 
 def companions_due(connection: sa.Connection, now: float) -> list[DeliveryRow]:
     """Return sent deliveries whose companions are to be tried, oldest first."""
-    query = sa.select(*_DELIVERY).where(deliveries.c.state == "sent", deliveries.c.companions_at <= now)
-    return [DeliveryRow(**row._mapping) for row in connection.execute(query.order_by(deliveries.c.id))]
+    query = sa.select(*_DELIVERY).where(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at <= now)
+    return [_delivery_row(row) for row in connection.execute(query.order_by(deliveries.c.id))]
 
 
 def supersede_deliveries(connection: sa.Connection, series_instance_uid: str, *, reason: str, now: float) -> int:
@@ -236,9 +255,15 @@ def supersede_deliveries(connection: sa.Connection, series_instance_uid: str, *,
         sa.update(deliveries)
         .where(
             deliveries.c.series_instance_uid == series_instance_uid,
-            deliveries.c.state.in_(("waiting", "parked", "withheld")),
+            deliveries.c.state.in_(UNFINISHED),
         )
-        .values(state="superseded", message=reason, done_at=now, job=None)
+        .values(
+            state=DeliveryState.SUPERSEDED,
+            reason_code=DeliveryReason.SERIES_CHANGED,
+            message=reason,
+            done_at=now,
+            job=None,
+        )
     )
     return int(result.rowcount)
 
@@ -247,6 +272,6 @@ def last_sent_at(connection: sa.Connection, series_instance_uid: str) -> float |
     """Return when a report of this series last reached any destination, or None."""
     return connection.execute(
         sa.select(sa.func.max(deliveries.c.done_at)).where(
-            deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.state == "sent"
+            deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.state == DeliveryState.SENT
         )
     ).scalar_one_or_none()

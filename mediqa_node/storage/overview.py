@@ -6,7 +6,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import (
+    HELD,
+    DeliveryState,
+    InstanceStatus,
+    ReasonCode,
+    SeriesState,
+)
 from mediqa_node.storage import outbox
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
@@ -17,6 +23,15 @@ from mediqa_node.storage.tables import (
     instances,
     series,
     techniques,
+)
+
+_DIFFERING = (InstanceStatus.CONFLICT, InstanceStatus.DISPUTED)
+_RETRIED_PARKED = (ReasonCode.SCORING_FAILED, ReasonCode.FILE_MISSING)
+_RETRIED_WITHHELD = (
+    ReasonCode.UNTRAINED,
+    ReasonCode.IDENTITY,
+    ReasonCode.CONSTANCY_DRIFT,
+    ReasonCode.CONSTANCY_UNKNOWN,
 )
 
 
@@ -63,7 +78,7 @@ def facts(connection: sa.Connection) -> Facts:
         n_bytes=int(kept[1]),
         n_receiving=states.get(SeriesState.RECEIVING, 0),
         n_ready=states.get(SeriesState.READY, 0),
-        n_waiting=_count(connection, deliveries, deliveries.c.state == "waiting"),
+        n_waiting=_count(connection, deliveries, deliveries.c.state == DeliveryState.WAITING),
         ended=tuple((state.value.replace("_", " "), states[state]) for state in ended if state in states),
     )
 
@@ -86,7 +101,7 @@ def disputes(connection: sa.Connection) -> list[Dispute]:
     columns = (instances.c.series_instance_uid, instances.c.status)
     query = (
         sa.select(*columns, sa.func.count().label("n"))
-        .where(instances.c.status.in_(("conflict", "disputed")))
+        .where(instances.c.status.in_(_DIFFERING))
         .group_by(*columns)
         .order_by(*columns)
     )
@@ -100,9 +115,9 @@ def keep_first(connection: sa.Connection, series_instance_uids: Sequence[str]) -
     """Set differing copies aside, so that the first ones stand; return how many. Nothing is deleted."""
     statement = sa.update(instances).where(
         instances.c.series_instance_uid.in_(list(series_instance_uids)),
-        instances.c.status.in_(("conflict", "disputed")),
+        instances.c.status.in_(_DIFFERING),
     )
-    return int(connection.execute(statement.values(status="superseded")).rowcount)
+    return int(connection.execute(statement.values(status=InstanceStatus.SUPERSEDED)).rowcount)
 
 
 def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
@@ -120,7 +135,7 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
         sa.select(instances.c.status, sa.func.count()).where(instances.c.series_instance_uid == uid).group_by("status")
     )
     return {
-        **asdict(row),
+        **row.as_dict(),
         "copies": {status: int(n) for status, n in copies},
         "technique": technique,
         "assessment": assessment,
@@ -149,27 +164,28 @@ def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tup
         which: delivery ids or series UIDs; empty for all that is held.
     """
     ids = [int(name) for name in which if name.isdigit() and len(name) < 12]
-    held = sa.update(deliveries).where(deliveries.c.state.in_(("parked", "withheld")))
-    stopped = sa.update(series).where(series.c.state == SeriesState.PARKED, series.c.reason.like("scoring: %"))
+    held = sa.update(deliveries).where(deliveries.c.state.in_(HELD))
+    stopped = sa.update(series).where(series.c.state == SeriesState.PARKED, series.c.reason_code.in_(_RETRIED_PARKED))
     withheld = sa.update(series).where(
-        series.c.state == SeriesState.WITHHELD,
-        sa.or_(*(series.c.reason.like(f"{why}%") for why in ("untrained:", "identity: instances", "constancy:"))),
+        series.c.state == SeriesState.WITHHELD, series.c.reason_code.in_(_RETRIED_WITHHELD)
     )
     if which:
         held = held.where(sa.or_(deliveries.c.id.in_(ids), deliveries.c.series_instance_uid.in_(which)))
         stopped = stopped.where(series.c.series_instance_uid.in_(which))
         withheld = withheld.where(series.c.series_instance_uid.in_(which))
-    n_deliveries = connection.execute(held.values(state="waiting", not_before=now, created_at=now, job=None)).rowcount
-    n_series = sum(_judge_again(connection, statement, now) for statement in (stopped, withheld))
+    n_deliveries = connection.execute(
+        held.values(state=DeliveryState.WAITING, reason_code=None, not_before=now, created_at=now, job=None)
+    ).rowcount
+    n_series = sum(_assess_again(connection, statement, now) for statement in (stopped, withheld))
     return int(n_deliveries), n_series
 
 
-def send_on(connection: sa.Connection, why: str, *, now: float) -> int:
-    """Have the series judged again that are withheld for a reason that begins so; return how many."""
-    withheld = series.c.state == SeriesState.WITHHELD, series.c.reason.like(f"{why}%")
-    return _judge_again(connection, sa.update(series).where(*withheld), now)
+def assess_again(connection: sa.Connection, code: ReasonCode, *, now: float) -> int:
+    """Have the series that are withheld for a reason assessed again; return how many."""
+    withheld = series.c.state == SeriesState.WITHHELD, series.c.reason_code == code
+    return _assess_again(connection, sa.update(series).where(*withheld), now)
 
 
-def _judge_again(connection: sa.Connection, statement: sa.Update, now: float) -> int:
+def _assess_again(connection: sa.Connection, statement: sa.Update, now: float) -> int:
     again = {"state": SeriesState.READY, "state_at": now, "job": None, "generation": series.c.generation + 1}
     return int(connection.execute(statement.values(**again)).rowcount)

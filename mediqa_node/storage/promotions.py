@@ -5,8 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.promotion import Promotion, ShadowScore, Standing, Weights, standing_after
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.promotion import Action, Promotion, ShadowScore, Standing, Weights, standing_after
+from mediqa_node.domain.series import SeriesState, parse_state
 from mediqa_node.storage.database import take_table
 from mediqa_node.storage.tables import assessments, promotions, series, shadow_scores
 
@@ -38,7 +38,7 @@ def history(connection: sa.Connection) -> list[Promotion]:
             id=row.id,
             before=_weights(row, "from"),
             after=_weights(row, "to"),
-            **{name: row._mapping[name] for name in _DECISION},
+            **{name: row._mapping[name] for name in _DECISION} | {"action": parse_state(Action, row.action)},
         )
         for row in connection.execute(sa.select(promotions).order_by(promotions.c.id))
     ]

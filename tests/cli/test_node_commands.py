@@ -28,7 +28,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import threading
 
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
-    from mediqa_node.domain.series import Peer
+    from mediqa_node.domain.peer import Peer
     from mediqa_node.pipeline.flow import receive
 
     folder = tmp_path_factory.mktemp("node")

@@ -15,8 +15,8 @@ from support.series import ct_series, series_uid
 from support.waiting import free_port, until
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, StorageFailed
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
-from mediqa_node.domain.series import Peer
 from mediqa_node.network.sender import connect, report_contexts
 from mediqa_node.pipeline import deliver
 from mediqa_node.pipeline.sweeps import enqueue_waiting
@@ -306,7 +306,7 @@ def test_a_disk_of_ours_that_fails_does_not_park_the_report(
             [delivery] = deliver.outbox.deliveries_in(connection)
         assert delivery.state == "waiting"
 
-        assert deliver.deliver(bench.node, delivery.id) == "sent"  # the durable engine tries the job again
+        assert deliver.deliver_report(bench.node, delivery.id) == "sent"  # the durable engine tries the job again
 
 
 def test_an_answer_that_was_lost_after_storing_is_asked_for_again_with_the_same_bytes(

@@ -18,8 +18,8 @@ from mediqa_node.composition import checkpoints, resources
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused, PromotionRefused
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.promotion import Promotion, Who
-from mediqa_node.domain.series import Peer
 from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE
 from mediqa_node.model.prompt_classifier import ClassifierCard, ClassifierNetwork, save_classifier
 from mediqa_node.network.sender import send_files

@@ -13,7 +13,7 @@ from support.limits import ABDOMEN, DATA, DEMO, PELVIS, THIGH, ct_domain
 from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, refreshed, series_uid
 
-from mediqa_node.domain.series import Peer
+from mediqa_node.domain.peer import Peer
 from mediqa_node.model.checkpoint import load_checkpoint
 from mediqa_node.model.predict import NetworkScorer
 
@@ -56,7 +56,7 @@ def test_a_photograph_in_the_clothes_of_ct_is_not_scored_and_nothing_is_sent(ben
 
     row = bench.series(series_uid(paths))
     assert row.state == "NOT_SCORED"
-    assert str(row.reason).startswith("out of domain: local statistics ")
+    assert row.reason.code == "outside_training_range"
     assert str(row.reason).endswith("outside on 5 of 5 slices")
     assert bench.deliveries(series_uid(paths)) == []
     assert pacs.received == []

@@ -155,7 +155,7 @@ def test_why_a_candidate_does_not_score_is_kept_and_asked_once(
     with bench.database.read() as connection:
         [score] = promotions.shadow_of(connection, A)
     assert said == [False, True]
-    assert (score.candidate_quality, score.reason) == (None, "out of domain: noise: 3 times its limit")
+    assert (score.candidate_quality, score.reason) == (None, "outside training range: noise: 3 times its limit")
 
 
 @pytest.mark.parametrize("error", [FloatingPointError("the answer holds NaN"), ValueError("to score: 3 views")])

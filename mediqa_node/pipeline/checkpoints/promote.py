@@ -11,9 +11,9 @@ from dataclasses import replace
 import structlog
 
 from mediqa_node.domain.assessment import Calibration
-from mediqa_node.domain.constancy import Check
+from mediqa_node.domain.constancy import Check, CheckedBy
 from mediqa_node.domain.errors import PromotionRefused
-from mediqa_node.domain.promotion import PROMOTE, ROLLBACK, SHADOW, UNSHADOW, Promotion, Weights, Who
+from mediqa_node.domain.promotion import Action, Promotion, Weights, Who
 from mediqa_node.pipeline.checks.constancy import tried
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.storage import constancy_checks, promotions
@@ -39,7 +39,7 @@ def promote(
     """
     with database.read() as connection:
         _check_new(candidate, promotions.standing(connection).current or configured)
-    found = tried(judge, database, software_version=software_version, at=who.at, made_by="command")
+    found = tried(judge, database, software_version=software_version, at=who.at, made_by=CheckedBy.COMMAND)
     if not found.passed:
         raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. What is in force stays so")
     with database.write() as connection:
@@ -47,7 +47,7 @@ def promote(
         before = promotions.standing(connection).current or configured
         _check_new(candidate, before)
         found = replace(found, id=constancy_checks.save_check(connection, found))
-        made = _save(connection, PROMOTE, who, before=before, after=candidate)
+        made = _save(connection, Action.PROMOTE, who, before=before, after=candidate)
     return made, found
 
 
@@ -75,7 +75,7 @@ def roll_back(database: Database, *, to: Weights, decision: int | None, who: Who
             raise PromotionRefused(
                 "somebody has decided meanwhile, nothing was rolled back; see `mediqa-node model list`"
             )
-        return _save(connection, ROLLBACK, who, before=known.current, after=to)
+        return _save(connection, Action.ROLLBACK, who, before=known.current, after=to)
 
 
 def set_shadow(database: Database, candidate: Weights | None, *, configured: Weights, who: Who) -> Promotion:
@@ -92,7 +92,7 @@ def set_shadow(database: Database, candidate: Weights | None, *, configured: Wei
         if candidate.same_as(known.shadow) if candidate is not None else known.shadow is None:
             said = f"{candidate.label} is in shadow already" if candidate else "nothing is in shadow"
             raise PromotionRefused(said)
-        action = SHADOW if candidate is not None else UNSHADOW
+        action = Action.SHADOW if candidate is not None else Action.UNSHADOW
         return _save(connection, action, who, before=known.shadow, after=candidate)
 
 

@@ -23,9 +23,10 @@ import structlog
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.prompts import default_rules
-from mediqa_node.domain.constancy import UNSCORED, Check, Identity, compare, not_scored
+from mediqa_node.domain.constancy import Check, CheckedBy, Identity, compare, not_scored
 from mediqa_node.domain.errors import NotScorable, ReferenceDamaged, UndecodablePixels
 from mediqa_node.domain.images import FrameRef
+from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
 from mediqa_node.storage import constancy_checks, overview
@@ -40,7 +41,7 @@ LIBRARIES = (
     "torch", "timm", "numpy", "pillow", "pydicom", "pylibjpeg-openjpeg", "python-gdcm", "pyjpegls",
 )  # fmt: skip
 """What computes a score: network, preprocessing, decoders."""
-_FAULTS = ("undecodable", "unreadable")
+_FAULTS = (ReasonCode.UNDECODABLE, ReasonCode.UNREADABLE)
 """Reasons of NotScorable that are no judgement of the image."""
 _ONE_AT_A_TIME = Lock()
 
@@ -99,7 +100,7 @@ def _scores_and_refusals(judge: Assessor, manifest: Path) -> tuple[dict[str, flo
             files = read_headers(paths)
             found = assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC))
         except NotScorable as reason:
-            if reason.reason in _FAULTS:
+            if reason.code in _FAULTS:
                 raise UndecodablePixels(f"{name}: {reason}") from reason
             refusals[name] = str(reason)
         else:
@@ -162,7 +163,7 @@ def check(
     *,
     software_version: str,
     at: float,
-    made_by: str = "worker",
+    made_by: CheckedBy = CheckedBy.WORKER,
     manifest: Path = MANIFEST,
 ) -> Check:
     """Score the reference set, hold it against the card, and record what was found: it speaks for this node.
@@ -170,7 +171,7 @@ def check(
     Args:
         database: None: nothing is recorded, and without a card's scores nothing is compared.
         at: seconds since 1970.
-        made_by: `worker` or `command`; see `Check`.
+        made_by: see `Check`.
     """
     found = tried(judge, database, software_version=software_version, at=at, made_by=made_by, manifest=manifest)
     if database is not None:
@@ -186,7 +187,7 @@ def tried(
     *,
     software_version: str,
     at: float,
-    made_by: str,
+    made_by: CheckedBy,
     manifest: Path = MANIFEST,
 ) -> Check:
     """Score the reference set and hold it against the card; nothing is recorded. See `check`.
@@ -206,7 +207,7 @@ def _measured(judge: Assessor, database: Database | None, software_version: str,
     try:
         scores, refusals = _scores_and_refusals(judge, manifest)
         if not scores:
-            raise NotScorable("no series", f"the checkpoint scores none of the reference series: {refusals}")
+            raise NotScorable("no_images", f"the checkpoint scores none of the reference series: {refusals}")
     except Exception as error:  # whatever it is: without scores nobody knows, and results must wait
         return not_scored(identity, str(error) or type(error).__name__, at=at)
     pinned = judge.scorer.constancy
@@ -243,9 +244,9 @@ def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
     after a person has checked by command, so that the worker proves itself as well. Series that only waited
     for a set that could be scored are sent on after a good check.
     """
-    if node.judge is None:
+    if node.assessor is None:
         raise RuntimeError("this process has no model")
-    judge, software_version = node.judge(), node.device.software_version
+    judge, software_version = node.assessor, node.device.software_version
     with _ONE_AT_A_TIME:
         due = at_start or _is_due(*_of_this_process(node), now=node.clock())
         found = check(judge, node.database, software_version=software_version, at=node.clock()) if due else None
@@ -255,8 +256,8 @@ def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
 
 def _of_this_process(node: NodeContext) -> tuple[Check | None, Check | None]:
     """Return the check that decides for what this process scores with, and the newest, whoever made it."""
-    assert node.judge is not None
-    identity = identity_of(node.judge(), node.device.software_version)
+    assert node.assessor is not None
+    identity = identity_of(node.assessor, node.device.software_version)
     with node.database.read() as connection:
         return constancy_checks.standing(connection, identity), constancy_checks.last_check(connection, identity)
 
@@ -264,7 +265,7 @@ def _of_this_process(node: NodeContext) -> tuple[Check | None, Check | None]:
 def _is_due(standing: Check | None, newest: Check | None, *, now: float) -> bool:
     if standing is None or newest is None or standing.problem is not None:
         return True
-    if standing.withholds and newest.made_by == "command":
+    if standing.withholds and newest.made_by == CheckedBy.COMMAND:
         return True
     return not 0 <= now - standing.checked_at < EVERY_S
 
@@ -274,17 +275,17 @@ def _send_on(node: NodeContext) -> None:
     if standing is None or not standing.passed:
         return
     with node.database.write() as connection:
-        count = overview.send_on(connection, f"constancy: {UNSCORED}", now=node.clock())
+        count = overview.assess_again(connection, ReasonCode.CONSTANCY_UNKNOWN, now=node.clock())
     if count:
         log.info("series sent on after a good check", series=count)
 
 
-def reason_to_withhold(node: NodeContext) -> str | None:
+def reason_to_withhold(node: NodeContext) -> Reason | None:
     """Return why results of this process wait for a person, with the next step, or None.
 
     After a good check by command the worker proves itself here, and not at its next sweep.
     """
-    if node.judge is None:
+    if node.assessor is None:
         return None
     standing, newest = _of_this_process(node)
     if standing is not None and standing.withholds and newest is not None and newest.passed:  # by command
@@ -292,7 +293,8 @@ def reason_to_withhold(node: NodeContext) -> str | None:
         standing, _ = _of_this_process(node)
     if standing is None or not standing.withholds:
         return None
-    return f"constancy: {standing.finding()}; {standing.advice()}"
+    code = ReasonCode.CONSTANCY_DRIFT if standing.problem is None else ReasonCode.CONSTANCY_UNKNOWN
+    return Reason(code, f"{standing.finding()}; {standing.advice()}")
 
 
 def acknowledge(database: Database, by: str, *, at: float) -> Check | None:

@@ -26,7 +26,7 @@ from mediqa_node.domain.images import Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.rating import Mos
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.exchange.series_row import DescribedSeries, opinion, series_row
 from mediqa_node.image.salient import WANTED
@@ -118,7 +118,7 @@ def gather(
 def reason_of(error: Exception, series_instance_uid: str) -> str:
     """Return the reason for a series that an error keeps here; the log says more where a person may have to act."""
     if isinstance(error, NotScorable):
-        return error.reason
+        return str(error.code)
     if isinstance(error, UndecodablePixels):
         return "undecodable"
     if isinstance(error, FileNotFoundError):
@@ -180,7 +180,7 @@ def _technique(known: HarvestedSeries, request: ExportRequest, *, rated: bool) -
         raise NotScorable("not_settled")
     if technique is None:
         raise NotScorable("not_harvested")
-    if (known.row.reason or "").startswith("phantom:"):
+    if known.row.reason is not None and known.row.reason.code is ReasonCode.PHANTOM:
         raise NotScorable("phantom")
     if technique.refusal is not None:
         raise NotScorable(_codes(technique, scorable=False))
