@@ -162,7 +162,7 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     status = 0
     while not stop.wait(_LOOK_FOR_PROMOTIONS_S):
         if _is_replaced(database, loaded):
-            log.info("other weights are in force, the worker starts again")
+            log.info("another checkpoint is active, the worker restarts")
             status = RESTART
             stop.set()
     scheduler.shutdown(wait=False)
@@ -179,7 +179,7 @@ def _promoted(database: Database) -> "Weights | None":
 
 
 def _is_replaced(database: Database, loaded: "Weights | None") -> bool:
-    """Whether other weights are in force; False while the database does not answer."""
+    """Whether another checkpoint is active now; False while the database does not answer."""
     try:
         return _promoted(database) != loaded
     except StorageFailed as error:

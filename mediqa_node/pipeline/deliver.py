@@ -169,7 +169,7 @@ def identity_check(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> 
         if node.clock() < delivery.wait_for_study_until:
             later = min(node.clock() + _STUDY_AGAIN_S, delivery.wait_for_study_until)
             return Outcome(state="waiting", message="waiting for the study at the destination", again_at=later), ""
-        return None, "study not at the destination"
+        return None, "the study is not in that archive yet"
     differing = [name for theirs in found for name in _differences(ours, theirs)]
     if differing:
         what = ", ".join(dict.fromkeys(differing))

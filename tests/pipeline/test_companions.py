@@ -116,7 +116,7 @@ def test_pictures_and_map_follow_the_report(bench_to: MakeBench, tmp_path: Path)
         series = assessed(bench, ct_series(tmp_path / "ct", "both"))
 
     delivery = only_delivery(bench, series)
-    assert (delivery.state, delivery.message) == ("sent", "study not at the destination")
+    assert (delivery.state, delivery.message) == ("sent", "the study is not in that archive yet")
     found = received(pacs)
     assert [dataset.SOPClassUID for dataset in found] == [SR_CLASSES["comprehensive3d"], *[CAPTURE] * 5, MAP]
     assert len({int(dataset.SeriesNumber) for dataset in found} | {3}) == 4, "one for each kind, none of the study's"
@@ -383,7 +383,7 @@ def test_a_courier_that_dies_while_drawing_draws_three_times_and_sends_the_repor
 
     assert len(drawn) == 3
     assert drawn[-1] - drawn[0] < 3600
-    assert only_delivery(bench, series).message == "study not at the destination; companions: not finished"
+    assert only_delivery(bench, series).message == "the study is not in that archive yet; companions: not finished"
     assert bench.series(series).state == "DELIVERED"
     assert len(pacs.received) == 1
 
@@ -432,7 +432,7 @@ def test_a_copy_that_is_compared_holds_pictures_until_it_is_known(
         bench.pass_time(400, step_s=10)
 
     assert [dataset.SOPClassUID for dataset in received(pacs)][1:] == [CAPTURE] * 5
-    assert only_delivery(bench, series).message == "study not at the destination"
+    assert only_delivery(bench, series).message == "the study is not in that archive yet"
 
 
 def test_a_slow_drawing_keeps_no_association_waiting(
@@ -451,7 +451,7 @@ def test_a_slow_drawing_keeps_no_association_waiting(
         series = assessed(bench, ct_series(tmp_path / "ct", "slow"))
 
     assert open_then == [0, 0]
-    assert only_delivery(bench, series).message == "study not at the destination"
+    assert only_delivery(bench, series).message == "the study is not in that archive yet"
     assert len(pacs.received) == 7
 
 
