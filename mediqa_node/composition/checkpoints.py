@@ -112,7 +112,7 @@ def find_checkpoint(settings: Settings, source: str) -> Place:
 
 
 def sentence(settings: Settings, known: Standing) -> str:
-    """Say which weights are in force, and why."""
+    """Return which checkpoint is active, and why, as a sentence."""
     if known.current is None or known.since is None:
         try:
             return f"{configured(settings).label}, by `model.checkpoint`"
@@ -121,7 +121,7 @@ def sentence(settings: Settings, known: Standing) -> str:
     at = datetime.fromtimestamp(known.since.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
     how = "promoted" if known.since.action == Action.PROMOTE else "rolled back to"
     text = f"{known.current.label}, {how} {at} by {known.since.by}"
-    return f"{text}; `model.checkpoint` names {settings.model.checkpoint}, which counts when nothing is promoted"
+    return f"{text}; `model.checkpoint` names {settings.model.checkpoint}, which is used when none is promoted"
 
 
 def check_checkpoint(settings: Settings) -> None:
@@ -254,7 +254,9 @@ def open_previous(settings: Settings) -> tuple["Weights", int | None]:
     """
     known = decided(settings)
     if not known.can_roll_back or known.since is None:
-        raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
+        raise PromotionRefused(
+            "there is no promotion to roll back: the checkpoint named by `model.checkpoint` is active"
+        )
     if known.previous is not None:
         open_stored(settings, known.previous)
         return known.previous, known.since.id

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mediqa_node.pipeline.score import Assessor
 
 _EXPORT_KEY = "export.key"
+FOLDER_MODE, DATABASE_MODE = 0o750, 0o640
+"""Permissions of the data folder and its database, which hold patient identifiers: user and group only."""
 
 
 def open_database(settings: Settings) -> Database:
@@ -42,16 +44,32 @@ def open_spool(settings: Settings) -> Spool:
     )
 
 
+def make_data_folder(settings: Settings) -> None:
+    """Create the data folder, if it does not exist, for the user and the group of the node.
+
+    Raises:
+        ConfigurationError: it cannot be created.
+    """
+    try:
+        settings.data_dir.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(f"node.data_dir {settings.data_dir}: cannot be created: {reason}") from error
+
+
 def prepare(settings: Settings) -> None:
     """Create the data folder and bring both sets of tables up to date; once, before any process starts."""
     from mediqa_node.pipeline.durable import migrate
     from mediqa_node.storage.migrate import upgrade
 
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_folder(settings)
+    is_new = settings.missing_database is not None
     database = open_database(settings)
     upgrade(database)
     migrate(database)
     database.close()
+    if is_new and (file := settings.data_dir / "node.db").is_file():
+        file.chmod(DATABASE_MODE)  # SQLite gives its journal the same permissions
     identity(settings)
 
 
@@ -62,7 +80,7 @@ def identity(settings: Settings) -> dict[str, str]:
         from uuid import uuid4
 
         made = {"device_uid": f"2.25.{uuid4().int}", "serial_number": uuid4().hex[:12].upper()}
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_data_folder(settings)
         with (half := path.with_suffix(".new")).open("w", encoding="utf-8") as file:
             file.write(json.dumps(made))
             file.flush()

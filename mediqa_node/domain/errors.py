@@ -99,3 +99,7 @@ class PeerRefused(MediqaError):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class AmbiguousKey(MediqaError):
+    """Whoever typed a short key has to type more of it: several series have it."""

@@ -134,6 +134,9 @@ class ReasonCode(StrEnum):
     DELIVERY = "delivery"
 
 
+UNPROVEN = (ReasonCode.CONSTANCY_DRIFT, ReasonCode.CONSTANCY_UNKNOWN)
+"""Withheld until a constancy check is good, or its drift is accepted."""
+
 _WORDS = {
     ReasonCode.LOST_FILE_RETURNED: "a lost file was received again",
     ReasonCode.CORRECTED_COPY: "corrected copy",

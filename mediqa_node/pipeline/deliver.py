@@ -44,8 +44,8 @@ _STUDY_AGAIN_S = 5.0
 
 
 _SENT_UNPROVEN = {
-    DeliveryReason.STUDY_NOT_THERE: "sent; the study is not in {peer} yet",
-    DeliveryReason.IDENTITY_NOT_CHECKED: "sent; {peer} answers no C-FIND, so that the patient was not compared",
+    DeliveryReason.STUDY_NOT_THERE: "the study is not in that archive yet",
+    DeliveryReason.IDENTITY_NOT_CHECKED: "{peer} answers no C-FIND: identity not checked",
 }
 
 

@@ -24,7 +24,8 @@ log = structlog.get_logger("jobs")
 
 POSTPONED = "postponed"
 SCORE, DELIVER = "score", "deliver"
-_POLL_S = 0.05
+BUSY_POLL_S, IDLE_POLL_S = 0.1, 1.0
+"""How often a queue is polled while something moves, and while nothing does. A hand-over takes half a poll."""
 _SCORE_ATTEMPTS = 3
 _DELIVERIES_AT_ONCE = 8
 
@@ -144,13 +145,33 @@ def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
 
 
 def _register_queues(scores_at_once: int) -> None:
-    DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=_POLL_S)
+    DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=BUSY_POLL_S)
     DBOS.register_queue(
         DELIVER,
         partition_worker_concurrency=1,
         worker_concurrency=_DELIVERIES_AT_ONCE,
-        polling_interval_sec=_POLL_S,
+        polling_interval_sec=BUSY_POLL_S,
     )
+
+
+class QueuePace:
+    """Polls a queue often while the node is busy and seldom while it is idle.
+
+    A series takes seconds to become complete, so that the queues are fast again long before its job comes.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._busy = True
+
+    def follow(self, busy: bool) -> None:
+        """Change the pace where it has to change."""
+        if busy == self._busy:
+            return
+        queue = DBOS.retrieve_queue(self._queue)
+        if queue is not None:
+            queue.set_polling_interval_sec(BUSY_POLL_S if busy else IDLE_POLL_S)
+            self._busy = busy
 
 
 def shut_down(*, within_s: int) -> None:

@@ -1,6 +1,8 @@
 """What happens by the clock: jobs that only find work and enqueue it, so that firing twice is harmless."""
 
+import time
 from collections.abc import Callable
+from threading import Event
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -13,19 +15,20 @@ from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
 from mediqa_node.pipeline.deliver import update_series_state
-from mediqa_node.pipeline.durable import DurableJobs
+from mediqa_node.pipeline.durable import DELIVER, DurableJobs, QueuePace
 from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import assessments, companions, index, outbox, retention
+from mediqa_node.storage import activity, assessments, companions, index, outbox, retention
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow
 
 log = structlog.get_logger("courier")
 
-SETTLE_EVERY_S = 0.1
+BUSY_ROUND_S, IDLE_ROUND_S = 0.1, 0.5
+"""Pause between two rounds while something moves, and while nothing does."""
 DUE_EVERY_S = 0.5
-ACCOMPANY_EVERY_S = 1.0
+COMPANIONS_EVERY_S = 1.0
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
 CONSTANCY_EVERY_S = 600.0
@@ -39,16 +42,13 @@ def schedule(
     stopping: Callable[[], bool] = lambda: False,
     nightly: NightlyExport | None = None,
 ) -> BackgroundScheduler:
-    """Return a scheduler, in memory, with all sweeps; the caller starts and stops it.
+    """Return a scheduler, in memory, with the slow sweeps; the caller starts and stops it. `Rounds` has the fast ones.
 
     Args:
-        stopping: whether the process is about to end: a long round breaks off.
+        stopping: whether the process is about to end: a long run breaks off.
         nightly: what is exported every night, if anything.
     """
     scheduler = _scheduler(
-        ("settle", SETTLE_EVERY_S, CompletionSweep(node).run),
-        ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
-        ("accompany", ACCOMPANY_EVERY_S, lambda: send_due_companions(node, stopping)),
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
@@ -57,6 +57,65 @@ def schedule(
         night = CronTrigger(hour=at[0], minute=at[1], timezone=nightly.time_zone)
         scheduler.add_job(_guarded("export", lambda: nightly.run(stopping)), night, id="export")
     return scheduler
+
+
+class Rounds:
+    """The fast sweeps of the courier: complete series, enqueue what is due, send companions.
+
+    One thread runs them one after the other, several times a second while something moves. While nothing does,
+    a round is one query. APScheduler keeps the slow sweeps: firing ten jobs a second would cost more than they do.
+    """
+
+    def __init__(self, node: NodeContext, stop: Event) -> None:
+        self.node = node
+        self._stop = stop
+        self._queue = QueuePace(DELIVER)
+        self._sweeps = (
+            _Paced("complete", 0.0, CompletionSweep(node).run),
+            _Paced("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
+            _Paced("companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set)),
+        )
+
+    def run(self) -> None:
+        """Do rounds until the process stops."""
+        while not self._stop.wait(BUSY_ROUND_S if self.round() else IDLE_ROUND_S):
+            pass
+
+    def round(self) -> bool:
+        """Run what is due, if anything moves; return whether anything does."""
+        busy = is_busy(self.node)
+        if busy is None:
+            return False
+        _guarded("pace", lambda: self._queue.follow(busy))()
+        if busy:
+            for sweep in self._sweeps:
+                sweep.run_if_due(time.monotonic())
+        return busy
+
+
+class _Paced:
+    """A sweep with a least time between two runs."""
+
+    def __init__(self, name: str, every_s: float, sweep: Callable[[], object]) -> None:
+        self._every_s = every_s
+        self._run = _guarded(name, sweep)
+        self._last = float("-inf")
+
+    def run_if_due(self, now: float) -> None:
+        """Run the sweep unless it has just run."""
+        if now - self._last >= self._every_s:
+            self._last = now
+            self._run()
+
+
+def is_busy(node: NodeContext) -> bool | None:
+    """Return whether anything waits for a station of this node; None while the database does not answer."""
+    try:
+        with node.database.read() as connection:
+            return activity.is_busy(connection, soon=node.clock() + IDLE_ROUND_S)
+    except MediqaError as error:
+        log.warning("database not read", reason=str(error))
+        return None
 
 
 def schedule_worker(node: NodeContext) -> BackgroundScheduler:

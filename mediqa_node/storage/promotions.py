@@ -30,9 +30,7 @@ def lock(connection: sa.Connection) -> None:
 
 
 def history(connection: sa.Connection) -> list[Promotion]:
-    """Return all decisions, oldest first; none in a database of an older version, which has no place for them."""
-    if not sa.inspect(connection).has_table(promotions.name):
-        return []
+    """Return all decisions, oldest first."""
     return [
         Promotion(
             id=row.id,

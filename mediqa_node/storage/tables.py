@@ -78,6 +78,12 @@ instances = sa.Table(
     sa.Column("purged_at", sa.Float),
     sa.Index("ix_instances_sop_instance_uid_status", "sop_instance_uid", "status"),
     sa.Index(
+        "ix_instances_candidate",
+        "status",
+        sqlite_where=sa.text("status = 'candidate'"),
+        postgresql_where=sa.text("status = 'candidate'"),
+    ),
+    sa.Index(
         "uq_instances_current",
         "sop_instance_uid",
         unique=True,

@@ -374,7 +374,8 @@ def test_a_series_without_a_score_when_a_drift_was_accepted_is_held_against_the_
     failed = checked(Choosy())
     constancy.acknowledge(plain.database, "Dr. Curie", at=plain.now)
 
-    assert failed.finding().startswith("mr_breast is not scored (outside training range: too much noise); the card says")
+    finding = failed.finding()
+    assert finding.startswith("mr_breast is not scored (outside training range: too much noise); the card says")
     assert history(plain)[0].refusals == {"mr_breast": "outside training range: too much noise"}
     assert checked(Choosy()).as_acknowledged
     assert checked(StandInScorer()).passed

@@ -249,7 +249,7 @@ def test_what_is_in_force_or_in_shadow_already_cannot_be_put_there(bench: Bench)
 
     with pytest.raises(PromotionRefused, match="again aaaaaaaaaaaa is in shadow already"):
         set_shadow(bench.database, replace(A, name="again"), configured=CONFIGURED, who=who())
-    with pytest.raises(PromotionRefused, match="in force already"):
+    with pytest.raises(PromotionRefused, match="active already"):
         set_shadow(bench.database, replace(CONFIGURED, name="again"), configured=CONFIGURED, who=who())
     promoted(bench, A)
     assert in_force(bench).shadow is None, "weights are not held against themselves"

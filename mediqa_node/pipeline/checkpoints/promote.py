@@ -41,7 +41,7 @@ def promote(
         _check_new(candidate, promotions.standing(connection).current or configured)
     found = tried(judge, database, software_version=software_version, at=who.at, made_by=CheckedBy.COMMAND)
     if not found.passed:
-        raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. What is in force stays so")
+        raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. The active checkpoint stays")
     with database.write() as connection:
         promotions.lock(connection)
         before = promotions.standing(connection).current or configured
@@ -53,7 +53,7 @@ def promote(
 
 def _check_new(candidate: Weights, current: Weights) -> None:
     if candidate.same_as(current):
-        raise PromotionRefused(f"{candidate.label} is in force already, as {current.name!r}")
+        raise PromotionRefused(f"{candidate.label} is active already, as {current.name!r}")
 
 
 def roll_back(database: Database, *, to: Weights, decision: int | None, who: Who) -> Promotion:
@@ -70,7 +70,9 @@ def roll_back(database: Database, *, to: Weights, decision: int | None, who: Who
         promotions.lock(connection)
         known = promotions.standing(connection)
         if not known.can_roll_back:
-            raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
+            raise PromotionRefused(
+                "there is no promotion to roll back: the checkpoint named by `model.checkpoint` is active"
+            )
         if known.since is None or known.since.id != decision:
             raise PromotionRefused(
                 "somebody has decided meanwhile, nothing was rolled back; see `mediqa-node model list`"

@@ -17,7 +17,7 @@ import structlog
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.domain.errors import ConfigurationError, StorageFailed
-from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
+from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row, in_words
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
 from mediqa_node.exchange.croissant import croissant
@@ -153,7 +153,7 @@ def _nothing(left_out: Sequence[Excluded]) -> str:
     if not left_out:
         return "no series to export: the node has not received any"
     reasons = Counter(one.reason for one in left_out)
-    said = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(6))
+    said = ", ".join(f"{in_words(reason)} {n}" for reason, n in reasons.most_common(6))
     return f"no series to export; left out: {said}. --all takes what may be scored"
 
 
@@ -200,7 +200,15 @@ def _write_tables(
     source: ExportSource,
 ) -> None:
     """Write what is said of the series, and of those that were left out."""
-    excluded = [{"series_key": one.series_key, "modality": one.modality, "reason": one.reason} for one in left_out]
+    excluded = [
+        {
+            "series_key": one.series_key,
+            "modality": one.modality,
+            "reason": one.reason,
+            "reason_text": in_words(one.reason),
+        }
+        for one in left_out
+    ]
     into.put("manifest.csv", csv_bytes(MANIFEST, rows))
     manifest = ParquetTable(MANIFEST)
     manifest.add(rows)

@@ -402,6 +402,7 @@ def _create_instances() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instances")),
         sa.UniqueConstraint("path", name=op.f("uq_instances_path")),
     )
+    op.create_index("ix_instances_candidate", "instances", ["status"], unique=False, sqlite_where=sa.text("status = 'candidate'"), postgresql_where=sa.text("status = 'candidate'"))
     op.create_index(op.f("ix_instances_series_instance_uid"), "instances", ["series_instance_uid"], unique=False)
     op.create_index("ix_instances_sop_instance_uid_status", "instances", ["sop_instance_uid", "status"], unique=False)
     op.create_index("uq_instances_current", "instances", ["sop_instance_uid"], unique=True, sqlite_where=sa.text("status = 'current'"), postgresql_where=sa.text("status = 'current'"))
