@@ -47,7 +47,7 @@ RESTART = 75
 """Exit status of a worker that wants to start again, with the weights that were promoted (sysexits EX_TEMPFAIL)."""
 DRAIN_S = 30.0
 _SERIES_ON_A_GPU = 4
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 _STEADY_AFTER_S = 20.0
 """A process that ran this long starts again at once: scanners do not wait for a node that is careful with itself."""

@@ -106,14 +106,30 @@ def launch(
         "run_migrations": False,
         "scheduler_polling_interval_sec": 3600.0,
     }
-    DBOS(config=config)
+    _slow_down_internal_queue(DBOS(config=config))
     if score is not None:
         DBOS.workflow(name=SCORE, max_recovery_attempts=_SCORE_ATTEMPTS)(_as_step(score, SCORE))
     if deliver is not None:
         DBOS.workflow(name=DELIVER, max_recovery_attempts=100)(_as_step(deliver, DELIVER))
     DBOS.listen_queues([name for name, station in ((SCORE, score), (DELIVER, deliver)) if station is not None])
     DBOS.launch()
-    _register_queues(scores_at_once)
+    if score is not None:
+        DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=BUSY_POLL_S)
+    if deliver is not None:
+        DBOS.register_queue(
+            DELIVER,
+            partition_worker_concurrency=1,
+            worker_concurrency=_DELIVERIES_AT_ONCE,
+            polling_interval_sec=BUSY_POLL_S,
+        )
+
+
+def _slow_down_internal_queue(engine: DBOS) -> None:
+    """Poll the engine's own queue seldom: resumed and forked workflows would come by it, and the node makes none.
+
+    There is no setting for it; a version of DBOS without the attribute fails `tests/pipeline/test_pace.py`.
+    """
+    engine._registry.get_internal_queue()._polling_interval_sec = 60.0
 
 
 def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
@@ -124,6 +140,7 @@ def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
     """
 
     def guarded(*arguments: Any) -> str:
+        log.debug("job started", job=name, arguments=list(arguments))
         try:
             return station(*arguments)
         except MediqaError as error:
@@ -142,16 +159,6 @@ def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
 
     workflow.__qualname__ = name
     return workflow
-
-
-def _register_queues(scores_at_once: int) -> None:
-    DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=BUSY_POLL_S)
-    DBOS.register_queue(
-        DELIVER,
-        partition_worker_concurrency=1,
-        worker_concurrency=_DELIVERIES_AT_ONCE,
-        polling_interval_sec=BUSY_POLL_S,
-    )
 
 
 class QueuePace:
