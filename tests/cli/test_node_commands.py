@@ -337,7 +337,7 @@ def test_the_demo_shows_a_score_and_a_report(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=600,
     )
 
     assert result.returncode == 0, result.stderr

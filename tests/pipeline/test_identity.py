@@ -207,7 +207,7 @@ def command(bench: Bench, folder: Path, *arguments: str) -> subprocess.Completed
     configuration = folder / "node.yaml"
     configuration.write_text(yaml.safe_dump({"node": {"data_dir": "bench"}, "database": {"url": bench.database.url}}))
     line = [sys.executable, "-m", "mediqa_node", "-c", str(configuration), *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_copy_that_cannot_be_compared_is_a_conflict_and_stops_nobody_else(
