@@ -1,7 +1,7 @@
-"""The worker's station: a complete series is harvested, judged, and its deliveries are laid out.
+"""The worker's station: harvest and score a complete series, and create its deliveries.
 
-One transaction at the end holds the assessment, the new state and every job that follows, so that
-a process killed at any point leaves either none or all of it.
+One transaction at the end commits the assessment, the new state and every job that follows: a process
+killed at any point leaves either all of it or nothing.
 """
 
 from datetime import UTC, datetime
@@ -81,7 +81,11 @@ def _harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique
 
 
 def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]:
-    """Return what the judgement rests on: all of a series, or nothing."""
+    """Return the current instances of a series.
+
+    Raises:
+        NotScorable: some were deleted after retention, or all were rejected.
+    """
     with node.database.write() as connection:
         index.apply_rejections(connection, series_instance_uid)
         instances = index.current_instances(connection, series_instance_uid)
@@ -95,10 +99,10 @@ def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]
 
 
 def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique, rule: str) -> str:
-    """Measure a series of a phantom; one that names several patients waits for a person instead."""
+    """Measure a phantom series; one that names several patients is withheld instead."""
     if len(patients(files.headers)) > 1:
         return _not_scored(node, row, _PATIENTS_DIFFER, state=SeriesState.WITHHELD)
-    from mediqa_node.pipeline.phantom import measure  # scipy: the courier, which comes by here too, has no need of it
+    from mediqa_node.pipeline.phantom import measure  # imports scipy, which the courier does not need
 
     measured = measure(files, technique, rule)
     return _not_scored(node, row, Reason(ReasonCode.PHANTOM, measured.finding()), measured)
@@ -126,7 +130,11 @@ def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Tec
 
 
 def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, ...]) -> None:
-    """Take in what documents say of other series: dose reports, reject notes; our own reports say nothing."""
+    """Apply dose reports and reject notes to the series that they refer to.
+
+    Raises:
+        NotScorable: the series is a report or companion of this node.
+    """
     with node.database.read() as connection:
         uid = row.series_instance_uid
         if outbox.is_own_report(connection, uid) or companions.is_own(connection, uid):
@@ -158,7 +166,7 @@ def _harvested_series(node: NodeContext, row: SeriesRow) -> set[str]:
 
 
 def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
-    """Harvest a series anew, because a dose report came after its images; its score stays."""
+    """Harvest a series again because a dose report arrived after its images; its score stays."""
     with node.database.read() as connection:
         row = index.find_series(connection, series_instance_uid)
         instances = index.current_instances(connection, series_instance_uid)
@@ -176,7 +184,7 @@ def _not_scored(
     state: SeriesState = SeriesState.NOT_SCORED,
     scored_instead: str | None = None,
 ) -> str:
-    """End a series without a score; what was measured on it before counts no more, unless only its source is gone."""
+    """End a series without a score, and drop its earlier phantom measurement unless only the source was purged."""
     now = node.clock()
     with node.database.write() as connection:
         moved = index.move(
@@ -201,7 +209,7 @@ def _not_scored(
 
 
 def _park(node: NodeContext, row: SeriesRow, reason: Reason) -> str:
-    """Leave a series to a person; the state of its last revision's deliveries stays."""
+    """Park a series; the deliveries of its last revision keep their state."""
     now = node.clock()
     with node.database.write() as connection:
         uid = row.series_instance_uid
@@ -212,7 +220,7 @@ def _park(node: NodeContext, row: SeriesRow, reason: Reason) -> str:
 
 
 def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: SeriesFiles) -> str:
-    """Commit the assessment with its consequences."""
+    """Commit the assessment, the new state and the deliveries."""
     now = node.clock()
     withheld = _withheld(node, assessment, files)
     state = SeriesState.WITHHELD if withheld else SeriesState.ASSESSED
@@ -231,7 +239,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
         )
         if not moved:
             return "superseded"
-        if withheld and withheld.code is ReasonCode.IDENTITY:  # another reason holds for every reconstruction alike
+        if withheld and withheld.code is ReasonCode.IDENTITY:  # any other reason applies to every reconstruction
             index.release_acquisition(connection, row.series_instance_uid, at=now)
         assessments.save_assessment(connection, assessment, generation=row.generation)
         phantoms.forget(connection, row.series_instance_uid)
@@ -264,7 +272,7 @@ def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> 
 
 
 def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:
-    """When the report may leave: at once if the series is surely complete, revisions some time apart."""
+    """Return the earliest time of delivery: now if completeness is certain, and revisions some time apart."""
     sure = row.completion in (Completed.ANNOUNCED, Completed.CONTIGUOUS)
     earliest = now if sure else min(row.last_instance_at, now) + node.completion.deliver_after_s
     apart = now if last_sent_at is None else last_sent_at + node.delivery.revisions_apart_s
@@ -272,11 +280,11 @@ def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, no
 
 
 def enqueue_due(node: NodeContext, connection: Connection) -> int:
-    """Give every delivery whose time has come a job, in the caller's transaction; return how many."""
+    """Enqueue a job for every due delivery, in the caller's transaction; return how many."""
     due = outbox.due_deliveries(connection, node.clock())
     for delivery in due:
         job = f"deliver:{delivery.id}:{delivery.jobs + 1}"
-        if outbox.claim_delivery(connection, delivery, job):  # the other process may have been faster
+        if outbox.claim_delivery(connection, delivery, job):  # unless the other process was faster
             node.jobs.deliver(connection, job, delivery.id, delivery.destination)
     return len(due)
 

@@ -1,8 +1,8 @@
-"""When is a series complete? DICOM does not say, so the node reasons and records why.
+"""When a series counts as complete. DICOM does not define it, so the node decides and records why.
 
-    announced    the sender named the number of objects, and they are all here
+    announced    the headers give the number of objects, and all have arrived
     contiguous   one association, released cleanly; even spacing; a sender that never splits
-    quiet        no instance for a while, and no open association that is still at it
+    quiet        no instance for a while, and no open association that is still sending
     forced       the series has been open too long
 
 A pure function of stored facts and the clock: nothing is lost when the process restarts.
@@ -17,20 +17,20 @@ from mediqa_node.domain.series import Completed
 IDLE_ON_OPEN_ASSOCIATION_S = 30.0
 LEARNED_QUIET_AT_MOST_S = 120.0
 CLOCK_SET_BACK_S = 60.0
-"""Stored times further than this in the future mean that the clock was set back: nothing may wait for them."""
+"""A stored time further in the future than this means that the clock was set back; nothing waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesFacts:
-    """What is known of a series that is being received. Times in seconds since 1970, UTC.
+    """Facts about a series that is being received. Times in seconds since 1970, UTC.
 
     Attributes:
         association_closed_at: None while the association that sent the last instance is open.
-        moved_on: that association has since sent another series.
-        sender_splits: this calling AE was seen to split a series, or pause long inside one.
+        moved_on: that association has sent another series since.
+        sender_splits: this calling AE has split a series, or paused long within one.
         sender_gaps_s: pauses inside earlier series of this calling AE.
-        announced: all objects of a concatenation are here; False: some are missing; None: nobody said.
-        evenly_spaced: at least three slices, or a kind of image that comes alone, without gaps.
+        announced: all objects of a concatenation have arrived; False: some are missing; None: no number is given.
+        evenly_spaced: at least three slices without gaps, or a kind of image that is sent singly.
     """
 
     opened_at: float
@@ -47,7 +47,7 @@ class SeriesFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A series is complete: why, and from when its report may leave."""
+    """Why a series is complete, and from when its report may be delivered."""
 
     reason: Completed
     report_not_before: float
@@ -72,7 +72,7 @@ def completion(facts: SeriesFacts, rules: CompletionRules, now: float) -> Comple
 
 
 def could_be_contiguous(facts: SeriesFacts) -> bool:
-    """Whether it is worth reading the headers: everything but the spacing speaks for `contiguous`."""
+    """Return whether all but the spacing indicates `contiguous`, so that reading the headers pays."""
     return (
         facts.n_associations == 1
         and facts.association_closed_at is not None
@@ -90,7 +90,7 @@ def _end(facts: SeriesFacts) -> float:
 
 
 def quiet_after_s(gaps_s: Sequence[float], rules: CompletionRules) -> float:
-    """Return the silence that ends a series of this sender: 4 x its 99th-percentile pause, within bounds."""
+    """Return the silence in seconds that ends a series of this sender: 4 x its 99th-percentile pause, bounded."""
     if not gaps_s:
         return rules.quiet_after_s
     learned = 4 * sorted(gaps_s)[min(len(gaps_s) - 1, int(0.99 * len(gaps_s)))]

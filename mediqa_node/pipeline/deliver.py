@@ -1,7 +1,7 @@
-"""The courier's station: one attempt to bring one report to one destination.
+"""The courier's station: one attempt to send one report to one destination.
 
-A destination that is down is not slept through: the delivery goes back to `waiting` with a later
-time and holds no thread, so that it delays no other.
+A delivery to a destination that is down returns to `waiting` with a later time and holds no thread,
+so that it delays no other.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ BuildReport = Callable[[NodeContext, str, int, str], ReportRow]
 """Node, Series Instance UID, revision and SOP Class UID to the report."""
 
 _JUDGED = (SeriesState.ASSESSED, SeriesState.DELIVERED, SeriesState.PARKED, SeriesState.WITHHELD)
-"""States in which deliveries decide: a series that has gone on since is moved by its next judgement."""
+"""States that deliveries may change; in any other, the next assessment decides."""
 _COMPARE_AGAIN_S = 1.0
 _STUDY_AGAIN_S = 5.0
 
@@ -55,7 +55,7 @@ class _NoReportClass(PeerRefused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of an attempt. `again_at` is set while the delivery waits."""
+    """Outcome of an attempt; `again_at` is set while the delivery waits."""
 
     state: DeliveryState
     code: DeliveryReason | None = None
@@ -80,7 +80,7 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
         current = outbox.find_delivery(connection, delivery_id)
         sent = outcome.state is DeliveryState.SENT
         if current is None or (current.state is not DeliveryState.WAITING and not sent):
-            return DeliveryState.SUPERSEDED  # by a newer revision, while the peer was being asked
+            return DeliveryState.SUPERSEDED  # by a newer revision during the attempt
         outbox.update_delivery(
             connection,
             delivery_id,
@@ -100,14 +100,14 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
 
 
 def _obstacle(node: NodeContext, delivery: DeliveryRow) -> Outcome | None:
-    """What speaks against sending before anybody is asked."""
+    """Return what prevents sending, as far as the database shows, or None."""
     with node.database.read() as connection:
         return obstacle_in(node, connection, delivery)
 
 
 def obstacle_in(node: NodeContext, connection: Connection, delivery: DeliveryRow) -> Outcome | None:
-    """What speaks against sending anything of a delivery's revision at this moment, or None."""
-    # copies before the generation: a copy that is resolved in between has raised the generation by then
+    """Return what prevents sending a delivery's revision now, or None."""
+    # read copies before the generation: resolving a copy raises the generation
     comparing = index.has_status(connection, delivery.series_instance_uid, InstanceStatus.CANDIDATE)
     conflict = index.has_status(connection, delivery.series_instance_uid, InstanceStatus.CONFLICT)
     generation = assessments.assessed_generation(connection, delivery.series_instance_uid, delivery.revision)
@@ -139,7 +139,7 @@ def _attempt(node: NodeContext, delivery: DeliveryRow, report: BuildReport) -> O
     peer = node.peer(delivery.destination)
     try:
         if peer is None:
-            return _parked(DeliveryReason.NOT_CONFIGURED, f"{delivery.destination} is no configured peer any more")
+            return _parked(DeliveryReason.NOT_CONFIGURED, f"{delivery.destination} is no longer a configured peer")
         with node.database.write() as connection:
             outbox.update_delivery(connection, delivery.id, attempts=delivery.attempts + 1)
         return _send(node, delivery, peer, report)
@@ -154,7 +154,7 @@ def _attempt(node: NodeContext, delivery: DeliveryRow, report: BuildReport) -> O
         raise StorageFailed(f"delivery {delivery.id}: files cannot be read: {error.strerror}") from error
     except (LookupError, MediqaError) as error:
         if isinstance(error, MediqaError) and error.retryable:
-            raise  # our own disk or database: the job tries again, the destination is not to blame
+            raise  # our own disk or database failed: the job tries again
         return _parked(DeliveryReason.NOT_BUILT, str(error))
 
 
@@ -172,8 +172,8 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildRepo
         reach("after-report-commit")
         with node.database.write() as connection:
             if (changed := obstacle_in(node, connection, delivery)) is not None:
-                return changed  # a correction or a further copy came while the peer was being asked
-            # committed before the first byte leaves: whatever happens now, this UID may be at the peer
+                return changed  # a correction or a further copy arrived meanwhile
+            # committed before the first byte leaves: from here on this UID may be at the peer
             outbox.update_delivery(connection, delivery.id, report_sop_instance_uid=report.sop_instance_uid)
         reach("mid-store")
         status = link.store(report.part10)
@@ -183,20 +183,18 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildRepo
 
 
 def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
-    """Return the SR class for this peer; one that may have been sent already is never changed."""
+    """Return the SR class for this peer; once a report may have been sent, its class never changes."""
     if delivery.report_sop_instance_uid is not None:
         with node.database.read() as connection:
             sent = outbox.report_by_uid(connection, delivery.report_sop_instance_uid)
         if sent is not None and not link.accepts(sent.sop_class_uid):
             name = UID(sent.sop_class_uid).name
-            raise PeerRefused(
-                f"{link.peer.name} may hold this report as {name}, and does not accept that class any more"
-            )
+            raise PeerRefused(f"{link.peer.name} may hold this report as {name}, and no longer accepts that class")
         if sent is not None:
             return sent.sop_class_uid
     if link.sr_sop_class is None:
         message = f"{link.peer.name} accepts no Structured Report class"
-        with node.database.write() as connection:  # one alarm, not a flood: nothing else need be tried there
+        with node.database.write() as connection:  # one alarm instead of one per delivery
             others = outbox.park_others(connection, delivery, message)
             for other in others:
                 update_series_state(connection, other, node.clock())
@@ -263,7 +261,7 @@ def _again(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
 
 
 def update_series_state(connection: Connection, delivery: DeliveryRow, now: float) -> None:
-    """Bring the state of the series in line with its deliveries of this revision."""
+    """Derive the state of the series from its deliveries of this revision."""
     row = index.find_series(connection, delivery.series_instance_uid)
     if row is None or row.revision != delivery.revision or row.state not in _JUDGED:
         return
@@ -282,7 +280,7 @@ def update_series_state(connection: Connection, delivery: DeliveryRow, now: floa
 
 
 def _move(connection: Connection, row: SeriesRow, state: SeriesState, now: float, reason: Reason | None = None) -> None:
-    """Move a series unless an instance has come in the meantime and opened it again."""
+    """Move a series unless a new instance has reopened it."""
     index.move(connection, row.series_instance_uid, state, at=now, generation=row.generation, reason=reason)
 
 

@@ -1,4 +1,4 @@
-"""What the stations share: one bundle of open resources and site policy, made by the composition root."""
+"""The context that all stations share: open resources and site policy."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from mediqa_node.storage.spool import Spool
 
 
 class Jobs(Protocol):
-    """Where durable jobs are put, inside the caller's transaction."""
+    """Enqueues durable jobs inside the caller's transaction."""
 
     def score(self, connection: Connection, job: str, series_instance_uid: str, generation: int) -> None:
         """Enqueue the assessment of a series."""
@@ -33,7 +33,7 @@ class Jobs(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """Open resources and policy of one process. `assessor` is the worker's alone."""
+    """Open resources and policy of one process. Only a worker has an `assessor`."""
 
     database: Database
     spool: Spool

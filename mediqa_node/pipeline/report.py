@@ -1,4 +1,4 @@
-"""The bytes of a report: built once for each revision and SOP class, kept, and sent again as they are."""
+"""The bytes of a report: built once per revision and SOP class, kept, and re-sent unchanged."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -66,11 +66,10 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
 
 
 def series_number(node: NodeContext, study_instance_uid: str, series_instance_uid: str) -> int:
-    """Allocate a Series Number that nothing in the study uses.
+    """Allocate a Series Number (0020,0011) that is unused in the study.
 
     Args:
-        series_instance_uid: of the images, for their reports; for companions, which are several series, of
-            the companions themselves.
+        series_instance_uid: of the images for a report; of the companion series for companions.
     """
     with node.database.write() as connection:
         return outbox.series_number(node.database, connection, study_instance_uid, series_instance_uid)

@@ -1,4 +1,4 @@
-"""What happens by the clock: jobs that only find work and enqueue it, so that firing twice is harmless."""
+"""Periodic sweeps: they only find work and enqueue it, so that running one twice is harmless."""
 
 import time
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def schedule(
 
     Args:
         stopping: whether the process is about to end: a long run breaks off.
-        nightly: what is exported every night, if anything.
+        nightly: the nightly export, or None.
     """
     scheduler = _scheduler(
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
@@ -119,7 +119,7 @@ def is_busy(node: NodeContext) -> bool | None:
 
 
 def schedule_worker(node: NodeContext) -> BackgroundScheduler:
-    """Return a scheduler that asks whether constancy is to be checked, for the process that has the model."""
+    """Return a scheduler for the worker that checks constancy when it is due."""
     return _scheduler(("constancy", CONSTANCY_EVERY_S, lambda: constancy.check_if_due(node)))
 
 
@@ -131,7 +131,7 @@ def _scheduler(*sweeps: tuple[str, float, Callable[[], object]]) -> BackgroundSc
 
 
 def _guarded(name: str, sweep: Callable[[], object]) -> Callable[[], None]:
-    """Keep one failed round from ending the sweep: the next finds the same work again."""
+    """Log the failure of a sweep instead of ending it: the next run finds the same work."""
 
     def run() -> None:
         try:
@@ -145,7 +145,7 @@ def _guarded(name: str, sweep: Callable[[], object]) -> Callable[[], None]:
 
 
 def enqueue_waiting(node: NodeContext) -> int:
-    """Give due deliveries, and series that a person has sent on, the job they lack."""
+    """Enqueue jobs for due deliveries and for ready series without one."""
     with node.database.read() as connection:
         waiting = bool(outbox.due_deliveries(connection, node.clock()))
         ready = [uid for uid, _ in index.without_job(connection)]
@@ -162,7 +162,7 @@ def enqueue_waiting(node: NodeContext) -> int:
 
 
 def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
-    """Park work whose job has failed, send on work whose job has ended without doing it; return how much."""
+    """Park work whose job failed and enqueue again work whose job ended without doing it; return how much."""
     with node.database.read() as connection:
         ready = index.with_job(connection)
         waiting = [(row, row.job) for row in outbox.deliveries_in(connection, DeliveryState.WAITING) if row.job]
@@ -214,13 +214,13 @@ def _after_delivery(node: NodeContext, connection: Connection, delivery: Deliver
 
 
 def retain(node: NodeContext) -> int:
-    """Delete source instances whose time is up and whose series has reached an end; return how many."""
+    """Delete expired instances of finished series; return how many."""
     now = node.clock()
     before = now - node.retention.days * 86400
     count = 0
     with node.database.read() as connection:
         leftover = retention.purged_paths(connection, since=now - 2 * 86400)
-    for path in leftover:  # a row was committed, and the process ended before its file went
+    for path in leftover:  # the process ended between the commit and the deletion
         node.spool.remove(path)
     while True:
         with node.database.read() as connection:
