@@ -1,8 +1,8 @@
-"""The composition root: settings become processes. The only place that knows every room, and signals.
+"""Processes of a node, and the only signal handling.
 
 `serve` supervises three processes, spawned, never forked: the receiver (no torch), the worker
-(torch, one for each GPU) and the courier (sweeps, deliveries). A process that dies is started
-again; what it was doing is taken up from the database.
+(torch, one per GPU) and the courier (sweeps, deliveries). A process that dies is started again and
+resumes its work from the database.
 """
 
 import contextlib
@@ -44,20 +44,20 @@ ROLES = ("receiver", "worker", "courier")
 REFUSED = 78
 """Exit status of a process that cannot start as configured (sysexits EX_CONFIG): not tried again."""
 RESTART = 75
-"""Exit status of a worker that wants to start again, with the weights that were promoted (sysexits EX_TEMPFAIL)."""
+"""Exit status of a worker that restarts with another checkpoint (sysexits EX_TEMPFAIL)."""
 DRAIN_S = 30.0
 _SERIES_ON_A_GPU = 4
 _LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 _STEADY_AFTER_S = 20.0
-"""A process that ran this long starts again at once: scanners do not wait for a node that is careful with itself."""
+"""A process that ran this long is restarted at once, because scanners do not wait."""
 
 
 # ── one process ──────────────────────────────────────────────────────────────
 
 
 def run_role(role: str, settings: Settings) -> int:
-    """Run one process until it is told to stop, or its supervisor is gone."""
+    """Run one process until SIGTERM, or until its supervisor is gone."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -81,7 +81,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
 
 
 def running_roles(settings: Settings) -> list[str]:
-    """Return the roles of this node whose lock is held: those that run on this machine now."""
+    """Return the roles of this node that run on this machine: their lock is held."""
     held = []
     for role in ROLES:
         with contextlib.suppress(FileNotFoundError), (settings.data_dir / f"{role}.lock").open() as lock:
@@ -141,11 +141,11 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline.checks import constancy
 
     database = open_database(settings)
-    loaded = _promoted(database)  # asked once: what is promoted meanwhile is seen below
+    loaded = _promoted(database)  # read once: a promotion from here on is noticed below
     assessor = open_at(settings, place_of(settings, loaded), reporting=True)
     node = node_context(settings, database, assessor=assessor)
     checkpoint = assessor.scorer.checkpoint
-    constancy.check_if_due(node, at_start=True)  # before the first job: no result leaves unproven
+    constancy.check_if_due(node, at_start=True)  # before the first job: no unproven result leaves
     on_gpu = bool(assessor.scorer.hardware)
     durable.launch(
         database,

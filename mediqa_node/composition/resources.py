@@ -1,4 +1,4 @@
-"""From settings to open resources: database, spool, rules, and what the stations share.
+"""From settings to open resources: database, spool, device, exports, and the context of the stations.
 
 Heavy packages are imported late, so that the receiver and the command line stay small.
 """
@@ -74,7 +74,7 @@ def prepare(settings: Settings) -> None:
 
 
 def identity(settings: Settings) -> dict[str, str]:
-    """Return device UID and serial number of this installation, made once and kept in the data folder."""
+    """Return device UID and serial number of this installation, generated once and kept in the data folder."""
     path = settings.data_dir / "identity.json"
     if not path.exists():
         from uuid import uuid4
@@ -85,13 +85,13 @@ def identity(settings: Settings) -> dict[str, str]:
             file.write(json.dumps(made))
             file.flush()
             os.fsync(file.fileno())
-        half.replace(path)  # a name that is half written would stop every later start
+        half.replace(path)  # a half-written file would stop every later start
     kept = json.loads(path.read_text(encoding="utf-8"))
     return {**kept, **({"device_uid": settings.node.device_uid} if settings.node.device_uid else {})}
 
 
 def report_device(settings: Settings) -> "ReportDevice":
-    """Return how this node names itself in reports."""
+    """Return the device description for reports."""
     from mediqa_node.dicom.report.request import ReportDevice
 
     return ReportDevice(ae_title=settings.node.ae_title, software_version=__version__, **identity(settings))
@@ -110,7 +110,7 @@ def time_zone(settings: Settings) -> tzinfo:
 
 
 def series_keys(settings: Settings) -> "Callable[[Iterable[str]], dict[str, str]] | None":
-    """Return how UIDs are found by the series keys of this node's exports; None where nothing was exported yet."""
+    """Return a function from UIDs to a map by export series key; None if nothing was exported yet."""
     from mediqa_node.dicom.deidentify.pseudonyms import KEY_BYTES, Pseudonyms
     from mediqa_node.exchange.folder import secret_of
 
@@ -121,7 +121,7 @@ def series_keys(settings: Settings) -> "Callable[[Iterable[str]], dict[str, str]
 
 
 def export_source(settings: Settings, database: Database) -> "ExportSource":
-    """Return what an export draws on; the key of its pseudonyms is made once and kept in the data folder."""
+    """Return the sources of an export; the key of its pseudonyms is generated once and kept in the data folder."""
     from mediqa_node.dicom.deidentify.pseudonyms import KEY_BYTES, Pseudonyms
     from mediqa_node.exchange.folder import secret_of
     from mediqa_node.pipeline.export.select import ExportSource
@@ -137,7 +137,7 @@ def export_source(settings: Settings, database: Database) -> "ExportSource":
 
 
 def nightly_export(settings: Settings, database: Database) -> "NightlyExport | None":
-    """Return what the courier exports every night, or None where the site wants none."""
+    """Return the nightly export, or None if it is off."""
     if settings.export.nightly is None:
         return None
     from mediqa_node.pipeline.export.nightly import NightlyExport
@@ -152,7 +152,7 @@ def nightly_export(settings: Settings, database: Database) -> "NightlyExport | N
 
 
 def node_context(settings: Settings, database: Database, *, assessor: "Assessor | None" = None) -> "NodeContext":
-    """Return what the stations share; `assessor`: of a worker."""
+    """Return the context of the stations; a worker passes its `assessor`."""
     from mediqa_node.pipeline.durable import DurableJobs
     from mediqa_node.pipeline.node import NodeContext
 

@@ -1,11 +1,10 @@
-"""The score is held against itself: frozen images are scored by the whole chain, at every start and every day.
+"""Constancy: score a frozen reference set at every start and every day, and compare.
 
-A drift beyond the bound withholds results until a person has acknowledged it: a physicist who follows a
-scanner over years must know that it was the scanner that changed. Harvesting goes on, and so does what is
-not scored at all.
+A drift beyond the bound withholds results until a person acknowledges it: a physicist who follows a scanner
+over years must know that it was the scanner that changed. Harvesting continues.
 
-The reference set lies in the package, `reference/manifest.json`, and is frozen: a file that has changed is
-an error of its own, never taken for a drift.
+The reference set is part of the package (`reference/manifest.json`) and frozen: a changed file is an error of
+its own, never mistaken for a drift.
 """
 
 import dataclasses
@@ -40,9 +39,9 @@ EVERY_S = 86400.0
 LIBRARIES = (
     "torch", "timm", "numpy", "pillow", "pydicom", "pylibjpeg-openjpeg", "python-gdcm", "pyjpegls",
 )  # fmt: skip
-"""What computes a score: network, preprocessing, decoders."""
+"""Packages that a score depends on: network, preprocessing, decoders."""
 _FAULTS = (ReasonCode.UNDECODABLE, ReasonCode.UNREADABLE)
-"""Reasons of NotScorable that are no judgement of the image."""
+"""Reasons of NotScorable that are faults of the installation, not properties of the image."""
 _ONE_AT_A_TIME = Lock()
 
 
@@ -50,7 +49,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 def reference_series(manifest: Path = MANIFEST) -> dict[str, tuple[Path, ...]]:
-    """Return the files of each reference series by name, after each was held against its digest.
+    """Return the files of each reference series by name, each verified against its digest.
 
     Args:
         manifest: JSON, by name: `folder`, relative to the manifest's parent's parent, and `sha256` by file.
@@ -77,11 +76,10 @@ def _content(path: Path) -> bytes:
 
 
 def reference_scores(judge: Assessor, manifest: Path = MANIFEST) -> dict[str, float]:
-    """Return the raw score of every reference series that this checkpoint scores: what a card pins.
+    """Return the raw score of every reference series that this checkpoint scores: the values that a card pins.
 
-    Whoever makes a checkpoint fills `Card.constancy` with them. A series is left out if the checkpoint has
-    no intensity rule for its modality, or refuses it. Prompts come from the rules of the package, whatever
-    the site has made of them: a site that teaches the node its protocol names has not changed the score.
+    A series is left out if the checkpoint has no intensity rule for its modality, or refuses it. Prompts follow
+    the rules of the package: site rules do not change the network.
 
     Raises:
         ReferenceDamaged: see `reference_series`.
@@ -91,7 +89,7 @@ def reference_scores(judge: Assessor, manifest: Path = MANIFEST) -> dict[str, fl
 
 
 def _scores_and_refusals(judge: Assessor, manifest: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the raw score of each reference series, and why another has none, by name."""
+    """Return the raw score of each reference series, and why others have none, by name."""
     judge = dataclasses.replace(judge, prompts=default_rules())
     scores: dict[str, float] = {}
     refusals: dict[str, str] = {}
@@ -111,7 +109,7 @@ def _scores_and_refusals(judge: Assessor, manifest: Path) -> tuple[dict[str, flo
 
 
 def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
-    """Decode a slice once more, for what the decoder says."""
+    """Decode a slice again to get the decoder's message."""
     path, said = files.paths[frame.instance_index], "not decoded, though it was when tried again"
     with FrameReader() as reader:
         try:
@@ -125,7 +123,7 @@ def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
 
 
 def identity_of(judge: Assessor, software_version: str) -> Identity:
-    """Return what the scores of this process rest on."""
+    """Return everything besides the image that the scores of this process depend on."""
     checkpoint = judge.scorer.checkpoint
     return Identity(
         software_version=software_version,
@@ -137,7 +135,7 @@ def identity_of(judge: Assessor, software_version: str) -> Identity:
 
 @cache
 def libraries() -> str:
-    """Return the versions that a score rests on, and the processor: kernels are chosen by it."""
+    """Return the versions that a score depends on, and the processor, which selects the kernels."""
     found = []
     for name in LIBRARIES:
         try:
@@ -166,7 +164,7 @@ def check(
     made_by: CheckedBy = CheckedBy.WORKER,
     manifest: Path = MANIFEST,
 ) -> Check:
-    """Score the reference set, hold it against the card, and record what was found: it speaks for this node.
+    """Score the reference set, compare with the card, and record the check.
 
     Args:
         database: None: nothing is recorded, and without a card's scores nothing is compared.
@@ -190,9 +188,9 @@ def tried(
     made_by: CheckedBy,
     manifest: Path = MANIFEST,
 ) -> Check:
-    """Score the reference set and hold it against the card; nothing is recorded. See `check`.
+    """Score the reference set and compare with the card, without recording it. See `check`.
 
-    A set that could not be scored is tried once more: memory that was short, a decoder that was killed.
+    A set that could not be scored is tried once more, since memory may have been short.
     """
     found = _measured(judge, database, software_version, at, manifest)
     if found.problem is not None:
@@ -208,7 +206,7 @@ def _measured(judge: Assessor, database: Database | None, software_version: str,
         scores, refusals = _scores_and_refusals(judge, manifest)
         if not scores:
             raise NotScorable("no_images", f"the checkpoint scores none of the reference series: {refusals}")
-    except Exception as error:  # whatever it is: without scores nobody knows, and results must wait
+    except Exception as error:  # whatever it is: without scores results must wait
         return not_scored(identity, str(error) or type(error).__name__, at=at)
     pinned = judge.scorer.constancy
     return compare(identity, scores, pinned=pinned, first=first, accepted=accepted, at=at, refusals=refusals)
@@ -238,11 +236,11 @@ def _log(found: Check) -> None:
 
 
 def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
-    """Check at every start, and when the last check of what these scores rest on is a day old; else None.
+    """Check at every start, and when the last check of this identity is a day old; else return None.
 
-    Before that, what could not be scored is tried at every call, and what withholds results is checked again
-    after a person has checked by command, so that the worker proves itself as well. Series that only waited
-    for a set that could be scored are sent on after a good check.
+    A set that could not be scored is tried at every call. A failed check is repeated after a check by command,
+    so that the worker is proven as well. After a good check, series that only waited for the reference set to
+    be scored are assessed again.
     """
     if node.assessor is None:
         raise RuntimeError("this process has no model")
@@ -255,7 +253,7 @@ def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
 
 
 def _of_this_process(node: NodeContext) -> tuple[Check | None, Check | None]:
-    """Return the check that decides for what this process scores with, and the newest, whoever made it."""
+    """Return the check that decides for the identity of this process, and the newest one by any process."""
     assert node.assessor is not None
     identity = identity_of(node.assessor, node.device.software_version)
     with node.database.read() as connection:
@@ -281,9 +279,9 @@ def _send_on(node: NodeContext) -> None:
 
 
 def reason_to_withhold(node: NodeContext) -> Reason | None:
-    """Return why results of this process wait for a person, with the next step, or None.
+    """Return why results of this process are withheld, with the next step, or None.
 
-    After a good check by command the worker proves itself here, and not at its next sweep.
+    After a good check by command the worker checks here, without waiting for its next sweep.
     """
     if node.assessor is None:
         return None
