@@ -1,8 +1,8 @@
-"""What can go wrong, named by who has to act.
+"""Errors, named by who has to act.
 
-Every error says what was attempted, what was found and what to do. UIDs may appear in a
+Every message states what was attempted, what was found and what to do. UIDs may appear in a
 message, patient names and identifiers never. `retryable` is the only flag: the same call may
-succeed later without anybody changing anything but the circumstances.
+succeed later without a change of configuration or code.
 """
 
 from mediqa_node.domain.series import Reason, ReasonCode, parse_state
@@ -19,7 +19,7 @@ class ConfigurationError(MediqaError):
 
 
 class InvalidInstance(MediqaError):
-    """The sender has to act: what it sent is no usable DICOM instance.
+    """The sender has to act: it sent no usable DICOM instance.
 
     Args:
         comment: shown to the sender as Error Comment (0000,0902); cut to 64 characters there.
@@ -71,15 +71,15 @@ class CheckpointRefused(MediqaError):
 
 
 class PromotionRefused(MediqaError):
-    """Whoever wants other weights in force has to act: they are already, failed their test, or there are none."""
+    """The promoter has to act: the checkpoint is active already, failed its trial, or does not exist."""
 
 
 class ReferenceDamaged(MediqaError):
-    """The administrator has to act: a file of the reference set is missing or not as it was packed."""
+    """The administrator has to act: a file of the reference set is missing or differs from the package."""
 
 
 class RatingsRefused(MediqaError):
-    """Whoever made the table of ratings has to act: it is no table, or something in it cannot be."""
+    """The author of a rating table has to act: it is not a table, or contains impossible values."""
 
 
 class PeerUnavailable(MediqaError):
@@ -92,8 +92,8 @@ class PeerRefused(MediqaError):
     """The peer will not take this object as it is: the delivery is parked for a person.
 
     Args:
-        message: what was tried, what the peer said.
-        status: its DIMSE status, or None when it was refused at association.
+        message: what was attempted, and the peer's answer.
+        status: its DIMSE status, or None if the association was rejected.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:

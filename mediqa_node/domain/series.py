@@ -1,7 +1,7 @@
 """Received instances and the states of a series, its instances and its deliveries.
 
-Every state is an enum that is stored as its value. What a person reads beside a code is built from
-the code and a detail; no program reads that text back.
+Every state is an enum that is stored as its value. The text that people read is built from the code
+and a detail; no program reads it back.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _State = TypeVar("_State", bound=StrEnum)
 
 
 def parse_state(kind: type[_State], value: str) -> _State | str:
-    """Return the member of an enum that a stored value names; the value itself where this version knows no such member.
+    """Return the enum member for a stored value; the value itself if this version has no such member.
 
     >>> parse_state(SeriesState, "READY")
     <SeriesState.READY: 'READY'>
@@ -159,7 +159,7 @@ class Reason:
 
     Attributes:
         code: a member of ReasonCode, or what a later version wrote.
-        detail: the fact behind it; "" where the code says all.
+        detail: the fact behind it; "" if the code is enough.
     """
 
     code: ReasonCode | str

@@ -1,4 +1,4 @@
-"""Whether anything waits for a station of this node: the question that an idle node asks instead of doing rounds."""
+"""Whether any station of this node has work: the one query that an idle node runs."""
 
 import sqlalchemy as sa
 
@@ -21,7 +21,7 @@ _QUERY = sa.select(sa.or_(_MOVING.exists(), _COMPARING.exists(), _SENDING.exists
 
 
 def is_busy(connection: sa.Connection, *, soon: float) -> bool:
-    """Return whether a series moves, a copy is compared, or a delivery is due.
+    """Return whether a series is arriving or ready, a copy waits to be compared, or a delivery is due.
 
     Args:
         soon: until when a delivery counts as due, seconds since 1970.

@@ -1,4 +1,4 @@
-"""What the index claims, in the form in which it can be checked."""
+"""What the index states, in a form that can be verified."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mediqa_node.storage.tables import companion_deliveries, companions, deliver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptFile:
-    """A file that must be there, and its content."""
+    """A file that must exist, with its digest."""
 
     sop_instance_uid: str
     path: str
@@ -20,7 +20,7 @@ class KeptFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentReport:
-    """A report, or what went with one, that a destination has acknowledged."""
+    """A report or companion that a destination has acknowledged."""
 
     destination: str
     study_instance_uid: str
@@ -37,7 +37,7 @@ def kept_files(connection: sa.Connection) -> list[KeptFile]:
 
 
 def paths_since(connection: sa.Connection, folder: str) -> set[str]:
-    """Return the files that the index names in a spool folder and those after it."""
+    """Return the files that the index names in a spool folder and later ones."""
     query = sa.select(instances.c.path).where(instances.c.path >= folder, instances.c.purged_at.is_(None))
     return set(connection.execute(query).scalars())
 
@@ -48,7 +48,7 @@ def all_paths(connection: sa.Connection) -> set[str]:
 
 
 def last_received_at(connection: sa.Connection) -> float | None:
-    """Return when the last instance came, or None."""
+    """Return the time of the last instance, or None."""
     return connection.execute(sa.select(sa.func.max(instances.c.received_at))).scalar_one_or_none()
 
 
@@ -69,7 +69,7 @@ def sent_reports(connection: sa.Connection) -> list[SentReport]:
 
 
 def sent_companions(connection: sa.Connection) -> list[SentReport]:
-    """Return every picture and map that was sent."""
+    """Return every companion that was sent."""
     query = (
         sa.select(
             companion_deliveries.c.destination,
@@ -84,7 +84,7 @@ def sent_companions(connection: sa.Connection) -> list[SentReport]:
 
 
 def broken_promises(connection: sa.Connection, *, now: float, patience_s: float) -> Iterator[str]:
-    """Say which series and deliveries stay where nothing moves them on."""
+    """Yield a sentence for every series and delivery that is stuck."""
     stuck = (SeriesState.RECEIVING,)
     query = sa.select(series.c.series_instance_uid, series.c.state, series.c.state_at).where(
         series.c.state.in_(stuck), series.c.state_at < now - patience_s, series.c.last_instance_at < now - patience_s

@@ -1,4 +1,4 @@
-"""Series and instances: what there is, and the moves between states.
+"""Series and instances, and their changes of state.
 
 Functions take a connection, so that a caller can commit a move and the job that follows it
 together.
@@ -16,7 +16,7 @@ from mediqa_node.storage.tables import acquisitions, associations, instances, re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesRow:
-    """A series as the index knows it."""
+    """A series in the index."""
 
     series_instance_uid: str
     study_instance_uid: str
@@ -139,7 +139,7 @@ def _instances(connection: sa.Connection, series_instance_uid: str, status: Inst
 
 
 def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: InstanceStatus) -> bool:
-    """Whether any copy of the series' instances has one of these statuses, whatever series the copy names."""
+    """Return whether any copy of the series' instances has one of these statuses, in whatever series."""
     copies = instances.alias()
     query = (
         sa.select(sa.literal(1))
@@ -150,7 +150,7 @@ def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: I
 
 
 def is_purged(connection: sa.Connection, series_instance_uid: str) -> bool:
-    """Whether an instance that the series' score rests on was deleted after retention."""
+    """Return whether a current instance of the series was deleted after retention."""
     query = sa.select(sa.literal(1)).where(
         instances.c.series_instance_uid == series_instance_uid,
         instances.c.status == InstanceStatus.CURRENT,
@@ -160,7 +160,7 @@ def is_purged(connection: sa.Connection, series_instance_uid: str) -> bool:
 
 
 def apply_rejections(connection: sa.Connection, series_instance_uid: str) -> int:
-    """Take out instances that a reject note named before they came, or came back; return how many."""
+    """Reject instances that an earlier reject note names; return how many."""
     named = sa.select(rejected_instances.c.sop_instance_uid)
     result = connection.execute(
         sa.update(instances)
@@ -185,7 +185,7 @@ def current_copy(connection: sa.Connection, sop_instance_uid: str) -> InstanceRo
 
 
 def set_status(connection: sa.Connection, instance_id: int, status: InstanceStatus) -> None:
-    """Move a copy to another status."""
+    """Set the status of a copy."""
     connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(status=status))
 
 
@@ -215,7 +215,7 @@ def move(
 
 
 def without_job(connection: sa.Connection) -> list[tuple[str, int]]:
-    """Return UID and generation of series that are ready and that no job works on."""
+    """Return UID and generation of ready series without a job."""
     query = sa.select(series.c.series_instance_uid, series.c.generation).where(
         series.c.state == SeriesState.READY, series.c.job.is_(None)
     )
@@ -223,13 +223,13 @@ def without_job(connection: sa.Connection) -> list[tuple[str, int]]:
 
 
 def with_job(connection: sa.Connection) -> list[tuple[SeriesRow, str]]:
-    """Return the series that wait for their job, with the job."""
+    """Return the ready series with a job, and the job."""
     query = sa.select(*_SERIES, series.c.job).where(series.c.state == SeriesState.READY, series.c.job.is_not(None))
     return [(_series_row(row), row.job) for row in connection.execute(query)]
 
 
 def set_job(connection: sa.Connection, series_instance_uid: str, job: str) -> None:
-    """Note which job works on a series."""
+    """Record which job works on a series."""
     connection.execute(sa.update(series).where(series.c.series_instance_uid == series_instance_uid).values(job=job))
 
 
@@ -274,7 +274,7 @@ def release_acquisition(connection: sa.Connection, series_instance_uid: str, *, 
 def correct(connection: sa.Connection, copy: InstanceRow, *, at: float) -> None:
     """Make a corrected copy the current one, and reopen its series.
 
-    The copies of one correction come one by one: the series waits for them as it waits for late slices.
+    Corrected copies arrive one by one: the series waits for them as for late slices.
     """
     known = current_copy(connection, copy.sop_instance_uid)
     if known is not None:
@@ -294,9 +294,9 @@ def correct(connection: sa.Connection, copy: InstanceRow, *, at: float) -> None:
 
 
 def learn_sender(connection: sa.Connection, row: SeriesRow) -> None:
-    """Remember how this calling AE sent a finished series, unless an association broke: that is no habit.
+    """Learn how this calling AE sent a complete series, unless an association broke.
 
-    The node itself may have broken it, by a restart; a scanner must not be thought slow for that.
+    A broken association may be the node's own doing, such as a restart, and is not the sender's habit.
     """
     broken = (
         sa.select(sa.literal(1))
@@ -331,7 +331,7 @@ def learn_sender(connection: sa.Connection, row: SeriesRow) -> None:
 
 
 def sender(connection: sa.Connection, calling_ae_title: str) -> tuple[bool, Sequence[float]]:
-    """Return whether this AE has split a series, and its pauses inside series, seconds."""
+    """Return whether this AE has split a series, and its pauses within series, seconds."""
     row = connection.execute(
         sa.select(senders.c.splits_series, senders.c.gaps_s).where(senders.c.calling_ae_title == calling_ae_title)
     ).one_or_none()
@@ -339,7 +339,7 @@ def sender(connection: sa.Connection, calling_ae_title: str) -> tuple[bool, Sequ
 
 
 def reject(connection: sa.Connection, sop_instance_uids: Sequence[str], *, code: str, note: str) -> set[str]:
-    """Take instances that a reject note names out of scoring; return the series they belong to."""
+    """Reject the instances that a reject note names; return their series."""
     touched: set[str] = set()
     for uid in sop_instance_uids:
         current = current_copy(connection, uid)

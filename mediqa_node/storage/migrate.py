@@ -15,7 +15,7 @@ def upgrade(database: Database, revision: str = "head") -> None:
     """Apply the migrations that are missing, in one transaction each.
 
     Raises:
-        ConfigurationError: the database is of a version that no migration starts from.
+        ConfigurationError: the database is of a version that no migration leads on from.
     """
     config = _config()
     with database.engine.begin() as connection:
@@ -38,7 +38,11 @@ def refuse_unknown(revision: str | None) -> None:
 
 
 def is_current(database: Database) -> bool:
-    """Whether no migration is missing; StorageFailed if the database does not answer."""
+    """Return whether no migration is missing.
+
+    Raises:
+        StorageFailed: the database does not answer.
+    """
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     with database.read() as connection:
         return MigrationContext.configure(connection).get_current_revision() == newest

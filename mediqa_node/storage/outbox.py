@@ -1,7 +1,7 @@
-"""The outbox: reports as bytes that were built once, and where each has to go.
+"""The outbox: reports as bytes that are built once, and their deliveries.
 
 A report is never rebuilt: its bytes are committed before the first send, so that every re-send is
-identical to the bit.
+identical bit for bit.
 """
 
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def _delivery_row(row: sa.Row[*tuple[Any, ...]]) -> DeliveryRow:
 
 
 def save_report(database: Database, connection: sa.Connection, row: ReportRow) -> ReportRow:
-    """Enter a built report and return what is kept: the first one, if another destination built it meanwhile."""
+    """Keep a built report and return the kept one: the first, if another destination had it built meanwhile."""
     values = {name: getattr(row, name) for name in row.__dataclass_fields__}
     connection.execute(database.insert_or_ignore(reports, **values))
     kept = find_report(connection, row.series_instance_uid, row.revision, row.sop_class_uid)
@@ -101,7 +101,7 @@ def report_by_uid(connection: sa.Connection, sop_instance_uid: str) -> ReportRow
 
 
 def is_own_report(connection: sa.Connection, sr_series_instance_uid: str) -> bool:
-    """Whether a series UID is one that this node gave to its reports."""
+    """Return whether a series UID belongs to reports of this node."""
     query = sa.select(sa.literal(1)).where(reports.c.sr_series_instance_uid == sr_series_instance_uid)
     return connection.execute(query.limit(1)).first() is not None
 
@@ -135,7 +135,7 @@ def series_number(
     of_study = sa.select(sr_series_numbers.c.series_number).where(
         sr_series_numbers.c.study_instance_uid == study_instance_uid
     )
-    while True:  # a second round only when two deliveries ask at once
+    while True:  # repeats only if two deliveries allocate at once
         known = connection.execute(ours).scalar_one_or_none()
         if known is not None:
             return int(known)
@@ -162,7 +162,7 @@ def add_delivery(
     wait_for_study_until: float,
     now: float,
 ) -> None:
-    """Note that a report has to go to a destination; a second time does nothing."""
+    """Add a delivery, unless it exists."""
     connection.execute(
         database.insert_or_ignore(
             deliveries,
@@ -202,7 +202,7 @@ def deliveries_of(connection: sa.Connection, series_instance_uid: str) -> list[D
 
 
 def due_deliveries(connection: sa.Connection, now: float) -> list[DeliveryRow]:
-    """Return waiting deliveries whose time has come and that no job works on."""
+    """Return due deliveries without a job."""
     query = sa.select(*_DELIVERY).where(
         deliveries.c.state == DeliveryState.WAITING, deliveries.c.job.is_(None), deliveries.c.not_before <= now
     )
@@ -210,7 +210,7 @@ def due_deliveries(connection: sa.Connection, now: float) -> list[DeliveryRow]:
 
 
 def update_delivery(connection: sa.Connection, delivery_id: int, **values: object) -> None:
-    """Change a delivery."""
+    """Update columns of a delivery."""
     connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(**values))
 
 
@@ -232,7 +232,7 @@ def park_others(connection: sa.Connection, delivery: DeliveryRow, message: str) 
 
 
 def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -> bool:
-    """Give a waiting delivery its job; False if it has changed since it was read."""
+    """Assign a job to a waiting delivery; False if it has changed since it was read."""
     unchanged = (
         deliveries.c.id == delivery.id,
         deliveries.c.state == DeliveryState.WAITING,
@@ -244,13 +244,13 @@ def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -
 
 
 def companions_due(connection: sa.Connection, now: float) -> list[DeliveryRow]:
-    """Return sent deliveries whose companions are to be tried, oldest first."""
+    """Return sent deliveries whose companions are due, oldest first."""
     query = sa.select(*_DELIVERY).where(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at <= now)
     return [_delivery_row(row) for row in connection.execute(query.order_by(deliveries.c.id))]
 
 
 def supersede_deliveries(connection: sa.Connection, series_instance_uid: str, *, reason: str, now: float) -> int:
-    """Take back what has not left yet: its series has changed. Return how many."""
+    """Supersede unfinished deliveries of a series that has changed; return how many."""
     result = connection.execute(
         sa.update(deliveries)
         .where(

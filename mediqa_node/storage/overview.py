@@ -1,4 +1,4 @@
-"""What a person wants to know, in one query each: status, one series whole, another try."""
+"""Queries and actions for people: status, one series in full, retry."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -37,7 +37,7 @@ _RETRIED_WITHHELD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the node holds and does."""
+    """Counts of what the node holds and does."""
 
     last_at: float | None
     last_from: str | None
@@ -55,7 +55,7 @@ class Facts:
 
 
 def facts(connection: sa.Connection) -> Facts:
-    """Count what there is."""
+    """Return the counts."""
     states = {
         row.state: int(row.n)
         for row in connection.execute(sa.select(series.c.state, sa.func.count().label("n")).group_by(series.c.state))
@@ -89,7 +89,7 @@ def _count(connection: sa.Connection, table: sa.Table, condition: sa.ColumnEleme
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute:
-    """Copies of a series' instances that differ from the current ones, kept beside them."""
+    """Kept copies of a series' instances that differ from the current ones."""
 
     series_instance_uid: str
     status: str
@@ -97,7 +97,7 @@ class Dispute:
 
 
 def disputes(connection: sa.Connection) -> list[Dispute]:
-    """Return the series of which differing copies were received and nobody has decided."""
+    """Return the series with differing copies that await a decision."""
     columns = (instances.c.series_instance_uid, instances.c.status)
     query = (
         sa.select(*columns, sa.func.count().label("n"))
@@ -112,7 +112,7 @@ def disputes(connection: sa.Connection) -> list[Dispute]:
 
 
 def keep_first(connection: sa.Connection, series_instance_uids: Sequence[str]) -> int:
-    """Set differing copies aside, so that the first ones stand; return how many. Nothing is deleted."""
+    """Supersede differing copies in favour of the first ones, without deleting any; return how many."""
     statement = sa.update(instances).where(
         instances.c.series_instance_uid.in_(list(series_instance_uids)),
         instances.c.status.in_(_DIFFERING),
@@ -121,7 +121,7 @@ def keep_first(connection: sa.Connection, series_instance_uids: Sequence[str]) -
 
 
 def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
-    """Return all that is known of one series as plain values."""
+    """Return everything recorded about one series as plain values."""
     uid = row.series_instance_uid
     technique = connection.execute(
         sa.select(techniques.c.technique).where(techniques.c.series_instance_uid == uid)
@@ -145,7 +145,7 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
 
 
 def _companions(connection: sa.Connection, row: SeriesRow) -> list[dict[str, Any]]:
-    """What went with the report of the current revision, and who has taken it."""
+    """Return the companions of the current revision, each with its destination."""
     here = (companions.c.series_instance_uid == row.series_instance_uid, companions.c.revision == row.revision)
     columns = (companions.c.sop_instance_uid, companions.c.sop_class_uid, companion_deliveries.c.destination)
     query = (
@@ -158,10 +158,10 @@ def _companions(connection: sa.Connection, row: SeriesRow) -> list[dict[str, Any
 
 
 def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tuple[int, int]:
-    """Send held deliveries and parked series on again; return how many of each.
+    """Retry held deliveries and stopped series; return how many of each.
 
     Args:
-        which: delivery ids or series UIDs; empty for all that is held.
+        which: delivery ids or series UIDs; empty: all.
     """
     ids = [int(name) for name in which if name.isdigit() and len(name) < 12]
     held = sa.update(deliveries).where(deliveries.c.state.in_(HELD))

@@ -1,4 +1,4 @@
-"""The record of which weights score, and of what a candidate says beside them."""
+"""The record of promotions and of shadow scores."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ def save(connection: sa.Connection, decision: Promotion) -> int:
 
 
 def lock(connection: sa.Connection) -> None:
-    """Let nobody else decide until this transaction ends."""
+    """Lock the record of decisions until this transaction ends."""
     take_table(connection, promotions)
 
 
@@ -43,7 +43,7 @@ def history(connection: sa.Connection) -> list[Promotion]:
 
 
 def standing(connection: sa.Connection) -> Standing:
-    """Return what the decisions come to."""
+    """Return the active, previous and shadow checkpoints that follow from the decisions."""
     return standing_after(history(connection))
 
 
@@ -58,7 +58,7 @@ def _weights(row: sa.Row[Any], prefix: str) -> Weights | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unshadowed:
-    """A series whose latest assessment the candidate has not been asked about, with the same images still."""
+    """A series whose latest assessment the candidate has not scored, and whose images are unchanged."""
 
     series_instance_uid: str
     revision: int
@@ -70,7 +70,7 @@ class Unshadowed:
 
 
 def next_to_shadow(connection: sa.Connection, candidate: Weights, *, since: float) -> Unshadowed | None:
-    """Return the series that has waited longest for the candidate, or None; None while a series waits for its own.
+    """Return the series that has waited longest for the candidate, or None; None while one awaits its own score.
 
     Args:
         since: only what was assessed after this, seconds since 1970.
