@@ -6,7 +6,6 @@ resumes its work from the database.
 """
 
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -34,6 +33,7 @@ from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, StorageFailed
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.storage.database import Database
+from mediqa_node.system.lock import Locked, is_locked, locked
 
 if TYPE_CHECKING:
     from mediqa_node.domain.promotion import Weights
@@ -63,9 +63,11 @@ def run_role(role: str, settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
     try:
-        with _alone(settings.data_dir / f"{role}.lock", stop):
-            if not stop.is_set():
-                return {"receiver": _receiver, "worker": _worker, "courier": _courier}[role](settings, stop)
+        # the name of a role is its identity in the durable engine, and must be unique
+        with locked(settings.data_dir / f"{role}.lock", wait=lambda: not stop.wait(0.1)):
+            return {"receiver": _receiver, "worker": _worker, "courier": _courier}[role](settings, stop)
+    except Locked:
+        return 0  # told to stop while another process of this role still ran
     except (ConfigurationError, CheckpointRefused) as error:
         log.error("cannot start", role=role, reason=str(error))
         return REFUSED
@@ -82,27 +84,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
 
 def running_roles(settings: Settings) -> list[str]:
     """Return the roles of this node that run on this machine: their lock is held."""
-    held = []
-    for role in ROLES:
-        with contextlib.suppress(FileNotFoundError), (settings.data_dir / f"{role}.lock").open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                held.append(role)
-    return held
-
-
-@contextlib.contextmanager
-def _alone(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Hold the lock of a role: its name is its identity in the durable engine, and must be unique."""
-    with path.open("w") as lock:
-        while not stop.is_set():
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                stop.wait(0.1)
-        yield
+    return [role for role in ROLES if is_locked(settings.data_dir / f"{role}.lock")]
 
 
 def _receiver(settings: Settings, stop: threading.Event) -> int:
@@ -287,20 +269,14 @@ def serve(settings: Settings, arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _only_node(folder: Path) -> Iterator[None]:
-    """Hold the lock of the data folder, which names the process that holds it."""
-    path = folder / "serve.lock"
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = path.read_text().strip() or "unknown"
-            raise ConfigurationError(
-                f"{folder} is used by pid {pid}: one `mediqa-node serve` for a data folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
+    """Hold the lock of the data folder."""
+    try:
+        with locked(folder / "serve.lock"):
+            yield
+    except Locked as error:
+        raise ConfigurationError(
+            f"{folder} is used by pid {error.pid or 'unknown'}: one `mediqa-node serve` for a data folder"
+        ) from None
 
 
 def _check_port(settings: Settings) -> None:

@@ -4,7 +4,6 @@ Heavy packages are imported late, so that the receiver and the command line stay
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from datetime import tzinfo
@@ -17,6 +16,7 @@ from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
+from mediqa_node.system.atomic import write_atomically
 
 if TYPE_CHECKING:
     from mediqa_node.dicom.report.request import ReportDevice
@@ -81,11 +81,7 @@ def identity(settings: Settings) -> dict[str, str]:
 
         made = {"device_uid": f"2.25.{uuid4().int}", "serial_number": uuid4().hex[:12].upper()}
         make_data_folder(settings)
-        with (half := path.with_suffix(".new")).open("w", encoding="utf-8") as file:
-            file.write(json.dumps(made))
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)  # a half-written file would stop every later start
+        write_atomically(path, json.dumps(made).encode())
     kept = json.loads(path.read_text(encoding="utf-8"))
     return {**kept, **({"device_uid": settings.node.device_uid} if settings.node.device_uid else {})}
 

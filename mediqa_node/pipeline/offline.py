@@ -41,6 +41,7 @@ from mediqa_node.domain.series import ReasonCode
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.fundus import looks_like_fundus
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers, shown_again
+from mediqa_node.system import npz
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 _MOST_PIXELS = 100_000_000
@@ -146,7 +147,7 @@ def dump_network_input(folder: Path) -> Also:
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(folder / f"{name}.npz", allow_pickle=False, **arrays)
+            (folder / f"{name}.npz").write_bytes(npz.packed(arrays))
         except OSError as error:
             raise ConfigurationError(f"--dump-input {folder}: cannot be written: {error.strerror or error}") from error
         return {"network_input": str(folder / f"{name}.npz")}

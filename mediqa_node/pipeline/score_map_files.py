@@ -8,13 +8,14 @@ import numpy as np
 
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.domain.patch_maps import as_arrays
 from mediqa_node.domain.scoring import PatchMaps
 from mediqa_node.image.maps.overlay import ExplainedSlice
+from mediqa_node.image.maps.patches import as_arrays
 from mediqa_node.image.maps.pictures import contact_sheet, slice_picture
 from mediqa_node.pipeline.offline import Also
 from mediqa_node.pipeline.score import Assessor, SeriesFiles
 from mediqa_node.pipeline.score_maps import caption, explained_slices
+from mediqa_node.system import npz
 
 SHEET, ARRAYS = "contact-sheet.png", "maps.npz"
 
@@ -49,7 +50,7 @@ def _write(place: Path, slices: Sequence[ExplainedSlice], assessment: Assessment
     pictures = [contact_sheet(slices, text), *(slice_picture(slices, index, text) for index in range(len(slices)))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
-    np.savez_compressed(place / ARRAYS, allow_pickle=False, **arrays(slices, assessment, maps))
+    (place / ARRAYS).write_bytes(npz.packed(arrays(slices, assessment, maps)))
     return [*paths, place / ARRAYS]
 
 

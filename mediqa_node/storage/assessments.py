@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from mediqa_node.domain.assessment import Assessment
-from mediqa_node.domain.patch_maps import packed, unpacked
 from mediqa_node.domain.scoring import PatchMaps
 from mediqa_node.domain.technique import Technique
+from mediqa_node.image.maps.patches import packed, unpacked
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import (
     acquisitions,

@@ -1,7 +1,8 @@
 """Publish a folder whole or not at all, even if the power is lost: sync, rename, sync the parent."""
 
-import os
 from pathlib import Path
+
+from mediqa_node.system.atomic import sync
 
 
 def publish(half: Path, place: Path, *, aside: Path | None = None) -> None:
@@ -14,16 +15,8 @@ def publish(half: Path, place: Path, *, aside: Path | None = None) -> None:
         OSError: the disk refused; a folder that was moved aside still exists.
     """
     for path in (*half.rglob("*"), half):
-        _sync(path)
+        sync(path)
     if aside is not None and place.exists():
         place.rename(aside)
     half.rename(place)
-    _sync(place.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(place.parent)

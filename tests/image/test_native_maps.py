@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mediqa_node.domain.patch_maps import packed, unpacked
 from mediqa_node.domain.preprocessing import View
 from mediqa_node.domain.scoring import PatchMaps
 from mediqa_node.image.maps.native import NativeMap, native_map, resampled
+from mediqa_node.image.maps.patches import packed, unpacked
 from mediqa_node.image.views import native_crops, whole_view
 
 
