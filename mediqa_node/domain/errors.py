@@ -45,6 +45,10 @@ class UndecodablePixels(MediqaError):
     """Pixel data could not be turned into an array: broken, over budget, or no decoder."""
 
 
+class UnreadableElement(UndecodablePixels):
+    """A header element that decides what pixels mean or where they lie holds no number; the message names it."""
+
+
 class NotScorable(MediqaError):
     """The series ends as NOT_SCORED(reason): out of what the node judges, never a fault of the node.
 

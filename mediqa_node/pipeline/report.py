@@ -7,6 +7,7 @@ from io import BytesIO
 import pydicom
 
 from mediqa_node.decode.part10 import read_header
+from mediqa_node.dicom.header import integer
 from mediqa_node.dicom.report.build import build_report, report_bytes
 from mediqa_node.dicom.report.request import SOP_CLASSES, ReportRequest
 from mediqa_node.pipeline.node import NodeContext
@@ -79,7 +80,7 @@ def series_number(node: NodeContext, study_instance_uid: str, series_instance_ui
             first = next(iter(index.current_instances(connection, other.series_instance_uid)), None)
             if first is not None and node.spool.has(first.path):
                 header = read_header(node.spool.path(first.path))
-                value = str(header.get("SeriesNumber", "") or "")
-                taken |= {int(value)} if value.isdigit() else set()
+                number = integer(header, "SeriesNumber")
+                taken |= {number} if number is not None else set()
     with node.database.write() as connection:
         return outbox.series_number(node.database, connection, study_instance_uid, series_instance_uid, taken)

@@ -16,6 +16,7 @@ from pydicom import Dataset
 from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import SalientImages, image_getter, salient_images
+from mediqa_node.dicom.header import text
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
@@ -118,8 +119,8 @@ def assess(
         primary.quality,
         assessor.calibrations,
         modality=modality,
-        station_name=str(header.get("StationName", "") or ""),
-        protocol_name=str(header.get("ProtocolName", "") or ""),
+        station_name=text(header, "StationName"),
+        protocol_name=text(header, "ProtocolName"),
         checkpoint=assessor.scorer.checkpoint,
         fingerprint=assessor.scorer.spec.fingerprint(),
     )

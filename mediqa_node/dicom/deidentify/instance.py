@@ -20,7 +20,7 @@ from pydicom.tag import BaseTag
 
 from mediqa_node.dicom.deidentify import allow_list
 from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
-from mediqa_node.dicom.header_values import items, number, text, texts
+from mediqa_node.dicom.values import items, number, numbers, text, texts
 from mediqa_node.domain.implementation import IMPLEMENTATION_VERSION_NAME
 
 METHODS = (("113100", "Basic Application Confidentiality Profile"), ("113108", "Retain Patient Characteristics Option"))
@@ -195,6 +195,8 @@ def _numbers(dataset: Dataset, tag: BaseTag, keyword: str, forbidden: frozenset[
     values = [value] if isinstance(value, str | int | float) else list(value or ())
     if _vr(tag) in ("DS", "IS"):
         written = [str(one).strip() for one in values]
+        if keyword in _NEEDED and not all(map(_WRITTEN_NUMBER.fullmatch, written)):
+            written = [f"{one:.10g}" for one in numbers(dataset, tag, signed=True)] or written  # "-1024,0", VR UT
         if not all(map(_WRITTEN_NUMBER.fullmatch, written)):
             return None
         if keyword not in _NEEDED and any(_identifies(one, keyword, forbidden) for one in written):

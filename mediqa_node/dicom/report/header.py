@@ -17,13 +17,13 @@ from mediqa_node.dicom.report.source import (
     copied_codes,
     copied_items,
     patient_id,
-    sequence_of,
     uid_of,
     utc_offset,
     value_of,
     values_of,
 )
 from mediqa_node.dicom.report.uid import deterministic_uid
+from mediqa_node.dicom.values import items
 from mediqa_node.domain.assessment import Assessment
 
 SERIES_DESCRIPTION = "MedIQA image quality (RESEARCH, not for diagnosis)"
@@ -98,8 +98,8 @@ def copy_patient_and_study(report: Dataset, source: Dataset) -> None:
         ("IssuerOfPatientIDQualifiersSequence", ("UniversalEntityID", "UniversalEntityIDType"), ("UniversalEntityID",)),
         ("OtherPatientIDsSequence", ("PatientID", "IssuerOfPatientID", "TypeOfPatientID"), ("PatientID",)),
     ):
-        items = [_without_half_pair(item) for item in copied_items(source, keyword, members, required)]
-        _set_items(report, keyword, [item for item in items if len(item)])
+        copies = [_without_half_pair(item) for item in copied_items(source, keyword, members, required)]
+        _set_items(report, keyword, [item for item in copies if len(item)])
     _complete(report, source)
     _copy_trial(report, source)
 
@@ -195,10 +195,10 @@ def _set_document(report: Dataset, request: ReportRequest, sources: Sequence[Dat
 
 def _requests(report: Dataset, source: Dataset) -> list[Dataset]:
     """Referenced Request Sequence (0040,A370): one item per requested procedure, or one for the accession."""
-    items = [_request(report, entry) for entry in sequence_of(source, "RequestAttributesSequence")]
-    if not items and report.AccessionNumber:
-        items = [_request(report, source)]
-    return items
+    requests = [_request(report, entry) for entry in items(source, "RequestAttributesSequence")]
+    if not requests and report.AccessionNumber:
+        requests = [_request(report, source)]
+    return requests
 
 
 def _request(report: Dataset, entry: Dataset) -> Dataset:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.functional_groups import integer, value_of
+from mediqa_node.dicom.header import integer, text
 from mediqa_node.dicom.stacks.geometry import (
     SAME_POSITION_MM,
     TILT_DEG,
@@ -74,9 +74,9 @@ def concatenation_complete(headers: Sequence[Dataset]) -> bool | None:
     arrived: dict[str, set[int]] = {}
     totals: dict[str, int] = {}
     for header in headers:
-        if uid := str(value_of(header, "ConcatenationUID") or ""):
-            arrived.setdefault(uid, set()).add(integer(value_of(header, "InConcatenationNumber")) or 0)
-            total = integer(value_of(header, "InConcatenationTotalNumber"))
+        if uid := text(header, "ConcatenationUID"):
+            arrived.setdefault(uid, set()).add(integer(header, "InConcatenationNumber") or 0)
+            total = integer(header, "InConcatenationTotalNumber")
             if total:
                 totals[uid] = max(total, totals.get(uid, 0))
     if not totals:
@@ -89,16 +89,15 @@ def _stack(group: Group, headers: Sequence[Dataset]) -> Stack:
     ordered, positions = _in_order(group.planes)
     first = ordered[0]
     header = headers[first.ref.instance_index]
-    modality = str(value_of(header, "Modality") or "")
-    frame_of_reference = value_of(header, "FrameOfReferenceUID")
+    modality = text(header, "Modality")
     flags = [*group.flags, *spacing_flags(positions)]
     flags += ["duplicate_position"] * (len(ordered) < len(group.planes))
     flags += ["missing_geometry"] * (first.orientation is None and modality in _VOLUMETRIC)
     flags += ["gantry_tilt"] * (modality == "CT" and _is_tilted(ordered))
     return Stack(
-        study_instance_uid=str(value_of(header, "StudyInstanceUID") or ""),
-        series_instance_uid=str(value_of(header, "SeriesInstanceUID") or ""),
-        frame_of_reference_uid=str(frame_of_reference) if frame_of_reference else None,
+        study_instance_uid=text(header, "StudyInstanceUID"),
+        series_instance_uid=text(header, "SeriesInstanceUID"),
+        frame_of_reference_uid=text(header, "FrameOfReferenceUID") or None,
         modality=modality,
         key=StackKey(orientation=_rounded(first.orientation), **group.key),
         frames=tuple(plane.ref for plane in ordered),
