@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mediqa_node.decode.part10 import is_part10
+from mediqa_node.dicom.part10 import is_part10
 
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:

@@ -22,7 +22,7 @@ import numpy as np
 from mediqa_node.decode import wire
 from mediqa_node.decode.frame import PixelElement, locate_pixels, read_frame
 from mediqa_node.decode.limits import DecodeLimits
-from mediqa_node.decode.part10 import NATIVE, transfer_syntax
+from mediqa_node.dicom.part10 import NATIVE, transfer_syntax
 from mediqa_node.domain.errors import UndecodablePixels
 
 _CHILD = (sys.executable, "-m", "mediqa_node.decode.child")

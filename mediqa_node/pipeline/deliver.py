@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 from pydicom.uid import UID
 
-from mediqa_node.decode.part10 import read_header
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.series import Peer, SeriesState
 from mediqa_node.network.sender import PeerLink, StudyIdentity, connect, report_contexts, study_identity

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.header import integer, items, text
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import UndecodablePixels
 
 _IDENTITY = (

@@ -6,8 +6,8 @@ from io import BytesIO
 
 import pydicom
 
-from mediqa_node.decode.part10 import read_header
 from mediqa_node.dicom.header import integer
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.report.build import build_report, report_bytes
 from mediqa_node.dicom.report.request import SOP_CLASSES, ReportRequest
 from mediqa_node.pipeline.node import NodeContext

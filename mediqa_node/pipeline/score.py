@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import SalientImages, image_getter, salient_images
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
