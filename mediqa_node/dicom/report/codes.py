@@ -43,6 +43,7 @@ DEVICE_SERIAL = _dcm("121016", "Device Observer Serial Number")
 PROCEDURE_REPORTED = _dcm("121058", "Procedure reported")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 COMMENT = _dcm("121106", "Comment")
+ACQUISITION_EQUIPMENT = _dcm("109101", "Acquisition Equipment")
 
 # TID 1600
 IMAGE_LIBRARY = _dcm("111028", "Image Library")

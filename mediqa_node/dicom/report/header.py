@@ -160,7 +160,7 @@ def set_equipment(report: Dataset, assessment: Assessment, device: ReportDevice,
     report.SoftwareVersions = algorithm_version(assessment, device)
     if value_of(source, "Manufacturer"):
         scanner = Dataset()
-        scanner.PurposeOfReferenceCodeSequence = [coded(codes.Code("109101", "DCM", "Acquisition Equipment"))]
+        scanner.PurposeOfReferenceCodeSequence = [coded(codes.ACQUISITION_EQUIPMENT)]
         for keyword in ("Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName"):
             if text := value_of(source, keyword):
                 setattr(scanner, keyword, text)

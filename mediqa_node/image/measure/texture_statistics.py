@@ -5,6 +5,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import fft, ndimage
 
+from mediqa_node.image.measure.noise import immerkaer_response
+
 _LEVELS = 4
 _EPSILON = np.float32(1e-3)
 _BANDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.501)
@@ -15,13 +17,12 @@ _CENTRE = 0.06
 def texture_statistics(gray: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     """Measure details at four scales, each half of the one before, inside a mask of the body.
 
-    Details are the response to the kernel of Immerkaer (doi 10.1006/cviu.1996.0060), which no plane or edge along
-    an axis excites; its low percentiles are noise, its high ones structure.
+    Details are the response of Immerkaer's kernel (`noise`): low percentiles are noise, high ones structure.
     """
     found: dict[str, float] = {}
     level, mask = gray, inside
     for scale in range(_LEVELS):
-        detail = _immerkaer(level)
+        detail = immerkaer_response(level)
         size = np.abs(detail[mask])
         p20, p50, p95 = (_log(value) for value in np.percentile(size, (20, 50, 95)))
         found |= {f"noise_{scale}": p20, f"detail_{scale}": p50, f"edges_{scale}": p95}
@@ -134,11 +135,6 @@ def _coherence(detail: np.ndarray, mask: np.ndarray) -> float:
     inner = _halved(mask.astype(np.float32)) > 0.6
     inner = inner if inner.any() else np.ones_like(inner)
     return float(np.mean(apart[inner] / (strength[inner] + 1e-9)))
-
-
-def _immerkaer(gray: np.ndarray) -> np.ndarray:
-    rows = gray - (np.roll(gray, 1, 0) + np.roll(gray, -1, 0)) / 2
-    return np.asarray(rows - (np.roll(rows, 1, 1) + np.roll(rows, -1, 1)) / 2)
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
