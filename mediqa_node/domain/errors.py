@@ -55,12 +55,14 @@ class NotScorable(MediqaError):
     Args:
         reason: short code, `policy`, `localizer`, `mosaic`, ...; shown to the user.
         detail: the fact behind it, with tag and value.
+        measured: numbers behind the detail, for `--verbose`; not part of the message.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, measured: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.measured = measured
 
 
 class CheckpointRefused(MediqaError):

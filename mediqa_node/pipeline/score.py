@@ -160,7 +160,7 @@ def _score_stack(
     inputs = _prepared(found.images, assessor.scorer.spec, prompt)
     reach("after-decode")
     if outside := assessor.scorer.outside_training_range(inputs, prompt.modality.value):
-        raise NotScorable("out of domain", outside)
+        raise NotScorable("out of domain", outside.summary, measured=outside.details)
     started = time.perf_counter()
     scored = assessor.scorer.score(inputs, prompt)
     inference_s = time.perf_counter() - started
