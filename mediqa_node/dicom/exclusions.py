@@ -1,4 +1,4 @@
-"""Say why a series should not be scored, or should not train: localizers, screens, maps, reformats.
+"""Reasons not to score a series, or not to train on it: localizers, screens, maps, reformats.
 
 A rule that makes a score meaningless (`scorable=False`) is kept apart from one that only makes a poor
 training label. Rules about single images count for the series when more than half of its images are
@@ -80,7 +80,7 @@ def exclusions(
     placed: Sequence[Plane] | None = None,
     of_instances: Sequence[Sequence[Exclusion]] | None = None,
 ) -> tuple[Exclusion, ...]:
-    """Return why a series is out, those that forbid a score first; () if nothing speaks against it.
+    """Return the reasons against a series, those that forbid a score first; () if there are none.
 
     Args:
         headers: all instances of one series, without pixels, in any order.
@@ -108,7 +108,7 @@ def _of_series(exclusion: Exclusion, hit: int, total: int) -> Exclusion:
 
 
 def instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
-    """Yield what speaks against one instance by itself, geometry aside."""
+    """Yield the reasons against one instance, apart from the geometry of the series."""
     refusals = (_kind, _names, _image_type, _frame_type, _display, _ct_rules, _mr_rules, _unreadable)
     for rule in refusals:
         yield from (Exclusion(code=code, detail=detail, scorable=False) for code, detail in rule(ds))
@@ -172,7 +172,7 @@ def _types(values: tuple[str, ...], where: str, modality: str) -> Findings:
 
 
 def _frame_type(ds: Dataset) -> Findings:
-    """Check what Enhanced objects say of their frames, PS3.3 C.8.13.3 and C.8.15.3.3; the first speaks for all."""
+    """Check the Frame Type of the first frame of Enhanced objects, PS3.3 C.8.13.3 and C.8.15.3.3."""
     header = frame_header(ds, None)
     yield from _types(header.codes("FrameType"), "Frame Type (0008,9007)", modality_of(ds))
     for key, fine in _VOLUMETRIC:
@@ -224,7 +224,7 @@ def _mr_rules(ds: Dataset) -> Findings:
 
 
 def _unreadable(ds: Dataset) -> Findings:
-    """Find elements without which nobody knows what the pixels mean or where they lie."""
+    """Find unreadable elements that decide what the pixels mean or where they are."""
     modality = modality_of(ds)
     if modality:
         yield from _first_unreadable("unreadable", _pixel_readings(ds, modality))

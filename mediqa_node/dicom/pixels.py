@@ -1,4 +1,4 @@
-"""Stored values to what they mean: Hounsfield units, rescaled MR signal, or RGB.
+"""Convert stored values to Hounsfield units, rescaled MR signal, or RGB.
 
 PS3.3 C.7.6.3.1 (pixel data), C.7.5.1.1.2 (padding), C.11.1 (modality LUT), C.7.6.16.2.9 (rescaling per
 frame). Window Center and Width are display hints and are never applied.
@@ -19,12 +19,12 @@ FULL_SCALE = 255.0
 
 
 def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.ndarray:
-    """Return one frame in the units that quality is judged in.
+    """Return one frame in the units in which it is scored.
 
     Args:
         raw: stored values, shape (rows, columns), or (rows, columns, 3) already converted to RGB, as
             `FrameReader.raw` and pydicom's `pixel_array` give them.
-        header: the instance's header; its SOP class tells the modality, Modality (0008,0060) only without one.
+        header: the instance's header; its SOP class decides the modality, Modality (0008,0060) only without one.
         frame_number: from 1; None for a single-frame object.
 
     Returns:
@@ -76,7 +76,7 @@ def without_unused_bits(raw: np.ndarray, header: Dataset) -> np.ndarray:
 def _stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
     """Keep Bits Stored (0028,0101) below High Bit (0028,0102), with the sign of Pixel Representation (0028,0103).
 
-    Old overlays live in the unused bits. Values that a decoder has already put right stay as they are.
+    Old overlays live in the unused bits. Values that a decoder has already corrected do not change.
     """
     allocated = raw.dtype.itemsize * 8
     stored = _whole(header, "BitsStored") or allocated

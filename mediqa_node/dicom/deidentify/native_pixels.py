@@ -18,7 +18,7 @@ def put_pixels(dataset: Dataset, frames: Sequence[np.ndarray], header: Dataset) 
 
     Args:
         frames: of `FrameReader.raw`, all of the instance, in order: (rows, columns), or (rows, columns, 3) RGB.
-        header: of the source, which says what the values mean.
+        header: of the source; it defines what the values mean.
 
     Raises:
         UndecodablePixels: colour tables, lookup tables or floating point, which would not leave with the pixels.

@@ -105,7 +105,7 @@ def copy_patient_and_study(report: Dataset, source: Dataset) -> None:
 
 
 def _complete(report: Dataset, source: Dataset) -> None:
-    """Add what the standard demands beside what was copied (types 1C and 2C of PS3.3 C.7.1.1, C.7.2.2)."""
+    """Add what the standard requires in addition to what was copied (types 1C and 2C of PS3.3 C.7.1.1, C.7.2.2)."""
     for item in report.get("OtherPatientIDsSequence", ()):
         item.TypeOfPatientID = item.get("TypeOfPatientID", "TEXT")
     if report.get("PatientIdentityRemoved") == "YES" and not any(keyword in report for keyword in DEIDENTIFICATION):
@@ -119,7 +119,7 @@ def _complete(report: Dataset, source: Dataset) -> None:
 
 
 def _without_half_pair(item: Dataset) -> Dataset:
-    """Universal Entity ID (0040,0032) and its type come together or not at all."""
+    """Universal Entity ID (0040,0032) and its type are both present, or neither is."""
     pair = ("UniversalEntityID", "UniversalEntityIDType")
     if not all(keyword in item for keyword in pair):
         for keyword in pair:

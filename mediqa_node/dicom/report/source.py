@@ -1,4 +1,4 @@
-"""Read the header of a source image so that what is copied is valid, whatever state it is in.
+"""Read the header of a source image so that what is copied into a report is valid.
 
 Real headers lack type-2 elements, hold two values where one belongs, dates of one year, a sex of
 `U`, or text in ISO 2022 character sets. Everything here returns text that may stand in a UTF-8
@@ -26,7 +26,7 @@ NEVER_SHORTENED = frozenset((
     "FillerOrderNumberImagingServiceRequest", "RequestedProcedureID", "ClinicalTrialProtocolID",
     "ClinicalTrialSubjectID", "LocalNamespaceEntityID", "UniversalEntityID",
 ))  # fmt: skip
-"""Half an identifier may be somebody else's: left out when too long."""
+"""Left out when too long: a shortened identifier may be that of another patient."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
@@ -67,7 +67,7 @@ def patient_id(source: Dataset) -> str:
     """Return Patient ID (0010,0020).
 
     Raises:
-        InvalidInstance: longer than 64 characters, or not in the declared character set; what is left of it may
+        InvalidInstance: longer than 64 characters, or not in the declared character set; a damaged one may
             be another patient's.
     """
     if any(map(is_misread, texts(source, "PatientID"))):
@@ -85,7 +85,7 @@ def uid_of(source: Dataset, keyword: str) -> str:
     """Return a UID that the source must have, leading zeros and all.
 
     Raises:
-        InvalidInstance: missing, or nothing like a UID.
+        InvalidInstance: missing, or not a UID.
     """
     text = _text(source, keyword)
     if len(text) > LIMITS["UI"] or not _UID.fullmatch(text):

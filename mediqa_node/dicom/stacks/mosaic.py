@@ -1,4 +1,4 @@
-"""Recognise a Siemens mosaic: many slices tiled into one image, which no slice-wise score can judge."""
+"""Recognise a Siemens mosaic: many slices tiled into one image, which cannot be scored slice by slice."""
 
 import re
 import struct

@@ -1,4 +1,4 @@
-"""Flatten the headers of a series into planes: one record per image or frame, classic and enhanced alike."""
+"""Flatten the headers of a series into planes: one record per image or frame, of classic and enhanced objects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _GE_COMPONENT = ("M", "P", "R", "I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """One image plane and everything that decides which stack it belongs to.
+    """One image plane with everything that decides to which stack it belongs.
 
     Attributes:
         orientation: Image Orientation (0020,0037), checked, or None.

@@ -1,7 +1,7 @@
 """Harvest the physical parameters of one series: the labels of training stage 1, with all their evidence.
 
 Tube charge is read per image, since tube current is modulated along the patient; the series' label is
-the median of its valid slices. Nothing is thrown away: every raw candidate stays beside the choice.
+the median of its valid slices. Every raw candidate is kept with the chosen value.
 """
 
 from collections import Counter

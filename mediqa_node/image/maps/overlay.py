@@ -1,4 +1,4 @@
-"""A slice as the network saw it, and the same under its score map: colour says how good, opacity how much it counts.
+"""Draw a slice in the network's window, plain and under its score map: colour is the score, opacity the weight.
 
 Only here are maps smoothed, and only to be looked at: the edges of patches hide the anatomy between them.
 """

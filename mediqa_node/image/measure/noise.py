@@ -10,7 +10,7 @@ _GAIN = 6.0
 """Root of the sum of squares of the kernel: noise comes out so many times larger."""
 _FEWEST_PIXELS = 50
 _PERCENTILE, _OF_A_NORMAL = 30, 0.3853
-"""Low enough that details do not count, and where it lies for a normal distribution of deviation 1."""
+"""A percentile low enough that details do not count, and its value for a normal distribution of deviation 1."""
 
 
 def immerkaer(image: np.ndarray, inside: np.ndarray | None = None) -> float:
