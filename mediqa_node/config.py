@@ -1,8 +1,7 @@
-"""Settings: one YAML file, environment overrides, strict, frozen.
+"""Settings: one YAML file with environment overrides; strict and frozen.
 
-An error names the file, the key, the value and what is allowed: the reader of the message is
-often alone with it at night. Only the composition root and the command line know this module;
-every room receives plain values.
+An error names the file, the key, the value and what is allowed. Only the composition root and what is above it know
+this module; every room receives plain values.
 """
 
 import os
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -28,7 +28,6 @@ from mediqa_node.domain.policy import (
     ReturnRule,
     ScorePolicy,
 )
-from mediqa_node.domain.series import Peer
 
 ENVIRONMENT_PREFIX = "MEDIQA__"
 DEFAULT_PATH = Path("config/node.yaml")
@@ -39,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class Node(_Strict):
-    """Who this node is. `data_dir` is relative to the configuration file."""
+    """The node itself. `data_dir` is relative to the configuration file."""
 
     ae_title: str = Field(default="MEDIQA", min_length=1, max_length=16)
     host: str = "127.0.0.1"
@@ -50,7 +49,7 @@ class Node(_Strict):
 
 
 class Database(_Strict):
-    """Null: SQLite in `data_dir`."""
+    """The database. Null: SQLite in `data_dir`."""
 
     url: str | None = None
 
@@ -68,7 +67,6 @@ class PeerSettings(_Strict):
     ae_title: str = Field(min_length=1, max_length=16)
     host: str
     port: int = Field(ge=1, le=65535)
-    tls: None = None
     sr_sop_class: str = Field(default="auto", pattern="^(auto|comprehensive3d|comprehensive|enhanced)$")
     authority: bool = False
 
@@ -84,7 +82,7 @@ class ReturnSettings(_Strict):
 
 
 class Settings(_Strict):
-    """Everything a site can set. `file` is where it was read from, or None for the defaults."""
+    """Everything a site can set. `file` is the file that was read, or None for the defaults."""
 
     node: Node = Node()
     database: Database = Database()
@@ -114,7 +112,7 @@ class Settings(_Strict):
 
     @property
     def folder(self) -> Path:
-        """The folder that relative paths of this configuration start from."""
+        """The folder that relative paths in the configuration start from."""
         return self.file.resolve().parent if self.file else Path.cwd()
 
     @property
@@ -129,7 +127,7 @@ class Settings(_Strict):
 
     @property
     def missing_database(self) -> Path | None:
-        """The file that the first `mediqa-node serve` will make; None where there is one, or a server is in use."""
+        """The SQLite file that does not exist yet; None if it exists or a database server is used."""
         return None if self.database.url is not None or self._database_file.is_file() else self._database_file
 
     @property
@@ -143,15 +141,15 @@ class Settings(_Strict):
 
     @property
     def model_lock(self) -> Path | None:
-        """The site's list of checkpoints, absolute; None for that of the package."""
+        """The site's lock file of checkpoints, absolute; None for the lock file of the package."""
         return self.folder / self.model.lock if self.model.lock else None
 
     def peers_of_settings(self) -> tuple[Peer, ...]:
         """Return the configured peers as domain values."""
-        return tuple(Peer(name=name, **peer.model_dump(exclude={"tls"})) for name, peer in self.peers.items())
+        return tuple(Peer(name=name, **peer.model_dump()) for name, peer in self.peers.items())
 
     def return_rules(self) -> tuple[ReturnRule, ...]:
-        """Return the rules for reports as domain values, in order."""
+        """Return the return rules as domain values, in order."""
         return tuple(ReturnRule(sender=rule.from_, **rule.model_dump(exclude={"from_"})) for rule in self.returns)
 
     def as_yaml(self) -> str:
@@ -163,21 +161,23 @@ def find(path: Path | None, environment: Mapping[str, str] = os.environ) -> Path
     """Return the configuration file in use: argument, `$MEDIQA_CONFIG`, `./config/node.yaml`, else None.
 
     Raises:
-        ConfigurationError: a file was named and is not there.
+        ConfigurationError: the named file does not exist.
     """
     named = path or (Path(environment["MEDIQA_CONFIG"]) if environment.get("MEDIQA_CONFIG") else None)
     if named is None:
         return DEFAULT_PATH if DEFAULT_PATH.is_file() else None
     if not named.is_file():
-        raise ConfigurationError(f"{named}: no such configuration file; `mediqa-node config show` prints a whole one")
+        raise ConfigurationError(
+            f"{named}: no such configuration file; `mediqa-node config show` prints one with all keys"
+        )
     return named
 
 
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read settings from `path` (None: defaults alone), with `MEDIQA__A__B` overrides.
+    """Read settings from `path`, or the defaults for None, with `MEDIQA__A__B` overrides.
 
     Raises:
-        ConfigurationError: names file, key, value and what is allowed.
+        ConfigurationError: the message names file, key, value and what is allowed.
     """
     where = str(path) if path else "defaults"
     try:
@@ -203,7 +203,7 @@ def _scalar(text: str) -> object:
 
 
 def _override(tree: dict[str, Any], keys: list[str], value: object) -> None:
-    """Set a value; each key is matched without regard to case, new keys are lower case."""
+    """Set a value; keys are matched case-insensitively, new keys are lower case."""
     for i, wanted in enumerate(keys):
         key = next((known for known in tree if str(known).lower() == wanted.lower()), wanted.lower())
         if i == len(keys) - 1:
@@ -226,7 +226,7 @@ def _explain(where: str, detail: Any) -> str:
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    """Return the keys that a section knows, for the error message."""
+    """Return the keys that are allowed in a section, for the error message."""
     kind: Any = Settings
     for part in location:
         if isinstance(part, int):

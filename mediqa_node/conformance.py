@@ -1,4 +1,4 @@
-"""The DICOM conformance statement (PS3.2), printed from the code, so that it cannot say anything else.
+"""The DICOM conformance statement (PS3.2 Annex N), generated from the code.
 
 `mediqa-node conformance > mediqa_node/CONFORMANCE.md`; a test compares the two.
 """
@@ -19,29 +19,37 @@ from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, receiv
 from mediqa_node.pipeline import completion
 
 _STATUSES = (
-    (dimse.SUCCESS, "Success", "the instance is durable: file and index survive the loss of power"),
-    (dimse.SUCCESS, "Success", "same UID, same bytes: nothing is stored twice"),
-    (dimse.SUCCESS, "Success", "same UID, other bytes: kept beside the first, compared, never overwritten"),
+    (dimse.SUCCESS, "Success", "the instance is stored: file and index survive the loss of power"),
+    (dimse.SUCCESS, "Success", "same UID, same bytes: not stored again"),
+    (
+        dimse.SUCCESS,
+        "Success",
+        "same UID, other bytes: stored in addition to the first and compared; nothing is overwritten",
+    ),
     (dimse.NOT_AUTHORIZED, "Not authorized", "the caller's `allowed` rule has `store: false`"),
-    (dimse.OUT_OF_RESOURCES, "Out of resources", "disk, quota or database refused; also anything unforeseen"),
-    (dimse.DOES_NOT_MATCH, "Data set does not match SOP class", "dataset, command and presentation context differ"),
+    (dimse.OUT_OF_RESOURCES, "Out of resources", "disk, quota or database refused the write, or an internal error"),
+    (
+        dimse.DOES_NOT_MATCH,
+        "Data set does not match SOP class",
+        "dataset, command and presentation context contradict each other",
+    ),
     (
         dimse.CANNOT_UNDERSTAND,
         "Cannot understand",
-        "empty, truncated, unparsable, nested deeper than 32, no valid UID",
+        "dataset empty, truncated, not parsable, nested deeper than 32, or without a valid UID",
     ),
 )
 
 _REJECTIONS = (
-    (negotiation.CALLED_AE_NOT_RECOGNISED, "called AE title is not ours"),
-    (negotiation.CALLING_AE_NOT_RECOGNISED, "calling AE title or address matches no `allowed` rule"),
-    (negotiation.LOCAL_LIMIT_EXCEEDED, "too many associations, in all or for this AE title"),
-    (negotiation.TEMPORARY_CONGESTION, "free space is below the watermark, or the node is stopping"),
+    (negotiation.CALLED_AE_NOT_RECOGNISED, "the called AE title is not that of the node"),
+    (negotiation.CALLING_AE_NOT_RECOGNISED, "no rule in `receiver.allowed` matches calling AE title and address"),
+    (negotiation.LOCAL_LIMIT_EXCEEDED, "too many associations, in total or for this AE title"),
+    (negotiation.TEMPORARY_CONGESTION, "free space is below `retention.low_water_bytes`, or the node is stopping"),
 )
 
 _SENDER_STATUSES = (
-    (sorted(sender.STORED), "stored; warnings are kept with the delivery"),
-    ([0xA700], "0xA7xx: tried again, with growing pauses"),
+    (sorted(sender.STORED), "sent; warnings are recorded with the delivery"),
+    ([0xA700], "and 0xA7xx: tried again, with growing pauses"),
     (
         [0xA900, 0xC000, 0x0122, 0x0124],
         "and any other failure: parked; `mediqa-node retry` sends it again",
@@ -57,56 +65,99 @@ def statement() -> str:
 def _lines() -> Iterator[str]:
     yield "# DICOM conformance statement: mediqa-node"
     yield ""
-    yield f"Version {__version__}. Printed by `mediqa-node conformance`; research use only, not for diagnosis."
-    yield f"Implementation Class UID `{implementation.IMPLEMENTATION_CLASS_UID}`, Implementation Version Name"
-    yield f"`{implementation.IMPLEMENTATION_VERSION_NAME}`. IHE AIR: not claimed. TLS: not offered in this version."
-    yield from _section("As SCP: Verification and Storage")
-    yield f"Largest PDU received: {pdu_stream.MAX_PDU_BYTES:,} bytes. No asynchronous operations, no role selection, no"
-    yield "extended negotiation. Storage level 2 (full): every element of a dataset is kept as it came, byte by byte."
-    yield from _section("Storage status", level=3)
-    yield from _table(("status", "meaning", "when"), ((f"0x{c:04X}", m, w) for c, m, w in _STATUSES))
+    yield f"Version {__version__}. In the order of PS3.2 Annex N; printed by `mediqa-node conformance`."
+    yield from _overview()
+    yield from _services()
+    yield from _section("Configuration")
+    yield "All keys are in `config/node.yaml`. Limits and their defaults:"
     yield ""
-    yield "A refused C-STORE carries Error Comment (0000,0902) and, where one element is at fault, Offending Element"
-    yield "(0000,0901); the association goes on."
-    yield from _section("Association rejection", level=3)
-    yield from _table(("result, source, reason", "when"), ((", ".join(map(str, r)), w) for r, w in _REJECTIONS))
-    yield from _section("As SCU: Structured Reports, Query, Verification")
-    yield from _table(("SOP class", "UID", "when"), _proposed())
-    yield ""
-    yield "Comprehensive 3D SR, else Comprehensive SR, else Enhanced SR, whichever the destination accepts first"
-    yield "(`peers.*.sr_sop_class` fixes one). Before each report the destination is asked for the study by C-FIND"
-    yield "(Study Root); another patient or accession number withholds the report. C-ECHO for `mediqa-node echo`."
-    yield "What goes with a report follows it over another association, after the same question; a destination that"
-    yield "does not accept its class, refuses it, or has not taken it at the third try within half an hour has the"
-    yield "report alone, and that is noted with the delivery. Proposed transfer syntaxes: Explicit and Implicit VR"
-    yield "Little Endian."
-    yield ""
-    rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
-    yield from _table(("status of the destination", "what follows"), rows)
-    yield from _section("De-identification on export")
-    yield f"`mediqa-node export --payload dicom` writes Part 10 files in {native_pixels.TRANSFER_SYNTAX.name}, never to"
-    yield "the network. Only attributes of `dicom/deidentify/allow_list.py` are kept, at any depth: of PS3.15"
-    yield "table E.1-1 sex, and age as a decade. UIDs and Patient ID become keyed pseudonyms; dates and times are"
-    yield "removed, dummies stand where"
-    yield "multi-frame objects want one. Burned-in text is not looked for."
-    yield ""
-    yield from _table(("De-identification Method Code (0012,0064)", "meaning"), METHODS)
-    yield from _section("Default limits")
     yield from _limits()
-    yield from _section("Transfer syntaxes accepted")
-    yield "For every Storage class: those that the installed decoders decode. For Verification: the uncompressed two."
-    yield ""
-    yield from _table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in decodable_transfer_syntaxes()))
-    yield from _section("Storage classes accepted")
-    yield f"{len(contexts.storage_classes())} standard classes, and those under `receiver.private_sop_classes`."
-    yield "CT, MR and ophthalmic photography are judged; all others are kept and harvested where they say something"
-    yield "(radiation dose SR, reject notes)."
+    yield from _communication()
+    yield from _security()
+    yield from _section("Annexes")
+    yield from _section("Storage SOP classes accepted", level=3)
+    yield f"{len(contexts.storage_classes())} standard classes, and those under `receiver.private_sop_classes`. CT,"
+    yield "MR and ophthalmic photography are scored. All others are stored, and parameters are read from radiation"
+    yield "dose SR and rejection notes."
     yield ""
     yield from _table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in contexts.storage_classes()))
 
 
+def _overview() -> Iterator[str]:
+    """Yield overview, introduction and implementation model."""
+    yield from _section("Conformance statement overview")
+    yield "The node receives images, scores their technical quality, and sends a Structured Report for each series."
+    yield ""
+    services = (
+        ("Verification", "yes", "yes"),
+        ("Storage of images and other composite objects", "yes", "companions of reports, off by default"),
+        ("Storage of Structured Reports", "yes", "yes"),
+        ("Query (Study Root, FIND)", "no", "yes"),
+        ("Retrieve, Storage Commitment, Worklist, MPPS, Media Storage, DICOMweb", "no", "no"),
+    )
+    yield from _table(("service", "SCP", "SCU"), services)
+    yield from _section("Introduction")
+    yield "For integrators of scanners and archives. Research use only, not for diagnosis. IHE AIR is not claimed."
+    yield f"Implementation Class UID `{implementation.IMPLEMENTATION_CLASS_UID}`, Implementation Version Name"
+    yield f"`{implementation.IMPLEMENTATION_VERSION_NAME}`."
+    yield from _section("Implementation model")
+    yield "One application entity (`node.ae_title`) accepts and initiates associations. A series that is complete is"
+    yield "scored, and its report is delivered to the destinations of the first matching rule in `returns`, over an"
+    yield "association of its own. Companions of a report (score maps) follow over another association."
+
+
+def _services() -> Iterator[str]:
+    """Yield what the node does as SCP and as SCU, with all status codes."""
+    yield from _section("Service and interoperability description")
+    yield from _section("Verification and Storage SCP", level=3)
+    yield "Storage level 2 (full): every element of a dataset is stored as received, byte for byte."
+    yield ""
+    yield from _table(("status", "meaning", "when"), ((f"0x{c:04X}", m, w) for c, m, w in _STATUSES))
+    yield ""
+    yield "A failed C-STORE response has Error Comment (0000,0902) and, if one element is the cause, Offending"
+    yield "Element (0000,0901). The association continues."
+    yield from _section("Verification, Query and Storage SCU", level=3)
+    yield from _table(("SOP class", "UID", "when"), _proposed())
+    yield ""
+    yield "Of Comprehensive 3D SR, Comprehensive SR and Enhanced SR, the first that the destination accepts is sent"
+    yield "(`peers.*.sr_sop_class` fixes one). Before each report the destination is queried for the study by C-FIND;"
+    yield "a different patient or accession number withholds the report. Companions are sent after the same query. A"
+    yield "destination that does not accept their class, refuses them, or has not taken them at the third try within"
+    yield "half an hour receives the report alone, which is recorded with the delivery."
+    yield ""
+    rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
+    yield from _table(("status of the destination", "action"), rows)
+
+
+def _communication() -> Iterator[str]:
+    """Yield association policies and transfer syntaxes."""
+    yield from _section("Network communication details")
+    yield f"Largest PDU received: {pdu_stream.MAX_PDU_BYTES:,} bytes. No asynchronous operations, role selection or"
+    yield "extended negotiation. As SCU, Explicit and Implicit VR Little Endian are proposed."
+    yield from _section("Association rejection", level=3)
+    yield from _table(("result, source, reason", "when"), ((", ".join(map(str, r)), w) for r, w in _REJECTIONS))
+    yield from _section("Transfer syntaxes accepted", level=3)
+    yield "For each Storage class those that the installed decoders decode, for Verification the two uncompressed"
+    yield "ones. "
+    yield from _table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in decodable_transfer_syntaxes()))
+
+
+def _security() -> Iterator[str]:
+    """Yield security profiles and de-identification."""
+    yield from _section("Security")
+    yield "TLS is not offered in this version. An association needs a rule in `receiver.allowed` for its calling AE"
+    yield "title and address."
+    yield from _section("De-identification on export", level=3)
+    yield f"`mediqa-node export --payload dicom` writes Part 10 files in {native_pixels.TRANSFER_SYNTAX.name}, never"
+    yield "to the network. Only attributes in `dicom/deidentify/allow_list.py` are kept, at any depth; of PS3.15"
+    yield "table E.1-1 these are sex, and age as a decade. UIDs and Patient ID become keyed pseudonyms. Dates and"
+    yield "times are removed; multi-frame objects that require them get dummy values. Burned-in text is not detected."
+    yield ""
+    yield from _table(("De-identification Method Code (0012,0064)", "meaning"), METHODS)
+
+
 def _proposed() -> Iterator[tuple[str, str, str]]:
-    """What an association for a report proposes, and what one for C-ECHO does."""
+    """Yield the SOP classes that are proposed to peers, and when."""
     for uid in contexts.SR_SOP_CLASSES.values():
         yield UID(uid).name, f"`{uid}`", "report"
     for key, uid in COMPANION_CLASSES.items():
@@ -132,14 +183,13 @@ def _limits() -> Iterator[str]:
             if field.default is not MISSING and not isinstance(field.default, tuple)
         ]
     rows.append(("backlog of the listening socket", str(receiver.BACKLOG)))
-    rows.append(("silence on an open association that ends a series", f"{completion.IDLE_ON_OPEN_ASSOCIATION_S:g} s"))
+    rows.append(
+        (
+            "silence on an open association after which a series is complete",
+            f"{completion.IDLE_ON_OPEN_ASSOCIATION_S:g} s",
+        )
+    )
     yield from _table(("limit", "default"), rows)
-
-
-def _value(default: object) -> str:
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    return f"{default:,}" if isinstance(default, int | float) else str(default)
 
 
 def _section(title: str, level: int = 2) -> tuple[str, str, str]:

@@ -1,18 +1,19 @@
-"""`mediqa-node doctor`: what a person at night needs to know of an installation, one line each.
+"""`mediqa-node doctor`: the state of an installation, one line for each finding.
 
-Nothing is changed, and nothing has to work: each question is asked by itself, and what stands in the way of
-its answer is the answer. A missing thing that the node can do without is a note, not a problem.
+Nothing is changed, and nothing has to work: each check runs by itself, and an error in a check is its finding.
+Something missing that the node does not need is a note, not a problem.
 """
 
 import os
 import platform
+import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from mediqa_node import __version__, config, service
@@ -20,6 +21,7 @@ from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
+from mediqa_node.domain.returns import obstacle
 from mediqa_node.pipeline.checks.constancy import processor
 from mediqa_node.storage.database import Connection
 
@@ -32,11 +34,11 @@ CHECKED_WITHIN_S = 2 * 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line.
+    """One finding, shown as one line.
 
     Attributes:
         mark: `ok`, `note` or `problem`.
-        fix: what to do about a problem, or None.
+        fix: how to solve a problem, or None.
         details: for machines.
     """
 
@@ -51,16 +53,18 @@ Question = Callable[[], Iterator[Finding]]
 
 
 def examine(path: Path | None) -> list[Finding]:
-    """Return what was found; `path` is that of the configuration file, None for the usual place."""
+    """Return all findings; `path` is the configuration file, None for the usual place."""
     findings: list[Finding] = []
-    for name, question in (("versions", versions), ("torch", torch_and_devices), ("decoders", decoders)):
+    installed = (("versions", versions), ("size", size), ("torch", torch_and_devices), ("decoders", decoders))
+    for name, question in installed:
         findings += _asked(name, question)
     try:
         settings = config.load(config.find(path))
     except MediqaError as error:
-        return [*findings, Finding(name="settings", mark=PROBLEM, text=str(error), fix="mend that file")]
+        return [*findings, Finding(name="settings", mark=PROBLEM, text=str(error), fix="correct that file")]
     for name, about in (
         ("settings", configuration),
+        ("reports", reports),
         ("model", model),
         ("data", data_folder),
         ("database", database),
@@ -71,7 +75,7 @@ def examine(path: Path | None) -> list[Finding]:
 
 
 def _asked(name: str, question: Question) -> list[Finding]:
-    """Return the answer, or what stands in its way: a doctor who faints is of no use."""
+    """Return the findings of a check, or the error that ended it."""
     found: list[Finding] = []
     try:
         found.extend(question())
@@ -84,7 +88,7 @@ def _asked(name: str, question: Question) -> list[Finding]:
 
 
 def versions() -> Iterator[Finding]:
-    """Say what is installed."""
+    """Find the versions of the packages."""
     yield Finding(name="mediqa-node", mark=OK, text=f"{__version__}, Python {platform.python_version()}")
     found, missing = [], []
     for name in PACKAGES:
@@ -98,8 +102,21 @@ def versions() -> Iterator[Finding]:
     yield Finding(name="packages", mark=OK, text=", ".join(found), details=tuple(found))
 
 
+def size() -> Iterator[Finding]:
+    """Add up the size of the installed packages, and the memory and start-up time of a process with the model."""
+    sizes: dict[str, int] = {}
+    for one in distributions():
+        name = str(one.metadata["Name"]).lower()
+        sizes[name] = sum(file.size or 0 for file in one.files or ())
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
+    text = f"{sum(sizes.values()) / 1e9:.1f} GB in this environment, most in " + ", ".join(
+        f"{name} ({n_bytes / 1e9:.1f} GB)" for name, n_bytes in largest
+    )
+    yield Finding(name="size", mark=OK, text=text)
+
+
 def torch_and_devices() -> Iterator[Finding]:
-    """Say whether torch works, and on what it would run."""
+    """Check that torch works, and find the devices it can use."""
     try:
         from mediqa_node.model.hardware import torch_facts
 
@@ -133,7 +150,7 @@ def torch_and_devices() -> Iterator[Finding]:
 
 
 def _cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
-    """Return how many cores the control group (v2) grants, or None."""
+    """Return the number of cores that the control group (v2) grants, or None."""
     try:
         quota, period = file.read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -142,7 +159,7 @@ def _cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
 
 
 def decoders() -> Iterator[Finding]:
-    """Say which transfer syntaxes can be decoded: those, and no others, are offered to scanners."""
+    """Find the transfer syntaxes that can be decoded; exactly these are accepted from scanners."""
     from pydicom.uid import UID
 
     readable = decodable_transfer_syntaxes()
@@ -151,12 +168,12 @@ def decoders() -> Iterator[Finding]:
     text = f"{len(readable)} transfer syntaxes: {', '.join(kinds)}"
     yield Finding(name="decoders", mark=OK, text=text, details=names)
     for package, syntaxes in missing_decoders().items():
-        text = f"without {package} nothing decodes {', '.join(UID(uid).name for uid in syntaxes)}"
+        text = f"{package} is missing, which decodes {', '.join(UID(uid).name for uid in syntaxes)}"
         yield Finding(name="decoders", mark=PROBLEM, text=text, fix=f"pip install {package}")
 
 
 def _kind(name: str) -> str:
-    """`JPEG 2000` of `JPEG 2000 Image Compression (Lossless Only)`."""
+    """Return `JPEG 2000` for `JPEG 2000 Image Compression (Lossless Only)`."""
     known = ("HTJ2K", "High-Throughput", "JPEG 2000", "JPEG-LS", "JPEG", "RLE", "Deflated", "Big Endian")
     kind = next((word for word in known if word in name), "native")
     return "HTJ2K" if kind == "High-Throughput" else kind
@@ -166,24 +183,36 @@ def _kind(name: str) -> str:
 
 
 def configuration(settings: Settings) -> Iterator[Finding]:
-    """Say which file is in use, and whether everything that it names can be read."""
+    """Name the configuration file, and check that everything it names can be read."""
     if settings.file is None:
-        text = "no file: defaults are in use; `mediqa-node config show > node.yaml` writes one"
+        text = "no file, the defaults are used; `mediqa-node config show > node.yaml` writes one"
         yield Finding(name="settings", mark=NOTE, text=text)
     try:
         checkpoints.prompt_rules(settings)
         resources.time_zone(settings)
         checkpoints.check_checkpoint(settings)
     except MediqaError as error:
-        yield Finding(name="settings", mark=PROBLEM, text=str(error), fix="mend that file")
+        yield Finding(name="settings", mark=PROBLEM, text=str(error), fix="correct that file")
         return
     if settings.file is not None:
-        yield Finding(name="settings", mark=OK, text=f"{settings.file}: good")
+        yield Finding(name="settings", mark=OK, text=f"{settings.file}: no errors")
+
+
+def reports(settings: Settings) -> Iterator[Finding]:
+    """Check that a report can be sent with this configuration."""
+    why_not = obstacle(settings.return_rules(), settings.peers_of_settings(), settings.receiver)
+    if why_not is None:
+        names = ", ".join(dict.fromkeys(name for rule in settings.returns for name in rule.to))
+        yield Finding(name="reports", mark=OK, text=f"go to {names}; `mediqa-node config check` shows the rules")
+    elif settings.file is None:
+        yield Finding(name="reports", mark=NOTE, text=f"none will be sent: {why_not}")
+    else:
+        yield Finding(name="reports", mark=PROBLEM, text="none will be sent", fix=why_not)
 
 
 def model(settings: Settings) -> Iterator[Finding]:
-    """Load the checkpoint as the worker does: its digests are verified on the way."""
-    choice = settings.model
+    """Load the active checkpoint as the worker does, which verifies its digests; measure time and memory."""
+    choice, started = settings.model, time.monotonic()
     try:
         checkpoint = checkpoints.open_active(settings, reporting=True).scorer.checkpoint
     except Exception as error:  # torchvision may die anywhere in here
@@ -191,10 +220,12 @@ def model(settings: Settings) -> Iterator[Finding]:
         fix = "name another in `model.checkpoint`, `mediqa-node model rollback` a promotion, or install again"
         yield Finding(name="model", mark=PROBLEM, text=text, fix=fix)
         return
+    memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     text = f"{checkpoint.name} ({checkpoint.size}), {checkpoint.execution}, digests of weights and card verified"
+    text += f"; loaded in {time.monotonic() - started:.1f} s, {memory_gb:.1f} GB of memory"
     yield Finding(name="model", mark=OK, text=text, details=(checkpoint.sha256,))
     if (known := checkpoints.decided(settings)).current is not None:
-        text = f"in force: {checkpoints.sentence(settings, known)}"
+        text = f"active: {checkpoints.sentence(settings, known)}"
         yield Finding(name="model", mark=OK, text=text)
     if not checkpoint.trained:
         consequence = "reported with a warning" if choice.allow_untrained else "withheld"
@@ -203,32 +234,35 @@ def model(settings: Settings) -> Iterator[Finding]:
 
 
 def data_folder(settings: Settings) -> Iterator[Finding]:
-    """Say whether there is room, and whether it can be written to."""
+    """Check that the data folder has room and can be written."""
     folder = settings.data_dir
     there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     free = shutil.disk_usage(there).free
-    text = f"{folder}{'' if there == folder else ' (not made yet)'}: {free / 1e9:,.0f} GB free"
+    text = f"{folder}{'' if there == folder else ' (does not exist yet)'}: {free / 1e9:,.0f} GB free"
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         text = f"{there} cannot be written to: {error.strerror}"
-        yield Finding(name="data", mark=PROBLEM, text=text, fix="give the folder to the user that runs the node")
+        yield Finding(name="data", mark=PROBLEM, text=text, fix="make the user that runs the node its owner")
         return
+    if folder.is_dir() and folder.stat().st_mode & 0o007:
+        text = f"{folder} is open to every user of this machine and holds patient identifiers; `chmod o= {folder}`"
+        yield Finding(name="data", mark=NOTE, text=text)
     low = settings.retention.low_water_bytes
     if free < low:
-        text += f", less than `retention.low_water_bytes` ({low / 1e9:,.0f} GB): nothing more is received"
+        text += f", less than `retention.low_water_bytes` ({low / 1e9:,.0f} GB): nothing is received"
         yield Finding(name="data", mark=PROBLEM, text=text, fix="free space, or lower `retention.days`")
         return
     yield Finding(name="data", mark=OK, text=f"{text}, writable")
 
 
 def database(settings: Settings) -> Iterator[Finding]:
-    """Say whether the database answers and is up to date, and what the last constancy check found."""
+    """Check that the database answers and is up to date, and show the last constancy check."""
     from mediqa_node.storage.migrate import is_current
 
     if settings.missing_database is not None:
-        text = "none yet; `mediqa-node serve` makes it"
+        text = "none yet; `mediqa-node serve` creates it"
         yield Finding(name="database", mark=NOTE, text=text)
         return
     opened = resources.open_database(settings)
@@ -242,7 +276,7 @@ def database(settings: Settings) -> Iterator[Finding]:
         with opened.read() as connection:
             yield _constancy(connection)
     except MediqaError as error:
-        fix = "start the database server, or mend `database.url`"
+        fix = "start the database server, or correct `database.url`"
         yield Finding(name="database", mark=PROBLEM, text=str(error), fix=fix)
     finally:
         opened.close()
@@ -253,11 +287,11 @@ def _constancy(connection: Connection) -> Finding:
 
     last = constancy_checks.standing(connection)
     if last is None:
-        return Finding(name="constancy", mark=NOTE, text="never checked; `mediqa-node constancy` does")
+        return Finding(name="constancy", mark=NOTE, text="never checked; `mediqa-node constancy` checks")
     hours = (time.time() - last.checked_at) / 3600
     text = f"{hours:.0f} h ago, mediqa-node {last.identity.software_version}, {last.identity.execution}"
     if last.withholds:
-        text = f"failed {text}: {last.finding()}; results are withheld"
+        text = f"failed {text}: {last.finding()}; reports are withheld"
         return Finding(name="constancy", mark=PROBLEM, text=text, fix=last.advice())
     if hours * 3600 > CHECKED_WITHIN_S:
         return Finding(name="constancy", mark=NOTE, text=f"good {text}: the worker checks every day while it runs")
@@ -266,13 +300,13 @@ def _constancy(connection: Connection) -> Finding:
 
 
 def roles(settings: Settings) -> Iterator[Finding]:
-    """Say which processes run on this machine."""
+    """Find the processes of the node that run on this machine."""
     running = service.running_roles(settings)
     missing = [role for role in service.ROLES if role not in running]
     if not running:
-        yield Finding(name="roles", mark=NOTE, text="the node does not run here; `mediqa-node serve` starts it")
+        yield Finding(name="roles", mark=NOTE, text="the node is not running here; `mediqa-node serve` starts it")
     elif missing:
-        text = f"{', '.join(running)} run, {', '.join(missing)} not"
-        yield Finding(name="roles", mark=PROBLEM, text=text, fix="look at the log of `mediqa-node serve`; restart it")
+        text = f"running: {', '.join(running)}; not running: {', '.join(missing)}"
+        yield Finding(name="roles", mark=PROBLEM, text=text, fix="read the log of `mediqa-node serve`, then restart it")
     else:
-        yield Finding(name="roles", mark=OK, text=f"{', '.join(running)} run")
+        yield Finding(name="roles", mark=OK, text=f"running: {', '.join(running)}")

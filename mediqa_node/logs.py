@@ -1,8 +1,8 @@
-"""Structured logs: JSON lines, or readable on a terminal; never a patient, never a raw control character.
+"""Structured logs: JSON lines, or readable text on a terminal, without patient data and control characters.
 
-What a peer sent (AE titles, UIDs, comments) may appear; it is escaped and cut, so that nobody can
-forge a line. A traceback shows places and the kind of error, not its message and no variables:
-those may hold what stood in a header. Messages of our own errors are written to be safe.
+Values sent by a peer (AE titles, UIDs, comments) may appear; they are escaped and cut, so that a peer cannot forge a
+line. A traceback has the places and the class of the error, but neither its message nor variables, which may quote a
+header. The messages of `MediqaError` never do, and are logged.
 """
 
 import logging
@@ -50,7 +50,7 @@ def configure(*, level: str = "INFO", json_lines: bool | None = None) -> None:
 
 
 def _exception(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace `exc_info` by the kind of error and the places it came through."""
+    """Replace `exc_info` by the class of the error and the places it passed."""
     if not event.pop("exc_info", None):
         return event
     error = sys.exc_info()[1]

@@ -1,14 +1,15 @@
-"""The composition root: settings become processes. The only place that knows every room, and signals.
+"""Processes of a node, and the only signal handling.
 
 `serve` supervises three processes, spawned, never forked: the receiver (no torch), the worker
-(torch, one for each GPU) and the courier (sweeps, deliveries). A process that dies is started
-again; what it was doing is taken up from the database.
+(torch, one per GPU) and the courier (sweeps, deliveries). A process that dies is started again and
+resumes its work from the database.
 """
 
 import contextlib
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,9 +22,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mediqa_node.composition.checkpoints import open_at, open_stored, place_of
-from mediqa_node.composition.resources import nightly_export, node_context, open_database, open_spool, prepare
+from mediqa_node.composition.resources import (
+    make_data_folder,
+    nightly_export,
+    node_context,
+    open_database,
+    open_spool,
+    prepare,
+)
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, StorageFailed
+from mediqa_node.domain.returns import obstacle
 from mediqa_node.storage.database import Database
 
 if TYPE_CHECKING:
@@ -35,20 +44,20 @@ ROLES = ("receiver", "worker", "courier")
 REFUSED = 78
 """Exit status of a process that cannot start as configured (sysexits EX_CONFIG): not tried again."""
 RESTART = 75
-"""Exit status of a worker that wants to start again, with the weights that were promoted (sysexits EX_TEMPFAIL)."""
+"""Exit status of a worker that restarts with another checkpoint (sysexits EX_TEMPFAIL)."""
 DRAIN_S = 30.0
 _SERIES_ON_A_GPU = 4
-_LOOK_FOR_PROMOTIONS_S = 1.0
+_LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 _STEADY_AFTER_S = 20.0
-"""A process that ran this long starts again at once: scanners do not wait for a node that is careful with itself."""
+"""A process that ran this long is restarted at once, because scanners do not wait."""
 
 
 # ── one process ──────────────────────────────────────────────────────────────
 
 
 def run_role(role: str, settings: Settings) -> int:
-    """Run one process until it is told to stop, or its supervisor is gone."""
+    """Run one process until SIGTERM, or until its supervisor is gone."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -72,7 +81,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
 
 
 def running_roles(settings: Settings) -> list[str]:
-    """Return the roles of this node whose lock is held: those that run on this machine now."""
+    """Return the roles of this node that run on this machine: their lock is held."""
     held = []
     for role in ROLES:
         with contextlib.suppress(FileNotFoundError), (settings.data_dir / f"{role}.lock").open() as lock:
@@ -103,7 +112,6 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
 
     database, spool = open_database(settings), open_spool(settings)
     recover(database, spool, now=time.time())
-    where = f"node.host {settings.node.host}, node.port {settings.node.port}"
     try:
         receiver, writer = receive(
             database,
@@ -115,10 +123,11 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
             transfer_syntaxes=decodable_transfer_syntaxes(),
         )
     except OSError as error:
-        raise ConfigurationError(f"{where}: cannot listen there: {error.strerror or error}") from error
+        raise ConfigurationError(_cannot_listen(settings, error)) from error
     serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)
     serving.start()
     log.info("receiving", ae_title=settings.node.ae_title, host=settings.node.host, port=receiver.port)
+    _tell(f"listening on {settings.node.host}:{receiver.port} as {settings.node.ae_title}")
     stop.wait()
     receiver.stop(within_s=DRAIN_S - 5)
     writer.stop()
@@ -132,27 +141,30 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline.checks import constancy
 
     database = open_database(settings)
-    loaded = _promoted(database)  # asked once: what is promoted meanwhile is seen below
-    judge = open_at(settings, place_of(settings, loaded), reporting=True)
-    node = node_context(settings, database, judge=judge)
-    checkpoint = judge.scorer.checkpoint
-    constancy.check_if_due(node, at_start=True)  # before the first job: no result leaves unproven
-    on_gpu = bool(judge.scorer.hardware)
+    loaded = _promoted(database)  # read once: a promotion from here on is noticed below
+    assessor = open_at(settings, place_of(settings, loaded), reporting=True)
+    node = node_context(settings, database, assessor=assessor)
+    checkpoint = assessor.scorer.checkpoint
+    constancy.check_if_due(node, at_start=True)  # before the first job: no unproven result leaves
+    on_gpu = bool(assessor.scorer.hardware)
     durable.launch(
         database,
         executor_id="worker",
-        score=flow.judge(node),
+        score=partial(flow.assess, node),
         scores_at_once=_SERIES_ON_A_GPU if on_gpu else 1,
     )
     scheduler = sweeps.schedule_worker(node)
     scheduler.start()
     log.info("scoring", checkpoint=checkpoint.name, trained=checkpoint.trained, weights=checkpoint.sha256[:16])
+    _tell(f"model ready: {checkpoint.name}, {checkpoint.execution}")
     beside = shadow.Shadow(node, partial(open_stored, settings))
     threading.Thread(target=shadow.run, args=(beside, stop), name="shadow", daemon=True).start()
     status = 0
-    while not stop.wait(_LOOK_FOR_PROMOTIONS_S):
+    pace = durable.QueuePace(durable.SCORE)
+    while not stop.wait(_LOOK_EVERY_S):
+        pace.follow(sweeps.is_busy(node) is not False)
         if _is_replaced(database, loaded):
-            log.info("other weights are in force, the worker starts again")
+            log.info("another checkpoint is active, the worker restarts")
             status = RESTART
             stop.set()
     scheduler.shutdown(wait=False)
@@ -169,7 +181,7 @@ def _promoted(database: Database) -> "Weights | None":
 
 
 def _is_replaced(database: Database, loaded: "Weights | None") -> bool:
-    """Whether other weights are in force; False while the database does not answer."""
+    """Whether another checkpoint is active now; False while the database does not answer."""
     try:
         return _promoted(database) != loaded
     except StorageFailed as error:
@@ -182,13 +194,16 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
 
     database = open_database(settings)
     node = node_context(settings, database)
-    durable.launch(database, executor_id="courier", deliver=flow.deliver(node))
+    durable.launch(database, executor_id="courier", deliver=partial(flow.deliver, node))
     nightly = nightly_export(settings, database)
     scheduler = sweeps.schedule(node, durable.DurableJobs(database), stop.is_set, nightly)
     scheduler.start()
+    rounds = threading.Thread(target=sweeps.Rounds(node, stop).run, name="rounds", daemon=True)
+    rounds.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])
     stop.wait()
     scheduler.shutdown(wait=True)
+    rounds.join()
     durable.shut_down(within_s=int(DRAIN_S - 10))
     database.close()
     return 0
@@ -255,5 +270,56 @@ class Supervisor:
 
 
 def serve(settings: Settings, arguments: list[str]) -> int:
-    """Run the node; `arguments` name the same configuration to the child processes."""
-    return Supervisor(settings, arguments).run()
+    """Run the node; `arguments` name the same configuration to the child processes.
+
+    Raises:
+        ConfigurationError: another `serve` uses the data folder, or the port is taken.
+    """
+    make_data_folder(settings)
+    with _only_node(settings.data_dir):
+        _check_port(settings)
+        rules, peers = settings.return_rules(), settings.peers_of_settings()
+        _tell(f"configuration {settings.file or 'defaults: no file was given or found'}, data in {settings.data_dir}")
+        if why_not := obstacle(rules, peers, settings.receiver):
+            log.warning("no report will be sent", reason=why_not)
+        return Supervisor(settings, arguments).run()
+
+
+@contextlib.contextmanager
+def _only_node(folder: Path) -> Iterator[None]:
+    """Hold the lock of the data folder, which names the process that holds it."""
+    path = folder / "serve.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = path.read_text().strip() or "unknown"
+            raise ConfigurationError(
+                f"{folder} is used by pid {pid}: one `mediqa-node serve` for a data folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _check_port(settings: Settings) -> None:
+    """Refuse a port that something else listens on, before the other processes have started."""
+    host, port = settings.node.host, settings.node.port
+    if port == 0 or "receiver" in running_roles(settings):  # a receiver that outlived its supervisor is about to stop
+        return
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise ConfigurationError(_cannot_listen(settings, error)) from error
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> str:
+    where = f"node.host {settings.node.host}, node.port {settings.node.port}"
+    return f"{where}: cannot listen there: {error.strerror or error}"
+
+
+def _tell(text: str) -> None:
+    """Print a line for the person at the terminal; a service manager has the log."""
+    if sys.stdout.isatty():
+        print(text, flush=True)  # noqa: T201

@@ -1,21 +1,23 @@
 """The command line: words in, sentences and exit codes out; no logic.
 
 The answer comes first, numbers are aligned, the next step is last. `--json` is for machines.
-Exit status: 0 good, 1 not good, 2 misused.
+Exit status: 0 good, 1 not good, 2 misused. Modules import heavy libraries inside their commands: `--help` and
+the processes of a node pass through here.
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mediqa_node import __version__
-from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError
+from mediqa_node.cli.options import Commands, Config, LogLevel
+from mediqa_node.domain.errors import AmbiguousKey, CheckpointRefused, ConfigurationError, MediqaError
 
 app = typer.Typer(
     name="mediqa-node",
-    help="Says how good a CT, MR or fundus image is while the patient is still on the table. "
+    cls=Commands,
+    help="Receive CT, MR and fundus images by DICOM, score their quality and send the report back. "
     "Research use only, not for diagnosis.",
     no_args_is_help=True,
     add_completion=False,
@@ -32,17 +34,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    context: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="Configuration file; else $MEDIQA_CONFIG, else ./config/node.yaml."),
-    ] = None,
-    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    config: Config = None,
+    log_level: LogLevel = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    context.obj = {"config": config, "log_level": log_level}
+    """Take the options that may stand before any command."""
 
 
 def register() -> None:
@@ -57,6 +55,7 @@ def register() -> None:
         node,
         promotion,
         score,
+        series,
         shadow,
         tools,
     )
@@ -69,4 +68,4 @@ def main() -> None:
         app()
     except MediqaError as error:
         print(f"mediqa-node: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2 if isinstance(error, ConfigurationError | CheckpointRefused) else 1)
+        sys.exit(2 if isinstance(error, ConfigurationError | CheckpointRefused | AmbiguousKey) else 1)

@@ -1,18 +1,19 @@
-"""What commands share: reading the settings, setting up logs."""
+"""What commands share: reading the settings, opening the node's database, setting up logs."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from mediqa_node import config, logs
-from mediqa_node.composition import resources
-from mediqa_node.config import Settings
+from mediqa_node.cli.options import config_path, log_level
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.storage.database import Database
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+if TYPE_CHECKING:
+    from mediqa_node.config import Settings
+    from mediqa_node.storage.database import Database
 
 
 def settings_of(context: typer.Context) -> Settings:
@@ -21,55 +22,46 @@ def settings_of(context: typer.Context) -> Settings:
     Raises:
         ConfigurationError: with file, key, value and what is allowed.
     """
-    return config.load(config.find(_path(context)))
+    from mediqa_node import config
+
+    return config.load(config.find(config_path(context)))
 
 
 def arguments_of(context: typer.Context, settings: Settings) -> list[str]:
     """Return the options that make a child process read the same configuration."""
     named = ["--config", str(settings.file)] if settings.file else []
-    return [*named, "--log-level", context.obj["log_level"]]
+    return [*named, "--log-level", log_level(context)]
 
 
 def start_logging(context: typer.Context) -> None:
-    """Log to standard error: JSON lines, or readable on a terminal."""
-    level = context.obj["log_level"].upper()
-    if level not in LEVELS:
-        raise ConfigurationError(f"--log-level {level}: must be one of {', '.join(LEVELS)}")
+    """Log to standard error, at the level of the command line: JSON lines, or readable text on a terminal."""
+    quiet(log_level(context))
+
+
+def quiet(level: str = "ERROR") -> None:
+    """Log only what is at least this severe: the answer of a command goes to standard output."""
+    from mediqa_node import logs
+
     logs.configure(level=level)
-
-
-def _path(context: typer.Context) -> Path | None:
-    path: Path | None = context.obj["config"]
-    return path
 
 
 @contextmanager
 def open_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
-    """Open the database of the configured node, for a command that looks or mends.
+    """Open the database of the configured node.
 
     Raises:
-        ConfigurationError: there is no node at that place yet.
+        ConfigurationError: there is no database yet, or its tables are of another version.
     """
+    from mediqa_node.composition import resources
+    from mediqa_node.storage.migrate import is_current
+
     settings = settings_of(context)
     if (where := settings.missing_database) is not None:
         raise ConfigurationError(f"no database at {where}; start the node once with `mediqa-node serve`")
     database = resources.open_database(settings)
     try:
-        yield settings, database
-    finally:
-        database.close()
-
-
-@contextmanager
-def open_current_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
-    """Open the database of the configured node, for a command that needs tables of this version.
-
-    Raises:
-        ConfigurationError: there is no node at that place yet, or it has not been started with this version.
-    """
-    from mediqa_node.storage.migrate import is_current
-
-    with open_node(context) as (settings, database):
         if not is_current(database):
             raise ConfigurationError("the database is of another version; `mediqa-node serve` brings it up to date")
         yield settings, database
+    finally:
+        database.close()

@@ -1,60 +1,66 @@
-"""`mediqa-node constancy`: does the network still say of frozen images what it said; and the site's phantoms."""
+"""`mediqa-node constancy`: are the scores of the reference set unchanged, and how do the site's phantoms measure?"""
 
-import json
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import groupby, pairwise
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mediqa_node import __version__, logs
+from mediqa_node import __version__
 from mediqa_node.cli import app
-from mediqa_node.cli.common import open_node, settings_of
-from mediqa_node.cli.present import ago, table
-from mediqa_node.composition import checkpoints, resources
-from mediqa_node.config import Settings
-from mediqa_node.domain.constancy import Check
+from mediqa_node.cli.common import open_node, quiet, settings_of
+from mediqa_node.cli.options import Json
+from mediqa_node.cli.present import ago, as_json, date, fact, table
 from mediqa_node.domain.errors import StorageFailed
-from mediqa_node.storage import constancy_checks, phantoms
-from mediqa_node.storage.database import Database
+
+if TYPE_CHECKING:
+    from mediqa_node.config import Settings
+    from mediqa_node.domain.constancy import Check
+    from mediqa_node.storage.database import Database
 
 _SHOWN_AT_MOST = 30
+_SOURCES = {"card": "card", "first": "first check", "nothing": "(itself)"}
 
 
 @app.command()
 def constancy(
     context: typer.Context,
-    history: Annotated[bool, typer.Option("--history", help="The last checks; none is made.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="List the last checks instead of making one.")] = False,
     acknowledge: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Accept the drift of the last failed check, in your name.")
+        str | None, typer.Option(metavar="NAME", help="Accept the drift of the last failed check under this name.")
     ] = None,
-    phantoms: Annotated[bool, typer.Option("--phantoms", help="What was measured on the site's phantoms.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    phantoms: Annotated[bool, typer.Option("--phantoms", help="List the measurements of the site's phantoms.")] = False,
+    json: Json = False,
 ) -> None:
-    """Score the reference set and hold it against the checkpoint's card.
+    """Check that the reference set still gets its scores.
 
-    A drift withholds results until somebody acknowledges it. Exit status 1 on a drift.
+    The reference scores are in the checkpoint's card. While the worker finds a drift, reports are withheld until a
+    person accepts it. The exit status is 1 on a drift.
     """
     if sum((history, acknowledge is not None, phantoms)) > 1:
         raise typer.BadParameter("choose one of --history, --acknowledge, --phantoms")
     if acknowledge is not None:
-        _acknowledge(context, acknowledge, as_json=as_json)
+        _acknowledge(context, acknowledge, json=json)
     elif history:
-        _history(context, as_json=as_json)
+        _history(context, json=json)
     elif phantoms:
-        _phantoms(context, as_json=as_json)
+        _phantoms(context, json=json)
     else:
-        _check(context, as_json=as_json)
+        _check(context, json=json)
 
 
-def _check(context: typer.Context, *, as_json: bool) -> None:
+def _check(context: typer.Context, *, json: bool) -> None:
+    from mediqa_node.composition import checkpoints
+    from mediqa_node.domain.constancy import CheckedBy
     from mediqa_node.pipeline.checks.constancy import check
+    from mediqa_node.storage import constancy_checks
 
-    logs.configure(level="CRITICAL")  # the answer says it all
+    quiet("CRITICAL")  # the answer contains every error
     settings = settings_of(context)
     database, why_not = _recording(settings)
     judge = checkpoints.open_active(settings)
@@ -62,21 +68,21 @@ def _check(context: typer.Context, *, as_json: bool) -> None:
     if database is not None:
         with database.read() as connection:
             last_good_at = constancy_checks.last_good_at(connection)
-    found = check(judge, database, software_version=__version__, at=time.time(), made_by="command")
+    found = check(judge, database, software_version=__version__, at=time.time(), made_by=CheckedBy.COMMAND)
     worker = standing = None
     if database is not None:
         with database.read() as connection:
             worker, standing = constancy_checks.last_of_worker(connection), constancy_checks.standing(connection)
         database.close()
-    if as_json:
-        typer.echo(json.dumps({**_plain(found), "recorded": database is not None}, indent=2))
+    if json:
+        as_json({**_plain(found), "recorded": database is not None})
         sys.exit(not found.passed)
     for name, text in (
         (_verdict(found), found.finding()),
         ("with", f"{judge.scorer.checkpoint.name}, {found.identity.execution}, mediqa-node {__version__}"),
         ("recorded", why_not or "in the node's database"),
     ):
-        typer.echo(f"{name:<12}{text}")
+        fact(name, text)
     _print_series(found)
     if found.passed:
         _print_next(found, worker, standing)
@@ -86,18 +92,20 @@ def _check(context: typer.Context, *, as_json: bool) -> None:
 
 
 def _recording(settings: Settings) -> tuple[Database | None, str | None]:
-    """Open the node's database, if it can hold a record; else say why the check is only shown."""
+    """Open the node's database, or return why the check cannot be recorded."""
+    from mediqa_node.composition import resources
+
     if (where := settings.missing_database) is not None:
-        return None, f"not: there is no database at {where} yet"
+        return None, f"no: there is no database at {where} yet"
     from mediqa_node.storage.migrate import is_current
 
     database = resources.open_database(settings)
     try:
         if is_current(database):
             return database, None
-        why = "not: the database is of an older version; `mediqa-node serve` brings it up to date"
+        why = "no: the database is of another version; `mediqa-node serve` brings it up to date"
     except StorageFailed as error:
-        why = f"not: {error}"
+        why = f"no: {error}"
     database.close()
     return None, why
 
@@ -118,73 +126,79 @@ def _print_series(found: Check) -> None:
         raw = (f"{value:.6f}" if value is not None else "–" for value in (then, now))
         rows.append((name, *raw, f"{apart:+.1e}" if apart is not None else "–"))
     if rows:
-        source = {"card": "card", "first": "first check", "nothing": "(itself)"}[found.compared_with]
+        source = _SOURCES.get(found.compared_with, found.compared_with)
         table(("reference", source, "now", "difference"), rows)
 
 
 def _print_next(found: Check, worker: Check | None, standing: Check | None) -> None:
-    """Say what comes after a good check: it speaks for this process, and the worker has to speak for itself.
+    """Print the next step after a good check of this process; only the worker's own checks decide about reports.
 
     Args:
         worker: the newest check of a worker.
         standing: the check that decides for the running node.
     """
     if found.as_acknowledged:
-        typer.echo("this drift was acknowledged before; `mediqa-node constancy --history` says by whom")
+        typer.echo("this drift was accepted before; `mediqa-node constancy --history` shows by whom")
     if worker is None:
-        typer.echo("→ mediqa-node serve: its worker checks too, before its first result")
+        typer.echo("→ mediqa-node serve: the worker makes its own check before its first report")
     elif standing is None or not standing.withholds:
-        typer.echo("nothing is withheld for it; the worker checks at every start and every day")
+        typer.echo("no report is withheld; the worker checks at every start and every day")
     elif worker.identity != found.identity:
-        typer.echo("→ start the node again: its worker runs with something else (`--history`), and withholds results")
+        typer.echo(
+            "→ restart the node: its worker runs with other software or weights (`--history`) and withholds reports"
+        )
     else:
-        typer.echo("→ mediqa-node retry: the worker checks itself before the first result leaves")
+        typer.echo("→ mediqa-node retry: the worker checks again before the first report leaves")
 
 
 def _print_consequence(found: Check, worker: Check | None, last_good_at: float | None) -> None:
-    """Say what a check that failed means for the running node."""
+    """Print what a failed check means for the running node."""
     if last_good_at is not None:
         typer.echo(f"the last good check was {ago(time.time() - last_good_at)}; scores since then are in doubt")
     if found.id is not None and worker is None:
-        typer.echo("no worker has checked here yet; it does at its start, and withholds results if it finds the same")
+        typer.echo("no worker has checked yet; it does at its start, and withholds reports if it finds the same")
     elif found.id is not None and found.problem is None and worker is not None and worker.identity == found.identity:
-        typer.echo("results of this node are withheld until it passes, or somebody accepts it")
+        typer.echo("reports of this node are withheld until the check passes or a person accepts the drift")
     elif found.id is not None:
-        typer.echo("the worker goes by its own checks: no result is withheld because of this one")
+        typer.echo("only the worker's own checks decide about reports: none is withheld because of this one")
     typer.echo(f"→ {found.advice()}")
 
 
-def _acknowledge(context: typer.Context, name: str, *, as_json: bool) -> None:
+def _acknowledge(context: typer.Context, name: str, *, json: bool) -> None:
     from mediqa_node.pipeline.checks.constancy import acknowledge as accept
 
     if not 1 <= len(name.strip()) <= 64:
-        raise typer.BadParameter("a name of 1 to 64 characters", param_hint="--acknowledge")
-    logs.configure(level="ERROR")
+        raise typer.BadParameter("must have 1 to 64 characters", param_hint="--acknowledge")
+    quiet()
     with open_node(context) as (_, database):
         found = accept(database, name.strip(), at=time.time())
     if found is None:
-        typer.echo("no failed check of what the node runs with waits for anybody; `--history` lists them", err=True)
+        typer.echo(
+            "no failed check of the running software and weights is open; `--history` lists all checks", err=True
+        )
         sys.exit(2)
-    if as_json:
-        typer.echo(json.dumps({**_plain(found), "acknowledged_by": name.strip()}, indent=2))
+    if json:
+        as_json({**_plain(found), "acknowledged_by": name.strip()})
         return
     identity = found.identity
-    typer.echo(f"accepted    check {found.id} of {_date(found.checked_at)} by {name.strip()}: {found.finding()}")
-    typer.echo(f"for         mediqa-node {identity.software_version}, {identity.execution}, {identity.libraries}")
+    fact("accepted", f"check {found.id} of {date(found.checked_at)} by {name.strip()}: {found.finding()}")
+    fact("for", f"mediqa-node {identity.software_version}, {identity.execution}, {identity.libraries}")
     typer.echo("→ mediqa-node retry")
 
 
-def _history(context: typer.Context, *, as_json: bool) -> None:
+def _history(context: typer.Context, *, json: bool) -> None:
+    from mediqa_node.storage import constancy_checks
+
     with open_node(context) as (_, database), database.read() as connection:
         checks = constancy_checks.history(connection, at_most=_SHOWN_AT_MOST)
-    if as_json:
-        typer.echo(json.dumps([_plain(found) for found in checks], indent=2))
+    if json:
+        as_json([_plain(found) for found in checks])
         return
     if not checks:
-        typer.echo("no check yet; `mediqa-node constancy` makes one, and the worker does every day")
+        typer.echo("no check yet; `mediqa-node constancy` makes one, and the worker makes one every day")
         return
     table(
-        ("check", "when", "by", "verdict", "drift", "bound", "version", "execution", "acknowledged"),
+        ("check", "when", "by", "verdict", "drift", "bound", "version", "execution", "accepted"),
         [_history_cells(found) for found in checks],
     )
     for name, values in _changes(checks):
@@ -194,10 +208,10 @@ def _history(context: typer.Context, *, as_json: bool) -> None:
 
 
 def _history_cells(found: Check) -> tuple[str, ...]:
-    accepted = f"{found.acknowledged_by}, {_date(found.acknowledged_at)}" if found.acknowledged_at else ""
+    accepted = f"{found.acknowledged_by}, {date(found.acknowledged_at)}" if found.acknowledged_at else ""
     return (
         str(found.id),
-        _date(found.checked_at),
+        date(found.checked_at),
         found.made_by,
         _verdict(found),
         "–" if found.drift is None else f"{found.drift:.1e}",
@@ -209,13 +223,13 @@ def _history_cells(found: Check) -> tuple[str, ...]:
 
 
 def _changes(checks: Sequence[Check]) -> list[tuple[str, str]]:
-    """Say what changed between the shown checks, newest first: the usual culprits of a drift."""
+    """Return which weights or libraries changed between the shown checks, newest first."""
     changes = []
     for newer, older in pairwise(checks):
         new, old = (_rests_on(found) for found in (newer, older))
         if new != old:
-            told = f"{', '.join(sorted(old - new))} → {', '.join(sorted(new - old))}"
-            changes.append((f"before check {newer.id}", told))
+            change = f"{', '.join(sorted(old - new))} → {', '.join(sorted(new - old))}"
+            changes.append((f"before check {newer.id}", change))
     return changes
 
 
@@ -223,11 +237,13 @@ def _rests_on(found: Check) -> set[str]:
     return {f"weights {found.identity.weights_sha256[:12]}", *found.identity.libraries.split(", ")}
 
 
-def _phantoms(context: typer.Context, *, as_json: bool) -> None:
+def _phantoms(context: typer.Context, *, json: bool) -> None:
+    from mediqa_node.storage import phantoms
+
     with open_node(context) as (settings, database), database.read() as connection:
         rows = phantoms.trend(connection)
-    if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    if json:
+        as_json([asdict(row) for row in rows])
         return
     if not rows:
         known = ", ".join(rule.name for rule in settings.score.phantoms)
@@ -245,7 +261,3 @@ def _phantoms(context: typer.Context, *, as_json: bool) -> None:
 
 def _plain(found: Check) -> dict[str, Any]:
     return {**asdict(found), "verdict": _verdict(found), "finding": found.finding(), "withholds": found.withholds}
-
-
-def _date(at: float | None) -> str:
-    return datetime.fromtimestamp(at or 0.0, UTC).strftime("%Y-%m-%d %H:%M UTC")

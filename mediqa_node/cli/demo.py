@@ -1,7 +1,7 @@
 """`mediqa-node demo`: the whole chain on one machine, with a bundled chest CT, in well under a minute.
 
-A real node (three processes, SQLite, a folder), a real association to send the series, and a
-small Storage SCP that plays the PACS and receives the report.
+Starts a real node (three processes, SQLite, a folder), sends it a series by C-STORE, and receives the report with a
+small Storage SCP in place of the PACS.
 """
 
 import contextlib
@@ -23,12 +23,13 @@ import pydicom
 import typer
 
 from mediqa_node import __version__, config, logs, service
+from mediqa_node.cli.present import fact
 from mediqa_node.composition import resources
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import ReceiverPolicy
-from mediqa_node.domain.series import Peer
 from mediqa_node.network.association import Caller
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.dimse import Command
@@ -52,12 +53,12 @@ retention: {{low_water_bytes: 100000000}}
 
 
 class DemoFailed(MediqaError):
-    """The demonstration did not come to its end; the message says where to look."""
+    """The demonstration did not finish; the message names the log."""
 
 
 @dataclass(slots=True)
 class _Reports:
-    """The intake of the small PACS: keeps what arrives, tells who waits."""
+    """The intake of the small PACS: keeps what arrives and sets an event."""
 
     spool: Spool
     arrived: threading.Event = field(default_factory=threading.Event)
@@ -80,46 +81,42 @@ class _Reports:
         self.arrived.set()
 
     def discard(self, incoming: Incoming) -> None:
-        """Forget half a report."""
+        """Delete an incomplete report."""
         self.spool.discard(incoming)
 
     def closed(self, caller: Caller, *, released: bool) -> None:
-        """Nothing to note."""
+        """Do nothing: the demonstration keeps no associations."""
 
 
 def run(*, port: int, folder: Path | None) -> int:
-    """Play the demonstration; return the exit status.
+    """Run the demonstration and return the exit status.
 
     Args:
         port: of the node, 0 for a free one.
-        folder: where everything is kept, None for a new temporary folder.
+        folder: for all data; None makes a temporary folder.
     """
     logs.configure(level="ERROR")
     where = (folder or Path(tempfile.mkdtemp(prefix="mediqa-demo-"))).resolve()
     if where.is_dir() and any(where.iterdir()):
-        raise DemoFailed(f"demo: {where} is not empty; name a folder that is, or does not exist")
+        raise DemoFailed(f"demo: {where} is not empty; name an empty or a new folder")
     typer.echo(f"mediqa-node {__version__} – research use only, not for diagnosis")
     with as_file(files("mediqa_node") / "demo_series") as source, _pacs(where / "pacs") as (pacs_port, inbox):
         images = sorted(source.glob("*.dcm"))
         configuration = _write_configuration(where, port or _free_port(), pacs_port)
         settings = config.load(configuration, {})
         node = Peer(name="this node", ae_title="MEDIQA", host="127.0.0.1", port=settings.node.port)
-        _say("node", f"MEDIQA at 127.0.0.1:{settings.node.port}, everything in {where}")
+        fact("node", f"MEDIQA at 127.0.0.1:{settings.node.port}, everything in {where}")
         with _running(configuration, where / "node.log") as process:
             _wait("starting", lambda: _answers(node), process, where)
             _send(node, images)
             sent_at = time.monotonic()
-            _wait("judging", inbox.arrived.is_set, process, where)
+            _wait("scoring", inbox.arrived.is_set, process, where)
             took_s = time.monotonic() - sent_at
             _show(settings, images, inbox.paths[0], took_s)
-    _say("next", f"mediqa-node -c {configuration} series")
-    _say("", "mediqa-node config show > node.yaml     # then edit it: peers, returns, receiver.allowed")
-    _say("", "mediqa-node -c node.yaml serve          # a node of your own")
+    fact("next", f"mediqa-node -c {configuration} series")
+    fact("", "mediqa-node config show > node.yaml     # then edit it: peers, returns, receiver.allowed")
+    fact("", "mediqa-node -c node.yaml serve          # a node of your own")
     return 0
-
-
-def _say(name: str, text: str) -> None:
-    typer.echo(f"{name:<10}{text}")
 
 
 def _free_port() -> int:
@@ -157,7 +154,7 @@ def _pacs(folder: Path) -> Iterator[tuple[int, _Reports]]:
 
 @contextlib.contextmanager
 def _running(configuration: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the node as its users do, and stop it in the end."""
+    """Run `mediqa-node serve` and stop it at the end."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDIQA")}
     command = [sys.executable, "-m", "mediqa_node", "--config", str(configuration), "serve"]
     with log.open("wb") as output:
@@ -173,7 +170,7 @@ def _running(configuration: Path, log: Path) -> Iterator["subprocess.Popen[bytes
 
 
 def _wait(what: str, done: Callable[[], bool], process: "subprocess.Popen[bytes]", where: Path) -> None:
-    """Wait with a spinner; say where the log is if it takes too long or the node has ended."""
+    """Wait with a spinner; raise DemoFailed with the path of the log after a timeout or if the node has ended."""
     from rich.console import Console
 
     deadline = time.monotonic() + PATIENCE_S
@@ -200,7 +197,7 @@ def _send(node: Peer, images: list[Path]) -> None:
         raise DemoFailed(f"demo: the node refused its own series: {'; '.join(failures)}")
     header: Any = pydicom.dcmread(images[0], stop_before_pixels=True)
     scanner = f"{header.Manufacturer} {header.ManufacturerModelName}"
-    _say("sent", f"{len(images)} images of a chest {header.Modality} ({scanner}) by C-STORE")
+    fact("sent", f"{len(images)} images of a chest {header.Modality} ({scanner}) by C-STORE")
 
 
 def _show(settings: config.Settings, images: list[Path], report: Path, took_s: float) -> None:
@@ -211,13 +208,13 @@ def _show(settings: config.Settings, images: list[Path], report: Path, took_s: f
         assessment = assessments.load_assessment(connection, uid, row.revision) if row else None
     database.close()
     if row is None or assessment is None:
-        raise DemoFailed("demo: a report arrived, and the node knows no assessment of it")
+        raise DemoFailed("demo: a report arrived, but the node has no assessment of it")
     for name, text in _findings(assessment, row.completion or "?"):
-        _say(name, text)
-    _say("report", f"{report}")
-    _say("", f"received {took_s:.1f} s after the last image")
+        fact(name, text)
+    fact("report", f"{report}")
+    fact("", f"received {took_s:.1f} s after the last image")
     if not assessment.checkpoint.trained:
-        _say("warning", "UNTRAINED WEIGHTS: this score has no meaning; it shows the chain, not the image")
+        fact("warning", "UNTRAINED WEIGHTS: this score has no meaning; it shows the chain, not the image")
 
 
 def _findings(assessment: Assessment, completion: str) -> Iterator[tuple[str, str]]:

@@ -1,39 +1,36 @@
-"""`mediqa-node doctor`: is this installation well, and what to do if not."""
+"""`mediqa-node doctor`: does this installation work, and what to do if it does not."""
 
-import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
-from mediqa_node import logs
 from mediqa_node.cli import app
-from mediqa_node.cli.present import count
+from mediqa_node.cli.common import quiet
+from mediqa_node.cli.options import Json, config_path
+from mediqa_node.cli.present import as_json, count, fact
 
 _MARKS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 
 
 @app.command()
-def doctor(
-    context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """Look at versions, devices, decoders, model, configuration, data, database and processes.
+def doctor(context: typer.Context, json: Json = False) -> None:
+    """Check the installation, the configuration and the node.
 
-    Exit status 1 if something has to be done.
+    Looks at versions, size, devices, decoders, model, configuration, data, database and processes. The exit status is
+    1 if there is a problem.
     """
     from mediqa_node.doctor import PROBLEM, examine
 
-    logs.configure(level="CRITICAL")  # the answer says it all
-    found = examine(context.obj["config"])
+    quiet("CRITICAL")  # the answer contains every error
+    found = examine(config_path(context))
     problems = [finding for finding in found if finding.mark == PROBLEM]
-    if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in found], indent=2, ensure_ascii=False))
+    if json:
+        as_json([asdict(finding) for finding in found])
         sys.exit(bool(problems))
-    typer.echo(f"{count(len(problems), 'problem')} found" if problems else "all well")
+    typer.echo(f"{count(len(problems), 'problem')} found" if problems else "no problem found")
     for finding in found:
-        typer.echo(f"{_MARKS[finding.mark]:<9}{finding.name:<13}{finding.text}")
+        fact(f"{_MARKS[finding.mark]:<9}{finding.name}", finding.text, indent=22)
         if finding.fix:
-            typer.echo(f"{'':<22}→ {finding.fix}")
+            fact("", f"→ {finding.fix}", indent=22)
     sys.exit(bool(problems))

@@ -1,48 +1,58 @@
-"""`mediqa-node explain`: a report's numbers, made again."""
+"""`mediqa-node explain`: reproduce the numbers of a report."""
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from mediqa_node import logs
 from mediqa_node.cli import app
-from mediqa_node.cli.common import open_node
-from mediqa_node.cli.present import table
-from mediqa_node.composition import checkpoints, resources
+from mediqa_node.cli.common import open_node, quiet
+from mediqa_node.cli.options import Json
+from mediqa_node.cli.present import as_json, table
 
 
 @app.command()
 def explain(
     context: typer.Context,
-    uid: Annotated[str, typer.Argument(help="SOP Instance UID of a report of this node; `mediqa-node show` has it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    uid: Annotated[
+        str,
+        typer.Argument(metavar="SERIES_OR_REPORT", help="UID of a series or a report, or the last digits of a series."),
+    ],
+    json: Json = False,
 ) -> None:
-    """Score the images of a report again and hold its numbers against the outcome.
+    """Score the images of a report again and compare.
 
-    Uses the kept instances and the weights that the report names. Exit status 1 if a number differs, or
-    if something that is needed is missing.
+    Uses the kept images and the checkpoint that the report names; for a series its newest report. The exit status is 1
+    if a number differs or something that is needed is missing.
     """
-    from mediqa_node.pipeline.checks.reproduce import explain as judge_again
+    from mediqa_node.composition import checkpoints, resources
+    from mediqa_node.pipeline.checks.reproduce import explain as reproduce
+    from mediqa_node.storage import lookup
 
-    logs.configure(level="ERROR")
+    quiet()
     with open_node(context) as (settings, database):
+        with database.read() as connection:
+            series_uid = lookup.series_uid(connection, uid)
+            report_uid = lookup.newest_report(connection, series_uid) if series_uid else uid
+        if report_uid is None:
+            typer.echo(f"series {series_uid} has no report; `mediqa-node show {uid}` has its state", err=True)
+            sys.exit(1)
         node = resources.node_context(settings, database)
-        found = judge_again(node, uid, lambda name, sha256: checkpoints.open_pinned(settings, name, sha256))
+        found = reproduce(node, report_uid, lambda name, sha256: checkpoints.open_pinned(settings, name, sha256))
     again = found.reproduced or {}
     written = found.written or {}
     rows = [(*key, written.get(key), again.get(key)) for key in dict.fromkeys([*written, *again])]
-    if as_json:
+    if json:
         names = ("group", "concept", "written", "reproduced")
-        answer = {
-            "series_instance_uid": found.series_instance_uid,
-            "reproduced": found.is_reproduced,
-            "missing": list(found.missing),
-            "notes": list(found.notes),
-            "numbers": [dict(zip(names, row, strict=True)) for row in rows],
-        }
-        typer.echo(json.dumps(answer, indent=2))
+        as_json(
+            {
+                "series_instance_uid": found.series_instance_uid,
+                "reproduced": found.is_reproduced,
+                "missing": list(found.missing),
+                "notes": list(found.notes),
+                "numbers": [dict(zip(names, row, strict=True)) for row in rows],
+            }
+        )
         sys.exit(not found.is_reproduced)
     if found.series_instance_uid:
         typer.echo(f"report of series {found.series_instance_uid}")

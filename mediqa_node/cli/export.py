@@ -1,51 +1,69 @@
-"""`mediqa-node export`: harvested labels, and pixels if asked for, under pseudonyms, in a folder for training."""
+"""`mediqa-node export`: write labels, and pixels if asked for, under pseudonyms, as a dataset for training."""
 
-import json
+from __future__ import annotations
+
+from collections import Counter
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from mediqa_node import logs
 from mediqa_node.cli import app
-from mediqa_node.cli.common import open_current_node
-from mediqa_node.cli.present import count, size
+from mediqa_node.cli.common import open_node, quiet
+from mediqa_node.cli.options import Json
+from mediqa_node.cli.present import as_json, count, fact, size
 from mediqa_node.cli.progress import progress
-from mediqa_node.composition import resources
-from mediqa_node.domain.export import ExportRequest, ExportSummary, Payload
-from mediqa_node.domain.prompt import MODALITIES
+
+if TYPE_CHECKING:
+    from mediqa_node.domain.export import ExportSummary, Payload
 
 
 @app.command()
 def export(
     context: typer.Context,
-    out: Annotated[Path, typer.Argument(help="Folder to write; it appears when it is whole.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write. It appears when it is complete.")],
     payload: Annotated[
-        str, typer.Option(help="refs: no pixels leave; dicom: de-identified; nifti; npz: salient slices for training.")
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Pixels to include: refs (none), npz (salient slices), dicom (de-identified) or nifti. "
+            "The default is refs.",
+            show_default=False,
+        ),
     ] = "refs",
-    modality: Annotated[list[str] | None, typer.Option(help="CT, MR or OP; may be given again.")] = None,
-    scanner: Annotated[
-        list[str] | None, typer.Option(help="Station name, model or AE title, with * and ?; may be given again.")
+    modality: Annotated[
+        list[str] | None, typer.Option(metavar="MODALITY", help="CT, MR or OP. Repeat it for several.")
     ] = None,
-    since: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="First study date.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Last study date.")] = None,
+    scanner: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Station name, model or AE title, with * and ?. Repeat it for several."),
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="First study date to include.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Last study date to include.")] = None,
     eligible: Annotated[
         bool,
         typer.Option(
-            "--eligible/--all", help="Fit for training (a label, or scores of experts), or all that may be scored."
+            "--eligible/--all",
+            help="Only series fit for training (with a label or ratings), or all that can be scored. "
+            "The default is --eligible.",
+            show_default=False,
         ),
     ] = True,
     faces: Annotated[
-        bool, typer.Option("--faces", help="Let volumes of heads leave as dicom or nifti: a face can be rendered.")
+        bool,
+        typer.Option("--faces", help="Include heads as dicom or nifti, although a face can be rendered from them."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing export.")] = False,
+    json: Json = False,
 ) -> None:
-    """Write what was harvested as a dataset: manifest, slices, splits, reasons, checksums.
+    """Write a dataset for training, under pseudonyms.
 
-    No name, identifier, date or private element leaves.
+    The folder has a manifest, slices, splits, the reason for each series that was left out, and checksums. It contains
+    no name, identifier, date or private element.
     """
+    from mediqa_node.composition import resources
+    from mediqa_node.domain.export import ExportRequest
     from mediqa_node.pipeline.export.export import export as write
 
     request = ExportRequest(
@@ -57,50 +75,62 @@ def export(
         eligible_only=eligible,
         faces=faces,
     )
-    logs.configure(level="ERROR")
-    with open_current_node(context) as (settings, database), progress("exporting") as advance:
+    quiet()
+    with open_node(context) as (settings, database), progress("exporting") as advance:
         source = resources.export_source(settings, database)
         found = write(source, request, out, replace=force, advance=lambda _, done, total: advance(done, total))
-    if as_json:
-        typer.echo(json.dumps(found.as_dict(), indent=2))
+    if json:
+        as_json(found.as_dict())
     else:
         _print(found)
 
 
 def _print(found: ExportSummary) -> None:
-    splits = ", ".join(f"{split} {n}" for split, n in found.splits.items())
-    reasons = ", ".join(f"{reason} {n}" for reason, n in found.reasons.items())
-    for name, text in (
-        ("exported", f"{count(found.n_series, 'series', 'series')} of {count(found.n_patients, 'patient')}, "
-                     f"{size(found.n_bytes)}"),
-        ("splits", splits),
-        ("left out", reasons or "nothing"),
-        ("export", found.export_id[:16]),
-    ):  # fmt: skip
-        typer.echo(f"{name:<12}{text}")
+    from mediqa_node.domain.export import in_words
+    from mediqa_node.exchange.splits import PATIENTS_FOR_EVERY_SPLIT
+
+    size_of_it = size(found.n_bytes)
+    fact(
+        "exported", f"{count(found.n_series, 'series', 'series')} of {count(found.n_patients, 'patient')}, {size_of_it}"
+    )
+    fact("splits", ", ".join(f"{split} {n}" for split, n in found.splits.items()))
+    reasons: Counter[str] = Counter()
+    for codes, n in found.reasons.items():
+        reasons[in_words(codes)] += n
+    for i, (words, n) in enumerate(reasons.most_common()):
+        fact("left out" if i == 0 else "", f"{n:,}: {words}")
+    if not reasons:
+        fact("left out", "nothing")
+    fact("export", found.export_id[:16])
     if empty := [split for split, n in found.splits.items() if not n]:
-        typer.echo(
-            f"no patient has drawn {' or '.join(empty)}, as happens with few; the draw of a patient never changes"
+        fact(
+            "note",
+            f"{' and '.join(empty)} is empty: each patient is assigned to a split at random, once and for all. "
+            f"With {PATIENTS_FOR_EVERY_SPLIT} patients or more every split is filled in 19 of 20 exports",
         )
-    typer.echo(f"→ {found.folder / 'README.md'} says what is in it")
+    typer.echo(f"→ {found.folder / 'README.md'} describes the content, excluded.csv what was left out")
 
 
 def _payload(name: str) -> Payload:
+    from mediqa_node.domain.export import Payload
+
     for known in get_args(Payload):
         if name.lower() == known:
             found: Payload = known
             return found
-    raise typer.BadParameter(f"{name!r} is none of {', '.join(get_args(Payload))}", param_hint="--payload")
+    raise typer.BadParameter(f"{name!r}: must be one of {', '.join(get_args(Payload))}", param_hint="--payload")
 
 
 def _modality(name: str) -> str:
+    from mediqa_node.domain.prompt import MODALITIES
+
     if name.upper() not in MODALITIES:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(MODALITIES)}", param_hint="--modality")
+        raise typer.BadParameter(f"{name!r}: must be one of {', '.join(MODALITIES)}", param_hint="--modality")
     return name.upper()
 
 
-def _day(said: str | None, option: str) -> date | None:
+def _day(given: str | None, option: str) -> date | None:
     try:
-        return datetime.strptime(said, "%Y-%m-%d").date() if said else None  # noqa: DTZ007 (a day has no time zone)
+        return datetime.strptime(given, "%Y-%m-%d").date() if given else None  # noqa: DTZ007 (a day has no time zone)
     except ValueError:
-        raise typer.BadParameter(f"{said!r} is no day like 2026-11-30", param_hint=option) from None
+        raise typer.BadParameter(f"{given!r}: must be a day such as 2026-11-30", param_hint=option) from None

@@ -1,13 +1,13 @@
-"""DICOM files among what a person points at."""
+"""The DICOM files in the files and folders of a command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mediqa_node.dicom.part10 import is_part10
-
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
     """Return the Part 10 files in files and folders, in order."""
+    from mediqa_node.dicom.part10 import is_part10
+
     files = [
         file
         for path in paths

@@ -1,6 +1,5 @@
-"""Commands on weights: are they the network of the paper, and whose are they?"""
+"""`mediqa-node model parity | import | pin`: check, import and prepare checkpoints."""
 
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -10,25 +9,27 @@ from typing import Annotated
 import typer
 
 from mediqa_node.cli import app
-from mediqa_node.cli.present import table
+from mediqa_node.cli.options import Commands, Json
+from mediqa_node.cli.present import as_json, fact, table
 from mediqa_node.cli.progress import progress
-from mediqa_node.composition import checkpoints
 
 model_app = typer.Typer(
-    help="Look at weights, and take in those of others.", no_args_is_help=True, rich_markup_mode=None
+    cls=Commands, help="List, import, promote and compare checkpoints.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(model_app, name="model")
 
 
 @model_app.command()
 def parity(
-    file: Annotated[Path, typer.Argument(help="JSON: sets of cases, as in tests/parity/parity_public.json")],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSON file of cases, such as tests/parity/parity_public.json.")
+    ],
+    json: Json = False,
 ) -> None:
-    """Hold the network against scores of the public code of MedIQA and MANIQA.
+    """Compare the network with the public MedIQA and MANIQA code.
 
-    Weights and images are made by the recipe of the file. Exit status 1 if a score differs by more than
-    1e-9 in float64 or 5e-6 in float32.
+    The file holds scores of that code, and the recipe for the weights and images of each case. The exit status is 1 if
+    a score differs by more than 1e-9 in float64 or 5e-6 in float32.
     """
     from mediqa_node.model.parity import read_cases, run_cases
 
@@ -53,8 +54,8 @@ def parity(
         for outcome in outcomes
     ]
     failed = sum(not row["passed"] for row in rows)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+    if json:
+        as_json(rows)
     else:
         table(list(rows[0]), [_cells(row) for row in rows])
         verdict = "all within" if not failed else f"{failed} of {len(rows)} beyond"
@@ -76,28 +77,37 @@ def _cells(row: Mapping[str, object]) -> list[str]:
 
 @model_app.command("import")
 def import_(
-    weights: Annotated[Path, typer.Argument(help="State dict written by torch.save", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option(help="New folder for weights, card and lock.")],
-    kind: Annotated[str, typer.Option(help="mediqa: scores as the public code does; maniqa: without prompts.")],
-    scale: Annotated[float, typer.Option(help="Of Swin layers; 0.13 for MANIQA trained on PIPAL22.")] = 0.8,
+    weights: Annotated[
+        Path, typer.Argument(metavar="WEIGHTS", help="State dict written by torch.save.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for weights, card and lock.")],
+    kind: Annotated[str, typer.Option(metavar="KIND", help="mediqa, or maniqa for a network without prompts.")],
+    scale: Annotated[
+        float, typer.Option(metavar="NUMBER", help="Scale of the Swin layers. MANIQA trained on PIPAL22 needs 0.13.")
+    ] = 0.8,
     prompt_index: Annotated[
         int | None,
-        typer.Option(min=0, max=63, help="mediqa: the prompt input that is 1; its table of meanings is not published."),
+        typer.Option(
+            metavar="N", min=0, max=63, help="Prompt input of mediqa that is set to 1. Its meanings are unpublished."
+        ),
     ] = None,
     quality: Annotated[
         str | None,
         typer.Option(
             metavar="KIND:A,B",
             help="Map of raw scores to 0..1: clamp:A,B (A becomes 0, B becomes 1) or logistic:A,B (midpoint, "
-            "steepness). Without one only raw scores are given, and no node runs on these weights.",
+            "steepness). Without it there are raw scores only, and the node refuses the checkpoint.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the checkpoint; else its kind.")] = None,
-    untrained: Annotated[bool, typer.Option(help="These weights were never trained: say so with every score.")] = False,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the checkpoint. The default is its kind.")
+    ] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Mark the weights as never trained.")] = False,
 ) -> None:
-    """Convert weights of others to a checkpoint: safetensors, a card, and a lock that pins both.
+    """Convert third-party weights to a checkpoint.
 
-    Nothing in the file is executed. A whole pickled model is refused.
+    Writes safetensors, a card, and a lock file that pins both. Nothing in the input is executed, and a whole pickled
+    model is refused.
     """
     if kind not in ("mediqa", "maniqa"):
         raise typer.BadParameter("must be mediqa or maniqa", param_hint="--kind")
@@ -119,21 +129,25 @@ def import_(
     for note in card.training_data.split("; "):
         typer.echo(f"  {note}")
     if card.quality is None:
-        typer.echo("  no map of raw scores to 0..1: `score` gives raw scores alone, a node refuses to start")
+        typer.echo("  no map of raw scores to 0..1: `score` prints raw scores, and the node refuses to start")
     typer.echo(f"→ mediqa-node score --model {out} FOLDER")
     typer.echo(f"  in node.yaml: model: {{lock: {out}/models.lock, checkpoint: {card.name}}}")
 
 
 @model_app.command()
 def pin(
-    folder: Annotated[Path, typer.Argument(help="Checkpoint: weights, card and lock.", exists=True, file_okay=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with weights, card and lock.", exists=True, file_okay=False)
+    ],
 ) -> None:
-    """Score the reference set with a checkpoint and write the scores into its card: what constancy is held against.
+    """Write the reference scores into a checkpoint's card.
 
-    For whoever makes a checkpoint. The card's new digest is written into the lock beside it.
+    The constancy check compares with these scores. The new digest of the card is written into the lock file.
     """
+    from mediqa_node.composition import checkpoints
+
     for name, raw in checkpoints.pin_reference(folder).items():
-        typer.echo(f"{name:12} {raw:.9f}")
+        fact(name, f"{raw:.9f}")
     typer.echo(f"→ mediqa-node model promote {folder} --by NAME")
 
 

@@ -1,23 +1,63 @@
-"""How facts look on a terminal."""
+"""How facts look on a terminal, in a pipe, and as JSON."""
 
+import json
 import math
 import re
+import shutil
+import sys
+import textwrap
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
 
+_UNLIMITED = 10_000
+
+
+def width() -> int:
+    """Return how many columns a line may have: those of the terminal, or as many as it needs."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
+
 
 def ago(seconds: float) -> str:
     """Return a span of time in one unit: `12 s ago`."""
+    return f"{span(seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in one unit.
+
+    >>> span(12), span(600), span(1e5), span(1e6)
+    ('12 s', '10 min', '28 h', '12 days')
+    """
     for limit, unit, length in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
         if seconds < limit:
-            return f"{max(seconds, 0) / length:.0f} {unit} ago"
-    return f"{seconds / 86_400:.0f} days ago"
+            return f"{max(seconds, 0) / length:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def date(at: float | None) -> str:
+    """Return seconds since 1970 as a date.
+
+    >>> date(0)
+    '1970-01-01 00:00 UTC'
+    """
+    return "–" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def since(at: float | None) -> str:
+    """Return seconds since 1970 as a date and as how long ago that is."""
+    return "–" if at is None else f"{date(at)}, {ago(time.time() - at)}"
 
 
 def size(n_bytes: float) -> str:
-    """Return a number of bytes with a decimal unit: `141 GB`."""
+    """Return a number of bytes with a decimal unit.
+
+    >>> size(141e9)
+    '141 GB'
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             return f"{n_bytes:.0f} {unit}"
@@ -26,21 +66,47 @@ def size(n_bytes: float) -> str:
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun: `1 delivery`, `3 deliveries`."""
+    """Return a number with its noun.
+
+    >>> count(1, "delivery", "deliveries"), count(3000, "series", "series")
+    ('1 delivery', '3,000 series')
+    """
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def fact(name: str, text: str, *, indent: int = 12) -> None:
+    """Print one fact after its name, in a column of its own; on a terminal long text is wrapped inside it."""
+    lines = textwrap.wrap(text, max(20, width() - indent), break_long_words=False, break_on_hyphens=False) or [""]
+    for i, line in enumerate(lines):
+        typer.echo(f"{name if i == 0 else '':<{indent}}{line}".rstrip())
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; numbers to the right."""
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-    right = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(heads))]
-    for row in [heads, *rows]:
-        cells = [text.rjust(w) if r else text.ljust(w) for text, w, r in zip(row, widths, right, strict=True)]
-        typer.echo("  ".join(cells).rstrip())
+    """Print aligned columns, numbers to the right, as wide as the terminal; cells are wrapped, never cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    for i, head in enumerate(heads):
+        is_number = bool(rows) and all(_is_number(row[i]) for row in rows)
+        grid.add_column(Text(head), justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    console = Console(width=width(), color_system=None, force_terminal=False, highlight=False)
+    with console.capture() as printed:
+        console.print(grid)
+    for line in printed.get().splitlines():
+        typer.echo(line.rstrip())
+
+
+def as_json(value: Any) -> None:
+    """Print JSON; a number that is not finite becomes null, which JSON knows."""
+    typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False))
 
 
 def finite(value: Any) -> Any:
-    """Return nested lists and mappings with null for what is no finite number: JSON knows no NaN."""
+    """Return nested lists and mappings with None for each number that is not finite."""
     if isinstance(value, dict):
         return {key: finite(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
@@ -49,4 +115,4 @@ def finite(value: Any) -> Any:
 
 
 def _is_number(text: str) -> bool:
-    return text == "–" or re.fullmatch(r"[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?", text) is not None
+    return text in ("", "–") or re.fullmatch(r"[-+]?[\d,]+(\.\d+)?(e[-+]\d+)?", text) is not None

@@ -1,56 +1,61 @@
-"""`mediqa-node model list | promote | rollback`: which weights score, and who decided so."""
+"""`mediqa-node model list | promote | rollback`: which checkpoint is active, and who decided."""
 
-import json
+from __future__ import annotations
+
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mediqa_node import __version__, logs, service
-from mediqa_node.cli.common import open_current_node, settings_of
+from mediqa_node import __version__
+from mediqa_node.cli.common import open_node, quiet, settings_of
 from mediqa_node.cli.model import model_app
-from mediqa_node.cli.present import size, table
+from mediqa_node.cli.options import Json
+from mediqa_node.cli.present import as_json, date, fact, size, table
 from mediqa_node.cli.progress import progress
-from mediqa_node.composition import checkpoints
-from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
-from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, WEIGHTS_FILE, LockEntry, card_bytes, only_entry, read_lock
-from mediqa_node.storage import promotions
 
 if TYPE_CHECKING:
+    from mediqa_node.config import Settings
+    from mediqa_node.domain.assessment import Calibration
     from mediqa_node.model.card import Card
+    from mediqa_node.model.lock import LockEntry
 
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
-By = Annotated[str, typer.Option(metavar="NAME", help="Who decides this; it stays on record.")]
-Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it stays on record.")]
+By = Annotated[str, typer.Option(metavar="NAME", help="Who decides. The name is recorded; it is required.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Reason for the decision. It is recorded.")]
 Source = Annotated[
     str,
     typer.Argument(
-        metavar="DIR_OR_NAME", help="A folder with a checkpoint, or of the list a name or the beginning of a digest."
+        metavar="DIR_OR_NAME", help="Folder of a checkpoint, or a name or the start of a digest in `model list`."
     ),
 ]
-Name = Annotated[str | None, typer.Option(help="Of the checkpoint in the model store; else the one it has.")]
+Name = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Name in the model store. The default is the name that the checkpoint has."),
+]
 
 
 @model_app.command("list")
 def list_(
     context: typer.Context,
-    history: Annotated[bool, typer.Option("--history", help="Who decided what, when and why.")] = False,
-    as_json: Json = False,
+    history: Annotated[bool, typer.Option("--history", help="List the decisions: who, what, when and why.")] = False,
+    json: Json = False,
 ) -> None:
-    """List the checkpoints that could score: of the lock in use, and of the model store."""
+    """List the checkpoints in the lock file and the model store."""
+    from mediqa_node.composition import checkpoints
+
     if history:
-        _history(context, as_json=as_json)
+        _history(context, json=json)
         return
     settings = settings_of(context)
     known = checkpoints.decided(settings)
     rows = _rows(settings, known)
-    if as_json:
+    if json:
         decision = asdict(known.since) if known.since else None
-        typer.echo(json.dumps({"checkpoints": [asdict(row) for row in rows], "decision": decision}, indent=2))
+        as_json({"checkpoints": [asdict(row) for row in rows], "decision": decision})
         return
     cells = [
         (
@@ -64,22 +69,24 @@ def list_(
         for row in rows
     ]
     table(("name", "weights", "size", "trained", "from", ""), cells)
-    typer.echo(f"in force    {checkpoints.sentence(settings, known)}")
+    fact("active", checkpoints.sentence(settings, known))
 
 
-def _history(context: typer.Context, *, as_json: bool) -> None:
-    with open_current_node(context) as (_, database), database.read() as connection:
+def _history(context: typer.Context, *, json: bool) -> None:
+    from mediqa_node.storage import promotions
+
+    with open_node(context) as (_, database), database.read() as connection:
         decisions = promotions.history(connection)
-    if as_json:
-        typer.echo(json.dumps([asdict(one) for one in decisions], indent=2))
+    if json:
+        as_json([asdict(one) for one in decisions])
         return
     if not decisions:
-        typer.echo("nothing was decided yet: `model.checkpoint` of the configuration is in force")
+        typer.echo("no decision yet: the checkpoint named by `model.checkpoint` is active")
         return
     cells = [
         (
             str(one.id),
-            datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            date(one.at),
             one.by,
             one.action,
             *(side.label if side else "–" for side in (one.before, one.after)),
@@ -97,12 +104,15 @@ class _Row:
     size_bytes: int | None
     trained: bool | None
     fingerprint: str | None
-    """Of the preprocessing: with both digests what a calibration has to name."""
+    """Fingerprint of the preprocessing; a calibration names it together with both digests."""
     roles: list[str]
 
 
 def _rows(settings: Settings, known: Standing) -> list[_Row]:
-    """Return what the lock names, then the checkpoints of the store: promoted ones score from there."""
+    """Return the checkpoints of the lock, then those of the model store, from which promoted ones are loaded."""
+    from mediqa_node.composition import checkpoints
+    from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, WEIGHTS_FILE, only_entry, read_lock
+
     lock, configured = settings.model_lock or DEFAULT_LOCK, settings.model.checkpoint
     back = known.can_roll_back and known.previous is None
     by_name = {"current": known.current is None, "previous": back, "configured": known.current is not None}
@@ -136,9 +146,10 @@ def _rows(settings: Settings, known: Standing) -> list[_Row]:
     return rows
 
 
-def _card(name: str, entry: LockEntry) -> "Card | None":
-    """Return the card of an entry; None where it is no checkpoint that this version can honour."""
+def _card(name: str, entry: LockEntry) -> Card | None:
+    """Return the card of an entry, or None if it is not a checkpoint that this version supports."""
     from mediqa_node.model.card import read_card
+    from mediqa_node.model.lock import card_bytes
 
     try:
         return read_card(card_bytes(name, entry))
@@ -148,76 +159,87 @@ def _card(name: str, entry: LockEntry) -> "Card | None":
 
 @model_app.command()
 def promote(
-    context: typer.Context, source: Source, by: By, reason: Reason = "", name: Name = None, as_json: Json = False
+    context: typer.Context, source: Source, by: By = "", reason: Reason = "", name: Name = None, json: Json = False
 ) -> None:
-    """Put a checkpoint in force: copied, verified, tried on the reference set, recorded.
+    """Make a checkpoint active.
 
-    Reports that were built stay as they are. The worker takes the weights up between two series. Exit status 1
-    if the checkpoint fails on the reference set.
+    The checkpoint is copied into the model store, verified, checked on the reference set and recorded. Existing reports
+    stay as they are. The worker switches between two series. The exit status is 1 if the checkpoint fails the check.
     """
+    from mediqa_node.composition import checkpoints
     from mediqa_node.pipeline.checkpoints import promote
 
-    logs.configure(level="ERROR")
+    quiet()
+    with open_node(context) as (settings, _):
+        checkpoints.find_checkpoint(settings, source)
     who = decision_of(by, reason)
-    with open_current_node(context) as (settings, database), progress("trying on the reference set"):
+    with open_node(context) as (settings, database), progress("checking on the reference set"):
         configured = checkpoints.configured(settings)
         stored, judge = checkpoints.take_into_store(settings, source, name)
         made, found = promote.promote(
             database, stored.weights, judge, configured=configured, who=who, software_version=__version__
         )
     void = promote.void_calibrations(settings.calibrations, made)
-    if as_json:
-        answer = {**asdict(made), "constancy": found.finding(), "void_calibrations": [record.id for record in void]}
-        typer.echo(json.dumps(answer, indent=2))
+    if json:
+        as_json({**asdict(made), "constancy": found.finding(), "void_calibrations": [record.id for record in void]})
         return
     _print_decision("promoted", made)
-    typer.echo(f"kept        in {stored.directory}, {size(stored.size_bytes)}")
-    typer.echo(f"constancy   {found.finding()}")
+    fact("kept", f"in {stored.directory}, {size(stored.size_bytes)}")
+    fact("constancy", found.finding())
     if not stored.trained:
         consequence = "reported with a warning" if settings.model.allow_untrained else "withheld"
-        typer.echo(f"UNTRAINED   these weights were never trained: their scores mean nothing and are {consequence}")
-    for record in void:
-        typer.echo(f"void        calibration {record.id}: it was made for {made.before.label if made.before else '–'}")
-    if void:
-        typer.echo("            scores are uncalibrated there until somebody calibrates these weights")
+        fact("UNTRAINED", f"these weights were never trained: their scores mean nothing and are {consequence}")
+    _print_void(made, void)
     _print_next(settings)
 
 
 @model_app.command()
-def rollback(context: typer.Context, by: By, reason: Reason = "", as_json: Json = False) -> None:
-    """Put back the weights that the last promotion replaced, once they load. Exit status 1 if there are none."""
+def rollback(context: typer.Context, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Make the previous checkpoint active again.
+
+    The checkpoint is loaded first. The exit status is 1 if no promotion can be rolled back.
+    """
+    from mediqa_node.composition import checkpoints
     from mediqa_node.pipeline.checkpoints import promote
 
-    logs.configure(level="ERROR")
+    quiet()
     who = decision_of(by, reason)
-    with open_current_node(context) as (settings, database), progress("loading"):
+    with open_node(context) as (settings, database), progress("loading"):
         previous, decision = checkpoints.open_previous(settings)
         made = promote.roll_back(database, to=previous, decision=decision, who=who)
     void = promote.void_calibrations(settings.calibrations, made)
-    if as_json:
-        typer.echo(json.dumps({**asdict(made), "void_calibrations": [record.id for record in void]}, indent=2))
+    if json:
+        as_json({**asdict(made), "void_calibrations": [record.id for record in void]})
         return
     _print_decision("rolled back", made)
-    for record in void:
-        typer.echo(f"void        calibration {record.id}: it was made for {made.before.label if made.before else '–'}")
+    _print_void(made, void)
     _print_next(settings)
 
 
 def decision_of(by: str, reason: str) -> Who:
-    """Return who decides, now; BadParameter without a name."""
+    """Return who decides now, and why; BadParameter without a name."""
     if not 1 <= len(by.strip()) <= 64:
-        raise typer.BadParameter("a name of 1 to 64 characters", param_hint="--by")
+        raise typer.BadParameter("give the name of who decides, 1 to 64 characters", param_hint="--by")
     return Who(by=by.strip(), reason=reason.strip()[:1000], at=time.time())
 
 
 def _print_decision(word: str, made: Promotion) -> None:
     before, after = (weights.label if weights else "–" for weights in (made.before, made.after))
-    typer.echo(f"{word:<12}{after}, as decision {made.id} by {made.by}; before: {before}")
+    fact(word, f"{after}, as decision {made.id} by {made.by}; before: {before}")
+
+
+def _print_void(made: Promotion, void: Sequence[Calibration]) -> None:
+    for record in void:
+        fact("void", f"calibration {record.id}: it was made for {made.before.label if made.before else '–'}")
+    if void:
+        fact("", "scores are uncalibrated there until the site calibrates this checkpoint")
 
 
 def _print_next(settings: Settings) -> None:
-    typer.echo("reports that were built stay as they are; a later revision names the weights that scored it")
+    from mediqa_node import service
+
+    typer.echo("existing reports stay as they are; a later revision names the checkpoint that scored it")
     if "worker" in service.running_roles(settings):
-        typer.echo("→ mediqa-node status: the worker takes the weights up within seconds, between two series")
+        typer.echo("→ mediqa-node status: the worker switches within seconds, between two series")
     else:
         typer.echo("→ mediqa-node serve")

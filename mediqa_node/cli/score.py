@@ -1,6 +1,7 @@
-"""`mediqa-node score`: files in, judgements out, without a node."""
+"""`mediqa-node score`: score files without a node."""
 
 import json
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -8,88 +9,147 @@ from typing import Annotated, Any
 
 import typer
 
-from mediqa_node import logs
 from mediqa_node.cli import app
-from mediqa_node.cli.common import settings_of
-from mediqa_node.cli.present import table
+from mediqa_node.cli.common import quiet, settings_of
+from mediqa_node.cli.options import Json
+from mediqa_node.cli.present import as_json, count, table
 from mediqa_node.cli.progress import progress
-from mediqa_node.composition import checkpoints
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C (128 + SIGINT)."""
+_HEADS = ("score", "verdict", "what", "file", "not scored because")
+_WIDTHS = (9, 13, 28, 40, 0)
+"""Of the columns when each line is printed as its series ends."""
 _PROMPTS = ("dimension", "modality", "region", "type")
 
 
 @app.command()
 def score(
     context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(help="Files or folders: DICOM, JPEG or PNG", exists=True)],
-    as_json: Annotated[bool, typer.Option("--json", help="An array with one object for each series.")] = False,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="DICOM, JPEG or PNG files, or folders of them.", exists=True)
+    ],
+    json: Json = False,
+    json_lines: Annotated[bool, typer.Option("--json-lines", help="Print a line of JSON as each series ends.")] = False,
     model: Annotated[
-        Path | None, typer.Option(help="Folder of `model import`, instead of the configured checkpoint.", exists=True)
+        Path | None, typer.Option(metavar="DIR", help="Checkpoint to use instead of the active one.", exists=True)
     ] = None,
     dump_input: Annotated[
-        Path | None, typer.Option(help="Write what the network is shown, one NPZ for each series, into this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Write the network's input here, one NPZ file for each series.")
     ] = None,
     maps: Annotated[
-        Path | None, typer.Option(help="Write where each score comes from, pictures and NPZ, into this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Write score maps here, as pictures and NPZ files.")
     ] = None,
 ) -> None:
-    """Score files without a node.
+    """Score files or folders without a node.
 
-    Exit status 1 only if something could not be read.
+    Results that are ready are printed when the command is interrupted. The exit status is 1 if a file could not be
+    read or no image was found, 130 after an interruption.
     """
-    from mediqa_node.pipeline.offline import dump_network_input, score_paths
+    from mediqa_node.composition import checkpoints
+    from mediqa_node.pipeline.offline import Unreadable, dump_network_input, score_paths
     from mediqa_node.pipeline.score_map_files import write_maps
 
-    logs.configure(level="ERROR")  # to standard error: the answer alone goes to standard output
+    quiet()  # logs go to standard error, the answer alone to standard output
     settings = settings_of(context)
     judge = cache(lambda: checkpoints.open_folder(settings, model) if model else checkpoints.open_active(settings))
     also = [dump_network_input(dump_input)] if dump_input else []
     also += [write_maps(maps)] if maps else []
-    with progress("scoring") as advance:
-        results, unreadable = score_paths(paths, judge=judge, advance=advance, also=also)
-    if as_json:
-        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
-    else:
-        _print_scores(results)
+    shown = _Shown(as_lines=json_lines, as_array=json)
+    unreadable: list[Unreadable] = []
+    total = 0
+    try:
+        with progress("scoring") as advance:
+
+            def note(done: int, n: int) -> None:
+                nonlocal total
+                total = n
+                advance(done, n)
+
+            _, unreadable = score_paths(paths, judge=judge, advance=note, also=also, emit=shown.add)
+    except KeyboardInterrupt:
+        shown.end()
+        typer.echo(f"interrupted after {len(shown.results)} of {count(total, 'series', 'series')}", err=True)
+        sys.exit(INTERRUPTED)
+    shown.end()
     for path, reason in unreadable:
         typer.echo(f"{path}: {reason}", err=True)
-    if any(not result["trained"] for result in results if result["raw_score"] is not None):
+    if not shown.results and not unreadable:
+        typer.echo(f"no images found in {', '.join(map(str, paths))}", err=True)
+        sys.exit(1)
+    if any(not result["trained"] for result in shown.results if result["raw_score"] is not None):
         typer.echo("UNTRAINED WEIGHTS: these scores have no meaning.", err=True)
     typer.echo("Research use only – not for diagnosis.", err=True)
     sys.exit(1 if unreadable else 0)
 
 
-def _print_scores(results: list[dict[str, object]]) -> None:
-    rows = []
-    for result in results:
-        prompt = result["prompt"] or {}
-        assert isinstance(prompt, dict)
-        words = " ".join(str(prompt[key]["value"]) for key in _PROMPTS if key in prompt)
-        quality = result["quality"]
-        rows.append(
-            (
-                str(result["series_instance_uid"])[-24:],
-                f"{quality:.2f}" if isinstance(quality, float) else _raw(result["raw_score"]),
-                str(result["verdict"] or "–"),
-                words or str(result["modality"]),
-                str(result["not_scored"] or ""),
-            )
-        )
-    table(("series", "score", "verdict", "what", "not scored because"), rows)
-    for row, result in zip(rows, results, strict=True):
-        if result["predicted"]:
-            typer.echo(f"{row[0]}  {_looks_like(result['predicted'])}")
+class _Shown:
+    """Prints results: each as its series ends, or all at the end as a table or a JSON array."""
+
+    def __init__(self, *, as_lines: bool, as_array: bool) -> None:
+        self.results: list[dict[str, Any]] = []
+        self._as_lines, self._as_array = as_lines, as_array
+        self._at_once = not as_lines and not as_array and not sys.stdout.isatty()
+
+    def add(self, result: dict[str, Any]) -> None:
+        if self._at_once and not self.results:
+            _print_line(_HEADS)
+        self.results.append(result)
+        if self._as_lines:
+            typer.echo(json.dumps(result, ensure_ascii=False))
+        elif self._at_once:
+            _print_line(_cells(result))
+            _print_prediction(result)
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        if self._as_array:
+            as_json(self.results)
+        elif self.results and not self._as_lines and not self._at_once:
+            table(_HEADS, [_cells(result) for result in self.results])
+            for result in self.results:
+                _print_prediction(result)
+
+
+def _print_line(cells: tuple[str, ...]) -> None:
+    typer.echo("  ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip())
+
+
+def _cells(result: dict[str, Any]) -> tuple[str, ...]:
+    prompt = result["prompt"] or {}
+    words = " ".join(str(prompt[key]["value"]) for key in _PROMPTS if key in prompt)
+    quality = result["quality"]
+    return (
+        f"{quality:.2f}" if isinstance(quality, float) else _raw(result["raw_score"]),
+        str(result["verdict"] or "–"),
+        words or str(result["modality"] or "–"),
+        place(result["files"]),
+        str(result["not_scored"] or ""),
+    )
+
+
+def place(files: list[str]) -> str:
+    """Return where the files of a series are: the file, or their folder and how many there are.
+
+    >>> place(["scans/a.dcm"]), place(["scans/a.dcm", "scans/b.dcm"])
+    ('scans/a.dcm', 'scans (2 files)')
+    """
+    if len(files) == 1:
+        return files[0]
+    return f"{os.path.commonpath([Path(file).parent for file in files])} ({len(files)} files)"
 
 
 def _raw(score: object) -> str:
-    """A raw score, where the checkpoint maps none to 0..1."""
+    """Return a raw score, for a checkpoint that does not map it to 0..1."""
     return f"raw {score:.3f}" if isinstance(score, float) else "–"
 
 
-def _looks_like(predicted: Any) -> str:
-    """What the parameter head says beside what was recorded: `looks like 150 mA.s; 120 recorded, +25 %`."""
-    said = f"looks like {predicted['value']:.3g} {predicted['unit']}"
+def _print_prediction(result: dict[str, Any]) -> None:
+    """Print the prediction of the parameter head next to the recorded value."""
+    predicted = result["predicted"]
+    if not predicted:
+        return
+    text = f"looks like {predicted['value']:.3g} {predicted['unit']}"
     recorded = predicted["recorded"]
-    if not recorded:
-        return f"{said}; nothing recorded"
-    return f"{said}; {recorded:.3g} recorded, {predicted['deviation'] / recorded:+.0%}"
+    compared = f"{recorded:.3g} recorded, {predicted['deviation'] / recorded:+.0%}" if recorded else "nothing recorded"
+    typer.echo(f"{place(result['files'])}: {text}; {compared}")

@@ -1,78 +1,89 @@
-"""`mediqa-node model shadow | compare`: a candidate beside the weights in force."""
+"""`mediqa-node model shadow | compare`: score with a candidate as well, and compare it with the active checkpoint."""
 
-import json
+from __future__ import annotations
+
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from mediqa_node import logs
-from mediqa_node.cli.common import open_current_node
+from mediqa_node.cli.common import open_node, quiet
 from mediqa_node.cli.model import model_app
-from mediqa_node.cli.present import count, finite, table
+from mediqa_node.cli.options import Json
+from mediqa_node.cli.present import as_json, count, fact, table
 from mediqa_node.cli.progress import progress
-from mediqa_node.cli.promotion import By, Json, Name, Reason, decision_of
-from mediqa_node.composition import checkpoints
+from mediqa_node.cli.promotion import By, Name, Reason, decision_of
 from mediqa_node.domain.promotion import ShadowScore, Weights
-from mediqa_node.reader_study import comparison
-from mediqa_node.storage import promotions
 
 
 @model_app.command()
 def shadow(
     context: typer.Context,
-    source: Annotated[str | None, typer.Argument(metavar="[DIR_OR_NAME]", help="The candidate")] = None,
-    off: Annotated[bool, typer.Option("--off", help="Score no candidate any more.")] = False,
+    source: Annotated[
+        str | None, typer.Argument(metavar="DIR_OR_NAME", help="The candidate, as in `model promote`.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Stop scoring with the candidate.")] = False,
     by: By = "",
     reason: Reason = "",
     name: Name = None,
 ) -> None:
-    """Have a candidate scored beside the weights in force, from the next series on: nothing of it is sent."""
+    """Score with a candidate checkpoint as well.
+
+    The candidate scores each series after the active checkpoint, from the next series on. None of its scores is sent.
+    """
+    from mediqa_node.composition import checkpoints
     from mediqa_node.pipeline.checkpoints import promote
 
     if (source is None) != off:
         raise typer.BadParameter("name a candidate, or --off")
-    logs.configure(level="ERROR")
+    quiet()
+    if source is not None:
+        with open_node(context) as (settings, _):
+            checkpoints.find_checkpoint(settings, source)
     who = decision_of(by, reason)
-    with open_current_node(context) as (settings, database), progress("loading"):
+    with open_node(context) as (settings, database), progress("loading"):
         candidate = checkpoints.take_into_store(settings, source, name)[0].weights if source is not None else None
         made = promote.set_shadow(database, candidate, configured=checkpoints.configured(settings), who=who)
     if made.after is None:
-        typer.echo(f"ended       {made.before.label if made.before else '–'} is scored beside nothing any more")
+        fact("ended", f"{made.before.label if made.before else '–'} no longer scores")
     else:
-        typer.echo(f"in shadow   {made.after.label}: scored after each series, nothing is sent")
+        fact("in shadow", f"{made.after.label}: scores each series too, nothing is sent")
     typer.echo("→ mediqa-node model compare")
 
 
 @model_app.command()
-def compare(context: typer.Context, as_json: Json = False) -> None:
-    """Hold the candidate in shadow, or the last one, against the weights in force, scanner by scanner.
+def compare(context: typer.Context, json: Json = False) -> None:
+    """Compare the candidate with the active checkpoint.
 
-    Differences are candidate - current. Exit status 1 while there is nothing to compare.
+    Prints one row for each scanner; differences are candidate - active. Without a candidate the last one is compared.
+    The exit status is 1 while there is nothing to compare.
     """
-    with open_current_node(context) as (_, database), database.read() as connection:
+    from mediqa_node.storage import promotions
+
+    with open_node(context) as (_, database), database.read() as connection:
         candidate = promotions.standing(connection).shadow or promotions.last_shadowed(connection)
         scores = promotions.shadow_of(connection, candidate) if candidate is not None else []
     rows = _compared(scores)
-    if as_json:
-        typer.echo(
-            json.dumps(finite({"candidate": asdict(candidate) if candidate else None, "scanners": rows}), indent=2)
-        )
+    if json:
+        as_json({"candidate": asdict(candidate) if candidate else None, "scanners": rows})
     elif candidate is None:
-        typer.echo("no candidate yet; `mediqa-node model shadow DIR_OR_NAME --by NAME` names one")
+        typer.echo("no candidate yet; `mediqa-node model shadow DIR_OR_NAME --by NAME` sets one")
     elif not scores:
-        typer.echo(f"{candidate.label} has scored no series beside the weights in force yet")
+        typer.echo(f"{candidate.label} has scored no series yet")
     else:
         _print_compared(candidate, rows, scores)
     sys.exit(not scores)
 
 
 def _compared(scores: Sequence[ShadowScore]) -> list[dict[str, object]]:
-    """Return what the candidate says on each scanner, for each modality and each of the weights beside it."""
+    """Return the comparison for each scanner, modality and active checkpoint."""
+    import numpy as np
+
+    from mediqa_node.reader_study import comparison
+
     groups: dict[tuple[str, str, str], list[ShadowScore]] = {}
     for score in scores:
         groups.setdefault((score.station_name, score.modality, score.weights_sha256), []).append(score)
@@ -95,7 +106,7 @@ def _compared(scores: Sequence[ShadowScore]) -> list[dict[str, object]]:
 
 
 def _print_compared(candidate: Weights, rows: Sequence[dict[str, object]], scores: Sequence[ShadowScore]) -> None:
-    typer.echo(f"{candidate.label} beside the weights in force, {count(len(scores), 'series', 'series')}")
+    typer.echo(f"{candidate.label} compared with the active checkpoint, {count(len(scores), 'series', 'series')}")
     cells = [
         (
             str(row["station_name"] or "–"),
@@ -111,10 +122,10 @@ def _print_compared(candidate: Weights, rows: Sequence[dict[str, object]], score
         )
         for row in rows
     ]
-    heads = ("scanner", "modality", "current", "n", "mean", "SD", "SRCC", "turned", "verdicts", "not scored")
+    heads = ("scanner", "modality", "active", "n", "mean", "SD", "SRCC", "turned", "verdicts", "not scored")
     table(heads, cells)
-    typer.echo("mean and SD of candidate - current; turned: share of pairs of series in the other order;")
-    typer.echo("verdicts: how many would move, as long as no calibration is made for the candidate")
+    typer.echo("mean and SD of candidate - active; turned: share of pairs of series in the opposite order;")
+    typer.echo("verdicts: how many would change, as long as the candidate is not calibrated")
     typer.echo(f'→ mediqa-node model promote {candidate.name} --by NAME --reason "…"')
 
 

@@ -1,43 +1,63 @@
-"""Commands that need no running node: score files, talk to a peer, look at the configuration."""
+"""Commands that need no running node: check the configuration, talk to a peer, print the conformance statement."""
+
+from __future__ import annotations
 
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mediqa_node.cli import app
 from mediqa_node.cli.common import settings_of
-from mediqa_node.cli.present import count
+from mediqa_node.cli.options import Commands
+from mediqa_node.cli.present import count, fact
 from mediqa_node.cli.progress import progress
-from mediqa_node.composition import checkpoints, resources
-from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.domain.series import Peer
 
-config_app = typer.Typer(help="Look at the configuration in use.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from mediqa_node.config import Settings
+    from mediqa_node.domain.peer import Peer
+
+config_app = typer.Typer(
+    cls=Commands, help="Check or print the configuration.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(config_app, name="config")
 
 
 @config_app.command("check")
 def check_config(context: typer.Context) -> None:
-    """Read the configuration and everything it names; exit 2 and say what is wrong, or 0."""
+    """Check the configuration and the files that it names.
+
+    Prints the peers and what each return rule does, and warns if no report can be sent. The exit status is 2 if the
+    configuration has an error.
+    """
+    from mediqa_node.composition import checkpoints, resources
+    from mediqa_node.domain.returns import obstacle, outcomes
+
     settings = settings_of(context)
     checkpoints.prompt_rules(settings)
     resources.time_zone(settings)
     checkpoints.check_checkpoint(settings)
-    typer.echo(f"{settings.file or 'defaults'}: good")
-    typer.echo(f"  receives   {settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
-    typer.echo(f"  keeps      {settings.data_dir}")
-    typer.echo(f"  returns to {', '.join(settings.peers) or 'nobody: no `peers` are configured'}")
+    rules, peers = settings.return_rules(), settings.peers_of_settings()
+    why_not = obstacle(rules, peers, settings.receiver)
+    typer.echo(f"{settings.file or 'defaults'}: {'no errors, but no report will be sent' if why_not else 'good'}")
+    fact("receives", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
+    fact("data", str(settings.data_dir))
+    for i, peer in enumerate(peers):
+        fact("" if i else "peers", f"{peer.name}: {peer.ae_title} at {peer.host}:{peer.port}")
+    for i, text in enumerate(outcomes(rules, peers)):
+        fact("" if i else "returns", f"{i + 1}. {text}")
     if not settings.model.allow_untrained:
-        typer.echo("  withholds  scores of untrained weights (`model.allow_untrained: false`)")
+        fact("withholds", "scores of untrained weights (`model.allow_untrained: false`)")
+    if why_not:
+        fact("WARNING", why_not)
 
 
 @config_app.command("show")
 def show_config(context: typer.Context) -> None:
-    """Print the effective configuration, defaults and environment included."""
+    """Print the configuration with all defaults."""
     shown = settings_of(context).as_yaml().rstrip()
     typer.echo(re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", shown))
 
@@ -51,8 +71,8 @@ def _peer(settings: Settings, name: str) -> Peer:
 
 
 @app.command()
-def echo(context: typer.Context, peer: Annotated[str, typer.Argument(help="Name of a configured peer")]) -> None:
-    """Verify a peer with C-ECHO."""
+def echo(context: typer.Context, peer: Annotated[str, typer.Argument(help="Name of a configured peer.")]) -> None:
+    """Check that a peer answers (C-ECHO)."""
     from mediqa_node.network.sender import connect, verification_contexts
 
     settings = settings_of(context)
@@ -65,12 +85,14 @@ def echo(context: typer.Context, peer: Annotated[str, typer.Argument(help="Name 
 @app.command()
 def send(
     context: typer.Context,
-    peer: Annotated[str, typer.Argument(help="Name of a configured peer")],
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders to search", exists=True)],
+    peer: Annotated[str, typer.Argument(help="Name of a configured peer.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="DICOM files, or folders to search.", exists=True)
+    ],
 ) -> None:
-    """Send DICOM files to a configured peer.
+    """Send DICOM files to a peer.
 
-    Exit status 1 if one was not stored.
+    The exit status is 1 if a file was not stored.
     """
     from mediqa_node.cli.files import dicom_files
     from mediqa_node.network.sender import send_files
@@ -91,7 +113,7 @@ def send(
 
 @app.command()
 def conformance() -> None:
-    """Print the DICOM conformance statement, made from the code."""
+    """Print the DICOM conformance statement."""
     from mediqa_node.conformance import statement
 
     typer.echo(statement().rstrip())

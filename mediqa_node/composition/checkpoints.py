@@ -14,7 +14,7 @@ import structlog
 
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, PromotionRefused
-from mediqa_node.domain.promotion import PROMOTE, Standing, Weights
+from mediqa_node.domain.promotion import Action, Standing, Weights
 from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
 from mediqa_node.model.store import ModelStore
 from mediqa_node.storage import promotions
@@ -33,12 +33,12 @@ Place = tuple[Path, str]
 
 
 def model_store(settings: Settings) -> ModelStore:
-    """Return the checkpoints that this node keeps for itself."""
+    """Return the model store of this node."""
     return ModelStore(settings.data_dir / "models")
 
 
 def decided(settings: Settings) -> Standing:
-    """Return what has been promoted at this node; without a database, nothing."""
+    """Return the recorded promotions; without a database, none."""
     if settings.missing_database is not None:
         return Standing()
     database = Database(settings.database_url)
@@ -50,7 +50,7 @@ def decided(settings: Settings) -> Standing:
 
 
 def active(settings: Settings) -> Place:
-    """Return where the checkpoint lies that was promoted, if one was, else the configured one: `domain.promotion`.
+    """Return the location of the active checkpoint: the promoted one, else the configured one (`domain.promotion`).
 
     Raises:
         CheckpointRefused: see `place_of`.
@@ -59,10 +59,10 @@ def active(settings: Settings) -> Place:
 
 
 def place_of(settings: Settings, current: Weights | None) -> Place:
-    """Return where the checkpoint in force lies: a promoted one in the model store; None: the configured one.
+    """Return the location of a promoted checkpoint in the model store; for None, of the configured one.
 
     Raises:
-        CheckpointRefused: it is not in the model store any more as it was promoted.
+        CheckpointRefused: the model store no longer has it as it was promoted.
     """
     if current is None:
         return settings.model_lock or DEFAULT_LOCK, settings.model.checkpoint
@@ -80,10 +80,10 @@ def configured(settings: Settings) -> Weights:
 
 
 def find_checkpoint(settings: Settings, source: str) -> Place:
-    """Return where a checkpoint lies: a folder with a lock, else a name in the model store or the lock, else a digest.
+    """Find a checkpoint by folder with a lock, else by name in the model store or the lock, else by digest.
 
     Args:
-        source: of a digest, of weights or card, the first six digits or more.
+        source: folder, name, or at least six digits of the digest of weights or card.
 
     Raises:
         CheckpointRefused: there is none, or several that differ.
@@ -107,21 +107,21 @@ def find_checkpoint(settings: Settings, source: str) -> Place:
     if not all(one.same_as(found[0][0]) for one, _ in found):
         several = "; ".join(f"{one.label} with card {one.card_sha256[:12]}, by {place}" for one, place in found)
         raise CheckpointRefused(f"{source!r} may be {several}: give a folder, or the beginning of a digest")
-    one, place = found[-1]  # the store's, where both have it: nobody edits that
+    one, place = found[-1]  # prefer the model store, which nobody edits
     return place, one.name
 
 
 def sentence(settings: Settings, known: Standing) -> str:
-    """Say which weights are in force, and why."""
+    """Return which checkpoint is active, and why, as a sentence."""
     if known.current is None or known.since is None:
         try:
             return f"{configured(settings).label}, by `model.checkpoint`"
         except (CheckpointRefused, ConfigurationError) as error:
             return str(error)
     at = datetime.fromtimestamp(known.since.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    how = "promoted" if known.since.action == PROMOTE else "rolled back to"
+    how = "promoted" if known.since.action == Action.PROMOTE else "rolled back to"
     text = f"{known.current.label}, {how} {at} by {known.since.by}"
-    return f"{text}; `model.checkpoint` names {settings.model.checkpoint}, which counts when nothing is promoted"
+    return f"{text}; `model.checkpoint` names {settings.model.checkpoint}, which is used when none is promoted"
 
 
 def check_checkpoint(settings: Settings) -> None:
@@ -134,7 +134,7 @@ def check_checkpoint(settings: Settings) -> None:
 
 
 def prompt_rules(settings: Settings) -> "PromptRules":
-    """Read the prompt and kernel rules: the site's files, else those of the package."""
+    """Read the prompt and kernel rules: the site's files, else the packaged ones."""
     import yaml
 
     from mediqa_node.dicom.prompts import PromptRules
@@ -151,19 +151,19 @@ def prompt_rules(settings: Settings) -> "PromptRules":
 
 
 def open_active(settings: Settings, *, reporting: bool = False) -> "Assessor":
-    """Load the checkpoint that is in force, promoted or configured; this imports torch.
+    """Load the active checkpoint; this imports torch.
 
     Args:
-        reporting: the scores go into reports, so that raw scores alone will not do.
+        reporting: require a map of raw scores to 0..1, since the scores go into reports.
 
     Raises:
-        CheckpointRefused: missing, wrong digest, or not to be honoured.
+        CheckpointRefused: missing, wrong digest, or a card that this version cannot honour.
     """
     return open_at(settings, active(settings), reporting=reporting)
 
 
 def open_at(settings: Settings, place: Place, *, reporting: bool = False) -> "Assessor":
-    """Load a checkpoint by lock and name, whatever is in force; see `open_active`."""
+    """Load a checkpoint by lock and name; see `open_active`."""
     from mediqa_node.model.predict import load_scorer
     from mediqa_node.model.prompt_classifier import load_classifier
     from mediqa_node.pipeline.score import Assessor
@@ -184,7 +184,7 @@ def open_at(settings: Settings, place: Place, *, reporting: bool = False) -> "As
 
 
 def open_folder(settings: Settings, folder: Path, *, reporting: bool = False) -> "Assessor":
-    """Load the only checkpoint of a folder that `mediqa-node model import` made, whatever is configured.
+    """Load the only checkpoint of a folder that `mediqa-node model import` made.
 
     Raises:
         CheckpointRefused: no lock file there, more than one checkpoint, or see `open_active`.
@@ -196,7 +196,7 @@ def open_folder(settings: Settings, folder: Path, *, reporting: bool = False) ->
 
 
 def open_stored(settings: Settings, wanted: "Weights") -> "Assessor":
-    """Load a checkpoint of the model store for scores that could be reported; see `open_active`."""
+    """Load a checkpoint of the model store for reporting; see `open_active`."""
     return open_folder(settings, model_store(settings).find(wanted).directory, reporting=True)
 
 
@@ -204,7 +204,7 @@ def open_pinned(settings: Settings, name: str, sha256: str) -> "Assessor":
     """Load the checkpoint whose weights have this digest, from the model store or the lock; see `open_active`.
 
     Args:
-        name: of the entry to prefer, where several cards go with the same weights.
+        name: entry to prefer if several cards share these weights.
     """
     from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, read_lock
 
@@ -214,17 +214,17 @@ def open_pinned(settings: Settings, name: str, sha256: str) -> "Assessor":
     places += [(one.directory / LOCK_FILE, one.weights.name) for one in stored]
     if not places:
         raise CheckpointRefused(
-            f"the weights with SHA-256 {sha256} are not in the model lock any more, nor in the model store"
+            f"the weights with SHA-256 {sha256} are no longer in the model lock, nor in the model store"
         )
     return open_at(settings, min(places, key=lambda place: place[1] != name))
 
 
 def take_into_store(settings: Settings, source: str, name: str | None = None) -> tuple["Stored", "Assessor"]:
-    """Keep a copy of a checkpoint for the node, and load that copy as the worker will; this imports torch.
+    """Copy a checkpoint into the model store, and load that copy as the worker will; this imports torch.
 
     Args:
         source: see `find_checkpoint`.
-        name: in the store; None: its name where it comes from.
+        name: name in the store; None: keep its name.
 
     Raises:
         CheckpointRefused: this version cannot honour it, or the store cannot take it.
@@ -241,12 +241,12 @@ def take_into_store(settings: Settings, source: str, name: str | None = None) ->
         return stored, open_stored(settings, stored.weights)
     except CheckpointRefused:
         if stored.weights not in before:
-            store.remove(stored)  # or it would hold its name against the one that is mended
+            store.remove(stored)  # else it would block its name for a corrected one
         raise
 
 
 def open_previous(settings: Settings) -> tuple["Weights", int | None]:
-    """Load what a rollback puts back, promoted before or configured; return it, and the decision that it replaces.
+    """Load the checkpoint that a rollback restores; return it, and the decision that it replaces.
 
     Raises:
         CheckpointRefused: it cannot be loaded, so that no worker could start with it.
@@ -254,17 +254,23 @@ def open_previous(settings: Settings) -> tuple["Weights", int | None]:
     """
     known = decided(settings)
     if not known.can_roll_back or known.since is None:
-        raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
+        raise PromotionRefused(
+            "there is no promotion to roll back: the checkpoint named by `model.checkpoint` is active"
+        )
     if known.previous is not None:
         open_stored(settings, known.previous)
         return known.previous, known.since.id
-    replaced_by = configured(settings)  # not before: the store does without the lock
+    replaced_by = configured(settings)  # late: the model store does not need the lock
     open_at(settings, place_of(settings, None), reporting=True)
     return replaced_by, known.since.id
 
 
 def preprocess_spec(settings: Settings) -> "PreprocessSpec":
-    """Return how the checkpoint in force wants its images, from its card; CheckpointRefused: see `open_active`."""
+    """Return the preprocessing of the active checkpoint, from its card.
+
+    Raises:
+        CheckpointRefused: see `open_active`.
+    """
     from mediqa_node.model.card import read_card
     from mediqa_node.model.lock import card_bytes, read_lock
 

@@ -1,4 +1,4 @@
-"""From settings to open resources: database, spool, rules, and what the stations share.
+"""From settings to open resources: database, spool, device, exports, and the context of the stations.
 
 Heavy packages are imported late, so that the receiver and the command line stay small.
 """
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mediqa_node.pipeline.score import Assessor
 
 _EXPORT_KEY = "export.key"
+FOLDER_MODE, DATABASE_MODE = 0o750, 0o640
+"""Permissions of the data folder and its database, which hold patient identifiers: user and group only."""
 
 
 def open_database(settings: Settings) -> Database:
@@ -42,38 +44,54 @@ def open_spool(settings: Settings) -> Spool:
     )
 
 
+def make_data_folder(settings: Settings) -> None:
+    """Create the data folder, if it does not exist, for the user and the group of the node.
+
+    Raises:
+        ConfigurationError: it cannot be created.
+    """
+    try:
+        settings.data_dir.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(f"node.data_dir {settings.data_dir}: cannot be created: {reason}") from error
+
+
 def prepare(settings: Settings) -> None:
     """Create the data folder and bring both sets of tables up to date; once, before any process starts."""
     from mediqa_node.pipeline.durable import migrate
     from mediqa_node.storage.migrate import upgrade
 
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_folder(settings)
+    is_new = settings.missing_database is not None
     database = open_database(settings)
     upgrade(database)
     migrate(database)
     database.close()
+    if is_new and (file := settings.data_dir / "node.db").is_file():
+        file.chmod(DATABASE_MODE)  # SQLite gives its journal the same permissions
     identity(settings)
 
 
 def identity(settings: Settings) -> dict[str, str]:
-    """Return device UID and serial number of this installation, made once and kept in the data folder."""
+    """Return device UID and serial number of this installation, generated once and kept in the data folder."""
     path = settings.data_dir / "identity.json"
     if not path.exists():
         from uuid import uuid4
 
         made = {"device_uid": f"2.25.{uuid4().int}", "serial_number": uuid4().hex[:12].upper()}
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_data_folder(settings)
         with (half := path.with_suffix(".new")).open("w", encoding="utf-8") as file:
             file.write(json.dumps(made))
             file.flush()
             os.fsync(file.fileno())
-        half.replace(path)  # a name that is half written would stop every later start
+        half.replace(path)  # a half-written file would stop every later start
     kept = json.loads(path.read_text(encoding="utf-8"))
     return {**kept, **({"device_uid": settings.node.device_uid} if settings.node.device_uid else {})}
 
 
 def report_device(settings: Settings) -> "ReportDevice":
-    """Return how this node names itself in reports."""
+    """Return the device description for reports."""
     from mediqa_node.dicom.report.request import ReportDevice
 
     return ReportDevice(ae_title=settings.node.ae_title, software_version=__version__, **identity(settings))
@@ -92,7 +110,7 @@ def time_zone(settings: Settings) -> tzinfo:
 
 
 def series_keys(settings: Settings) -> "Callable[[Iterable[str]], dict[str, str]] | None":
-    """Return how UIDs are found by the series keys of this node's exports; None where nothing was exported yet."""
+    """Return a function from UIDs to a map by export series key; None if nothing was exported yet."""
     from mediqa_node.dicom.deidentify.pseudonyms import KEY_BYTES, Pseudonyms
     from mediqa_node.exchange.folder import secret_of
 
@@ -103,7 +121,7 @@ def series_keys(settings: Settings) -> "Callable[[Iterable[str]], dict[str, str]
 
 
 def export_source(settings: Settings, database: Database) -> "ExportSource":
-    """Return what an export draws on; the key of its pseudonyms is made once and kept in the data folder."""
+    """Return the sources of an export; the key of its pseudonyms is generated once and kept in the data folder."""
     from mediqa_node.dicom.deidentify.pseudonyms import KEY_BYTES, Pseudonyms
     from mediqa_node.exchange.folder import secret_of
     from mediqa_node.pipeline.export.select import ExportSource
@@ -119,7 +137,7 @@ def export_source(settings: Settings, database: Database) -> "ExportSource":
 
 
 def nightly_export(settings: Settings, database: Database) -> "NightlyExport | None":
-    """Return what the courier exports every night, or None where the site wants none."""
+    """Return the nightly export, or None if it is off."""
     if settings.export.nightly is None:
         return None
     from mediqa_node.pipeline.export.nightly import NightlyExport
@@ -133,8 +151,8 @@ def nightly_export(settings: Settings, database: Database) -> "NightlyExport | N
     )
 
 
-def node_context(settings: Settings, database: Database, *, judge: "Assessor | None" = None) -> "NodeContext":
-    """Return what the stations share; `judge`: what a worker scores with."""
+def node_context(settings: Settings, database: Database, *, assessor: "Assessor | None" = None) -> "NodeContext":
+    """Return the context of the stations; a worker passes its `assessor`."""
     from mediqa_node.pipeline.durable import DurableJobs
     from mediqa_node.pipeline.node import NodeContext
 
@@ -152,5 +170,5 @@ def node_context(settings: Settings, database: Database, *, judge: "Assessor | N
         companions=settings.companions,
         retention=settings.retention,
         allow_untrained=settings.model.allow_untrained,
-        judge=(lambda: judge) if judge is not None else None,
+        assessor=assessor,
     )

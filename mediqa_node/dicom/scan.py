@@ -26,13 +26,14 @@ SOP_INSTANCE_UID = 0x00080018
 MODALITY = 0x00080060
 STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
+SERIES_NUMBER = 0x00200011
 PIXEL_DATA = 0x7FE00010
 
 _SAMPLES, _PHOTOMETRIC, _FRAMES = 0x00280002, 0x00280004, 0x00280008
 _ROWS, _COLUMNS, _BITS = 0x00280010, 0x00280011, 0x00280100
 _PIXELS_ELSEWHERE = frozenset({0x00287FE0, 0x56000020})  # Pixel Data Provider URL, Spectroscopy Data
 _WANTED = _PIXELS_ELSEWHERE | {
-    *(SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID),
+    *(SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SERIES_NUMBER),
     *(_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS),
 }
 _PIXEL_TAGS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
@@ -58,6 +59,7 @@ class ScannedHeader:
     series_instance_uid: str
     modality: str
     has_pixels: bool
+    series_number: int | None = None
 
 
 def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int = 256 * 1024**2) -> ScannedHeader:
@@ -83,6 +85,7 @@ def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int
         study_instance_uid=_uid(found, STUDY_INSTANCE_UID, "Study Instance UID"),
         series_instance_uid=_uid(found, SERIES_INSTANCE_UID, "Series Instance UID"),
         modality=_modality(found),
+        series_number=_integer(found.get(SERIES_NUMBER, b"")),
         has_pixels=walk.pixel_bytes is not None,
     )
     walk.check_pixels(is_image=_is_image_class(header.sop_class_uid))
@@ -97,6 +100,12 @@ def _is_image_class(sop_class_uid: str) -> bool:
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1").strip(" \0")
+
+
+def _integer(value: bytes) -> int | None:
+    """Return an Integer String (VR IS), or None where it is none."""
+    text = value.strip(b" \0")
+    return int(text) if re.fullmatch(rb"[+-]?[0-9]{1,11}", text) else None
 
 
 def _modality(found: dict[int, bytes]) -> str:

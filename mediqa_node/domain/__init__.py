@@ -1,1 +1,1 @@
-"""The words of the field as frozen values: no I/O, nothing but the standard library and numpy."""
+"""Frozen value types and errors: no I/O, only the standard library and numpy."""

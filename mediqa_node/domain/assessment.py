@@ -1,4 +1,4 @@
-"""What the node says of one series, and what it needs to say it."""
+"""The assessment of a series, and the calibration behind its verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,11 +27,11 @@ class StackResult:
     """One scored stack: Q = sum of weight x quality over its slices (paper, eq. of section 2.2).
 
     Attributes:
-        quality: Q, 0..1; None where the checkpoint maps no raw score to 0..1. Such a one never serves a node.
-        window: the values that the network saw as black and white, in HU, signal or 0..255; None: as stored.
+        quality: Q, 0..1; None where the checkpoint maps no raw score to 0..1. Such a checkpoint never runs in a node.
+        window: the values mapped to black and white for the network, in HU, signal or 0..255; None: as stored.
         n_clamped: slices whose raw score lies beyond the checkpoint's scale and counts as its end.
-        maps: patch by patch; kept apart from the rest, None when read back.
-        inference_s: how long the network took, seconds of wall time.
+        maps: per patch; stored separately, None when read back.
+        inference_s: wall time of the network, seconds.
     """
 
     stack: Stack
@@ -48,16 +48,16 @@ class StackResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """A site's own record of what a score means on one scanner and protocol.
+    """A site's record of what a score means on one scanner and protocol.
 
-    Applies only while `weights_sha256`, `card_sha256` and `fingerprint` are those of the running model: another card
-    maps the same raw score to another quality, or lets something else speak beside the same network.
+    Applies only while `weights_sha256`, `card_sha256` and `fingerprint` are those of the active checkpoint: another
+    card may map the same raw score to another quality, or combine the network with other statistics.
 
     Attributes:
-        station_name, protocol_name: what it holds for; `*` for any.
+        station_name, protocol_name: its scope; `*` for any.
         modality: CT, MR or OP.
         borderline_below, review_below: thresholds on Q, 0..1, review_below <= borderline_below.
-        n_series, n_readers: what it was made from.
+        n_series, n_readers: its basis.
     """
 
     id: str
@@ -81,10 +81,10 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """The judgement of one series at one revision.
+    """The assessment of one series at one revision.
 
     Attributes:
-        primary: the stack that speaks for the series: the one with most positions.
+        primary: the stack that represents the series: the one with most positions.
         others: further stacks that were scored (at most 3), or ().
         n_stacks: how many stacks the series has in all.
         verdict: one of VERDICTS; `uncalibrated` without a matching calibration record.
@@ -120,7 +120,7 @@ def weighted_quality(quality: Sequence[float], weights: Sequence[float]) -> floa
 
 
 def mapped(quality: float | None) -> float:
-    """Return a quality that must be there.
+    """Return a quality that must exist.
 
     Raises:
         ValueError: it is None: the checkpoint maps no raw score to 0..1, and none may be reported.

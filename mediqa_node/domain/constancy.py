@@ -1,24 +1,37 @@
-"""Whether a score still means what it meant: raw scores of frozen images, pinned, and held against today's.
+"""Constancy: raw scores of frozen images, pinned and compared with today's.
 
-A score drifts without anybody touching the weights: another version of a library, a decoder, a processor,
-a bit that fell over. The network's answer to images that never change tells. Raw scores are compared, since
-a map to 0..1 hides a drift at its flat ends.
+A score can drift although the weights do not change: another version of a library, another decoder or
+processor, a flipped bit. Raw scores are compared, since a map to 0..1 hides a drift at its flat ends.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 BOUND = 1e-4
 """Largest difference of raw score that counts as the same in fp32: arithmetic alone moves one by 1e-7 to 1e-6."""
 BOUND_BF16 = 0.03
-"""The same for bf16, which was seen to move the reference scores of the default weights by up to 0.008."""
-UNSCORED = "the reference set could not be scored"
-"""How the finding of a check begins that measured nothing: no drift, and nothing that a person could accept."""
+"""The same for bf16, which moved the reference scores of the default weights by up to 0.008."""
+
+
+class Baseline(StrEnum):
+    """What the scores of a check were compared with."""
+
+    CARD = "card"
+    FIRST = "first"
+    NOTHING = "nothing"
+
+
+class CheckedBy(StrEnum):
+    """Which process made a check."""
+
+    WORKER = "worker"
+    COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constancy:
-    """What a checkpoint's card pins.
+    """Reference scores pinned by a checkpoint's card.
 
     Attributes:
         raw: raw score of each reference series, by name.
@@ -32,7 +45,7 @@ class Constancy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """All that a score rests on besides the image: while it stays the same, a day may pass between checks.
+    """Everything besides the image that a score depends on; while it is unchanged, checks are a day apart.
 
     Attributes:
         execution: device and arithmetic, e.g. `cpu fp32`.
@@ -51,42 +64,42 @@ class Check:
 
     Attributes:
         checked_at: seconds since 1970, UTC.
-        scores: what the reference series scored now.
-        expected: what they are held against; equal to `scores` at the first check of a site.
-        compared_with: `card`; `first` check of these weights at this site, where the card pins nothing;
-            `nothing`: this is that first check, or nothing could be scored.
+        scores: current scores of the reference series.
+        expected: the scores to compare with; equal to `scores` at the first check of a site.
+        compared_with: CARD; FIRST: the first check of these weights at this site, where the card pins nothing;
+            NOTHING: this is that first check, or nothing could be scored.
         drift: largest |difference|; None where an expected series was not scored.
-        passed: within the bound, or within it of what a person has acknowledged.
+        passed: within the bound of the expected scores, or of acknowledged ones.
         problem: why the reference set could not be scored, or None.
         refusals: why a reference series has no score, by name.
-        made_by: `worker`, or `command`: another process with weights of its own, whose good check does not
-            speak for the worker, while a drift that it finds does.
-        id: in the record; None if it is in none.
+        made_by: WORKER or COMMAND. A command is another process with its own copy of the weights: a good check of
+            its own proves nothing about the worker, while a drift that it finds counts.
+        id: in the record; None if not recorded.
     """
 
     identity: Identity
     checked_at: float
     scores: Mapping[str, float]
     expected: Mapping[str, float]
-    compared_with: str
+    compared_with: Baseline | str
     bound: float
     drift: float | None
     passed: bool
     problem: str | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
-    made_by: str = "worker"
+    made_by: CheckedBy | str = CheckedBy.WORKER
     id: int | None = None
     acknowledged_at: float | None = None
     acknowledged_by: str | None = None
 
     @property
     def withholds(self) -> bool:
-        """Whether results wait for a person because of this check."""
+        """Whether this check withholds results."""
         return not self.passed and self.acknowledged_at is None
 
     @property
     def as_acknowledged(self) -> bool:
-        """Whether it passed only because a person has accepted this drift before."""
+        """Whether it passed only because this drift was acknowledged before."""
         return self.passed and (self.drift is None or self.drift > self.bound)
 
     @property
@@ -95,11 +108,11 @@ class Check:
         return max(self.expected, key=lambda name: _difference(self.scores, self.expected, name), default=None)
 
     def finding(self) -> str:
-        """Say in one sentence what was found."""
+        """Return the finding as one sentence."""
         if self.problem is not None:
-            return f"{UNSCORED}: {self.problem}"
-        source = "the card" if self.compared_with == "card" else "the first check at this site"
-        if self.compared_with == "nothing":
+            return f"the reference set could not be scored: {self.problem}"
+        source = "the card" if self.compared_with is Baseline.CARD else "the first check at this site"
+        if self.compared_with is Baseline.NOTHING:
             kept = "this first check is the baseline of this site from now on"
             return f"the card pins no scores: {kept if self.id is not None else 'there is nothing to compare with'}"
         name = self.worst or ""
@@ -111,7 +124,7 @@ class Check:
         return f"raw score of {name} is {now:.6f}, {source} says {then:.6f}: {relation}"
 
     def advice(self) -> str:
-        """Return what a person does about a check that failed."""
+        """Return the next step after a failed check."""
         if self.problem is not None:
             return "mend it; the worker tries again within ten minutes and then sends on by itself what waits for it"
         return '`mediqa-node constancy --history`; to accept it `--acknowledge "NAME"`, then `mediqa-node retry`'
@@ -138,14 +151,14 @@ def compare(
     at: float,
     refusals: Mapping[str, str] | None = None,
 ) -> Check:
-    """Hold today's scores against the card, else against the first ones of this site.
+    """Compare today's scores with the card, else with the first check of this site.
 
     Args:
-        pinned: what the card pins; None: nothing, then `first` counts.
+        pinned: the card's scores; None: compare with `first`.
         first: scores of the first check of these weights at this site, or None.
-        accepted: scores of the check of this identity that a person acknowledged last, or None. The same
-            series as close to them as the bound pass; a drift from them does not, in whatever direction, nor
-            a series that had no score when they were accepted.
+        accepted: scores of the last acknowledged check of this identity, or None. The same series within
+            the bound of them pass; a further drift in any direction does not, nor does a series that had no
+            score then.
         at: seconds since 1970.
         refusals: why a reference series has no score, by name.
     """
@@ -159,7 +172,7 @@ def compare(
         checked_at=at,
         scores=dict(scores),
         expected=dict(expected),
-        compared_with="card" if pinned else "first" if first else "nothing",
+        compared_with=Baseline.CARD if pinned else Baseline.FIRST if first else Baseline.NOTHING,
         bound=bound,
         drift=drift,
         passed=any(apart is not None and apart <= bound for apart in (drift, from_accepted)),
@@ -168,13 +181,13 @@ def compare(
 
 
 def not_scored(identity: Identity, problem: str, *, at: float) -> Check:
-    """Return the check of a reference set that could not be scored: nothing is known, so nothing passes."""
+    """Return the failed check of a reference set that could not be scored."""
     return Check(
         identity=identity,
         checked_at=at,
         scores={},
         expected={},
-        compared_with="nothing",
+        compared_with=Baseline.NOTHING,
         bound=BOUND,
         drift=None,
         passed=False,

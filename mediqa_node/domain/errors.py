@@ -1,9 +1,11 @@
-"""What can go wrong, named by who has to act.
+"""Errors, named by who has to act.
 
-Every error says what was attempted, what was found and what to do. UIDs may appear in a
+Every message states what was attempted, what was found and what to do. UIDs may appear in a
 message, patient names and identifiers never. `retryable` is the only flag: the same call may
-succeed later without anybody changing anything but the circumstances.
+succeed later without a change of configuration or code.
 """
+
+from mediqa_node.domain.series import Reason, ReasonCode, parse_state
 
 
 class MediqaError(Exception):
@@ -17,7 +19,7 @@ class ConfigurationError(MediqaError):
 
 
 class InvalidInstance(MediqaError):
-    """The sender has to act: what it sent is no usable DICOM instance.
+    """The sender has to act: it sent no usable DICOM instance.
 
     Args:
         comment: shown to the sender as Error Comment (0000,0902); cut to 64 characters there.
@@ -50,19 +52,24 @@ class UnreadableElement(UndecodablePixels):
 
 
 class NotScorable(MediqaError):
-    """The series ends as NOT_SCORED(reason): out of what the node judges, never a fault of the node.
+    """The series ends as NOT_SCORED: it is nothing that the node assesses. Never a fault of the node.
 
     Args:
-        reason: short code, `policy`, `localizer`, `mosaic`, ...; shown to the user.
+        code: a `domain.series.ReasonCode` by name, or a code of an export.
         detail: the fact behind it, with tag and value.
         measured: numbers behind the detail, for `--verbose`; not part of the message.
     """
 
-    def __init__(self, reason: str, detail: str = "", *, measured: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+    def __init__(self, code: str, detail: str = "", *, measured: str = "") -> None:
+        self.reason = Reason(parse_state(ReasonCode, code), detail)
+        super().__init__(str(self.reason))
         self.detail = detail
         self.measured = measured
+
+    @property
+    def code(self) -> ReasonCode | str:
+        """The code alone."""
+        return self.reason.code
 
 
 class CheckpointRefused(MediqaError):
@@ -70,15 +77,15 @@ class CheckpointRefused(MediqaError):
 
 
 class PromotionRefused(MediqaError):
-    """Whoever wants other weights in force has to act: they are already, failed their test, or there are none."""
+    """The promoter has to act: the checkpoint is active already, failed its trial, or does not exist."""
 
 
 class ReferenceDamaged(MediqaError):
-    """The administrator has to act: a file of the reference set is missing or not as it was packed."""
+    """The administrator has to act: a file of the reference set is missing or differs from the package."""
 
 
 class RatingsRefused(MediqaError):
-    """Whoever made the table of ratings has to act: it is no table, or something in it cannot be."""
+    """The author of a rating table has to act: it is not a table, or contains impossible values."""
 
 
 class PeerUnavailable(MediqaError):
@@ -91,10 +98,14 @@ class PeerRefused(MediqaError):
     """The peer will not take this object as it is: the delivery is parked for a person.
 
     Args:
-        message: what was tried, what the peer said.
-        status: its DIMSE status, or None when it was refused at association.
+        message: what was attempted, and the peer's answer.
+        status: its DIMSE status, or None if the association was rejected.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class AmbiguousKey(MediqaError):
+    """Whoever typed a short key has to type more of it: several series have it."""

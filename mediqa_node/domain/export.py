@@ -1,4 +1,4 @@
-"""What an export is asked for, what stands in it, and what is said of what does not."""
+"""What an export is asked for and contains, and why a series was left out of it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,13 +10,69 @@ Payload = Literal["refs", "dicom", "nifti", "npz"]
 PAYLOADS: tuple[str, ...] = get_args(Payload)
 SPLITS = ("train", "val", "test")
 
+REASONS = {
+    "not_settled": "still arriving or not assessed yet",
+    "not_harvested": "no technique was read",
+    "not_eligible": "neither a label nor ratings",
+    "phantom": "phantom of the site",
+    "purged": "images deleted after retention",
+    "rejected": "images rejected by a reject note",
+    "several_patients": "images of several patients",
+    "no_image": "no image to export",
+    "undecodable": "pixels could not be decoded",
+    "unreadable": "a header, or an element that the pixels depend on, could not be read",
+    "unreadable_spacing": "pixel spacing or slice thickness could not be read",
+    "file_missing": "a file is missing",
+    "file_unreadable": "a file could not be read",
+    "burned_in": "text burned into the pixels",
+    "face": "a face could be rendered (`--faces` includes it)",
+    "split_conflict": "its patient, or a copy of it, is in another split",
+    "filter_modality": "other modality than asked for",
+    "filter_scanner": "other scanner than asked for",
+    "filter_date": "outside the dates asked for",
+    "fault": "internal error, see the log",
+    "localizer": "localizer",
+    "derived": "derived image",
+    "secondary_capture": "screen capture",
+    "too_few_slices": "too few slices",
+    "mixed_orientation": "slices in several orientations",
+    "gap": "gaps between the slices",
+    "diffusion": "diffusion images",
+    "missing_label": "mAs or tesla is missing",
+    "unverified_label": "mAs or tesla could not be verified",
+    "range": "mAs or tesla out of range",
+    "no_images": "no image in the series",
+    "map": "computed map",
+    "not_an_image": "not an image",
+    "modality": "neither CT, MR nor fundus",
+    "document": "document",
+    "reformat": "reformatted or projected image",
+    "colour": "colour image in CT or MR",
+    "review": "images to be reviewed",
+    "converted": "converted image",
+    "lossy": "lossy compression",
+    "multi_energy": "multi-energy CT",
+    "mosaic": "mosaic of slices",
+}
+"""Reasons for which a series is left out, in words; a code that is not here is shown as it is."""
+
+
+def in_words(codes: str) -> str:
+    """Return reason codes, joined by `;`, in words.
+
+    >>> in_words("too_few_slices;ge_exposure_unverified")
+    'too few slices; ge exposure unverified'
+    """
+    return "; ".join(REASONS.get(code, code.replace("_", " ")) for code in codes.split(";"))
+
+
 Row = Mapping[str, Any]
-"""One series of the manifest by column name; a column without a value is not known."""
+"""One series of the manifest by column name; a missing column is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """Which series leave, and what of them.
+    """Which series to export, and what of them.
 
     Attributes:
         payload: `refs`: keys and numbers alone, no pixels; `dicom`: de-identified instances; `nifti`: volumes;
@@ -44,7 +100,7 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
-    """A series that was left out; reasons are codes, since details quote what stands in headers."""
+    """A series that was left out. Reasons are codes, because details would quote headers."""
 
     series_key: str
     modality: str
@@ -53,7 +109,7 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSummary:
-    """What became of an export.
+    """The result of an export.
 
     Attributes:
         splits: number of series by split.

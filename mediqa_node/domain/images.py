@@ -1,4 +1,4 @@
-"""Where pixels are and how they lie in the patient, without the pixels."""
+"""Image planes and their position in the patient, without pixels."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class FrameRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackKey:
-    """What tells one stack of a series from another; None where the header is silent."""
+    """What distinguishes one stack of a series from another; None where the header gives no value."""
 
     orientation: tuple[float, ...] | None = None
     echo_time_ms: float | None = None
@@ -30,7 +30,7 @@ class StackKey:
     image_type: str | None = None
 
     def label(self) -> str:
-        """Say in a few words what sets this stack apart, e.g. `echo 80 ms, b 1000`."""
+        """Return a short label of the stack, e.g. `echo 80 ms, b 1000`."""
         parts = [
             f"echo {self.echo_time_ms:g} ms" if self.echo_time_ms is not None else "",
             f"time {self.temporal_position}" if self.temporal_position is not None else "",

@@ -1,4 +1,4 @@
-"""What is measured on a phantom instead of a score."""
+"""Measurements of a phantom, which replace a score."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -12,7 +12,7 @@ class PhantomSlice:
         mean: of the central region: HU, or MR signal.
         noise: standard deviation of the central region, same unit.
         uniformity: CT: largest |peripheral - central| mean, HU; MR: percent integral uniformity, 0..100.
-        diameter_px: of the disc that was found.
+        diameter_px: of the disc.
         centre_px: its centre, row and column.
     """
 
@@ -25,11 +25,11 @@ class PhantomSlice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomMeasurement:
-    """What a series of a phantom says of its scanner: medians over the slices.
+    """Measurement of a phantom series: medians over the slices.
 
     Attributes:
         rule: name of the site's rule that named it a phantom.
-        acquired_at: date and time of acquisition as recorded, `2026-11-20 10:15:00`; what is missing is left out.
+        acquired_at: date and time of acquisition as recorded, `2026-11-20 10:15:00`; missing parts are left out.
     """
 
     series_instance_uid: str
@@ -55,7 +55,7 @@ class PhantomMeasurement:
         return median(part.uniformity for part in self.slices)
 
     def finding(self) -> str:
-        """Say it in one line with its units."""
+        """Return the measurement as one line with units."""
         if self.modality == "CT":
             return f"mean {self.mean:.1f} HU, noise {self.noise:.1f} HU, uniformity {self.uniformity:.1f} HU"
         return f"mean {self.mean:.1f}, noise {self.noise:.1f}, uniformity {self.uniformity:.1f} %"

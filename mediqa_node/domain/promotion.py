@@ -1,19 +1,27 @@
-"""Which weights score, who decided so, and what they replaced.
+"""Promotions: which checkpoint is active, who decided so, and what it replaced.
 
-A promotion that is on record is in force, whatever `model.checkpoint` of the configuration says: a person has
-named it with a reason after it was tried on the reference set, and a file that somebody edits does not undo that.
-Without one, or after all were rolled back, the configuration counts.
+A recorded promotion overrides `model.checkpoint` of the configuration: a person decided on it, with a reason, after
+a trial on the reference set, and editing a file does not undo that. Without one, or after all were rolled back, the
+configuration decides.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-PROMOTE, ROLLBACK, SHADOW, UNSHADOW = "promote", "rollback", "shadow", "unshadow"
+
+class Action(StrEnum):
+    """What was decided."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    SHADOW = "shadow"
+    UNSHADOW = "unshadow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """A checkpoint: a name for people, and the SHA-256 of weights and card, which say what it is."""
+    """A checkpoint: a name for people, and the SHA-256 of weights and card, which identify it."""
 
     name: str
     sha256: str
@@ -21,11 +29,11 @@ class Weights:
 
     @property
     def label(self) -> str:
-        """The name with the beginning of the digest."""
+        """The name with the first digits of the digest."""
         return f"{self.name} {self.sha256[:12]}"
 
     def same_as(self, other: "Weights | None") -> bool:
-        """Return whether it is the same checkpoint, whatever it is called."""
+        """Return whether it is the same checkpoint under any name."""
         return other is not None and (self.sha256, self.card_sha256) == (other.sha256, other.card_sha256)
 
 
@@ -43,13 +51,12 @@ class Promotion:
     """One decision on record.
 
     Attributes:
-        action: PROMOTE, ROLLBACK, SHADOW or UNSHADOW.
         at: seconds since 1970, UTC.
-        before, after: what scored until then and since then, by name and digest even where the configuration
-            named it; or for a shadow what was and is scored beside it, None: nothing.
+        before, after: the active checkpoint before and after, also if the configuration named it; for a shadow,
+            the shadow checkpoint before and after, or None.
     """
 
-    action: str
+    action: Action | str
     at: float
     by: str
     reason: str
@@ -60,14 +67,14 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the record comes to.
+    """The result of all decisions.
 
     Attributes:
-        current: the weights in force; None: those that the configuration names.
-        since: the decision that put them in force, or None.
+        current: the active checkpoint; None: the configured one.
+        since: the decision that made it active, or None.
         previous: what `rollback` returns to; None: to the configuration.
-        can_roll_back: whether there is anything to return from.
-        shadow: scored beside them, since `shadow_since`; or None: weights are not held against themselves.
+        can_roll_back: whether a promotion can be rolled back.
+        shadow: the candidate that scores in shadow since `shadow_since`, or None.
     """
 
     current: Weights | None = None
@@ -79,19 +86,19 @@ class Standing:
 
 
 def standing_after(history: Sequence[Promotion]) -> Standing:
-    """Return what decisions, oldest first, come to: a promotion goes on top, a rollback takes the top away.
+    """Return the result of decisions, oldest first: a promotion is pushed, a rollback pops.
 
-    Whichever puts the weights in force that are in shadow ends the shadow.
+    Making the shadow checkpoint active ends the shadow.
     """
     promoted: list[Weights] = []
     since: Promotion | None = None
     shadow: Promotion | None = None
     for decision in history:
-        if decision.action == PROMOTE and decision.after is not None:
+        if decision.action is Action.PROMOTE and decision.after is not None:
             promoted.append(decision.after)
-        elif decision.action == ROLLBACK and promoted:
+        elif decision.action is Action.ROLLBACK and promoted:
             promoted.pop()
-        if decision.action not in (PROMOTE, ROLLBACK):
+        if decision.action not in (Action.PROMOTE, Action.ROLLBACK):
             shadow = decision
             continue
         since = decision
@@ -109,7 +116,7 @@ def standing_after(history: Sequence[Promotion]) -> Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowScore:
-    """What a candidate says of a series beside what was reported.
+    """Score of a candidate for a series, with the reported one.
 
     Attributes:
         station_name: Station Name (0008,1010).

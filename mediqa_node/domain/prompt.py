@@ -13,13 +13,13 @@ TYPES = ("unknown", "lung", "soft", "bone", "t1", "t2", "flair", "stir", "t2_sta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptTerm:
-    """One prompt and how it came about.
+    """One prompt and its source.
 
     Attributes:
         value: a member of the vocabulary above.
         source: `data`, `sop_class`, `site`, `anatomy_code`, `text`, `body_part`, `kernel`, `window`,
             `acquisition_contrast`, `physics`, `classifier`, or `none`.
-        confidence: 0..1, how much this source is to be trusted.
+        confidence: 0..1, reliability of this source.
     """
 
     value: str
@@ -29,7 +29,7 @@ class PromptTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """The four prompts of one series, with what contradicted what."""
+    """The four prompts of one series, with contradictions."""
 
     dimension: PromptTerm
     modality: PromptTerm
@@ -39,11 +39,11 @@ class Prompt:
 
     @property
     def words(self) -> dict[str, str]:
-        """The word of each term; `prompt_of` is the way back."""
+        """The word of each term; the inverse of `prompt_of`."""
         return {term: getattr(self, term).value for term in ("dimension", "modality", "region", "type")}
 
 
 def prompt_of(words: Mapping[str, str], *, source: str = "data") -> Prompt:
-    """Return the prompt of these words, by term: where nobody has to be asked how sure they are."""
+    """Return a prompt of these words, by term, with full confidence."""
     terms = {term: PromptTerm(value=word, source=source, confidence=1.0) for term, word in words.items()}
     return Prompt(dimension=terms["dimension"], modality=terms["modality"], region=terms["region"], type=terms["type"])

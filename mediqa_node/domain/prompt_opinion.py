@@ -1,4 +1,4 @@
-"""What a classifier of images makes of prompts: it may fill what headers leave open, never overrule them."""
+"""Prompts predicted by an image classifier: they fill what headers leave open and never overrule them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +11,11 @@ from mediqa_node.domain.prompt import Prompt, PromptTerm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinion:
-    """What a classifier of images takes a stack for.
+    """Prediction of the image classifier for one stack.
 
     Attributes:
         words: the likeliest word of `modality`, `region` and `type`, with its probability.
-        sure: the probability from which its word counts, by what its checkpoint's card says.
+        sure: the probability from which a prediction counts, from the checkpoint's card.
     """
 
     words: Mapping[str, tuple[str, float]]
@@ -23,18 +23,18 @@ class Opinion:
 
 
 class PromptClassifier(Protocol):
-    """Tells prompts from images alone."""
+    """Predicts prompts from images alone."""
 
     def opinion(self, images: Sequence[np.ndarray], modality: str) -> Opinion:
-        """Return what the salient slices of one stack look like; images as `assess.preprocess` takes them."""
+        """Predict the prompts of one stack from its salient slices; images as `image.preprocess` takes them."""
         ...
 
 
 def completed(prompt: Prompt, opinion: Opinion) -> Prompt:
-    """Fill what the headers leave open with what a classifier is sure of, and flag where it contradicts them.
+    """Fill what the headers leave open with confident predictions, and flag contradictions.
 
-    A header is never overruled. Where the classifier is not sure, or takes the images for another modality than
-    the SOP class says, it knows nothing of them and fills nothing; the latter is flagged.
+    A header is never overruled. If the classifier is not sure, or predicts another modality than the SOP class,
+    nothing is filled; the latter is flagged.
     """
     modality, certainty = opinion.words["modality"]
     if modality != prompt.modality.value:

@@ -1,4 +1,4 @@
-"""What readers say of a series, row by row, and what their scores come to: the mean opinion score (MOS)."""
+"""Ratings of human readers, and the mean opinion score (MOS) of a series."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ HIGHER_BETTER, LOWER_BETTER = DIRECTIONS = ("higher_better", "lower_better")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rating:
-    """One score as it was given: the raw row of a table of annotations.
+    """One rating as given: a raw row of a rating table.
 
     Attributes:
         sop_instance_uid: the image that was rated; None: the series as a whole.
@@ -20,7 +20,7 @@ class Rating:
         repeat: counts the times that this reader has rated this case, from 1.
         study_id: the reading study; within one, a criterion has one scale.
         read_at: ISO 8601, as recorded.
-        usable: whether the reader calls the image usable; it does not change what the score counts.
+        usable: whether the reader calls the image usable; it does not change the weight of the score.
         comment: never leaves the node.
     """
 
@@ -51,24 +51,24 @@ class Rating:
 
     @property
     def scale(self) -> tuple[float, float, str]:
-        """What has to be the same for all ratings of one study and criterion."""
+        """Fields that all ratings of one study and criterion share."""
         return self.scale_min, self.scale_max, self.scale_direction
 
     @property
     def key(self) -> tuple[str, str, str, str, str, int]:
-        """What no two ratings share: study, criterion, series, image, reader, repeat."""
+        """Key of a rating: study, criterion, series, image, reader, repeat."""
         image = self.sop_instance_uid or ""
         return self.study_id, self.criterion, self.series_instance_uid, image, self.reader_id, self.repeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingImport:
-    """One table that was taken in.
+    """One imported table.
 
     Attributes:
-        sha256: over the file and the choices that it was read with.
+        sha256: over the file and the options it was read with.
         imported_at: seconds since 1970, UTC.
-        withdrawn_at: since when its rows, which are kept, count no more; None: they count.
+        withdrawn_at: since when its rows no longer count, though kept; None: they count.
     """
 
     id: int
@@ -92,8 +92,8 @@ class Mos:
         ci95: half width of the 95 % confidence interval of `mos`, Student's t; None with one reader.
         zmos: mean of the readers' z-scores, on the scale of all scores of the study; None where `method`
             is another.
-        mos_norm: what training uses: by `method`, cut to 0..1.
-        method: `z-scores` or `bias removed`, see `assess.mos`.
+        mos_norm: the training label, by `method`, clipped to 0..1.
+        method: `z-scores` or `bias removed`, see `reader_study.mos`.
         scale_min, scale_max: of the raw scores.
     """
 

@@ -1,4 +1,4 @@
-"""The border between numpy and the network: what a scorer is given, and what it answers."""
+"""The interface between numpy and the network: input and output of a scorer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from mediqa_node.domain.prompt import Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointId:
-    """Which weights spoke. `trained` is False for seeded weights, and everything that shows a score says so.
+    """Identity of a checkpoint. `trained` is False for seeded weights; everything that shows a score then warns.
 
     Attributes:
         execution: device and arithmetic, e.g. `cpu fp32`: the same input, weights and execution
             give the same score.
-        card_sha256: of the card that spoke with the weights, as the lock pins it: it maps raw scores to 0..1.
-        claims: what the card says a score is worth, by modality.
+        card_sha256: of the card, as pinned by the lock; it maps raw scores to 0..1.
+        claims: the card's claims about the score, by modality.
     """
 
     name: str
@@ -33,7 +33,7 @@ class CheckpointId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What the parameter head says the image looks like.
+    """Physical parameter predicted by the parameter head.
 
     Attributes:
         name: `mas` or `tesla`.
@@ -47,7 +47,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchMaps:
-    """What the two branches say of every patch (paper section 2.2: q = sum(s w) / sum(w)).
+    """Outputs of the two branches for every patch (paper section 2.2: q = sum(s w) / sum(w)).
 
     Attributes:
         scores: raw patch scores s, float32, (m, g, g), one grid for each view.
@@ -66,7 +66,7 @@ class PatchMaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredSlices:
-    """What a scorer returns for one stack.
+    """Output of a scorer for one stack.
 
     Attributes:
         raw: the network's score per slice, the mean over its views, unbounded, shape (n,).
@@ -101,7 +101,7 @@ class Scorer(Protocol):
 
     @property
     def checkpoint(self) -> CheckpointId:
-        """Which weights speak."""
+        """The checkpoint that scores."""
         ...
 
     @property
@@ -116,11 +116,11 @@ class Scorer(Protocol):
 
     @property
     def constancy(self) -> Constancy | None:
-        """What the reference set must score; None where the card pins nothing."""
+        """The card's reference scores; None if it pins none."""
         ...
 
     def code(self, prompt: Prompt) -> np.ndarray:
-        """Return the prompt as the network reads it, float32 (64,)."""
+        """Return the prompt as network input, float32 (64,)."""
         ...
 
     def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:

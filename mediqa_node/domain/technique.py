@@ -1,7 +1,7 @@
 """Physical acquisition parameters as read from a series: the labels of training stage 1.
 
-Nothing is thrown away: every raw candidate stays beside the value that was chosen, so that a
-physicist can defend, or overrule, each label.
+Every raw candidate is kept with the chosen value, so that a physicist can defend, or overrule, each
+label.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """Why a series (or what part of it) does not train stage 1.
+    """Why a series, or part of it, is not used for stage 1.
 
     Attributes:
         code: `localizer`, `derived`, `secondary_capture`, `too_few_slices`, ...
         detail: the tag and value behind it.
-        scorable: False where the image is nothing that a quality score could mean anything for
-            (a localizer, a screen, a map); True where it only makes a poor training label.
+        scorable: False if a quality score would have no meaning (a localizer, a screen, a map); True if it
+            only makes a poor training label.
     """
 
     code: str
@@ -26,7 +26,7 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameTechnique:
-    """What one image (or frame) says of its own acquisition.
+    """Technique of one image or frame.
 
     Attributes:
         z_mm: position along the slice normal, or None.
@@ -77,5 +77,5 @@ class Technique:
 
     @property
     def refusal(self) -> Exclusion | None:
-        """The first exclusion that forbids a score, or None."""
+        """The first exclusion that rules out a score, or None."""
         return next((exclusion for exclusion in self.exclusions if not exclusion.scorable), None)

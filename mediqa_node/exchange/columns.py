@@ -179,6 +179,7 @@ EXCLUDED = _columns("""
 series_key            str   -    keyed pseudonym of Series Instance UID
 modality              str   -    Modality (0008,0060)
 reason                str   -    codes by ;
+reason_text           str   -    the same in words
 """)
 
 ANNOTATIONS = _columns("""

@@ -35,7 +35,7 @@ _MAX_COMMAND_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who is at the other end."""
+    """The calling side of an association."""
 
     association_id: str
     calling_ae_title: str
@@ -47,16 +47,16 @@ class Intake(Protocol):
     """Where instances go. `finish` returns only when the instance is durable."""
 
     def begin(self, caller: Caller, command: Command, transfer_syntax_uid: str) -> Any:
-        """Return something with `write(memoryview)` that takes the dataset."""
+        """Return a writer with `write(memoryview)` for the dataset."""
 
     def finish(self, incoming: Any, caller: Caller, command: Command, transfer_syntax_uid: str) -> None:
         """Check and keep the instance; raises InvalidInstance or StorageFailed."""
 
     def discard(self, incoming: Any) -> None:
-        """Forget what was received so far."""
+        """Discard what was received so far."""
 
     def closed(self, caller: Caller, *, released: bool) -> None:
-        """Note that the association has ended."""
+        """Record the end of the association."""
 
 
 Failure = tuple[int, str, int | None]
@@ -65,7 +65,7 @@ Failure = tuple[int, str, int | None]
 
 @dataclass(slots=True)
 class _Message:
-    """A C-STORE whose dataset is on its way; `failure` is answered once it has all arrived."""
+    """A C-STORE whose dataset is arriving; `failure` is answered once it has arrived."""
 
     command: Command
     context: AcceptedContext
@@ -76,7 +76,7 @@ class _Message:
 
 
 class Association:
-    """Serves C-ECHO and C-STORE until the peer releases, aborts, or is given up."""
+    """Serves C-ECHO and C-STORE until the peer releases, aborts, or exceeds a deadline."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Association:
 
     @property
     def between_messages(self) -> bool:
-        """Whether nothing is half received: the association can be ended without loss."""
+        """Return whether no instance is half received, so that the association can end without loss."""
         return self._message is None and not self._command
 
     def run(self) -> None:
@@ -188,7 +188,7 @@ class Association:
             self.intake.discard(incoming)
 
     def _refusal(self, command: Command, context: AcceptedContext) -> Failure | None:
-        """What is wrong with a C-STORE before its dataset has come."""
+        """Return what is wrong with a C-STORE before its dataset arrives, or None."""
         if not self.rule.store:
             return dimse.NOT_AUTHORIZED, "this AE title may verify, not store", None
         if context.abstract_syntax == VERIFICATION:
@@ -209,7 +209,7 @@ class Association:
         if message.failure is None:
             message.failure = self._failure_of(lambda: message.incoming.write(fragment.data))
             if message.failure is not None:
-                self._drop(message)  # now, not at the end of the dataset: the disk may be full
+                self._drop(message)  # at once, not at the end of the dataset: the disk may be full
         if fragment.is_last:
             failure = message.failure or self._failure_of(lambda: self._finish(message))
             self._message = None
@@ -221,7 +221,7 @@ class Association:
         self.intake.finish(incoming, self.caller, message.command, message.context.transfer_syntax)
 
     def _failure_of(self, step: Callable[[], None]) -> Failure | None:
-        """Take a step with an instance; return what to answer when it fails."""
+        """Take one step with an instance; return the answer if it fails."""
         try:
             step()
         except InvalidInstance as error:

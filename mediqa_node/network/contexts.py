@@ -1,4 +1,4 @@
-"""What this node speaks: Storage classes and transfer syntaxes."""
+"""Storage classes and transfer syntaxes that this node supports."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ SR_SOP_CLASSES = {
 }
 
 RETIRED_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("3", "5", "6", "12.3", "77.1", "77.2"))
-"""Ultrasound, nuclear medicine, biplane angiography and visible light of old devices that still send."""
+"""Retired classes of ultrasound, nuclear medicine, biplane and visible light that old devices still send."""
 
 _IMPLICIT_LITTLE, _EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 
@@ -30,10 +30,10 @@ def storage_classes(private: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def acceptor_contexts(transfer_syntaxes: Iterable[str], private_sop_classes: Iterable[str] = ()) -> SupportedContexts:
-    """Return what the Storage SCP supports: only syntaxes that the installed decoders decode.
+    """Return the contexts that the Storage SCP supports, with syntaxes that the installed decoders decode.
 
-    A scanner that is refused JPEG 2000 falls back to another syntax; one that is accepted and
-    cannot be decoded has sent something nobody can judge.
+    A scanner that is refused JPEG 2000 falls back to another syntax; an accepted syntax without a
+    decoder would leave images that cannot be assessed.
     """
     syntaxes = tuple(transfer_syntaxes)
     return {

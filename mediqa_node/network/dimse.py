@@ -1,7 +1,7 @@
 """DIMSE commands of the Storage and Verification SCP, packed by hand (PS3.7 section 9.3, annex E).
 
-A response built through a pydicom Dataset costs a quarter of the receiver's time; these are
-bytes, and few. Command sets are always Implicit VR Little Endian.
+Building responses through a pydicom Dataset would take a quarter of the receiver's time. Command
+sets are always Implicit VR Little Endian.
 """
 
 import struct
@@ -67,7 +67,7 @@ def parse_command(data: bytes) -> Command:
     """Read a command set.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a command set.
     """
     elements: dict[int, bytes] = {}
     position = 0

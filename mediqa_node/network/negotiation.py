@@ -1,6 +1,6 @@
 """A-ASSOCIATE-RQ in, A-ASSOCIATE-AC or -RJ out (PS3.8 section 9.3.2-9.3.4, annex D).
 
-pynetdicom knows the PDUs and negotiates the contexts; who may associate is decided by the receiver.
+pynetdicom decodes the PDUs and negotiates the contexts; the receiver decides who may associate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,11 +41,11 @@ class AcceptedContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssociateRequest:
-    """An A-ASSOCIATE-RQ: who calls whom, and what is proposed.
+    """An A-ASSOCIATE-RQ: calling and called AE, and the proposed contexts.
 
     Attributes:
-        titles: both AE titles as they came, 32 bytes.
-        primitive: what pynetdicom negotiates with; it carries no AE titles.
+        titles: both AE titles as received, 32 bytes.
+        primitive: pynetdicom's view of the request, without AE titles.
     """
 
     protocol_version: int
@@ -60,10 +60,10 @@ def parse_request(body: memoryview) -> AssociateRequest:
     """Decode the body of an A-ASSOCIATE-RQ.
 
     Raises:
-        ValueError: it is none; pynetdicom raises half a dozen kinds of errors on hostile bytes.
+        ValueError: it is malformed; pynetdicom raises half a dozen kinds of errors on hostile bytes.
     """
     pdu = A_ASSOCIATE_RQ()
-    # the library refuses to decode a title that is none; here that is a reason to reject the caller, politely
+    # pynetdicom refuses to decode an invalid title; here the caller is rejected instead
     readable = bytes(body[:4]) + _ANY_TITLE + _ANY_TITLE + bytes(body[36:])
     try:
         pdu.decode(bytes((ASSOCIATE_RQ, 0)) + len(readable).to_bytes(4, "big") + readable)
@@ -97,7 +97,7 @@ def accept(
         supported: transfer syntaxes by abstract syntax.
 
     Raises:
-        ValueError: what was proposed cannot be answered.
+        ValueError: the proposal cannot be answered.
     """
     proposed = request.primitive.presentation_context_definition_list
     wanted = {str(context.abstract_syntax) for context in proposed}
@@ -140,5 +140,5 @@ def reject(result: int, source: int, reason: int) -> bytes:
 
 
 def is_ae_title(value: str) -> bool:
-    """Whether a title has 1 to 16 printable ASCII characters and no backslash (PS3.5 table 6.2-1)."""
+    """Return whether a title has 1 to 16 printable ASCII characters and no backslash (PS3.5 table 6.2-1)."""
     return 0 < len(value) <= 16 and value.isascii() and value.isprintable() and "\\" not in value

@@ -1,9 +1,9 @@
 """Upper Layer PDUs from a socket, with a deadline and a size limit on each (PS3.8 section 9.3).
 
-One reusable buffer per association, small until bytes have really come, so that a declared length
-alone reserves nothing; what is handed out are views into it, valid until the next call.
-pynetdicom's own reader polls every millisecond, reads 4,096 bytes at a time, copies each PDU five
-times and has no deadline inside a PDU; this one blocks, and gives up on time.
+One reusable buffer per association grows only with received bytes, so that a declared length alone
+reserves nothing; callers get views into it, valid until the next call. pynetdicom's own reader
+polls every millisecond, reads 4,096 bytes at a time, copies each PDU five times and has no deadline
+inside a PDU; this one blocks with a deadline.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _BUFFER_BYTES = 2 * MAX_PDU_BYTES
 
 
 class PeerGone(Exception):
-    """The connection ended or was given up; the message says how."""
+    """The connection ended or exceeded a deadline; the message has the details."""
 
 
 class PduStream:
@@ -41,8 +41,8 @@ class PduStream:
         Args:
             first_byte_within_s: how long the peer may stay silent before the PDU begins.
             deadline_s: how long the whole PDU may take once it has begun.
-            limit_bytes: largest body that is read at all.
-            all_within_s: silence and PDU together; None leaves them apart.
+            limit_bytes: largest body that is accepted.
+            all_within_s: limit of silence and PDU together; None: separate limits only.
 
         Raises:
             PeerGone: closed, reset, too slow, or a PDU over the limit.
@@ -62,7 +62,7 @@ class PduStream:
         return pdu_type, body
 
     def _fill(self, wanted: int, deadline: float) -> None:
-        """Have at least `wanted` bytes in the buffer."""
+        """Read until the buffer holds at least `wanted` bytes."""
         if self._start + wanted > len(self._buffer):
             self._to_front(self._buffer)
         while self._end - self._start < wanted:
@@ -83,7 +83,7 @@ class PduStream:
             self._end += count
 
     def _to_front(self, buffer: bytearray) -> None:
-        """Move what is unread to the front of this buffer or a larger one."""
+        """Move unread bytes to the front of this buffer or of a larger one."""
         unread = bytes(self._view[self._start : self._end])
         if buffer is not self._buffer:
             self._buffer, self._view = buffer, memoryview(buffer)
@@ -108,7 +108,7 @@ class PduStream:
             self.send(bytes((ABORT, 0, 0, 0, 0, 4, 0, 0, source, reason)), within_s=1.0)
 
     def close(self) -> None:
-        """End the connection; data on its way to the peer is still delivered."""
+        """Close the connection; data in flight is still delivered."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()

@@ -1,7 +1,7 @@
 """The Storage SCP: listens, admits or rejects callers, runs one thread per association.
 
-Everything before the first accepted byte has its own short deadline and its own bounds, so that
-silent, slow or half-open connections cost a thread for seconds and never refuse a scanner.
+Everything before an association is accepted has short deadlines and bounds of its own, so that
+silent, slow or half-open connections occupy a thread for seconds and never keep a scanner out.
 """
 
 import contextlib
@@ -60,12 +60,12 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """The port that is listened on; useful when 0 was asked for."""
+        """The port that the receiver listens on; useful if 0 was requested."""
         return int(self._listener.getsockname()[1])
 
     @property
     def n_associations(self) -> int:
-        """How many associations are open."""
+        """Number of open associations."""
         return len(self._active)
 
     # ── connections ──────────────────────────────────────────────────────────
@@ -98,7 +98,7 @@ class Receiver:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._serve_connection, args=(connection, address), daemon=True).start()
-        except (OSError, RuntimeError) as error:  # reset already, or no thread to be had
+        except (OSError, RuntimeError) as error:  # reset already, or no thread available
             log.error("connection not served", address=address, reason=str(error))
             self._negotiated(address)
             connection.close()
@@ -171,14 +171,14 @@ class Receiver:
             answer, association.contexts = negotiation.accept(request, self._contexts)
             stream.send(answer)
         except BaseException:
-            self._forget(association)  # or a peer that leaves too early would hold its place for ever
+            self._forget(association)  # else a peer that leaves early would occupy its place for ever
             raise
         return association
 
     def _admit(
         self, stream: PduStream, caller: Caller, request: AssociateRequest
     ) -> tuple[Association | None, tuple[int, int, int]]:
-        """Register the association, or say why not; counting and registering are one step."""
+        """Register the association, or return why not; counting and registering are one atomic step."""
         refusal = self._refusal(caller, request)
         rule = self.policy.rule_for(caller.calling_ae_title, caller.address)
         if refusal is not None or rule is None:
@@ -195,7 +195,7 @@ class Receiver:
         return association, (0, 0, 0)
 
     def _refusal(self, caller: Caller, request: AssociateRequest) -> tuple[int, int, int] | None:
-        """What is wrong with the request itself."""
+        """Return what is wrong with the request itself, or None."""
         if not request.protocol_version & 1:
             return negotiation.PROTOCOL_VERSION_NOT_SUPPORTED
         if request.application_context != negotiation.DICOM_APPLICATION_CONTEXT:
@@ -219,9 +219,9 @@ class Receiver:
     # ── the end ──────────────────────────────────────────────────────────────
 
     def stop(self, *, within_s: float = 30.0) -> None:
-        """Stop listening, let instances on their way arrive, end the associations.
+        """Stop listening, let arriving instances finish, end the associations.
 
-        Instances that are half received when time is up were never acknowledged: their senders keep them.
+        Instances half received when time is up were never acknowledged: their senders keep them.
         """
         self._stopping.set()
         with contextlib.suppress(OSError):
@@ -231,7 +231,7 @@ class Receiver:
             time.sleep(0.02)
 
     def _end_associations(self, *, late: bool) -> int:
-        """End those between two instances, or all when it is `late`; return how many are left."""
+        """End idle associations, or all if it is `late`; return how many are left."""
         with self._lock:
             active = list(self._active.values())
         for association in active:
@@ -243,7 +243,7 @@ class Receiver:
 
 
 def _linger(stream: PduStream) -> None:
-    """Give the peer a moment to read a rejection before the connection goes."""
+    """Give the peer a moment to read a rejection before closing the connection."""
     with contextlib.suppress(PeerGone, OSError):
         stream.connection.shutdown(socket.SHUT_WR)
         stream.read(first_byte_within_s=1.0, deadline_s=1.0, limit_bytes=1024)

@@ -1,7 +1,7 @@
-"""The SCU side: verify a peer, ask it for a study, store a report.
+"""The SCU side: verify a peer, query a study, store a report.
 
-Low volume, so pynetdicom does all of it. What a peer says becomes one of two errors: it may work
-later (`PeerUnavailable`), or a person has to look (`PeerRefused`).
+Low volume, so pynetdicom does all of it. A failure is one of two errors: it may work later
+(`PeerUnavailable`), or a person has to act (`PeerRefused`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from pynetdicom.presentation import PresentationContext
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from mediqa_node.domain.series import Peer
+from mediqa_node.domain.peer import Peer
 from mediqa_node.network.contexts import (
     SR_SOP_CLASSES,
     VERIFICATION,
@@ -35,7 +35,7 @@ _IDENTITY = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyIdentity:
-    """Who a study belongs to, as a peer or a header says; empty where it is silent."""
+    """Identity of a study according to a peer or a header; empty where it gives none."""
 
     patient_id: str
     issuer: str
@@ -56,20 +56,23 @@ class PeerLink:
         return next((uid for uid in wanted.values() if self.accepts(uid)), None)
 
     def accepts(self, sop_class_uid: str) -> bool:
-        """Whether the peer accepted a presentation context for this class."""
+        """Return whether the peer accepted a presentation context for this class."""
         return sop_class_uid in {str(context.abstract_syntax) for context in self._association.accepted_contexts}
 
     def verify(self) -> None:
-        """Send C-ECHO; raises PeerUnavailable without an answer."""
+        """Send C-ECHO.
+
+        Raises:
+            PeerUnavailable: no answer.
+        """
         if self._status(self._association.send_c_echo(), "C-ECHO") != 0x0000:
             raise PeerRefused(f"{self.peer.name} answered C-ECHO with a failure")
 
     def find_study(self, study_instance_uid: str) -> list[StudyIdentity] | None:
-        """Return who the study belongs to at the peer, [] if it is absent, None if the peer answers no C-FIND.
+        """Return the identities of a study at the peer; [] if it is absent, None if the peer answers no C-FIND.
 
         Raises:
-            PeerUnavailable: the association broke, no answer came in time, or the query failed: a peer
-                that could say whose study it is, and does not just now, is asked again.
+            PeerUnavailable: the association broke, no answer came in time, or the query failed.
         """
         if not self.accepts(STUDY_ROOT_FIND):
             return None
@@ -93,11 +96,11 @@ class PeerLink:
         try:
             for status, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND):
                 yield self._status(status, "C-FIND"), identifier
-        except RuntimeError as error:  # pynetdicom: the association is not established any more
+        except RuntimeError as error:  # pynetdicom: the association is no longer established
             raise PeerUnavailable(f"{self.peer.name} ended the association before C-FIND") from error
 
     def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
-        """Whether the peer finds an instance; None if it answers no C-FIND at this level."""
+        """Return whether the peer finds an instance; None if it answers no C-FIND at this level."""
         if not self.accepts(STUDY_ROOT_FIND):
             return None
         query = Dataset()
@@ -122,7 +125,7 @@ class PeerLink:
         """
         try:
             answer = self._association.send_c_store(pydicom.dcmread(BytesIO(part10)))
-        except RuntimeError as error:  # pynetdicom: the association is not established any more
+        except RuntimeError as error:  # pynetdicom: the association is no longer established
             raise PeerUnavailable(f"{self.peer.name} ended the association before C-STORE") from error
         status = self._status(answer, "C-STORE")
         if status in STORED:
@@ -147,10 +150,10 @@ def study_identity(header: Dataset) -> StudyIdentity:
 
 
 def report_contexts(peer: Peer, companions: Sequence[str] = ()) -> list[PresentationContext]:
-    """Return what is proposed to a destination of reports.
+    """Return the contexts proposed to a destination of reports.
 
     Args:
-        companions: SOP Class UIDs of what goes with them.
+        companions: SOP Class UIDs of companions.
     """
     classes = SR_SOP_CLASSES.values() if peer.sr_sop_class == "auto" else [SR_SOP_CLASSES[peer.sr_sop_class]]
     return [
@@ -160,7 +163,7 @@ def report_contexts(peer: Peer, companions: Sequence[str] = ()) -> list[Presenta
 
 
 def verification_contexts() -> list[PresentationContext]:
-    """Return what is proposed for C-ECHO."""
+    """Return the contexts proposed for C-ECHO."""
     return [build_context(VERIFICATION, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])]
 
 
@@ -181,7 +184,7 @@ def connect(
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     try:
         association = entity.associate(peer.host, peer.port, list(contexts), ae_title=peer.ae_title)
-    except OSError as error:  # its name does not resolve
+    except OSError as error:  # the host name does not resolve
         raise PeerUnavailable(f"{peer.name} ({peer.host}): {error.strerror}") from error
     if not association.is_established:
         raise _failure(association, peer)

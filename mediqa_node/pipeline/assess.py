@@ -1,7 +1,7 @@
-"""The worker's station: a complete series is harvested, judged, and its deliveries are laid out.
+"""The worker's station: harvest and score a complete series, and create its deliveries.
 
-One transaction at the end holds the assessment, the new state and every job that follows, so that
-a process killed at any point leaves either none or all of it.
+One transaction at the end commits the assessment, the new state and every job that follows: a process
+killed at any point leaves either all of it or nothing.
 """
 
 from datetime import UTC, datetime
@@ -14,13 +14,13 @@ from mediqa_node.dicom.technique.dose_sr import DoseEvent, dose_events
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable, StorageFailed
 from mediqa_node.domain.phantom import PhantomMeasurement
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import policy
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.identity import patients
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.score import SeriesFiles, assess, harvest_series, read_headers
+from mediqa_node.pipeline.score import SeriesFiles, assess, harvest_series, read_headers, require_scorable
 from mediqa_node.storage import assessments, companions, index, outbox, phantoms
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
@@ -28,42 +28,64 @@ from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("worker")
 
-_PATIENTS_DIFFER = "identity: instances of this series name different patients"
+_PATIENTS_DIFFER = Reason(ReasonCode.IDENTITY, "instances of this series name different patients")
+
+
+class _OtherReconstruction(NotScorable):
+    """Another reconstruction of the same acquisition is scored."""
+
+    def __init__(self, scored: str) -> None:
+        super().__init__(ReasonCode.OTHER_RECONSTRUCTION, scored)
+        self.scored = scored
 
 
 def assess_series(node: NodeContext, series_instance_uid: str, generation: int) -> str:
-    """Harvest and judge a series as it was at `generation`; return what became of it in a word."""
+    """Harvest and score a series as it was at `generation`; return what became of it in a word."""
     reach("score-begin")
     with node.database.read() as connection:
         row = index.find_series(connection, series_instance_uid)
         if row is None or row.generation != generation:
             return "superseded"
         if assessments.assessed_generation(connection, series_instance_uid, row.revision) == generation:
-            return "already judged"
-        stored = assessments.load_dose_events(connection, row.study_instance_uid)
-    events = {uid: DoseEvent(**event) for uid, event in stored.items()}
+            return "already assessed"
     try:
-        instances = _instances(node, series_instance_uid)
-        files = read_headers([node.spool.path(instance.path) for instance in instances])
-        _read_documents(node, row, files.headers)
-        technique = harvest_series(files, events)
-        with node.database.write() as connection:
-            assessments.save_technique(connection, series_instance_uid, technique)
-        rule = policy.phantom_rule(node.score, files.headers[0])
-        if rule is not None:
-            return _measure(node, row, files, technique, rule.name)
-        assessment = _assess_images(node, row, files, technique)
-    except NotScorable as reason:
-        return _not_scored(node, row, str(reason))
+        return _assess(node, row)
+    except NotScorable as refused:
+        scored_instead = refused.scored if isinstance(refused, _OtherReconstruction) else None
+        return _not_scored(node, row, refused.reason, scored_instead=scored_instead)
     except FileNotFoundError:
-        return _park(node, row, "scoring: a spooled file is missing; `mediqa-node verify` names it")
+        return _park(node, row, Reason(ReasonCode.FILE_MISSING))
     except OSError as error:
         raise StorageFailed(f"files of series {series_instance_uid} cannot be read: {error.strerror}") from error
-    return _keep(node, row, assessment, files)
+
+
+def _assess(node: NodeContext, row: SeriesRow) -> str:
+    instances = _instances(node, row.series_instance_uid)
+    files = read_headers([node.spool.path(instance.path) for instance in instances])
+    _read_documents(node, row, files.headers)
+    technique = _harvest(node, row, files)
+    rule = policy.phantom_rule(node.score, files.headers[0])
+    if rule is not None:
+        return _measure(node, row, files, technique, rule.name)
+    return _keep(node, row, _score(node, row, files, technique), files)
+
+
+def _harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique:
+    """Harvest the parameters of a series, with the dose events known of its study, and keep them."""
+    with node.database.read() as connection:
+        stored = assessments.load_dose_events(connection, row.study_instance_uid)
+    technique = harvest_series(files, {uid: DoseEvent(**event) for uid, event in stored.items()})
+    with node.database.write() as connection:
+        assessments.save_technique(connection, row.series_instance_uid, technique)
+    return technique
 
 
 def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]:
-    """Return what the judgement rests on: all of a series, or nothing."""
+    """Return the current instances of a series.
+
+    Raises:
+        NotScorable: some were deleted after retention, or all were rejected.
+    """
     with node.database.write() as connection:
         index.apply_rejections(connection, series_instance_uid)
         instances = index.current_instances(connection, series_instance_uid)
@@ -77,18 +99,17 @@ def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]
 
 
 def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique, rule: str) -> str:
-    """Measure a series of a phantom; one that names several patients waits for a person instead."""
+    """Measure a phantom series; one that names several patients is withheld instead."""
     if len(patients(files.headers)) > 1:
         return _not_scored(node, row, _PATIENTS_DIFFER, state=SeriesState.WITHHELD)
-    from mediqa_node.pipeline.phantom import measure  # scipy: the courier, which comes by here too, has no need of it
+    from mediqa_node.pipeline.phantom import measure  # imports scipy, which the courier does not need
 
     measured = measure(files, technique, rule)
-    return _not_scored(node, row, f"phantom: {measured.finding()}", measured)
+    return _not_scored(node, row, Reason(ReasonCode.PHANTOM, measured.finding()), measured)
 
 
-def _assess_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
-    if technique.refusal is not None:
-        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
+    require_scorable(technique)
     policy.check_age(node.score, files.headers[0], node.clock())
     policy.check_reconstruction(node.score, files.headers[0])
     key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
@@ -96,24 +117,28 @@ def _assess_images(node: NodeContext, row: SeriesRow, files: SeriesFiles, techni
         with node.database.write() as connection:
             chosen = assessments.claim_acquisition(node.database, connection, key, row.series_instance_uid)
         if chosen != row.series_instance_uid:
-            raise NotScorable("policy", index.OTHER_RECONSTRUCTION + chosen)
-    if node.judge is None:
+            raise _OtherReconstruction(chosen)
+    if node.assessor is None:
         raise RuntimeError("this process has no model")
     return assess(
         files,
         technique,
-        node.judge(),
+        node.assessor,
         revision=row.revision + 1,
         assessed_at=datetime.fromtimestamp(node.clock(), UTC),
     )
 
 
 def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, ...]) -> None:
-    """Take in what documents say of other series: dose reports, reject notes; our own reports say nothing."""
+    """Apply dose reports and reject notes to the series that they refer to.
+
+    Raises:
+        NotScorable: the series is a report or companion of this node.
+    """
     with node.database.read() as connection:
         uid = row.series_instance_uid
         if outbox.is_own_report(connection, uid) or companions.is_own(connection, uid):
-            raise NotScorable("own report", "sent back to the node that wrote it")
+            raise NotScorable("own_report", "sent back to the node that wrote it")
     affected: set[str] = set()
     for header in headers:
         events = {event.irradiation_event_uid: event for event in dose_events(header)}
@@ -123,7 +148,7 @@ def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, .
         with node.database.write() as connection:
             assessments.save_dose_events(node.database, connection, row.study_instance_uid, events)
             for uid in index.reject(connection, uids, code=code, note=header.SOPInstanceUID):
-                index.reopen(connection, uid, reason=f"reject note {code}", at=node.clock())
+                index.reopen(connection, uid, reason=Reason(ReasonCode.REJECT_NOTE, code), at=node.clock())
                 outbox.supersede_deliveries(connection, uid, reason=f"reject note {code}", now=node.clock())
         if events:
             affected |= _harvested_series(node, row)
@@ -141,28 +166,25 @@ def _harvested_series(node: NodeContext, row: SeriesRow) -> set[str]:
 
 
 def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
-    """Harvest a series anew, because a dose report came after its images; its score stays."""
+    """Harvest a series again because a dose report arrived after its images; its score stays."""
     with node.database.read() as connection:
         row = index.find_series(connection, series_instance_uid)
         instances = index.current_instances(connection, series_instance_uid)
         if row is None or not instances:
             return
-        stored = assessments.load_dose_events(connection, row.study_instance_uid)
-    files = read_headers([node.spool.path(instance.path) for instance in instances])
-    technique = harvest_series(files, {uid: DoseEvent(**event) for uid, event in stored.items()})
-    with node.database.write() as connection:
-        assessments.save_technique(connection, series_instance_uid, technique)
+    _harvest(node, row, read_headers([node.spool.path(instance.path) for instance in instances]))
 
 
 def _not_scored(
     node: NodeContext,
     row: SeriesRow,
-    reason: str,
+    reason: Reason,
     measured: PhantomMeasurement | None = None,
     *,
     state: SeriesState = SeriesState.NOT_SCORED,
+    scored_instead: str | None = None,
 ) -> str:
-    """End a series without a score; what was measured on it before counts no more, unless only its source is gone."""
+    """End a series without a score, and drop its earlier phantom measurement unless only the source was purged."""
     now = node.clock()
     with node.database.write() as connection:
         moved = index.move(
@@ -172,6 +194,7 @@ def _not_scored(
             at=now,
             generation=row.generation,
             reason=reason,
+            scored_instead=scored_instead,
             job=None,
         )
         if moved:
@@ -179,30 +202,30 @@ def _not_scored(
             outbox.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
             if measured is not None:
                 phantoms.save(connection, measured, at=now)
-            elif not reason.startswith("purged"):
+            elif reason.code is not ReasonCode.PURGED:
                 phantoms.forget(connection, row.series_instance_uid)
-    log.info("series not scored", series=row.series_instance_uid, reason=reason)
+    log.info("series not scored", series=row.series_instance_uid, reason=str(reason))
     return state.value.replace("_", " ").lower()
 
 
-def _park(node: NodeContext, row: SeriesRow, reason: str) -> str:
-    """Leave a series to a person; the state of its last revision's deliveries stays."""
+def _park(node: NodeContext, row: SeriesRow, reason: Reason) -> str:
+    """Park a series; the deliveries of its last revision keep their state."""
     now = node.clock()
     with node.database.write() as connection:
         uid = row.series_instance_uid
         if index.move(connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=reason, job=None):
             index.release_acquisition(connection, uid, at=now)
-    log.error("series parked", series=row.series_instance_uid, reason=reason)
+    log.error("series parked", series=row.series_instance_uid, reason=str(reason))
     return "parked"
 
 
 def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: SeriesFiles) -> str:
-    """Commit the assessment with its consequences."""
+    """Commit the assessment, the new state and the deliveries."""
     now = node.clock()
     withheld = _withheld(node, assessment, files)
     state = SeriesState.WITHHELD if withheld else SeriesState.ASSESSED
     destinations = () if withheld else policy.destinations(node, row, assessment)
-    reason = withheld or (None if destinations else "no destination asks for it")
+    reason = withheld or (None if destinations else Reason(ReasonCode.NO_DESTINATION))
     with node.database.write() as connection:
         moved = index.move(
             connection,
@@ -216,7 +239,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
         )
         if not moved:
             return "superseded"
-        if withheld and withheld.startswith("identity"):  # another reason holds for every reconstruction alike
+        if withheld and withheld.code is ReasonCode.IDENTITY:  # any other reason applies to every reconstruction
             index.release_acquisition(connection, row.series_instance_uid, at=now)
         assessments.save_assessment(connection, assessment, generation=row.generation)
         phantoms.forget(connection, row.series_instance_uid)
@@ -240,33 +263,33 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
     return "withheld" if withheld else "assessed"
 
 
-def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> str | None:
+def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> Reason | None:
     if len(patients(files.headers)) > 1:
         return _PATIENTS_DIFFER
     if not assessment.checkpoint.trained and not node.allow_untrained:
-        return "untrained: the weights were never trained; the score has no meaning"
+        return Reason(ReasonCode.UNTRAINED, "the weights were never trained; the score has no meaning")
     return constancy.reason_to_withhold(node)
 
 
 def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:
-    """When the report may leave: at once if the series is surely complete, revisions some time apart."""
-    sure = row.completion in ("announced", "contiguous")
+    """Return the earliest time of delivery: now if completeness is certain, and revisions some time apart."""
+    sure = row.completion in (Completed.ANNOUNCED, Completed.CONTIGUOUS)
     earliest = now if sure else min(row.last_instance_at, now) + node.completion.deliver_after_s
     apart = now if last_sent_at is None else last_sent_at + node.delivery.revisions_apart_s
     return max(earliest, now, apart)
 
 
 def enqueue_due(node: NodeContext, connection: Connection) -> int:
-    """Give every delivery whose time has come a job, in the caller's transaction; return how many."""
+    """Enqueue a job for every due delivery, in the caller's transaction; return how many."""
     due = outbox.due_deliveries(connection, node.clock())
     for delivery in due:
         job = f"deliver:{delivery.id}:{delivery.jobs + 1}"
-        if outbox.claim_delivery(connection, delivery, job):  # the other process may have been faster
+        if outbox.claim_delivery(connection, delivery, job):  # unless the other process was faster
             node.jobs.deliver(connection, job, delivery.id, delivery.destination)
     return len(due)
 
 
-def _log(assessment: Assessment, withheld: str | None) -> None:
+def _log(assessment: Assessment, withheld: Reason | None) -> None:
     log.info(
         "series assessed",
         series=assessment.series_instance_uid,
@@ -277,5 +300,5 @@ def _log(assessment: Assessment, withheld: str | None) -> None:
         inference_ms=round(1000 * sum(part.inference_s for part in (assessment.primary, *assessment.others))),
         trained=assessment.checkpoint.trained,
         weights=assessment.checkpoint.sha256[:16],
-        withheld=withheld,
+        withheld=str(withheld) if withheld else None,
     )

@@ -1,9 +1,8 @@
-"""What a site wants beside the report: pictures and maps of the score, sent when the report has arrived.
+"""Companions: pictures and maps of the score, sent after the report has arrived.
 
-By then the delivery is over, and nothing here changes it but for a note in its message: no companion parks a
-report or has it sent again. One sweep of the courier builds and sends them, one series after the other, over
-associations of their own; it never runs twice at once, so no destination waits for its reports and no two
-series are drawn at a time. What was interrupted is tried again at the times below, and then left.
+A companion never parks a report and never causes it to be sent again. One sweep of the courier builds and
+sends companions, one series at a time, over separate associations. An interrupted attempt is repeated at the
+times below, then abandoned.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pydicom import Dataset
 from mediqa_node.dicom.companions.request import COMPANION_CLASSES, CompanionRequest, companion_series_uid
 from mediqa_node.dicom.report.build import report_bytes
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.series import CompanionState, DeliveryState
 from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import slice_picture
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
@@ -33,25 +33,23 @@ from mediqa_node.system.failpoint import reach
 log = structlog.get_logger("courier")
 
 TRIES_AFTER_S = (0.0, 300.0, 1800.0)
-"""When companions are tried, counted from the report's arrival."""
+"""When companions are attempted, seconds after the report arrived."""
 _PATIENCE_S = 15.0
-"""How long a destination may be silent: the next series waits."""
-_MARK = "companions: "
-"""Where in a delivery's message the note begins."""
+"""Time-out for a silent destination, since the next series waits meanwhile."""
 
 
 class _Left(MediqaError):
-    """There is nothing to send, and this is why."""
+    """Nothing will be sent, for the reason given."""
 
 
 class _Later(_Left):
-    """There is nothing to send yet."""
+    """Nothing can be sent yet."""
 
     retryable = True
 
 
 def send_due_companions(node: NodeContext, stopping: Callable[[], bool] = lambda: False) -> int:
-    """Try the companions of every report that has arrived and whose time has come; return for how many reports."""
+    """Send the companions that are due; return for how many reports they were attempted."""
     with node.database.read() as connection:
         due = outbox.companions_due(connection, node.clock())
     silent: set[str] = set()
@@ -66,18 +64,18 @@ def send_due_companions(node: NodeContext, stopping: Callable[[], bool] = lambda
 
 
 def _begin(node: NodeContext, delivery: DeliveryRow) -> None:
-    """Commit the time of the next try before this one: one that ends the process is not repeated at once."""
+    """Commit the time of the next attempt first: an attempt that ends the process is not repeated at once."""
     now = node.clock()
     times = (delivery.done_at + after for after in TRIES_AFTER_S) if delivery.done_at is not None else ()
     again_at = next((at for at in times if at > now), None)
     with node.database.write() as connection:
-        message = _noted(delivery, "not finished")
-        outbox.update_delivery(connection, delivery.id, companions_at=again_at, message=message)
+        outbox.update_delivery(connection, delivery.id, companions_at=again_at, companions_note="not finished")
 
 
 def _end(node: NodeContext, delivery: DeliveryRow, problems: list[tuple[str, Exception]]) -> None:
     note = "; ".join(f"without {kind.replace('_', ' ')}: {_reason(error)}" for kind, error in problems)
-    values: dict[str, object] = {"message": _noted(delivery, note)}
+    state = CompanionState.INCOMPLETE if problems else CompanionState.SENT
+    values: dict[str, object] = {"companions": state, "companions_note": note or None}
     if not any(_may_pass(error) for _, error in problems):
         values["companions_at"] = None
     with node.database.write() as connection:
@@ -87,11 +85,6 @@ def _end(node: NodeContext, delivery: DeliveryRow, problems: list[tuple[str, Exc
         log.warning("report without companion", **facts, note=note)
 
 
-def _noted(delivery: DeliveryRow, note: str) -> str:
-    said = (delivery.message or "").partition(_MARK)[0].removesuffix("; ")
-    return "; ".join(filter(None, (said, note and _MARK + note)))
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "a spooled file is missing"
@@ -99,17 +92,17 @@ def _reason(error: Exception) -> str:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another try may go better: not where the same code would do the same to the same files."""
+    """Return whether another attempt could succeed: not if the same code would fail on the same files."""
     if isinstance(error, MediqaError):
         return error.retryable
     return isinstance(error, (OSError, MemoryError)) and not isinstance(error, FileNotFoundError)
 
 
 def _send_companions(node: NodeContext, delivery: DeliveryRow, silent: set[str]) -> list[tuple[str, Exception]]:
-    """Send what can be sent; return what could not, and why.
+    """Send the companions of one report; return the kinds that failed, with the errors.
 
     Args:
-        silent: destinations that did not answer in this round: not asked again, and added to.
+        silent: destinations that did not answer in this round; extended here.
     """
     problems: list[tuple[str, Exception]] = []
     built = _built(node, delivery, problems)
@@ -117,7 +110,7 @@ def _send_companions(node: NodeContext, delivery: DeliveryRow, silent: set[str])
         if any(built.values()):
             with _link(node, delivery, silent) as link:
                 _send_all(node, delivery, link, built, problems)
-    except Exception as error:  # whatever it is, the report has arrived
+    except Exception as error:  # the report has arrived, whatever happens now
         problems.append(("companions", error))
     for kind, problem in problems:
         if isinstance(problem, PeerUnavailable):
@@ -130,13 +123,13 @@ def _send_companions(node: NodeContext, delivery: DeliveryRow, silent: set[str])
 def _built(
     node: NodeContext, delivery: DeliveryRow, problems: list[tuple[str, Exception]]
 ) -> dict[str, list[CompanionRow]]:
-    """Have everything drawn before the destination is called: an association that idles is ended."""
+    """Build everything before associating: peers end idle associations."""
     built = {}
     for kind in node.companions.wanted:
         try:
             _check(node, delivery)
             built[kind] = companions_for(node, delivery.series_instance_uid, delivery.revision, kind)
-        except Exception as error:  # the other kind may go well
+        except Exception as error:  # the other kind may succeed
             problems.append((kind, error))
     return built
 
@@ -153,23 +146,23 @@ def _send_all(
             if rows and not link.accepts(COMPANION_CLASSES[kind]):
                 raise _Left(f"{link.peer.name} does not accept the class")
             _send(node, delivery, link, rows)
-        except Exception as error:  # the other kind may go well
+        except Exception as error:  # the other kind may succeed
             problems.append((kind, error))
 
 
 @contextmanager
 def _link(node: NodeContext, delivery: DeliveryRow, silent: set[str]) -> Iterator[PeerLink]:
-    """Open an association with the destination, if it has the study of the same patient still."""
+    """Open an association with the destination, if its study still names the same patient."""
     peer = node.peer(delivery.destination)
     if peer is None:
-        raise PeerRefused(f"{delivery.destination} is no configured peer any more")
+        raise PeerRefused(f"{delivery.destination} is no longer a configured peer")
     if peer.name in silent:
-        raise PeerUnavailable(f"{peer.name} has just not taken those of another series")
+        raise PeerUnavailable(f"{peer.name} did not accept those of another series just now")
     contexts = report_contexts(peer, [COMPANION_CLASSES[kind] for kind in node.companions.wanted])
     timeout_s = min(node.delivery.timeout_s, _PATIENCE_S)
     with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
         obstacle, _ = identity_check(node, delivery, link)
-        if obstacle is not None and obstacle.state == "withheld":
+        if obstacle is not None and obstacle.state is DeliveryState.WITHHELD:
             raise _Left(obstacle.message)
         yield link
 
@@ -182,16 +175,16 @@ def _send(node: NodeContext, delivery: DeliveryRow, link: PeerLink, rows: Sequen
         try:
             _check(node, delivery)
             _send_one(node, delivery, link, row)
-        except MediqaError as error:  # the same, with how much is missing
+        except MediqaError as error:  # the same error, with how much is missing
             raise type(error)(f"{error} ({len(left) - sent} of {len(rows)} not sent)") from error
 
 
 def _check(node: NodeContext, delivery: DeliveryRow) -> None:
-    """See that the series is still what was scored: its headers may name another patient by now."""
+    """Raise if the series has changed since it was scored: its headers may name another patient."""
     with node.database.read() as connection:
         obstacle = obstacle_in(node, connection, delivery)
     if obstacle is not None:
-        raise (_Later if obstacle.state == "waiting" else _Left)(obstacle.message)
+        raise (_Later if obstacle.state is DeliveryState.WAITING else _Left)(obstacle.message)
 
 
 def _send_one(node: NodeContext, delivery: DeliveryRow, link: PeerLink, row: CompanionRow) -> None:
@@ -215,7 +208,7 @@ def companions_for(node: NodeContext, series_instance_uid: str, revision: int, k
     with node.database.write() as connection:
         row = index.find_series(connection, series_instance_uid)
         if row is None or row.generation != assessments.assessed_generation(connection, series_instance_uid, revision):
-            raise _Left("the series has changed since")  # and its headers may name another patient now
+            raise _Left("the series has changed since")  # its headers may name another patient
         companions.save(node.database, connection, rows)
     return rows
 
@@ -230,7 +223,7 @@ def _build(node: NodeContext, series_instance_uid: str, revision: int, kind: str
     if assessment is None or maps is None or not instances:
         raise _Left("its maps or its images were not kept")
     if kind == "parametric_map" and assessment.modality == "OP":
-        return []  # a photograph has no place in space: nothing is missing
+        return []  # a photograph has no position in the patient
     files = read_headers([node.spool.path(instance.path) for instance in instances])
     request = CompanionRequest(
         assessment=assessment,

@@ -1,7 +1,6 @@
-"""Stations between arrival and judgement: further copies are compared, complete series move on.
+"""The sweep between arrival and assessment: compare further copies, move complete series on.
 
-Called several times a second by a sweep; every decision is taken from stored facts, so that
-calling it twice, or after a restart, does no harm.
+Every decision follows from stored facts, so that running it twice, or after a restart, is harmless.
 """
 
 from collections import OrderedDict
@@ -12,7 +11,7 @@ import structlog
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.stacks.assemble import assemble_stacks, concatenation_complete
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import Completed, InstanceStatus, SeriesState
 from mediqa_node.pipeline.completion import Completion, SeriesFacts, completion, could_be_contiguous
 from mediqa_node.pipeline.identity import Relation, compare
 from mediqa_node.pipeline.node import NodeContext
@@ -25,6 +24,12 @@ from mediqa_node.system.failpoint import reach
 log = structlog.get_logger("courier")
 
 _COME_ALONE = frozenset({"OP", "OPT"})
+_STATUS = {
+    Relation.SAME: InstanceStatus.SAME,
+    Relation.CORRECTION: InstanceStatus.DISPUTED,  # from a peer without `authority`
+    Relation.DISPUTED: InstanceStatus.DISPUTED,
+    Relation.CONFLICT: InstanceStatus.CONFLICT,
+}
 
 
 _LOOK_AT_ALL_EVERY_S = 1.0
@@ -33,7 +38,7 @@ _STILL_ARRIVING_S = 0.2
 
 
 def _is_fresh(row: SeriesRow, now: float) -> bool:
-    """Whether a series may become complete within a second: images have come lately, and none just now."""
+    """Return whether a series may become complete within a second: images arrived lately, and none just now."""
     return _STILL_ARRIVING_S <= now - row.last_instance_at <= _FRESH_S
 
 
@@ -51,8 +56,8 @@ class CompletionSweep:
         self._looked_at: OrderedDict[tuple[str, int], _HeaderFacts] = OrderedDict()
         self._all_looked_at = float("-inf")
 
-    def sweep(self) -> int:
-        """Compare waiting copies, judge completeness; return how many series became ready."""
+    def run(self) -> int:
+        """Compare waiting copies and complete series; return how many became ready."""
         with self.node.database.read() as connection:
             waiting = index.candidates(connection)
             receiving = index.series_in(connection, SeriesState.RECEIVING)
@@ -73,8 +78,8 @@ class CompletionSweep:
         now = self.node.clock()
         facts = self._facts(row)
         decided = completion(facts, self.node.completion, now)
-        if decided is not None and decided.reason == "quiet" and facts.announced is None:
-            # silence proves nothing where the sender has said how much there is
+        if decided is not None and decided.reason is Completed.QUIET and facts.announced is None:
+            # silence proves nothing if the header announces the number of objects
             announced = self._header_facts(row).announced
             decided = completion(replace(facts, announced=announced), self.node.completion, now)
         if decided is None:
@@ -91,7 +96,6 @@ class CompletionSweep:
                 at=now,
                 generation=row.generation,
                 completion=decided.reason,
-                reason=decided.reason,
                 job=job,
             )
             if moved:
@@ -119,12 +123,12 @@ class CompletionSweep:
         if not could_be_contiguous(facts) and not facts.moved_on:
             return facts
         if self.node.clock() - row.last_instance_at < self.node.completion.contiguous_after_s / 2:
-            return facts  # headers are read while nothing else is going on
+            return facts  # headers are read once the series has paused
         seen = self._header_facts(row)
         return replace(facts, announced=seen.announced, evenly_spaced=seen.evenly_spaced)
 
     def _header_facts(self, row: SeriesRow) -> _HeaderFacts:
-        """Read the headers of a series once per content."""
+        """Return the header facts of a series, read once per generation."""
         key = (row.series_instance_uid, row.generation)
         if key not in self._looked_at:
             with self.node.database.read() as connection:
@@ -135,14 +139,14 @@ class CompletionSweep:
         return self._looked_at[key]
 
     def _relation(self, candidate: InstanceRow) -> Relation:
-        """Say what a further copy of an instance is; what cannot be compared is a conflict, never an end."""
+        """Return how a further copy relates to the current one; copies that cannot be compared are in conflict."""
         node = self.node
         with node.database.read() as connection:
             current = index.current_copy(connection, candidate.sop_instance_uid)
         if current is None:
             return Relation.CORRECTION
         if current.sha256 == candidate.sha256:
-            return Relation.SAME  # the first copy was deleted after retention, and came again
+            return Relation.SAME  # the first copy was deleted after retention and sent again
         if current.purged_at is not None:
             log.error("further copy of a deleted instance: not compared", instance=candidate.sop_instance_uid)
             return Relation.DISPUTED
@@ -150,12 +154,12 @@ class CompletionSweep:
             return Relation.CONFLICT
         try:
             return compare(node.spool.path(current.path), node.spool.path(candidate.path))
-        except Exception:  # whatever stands in a header, it must not stop the sweep for all others
+        except Exception:  # no header may stop the sweep for the other series
             log.exception("further copy not compared", instance=candidate.sop_instance_uid)
             return Relation.CONFLICT
 
     def _resolve(self, candidate: InstanceRow, relation: Relation) -> None:
-        """Draw the consequences: only a corrected copy from an authority replaces the current one."""
+        """Record the relation; only a corrected copy from an authority replaces the current one."""
         node, now = self.node, self.node.clock()
         peer = node.peer_of(candidate.calling_ae_title)
         with node.database.write() as connection:
@@ -164,14 +168,13 @@ class CompletionSweep:
                 index.correct(connection, candidate, at=now)
                 supersede_deliveries(connection, candidate.series_instance_uid, reason="corrected copy", now=now)
             else:
-                status = "disputed" if relation is Relation.CORRECTION else relation.value
-                index.set_status(connection, candidate.id, status)
+                index.set_status(connection, candidate.id, _STATUS[relation])
         level = log.info if relation is Relation.SAME else log.warning
         level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
 
 
 def _look(node: NodeContext, rows: list[InstanceRow]) -> _HeaderFacts:
-    """Say what the headers speak for; a header that no one can read speaks for nothing, and time decides."""
+    """Return completeness evidence from headers; unreadable headers give none, so the timers decide."""
     try:
         files = read_headers([node.spool.path(row.path) for row in rows])
         announced = concatenation_complete(files.headers)

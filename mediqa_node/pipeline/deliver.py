@@ -1,9 +1,10 @@
-"""The courier's station: one attempt to bring one report to one destination.
+"""The courier's station: one attempt to send one report to one destination.
 
-A destination that is down is not slept through: the delivery goes back to `waiting` with a later
-time and holds no thread, so that it delays no other.
+A delivery to a destination that is down returns to `waiting` with a later time and holds no thread,
+so that it delays no other.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -11,55 +12,86 @@ from pydicom.uid import UID
 
 from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, StorageFailed
-from mediqa_node.domain.series import Peer, SeriesState
+from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.series import (
+    HELD,
+    CompanionState,
+    DeliveryReason,
+    DeliveryState,
+    InstanceStatus,
+    Reason,
+    ReasonCode,
+    SeriesState,
+)
 from mediqa_node.network.sender import PeerLink, StudyIdentity, connect, report_contexts, study_identity
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.report import report_for
 from mediqa_node.storage import assessments, index, outbox
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
-from mediqa_node.storage.outbox import DeliveryRow
+from mediqa_node.storage.outbox import DeliveryRow, ReportRow
 from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("courier")
 
+BuildReport = Callable[[NodeContext, str, int, str], ReportRow]
+"""Node, Series Instance UID, revision and SOP Class UID to the report."""
+
 _JUDGED = (SeriesState.ASSESSED, SeriesState.DELIVERED, SeriesState.PARKED, SeriesState.WITHHELD)
-"""States in which deliveries decide: a series that has gone on since is moved by its next judgement."""
+"""States that deliveries may change; in any other, the next assessment decides."""
 _COMPARE_AGAIN_S = 1.0
 _STUDY_AGAIN_S = 5.0
 
 
+_SENT_UNPROVEN = {
+    DeliveryReason.STUDY_NOT_THERE: "the study is not in that archive yet",
+    DeliveryReason.IDENTITY_NOT_CHECKED: "{peer} answers no C-FIND: identity not checked",
+}
+
+
+class _NoReportClass(PeerRefused):
+    """The peer accepts no Structured Report class."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of an attempt. `again_at` is set while it goes on."""
+    """Outcome of an attempt; `again_at` is set while the delivery waits."""
 
-    state: str
+    state: DeliveryState
+    code: DeliveryReason | None = None
     message: str = ""
     status: int | None = None
     again_at: float | None = None
 
 
-def deliver(node: NodeContext, delivery_id: int) -> str:
-    """Make one attempt, record what came of it, and return its new state."""
+def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport = report_for) -> str:
+    """Make one attempt, record its outcome, and return the delivery's new state.
+
+    Args:
+        report: builds the report once the peer has accepted a class for it.
+    """
     with node.database.read() as connection:
         delivery = outbox.find_delivery(connection, delivery_id)
-    if delivery is None or delivery.state != "waiting":
+    if delivery is None or delivery.state is not DeliveryState.WAITING:
         return "nothing to do"
-    outcome = _obstacle(node, delivery) or _attempt(node, delivery)
+    outcome = _obstacle(node, delivery) or _attempt(node, delivery, report)
     now = node.clock()
     with node.database.write() as connection:
         current = outbox.find_delivery(connection, delivery_id)
-        if current is None or (current.state != "waiting" and outcome.state != "sent"):
-            return "superseded"  # by a newer revision, while the peer was being asked
+        sent = outcome.state is DeliveryState.SENT
+        if current is None or (current.state is not DeliveryState.WAITING and not sent):
+            return DeliveryState.SUPERSEDED  # by a newer revision during the attempt
         outbox.update_delivery(
             connection,
             delivery_id,
             state=outcome.state,
-            message=outcome.message,
+            reason_code=outcome.code,
+            message=outcome.message or None,
             status=outcome.status,
             not_before=outcome.again_at if outcome.again_at is not None else delivery.not_before,
-            done_at=now if outcome.state == "sent" else None,
-            companions_at=now if outcome.state == "sent" and node.companions.wanted else None,
+            done_at=now if sent else None,
+            companions_at=now if sent and node.companions.wanted else None,
+            companions=CompanionState.PENDING if sent and node.companions.wanted else None,
             job=None,
         )
         update_series_state(connection, delivery, now)
@@ -68,94 +100,117 @@ def deliver(node: NodeContext, delivery_id: int) -> str:
 
 
 def _obstacle(node: NodeContext, delivery: DeliveryRow) -> Outcome | None:
-    """What speaks against sending before anybody is asked."""
+    """Return what prevents sending, as far as the database shows, or None."""
     with node.database.read() as connection:
         return obstacle_in(node, connection, delivery)
 
 
 def obstacle_in(node: NodeContext, connection: Connection, delivery: DeliveryRow) -> Outcome | None:
-    """What speaks against sending anything of a delivery's revision at this moment, or None."""
-    # copies before the generation: a copy that is resolved in between has raised the generation by then
-    comparing = index.has_status(connection, delivery.series_instance_uid, "candidate")
-    conflict = index.has_status(connection, delivery.series_instance_uid, "conflict")
+    """Return what prevents sending a delivery's revision now, or None."""
+    # read copies before the generation: resolving a copy raises the generation
+    comparing = index.has_status(connection, delivery.series_instance_uid, InstanceStatus.CANDIDATE)
+    conflict = index.has_status(connection, delivery.series_instance_uid, InstanceStatus.CONFLICT)
     generation = assessments.assessed_generation(connection, delivery.series_instance_uid, delivery.revision)
     row = index.find_series(connection, delivery.series_instance_uid)
     if row is None or row.generation != generation or row.revision != delivery.revision:
-        return Outcome(state="superseded", message="the series has changed since")
+        return Outcome(
+            state=DeliveryState.SUPERSEDED,
+            code=DeliveryReason.SERIES_CHANGED,
+            message="the series has changed since",
+        )
     if conflict:
-        return Outcome(state="withheld", message="identity: two different images share a SOP Instance UID")
+        return Outcome(
+            state=DeliveryState.WITHHELD,
+            code=DeliveryReason.CONFLICTING_COPIES,
+            message="identity: two different images share a SOP Instance UID",
+        )
     if comparing:
         again_at = node.clock() + _COMPARE_AGAIN_S
-        return Outcome(state="waiting", message="a further copy is being compared", again_at=again_at)
+        return Outcome(
+            state=DeliveryState.WAITING,
+            code=DeliveryReason.COPY_BEING_COMPARED,
+            message="a further copy is being compared",
+            again_at=again_at,
+        )
     return None
 
 
-def _attempt(node: NodeContext, delivery: DeliveryRow) -> Outcome:
+def _attempt(node: NodeContext, delivery: DeliveryRow, report: BuildReport) -> Outcome:
     peer = node.peer(delivery.destination)
     try:
         if peer is None:
-            raise PeerRefused(f"{delivery.destination} is no configured peer any more")
+            return _parked(DeliveryReason.NOT_CONFIGURED, f"{delivery.destination} is no longer a configured peer")
         with node.database.write() as connection:
             outbox.update_delivery(connection, delivery.id, attempts=delivery.attempts + 1)
-        return _send(node, delivery, peer)
+        return _send(node, delivery, peer, report)
     except PeerUnavailable as error:
         return _again(node, delivery, str(error))
     except PeerRefused as error:
-        return Outcome(state="parked", message=str(error), status=error.status)
+        code = DeliveryReason.NO_REPORT_CLASS if isinstance(error, _NoReportClass) else DeliveryReason.REFUSED
+        return _parked(code, str(error), status=error.status)
     except FileNotFoundError:
-        return Outcome(state="parked", message="a spooled file is missing; `mediqa-node verify` names it")
+        return _parked(DeliveryReason.FILE_MISSING, "a spooled file is missing; `mediqa-node verify` names it")
     except OSError as error:
         raise StorageFailed(f"delivery {delivery.id}: files cannot be read: {error.strerror}") from error
     except (LookupError, MediqaError) as error:
         if isinstance(error, MediqaError) and error.retryable:
-            raise  # our own disk or database: the job tries again, the destination is not to blame
-        return Outcome(state="parked", message=str(error))
+            raise  # our own disk or database failed: the job tries again
+        return _parked(DeliveryReason.NOT_BUILT, str(error))
 
 
-def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer) -> Outcome:
+def _parked(code: DeliveryReason, message: str, *, status: int | None = None) -> Outcome:
+    return Outcome(state=DeliveryState.PARKED, code=code, message=message, status=status)
+
+
+def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildReport) -> Outcome:
     with connect(peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
         sop_class_uid = _sop_class(node, delivery, link)
-        obstacle, note = identity_check(node, delivery, link)
+        obstacle, unproven = identity_check(node, delivery, link)
         if obstacle is not None:
             return obstacle
-        report = report_for(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
+        report = build(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
         reach("after-report-commit")
         with node.database.write() as connection:
             if (changed := obstacle_in(node, connection, delivery)) is not None:
-                return changed  # a correction or a further copy came while the peer was being asked
-            # committed before the first byte leaves: whatever happens now, this UID may be at the peer
+                return changed  # a correction or a further copy arrived meanwhile
+            # committed before the first byte leaves: from here on this UID may be at the peer
             outbox.update_delivery(connection, delivery.id, report_sop_instance_uid=report.sop_instance_uid)
         reach("mid-store")
         status = link.store(report.part10)
         reach("after-store")
-    return Outcome(state="sent", message=note, status=status)
+    message = _SENT_UNPROVEN[unproven].format(peer=peer.name) if unproven else ""
+    return Outcome(state=DeliveryState.SENT, code=unproven, message=message, status=status)
 
 
 def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
-    """Return the SR class for this peer; one that may have been sent already is never changed."""
+    """Return the SR class for this peer; once a report may have been sent, its class never changes."""
     if delivery.report_sop_instance_uid is not None:
         with node.database.read() as connection:
             sent = outbox.report_by_uid(connection, delivery.report_sop_instance_uid)
         if sent is not None and not link.accepts(sent.sop_class_uid):
             name = UID(sent.sop_class_uid).name
-            raise PeerRefused(
-                f"{link.peer.name} may hold this report as {name}, and does not accept that class any more"
-            )
+            raise PeerRefused(f"{link.peer.name} may hold this report as {name}, and no longer accepts that class")
         if sent is not None:
             return sent.sop_class_uid
     if link.sr_sop_class is None:
         message = f"{link.peer.name} accepts no Structured Report class"
-        with node.database.write() as connection:  # one alarm, not a flood: nothing else need be tried there
+        with node.database.write() as connection:  # one alarm instead of one per delivery
             others = outbox.park_others(connection, delivery, message)
             for other in others:
                 update_series_state(connection, other, node.clock())
         log.error("destination takes no reports", destination=link.peer.name, parked=len(others) + 1)
-        raise PeerRefused(message)
+        raise _NoReportClass(message)
     return link.sr_sop_class
 
 
-def identity_check(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> tuple[Outcome | None, str]:
-    """Ask the destination whose study it is; never file a report under another patient."""
+def identity_check(
+    node: NodeContext, delivery: DeliveryRow, link: PeerLink
+) -> tuple[Outcome | None, DeliveryReason | None]:
+    """Compare the identity of a study with the destination's; never file a report under another patient.
+
+    Returns:
+        what keeps the report here, or None; and why the identity could not be compared, or None.
+    """
     with node.database.read() as connection:
         instances = index.current_instances(connection, delivery.series_instance_uid)
     if not instances:
@@ -164,17 +219,28 @@ def identity_check(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> 
     ours = study_identity(header)
     found = link.find_study(header.StudyInstanceUID)
     if found is None:
-        return None, "peer answers no C-FIND: identity not checked"
+        return None, DeliveryReason.IDENTITY_NOT_CHECKED
     if not found:
         if node.clock() < delivery.wait_for_study_until:
             later = min(node.clock() + _STUDY_AGAIN_S, delivery.wait_for_study_until)
-            return Outcome(state="waiting", message="waiting for the study at the destination", again_at=later), ""
-        return None, "study not at the destination"
+            waiting = Outcome(
+                state=DeliveryState.WAITING,
+                code=DeliveryReason.STUDY_NOT_THERE_YET,
+                message="waiting for the study at the destination",
+                again_at=later,
+            )
+            return waiting, None
+        return None, DeliveryReason.STUDY_NOT_THERE
     differing = [name for theirs in found for name in _differences(ours, theirs)]
     if differing:
         what = ", ".join(dict.fromkeys(differing))
-        return Outcome(state="withheld", message=f"identity: {link.peer.name} has this study with another {what}"), ""
-    return None, ""
+        withheld = Outcome(
+            state=DeliveryState.WITHHELD,
+            code=DeliveryReason.OTHER_IDENTITY,
+            message=f"identity: {link.peer.name} has this study with another {what}",
+        )
+        return withheld, None
+    return None, None
 
 
 def _differences(ours: StudyIdentity, theirs: StudyIdentity) -> list[str]:
@@ -189,36 +255,37 @@ def _differences(ours: StudyIdentity, theirs: StudyIdentity) -> list[str]:
 def _again(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
     attempts, now = delivery.attempts + 1, node.clock()
     if now - delivery.created_at > node.delivery.give_up_after_s:
-        return Outcome(state="parked", message=f"given up after {attempts} attempts: {message}")
-    return Outcome(state="waiting", message=message, again_at=now + node.delivery.backoff_s(attempts))
+        return _parked(DeliveryReason.GIVEN_UP, f"given up after {attempts} attempts: {message}")
+    again_at = now + node.delivery.backoff_s(attempts)
+    return Outcome(state=DeliveryState.WAITING, code=DeliveryReason.NO_ANSWER, message=message, again_at=again_at)
 
 
 def update_series_state(connection: Connection, delivery: DeliveryRow, now: float) -> None:
-    """Bring the state of the series in line with its deliveries of this revision."""
+    """Derive the state of the series from its deliveries of this revision."""
     row = index.find_series(connection, delivery.series_instance_uid)
     if row is None or row.revision != delivery.revision or row.state not in _JUDGED:
         return
     rows = outbox.deliveries_of(connection, delivery.series_instance_uid)
     current = [other for other in rows if other.revision == delivery.revision]
-    held = next((other for other in current if other.state in ("parked", "withheld")), None)
+    held = next((other for other in current if other.state in HELD), None)
     if held is not None:
-        state = SeriesState.PARKED if held.state == "parked" else SeriesState.WITHHELD
-        _move(connection, row, state, now, reason=f"{held.destination}: {held.message}")
-    elif all(other.state == "superseded" for other in current):
+        state = SeriesState.PARKED if held.state is DeliveryState.PARKED else SeriesState.WITHHELD
+        _move(connection, row, state, now, reason=Reason(ReasonCode.DELIVERY, f"{held.destination}: {held.message}"))
+    elif all(other.state is DeliveryState.SUPERSEDED for other in current):
         return
-    elif all(other.state in ("sent", "superseded") for other in current):
+    elif all(other.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) for other in current):
         _move(connection, row, SeriesState.DELIVERED, now)
     elif row.state is not SeriesState.ASSESSED:
         _move(connection, row, SeriesState.ASSESSED, now)
 
 
-def _move(connection: Connection, row: SeriesRow, state: SeriesState, now: float, reason: str | None = None) -> None:
-    """Move a series unless an instance has come in the meantime and opened it again."""
+def _move(connection: Connection, row: SeriesRow, state: SeriesState, now: float, reason: Reason | None = None) -> None:
+    """Move a series unless a new instance has reopened it."""
     index.move(connection, row.series_instance_uid, state, at=now, generation=row.generation, reason=reason)
 
 
 def _log(delivery: DeliveryRow, outcome: Outcome) -> None:
-    level = log.info if outcome.state in ("sent", "superseded") else log.warning
+    level = log.info if outcome.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) else log.warning
     level(
         "delivery",
         delivery=delivery.id,

@@ -1,7 +1,7 @@
-"""The stations as durable jobs on DBOS: a job that was committed runs, whatever dies in between.
+"""The stations as durable jobs on DBOS: a committed job runs, whatever dies in between.
 
-Jobs carry names and numbers, never images: every fact is read from the database when the job
-runs, and a job whose series has changed since does nothing. `score` runs one at a time in each
+Jobs carry names and numbers, never images: a job reads everything from the database when it runs,
+and does nothing if its series has changed. `score` runs one at a time in each
 worker (several on a GPU); `deliver` is partitioned by destination, so that a PACS that is down delays no other.
 """
 
@@ -17,20 +17,21 @@ from mediqa_node.domain.errors import MediqaError
 from mediqa_node.storage.database import Database
 
 PIPELINE_VERSION = "pipeline-1"
-"""Set by hand when queued work of an older version could not run: DBOS hashes the source by default
-and would strand the queue at every upgrade."""
+"""Raised by hand when queued work of an older version could not run. By default DBOS hashes the source,
+which would strand the queue at every upgrade."""
 
 log = structlog.get_logger("jobs")
 
 POSTPONED = "postponed"
 SCORE, DELIVER = "score", "deliver"
-_POLL_S = 0.05
+BUSY_POLL_S, IDLE_POLL_S = 0.1, 1.0
+"""Polling intervals of a busy and of an idle node. A hand-over takes half an interval."""
 _SCORE_ATTEMPTS = 3
 _DELIVERIES_AT_ONCE = 8
 
 
 class DurableJobs:
-    """Puts jobs into the queues, inside a transaction of the caller."""
+    """Enqueues jobs inside the caller's transaction."""
 
     def __init__(self, database: Database) -> None:
         self._client = DBOSClient(
@@ -48,7 +49,7 @@ class DurableJobs:
         self._client.enqueue_in_transaction(connection, options, delivery_id)
 
     def ended(self, jobs: Sequence[str]) -> dict[str, str | None]:
-        """Return those of the jobs that have ended: with why they failed, or None if they did not."""
+        """Return the jobs that have ended, each with the reason of its failure, or None."""
         if not jobs:
             return {}
         over = ["SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"]
@@ -89,10 +90,10 @@ def launch(
     """Start the engine in this process for the given stations.
 
     Args:
-        executor_id: stable and unique for each process; after a crash the process with the same
-            name takes its unfinished jobs up again.
-        scores_at_once: series in work at the same time. More than one pays where the network runs beside
-            the processor: while one series is decoded another is scored, and their images share batches.
+        executor_id: stable and unique per process; after a crash the process with the same name
+            resumes its unfinished jobs.
+        scores_at_once: series assessed concurrently. More than one pays on a GPU: while one series is
+            decoded another is scored, and their images share batches.
     """
     config: Any = {
         "name": "mediqa-node",
@@ -105,24 +106,41 @@ def launch(
         "run_migrations": False,
         "scheduler_polling_interval_sec": 3600.0,
     }
-    DBOS(config=config)
+    _slow_down_internal_queue(DBOS(config=config))
     if score is not None:
         DBOS.workflow(name=SCORE, max_recovery_attempts=_SCORE_ATTEMPTS)(_as_step(score, SCORE))
     if deliver is not None:
         DBOS.workflow(name=DELIVER, max_recovery_attempts=100)(_as_step(deliver, DELIVER))
     DBOS.listen_queues([name for name, station in ((SCORE, score), (DELIVER, deliver)) if station is not None])
     DBOS.launch()
-    _register_queues(scores_at_once)
+    if score is not None:
+        DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=BUSY_POLL_S)
+    if deliver is not None:
+        DBOS.register_queue(
+            DELIVER,
+            partition_worker_concurrency=1,
+            worker_concurrency=_DELIVERIES_AT_ONCE,
+            polling_interval_sec=BUSY_POLL_S,
+        )
+
+
+def _slow_down_internal_queue(engine: DBOS) -> None:
+    """Poll the engine's internal queue seldom: only resumed and forked workflows use it, and the node has none.
+
+    There is no setting for it; a version of DBOS without the attribute fails `tests/pipeline/test_pace.py`.
+    """
+    engine._registry.get_internal_queue()._polling_interval_sec = 60.0
 
 
 def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
-    """Return a workflow of one step: its result is recorded, so a finished job never runs again.
+    """Return a workflow of one step; the recorded result keeps a finished job from running again.
 
-    When our own disk or database fails, the job ends as postponed and holds neither thread nor
-    place in the queue; the liveness sweep sees that its work is not done and enqueues it again.
+    When the local disk or database fails, the job ends as postponed and frees its place in the queue;
+    the liveness sweep enqueues the work again.
     """
 
     def guarded(*arguments: Any) -> str:
+        log.debug("job started", job=name, arguments=list(arguments))
         try:
             return station(*arguments)
         except MediqaError as error:
@@ -143,21 +161,31 @@ def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
     return workflow
 
 
-def _register_queues(scores_at_once: int) -> None:
-    DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=_POLL_S)
-    DBOS.register_queue(
-        DELIVER,
-        partition_worker_concurrency=1,
-        worker_concurrency=_DELIVERIES_AT_ONCE,
-        polling_interval_sec=_POLL_S,
-    )
+class QueuePace:
+    """Polls a queue often while the node is busy and seldom while it is idle.
+
+    A series takes seconds to become complete, so the queues are fast again before its job arrives.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._busy = True
+
+    def follow(self, busy: bool) -> None:
+        """Set the polling interval if the node has become busy or idle."""
+        if busy == self._busy:
+            return
+        queue = DBOS.retrieve_queue(self._queue)
+        if queue is not None:
+            queue.set_polling_interval_sec(BUSY_POLL_S if busy else IDLE_POLL_S)
+            self._busy = busy
 
 
 def shut_down(*, within_s: int) -> None:
-    """Finish what runs, then stop the engine; what is left is taken up at the next start."""
+    """Finish running jobs, then stop the engine; the rest resumes at the next start."""
     DBOS.destroy(workflow_completion_timeout_sec=within_s)
 
 
 def migrate(database: Database) -> None:
-    """Bring the engine's own tables up to date; once, before any process starts."""
+    """Migrate the engine's tables; once, before any process starts."""
     DBOS.migrate(database.url)

@@ -1,23 +1,24 @@
-"""The life of one instance, top to bottom.
+"""The life of a series, top to bottom.
 
-    a scanner sends it   receive   C-STORE → spool and index → 0x0000         RECEIVING
-    its series ends      settle    announced | contiguous | quiet | forced    READY
-    the worker judges    judge     harvest → stacks → slices → score          ASSESSED | NOT_SCORED | WITHHELD
-    the courier sends    deliver   identity → report → C-STORE → status       DELIVERED | WITHHELD | PARKED
+    a scanner sends it   receive    C-STORE → spool and index → 0x0000           RECEIVING
+    its series ends      complete   announced | contiguous | quiet | forced      READY
+    the worker           assess     harvest → stacks → slices → score            ASSESSED | NOT_SCORED | WITHHELD
+    the courier          deliver    identity → report → C-STORE → status         DELIVERED | WITHHELD | PARKED
 
-A late instance, a corrected copy or a reject note returns the series to RECEIVING and makes the
-next revision. Each station commits its result together with the job of the next: killed at any
-point, the next start goes on where the last commit was.
+A late instance, a corrected copy or a reject note returns the series to RECEIVING and makes the next
+revision. Each station commits its result together with the job of the next: killed at any point, the
+next start continues from the last commit.
 
-    station   process    called by                 reads                  commits
-    receive   receiver   one thread a sender       the socket             instance row (group commit)
-    settle    courier    a sweep, 10 times a second series, associations   state + score job
-    judge     worker     DBOS queue `score`        spooled files, model   technique; assessment + deliveries + jobs
-    deliver   courier    DBOS queue `deliver`      outbox, peer           report bytes, then its status
-    accompany courier    a sweep, every second     sent deliveries, peer  companions' bytes, then their status
+    station      process    called by                   reads                  commits
+    receive      receiver   one thread per sender       the socket             instance row (group commit)
+    complete     courier    a sweep                     series, associations   state + score job
+    assess       worker     DBOS queue `score`          spooled files, model   technique; assessment + deliveries + jobs
+    deliver      courier    DBOS queue `deliver`        outbox, peer           report bytes, then their status
+    companions   courier    a sweep                     sent deliveries, peer  companions' bytes, then their status
+
+Stations are imported inside the functions: the receiver imports this file and stays small.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mediqa_node.domain.policy import ReceiverPolicy
@@ -28,8 +29,9 @@ from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.writer import IndexWriter
 
-if TYPE_CHECKING:  # the receiver imports this file and must stay small
+if TYPE_CHECKING:
     from mediqa_node.pipeline.node import NodeContext
+    from mediqa_node.storage.outbox import ReportRow
 
 
 def receive(
@@ -56,22 +58,22 @@ def receive(
     return receiver, writer
 
 
-def complete_series(node: "NodeContext") -> Callable[[], int]:
-    """Return the sweep that finds complete series and hands them to the worker."""
-    from mediqa_node.pipeline.completion_sweep import CompletionSweep
-
-    return CompletionSweep(node).sweep
-
-
-def judge(node: "NodeContext") -> Callable[[str, int], str]:
-    """Return the station that harvests and scores a series, named by UID and generation of its content."""
+def assess(node: "NodeContext", series_instance_uid: str, generation: int) -> str:
+    """Harvest and score a complete series, named by UID and generation of its content; return the outcome in a word."""
     from mediqa_node.pipeline.assess import assess_series
 
-    return lambda series_instance_uid, generation: assess_series(node, series_instance_uid, generation)
+    return assess_series(node, series_instance_uid, generation)
 
 
-def deliver(node: "NodeContext") -> Callable[[int], str]:
-    """Return the station that makes one attempt to bring a report to its destination."""
-    from mediqa_node.pipeline.deliver import deliver as attempt
+def deliver(node: "NodeContext", delivery_id: int) -> str:
+    """Make one attempt to bring a report to its destination; return the delivery's new state."""
+    from mediqa_node.pipeline.deliver import deliver_report
 
-    return lambda delivery_id: attempt(node, delivery_id)
+    return deliver_report(node, delivery_id, report=report)
+
+
+def report(node: "NodeContext", series_instance_uid: str, revision: int, sop_class_uid: str) -> "ReportRow":
+    """Return the report of a revision in the class that the destination accepts, built once and kept."""
+    from mediqa_node.pipeline.report import report_for
+
+    return report_for(node, series_instance_uid, revision, sop_class_uid)

@@ -27,7 +27,7 @@ _DOCUMENT = ("ConceptNameCodeSequence", "ContentSequence", "CurrentRequestedProc
 
 
 class Relation(StrEnum):
-    """How a further copy of an instance relates to the current one; DISPUTED: kept, and not used."""
+    """How a further copy of an instance relates to the current one. A DISPUTED copy is kept but not used."""
 
     SAME = "same"
     CORRECTION = "correction"

@@ -1,4 +1,4 @@
-"""Between the socket and the index: what a C-STORE promises when it answers 0x0000.
+"""Between the socket and the index: what 0x0000 promises to a C-STORE SCU.
 
 The order is fixed: stream to a temporary file, check the header, make the file durable, rename
 it, make the folder durable, commit its row, answer.
@@ -39,7 +39,7 @@ class SpoolingIntake:
         return self.spool.begin(head)
 
     def finish(self, incoming: Incoming, caller: Caller, command: Command, transfer_syntax_uid: str) -> None:
-        """Keep the instance durably, or raise and keep nothing but a quarantine copy.
+        """Keep the instance durably, or raise and keep at most a quarantine copy.
 
         Raises:
             InvalidInstance: the sender has to act.
@@ -59,6 +59,7 @@ class SpoolingIntake:
             sop_instance_uid=header.sop_instance_uid,
             sop_class_uid=header.sop_class_uid,
             series_instance_uid=header.series_instance_uid,
+            series_number=header.series_number,
             study_instance_uid=header.study_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
             calling_ae_title=caller.calling_ae_title,
@@ -73,7 +74,7 @@ class SpoolingIntake:
         try:
             outcome = self.writer.enter(instance, header.modality)
         except CommitUncertain:
-            raise  # the row may be there: the file stays, and the next start adopts it if it has no row
+            raise  # the row may exist: the file stays, and the next start enters it if it has none
         except StorageFailed:
             self.spool.remove(path)
             raise
@@ -81,11 +82,11 @@ class SpoolingIntake:
             self.spool.remove(path)
 
     def discard(self, incoming: Incoming) -> None:
-        """Forget a dataset that did not arrive whole."""
+        """Discard a dataset that did not arrive whole."""
         self.spool.discard(incoming)
 
     def closed(self, caller: Caller, *, released: bool) -> None:
-        """Note the end of an association."""
+        """Record the end of an association."""
         self.writer.close_association(caller.association_id, released=released)
 
 

@@ -1,4 +1,4 @@
-"""What the stations share: one bundle of open resources and site policy, made by the composition root."""
+"""The context that all stations share: open resources and site policy."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from datetime import UTC, tzinfo
 from typing import Protocol
 
 from mediqa_node.dicom.report.request import ReportDevice
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -15,14 +16,13 @@ from mediqa_node.domain.policy import (
     ReturnRule,
     ScorePolicy,
 )
-from mediqa_node.domain.series import Peer
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
 
 
 class Jobs(Protocol):
-    """Where durable jobs are put, inside the caller's transaction."""
+    """Enqueues durable jobs inside the caller's transaction."""
 
     def score(self, connection: Connection, job: str, series_instance_uid: str, generation: int) -> None:
         """Enqueue the assessment of a series."""
@@ -33,7 +33,7 @@ class Jobs(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """Open resources and policy of one process. `judge` is opened late: only the worker needs torch."""
+    """Open resources and policy of one process. Only a worker has an `assessor`."""
 
     database: Database
     spool: Spool
@@ -48,7 +48,7 @@ class NodeContext:
     companions: CompanionRules = CompanionRules()
     retention: Retention = Retention()
     allow_untrained: bool = False
-    judge: Callable[[], Assessor] | None = None
+    assessor: Assessor | None = None
     clock: Callable[[], float] = time.time
 
     def peer(self, name: str) -> Peer | None:

@@ -1,11 +1,11 @@
-"""`mediqa-node score`: files in, judgements out, by the same code as in the node and without its database.
+"""`mediqa-node score`: score files by the same code as in the node, without its database.
 
-A file is held to what the receiver holds an instance to: one that is cut short is named, never
-judged by what is left of it.
+A file has to pass the checks that the receiver makes of an instance: a truncated file is reported and never scored.
 """
 
 import dataclasses
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ from mediqa_node.domain.errors import (
     NotScorable,
     UndecodablePixels,
 )
+from mediqa_node.domain.series import ReasonCode
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.fundus import looks_like_fundus
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers, shown_again
@@ -50,11 +51,12 @@ Unreadable = tuple[Path, str]
 
 @dataclass(slots=True)
 class _Series:
-    """Files that belong together: what to read by SOP Instance UID, and what the user calls it.
+    """The files of one series.
 
     Attributes:
-        named: by the path that is read, the path that was given (a picture is read from its wrapping).
-        refusal: why it is not looked at further, or None.
+        files: path to read, by SOP Instance UID.
+        named: path given by the user, by path to read (a picture is wrapped in a temporary DICOM file).
+        refusal: why the series is not read any further, or None.
     """
 
     uid: str
@@ -63,9 +65,19 @@ class _Series:
     named: dict[Path, Path] = field(default_factory=dict)
     refusal: str | None = None
 
+    @property
+    def given(self) -> list[Path]:
+        """The paths that the user knows, in order."""
+        return sorted(self.named[path] for path in self.files.values())
 
-Also = Callable[[SeriesFiles, Assessment, Assessor], Mapping[str, Any]]
-"""What else to do with a judged series, and what to say of it in its result."""
+    @property
+    def output_name(self) -> str:
+        """A name for what is written about the series, see `output_name`."""
+        return output_name(self.uid, self.given)
+
+
+Also = Callable[[SeriesFiles, Assessment, Assessor, str], Mapping[str, Any]]
+"""An action on an assessed series with a name for its output; returns what is added to the result."""
 
 
 def score_paths(
@@ -74,17 +86,19 @@ def score_paths(
     judge: Callable[[], Assessor],
     advance: Callable[[int, int], None],
     also: Sequence[Also] = (),
+    emit: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> tuple[list[dict[str, Any]], list[Unreadable]]:
     """Score every series and picture found in files and folders.
 
     Args:
         judge: called when the first series is to be scored; loading a network takes seconds.
-        advance: told how many series are done, of how many.
-        also: called with every judged series while its files are there.
+        advance: called with the number of series that are done, and of all series.
+        also: called with every assessed series while its files exist.
+        emit: called with every result as soon as its series is done.
 
     Returns:
-        one plain dictionary for each series, in order of discovery, and what could not be read, with
-        a sentence. A series or picture that is nothing to score is a result, not a failure.
+        one plain dictionary for each series, in order of discovery, and the files that could not be read, with the
+        reason. A series or picture that cannot be scored by its nature is a result, not a failure.
     """
     unreadable: list[Unreadable] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -94,26 +108,35 @@ def score_paths(
         for done, series in enumerate(found):
             advance(done, len(found))
             results.append(_score(series, events, judge, unreadable, also))
+            emit(results[-1])
         advance(len(found), len(found))
     return results, unreadable
 
 
-def safe_name(series_instance_uid: str) -> str:
-    """Return a name for what is written of a series: a digest, for what a UID holds is never a path."""
-    return hashlib.sha256(series_instance_uid.encode()).hexdigest()[:16]
+def output_name(series_instance_uid: str, paths: Sequence[Path]) -> str:
+    """Return a file name for what is written about a series.
+
+    The name of its file, or of its folder if there are several, is followed by a digest of the UID, so that two series
+    never share a name and nothing in a header becomes a path.
+
+    >>> output_name("1.2.3", [Path("retina/left eye.jpg")])
+    'left_eye-c47f5b18'
+    """
+    known = paths[0].stem if len(paths) == 1 else paths[0].resolve().parent.name if paths else "series"
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", known).strip("_")[:48] or "series"
+    return f"{plain}-{hashlib.sha256(series_instance_uid.encode()).hexdigest()[:8]}"
 
 
 def dump_network_input(folder: Path) -> Also:
-    """Return what writes the network's input of each series as NPZ, for whoever wants to run a network of their own.
+    """Return an action that writes the network's input for each series as NPZ.
 
-    Arrays: `images` (m, 3, S, S) float32, `slice_of` (m,), `prompt` (64,), and what came out of it: `raw` and
+    Arrays: `images` (m, 3, S, S) float32, `slice_of` (m,), `prompt` (64,), and the network's output: `raw` and
     `weights` (n,) of the slices; `raw_score` is the mean over views, then the weighted sum over slices.
     """
 
-    def dump(files: SeriesFiles, assessment: Assessment, assessor: Assessor) -> Mapping[str, Any]:
+    def dump(files: SeriesFiles, assessment: Assessment, assessor: Assessor, name: str) -> Mapping[str, Any]:
         result, scorer = assessment.primary, assessor.scorer
         inputs = shown_again(files, result, scorer.spec)
-        name = safe_name(assessment.series_instance_uid)
         arrays = {
             "images": inputs.images,
             "slice_of": inputs.slice_of,
@@ -131,7 +154,7 @@ def dump_network_input(folder: Path) -> Also:
     return dump
 
 
-# ── what is there ────────────────────────────────────────────────────────────
+# ── finding files ────────────────────────────────────────────────────────────
 
 
 def _by_series(paths: Sequence[Path], folder: Path, unreadable: list[Unreadable]) -> list[_Series]:
@@ -146,7 +169,8 @@ def _by_series(paths: Sequence[Path], folder: Path, unreadable: list[Unreadable]
             file = _wrapped(path, folder) if is_picture else path
             header = _scanned(file)
         except NotScorable as reason:
-            found[f"file:{path}"] = _Series(f"file:{path}", refusal=str(reason))
+            refused = _Series(f"file:{path}", refusal=str(reason), files={"": path}, named={path: path})
+            found[f"file:{path}"] = refused
         except (MediqaError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             unreadable.append((path, f"cannot be read: {error}"))
         else:
@@ -201,7 +225,7 @@ def _wrapped(path: Path, folder: Path) -> Path:
         colour = picture.mode not in ("1", "L", "I;16", "I", "F", "LA")
         rgb = np.asarray(picture.convert("RGB"))
     if not colour or not looks_like_fundus(rgb):
-        raise NotScorable("not a fundus photograph", "a picture without a header is judged only if it can be one")
+        raise NotScorable("not_a_fundus_photograph", "a picture without a header is scored only if it can be one")
     dataset = wrap_photograph(rgb)
     target = folder / f"{dataset.SOPInstanceUID}.dcm"
     dataset.save_as(target, enforce_file_format=True)
@@ -218,7 +242,7 @@ def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> dict
     return events
 
 
-# ── what comes of it ─────────────────────────────────────────────────────────
+# ── scoring ─────────────────────────────────────────────────────────
 
 
 def _score(
@@ -235,9 +259,11 @@ def _score(
         files = read_headers(paths)
         technique = harvest_series(files, events)
         assessment = assess(files, technique, judge(), revision=1, assessed_at=datetime.now(UTC))
-        more = {key: value for act in also for key, value in act(files, assessment, judge()).items()}
+        more = {
+            key: value for act in also for key, value in act(files, assessment, judge(), series.output_name).items()
+        }
     except NotScorable as reason:
-        if reason.reason in ("unreadable", "undecodable"):
+        if reason.code in (ReasonCode.UNREADABLE, ReasonCode.UNDECODABLE):
             unreadable.append((series.named[paths[0]], reason.detail))
         return _result(series, technique, None, str(reason))
     except (UndecodablePixels, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
@@ -256,6 +282,7 @@ def _result(
     slices = primary.slices if primary else ()
     return {
         "series_instance_uid": series.uid,
+        "files": [str(path) for path in series.given],
         "modality": assessment.modality if assessment else series.modality,
         "quality": primary.quality if primary else None,
         "raw_score": primary.raw_score if primary else None,
@@ -279,7 +306,7 @@ def _result(
 
 
 def _predicted(result: StackResult, technique: Technique) -> dict[str, Any] | None:
-    """What the parameter head says, beside what was recorded and how far off it is."""
+    """Return the prediction of the parameter head, the recorded value and their difference."""
     found = result.prediction
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""A series of the site's phantom is measured on the slices that would have been scored."""
+"""Measurement of a phantom series on the slices that would have been scored."""
 
 from collections.abc import Sequence
 
@@ -24,14 +24,14 @@ _TIMES = ("AcquisitionTime", "SeriesTime", "ContentTime", "StudyTime")
 def measure(files: SeriesFiles, technique: Technique, rule: str) -> PhantomMeasurement:
     """Return mean, noise and uniformity of the largest stack of a series that the site has named a phantom.
 
-    That a header says phantom is no reason to refuse here; whatever else forbids a score (a localizer, a
-    screen, a map) forbids a measurement too.
+    A header that names a phantom does not refuse here; whatever else rules out a score (a localizer, a
+    screen, a map) rules out a measurement too.
 
     Args:
         rule: name of the site's rule.
 
     Raises:
-        NotScorable: nothing to measure, and why; photographs are never measured.
+        NotScorable: the series cannot be measured; photographs never are.
     """
     refusals = (found for found in technique.exclusions if not found.scorable and found.code != "phantom")
     if (refusal := next(refusals, None)) is not None:
@@ -42,7 +42,7 @@ def measure(files: SeriesFiles, technique: Technique, rule: str) -> PhantomMeasu
         raise NotScorable("phantom", f"series of modality {modality or 'unknown'} are not measured (rule {rule!r})")
     stacks = assemble_stacks(files.headers)
     if not stacks:
-        raise NotScorable("no image", "no instance of the series holds an image plane")
+        raise NotScorable("no_image", "no instance of the series holds an image plane")
     return PhantomMeasurement(
         series_instance_uid=stacks[0].series_instance_uid,
         modality=modality,
@@ -54,7 +54,7 @@ def measure(files: SeriesFiles, technique: Technique, rule: str) -> PhantomMeasu
 
 
 def _slices(stack: Stack, files: SeriesFiles, modality: str) -> tuple[PhantomSlice, ...]:
-    """Measure the middle of each of seven regions; a slice without a disc, at an end, is left out."""
+    """Measure the middle of each of seven regions, except end slices without a disc."""
     measured: list[PhantomSlice] = []
     failures: list[str] = []
     with FrameReader() as reader:
@@ -70,7 +70,7 @@ def _slices(stack: Stack, files: SeriesFiles, modality: str) -> tuple[PhantomSli
 
 
 def _acquired_at(header: Dataset) -> str:
-    """`2026-11-20 10:15:00` of acquisition, else of series, content or study; "" where nothing says."""
+    """`2026-11-20 10:15:00` of acquisition, else of series, content or study; "" where the header gives none."""
     date, time = (_first(header, names) for names in (_DATES, _TIMES))
     day = f"{date[:4]}-{date[4:6]}-{date[6:8]}" if date[:8].isdigit() and len(date) >= 8 else ""
     clock = f"{time[:2]}:{time[2:4]}:{time[4:6] or '00'}" if time[:4].isdigit() and len(time) >= 4 else ""

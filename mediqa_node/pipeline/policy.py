@@ -1,4 +1,4 @@
-"""What a site has decided: which series are scored, and where reports go."""
+"""Site policy: which series are scored, and where reports go."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mediqa_node.storage.index import SeriesRow
 
 
 def check_age(policy: ScorePolicy, header: Dataset, now: float) -> None:
-    """Raise NotScorable for a study older than `score.max_age_days`: a prefetched prior is no new image."""
+    """Raise NotScorable for a study older than `score.max_age_days`, such as a prefetched prior."""
     if policy.max_age_days is None:
         return
     try:
@@ -25,7 +25,7 @@ def check_age(policy: ScorePolicy, header: Dataset, now: float) -> None:
     age_days = (now - taken.timestamp()) / 86400
     if age_days > policy.max_age_days + 1:  # a date without a time may be a day off
         raise NotScorable(
-            "policy", f"study is {age_days:.0f} days old, `score.max_age_days` is {policy.max_age_days:g}"
+            "too_old", f"study is {age_days:.0f} days old, `score.max_age_days` is {policy.max_age_days:g}"
         )
 
 
@@ -34,7 +34,7 @@ def check_reconstruction(policy: ScorePolicy, header: Dataset) -> None:
     if isinstance(policy.primary, str):
         return
     if not any(_matches(rule, header) for rule in policy.primary):
-        raise NotScorable("policy", "no rule of `score.primary` matches this reconstruction")
+        raise NotScorable("no_primary_rule", "no rule of `score.primary` matches this reconstruction")
 
 
 def _matches(rule: PrimaryRule, header: Dataset) -> bool:
@@ -68,10 +68,10 @@ def _found(pattern: str | None, value: str) -> bool:
 
 
 def acquisition_key(headers: Sequence[Dataset]) -> str | None:
-    """Return what the reconstructions of one acquisition share, or None where the headers do not say.
+    """Return a key shared by the reconstructions of one acquisition, or None if the headers give none.
 
     Irradiation Event UID (0008,3010), else Frame of Reference UID + Acquisition Number + Acquisition Time;
-    of several in one series the first in order, so that every reconstruction names the same.
+    of several in one series the smallest, so that every reconstruction yields the same key.
     """
     keys = [key for header in headers if (key := _acquisition_of(header)) is not None]
     return min(keys, default=None)
@@ -87,7 +87,7 @@ def _acquisition_of(header: Dataset) -> str | None:
 
 
 def destinations(node: NodeContext, row: SeriesRow, assessment: Assessment) -> tuple[tuple[str, float], ...]:
-    """Return the peers that get this report, each with how long to wait there for the study."""
+    """Return the peers that get this report, each with the seconds to wait there for the study."""
     sender = node.peer_of(row.calling_ae_title)
     names = (row.calling_ae_title, *((sender.name,) if sender else ()))
     rule = next((rule for rule in node.returns if rule.matches(names, assessment.modality)), None)

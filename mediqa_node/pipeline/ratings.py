@@ -1,4 +1,4 @@
-"""Expert scores come in, all of a table or nothing of it; and what is known of the readers' agreement."""
+"""Import of rating tables, all of a table or nothing; and the agreement of the readers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,13 +23,13 @@ log = structlog.get_logger("annotations")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a table.
+    """Outcome of an import.
 
     Attributes:
-        table: what it says; with any of its `problems` nothing was taken in.
-        kept: the record of it; None: nothing was kept.
-        known: it had been taken in before, and was left at that.
-        notes: what does not stand in the way, and should be seen.
+        table: its rows; with any of its `problems` nothing was imported.
+        kept: the record of the import; None: nothing was kept.
+        known: the same file had been imported before, so that nothing was done.
+        notes: remarks that do not prevent the import.
     """
 
     table: RatingTable
@@ -53,14 +53,14 @@ def take_in(
 
     Args:
         content: CSV; see `exchange.rating_table`.
-        by: who takes it in.
+        by: who imports it.
         at: seconds since 1970.
         dry_run: check only.
-        series_keys: from UIDs of series to the same by the pseudonymous key of an export; None: nothing was
+        series_keys: maps Series Instance UIDs to themselves by their key in exports; None: nothing was
             exported, and the table has to name series by UID.
 
     Raises:
-        AnnotationsRefused: it is no table.
+        RatingsRefused: it is not a table.
         StorageFailed: the database refused; nothing was kept.
     """
     with database.read() as connection:
@@ -68,7 +68,7 @@ def take_in(
     resolvers: dict[str, Callable[[str], str | None]] = {"series_uid": lambda uid: uid if uid in uids else None}
     if series_keys is not None:
         resolvers["series_key"] = series_keys(uids).get
-    table = read_ratings(content, layout, resolvers)  # outside: while one writes, the receiver waits
+    table = read_ratings(content, layout, resolvers)  # outside of the transaction: the receiver waits while one writes
     with database.read() if dry_run else database.write() as connection:
         if not dry_run:
             ratings.lock_imports(connection)
@@ -89,7 +89,7 @@ def take_in(
 
 
 def _against_record(connection: Connection, table: RatingTable) -> list[Problem]:
-    """Return what rows say against ratings that are kept already, or of images that are not of their series."""
+    """Return how rows conflict with kept ratings, or name images that are not in their series."""
     kept = ratings.kept(connection)
     keys = {row.rating.key: row.import_id for row in kept}
     scales = {(row.rating.study_id, row.rating.criterion): row for row in kept}
@@ -171,7 +171,7 @@ def _of_study(
 def _patients(
     database: Database, spool: Spool, series: Sequence[str], advance: Callable[[int, int], None]
 ) -> tuple[dict[str, str], set[str]]:
-    """Return whose each series is, and of which of them nobody knows: their study has to stand for the patient."""
+    """Map each series to its patient; where unknown, the study stands in."""
     found: dict[str, str] = {}
     unknown: set[str] = set()
     for done, uid in enumerate(series, start=1):
@@ -187,7 +187,7 @@ def _patients(
 
 
 def _patient(path: Path) -> str | None:
-    """Return whose an image is; None where it is gone, or does not say."""
+    """Return the patient of an image; None where the file is gone or gives none."""
     try:
         header = read_header(path)
     except (OSError, UndecodablePixels):

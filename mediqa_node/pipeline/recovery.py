@@ -1,4 +1,4 @@
-"""What a receiver does before it listens: bring spool and index back into step after any kind of end."""
+"""What a receiver does before it listens: reconcile spool and index, however the last run ended."""
 
 import os
 import struct
@@ -26,10 +26,10 @@ _ASSOCIATION = "recovered"
 
 
 def recover(database: Database, spool: Spool, *, now: float) -> dict[str, int]:
-    """Delete half-written files, adopt spooled files without a row, report rows without a file.
+    """Delete half-written files, adopt spooled files without a row, log rows without a file.
 
-    Only the hours since the last committed instance are looked at, so that starting takes the
-    same time with a full spool; `mediqa-node verify` looks at everything.
+    Only the hours since the last committed instance are scanned, so that a full spool does not slow
+    the start; `mediqa-node verify` checks everything.
     """
     dropped = spool.sweep_temporary(older_than_s=-1)
     with database.write() as connection:
@@ -72,8 +72,8 @@ def adopt(database: Database, spool: Spool, path: str) -> bool:
 
 
 def _describe(file: Path, path: str) -> tuple[ReceivedInstance, str]:
-    """Read back what the receiver knew when it wrote the file."""
-    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)  # a planted link is no spooled file
+    """Recover from the file what the receiver knew when it wrote it."""
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)  # never follow a planted link
     try:
         facts = os.fstat(fd)
         head = read_head(memoryview(os.pread(fd, _HEAD_AT_MOST, 0)))
@@ -88,6 +88,7 @@ def _describe(file: Path, path: str) -> tuple[ReceivedInstance, str]:
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
         series_instance_uid=header.series_instance_uid,
+        series_number=header.series_number,
         study_instance_uid=header.study_instance_uid,
         transfer_syntax_uid=head.transfer_syntax_uid,
         calling_ae_title=head.source_ae_title,

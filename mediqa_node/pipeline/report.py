@@ -1,4 +1,4 @@
-"""The bytes of a report: built once for each revision and SOP class, kept, and sent again as they are."""
+"""The bytes of a report: built once per revision and SOP class, kept, and re-sent unchanged."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -6,8 +6,6 @@ from io import BytesIO
 
 import pydicom
 
-from mediqa_node.dicom.header import integer
-from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.report.build import build_report, report_bytes
 from mediqa_node.dicom.report.request import SOP_CLASSES, ReportRequest
 from mediqa_node.pipeline.node import NodeContext
@@ -68,19 +66,10 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
 
 
 def series_number(node: NodeContext, study_instance_uid: str, series_instance_uid: str) -> int:
-    """Allocate a Series Number that nothing in the study uses.
+    """Allocate a Series Number (0020,0011) that is unused in the study.
 
     Args:
-        series_instance_uid: of the images, for their reports; for companions, which are several series, of
-            the companions themselves.
+        series_instance_uid: of the images for a report; of the companion series for companions.
     """
-    taken: set[int] = set()
-    with node.database.read() as connection:
-        for other in index.series_of_study(connection, study_instance_uid):
-            first = next(iter(index.current_instances(connection, other.series_instance_uid)), None)
-            if first is not None and node.spool.has(first.path):
-                header = read_header(node.spool.path(first.path))
-                number = integer(header, "SeriesNumber")
-                taken |= {number} if number is not None else set()
     with node.database.write() as connection:
-        return outbox.series_number(node.database, connection, study_instance_uid, series_instance_uid, taken)
+        return outbox.series_number(node.database, connection, study_instance_uid, series_instance_uid)

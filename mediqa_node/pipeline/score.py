@@ -1,6 +1,6 @@
-"""From the files of one series to its judgement: headers, stacks, slices, prompts, score.
+"""From the files of one series to its assessment: headers, stacks, slices, prompts, score.
 
-Knows neither database nor network: the node and `mediqa-node score` call the same function.
+Uses neither database nor network: the node and `mediqa-node score` call the same function.
 """
 
 import time
@@ -35,15 +35,15 @@ from mediqa_node.system.failpoint import reach
 
 OTHER_STACKS_AT_MOST = 3
 LONGEST_STRIP = 16
-"""How many times as long as wide an image may be; made square, a longer one would fill the memory."""
+"""Largest aspect ratio of an image: padded to a square, a longer one would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessor:
-    """Everything a judgement depends on besides the images.
+    """Everything that an assessment depends on besides the images.
 
     Attributes:
-        classifier: fills the prompts that headers leave open; None: they stay `unknown`.
+        classifier: predicts the prompts that headers leave open; None: they stay `unknown`.
     """
 
     scorer: Scorer
@@ -64,18 +64,17 @@ def read_headers(paths: Sequence[Path]) -> SeriesFiles:
     """Read the headers of a series, without pixels.
 
     Raises:
-        NotScorable: a file is no DICOM, inflates beyond its budget, or is nested so deeply that no
-            parser should follow.
-        OSError: a file cannot be opened, which says nothing about its content.
+        NotScorable: a file is not DICOM, inflates beyond its budget, or is nested too deeply.
+        OSError: a file cannot be opened.
     """
     return _read_headers(tuple(paths))
 
 
 @lru_cache(maxsize=4)
 def _read_headers(paths: tuple[Path, ...]) -> SeriesFiles:
-    """Remember the last few series: the courier looks at one while it waits, and again when it reports.
+    """Cache the last few series: the courier reads one while it waits and again when it reports.
 
-    Spooled files never change, and nobody changes a header.
+    Spooled files never change, and no caller modifies a header.
     """
     headers = []
     for path in paths:
@@ -86,6 +85,12 @@ def _read_headers(paths: tuple[Path, ...]) -> SeriesFiles:
     return SeriesFiles(paths, tuple(headers))
 
 
+def require_scorable(technique: Technique) -> None:
+    """Raise NotScorable where the headers of a series rule out a score: a localizer, a screen, a map."""
+    if technique.refusal is not None:
+        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+
+
 def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | None = None) -> Technique:
     """Return the physical parameters of a series, scored or not."""
     return harvest(files.headers, dose_events=dose_events or {})
@@ -94,16 +99,15 @@ def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | No
 def assess(
     files: SeriesFiles, technique: Technique, assessor: Assessor, *, revision: int, assessed_at: datetime
 ) -> Assessment:
-    """Judge one series.
+    """Assess one series: assemble stacks, score the primary one and a sample of the others.
 
     Raises:
-        NotScorable: the images are nothing that a score could mean anything for.
+        NotScorable: a score of these images would have no meaning.
     """
-    if technique.refusal is not None:
-        raise NotScorable(technique.refusal.code, technique.refusal.detail)
+    require_scorable(technique)
     stacks = assemble_stacks(files.headers)
     if not stacks:
-        raise NotScorable("no image", "no instance of the series holds an image plane")
+        raise NotScorable("no_image", "no instance of the series holds an image plane")
     failed: list[FrameRef] = []
     with FrameReader() as reader:
         primary = _score_stack(stacks[0], files, reader, assessor, failed)
@@ -143,7 +147,7 @@ def assess(
 
 
 def sample(stacks: Sequence[Stack], at_most: int) -> list[Stack]:
-    """Return evenly spread members, `at_most` of them."""
+    """Return at most `at_most` evenly spread members."""
     if len(stacks) <= at_most:
         return list(stacks)
     return [stacks[i * len(stacks) // at_most] for i in range(at_most)]
@@ -160,7 +164,7 @@ def _score_stack(
     inputs = _prepared(found.images, assessor.scorer.spec, prompt)
     reach("after-decode")
     if outside := assessor.scorer.outside_training_range(inputs, prompt.modality.value):
-        raise NotScorable("out of domain", outside.summary, measured=outside.details)
+        raise NotScorable("outside_training_range", outside.summary, measured=outside.details)
     started = time.perf_counter()
     scored = assessor.scorer.score(inputs, prompt)
     inference_s = time.perf_counter() - started
@@ -185,13 +189,13 @@ def _score_stack(
 
 
 def check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:
-    """Raise NotScorable for what no weights could score: a strip, or a modality that these were not made for."""
+    """Raise NotScorable for a strip, or for a modality that the checkpoint has no intensity rule for."""
     modality = prompt.modality.value
     if modality != "OP" and modality not in spec.intensity:
         raise NotScorable("modality", f"the checkpoint was not made for {modality}: its card has no intensity rule")
     short, long = sorted((stack.rows, stack.columns))
     if 0 < LONGEST_STRIP * short < long:
-        raise NotScorable("strip", f"{stack.rows} x {stack.columns} pixels are no image of a body")
+        raise NotScorable("strip", f"{stack.rows} x {stack.columns} pixels do not show a body")
 
 
 def _salient(
@@ -202,7 +206,7 @@ def _salient(
     prompt: Prompt,
     failed: list[FrameRef],
 ) -> SalientImages:
-    """Decode the salient slices; what cannot be decoded goes to `failed`."""
+    """Decode the salient slices; frames that cannot be decoded are appended to `failed`."""
     image_at = image_getter(stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
     found = salient_images(stack, image_at, spec, modality=prompt.modality.value)
     failed.extend(found.failed)
@@ -214,7 +218,7 @@ def _prepared(images: Sequence[np.ndarray], spec: PreprocessSpec, prompt: Prompt
 
 
 def shown_again(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -> NetworkInput:
-    """Prepare the slices that were scored once more, as the network was shown them.
+    """Preprocess the scored slices again: the same network input as when they were scored.
 
     Raises:
         UndecodablePixels: a file has changed since.

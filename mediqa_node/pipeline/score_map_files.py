@@ -1,4 +1,4 @@
-"""`mediqa-node score --maps`: for each series a folder with pictures for people and one file of arrays for programs."""
+"""`mediqa-node score --maps`: a folder of score map pictures and one NPZ file for each series."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from mediqa_node.domain.patch_maps import as_arrays
 from mediqa_node.domain.scoring import PatchMaps
 from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import contact_sheet, slice_picture
-from mediqa_node.pipeline.offline import Also, safe_name
+from mediqa_node.pipeline.offline import Also
 from mediqa_node.pipeline.score import Assessor, SeriesFiles
 from mediqa_node.pipeline.score_maps import caption, explained_slices
 
@@ -20,20 +20,20 @@ SHEET, ARRAYS = "contact-sheet.png", "maps.npz"
 
 
 def write_maps(folder: Path) -> Also:
-    """Return what writes the maps of each judged series below `folder`, and says `maps` in its result.
+    """Return an action that writes the maps of each assessed series below `folder` and adds `maps` to its result.
 
-    A series gets a folder named by a digest, see `offline.safe_name`.
+    The folder of a series is named by its file or folder, see `offline.output_name`.
 
     Raises:
         ConfigurationError: (when called) the folder cannot be written.
     """
 
-    def write(files: SeriesFiles, assessment: Assessment, _: Assessor) -> Mapping[str, Any]:
+    def write(files: SeriesFiles, assessment: Assessment, _: Assessor, name: str) -> Mapping[str, Any]:
         maps = assessment.primary.maps
         if maps is None:
             return {"maps": []}
         slices = explained_slices(files, assessment.primary, maps)
-        place = folder / safe_name(assessment.series_instance_uid)
+        place = folder / name
         try:
             place.mkdir(parents=True, exist_ok=True)
             return {"maps": [str(path) for path in _write(place, slices, assessment, maps)]}
@@ -44,9 +44,9 @@ def write_maps(folder: Path) -> Also:
 
 
 def _write(place: Path, slices: Sequence[ExplainedSlice], assessment: Assessment, maps: PatchMaps) -> list[Path]:
-    said = caption(assessment)
+    text = caption(assessment)
     paths = [place / SHEET, *(place / f"slice-{number:02}.png" for number in range(1, len(slices) + 1))]
-    pictures = [contact_sheet(slices, said), *(slice_picture(slices, index, said) for index in range(len(slices)))]
+    pictures = [contact_sheet(slices, text), *(slice_picture(slices, index, text) for index in range(len(slices)))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
     np.savez_compressed(place / ARRAYS, allow_pickle=False, **arrays(slices, assessment, maps))
@@ -54,11 +54,11 @@ def _write(place: Path, slices: Sequence[ExplainedSlice], assessment: Assessment
 
 
 def arrays(slices: Sequence[ExplainedSlice], assessment: Assessment, maps: PatchMaps) -> dict[str, np.ndarray]:
-    """Return all that is known of a series' maps.
+    """Return the maps of a series as arrays.
 
     Returns:
         `scores`, `weights`, `quality` (m, g, g) and `views` (m, 5: slice, top, left, height, width) as the
-        network gave them; `native_scores`, `native_weights`, `native_quality` (n, rows, columns), NaN where no
+        network computed them; `native_scores`, `native_weights`, `native_quality` (n, rows, columns), NaN where no
         view lies; `slice_raw_scores`, `slice_qualities` (NaN: not mapped), `slice_weights`,
         `sop_instance_uids`, `frame_numbers` (0: single frame), all (n,); `series_instance_uid`,
         `weights_sha256`, `trained`. `quality` and `native_quality` only where the card maps raw scores.

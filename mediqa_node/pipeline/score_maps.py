@@ -1,4 +1,4 @@
-"""The scored slices of a series with their maps, as pictures and files show them."""
+"""The scored slices of a series with their maps, for pictures and files."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from mediqa_node.pipeline.score import SeriesFiles
 
 
 def explained_slices(files: SeriesFiles, result: StackResult, maps: PatchMaps) -> list[ExplainedSlice]:
-    """Return each scored slice of a stack beside its map.
+    """Return each scored slice of a stack with its map.
 
     Args:
         files: of the series, in any order; the slices are decoded again.
@@ -45,7 +45,7 @@ def explained_slices(files: SeriesFiles, result: StackResult, maps: PatchMaps) -
 
 
 def caption(assessment: Assessment) -> Caption:
-    """Return what a picture says of the series: nothing that names a patient or a day."""
+    """Return the caption of a picture; it names neither patient nor date."""
     result, prompt = assessment.primary, assessment.primary.prompt
     words = (prompt.dimension, prompt.modality, prompt.region, prompt.type)
     return Caption(
@@ -57,7 +57,7 @@ def caption(assessment: Assessment) -> Caption:
 
 
 def _images(files: SeriesFiles, result: StackResult) -> Sequence[np.ndarray]:
-    """Decode the scored slices, in HU, signal or 0..255, whatever the network reads."""
+    """Decode the scored slices, in HU, signal or 0..255, independent of what the network reads."""
     place = {str(header.SOPInstanceUID): index for index, header in enumerate(files.headers)}
     with FrameReader() as reader:
         images = []
@@ -65,6 +65,6 @@ def _images(files: SeriesFiles, result: StackResult) -> Sequence[np.ndarray]:
             index = place[frame.sop_instance_uid]
             raw = reader.raw(files.paths[index], frame.frame_number)
             image = to_image(raw, files.headers[index], frame.frame_number)
-            # colour as it is shown: a float image has four times its size, and all slices are held at once
+            # 8-bit colour: a float image takes four times the memory, and all slices are held at once
             images.append(image if image.ndim == 2 else np.clip(image, 0, 255).astype(np.uint8))
     return images

@@ -1,31 +1,34 @@
-"""What happens by the clock: jobs that only find work and enqueue it, so that firing twice is harmless."""
+"""Periodic sweeps: they only find work and enqueue it, so that running one twice is harmless."""
 
+import time
 from collections.abc import Callable
+from threading import Event
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.series import SeriesState
-from mediqa_node.pipeline import flow
+from mediqa_node.domain.series import DeliveryReason, DeliveryState, Reason, ReasonCode, SeriesState
 from mediqa_node.pipeline.assess import enqueue_due
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.companions import send_due_companions
+from mediqa_node.pipeline.completion_sweep import CompletionSweep
 from mediqa_node.pipeline.deliver import update_series_state
-from mediqa_node.pipeline.durable import DurableJobs
+from mediqa_node.pipeline.durable import DELIVER, DurableJobs, QueuePace
 from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import assessments, companions, index, outbox, retention
+from mediqa_node.storage import activity, assessments, companions, index, outbox, retention
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow
 
 log = structlog.get_logger("courier")
 
-SETTLE_EVERY_S = 0.1
+BUSY_ROUND_S, IDLE_ROUND_S = 0.1, 0.5
+"""Pause between two rounds while something moves, and while nothing does."""
 DUE_EVERY_S = 0.5
-ACCOMPANY_EVERY_S = 1.0
+COMPANIONS_EVERY_S = 1.0
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
 CONSTANCY_EVERY_S = 600.0
@@ -39,16 +42,13 @@ def schedule(
     stopping: Callable[[], bool] = lambda: False,
     nightly: NightlyExport | None = None,
 ) -> BackgroundScheduler:
-    """Return a scheduler, in memory, with all sweeps; the caller starts and stops it.
+    """Return a scheduler, in memory, with the slow sweeps; the caller starts and stops it. `Rounds` has the fast ones.
 
     Args:
-        stopping: whether the process is about to end: a long round breaks off.
-        nightly: what is exported every night, if anything.
+        stopping: whether the process is about to end: a long run breaks off.
+        nightly: the nightly export, or None.
     """
     scheduler = _scheduler(
-        ("settle", SETTLE_EVERY_S, flow.complete_series(node)),
-        ("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
-        ("accompany", ACCOMPANY_EVERY_S, lambda: send_due_companions(node, stopping)),
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
@@ -59,8 +59,67 @@ def schedule(
     return scheduler
 
 
+class Rounds:
+    """The fast sweeps of the courier: complete series, enqueue what is due, send companions.
+
+    One thread runs them one after the other, several times a second while something moves. While nothing does,
+    a round is one query. APScheduler keeps the slow sweeps: firing ten jobs a second would cost more than they do.
+    """
+
+    def __init__(self, node: NodeContext, stop: Event) -> None:
+        self.node = node
+        self._stop = stop
+        self._queue = QueuePace(DELIVER)
+        self._sweeps = (
+            _Paced("complete", 0.0, CompletionSweep(node).run),
+            _Paced("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
+            _Paced("companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set)),
+        )
+
+    def run(self) -> None:
+        """Do rounds until the process stops."""
+        while not self._stop.wait(BUSY_ROUND_S if self.round() else IDLE_ROUND_S):
+            pass
+
+    def round(self) -> bool:
+        """Run what is due, if anything moves; return whether anything does."""
+        busy = is_busy(self.node)
+        if busy is None:
+            return False
+        _guarded("pace", lambda: self._queue.follow(busy))()
+        if busy:
+            for sweep in self._sweeps:
+                sweep.run_if_due(time.monotonic())
+        return busy
+
+
+class _Paced:
+    """A sweep with a least time between two runs."""
+
+    def __init__(self, name: str, every_s: float, sweep: Callable[[], object]) -> None:
+        self._every_s = every_s
+        self._run = _guarded(name, sweep)
+        self._last = float("-inf")
+
+    def run_if_due(self, now: float) -> None:
+        """Run the sweep unless it has just run."""
+        if now - self._last >= self._every_s:
+            self._last = now
+            self._run()
+
+
+def is_busy(node: NodeContext) -> bool | None:
+    """Return whether anything waits for a station of this node; None while the database does not answer."""
+    try:
+        with node.database.read() as connection:
+            return activity.is_busy(connection, soon=node.clock() + IDLE_ROUND_S)
+    except MediqaError as error:
+        log.warning("database not read", reason=str(error))
+        return None
+
+
 def schedule_worker(node: NodeContext) -> BackgroundScheduler:
-    """Return a scheduler that asks whether constancy is to be checked, for the process that has the model."""
+    """Return a scheduler for the worker that checks constancy when it is due."""
     return _scheduler(("constancy", CONSTANCY_EVERY_S, lambda: constancy.check_if_due(node)))
 
 
@@ -72,7 +131,7 @@ def _scheduler(*sweeps: tuple[str, float, Callable[[], object]]) -> BackgroundSc
 
 
 def _guarded(name: str, sweep: Callable[[], object]) -> Callable[[], None]:
-    """Keep one failed round from ending the sweep: the next finds the same work again."""
+    """Log the failure of a sweep instead of ending it: the next run finds the same work."""
 
     def run() -> None:
         try:
@@ -86,7 +145,7 @@ def _guarded(name: str, sweep: Callable[[], object]) -> Callable[[], None]:
 
 
 def enqueue_waiting(node: NodeContext) -> int:
-    """Give due deliveries, and series that a person has sent on, the job they lack."""
+    """Enqueue jobs for due deliveries and for ready series without one."""
     with node.database.read() as connection:
         waiting = bool(outbox.due_deliveries(connection, node.clock()))
         ready = [uid for uid, _ in index.without_job(connection)]
@@ -103,10 +162,10 @@ def enqueue_waiting(node: NodeContext) -> int:
 
 
 def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
-    """Park work whose job has failed, send on work whose job has ended without doing it; return how much."""
+    """Park work whose job failed and enqueue again work whose job ended without doing it; return how much."""
     with node.database.read() as connection:
         ready = index.with_job(connection)
-        waiting = [(row, row.job) for row in outbox.deliveries_in(connection, "waiting") if row.job]
+        waiting = [(row, row.job) for row in outbox.deliveries_in(connection, DeliveryState.WAITING) if row.job]
     ended = jobs.ended([job for _, job in ready] + [job for _, job in waiting if job])
     if not ended:
         return 0
@@ -125,7 +184,13 @@ def _after_scoring(node: NodeContext, connection: Connection, row: SeriesRow, wh
     if why is None:
         index.move(connection, uid, SeriesState.READY, at=now, generation=row.generation, job=None)
     elif index.move(
-        connection, uid, SeriesState.PARKED, at=now, generation=row.generation, reason=f"scoring: {why}", job=None
+        connection,
+        uid,
+        SeriesState.PARKED,
+        at=now,
+        generation=row.generation,
+        reason=Reason(ReasonCode.SCORING_FAILED, why),
+        job=None,
     ):
         index.release_acquisition(connection, uid, at=now)
         log.error("scoring parked", series=uid, reason=why)
@@ -136,19 +201,26 @@ def _after_delivery(node: NodeContext, connection: Connection, delivery: Deliver
         again_at = node.clock() + node.delivery.retry_first_s
         outbox.update_delivery(connection, delivery.id, job=None, not_before=again_at)
         return
-    outbox.update_delivery(connection, delivery.id, state="parked", message=why, job=None)
+    outbox.update_delivery(
+        connection,
+        delivery.id,
+        state=DeliveryState.PARKED,
+        reason_code=DeliveryReason.JOB_FAILED,
+        message=why,
+        job=None,
+    )
     update_series_state(connection, delivery, node.clock())
     log.error("delivery parked", delivery=delivery.id, reason=why)
 
 
 def retain(node: NodeContext) -> int:
-    """Delete source instances whose time is up and whose series has reached an end; return how many."""
+    """Delete expired instances of finished series; return how many."""
     now = node.clock()
     before = now - node.retention.days * 86400
     count = 0
     with node.database.read() as connection:
         leftover = retention.purged_paths(connection, since=now - 2 * 86400)
-    for path in leftover:  # a row was committed, and the process ended before its file went
+    for path in leftover:  # the process ended between the commit and the deletion
         node.spool.remove(path)
     while True:
         with node.database.read() as connection:

@@ -1,1 +1,1 @@
-"""What is kept: Part 10 files in the spool, rows in the database. The only room that knows SQLAlchemy."""
+"""Storage: Part 10 files in the spool, rows in the database. The only user of SQLAlchemy, with `pipeline/durable`."""

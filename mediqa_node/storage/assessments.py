@@ -1,4 +1,4 @@
-"""Harvested parameters, dose events, assessments: what training and the physicist read later."""
+"""Harvested parameters, dose events and assessments."""
 
 import dataclasses
 import time
@@ -31,7 +31,7 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def save_technique(connection: sa.Connection, series_instance_uid: str, technique: Technique) -> None:
-    """Replace what is known of a series' acquisition: one row for the series, one for each frame."""
+    """Replace the harvested parameters of a series: one row for the series, one per frame."""
     for table in (techniques, frame_techniques):
         connection.execute(sa.delete(table).where(table.c.series_instance_uid == series_instance_uid))
     value = technique.tube_charge_mas if technique.label_name == "mas" else technique.field_strength_t
@@ -42,8 +42,8 @@ def save_technique(connection: sa.Connection, series_instance_uid: str, techniqu
             label_value=value if technique.label_name else None,
             source=technique.source,
             eligible=technique.eligible,
-            exclusions=";".join(exclusion.code for exclusion in technique.exclusions),
-            flags=";".join(technique.flags),
+            exclusions=[exclusion.code for exclusion in technique.exclusions],
+            flags=list(technique.flags),
             technique=_adapter(Technique).dump_python(dataclasses.replace(technique, frames=()), mode="json"),
             harvested_at=time.time(),
         )
@@ -54,7 +54,7 @@ def save_technique(connection: sa.Connection, series_instance_uid: str, techniqu
                 **{name: getattr(frame, name) for name in _FRAME_COLUMNS},
                 "series_instance_uid": series_instance_uid,
                 "candidates": dict(frame.candidates),
-                "flags": ";".join(frame.flags),
+                "flags": list(frame.flags),
             }
             for frame in technique.frames
         ]
@@ -107,7 +107,7 @@ def load_dose_events(connection: sa.Connection, study_instance_uid: str) -> dict
 def claim_acquisition(
     database: Database, connection: sa.Connection, acquisition_key: str, series_instance_uid: str
 ) -> str:
-    """Return the series that speaks for an acquisition: this one if it is the first to ask."""
+    """Return the series that is scored for an acquisition: this one if none was chosen before."""
     connection.execute(
         database.insert_or_ignore(
             acquisitions, acquisition_key=acquisition_key, series_instance_uid=series_instance_uid
@@ -121,7 +121,7 @@ def claim_acquisition(
 
 
 def save_assessment(connection: sa.Connection, assessment: Assessment, *, generation: int) -> None:
-    """Keep the judgement of a series at its revision."""
+    """Keep the assessment of a series at its revision."""
     slim = dataclasses.replace(
         assessment,
         technique=dataclasses.replace(assessment.technique, frames=()),
@@ -170,7 +170,7 @@ def forget_maps(connection: sa.Connection) -> int:
 
 
 def load_assessment(connection: sa.Connection, series_instance_uid: str, revision: int) -> Assessment | None:
-    """Return the judgement of a series at a revision, or None."""
+    """Return the assessment of a series at a revision, or None."""
     stored = connection.execute(
         sa.select(assessments.c.assessment).where(
             assessments.c.series_instance_uid == series_instance_uid, assessments.c.revision == revision
@@ -180,7 +180,7 @@ def load_assessment(connection: sa.Connection, series_instance_uid: str, revisio
 
 
 def assessed_generation(connection: sa.Connection, series_instance_uid: str, revision: int) -> int | None:
-    """Return the generation of content that a revision was made from, or None."""
+    """Return the generation of the content that a revision assessed, or None."""
     return connection.execute(
         sa.select(assessments.c.generation).where(
             assessments.c.series_instance_uid == series_instance_uid, assessments.c.revision == revision

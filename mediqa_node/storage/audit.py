@@ -1,17 +1,17 @@
-"""What the index claims, in the form in which it can be checked."""
+"""What the index states, in a form that can be verified."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import DeliveryState, SeriesState
 from mediqa_node.storage.tables import companion_deliveries, companions, deliveries, instances, reports, series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptFile:
-    """A file that must be there, and its content."""
+    """A file that must exist, with its digest."""
 
     sop_instance_uid: str
     path: str
@@ -20,7 +20,7 @@ class KeptFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentReport:
-    """A report, or what went with one, that a destination has acknowledged."""
+    """A report or companion that a destination has acknowledged."""
 
     destination: str
     study_instance_uid: str
@@ -37,7 +37,7 @@ def kept_files(connection: sa.Connection) -> list[KeptFile]:
 
 
 def paths_since(connection: sa.Connection, folder: str) -> set[str]:
-    """Return the files that the index names in a spool folder and those after it."""
+    """Return the files that the index names in a spool folder and later ones."""
     query = sa.select(instances.c.path).where(instances.c.path >= folder, instances.c.purged_at.is_(None))
     return set(connection.execute(query).scalars())
 
@@ -48,7 +48,7 @@ def all_paths(connection: sa.Connection) -> set[str]:
 
 
 def last_received_at(connection: sa.Connection) -> float | None:
-    """Return when the last instance came, or None."""
+    """Return the time of the last instance, or None."""
     return connection.execute(sa.select(sa.func.max(instances.c.received_at))).scalar_one_or_none()
 
 
@@ -62,14 +62,14 @@ def sent_reports(connection: sa.Connection) -> list[SentReport]:
             reports.c.sop_instance_uid,
         )
         .join(reports, reports.c.sop_instance_uid == deliveries.c.report_sop_instance_uid)
-        .where(deliveries.c.state == "sent")
+        .where(deliveries.c.state == DeliveryState.SENT)
         .order_by(deliveries.c.id)
     )
     return [SentReport(**row._mapping) for row in connection.execute(query)]
 
 
 def sent_companions(connection: sa.Connection) -> list[SentReport]:
-    """Return every picture and map that was sent."""
+    """Return every companion that was sent."""
     query = (
         sa.select(
             companion_deliveries.c.destination,
@@ -84,7 +84,7 @@ def sent_companions(connection: sa.Connection) -> list[SentReport]:
 
 
 def broken_promises(connection: sa.Connection, *, now: float, patience_s: float) -> Iterator[str]:
-    """Say which series and deliveries stay where nothing moves them on."""
+    """Yield a sentence for every series and delivery that is stuck."""
     stuck = (SeriesState.RECEIVING,)
     query = sa.select(series.c.series_instance_uid, series.c.state, series.c.state_at).where(
         series.c.state.in_(stuck), series.c.state_at < now - patience_s, series.c.last_instance_at < now - patience_s
@@ -92,11 +92,11 @@ def broken_promises(connection: sa.Connection, *, now: float, patience_s: float)
     for row in connection.execute(query):
         yield f"series {row.series_instance_uid} has been {row.state} for {(now - row.state_at) / 60:.0f} minutes"
     overdue = sa.select(deliveries.c.id, deliveries.c.destination).where(
-        deliveries.c.state == "waiting", deliveries.c.not_before < now - patience_s
+        deliveries.c.state == DeliveryState.WAITING, deliveries.c.not_before < now - patience_s
     )
     for delivery in connection.execute(overdue):
         yield f"delivery {delivery.id} to {delivery.destination} is overdue and nobody works on it"
-    with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state == "sent")
+    with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state == DeliveryState.SENT)
     query = sa.select(series.c.series_instance_uid).where(
         series.c.state == SeriesState.DELIVERED, series.c.series_instance_uid.not_in(with_delivery)
     )

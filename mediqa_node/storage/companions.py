@@ -1,7 +1,7 @@
-"""What goes with a report, as bytes that were built once, and which destination has taken which of it.
+"""Companions as bytes that are built once, and which destination has acknowledged which.
 
-Kept compressed: pictures are large. The bytes go when their time is up; the rows stay, so that the node
-knows its own objects when somebody sends them back.
+Kept compressed, since pictures are large. Retention deletes the bytes; the rows stay, so that the node
+recognises its own objects when they are sent back.
 """
 
 import zlib
@@ -11,13 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.series import UNFINISHED
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import companion_deliveries, companions, deliveries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompanionRow:
-    """One built object. `part10` is None once its bytes were deleted."""
+    """One built companion. `part10` is None after retention."""
 
     sop_instance_uid: str
     series_instance_uid: str
@@ -31,7 +32,7 @@ class CompanionRow:
 
 
 def save(database: Database, connection: sa.Connection, rows: Sequence[CompanionRow]) -> None:
-    """Enter built objects; those that another destination has had built meanwhile are the same."""
+    """Keep built companions; those that exist already are identical."""
     for row in rows:
         values = {name: getattr(row, name) for name in row.__dataclass_fields__ if name != "part10"}
         deflated = zlib.compress(row.part10) if row.part10 is not None else None
@@ -39,7 +40,7 @@ def save(database: Database, connection: sa.Connection, rows: Sequence[Companion
 
 
 def find(connection: sa.Connection, series_instance_uid: str, revision: int, sop_class_uid: str) -> list[CompanionRow]:
-    """Return the objects of a revision in a class, in order; [] if they were not built yet."""
+    """Return the companions of a revision in a class, in order; [] if not built yet."""
     query = sa.select(companions).where(
         companions.c.series_instance_uid == series_instance_uid,
         companions.c.revision == revision,
@@ -55,7 +56,7 @@ def _row(row: sa.Row[Any]) -> CompanionRow:
 
 
 def next_instance_number(connection: sa.Connection, companion_series_instance_uid: str, revision: int) -> int:
-    """Return the first Instance Number (0020,0013) of a revision: those of earlier ones come before it."""
+    """Return the first free Instance Number (0020,0013) of a revision, above those of earlier ones."""
     query = sa.select(sa.func.max(companions.c.instance_number)).where(
         companions.c.companion_series_instance_uid == companion_series_instance_uid, companions.c.revision < revision
     )
@@ -65,13 +66,13 @@ def next_instance_number(connection: sa.Connection, companion_series_instance_ui
 def note_taken(
     database: Database, connection: sa.Connection, sop_instance_uid: str, destination: str, *, status: int, at: float
 ) -> None:
-    """Note that a destination has acknowledged an object."""
+    """Record that a destination has acknowledged a companion."""
     values = {"sop_instance_uid": sop_instance_uid, "destination": destination, "status": status, "sent_at": at}
     connection.execute(database.insert_or_ignore(companion_deliveries, **values))
 
 
 def taken(connection: sa.Connection, destination: str, sop_instance_uids: Sequence[str]) -> set[str]:
-    """Return which of these objects a destination has acknowledged."""
+    """Return which of these companions a destination has acknowledged."""
     query = sa.select(companion_deliveries.c.sop_instance_uid).where(
         companion_deliveries.c.destination == destination,
         companion_deliveries.c.sop_instance_uid.in_(list(sop_instance_uids)),
@@ -80,16 +81,14 @@ def taken(connection: sa.Connection, destination: str, sop_instance_uids: Sequen
 
 
 def is_own(connection: sa.Connection, series_instance_uid: str) -> bool:
-    """Whether a series UID is one that this node gave to its companions."""
+    """Return whether a series UID belongs to companions of this node."""
     query = sa.select(sa.literal(1)).where(companions.c.companion_series_instance_uid == series_instance_uid)
     return connection.execute(query.limit(1)).first() is not None
 
 
 def forget_bytes(connection: sa.Connection, before: float) -> int:
-    """Delete the bytes of objects built before a time that no delivery may still need; return how many."""
-    pending = sa.select(deliveries.c.series_instance_uid).where(
-        deliveries.c.state.in_(("waiting", "parked", "withheld"))
-    )
+    """Delete the bytes of companions built before a time that no delivery needs; return how many."""
+    pending = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state.in_(UNFINISHED))
     statement = sa.update(companions).where(
         companions.c.deflated.is_not(None),
         companions.c.created_at < before,

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.constancy import Check, Identity
+from mediqa_node.domain.constancy import Baseline, Check, CheckedBy, Identity
+from mediqa_node.domain.series import parse_state
 from mediqa_node.storage.tables import constancy_checks as checks
 
 _IDENTITY = tuple(checks.c[name] for name in ("software_version", "weights_sha256", "execution", "libraries"))
@@ -13,7 +14,7 @@ _OWN = (
     "id", "checked_at", "scores", "expected", "compared_with", "bound", "drift", "passed", "problem",
     "refusals", "made_by", "acknowledged_at", "acknowledged_by",
 )  # fmt: skip
-_BY_WORKER = checks.c.made_by != "command"
+_BY_WORKER = checks.c.made_by != CheckedBy.COMMAND
 
 
 def save_check(connection: sa.Connection, check: Check) -> int:
@@ -27,24 +28,24 @@ def last_check(connection: sa.Connection, identity: Identity | None = None) -> C
     """Return the newest check, or None.
 
     Args:
-        identity: None: of whatever.
+        identity: None: of any.
     """
     return _newest(connection, *_is(identity))
 
 
 def last_of_worker(connection: sa.Connection) -> Check | None:
-    """Return the newest check that a worker made: what the node runs with; or None."""
+    """Return the newest check by a worker, or None."""
     return _newest(connection, _BY_WORKER)
 
 
 def standing(connection: sa.Connection, identity: Identity | None = None) -> Check | None:
-    """Return the check that decides whether results of an identity are withheld, or None without any.
+    """Return the check that decides whether results of an identity are withheld, or None.
 
-    It is the newest one, except that of a command only a drift speaks for the worker: weights that were hurt
-    in the memory of one process are sound in that of the next, and what one could not read the other may.
+    It is the newest one by a worker, or a newer drift found by a command. A good check by a command does not
+    count: its process has its own copy of the weights in memory.
 
     Args:
-        identity: None: that of the newest check of a worker; of a command's, where no worker has made one.
+        identity: None: that of the newest check by a worker, or by a command if no worker has checked.
     """
     if identity is None:
         last = last_of_worker(connection) or last_check(connection)
@@ -65,7 +66,7 @@ def last_good_at(connection: sa.Connection) -> float | None:
 
 
 def first_scores(connection: sa.Connection, weights_sha256: str) -> Mapping[str, float] | None:
-    """Return what the reference set scored when these weights were first checked here, or None."""
+    """Return the scores of the first check of these weights at this site, or None."""
     query = sa.select(checks.c.scores).where(checks.c.weights_sha256 == weights_sha256, checks.c.problem.is_(None))
     return connection.execute(query.order_by(checks.c.id).limit(1)).scalar_one_or_none()
 
@@ -77,16 +78,16 @@ def accepted_scores(connection: sa.Connection, identity: Identity) -> Mapping[st
 
 
 def failed(connection: sa.Connection) -> Check | None:
-    """Return the check that withholds results of what the node runs with now, or None.
+    """Return the check that withholds results of the current identity, or None.
 
-    What failed before an upgrade was taken back is nobody's to accept any more.
+    A failed check of another identity, such as before a rollback, no longer counts.
     """
     found = standing(connection)
     return found if found is not None and found.withholds else None
 
 
 def acknowledge(connection: sa.Connection, check_id: int, *, by: str, at: float) -> None:
-    """Record who accepts a drift, and when."""
+    """Record who accepted a drift, and when."""
     statement = sa.update(checks).where(checks.c.id == check_id, checks.c.acknowledged_at.is_(None))
     connection.execute(statement.values(acknowledged_by=by, acknowledged_at=at))
 
@@ -104,7 +105,11 @@ def _checks(connection: sa.Connection, query: sa.Select[tuple[object, ...]]) -> 
     return [
         Check(
             identity=Identity(**{column.name: row._mapping[column.name] for column in _IDENTITY}),
-            **{name: row._mapping[name] for name in _OWN},
+            **{name: row._mapping[name] for name in _OWN}
+            | {
+                "compared_with": parse_state(Baseline, row.compared_with),
+                "made_by": parse_state(CheckedBy, row.made_by),
+            },
         )
         for row in connection.execute(query)
     ]

@@ -1,4 +1,4 @@
-"""One database behind two dialects: SQLite in a folder, or PostgreSQL.
+"""The database: SQLite in a folder, or PostgreSQL.
 
 SQLite runs in WAL mode with `synchronous=FULL`, so that a commit survives the loss of power.
 Every write goes through `write()`, which takes the write lock at once: a transaction that
@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from mediqa_node.domain.errors import StorageFailed
 
 Connection = sa.Connection
-"""An open transaction, for rooms that pass it on without knowing SQLAlchemy."""
+"""An open transaction, for packages that pass it on without importing SQLAlchemy."""
 
 
 class Database:
@@ -34,7 +34,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Open a connection for queries; it takes no lock that would hold up a writer."""
+        """Open a connection for queries; it never blocks a writer."""
         try:
             with self.engine.connect() as connection:
                 yield connection
@@ -62,7 +62,7 @@ class Database:
         return insert(table).values(**values).on_conflict_do_nothing()
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self.engine.dispose()
 
 
@@ -73,7 +73,7 @@ def create_engine(url: str) -> sa.Engine:
     database = sa.engine.make_url(url).database
     if database:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-    # parameters of a failed statement may hold what stood in a header: never in a message
+    # statement parameters may hold header values, which must not reach an error message
     engine = sa.create_engine(url, connect_args={"timeout": 30}, pool_size=10, max_overflow=20, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
@@ -86,6 +86,6 @@ def create_engine(url: str) -> sa.Engine:
 
 
 def take_table(connection: sa.Connection, table: sa.Table) -> None:
-    """Let no other transaction write to a table until this one ends; on SQLite every writer is alone anyway."""
+    """Lock a table for writing until this transaction ends; SQLite has a single writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))

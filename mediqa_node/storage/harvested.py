@@ -1,4 +1,4 @@
-"""What an export may draw from: every series with what was harvested of it."""
+"""Every series with its harvested parameters: the source of exports."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from mediqa_node.storage.tables import frame_techniques, instances, patient_link
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HarvestedSeries:
-    """A series and what is known of its acquisition.
+    """A series and its harvested parameters.
 
     Attributes:
         technique: without frames; None where nothing was harvested.
-        received_at: when its first instance came, seconds since 1970; kept beyond retention.
+        received_at: of its first instance, seconds since 1970; kept beyond retention.
     """
 
     row: SeriesRow
@@ -43,23 +43,23 @@ def harvested(connection: sa.Connection) -> list[HarvestedSeries]:
 
 
 def frames_of(connection: sa.Connection, series_instance_uid: str) -> tuple[FrameTechnique, ...]:
-    """Return what each image of a series says of its acquisition, in the order of the harvest."""
+    """Return the technique of each image of a series, in the order of the harvest."""
     query = sa.select(frame_techniques).where(frame_techniques.c.series_instance_uid == series_instance_uid)
     names = tuple(name for name in FrameTechnique.__dataclass_fields__ if name != "flags")
     return tuple(
         FrameTechnique(
             **{name: row._mapping[name] for name in names},
-            flags=tuple(flag for flag in row.flags.split(";") if flag),
+            flags=tuple(row.flags),
         )
         for row in connection.execute(query.order_by(frame_techniques.c.id))
     )
 
 
 def remember_links(database: Database, seen: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    """Keep what links patients beyond the retention of their images; return all that is known.
+    """Keep the links between patients beyond the retention of their images; return all links.
 
     Args:
-        seen: when the first such series came, by link and patient key, both pseudonyms; seconds since 1970.
+        seen: time of the first series, by link and patient key (pseudonyms); seconds since 1970.
     """
     with database.read() as connection:
         rows = connection.execute(

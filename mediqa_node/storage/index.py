@@ -1,4 +1,4 @@
-"""Series and instances: what there is, and the moves between states.
+"""Series and instances, and their changes of state.
 
 Functions take a connection, so that a caller can commit a move and the job that follows it
 together.
@@ -10,20 +10,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import InstanceStatus, Reason, ReasonCode, SeriesState, parse_state
 from mediqa_node.storage.tables import acquisitions, associations, instances, rejected_instances, senders, series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesRow:
-    """A series as the index knows it."""
+    """A series in the index."""
 
     series_instance_uid: str
     study_instance_uid: str
     modality: str
-    state: SeriesState
-    reason: str | None
+    state: SeriesState | str
+    reason: Reason | None
+    scored_instead: str | None
     completion: str | None
+    series_number: int | None
     calling_ae_title: str
     association_id: str
     n_associations: int
@@ -34,6 +36,12 @@ class SeriesRow:
     generation: int
     revision: int
     state_at: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: the reason as text, its code by itself."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        code = str(self.reason.code) if self.reason else None
+        return values | {"reason": str(self.reason) if self.reason else None, "reason_code": code}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +54,7 @@ class InstanceRow:
     series_instance_uid: str
     study_instance_uid: str
     transfer_syntax_uid: str
-    status: str
+    status: InstanceStatus | str
     calling_ae_title: str
     association_id: str
     received_at: float
@@ -66,14 +74,22 @@ class AssociationRow:
     last_instance_at: float
 
 
-_SERIES = [series.c[name] for name in SeriesRow.__dataclass_fields__]
+_SERIES = [series.c[name] for name in SeriesRow.__dataclass_fields__] + [series.c.reason_code]
 _INSTANCE = [instances.c[name] for name in InstanceRow.__dataclass_fields__]
 _ASSOCIATION = [associations.c[name] for name in AssociationRow.__dataclass_fields__]
 
 
 def _series_row(row: sa.Row[*tuple[Any, ...]]) -> SeriesRow:
     values = {name: getattr(row, name) for name in SeriesRow.__dataclass_fields__}
-    return SeriesRow(**{**values, "state": SeriesState(values["state"])})
+    code = row.reason_code
+    values["state"] = parse_state(SeriesState, row.state)
+    values["reason"] = Reason(parse_state(ReasonCode, code), row.reason or "") if code is not None else None
+    return SeriesRow(**values)
+
+
+def _instance_row(row: sa.Row[*tuple[Any, ...]]) -> InstanceRow:
+    values = {name: getattr(row, name) for name in InstanceRow.__dataclass_fields__}
+    return InstanceRow(**values | {"status": parse_state(InstanceStatus, row.status)})
 
 
 def series_in(connection: sa.Connection, *states: SeriesState) -> list[SeriesRow]:
@@ -100,16 +116,16 @@ def series_of_study(connection: sa.Connection, study_instance_uid: str) -> list[
 
 def current_instances(connection: sa.Connection, series_instance_uid: str) -> list[InstanceRow]:
     """Return the current copies of a series' instances, in order of arrival."""
-    return _instances(connection, series_instance_uid, "current")
+    return _instances(connection, series_instance_uid, InstanceStatus.CURRENT)
 
 
 def candidates(connection: sa.Connection) -> list[InstanceRow]:
     """Return the copies that wait to be compared with the current one."""
-    query = sa.select(*_INSTANCE).where(instances.c.status == "candidate").order_by(instances.c.id)
-    return [InstanceRow(**row._mapping) for row in connection.execute(query)]
+    query = sa.select(*_INSTANCE).where(instances.c.status == InstanceStatus.CANDIDATE).order_by(instances.c.id)
+    return [_instance_row(row) for row in connection.execute(query)]
 
 
-def _instances(connection: sa.Connection, series_instance_uid: str, status: str) -> list[InstanceRow]:
+def _instances(connection: sa.Connection, series_instance_uid: str, status: InstanceStatus) -> list[InstanceRow]:
     query = (
         sa.select(*_INSTANCE)
         .where(
@@ -119,11 +135,11 @@ def _instances(connection: sa.Connection, series_instance_uid: str, status: str)
         )
         .order_by(instances.c.id)
     )
-    return [InstanceRow(**row._mapping) for row in connection.execute(query)]
+    return [_instance_row(row) for row in connection.execute(query)]
 
 
-def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: str) -> bool:
-    """Whether any copy of the series' instances has one of these statuses, whatever series the copy names."""
+def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: InstanceStatus) -> bool:
+    """Return whether any copy of the series' instances has one of these statuses, in whatever series."""
     copies = instances.alias()
     query = (
         sa.select(sa.literal(1))
@@ -134,26 +150,26 @@ def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: s
 
 
 def is_purged(connection: sa.Connection, series_instance_uid: str) -> bool:
-    """Whether an instance that the series' score rests on was deleted after retention."""
+    """Return whether a current instance of the series was deleted after retention."""
     query = sa.select(sa.literal(1)).where(
         instances.c.series_instance_uid == series_instance_uid,
-        instances.c.status == "current",
+        instances.c.status == InstanceStatus.CURRENT,
         instances.c.purged_at.is_not(None),
     )
     return connection.execute(query.limit(1)).first() is not None
 
 
 def apply_rejections(connection: sa.Connection, series_instance_uid: str) -> int:
-    """Take out instances that a reject note named before they came, or came back; return how many."""
+    """Reject instances that an earlier reject note names; return how many."""
     named = sa.select(rejected_instances.c.sop_instance_uid)
     result = connection.execute(
         sa.update(instances)
         .where(
             instances.c.series_instance_uid == series_instance_uid,
-            instances.c.status == "current",
+            instances.c.status == InstanceStatus.CURRENT,
             instances.c.sop_instance_uid.in_(named),
         )
-        .values(status="rejected")
+        .values(status=InstanceStatus.REJECTED)
     )
     return int(result.rowcount)
 
@@ -161,13 +177,15 @@ def apply_rejections(connection: sa.Connection, series_instance_uid: str) -> int
 def current_copy(connection: sa.Connection, sop_instance_uid: str) -> InstanceRow | None:
     """Return the current copy of an instance, or None; its file may have been deleted after retention."""
     row = connection.execute(
-        sa.select(*_INSTANCE).where(instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == "current")
+        sa.select(*_INSTANCE).where(
+            instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == InstanceStatus.CURRENT
+        )
     ).one_or_none()
-    return InstanceRow(**row._mapping) if row is not None else None
+    return _instance_row(row) if row is not None else None
 
 
-def set_status(connection: sa.Connection, instance_id: int, status: str) -> None:
-    """Move a copy to another status."""
+def set_status(connection: sa.Connection, instance_id: int, status: InstanceStatus) -> None:
+    """Set the status of a copy."""
     connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(status=status))
 
 
@@ -184,9 +202,12 @@ def move(
     *,
     at: float,
     generation: int | None = None,
+    reason: Reason | None = None,
+    scored_instead: str | None = None,
     **values: object,
 ) -> bool:
     """Move a series to a state; False if it has changed since `generation` was read."""
+    values |= {**_why(reason), "scored_instead": scored_instead}
     statement = sa.update(series).where(series.c.series_instance_uid == series_instance_uid)
     if generation is not None:
         statement = statement.where(series.c.generation == generation)
@@ -194,7 +215,7 @@ def move(
 
 
 def without_job(connection: sa.Connection) -> list[tuple[str, int]]:
-    """Return UID and generation of series that are ready and that no job works on."""
+    """Return UID and generation of ready series without a job."""
     query = sa.select(series.c.series_instance_uid, series.c.generation).where(
         series.c.state == SeriesState.READY, series.c.job.is_(None)
     )
@@ -202,24 +223,31 @@ def without_job(connection: sa.Connection) -> list[tuple[str, int]]:
 
 
 def with_job(connection: sa.Connection) -> list[tuple[SeriesRow, str]]:
-    """Return the series that wait for their job, with the job."""
+    """Return the ready series with a job, and the job."""
     query = sa.select(*_SERIES, series.c.job).where(series.c.state == SeriesState.READY, series.c.job.is_not(None))
     return [(_series_row(row), row.job) for row in connection.execute(query)]
 
 
 def set_job(connection: sa.Connection, series_instance_uid: str, job: str) -> None:
-    """Note which job works on a series."""
+    """Record which job works on a series."""
     connection.execute(sa.update(series).where(series.c.series_instance_uid == series_instance_uid).values(job=job))
 
 
-def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: str, at: float, **values: object) -> None:
+def _why(reason: Reason | None) -> dict[str, object]:
+    if reason is None:
+        return {"reason_code": None, "reason": None}
+    return {"reason_code": str(reason.code), "reason": reason.detail or None}
+
+
+def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: Reason, at: float, **values: object) -> None:
     """Return a series to RECEIVING because its content has changed; `values` by column."""
     connection.execute(
         sa.update(series)
         .where(series.c.series_instance_uid == series_instance_uid)
         .values(
             state=SeriesState.RECEIVING,
-            reason=reason,
+            **_why(reason),
+            scored_instead=None,
             state_at=at,
             opened_at=at,
             generation=series.c.generation + 1,
@@ -229,36 +257,33 @@ def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: str, 
     )
 
 
-OTHER_RECONSTRUCTION = "another reconstruction of this acquisition is scored: "
-
-
 def release_acquisition(connection: sa.Connection, series_instance_uid: str, *, at: float) -> None:
-    """Let another reconstruction speak for the acquisition: this series cannot.
+    """Let another reconstruction be scored for the acquisition, since this series cannot be.
 
-    Those that were set aside for it are judged anew; the first of them then speaks.
+    The series that were set aside for it are assessed again; the first of them takes its place.
     """
     connection.execute(sa.delete(acquisitions).where(acquisitions.c.series_instance_uid == series_instance_uid))
     aside = sa.select(series.c.series_instance_uid).where(
         series.c.state == SeriesState.NOT_SCORED,
-        series.c.reason == f"policy: {OTHER_RECONSTRUCTION}{series_instance_uid}",
+        series.c.scored_instead == series_instance_uid,
     )
     for uid in connection.execute(aside).scalars().all():
-        reopen(connection, uid, reason="the other reconstruction could not be scored", at=at)
+        reopen(connection, uid, reason=Reason(ReasonCode.OTHER_RECONSTRUCTION_FAILED), at=at)
 
 
 def correct(connection: sa.Connection, copy: InstanceRow, *, at: float) -> None:
     """Make a corrected copy the current one, and reopen its series.
 
-    The copies of one correction come one by one: the series waits for them as it waits for late slices.
+    Corrected copies arrive one by one: the series waits for them as for late slices.
     """
     known = current_copy(connection, copy.sop_instance_uid)
     if known is not None:
-        set_status(connection, known.id, "superseded")
-    set_status(connection, copy.id, "current")
+        set_status(connection, known.id, InstanceStatus.SUPERSEDED)
+    set_status(connection, copy.id, InstanceStatus.CURRENT)
     reopen(
         connection,
         copy.series_instance_uid,
-        reason="corrected copy",
+        reason=Reason(ReasonCode.CORRECTED_COPY),
         at=at,
         study_instance_uid=copy.study_instance_uid,
         last_instance_at=sa.case(
@@ -269,9 +294,9 @@ def correct(connection: sa.Connection, copy: InstanceRow, *, at: float) -> None:
 
 
 def learn_sender(connection: sa.Connection, row: SeriesRow) -> None:
-    """Remember how this calling AE sent a finished series, unless an association broke: that is no habit.
+    """Learn how this calling AE sent a complete series, unless an association broke.
 
-    The node itself may have broken it, by a restart; a scanner must not be thought slow for that.
+    A broken association may be the node's own doing, such as a restart, and is not the sender's habit.
     """
     broken = (
         sa.select(sa.literal(1))
@@ -306,7 +331,7 @@ def learn_sender(connection: sa.Connection, row: SeriesRow) -> None:
 
 
 def sender(connection: sa.Connection, calling_ae_title: str) -> tuple[bool, Sequence[float]]:
-    """Return whether this AE has split a series, and its pauses inside series, seconds."""
+    """Return whether this AE has split a series, and its pauses within series, seconds."""
     row = connection.execute(
         sa.select(senders.c.splits_series, senders.c.gaps_s).where(senders.c.calling_ae_title == calling_ae_title)
     ).one_or_none()
@@ -314,7 +339,7 @@ def sender(connection: sa.Connection, calling_ae_title: str) -> tuple[bool, Sequ
 
 
 def reject(connection: sa.Connection, sop_instance_uids: Sequence[str], *, code: str, note: str) -> set[str]:
-    """Take instances that a reject note names out of scoring; return the series they belong to."""
+    """Reject the instances that a reject note names; return their series."""
     touched: set[str] = set()
     for uid in sop_instance_uids:
         current = current_copy(connection, uid)
@@ -331,6 +356,6 @@ def reject(connection: sa.Connection, sop_instance_uids: Sequence[str], *, code:
                 )
             )
         if current is not None:
-            set_status(connection, current.id, "rejected")
+            set_status(connection, current.id, InstanceStatus.REJECTED)
             touched.add(current.series_instance_uid)
     return touched

@@ -1,8 +1,8 @@
-"""What a received instance does to the tables, inside one transaction.
+"""Recording a received instance, inside one transaction.
 
-Same UID, same bytes: nothing. Same UID, other bytes: a `candidate` beside the current row, which
-the pipeline compares by pixels, geometry and identity before anything is delivered. Otherwise a
-new current row, and its series (re)opens.
+Same UID, same bytes: no change. Same UID, other bytes: a further row, the `candidate`, which the
+pipeline compares by pixels, geometry and identity before anything is delivered. Otherwise a new
+current row, which (re)opens its series.
 """
 
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import ReceivedInstance, SeriesState
+from mediqa_node.domain.series import InstanceStatus, ReasonCode, ReceivedInstance, SeriesState
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import associations, instances, series
 
 
 class Recorded(StrEnum):
-    """What became of an instance."""
+    """Outcome of recording an instance."""
 
     NEW = "new"
     DUPLICATE = "duplicate"
     CANDIDATE = "candidate"
 
 
-# Statements are built once: building one costs more than SQLite takes to run it.
+# Statements are built once: building one takes longer than SQLite needs to run it.
 _UID: sa.BindParameter[str] = sa.bindparam("uid", type_=sa.String)
 _NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
 _ASSOCIATION: sa.BindParameter[str] = sa.bindparam("association", type_=sa.String)
@@ -44,9 +44,11 @@ _TOUCH_SERIES = (
         longest_gap_s=sa.case((series.c.longest_gap_s < _GAP, _GAP), else_=series.c.longest_gap_s),
         n_associations=series.c.n_associations + sa.case((series.c.association_id == _ASSOCIATION, 0), else_=1),
         association_id=_ASSOCIATION,
-        # a series that was past RECEIVING is opened again
+        # a series past RECEIVING is reopened
         state=SeriesState.RECEIVING.value,
-        reason=sa.case((_IS_OPEN, series.c.reason), else_="late instance"),
+        reason_code=sa.case((_IS_OPEN, series.c.reason_code), else_=ReasonCode.LATE_INSTANCE.value),
+        reason=sa.case((_IS_OPEN, series.c.reason), else_=None),
+        scored_instead=None,
         opened_at=sa.case((_IS_OPEN, series.c.opened_at), else_=_NOW),
         state_at=sa.case((_IS_OPEN, series.c.state_at), else_=_NOW),
     )
@@ -56,7 +58,8 @@ _REOPEN = (
     .where(series.c.series_instance_uid == _UID)
     .values(
         state=SeriesState.RECEIVING.value,
-        reason="a lost file came again",
+        reason_code=ReasonCode.LOST_FILE_RETURNED.value,
+        reason=None,
         generation=series.c.generation + 1,
         last_instance_at=_NOW,
         opened_at=_NOW,
@@ -78,8 +81,7 @@ def record(
     """Enter a spooled instance; the caller commits.
 
     Args:
-        is_there: whether the spooled file of an earlier row still exists; a copy of a lost file
-            is no duplicate but its replacement.
+        is_there: whether the spooled file of an earlier row still exists; if not, the copy replaces it.
     """
     known = connection.execute(_KNOWN, {"uid": instance.sop_instance_uid}).all()
     same = next((row for row in known if row.sha256 == instance.sha256 and row.purged_at is None), None)
@@ -94,7 +96,7 @@ def record(
         return Recorded.NEW
     _touch_series(database, connection, instance, modality, counts=not known)
     row = {name: getattr(instance, name) for name in _SAME_NAME}
-    status = "candidate" if known else "current"
+    status = InstanceStatus.CANDIDATE if known else InstanceStatus.CURRENT
     connection.execute(_ENTER, {**row, "status": status, "received_at": instance.received_at.timestamp()})
     return Recorded.CANDIDATE if known else Recorded.NEW
 
@@ -116,7 +118,7 @@ _SAME_NAME = (
 def _touch_series(
     database: Database, connection: sa.Connection, instance: ReceivedInstance, modality: str, *, counts: bool
 ) -> None:
-    """Count a new instance; a candidate changes nothing until it was compared, and at most opens its series."""
+    """Count a new instance; a candidate at most creates its series."""
     now = instance.received_at.timestamp()
     if counts:
         values = {"uid": instance.series_instance_uid, "now": now, "association": instance.association_id}
@@ -126,6 +128,7 @@ def _touch_series(
         "series_instance_uid": instance.series_instance_uid,
         "study_instance_uid": instance.study_instance_uid,
         "modality": modality,
+        "series_number": instance.series_number,
         "state": SeriesState.RECEIVING,
         "calling_ae_title": instance.calling_ae_title,
         "association_id": instance.association_id,
@@ -159,14 +162,14 @@ def _touch_association(database: Database, connection: sa.Connection, instance: 
 
 
 def close_association(connection: sa.Connection, association_id: str, *, released: bool, at: float) -> None:
-    """Note the end of an association that stored something."""
+    """Record the end of an association that stored something."""
     connection.execute(
         sa.update(associations).where(associations.c.id == association_id).values(closed_at=at, released=released)
     )
 
 
 def close_abandoned_associations(connection: sa.Connection, *, at: float) -> int:
-    """Close what a receiver that died left open; called when no receiver runs."""
+    """Close associations that a dead receiver left open; called while no receiver runs."""
     result = connection.execute(
         sa.update(associations).where(associations.c.closed_at.is_(None)).values(closed_at=at, released=False)
     )

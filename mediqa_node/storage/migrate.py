@@ -1,4 +1,4 @@
-"""Bring the node's tables up to date, from any earlier version."""
+"""Bring the node's tables up to date, from version 0.2 on."""
 
 from pathlib import Path
 
@@ -7,19 +7,42 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.storage.database import Database
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Apply the migrations that are missing, in one transaction each."""
+    """Apply the migrations that are missing, in one transaction each.
+
+    Raises:
+        ConfigurationError: the database is of a version that no migration leads on from.
+    """
     config = _config()
     with database.engine.begin() as connection:
+        refuse_unknown(MigrationContext.configure(connection).get_current_revision())
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
 
+def refuse_unknown(revision: str | None) -> None:
+    """Raise ConfigurationError where no migration of this version leads on from a revision."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is None or revision in known:
+        return
+    raise ConfigurationError(
+        f"the database was written by another version of mediqa-node (revision {revision}), which this one cannot "
+        f"read. Nothing was changed. Either run that version, or start with an empty database: with that version, "
+        f"save ratings and labels with `mediqa-node export`; then move node.db aside (PostgreSQL: name another "
+        f"database in `database.url`) and start again. Instances in the spool are entered and assessed again"
+    )
+
+
 def is_current(database: Database) -> bool:
-    """Whether no migration is missing; StorageFailed if the database does not answer."""
+    """Return whether no migration is missing.
+
+    Raises:
+        StorageFailed: the database does not answer.
+    """
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     with database.read() as connection:
         return MigrationContext.configure(connection).get_current_revision() == newest

@@ -1,15 +1,17 @@
-"""The outbox: reports as bytes that were built once, and where each has to go.
+"""The outbox: reports as bytes that are built once, and their deliveries.
 
 A report is never rebuilt: its bytes are committed before the first send, so that every re-send is
-identical to the bit.
+identical bit for bit.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.series import UNFINISHED, CompanionState, DeliveryReason, DeliveryState, parse_state
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import deliveries, reports, sr_series_numbers
+from mediqa_node.storage.tables import deliveries, reports, series, sr_series_numbers
 
 FIRST_SERIES_NUMBER = 9000
 
@@ -39,7 +41,8 @@ class DeliveryRow:
     series_instance_uid: str
     revision: int
     destination: str
-    state: str
+    state: DeliveryState | str
+    reason_code: DeliveryReason | str | None
     not_before: float
     wait_for_study_until: float
     attempts: int
@@ -51,14 +54,24 @@ class DeliveryRow:
     created_at: float
     done_at: float | None
     companions_at: float | None
+    companions: CompanionState | str | None
+    companions_note: str | None
 
 
 _REPORT = [reports.c[name] for name in ReportRow.__dataclass_fields__]
 _DELIVERY = [deliveries.c[name] for name in DeliveryRow.__dataclass_fields__]
 
 
+def _delivery_row(row: sa.Row[*tuple[Any, ...]]) -> DeliveryRow:
+    values = dict(row._mapping)
+    for name, kind in (("state", DeliveryState), ("reason_code", DeliveryReason), ("companions", CompanionState)):
+        if values[name] is not None:
+            values[name] = parse_state(kind, values[name])
+    return DeliveryRow(**values)
+
+
 def save_report(database: Database, connection: sa.Connection, row: ReportRow) -> ReportRow:
-    """Enter a built report and return what is kept: the first one, if another destination built it meanwhile."""
+    """Keep a built report and return the kept one: the first, if another destination had it built meanwhile."""
     values = {name: getattr(row, name) for name in row.__dataclass_fields__}
     connection.execute(database.insert_or_ignore(reports, **values))
     kept = find_report(connection, row.series_instance_uid, row.revision, row.sop_class_uid)
@@ -88,7 +101,7 @@ def report_by_uid(connection: sa.Connection, sop_instance_uid: str) -> ReportRow
 
 
 def is_own_report(connection: sa.Connection, sr_series_instance_uid: str) -> bool:
-    """Whether a series UID is one that this node gave to its reports."""
+    """Return whether a series UID belongs to reports of this node."""
     query = sa.select(sa.literal(1)).where(reports.c.sr_series_instance_uid == sr_series_instance_uid)
     return connection.execute(query.limit(1)).first() is not None
 
@@ -110,24 +123,23 @@ def last_report(connection: sa.Connection, series_instance_uid: str, sop_class_u
 
 
 def series_number(
-    database: Database, connection: sa.Connection, study_instance_uid: str, series_instance_uid: str, taken: set[int]
+    database: Database, connection: sa.Connection, study_instance_uid: str, series_instance_uid: str
 ) -> int:
-    """Return the Series Number (0020,0011) of a series' reports: allocated once, unique in the study.
-
-    Args:
-        taken: numbers that the study's own series use.
-    """
+    """Return the Series Number (0020,0011) of a series' reports: allocated once, unique in the study."""
+    taken = sa.select(series.c.series_number).where(
+        series.c.study_instance_uid == study_instance_uid, series.c.series_number.is_not(None)
+    )
     ours = sa.select(sr_series_numbers.c.series_number).where(
         sr_series_numbers.c.series_instance_uid == series_instance_uid
     )
     of_study = sa.select(sr_series_numbers.c.series_number).where(
         sr_series_numbers.c.study_instance_uid == study_instance_uid
     )
-    while True:  # a second round only when two deliveries ask at once
+    while True:  # repeats only if two deliveries allocate at once
         known = connection.execute(ours).scalar_one_or_none()
         if known is not None:
             return int(known)
-        used = set(connection.execute(of_study).scalars()) | taken
+        used = {*connection.execute(of_study).scalars(), *connection.execute(taken).scalars()}
         number = next(n for n in range(FIRST_SERIES_NUMBER, 2**31) if n not in used)
         connection.execute(
             database.insert_or_ignore(
@@ -150,14 +162,14 @@ def add_delivery(
     wait_for_study_until: float,
     now: float,
 ) -> None:
-    """Note that a report has to go to a destination; a second time does nothing."""
+    """Add a delivery, unless it exists."""
     connection.execute(
         database.insert_or_ignore(
             deliveries,
             series_instance_uid=series_instance_uid,
             revision=revision,
             destination=destination,
-            state="waiting",
+            state=DeliveryState.WAITING,
             not_before=not_before,
             wait_for_study_until=wait_for_study_until,
             attempts=0,
@@ -170,15 +182,15 @@ def add_delivery(
 def find_delivery(connection: sa.Connection, delivery_id: int) -> DeliveryRow | None:
     """Return one delivery, or None."""
     row = connection.execute(sa.select(*_DELIVERY).where(deliveries.c.id == delivery_id)).one_or_none()
-    return DeliveryRow(**row._mapping) if row is not None else None
+    return _delivery_row(row) if row is not None else None
 
 
-def deliveries_in(connection: sa.Connection, *states: str) -> list[DeliveryRow]:
+def deliveries_in(connection: sa.Connection, *states: DeliveryState) -> list[DeliveryRow]:
     """Return deliveries in any of these states (none given: all), oldest first."""
     query = sa.select(*_DELIVERY).order_by(deliveries.c.id)
     if states:
         query = query.where(deliveries.c.state.in_(states))
-    return [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+    return [_delivery_row(row) for row in connection.execute(query)]
 
 
 def deliveries_of(connection: sa.Connection, series_instance_uid: str) -> list[DeliveryRow]:
@@ -186,37 +198,44 @@ def deliveries_of(connection: sa.Connection, series_instance_uid: str) -> list[D
     query = (
         sa.select(*_DELIVERY).where(deliveries.c.series_instance_uid == series_instance_uid).order_by(deliveries.c.id)
     )
-    return [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+    return [_delivery_row(row) for row in connection.execute(query)]
 
 
 def due_deliveries(connection: sa.Connection, now: float) -> list[DeliveryRow]:
-    """Return waiting deliveries whose time has come and that no job works on."""
+    """Return due deliveries without a job."""
     query = sa.select(*_DELIVERY).where(
-        deliveries.c.state == "waiting", deliveries.c.job.is_(None), deliveries.c.not_before <= now
+        deliveries.c.state == DeliveryState.WAITING, deliveries.c.job.is_(None), deliveries.c.not_before <= now
     )
-    return [DeliveryRow(**row._mapping) for row in connection.execute(query.order_by(deliveries.c.id))]
+    return [_delivery_row(row) for row in connection.execute(query.order_by(deliveries.c.id))]
 
 
 def update_delivery(connection: sa.Connection, delivery_id: int, **values: object) -> None:
-    """Change a delivery."""
+    """Update columns of a delivery."""
     connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(**values))
 
 
 def park_others(connection: sa.Connection, delivery: DeliveryRow, message: str) -> list[DeliveryRow]:
     """Park every other delivery that waits for the same destination; return them."""
-    same = (deliveries.c.destination == delivery.destination, deliveries.c.state == "waiting")
+    same = (deliveries.c.destination == delivery.destination, deliveries.c.state == DeliveryState.WAITING)
     query = sa.select(*_DELIVERY).where(*same, deliveries.c.id != delivery.id)
-    others = [DeliveryRow(**row._mapping) for row in connection.execute(query)]
+    others = [_delivery_row(row) for row in connection.execute(query)]
     for other in others:
-        update_delivery(connection, other.id, state="parked", message=message, job=None)
+        update_delivery(
+            connection,
+            other.id,
+            state=DeliveryState.PARKED,
+            reason_code=DeliveryReason.NO_REPORT_CLASS,
+            message=message,
+            job=None,
+        )
     return others
 
 
 def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -> bool:
-    """Give a waiting delivery its job; False if it has changed since it was read."""
+    """Assign a job to a waiting delivery; False if it has changed since it was read."""
     unchanged = (
         deliveries.c.id == delivery.id,
-        deliveries.c.state == "waiting",
+        deliveries.c.state == DeliveryState.WAITING,
         deliveries.c.job.is_(None),
         deliveries.c.jobs == delivery.jobs,
     )
@@ -225,20 +244,26 @@ def claim_delivery(connection: sa.Connection, delivery: DeliveryRow, job: str) -
 
 
 def companions_due(connection: sa.Connection, now: float) -> list[DeliveryRow]:
-    """Return sent deliveries whose companions are to be tried, oldest first."""
-    query = sa.select(*_DELIVERY).where(deliveries.c.state == "sent", deliveries.c.companions_at <= now)
-    return [DeliveryRow(**row._mapping) for row in connection.execute(query.order_by(deliveries.c.id))]
+    """Return sent deliveries whose companions are due, oldest first."""
+    query = sa.select(*_DELIVERY).where(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at <= now)
+    return [_delivery_row(row) for row in connection.execute(query.order_by(deliveries.c.id))]
 
 
 def supersede_deliveries(connection: sa.Connection, series_instance_uid: str, *, reason: str, now: float) -> int:
-    """Take back what has not left yet: its series has changed. Return how many."""
+    """Supersede unfinished deliveries of a series that has changed; return how many."""
     result = connection.execute(
         sa.update(deliveries)
         .where(
             deliveries.c.series_instance_uid == series_instance_uid,
-            deliveries.c.state.in_(("waiting", "parked", "withheld")),
+            deliveries.c.state.in_(UNFINISHED),
         )
-        .values(state="superseded", message=reason, done_at=now, job=None)
+        .values(
+            state=DeliveryState.SUPERSEDED,
+            reason_code=DeliveryReason.SERIES_CHANGED,
+            message=reason,
+            done_at=now,
+            job=None,
+        )
     )
     return int(result.rowcount)
 
@@ -247,6 +272,6 @@ def last_sent_at(connection: sa.Connection, series_instance_uid: str) -> float |
     """Return when a report of this series last reached any destination, or None."""
     return connection.execute(
         sa.select(sa.func.max(deliveries.c.done_at)).where(
-            deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.state == "sent"
+            deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.state == DeliveryState.SENT
         )
     ).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""What a person wants to know, in one query each: status, one series whole, another try."""
+"""Queries and actions for people: status, one series in full, retry."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,7 +6,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import (
+    HELD,
+    DeliveryState,
+    InstanceStatus,
+    ReasonCode,
+    SeriesState,
+)
 from mediqa_node.storage import outbox
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
@@ -19,10 +25,19 @@ from mediqa_node.storage.tables import (
     techniques,
 )
 
+_DIFFERING = (InstanceStatus.CONFLICT, InstanceStatus.DISPUTED)
+_RETRIED_PARKED = (ReasonCode.SCORING_FAILED, ReasonCode.FILE_MISSING)
+_RETRIED_WITHHELD = (
+    ReasonCode.UNTRAINED,
+    ReasonCode.IDENTITY,
+    ReasonCode.CONSTANCY_DRIFT,
+    ReasonCode.CONSTANCY_UNKNOWN,
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the node holds and does."""
+    """Counts of what the node holds and does."""
 
     last_at: float | None
     last_from: str | None
@@ -40,7 +55,7 @@ class Facts:
 
 
 def facts(connection: sa.Connection) -> Facts:
-    """Count what there is."""
+    """Return the counts."""
     states = {
         row.state: int(row.n)
         for row in connection.execute(sa.select(series.c.state, sa.func.count().label("n")).group_by(series.c.state))
@@ -63,7 +78,7 @@ def facts(connection: sa.Connection) -> Facts:
         n_bytes=int(kept[1]),
         n_receiving=states.get(SeriesState.RECEIVING, 0),
         n_ready=states.get(SeriesState.READY, 0),
-        n_waiting=_count(connection, deliveries, deliveries.c.state == "waiting"),
+        n_waiting=_count(connection, deliveries, deliveries.c.state == DeliveryState.WAITING),
         ended=tuple((state.value.replace("_", " "), states[state]) for state in ended if state in states),
     )
 
@@ -74,7 +89,7 @@ def _count(connection: sa.Connection, table: sa.Table, condition: sa.ColumnEleme
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute:
-    """Copies of a series' instances that differ from the current ones, kept beside them."""
+    """Kept copies of a series' instances that differ from the current ones."""
 
     series_instance_uid: str
     status: str
@@ -82,11 +97,11 @@ class Dispute:
 
 
 def disputes(connection: sa.Connection) -> list[Dispute]:
-    """Return the series of which differing copies were received and nobody has decided."""
+    """Return the series with differing copies that await a decision."""
     columns = (instances.c.series_instance_uid, instances.c.status)
     query = (
         sa.select(*columns, sa.func.count().label("n"))
-        .where(instances.c.status.in_(("conflict", "disputed")))
+        .where(instances.c.status.in_(_DIFFERING))
         .group_by(*columns)
         .order_by(*columns)
     )
@@ -97,16 +112,16 @@ def disputes(connection: sa.Connection) -> list[Dispute]:
 
 
 def keep_first(connection: sa.Connection, series_instance_uids: Sequence[str]) -> int:
-    """Set differing copies aside, so that the first ones stand; return how many. Nothing is deleted."""
+    """Supersede differing copies in favour of the first ones, without deleting any; return how many."""
     statement = sa.update(instances).where(
         instances.c.series_instance_uid.in_(list(series_instance_uids)),
-        instances.c.status.in_(("conflict", "disputed")),
+        instances.c.status.in_(_DIFFERING),
     )
-    return int(connection.execute(statement.values(status="superseded")).rowcount)
+    return int(connection.execute(statement.values(status=InstanceStatus.SUPERSEDED)).rowcount)
 
 
 def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
-    """Return all that is known of one series as plain values."""
+    """Return everything recorded about one series as plain values."""
     uid = row.series_instance_uid
     technique = connection.execute(
         sa.select(techniques.c.technique).where(techniques.c.series_instance_uid == uid)
@@ -120,7 +135,7 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
         sa.select(instances.c.status, sa.func.count()).where(instances.c.series_instance_uid == uid).group_by("status")
     )
     return {
-        **asdict(row),
+        **row.as_dict(),
         "copies": {status: int(n) for status, n in copies},
         "technique": technique,
         "assessment": assessment,
@@ -130,7 +145,7 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
 
 
 def _companions(connection: sa.Connection, row: SeriesRow) -> list[dict[str, Any]]:
-    """What went with the report of the current revision, and who has taken it."""
+    """Return the companions of the current revision, each with its destination."""
     here = (companions.c.series_instance_uid == row.series_instance_uid, companions.c.revision == row.revision)
     columns = (companions.c.sop_instance_uid, companions.c.sop_class_uid, companion_deliveries.c.destination)
     query = (
@@ -143,33 +158,34 @@ def _companions(connection: sa.Connection, row: SeriesRow) -> list[dict[str, Any
 
 
 def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tuple[int, int]:
-    """Send held deliveries and parked series on again; return how many of each.
+    """Retry held deliveries and stopped series; return how many of each.
 
     Args:
-        which: delivery ids or series UIDs; empty for all that is held.
+        which: delivery ids or series UIDs; empty: all.
     """
     ids = [int(name) for name in which if name.isdigit() and len(name) < 12]
-    held = sa.update(deliveries).where(deliveries.c.state.in_(("parked", "withheld")))
-    stopped = sa.update(series).where(series.c.state == SeriesState.PARKED, series.c.reason.like("scoring: %"))
+    held = sa.update(deliveries).where(deliveries.c.state.in_(HELD))
+    stopped = sa.update(series).where(series.c.state == SeriesState.PARKED, series.c.reason_code.in_(_RETRIED_PARKED))
     withheld = sa.update(series).where(
-        series.c.state == SeriesState.WITHHELD,
-        sa.or_(*(series.c.reason.like(f"{why}%") for why in ("untrained:", "identity: instances", "constancy:"))),
+        series.c.state == SeriesState.WITHHELD, series.c.reason_code.in_(_RETRIED_WITHHELD)
     )
     if which:
         held = held.where(sa.or_(deliveries.c.id.in_(ids), deliveries.c.series_instance_uid.in_(which)))
         stopped = stopped.where(series.c.series_instance_uid.in_(which))
         withheld = withheld.where(series.c.series_instance_uid.in_(which))
-    n_deliveries = connection.execute(held.values(state="waiting", not_before=now, created_at=now, job=None)).rowcount
-    n_series = sum(_judge_again(connection, statement, now) for statement in (stopped, withheld))
+    n_deliveries = connection.execute(
+        held.values(state=DeliveryState.WAITING, reason_code=None, not_before=now, created_at=now, job=None)
+    ).rowcount
+    n_series = sum(_assess_again(connection, statement, now) for statement in (stopped, withheld))
     return int(n_deliveries), n_series
 
 
-def send_on(connection: sa.Connection, why: str, *, now: float) -> int:
-    """Have the series judged again that are withheld for a reason that begins so; return how many."""
-    withheld = series.c.state == SeriesState.WITHHELD, series.c.reason.like(f"{why}%")
-    return _judge_again(connection, sa.update(series).where(*withheld), now)
+def assess_again(connection: sa.Connection, code: ReasonCode, *, now: float) -> int:
+    """Have the series that are withheld for a reason assessed again; return how many."""
+    withheld = series.c.state == SeriesState.WITHHELD, series.c.reason_code == code
+    return _assess_again(connection, sa.update(series).where(*withheld), now)
 
 
-def _judge_again(connection: sa.Connection, statement: sa.Update, now: float) -> int:
+def _assess_again(connection: sa.Connection, statement: sa.Update, now: float) -> int:
     again = {"state": SeriesState.READY, "state_at": now, "job": None, "generation": series.c.generation + 1}
     return int(connection.execute(statement.values(**again)).rowcount)

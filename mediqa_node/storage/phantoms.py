@@ -23,7 +23,7 @@ class PhantomRow:
 
 
 def save(connection: sa.Connection, measurement: PhantomMeasurement, *, at: float) -> None:
-    """Replace what was measured on a series of a phantom."""
+    """Replace the measurement of a phantom series."""
     uid = measurement.series_instance_uid
     forget(connection, uid)
     connection.execute(
@@ -43,7 +43,7 @@ def save(connection: sa.Connection, measurement: PhantomMeasurement, *, at: floa
 
 
 def forget(connection: sa.Connection, series_instance_uid: str) -> None:
-    """Take a series out of the trend: it is none of the phantom any more, or was rejected."""
+    """Remove a series from the phantom trend."""
     here = phantom_measurements.c.series_instance_uid == series_instance_uid
     connection.execute(sa.delete(phantom_measurements).where(here))
 

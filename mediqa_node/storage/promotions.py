@@ -1,12 +1,12 @@
-"""The record of which weights score, and of what a candidate says beside them."""
+"""The record of promotions and of shadow scores."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.promotion import Promotion, ShadowScore, Standing, Weights, standing_after
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.promotion import Action, Promotion, ShadowScore, Standing, Weights, standing_after
+from mediqa_node.domain.series import SeriesState, parse_state
 from mediqa_node.storage.database import take_table
 from mediqa_node.storage.tables import assessments, promotions, series, shadow_scores
 
@@ -25,27 +25,25 @@ def save(connection: sa.Connection, decision: Promotion) -> int:
 
 
 def lock(connection: sa.Connection) -> None:
-    """Let nobody else decide until this transaction ends."""
+    """Lock the record of decisions until this transaction ends."""
     take_table(connection, promotions)
 
 
 def history(connection: sa.Connection) -> list[Promotion]:
-    """Return all decisions, oldest first; none in a database of an older version, which has no place for them."""
-    if not sa.inspect(connection).has_table(promotions.name):
-        return []
+    """Return all decisions, oldest first."""
     return [
         Promotion(
             id=row.id,
             before=_weights(row, "from"),
             after=_weights(row, "to"),
-            **{name: row._mapping[name] for name in _DECISION},
+            **{name: row._mapping[name] for name in _DECISION} | {"action": parse_state(Action, row.action)},
         )
         for row in connection.execute(sa.select(promotions).order_by(promotions.c.id))
     ]
 
 
 def standing(connection: sa.Connection) -> Standing:
-    """Return what the decisions come to."""
+    """Return the active, previous and shadow checkpoints that follow from the decisions."""
     return standing_after(history(connection))
 
 
@@ -60,7 +58,7 @@ def _weights(row: sa.Row[Any], prefix: str) -> Weights | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unshadowed:
-    """A series whose latest assessment the candidate has not been asked about, with the same images still."""
+    """A series whose latest assessment the candidate has not scored, and whose images are unchanged."""
 
     series_instance_uid: str
     revision: int
@@ -72,7 +70,7 @@ class Unshadowed:
 
 
 def next_to_shadow(connection: sa.Connection, candidate: Weights, *, since: float) -> Unshadowed | None:
-    """Return the series that has waited longest for the candidate, or None; None while a series waits for its own.
+    """Return the series that has waited longest for the candidate, or None; None while one awaits its own score.
 
     Args:
         since: only what was assessed after this, seconds since 1970.

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import END_STATES, SeriesState
+from mediqa_node.domain.series import END_STATES, UNFINISHED, InstanceStatus, SeriesState
 from mediqa_node.storage.tables import deliveries, instances, series
 
 
@@ -10,9 +10,7 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
     """The condition on an instance: finished is delivered, confirmed, not scored, or assessed without any
     delivery that still waits. What is withheld or parked stays until a person has decided.
     """
-    pending = sa.select(deliveries.c.series_instance_uid).where(
-        deliveries.c.state.in_(("waiting", "parked", "withheld"))
-    )
+    pending = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state.in_(UNFINISHED))
     finished = sa.select(series.c.series_instance_uid).where(
         series.c.last_instance_at < before,
         sa.or_(
@@ -23,7 +21,7 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
     return sa.and_(
         instances.c.purged_at.is_(None),
         instances.c.received_at < before,
-        instances.c.status != "candidate",
+        instances.c.status != InstanceStatus.CANDIDATE,
         instances.c.series_instance_uid.in_(finished),
     )
 

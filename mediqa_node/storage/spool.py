@@ -1,6 +1,6 @@
-"""The spool: received instances as Part 10 files under names that this node makes.
+"""The spool: received instances as Part 10 files under names that this node generates.
 
-No path is ever built from what a peer sent. A file is written under `tmp/`, made durable,
+No path is ever derived from what a peer sent. A file is written under `tmp/`, made durable,
 renamed into a folder named by the hour, and that folder made durable before a row may name it:
 
     write → fdatasync → rename → fsync of the folder → commit → answer
@@ -41,7 +41,7 @@ class Incoming:
         """Append a fragment of the dataset.
 
         Raises:
-            StorageFailed: the disk took less than all of it.
+            StorageFailed: the disk did not take all of it.
         """
         self.digest.update(fragment)
         self.size_bytes += len(fragment)
@@ -95,7 +95,7 @@ class Spool:
         self._has_room = True
 
     def has_room(self) -> bool:
-        """Whether more than `low_water_bytes` are free; looked up at most once a second."""
+        """Return whether more than `low_water_bytes` are free; checked at most once a second."""
         now = time.monotonic()
         if now - self._free_checked_at > 1.0:
             try:
@@ -149,10 +149,10 @@ class Spool:
         return relative
 
     def _make_folder(self, folder: str) -> None:
-        """Have the folder, durably: its entry in the root is synced once by each process that writes into it.
+        """Create the folder durably: each process that writes into it syncs its entry in the root once.
 
-        That it is there proves nothing: another thread, or a receiver that was killed, may have made it
-        a moment ago without having synced the root.
+        An existing folder proves nothing: another thread or a killed receiver may have created it
+        without syncing the root.
         """
         path = self.root / folder
         with self._folders_lock:
@@ -174,7 +174,7 @@ class Spool:
             raise StorageFailed(f"spool folder could not be made durable: {error.strerror}") from error
 
     def discard(self, incoming: Incoming, *, keep_copy: bool = False) -> None:
-        """Remove what was received; with `keep_copy` a bounded quarantine keeps it for a person to look at."""
+        """Remove what was received; with `keep_copy`, keep it in a bounded quarantine for inspection."""
         _close(incoming)
         with contextlib.suppress(OSError):
             if keep_copy and incoming.size_bytes <= 64 * 1024**2 and self.has_room():
@@ -195,7 +195,7 @@ class Spool:
         return self.root / relative
 
     def has(self, relative: str) -> bool:
-        """Whether a spooled file is there."""
+        """Return whether a spooled file exists."""
         return (self.root / relative).is_file()
 
     def remove(self, relative: str) -> None:
@@ -203,7 +203,7 @@ class Spool:
         (self.root / relative).unlink(missing_ok=True)
 
     def remove_empty_folders(self) -> None:
-        """Remove folders of past hours that hold nothing; the two newest may still be in use."""
+        """Remove empty folders of past hours, except the two newest, which may be in use."""
         folders = sorted(path for path in self.root.iterdir() if path.is_dir() and path.name[0].isdigit())
         for folder in folders[:-2]:
             with contextlib.suppress(OSError):
@@ -227,7 +227,7 @@ class Spool:
 
 
 def _write_all(fd: int, data: memoryview) -> None:
-    """Write until all is written: a nearly full disk takes a part first, and only then refuses."""
+    """Write all of the data: a nearly full disk accepts a part before it refuses."""
     while data:
         written = os.write(fd, data)
         if not written:
@@ -238,7 +238,7 @@ def _write_all(fd: int, data: memoryview) -> None:
 def _close(incoming: Incoming) -> None:
     fd, incoming.fd = incoming.fd, -1
     if fd >= 0:
-        with contextlib.suppress(OSError):  # what had to reach the disk was synced before
+        with contextlib.suppress(OSError):  # everything durable was synced before
             os.close(fd)
 
 

@@ -36,8 +36,11 @@ series = sa.Table(
     sa.Column("study_instance_uid", _UID, nullable=False, index=True),
     sa.Column("modality", sa.String(16), nullable=False),
     sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("reason", sa.Text),
-    sa.Column("completion", sa.String(16), comment="announced, contiguous, quiet or forced"),
+    sa.Column("reason_code", sa.String(32), comment="domain.series.ReasonCode"),
+    sa.Column("reason", sa.Text, comment="detail of the reason, for people"),
+    sa.Column("scored_instead", _UID, index=True, comment="the other reconstruction that is scored in its place"),
+    sa.Column("completion", sa.String(16), comment="domain.series.Completed"),
+    sa.Column("series_number", sa.Integer, comment="(0020,0011) of its first instance"),
     sa.Column("calling_ae_title", sa.String(16), nullable=False),
     sa.Column("association_id", sa.String(32), nullable=False, comment="of the last instance"),
     sa.Column("n_associations", sa.Integer, nullable=False),
@@ -64,7 +67,7 @@ instances = sa.Table(
         "status",
         sa.String(12),
         nullable=False,
-        comment="current; candidate, then same, superseded, disputed or conflict; rejected",
+        comment="domain.series.InstanceStatus",
     ),
     sa.Column("association_id", sa.String(32), nullable=False),
     sa.Column("calling_ae_title", sa.String(16), nullable=False),
@@ -74,6 +77,12 @@ instances = sa.Table(
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("purged_at", sa.Float),
     sa.Index("ix_instances_sop_instance_uid_status", "sop_instance_uid", "status"),
+    sa.Index(
+        "ix_instances_candidate",
+        "status",
+        sqlite_where=sa.text("status = 'candidate'"),
+        postgresql_where=sa.text("status = 'candidate'"),
+    ),
     sa.Index(
         "uq_instances_current",
         "sop_instance_uid",
@@ -107,8 +116,8 @@ techniques = sa.Table(
     sa.Column("label_value", sa.Float),
     sa.Column("source", sa.String(40)),
     sa.Column("eligible", sa.Boolean, nullable=False),
-    sa.Column("exclusions", sa.Text, nullable=False),
-    sa.Column("flags", sa.Text, nullable=False),
+    sa.Column("exclusions", sa.JSON, nullable=False, comment="their codes"),
+    sa.Column("flags", sa.JSON, nullable=False),
     sa.Column("technique", sa.JSON, nullable=False, comment="the whole Technique without its frames"),
     sa.Column("harvested_at", sa.Float, nullable=False),
 )
@@ -127,7 +136,7 @@ frame_techniques = sa.Table(
     sa.Column("ctdi_vol_mgy", sa.Float),
     sa.Column("source", sa.String(40)),
     sa.Column("candidates", sa.JSON, nullable=False),
-    sa.Column("flags", sa.Text, nullable=False),
+    sa.Column("flags", sa.JSON, nullable=False),
 )
 
 dose_events = sa.Table(
@@ -332,9 +341,8 @@ deliveries = sa.Table(
     sa.Column("series_instance_uid", _UID, nullable=False, index=True),
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("destination", sa.String(64), nullable=False),
-    sa.Column(
-        "state", sa.String(12), nullable=False, index=True, comment="waiting, sent, parked, withheld or superseded"
-    ),
+    sa.Column("state", sa.String(12), nullable=False, index=True, comment="domain.series.DeliveryState"),
+    sa.Column("reason_code", sa.String(32), comment="domain.series.DeliveryReason"),
     sa.Column("not_before", sa.Float, nullable=False),
     sa.Column("wait_for_study_until", sa.Float, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
@@ -342,10 +350,12 @@ deliveries = sa.Table(
     sa.Column("jobs", sa.Integer, nullable=False, comment="jobs so far; makes each job's name its own"),
     sa.Column("report_sop_instance_uid", _UID),
     sa.Column("status", sa.Integer, comment="DIMSE status of the last attempt"),
-    sa.Column("message", sa.Text),
+    sa.Column("message", sa.Text, comment="detail of the reason, for people"),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("done_at", sa.Float),
     sa.Column("companions_at", sa.Float, index=True, comment="when a sent report's companions are tried; null: over"),
+    sa.Column("companions", sa.String(12), comment="domain.series.CompanionState; null: none are wanted"),
+    sa.Column("companions_note", sa.Text, comment="what is missing of them, for people"),
     sa.UniqueConstraint("series_instance_uid", "revision", "destination"),
 )
 

@@ -1,7 +1,6 @@
-"""Group commit: one thread enters whatever has queued, in one transaction, then releases all who wait.
+"""Group commit: one thread records all queued instances in one transaction, then releases their senders.
 
-With four scanners sending at once, four instances share one folder sync and one commit; with one
-scanner nothing waits for anybody.
+Four scanners sending at once share one folder sync and one commit; a single scanner never waits.
 """
 
 import queue
@@ -24,7 +23,7 @@ _BATCH_AT_MOST = 64
 
 
 class CommitUncertain(StorageFailed):
-    """The commit itself failed: the row may or may not be there, so its file has to stay."""
+    """The commit itself failed: the row may exist, so its file has to stay."""
 
 
 @dataclass(slots=True)
@@ -74,11 +73,11 @@ class IndexWriter:
         return entry.outcome
 
     def close_association(self, association_id: str, *, released: bool) -> None:
-        """Note the end of an association, after all its instances."""
+        """Record the end of an association, after all its instances."""
         self._queue.put(_Closing(association_id, released))
 
     def stop(self) -> None:
-        """Finish what has queued, then end; what comes later is refused."""
+        """Record what is queued, then end; later instances are refused."""
         with self._gate:
             self._stopped = True
             self._queue.put(None)

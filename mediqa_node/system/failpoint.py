@@ -1,4 +1,4 @@
-"""Named places where a test can pull the plug, to see that nothing acknowledged is lost.
+"""Named places where a test kills the process, to prove that nothing acknowledged is lost.
 
 `MEDIQA_FAILPOINT=name@token` kills the process with SIGKILL, as the kernel or a power cut would,
 when it reaches `name` and the file `token` is there; the file is removed first, so that the
@@ -28,7 +28,7 @@ COURIER = ("after-ready", "after-report-commit", "mid-store", "after-store", "be
 
 
 def reach(name: str) -> None:
-    """Die here if a test has asked for it."""
+    """Kill the process here if a test requests it."""
     if name != _NAME:
         return
     try:

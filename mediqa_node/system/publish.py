@@ -1,17 +1,17 @@
-"""A folder appears whole or not at all, even if the power is lost: it is synced, renamed, and then its name is."""
+"""Publish a folder whole or not at all, even if the power is lost: sync, rename, sync the parent."""
 
 import os
 from pathlib import Path
 
 
 def publish(half: Path, place: Path, *, aside: Path | None = None) -> None:
-    """Give a written folder its place on the same filesystem.
+    """Move a written folder to its place on the same filesystem.
 
     Args:
-        aside: where a folder that stands at `place` goes; it may be deleted when this returns.
+        aside: where an existing folder at `place` is moved; it may be deleted afterwards.
 
     Raises:
-        OSError: the disk refused; a folder that was put aside is then still there.
+        OSError: the disk refused; a folder that was moved aside still exists.
     """
     for path in (*half.rglob("*"), half):
         _sync(path)

@@ -1,22 +1,29 @@
-"""Synthetic CT images of real size: cheap to make, new UIDs each time."""
+"""CT series of real size from the slices of the demonstration series: cheap to make, new UIDs each time."""
 
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, generate_uid
 
+import mediqa_node
+
+DEMO = Path(mediqa_node.__file__).parent / "demo_series"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
-def phantom(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A water ellipse in air with noise, as stored values with an intercept of -1024."""
-    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    inside = (x / 0.8) ** 2 + (y / 0.6) ** 2 < 1
-    return (np.where(inside, 1024, 24) + rng.normal(0, 20, (size, size))).clip(0, 4095).astype("<u2")
+def chest(size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return the slices of the demonstration series with fresh noise of 5 HU, as stored values.
+
+    Real anatomy: the default checkpoint refuses what is unlike the patients that it was trained on.
+    """
+    step = 512 // size
+    slices = [pydicom.dcmread(path).pixel_array[::step, ::step] for path in sorted(DEMO.glob("*.dcm"))]
+    return [(pixels + rng.normal(0, 5, pixels.shape)).clip(0, 4095).astype("<u2") for pixels in slices]
 
 
 def ct_slice(pixels: np.ndarray, z_mm: float, number: int, series: str, study: str) -> Dataset:
@@ -37,7 +44,7 @@ def ct_slice(pixels: np.ndarray, z_mm: float, number: int, series: str, study: s
     ds.KVP, ds.XRayTubeCurrent, ds.Exposure, ds.SliceThickness = "120", "200", "100", "2"
     ds.ImageOrientationPatient, ds.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, z_mm]
     ds.Rows, ds.Columns = pixels.shape
-    ds.PixelSpacing, ds.SamplesPerPixel, ds.PhotometricInterpretation = [0.7, 0.7], 1, "MONOCHROME2"
+    ds.PixelSpacing, ds.SamplesPerPixel, ds.PhotometricInterpretation = [330 / ds.Rows, 330 / ds.Rows], 1, "MONOCHROME2"
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
     ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
     ds.PixelData = pixels.tobytes()
@@ -59,7 +66,7 @@ def write_ct_series(folder: Path, slices: int, *, size: int = 512, seed: int = 0
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     series, study = generate_uid(), generate_uid()
-    pool = [phantom(size, rng) for _ in range(min(slices, 8))]
+    pool = chest(size, rng)
     for i in range(slices):
         ds = ct_slice(pool[i % len(pool)], 2.0 * i, i + 1, series, study)
         ds.save_as(folder / f"{i:04d}.dcm", enforce_file_format=True)

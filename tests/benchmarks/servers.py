@@ -108,7 +108,7 @@ def storescp(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def node(folder: Path, pacs: Server | None = None, **sections: Any) -> Iterator[Server]:
+def node(folder: Path, pacs: Server | None = None, *, log_level: str = "INFO", **sections: Any) -> Iterator[Server]:
     port = free_port()
     settings: dict[str, Any] = {
         "node": {"port": port, "data_dir": "var"},
@@ -121,7 +121,7 @@ def node(folder: Path, pacs: Server | None = None, **sections: Any) -> Iterator[
         settings["returns"] = [{"from": "*", "to": ["PACS"]}]
     folder.mkdir(parents=True)
     (folder / "node.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), "serve"]
+    command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), "--log-level", log_level, "serve"]
     with running("mediqa-node", "MEDIQA", port, command, folder) as server:
         yield server
 

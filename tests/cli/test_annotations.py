@@ -145,7 +145,7 @@ def test_readers_of_an_export_name_series_by_its_keys(kept: tuple[Path, list[str
         (["import", "empty.csv", "--value", "scale_min"], 2, "must be NAME=SOMETHING"),
         (["import", "empty.csv", "--value", "scale=1"], 1, "no column is called 'scale'"),
         (["import", "empty.csv"], 1, "hold headings"),
-        (["withdraw", "99"], 2, "no import 99 counts"),
+        (["withdraw", "99"], 2, "no import 99 is in use"),
     ],
 )
 def test_what_cannot_be_says_why(kept: tuple[Path, list[str]], arguments: list[str], status: int, said: str) -> None:

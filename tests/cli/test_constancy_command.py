@@ -51,7 +51,7 @@ def test_it_checks_without_a_node_and_says_that_nothing_is_recorded(tmp_path: Pa
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("steady")
-    assert "recorded    not: there is no database" in result.stdout
+    assert "recorded    no: there is no database" in result.stdout
     assert not (tmp_path / "var").exists()
     for name in ("ct_chest", "mr_breast", "op_fundus"):
         assert name in result.stdout
@@ -83,7 +83,11 @@ def test_a_drift_is_shown_recorded_told_by_status_and_accepted_by_a_person(drift
 
 
 def test_a_good_check_says_what_comes_next(node: Path) -> None:
-    assert run_in(node, "constancy").stdout.splitlines()[-1].startswith("→ mediqa-node serve: its worker checks")
+    assert (
+        run_in(node, "constancy")
+        .stdout.splitlines()[-1]
+        .startswith("→ mediqa-node serve: the worker makes its own check")
+    )
 
     database = resources.open_database(config.load(node / "node.yaml", {}))
     with database.write() as connection:
@@ -99,9 +103,9 @@ def test_a_good_check_says_what_comes_next(node: Path) -> None:
     elsewhere = run_in(node, "constancy").stdout.splitlines()[-1]
     database.close()
 
-    assert after_good == "nothing is withheld for it; the worker checks at every start and every day"
-    assert after_bad == "→ mediqa-node retry: the worker checks itself before the first result leaves"
-    assert elsewhere.startswith("→ start the node again: its worker runs with something else")
+    assert after_good == "no report is withheld; the worker checks at every start and every day"
+    assert after_bad == "→ mediqa-node retry: the worker checks again before the first report leaves"
+    assert elsewhere.startswith("→ restart the node: its worker runs with other software or weights")
 
 
 def test_the_history_names_what_changed_before_a_drift(drifted: Path) -> None:
@@ -150,7 +154,7 @@ def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
     result = run_in(node, "constancy")
 
     assert result.returncode == 0
-    assert "recorded    not: the database is of an older version" in result.stdout
+    assert "recorded    no: the database is of another version" in result.stdout
     with database.read() as connection:
         assert constancy_checks.history(connection, at_most=1) == []
     database.close()

@@ -15,6 +15,7 @@ from mediqa_node.composition import resources
 from mediqa_node.domain.constancy import Identity, compare
 from mediqa_node.storage import constancy_checks
 
+DELIVERS = {"peers": {"PACS": {"ae_title": "P", "host": "h", "port": 1}}, "returns": [{"to": ["PACS"]}]}
 MISMATCH = "operator torchvision::nms does not exist"
 
 
@@ -28,7 +29,7 @@ def findings(folder: Path) -> dict[str, list[dict[str, str]]]:
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
     """A node that was prepared and never ran."""
-    (tmp_path / "node.yaml").write_text(yaml.safe_dump({"retention": {"low_water_bytes": 0}}))
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump({"retention": {"low_water_bytes": 0}, **DELIVERS}))
     resources.prepare(config.load(tmp_path / "node.yaml", {}))
     return tmp_path
 
@@ -38,12 +39,12 @@ def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> N
 
     assert result.returncode == 0, result.stdout
     first, *lines = result.stdout.splitlines()
-    assert first == "all well"
+    assert first == "no problem found"
     assert {line.split()[0] for line in lines} <= {"ok", "note"}
     named = {line.split()[1] for line in lines}
     assert named == {
-        "mediqa-node", "packages", "torchvision", "processor", "accelerator", "decoders", "settings", "model", "data",
-        "database", "constancy", "roles",
+        "mediqa-node", "packages", "size", "torchvision", "processor", "accelerator", "decoders", "settings", "reports",
+        "model", "data", "database", "constancy", "roles",
     } | ({"quota"} if "quota" in named else set())  # fmt: skip
     assert "digests of weights and card verified" in result.stdout
     assert "JPEG 2000" in result.stdout
@@ -66,6 +67,26 @@ def test_a_torchvision_that_does_not_fit_is_named_with_the_way_out(node: Path, t
     assert MISMATCH in lines[at]
     assert "from one index" in lines[at + 1]
     assert any(line.split()[:2] == ["PROBLEM", "model"] for line in lines), "timm imports it: no network either"
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        ({}, "`returns` is empty"),
+        (DELIVERS | {"returns": [{"to": ["PACS"], "when": "never"}]}, "every rule in `returns` ends without a report"),
+        ({"returns": [{"to": ["sender"]}]}, "no peer is configured"),
+        (DELIVERS | {"receiver": {"allowed": []}}, "lets no sender store images"),
+    ],
+)
+def test_a_node_that_can_send_no_report_has_a_problem(tmp_path: Path, settings: dict[str, object], fix: str) -> None:
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+
+    [reports] = findings(tmp_path)["reports"]
+    checked = run_in(tmp_path, "config", "check")
+
+    assert (reports["mark"], fix in reports["fix"]) == ("problem", True), reports
+    assert (checked.returncode, "WARNING" in checked.stdout, fix in checked.stdout) == (0, True, True)
+    assert "good" not in checked.stdout
 
 
 def test_a_wrong_configuration_is_a_problem_and_the_rest_is_told_all_the_same(tmp_path: Path) -> None:

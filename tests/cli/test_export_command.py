@@ -31,8 +31,9 @@ def test_it_says_what_left_and_what_comes_next(node: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("exported    2 series of 2 patients, ")
     assert lines[1].startswith("splits      train ")
-    assert lines[-2].startswith("no patient has drawn "), "two patients cannot fill three splits"
-    assert lines[-1] == "→ first/README.md says what is in it"
+    assert "is empty: " in lines[-2], "two patients cannot fill three splits"
+    assert "With 35 patients or more" in lines[-2]
+    assert lines[-1] == "→ first/README.md describes the content, excluded.csv what was left out"
     assert (node / "first" / "manifest.parquet").is_file()
     assert (node / "var" / "export.key").stat().st_mode & 0o777 == 0o600
 
@@ -58,10 +59,10 @@ def test_network_input_is_made_by_the_card_of_the_configured_checkpoint(node: Pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--payload", "png"], "'png' is none of refs, dicom, nifti, npz"),
-        (["--modality", "US"], "'US' is none of CT, MR, OP"),
-        (["--since", "yesterday"], "'yesterday' is no day like 2026-11-30"),
-        (["--since", "2031-01-01"], "no series to export; left out: filter_date 2"),
+        (["--payload", "png"], "'png': must be one of refs, dicom, nifti, npz"),
+        (["--modality", "US"], "'US': must be one of CT, MR, OP"),
+        (["--since", "yesterday"], "'yesterday': must be a day such as 2026-11-30"),
+        (["--since", "2031-01-01"], "no series to export; left out: outside the dates asked for 2"),
     ],
 )
 def test_misuse_is_told(node: Path, arguments: list[str], words: str) -> None:

@@ -131,7 +131,7 @@ def test_the_command_writes_them_and_marks_untrained_weights(tmp_path):
     command = [*node, "score", "--json", "--maps", tmp_path / "maps", *paths]
 
     finished = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+        list(map(str, command)), capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path
     )
 
     assert finished.returncode == 0, finished.stderr

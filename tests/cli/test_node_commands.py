@@ -1,6 +1,7 @@
 """The commands that look after a node: what they say, and their exit status."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support import command
 from support.command import run_in
 
 from mediqa_node import config
@@ -16,6 +18,34 @@ from mediqa_node.network.sender import send_files
 
 ROOT = Path(__file__).parents[2]
 SERIES = ROOT / "tests" / "data" / "ct_sts003_lowdose"
+
+
+def on_terminal(arguments: list[str], *, columns: int) -> str:
+    """Return what the command prints on a terminal of this width."""
+    import os
+    import pty
+    import struct
+    import termios
+    from fcntl import ioctl
+
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "mediqa_node", *arguments]
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environment)
+    os.close(theirs)
+    printed = b""
+    try:
+        while block := os.read(ours, 65536):
+            printed += block
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(ours)
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+    return printed.decode().replace("\r\n", "\n")
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -28,7 +58,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import threading
 
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
-    from mediqa_node.domain.series import Peer
+    from mediqa_node.domain.peer import Peer
     from mediqa_node.pipeline.flow import receive
 
     folder = tmp_path_factory.mktemp("node")
@@ -85,8 +115,33 @@ def test_status_as_json_is_json(node: Path) -> None:
 def test_series_lists_what_came_and_names_the_next_command(node: Path) -> None:
     result = run("series", folder=node)
 
-    assert "RECEIVING" in result.stdout
-    assert "mediqa-node show 1." in result.stdout
+    [found] = json.loads(run("series", "--json", folder=node).stdout)
+    assert found["series_instance_uid"].endswith(found["key"])
+    lines = result.stdout.splitlines()
+    assert lines[1].split()[0] == found["key"]
+    assert "receiving" in lines[1]
+    assert lines[-1] == f"→ mediqa-node show {found['key']}"
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_terminal_gets_lines_that_fit_and_no_word_is_cut(node: Path, columns: int) -> None:
+    result = on_terminal(["-c", str(node / "node.yaml"), "series"], columns=columns)
+
+    assert max(len(line) for line in result.splitlines()) <= columns
+    [found] = json.loads(run("series", "--json", folder=node).stdout)
+    for word in (found["key"], "receiving", "scanner"):
+        assert word in result
+    assert "…" not in result
+
+
+def test_series_shows_the_newest_since_a_day(node: Path) -> None:
+    later = run("series", "--since", "2100-01-01", folder=node)
+    all_of_them = run("series", "--since", "2020-01-01", "--limit", "0", folder=node)
+    wrong = run("series", "--since", "yesterday", folder=node)
+
+    assert later.stdout.splitlines()[-1] == "no series"
+    assert "receiving" in all_of_them.stdout
+    assert (wrong.returncode, "such as 2026-11-30" in wrong.stderr) == (2, True)
 
 
 def test_series_refuses_a_state_that_does_not_exist(node: Path) -> None:
@@ -99,11 +154,20 @@ def test_series_refuses_a_state_that_does_not_exist(node: Path) -> None:
 def test_show_prints_one_series_and_refuses_an_unknown_one(node: Path) -> None:
     [found] = json.loads(run("series", "--json", folder=node).stdout)
 
-    shown = json.loads(run("show", found["series_instance_uid"], folder=node).stdout)
+    shown = json.loads(run("show", found["series_instance_uid"], "--json", folder=node).stdout)
+    by_key = json.loads(run("show", found["key"], "--json", folder=node).stdout)
+    in_words = run("show", found["key"], folder=node).stdout
     unknown = run("show", "1.2.3", folder=node)
 
     assert shown["n_instances"] == 7
     assert shown["copies"] == {"current": 7}
+    assert by_key == shown
+    assert [line.split()[0] for line in in_words.splitlines()] == [
+        "series", "what", "from", "acquired", "received", "state", "reason", "score", "measures", "technique", "report",
+        "→",
+    ]  # fmt: skip
+    assert found["series_instance_uid"] in in_words
+    assert "sent by CT1" in in_words
     assert unknown.returncode == 1
     assert "mediqa-node series" in unknown.stderr
 
@@ -120,10 +184,89 @@ def test_settling_a_dispute_needs_a_series(node: Path) -> None:
 
 
 def test_a_log_level_that_does_not_exist_is_one_sentence(node: Path) -> None:
-    result = run("--log-level", "loud", "serve", folder=node)
+    before, after = run("--log-level", "loud", "serve", folder=node), run("serve", "--log-level", "loud", folder=node)
+
+    for result in (before, after):
+        assert result.returncode == 2
+        assert result.stderr.strip().endswith("must be one of DEBUG, INFO, WARNING, ERROR")
+
+
+@pytest.mark.parametrize("place", [["-c", "PATH", "config", "show"], ["config", "show", "--config", "PATH"]])
+def test_the_configuration_may_be_named_before_and_after_the_command(tmp_path: Path, place: list[str]) -> None:
+    (tmp_path / "other.yaml").write_text("node: {ae_title: OTHER}")
+
+    result = command.run(*(word.replace("PATH", "other.yaml") for word in place), folder=tmp_path)
+
+    assert yaml.safe_load(result.stdout)["node"]["ae_title"] == "OTHER"
+
+
+def test_every_help_has_whole_sentences_and_both_common_options() -> None:
+    """No Python type, no sentence cut by `...`, nothing without help."""
+    from typer.testing import CliRunner
+
+    from mediqa_node import cli
+
+    cli.register()
+    seen = 0
+    waiting: list[list[str]] = [[]]
+    while waiting:
+        words = waiting.pop()
+        shown = CliRunner().invoke(cli.app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
+        assert not re.search(r"<[a-zA-Z]", shown), shown
+        summary, _, listed = shown.partition("Commands:")
+        assert not any(line.endswith("...") for line in shown.splitlines() if not line.startswith("Usage:")), shown
+        if listed:
+            waiting += [
+                [*words, line.split()[0]] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "
+            ]
+        else:
+            assert "--config FILE" in summary and "--log-level LEVEL" in summary, words
+        seen += 1
+    assert seen > 25
+
+
+def test_a_second_node_on_the_same_data_folder_is_refused_at_once(tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "node.yaml").write_text("{}")
+    (tmp_path / "var").mkdir()
+    with (tmp_path / "var" / "serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        result = run("serve", folder=tmp_path)
 
     assert result.returncode == 2
-    assert result.stderr.strip().endswith("must be one of DEBUG, INFO, WARNING, ERROR")
+    assert "is used by pid 4711" in result.stderr
+
+
+def test_a_port_in_use_is_a_sentence_at_once(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (tmp_path / "node.yaml").write_text(f"node: {{port: {port}}}")
+        result = run("serve", folder=tmp_path)
+
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith(
+        f"mediqa-node: node.host 127.0.0.1, node.port {port}: cannot listen"
+    )
+
+
+def test_a_data_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text("node: {data_dir: /proc/mediqa}")
+
+    result = run("serve", folder=tmp_path)
+
+    assert (result.returncode, "cannot be created" in result.stderr) == (2, True)
+
+
+def test_the_data_folder_and_the_database_are_closed_to_other_users(node: Path) -> None:
+    assert (node / "var").stat().st_mode & 0o777 == 0o750
+    assert {path.name: oct(path.stat().st_mode & 0o007) for path in (node / "var").glob("node.db*")} == {
+        path.name: "0o0" for path in (node / "var").glob("node.db*")
+    }
 
 
 def test_a_password_in_the_database_url_is_not_shown(tmp_path: Path) -> None:
@@ -140,8 +283,19 @@ def test_a_peer_that_does_not_answer_is_exit_1_and_an_unknown_one_exit_2(node: P
     assert "configured: PACS" in unknown.stderr
 
 
-def test_config_check_and_show(node: Path) -> None:
-    assert "good" in run("config", "check", folder=node).stdout
+def test_config_check_and_show(node: Path, tmp_path: Path) -> None:
+    rules = [{"from": "CT1", "modality": "CT", "to": ["PACS"]}, {"to": ["sender"], "when": "flagged"}, {"to": ["PACS"]}]
+    peers = {"PACS": {"ae_title": "P", "host": "h", "port": 104}}
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump({"peers": peers, "returns": rules}))
+
+    checked = run("config", "check", folder=tmp_path)
+
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.splitlines()[0].endswith("node.yaml: good")
+    assert "PACS: P at h:104" in checked.stdout
+    assert "1. CT from CT1: to PACS" in checked.stdout
+    assert "2. any modality from any sender: to the sender if it is a configured peer (P)" in checked.stdout
+    assert "3. any modality from any sender: never used" in checked.stdout
     assert yaml.safe_load(run("config", "show", folder=node).stdout)["peers"]["PACS"]["port"] == 1
 
 
@@ -183,7 +337,7 @@ def test_the_demo_shows_a_score_and_a_report(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=600,
     )
 
     assert result.returncode == 0, result.stderr

@@ -53,7 +53,7 @@ def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> 
         assert words in done.stdout
     assert after == {"first": ["previous", "configured"], "two": ["current"]}
     assert "by Dr. Curie; `model.checkpoint` names first" in status
-    assert "in force: two " in doctor
+    assert "active: two " in doctor
     assert back.stdout.startswith("rolled back first ")
     assert roles(node) == {"first": ["current"], "two": []}
     assert [line.split()[0] for line in history.splitlines()] == ["decision", "1", "2"]
@@ -88,10 +88,12 @@ def test_what_the_lock_names_and_cannot_score_is_listed_as_that(node: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["promote", "second"], 2, "Missing option '--by'"),
+        (["promote", "second"], 2, "give the name of who decides"),
+        (["promote", "third"], 2, "known: first"),
+        (["shadow", "third"], 2, "known: first"),
         (["promote", "second", "--by", " "], 2, "1 to 64"),
         (["promote", "third", "--by", "x"], 2, "known: first"),
-        (["promote", "first", "--by", "x"], 1, "is in force already"),
+        (["promote", "first", "--by", "x"], 1, "is active already"),
         (["rollback", "--by", "x"], 1, "no promotion to roll back"),
         (["shadow", "--by", "x"], 2, "name a candidate, or --off"),
         (["shadow", "--off", "--by", "x"], 1, "nothing is in shadow"),

@@ -28,6 +28,7 @@ KEYS = {
     "verdict", "prompt", "technique", "stacks", "weights_sha256", "not_scored",
 }  # fmt: skip
 MORE = {
+    "files",
     "trained",
     "n_stacks",
     "slice_frame_numbers",
@@ -157,7 +158,8 @@ def test_the_same_files_give_the_same_answer(tmp_path):
     _, again, _ = score(tmp_path, PHOTOGRAPH)
     _, here, _ = score_here(CT)
 
-    assert again[0] == everything()[1][0] == _through_json(here[0])
+    found = [{**result, "files": None} for result in (again[0], everything()[1][0], _through_json(here[0]))]
+    assert found[0] == found[1] == found[2]
 
 
 def _through_json(result: dict[str, Any]) -> dict[str, Any]:
@@ -285,7 +287,63 @@ def test_without_json_the_answer_is_a_table():
 
     lines = finished.stdout.splitlines()
     assert finished.returncode == 0
-    assert lines[0].split()[:3] == ["series", "score", "verdict"]
+    assert lines[0].split()[:4] == ["score", "verdict", "what", "file"]
     assert "3D CT extremity soft" in lines[1]
-    assert "mosaic" in lines[2]
+    assert f"{CT} (7 files)" in lines[1]
+    assert sum("mosaic" in line for line in lines) == 1
     assert "not for diagnosis" in finished.stderr
+
+
+def test_each_result_names_its_files_as_they_were_given():
+    _, results, _ = score_here(CT, PHOTOGRAPH)
+
+    assert [result["files"] for result in results] == [sorted(map(str, CT.glob("*.dcm"))), [str(PHOTOGRAPH)]]
+
+
+def test_a_refused_picture_names_its_file_too(tmp_path):
+    Image.open(PHOTOGRAPH).convert("L").save(tmp_path / "gray.png")
+
+    _, [result], _ = score_here(tmp_path)
+
+    assert result["files"] == [str(tmp_path / "gray.png")]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--json-lines"]])
+def test_a_folder_without_images_is_a_failure(tmp_path, more):
+    finished = run(tmp_path, *more)
+
+    assert finished.returncode == 1
+    assert finished.stderr.strip() == f"no images found in {tmp_path}"
+
+
+def test_json_lines_has_one_object_a_line():
+    finished = run(DATA / "refuse" / "mr_mosaic_siemens_trio", DATA / "refuse" / "mr_survey_scout", "--json-lines")
+
+    found = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert [result["not_scored"].split(":")[0] for result in found] == ["mosaic", "localizer"]
+
+
+@pytest.mark.parametrize(("option", "count"), [("--json", json.loads), ("--json-lines", str.splitlines)])
+def test_an_interruption_keeps_what_is_done(monkeypatch, capsys, option, count):
+    """Ctrl-C after the first of two series."""
+    from typer.testing import CliRunner
+
+    from mediqa_node import cli
+    from mediqa_node.pipeline import offline
+
+    one = offline._score
+
+    def interrupted(series, *arguments):
+        if series.modality == "OP":
+            raise KeyboardInterrupt
+        return one(series, *arguments)
+
+    monkeypatch.setattr(offline, "_score", interrupted)
+    cli.register()
+    finished = CliRunner().invoke(
+        cli.app, ["score", option, str(DATA / "refuse" / "mr_mosaic_siemens_trio"), str(PHOTOGRAPH)]
+    )
+
+    assert finished.exit_code == 130
+    assert len(count(finished.stdout)) == 1
+    assert "interrupted after 1 of 2 series" in finished.stderr

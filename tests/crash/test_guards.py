@@ -18,7 +18,7 @@ from support.senders import Scu
 from support.series import ct_series
 
 from mediqa_node.dicom.report import build as report_builder
-from mediqa_node.domain.series import Peer
+from mediqa_node.domain.peer import Peer
 from mediqa_node.network import sender
 from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.pipeline.intake import SpoolingIntake

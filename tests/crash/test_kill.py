@@ -115,7 +115,7 @@ class Mortal:
             self._write(name)
             before = self.starts(role)
             self.node.kill(role)
-            until(lambda: self.starts(role) > before, f"{role} runs again", within_s=60)
+            until(lambda: self.starts(role) > before, f"{role} runs again")
 
     def dies_at(self, name: str, series: list[list[Path]], sent: Sent) -> None:
         """Put the node under load until a process has died at `name` and all is acknowledged."""
@@ -126,7 +126,7 @@ class Mortal:
         token = self._token(name)
         token.touch()
         send_until_acknowledged(self.node, series, sent)
-        until(lambda: not token.exists(), f"a process came by {name}", within_s=60)
+        until(lambda: not token.exists(), f"a process came by {name}")
         until(lambda: len(self._deaths(role)) > deaths, f"the supervisor has seen {role} die")
 
     def _deaths(self, role: str) -> list[int]:
@@ -166,7 +166,7 @@ def test_any_process_killed_in_idleness_is_back_and_serves(
 ) -> None:
     before, sent = mortal.starts(role), Sent()
     mortal.node.kill(role)
-    until(lambda: mortal.starts(role) > before, f"{role} runs again", within_s=60)
+    until(lambda: mortal.starts(role) > before, f"{role} runs again")
 
     send_until_acknowledged(mortal.node, load(tmp_path, role, n_series=1), sent)
 
@@ -181,12 +181,11 @@ def test_sigterm_under_load_ends_every_process_with_status_0_and_loses_nothing(
     seen = len(node.log("association ended"))
     sending = [start_storescu(node.port, paths, aet=f"CT_{i}") for i, paths in enumerate(series)]
     until(lambda: len(node.log("association ended")) > seen, "the first sender is done", every_s=0.005)
-    began = time.monotonic()
 
     status = node.stop()
 
     assert status == 0
-    assert time.monotonic() - began < 30
+    assert node.log("process did not stop in time and is killed") == []
     for paths, process in zip(series, sending, strict=True):
         sent.note(paths, answered(process))
     node.start()
@@ -203,7 +202,7 @@ def test_a_supervisor_that_was_killed_takes_its_processes_with_it(mortal: Mortal
     node.process.wait()
     node.process = None
 
-    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no process is left behind", within_s=45)
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "no process is left behind")
 
 
 @pytest.mark.acceptance
@@ -214,7 +213,7 @@ def test_a_node_killed_as_a_whole_at_random_times_loses_and_doubles_nothing(
     node, sent, dice = new_node(), Sent(), random.Random(2026)
     for round_ in range(10):
         node.start(ready=False)
-        until(node.answers_echo, "the receiver is up", within_s=60)
+        until(node.answers_echo, "the receiver is up")
         series = load(tmp_path, f"round{round_}-", n_series=3)
         sending = [start_storescu(node.port, paths, aet=f"CT_{i}") for i, paths in enumerate(series)]
         # within the transmission in some rounds, within the judgement or the delivery in others

@@ -176,7 +176,7 @@ def test_frames_of_a_compressed_multi_frame_file_come_one_by_one(reader, tmp_pat
 )
 def test_jpeg_of_dcmtk_is_decoded(reader, tmp_path, option, source, tolerance):
     path = tmp_path / "a.dcm"
-    subprocess.run([DCMCJPEG, option, "+cy" if option == "+eb" else "+ua", source, path], check=True, timeout=60)
+    subprocess.run([DCMCJPEG, option, "+cy" if option == "+eb" else "+ua", source, path], check=True, timeout=600)
 
     expected = pydicom.dcmread(source).pixel_array
 

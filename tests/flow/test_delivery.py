@@ -15,8 +15,8 @@ from support.series import ct_series, series_uid
 from support.waiting import free_port, until
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, StorageFailed
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
-from mediqa_node.domain.series import Peer
 from mediqa_node.network.sender import connect, report_contexts
 from mediqa_node.pipeline import deliver
 from mediqa_node.pipeline.sweeps import enqueue_waiting
@@ -182,12 +182,10 @@ def test_a_port_where_nobody_listens_is_no_reason_to_park(bench_to: MakeBench, t
 def test_a_peer_that_stays_silent_costs_one_timeout(bench_to: MakeBench, tmp_path: Path) -> None:
     with silent_port() as port:
         bench = bench_to(port, delivery=DeliveryRules(timeout_s=1.0))
-        began = time.monotonic()
-
         series = assessed(bench, tmp_path)
 
-    assert only_delivery(bench, series).state == "waiting"
-    assert time.monotonic() - began < 8
+    delivery = only_delivery(bench, series)
+    assert (delivery.state, delivery.reason_code, delivery.attempts) == ("waiting", "no_answer", 1)
 
 
 def test_a_transient_rejection_is_tried_again(bench_to: MakeBench, tmp_path: Path) -> None:
@@ -306,7 +304,7 @@ def test_a_disk_of_ours_that_fails_does_not_park_the_report(
             [delivery] = deliver.outbox.deliveries_in(connection)
         assert delivery.state == "waiting"
 
-        assert deliver.deliver(bench.node, delivery.id) == "sent"  # the durable engine tries the job again
+        assert deliver.deliver_report(bench.node, delivery.id) == "sent"  # the durable engine tries the job again
 
 
 def test_an_answer_that_was_lost_after_storing_is_asked_for_again_with_the_same_bytes(
@@ -434,13 +432,13 @@ def test_an_archive_that_is_down_delays_no_other_and_gets_its_reports_once_it_is
     series = [series_uid(paths) for paths in sent]
 
     expected = {"PACS_MAIN": "sent", "OTHER": "waiting"}
-    until(lambda: all(_both(node, uid) == expected for uid in series), "the other has all", within_s=15)
+    until(lambda: all(_both(node, uid) == expected for uid in series), "the other has all")
     assert [len(well.reports_of(uid)) for uid in series] == [1, 1, 1]
-    until(lambda: time.monotonic() >= up_at, "the outage is over", within_s=down_s + 1)
+    until(lambda: time.monotonic() >= up_at, "the outage is over")
     assert not any(down.reports_of(uid) for uid in series)
 
     setattr(proxy, fault, False)
-    until(lambda: all(len(down.reports_of(uid)) == 1 for uid in series), "it has all", within_s=90)
+    until(lambda: all(len(down.reports_of(uid)) == 1 for uid in series), "it has all")
     for uid in series:
         node.reaches(uid, "DELIVERED")
     assert [len(well.reports_of(uid)) for uid in series] == [1, 1, 1]

@@ -18,8 +18,8 @@ from mediqa_node.composition import checkpoints, resources
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused, PromotionRefused
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.promotion import Promotion, Who
-from mediqa_node.domain.series import Peer
 from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE
 from mediqa_node.model.prompt_classifier import ClassifierCard, ClassifierNetwork, save_classifier
 from mediqa_node.network.sender import send_files
@@ -299,7 +299,7 @@ def test_a_running_worker_takes_a_promotion_up_between_two_series(
 
     promoted = node.command("model", "promote", str(folders[1]), "--by", "Dr. Curie")
     beside = node.command("model", "shadow", str(folders[0]), "--name", "first-again", "--by", "Dr. Curie")
-    until(lambda: len(node.log("scoring")) > 1, "the worker is back", within_s=60)
+    until(lambda: len(node.log("scoring")) > 1, "the worker is back")
     send(node, two)
     node.reaches(series_uid(two), "DELIVERED")
 
@@ -309,5 +309,5 @@ def test_a_running_worker_takes_a_promotion_up_between_two_series(
     assert node.log("process ended and is started again") == []
     configured, now = (checkpoints.open_folder(config.load(None, {}), folder).scorer.checkpoint for folder in folders)
     assert [spoken(report) for report in pacs.received] == [configured.sha256, now.sha256]
-    until(lambda: node.command("model", "compare").returncode == 0, "the shadow has scored", within_s=30)
+    until(lambda: node.command("model", "compare").returncode == 0, "the shadow has scored")
     assert len(pacs.received) == 2, "of the shadow nothing is sent"

@@ -161,10 +161,10 @@ def test_when_memory_runs_out_batches_become_smaller_and_nothing_is_lost(codes, 
         answer = caller.submit(batching, shots, [codes[0]] * batch_images)
 
         if fits:
-            assert scores(answer.result(timeout=30)) == list(range(batch_images))
+            assert scores(answer.result(timeout=600)) == list(range(batch_images))
         else:
             with pytest.raises(torch.OutOfMemoryError):
-                answer.result(timeout=30)
+                answer.result(timeout=600)
     halved = {0: 1, 1: 1, 2: {8: 2, 14: 1}[batch_images], 3: {8: 2, 14: 3}[batch_images]}
     assert batching.batch_images == halved[fits]
 

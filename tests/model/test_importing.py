@@ -239,7 +239,7 @@ def test_what_no_card_can_say_is_refused_before_anything_is_written(tmp_path, pr
 
 def mediqa_node(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "mediqa_node", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.mark.acceptance

@@ -118,6 +118,6 @@ def test_two_scanners_at_once_are_both_served(listening: Listen, dcmtk: Program)
         command = [dcmtk("storescu"), "-R", "+sd", *titles, "127.0.0.1", str(node.port), str(DATA / name)]
         sending.append(subprocess.Popen(command, env=quick()))
 
-    assert [process.wait(timeout=60) for process in sending] == [0, 0]
+    assert [process.wait(timeout=600) for process in sending] == [0, 0]
     assert {row.calling_ae_title for row in node.rows()} == {"CT_0", "CT_1"}
     assert len(node.rows()) == 14

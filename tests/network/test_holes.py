@@ -7,7 +7,6 @@ import resource
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from support.receiving import (
     p_data,
     store_rq,
 )
-from support.waiting import until
+from support.waiting import PATIENCE_S, until
 
 from mediqa_node import logs
 from mediqa_node.domain.policy import AllowRule
@@ -47,23 +46,25 @@ def memory() -> int:
 
 
 def test_half_open_connections_are_closed_in_time_and_hold_nobody_up(listening: Listen) -> None:
-    node = listening(negotiation_deadline_s=0.6, pdu_deadline_s=0.6)
-    half_pdu = p_data(1, command(CT, UID), is_command=True)[:40]
+    patient = listening(negotiation_deadline_s=10 * PATIENCE_S, pdu_deadline_s=10 * PATIENCE_S)
+    strict = listening(negotiation_deadline_s=0.6, pdu_deadline_s=0.6)
     with ExitStack() as held:
-        silent = [held.enter_context(Scu(node.port, associate=False)) for _ in range(12)]
-        fill(silent[:6], associate_rq()[:3])
-        fill(silent[6:], associate_rq()[:100])
-        halves = [held.enter_context(Scu(node.port)) for _ in range(12)]
-        fill(halves, half_pdu)
+        half_open(held, patient.port)
+        with Scu(patient.port) as scu:
+            assert scu.echo() == 0x0000, "while all of them are still open"
+        assert all(scu.closed_within(PATIENCE_S) for scu in half_open(held, strict.port))
 
-        started = time.monotonic()
-        with Scu(node.port) as scu:
-            assert scu.echo() == 0x0000
-        assert time.monotonic() - started < 0.5
-        assert all(scu.closed_within(3.0) for scu in [*silent, *halves])
-        assert time.monotonic() - started < 3.0
+    until(lambda: not strict.receiver.n_associations, "all places are free")
 
-    assert node.receiver.n_associations == 0
+
+def half_open(held: ExitStack, port: int) -> list[Scu]:
+    """Open two dozen connections that never finish what they began to say."""
+    silent = [held.enter_context(Scu(port, associate=False)) for _ in range(12)]
+    fill(silent[:6], associate_rq()[:3])
+    fill(silent[6:], associate_rq()[:100])
+    halves = [held.enter_context(Scu(port)) for _ in range(12)]
+    fill(halves, p_data(1, command(CT, UID), is_command=True)[:40])
+    return [*silent, *halves]
 
 
 def test_one_byte_at_a_time_does_not_stretch_the_deadline_of_a_pdu(listening: Listen) -> None:
@@ -71,8 +72,8 @@ def test_one_byte_at_a_time_does_not_stretch_the_deadline_of_a_pdu(listening: Li
     before, within = (Scu(node.port, associate=False), Scu(node.port))
     pdu = p_data(1, command(CT, UID), is_command=True)
 
-    def drip(scu: Scu, data: bytes) -> float:
-        started = time.monotonic()
+    def drip(scu: Scu, data: bytes) -> int:
+        """Return how many bytes were sent until the node closed the connection."""
         scu.socket.settimeout(0.05)
         for i in range(len(data)):
             try:
@@ -82,13 +83,14 @@ def test_one_byte_at_a_time_does_not_stretch_the_deadline_of_a_pdu(listening: Li
                 continue
             except ConnectionError:
                 pass
-            break
-        return time.monotonic() - started
+            return i
+        return len(data)
 
     with before, within, ThreadPoolExecutor() as pool:
-        took = list(pool.map(drip, (before, within), (associate_rq(), pdu)))
+        sent = list(pool.map(drip, (before, within), (associate_rq(), pdu)))
 
-    assert max(took) < 2.0
+    assert sent[0] < len(associate_rq())
+    assert sent[1] < len(pdu)
 
 
 def test_an_idle_association_has_a_deadline_of_its_own(listening: Listen) -> None:
@@ -96,7 +98,7 @@ def test_an_idle_association_has_a_deadline_of_its_own(listening: Listen) -> Non
 
     with Scu(node.port) as scu:
         assert not scu.closed_within(0.5)
-        assert scu.closed_within(3.0)
+        assert scu.closed_within(PATIENCE_S)
 
 
 @pytest.mark.parametrize("kind", [1, 4])
@@ -142,7 +144,7 @@ def test_an_endless_dataset_is_cut_at_the_limit_and_leaves_nothing(listening: Li
                 scu.send(piece)
         assert scu.closed_within(5.0)
 
-    until(lambda: not node.temporary(), "the temporary file is gone", within_s=5)
+    until(lambda: not node.temporary(), "the temporary file is gone")
     assert node.files() == []
 
 
@@ -183,7 +185,7 @@ def test_a_sender_that_does_not_wait_is_held_back_by_tcp(listening: Listen) -> N
 
         pouring = threading.Thread(target=pour, daemon=True)
         pouring.start()
-        until(lambda: sent == sent and not _still_sending(lambda: sent), "the sender is held back", within_s=10)
+        until(lambda: sent == sent and not _still_sending(lambda: sent), "the sender is held back")
         assert sent < 20
         assert memory() - before < 40 * 1024**2
         intake.go.set()
@@ -224,10 +226,8 @@ def test_fifty_connections_at_once_are_served_at_once(listening: Listen) -> None
         with Scu(node.port, calling=f"CT_{number}".encode()) as scu:
             return scu.echo()
 
-    started = time.monotonic()
     with ThreadPoolExecutor(50) as pool:
         assert list(pool.map(call, range(50))) == [0x0000] * 50
-    assert time.monotonic() - started < 3.0
 
 
 def test_connections_that_are_reset_inside_a_dataset_leave_nothing(listening: Listen) -> None:
@@ -237,7 +237,7 @@ def test_connections_that_are_reset_inside_a_dataset_leave_nothing(listening: Li
         scu.send(p_data(1, command(CT, UID), is_command=True) + p_data(1, bytes(9000), is_command=False, is_last=False))
         scu.reset()
 
-    until(lambda: not node.receiver.n_associations, "all associations have ended", within_s=5)
+    until(lambda: not node.receiver.n_associations, "all associations have ended")
     assert node.temporary() == []
     assert node.files() == []
 
@@ -258,10 +258,10 @@ def test_callers_that_leave_during_negotiation_do_not_use_up_the_places(
     for _ in range(5):
         scu = Scu(node.port, associate=False)
         scu.send(associate_rq())
-        until(lambda: node.receiver.n_associations, "the association was admitted", within_s=5)
+        until(lambda: node.receiver.n_associations, "the association was admitted")
         scu.reset()
         gone.wait(10)
-        until(lambda: not node.receiver.n_associations, "its place is free again", within_s=5)
+        until(lambda: not node.receiver.n_associations, "its place is free again")
     monkeypatch.undo()
 
     with Scu(node.port) as scu:
@@ -278,7 +278,7 @@ def test_one_address_cannot_use_up_all_places_before_an_association(
         scus = [held.enter_context(Scu(node.port, associate=False)) for _ in range(6)]
         assert scus[-1].closed_within(5.0)
         scus[0].reset()
-        until(lambda: _echoes(node.port), "a place is free again", within_s=5)
+        until(lambda: _echoes(node.port), "a place is free again")
 
 
 def _echoes(port: int) -> bool:
@@ -352,7 +352,7 @@ def test_what_is_no_storage_ends_its_association_and_no_other(listening: Listen,
         with Scu(node.port) as scu:
             scu.send(pdus)
             assert scu.closed_within(5.0), name
-        until(lambda: node.receiver.n_associations == 1, "only the other is left", within_s=5)
+        until(lambda: node.receiver.n_associations == 1, "only the other is left")
         assert other.store_dataset(ct()) == 0x0000
         assert threading.active_count() <= threads + 1
 

@@ -42,7 +42,7 @@ def stand_alone(folder: Path) -> Iterator[tuple[int, psutil.Process, float]]:
         yield port, psutil.Process(process.pid), time.monotonic() - started
     finally:
         process.terminate()
-        assert process.wait(timeout=40) == 0
+        assert process.wait(timeout=600) == 0
 
 
 def _echoes(port: int) -> bool:

@@ -19,8 +19,9 @@ from support.scripted import ABORT, SR_CLASSES, ScriptedPacs, scripted
 from support.series import ct_series, series_uid
 from support.waiting import need, until
 
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import CompanionRules
-from mediqa_node.domain.series import Peer
+from mediqa_node.domain.series import DeliveryState
 from mediqa_node.pipeline import companions, deliver, sweeps
 from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.storage import assessments, overview
@@ -116,7 +117,7 @@ def test_pictures_and_map_follow_the_report(bench_to: MakeBench, tmp_path: Path)
         series = assessed(bench, ct_series(tmp_path / "ct", "both"))
 
     delivery = only_delivery(bench, series)
-    assert (delivery.state, delivery.message) == ("sent", "study not at the destination")
+    assert (delivery.state, delivery.reason_code, delivery.companions) == ("sent", "study_not_there", "sent")
     found = received(pacs)
     assert [dataset.SOPClassUID for dataset in found] == [SR_CLASSES["comprehensive3d"], *[CAPTURE] * 5, MAP]
     assert len({int(dataset.SeriesNumber) for dataset in found} | {3}) == 4, "one for each kind, none of the study's"
@@ -206,7 +207,7 @@ def test_a_peer_without_the_class_gets_the_report_and_that_is_noted(
 
     delivery = only_delivery(bench, series)
     assert delivery.state == "sent"
-    assert "does not accept the class" in str(delivery.message)
+    assert "does not accept the class" in str(delivery.companions_note)
     assert [dataset.SOPClassUID for dataset in received(pacs)][1:] == kept
     assert bench.series(series).state == "DELIVERED"
 
@@ -219,13 +220,13 @@ def test_a_companion_that_fails_for_now_is_tried_again_with_the_same_bytes_and_w
         bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
         series = assessed(bench, ct_series(tmp_path / "ct", "again"))
         assert only_delivery(bench, series).state == "sent"
-        assert "(3 of 5 not sent)" in str(only_delivery(bench, series).message)
+        assert "(3 of 5 not sent)" in str(only_delivery(bench, series).companions_note)
         assert len(pacs.received) == 4
 
         bench.pass_time(400, step_s=10)
 
     assert (only_delivery(bench, series).state, only_delivery(bench, series).attempts) == ("sent", 1)
-    assert "companions" not in str(only_delivery(bench, series).message)
+    assert only_delivery(bench, series).companions_note is None
     assert pacs.received[4] == pacs.received[3], "what failed comes first"
     assert len(pacs.received) == 4 + 3, "what was taken is not sent again"
 
@@ -244,8 +245,8 @@ def test_a_peer_that_never_takes_pictures_gets_the_report_once_and_three_tries(
 
     delivery = only_delivery(bench, series)
     assert (delivery.state, delivery.attempts, delivery.done_at) == ("sent", 1, done_at)
-    assert "without secondary capture: PACS" in str(delivery.message)
-    assert "(5 of 5 not sent)" in str(delivery.message)
+    assert "without secondary capture: PACS" in str(delivery.companions_note)
+    assert "(5 of 5 not sent)" in str(delivery.companions_note)
     assert bench.series(series).state == "DELIVERED"
     sent = [dataset.SOPClassUID for dataset in received(pacs)]
     assert sent == [SR_CLASSES["comprehensive3d"], *[CAPTURE] * 3]
@@ -268,7 +269,7 @@ def test_a_peer_that_is_gone_after_the_report_is_asked_once_a_round(
     assert len(asked) == 1
     for uid in uids:
         assert only_delivery(bench, uid).state == "sent"
-        assert "without companions: PACS" in str(only_delivery(bench, uid).message)
+        assert "without companions: PACS" in str(only_delivery(bench, uid).companions_note)
 
 
 @pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0122])
@@ -281,8 +282,8 @@ def test_a_companion_that_is_refused_for_good_does_not_park_a_report_that_has_ar
 
     delivery = only_delivery(bench, series)
     assert (delivery.state, delivery.status) == ("sent", 0)
-    assert f"without secondary capture: PACS refused the object (status {status:#06x})" in str(delivery.message)
-    assert "(5 of 5 not sent)" in str(delivery.message)
+    assert f"without secondary capture: PACS refused the object (status {status:#06x})" in str(delivery.companions_note)
+    assert "(5 of 5 not sent)" in str(delivery.companions_note)
     assert [dataset.SOPClassUID for dataset in received(pacs)][2:] == [MAP], "the other kind still goes"
     bench.pass_time(3600, step_s=100)
     assert len(pacs.received) == 3, "refused for good: not tried again"
@@ -327,7 +328,7 @@ def test_what_cannot_be_built_is_noted_and_the_report_is_sent(
 
     delivery = only_delivery(bench, series)
     assert delivery.state == "sent"
-    assert str(delivery.message).count("could not be built or sent (AttributeError)") == 2
+    assert str(delivery.companions_note).count("could not be built or sent (AttributeError)") == 2
     assert len(pacs.received) == 1
 
 
@@ -352,7 +353,7 @@ def test_whatever_fails_while_drawing_the_report_was_delivered_once(
 
     delivery = only_delivery(bench, series)
     assert (delivery.state, delivery.attempts) == ("sent", 1)
-    assert type(error).__name__ in str(delivery.message)
+    assert type(error).__name__ in str(delivery.companions_note)
     assert bench.series(series).state == "DELIVERED"
     assert len(pacs.received) == 1
     assert len(drawn) == tries
@@ -383,7 +384,8 @@ def test_a_courier_that_dies_while_drawing_draws_three_times_and_sends_the_repor
 
     assert len(drawn) == 3
     assert drawn[-1] - drawn[0] < 3600
-    assert only_delivery(bench, series).message == "study not at the destination; companions: not finished"
+    delivery = only_delivery(bench, series)
+    assert (delivery.companions, delivery.companions_note) == ("pending", "not finished")
     assert bench.series(series).state == "DELIVERED"
     assert len(pacs.received) == 1
 
@@ -405,7 +407,7 @@ def test_pictures_that_were_drawn_stay_here_once_the_series_has_changed(
         monkeypatch.setattr(companions, "_send_one", then_late)
         series = assessed(bench, paths[:5])
 
-        message = str(bench.deliveries(series)[0].message)
+        message = str(bench.deliveries(series)[0].companions_note)
         assert "without secondary capture: the series has changed since (3 of 5 not sent)" in message
         assert "without parametric map: the series has changed since" in message
         bench.pass_time(60)
@@ -424,15 +426,15 @@ def test_a_copy_that_is_compared_holds_pictures_until_it_is_known(
     paths = ct_series(tmp_path / "ct", "compared")
     with scripted(classes=EVERYTHING) as pacs:
         bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))
-        waiting = deliver.Outcome(state="waiting", message="a further copy is being compared")
+        waiting = deliver.Outcome(state=DeliveryState.WAITING, message="a further copy is being compared")
         monkeypatch.setattr(companions, "obstacle_in", lambda *_: waiting)
         series = assessed(bench, paths)
-        assert "a further copy is being compared" in str(only_delivery(bench, series).message)
+        assert "a further copy is being compared" in str(only_delivery(bench, series).companions_note)
         monkeypatch.undo()
         bench.pass_time(400, step_s=10)
 
     assert [dataset.SOPClassUID for dataset in received(pacs)][1:] == [CAPTURE] * 5
-    assert only_delivery(bench, series).message == "study not at the destination"
+    assert (only_delivery(bench, series).companions, only_delivery(bench, series).companions_note) == ("sent", None)
 
 
 def test_a_slow_drawing_keeps_no_association_waiting(
@@ -451,7 +453,7 @@ def test_a_slow_drawing_keeps_no_association_waiting(
         series = assessed(bench, ct_series(tmp_path / "ct", "slow"))
 
     assert open_then == [0, 0]
-    assert only_delivery(bench, series).message == "study not at the destination"
+    assert (only_delivery(bench, series).companions, only_delivery(bench, series).companions_note) == ("sent", None)
     assert len(pacs.received) == 7
 
 
@@ -461,7 +463,7 @@ def test_images_without_a_place_have_pictures_and_no_map(bench_to: MakeBench, tm
         bench = bench_to(pacs.port)
         series = assessed(bench, paths)
 
-    assert "without parametric map: the headers do not say where" in str(only_delivery(bench, series).message)
+    assert "without parametric map: the headers do not say where" in str(only_delivery(bench, series).companions_note)
     assert [dataset.SOPClassUID for dataset in received(pacs)][1:] == [CAPTURE]
 
 
@@ -483,7 +485,7 @@ def test_companions_of_a_series_that_changes_meanwhile_stay_here(
         monkeypatch.undo()
 
         assert len(pacs.received) == 1
-        assert "the series has changed since" in str(bench.deliveries(series)[0].message)
+        assert "the series has changed since" in str(bench.deliveries(series)[0].companions_note)
         bench.release("a2")
         bench.pass_time(200)
 
@@ -520,10 +522,7 @@ def test_companions_sent_back_to_the_node_end_there(bench_to: MakeBench, tmp_pat
         bench.pass_time(120)
 
     for uid in {str(pydicom.dcmread(path).SeriesInstanceUID) for path in returned}:
-        assert (bench.series(uid).state, bench.series(uid).reason) == (
-            "NOT_SCORED",
-            "own report: sent back to the node that wrote it",
-        )
+        assert (bench.series(uid).state, bench.series(uid).reason.code) == ("NOT_SCORED", "own_report")
     assert len(pacs.received) == 7
 
 
@@ -594,7 +593,9 @@ def test_a_picture_whose_bytes_are_gone_is_noted(bench_to: MakeBench, tmp_path: 
             assert stored.forget_bytes(connection, bench.now + 1) == 5
         bench.pass_time(400, step_s=10)
 
-    assert "the bytes were deleted after retention (4 of 5 not sent)" in str(only_delivery(bench, series).message)
+    assert "the bytes were deleted after retention (4 of 5 not sent)" in str(
+        only_delivery(bench, series).companions_note
+    )
     assert len(pacs.received) == 3
 
 

@@ -11,7 +11,7 @@ from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, series_uid
 
 from mediqa_node.domain.errors import CheckpointRefused
-from mediqa_node.domain.series import Peer
+from mediqa_node.domain.peer import Peer
 from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.pipeline.checks.reproduce import Explanation, explain
 from mediqa_node.pipeline.score import Assessor
@@ -48,8 +48,8 @@ def reported(bench: Bench, paths: list[Path]) -> str:
 
 
 def explained(bench: Bench, uid: str) -> Explanation:
-    assert bench.node.judge is not None
-    judge = bench.node.judge()
+    assert bench.node.assessor is not None
+    judge = bench.node.assessor
     return explain(bench.node, uid, lambda name, sha256: judge)
 
 
@@ -71,8 +71,8 @@ def test_every_number_of_a_delivered_report_comes_out_the_same(bench: Bench, nam
 
 def test_other_weights_do_not_reproduce_it(bench: Bench, tmp_path: Path) -> None:
     uid = reported(bench, ct_series(tmp_path / "ct", "x"))
-    assert bench.node.judge is not None
-    other = Assessor(scorer=StandInScorer(), prompts=bench.node.judge().prompts)
+    assert bench.node.assessor is not None
+    other = Assessor(scorer=StandInScorer(), prompts=bench.node.assessor.prompts)
 
     found = explain(bench.node, uid, lambda name, sha256: other)
 

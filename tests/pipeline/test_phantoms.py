@@ -13,8 +13,8 @@ from support.series import ct_series, reject_note, series_uid
 from typer.testing import CliRunner
 
 from mediqa_node.cli.constancy import app
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import PhantomRule, ScorePolicy
-from mediqa_node.domain.series import Peer
 from mediqa_node.pipeline.sweeps import retain
 from mediqa_node.storage import assessments, phantoms
 
@@ -59,7 +59,7 @@ def test_a_series_of_the_phantom_gets_three_numbers_and_no_report(bench: Bench, 
         [measured] = phantoms.trend(connection)
         technique = assessments.load_technique(connection, uid)
     assert row.state == "NOT_SCORED"
-    assert row.reason == (
+    assert str(row.reason) == (
         f"phantom: mean {measured.mean:.1f} HU, noise {measured.noise:.1f} HU, uniformity {measured.uniformity:.1f} HU"
     )
     assert measured.mean == pytest.approx(1.0, abs=0.3)
@@ -77,8 +77,8 @@ def test_a_phantom_that_its_header_names_is_measured_if_the_site_names_it_too(be
         bench, phantom_series(tmp_path / "strange", "strange", SeriesDescription="Phantom", patient_id="X1")
     )
 
-    assert bench.series(known).reason.startswith("phantom: mean ")
-    assert bench.series(strange).reason.startswith("phantom: 'Phantom' in a description")
+    assert str(bench.series(known).reason).startswith("phantom: mean ")
+    assert str(bench.series(strange).reason).startswith("phantom: 'Phantom' in a description")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_cannot_be_measured_says_why(
     uid = received(bench, phantom_series(tmp_path / "qa", "qa", **changes))
 
     assert bench.series(uid).state == "NOT_SCORED"
-    assert bench.series(uid).reason.startswith(reason)
+    assert str(bench.series(uid).reason).startswith(reason)
     with bench.database.read() as connection:
         assert phantoms.trend(connection) == []
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_measured_says_why(
 def test_a_rule_that_finds_a_patient_measures_nothing_and_says_so(bench: Bench, tmp_path: Path) -> None:
     uid = received(bench, ct_series(tmp_path / "oval", "oval", patient_id="QA1"))
 
-    assert bench.series(uid).reason.startswith("phantom: not measured on any of 5 slices: no round phantom")
+    assert str(bench.series(uid).reason).startswith("phantom: not measured on any of 5 slices: no round phantom")
 
 
 def test_every_pattern_of_a_rule_must_be_found(bench: Bench, tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_a_phantom_that_was_rejected_leaves_the_trend_and_one_whose_source_is_pu
     assert retain(bench.node) > 8
     received(bench, kept[8:])
 
-    assert bench.series(series_uid(rejected)).reason.startswith("rejected")
-    assert bench.series(series_uid(kept)).reason.startswith("purged")
+    assert bench.series(series_uid(rejected)).reason.code == "rejected"
+    assert bench.series(series_uid(kept)).reason.code == "purged"
     assert trend(bench) == [series_uid(kept)]
 
 
@@ -168,7 +168,7 @@ def test_a_phantom_under_two_names_waits_for_a_person_and_is_not_measured(bench:
     received(bench, paths[8:])
 
     row = bench.series(uid)
-    assert (row.state, row.reason) == ("WITHHELD", "identity: instances of this series name different patients")
+    assert (row.state, row.reason.code) == ("WITHHELD", "identity")
     assert trend(bench) == []
 
 
@@ -183,7 +183,7 @@ def test_a_disc_that_the_image_cuts_off_is_no_measurement_and_no_fault(bench: Be
     uid = received(bench, paths)
 
     assert bench.series(uid).state == "NOT_SCORED"
-    assert "cut off" in bench.series(uid).reason
+    assert "cut off" in str(bench.series(uid).reason)
 
 
 def test_the_trend_is_listed_by_station(bench: Bench, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from support.bench import Bench
 from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, series_uid
 
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules
-from mediqa_node.domain.series import Peer
 from mediqa_node.pipeline import durable
 from mediqa_node.pipeline.assess import assess_series
-from mediqa_node.pipeline.deliver import deliver
+from mediqa_node.pipeline.deliver import deliver_report
 from mediqa_node.storage import outbox, overview
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade
@@ -58,7 +58,7 @@ def test_a_series_becomes_a_report_on_postgresql(bench: Bench, pacs: ScriptedPac
     bench.pass_time(30)
 
     row = bench.series(series)
-    assert (row.state, row.reason) == ("WITHHELD", "identity: instances of this series name different patients")
+    assert (row.state, row.reason.code) == ("WITHHELD", "identity")
     with bench.database.read() as connection:
         facts = overview.facts(connection)
         assert overview.whole_series(connection, row)["copies"] == {"current": 6, "superseded": 1}
@@ -90,7 +90,7 @@ def test_two_deliveries_of_one_report_at_the_same_time_send_the_same_bytes(
     jobs.clear()
 
     with ThreadPoolExecutor(12) as pool:
-        said = list(pool.map(lambda number: deliver(bench.node, number), due))
+        said = list(pool.map(lambda number: deliver_report(bench.node, number), due))
 
     assert sorted(set(said)) == ["sent", "waiting"]
     assert said.count("sent") == 8

@@ -155,7 +155,7 @@ def test_why_a_candidate_does_not_score_is_kept_and_asked_once(
     with bench.database.read() as connection:
         [score] = promotions.shadow_of(connection, A)
     assert said == [False, True]
-    assert (score.candidate_quality, score.reason) == (None, "out of domain: noise: 3 times its limit")
+    assert (score.candidate_quality, score.reason) == (None, "outside training range: noise: 3 times its limit")
 
 
 @pytest.mark.parametrize("error", [FloatingPointError("the answer holds NaN"), ValueError("to score: 3 views")])
@@ -249,7 +249,7 @@ def test_what_is_in_force_or_in_shadow_already_cannot_be_put_there(bench: Bench)
 
     with pytest.raises(PromotionRefused, match="again aaaaaaaaaaaa is in shadow already"):
         set_shadow(bench.database, replace(A, name="again"), configured=CONFIGURED, who=who())
-    with pytest.raises(PromotionRefused, match="in force already"):
+    with pytest.raises(PromotionRefused, match="active already"):
         set_shadow(bench.database, replace(CONFIGURED, name="again"), configured=CONFIGURED, who=who())
     promoted(bench, A)
     assert in_force(bench).shadow is None, "weights are not held against themselves"

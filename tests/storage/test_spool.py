@@ -49,7 +49,7 @@ def test_the_kernel_is_asked_in_the_order_that_the_answer_promises(tmp_path: Pat
                 assert scu.store_dataset(ct(number)) == 0x0000
             scu.release()
         process.stdin.close()
-        process.wait(timeout=20)
+        process.wait(timeout=600)
 
     lines = trace.read_text(errors="replace").splitlines()
     for wanted in (_first_in_its_folder(), _next_in_its_folder()):

@@ -85,7 +85,7 @@ def test_whoever_queued_while_a_commit_ran_shares_the_next_one(
         until(lambda: len(list(spool.files())) == 16, "all are waiting")
         other.rollback()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=600)
 
     assert outcomes == [Recorded.NEW] * 16
     assert 1 <= len(commits) <= 4
@@ -109,7 +109,7 @@ def test_one_bad_row_does_not_fail_its_neighbours(database: Database, spool: Spo
         threading.Event().wait(0.2)
         other.rollback()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=600)
 
     assert count(database) == 5
     [error] = failed

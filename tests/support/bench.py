@@ -18,15 +18,16 @@ from mediqa_node.config import Settings
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.domain.constancy import Constancy
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
 from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, PatchMaps, ScoredSlices, Scorer
-from mediqa_node.domain.series import Peer, ReceivedInstance
+from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.pipeline.assess import assess_series
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
-from mediqa_node.pipeline.deliver import deliver
+from mediqa_node.pipeline.deliver import deliver_report
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.pipeline.sweeps import enqueue_waiting
@@ -131,7 +132,7 @@ class Bench:
             device=DEVICE,
             peers=tuple(peers),
             returns=tuple(returns) if returns is not None else ((ReturnRule(to=names),) if names else ()),
-            judge=lambda: judge,
+            assessor=judge,
             clock=lambda: self.now,
             **policy,
         )
@@ -172,6 +173,7 @@ class Bench:
             path=self.spool.place(incoming),
             sha256=digest,
             size_bytes=len(dataset),
+            series_number=ds.get("SeriesNumber"),
         )
         with self.database.write() as connection:
             outcome = record(self.database, connection, instance, str(ds.get("Modality", "")), self.spool.has)
@@ -195,7 +197,7 @@ class Bench:
 
     def complete_series(self) -> int:
         """Run the sweep once."""
-        return self.settler.sweep()
+        return self.settler.run()
 
     def work(self) -> list[str]:
         """Run every waiting job, those that follow at once, and what goes with reports; return what the jobs said."""
@@ -203,7 +205,9 @@ class Bench:
         while self.jobs.waiting:
             name = next(iter(self.jobs.waiting))
             kind, arguments = self.jobs.waiting.pop(name)
-            said.append(assess_series(self.node, *arguments) if kind == "score" else deliver(self.node, *arguments))
+            said.append(
+                assess_series(self.node, *arguments) if kind == "score" else deliver_report(self.node, *arguments)
+            )
         send_due_companions(self.node)
         return said
 

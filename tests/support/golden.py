@@ -70,7 +70,7 @@ def golden(paths: list[Path], judge: Assessor) -> Golden:
         found["prompts"] = [asdict(prompt_from_header(files.headers, stack, judge.prompts)) for stack in stacks]
         assessment = assess(files, technique, judge, revision=1, assessed_at=ASSESSED_AT)
     except NotScorable as reason:
-        return {**found, "not_scored": reason.reason}
+        return {**found, "not_scored": str(reason.code)}
     results = (assessment.primary, *assessment.others)
     return {
         **found,

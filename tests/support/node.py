@@ -19,7 +19,7 @@ from mediqa_node.storage import index, outbox
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow
-from support.waiting import free_port, until
+from support.waiting import PATIENCE_S, free_port, until
 
 QUICK = {
     "completion": {"contiguous_after_s": 0.3, "quiet_after_s": 1, "deliver_after_s": 0.5},
@@ -67,12 +67,16 @@ class Node:
                 start_new_session=True,
             )
         if ready:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:  # a fixture that fails here has no teardown
+                self.kill_group()
+                raise
         return self
 
-    def wait_ready(self, *, within_s: float = 90.0) -> None:
+    def wait_ready(self, *, within_s: float = PATIENCE_S) -> None:
         """Wait until receiver, worker and courier work, by what they log, and C-ECHO is answered."""
-        until(self._is_ready, f"the node is ready; log: {self.log_file}", within_s=within_s)
+        until(self._is_ready, f"the node is ready; log: {self.log_file}")
 
     def _is_ready(self) -> bool:
         assert self.process is not None
@@ -127,7 +131,7 @@ class Node:
         self.process.wait()
         self.process = None
 
-    def stop(self, *, within_s: float = 45.0) -> int:
+    def stop(self, *, within_s: float = PATIENCE_S) -> int:
         """Stop as systemd would, SIGTERM to the supervisor; return its exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -149,7 +153,7 @@ class Node:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `mediqa-node` with this node's configuration."""
         line = [sys.executable, "-m", "mediqa_node", "-c", str(self.configuration), *arguments]
-        return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
 
     # ── looking inside ───────────────────────────────────────────────────────
 
@@ -180,13 +184,13 @@ class Node:
         with self.database.read() as connection:
             return outbox.deliveries_of(connection, series_instance_uid)
 
-    def reaches(self, series_instance_uid: str, *states: str, within_s: float = 40.0) -> SeriesRow:
+    def reaches(self, series_instance_uid: str, *states: str, within_s: float = PATIENCE_S) -> SeriesRow:
         """Wait until a series is in one of these states, and return it."""
 
         def look() -> SeriesRow | None:
             row = self.series(series_instance_uid)
             return row if row is not None and row.state in states else None
 
-        found = until(look, f"series …{series_instance_uid[-8:]} is {' or '.join(states)}", within_s=within_s)
+        found = until(look, f"series …{series_instance_uid[-8:]} is {' or '.join(states)}")
         assert found is not None
         return found

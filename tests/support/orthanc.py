@@ -71,7 +71,7 @@ class Orthanc:
 
     def _call(self, path: str, *, method: str = "GET", body: bytes | None = None) -> bytes:
         request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=body, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             return bytes(answer.read())
 
     def get(self, path: str) -> Any:

@@ -67,7 +67,7 @@ class Listening:
 
     def stop(self, within_s: float = 5.0) -> None:
         self.receiver.stop(within_s=within_s)
-        self._serving.join(timeout=5)
+        self._serving.join(timeout=600)
         self.writer.stop()
         self.database.close()
 

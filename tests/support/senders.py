@@ -12,6 +12,8 @@ from typing import Self
 import pydicom
 from pynetdicom import AE, _config, build_context
 
+from support.waiting import PATIENCE_S
+
 _STORESCU = "/usr/bin/storescu"
 _SENDING = re.compile(r"Sending file: (.+)$")
 _STATUS = re.compile(r"DIMSE Status\s*: 0x([0-9a-f]{4})", re.IGNORECASE)
@@ -37,7 +39,7 @@ def start_storescu(
     )
 
 
-def answered(sending: subprocess.Popen[bytes], *, within_s: float = 120.0) -> dict[Path, int]:
+def answered(sending: subprocess.Popen[bytes], *, within_s: float = PATIENCE_S) -> dict[Path, int]:
     """Wait for a storescu and return the status of each instance for which it saw an answer."""
     output, _ = sending.communicate(timeout=within_s)
     statuses: dict[Path, int] = {}

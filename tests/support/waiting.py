@@ -12,8 +12,11 @@ import pytest
 
 T = TypeVar("T")
 
+PATIENCE_S = 600.0
+"""How long a test waits for what must happen: a busy machine is slow, and only a failure waits this long."""
 
-def until(look: Callable[[], T], what: str, *, within_s: float = 30.0, every_s: float = 0.05) -> T:
+
+def until(look: Callable[[], T], what: str, *, within_s: float = PATIENCE_S, every_s: float = 0.05) -> T:
     """Return the first truthy answer of `look`, or fail saying what did not happen."""
     deadline = time.monotonic() + within_s
     while True:
@@ -38,7 +41,7 @@ def free_port() -> int:
             return port
 
 
-def stop(process: subprocess.Popen[bytes], *, within_s: float = 30.0) -> int:
+def stop(process: subprocess.Popen[bytes], *, within_s: float = PATIENCE_S) -> int:
     """End a process that we started: SIGTERM, then SIGKILL; return its exit status."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

@@ -150,7 +150,7 @@ def test_two_processes_of_torchrun_pretrain_one_run(store, config, tmp_path):
         call = [stage, store, "--out", tmp_path / stage, "--config", presets, "--preset", "two"]
         done = subprocess.run(
             [*torchrun, "-m", "training", *map(str, call)],
-            capture_output=True, text=True, timeout=280, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
         assert done.returncode == 0, done.stderr[-2000:]

@@ -1,8 +1,7 @@
-"""Other weights come into force: tried on the reference set, then recorded; and the way back.
+"""Promotion of a checkpoint after a trial on the reference set, and rollback.
 
-Nothing that was reported changes: a report's bytes are kept, and a later revision names the weights that it was
-scored with. The worker takes a decision up between two series, by starting again: one process scores with one
-set of weights from its first job to its last.
+Reports that exist do not change; a later revision names the weights that scored it. The worker restarts between
+two series to apply a decision: a process scores with one checkpoint from its first job to its last.
 """
 
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from dataclasses import replace
 import structlog
 
 from mediqa_node.domain.assessment import Calibration
-from mediqa_node.domain.constancy import Check
+from mediqa_node.domain.constancy import Check, CheckedBy
 from mediqa_node.domain.errors import PromotionRefused
-from mediqa_node.domain.promotion import PROMOTE, ROLLBACK, SHADOW, UNSHADOW, Promotion, Weights, Who
+from mediqa_node.domain.promotion import Action, Promotion, Weights, Who
 from mediqa_node.pipeline.checks.constancy import tried
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.storage import constancy_checks, promotions
@@ -25,64 +24,66 @@ log = structlog.get_logger("promotion")
 def promote(
     database: Database, candidate: Weights, judge: Assessor, *, configured: Weights, who: Who, software_version: str
 ) -> tuple[Promotion, Check]:
-    """Put a checkpoint of the store in force, once it scores the reference set as its card says.
+    """Make a checkpoint of the store the active one, once it scores the reference set as its card pins.
 
-    A card that pins nothing gets the scores of now as the baseline of this site. What a candidate that fails has
-    scored is not recorded: with another card alone it would be taken for a drift of the weights in force.
+    For a card that pins nothing, the current scores become the baseline of this site. Scores of a candidate that
+    fails are not recorded: with only another card they would look like a drift of the active weights.
 
     Args:
         judge: the candidate, loaded.
-        configured: what the configuration names, in force while nothing is promoted.
+        configured: the checkpoint of the configuration, active while nothing is promoted.
 
     Raises:
-        PromotionRefused: it is in force already, or failed on the reference set.
+        PromotionRefused: it is active already, or failed on the reference set.
     """
     with database.read() as connection:
         _check_new(candidate, promotions.standing(connection).current or configured)
-    found = tried(judge, database, software_version=software_version, at=who.at, made_by="command")
+    found = tried(judge, database, software_version=software_version, at=who.at, made_by=CheckedBy.COMMAND)
     if not found.passed:
-        raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. What is in force stays so")
+        raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. The active checkpoint stays")
     with database.write() as connection:
         promotions.lock(connection)
         before = promotions.standing(connection).current or configured
         _check_new(candidate, before)
         found = replace(found, id=constancy_checks.save_check(connection, found))
-        made = _save(connection, PROMOTE, who, before=before, after=candidate)
+        made = _save(connection, Action.PROMOTE, who, before=before, after=candidate)
     return made, found
 
 
 def _check_new(candidate: Weights, current: Weights) -> None:
     if candidate.same_as(current):
-        raise PromotionRefused(f"{candidate.label} is in force already, as {current.name!r}")
+        raise PromotionRefused(f"{candidate.label} is active already, as {current.name!r}")
 
 
 def roll_back(database: Database, *, to: Weights, decision: int | None, who: Who) -> Promotion:
-    """Put back what the last promotion replaced; a further rollback goes one further.
+    """Restore the checkpoint that the last promotion replaced; each rollback goes one step further back.
 
     Args:
-        to: what was in force before `decision`, promoted or configured; it was loaded.
-        decision: the number of the promotion or rollback that was in force then.
+        to: the checkpoint that was active before `decision`, promoted or configured; already loaded once.
+        decision: the number of the promotion or rollback that was current then.
 
     Raises:
-        PromotionRefused: nothing was promoted, all of it was rolled back, or somebody has decided since.
+        PromotionRefused: there is nothing to roll back, or there was another decision meanwhile.
     """
     with database.write() as connection:
         promotions.lock(connection)
         known = promotions.standing(connection)
         if not known.can_roll_back:
-            raise PromotionRefused("there is no promotion to roll back: the configuration's checkpoint is in force")
+            raise PromotionRefused(
+                "there is no promotion to roll back: the checkpoint named by `model.checkpoint` is active"
+            )
         if known.since is None or known.since.id != decision:
             raise PromotionRefused(
                 "somebody has decided meanwhile, nothing was rolled back; see `mediqa-node model list`"
             )
-        return _save(connection, ROLLBACK, who, before=known.current, after=to)
+        return _save(connection, Action.ROLLBACK, who, before=known.current, after=to)
 
 
 def set_shadow(database: Database, candidate: Weights | None, *, configured: Weights, who: Who) -> Promotion:
-    """Have a checkpoint of the store scored beside the one in force from now on; None: none any more.
+    """Score with a checkpoint of the store in shadow from now on; None: end the shadow.
 
     Raises:
-        PromotionRefused: it is in force, or in shadow already, or there is none to take out.
+        PromotionRefused: it is active or in shadow already, or there is no shadow to end.
     """
     with database.write() as connection:
         promotions.lock(connection)
@@ -92,7 +93,7 @@ def set_shadow(database: Database, candidate: Weights | None, *, configured: Wei
         if candidate.same_as(known.shadow) if candidate is not None else known.shadow is None:
             said = f"{candidate.label} is in shadow already" if candidate else "nothing is in shadow"
             raise PromotionRefused(said)
-        action = SHADOW if candidate is not None else UNSHADOW
+        action = Action.SHADOW if candidate is not None else Action.UNSHADOW
         return _save(connection, action, who, before=known.shadow, after=candidate)
 
 
@@ -110,7 +111,7 @@ def _save(connection: Connection, action: str, who: Who, *, before: Weights | No
 
 
 def void_calibrations(calibrations: Sequence[Calibration], decision: Promotion) -> list[Calibration]:
-    """Return the calibration records that a decision takes the force from: they name weights and card before it."""
+    """Return the calibration records that a decision voids: they name the weights and card before it."""
     before, after = decision.before, decision.after
     if before is None or after is None or before.same_as(after):
         return []

@@ -1,7 +1,7 @@
-"""A candidate is scored beside the weights in force: nothing is sent, nothing waits for it.
+"""Shadow scoring: a candidate scores what the active checkpoint has scored; nothing is sent.
 
-It looks at a series after that series' own result is committed, while no series waits for its own score, on a
-thread of the lowest priority. What it says stands in a table, and nowhere else.
+It scores a series after the series' own result is committed, while no series waits for its score, on a thread
+of the lowest priority. Its scores go to one table and nowhere else.
 """
 
 import os
@@ -25,7 +25,7 @@ log = structlog.get_logger("shadow")
 
 LOOK_EVERY_S = 2.0
 TRY_AGAIN_S = 60.0
-"""After a failure: a candidate that cannot be loaded must not fill the log."""
+"""Pause after a failure: a candidate that cannot be loaded must not fill the log."""
 _LOWEST_PRIORITY = 19
 
 OpenCandidate = Callable[[Weights], Assessor]
@@ -40,7 +40,7 @@ class Shadow:
     _loaded: tuple[Weights, Assessor] | None = field(default=None, init=False)
 
     def score_next(self) -> str | None:
-        """Score the series that has waited longest; return its UID, or None where there is nothing to do.
+        """Score the series that has waited longest; return its UID, or None if there is nothing to do.
 
         Raises:
             CheckpointRefused: the candidate cannot be loaded.
@@ -59,7 +59,7 @@ class Shadow:
 
     def _judge(self, candidate: Weights) -> Assessor:
         if self._loaded is None or self._loaded[0] != candidate:
-            self._loaded = None  # the one before gives its memory back first
+            self._loaded = None  # free the previous one first
             self._loaded = candidate, self.open_candidate(candidate)
             log.info("shadow loaded", candidate=candidate.label)
         return self._loaded[1]
@@ -84,12 +84,12 @@ class Shadow:
         with self.node.database.write() as connection:
             now = index.find_series(connection, uid)
             if now is None or now.generation != waiting.generation:
-                return  # other images by now than the quality is of: the next revision is compared instead
+                return  # the images have changed since the quality was assessed: the next revision is compared
             promotions.save_shadow(connection, score)
         log.info("series scored in shadow", series=uid, candidate=candidate.label, reason=reason)
 
     def _ask(self, waiting: Unshadowed, judge: Assessor) -> tuple[str, Assessment | None, str | None]:
-        """Return the station, and the candidate's judgement or why there is none."""
+        """Return the station name, and the candidate's assessment or why there is none."""
         with self.node.database.read() as connection:
             instances = index.current_instances(connection, waiting.series_instance_uid)
             technique = assessments.load_technique(connection, waiting.series_instance_uid)
@@ -108,11 +108,11 @@ class Shadow:
             raise StorageFailed(
                 f"files of series {waiting.series_instance_uid} cannot be read: {error.strerror}"
             ) from error
-        except Exception as error:  # whatever a candidate does on one series, the next ones must have their turn
+        except Exception as error:  # no failure on one series may block the next ones
             if isinstance(error, MediqaError) and error.retryable:
                 raise
             log.warning("candidate failed", series=waiting.series_instance_uid, exc_info=True)
-            return _station(files), None, type(error).__name__  # its words may quote a header
+            return _station(files), None, type(error).__name__  # its message may quote a header
 
 
 def _station(files: SeriesFiles) -> str:
@@ -120,7 +120,7 @@ def _station(files: SeriesFiles) -> str:
 
 
 def run(shadow: Shadow, stop: threading.Event) -> None:
-    """Score in shadow until told to stop; threads that the candidate starts inherit the low priority (Linux)."""
+    """Score in shadow until `stop` is set; threads that the candidate starts inherit the low priority (Linux)."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
     pause_s = 0.0
     while not stop.wait(pause_s):

@@ -1,11 +1,10 @@
-"""The score is held against itself: frozen images are scored by the whole chain, at every start and every day.
+"""Constancy: score a frozen reference set at every start and every day, and compare.
 
-A drift beyond the bound withholds results until a person has acknowledged it: a physicist who follows a
-scanner over years must know that it was the scanner that changed. Harvesting goes on, and so does what is
-not scored at all.
+A drift beyond the bound withholds results until a person acknowledges it: a physicist who follows a scanner
+over years must know that it was the scanner that changed. Harvesting continues.
 
-The reference set lies in the package, `reference/manifest.json`, and is frozen: a file that has changed is
-an error of its own, never taken for a drift.
+The reference set is part of the package (`reference/manifest.json`) and frozen: a changed file is an error of
+its own, never mistaken for a drift.
 """
 
 import dataclasses
@@ -23,9 +22,10 @@ import structlog
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.prompts import default_rules
-from mediqa_node.domain.constancy import UNSCORED, Check, Identity, compare, not_scored
+from mediqa_node.domain.constancy import Check, CheckedBy, Identity, compare, not_scored
 from mediqa_node.domain.errors import NotScorable, ReferenceDamaged, UndecodablePixels
 from mediqa_node.domain.images import FrameRef
+from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
 from mediqa_node.storage import constancy_checks, overview
@@ -39,9 +39,9 @@ EVERY_S = 86400.0
 LIBRARIES = (
     "torch", "timm", "numpy", "pillow", "pydicom", "pylibjpeg-openjpeg", "python-gdcm", "pyjpegls",
 )  # fmt: skip
-"""What computes a score: network, preprocessing, decoders."""
-_FAULTS = ("undecodable", "unreadable")
-"""Reasons of NotScorable that are no judgement of the image."""
+"""Packages that a score depends on: network, preprocessing, decoders."""
+_FAULTS = (ReasonCode.UNDECODABLE, ReasonCode.UNREADABLE)
+"""Reasons of NotScorable that are faults of the installation, not properties of the image."""
 _ONE_AT_A_TIME = Lock()
 
 
@@ -49,7 +49,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 def reference_series(manifest: Path = MANIFEST) -> dict[str, tuple[Path, ...]]:
-    """Return the files of each reference series by name, after each was held against its digest.
+    """Return the files of each reference series by name, each verified against its digest.
 
     Args:
         manifest: JSON, by name: `folder`, relative to the manifest's parent's parent, and `sha256` by file.
@@ -76,11 +76,10 @@ def _content(path: Path) -> bytes:
 
 
 def reference_scores(judge: Assessor, manifest: Path = MANIFEST) -> dict[str, float]:
-    """Return the raw score of every reference series that this checkpoint scores: what a card pins.
+    """Return the raw score of every reference series that this checkpoint scores: the values that a card pins.
 
-    Whoever makes a checkpoint fills `Card.constancy` with them. A series is left out if the checkpoint has
-    no intensity rule for its modality, or refuses it. Prompts come from the rules of the package, whatever
-    the site has made of them: a site that teaches the node its protocol names has not changed the score.
+    A series is left out if the checkpoint has no intensity rule for its modality, or refuses it. Prompts follow
+    the rules of the package: site rules do not change the network.
 
     Raises:
         ReferenceDamaged: see `reference_series`.
@@ -90,7 +89,7 @@ def reference_scores(judge: Assessor, manifest: Path = MANIFEST) -> dict[str, fl
 
 
 def _scores_and_refusals(judge: Assessor, manifest: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the raw score of each reference series, and why another has none, by name."""
+    """Return the raw score of each reference series, and why others have none, by name."""
     judge = dataclasses.replace(judge, prompts=default_rules())
     scores: dict[str, float] = {}
     refusals: dict[str, str] = {}
@@ -99,7 +98,7 @@ def _scores_and_refusals(judge: Assessor, manifest: Path) -> tuple[dict[str, flo
             files = read_headers(paths)
             found = assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC))
         except NotScorable as reason:
-            if reason.reason in _FAULTS:
+            if reason.code in _FAULTS:
                 raise UndecodablePixels(f"{name}: {reason}") from reason
             refusals[name] = str(reason)
         else:
@@ -110,7 +109,7 @@ def _scores_and_refusals(judge: Assessor, manifest: Path) -> tuple[dict[str, flo
 
 
 def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
-    """Decode a slice once more, for what the decoder says."""
+    """Decode a slice again to get the decoder's message."""
     path, said = files.paths[frame.instance_index], "not decoded, though it was when tried again"
     with FrameReader() as reader:
         try:
@@ -124,7 +123,7 @@ def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
 
 
 def identity_of(judge: Assessor, software_version: str) -> Identity:
-    """Return what the scores of this process rest on."""
+    """Return everything besides the image that the scores of this process depend on."""
     checkpoint = judge.scorer.checkpoint
     return Identity(
         software_version=software_version,
@@ -136,7 +135,7 @@ def identity_of(judge: Assessor, software_version: str) -> Identity:
 
 @cache
 def libraries() -> str:
-    """Return the versions that a score rests on, and the processor: kernels are chosen by it."""
+    """Return the versions that a score depends on, and the processor, which selects the kernels."""
     found = []
     for name in LIBRARIES:
         try:
@@ -162,15 +161,15 @@ def check(
     *,
     software_version: str,
     at: float,
-    made_by: str = "worker",
+    made_by: CheckedBy = CheckedBy.WORKER,
     manifest: Path = MANIFEST,
 ) -> Check:
-    """Score the reference set, hold it against the card, and record what was found: it speaks for this node.
+    """Score the reference set, compare with the card, and record the check.
 
     Args:
         database: None: nothing is recorded, and without a card's scores nothing is compared.
         at: seconds since 1970.
-        made_by: `worker` or `command`; see `Check`.
+        made_by: see `Check`.
     """
     found = tried(judge, database, software_version=software_version, at=at, made_by=made_by, manifest=manifest)
     if database is not None:
@@ -186,12 +185,12 @@ def tried(
     *,
     software_version: str,
     at: float,
-    made_by: str,
+    made_by: CheckedBy,
     manifest: Path = MANIFEST,
 ) -> Check:
-    """Score the reference set and hold it against the card; nothing is recorded. See `check`.
+    """Score the reference set and compare with the card, without recording it. See `check`.
 
-    A set that could not be scored is tried once more: memory that was short, a decoder that was killed.
+    A set that could not be scored is tried once more, since memory may have been short.
     """
     found = _measured(judge, database, software_version, at, manifest)
     if found.problem is not None:
@@ -206,8 +205,8 @@ def _measured(judge: Assessor, database: Database | None, software_version: str,
     try:
         scores, refusals = _scores_and_refusals(judge, manifest)
         if not scores:
-            raise NotScorable("no series", f"the checkpoint scores none of the reference series: {refusals}")
-    except Exception as error:  # whatever it is: without scores nobody knows, and results must wait
+            raise NotScorable("no_images", f"the checkpoint scores none of the reference series: {refusals}")
+    except Exception as error:  # whatever it is: without scores results must wait
         return not_scored(identity, str(error) or type(error).__name__, at=at)
     pinned = judge.scorer.constancy
     return compare(identity, scores, pinned=pinned, first=first, accepted=accepted, at=at, refusals=refusals)
@@ -237,15 +236,15 @@ def _log(found: Check) -> None:
 
 
 def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
-    """Check at every start, and when the last check of what these scores rest on is a day old; else None.
+    """Check at every start, and when the last check of this identity is a day old; else return None.
 
-    Before that, what could not be scored is tried at every call, and what withholds results is checked again
-    after a person has checked by command, so that the worker proves itself as well. Series that only waited
-    for a set that could be scored are sent on after a good check.
+    A set that could not be scored is tried at every call. A failed check is repeated after a check by command,
+    so that the worker is proven as well. After a good check, series that only waited for the reference set to
+    be scored are assessed again.
     """
-    if node.judge is None:
+    if node.assessor is None:
         raise RuntimeError("this process has no model")
-    judge, software_version = node.judge(), node.device.software_version
+    judge, software_version = node.assessor, node.device.software_version
     with _ONE_AT_A_TIME:
         due = at_start or _is_due(*_of_this_process(node), now=node.clock())
         found = check(judge, node.database, software_version=software_version, at=node.clock()) if due else None
@@ -254,9 +253,9 @@ def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
 
 
 def _of_this_process(node: NodeContext) -> tuple[Check | None, Check | None]:
-    """Return the check that decides for what this process scores with, and the newest, whoever made it."""
-    assert node.judge is not None
-    identity = identity_of(node.judge(), node.device.software_version)
+    """Return the check that decides for the identity of this process, and the newest one by any process."""
+    assert node.assessor is not None
+    identity = identity_of(node.assessor, node.device.software_version)
     with node.database.read() as connection:
         return constancy_checks.standing(connection, identity), constancy_checks.last_check(connection, identity)
 
@@ -264,7 +263,7 @@ def _of_this_process(node: NodeContext) -> tuple[Check | None, Check | None]:
 def _is_due(standing: Check | None, newest: Check | None, *, now: float) -> bool:
     if standing is None or newest is None or standing.problem is not None:
         return True
-    if standing.withholds and newest.made_by == "command":
+    if standing.withholds and newest.made_by == CheckedBy.COMMAND:
         return True
     return not 0 <= now - standing.checked_at < EVERY_S
 
@@ -274,17 +273,17 @@ def _send_on(node: NodeContext) -> None:
     if standing is None or not standing.passed:
         return
     with node.database.write() as connection:
-        count = overview.send_on(connection, f"constancy: {UNSCORED}", now=node.clock())
+        count = overview.assess_again(connection, ReasonCode.CONSTANCY_UNKNOWN, now=node.clock())
     if count:
         log.info("series sent on after a good check", series=count)
 
 
-def reason_to_withhold(node: NodeContext) -> str | None:
-    """Return why results of this process wait for a person, with the next step, or None.
+def reason_to_withhold(node: NodeContext) -> Reason | None:
+    """Return why results of this process are withheld, with the next step, or None.
 
-    After a good check by command the worker proves itself here, and not at its next sweep.
+    After a good check by command the worker checks here, without waiting for its next sweep.
     """
-    if node.judge is None:
+    if node.assessor is None:
         return None
     standing, newest = _of_this_process(node)
     if standing is not None and standing.withholds and newest is not None and newest.passed:  # by command
@@ -292,7 +291,8 @@ def reason_to_withhold(node: NodeContext) -> str | None:
         standing, _ = _of_this_process(node)
     if standing is None or not standing.withholds:
         return None
-    return f"constancy: {standing.finding()}; {standing.advice()}"
+    code = ReasonCode.CONSTANCY_DRIFT if standing.problem is None else ReasonCode.CONSTANCY_UNKNOWN
+    return Reason(code, f"{standing.finding()}; {standing.advice()}")
 
 
 def acknowledge(database: Database, by: str, *, at: float) -> Check | None:

@@ -1,7 +1,6 @@
-"""Database against spool against destinations: the node's own proof that nothing is lost.
+"""Verification: compare database, spool and destinations, and report every difference.
 
-The checker of the trials looks from outside and imports nothing of this; this is its sibling for
-the administrator.
+The checker of the fault trials imports nothing of this, so that the two are independent.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ _SECONDS_TO_WAIT_FOR = 900.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was checked, and every difference as a sentence."""
+    """What was checked, and one sentence for each difference."""
 
     n_instances: int
     n_reports: int
@@ -36,7 +35,7 @@ class Verification:
 
 def verify(node: NodeContext, *, ask_peers: bool, advance: Callable[[int, int], None]) -> Verification:
     """Check every row against its file, every file against its row, every sent report against its destination."""
-    present = set(node.spool.files())  # before the rows: what arrives meanwhile has a row and is not missed
+    present = set(node.spool.files())  # before reading the rows: files that arrive meanwhile then have one
     with node.database.read() as connection:
         kept = audit.kept_files(connection)
         known = audit.all_paths(connection)
@@ -68,7 +67,7 @@ def _check_file(node: NodeContext, file: KeptFile) -> Iterator[str]:
     except FileNotFoundError:
         with node.database.read() as connection:
             still_kept = file.path in audit.paths_since(connection, file.path)
-        if still_kept:  # and not deleted by retention while the files were read
+        if still_kept:  # and was not deleted by retention meanwhile
             yield f"instance {file.sop_instance_uid}: its file {file.path} is missing"
         return
     except Exception:  # a damaged head can make the parser fail in any way
@@ -78,11 +77,11 @@ def _check_file(node: NodeContext, file: KeptFile) -> Iterator[str]:
 
 
 def _ask(node: NodeContext, sent: list[SentReport]) -> Iterator[str]:
-    """Ask each destination, by C-FIND, for what it has taken."""
+    """Ask each destination, by C-FIND, for the objects that it acknowledged."""
     for name in sorted({report.destination for report in sent}):
         peer = node.peer(name)
         if peer is None:
-            yield f"{name} got reports and is no configured peer any more"
+            yield f"{name} got reports and is no longer a configured peer"
             continue
         try:
             with connect(peer, report_contexts(peer), ae_title=node.device.ae_title) as link:

@@ -1,7 +1,7 @@
-"""An export from beginning to end: gather, split, write pixels, label, describe, rename into place.
+"""An export from beginning to end: select, split, write pixels, label, describe, rename into place.
 
-Same database, spool, key, checkpoint and request give the same bytes: no clock is read, and everything stands in the
-order of its key.
+The same database, spool, key, checkpoint and request give the same bytes: no clock is read, and everything is
+sorted by key.
 """
 
 import json
@@ -17,7 +17,7 @@ import structlog
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.domain.errors import ConfigurationError, StorageFailed
-from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row
+from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row, in_words
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
 from mediqa_node.exchange.croissant import croissant
@@ -34,16 +34,16 @@ from mediqa_node.storage import harvested, ratings
 log = structlog.get_logger("export")
 
 Advance = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is, and of how much."""
+"""Called with the current step, how much of it is done, and of how much."""
 
 
 def export(
     source: ExportSource, request: ExportRequest, out: Path, *, replace: bool = False, advance: Advance
 ) -> ExportSummary:
-    """Write an export into `out`; after any error nothing of it is there.
+    """Write an export into `out`; after an error nothing is left there.
 
     Args:
-        replace: an export that is there already gives way.
+        replace: whether to replace an existing export.
 
     Raises:
         ConfigurationError: `out` is taken, or no series is left to export.
@@ -54,7 +54,7 @@ def export(
     spec = source.spec() if request.payload == "npz" else None
     taken, left_out = gather(source, request, lambda done, total: advance("looking", done, total))
     taken, left_out = _split(taken, left_out, source)
-    spare_bytes = source.spool.low_water_bytes  # below it the node receives nothing
+    spare_bytes = source.spool.low_water_bytes  # with less free space the node receives nothing
     check_room(out, sum(series.n_bytes for series in taken), spare_bytes=spare_bytes)
     with writing(out, replace=replace, spare_bytes=spare_bytes) as into:
         leaving = _write_images(source, request, taken, spec, into, left_out, advance)
@@ -75,7 +75,7 @@ def export(
 
 @dataclass(slots=True)
 class _Leaving:
-    """What has been written so far; `keys` are the series keys by Series Instance UID."""
+    """The export so far; `keys` are the series keys by Series Instance UID."""
 
     rows: list[Row] = field(default_factory=list)
     slices: ParquetTable = field(default_factory=lambda: ParquetTable(SLICES))
@@ -91,7 +91,7 @@ def _write_images(
     left_out: list[Excluded],
     advance: Advance,
 ) -> _Leaving:
-    """Write the pixels of each series, if asked for; a series whose pixels cannot leave goes to `left_out`."""
+    """Write the pixels of each series, if requested; a series whose pixels cannot leave goes to `left_out`."""
     leaving = _Leaving()
     with FrameReader() as reader:
         for done, series in enumerate(taken):
@@ -116,7 +116,7 @@ def _write_images(
 def _split(
     taken: Sequence[Gathered], left_out: list[Excluded], source: ExportSource
 ) -> tuple[list[Gathered], list[Excluded]]:
-    """Give every series its split; one that could stay in none is left out."""
+    """Assign a split to every series; one that fits in none is left out."""
     members = [
         Member(
             series_key=series.row["series_key"],
@@ -144,7 +144,7 @@ def _excluded(series: Gathered, reason: str) -> Excluded:
 
 
 def _left_out(series: Gathered, error: Exception, into: Writing) -> Excluded:
-    """Take back what was written of a series already; its files may have gone meanwhile (retention)."""
+    """Remove what was written of a series, whose files retention may have deleted meanwhile."""
     into.drop(f"images/{series.row['series_key']}")
     return _excluded(series, reason_of(error, series.series_instance_uid))
 
@@ -153,7 +153,7 @@ def _nothing(left_out: Sequence[Excluded]) -> str:
     if not left_out:
         return "no series to export: the node has not received any"
     reasons = Counter(one.reason for one in left_out)
-    said = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(6))
+    said = ", ".join(f"{in_words(reason)} {n}" for reason, n in reasons.most_common(6))
     return f"no series to export; left out: {said}. --all takes what may be scored"
 
 
@@ -199,8 +199,16 @@ def _write_tables(
     provenance: dict[str, Any],
     source: ExportSource,
 ) -> None:
-    """Write what is said of the series, and of those that were left out."""
-    excluded = [{"series_key": one.series_key, "modality": one.modality, "reason": one.reason} for one in left_out]
+    """Write the manifest and the list of excluded series."""
+    excluded = [
+        {
+            "series_key": one.series_key,
+            "modality": one.modality,
+            "reason": one.reason,
+            "reason_text": in_words(one.reason),
+        }
+        for one in left_out
+    ]
     into.put("manifest.csv", csv_bytes(MANIFEST, rows))
     manifest = ParquetTable(MANIFEST)
     manifest.add(rows)

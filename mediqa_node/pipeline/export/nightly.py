@@ -1,4 +1,4 @@
-"""The nightly export: a folder for each day, the newest kept, and a note of how it went for `mediqa-node status`."""
+"""The nightly export: one folder per day, the newest kept, and its outcome for `mediqa-node status`."""
 
 import json
 from collections.abc import Callable
@@ -30,12 +30,12 @@ class Interrupted(MediqaError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How the last nightly export went.
+    """Outcome of the last nightly export.
 
     Attributes:
         at: seconds since 1970.
-        folder: what was written, or None.
-        problem: why nothing was, or None.
+        folder: the export, or None.
+        problem: why there is none, or None.
     """
 
     at: float
@@ -47,10 +47,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightlyExport:
-    """What the courier exports every night.
+    """The nightly export of the courier.
 
     Attributes:
-        source: opened when it is time, so that a courier without exports reads no key.
+        source: opened when it is due, so that a courier without exports reads no key.
         folder: of all exports.
         clock: seconds since 1970; its day in `time_zone` names the export.
     """
@@ -62,7 +62,7 @@ class NightlyExport:
     clock: Callable[[], float]
 
     def run(self, stopping: Callable[[], bool]) -> Outcome:
-        """Export all that is fit for training, forget the oldest exports, and leave a note of how it went.
+        """Export everything fit for training, delete the oldest exports, and record the outcome.
 
         Raises:
             Interrupted: `stopping` said so; no note is left.
@@ -91,13 +91,13 @@ class NightlyExport:
         return self._note(Outcome(at=now, folder=str(out), n_series=found.n_series, n_excluded=excluded))
 
     def _clear(self) -> None:
-        """Tidy up after nights on which the process was killed: nobody else ever comes back to their day."""
+        """Remove what killed runs left: no later run writes to their folder."""
         for day in sorted({path.name[1:].rpartition(".")[0] for path in self.folder.glob(f".{_DAYS}.*")}):
-            with suppress(ConfigurationError):  # it is being written just now
+            with suppress(ConfigurationError):  # another process is writing it
                 clear(self.folder / day)
 
     def _forget(self) -> None:
-        """Delete all but the newest exports; whatever else lies in the folder stays."""
+        """Delete all but the newest exports; other files in the folder stay."""
         days = sorted(day for day in self.folder.glob(_DAYS) if (day / MARK).is_file())
         for day in days[: -self.rules.keep]:
             with suppress(ConfigurationError):
@@ -112,7 +112,7 @@ class NightlyExport:
 
 
 def last_outcome(folder: Path) -> Outcome | None:
-    """Return how the last nightly export into a folder went, or None before the first."""
+    """Return the outcome of the last nightly export into a folder, or None before the first."""
     try:
         return Outcome(**json.loads((folder / _NOTE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The pixels of one series as they leave: decoded by the node's own code, under pseudonyms."""
+"""The exported pixels of one series: decoded by the node's own code, under pseudonyms."""
 
 from collections.abc import Iterator, Sequence
 
@@ -30,16 +30,16 @@ def write_pixels(
     reader: FrameReader,
     into: Writing,
 ) -> str | None:
-    """Write the payload of one series; return its path from the folder of the export, None where nothing leaves.
+    """Write the payload of one series; return its path relative to the export, or None for no pixels.
 
     Args:
         kind: of `domain.export.PAYLOADS`.
-        frames: what each image says of its acquisition.
+        frames: technique of each image.
         spec: of the configured checkpoint; for `npz`.
 
     Raises:
-        UndecodablePixels: a file does not decode, or needs what is not let out.
-        NotScorable: no even grid (`nifti`), or nothing that the network could be shown (`npz`).
+        UndecodablePixels: a file cannot be decoded, or needs an attribute that may not leave.
+        NotScorable: no even grid (`nifti`), or no input for the network (`npz`).
     """
     if kind == "refs":
         return None

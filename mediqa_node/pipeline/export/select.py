@@ -1,4 +1,4 @@
-"""What an export takes: every series of the node is either described, or left out with the reason."""
+"""Selection of an export: every series of the node is either described, or left out with the reason."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from mediqa_node.domain.images import Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.rating import Mos
-from mediqa_node.domain.series import SeriesState
+from mediqa_node.domain.series import ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.exchange.series_row import DescribedSeries, opinion, series_row
 from mediqa_node.image.salient import WANTED
@@ -42,20 +42,20 @@ from mediqa_node.storage.spool import Spool
 log = structlog.get_logger("export")
 
 WITH_FACE = frozenset({"head", "brain", "neck", "unknown"})
-"""Regions of CT and MR whose volume may show a face; `unknown`, because nobody can say that it does not."""
+"""Regions of CT and MR whose volume may show a face; `unknown` may too."""
 FAULT = "fault"
-"""Reason for a series that this program stumbles over; the log says at what."""
+"""Reason for a series on which this program fails; the log has the error."""
 _VIEWS_BYTES = 4 * 224 * 224 * 4
-"""Of one slice as the network is shown it: up to four views, float32."""
+"""Size of one slice as network input: up to four views, float32."""
 _LABELLED = {"mas": "CT", "tesla": "MR"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSource:
-    """What an export draws on.
+    """Sources of an export.
 
     Attributes:
-        spec: reads the preprocessing of the configured checkpoint; asked only for network input.
+        spec: reads the preprocessing of the active checkpoint; called only for network input.
     """
 
     database: Database
@@ -71,10 +71,10 @@ class Gathered:
     """A series that may leave.
 
     Attributes:
-        row: of the manifest, still without split, label map and path.
-        paths: of its kept instances that are part of the scan.
-        received_at: when its first instance came, seconds since 1970.
-        n_bytes: about what its decoded pixels take.
+        row: of the manifest, without split, label map and path.
+        paths: kept instances that belong to the scan.
+        received_at: of its first instance, seconds since 1970.
+        n_bytes: approximate size of its decoded pixels.
     """
 
     series_instance_uid: str
@@ -88,10 +88,10 @@ class Gathered:
 def gather(
     source: ExportSource, request: ExportRequest, advance: Callable[[int, int], None]
 ) -> tuple[list[Gathered], list[Excluded]]:
-    """Return the series that leave, and those that do not, each in order of their keys.
+    """Return the selected series and the excluded ones, each in order of their keys.
 
     Args:
-        advance: told how many series have been looked at, of how many.
+        advance: called with the number of series examined, and of all.
     """
     with source.database.read() as connection:
         known = harvested.harvested(connection)
@@ -116,9 +116,9 @@ def gather(
 
 
 def reason_of(error: Exception, series_instance_uid: str) -> str:
-    """Return the reason for a series that an error keeps here; the log says more where a person may have to act."""
+    """Return the exclusion reason for an error; log it where a person may have to act."""
     if isinstance(error, NotScorable):
-        return error.reason
+        return str(error.code)
     if isinstance(error, UndecodablePixels):
         return "undecodable"
     if isinstance(error, FileNotFoundError):
@@ -133,7 +133,7 @@ def reason_of(error: Exception, series_instance_uid: str) -> str:
 def _gathered(
     source: ExportSource, request: ExportRequest, known: HarvestedSeries, mos: Mos | None, reader: FrameReader
 ) -> Gathered:
-    """Describe one series; what is raised says why it is left out, see `reason_of`."""
+    """Describe one series; `reason_of` turns what is raised into the exclusion reason."""
     technique = _technique(known, request, rated=mos is not None)
     with source.database.read() as connection:
         instances = index.current_instances(connection, known.row.series_instance_uid)
@@ -174,13 +174,13 @@ def _gathered(
 
 
 def _technique(known: HarvestedSeries, request: ExportRequest, *, rated: bool) -> Technique:
-    """Return the technique of a series that the database lets pass."""
+    """Return the technique of a series that passes the filters on database facts."""
     technique = known.technique
     if known.row.state in (SeriesState.RECEIVING, SeriesState.READY):
         raise NotScorable("not_settled")
     if technique is None:
         raise NotScorable("not_harvested")
-    if (known.row.reason or "").startswith("phantom:"):
+    if known.row.reason is not None and known.row.reason.code is ReasonCode.PHANTOM:
         raise NotScorable("phantom")
     if technique.refusal is not None:
         raise NotScorable(_codes(technique, scorable=False))
@@ -196,7 +196,7 @@ def _codes(technique: Technique, *, scorable: bool) -> str:
 
 
 def _modality(known: HarvestedSeries) -> str:
-    """Return CT, MR or OP; what the header says of whatever else, if it is short."""
+    """Return CT, MR or OP; otherwise the recorded modality, if it is short."""
     label = known.technique.label_name if known.technique else None
     said = known.row.modality if len(known.row.modality) <= 2 and known.row.modality.isalpha() else ""
     return _LABELLED.get(label or "", "OP" if said in ("OP", "") and known.technique else said)
@@ -230,22 +230,22 @@ def _check_pixels_may_leave(request: ExportRequest, technique: Technique, prompt
 
 
 def _of_the_scan(files: SeriesFiles) -> SeriesFiles:
-    """Leave out instances that could not be scored by themselves.
+    """Leave out instances that could not be scored on their own.
 
-    A few of them do not refuse the series, but a screen among its slices may show a name, and the filters of headers
-    do not see it.
+    A few of them do not refuse the series, but a screen capture among its slices may show a name, which header
+    filters do not see.
     """
     fine = [all(found.scorable for found in instance_exclusions(header)) for header in files.headers]
     return SeriesFiles(paths=tuple(compress(files.paths, fine)), headers=tuple(compress(files.headers, fine)))
 
 
 def _digest_of(instances: Sequence[InstanceRow]) -> str:
-    """Return one digest over the digests of the kept datasets, in whatever order they came."""
+    """Return one digest over the digests of the kept datasets, independent of their order."""
     return sha256("".join(sorted(instance.sha256 for instance in instances)).encode()).hexdigest()
 
 
 def _middle_slice(stack: Stack, files: SeriesFiles, reader: FrameReader) -> str | None:
-    """Return a digest of the middle slice's stored values; None if it does not decode, or all of it is one value."""
+    """Return a digest of the middle slice's stored values; None if it cannot be decoded or is uniform."""
     try:
         values = image_getter(stack, files.paths, files.headers, reader, stored=True)(len(stack.frames) // 2)
     except UndecodablePixels:
@@ -256,7 +256,7 @@ def _middle_slice(stack: Stack, files: SeriesFiles, reader: FrameReader) -> str 
 
 
 def _about_bytes(kind: Payload, stacks: Sequence[Stack], *, colour: bool) -> int:
-    """Return about what the payload of a series takes on disk, rather more than less."""
+    """Estimate the size of the payload of a series on disk; an upper bound."""
     per_slice = [(len(stack.frames), stack.rows * stack.columns * (3 if colour else 2)) for stack in stacks]
     if kind == "dicom":
         return sum(count * size for count, size in per_slice)

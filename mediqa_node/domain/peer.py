@@ -1,0 +1,22 @@
+"""The DICOM application entities that this node knows."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A configured DICOM application entity. Nothing is ever sent anywhere else.
+
+    Attributes:
+        name: the key in the configuration.
+        ae_title: at most 16 characters (PS3.8).
+        sr_sop_class: `auto`, `comprehensive3d`, `comprehensive` or `enhanced`.
+        authority: a corrected copy from this peer replaces the current one.
+    """
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    sr_sop_class: str = "auto"
+    authority: bool = False

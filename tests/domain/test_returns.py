@@ -1,0 +1,53 @@
+"""What the rules for reports do, and when no report can be sent."""
+
+import pytest
+
+from mediqa_node.domain.policy import AllowRule, ReceiverPolicy, ReturnRule
+from mediqa_node.domain.returns import obstacle, outcomes
+from mediqa_node.domain.series import Peer
+
+PACS = Peer(name="PACS", ae_title="ARCHIVE", host="h", port=104)
+
+
+@pytest.mark.parametrize(
+    ("rules", "peers", "allowed", "words"),
+    [
+        ((), (), (AllowRule(),), "add a peer and a rule"),
+        ((), (PACS,), (AllowRule(),), "to: [PACS]"),
+        ((ReturnRule(to=("PACS",), when="never"),), (PACS,), (AllowRule(),), "ends without a report"),
+        ((ReturnRule(when="always"),), (PACS,), (AllowRule(),), "ends without a report"),
+        ((ReturnRule(to=("PACS",), when="never"), ReturnRule(to=("PACS",))), (PACS,), (AllowRule(),), "order"),
+        ((ReturnRule(to=("sender",)),), (), (AllowRule(),), "no peer is configured"),
+        ((ReturnRule(to=("PACS",)),), (PACS,), (AllowRule(store=False),), "no sender store"),
+        ((ReturnRule(to=("PACS",)),), (PACS,), (), "no sender store"),
+    ],
+)
+def test_what_keeps_every_report_back_is_named_with_its_key(
+    rules: tuple[ReturnRule, ...], peers: tuple[Peer, ...], allowed: tuple[AllowRule, ...], words: str
+) -> None:
+    found = obstacle(rules, peers, ReceiverPolicy(allowed=allowed))
+
+    assert found is not None
+    assert words in found
+
+
+@pytest.mark.parametrize("to", ["PACS", "sender"])
+def test_one_rule_that_sends_is_enough(to: str) -> None:
+    rules = (ReturnRule(modality="MR", when="never"), ReturnRule(to=(to,)))
+
+    assert obstacle(rules, (PACS,), ReceiverPolicy()) is None
+
+
+def test_each_rule_has_its_sentence() -> None:
+    rules = [
+        ReturnRule(modality="MR", when="never"),
+        ReturnRule(sender="CT1", to=("PACS", "sender"), wait_for_study_s=60),
+        ReturnRule(sender="CT1", modality="CT", to=("PACS",)),
+    ]
+
+    assert list(outcomes(rules, [PACS])) == [
+        "MR from any sender: no report",
+        "any modality from CT1: to PACS and the sender if it is a configured peer (ARCHIVE), up to 60 s later if the "
+        "study is not there",
+        "CT from CT1: never used, an earlier rule matches the same series",
+    ]

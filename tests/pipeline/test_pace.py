@@ -1,0 +1,85 @@
+"""An idle node asks one question; a busy one is quick. What the pace rests on inside DBOS is still there."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from dbos import DBOS
+from support.bench import Bench
+from support.series import ct_series, series_uid
+
+from mediqa_node.domain.peer import Peer
+from mediqa_node.pipeline import durable, sweeps
+from mediqa_node.storage import activity
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.migrate import upgrade
+
+
+@pytest.fixture
+def bench(tmp_path: Path):
+    made = Bench(tmp_path / "bench", peers=[Peer(name="PACS", ae_title="PACS", host="127.0.0.1", port=1)])
+    yield made
+    made.close()
+
+
+def busy(bench: Bench, *, soon_s: float = 0.0) -> bool:
+    with bench.database.read() as connection:
+        return activity.is_busy(connection, soon=bench.now + soon_s)
+
+
+def test_a_node_is_busy_from_the_first_instance_to_the_last_delivery_that_is_due(bench: Bench, tmp_path: Path) -> None:
+    assert not busy(bench), "nothing was ever received"
+
+    paths = ct_series(tmp_path / "ct", "one")
+    bench.receive(paths[0])
+    assert busy(bench), "a series is arriving"
+
+    bench.receive_all(paths[1:])
+    bench.pass_time(120, until=lambda: bool(bench.deliveries(series_uid(paths))) and not bench.jobs.waiting)
+    [delivery] = bench.deliveries(series_uid(paths))
+    assert (delivery.state, delivery.reason_code) == ("waiting", "no_answer")
+    assert not busy(bench), "the peer is down, and the next attempt is not due yet"
+    assert busy(bench, soon_s=delivery.not_before - bench.now), "and then it is"
+
+
+def test_a_copy_that_waits_to_be_compared_keeps_the_node_busy(bench: Bench, tmp_path: Path) -> None:
+    paths = ct_series(tmp_path / "ct", "one")
+    bench.receive_all(paths)
+    bench.pass_time(30, until=lambda: bool(bench.deliveries(series_uid(paths))))
+    other = ct_series(tmp_path / "other", "one", PatientName="Other^Name")
+    bench.pass_time(1)
+    assert not busy(bench)
+
+    bench.receive(other[0])
+
+    assert busy(bench)
+
+
+def test_an_idle_round_runs_no_sweep(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = sweeps.Rounds(bench.node, threading.Event())
+    ran: list[str] = []
+    monkeypatch.setattr(
+        rounds, "_queue", type("Quiet", (), {"follow": lambda self, busy: ran.append(f"pace {busy}")})()
+    )
+    monkeypatch.setattr(rounds, "_sweeps", (sweeps._Paced("x", 0.0, lambda: ran.append("sweep")),))
+
+    assert rounds.round() is False
+    assert ran == ["pace False"]
+
+
+def test_the_engine_polls_at_the_pace_of_the_node(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'node.db'}")
+    upgrade(database)
+    durable.migrate(database)
+    try:
+        durable.launch(database, executor_id="worker", score=lambda uid, generation: "done")
+        pace = durable.QueuePace(durable.SCORE)
+
+        pace.follow(False)
+        assert DBOS.retrieve_queue(durable.SCORE).polling_interval_sec == durable.IDLE_POLL_S
+        pace.follow(True)
+        assert DBOS.retrieve_queue(durable.SCORE).polling_interval_sec == durable.BUSY_POLL_S
+        assert DBOS.retrieve_queue(durable.DELIVER) is None, "another process polls it"
+    finally:
+        durable.shut_down(within_s=1)
+        database.close()
