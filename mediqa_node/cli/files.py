@@ -6,7 +6,7 @@ from pathlib import Path
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
     """Return the Part 10 files in files and folders, in order."""
-    from mediqa_node.decode.part10 import is_part10
+    from mediqa_node.dicom.part10 import is_part10
 
     files = [
         file

@@ -18,7 +18,7 @@ import numpy as np
 from mediqa_node.decode import openjpeg_plugin, wire
 from mediqa_node.decode.frame import PixelElement, locate_pixels, read_frame
 from mediqa_node.decode.limits import DecodeLimits
-from mediqa_node.decode.part10 import DEFLATED, inflated, transfer_syntax
+from mediqa_node.dicom.part10 import DEFLATED, inflated_file, transfer_syntax
 from mediqa_node.domain.errors import UndecodablePixels
 
 
@@ -46,7 +46,7 @@ class _Source:
             _allow(address_bytes=limits.working_bytes, cpu_s=limits.cpu_s)
             return path.open("rb")
         _allow(address_bytes=limits.working_bytes + 4 * limits.inflated_bytes, cpu_s=limits.cpu_s)
-        return inflated(path, max_bytes=limits.inflated_bytes)
+        return inflated_file(path, max_bytes=limits.inflated_bytes)
 
 
 def main() -> None:

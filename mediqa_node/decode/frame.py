@@ -21,7 +21,7 @@ _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelElement:
-    """Where the pixels of a file begin, and what they are said to be.
+    """Where the pixels of a file begin, and their format according to the header.
 
     Attributes:
         options: rows, columns, bits, ... as pydicom's decoders take them.
@@ -89,7 +89,9 @@ def read_frame(
         UndecodablePixels: over budget, no such frame, or anything that pydicom or a codec objects to.
     """
     if element.frame_bytes > max_frame_bytes:
-        raise UndecodablePixels(f"a frame is said to take {element.frame_bytes:,} bytes; at most {max_frame_bytes:,}")
+        raise UndecodablePixels(
+            f"the header claims {element.frame_bytes:,} bytes per frame; at most {max_frame_bytes:,}"
+        )
     index, frames = (frame_number or 1) - 1, element.options["number_of_frames"]
     if not 0 <= index < frames:
         raise UndecodablePixels(f"frame {frame_number} of an object with {frames} frames")

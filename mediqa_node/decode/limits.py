@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from mediqa_node.dicom.part10 import MAX_INFLATED_BYTES
+
 MIB = 1 << 20
-MAX_INFLATED_BYTES = 512 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,14 +15,14 @@ DECODER_DEPENDENCIES = {decoder.UID: ("pylibjpeg-openjpeg>=2.4",) for decoder in
 
 
 def register() -> None:
-    """Teach pydicom's HTJ2K decoders to use OpenJPEG, once."""
+    """Register OpenJPEG with pydicom's HTJ2K decoders; a second call does nothing."""
     for decoder in _DECODERS:
         if _LABEL not in decoder.available_plugins:
             decoder.add_plugin(_LABEL, (__name__, "decode_frame"))
 
 
 def is_available(uid: str) -> bool:
-    """Say whether `uid` can be decoded here."""
+    """Whether `uid` can be decoded here."""
     return uid in DECODER_DEPENDENCIES and find_spec("openjpeg") is not None
 
 

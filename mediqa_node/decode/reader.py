@@ -22,7 +22,7 @@ import numpy as np
 from mediqa_node.decode import wire
 from mediqa_node.decode.frame import PixelElement, locate_pixels, read_frame
 from mediqa_node.decode.limits import DecodeLimits
-from mediqa_node.decode.part10 import NATIVE, transfer_syntax
+from mediqa_node.dicom.part10 import NATIVE, transfer_syntax
 from mediqa_node.domain.errors import UndecodablePixels
 
 _CHILD = (sys.executable, "-m", "mediqa_node.decode.child")
@@ -108,7 +108,7 @@ class FrameReader:
         output = self._send(wire.request_line(str(path.absolute()), frame_number))
         (length,) = wire.LENGTH.unpack(_read_exactly(output, wire.LENGTH.size, deadline))
         if not 0 < length <= wire.MAX_HEADER_BYTES:
-            raise _ChildFailed("the decoder answered nonsense")
+            raise _ChildFailed("the decoder sent an invalid answer")
         header = bytes(_read_exactly(output, length, deadline))
         self._answered = True
         try:
@@ -116,7 +116,7 @@ class FrameReader:
                 raise UndecodablePixels(str(fields["error"]))
             shape, dtype = wire.array_header(header, max_bytes=self._limits.frame_bytes)
         except (ValueError, KeyError, TypeError) as error:
-            raise _ChildFailed(f"the decoder answered nonsense: {error}") from error
+            raise _ChildFailed(f"the decoder sent an invalid answer: {error}") from error
         size = int(np.prod(shape)) * dtype.itemsize
         return np.frombuffer(_read_exactly(output, size, deadline), dtype=dtype).reshape(shape)
 
@@ -150,7 +150,7 @@ class FrameReader:
 
 
 class _ChildFailed(Exception):
-    """The child died, was late or answered nonsense: it has to be replaced."""
+    """The child died, was late or sent an invalid answer: it has to be replaced."""
 
     def __init__(self, message: str, *, died: bool = False) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The slices of a stack as images: which are scored, and what they hold. For the node and for the training."""
+"""Select and decode the slices of a stack that are scored, for node and training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class SalientImages:
     """The slices of one stack that are scored.
 
     Attributes:
-        frames, images: in order of position; what `assess.preprocess` takes, with where it comes from.
+        frames, images: in order of position; the images that `image.preprocess` takes, and their frames.
         failed: frames that should be among them and could not be decoded.
     """
 
@@ -38,7 +38,7 @@ def image_getter(
 
     Args:
         paths, headers: of the series; `FrameRef.instance_index` counts in them.
-        stored: give values as stored, and not what they mean (`dicom.pixels.to_image`).
+        stored: return stored values instead of those of `dicom.pixels.to_image`.
     """
 
     @lru_cache(maxsize=32)

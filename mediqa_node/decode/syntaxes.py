@@ -1,7 +1,7 @@
 """Which transfer syntaxes this installation decodes: what the receiver may offer to a scanner.
 
-A table, not a question to pydicom: asking loads every codec, and the receiver must stay small. A test
-compares both. PS3.5 section 10 and annex A.
+A table: asking pydicom would load every codec, and the receiver must stay small. A test compares
+both. PS3.5 section 10 and annex A.
 
 JPEG Extended (1.2.840.10008.1.2.4.51) is left out: it carries 12 bits in practice, and the decoders here read
 only its 8-bit kind.

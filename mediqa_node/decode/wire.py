@@ -1,7 +1,7 @@
-"""What reader and child say to each other. No pickle: JSON and array bytes, both bounded.
+"""The messages between reader and child. No pickle: JSON and array bytes, both bounded.
 
 Request: one JSON line. Reply: the length of a JSON header (4 bytes, big-endian), the header, and, unless
-it says `error`, the array's bytes.
+it has `error`, the array's bytes.
 """
 
 import json
@@ -28,7 +28,7 @@ def reply(array: np.ndarray) -> tuple[bytes, bytes]:
 
 
 def error_reply(message: str) -> bytes:
-    """Return the header that says why there is no frame."""
+    """Return the header of a failure, with its reason."""
     return _framed({"error": message[:1000]})
 
 

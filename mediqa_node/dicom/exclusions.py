@@ -1,4 +1,4 @@
-"""Say why a series should not be scored, or should not train: localizers, screens, maps, reformats.
+"""Reasons not to score a series, or not to train on it: localizers, screens, maps, reformats.
 
 A rule that makes a score meaningless (`scorable=False`) is kept apart from one that only makes a poor
 training label. Rules about single images count for the series when more than half of its images are
@@ -7,14 +7,16 @@ hit; a minority makes the series unfit for training only.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.header import FrameHeader, codes, frame_headers, items, number, text
+from mediqa_node.dicom.header import FrameHeader, codes, exact, frame_header, frame_headers, items, number, text
 from mediqa_node.dicom.series_exclusions import series_exclusions
 from mediqa_node.dicom.stacks.mosaic import mosaic_evidence
 from mediqa_node.dicom.stacks.planes import Plane, planes
+from mediqa_node.domain.errors import UnreadableElement
 from mediqa_node.domain.technique import Exclusion
 
 _STORAGE = r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\."
@@ -26,6 +28,15 @@ _SCORED = {
     "OP": re.compile(_STORAGE + r"77\.1\.5\.[1256]$"),
 }
 _CONVERTED = {"DF", "DI", "DRW", "SD", "SI", "SYN", "WSD"}
+
+_PIXEL_ELEMENTS = (
+    "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelPaddingValue", "PixelPaddingRangeLimit",
+)  # fmt: skip
+# Keyword and number of values.
+_RESCALE = (("RescaleSlope", 1), ("RescaleIntercept", 1))
+_PLANE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
+_SPACING = (("PixelSpacing", 2), ("SliceThickness", 1))
 
 # The name of a series that prepares others. No word boundary before `bolus`: "LungBolus" is one.
 _LOCALIZER_NAME = re.compile(
@@ -63,19 +74,24 @@ _MONOENERGETIC = re.compile(r"(?<![a-z])(mono[a-z]*|vmi|me)[\W_+]*\d+[\W_]*kev",
 _MATERIAL = re.compile(r"(?<![a-z])(vnc|virtual non.?contrast|iodine|iodmap|z.?eff|electron density)(?![a-z])", re.I)
 
 
-def exclusions(headers: Sequence[Dataset], *, placed: Sequence[Plane] | None = None) -> tuple[Exclusion, ...]:
-    """Return why a series is out, those that forbid a score first; () if nothing speaks against it.
+def exclusions(
+    headers: Sequence[Dataset],
+    *,
+    placed: Sequence[Plane] | None = None,
+    of_instances: Sequence[Sequence[Exclusion]] | None = None,
+) -> tuple[Exclusion, ...]:
+    """Return the reasons against a series, those that forbid a score first; () if there are none.
 
     Args:
         headers: all instances of one series, without pixels, in any order.
-        placed: their planes, where the caller has them already.
+        placed, of_instances: their planes and `instance_exclusions`, if the caller has them already.
     """
     if not headers:
         return (Exclusion(code="no_images", detail="the series holds no instance", scorable=False),)
     counts: Counter[str] = Counter()
     first: dict[str, Exclusion] = {}
-    for header in headers:
-        for exclusion in {found.code: found for found in instance_exclusions(header)}.values():
+    for one in of_instances or map(instance_exclusions, headers):
+        for exclusion in {found.code: found for found in one}.values():
             counts[exclusion.code] += 1
             first.setdefault(exclusion.code, exclusion)
     found = [_of_series(first[code], counts[code], len(headers)) for code in first]
@@ -92,8 +108,8 @@ def _of_series(exclusion: Exclusion, hit: int, total: int) -> Exclusion:
 
 
 def instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
-    """Yield what speaks against one instance by itself, geometry aside."""
-    refusals = (_kind, _names, _image_type, _frame_type, _display, _ct_rules, _mr_rules)
+    """Yield the reasons against one instance, apart from the geometry of the series."""
+    refusals = (_kind, _names, _image_type, _frame_type, _display, _ct_rules, _mr_rules, _unreadable)
     for rule in refusals:
         yield from (Exclusion(code=code, detail=detail, scorable=False) for code, detail in rule(ds))
     yield from (Exclusion(code=code, detail=detail, scorable=True) for code, detail in _training_only(ds))
@@ -122,7 +138,7 @@ def _kind(ds: Dataset) -> Findings:
 
 
 def _names(ds: Dataset) -> Findings:
-    """Assessor the name of the series; the protocol names many series in CT, so there only if nothing else does."""
+    """Check the name of the series; the protocol names many series in CT, so there only if nothing else does."""
     series, protocol = text(ds, "SeriesDescription"), text(ds, "ProtocolName")
     name = f"{series} {protocol}" if modality_of(ds) != "CT" else series or protocol
     if found := _LOCALIZER_NAME.search(name):
@@ -136,7 +152,7 @@ def _names(ds: Dataset) -> Findings:
 
 
 def _image_type(ds: Dataset) -> Findings:
-    """Assessor Image Type (0008,0008), PS3.3 C.7.6.1.1.2, from its third value on."""
+    """Check Image Type (0008,0008), PS3.3 C.7.6.1.1.2, from its third value on."""
     yield from _types(codes(ds, "ImageType"), "Image Type (0008,0008)", modality_of(ds))
 
 
@@ -156,8 +172,8 @@ def _types(values: tuple[str, ...], where: str, modality: str) -> Findings:
 
 
 def _frame_type(ds: Dataset) -> Findings:
-    """Assessor what Enhanced objects say of their frames, PS3.3 C.8.13.3 and C.8.15.3.3; the first speaks for all."""
-    header = next(iter(frame_headers(ds)), FrameHeader(ds))
+    """Check the Frame Type of the first frame of Enhanced objects, PS3.3 C.8.13.3 and C.8.15.3.3."""
+    header = frame_header(ds, None)
     yield from _types(header.codes("FrameType"), "Frame Type (0008,9007)", modality_of(ds))
     for key, fine in _VOLUMETRIC:
         value = header.codes(key)
@@ -178,7 +194,7 @@ def _display(ds: Dataset) -> Findings:
 def _ct_rules(ds: Dataset) -> Findings:
     if modality_of(ds) != "CT":
         return
-    header = next(iter(frame_headers(ds)), FrameHeader(ds))
+    header = frame_header(ds, None)
     thickness_mm = header.number("SliceThickness") or 0.0
     if thickness_mm > 25:
         yield "localizer", f"Slice Thickness (0018,0050) {thickness_mm:g} mm"
@@ -207,7 +223,34 @@ def _mr_rules(ds: Dataset) -> Findings:
         yield "map", f"{found.group()!r} in Series Description (0008,103E)"
 
 
+def _unreadable(ds: Dataset) -> Findings:
+    """Find unreadable elements that decide what the pixels mean or where they are."""
+    modality = modality_of(ds)
+    if modality:
+        yield from _first_unreadable("unreadable", _pixel_readings(ds, modality))
+
+
+def _pixel_readings(ds: Dataset, modality: str) -> Iterator[Callable[[], object]]:
+    yield from (partial(exact, ds, key) for key in _PIXEL_ELEMENTS)
+    if modality == "OP":
+        return
+    rescaled = () if items(ds, "ModalityLUTSequence") else _RESCALE
+    for frame in frame_headers(ds):
+        yield from (partial(frame.exact, key, count) for key, count in (*rescaled, *_PLANE))
+
+
+def _first_unreadable(code: str, readings: Iterator[Callable[[], object]]) -> Findings:
+    for read in readings:
+        try:
+            read()
+        except UnreadableElement as error:
+            yield code, str(error)
+            return
+
+
 def _training_only(ds: Dataset) -> Findings:
+    frame = frame_header(ds, None)
+    yield from _first_unreadable("unreadable_spacing", (partial(frame.exact, key, count) for key, count in _SPACING))
     kind = codes(ds, "ImageType")
     if kind[:3] == ("DERIVED", "PRIMARY", "AXIAL"):
         yield "review", "Image Type (0008,0008) DERIVED\\PRIMARY\\AXIAL: some scanners and anonymisers write so"

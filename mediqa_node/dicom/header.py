@@ -1,9 +1,9 @@
-"""Find an attribute of one image plane, wherever its object keeps it.
+"""Read the attributes of one image plane, from a classic or a multi-frame object alike.
 
-Multi-frame objects keep their values in functional groups (PS3.3 C.7.6.16). `FrameHeader` asks the
-per-frame item first, then the shared one, then what a legacy converter could not place (Unassigned
-... Converted Attributes Sequence (0020,9170), (0020,9171)), then the root of the dataset. How values
-are read is told in `header_values`; its readers are offered here too.
+Multi-frame objects keep attributes in functional groups (PS3.3 C.7.6.16). `FrameHeader` looks in this order:
+the per-frame item, the shared item, what a legacy converter could not place (Unassigned ... Converted
+Attributes Sequence (0020,9170), (0020,9171)), the top level of the dataset. `values` has the parsing of values;
+its functions are offered here too.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pydicom.tag import BaseTag
 
-from mediqa_node.dicom.functional_groups import frame_count
-from mediqa_node.dicom.header_values import (
+from mediqa_node.dicom.values import (
     Key,
+    binary,
     codes,
+    exact,
     has_value,
+    integer,
     items,
     number,
     numbers,
@@ -24,12 +26,18 @@ from mediqa_node.dicom.header_values import (
     text,
     texts,
 )
+from mediqa_node.domain.errors import UnreadableElement
 
 __all__ = [
+    "MAX_FRAMES",
     "FrameHeader",
     "Key",
     "codes",
+    "exact",
+    "frame_count",
     "frame_headers",
+    "has_value",
+    "integer",
     "items",
     "number",
     "numbers",
@@ -38,6 +46,10 @@ __all__ = [
     "text",
     "texts",
 ]
+
+MAX_FRAMES = 20_000
+_SINGLE_FRAME = frozenset({"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"})
+"""CT and MR Image Storage: a Number of Frames (0028,0008) in them means nothing."""
 
 # Which functional group holds an attribute (PS3.3 C.7.6.16, C.8.13.5 for MR, C.8.15.3 for CT).
 _GROUP_MEMBERS = {
@@ -53,7 +65,8 @@ _GROUP_MEMBERS = {
     "MRImageFrameTypeSequence": "FrameType VolumetricProperties VolumeBasedCalculationTechnique "
     "ComplexImageComponent AcquisitionContrast",
     "IrradiationEventIdentificationSequence": "IrradiationEventUID",
-    "MREchoSequence": "EffectiveEchoTime",
+    "FrameContentSequence": "TemporalPositionIndex FrameAcquisitionNumber FrameAcquisitionDateTime",
+    "MREchoSequence": "EffectiveEchoTime EchoTime",
     "MRTimingAndRelatedParametersSequence": "RepetitionTime FlipAngle EchoTrainLength RFEchoTrainLength "
     "GradientEchoTrainLength",
     "MRModifierSequence": "InversionRecovery InversionTimes ParallelReductionFactorInPlane "
@@ -71,22 +84,25 @@ _GROUP_MEMBERS = {
     "FrameVOILUTSequence": "WindowCenter WindowWidth",
     "FrameAnatomySequence": "AnatomicRegionSequence FrameLaterality",
 }
-_GROUPS_OF: dict[str, list[str]] = {}
+_GROUPS_OF: dict[Key, list[str]] = {}
 for _group, _members in _GROUP_MEMBERS.items():
     for _member in _members.split():
         _GROUPS_OF.setdefault(_member, []).append(_group)
 
+_NEVER_AT_TOP = ("CTExposureSequence",)
+"""Not read at the top level: classic CT images hold it there with seconds in Exposure Time in ms (0018,9328)."""
 _UNASSIGNED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """One image plane and the places where its attributes may be.
+    """One image plane and the datasets that may hold its attributes.
 
     Attributes:
         dataset: the whole instance.
         frame_number: from 1; None for single-frame objects.
-        places: further datasets to ask before the root: per-frame item, then shared item.
+        places: datasets that precede the top level: the per-frame item, the shared item, then those of the
+            unassigned converted attributes.
     """
 
     dataset: Dataset
@@ -94,40 +110,60 @@ class FrameHeader:
     places: tuple[Dataset, ...] = ()
 
     def holder(self, key: Key) -> Dataset:
-        """Return the dataset that answers for an attribute: a functional group's item, or the root."""
-        groups = _GROUPS_OF.get(key, []) if isinstance(key, str) else []
+        """Return the dataset that holds an attribute: an item of a functional group, or the top level."""
+        groups = _GROUPS_OF.get(key, ())
         for place in self.places:
-            for candidate in (*(item for group in groups for item in items(place, group)[:1]), place):
-                if has_value(candidate, key):
-                    return candidate
-        unassigned = (item for place in self.places for name in _UNASSIGNED for item in items(place, name)[:1])
-        return next((item for item in unassigned if has_value(item, key)), self.dataset)
+            for group in groups:
+                for item in items(place, group)[:1]:
+                    if has_value(item, key):
+                        return item
+            if has_value(place, key):
+                return place
+        for group in groups:  # Canon and Toshiba write the one of diffusion at the top level of classic objects
+            for item in () if group in _NEVER_AT_TOP else items(self.dataset, group)[:1]:
+                if has_value(item, key):
+                    return item
+        return self.dataset
 
     def numbers(self, key: Key, *, signed: bool = False) -> tuple[float, ...]:
-        """As `numbers`, wherever the attribute is."""
+        """As `values.numbers`, wherever the attribute is."""
         return numbers(self.holder(key), key, signed=signed)
 
     def number(self, key: Key, *, signed: bool = False, flags: list[str] | None = None) -> float | None:
-        """As `number`, wherever the attribute is."""
+        """As `values.number`, wherever the attribute is."""
         return number(self.holder(key), key, signed=signed, flags=flags)
 
+    def integer(self, key: Key) -> int | None:
+        """As `values.integer`, wherever the attribute is."""
+        return integer(self.holder(key), key)
+
+    def exact(self, key: Key, count: int = 1) -> tuple[float, ...] | None:
+        """As `values.exact`, wherever the attribute is."""
+        return exact(self.holder(key), key, count)
+
+    def exact_or_none(self, key: Key, count: int = 1) -> tuple[float, ...] | None:
+        """As `exact`, None also for an unreadable element: for callers that `exclusions` has refused it for."""
+        try:
+            return self.exact(key, count)
+        except UnreadableElement:
+            return None
+
     def text(self, key: Key) -> str:
-        """As `text`, wherever the attribute is."""
+        """As `values.text`, wherever the attribute is."""
         return text(self.holder(key), key)
 
     def codes(self, key: Key) -> tuple[str, ...]:
-        """As `codes`, wherever the attribute is."""
+        """As `values.codes`, wherever the attribute is."""
         return codes(self.holder(key), key)
 
     def items(self, key: Key) -> tuple[Dataset, ...]:
-        """As `items`, wherever the sequence is."""
+        """As `values.items`, wherever the sequence is."""
         return items(self.holder(key), key)
 
     def private(self, group: int, creator: str, element: int) -> tuple[Dataset, BaseTag] | None:
-        """Return where a private element is, found by creator in any place, or None."""
-        unassigned = (item for place in self.places for name in _UNASSIGNED for item in items(place, name)[:1])
-        for place in (*self.places, *unassigned, self.dataset):
-            if (tag := private_tag(place, group, creator, element)) is not None:
+        """Return the dataset and tag of a private element, found by its creator, or None."""
+        for place in (*self.places, self.dataset):
+            if (tag := private_tag(place, group, creator, element)) is not None and has_value(place, tag):
                 return place, tag
         return None
 
@@ -141,15 +177,47 @@ class FrameHeader:
         found = self.private(group, creator, element)
         return text(*found) if found else ""
 
+    def private_bytes(self, group: int, creator: str, element: int) -> bytes:
+        """Return the bytes of a private element of binary VR; b"" if absent."""
+        found = self.private(group, creator, element)
+        return binary(*found) if found else b""
+
+
+def frame_count(ds: Dataset, *, limit: int = MAX_FRAMES) -> int | None:
+    """Return how many frames a multi-frame object has; None for a single-frame object, by its class or its header.
+
+    Never more than Per-frame Functional Groups (5200,9230) describes, where it is present, and never
+    more than `limit`: the sender may write any Number of Frames (0028,0008).
+    """
+    per_frame = items(ds, "PerFrameFunctionalGroupsSequence")
+    if not per_frame and text(ds, "SOPClassUID") in _SINGLE_FRAME:
+        return None
+    claimed = integer(ds, "NumberOfFrames")
+    if per_frame:
+        return min(len(per_frame), claimed if claimed and claimed > 0 else len(per_frame), limit)
+    if claimed is None or (claimed <= 1 and "SharedFunctionalGroupsSequence" not in ds):
+        return None
+    return max(1, min(claimed, limit))
+
 
 def frame_headers(ds: Dataset) -> tuple[FrameHeader, ...]:
     """Return one header per image plane of an instance: as many as it has frames, 1 for a classic object."""
     shared = items(ds, "SharedFunctionalGroupsSequence")[:1]
     count = frame_count(ds)
     if count is None:
-        return (FrameHeader(ds, None, shared),)
-    own: tuple[Dataset | None, ...] = items(ds, "PerFrameFunctionalGroupsSequence") or (None,) * count
-    return tuple(
-        FrameHeader(ds, index, shared if item is None else (item, *shared))
-        for index, item in enumerate(own[:count], start=1)
-    )
+        return (FrameHeader(ds, None, _places(shared)),)
+    own = items(ds, "PerFrameFunctionalGroupsSequence")
+    if not own:
+        return tuple(FrameHeader(ds, number, _places(shared)) for number in range(1, count + 1))
+    return tuple(FrameHeader(ds, number, _places((item, *shared))) for number, item in enumerate(own[:count], start=1))
+
+
+def frame_header(ds: Dataset, frame_number: int | None) -> FrameHeader:
+    """Return the header of one frame, counted from 1; None is for a single-frame object."""
+    index = (frame_number or 1) - 1
+    own = items(ds, "PerFrameFunctionalGroupsSequence")[index : index + 1]
+    return FrameHeader(ds, frame_number, _places(own + items(ds, "SharedFunctionalGroupsSequence")[:1]))
+
+
+def _places(groups: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
+    return groups + tuple(item for group in groups for name in _UNASSIGNED for item in items(group, name)[:1])

@@ -1,15 +1,17 @@
-"""Stored values to what they mean: Hounsfield units, rescaled MR signal, or RGB.
+"""Convert stored values to Hounsfield units, rescaled MR signal, or RGB.
 
 PS3.3 C.7.6.3.1 (pixel data), C.7.5.1.1.2 (padding), C.11.1 (modality LUT), C.7.6.16.2.9 (rescaling per
 frame). Window Center and Width are display hints and are never applied.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from mediqa_node.dicom.exclusions import modality_of
-from mediqa_node.dicom.functional_groups import FrameView, integer, number, value_of
+from mediqa_node.dicom.header import FrameHeader, exact, frame_header, items, text
 from mediqa_node.domain.errors import UndecodablePixels
 
 AIR_FLOOR_HU = -1024.0
@@ -17,12 +19,12 @@ FULL_SCALE = 255.0
 
 
 def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.ndarray:
-    """Return one frame in the units that quality is judged in.
+    """Return one frame in the units in which it is scored.
 
     Args:
         raw: stored values, shape (rows, columns), or (rows, columns, 3) already converted to RGB, as
             `FrameReader.raw` and pydicom's `pixel_array` give them.
-        header: the instance's header; its SOP class tells the modality, Modality (0008,0060) only without one.
+        header: the instance's header; its SOP class decides the modality, Modality (0008,0060) only without one.
         frame_number: from 1; None for a single-frame object.
 
     Returns:
@@ -31,15 +33,15 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
         other value. Colour: (rows, columns, 3), RGB 0..255. Other gray images: (rows, columns), 0..255.
 
     Raises:
-        UndecodablePixels: neither gray nor three-sample colour.
+        UndecodablePixels: neither gray nor three-sample colour, or a lookup table that cannot be applied.
+        UnreadableElement: an element that decides what stored values mean holds no number.
     """
-    frame = FrameView(header, frame_number)
-    photometric = str(value_of(header, "PhotometricInterpretation") or "MONOCHROME2")
-    modality = modality_of(header) or str(value_of(header, "Modality") or "")
+    photometric = text(header, "PhotometricInterpretation") or "MONOCHROME2"
+    modality = modality_of(header) or text(header, "Modality")
     if photometric == "PALETTE COLOR":
-        return _scaled_rgb(apply_color_lut(raw, header))
+        return _scaled_rgb(_looked_up(apply_color_lut, raw, header, "Palette Color Lookup Table (0028,1201)"))
     if raw.ndim == 3 and raw.shape[2] == 3:
-        return _scaled_rgb(raw, bits=integer(value_of(header, "BitsStored")))
+        return _scaled_rgb(raw, bits=_whole(header, "BitsStored"))
     if raw.ndim != 2:
         raise UndecodablePixels(f"cannot read pixels of shape {raw.shape}, {photometric}, as gray or RGB")
     padding = _padding(raw, header)
@@ -48,7 +50,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
         stored = _inverted(stored, header)
     if modality not in ("CT", "MR", "PT"):
         return _finite(stored.astype(np.float32) * (FULL_SCALE / _largest(stored, header)))
-    image = _rescaled(stored, frame)
+    image = _rescaled(stored, frame_header(header, frame_number))
     if modality == "CT":
         return np.maximum(np.where(padding, AIR_FLOOR_HU, image), AIR_FLOOR_HU).astype(np.float32)
     if padding.any() and not padding.all():
@@ -74,15 +76,15 @@ def without_unused_bits(raw: np.ndarray, header: Dataset) -> np.ndarray:
 def _stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
     """Keep Bits Stored (0028,0101) below High Bit (0028,0102), with the sign of Pixel Representation (0028,0103).
 
-    Old overlays live in the unused bits. Values that a decoder has already put right stay as they are.
+    Old overlays live in the unused bits. Values that a decoder has already corrected do not change.
     """
     allocated = raw.dtype.itemsize * 8
-    stored = integer(value_of(header, "BitsStored")) or allocated
+    stored = _whole(header, "BitsStored") or allocated
     if raw.dtype.kind not in "iu" or not 0 < stored < allocated:
         return raw
-    high = integer(value_of(header, "HighBit"))
+    high = _whole(header, "HighBit")
     above = allocated - 1 - (stored - 1 if high is None or not stored - 1 <= high < allocated else high)
-    signed = integer(value_of(header, "PixelRepresentation")) == 1
+    signed = _whole(header, "PixelRepresentation") == 1
     bits = raw.view(np.dtype(f"{'i' if signed else 'u'}{raw.dtype.itemsize}"))
     return np.asarray(np.right_shift(np.left_shift(bits, above), allocated - stored))
 
@@ -92,10 +94,10 @@ def _padding(raw: np.ndarray, header: Dataset) -> np.ndarray:
 
     Compared before unused bits are cut: padding may lie outside of Bits Stored.
     """
-    value = integer(value_of(header, "PixelPaddingValue"))
+    value = _whole(header, "PixelPaddingValue")
     if value is None:
         return np.zeros(raw.shape, dtype=bool)
-    limit = integer(value_of(header, "PixelPaddingRangeLimit"))
+    limit = _whole(header, "PixelPaddingRangeLimit")
     bounds = [value, value if limit is None else limit]
     if raw.dtype.kind == "u":
         bounds = [bound % (1 << raw.dtype.itemsize * 8) for bound in bounds]
@@ -117,17 +119,34 @@ def _inverted(stored: np.ndarray, header: Dataset) -> np.ndarray:
 
 
 def _largest(stored: np.ndarray, header: Dataset) -> float:
-    bits = integer(value_of(header, "BitsStored")) or stored.dtype.itemsize * 8
+    bits = _whole(header, "BitsStored") or stored.dtype.itemsize * 8
     return float((1 << min(bits, 32)) - 1)
 
 
-def _rescaled(stored: np.ndarray, frame: FrameView) -> np.ndarray:
-    """Apply Modality LUT Sequence (0028,3000), else rescale slope and intercept of the frame, else of the root."""
-    if value_of(frame.header, "ModalityLUTSequence"):
-        return _finite(apply_modality_lut(stored, frame.header))
-    slope = number(frame.value("PixelValueTransformationSequence", "RescaleSlope"))
-    intercept = number(frame.value("PixelValueTransformationSequence", "RescaleIntercept"))
-    return _finite(stored.astype(np.float64) * (slope or 1.0) + (intercept or 0.0))
+def _whole(header: Dataset, key: str) -> int | None:
+    found = exact(header, key)
+    return None if found is None else int(found[0])
+
+
+def _rescaled(stored: np.ndarray, frame: FrameHeader) -> np.ndarray:
+    """Apply Modality LUT Sequence (0028,3000), else rescale slope and intercept; absent, they are 1 and 0.
+
+    A slope of 0 counts as absent: it would make every image constant.
+    """
+    if items(frame.dataset, "ModalityLUTSequence"):
+        return _finite(_looked_up(apply_modality_lut, stored, frame.dataset, "Modality LUT Sequence (0028,3000)"))
+    [slope] = frame.exact("RescaleSlope") or (1.0,)
+    [intercept] = frame.exact("RescaleIntercept") or (0.0,)
+    return _finite(stored.astype(np.float64) * (slope or 1.0) + intercept)
+
+
+def _looked_up(
+    apply: Callable[[np.ndarray, Dataset], np.ndarray], stored: np.ndarray, header: Dataset, name: str
+) -> np.ndarray:
+    try:
+        return apply(stored, header)
+    except Exception as error:  # pydicom raises many kinds on broken tables
+        raise UndecodablePixels(f"{name} cannot be applied: {type(error).__name__}: {error}"[:300]) from error
 
 
 def _finite(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The tables that turn header words into prompts: read from YAML mappings, checked to the last pattern.
 
 A site edits copies of `defaults/prompts.yaml` and `defaults/kernels.yaml`. Whatever is wrong in them
-is reported by its key, its value and what would be allowed there, before any image is judged.
+is reported by its key, its value and what would be allowed there, before any image is scored.
 """
 
 import re
@@ -21,7 +21,7 @@ _CT_TYPES = ("lung", "soft", "bone")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRule:
-    """What a site knows of its own protocols: patterns for the names, and what they mean ("" where not said)."""
+    """One rule of a site for its own protocols: patterns for the names, and what they mean ("" if not stated)."""
 
     protocol: re.Pattern[str]
     series: re.Pattern[str] | None
@@ -40,7 +40,7 @@ class TextRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRule:
-    """A display window, HU: limits of centre and width, infinite where the table says null."""
+    """A display window, HU: limits of centre and width, infinite where the table has null."""
 
     type: str
     center: tuple[float, float]

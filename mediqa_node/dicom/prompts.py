@@ -3,7 +3,7 @@
 Precedences: dimension from the data; modality from the SOP class; region from the site's table,
 anatomy codes, procedure codes, names, Body Part Examined (wrong in 15 % of cases, Gueld 2002, doi
 10.1117/12.467017, and so the last); CT type from kernel, window, names; MR type from the site's
-table, Acquisition Contrast, names, physics. What cannot be told stays `unknown` for the classifier.
+table, Acquisition Contrast, names, physics. What the header does not decide stays `unknown` for the classifier.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ def prompt_from_header(headers: Sequence[Dataset], stack: Stack, rules: PromptRu
 
     Args:
         headers: the sequence the stack was made from: `FrameRef.instance_index` counts in it.
-        stack: its first frame speaks for all; its key tells echo and b-value.
+        stack: its first frame represents all; its key has echo and b-value.
         rules: the site's tables.
 
     Returns:
@@ -70,10 +70,10 @@ def _frame_header(headers: Sequence[Dataset], stack: Stack) -> FrameHeader:
 
 def _modality(header: FrameHeader, conflicts: list[str]) -> PromptTerm:
     """Return the modality by SOP Class UID (0008,0016), by Modality (0008,0060) only where that is empty."""
-    found, said = modality_of(header.dataset), text(header.dataset, "Modality").upper()
+    found, stated = modality_of(header.dataset), text(header.dataset, "Modality").upper()
     if not found:
-        raise NotScorable("modality", f"Modality (0008,0060) {said or 'missing'}")
-    if said in MODALITIES and said != found:
+        raise NotScorable("modality", f"Modality (0008,0060) {stated or 'missing'}")
+    if stated in MODALITIES and stated != found:
         conflicts.append("modality_conflict")
     if header.text("SOPClassUID"):
         return PromptTerm(value=found, source="sop_class", confidence=1.0)

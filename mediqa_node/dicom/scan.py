@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from pydicom.uid import UID
 
-from mediqa_node.dicom.inflate import Encoded, Inflated
+from mediqa_node.dicom.part10 import Encoded, Inflated
 from mediqa_node.domain.errors import InvalidInstance
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"

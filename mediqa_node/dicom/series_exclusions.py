@@ -22,7 +22,7 @@ B0_LIMIT_S_MM2 = 50.0
 
 
 def series_exclusions(headers: Sequence[Dataset], found: Sequence[Plane]) -> list[Exclusion]:
-    """Return what the geometry and the diffusion weighting of a CT or MR series say against it.
+    """Return the reasons against a CT or MR series in its geometry and diffusion weighting.
 
     Args:
         headers: all instances of one series.

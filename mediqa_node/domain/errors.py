@@ -47,18 +47,24 @@ class UndecodablePixels(MediqaError):
     """Pixel data could not be turned into an array: broken, over budget, or no decoder."""
 
 
+class UnreadableElement(UndecodablePixels):
+    """A header element that decides what pixels mean or where they lie holds no number; the message names it."""
+
+
 class NotScorable(MediqaError):
     """The series ends as NOT_SCORED: it is nothing that the node assesses. Never a fault of the node.
 
     Args:
         code: a `domain.series.ReasonCode` by name, or a code of an export.
         detail: the fact behind it, with tag and value.
+        measured: numbers behind the detail, for `--verbose`; not part of the message.
     """
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    def __init__(self, code: str, detail: str = "", *, measured: str = "") -> None:
         self.reason = Reason(parse_state(ReasonCode, code), detail)
         super().__init__(str(self.reason))
         self.detail = detail
+        self.measured = measured
 
     @property
     def code(self) -> ReasonCode | str:

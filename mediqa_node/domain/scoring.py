@@ -83,6 +83,19 @@ class ScoredSlices:
     maps: PatchMaps | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutsideTrainingRange:
+    """Why a stack is unlike the images that a checkpoint was trained on.
+
+    Attributes:
+        summary: the sentence that a refusal ends with.
+        details: which test failed, by how much and on how many slices.
+    """
+
+    summary: str
+    details: str
+
+
 class Scorer(Protocol):
     """One network with its card on one device."""
 
@@ -110,8 +123,8 @@ class Scorer(Protocol):
         """Return the prompt as network input, float32 (64,)."""
         ...
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
-        """Say which test of the weights' domain a stack fails, and by how much; None if it lies within."""
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
+        """Return why a stack is outside the training range of its modality; None if it is inside."""
         ...
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:

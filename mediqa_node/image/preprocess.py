@@ -1,7 +1,7 @@
 """Images in physical units to network input. The node and the training use this one function.
 
-The paper resizes to 224 x 224 and says nothing of shape. Here the slice is padded to a square first: a
-stretched body has wrong texture and wrong noise, and both are what is judged. Resampling is bicubic
+The paper resizes to 224 x 224 and does not mention the shape. Here the slice is padded to a square first: a
+stretched body has wrong texture and wrong noise, and the score depends on both. Resampling is bicubic
 with the filter widened by the reduction (anti-aliased), after the intensities have been mapped to 0..1.
 """
 

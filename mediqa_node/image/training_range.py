@@ -1,12 +1,12 @@
-"""What a checkpoint was trained on, as limits that a stack has to keep before anything is said of it.
+"""The training range of a checkpoint: limits that a stack has to be inside of before it is scored.
 
-A score of what lies outside means nothing, and looks like any other. Two tests measure how far the statistics of
-a slice lie from those of the training images (`slice_statistics`): each a Mahalanobis distance, over the distance
-at which a patient of a source that was not learnt from still is found. Two plain rules catch what is not an image
-of the kind at all: too little inside the window, and for photographs of the fundus no round field.
+Outside of them a score means nothing, and looks like any other. Two tests measure how far the statistics of a
+slice are from those of the training images (`slice_statistics`). Each is a Mahalanobis distance, divided by the
+distance that patients of a held-out source reach. Two plain rules catch what is not such an image at all: too few
+pixels inside the window, and for fundus photographs no round field.
 
-Sources are few: a dozen collections, not thousands of patients. So every source weighs alike, correlations are
-believed by half only, and the limit is measured on sources that were held out, one after the other.
+Sources are few: a dozen collections, not thousands of patients. So every source has the same weight, correlations
+are halved, and the limit is measured on sources that are held out one after the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,28 +14,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mediqa_node.domain.scoring import OutsideTrainingRange
 from mediqa_node.image.measure.slice_statistics import LOCAL, VERSION, SliceStatistics, window_names
 
 FEWEST_SOURCES = 3
 SHRINKAGE = 0.5
-"""How far covariances are drawn towards none: 0.5 to 0.9 give the same answers; below, patients are refused."""
+"""How far covariances are shrunk towards 0: 0.5 to 0.9 give the same answers; below 0.5, patients are refused."""
 _LEAST_VARIANCE = 1e-4
-"""Of any statistic: one that no training image varies in would turn every further digit into a distance."""
+"""Floor of each statistic: without variance in the training images, rounding would become a distance."""
 _PERCENTILE = 0.975
-"""Of held-out sources that each of the two tests lets pass: 95 % for both."""
+"""Share of held-out sources that each of the two tests passes: 95 % for both."""
 _ROOM = 0.5
-"""A stack may have half as much inside the window as the training stack that had least."""
+"""A stack may have half the share inside the window that the lowest training stack has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ellipsoid:
-    """Where the training images lie in one vector of statistics, k of them.
+    """The region of the training images in a space of k statistics.
 
     Attributes:
         names: what the statistics are.
         mean: (k,).
         precision: the inverse of the shrunk covariance, (k, k).
-        limit: the distance up to which a slice counts as like the training images.
+        limit: the largest distance of a slice that is inside.
     """
 
     names: tuple[str, ...]
@@ -44,18 +45,18 @@ class Ellipsoid:
     limit: float
 
     def ratios(self, statistics: np.ndarray) -> np.ndarray:
-        """Return the distance of each slice, (n, k) to (n,), in limits: above 1 is outside."""
+        """Return the distance of each slice over the limit, (n, k) to (n,): above 1 is outside."""
         return _distances(statistics, np.array(self.mean), np.array(self.precision)) / self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRange:
-    """The limits of one modality; see module.
+    """The limits of one modality (see module).
 
     Attributes:
         version: of the statistics (`slice_statistics.VERSION`).
-        fingerprint: of the preprocessing that they were taken with: another shows another picture.
-        sources: how many sources it was learnt from.
+        fingerprint: of the preprocessing before they were measured; another one gives another image.
+        sources: number of sources in the fit.
         window, local: the two tests.
         inside_at_least: share of a slice's pixels inside the window, 0..1.
         round_field: whether every slice must show a bright round field on dark ground.
@@ -69,36 +70,48 @@ class TrainingRange:
     inside_at_least: float
     round_field: bool
 
-    def verdict(self, stack: SliceStatistics) -> str | None:
-        """Return None if a stack lies within, else which test it fails and by how much.
+    def outside(self, stack: SliceStatistics, *, modality: str) -> OutsideTrainingRange | None:
+        """Return which test a stack fails and by how much, or None if it is inside.
 
         The median over the slices decides: one slice with metal in it refuses no patient.
+
+        Args:
+            modality: named in the summary.
         """
         inside = float(np.median(stack.inside))
         if inside < self.inside_at_least:
-            return f"{inside:.1%} of the pixels inside the window, at least {self.inside_at_least:.1%} expected"
+            found = f"only {inside:.1%} of the pixels inside the window"
+            return _unlike(modality, found, f"{found}, at least {self.inside_at_least:.1%} expected")
         if self.round_field and not np.median(stack.round_field) > 0:
-            return "no bright round field on dark ground, as every photograph of the fundus has"
+            found = "no bright round field on dark ground"
+            return _unlike(modality, found, f"{found}, which every photograph of the fundus has")
         ratios = self.ratios(stack)
         larger = np.max(list(ratios.values()), axis=0)
-        by = float(np.median(larger))
-        if by <= 1:
+        distance = float(np.median(larger))
+        if distance <= 1:
             return None
         name = max(ratios, key=lambda test: float(np.median(ratios[test])))
-        return f"{name} statistics {by:.3g} times the limit, outside on {(larger > 1).sum()} of {len(larger)} slices"
+        n_outside = int((larger > 1).sum())
+        details = f"{name} statistics {distance:.3g} x the limit, outside on {n_outside} of {len(larger)} slices"
+        return _unlike(modality, f"{distance:.3g} x the limit", details)
 
     def ratios(self, stack: SliceStatistics) -> dict[str, np.ndarray]:
-        """Return the distances of the slices in limits, (n,), by test."""
+        """Return the distances of the slices over the limit, (n,), by test."""
         return {"window": self.window.ratios(stack.window), "local": self.local.ratios(stack.local)}
+
+
+def _unlike(modality: str, found: str, details: str) -> OutsideTrainingRange:
+    kind = {"OP": "fundus photographs"}.get(modality, f"{modality} images")
+    return OutsideTrainingRange(summary=f"unlike the {kind} it was trained on ({found})", details=details)
 
 
 def fit_training_range(
     sources: Mapping[str, Sequence[SliceStatistics]], *, modality: str, fingerprint: str
 ) -> TrainingRange:
-    """Learn the limits of one modality.
+    """Return the limits of one modality, fitted to training stacks.
 
     Args:
-        sources: stacks by source; what may not be parted (one patient, one scanner's collection) is one source.
+        sources: stacks by source; what belongs together (one patient, one scanner's collection) is one source.
         modality: CT, MR or OP.
         fingerprint: of the preprocessing.
 
@@ -132,7 +145,7 @@ def _ellipsoid(names: tuple[str, ...], sources: Sequence[np.ndarray]) -> Ellipso
 
 
 def _spread(sources: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean (k,) and precision (k, k) of slices, (n, k) for each source; every source weighs alike."""
+    """Return mean (k,) and precision (k, k) of slices, (n, k) for each source; every source has the same weight."""
     mean = np.mean([slices.mean(axis=0) for slices in sources], axis=0)
     covariance = np.mean([(slices - mean).T @ (slices - mean) / len(slices) for slices in sources], axis=0)
     variance = np.diag(np.maximum(np.diag(covariance), _LEAST_VARIANCE))
@@ -148,12 +161,12 @@ def _distances(slices: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> n
 
 
 def _limit(sources: Sequence[np.ndarray]) -> float:
-    """Return a high percentile of the distance of a source that was not learnt from; the larger of two estimates.
+    """Return a high percentile of the distance of a held-out source: the larger of two estimates.
 
-    Counted: of the slices of all sources, each held out in turn, every source weighing alike. Reckoned: that of
-    a log-normal distribution of the sources' medians, with the room that so few of them leave (prediction bound).
+    Counted: over the slices of all sources, each held out in turn, with the same weight for every source. Modelled:
+    the upper prediction bound of a log-normal distribution of the sources' medians, which is wide for few sources.
     """
-    from scipy.special import stdtrit as student  # quantiles of Student's t; only training asks for them
+    from scipy.special import stdtrit as student  # only training needs it
 
     held_out = [_distances(one, *_spread([*sources[:i], *sources[i + 1 :]])) for i, one in enumerate(sources)]
     distances = np.concatenate(held_out)
@@ -163,5 +176,5 @@ def _limit(sources: Sequence[np.ndarray]) -> float:
     counted = float(distances[order][np.searchsorted(reached, _PERCENTILE)])
     logs = np.log([max(float(np.median(one)), 1e-6) for one in held_out])
     spread = float(logs.std(ddof=1)) * np.sqrt(1 + 1 / len(logs))
-    reckoned = float(np.exp(logs.mean() + student(len(logs) - 1, _PERCENTILE) * spread))
-    return max(counted, reckoned)
+    modelled = float(np.exp(logs.mean() + student(len(logs) - 1, _PERCENTILE) * spread))
+    return max(counted, modelled)

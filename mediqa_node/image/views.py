@@ -1,7 +1,7 @@
 """What of a slice the network is shown: the whole of it, and crops at its own resolution.
 
 Reducing a slice to the network's input hides blur, blocking and fine noise; crops keep them, and lose what
-spreads over the slice. Crops lie where most of the body is that no earlier crop shows.
+spreads over the slice. Each crop covers as much of the body as possible that no earlier crop shows.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ def native_crops(image: np.ndarray, slice_index: int, *, modality: str, size_px:
 
 
 def shown(image: np.ndarray, view: View) -> np.ndarray:
-    """Return the pixels of a view, (height, width, ...); what lies beyond the slice is 0."""
+    """Return the pixels of a view, (height, width, ...); pixels beyond the slice are 0."""
     rows, columns = image.shape[:2]
     out = np.zeros((view.height, view.width, *image.shape[2:]), dtype=image.dtype)
     top, left = max(0, view.top), max(0, view.left)

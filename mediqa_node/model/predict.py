@@ -12,7 +12,7 @@ from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
+from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.image.measure.quality_statistics import as_vector, quality_statistics
 from mediqa_node.image.measure.slice_statistics import slice_statistics
 from mediqa_node.model.card import Card
@@ -71,16 +71,16 @@ class NetworkScorer:
         """How pixels must be prepared for these weights."""
         return self.card.preprocess
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
-        """Say why a stack lies outside of what the weights were trained on; None if it lies within.
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
+        """Return why a stack is outside the training range of its modality; None if it is inside.
 
         Args:
-            inputs: prepared as `spec` says.
-            modality: CT, MR or OP; one that the card has no domain for is never outside.
+            inputs: prepared with `spec`.
+            modality: CT, MR or OP; None is returned for one without limits in the card.
         """
-        if (domain := self.card.domains.get(modality)) is None:
+        if (limits := self.card.domains.get(modality)) is None:
             return None
-        return domain.verdict(slice_statistics(inputs, self.spec, modality=modality))
+        return limits.outside(slice_statistics(inputs, self.spec, modality=modality), modality=modality)
 
     @property
     def constancy(self) -> Constancy | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from mediqa_node.dicom.header import text
 from mediqa_node.dicom.stacks.assemble import assemble_stacks, concatenation_complete
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.series import Completed, InstanceStatus, SeriesState
@@ -180,7 +181,7 @@ def _look(node: NodeContext, rows: list[InstanceRow]) -> _HeaderFacts:
         if not any("Rows" in header for header in files.headers):
             return _HeaderFacts(announced, evenly_spaced=True)
         stacks = assemble_stacks(files.headers)
-        alone = all(str(header.get("Modality")) in _COME_ALONE for header in files.headers)
+        alone = all(text(header, "Modality") in _COME_ALONE for header in files.headers)
         even = all(len(stack.frames) >= 3 and not {"gap", "uneven_spacing"} & set(stack.flags) for stack in stacks)
         return _HeaderFacts(announced, evenly_spaced=bool(stacks) and (alone or even))
     except MediqaError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 from pydicom.uid import UID
 
-from mediqa_node.decode.part10 import read_header
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.series import (

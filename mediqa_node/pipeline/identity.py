@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
+from mediqa_node.dicom.header import integer, items, text
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import UndecodablePixels
 
 _IDENTITY = (
@@ -60,7 +61,11 @@ def patients(headers: tuple[Dataset, ...]) -> set[tuple[str, ...]]:
 
 
 def _values(header: Dataset, keywords: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(header.get(keyword, "") or "").strip().rstrip("^=") for keyword in keywords)
+    return tuple(_value(header, keyword).rstrip("^=") for keyword in keywords)
+
+
+def _value(header: Dataset, keyword: str) -> str:
+    return "\n".join(map(str, items(header, keyword))) or text(header, keyword)
 
 
 def _pixel_digest(path: Path, header: Dataset) -> str:
@@ -68,7 +73,7 @@ def _pixel_digest(path: Path, header: Dataset) -> str:
     digest = hashlib.sha256()
     if "Rows" not in header:
         return ""
-    frames = int(header.get("NumberOfFrames", 0) or 0)
+    frames = integer(header, "NumberOfFrames") or 0
     try:
         with FrameReader() as reader:
             for number in range(1, frames + 1) if frames else [None]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mediqa_node.decode.part10 import dataset_offset, is_part10, read_header, transfer_syntax
+from mediqa_node.dicom.part10 import dataset_offset, is_part10, read_header, transfer_syntax
 from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.dicom.scan import (
     SERIES_INSTANCE_UID,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from mediqa_node.decode.part10 import read_header
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import MediqaError
 
 

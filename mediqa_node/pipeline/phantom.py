@@ -7,6 +7,7 @@ from pydicom import Dataset
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.exclusions import modality_of
+from mediqa_node.dicom.header import text
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.domain.images import Stack
@@ -45,7 +46,7 @@ def measure(files: SeriesFiles, technique: Technique, rule: str) -> PhantomMeasu
     return PhantomMeasurement(
         series_instance_uid=stacks[0].series_instance_uid,
         modality=modality,
-        station_name=str(header.get("StationName", "") or ""),
+        station_name=text(header, "StationName"),
         rule=rule,
         acquired_at=_acquired_at(header),
         slices=_slices(stacks[0], files, modality),
@@ -77,4 +78,4 @@ def _acquired_at(header: Dataset) -> str:
 
 
 def _first(header: Dataset, names: Sequence[str]) -> str:
-    return next((text for name in names if (text := str(header.get(name, "") or "").strip())), "")
+    return next((found for name in names if (found := text(header, name))), "")

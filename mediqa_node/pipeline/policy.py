@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from pydicom import Dataset
 
+from mediqa_node.dicom.header import number, text
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.policy import PhantomRule, PrimaryRule, ScorePolicy
@@ -17,9 +18,8 @@ def check_age(policy: ScorePolicy, header: Dataset, now: float) -> None:
     """Raise NotScorable for a study older than `score.max_age_days`, such as a prefetched prior."""
     if policy.max_age_days is None:
         return
-    text = str(header.get("StudyDate", "") or "").strip()
     try:
-        taken = datetime.strptime(text[:8], "%Y%m%d").replace(tzinfo=UTC)
+        taken = datetime.strptime(text(header, "StudyDate")[:8], "%Y%m%d").replace(tzinfo=UTC)
     except ValueError:
         return
     age_days = (now - taken.timestamp()) / 86400
@@ -38,13 +38,13 @@ def check_reconstruction(policy: ScorePolicy, header: Dataset) -> None:
 
 
 def _matches(rule: PrimaryRule, header: Dataset) -> bool:
-    thickness = header.get("SliceThickness")
+    thickness_mm = number(header, "SliceThickness")
     return (
-        _found(rule.kernel, header.get("ConvolutionKernel", ""))
-        and _found(rule.description, header.get("SeriesDescription", ""))
+        _found(rule.kernel, text(header, "ConvolutionKernel"))
+        and _found(rule.description, text(header, "SeriesDescription"))
         and (
             rule.thickness_at_most_mm is None
-            or (thickness not in (None, "") and float(thickness) <= rule.thickness_at_most_mm)
+            or (thickness_mm is not None and thickness_mm <= rule.thickness_at_most_mm)
         )
     )
 
@@ -56,15 +56,15 @@ def phantom_rule(policy: ScorePolicy, header: Dataset) -> PhantomRule | None:
 
 def _is_phantom(rule: PhantomRule, header: Dataset) -> bool:
     return (
-        _found(rule.station, header.get("StationName", ""))
-        and _found(rule.protocol, header.get("ProtocolName", ""))
-        and _found(rule.description, header.get("SeriesDescription", ""))
-        and _found(rule.patient_id, header.get("PatientID", ""))
+        _found(rule.station, text(header, "StationName"))
+        and _found(rule.protocol, text(header, "ProtocolName"))
+        and _found(rule.description, text(header, "SeriesDescription"))
+        and _found(rule.patient_id, text(header, "PatientID"))
     )
 
 
-def _found(pattern: str | None, value: object) -> bool:
-    return pattern is None or re.search(pattern, str(value or ""), re.IGNORECASE) is not None
+def _found(pattern: str | None, value: str) -> bool:
+    return pattern is None or re.search(pattern, value, re.IGNORECASE) is not None
 
 
 def acquisition_key(headers: Sequence[Dataset]) -> str | None:
@@ -78,13 +78,11 @@ def acquisition_key(headers: Sequence[Dataset]) -> str | None:
 
 
 def _acquisition_of(header: Dataset) -> str | None:
-    if header.get("IrradiationEventUID"):
-        return f"event {header.IrradiationEventUID}"[:200]
-    if header.get("Modality") != "CT":
+    if event := text(header, "IrradiationEventUID"):
+        return f"event {event}"[:200]
+    if text(header, "Modality") != "CT":
         return None
-    parts = [
-        str(header.get(name, "") or "") for name in ("FrameOfReferenceUID", "AcquisitionNumber", "AcquisitionTime")
-    ]
+    parts = [text(header, name) for name in ("FrameOfReferenceUID", "AcquisitionNumber", "AcquisitionTime")]
     return " ".join(["frame", *parts])[:200] if all(parts) else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from mediqa_node.decode.part10 import read_header
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import UndecodablePixels
 from mediqa_node.domain.rating import CRITERIA, Rating, RatingImport
 from mediqa_node.exchange.rating_table import Layout, Problem, RatingTable, mixed_scales, read_ratings

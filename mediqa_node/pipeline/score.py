@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import SalientImages, image_getter, salient_images
+from mediqa_node.dicom.header import text
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
@@ -122,8 +123,8 @@ def assess(
         primary.quality,
         assessor.calibrations,
         modality=modality,
-        station_name=str(header.get("StationName", "") or ""),
-        protocol_name=str(header.get("ProtocolName", "") or ""),
+        station_name=text(header, "StationName"),
+        protocol_name=text(header, "ProtocolName"),
         checkpoint=assessor.scorer.checkpoint,
         fingerprint=assessor.scorer.spec.fingerprint(),
     )
@@ -163,7 +164,7 @@ def _score_stack(
     inputs = _prepared(found.images, assessor.scorer.spec, prompt)
     reach("after-decode")
     if outside := assessor.scorer.outside_training_range(inputs, prompt.modality.value):
-        raise NotScorable("outside_training_range", outside)
+        raise NotScorable("outside_training_range", outside.summary, measured=outside.details)
     started = time.perf_counter()
     scored = assessor.scorer.score(inputs, prompt)
     inference_s = time.perf_counter() - started

@@ -8,6 +8,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.scoring import PatchMaps
+from mediqa_node.image.foreground import background
 from mediqa_node.image.maps.native import native_map
 from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import Caption
@@ -37,6 +38,7 @@ def explained_slices(files: SeriesFiles, result: StackResult, maps: PatchMaps) -
             raw=part.raw,
             weight=part.weight,
             aspect=aspect,
+            background=background(image, modality=result.prompt.modality.value),
         )
         for index, (image, part) in enumerate(zip(_images(files, result), result.slices, strict=True))
     ]

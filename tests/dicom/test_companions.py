@@ -27,7 +27,7 @@ from support.factories import (
 from mediqa_node.dicom.companions.parametric_map import build_parametric_map
 from mediqa_node.dicom.companions.request import CompanionRequest
 from mediqa_node.dicom.companions.secondary_capture import build_captures
-from mediqa_node.dicom.functional_groups import FrameView
+from mediqa_node.dicom.header import frame_header
 from mediqa_node.dicom.report.build import report_bytes
 from mediqa_node.dicom.report.source import patient_id
 from mediqa_node.domain.scoring import CheckpointId
@@ -220,9 +220,9 @@ def test_a_map_holds_the_values_where_the_slices_lie(kind, tmp_path):
         index = numbers.index((named.ReferencedSOPInstanceUID, named.get("ReferencedFrameNumber")))
         assert np.array_equal(values, given[index])
         source = asked.by_uid[named.ReferencedSOPInstanceUID]
-        plane = FrameView(source, numbers[index][1])
+        plane = frame_header(source, numbers[index][1])
         position = frame.PlanePositionSequence[0].ImagePositionPatient
-        assert numbers_of(position) == numbers_of(plane.value("PlanePositionSequence", "ImagePositionPatient"))
+        assert numbers_of(position) == numbers_of(plane.exact("ImagePositionPatient", 3))
     shared = made.SharedFunctionalGroupsSequence[0]
     assert numbers_of(shared.PixelMeasuresSequence[0].PixelSpacing) == [0.7, 0.7]
     assert numbers_of(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == [1.0, 0.0, 0.0, 0.0, 0.8, 0.6]

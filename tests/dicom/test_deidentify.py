@@ -17,7 +17,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify.instance import age_decade, clean_text, deidentify, identifying_words
 from mediqa_node.dicom.deidentify.native_pixels import put_pixels
 from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
-from mediqa_node.dicom.functional_groups import frame_count
+from mediqa_node.dicom.header import frame_count
 from mediqa_node.dicom.pixels import to_image, without_unused_bits
 from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.domain.errors import UndecodablePixels
@@ -410,3 +410,11 @@ def test_pixels_that_need_a_colour_table_do_not_leave() -> None:
 
     with pytest.raises(UndecodablePixels, match="PALETTE COLOR"):
         put_pixels(deidentify(ds, KEYS), [np.zeros((4, 4), np.uint8)], ds)
+
+
+def test_a_bent_intercept_leaves_as_the_number_that_it_was_read_as() -> None:
+    ds = header()
+    tag = tag_for_keyword("RescaleIntercept")
+    ds[tag] = pydicom.dataelem.RawDataElement(pydicom.tag.BaseTag(tag), "DS", 8, b"-1024,0 ", 0, False, True)
+
+    assert deidentify(ds, KEYS).RescaleIntercept == -1024

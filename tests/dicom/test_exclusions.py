@@ -4,7 +4,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
-from support.header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, series, stored
+from support.header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, raw, series, stored
 
 from mediqa_node.dicom.exclusions import exclusions
 
@@ -264,3 +264,57 @@ def test_real_images_that_are_no_scans_are_refused(folder, code):
 
 def test_pydicoms_csa_reformat_is_refused():
     assert "reformat" in refusals([pydicom.dcmread(get_testdata_file("examples_overlay.dcm"), stop_before_pixels=True)])
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "written"),
+    [
+        ("RescaleIntercept", "DS", b"unknown"),
+        ("RescaleIntercept", "DS", b"-1024\\0"),
+        ("RescaleSlope", "LO", b"1.000,5"),
+        ("BitsStored", "LO", b"twelve"),
+        ("PixelRepresentation", "CS", b"SIGNED"),
+        ("PixelPaddingValue", "US", b"\1\2\3"),
+        ("ImagePositionPatient", "DS", b"1\\2"),
+        ("ImageOrientationPatient", "DS", b"1\\0\\0\\0\\1\\x"),
+    ],
+)
+def test_an_element_that_pixels_depend_on_is_refused_by_name_if_it_is_unreadable(keyword, vr, written):
+    headers = [raw(header, keyword, vr, written) for header in series()]
+
+    [refusal] = [exclusion for exclusion in exclusions(headers) if not exclusion.scorable]
+
+    assert refusal.code == "unreadable"
+    assert refusal.detail.startswith(f"{keyword} (")
+
+
+def test_one_unreadable_image_of_eight_only_keeps_the_series_from_training():
+    headers = series()
+    raw(headers[3], "RescaleIntercept", "DS", b"unknown")
+
+    assert (refusals(headers), warnings(headers)) == (set(), {"unreadable"})
+
+
+def test_an_unreadable_value_of_one_frame_is_found():
+    good, bad = (dataset(PixelValueTransformationSequence=dataset(RescaleSlope=1)) for _ in range(2))
+    raw(bad.PixelValueTransformationSequence[0], "RescaleIntercept", "DS", b"unknown")
+
+    assert "unreadable" in refusals([multi_frame(CT, Dataset(), [good] * 7 + [bad])])
+
+
+def test_a_decimal_comma_is_no_reason_to_refuse():
+    headers = [raw(header, "RescaleIntercept", "DS", b"-1024,0") for header in series()]
+
+    assert (refusals(headers), warnings(headers)) == (set(), set())
+
+
+def test_an_unreadable_spacing_only_keeps_a_series_from_training():
+    headers = [raw(header, "PixelSpacing", "DS", b"fine\\fine") for header in series()]
+
+    assert (refusals(headers), warnings(headers)) == (set(), {"unreadable_spacing"})
+
+
+def test_a_photograph_needs_no_rescale_and_no_position():
+    headers = [raw(header, "RescaleIntercept", "DS", b"unknown") for header in series(OP, n=1)]
+
+    assert refusals(headers) == set()

@@ -3,13 +3,28 @@
 import math
 import struct
 
+import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
-from support.header_builders import CT, dataset, multi_frame, raw, series
+from support.header_builders import CT, MR, dataset, multi_frame, raw, series
 
-from mediqa_node.dicom.header import FrameHeader, codes, frame_headers, items, number, numbers, private_tag, text, texts
+from mediqa_node.dicom.header import (
+    FrameHeader,
+    codes,
+    exact,
+    frame_count,
+    frame_headers,
+    has_value,
+    items,
+    number,
+    numbers,
+    private_tag,
+    text,
+    texts,
+)
+from mediqa_node.domain.errors import UnreadableElement
 
 
 @pytest.mark.parametrize(
@@ -138,3 +153,163 @@ def test_a_classic_object_is_one_frame_without_a_number():
     [frame] = frame_headers(series(n=1)[0])
 
     assert frame.frame_number is None
+
+
+@pytest.mark.parametrize(
+    ("written", "understood"),
+    [
+        (b"-1024,0", -1024.0),
+        (b"-1024\0", -1024.0),
+        (b" -1024 ", -1024.0),
+        (b"-1024\\-1024", -1024.0),
+        (b"-1024\\", -1024.0),
+        (b"-1024 HU", -1024.0),
+        (b"-1.024E3", -1024.0),
+        (b"0", 0.0),
+    ],
+)
+def test_a_bent_number_that_has_one_meaning_is_read(written, understood):
+    assert exact(raw(Dataset(), "RescaleIntercept", "DS", written), "RescaleIntercept") == (understood,)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"unknown",
+        b"-1024\\0",
+        b"1,024.5",
+        b"1.024,5",
+        b"10 20",
+        b"0x10",
+        b"NaN",
+        b"1e999",
+        b"5-3",
+        b"\xa0 -1024.0",
+        b"?",
+    ],
+)
+def test_a_value_without_one_meaning_is_refused_by_name(written):
+    with pytest.raises(UnreadableElement, match=r"^RescaleIntercept \(0028,1052\) '.*' is not a number$"):
+        exact(raw(Dataset(), "RescaleIntercept", "DS", written), "RescaleIntercept")
+
+
+@pytest.mark.parametrize("written", [b"", b"  ", b"\0\0"])
+def test_an_empty_element_is_absent_and_not_unreadable(written):
+    header = raw(Dataset(), "RescaleIntercept", "DS", written)
+
+    assert exact(header, "RescaleIntercept") is None
+    assert exact(Dataset(), "RescaleIntercept") is None
+
+
+def test_a_binary_zero_is_a_value():
+    header = raw(Dataset(), "PixelRepresentation", "US", b"\0\0")
+
+    assert has_value(header, "PixelRepresentation")
+    assert exact(header, "PixelRepresentation") == (0.0,)
+
+
+@pytest.mark.parametrize(
+    ("vr", "written"),
+    [
+        ("UT", b"1\\2\\-3.5"),
+        ("LO", b"1\\2\\-3.5"),
+        ("UN", b"1\\2\\-3.5"),
+        ("OB", b"1\\2\\-3.5"),
+        ("ZZ", b"1\\2\\-3.5"),
+        ("FD", struct.pack("<3d", 1, 2, -3.5)),
+        ("FL", struct.pack("<3f", 1, 2, -3.5)),
+    ],
+)
+def test_a_position_is_read_in_whatever_value_representation(vr, written):
+    header = raw(Dataset(), "ImagePositionPatient", vr, written)
+
+    assert exact(header, "ImagePositionPatient", 3) == (1.0, 2.0, -3.5)
+
+
+@pytest.mark.parametrize("written", [b"1\\2", b"1\\2\\3\\4", b"1\\\\3", b"1\\two\\3"])
+def test_a_position_of_other_than_three_numbers_is_refused_by_name(written):
+    with pytest.raises(UnreadableElement, match=r"^ImagePositionPatient \(0020,0032\) '.*' is not 3 numbers$"):
+        exact(raw(Dataset(), "ImagePositionPatient", "DS", written), "ImagePositionPatient", 3)
+
+
+def test_a_sequence_under_the_tag_of_a_number_is_refused_by_name():
+    header = dataset(RescaleIntercept=0)
+    header["RescaleIntercept"] = pydicom.DataElement(0x00281052, "SQ", [dataset(KVP=120)])
+
+    with pytest.raises(UnreadableElement, match="RescaleIntercept"):
+        exact(header, "RescaleIntercept")
+
+
+@given(
+    st.binary(min_size=1, max_size=24), st.sampled_from(["DS", "IS", "FD", "US", "UN", "LO", "UT", "OB", "ZZ", "SQ"])
+)
+def test_whatever_the_bytes_a_number_is_read_or_refused(value, vr):
+    header = raw(Dataset(), "RescaleSlope", vr, value)
+    try:
+        found = exact(header, "RescaleSlope")
+    except UnreadableElement as error:
+        assert str(error).startswith("RescaleSlope (0028,1053) ")
+        assert str(error).isprintable()
+    else:
+        assert found is None or (len(found) == 1 and math.isfinite(found[0]))
+
+
+def test_evidence_that_is_unreadable_is_flagged_and_zero_is_unknown():
+    flags: list[str] = []
+
+    assert number(raw(Dataset(), "Exposure", "IS", b"high"), "Exposure", flags=flags) is None
+    assert number(raw(Dataset(), "KVP", "DS", b"0"), "KVP", flags=flags) is None
+    assert flags == ["unreadable:Exposure"]
+
+
+@pytest.mark.parametrize("vr", ["ZZ", "UN", "OB", "??"])
+def test_a_text_of_unknown_value_representation_is_read(vr):
+    header = raw(Dataset(), "StationName", vr, b"CT_ROOM1")
+
+    assert text(header, "StationName") == "CT_ROOM1"
+
+
+def test_a_text_in_an_unknown_character_set_is_read():
+    header = raw(raw(Dataset(), "SpecificCharacterSet", "CS", b"ISO 9999"), "StationName", "SH", b"CT\xe4")
+
+    assert text(header, "StationName").startswith("CT")
+
+
+def test_unassigned_values_come_after_both_groups_and_before_the_top_level():
+    own = dataset(UnassignedPerFrameConvertedAttributesSequence=dataset(EchoTime=1, RepetitionTime=2, FlipAngle=3))
+    shared = dataset(MREchoSequence=dataset(EchoTime=80))
+    header = multi_frame(MR, shared, [own], RepetitionTime=500, NumberOfAverages=4)
+
+    [frame] = frame_headers(header)
+
+    assert (frame.number("EchoTime"), frame.number("RepetitionTime"), frame.number("NumberOfAverages")) == (80, 2, 4)
+
+
+def test_the_diffusion_group_is_read_at_the_top_level_of_a_classic_image_too():
+    [frame] = frame_headers(dataset(SOPClassUID=MR, MRDiffusionSequence=dataset(DiffusionBValue=800.0)))
+
+    assert frame.number("DiffusionBValue") == 800
+
+
+def test_the_exposure_group_is_not_read_there_since_its_time_is_in_seconds():
+    header = dataset(SOPClassUID=CT, CTExposureSequence=dataset(ExposureTimeInms=0.8), ExposureTime=800)
+    [frame] = frame_headers(header)
+
+    assert (frame.number("ExposureTimeInms"), frame.number("ExposureTime")) == (None, 800)
+
+
+def test_private_elements_of_a_frame_come_before_those_that_a_converter_could_not_place():
+    own, left = Dataset(), Dataset()
+    own.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x39, "IS", ["1000000800", "8"])
+    left.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x39, "IS", ["1"])
+    own.UnassignedPerFrameConvertedAttributesSequence = [left]
+
+    [frame] = frame_headers(multi_frame(MR, Dataset(), [own]))
+
+    assert frame.private_numbers(0x0043, "GEMS_PARM_01", 0x39) == (1000000800, 8)
+
+
+def test_a_number_of_frames_that_is_no_count_gives_way_to_the_functional_groups():
+    header = multi_frame(CT, Dataset(), [Dataset(), Dataset()])
+
+    assert frame_count(raw(header, "NumberOfFrames", "IS", b"-3")) == 2

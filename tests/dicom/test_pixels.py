@@ -7,9 +7,10 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
+from support.header_builders import raw as put_raw
 
 from mediqa_node.dicom.pixels import to_image
-from mediqa_node.domain.errors import UndecodablePixels
+from mediqa_node.domain.errors import UndecodablePixels, UnreadableElement
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -173,3 +174,29 @@ def test_infinities_and_nans_of_float_pixels_become_finite():
 def test_four_samples_per_pixel_are_refused():
     with pytest.raises(UndecodablePixels, match="shape"):
         to_image(np.zeros((2, 2, 4), dtype=np.uint8), gray("OP", PhotometricInterpretation="ARGB"), None)
+
+
+def test_a_decimal_comma_in_the_intercept_is_understood():
+    header = put_raw(gray(), "RescaleIntercept", "DS", b"-1024,0")
+
+    assert to_image(np.array([[1064]], dtype=np.uint16), header, None).tolist() == [[40]]
+
+
+@pytest.mark.parametrize(
+    "keyword", ["RescaleIntercept", "RescaleSlope", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"]
+)
+def test_an_unreadable_element_is_named_and_never_a_default(keyword):
+    header = put_raw(gray(bits=12), keyword, "LO", b"unknown")
+
+    with pytest.raises(UnreadableElement, match=keyword):
+        to_image(np.array([[1064]], dtype=np.uint16), header, None)
+
+
+def test_a_broken_lookup_table_is_an_error_of_the_data():
+    header = gray("MR")
+    header.ModalityLUTSequence = Sequence([Dataset()])
+    palette = gray("OP", PhotometricInterpretation="PALETTE COLOR")
+
+    for broken in (header, palette):
+        with pytest.raises(UndecodablePixels, match="cannot be applied"):
+            to_image(np.array([[1]], dtype=np.uint16), broken, None)

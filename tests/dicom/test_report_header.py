@@ -9,7 +9,9 @@ import pytest
 from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 from support.factories import ct_image, source_header
 
@@ -213,3 +215,32 @@ def test_an_instance_that_came_twice_is_evidence_once():
 
     [series] = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert len(series.ReferencedSOPSequence) == 1
+
+
+def misread(keyword: str, value: bytes) -> Dataset:
+    """A header in UTF-8 with bytes that are none."""
+    tag = Tag(keyword)
+    source = as_received(source_header(SpecificCharacterSet="ISO_IR 192"))
+    source[tag] = RawDataElement(tag, dictionary_VR(keyword), len(value), value, 0, False, True)
+    return source
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "StudyDescription", "ReferringPhysicianName"])
+def test_text_in_another_character_set_than_declared_is_left_out(keyword):
+    report = reported(misread(keyword, "Müller^Jörg".encode("latin-1")))
+
+    assert not report.get(keyword)
+    assert "\ufffd" not in str(report)
+
+
+def test_a_patient_id_in_another_character_set_than_declared_is_refused():
+    with pytest.raises(InvalidInstance, match=r"Patient ID \(0010,0020\)"):
+        reported(misread("PatientID", "Müller1".encode("latin-1")))
+
+
+def test_an_element_of_unknown_value_representation_is_no_obstacle():
+    source = as_received(source_header())
+    tag = Tag("StudyDescription")
+    source[tag] = RawDataElement(tag, "ZZ", 8, b"Abdomen ", 0, False, True)
+
+    assert reported(source).StudyDescription == "Abdomen"

@@ -9,8 +9,9 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
+from support.header_builders import raw
 
-from mediqa_node.dicom.functional_groups import FrameView
+from mediqa_node.dicom.header import frame_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks, concatenation_complete, stack_label
 from mediqa_node.dicom.technique.diffusion import b_value
 from mediqa_node.domain.errors import NotScorable
@@ -366,7 +367,7 @@ def test_a_private_b_value_is_found_by_its_creator(creator, group, element, vr, 
     header.private_block(group, "OCCUPIES 10", create=True).add_new(element, "LO", "no number")
     header.private_block(group, creator, create=True).add_new(element, vr, value)
 
-    assert b_value(FrameView(header, None)) == expected
+    assert b_value(frame_header(header, None)) == expected
 
 
 def enhanced(z_mm: list[float], *, shared: bool = False, **root: object) -> Dataset:
@@ -445,3 +446,15 @@ def test_a_stack_with_more_positions_comes_first():
     stacks = assemble_stacks(series(3, modality="MR", EchoTime=10) + series(5, number=50, modality="MR", EchoTime=90))
 
     assert [len(stack.frames) for stack in stacks] == [5, 3]
+
+
+@pytest.mark.parametrize("vr", ["UT", "LO", "UN", "ZZ"])
+def test_geometry_in_another_value_representation_makes_one_stack(vr):
+    headers = series(n=10)
+    for header in headers:
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+            raw(header, keyword, vr, "\\".join(map(str, header[keyword].value)).encode())
+
+    [stack] = assemble_stacks(headers)
+
+    assert (len(stack.frames), stack.spacing_mm, stack.flags) == (10, (5.0, 0.5, 0.75), ())

@@ -137,3 +137,23 @@ def test_the_same_slices_give_the_same_picture():
     part = explained(halves())
 
     assert slice_picture([part], 0, CAPTION).tobytes() == slice_picture([part], 0, CAPTION).tobytes()
+
+
+def test_background_is_not_coloured():
+    mask = np.zeros((32, 64), dtype=bool)
+    mask[:, 48:] = True
+    part = explained(halves(), background=mask)
+
+    shown = np.asarray(overlaid(part, scale_of([part]), 64)).astype(int)
+
+    assert len(set(shown[16, 60].tolist())) == 1, "gray"
+    assert len(set(shown[16, 40].tolist())) > 1
+
+
+def test_every_picture_says_what_its_map_cannot_show():
+    part = explained(np.full((64, 64), 0.5))
+    for picture in (slice_picture([part], 0, CAPTION), contact_sheet([part], CAPTION)):
+        for top in (-100, -80, -60):
+            written = (np.asarray(picture)[top : top + 20].max(axis=-1) > 120).any(axis=0)
+            assert written.sum() > 150, "a line of text"
+            assert not written[-8:].any(), "that ends inside the picture"

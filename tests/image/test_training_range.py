@@ -52,7 +52,7 @@ def hu_disc(inside: float) -> np.ndarray:
 def test_a_patient_that_was_not_learnt_from_lies_within(ct):
     [patient] = statistics_of(ABDOMEN)
 
-    assert ct.verdict(patient) is None
+    assert ct.outside(patient, modality="CT") is None
     assert all((ratios < 1).mean() > 0.5 for ratios in ct.ratios(patient).values())
 
 
@@ -70,20 +70,22 @@ def test_a_patient_that_was_not_learnt_from_lies_within(ct):
     ids=["photograph", "photograph over the scale", "noise", "constant", "air", "disc of metal", "disc of water"],
 )
 def test_what_is_no_patient_lies_outside_and_the_sentence_says_by_which_test(ct, image, said):
-    verdict = ct.verdict(statistics([image.astype(np.float32)] * 3))
+    found = ct.outside(statistics([image.astype(np.float32)] * 3), modality="CT")
 
-    assert verdict is not None
-    assert said in verdict
+    assert found is not None
+    assert said in found.details
 
 
 def test_the_sentence_counts_slices_and_limits(ct, sources):
     [patient] = sources[DEMO.name]
     far = replace(patient, local=patient.local + 100 * np.array(ct.local.mean))
 
-    verdict = ct.verdict(far)
+    found = ct.outside(far, modality="CT")
 
     times = float(np.median(ct.local.ratios(far.local)))
-    assert verdict == f"local statistics {times:.3g} times the limit, outside on 7 of 7 slices"
+    assert found is not None
+    assert found.details == f"local statistics {times:.3g} x the limit, outside on 7 of 7 slices"
+    assert found.summary == f"unlike the CT images it was trained on ({times:.3g} x the limit)"
 
 
 def test_one_odd_slice_refuses_no_patient_and_four_of_seven_do(ct, sources):
@@ -94,9 +96,9 @@ def test_one_odd_slice_refuses_no_patient_and_four_of_seven_do(ct, sources):
         local[:count] += 50
         return replace(patient, local=local)
 
-    assert ct.verdict(with_odd(1)) is None
-    assert ct.verdict(with_odd(3)) is None
-    assert "on 4 of 7 slices" in str(ct.verdict(with_odd(4)))
+    assert ct.outside(with_odd(1), modality="CT") is None
+    assert ct.outside(with_odd(3), modality="CT") is None
+    assert "on 4 of 7 slices" in str(ct.outside(with_odd(4), modality="CT"))
 
 
 def test_a_photograph_without_a_round_field_is_refused_before_any_statistic():
@@ -108,9 +110,9 @@ def test_a_photograph_without_a_round_field_is_refused_before_any_statistic():
         screen = statistics([np.asarray(picture.convert("RGB"), dtype=np.float32)], "OP", "cfp")
 
     assert domain.round_field
-    assert domain.verdict(eye) is None
-    assert "round field" in str(domain.verdict(screen))
-    assert "round field" in str(domain.verdict(replace(eye, round_field=np.array([False]))))
+    assert domain.outside(eye, modality="OP") is None
+    assert "round field" in str(domain.outside(screen, modality="OP"))
+    assert "round field" in str(domain.outside(replace(eye, round_field=np.array([False])), modality="OP"))
 
 
 def test_padding_is_not_part_of_a_slice():

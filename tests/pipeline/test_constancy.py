@@ -23,6 +23,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.prompts import PromptRules
 from mediqa_node.domain.constancy import Check, Constancy
 from mediqa_node.domain.errors import ReferenceDamaged
+from mediqa_node.domain.scoring import OutsideTrainingRange
 from mediqa_node.model.checkpoint import load_checkpoint, save_checkpoint
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.predict import NetworkScorer, load_scorer
@@ -107,7 +108,7 @@ class Choosy(StandInScorer):
 
     def outside_training_range(self, inputs, modality):
         """Refuse MR."""
-        return "too much noise" if modality == "MR" else None
+        return OutsideTrainingRange(summary="too much noise", details="") if modality == "MR" else None
 
 
 def upgraded(bench: Bench) -> NodeContext:

@@ -8,12 +8,14 @@ import numpy as np
 import pydicom
 import pytest
 from support.bench import StandInScorer
+from support.series import ct_series
 
 from mediqa_node import config
 from mediqa_node.composition import checkpoints
+from mediqa_node.dicom.pixels import to_image
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.scoring import Scorer
-from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_headers
+from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -41,3 +43,38 @@ def test_weights_that_were_not_made_for_a_modality_do_not_score_it() -> None:
     with pytest.raises(NotScorable, match="modality: the checkpoint was not made for MR"):
         judged(scorer, *sorted((DATA / "mr_breast_ucsf06").glob("*.dcm")))
     judged(scorer, *sorted((DATA / "ct_sts003_lowdose").glob("*.dcm")))
+
+
+def bent(folder: Path, before: bytes, after: bytes) -> tuple[Path, ...]:
+    """A synthetic series in which the bytes of an element are replaced by as many others."""
+    paths = ct_series(folder, "bent", slices=range(8), StationName="CT_ROOM1", RescaleIntercept="-1024.0")
+    for path in paths:
+        content = path.read_bytes()
+        assert before in content
+        path.write_bytes(content.replace(before, after))
+    return tuple(paths)
+
+
+def test_a_station_of_unknown_value_representation_does_not_stop_a_series(tmp_path: Path) -> None:
+    judged(StandInScorer(), *bent(tmp_path, b"\x08\x00\x10\x10SH", b"\x08\x00\x10\x10ZZ"))
+
+
+def test_a_comma_in_the_intercept_changes_nothing_of_what_is_scored(tmp_path: Path) -> None:
+    plain = read_headers(bent(tmp_path / "plain", b"-1024.0", b"-1024.0"))
+    comma = read_headers(bent(tmp_path / "comma", b"-1024.0", b"-1024,0"))
+
+    assert harvest_series(comma) == harvest_series(plain)
+    assert (shown(comma) == shown(plain)).all()
+
+
+def shown(files: SeriesFiles) -> np.ndarray:
+    pixels = pydicom.dcmread(files.paths[0]).pixel_array
+    return to_image(pixels, files.headers[0], None)
+
+
+def test_an_intercept_that_is_no_number_is_named_and_the_series_never_trains(tmp_path: Path) -> None:
+    paths = bent(tmp_path, b"-1024.0", b"unknown")
+
+    with pytest.raises(NotScorable, match=r"^unreadable: RescaleIntercept \(0028,1052\) 'unknown' is not a number"):
+        judged(StandInScorer(), *paths)
+    assert not harvest_series(read_headers(paths)).eligible

@@ -15,7 +15,7 @@ from mediqa_node.domain.errors import PromotionRefused, StorageFailed
 from mediqa_node.domain.preprocessing import NetworkInput
 from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.domain.scoring import CheckpointId, ScoredSlices
+from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, ScoredSlices
 from mediqa_node.pipeline.checkpoints.promote import roll_back, set_shadow
 from mediqa_node.pipeline.checkpoints.shadow import Shadow
 from mediqa_node.pipeline.score import Assessor
@@ -29,7 +29,7 @@ class Candidate(StandInScorer):
     """Scores as the stand-in does, and refuses what it is told to."""
 
     checkpoint = CheckpointId(name="a", sha256=A.sha256, trained=True, size="t16")
-    outside: str | None = None
+    outside: OutsideTrainingRange | None = None
     error: Exception | None = None
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
@@ -37,7 +37,7 @@ class Candidate(StandInScorer):
             raise self.error
         return super().score(inputs, prompt)
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
         return self.outside
 
 
@@ -146,7 +146,7 @@ def test_a_series_that_waits_for_its_own_score_goes_first(bench: Bench, shadow: 
 def test_why_a_candidate_does_not_score_is_kept_and_asked_once(
     bench: Bench, shadow: Shadow, candidate: Candidate, tmp_path: Path
 ) -> None:
-    candidate.outside = "noise: 3 times its limit"
+    candidate.outside = OutsideTrainingRange(summary="noise: 3 times its limit", details="")
     set_shadow(bench.database, A, configured=CONFIGURED, who=who())
     arrive(bench, tmp_path, "odd")
 

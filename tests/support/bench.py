@@ -22,7 +22,7 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReturnRule
 from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices, Scorer
+from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, PatchMaps, ScoredSlices, Scorer
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.pipeline.assess import assess_series
 from mediqa_node.pipeline.companions import send_due_companions
@@ -63,7 +63,7 @@ class StandInScorer:
     def __init__(self) -> None:
         self.scored = 0
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
         """Return None: it was trained on everything."""
         return None
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.image.measure.noise import immerkaer
 from training.baselines import NETWORKS, baseline
-from training.baselines.noise import immerkaer, score
+from training.baselines.noise import score
 from training.baselines.patchwise import patches
 from training.baselines.statistics_svr import fit_svr
 from training.evaluate.metrics import srcc

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import NetworkInput
+from mediqa_node.domain.scoring import OutsideTrainingRange
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.model.card import DEFAULT_PREPROCESSING as SPEC
 from mediqa_node.model.card_training_range import read_training_ranges
@@ -76,9 +77,9 @@ class Witness(StandInScorer):
         super().__init__()
         self.shown: list[NetworkInput] = []
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> str | None:
+    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
         self.shown.append(inputs)
-        return "seen"
+        return OutsideTrainingRange(summary="seen", details="")
 
 
 def test_training_measures_what_the_node_shows_its_network(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from pydicom import Dataset
 from typer.testing import CliRunner
 
-from mediqa_node.decode.part10 import read_header
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.exchange.rating_table import Layout, read_ratings
 from training.cli import app

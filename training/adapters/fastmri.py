@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mediqa_node.decode.part10 import is_part10, read_header
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.part10 import is_part10, read_header
 from mediqa_node.domain.errors import UndecodablePixels
 from training.adapters.contract import Adapter, Match
 from training.data.dicom_rows import Left, dicom_row, series_below

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from mediqa_node.decode.part10 import is_part10, read_header
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.part10 import is_part10, read_header
 from mediqa_node.domain.errors import UndecodablePixels
 from training.adapters.contract import Adapter, Match
 from training.adapters.files import number

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from pydicom import Dataset
 
-from mediqa_node.decode.part10 import is_part10, read_header
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter, salient_images
 from mediqa_node.dicom.exclusions import exclusions
+from mediqa_node.dicom.part10 import is_part10, read_header
 from mediqa_node.dicom.prompts import default_rules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from mediqa_node.decode.part10 import is_part10, read_header
+from mediqa_node.dicom.part10 import is_part10, read_header
 from mediqa_node.dicom.prompts import default_rules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.harvest import harvest

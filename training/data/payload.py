@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mediqa_node.decode.part10 import read_header
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter, salient_images
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.errors import MediqaError, UndecodablePixels
 from mediqa_node.domain.preprocessing import PreprocessSpec

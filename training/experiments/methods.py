@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import MODALITIES
+from mediqa_node.image.measure.noise import immerkaer
 from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.network import NetworkOutput
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from training.baselines import NETWORKS, baseline
-from training.baselines.noise import immerkaer, score
+from training.baselines.noise import score
 from training.baselines.statistics_svr import fit_svr
 from training.data.batches import Batches, Target, labels_of, targets_of
 from training.data.views import Prepared

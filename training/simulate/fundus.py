@@ -8,6 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mediqa_node.image.fundus import DARK
+from mediqa_node.image.measure.noise import immerkaer_robust
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
 
 REFERENCE_PX = 384
@@ -142,6 +143,4 @@ def _edge_energy(gray: np.ndarray, inside: np.ndarray) -> float:
 
 def own_noise(image: np.ndarray, inside: np.ndarray) -> float:
     """Estimate the deviation of the source's noise in the green channel (Immerkaer 1996), robustly."""
-    kernel = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
-    response = np.abs(ndimage.convolve(image[..., 1], kernel))[inside]
-    return float(np.percentile(response, 30) / (0.3853 * 6.0))
+    return immerkaer_robust(image[..., 1], inside)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from mediqa_node.image.foreground import body_pixels
+from mediqa_node.image.measure.noise import immerkaer_robust
 from training.simulate.degraded import BaseImage, Degraded, Step, quality_of, saturating
 
 NOISE_AT_1_T = 0.06
@@ -211,9 +212,7 @@ def own_noise(image: np.ndarray, inside: np.ndarray) -> float:
     Details: response to the kernel of Immerkaer (1996), robustly; in a coarse image they are structure. Air: a fifth
     of its pixels lie below 0.668 deviations (Rayleigh); ghosts raise it, and where it was blanked it tells nothing.
     """
-    kernel = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
-    response = np.abs(ndimage.convolve(image.astype(np.float64), kernel))[inside]
-    details = float(np.percentile(response, 30) / (0.3853 * 6.0))
+    details = immerkaer_robust(image.astype(np.float64), inside)
     air = image[~ndimage.binary_dilation(inside, iterations=4)]
     level = float(np.percentile(air, 20)) / 0.668 if air.size > 200 else 0.0
     return min(details, level) if level > 0 else details

@@ -62,7 +62,7 @@ def build_parametric_map(request: CompanionRequest, maps: Sequence[np.ndarray]) 
 
 
 def _planes(request: CompanionRequest) -> list[Plane]:
-    """Return the planes of the scored slices that say where they lie."""
+    """Return the planes of the scored slices that have a position and an orientation."""
     known = {(plane.ref.sop_instance_uid, plane.ref.frame_number): plane for plane in planes(request.sources)}
     frames = [part.frame for part in request.assessment.primary.slices]
     found = [known.get((frame.sop_instance_uid, frame.frame_number)) for frame in frames]

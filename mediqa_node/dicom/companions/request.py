@@ -1,4 +1,4 @@
-"""What a score map is on the wire, beside the report: off unless a site asks for it.
+"""The DICOM objects that carry a score map alongside the report; not sent unless a site configures them.
 
 A Secondary Capture shows the map to people on any workstation; a Parametric Map holds its numbers for
 programs. Both are derived images of the source's study, in a series of their own. As for reports, the same
@@ -75,7 +75,7 @@ def companion_series_uid(kind: str, assessment: Assessment, device: ReportDevice
 
 
 def instance_uid(kind: str, request: CompanionRequest, source: Dataset, number: int, pixels: bytes) -> str:
-    """Return the name of this content."""
+    """Return the SOP Instance UID, which follows from the content."""
     assessment = request.assessment
     identity = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber")
     return deterministic_uid(
@@ -109,7 +109,7 @@ def clean_header(request: CompanionRequest, source: Dataset) -> Dataset:
 
 
 def complete(companion: Dataset, kind: str, request: CompanionRequest, source: Dataset) -> None:
-    """Set what both kinds share, over whatever the maker of the object has put there."""
+    """Set the attributes that both kinds share, replacing what is there."""
     assessment = request.assessment
     companion.update(clean_header(request, source))
     put_uid(companion, "SeriesInstanceUID", companion_series_uid(kind, assessment, request.device))
@@ -144,7 +144,7 @@ def source_reference(part: SliceResult) -> Dataset:
 
 
 def _set_body_part(companion: Dataset, assessment: Assessment, source: Dataset) -> None:
-    """Say the body part, and the side of a paired one: Laterality (0020,0060) is type 2C (PS3.3 C.7.3.1)."""
+    """Set the body part, and the side of a paired one: Laterality (0020,0060) is type 2C (PS3.3 C.7.3.1)."""
     region = assessment.primary.prompt.region.value
     if region in _BODY_PARTS:
         companion.BodyPartExamined = _BODY_PARTS[region]

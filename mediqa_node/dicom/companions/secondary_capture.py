@@ -1,4 +1,4 @@
-"""The pictures of a score map as Secondary Capture (PS3.3 A.8.1): any workstation shows them beside the images."""
+"""The pictures of a score map as Secondary Capture (PS3.3 A.8.1): any workstation shows them next to the images."""
 
 from collections.abc import Sequence
 
@@ -55,7 +55,7 @@ def _capture(request: CompanionRequest, picture: np.ndarray, index: int, source:
     complete(capture, KIND, request, source)
     capture.ImageType = ["DERIVED", "SECONDARY"]
     capture.ConversionType = "WSD"
-    # nothing in it names a patient; but text is burned in, and nobody should take it for a plain image
+    # it contains no patient data, but text is burned in: it must not be taken for a plain image
     capture.BurnedInAnnotation = "YES"
     capture.PatientOrientation = []  # two panels and text: no side of the picture is a side of the patient
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime

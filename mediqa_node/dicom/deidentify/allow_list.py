@@ -1,7 +1,7 @@
-"""What may leave with a de-identified image, as data: every attribute that is not named here is dropped.
+"""The attributes that may leave with a de-identified image; every attribute that is not listed here is dropped.
 
-By DICOM keyword, root and sequence items alike. `deidentify` gives each kind its meaning; that of Basic Profile
-attributes (PS3.15 table E.1-1) none is kept but sex and a coarse age is held by a test.
+By DICOM keyword, at the top level and in sequence items; `deidentify` defines what happens to each kind. A test
+checks that of the attributes of the Basic Profile (PS3.15 table E.1-1) only sex and a coarse age are kept.
 """
 
 # Quantities: whatever does not read as a number is dropped.
@@ -104,7 +104,7 @@ SEQUENCES = """
     MRFOVGeometrySequence MRDiffusionSequence DiffusionGradientDirectionSequence
 """
 
-# Type 1 in multi-frame objects alone (PS3.3 C.7.6.16, C.7.5.2): a value that says nothing.
+# Type 1 in multi-frame objects alone (PS3.3 C.7.6.16, C.7.5.2): a value without information.
 DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "AcquisitionDateTime": "19000101",
            "DeviceSerialNumber": "REMOVED"}  # fmt: skip
 FRAME_DUMMIES = {"FrameReferenceDateTime": "19000101", "FrameAcquisitionDateTime": "19000101"}

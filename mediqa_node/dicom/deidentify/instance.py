@@ -1,8 +1,8 @@
-"""De-identification at the door: what is not on the allow-list does not leave.
+"""De-identify an image before export: an attribute that is not on the allow-list does not leave.
 
 A deny-list (PS3.15 table E.1-1 applied attribute by attribute) forgets what it does not know: the private element, the
 comment in a functional group. Here a new dataset is built from the attributes of `allow_list`, at the root and in every
-item of every sequence that is kept, each value read and written anew, so that nothing rides along in a value
+item of every sequence that is kept, each value read and written again, so that nothing is carried along in a value
 representation that does not fit. Dates and times are removed (113107 is not claimed); pixels are not touched here.
 """
 
@@ -20,11 +20,11 @@ from pydicom.tag import BaseTag
 
 from mediqa_node.dicom.deidentify import allow_list
 from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
-from mediqa_node.dicom.header_values import items, number, text, texts
+from mediqa_node.dicom.values import items, number, numbers, text, texts
 from mediqa_node.domain.implementation import IMPLEMENTATION_VERSION_NAME
 
 METHODS = (("113100", "Basic Application Confidentiality Profile"), ("113108", "Retain Patient Characteristics Option"))
-"""What is done and said in De-identification Method Code Sequence (0012,0064); CID 7050."""
+"""What is done and recorded in De-identification Method Code Sequence (0012,0064); CID 7050."""
 OLDEST_DECADE = 90
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
 _WRITTEN_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -70,7 +70,7 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     result.PatientIdentityRemoved = "YES"
     result.LongitudinalTemporalInformationModified = "REMOVED"
     result.DeidentificationMethod = f"{IMPLEMENTATION_VERSION_NAME} allow-list"
-    result.DeidentificationMethodCodeSequence = Sequence([_code(value, "DCM", said) for value, said in METHODS])
+    result.DeidentificationMethodCodeSequence = Sequence([_code(value, "DCM", meaning) for value, meaning in METHODS])
     return result
 
 
@@ -113,16 +113,16 @@ def clean_text(keyword: str, value: str, forbidden: frozenset[str]) -> str | Non
 
 
 def identifying_words(dataset: Dataset) -> frozenset[str]:
-    """Return the words and numbers that tell whose dataset it is, upper case, numbers without leading zeros.
+    """Return words and numbers that identify patient, study or place, upper case, numbers without leading zeros.
 
     Those of all names of persons, whatever they mean besides (SHARP is a kernel and a family); those of the identifiers
     of patient, study, device and place, unless everybody uses them (CHEST_0042, General Hospital); the birth date.
     Words of one or two letters and numbers of fewer than four digits identify nobody: they are in every header.
     """
     found = set()
-    for said, is_name in _identifying(dataset):
-        tokens = _tokens(said) if is_name else _tokens(said) - _COMMON
-        found |= tokens if is_name else tokens | _tokens(re.sub(r"\D", "", said))
+    for found_text, is_name in _identifying(dataset):
+        tokens = _tokens(found_text) if is_name else _tokens(found_text) - _COMMON
+        found |= tokens if is_name else tokens | _tokens(re.sub(r"\D", "", found_text))
     born = re.fullmatch(r"(\d{4})(\d\d)(\d\d)", text(dataset, "PatientBirthDate"))
     if born:
         year, month, day = born.groups()
@@ -130,9 +130,9 @@ def identifying_words(dataset: Dataset) -> frozenset[str]:
     return frozenset(found)
 
 
-def _tokens(said: str) -> set[str]:
+def _tokens(value: str) -> set[str]:
     """Return the words of a text as they stand, and the runs of letters and digits in them, if they are long enough."""
-    runs = {run for pattern in (r"[^\W_]+", r"[^\W\d_]+", r"\d+") for run in re.findall(pattern, said.upper())}
+    runs = {run for pattern in (r"[^\W_]+", r"[^\W\d_]+", r"\d+") for run in re.findall(pattern, value.upper())}
     runs = {run.lstrip("0") if run.isdecimal() else run for run in runs}
     return {run for run in runs if len(run) >= (_FEWEST_DIGITS if run.isdecimal() else 3)}
 
@@ -195,6 +195,8 @@ def _numbers(dataset: Dataset, tag: BaseTag, keyword: str, forbidden: frozenset[
     values = [value] if isinstance(value, str | int | float) else list(value or ())
     if _vr(tag) in ("DS", "IS"):
         written = [str(one).strip() for one in values]
+        if keyword in _NEEDED and not all(map(_WRITTEN_NUMBER.fullmatch, written)):
+            written = [f"{one:.10g}" for one in numbers(dataset, tag, signed=True)] or written  # "-1024,0", VR UT
         if not all(map(_WRITTEN_NUMBER.fullmatch, written)):
             return None
         if keyword not in _NEEDED and any(_identifies(one, keyword, forbidden) for one in written):
@@ -212,7 +214,7 @@ def _identifies(written: str, keyword: str, forbidden: frozenset[str]) -> bool:
 
 
 def _is_worded(value: str, forbidden: frozenset[str]) -> bool:
-    """Whether a text holds nothing but known words that name nobody, one or two letters, and short numbers."""
+    """Whether a text consists only of known words that identify no one, one or two letters, and short numbers."""
     if not _PLAIN.fullmatch(value) or _LONG_NUMBER.search(value) or _DATE.search(value):
         return False
     if _tokens(value) & forbidden:
@@ -227,7 +229,7 @@ def _is_device_text(value: str, forbidden: frozenset[str]) -> bool:
 
 
 def clean_meaning(item: Dataset) -> str | None:
-    """Return what pydicom's dictionary says of a coded term, whatever its Code Meaning (0008,0104); None if unknown."""
+    """Return the meaning of a coded term in pydicom's dictionary, whatever its own Code Meaning; None if unknown."""
     value, scheme = _current_code(item)
     return _meanings(scheme).get(value) if scheme in _SCHEMES else None
 

@@ -6,8 +6,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from mediqa_node.dicom.functional_groups import frame_count, integer, value_of
-from mediqa_node.dicom.header import text
+from mediqa_node.dicom.header import frame_count, integer, text
 from mediqa_node.dicom.pixels import without_unused_bits
 from mediqa_node.domain.errors import UndecodablePixels
 
@@ -19,7 +18,7 @@ def put_pixels(dataset: Dataset, frames: Sequence[np.ndarray], header: Dataset) 
 
     Args:
         frames: of `FrameReader.raw`, all of the instance, in order: (rows, columns), or (rows, columns, 3) RGB.
-        header: of the source, which says what the values mean.
+        header: of the source; it defines what the values mean.
 
     Raises:
         UndecodablePixels: colour tables, lookup tables or floating point, which would not leave with the pixels.
@@ -31,7 +30,7 @@ def put_pixels(dataset: Dataset, frames: Sequence[np.ndarray], header: Dataset) 
         raise UndecodablePixels("frames of one instance differ in size or type")
     colour = first.ndim == 3
     allocated = first.dtype.itemsize * 8
-    stored = integer(value_of(header, "BitsStored")) or allocated
+    stored = integer(header, "BitsStored") or allocated
     dataset.Rows, dataset.Columns = first.shape[:2]
     dataset.SamplesPerPixel = first.shape[2] if colour else 1
     dataset.PhotometricInterpretation = "RGB" if colour else photometric or "MONOCHROME2"
@@ -39,7 +38,7 @@ def put_pixels(dataset: Dataset, frames: Sequence[np.ndarray], header: Dataset) 
         dataset.PlanarConfiguration = 0
     dataset.BitsAllocated, dataset.BitsStored = allocated, min(stored, allocated)
     dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = integer(value_of(header, "PixelRepresentation")) or 0
+    dataset.PixelRepresentation = integer(header, "PixelRepresentation") or 0
     if "NumberOfFrames" in dataset or frame_count(header) is not None:
         dataset.NumberOfFrames = len(frames)
     pixels = b"".join(without_unused_bits(frame, header).astype(_little(first.dtype)).tobytes() for frame in frames)

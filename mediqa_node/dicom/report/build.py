@@ -19,6 +19,7 @@ from mediqa_node.dicom.report.header import header
 from mediqa_node.dicom.report.request import SOP_CLASSES, ReportDevice, ReportRequest
 from mediqa_node.dicom.report.source import uid_of
 from mediqa_node.dicom.report.uid import deterministic_uid
+from mediqa_node.dicom.values import integer
 from mediqa_node.domain.assessment import StackResult, mapped, weighted_quality
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.images import FrameRef
@@ -135,5 +136,5 @@ def _check_frame(frame: FrameRef, sources: dict[str, Dataset]) -> None:
     source = sources.get(frame.sop_instance_uid)
     if source is None:
         raise ValueError(f"to report: scored instance {frame.sop_instance_uid} is not among the sources")
-    if frame.frame_number is not None and not 1 <= frame.frame_number <= int(source.get("NumberOfFrames", 1) or 1):
+    if frame.frame_number is not None and not 1 <= frame.frame_number <= (integer(source, "NumberOfFrames") or 1):
         raise ValueError(f"to report: {frame.sop_instance_uid} has no frame {frame.frame_number}")

@@ -1,6 +1,6 @@
-"""Every code a report may hold, and what the words of the prompts are called in them.
+"""All codes that a report may contain, and the codes of the prompts' words.
 
-DCM, SCT, LN, UMLS and UCUM codes are those of PS3.16 and its context groups. 99MEDIQA holds what
+DCM, SCT, LN, UMLS and UCUM codes are those of PS3.16 and its context groups. 99MEDIQA is for what
 has no standard code: a score in 0..1, the weight of a slice, predicted values, image types.
 Its values never change meaning; a new meaning gets a new value.
 """
@@ -43,6 +43,7 @@ DEVICE_SERIAL = _dcm("121016", "Device Observer Serial Number")
 PROCEDURE_REPORTED = _dcm("121058", "Procedure reported")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 COMMENT = _dcm("121106", "Comment")
+ACQUISITION_EQUIPMENT = _dcm("109101", "Acquisition Equipment")
 
 # TID 1600
 IMAGE_LIBRARY = _dcm("111028", "Image Library")
@@ -93,7 +94,7 @@ VERDICTS = {
     "borderline": (MEETS, _own("IQA-ACT-2", "Borderline, review by technologist")),
     "review": (DOES_NOT_MEET, _own("IQA-ACT-3", "Review before patient leaves")),
 }
-"""Quality Assessment (CID 6044) and action of each verdict; 111235 "Unusable" is for people to say."""
+"""Quality Assessment (CID 6044) and action of each verdict; 111235 "Unusable" is reserved for human readers."""
 
 # Units, UCUM
 PERCENT_RANGE = Code("{0:100}", "UCUM", "range:0:100")

@@ -70,7 +70,7 @@ def content_tree(assessment: Assessment, device: ReportDevice, study_date: str) 
 
 
 def matching_calibration(assessment: Assessment) -> Calibration | None:
-    """Return the calibration, if it was made for the weights, the card and the preprocessing that spoke."""
+    """Return the calibration, if it was made for the weights, card and preprocessing of this assessment."""
     record, checkpoint = assessment.calibration, assessment.checkpoint
     if record is None or assessment.verdict not in codes.VERDICTS:
         return None
@@ -257,5 +257,5 @@ def _prompts(prompt: Prompt) -> list[Dataset]:
 
 def _prompt_sources(prompt: Prompt) -> str:
     terms = {name: getattr(prompt, name) for name in ("dimension", "modality", "region", "type")}
-    said = (f"{name}={term.value} ({term.source}, {term.confidence:.2f})" for name, term in terms.items())
-    return "prompts: " + ", ".join(said)
+    parts = (f"{name}={term.value} ({term.source}, {term.confidence:.2f})" for name, term in terms.items())
+    return "prompts: " + ", ".join(parts)

@@ -17,13 +17,13 @@ from mediqa_node.dicom.report.source import (
     copied_codes,
     copied_items,
     patient_id,
-    sequence_of,
     uid_of,
     utc_offset,
     value_of,
     values_of,
 )
 from mediqa_node.dicom.report.uid import deterministic_uid
+from mediqa_node.dicom.values import items
 from mediqa_node.domain.assessment import Assessment
 
 SERIES_DESCRIPTION = "MedIQA image quality (RESEARCH, not for diagnosis)"
@@ -98,14 +98,14 @@ def copy_patient_and_study(report: Dataset, source: Dataset) -> None:
         ("IssuerOfPatientIDQualifiersSequence", ("UniversalEntityID", "UniversalEntityIDType"), ("UniversalEntityID",)),
         ("OtherPatientIDsSequence", ("PatientID", "IssuerOfPatientID", "TypeOfPatientID"), ("PatientID",)),
     ):
-        items = [_without_half_pair(item) for item in copied_items(source, keyword, members, required)]
-        _set_items(report, keyword, [item for item in items if len(item)])
+        copies = [_without_half_pair(item) for item in copied_items(source, keyword, members, required)]
+        _set_items(report, keyword, [item for item in copies if len(item)])
     _complete(report, source)
     _copy_trial(report, source)
 
 
 def _complete(report: Dataset, source: Dataset) -> None:
-    """Add what the standard demands beside what was copied (types 1C and 2C of PS3.3 C.7.1.1, C.7.2.2)."""
+    """Add what the standard requires in addition to what was copied (types 1C and 2C of PS3.3 C.7.1.1, C.7.2.2)."""
     for item in report.get("OtherPatientIDsSequence", ()):
         item.TypeOfPatientID = item.get("TypeOfPatientID", "TEXT")
     if report.get("PatientIdentityRemoved") == "YES" and not any(keyword in report for keyword in DEIDENTIFICATION):
@@ -119,7 +119,7 @@ def _complete(report: Dataset, source: Dataset) -> None:
 
 
 def _without_half_pair(item: Dataset) -> Dataset:
-    """Universal Entity ID (0040,0032) and its type come together or not at all."""
+    """Universal Entity ID (0040,0032) and its type are both present, or neither is."""
     pair = ("UniversalEntityID", "UniversalEntityIDType")
     if not all(keyword in item for keyword in pair):
         for keyword in pair:
@@ -160,7 +160,7 @@ def set_equipment(report: Dataset, assessment: Assessment, device: ReportDevice,
     report.SoftwareVersions = algorithm_version(assessment, device)
     if value_of(source, "Manufacturer"):
         scanner = Dataset()
-        scanner.PurposeOfReferenceCodeSequence = [coded(codes.Code("109101", "DCM", "Acquisition Equipment"))]
+        scanner.PurposeOfReferenceCodeSequence = [coded(codes.ACQUISITION_EQUIPMENT)]
         for keyword in ("Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName"):
             if text := value_of(source, keyword):
                 setattr(scanner, keyword, text)
@@ -195,10 +195,10 @@ def _set_document(report: Dataset, request: ReportRequest, sources: Sequence[Dat
 
 def _requests(report: Dataset, source: Dataset) -> list[Dataset]:
     """Referenced Request Sequence (0040,A370): one item per requested procedure, or one for the accession."""
-    items = [_request(report, entry) for entry in sequence_of(source, "RequestAttributesSequence")]
-    if not items and report.AccessionNumber:
-        items = [_request(report, source)]
-    return items
+    requests = [_request(report, entry) for entry in items(source, "RequestAttributesSequence")]
+    if not requests and report.AccessionNumber:
+        requests = [_request(report, source)]
+    return requests
 
 
 def _request(report: Dataset, entry: Dataset) -> Dataset:

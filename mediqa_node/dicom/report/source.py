@@ -1,4 +1,4 @@
-"""Read the header of a source image so that what is copied is valid, whatever state it is in.
+"""Read the header of a source image so that what is copied into a report is valid.
 
 Real headers lack type-2 elements, hold two values where one belongs, dates of one year, a sex of
 `U`, or text in ISO 2022 character sets. Everything here returns text that may stand in a UTF-8
@@ -11,11 +11,11 @@ from datetime import date, timedelta, timezone
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VM, dictionary_VR
-from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 
 from mediqa_node.dicom.report.codes import Code
 from mediqa_node.dicom.report.items import coded
+from mediqa_node.dicom.values import is_misread, items, texts
 from mediqa_node.domain.errors import InvalidInstance
 
 LIMITS = {"AE": 16, "CS": 16, "LO": 64, "SH": 16, "AS": 4, "DS": 16, "IS": 12, "UI": 64, "ST": 1024, "LT": 10240}
@@ -26,7 +26,7 @@ NEVER_SHORTENED = frozenset((
     "FillerOrderNumberImagingServiceRequest", "RequestedProcedureID", "ClinicalTrialProtocolID",
     "ClinicalTrialSubjectID", "LocalNamespaceEntityID", "UniversalEntityID",
 ))  # fmt: skip
-"""Half an identifier may be somebody else's: left out when too long."""
+"""Left out when too long: a shortened identifier may be that of another patient."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
@@ -67,8 +67,14 @@ def patient_id(source: Dataset) -> str:
     """Return Patient ID (0010,0020).
 
     Raises:
-        InvalidInstance: longer than 64 characters; a shortened one may be another patient's.
+        InvalidInstance: longer than 64 characters, or not in the declared character set; a damaged one may
+            be another patient's.
     """
+    if any(map(is_misread, texts(source, "PatientID"))):
+        raise InvalidInstance(
+            "Patient ID (0010,0020) is not in Specific Character Set (0008,0005): no report can carry it",
+            offending=0x00100020,
+        )
     text = _text(source, "PatientID")
     if len(text) > LIMITS["LO"]:
         raise InvalidInstance("Patient ID longer than 64 characters: no report can carry it", offending=0x00100020)
@@ -79,7 +85,7 @@ def uid_of(source: Dataset, keyword: str) -> str:
     """Return a UID that the source must have, leading zeros and all.
 
     Raises:
-        InvalidInstance: missing, or nothing like a UID.
+        InvalidInstance: missing, or not a UID.
     """
     text = _text(source, keyword)
     if len(text) > LIMITS["UI"] or not _UID.fullmatch(text):
@@ -98,21 +104,21 @@ def utc_offset(source: Dataset) -> timezone | None:
 
 def copied_items(source: Dataset, keyword: str, members: Iterable[str], required: Iterable[str]) -> list[Dataset]:
     """Return the items of a sequence rebuilt from plain members; an item without all `required` ones is left out."""
-    items = []
-    for original in sequence_of(source, keyword):
+    copies = []
+    for original in items(source, keyword):
         item = Dataset()
         for member in members:
             if text := value_of(original, member):
                 setattr(item, member, text)
         if all(name in item for name in required):
-            items.append(item)
-    return items
+            copies.append(item)
+    return copies
 
 
 def copied_codes(source: Dataset, keyword: str) -> list[Dataset]:
     """Return the complete entries of a code sequence; those without value, scheme or meaning are left out."""
     found = []
-    for original in sequence_of(source, keyword):
+    for original in items(source, keyword):
         code = Code(*(value_of(original, name) for name in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")))
         if all(code):
             item = coded(code)
@@ -122,36 +128,19 @@ def copied_codes(source: Dataset, keyword: str) -> list[Dataset]:
     return found
 
 
-def sequence_of(source: Dataset, keyword: str) -> list[Dataset]:
-    """Return the items of a sequence; [] where it is missing or none."""
-    try:
-        value = source[keyword].value if keyword in source else None
-    except Exception:  # pydicom raises many kinds on broken elements
-        return []
-    return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Iterable) else []
-
-
 def _text(source: Dataset, keyword: str) -> str:
     """Return the first non-empty value as printable text."""
     return next(iter(_texts(source, keyword)), "")
 
 
 def _texts(source: Dataset, keyword: str) -> list[str]:
-    """Return the non-empty values as printable texts."""
-    try:
-        value = source[keyword].value if keyword in source else None
-    except Exception:  # pydicom raises many kinds on broken elements
-        return []
-    values = value if isinstance(value, MultiValue | list | tuple) else [value]
-    return [text for text in map(_printable, values) if text]
+    """Return the non-empty values as printable text, without those of a character set that does not fit."""
+    found = [_printable(text) for text in texts(source, keyword) if not is_misread(text)]
+    return [text for text in found if text]
 
 
-def _printable(value: object) -> str:
-    if value is None or isinstance(value, Dataset):
-        return ""
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    text = text.encode("utf-8", "replace").decode()
-    return _CONTROL.sub(" ", text).strip()
+def _printable(text: str) -> str:
+    return _CONTROL.sub(" ", text.encode("utf-8", "replace").decode()).strip()
 
 
 def _date(text: str) -> str:

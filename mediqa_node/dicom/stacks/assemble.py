@@ -1,7 +1,7 @@
 """Sort the images of one series into stacks: planes that belong together, in order along their normal.
 
 A series is not a volume. It may hold localisers in three directions, several echoes, time points and
-b-values, magnitude beside phase, a slice that was taken twice. What always tells stacks apart: size,
+b-values, magnitude and phase, a slice that was acquired twice. What always separates stacks: size,
 orientation, echo, time, b-value. What does so only where positions repeat: image type, then acquisition
 number (one head CT in our collection has 14 slices and 13 acquisition numbers, and is one stack).
 Instance Number (0020,0013) never orders planes.
@@ -13,7 +13,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.functional_groups import integer, value_of
+from mediqa_node.dicom.header import integer, text
 from mediqa_node.dicom.stacks.geometry import (
     SAME_POSITION_MM,
     TILT_DEG,
@@ -57,26 +57,26 @@ def assemble_stacks(headers: Sequence[Dataset]) -> tuple[Stack, ...]:
 
 
 def stack_label(stack: Stack) -> str:
-    """Say what sets a stack apart, e.g. `echo 80 ms, b 1000`; where no value does, how many images it holds."""
-    said, count = stack.key.label(), len(stack.frames)
-    return said if said != StackKey().label() else f"{count} image{'s' * (count > 1)}"
+    """Return what distinguishes a stack, such as `echo 80 ms, b 1000`, or else its number of images."""
+    label, count = stack.key.label(), len(stack.frames)
+    return label if label != StackKey().label() else f"{count} image{'s' * (count > 1)}"
 
 
 def concatenation_complete(headers: Sequence[Dataset]) -> bool | None:
-    """Say whether every concatenation of the series is complete (PS3.3 C.7.6.16.2.2.4).
+    """Whether every concatenation of the series is complete (PS3.3 C.7.6.16.2.2.4).
 
     Instances that share Concatenation UID (0020,9161) must carry In-concatenation Numbers (0020,9162)
     1 to In-concatenation Total Number (0020,9163).
 
     Returns:
-        None where there is no concatenation, or none that states its total.
+        None without a concatenation that states its total.
     """
     arrived: dict[str, set[int]] = {}
     totals: dict[str, int] = {}
     for header in headers:
-        if uid := str(value_of(header, "ConcatenationUID") or ""):
-            arrived.setdefault(uid, set()).add(integer(value_of(header, "InConcatenationNumber")) or 0)
-            total = integer(value_of(header, "InConcatenationTotalNumber"))
+        if uid := text(header, "ConcatenationUID"):
+            arrived.setdefault(uid, set()).add(integer(header, "InConcatenationNumber") or 0)
+            total = integer(header, "InConcatenationTotalNumber")
             if total:
                 totals[uid] = max(total, totals.get(uid, 0))
     if not totals:
@@ -85,20 +85,19 @@ def concatenation_complete(headers: Sequence[Dataset]) -> bool | None:
 
 
 def _stack(group: Group, headers: Sequence[Dataset]) -> Stack:
-    """Order a group along its normal, keep every position once, and say what is odd about it."""
+    """Order a group along its normal, keep each position once, and flag irregularities."""
     ordered, positions = _in_order(group.planes)
     first = ordered[0]
     header = headers[first.ref.instance_index]
-    modality = str(value_of(header, "Modality") or "")
-    frame_of_reference = value_of(header, "FrameOfReferenceUID")
+    modality = text(header, "Modality")
     flags = [*group.flags, *spacing_flags(positions)]
     flags += ["duplicate_position"] * (len(ordered) < len(group.planes))
     flags += ["missing_geometry"] * (first.orientation is None and modality in _VOLUMETRIC)
     flags += ["gantry_tilt"] * (modality == "CT" and _is_tilted(ordered))
     return Stack(
-        study_instance_uid=str(value_of(header, "StudyInstanceUID") or ""),
-        series_instance_uid=str(value_of(header, "SeriesInstanceUID") or ""),
-        frame_of_reference_uid=str(frame_of_reference) if frame_of_reference else None,
+        study_instance_uid=text(header, "StudyInstanceUID"),
+        series_instance_uid=text(header, "SeriesInstanceUID"),
+        frame_of_reference_uid=text(header, "FrameOfReferenceUID") or None,
         modality=modality,
         key=StackKey(orientation=_rounded(first.orientation), **group.key),
         frames=tuple(plane.ref for plane in ordered),

@@ -1,4 +1,4 @@
-"""Where an image plane lies in the patient, and how evenly planes follow each other.
+"""Position and orientation of image planes in the patient, and the spacing between them.
 
 All coordinates are those of the patient, LPS, in millimetres (PS3.3 C.7.6.2.1.1).
 """
@@ -51,7 +51,7 @@ def position_along(normal: np.ndarray, origin_mm: ArrayLike) -> float:
 
 
 def same_orientation(one: Sequence[float], other: Sequence[float], *, tolerance: float = 1e-2) -> bool:
-    """Say whether two orientations differ by no cosine more than `tolerance` (0.01 is about 0.6 degrees)."""
+    """Whether no cosine of two orientations differs by more than `tolerance` (0.01 is about 0.6 degrees)."""
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= tolerance
 
 
@@ -61,7 +61,7 @@ def slice_spacing(positions_mm: Sequence[float]) -> float:
 
 
 def spacing_flags(positions_mm: Sequence[float]) -> tuple[str, ...]:
-    """Say what is wrong with the steps between ascending positions.
+    """Return flags for irregular steps between ascending positions.
 
     `gap`: a step of more than 1.5 times the median. `uneven_spacing`: another step that differs from
     the median by more than 5 % and more than 0.05 mm (headers round to 0.01 mm and worse).
@@ -78,8 +78,8 @@ def spacing_flags(positions_mm: Sequence[float]) -> tuple[str, ...]:
 def shear_deg(normal: np.ndarray, first_origin_mm: ArrayLike, last_origin_mm: ArrayLike) -> float:
     """Return the angle between the planes' normal and the line through their origins, degrees.
 
-    Zero for a rectangular volume; the tilt for an axial CT acquired with a tilted gantry, whose planes
-    are displaced along the table and not along their normal.
+    Zero for a rectangular volume; the tilt for an axial CT acquired with a tilted gantry, where
+    planes are displaced along the table and not along their normal.
     """
     line = np.asarray(last_origin_mm, dtype=np.float64) - np.asarray(first_origin_mm, dtype=np.float64)
     along = abs(float(line @ normal))

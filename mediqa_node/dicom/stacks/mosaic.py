@@ -1,12 +1,11 @@
-"""Recognise a Siemens mosaic: many slices tiled into one image, which no slice-wise score can judge."""
+"""Recognise a Siemens mosaic: many slices tiled into one image, which cannot be scored slice by slice."""
 
 import re
 import struct
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.functional_groups import integer, value_of, words
-from mediqa_node.dicom.technique.diffusion import private_value
+from mediqa_node.dicom.header import FrameHeader, codes, integer, numbers, text
 
 _CSA_NAME = b"NumberOfImagesInMosaic\0"
 _TILES = 3
@@ -20,16 +19,17 @@ def mosaic_evidence(header: Dataset) -> str | None:
     an image of a Siemens scanner that is a whole number of times, three at least, as large as its
     Acquisition Matrix (0018,1310). (Twice is common: interpolation.)
     """
-    if "MOSAIC" in words(value_of(header, "ImageType")):
+    if "MOSAIC" in codes(header, "ImageType"):
         return "Image Type (0008,0008) contains MOSAIC"
-    if value_of(header, "Modality") == "CT":
+    if codes(header, "Modality") == ("CT",):
         return None
-    images = integer(private_value(header, "SIEMENS MR HEADER", 0x0019, 0x0A)) or _csa_images(header)
+    stated = FrameHeader(header).private_numbers(0x0019, "SIEMENS MR HEADER", 0x0A)
+    images = int(stated[0]) if stated else _csa_images(header)
     if images is not None and images > 1:
         return f"NumberOfImagesInMosaic (0019,100A) is {images}"
-    if "SIEMENS" not in str(value_of(header, "Manufacturer") or "").upper():
+    if "SIEMENS" not in text(header, "Manufacturer").upper():
         return None
-    rows, columns = integer(value_of(header, "Rows")), integer(value_of(header, "Columns"))
+    rows, columns = integer(header, "Rows"), integer(header, "Columns")
     edge = _acquired_edge(header)
     if edge and rows and columns and rows % edge == columns % edge == 0 and min(rows, columns) >= _TILES * edge:
         return f"{rows} x {columns} pixels from an Acquisition Matrix (0018,1310) of {edge}"
@@ -38,9 +38,7 @@ def mosaic_evidence(header: Dataset) -> str | None:
 
 def _acquired_edge(header: Dataset) -> int | None:
     """Return the longer edge of Acquisition Matrix (0018,1310): frequency rows\\columns\\phase rows\\columns."""
-    matrix = value_of(header, "AcquisitionMatrix")
-    edges = [integer(edge) or 0 for edge in matrix] if matrix is not None and not isinstance(matrix, int) else []
-    return max(edges, default=0) or None
+    return int(max(numbers(header, "AcquisitionMatrix"), default=0)) or None
 
 
 def _csa_images(header: Dataset) -> int | None:
@@ -49,8 +47,8 @@ def _csa_images(header: Dataset) -> int | None:
     An entry is: name (64 bytes), number of values, VR (4), type, number of items, a mark (4 each); an
     item: four lengths of 4 bytes, of which the second is the text's, and the text.
     """
-    csa = private_value(header, "SIEMENS CSA HEADER", 0x0029, 0x10)
-    start = csa.find(_CSA_NAME) if isinstance(csa, bytes) else -1
+    csa = FrameHeader(header).private_bytes(0x0029, "SIEMENS CSA HEADER", 0x10)
+    start = csa.find(_CSA_NAME)
     if start < 0 or start + 100 > len(csa):
         return None
     (n_items,) = struct.unpack_from("<i", csa, start + 76)

@@ -1,4 +1,4 @@
-"""Tell the planes of a series apart: which of them may lie in one stack."""
+"""Split the planes of a series into groups that may form one stack."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ B_TOLERANCE = 1.0
 B_TOLERANCE_FRACTION = 0.02
 
 Parts = list[tuple[Any, list[Plane]]]
-"""What a rule splits planes into: the value that tells a part apart, and its planes."""
+"""The parts that a rule splits planes into: the distinguishing value and the planes of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def _by(planes: Iterable[Plane], value: Callable[[Plane], Hashable]) -> dict[Any
 
 
 def _by_orientation(planes: Iterable[Plane]) -> list[list[Plane]]:
-    """Collect planes whose orientation is that of the first of their list, within tolerance."""
+    """Group planes by orientation, within a tolerance of the first of each group."""
     found: list[list[Plane]] = []
     for plane in planes:
         for facing in found:
@@ -97,7 +97,7 @@ def _times(planes: Sequence[Plane]) -> Parts:
 
 
 def _b_values(planes: Sequence[Plane]) -> Parts:
-    """Split by b-value; where no plane is weighted at all, the value tells nothing and is left out."""
+    """Split by b-value; without any weighted plane, the value is ignored."""
     if not any(plane.b_value and plane.b_value > B_TOLERANCE for plane in planes):
         return [(None, list(planes))]
     nominal = _nominal(
@@ -122,7 +122,7 @@ def _acquisitions(planes: Sequence[Plane]) -> Parts:
 def _where_it_separates(planes: Sequence[Plane], value: Callable[[Plane], Hashable]) -> Parts:
     """Split only if positions repeat and the parts are whole: half of them cover half of the positions.
 
-    Otherwise one slice that was taken twice would shatter a head CT whose every slice is an acquisition.
+    Otherwise one slice that was taken twice would split a head CT in which each slice is an acquisition of its own.
     """
     if not positions_repeat(planes):
         return [(None, list(planes))]
@@ -141,5 +141,5 @@ def distinct_positions(planes: Sequence[Plane]) -> int:
 
 
 def positions_repeat(planes: Sequence[Plane]) -> bool:
-    """Say whether two planes lie at the same position."""
+    """Whether two planes have the same position."""
     return distinct_positions(planes) < len(planes)

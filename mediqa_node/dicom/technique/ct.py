@@ -4,7 +4,7 @@
 = revolution time / pitch, PS3.3 C.8.15.3.8); Siemens and Philips follow; Canon writes mA x rotation
 on some generations; GE scales it with the reconstructed slice thickness, so that the same scan reads
 4 mAs at 1.25 mm and 14 at 5 mm. Pooling raw tags would label vendor and thickness instead of dose.
-The rules below are tried in order, the first that applies wins, and every raw number stays beside
+The rules below are tried in order, the first that applies wins, and every raw number is kept with
 the choice in `candidates`.
 """
 
@@ -53,7 +53,7 @@ def _helical(r: CtReading) -> Choice | None:
 
 
 def _axial(r: CtReading) -> Choice | None:
-    """GE step-and-shoot, or any axial image whose tag contradicts mA x t; cine counts one rotation."""
+    """GE step-and-shoot, or any axial image with a tag that contradicts mA x t; cine counts one rotation."""
     unknown_ge = r.ge and r.helical is None and not differs(r.tag_mas, r.ma_t_mas)
     known = r.helical is False and (r.ge or differs(r.tag_mas, r.ma_t_mas))
     if r.ma_t_mas is None or not (known or unknown_ge):

@@ -1,4 +1,4 @@
-"""Read what a CT image says of its exposure: one unit each, standard tags first, private ones by creator.
+"""Read the exposure of a CT image: one unit per quantity, standard tags first, private ones by creator.
 
 Classic values are at the root (PS3.3 C.8.2.1), Enhanced ones in functional groups (C.8.15.3). Private
 fallbacks were tried on few files; each is accepted only within a plausible range.
@@ -19,13 +19,13 @@ RANGES = {"mas": (0.5, 3000.0), "ma": (1.0, 2000.0), "kvp": (40.0, 160.0), "time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CtReading:
-    """What one CT image says of its exposure, in one unit each; None where it is silent.
+    """The recorded exposure of one CT image, one unit per quantity; None where absent.
 
     Attributes:
         fg_mas: ExposureInmAs (0018,9332) of an Enhanced object: effective mAs by definition.
         tag_mas: Exposure (0018,1152); `fine_mas`: ExposureInuAs (0018,1153) / 1000.
         time_s: ExposureTime; on GE the total beam-on time of the image, elsewhere per rotation.
-        helical: None where the header does not tell.
+        helical: None if the header does not state the scan mode.
     """
 
     vendor: str
@@ -68,7 +68,7 @@ class Tube:
 
 
 def ct_reading(header: FrameHeader, dose: DoseEvent | None, flags: list[str]) -> CtReading:
-    """Bring what an image says to one unit each; values out of physical range are dropped with a flag."""
+    """Convert each quantity to one unit; values out of physical range are dropped with a flag."""
 
     def value(key: str, kind: str, unit: float = 1.0) -> float | None:
         found = header.number(key)
@@ -117,7 +117,7 @@ def is_helical(header: FrameHeader, pitch: float | None) -> bool | None:
     options = " ".join((*header.codes("ScanOptions"), *header.codes("ImageType")[3:]))
     if "SPIRAL" in kind or re.search(r"HELI|SPIRAL|CT_SOM\d+ SPI", options):
         return True
-    # Values of Image Type name the plane as AXIAL too, so only the options speak of the mode.
+    # Values of Image Type name the plane as AXIAL too, so only the options state the mode.
     if kind or re.search(r"AXIAL|CINE|CT_SOM\d+ SEQ", options):
         return False
     return True if pitch else None

@@ -33,7 +33,7 @@ _PHANTOM = ("113835", "ctdiw phantom type")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoseEvent:
-    """One irradiation event of a CT dose report; None where the report is silent.
+    """One irradiation event of a CT dose report; None where absent.
 
     Attributes:
         tube_current_ma: mean over the event, mA; `tube_current_max_ma` its maximum.
@@ -115,7 +115,7 @@ def _is(item: Dataset, concept: tuple[str, str]) -> bool:
 
 
 def _matching(content: tuple[Dataset, ...], concept: tuple[str, str]) -> tuple[Dataset, ...]:
-    """Return the items whose concept name has the code; where none has, those with the meaning."""
+    """Return the items with the code as concept name; if there are none, those with the meaning."""
     code, meaning = concept
     names = [(item, name) for item in content for name in items(item, "ConceptNameCodeSequence")[:1]]
     by_code = tuple(item for item, name in names if text(name, "CodeValue") == code)

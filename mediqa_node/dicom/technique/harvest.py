@@ -1,7 +1,7 @@
 """Harvest the physical parameters of one series: the labels of training stage 1, with all their evidence.
 
 Tube charge is read per image, since tube current is modulated along the patient; the series' label is
-the median of its valid slices. Nothing is thrown away: every raw candidate stays beside the choice.
+the median of its valid slices. Every raw candidate is kept with the chosen value.
 """
 
 from collections import Counter
@@ -42,7 +42,8 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
         the rest. `eligible` is True only with a verified label and without any exclusion.
     """
     placed = planes(headers)
-    found = exclusions(headers, placed=placed)
+    of_instances = [tuple(instance_exclusions(header)) for header in headers]
+    found = exclusions(headers, placed=placed, of_instances=of_instances)
     modality = modality_of(headers[0]) if headers else ""
     refusal = next((exclusion for exclusion in found if not exclusion.scorable), None)
     if refusal is not None or modality not in ("CT", "MR"):
@@ -52,11 +53,14 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
             label_name=None, tube_charge_mas=None, field_strength_t=None, source=source, exclusions=found,
             covariates=covariates,
         )  # fmt: skip
+    refused = frozenset(
+        id(header) for header, one in zip(headers, of_instances, strict=True) if not all(e.scorable for e in one)
+    )
     frames = [frame for header in headers for frame in frame_headers(header)]
     z_mm = _z_positions_mm(placed)
     if modality == "CT":
-        return _harvest_ct(frames, z_mm, found, dose_events)
-    return _harvest_mr(frames, z_mm, found)
+        return _harvest_ct(frames, refused, z_mm, found, dose_events)
+    return _harvest_mr(frames, refused, z_mm, found)
 
 
 def statistics(values: Sequence[float | None], z_mm: Sequence[float | None] = ()) -> dict[str, float]:
@@ -94,13 +98,14 @@ def statistics(values: Sequence[float | None], z_mm: Sequence[float | None] = ()
 
 def _harvest_ct(
     frames: Sequence[FrameHeader],
+    refused: frozenset[int],
     z_mm: Mapping[FrameKey, float],
     found: tuple[Exclusion, ...],
     dose_events: Mapping[str, DoseEvent],
 ) -> Technique:
     events = [dose_events.get(frame.text("IrradiationEventUID")) for frame in frames]
     read = [read_ct(frame, z_mm.get(_key(frame)), event) for frame, event in zip(frames, events, strict=True)]
-    slices = _without_excluded(frames, [frame for frame, _ in read])
+    slices = _without(refused, frames, [frame for frame, _ in read])
     values = [frame.tube_charge_mas for frame in slices]
     numbers = statistics(values, [frame.z_mm for frame in slices])
     label, flags = _label(numbers)
@@ -131,9 +136,12 @@ def _harvest_ct(
 
 
 def _harvest_mr(
-    frames: Sequence[FrameHeader], z_mm: Mapping[FrameKey, float], found: tuple[Exclusion, ...]
+    frames: Sequence[FrameHeader],
+    refused: frozenset[int],
+    z_mm: Mapping[FrameKey, float],
+    found: tuple[Exclusion, ...],
 ) -> Technique:
-    slices = _without_excluded(frames, [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in frames])
+    slices = _without(refused, frames, [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in frames])
     numbers = statistics([frame.field_strength_t for frame in slices])
     tesla, flags = _label(numbers)
     label = nominal(tesla)
@@ -178,13 +186,11 @@ def _label_exclusions(
     return tuple(result)
 
 
-def _without_excluded(frames: Sequence[FrameHeader], read: list[FrameTechnique]) -> list[FrameTechnique]:
-    """Leave out images that are no part of the scan: a scout among slices would move the median."""
-    refused: dict[int, bool] = {}
-    for frame in frames:
-        if id(frame.dataset) not in refused:
-            refused[id(frame.dataset)] = any(not found.scorable for found in instance_exclusions(frame.dataset))
-    kept = [one for frame, one in zip(frames, read, strict=True) if not refused[id(frame.dataset)]]
+def _without(
+    refused: frozenset[int], frames: Sequence[FrameHeader], read: list[FrameTechnique]
+) -> list[FrameTechnique]:
+    """Leave out refused images: a scout among slices would move the median."""
+    kept = [one for frame, one in zip(frames, read, strict=True) if id(frame.dataset) not in refused]
     return kept or read
 
 

@@ -1,8 +1,8 @@
 """Repair and snap the field strength of an MR image, and read what else decides its signal to noise.
 
 Magnetic Field Strength (0018,0087) should be in tesla; scanners and converters write gauss (15000),
-millitesla (1494) and nothing at all. The resonance frequency says the same in a unit nobody gets
-wrong: B0 = f / (gamma / 2 pi). Training uses the nominal field, since 1.494, 1.49399 and 1.5 are one magnet.
+millitesla (1494) and nothing at all. The resonance frequency gives the field in a unit that is always
+right: B0 = f / (gamma / 2 pi). Training uses the nominal field, since 1.494, 1.49399 and 1.5 are one magnet.
 """
 
 import math
@@ -127,7 +127,7 @@ def read_mr(header: FrameHeader, z_mm: float | None) -> tuple[FrameTechnique, Fi
 
 
 def mr_covariates(header: FrameHeader) -> dict[str, float | str | None]:
-    """Return what decides SNR beside B0: voxel, averages, bandwidth, coil, timing; units in the names."""
+    """Return what decides SNR in addition to B0: voxel, averages, bandwidth, coil, timing; units in the names."""
     spacing, thickness_mm = header.numbers("PixelSpacing"), header.number("SliceThickness")
     fov_mm = tuple(s * n for s, n in zip(spacing, _matrix(header), strict=False))
     acquired = [int(n) for n in header.numbers("AcquisitionMatrix")]

@@ -1,7 +1,7 @@
-"""Tell the contrast of an MR image from the physics of its acquisition: TE, TR, TI and flip angle.
+"""Derive the contrast of an MR image from the physics of its acquisition: TE, TR, TI and flip angle.
 
-A second opinion on what names say. The limits are those of common clinical protocols at 1.5 T and
-3 T; what lies between them stays unknown.
+A check on the names in the header. The limits are those of common clinical protocols at 1.5 T and
+3 T; between them the contrast stays unknown.
 """
 
 import re

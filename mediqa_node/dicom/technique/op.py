@@ -4,7 +4,7 @@ from mediqa_node.dicom.header import FrameHeader, text
 
 
 def op_covariates(header: FrameHeader) -> dict[str, float | str | None]:
-    """Return the acquisition of an ophthalmic photograph; units in the names, None where the header is silent."""
+    """Return the acquisition of an ophthalmic photograph; units in the names, None where absent."""
     spacing = header.numbers("PixelSpacing")
     return {
         "manufacturer": header.text("Manufacturer"),

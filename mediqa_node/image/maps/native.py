@@ -2,7 +2,7 @@
 
 A patch covers a rectangle of its view, and a view a rectangle of the slice (it may reach beyond it). A
 patch's values hold for all of its rectangle: nothing is interpolated, so that every number in a map is one
-that the network has said, or where views overlap their weighted mean.
+that the network has predicted, or their weighted mean where views overlap.
 """
 
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ def resampled(native: NativeMap, shape: tuple[int, int]) -> NativeMap:
 
 
 def _patches(start: int, length: int, size: int, count: int) -> np.ndarray:
-    """Return the patch that each row (or column) of a slice lies in by its middle, (size,); -1 outside the view."""
+    """Return the patch that contains the middle of each row (or column) of a slice, (size,); -1 outside the view."""
     middles = np.arange(size) + 0.5 - start
     return np.where((middles > 0) & (middles < length), (middles * count / length).astype(np.intp), -1)
 

@@ -1,4 +1,4 @@
-"""A slice as the network saw it, and the same under its score map: colour says how good, opacity how much it counts.
+"""Draw a slice in the network's window, plain and under its score map: colour is the score, opacity the weight.
 
 Only here are maps smoothed, and only to be looked at: the edges of patches hide the anatomy between them.
 """
@@ -13,16 +13,16 @@ from mediqa_node.image.maps.native import NativeMap, resampled
 from mediqa_node.image.maps.palette import coloured
 
 _OPACITY = (0.25, 0.7)
-"""Of a patch that counts for nothing, and of the one that counts most: colour and anatomy stay visible everywhere."""
+"""Of the lowest and the highest patch weight: colour and anatomy stay visible everywhere."""
 _BLACK = 40.0
-"""What black becomes under the map: on black every colour is dark, and dark means poor."""
+"""Level of black under the map: on black every colour is dark, and dark colours mean poor quality."""
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _DISPLAY_PERCENT = (0.5, 99.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedSlice:
-    """One scored slice, and what was said of it.
+    """One scored slice with its map and scores.
 
     Attributes:
         image: as `dicom.pixels.to_image` gives it: (rows, columns) or (rows, columns, 3).
@@ -31,6 +31,7 @@ class ExplainedSlice:
         quality: 0..1, or None where the card maps no raw score.
         weight: of the slice in Q.
         aspect: height of a pixel over its width.
+        background: mask of air around the body (`foreground.background`), which is not coloured; None: no mask.
     """
 
     image: np.ndarray = field(compare=False)
@@ -40,11 +41,12 @@ class ExplainedSlice:
     raw: float
     weight: float
     aspect: float = 1.0
+    background: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What the ends of the palette mean, and the patch weight that is drawn most opaque; one for all of a series."""
+    """The values at the ends of the palette and the patch weight that is most opaque; the same for a whole series."""
 
     low: float
     high: float
@@ -53,7 +55,7 @@ class Scale:
 
 
 def scale_of(slices: Sequence[ExplainedSlice]) -> Scale:
-    """Return 0..1 for quality; for raw scores, which know no bounds, their own range."""
+    """Return 0..1 for quality; for raw scores, which are unbounded, their own range."""
     weights = [float(np.nanmax(part.map.weights, initial=0.0)) for part in slices]
     most_weight = max(weights) or 1.0
     if all(part.map.quality is not None for part in slices):
@@ -64,7 +66,7 @@ def scale_of(slices: Sequence[ExplainedSlice]) -> Scale:
 
 
 def grey(part: ExplainedSlice) -> np.ndarray:
-    """Return a slice as RGB, uint8, (rows, columns, 3), in the window that the network saw."""
+    """Return a slice as RGB, uint8, (rows, columns, 3), in the window of the network's input."""
     image = np.nan_to_num(part.image)
     if image.ndim == 3:
         return np.asarray(np.clip(image, 0, 255).astype(np.uint8))
@@ -79,22 +81,28 @@ def plain(part: ExplainedSlice, edge_px: int) -> Image.Image:
 
 
 def overlaid(part: ExplainedSlice, scale: Scale, edge_px: int) -> Image.Image:
-    """Return a slice under its map, its longer edge `edge_px`; bare where no view covers it."""
+    """Return a slice under its map, its longer edge `edge_px`; background and what no view covers stay gray."""
     shown = np.asarray(plain(part, edge_px))
     values, weights = smoothed(resampled(part.map, (shown.shape[0], shown.shape[1])))
     low, high = _OPACITY
     opacity = low + (high - low) * np.clip(np.nan_to_num(weights) / scale.most_weight, 0, 1)
-    opacity = (opacity * np.isfinite(values))[..., None]
+    opacity = (opacity * np.isfinite(values) * ~_resized_mask(part.background, shown.shape[:2]))[..., None]
     under = _BLACK + (shown @ _LUMINANCE)[..., None] * (255 - _BLACK) / 255
     mixed = under * (1 - opacity) + coloured(values, scale.low, scale.high) * opacity
     return Image.fromarray(np.round(mixed).astype(np.uint8))
 
 
-def smoothed(native: NativeMap) -> tuple[np.ndarray, np.ndarray]:
-    """Return shown values and weights as they run on straight lines between the middles of patches; NaN stays NaN.
+def _resized_mask(mask: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+    if mask is None:
+        return np.zeros(shape, dtype=bool)
+    return np.asarray(Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST), dtype=bool)
 
-    The mean over a rectangle of one patch does that to values that are constant in patches; values are
-    averaged by their weights, as in a score.
+
+def smoothed(native: NativeMap) -> tuple[np.ndarray, np.ndarray]:
+    """Return values and weights interpolated linearly between the centres of patches; NaN stays NaN.
+
+    A moving mean over a rectangle of one patch does this, as values are constant within patches. Values are
+    averaged with their weights, as in a score.
     """
     from scipy.ndimage import uniform_filter  # costs the courier, which seldom draws, 0.2 s and 30 MB
 
@@ -110,7 +118,7 @@ def smoothed(native: NativeMap) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fitted(rgb: np.ndarray, edge_px: int, aspect: float) -> Image.Image:
-    """Return a picture whose longer edge is `edge_px`, its pixels drawn as tall as `aspect` says."""
+    """Return a picture with a longer edge of `edge_px`; a pixel is `aspect` times as tall as it is wide."""
     height, width = rgb.shape[0] * aspect, float(rgb.shape[1])
     factor = edge_px / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))

@@ -1,7 +1,7 @@
-"""Pictures that explain a score: one for each slice, and a sheet of all. Nothing in them names a patient.
+"""Pictures of score maps: one for each slice, and a sheet of all slices. They contain no patient data.
 
-They may be copied anywhere, so each says by itself what it must not be used for, and that its weights were
-not trained where that is so.
+They may be copied anywhere, so each states what it must not be used for, what its map can and cannot show, and
+whether the weights are untrained.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,23 @@ from mediqa_node.image.maps.palette import coloured
 
 RESEARCH_ONLY = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
 UNTRAINED = "UNTRAINED WEIGHTS: THE SCORE HAS NO MEANING"
+LEGEND = (
+    "Colour: the network's score of a patch in its surroundings. Opacity: its weight.",
+    "The background is not coloured. Image statistics, which may be part of the score,",
+    "are not shown. A dark patch does not locate an artefact.",
+)
+"""What a map shows and what it cannot show."""
 
 _BACKGROUND, _TEXT, _QUIET, _WARNING = (18, 18, 20), (240, 240, 240), (170, 170, 175), (255, 176, 0)
 _PANEL_PX, _THUMB_PX, _SHEET_COLUMNS = 480, 264, 4
 _MARGIN_PX, _BAR_PX, _BAR_ROOM_PX = 16, 18, 116
-_HEAD_PX, _FOOT_PX, _LEAST_PX = 84, 40, 720
+_HEAD_PX, _FOOT_PX, _LEAST_PX = 84, 104, 720
 _TICKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """What is said of the series.
+    """The series' score and description in a picture.
 
     Attributes:
         quality: Q, 0..1, or None; then `raw` is shown.
@@ -39,7 +45,7 @@ class Caption:
 
 
 def slice_picture(slices: Sequence[ExplainedSlice], index: int, caption: Caption) -> Image.Image:
-    """Return one slice beside itself under its map, with scores, colour bar and warnings; RGB."""
+    """Return a slice next to itself under its map, with scores, colour bar and warnings; RGB."""
     part, scale = slices[index], scale_of(slices)
     panels = [plain(part, _PANEL_PX), overlaid(part, scale, _PANEL_PX)]
     width, height = panels[0].size
@@ -67,8 +73,8 @@ def contact_sheet(slices: Sequence[ExplainedSlice], caption: Caption) -> Image.I
     for index, part in enumerate(slices):
         left, top = _MARGIN_PX + index % columns * cell[0], _HEAD_PX + index // columns * cell[1]
         draw.text((left, top), f"{index + 1}", font=_font(17), fill=_QUIET)
-        said = f"{_number(part.quality, part.raw)}   weight {part.weight:.2f}"
-        draw.text((left + _THUMB_PX, top), said, font=_font(17), fill=_TEXT, anchor="ra")
+        score = f"{_number(part.quality, part.raw)}   weight {part.weight:.2f}"
+        draw.text((left + _THUMB_PX, top), score, font=_font(17), fill=_TEXT, anchor="ra")
         thumb = overlaid(part, scale, _THUMB_PX)
         picture.paste(thumb, (left + (_THUMB_PX - thumb.width) // 2, top + 24 + (_THUMB_PX - thumb.height) // 2))
     _bar(picture, draw, (_MARGIN_PX + columns * cell[0], _HEAD_PX + 24, rows * cell[1] - 40), scale)
@@ -110,10 +116,11 @@ def _head(draw: ImageDraw.ImageDraw, title: str, facts: str, caption: Caption) -
 
 
 def _foot(draw: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
-    middle = size[1] - _FOOT_PX // 2
+    middle = size[1] - 24
     draw.text((_MARGIN_PX, middle), RESEARCH_ONLY, font=_font(17), fill=_WARNING, anchor="lm")
-    legend = "colour: how good   opacity: how much it counts"
-    draw.text((size[0] - _MARGIN_PX, middle), legend, font=_font(15), fill=_QUIET, anchor="rm")
+    for line, text in enumerate(LEGEND):
+        place = _MARGIN_PX, size[1] - _FOOT_PX + 16 + 20 * line
+        draw.text(place, text, font=_font(15), fill=_QUIET, anchor="lm")
 
 
 def _bar(picture: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int, int], scale: Scale) -> None:

@@ -38,7 +38,7 @@ def measure_phantom(image: np.ndarray, *, modality: str) -> PhantomSlice:
 
     Raises:
         ValueError: no disc of at least 32 pixels, or one that the image cuts off, or values that are not finite;
-            the message says what was found.
+            the message states what was found.
     """
     row, column, radius = find_disc(image, threshold=_air_below(image, modality))
     centre = _values(image, row, column, CENTRAL * radius)
@@ -98,7 +98,7 @@ def _air_below(image: np.ndarray, modality: str) -> float:
 def _values(image: np.ndarray, row: float, column: float, radius: float) -> np.ndarray:
     low, high = np.asarray((row, column)) - radius, np.asarray((row, column)) + radius
     if (low < 0).any() or (high > np.asarray(image.shape) - 1).any():
-        raise ValueError("the phantom is cut off by the edge of the image: a region to measure lies outside")
+        raise ValueError("the phantom is cut off by the edge of the image: a region to measure is outside")
     y, x = np.ogrid[: image.shape[0], : image.shape[1]]
     return np.asarray(image[(y - row) ** 2 + (x - column) ** 2 <= radius**2], dtype=np.float64)
 

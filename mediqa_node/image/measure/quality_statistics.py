@@ -1,4 +1,4 @@
-"""What is measured of a slice beside the network: noise, detail, lines of k-space, the air around, light and blocks.
+"""Statistics of a slice that add to the network's score: noise, detail, k-space lines, air, light and blocks.
 
 Handcrafted numbers and a network fail differently; a regressor on these is the baseline that a network has to beat,
 and its partner where both together are steadier (`model.statistics_regressor`). Everything is taken of the slice at
@@ -79,7 +79,7 @@ def _enough(mask: np.ndarray) -> np.ndarray:
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:
-    """Return float32 whose longer edge has at most `LARGEST_PX` pixels."""
+    """Return float32 with a longer edge of at most `LARGEST_PX` pixels."""
     edge = max(image.shape[:2])
     clean = np.nan_to_num(np.asarray(image, dtype=np.float32))
     if edge <= LARGEST_PX:

@@ -1,8 +1,8 @@
-"""What tells a slice of a patient from anything else: a few numbers of the picture that the network is shown.
+"""Statistics that separate slices of patients from anything else, measured on the network's input.
 
-Two vectors. *Window statistics* say how the gray values lie in the window; they know a photograph, a screen or a
-wrong rescaling. *Local statistics* say what surfaces and edges are like at the scale of a few pixels; they know a
-phantom, whose inside is smooth and whose edges are straight. The second are after the natural scene statistics of
+Two vectors. *Window statistics* describe the gray values in the window; they detect a photograph, a screen or a
+wrong rescaling. *Local statistics* describe surfaces and edges at the scale of a few pixels; they detect a
+phantom, with a smooth inside and straight edges. The latter follow the natural scene statistics of
 Mittal, Moorthy and Bovik (BRISQUE, doi 10.1109/TIP.2012.2214050): pixels less their local mean, over their local
 deviation (MSCN). Few numbers, because there are few sources to learn their spread from.
 """
@@ -16,7 +16,7 @@ from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.image.fundus import looks_like_fundus
 
 VERSION = 1
-"""Of what is measured and how. A limit that was found with another version says nothing here."""
+"""Version of the statistics. Limits that were fitted with another version are not valid."""
 WINDOW = ("logit_share_at_0", "logit_share_at_1", "mean_inside", "log_sd_inside")
 COLOUR = ("log_red_over_green", "log_green_over_blue")
 LOCAL = (
@@ -44,7 +44,7 @@ class SliceStatistics:
     Attributes:
         window: (n, 4), or (n, 6) for photographs: WINDOW, COLOUR.
         local: (n, 6): LOCAL.
-        inside: share of the slice's pixels that lie inside the window, (n,), 0..1.
+        inside: share of the slice's pixels inside the window, (n,), 0..1.
         round_field: whether each slice shows a bright reddish field on dark ground, (n,), bool.
     """
 
@@ -64,7 +64,7 @@ def slice_statistics(inputs: NetworkInput, spec: PreprocessSpec, *, modality: st
 
     Args:
         inputs: of `assess.preprocess` with `spec`.
-        spec: tells the range and the order of the channels.
+        spec: defines the range and the order of the channels.
         modality: CT, MR or OP.
     """
     first = np.flatnonzero(np.diff(inputs.slice_of, prepend=-1))
@@ -151,7 +151,7 @@ def _local_statistics(gray: np.ndarray, *, photograph: bool) -> list[float]:
 
 
 def _surrounded(field: np.ndarray) -> np.ndarray:
-    """Return what lies in a field at least 4 pixels from its rim: some cameras cut a round field straight."""
+    """Return the part of a field at least 4 pixels from its rim: some cameras cut a round field straight."""
     return np.asarray(ndimage.minimum_filter(field, 9, mode="constant"))
 
 

@@ -1,9 +1,11 @@
-"""Noise, detail and direction of a gray slice; what its lines of k-space and the air around it say."""
+"""Measure noise, detail and direction of a gray slice, its lines of k-space and the air around it."""
 
 from itertools import pairwise
 
 import numpy as np
 from scipy import fft, ndimage
+
+from mediqa_node.image.measure.noise import immerkaer_response
 
 _LEVELS = 4
 _EPSILON = np.float32(1e-3)
@@ -15,13 +17,12 @@ _CENTRE = 0.06
 def texture_statistics(gray: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     """Measure details at four scales, each half of the one before, inside a mask of the body.
 
-    Details are the response to the kernel of Immerkaer (doi 10.1006/cviu.1996.0060), which no plane or edge along
-    an axis excites; its low percentiles are noise, its high ones structure.
+    Details are the response of Immerkaer's kernel (`noise`): low percentiles are noise, high ones structure.
     """
     found: dict[str, float] = {}
     level, mask = gray, inside
     for scale in range(_LEVELS):
-        detail = _immerkaer(level)
+        detail = immerkaer_response(level)
         size = np.abs(detail[mask])
         p20, p50, p95 = (_log(value) for value in np.percentile(size, (20, 50, 95)))
         found |= {f"noise_{scale}": p20, f"detail_{scale}": p50, f"edges_{scale}": p95}
@@ -37,10 +38,10 @@ def texture_statistics(gray: np.ndarray, inside: np.ndarray) -> dict[str, float]
 
 
 def line_statistics(gray: np.ndarray) -> dict[str, float]:
-    """Measure the lines of k-space along both axes; which axis is which is not told, only the lower and the higher.
+    """Measure the lines of k-space along both axes; the axes are not named, only the lower and the higher value.
 
     A matrix that was filled up has empty outer lines, left-out lines leave a comb of period 2 or 3, and an image
-    that lies beside itself repeats in its correlation.
+    with a ghost of itself repeats in its correlation.
     """
     rows, columns = gray.shape
     window = (np.hanning(rows)[:, None] * np.hanning(columns)[None]).astype(np.float32)
@@ -54,8 +55,8 @@ def line_statistics(gray: np.ndarray) -> dict[str, float]:
 
 
 def air_statistics(gray: np.ndarray, inside: np.ndarray) -> dict[str, float]:
-    """Measure the air around a body: its level, how even it is, and how much more of it lies beside the body along
-    one axis than along the other: ghosts lie along the phase axis (ratio of NEMA MS 1 and the ACR's ghosting test).
+    """Measure the air around a body: its level, how even it is, and how much more of it there is next to the body along
+    one axis than along the other: ghosts follow the phase axis (ratio of NEMA MS 1 and the ACR's ghosting test).
     """
     solid = ndimage.binary_dilation(_halved(inside.astype(np.float32)) > 0.3, iterations=3)
     half = _halved(gray)
@@ -70,10 +71,10 @@ def air_statistics(gray: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     smooth = ndimage.uniform_filter(np.where(air, half - half[air].min(), 0.0), 5)
     weight = ndimage.uniform_filter(air.astype(np.float32), 5)
     lumps = (smooth / np.maximum(weight, 1e-3))[air & (weight > 0.5)]
-    beside = [solid.any(axis=axis, keepdims=True) & air for axis in (0, 1)]
-    only = [beside[0] & ~beside[1], beside[1] & ~beside[0]]
+    along = [solid.any(axis=axis, keepdims=True) & air for axis in (0, 1)]
+    only = [along[0] & ~along[1], along[1] & ~along[0]]
     levels = [float(half[mask].mean() - half[air].min()) if mask.sum() > 30 else 0.0 for mask in only]
-    corner = air & ~beside[0] & ~beside[1]
+    corner = air & ~along[0] & ~along[1]
     floor = float(half[corner].mean() - half[air].min()) if corner.sum() > 30 else min(levels)
     mean = float(values.mean())
     return {
@@ -134,11 +135,6 @@ def _coherence(detail: np.ndarray, mask: np.ndarray) -> float:
     inner = _halved(mask.astype(np.float32)) > 0.6
     inner = inner if inner.any() else np.ones_like(inner)
     return float(np.mean(apart[inner] / (strength[inner] + 1e-9)))
-
-
-def _immerkaer(gray: np.ndarray) -> np.ndarray:
-    rows = gray - (np.roll(gray, 1, 0) + np.roll(gray, -1, 0)) / 2
-    return np.asarray(rows - (np.roll(rows, 1, 1) + np.roll(rows, -1, 1)) / 2)
 
 
 def _halved(image: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from mediqa_node.dicom.header import text
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import MediqaError, NotScorable, StorageFailed
 from mediqa_node.domain.promotion import ShadowScore, Weights
@@ -115,7 +116,7 @@ class Shadow:
 
 
 def _station(files: SeriesFiles) -> str:
-    return str(files.headers[0].get("StationName", "") or "") if files.headers else ""
+    return text(files.headers[0], "StationName") if files.headers else ""
 
 
 def run(shadow: Shadow, stop: threading.Event) -> None:

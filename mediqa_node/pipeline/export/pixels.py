@@ -8,7 +8,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter, salient_images
 from mediqa_node.dicom.deidentify.instance import deidentify
 from mediqa_node.dicom.deidentify.native_pixels import put_pixels
-from mediqa_node.dicom.functional_groups import frame_count
+from mediqa_node.dicom.header import frame_count
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.images import Stack
