@@ -139,7 +139,7 @@ def prompt_rules(settings: Settings) -> "PromptRules":
 
     from mediqa_node.dicom.prompts import PromptRules
 
-    defaults = files("mediqa_node") / "defaults"
+    defaults = files("mediqa_config")
     texts = []
     for name, own in (("prompts.yaml", settings.prompts), ("kernels.yaml", settings.kernels)):
         source: Any = settings.folder / own if own else defaults / name

@@ -1,6 +1,8 @@
 """How a run is configured: one YAML file a stage, a section a preset; unknown keys are refused."""
 
 from dataclasses import replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +15,6 @@ from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.sizes import SIZES
 from training.fit.loop import Settings
 
-FOLDER = Path(__file__).parents[2] / "config"
 STAGE1, STAGE2, SIMULATE = "stage1.yaml", "stage2.yaml", "simulate.yaml"
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -102,7 +103,7 @@ def read_preset(kind: type[Model], name: str, preset: str, file: Path | None = N
     Raises:
         ConfigurationError: no file, no such preset, unknown keys or values.
     """
-    path = file or FOLDER / name
+    path: Traversable = file or files("mediqa_config") / name
     try:
         presets = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(presets, dict):
