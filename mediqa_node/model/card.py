@@ -153,6 +153,19 @@ class Card:
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
+def missing_evidence(card: Card) -> tuple[str, ...]:
+    """Return what a card lacks of the evidence that a checkpoint should have before it reports; () if nothing.
+
+    Each entry names the evidence and the command that provides it.
+    """
+    evidence = {
+        "claims (`mediqa-train evaluate`, then `mediqa-train claim`)": card.claims,
+        "a training range (`mediqa-train domain`, then `mediqa-train card --domains`)": card.domains,
+        "reference scores (`mediqa-node model pin`)": card.constancy,
+    }
+    return tuple(name for name, found in evidence.items() if not found)
+
+
 def read_card(content: bytes) -> Card:
     """Read a card and make sure that this version can honour every word of it.
 

@@ -15,7 +15,7 @@ from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.image.measure.quality_statistics import as_vector, quality_statistics
 from mediqa_node.image.measure.slice_statistics import slice_statistics
-from mediqa_node.model.card import Card
+from mediqa_node.model.card import Card, missing_evidence
 from mediqa_node.model.checkpoint import Regressors, load_whole
 from mediqa_node.model.execution import chosen_device, describe, hardware, prepare
 from mediqa_node.model.lock import DEFAULT_LOCK, LockEntry, digest, read_lock
@@ -64,6 +64,7 @@ class NetworkScorer:
             execution=self._describe(),
             card_sha256=self._card_sha256,
             claims=card.claims,
+            evaluated=not missing_evidence(card),
         )
 
     @property
