@@ -11,9 +11,9 @@ from math import nan, sqrt
 
 import numpy as np
 
+from mediqa_node.reader_study import statistics
 from mediqa_node.reader_study.mos import reader_bias
 
-RESAMPLES = 1000
 FEWEST_READERS = 3
 GOOD_ICC = 0.75
 _SEED = 4
@@ -154,21 +154,15 @@ def _ratio(numerator: float, denominator: float) -> float:
 def _bootstrapped(scores: np.ndarray, patients: Sequence[str]) -> list[Estimate]:
     """Return the four intraclass correlations, their intervals from resampled patients (percentiles)."""
     values = intraclass(scores)
-    members = [np.flatnonzero(np.array(patients) == patient) for patient in sorted(set(patients))]
-    if len(members) < 2:
+    of, n_patients = statistics.numbered(patients, len(scores))
+    if n_patients < 2:
         return [Estimate(value=value, low=nan, high=nan) for value in values]
-    random = np.random.default_rng(_SEED)
-    drawn = np.array(
-        [
-            intraclass(scores[np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])])
-            for _ in range(RESAMPLES)
-        ]
-    )
-    drawn = drawn[np.isfinite(drawn).all(axis=1)]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if len(drawn) else np.full((2, 4), nan)
+    counts = statistics.draws(n_patients, _SEED)[:, of].astype(np.intp)
+    drawn = np.array([intraclass(np.repeat(scores, times, axis=0)) for times in counts])
+    found = [statistics.between(value, resampled) for value, resampled in zip(values, drawn.T, strict=True)]
     return [
-        Estimate(value=value, low=float(below), high=float(above))
-        for value, below, above in zip(values, low, high, strict=True)
+        Estimate(value=value, low=nan if one.low is None else one.low, high=nan if one.high is None else one.high)
+        for value, one in zip(values, found, strict=True)
     ]
 
 
@@ -195,11 +189,8 @@ def ordinal_alpha(scores: np.ndarray) -> float:
 
 def srcc(one: np.ndarray, other: np.ndarray) -> float:
     """Return Spearman's rank correlation, ties at their mean rank; NaN for a constant or fewer than three."""
-    if len(one) < _FEWEST_PAIRS or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return nan
-    from scipy.stats import rankdata  # slow to import
-
-    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+    found = statistics.srcc(one, other) if len(one) >= _FEWEST_PAIRS else None
+    return nan if found is None else found
 
 
 def _readers(

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.reader_study.statistics import srcc
 from training.baselines import NETWORKS, baseline
 from training.baselines.noise import immerkaer, score
 from training.baselines.patchwise import patches
 from training.baselines.statistics_svr import fit_svr
-from training.evaluate.metrics import srcc
 
 MILLIONS = {
     "vgg": 134.3, "resnet": 23.5, "swin": 27.5, "vit": 85.8, "deepvit": 27.0, "cnniqanet": 0.73, "wadiqam": 5.2

@@ -17,7 +17,7 @@ from mediqa_node.image.preprocess import preprocess
 from mediqa_node.model.card import DEFAULT_PREPROCESSING as SPEC
 from mediqa_node.model.card_training_range import read_training_ranges
 from training.cli import app
-from training.data.collection import read_manifest, stacks_of
+from training.data.collection import read_collection, stacks_of
 from training.fit.degradations import DEGRADATIONS, worse_copies
 from training.fit.training_range import fit_training_ranges, held_out, measure
 
@@ -98,7 +98,7 @@ def test_training_measures_what_the_node_shows_its_network(tmp_path):
 
 def test_sets_of_one_fold_are_one_source_and_are_held_out_together(tmp_path):
     folder = collection(tmp_path / "images", PATIENTS, same_fold=[["thigh", "pelvis"]])
-    measured = measure(read_manifest(folder, folder / "manifest.json"), SPEC, advance=lambda *_: None)
+    measured = measure(read_collection(folder, folder / "manifest.json"), SPEC, advance=lambda *_: None)
 
     assert fit_training_ranges(measured, SPEC)["CT"].sources == 3
     assert list(held_out(measured, SPEC)) == [], "with three sources, none can be held out"
@@ -108,7 +108,7 @@ def test_what_the_node_would_refuse_by_header_is_not_learnt_from(tmp_path):
     items = {**PATIENTS, "scout": (DATA / "refuse" / "mr_survey_scout", "dev")}
     folder = collection(tmp_path / "images", items)
 
-    measured = measure(read_manifest(folder, folder / "manifest.json"), SPEC, advance=lambda *_: None)
+    measured = measure(read_collection(folder, folder / "manifest.json"), SPEC, advance=lambda *_: None)
 
     [scout] = [one for one in measured if one.belongs_to.name == "scout"]
     assert str(scout.refused).startswith("localizer")

@@ -71,4 +71,4 @@ def test_splits_decided_anew_part_patients_and_count_in_samples_that_were_read_b
     for data, side in zip((first, second), splits, strict=True):
         assert sorted(side.values()) == ["test", *["train"] * 8, "val"]
         assert all(one.split == side[one.patient] for one in data.samples)
-    assert "splits decided anew by patient, seed 1: train 8, val 1, test 1" in capsys.readouterr().out
+    assert "patients split again with seed 1: train 8, val 1, test 1" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Rows of a manifest from DICOM files, by the rules of the node."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,21 @@ def series_below(folder: Path) -> Iterator[Series | Left]:
         for files in series.values():
             paths, headers = zip(*files, strict=True)
             yield paths, headers
+
+
+def rows_below(folder: Path, row_of: Callable[[Sequence[Path], Sequence[Dataset]], Row | Left]) -> Iterator[Row | Left]:
+    """Yield a row, or the reason why there is none, for every DICOM series below a folder."""
+    for one in series_below(folder):
+        yield one if isinstance(one, Left) else row_of(*one)
+
+
+def first_header(folder: Path) -> tuple[Path, Dataset] | None:
+    """Return the first DICOM file below a folder with its header; None if there is none that can be read."""
+    path = next((path for path in sorted(folder.rglob("*")) if path.is_file() and is_part10(path)), None)
+    try:
+        return (path, read_header(path)) if path else None
+    except UndecodablePixels:
+        return None
 
 
 def dicom_row(

@@ -36,7 +36,7 @@ def slices_of(row: Row, spec: PreprocessSpec) -> tuple[np.ndarray, ...]:
         raise UndecodablePixels(f"series {row.key} has no pixels here (payload {row.payload_kind}): export them")
     try:
         return readers[row.payload_kind](row, spec)
-    except MediqaError:
+    except (MediqaError, ImportError):
         raise
     except Exception as error:  # whatever a codec raises on a broken file
         raise UndecodablePixels(f"series {row.key}: {row.paths[0].name}: {type(error).__name__}: {error}") from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from mediqa_node.model.card import Fusion
 from mediqa_node.model.statistics_regressor import StatisticsRegressor, standardised
-from training.evaluate.metrics import srcc
+from mediqa_node.reader_study.statistics import srcc
 
 GRID = tuple((c, share) for c in (0.3, 1.0, 3.0, 10.0) for share in (0.1, 0.3, 1.0))
 """Cost of an error, and the width of the kernel: gamma = share / number of statistics."""

@@ -12,7 +12,7 @@ RESEARCH. Never send them to an archive of patients.
 """
 
 import csv
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -31,7 +31,7 @@ from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
 from mediqa_node.domain.images import Stack
-from training.data.collection import ImageSet
+from training.data.collection import ImageSet, files_of, held_out_sources
 from training.data.manifest import MANIFEST_FILE, Row, write_manifest
 from training.simulate import ct, mr
 from training.simulate.degraded import quality_of, saturating
@@ -77,7 +77,7 @@ def write_series(
     out: Path,
     *,
     series: int,
-    held_out: Collection[str] = (),
+    held_out: Sequence[str] = (),
     seed: int,
     processes: int,
     advance: Callable[[int, int, str], None],
@@ -85,8 +85,8 @@ def write_series(
     """Write simulated series of the patients of a collection, `labels.csv`, a manifest and a README.
 
     Args:
-        held_out: sources whose copies are of split `test` in the manifest, all others of `train`; where the
-            collection has none of them, training decides by patient.
+        held_out: names of sources, or one fraction: their copies are of split `test` in the manifest, all others
+            of `train`. Where the collection has none of them, training decides by patient.
 
     Raises:
         ConfigurationError: the folder holds something, or the collection has too few series to make so many of.
@@ -103,7 +103,7 @@ def write_series(
             written += one
             advance(done, len(plan), f"patient SIM-{one[0].base.patient}")
     _write_labels(written, out / LABELS_FILE)
-    held = frozenset(held_out) & {one.base.source for one in written}
+    held = held_out_sources((one.base.source for one in written), held_out)
     write_manifest((_row(one, held) for one in written), out / MANIFEST_FILE)
     (out / README_FILE).write_text(_readme(written, seed), encoding="utf-8")
     return written
@@ -123,7 +123,7 @@ def bases_of(sets: Sequence[ImageSet]) -> Iterator[BaseSeries]:
 def _series_in(folder: Path) -> Iterator[list[Path]]:
     """Yield the files of each series of uncompressed or compressed single-frame CT and MR images."""
     found = []
-    for path in filter(is_part10, sorted(folder.iterdir())):
+    for path in filter(is_part10, files_of(folder)):
         try:
             header = read_header(path)
         except UndecodablePixels:
