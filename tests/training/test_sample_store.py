@@ -160,7 +160,5 @@ def test_a_series_that_was_read_under_another_prompt_is_not_trained_on(tmp_path)
     read_rows([row(paths, mos=0.4)], DEFAULT_PREPROCESSING, store, advance=quiet)
     corrected = replace(row(paths, mos=0.4), type="lung")
 
-    with pytest.raises(
-        ConfigurationError, match="prompts of 1 series have changed .*, for example k"
-    ):
+    with pytest.raises(ConfigurationError, match="prompts of 1 series have changed since they were read"):
         with_rows(prepare(store, DEFAULT_PREPROCESSING), [corrected])
