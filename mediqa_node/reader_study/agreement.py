@@ -1,7 +1,7 @@
 """How far readers agree, and with it how well any model can predict their mean.
 
 Intraclass correlations by two-way analysis of variance after Shrout and Fleiss, Psychological Bulletin 1979;
-86:420-428. Their intervals are from a bootstrap over patients: two series of one patient are no two witnesses.
+86:420-428. Their intervals are from a bootstrap over patients: two series of one patient are not independent.
 Krippendorff's alpha, which needs no complete table, after his "Computing Krippendorff's Alpha-Reliability", 2011.
 """
 
@@ -58,7 +58,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What a table of scores says of its readers.
+    """Agreement of the readers of a table of scores.
 
     Attributes:
         n_complete: series that every reader rated: the intraclass correlations rest on these.
@@ -97,7 +97,7 @@ def agreement(
     Args:
         scores: shape (n series, k readers), float64, 0..1; NaN where a reader has not rated a series.
         reader_ids: k names.
-        patients: whose series each row is.
+        patients: patient of each row.
         repeats: for each reader the repeated scores of each case that they rated more than once, 0..1.
     """
     complete = np.isfinite(scores).all(axis=1)
@@ -170,7 +170,7 @@ def ordinal_alpha(scores: np.ndarray) -> float:
     """Return Krippendorff's alpha for ordinal data; NaN where fewer than two scores differ.
 
     Args:
-        scores: shape (n series, k readers); NaN where there is none. A series with one score says nothing.
+        scores: shape (n series, k readers); NaN where there is none. A series with one score does not count.
     """
     paired = scores[np.isfinite(scores).sum(axis=1) > 1]
     levels, codes = np.unique(paired[np.isfinite(paired)], return_inverse=True)
@@ -241,7 +241,7 @@ def _warnings(found: Agreement, *, all_equal: bool) -> tuple[str, ...]:
     icc, missing = found.icc_2_k.value, found.n_series - found.n_complete
     constant = [reader.reader_id for reader in found.readers if reader.sd == 0]
     outlying = [reader.reader_id for reader in found.readers if reader.outlying]
-    said = {
+    conditions = {
         f"{len(found.readers)} readers: with fewer than {FEWEST_READERS} a mean is the opinion of one": (
             len(found.readers) < FEWEST_READERS
         ),
@@ -255,4 +255,4 @@ def _warnings(found: Agreement, *, all_equal: bool) -> tuple[str, ...]:
         f"the same score for every series: {', '.join(constant)}": bool(constant),
         f"ranks unlike the others: {', '.join(outlying)}; kept, look at their scores": bool(outlying),
     }
-    return tuple(text for text, holds in said.items() if holds)
+    return tuple(text for text, holds in conditions.items() if holds)

@@ -91,7 +91,7 @@ def weighted_rmse(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean rank of every value where it stands `weights` times, (r, n)."""
+    """Return the mean rank of every value that occurs `weights` times, (r, n)."""
     _, level, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts) - 1
     above = np.cumsum(weights[:, np.argsort(values, kind="stable")], axis=1)[:, ends]

@@ -120,9 +120,9 @@ def test_a_logistic_of_the_truth_has_a_higher_plcc_after_the_logistic():
     [
         ([0.1] * 12, range(12), "all 12 predictions are 0.1"),
         (range(12), [3.0] * 12, "all 12 labels are 3"),
-        (range(9), range(9), "9 images; fewer than 10 say nothing"),
+        (range(9), range(9), "9 images; at least 10 are needed"),
         ([np.nan, *range(11)], range(12), "1 of 12 predictions are not finite"),
-        ([], [], "0 images; fewer than 10 say nothing"),
+        ([], [], "0 images; at least 10 are needed"),
     ],
 )
 def test_what_is_undefined_is_none_and_says_why(predicted, truth, said):

@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     [
         ([1.5, 1.494, 1.5] * 5, "tesla", "one field strength only, 1.5 T, in all 15 series"),
         ([80.0] * 12, "mas", "one tube charge only, 80 mA.s, in all 12 series"),
-        ([1.5, 3.0, 1.5], "tesla", "tesla: 3 series; fewer than 10 teach nothing"),
+        ([1.5, 3.0, 1.5], "tesla", "tesla: 3 series; at least 10 are needed"),
     ],
 )
 def test_labels_that_teach_nothing_are_refused_with_the_reason(tmp_path, monkeypatch, capsys, values, label, reason):

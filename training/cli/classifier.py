@@ -1,7 +1,7 @@
 """`mediqa-train classifier`: predict modality, region and type from one slice where headers do not tell."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,8 +49,7 @@ def classifier(
 
     if not out.parent.is_dir():
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
-    recipes = [Recipe(shape=one, steps=steps, seed=seed) for one in dict.fromkeys((shape, *(beside or ())))]
-    _check_shapes([recipe.shape for recipe in recipes])
+    recipes = [Recipe(shape=one, steps=steps, seed=seed) for one in _checked((shape, *(beside or ())))]
     found = {}
     with progress("reading") as advance:
         examples = _examples(rows, collection, manifest, shape, lambda done: advance(done, 0, ""))
@@ -88,14 +87,17 @@ def classifier(
     raise typer.Exit(code=0 if good else 1)
 
 
-def _check_shapes(shapes: list[str]) -> None:
+def _checked(names: Sequence[str]) -> list[str]:
+    """Return the shapes once each; ConfigurationError if one is unknown or they read images of several sizes."""
     from mediqa_node.model.prompt_classifier import SHAPES
 
+    shapes = list(dict.fromkeys(names))
     if unknown := [one for one in shapes if one not in SHAPES]:
         raise ConfigurationError(f"unknown shape {unknown[0]!r}; known: {', '.join(SHAPES)}")
     if len({SHAPES[one].image_px for one in shapes}) > 1:
         sizes = ", ".join(f"{one} {SHAPES[one].image_px}" for one in shapes)
         raise ConfigurationError(f"--beside needs a shape that reads images of the same size, in pixels: {sizes}")
+    return shapes
 
 
 def _examples(

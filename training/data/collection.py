@@ -56,10 +56,10 @@ class StackImages:
     """The slices of one stack that are scored, or why there are none.
 
     Attributes:
-        images: as `assess.preprocess` takes them; () where nothing could be looked at.
+        images: as `image.preprocess` takes them; () without pixels that can be read.
         spacing_mm: between rows; 0 where the header has none.
-        prompt: what the headers say the network should be told; None where there are no images.
-        refused: why the node would refuse the series by its headers or for want of pixels; None if it would not.
+        prompt: from the headers; None without images.
+        refused: why the node would not score the series, from its headers or for missing pixels; else None.
     """
 
     images: tuple[np.ndarray, ...] = ()

@@ -72,7 +72,7 @@ def dicom_row(
     """Return the row of a DICOM series with prompts and physical label as the node harvests them.
 
     Args:
-        region: of the data set, where headers do not tell.
+        region: of the data set, used where headers give none.
     """
     technique = harvest(headers)
     if technique.refusal is not None:

@@ -46,10 +46,10 @@ class Agreement:
         within: mean SRCC inside a group, over the groups that have one; see `within`.
         krcc: Kendall's tau-b.
         plcc_logistic4: PLCC after the 4-parameter logistic.
-        auroc: chance to tell a better from a worse level, mean over pairs of levels (Hand and Till 2001, doi
+        auroc: probability of ranking a better above a worse level, mean over pairs of levels (Hand and Till 2001, doi
             10.1023/A:1010920819831); None with more than FEW_LEVELS levels.
         srcc_cap: the largest SRCC that a score without ties can reach, because the truth has ties.
-        sd: of the truth: the RMSE of always saying its mean.
+        sd: of the truth: the RMSE of always predicting its mean.
         undefined: why values are None.
     """
 
@@ -68,10 +68,10 @@ class Agreement:
 
 
 def undefined(predicted: ArrayLike, truth: ArrayLike, *, fewest: int = FEWEST) -> str | None:
-    """Return why no agreement can be told of these, or None."""
+    """Return why no agreement can be computed, or None."""
     x, y = pair(predicted, truth)
     if len(x) < fewest:
-        return f"{len(x)} images; fewer than {fewest} say nothing"
+        return f"{len(x)} images; at least {fewest} are needed"
     if wrong := int((~np.isfinite(x)).sum()):
         return f"{wrong} of {len(x)} predictions are not finite"
     if wrong := int((~np.isfinite(y)).sum()):
@@ -148,7 +148,7 @@ def within(predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str]) -> flo
     """Return the mean SRCC inside a group: does the score rank copies of one image, or series of one patient?
 
     Groups of fewer than FEWEST_WITHIN images or of one label have no ranking and are left out; one whose
-    predictions are all alike counts as 0. None without any group left.
+    predictions are all equal counts as 0. None without any group left.
     """
     x, y = pair(predicted, truth)
     found = _by_group(x, y, numbered(groups, len(x))[0])

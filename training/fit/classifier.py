@@ -43,7 +43,7 @@ class Example:
 
     Attributes:
         images: its slices as input of the classifier, (n, 3, S, S), float32.
-        words: by term; `unknown` where headers do not tell.
+        words: by term; `unknown` where headers give none.
     """
 
     source: str

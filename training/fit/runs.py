@@ -90,7 +90,7 @@ def pretrain(
         leave_out: sources that are not trained on, for choices that have to be made on what a network has not seen.
 
     Raises:
-        ConfigurationError: no sample has a parameter that tells one from another.
+        ConfigurationError: no parameter differs between samples.
     """
     trained = data.subset(lambda sample: sample.split == "train" and sample.source not in leave_out)
     if not targets_of(trained, WANTED):

@@ -50,7 +50,7 @@ class Plan(BaseModel):
 def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[str, int]) -> Iterator[BaseImage]:
     """Yield slices of patients: from every stack of every series of one source evenly, `at_most` of its modality.
 
-    Images that the node refuses are none of a patient to it and are left out.
+    Images that the node would not score are left out.
     """
     several = replace(spec, slices=max(at_most.values()))
     found: list[BaseImage] = []
@@ -94,7 +94,7 @@ def sweep_of(modality: str) -> tuple[Step, ...]:
 
 
 def degrade(base: BaseImage, plan: Sequence[Step], random: np.random.Generator) -> Iterator[Degraded]:
-    """Yield a worse copy of a slice for every step of a plan."""
+    """Yield a degraded copy of a slice for every step of a plan."""
     return _DEGRADE[base.modality](base, random, plan)
 
 
@@ -107,11 +107,11 @@ def build(
     processes: int,
     advance: Callable[[int, int, str], None],
 ) -> None:
-    """Simulate copies of all patients of a collection into a store; what it holds already is not made again.
+    """Simulate copies of all patients of a collection into a store; copies that it has are not made again.
 
     Raises:
         ConfigurationError: a source to be held out that the collection does not have, or the store was made by
-            another plan: what is held out now may stand on its training side.
+            another plan: a source held out now may be in its training split.
     """
     by_source: dict[str, list[ImageSet]] = {}
     for one in sets:

@@ -6,7 +6,7 @@ so that source and insertion together have what that charge or field gives: a so
 
 Technical attributes are those of the source, by the allow-list of the de-identifier; the exposure, or the field and
 its resonance frequency, is written anew, such that every rule of the harvest reads the same number. Image Type
-(0008,0008) is ORIGINAL\PRIMARY, since a node refuses to learn from what is derived: that a series is simulated stands
+(0008,0008) is ORIGINAL\PRIMARY, since a node does not train on derived images: that a series is simulated is stated
 in Patient's Name and ID, Series Description, Derivation Description (0008,2111) and Content Qualification (0018,9004)
 RESEARCH. Never send them to an archive of patients.
 """
@@ -45,11 +45,11 @@ _README = """# Simulated series
 
 {series} DICOM series of {patients} simulated patients, made by `mediqa-train simulate --dicom` with seed {seed}:
 {levels}.
-Noise was inserted into real slices; nothing else was made worse, and nobody scored them. `{labels}` holds the
+Noise was inserted into real slices; nothing else was degraded, and no reader has scored them. `{labels}` holds the
 simulator's own quality (reader SIMULATOR, 0 to 1, larger is better, mean over the slices of a series), for
 `mediqa-node annotations import`. It is not an opinion of an expert, and no claim about one can rest on it.
 `{manifest}` is what `mediqa-train` reads without a node.
-Every series says that it is simulated: Patient ID SIM-<n>, Series Description SIMULATED, Content Qualification
+Every series is marked as simulated: Patient ID SIM-<n>, Series Description SIMULATED, Content Qualification
 (0018,9004) RESEARCH. Send them to a node for trials, never to an archive of patients.
 A copy shows the anatomy of its source, which a node takes for another patient: what is measured on either while the
 other was trained on is too good.
@@ -110,7 +110,7 @@ def write_series(
 
 
 def bases_of(sets: Sequence[ImageSet]) -> Iterator[BaseSeries]:
-    """Yield the series of patients that copies can be made of: such that a node would train on the copies."""
+    """Yield the series of patients that copies can be made of: those on whose copies a node would train."""
     patients = {source: n for n, source in enumerate(dict.fromkeys(s.source for s in sets if s.split == "dev"), 1)}
     number = 0
     for one in sets:
