@@ -71,12 +71,11 @@ def classifier(
         fitted.card,
         name=out.name,
         training_data=f"{len(examples)} series of {len(sources)} sources: {', '.join(sources)}",
-        metrics={"held_out": {term: asdict(one) for term, one in found[shape].items()}, "seed": seed, "steps": steps},
+        metrics={"held_out": _plain(found)[shape], "seed": seed, "steps": steps},
     )
     _write(out, fitted, card)
     if as_json:
-        plain = {name: {term: asdict(one) for term, one in by_term.items()} for name, by_term in found.items()}
-        typer.echo(json.dumps({"held_out": plain, "earns_its_place": good}, indent=2))
+        typer.echo(json.dumps({"held_out": _plain(found), "earns_its_place": good}, indent=2))
     else:
         typer.echo(f"{len(examples)} series of {len(sources)} sources; no network has seen the sources it is tested on")
         for name, by_term in found.items():
@@ -85,6 +84,10 @@ def classifier(
         typer.echo(f"\nwrote {out}")
         typer.echo(_next(out, good))
     raise typer.Exit(code=0 if good else 1)
+
+
+def _plain(found: "dict[str, dict[str, TermResult]]") -> dict[str, dict[str, object]]:
+    return {name: {term: asdict(one) for term, one in by_term.items()} for name, by_term in found.items()}
 
 
 def _checked(names: Sequence[str]) -> list[str]:

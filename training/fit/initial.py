@@ -2,8 +2,8 @@
 
 The public initialisation leaves the convolutional stem's output at a fortieth of its input, and the difference
 between two images at a four-hundredth, far below what prompts add: nothing is learnt for hundreds of steps. So every
-convolution and the first layer of both branches are scaled until their outputs have mean 0 and deviation 1 over a batch of real
-images, channel by channel, front to back (Kraehenbuehl et al. 2016, arXiv 1511.06856).
+convolution and the first layer of both branches are scaled until their outputs have mean 0 and deviation 1 over a batch
+of real images, channel by channel, front to back (Kraehenbuehl et al. 2016, arXiv 1511.06856).
 """
 
 from collections.abc import Iterator
