@@ -40,19 +40,8 @@ def roles(node: Path) -> dict[str, list[str]]:
 
 def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> None:
     before = run_in(node, "model", "list")
-    done = run_in(
-        node,
-        "model",
-        "promote",
-        "second",
-        "--unevaluated",
-        "--by",
-        "Dr. Curie",
-        "--reason",
-        "readers agree",
-        "--name",
-        "two",
-    )
+    decision = ("--by", "Dr. Curie", "--reason", "readers agree")
+    done = run_in(node, "model", "promote", "second", "--unevaluated", *decision, "--name", "two")
     after, status = roles(node), run_in(node, "status").stdout
     doctor = run_in(node, "doctor").stdout
     back = run_in(node, "model", "rollback", "--by", "Dr. Bohr")
