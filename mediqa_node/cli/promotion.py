@@ -159,12 +159,26 @@ def _card(name: str, entry: LockEntry) -> Card | None:
 
 @model_app.command()
 def promote(
-    context: typer.Context, source: Source, by: By = "", reason: Reason = "", name: Name = None, json: Json = False
+    context: typer.Context,
+    source: Source,
+    by: By = "",
+    reason: Reason = "",
+    name: Name = None,
+    unevaluated: Annotated[
+        bool,
+        typer.Option(
+            "--unevaluated",
+            help="Promote it although its card has no claims, no training range or no reference scores. "
+            "Every report then says NOT EVALUATED.",
+        ),
+    ] = False,
+    json: Json = False,
 ) -> None:
     """Make a checkpoint active.
 
     The checkpoint is copied into the model store, verified, checked on the reference set and recorded. Existing reports
-    stay as they are. The worker switches between two series. The exit status is 1 if the checkpoint fails the check.
+    stay as they are. The worker switches between two series. The exit status is 1 if the checkpoint fails the check or
+    was never evaluated.
     """
     from mediqa_node.composition import checkpoints
     from mediqa_node.pipeline.checkpoints import promote
@@ -174,21 +188,28 @@ def promote(
         checkpoints.find_checkpoint(settings, source)
     who = decision_of(by, reason)
     with open_node(context) as (settings, database), progress("checking on the reference set"):
+        if not unevaluated:
+            checkpoints.refuse_unevaluated(settings, source)
         configured = checkpoints.configured(settings)
+        shadow = checkpoints.decided(settings).shadow
         stored, judge = checkpoints.take_into_store(settings, source, name)
         made, found = promote.promote(
             database, stored.weights, judge, configured=configured, who=who, software_version=__version__
         )
     void = promote.void_calibrations(settings.calibrations, made)
     if json:
-        as_json({**asdict(made), "constancy": found.finding(), "void_calibrations": [record.id for record in void]})
+        answer = {**asdict(made), "constancy": found.finding(), "void_calibrations": [record.id for record in void]}
+        as_json(answer | {"shadow_ended": shadow.label if shadow and _ended(settings, shadow) else None})
         return
     _print_decision("promoted", made)
     fact("kept", f"in {stored.directory}, {size(stored.size_bytes)}")
     fact("constancy", found.finding())
+    _print_shadow(settings, shadow)
     if not stored.trained:
         consequence = "reported with a warning" if settings.model.allow_untrained else "withheld"
         fact("UNTRAINED", f"these weights were never trained: their scores mean nothing and are {consequence}")
+    elif not judge.scorer.checkpoint.evaluated:
+        fact("warning", "NOT EVALUATED: nobody has measured what its score is worth; every report says so")
     _print_void(made, void)
     _print_next(settings)
 
@@ -205,6 +226,7 @@ def rollback(context: typer.Context, by: By = "", reason: Reason = "", json: Jso
     quiet()
     who = decision_of(by, reason)
     with open_node(context) as (settings, database), progress("loading"):
+        shadow = checkpoints.decided(settings).shadow
         previous, decision = checkpoints.open_previous(settings)
         made = promote.roll_back(database, to=previous, decision=decision, who=who)
     void = promote.void_calibrations(settings.calibrations, made)
@@ -212,6 +234,7 @@ def rollback(context: typer.Context, by: By = "", reason: Reason = "", json: Jso
         as_json({**asdict(made), "void_calibrations": [record.id for record in void]})
         return
     _print_decision("rolled back", made)
+    _print_shadow(settings, shadow)
     _print_void(made, void)
     _print_next(settings)
 
@@ -233,6 +256,20 @@ def _print_void(made: Promotion, void: Sequence[Calibration]) -> None:
         fact("void", f"calibration {record.id}: it was made for {made.before.label if made.before else '–'}")
     if void:
         fact("", "scores are uncalibrated there until the site calibrates this checkpoint")
+
+
+def _ended(settings: Settings, shadow: Weights | None) -> bool:
+    from mediqa_node.composition import checkpoints
+
+    return shadow is not None and checkpoints.decided(settings).shadow is None
+
+
+def _print_shadow(settings: Settings, shadow: Weights | None) -> None:
+    """Print what a decision means for the candidate that was in shadow before it."""
+    if shadow is not None:
+        ended = _ended(settings, shadow)
+        what = "ended: this checkpoint is active now" if ended else "goes on: it is compared with the active one"
+        fact("shadow", f"{shadow.label} {what}")
 
 
 def _print_next(settings: Settings) -> None:

@@ -139,7 +139,7 @@ def prompt_rules(settings: Settings) -> "PromptRules":
 
     from mediqa_node.dicom.prompts import PromptRules
 
-    defaults = files("mediqa_node") / "defaults"
+    defaults = files("mediqa_config")
     texts = []
     for name, own in (("prompts.yaml", settings.prompts), ("kernels.yaml", settings.kernels)):
         source: Any = settings.folder / own if own else defaults / name
@@ -243,6 +243,30 @@ def take_into_store(settings: Settings, source: str, name: str | None = None) ->
         if stored.weights not in before:
             store.remove(stored)  # else it would block its name for a corrected one
         raise
+
+
+def refuse_unevaluated(settings: Settings, source: str) -> None:
+    """Refuse a checkpoint whose card lacks evidence of what its score is worth, unless it is active already.
+
+    Args:
+        source: see `find_checkpoint`.
+
+    Raises:
+        PromotionRefused: with what is missing and the commands that provide it.
+    """
+    from mediqa_node.model.card import missing_evidence, read_card
+    from mediqa_node.model.lock import card_bytes
+
+    lock, name = find_checkpoint(settings, source)
+    entry = read_lock(lock)[name]
+    candidate = Weights(name=name, sha256=entry.sha256, card_sha256=entry.card_sha256)
+    if candidate.same_as(decided(settings).current or configured(settings)):
+        return
+    if missing := missing_evidence(read_card(card_bytes(name, entry))):
+        raise PromotionRefused(
+            f"{candidate.label} was not promoted: its card lacks {', '.join(missing)}. With `--unevaluated` it is "
+            f"promoted all the same, and every report says NOT EVALUATED"
+        )
 
 
 def open_previous(settings: Settings) -> tuple["Weights", int | None]:

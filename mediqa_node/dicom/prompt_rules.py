@@ -1,6 +1,6 @@
 """The tables that turn header words into prompts: read from YAML mappings, checked to the last pattern.
 
-A site edits copies of `defaults/prompts.yaml` and `defaults/kernels.yaml`. Whatever is wrong in them
+A site edits copies of `config/prompts.yaml` and `config/kernels.yaml`. Whatever is wrong in them
 is reported by its key, its value and what would be allowed there, before any image is scored.
 """
 
@@ -59,7 +59,7 @@ class VendorKernels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRules:
-    """Every table that prompts are read with; see the comments in `defaults/prompts.yaml`."""
+    """Every table that prompts are read with; see the comments in `config/prompts.yaml`."""
 
     sites: tuple[SiteRule, ...]
     region_codes: Mapping[str, str]
@@ -114,7 +114,7 @@ class PromptRules:
 @cache
 def default_rules() -> PromptRules:
     """Return the rules that come with the package, read once."""
-    folder = resources.files("mediqa_node") / "defaults"
+    folder = resources.files("mediqa_config")
     read = (yaml.safe_load((folder / name).read_text("utf-8")) for name in ("prompts.yaml", "kernels.yaml"))
     return PromptRules.from_mappings(*read)
 

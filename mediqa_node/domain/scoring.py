@@ -13,13 +13,15 @@ from mediqa_node.domain.prompt import Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointId:
-    """Identity of a checkpoint. `trained` is False for seeded weights; everything that shows a score then warns.
+    """Identity of a checkpoint.
 
     Attributes:
+        trained: False for seeded weights; everything that shows a score says so.
         execution: device and arithmetic, e.g. `cpu fp32`: the same input, weights and execution
             give the same score.
         card_sha256: of the card, as pinned by the lock; it maps raw scores to 0..1.
         claims: the card's claims about the score, by modality.
+        evaluated: False for a card without claims, training range or reference scores; reports say so.
     """
 
     name: str
@@ -29,6 +31,7 @@ class CheckpointId:
     execution: str = "cpu fp32"
     card_sha256: str = ""
     claims: Mapping[str, str] = field(default_factory=dict, compare=False)
+    evaluated: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all: written beside its place, with a digest of every file, then renamed."""
+"""A folder that is complete or absent: written under a temporary name, with a digest of every file, then renamed."""
 
 import fcntl
 import hashlib
@@ -89,7 +89,7 @@ class Writing:
 
 @contextmanager
 def writing(out: Path, *, replace: bool, spare_bytes: int = 0) -> Iterator[Writing]:
-    """Give a folder beside `out`; at the end of the block it takes its place, after an error nothing of it is left.
+    """Yield a temporary folder that replaces `out` at the end of the block; after an error it is removed.
 
     Raises:
         ConfigurationError: see `check_target`; another process writes there.
@@ -116,7 +116,7 @@ def writing(out: Path, *, replace: bool, spare_bytes: int = 0) -> Iterator[Writi
 
 
 def clear(out: Path) -> None:
-    """Remove what a killed process left beside an export, and put the export back that it had put aside.
+    """Remove what a killed process left next to an export, and restore the export that it had moved away.
 
     Raises:
         ConfigurationError: another process writes there.
@@ -154,7 +154,7 @@ def _clear(out: Path) -> None:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Hold the one place beside an export from which it is written; the kernel lets go of it if this process dies."""
+    """Hold the lock of the temporary folder of an export; the kernel releases it if this process dies."""
     path = _beside(out, "lock")
     with _refusals(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def _alone(out: Path) -> Iterator[None]:
                 mine = os.path.samestat(os.fstat(lock.fileno()), path.stat())
             except (BlockingIOError, FileNotFoundError):
                 mine = False
-        if not mine:  # held, or the holder has just removed it: a lock on a file without a name keeps nobody out
+        if not mine:  # held, or the holder has just removed it: a lock on a deleted file excludes no other process
             raise ConfigurationError(f"another export is being written to {out}; wait for it, or name another folder")
         try:
             yield
@@ -176,7 +176,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _refusals(out: Path) -> Iterator[None]:
-    """Say of an error of the filesystem that it is of the export's, not of the spool's."""
+    """Raise an error of the filesystem as one of the export, not of the spool."""
     try:
         yield
     except OSError as error:

@@ -73,7 +73,7 @@ def volume_of(image_at: Callable[[int], np.ndarray], count: int) -> np.ndarray:
 
 
 def check_grid(stack: Stack) -> None:
-    """Raise NotScorable unless a stack is an even grid, which is all that a NIfTI affine can say."""
+    """Raise NotScorable unless a stack is an even grid, which is all that a NIfTI affine can describe."""
     if found := [flag for flag in _UNEVEN if flag in stack.flags]:
         raise NotScorable("not_a_grid", ", ".join(found))
     if not stack.is_volume or stack.orientation is None or 0.0 in stack.spacing_mm:

@@ -1,8 +1,8 @@
 """Expert scores come in: a table of ratings as CSV, every row checked, every problem named by its row.
 
 Two layouts. *Long*: one row is one rating, `series_uid` or `series_key`, `reader_id`, `score`, and whatever else
-`domain.rating.Rating` knows. *Wide*: one row is one series, one column a reader. Columns may have headings of their
-own, and what is the same for the whole table (the scale, its direction) need not stand in it: see `Layout`.
+`domain.rating.Rating` knows. *Wide*: one row is one series, one column a reader. Columns may have other
+headings, and values for the whole table (the scale, its direction) need not be in it: see `Layout`.
 
 UTF-8 with or without a byte order mark; commas or semicolons, with a semicolon also decimal commas.
 """
@@ -27,12 +27,12 @@ HEADER_ROW = 1
 
 SERIES_COLUMNS = ("series_uid", "series_key")
 Resolve = Callable[[str], str | None]
-"""From what stands in a series column to the Series Instance UID of a series that this node keeps, or None."""
+"""From the value of a series column to the Series Instance UID of a series that this node keeps, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How a table is laid out where it is not as the module says.
+    """How a table differs from the layout of the module.
 
     Attributes:
         readers: headings of the columns that hold a reader's scores; with any, the table is wide.
@@ -65,7 +65,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingTable:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
         sha256: over the file and its layout: the same again is no further table.
@@ -100,8 +100,8 @@ def read_ratings(content: bytes, layout: Layout, resolvers: Mapping[str, Resolve
         if len(cells) > len(header):
             problems.append(Problem(row=row, text=f"{len(cells)} values under {len(header)} headings"))
             continue
-        for said in _ratings_of(given, cells, layout, header):
-            values, wrong = _converted(said, resolvers, decimal_comma=decimal_comma)
+        for rating in _ratings_of(given, cells, layout, header):
+            values, wrong = _converted(rating, resolvers, decimal_comma=decimal_comma)
             problems += [Problem(row=row, text=text) for text in wrong]
             if not wrong:
                 rows.append((row, Rating(**values)))
@@ -149,25 +149,25 @@ def _headings(layout: Layout, header: Sequence[str]) -> dict[str, str]:
 def _missing(
     layout: Layout, header: Sequence[str], place: Mapping[str, int], resolvers: Mapping[str, Resolve]
 ) -> list[Problem]:
-    said = [
+    missing = [
         f"no column is headed {heading!r}"
         for heading in (*layout.readers, *layout.columns.values())
         if heading not in header
     ]
     for name in ("scale_min", "scale_max", "scale_direction", *(() if layout.readers else ("reader_id", "score"))):
         if name not in place and name not in layout.values and name not in layout.columns:
-            said.append(f"{name} is missing: a column, `--column {name}=HEADING` or `--value {name}=VALUE`")
+            missing.append(f"{name} is missing: a column, `--column {name}=HEADING` or `--value {name}=VALUE`")
     if layout.readers and ("score" in place or "reader_id" in place):
-        said.append("score or reader_id beside columns of readers: the table is either long or wide")
+        missing.append("score or reader_id in addition to columns of readers: the table is either long or wide")
     if not any(name in place for name in resolvers):
-        said.append(f"no column names the series: {' or '.join(resolvers)}")
-    return [Problem(row=HEADER_ROW, text=text) for text in said]
+        missing.append(f"no column names the series: {' or '.join(resolvers)}")
+    return [Problem(row=HEADER_ROW, text=text) for text in missing]
 
 
 def _ratings_of(
     given: Mapping[str, str], cells: Sequence[str], layout: Layout, header: Sequence[str]
 ) -> Iterator[Mapping[str, str]]:
-    """Yield what a row says of each rating in it: one if long; if wide, one for each reader who gave a score."""
+    """Yield the cells of each rating in a row: one if long; if wide, one for each reader with a score."""
     if not layout.readers:
         yield given
     for reader in layout.readers:
@@ -207,7 +207,7 @@ def _converted(
 
 
 def _contradictions(rows: Sequence[tuple[int, Rating]]) -> Iterator[Problem]:
-    """Yield what rows that are each well say against each other."""
+    """Yield contradictions between rows that are valid by themselves."""
     keys: dict[object, int] = {}
     scales: dict[object, tuple[int, Rating]] = {}
     for row, rating in rows:
@@ -220,7 +220,7 @@ def _contradictions(rows: Sequence[tuple[int, Rating]]) -> Iterator[Problem]:
 
 
 def mixed_scales(rating: Rating, known: Rating, where: str) -> str:
-    """Say that a rating has another scale than one of the same study and criterion before it."""
+    """Return that a rating has another scale than an earlier one of the same study and criterion."""
     (low, high, way), (known_low, known_high, known_way) = rating.scale, known.scale
     return (
         f"scale {low:g} to {high:g} {way}, while {where} has {known_low:g} to {known_high:g} {known_way} "

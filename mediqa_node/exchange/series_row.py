@@ -1,4 +1,4 @@
-"""One series as a row of the manifest: what technique, prompts and header say, under pseudonyms, nothing invented."""
+"""One series as a row of the manifest: technique, prompts and header values under pseudonyms."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class DescribedSeries:
         technique: with its frames.
         acquisition: what the reconstructions of one acquisition share, or None.
         received_year: in which the node received its first instance.
-        headers_sha256, pixels_sha256: of the kept datasets, and of the middle slice; None where it tells nothing.
+        headers_sha256, pixels_sha256: of the kept datasets, and of the middle slice; None where it is not distinctive.
     """
 
     header: Dataset
@@ -170,10 +170,12 @@ def _keys(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any]:
 def _context(series: DescribedSeries, frame: FrameHeader, forbidden: frozenset[str]) -> dict[str, Any]:
     prompt = series.prompt
     decade = age_decade(series.header)
-    said: dict[str, str | None] = dict.fromkeys(_TEXTS.values())
-    said |= {column: kept for name, column in _TEXTS.items() if (kept := clean_text(name, frame.text(name), forbidden))}
+    texts: dict[str, str | None] = dict.fromkeys(_TEXTS.values())
+    texts |= {
+        column: kept for name, column in _TEXTS.items() if (kept := clean_text(name, frame.text(name), forbidden))
+    }
     return {
-        **said,
+        **texts,
         "sop_class_uid": text(series.header, "SOPClassUID") or None,
         "modality": prompt.modality.value,
         "region": prompt.region.value,

@@ -1,4 +1,4 @@
-"""Who trains, validates and tests: 8 : 1 : 1 by patient, the same in every export, whatever comes in between.
+"""Training, validation and test split: 8 : 1 : 1 by patient, the same in every export, whatever comes in between.
 
 A patient's split is drawn from the patient's key alone (HMAC), so that no further series, patient or export can
 change it. Patients who turn out to be one (the same acquisition or the same pixels under two Patient IDs) form a
@@ -25,7 +25,7 @@ PATIENTS_FOR_EVERY_SPLIT = 35
 
 
 class SplitsOverlap(MediqaError):
-    """A patient, acquisition or image would stand in two splits: nothing is written. A fault of this program."""
+    """A patient, acquisition or image would be in two splits. Nothing is written; this is a fault of this program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """Where a series belongs; `split` is None where it is left out."""
+    """The split of a series; None if it is left out."""
 
     split: str | None
     fold: int

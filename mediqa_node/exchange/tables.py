@@ -30,7 +30,7 @@ def _cell(value: Any) -> str:
 class ParquetTable:
     """A Parquet file that grows by some rows at a time, held in columns: a node has hundreds of thousands of slices.
 
-    Unit and meaning of each column stand in its field's metadata.
+    Unit and meaning of each column are in the metadata of its field.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:

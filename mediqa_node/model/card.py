@@ -1,4 +1,4 @@
-"""The card of a checkpoint: everything beside the weights that a score depends on, and what may be claimed for it.
+"""The card of a checkpoint: everything but the weights that a score depends on, and the claims for it.
 
 The node obeys the card or refuses it; none of these values can be set in the node's configuration.
 """
@@ -22,7 +22,7 @@ from mediqa_node.model.sizes import SIZES, Size
 
 FORMAT = 1
 PARAMETERS = ("mas", "tesla", "blur")
-"""What a parameter head may be taught; reports tell the first two (`Prediction`)."""
+"""Parameters that a head may predict; reports contain the first two (`Prediction`)."""
 
 DEFAULT_PREPROCESSING = PreprocessSpec(
     size_px=224,
@@ -71,9 +71,9 @@ class PredictedParameter:
     Attributes:
         name: `mas` or `tesla`.
         unit: UCUM.
-        modality: it is said of series of this modality only.
+        modality: it is predicted for series of this modality only.
         scale: `linear`, or `log`: the network predicts the natural logarithm.
-        mean, sd: the network predicts standard units: what it says times `sd` plus `mean` is the (logarithm of the)
+        mean, sd: the network predicts standard units: its output times `sd` plus `mean` is the (logarithm of the)
             parameter.
     """
 
@@ -86,8 +86,8 @@ class PredictedParameter:
 
     def value(self, output: float) -> float:
         """Return the parameter in its unit from the network's output."""
-        told = output * self.sd + self.mean
-        return float(np.exp(told)) if self.scale == "log" else float(told)
+        value = output * self.sd + self.mean
+        return float(np.exp(value)) if self.scale == "log" else float(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,18 +109,17 @@ class Card:
 
     Attributes:
         size: a row of `sizes.SIZES`.
-        trained: False for seeded weights, whose scores mean nothing.
+        trained: False for seeded weights; their scores mean nothing.
         weights_sha256: of the safetensors file.
-        prompt: how prompts are told; None for MANIQA, which has none.
-        quality: None where nobody has said how raw scores map to 0..1: then only raw scores are given.
+        prompt: how prompts are encoded; None for MANIQA, which has none.
+        quality: map of raw scores to 0..1; None: only raw scores are given.
         scale: of Swin layers, where the weights want another than the row of the table has (MANIQA on PIPAL22).
         constancy: what the reference set must score; None: nothing is pinned, a site's first check then counts.
-        fusion: by modality, of `quality` and of parameters: the regressor on statistics that speaks beside the network
-            (`statistics_regressor`); {} where the network speaks alone.
-        statistics_version: of what the regressors measure (`assess.quality_statistics`).
-        claims: what may be said of a score, by modality, in ASCII: reports carry it; none for weights that claim
-            nothing.
-        domains: what the weights were trained on, by modality; a modality without one is scored whatever it shows.
+        fusion: by modality, of `quality` and of parameters: shares of the network and of the regressor on statistics
+            (`statistics_regressor`); {} where the network is used alone.
+        statistics_version: of the statistics that regressors use (`measure.quality_statistics`).
+        claims: what a score is worth, by modality, in ASCII; reports repeat it. {}: nothing is claimed.
+        domains: training range by modality; a modality without one is always scored.
         training_data, metrics: for people; shown, never computed with.
     """
 
@@ -153,8 +152,21 @@ class Card:
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
+def missing_evidence(card: Card) -> tuple[str, ...]:
+    """Return what a card lacks of the evidence that a checkpoint should have before it reports; () if nothing.
+
+    Each entry names the evidence and the command that provides it.
+    """
+    evidence = {
+        "claims (`mediqa-train evaluate`, then `mediqa-train claim`)": card.claims,
+        "a training range (`mediqa-train domain`, then `mediqa-train card --domains`)": card.domains,
+        "reference scores (`mediqa-node model pin`)": card.constancy,
+    }
+    return tuple(name for name, found in evidence.items() if not found)
+
+
 def read_card(content: bytes) -> Card:
-    """Read a card and make sure that this version can honour every word of it.
+    """Read a card and check that this version can honour all of it.
 
     Raises:
         CheckpointRefused: not JSON, a field missing, unknown or out of range.
@@ -244,7 +256,10 @@ def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
         _one_of(f"intensity rule of {key}", rule.kind, ("window", "percentile", "dtype_range"))
         require(rule.low < rule.high, f"intensity rule of {key}: low {rule.low} is not below high {rule.high}")
     released = spec.geometry == "stretch"
-    require("dtype_range" not in kinds or kinds == {"dtype_range"}, "dtype_range stands beside other intensity rules")
+    require(
+        "dtype_range" not in kinds or kinds == {"dtype_range"},
+        "dtype_range cannot be combined with other intensity rules",
+    )
     require(("dtype_range" in kinds) == released, "dtype_range and geometry stretch belong together")
     require(not (released and spec.native_crops), "geometry stretch knows no native crops")
 
@@ -269,7 +284,7 @@ def _check_prompt(code: PromptCode, tab: str) -> None:
     if code.index is not None:
         require(0 <= code.index < PROMPT_WIDTH, f"prompt index {code.index}, must lie in 0..{PROMPT_WIDTH - 1}")
         return
-    require(tab != "released", "released weights were not taught these prompt words; give a fixed prompt index")
+    require(tab != "released", "released weights were not trained with prompt words; give a fixed prompt index")
     require(set(code.words) == set(TERMS), f"prompt words for {sorted(code.words)}, expected {sorted(TERMS)}")
     for term in TERMS:
         for word in code.words[term]:

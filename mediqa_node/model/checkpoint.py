@@ -1,6 +1,6 @@
 """Checkpoints: weights as safetensors, a card as JSON, both pinned by SHA-256 in a lock file (`model.lock`).
 
-Nothing is loaded that the lock does not name, and nothing whose digest differs from the lock.
+Only checkpoints that the lock names, with the digests of the lock, are loaded.
 There is no pickle and no download anywhere.
 """
 
@@ -35,7 +35,7 @@ from mediqa_node.model.seeded import seeded_state
 from mediqa_node.model.statistics_regressor import PREFIX, StatisticsRegressor, regressors_of
 
 OPTIONAL = frozenset({"slice_weight.weight", "slice_weight.bias"})
-"""Parameters that weights may lack: zero then, every slice counts alike, as in the public code."""
+"""Parameters that weights may lack: zero then, so that every slice counts the same, as in the public code."""
 
 
 Regressors = Mapping[str, Mapping[str, StatisticsRegressor]]
@@ -48,7 +48,7 @@ def load_checkpoint(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LO
 
 
 def load_whole(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LOCK) -> tuple[MedIQA, Card, Regressors]:
-    """Return the network in evaluation mode with the weights of `name`, its card, and what speaks beside it.
+    """Return the network in evaluation mode with the weights of `name`, its card, and its regressors.
 
     Raises:
         CheckpointRefused: not in the lock, files missing, digest differs, card not understood,
@@ -68,7 +68,7 @@ def load_whole(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LOCK) -
 
 
 def checkpoint_files(name: str, entry: LockEntry) -> tuple[bytes, bytes]:
-    """Return weights and card of an entry as files, each held against its digest; seeded weights are made.
+    """Return weights and card of an entry as files, checked against their digests; seeded weights are generated.
 
     Raises:
         CheckpointRefused: see `load_checkpoint`.

@@ -32,7 +32,7 @@ class Runner(Protocol):
     """Runs images, whoever they belong to."""
 
     def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[NetworkOutput]:
-        """Return the judgement of each image (3, S, S) under its own prompt (64,), batches of one, on the CPU."""
+        """Return the output for each image (3, S, S) with its own prompt (64,), in batches of one, on the CPU."""
 
 
 def chosen_device(name: str) -> torch.device:
@@ -72,7 +72,7 @@ def prepare(network: MedIQA, execution: Execution, device: torch.device) -> Runn
     if execution.precision == "bf16" and device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
         raise CheckpointRefused("model.precision bf16: this CPU has no AMX and would take four times as long as fp32")
     if execution.cuda_graph and device.type != "cuda":
-        raise CheckpointRefused(f"model.cuda_graph: there are none on {device.type}")
+        raise CheckpointRefused(f"model.cuda_graph: not available on {device.type}")
     network.to(device).eval()
     if execution.fold_tab:
         fold(network)

@@ -21,7 +21,7 @@ def image_score(scores: Tensor, weights: Tensor) -> Tensor:
 def slice_weights(logits: Tensor) -> Tensor:
     """Return the weights of the slices of one volume, positive and summing to 1: (..., slices) to the same.
 
-    The paper says only "linear layer"; softmax keeps Q inside the range of its slices, and a
+    The paper specifies only "linear layer"; softmax keeps Q inside the range of its slices, and a
     zero-initialised layer makes it the plain mean of the public code.
     """
     return torch.softmax(logits, dim=-1)
@@ -33,7 +33,7 @@ def volume_score(scores: Tensor, logits: Tensor) -> Tensor:
 
 
 class SliceWeight(nn.Linear):
-    """Linear on an image's pooled features, zero at the start: every slice counts alike."""
+    """Linear on an image's pooled features, zero at the start: every slice counts the same."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, 1)

@@ -2,7 +2,7 @@
 
 Only tensors are read (`weights_only=True`, no fallback): a pickle of a whole model would run what is written in
 it. Names are those of the release; what no score depends on is left out by an explicit list, everything else
-must be there and nothing more. The card records each choice that the file cannot tell.
+must be there and nothing more. The card records each choice that the file leaves open.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ AS_MANIQA = PreprocessSpec(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a file of weights cannot tell.
+    """Choices that a file of weights leaves open.
 
     Attributes:
         kind: of KINDS.
@@ -149,7 +149,7 @@ def _is_named_tensor(item: tuple[Any, Any]) -> bool:
 
 
 def _hint(state: Mapping[str, torch.Tensor]) -> str:
-    """Say what the names look like, where that helps."""
+    """Return what the names look like, where that helps."""
     if all(name.startswith("module.") for name in state):
         return ". They were saved from a DistributedDataParallel wrapper: save model.module.state_dict()"
     return ". MLP1 and MLP2 are prompts: these may be weights of MedIQA" if "MLP1.weight" in state else ""

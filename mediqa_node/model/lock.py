@@ -1,4 +1,4 @@
-"""The lock: which weights and which card may speak, each pinned by its SHA-256. Nothing here imports torch.
+"""The lock: which weights and cards may be used, each pinned by its SHA-256. Nothing here imports torch.
 
 It is YAML, one entry per name:
 
@@ -63,7 +63,7 @@ def only_entry(path: Path) -> tuple[str, LockEntry]:
 
 
 def lock_of(name: str, entry: LockEntry) -> bytes:
-    """Return the lock that lies beside one checkpoint and pins it."""
+    """Return the lock that is stored with one checkpoint and pins it."""
     pins = {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}
     return yaml.safe_dump({check_name(name): pins}, sort_keys=False).encode()
 

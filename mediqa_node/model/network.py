@@ -33,7 +33,7 @@ REBUILT = ("attn_mask", "relative_position_index")
 
 
 class NetworkOutput(NamedTuple):
-    """What the network says of a batch of images.
+    """Output of the network for a batch of images.
 
     Attributes:
         score: raw quality, (B,), unbounded.
@@ -115,9 +115,9 @@ class MedIQA(nn.Module):
         return features.new_zeros(len(features), 0) if self.parameter_head is None else self.parameter_head(features)
 
     def forward(self, images: Tensor, prompts: Tensor | None = None, *, upstream: bool = False) -> NetworkOutput:
-        """Judge images (B, 3, S, S), 0..1, each under its own prompt (B, 64).
+        """Score images (B, 3, S, S), 0..1, each with its own prompt (B, 64).
 
-        Without prompts the network is MANIQA. Upstream, only the parameters g(E(x)) are told; all else is empty.
+        Without prompts the network is MANIQA. Upstream, only the parameters g(E(x)) are computed; all else is empty.
         """
         features = self.encode(images)
         if upstream:

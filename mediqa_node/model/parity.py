@@ -134,11 +134,11 @@ def run_cases(
         build: makes the network of a case, for trials that a wrong network fails; None: `recipe_network`.
     """
     for _, group in groupby(cases, key=lambda case: (case.kind, case.salt, case.scale)):
-        alike = list(group)
-        network = (build or recipe_network)(alike[0])
+        same_recipe = list(group)
+        network = (build or recipe_network)(same_recipe[0])
         for dtype in dtypes:
             network.to(dtype)  # float32 values widened, never unrounded ones: float64 must come first
-            for case in alike:
+            for case in same_recipe:
                 yield Outcome(case=case, dtype=dtype, expected=case.expected[dtype], got=score(network, case))
 
 

@@ -15,7 +15,7 @@ from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.image.measure.quality_statistics import as_vector, quality_statistics
 from mediqa_node.image.measure.slice_statistics import slice_statistics
-from mediqa_node.model.card import Card
+from mediqa_node.model.card import Card, missing_evidence
 from mediqa_node.model.checkpoint import Regressors, load_whole
 from mediqa_node.model.execution import chosen_device, describe, hardware, prepare
 from mediqa_node.model.lock import DEFAULT_LOCK, LockEntry, digest, read_lock
@@ -30,7 +30,7 @@ class NetworkScorer:
     """A `Scorer` (domain.scoring): one network, one card, one device; may be called from several threads.
 
     The same slice gets the same score, bit for bit, whatever else is scored with it (see `execution`).
-    Identical images are judged once: a photograph costs one slice.
+    Identical images are scored once: a photograph costs one slice.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class NetworkScorer:
 
     @property
     def checkpoint(self) -> CheckpointId:
-        """Which weights speak."""
+        """The checkpoint that scores."""
         card = self.card
         return CheckpointId(
             name=card.name,
@@ -64,6 +64,7 @@ class NetworkScorer:
             execution=self._describe(),
             card_sha256=self._card_sha256,
             claims=card.claims,
+            evaluated=not missing_evidence(card),
         )
 
     @property
@@ -84,14 +85,14 @@ class NetworkScorer:
 
     @property
     def constancy(self) -> Constancy | None:
-        """What the reference set must score, if the card says."""
+        """The pinned scores of the reference set, or None."""
         return self.card.constancy
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
         """Score the slices of one stack: views of a slice are averaged, then slices weighted.
 
         Args:
-            inputs: prepared as `spec` says.
+            inputs: prepared by `spec`.
             prompt: one for all slices.
 
         Raises:
@@ -119,7 +120,7 @@ class NetworkScorer:
     def _fused(
         self, raw: np.ndarray, parameters: np.ndarray, inputs: NetworkInput, modality: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Let the regressors on statistics speak beside the network, as the card says: scores (n,), parameters (n, k).
+        """Fuse network and regressors with the shares of the card: scores (n,), parameters (n, k).
 
         Raises:
             ValueError: the slices themselves are not among the inputs.
@@ -134,10 +135,10 @@ class NetworkScorer:
         )
         parameters = parameters.copy()
         for output, share in fusion.items():
-            said = self._regressors[modality][output](measured) if share.statistics else 0.0
+            by_statistics = self._regressors[modality][output](measured) if share.statistics else 0.0
             column = next((k for k, one in enumerate(self.card.parameters) if one.name == output), None)
             own = raw if column is None else parameters[:, column]
-            both = share.offset + share.network * own + share.statistics * said
+            both = share.offset + share.network * own + share.statistics * by_statistics
             if column is None:
                 raw = both
             else:

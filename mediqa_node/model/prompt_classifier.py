@@ -1,7 +1,7 @@
 """Modality, region and type from one slice (paper section 2.2): for what headers leave open.
 
-The paper's classifier is ViT-B/16 (12 layers, 12 heads, MLP 3072), beside VGG-16. Images are prepared without the
-prompts that are asked for: CT in a window that shows everything, MR by percentiles of the body, photographs as they
+The paper's classifier is ViT-B/16 (12 layers, 12 heads, MLP 3072), compared with VGG-16. Images are prepared without
+the prompts to predict: CT in a window that shows everything, MR by percentiles of the body, photographs as they
 are. A checkpoint is one of `mediqa_node.model.lock`: weights as safetensors and a card.
 """
 
@@ -40,7 +40,7 @@ from mediqa_node.model.lock import (
 
 FORMAT = "prompt-classifier-1"
 VOCABULARY = {"modality": MODALITIES, "region": REGIONS[1:], "type": TYPES[1:]}
-"""What can be told; `unknown` is no class."""
+"""The words that can be predicted; `unknown` is not a class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class ClassifierCard:
 
     Attributes:
         shape: a row of SHAPES.
-        words: what it was taught, by term, in the order of its outputs; () of a term that headers never told.
+        words: that it was trained on, by term, in the order of its outputs; () for a term without labels.
         sure: probability from which a word counts.
         preprocess: fingerprint of how its images are prepared.
         training_data, metrics: for people.
@@ -113,7 +113,7 @@ def preprocessing(shape: str) -> PreprocessSpec:
 
 
 class ClassifierNetwork(nn.Module):
-    """Tell the words of every term from one slice."""
+    """Predict the words of every term from one slice."""
 
     def __init__(self, shape: str, words: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class LoadedClassifier:
         self._spec = preprocessing(card.shape)
 
     def opinion(self, images: Sequence[np.ndarray], modality: str) -> Opinion:
-        """Return the words whose probability, the mean over the slices of a stack, is largest."""
+        """Return the words with the largest probability, the mean over the slices of a stack."""
         inputs = preprocess(images, self._spec, modality=modality, image_type="unknown")
         return self.opinion_of(inputs.images)
 

@@ -16,12 +16,12 @@ KNOWN = dict(zip(TERMS, (DIMENSIONS, MODALITIES, REGIONS, TYPES), strict=True))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptCode:
-    """How the weights were taught to read prompts; travels in their card.
+    """How the weights encode prompts; part of their card.
 
     Attributes:
         words: vocabulary of each of TERMS in order of training; {} for a fixed index.
-        index: the single position that is 1 whatever the prompt says, as in the public release,
-            whose table of meanings is not published; None for words.
+        index: the single position that is 1 for every prompt, as in the public release,
+            for which no table of meanings is published; None for words.
     """
 
     words: Mapping[str, tuple[str, ...]]

@@ -23,7 +23,7 @@ class Size:
         depth: ViT blocks that are built; those of a release behind the last tap are not.
         taps: ViT blocks (from 0) whose raw outputs are concatenated.
         tab: `transposed` (channel attention as the MANIQA paper writes it) or `released`
-            (the public code's reshape without transposing back, kept so that released weights score alike).
+            (the public code's reshape without transposing back, kept so that released weights give the same scores).
         tabs: channel attention blocks before each Swin stage.
         window: edge of a Swin window in tokens; must divide the grid.
         swin_layers: layers of a Swin stage, each of two blocks and a convolution.

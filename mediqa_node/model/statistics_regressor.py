@@ -1,7 +1,7 @@
-"""A regressor on the statistics of a slice (`assess.quality_statistics`) that speaks beside the network.
+"""A regressor on the statistics of a slice (`measure.quality_statistics`), fused with the network.
 
 A support vector machine with a Gaussian kernel (Drucker et al. 1996), fitted by `mediqa-train`; its numbers are
-tensors of the same safetensors file, under `statistics.<modality>.<output>.`, and the card says how much it counts.
+tensors of the same safetensors file, under `statistics.<modality>.<output>.`, and the card has its share.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ PREFIX = "statistics."
 QUALITY = "quality"
 _PARTS = ("mean", "spread", "support", "coefficients", "intercept", "gamma")
 _FARTHEST = 4.0
-"""Standard deviations beyond which a statistic counts as this: a regressor says nothing of what it never saw."""
+"""Standard deviations beyond which a statistic counts as this: a regressor does not extrapolate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +37,13 @@ class StatisticsRegressor:
     gamma: float
 
     def __call__(self, statistics: np.ndarray) -> np.ndarray:
-        """Return what it says of slices, (m, k) to (m,), float64."""
+        """Return the predictions for slices, (m, k) to (m,), float64."""
         z = standardised(statistics, self.mean, self.spread)
         squares = (z**2).sum(axis=1)[:, None] + (self.support**2).sum(axis=1)[None] - 2.0 * z @ self.support.T
         return np.asarray(np.exp(-self.gamma * np.maximum(squares, 0.0)) @ self.coefficients + self.intercept)
 
     def tensors(self, modality: str, output: str) -> dict[str, torch.Tensor]:
-        """Return what is written beside the weights, float32."""
+        """Return the tensors that are saved with the weights, float32."""
         return {
             f"{PREFIX}{modality}.{output}.{part}": torch.tensor(np.atleast_1d(getattr(self, part)), dtype=torch.float32)
             for part in _PARTS

@@ -1,6 +1,6 @@
 """From image to tokens where a plain patch embedding sees too little: noise, blur and blocking live in details.
 
-Two measures of local contrast are set beside the image: mean-subtracted contrast-normalised values (MSCN;
+Two measures of local contrast are added to the image as channels: mean-subtracted contrast-normalised values (MSCN;
 Mittal, Moorthy and Bovik, "No-reference image quality assessment in the spatial domain", 2012) and the
 logarithm of the local standard deviation, of which the noise of an image can be read off.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 WINDOW_PX = 7
 _SIGMA_PX = 7 / 6
 FLOOR = 1 / 255
-"""Below one gray value of 255 there is no contrast to speak of."""
+"""Contrast below one gray value of 255 counts as none."""
 
 
 def input_channels(images: Tensor, names: Sequence[str]) -> Tensor:
@@ -62,7 +62,7 @@ class ConvStem(nn.Module):
 
     An even kernel is centred on the pair of pixels that it joins, so that a token is centred on its patch and
     patch maps lie where they belong; 3 x 3 would shift them by half a patch. Nothing normalises before the first
-    block: the amplitude of an image's details is what is judged. Takes the arguments that timm's ViT gives its
+    block: the amplitude of an image's details matters for quality. Takes the arguments that timm's ViT gives its
     `embed_layer`.
     """
 

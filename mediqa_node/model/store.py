@@ -49,14 +49,14 @@ class ModelStore:
         """Keep a checkpoint under a name; one that is there already is left as it is, unless it was damaged.
 
         Raises:
-            CheckpointRefused: the name belongs to another or is none, or the folder cannot be written.
+            CheckpointRefused: the name is invalid or belongs to another checkpoint, or the folder cannot be written.
         """
         wanted = Weights(name=check_name(name), sha256=digest(weights), card_sha256=digest(card))
         folder = self._folder(wanted)
         if _is_whole(folder, wanted):
             return _stored(folder)
         try:
-            if folder.exists():  # nobody may score with it, and a rename puts no folder over another
+            if folder.exists():  # it must not be used, and a rename cannot replace a folder
                 shutil.rmtree(folder)
         except OSError as error:
             raise CheckpointRefused(f"{folder} is damaged and cannot be removed: {error.strerror}") from error
@@ -74,11 +74,11 @@ class ModelStore:
         return self.find(wanted)
 
     def remove(self, stored: Stored) -> None:
-        """Take a checkpoint out that has turned out to be of no use; what cannot be removed stays."""
+        """Remove a checkpoint that cannot be used; files that cannot be removed stay."""
         shutil.rmtree(stored.directory, ignore_errors=True)
 
     def all(self) -> list[Stored]:
-        """Return the checkpoints of the store, by name; files and hidden folders that others left are none.
+        """Return the checkpoints of the store, by name; files and hidden folders are ignored.
 
         Raises:
             CheckpointRefused: a folder is not as it was written.
@@ -105,7 +105,7 @@ class ModelStore:
         return self.root / f"{weights.sha256[:32]}-{weights.card_sha256[:16]}-{digest(weights.name.encode())[:8]}"
 
     def _write(self, folder: Path, content: dict[str, bytes]) -> None:
-        """Make a folder with all its files, or none: written beside, synced, renamed."""
+        """Make a folder with all its files, or none: written to a temporary folder, synced, renamed."""
         self.root.mkdir(parents=True, exist_ok=True)
         for left in self.root.glob(f"{_HALF}*"):  # by a process that was killed here
             if time.time() - left.stat().st_mtime > _HALF_OLDER_THAN_S:

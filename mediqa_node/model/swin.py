@@ -37,7 +37,7 @@ class SwinLayer(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Swin layers, each scaled, added to its input, and told the prompt: y = scale * layer(x) + x + FC(prompt)."""
+    """Swin layers, each scaled, added to its input and the projected prompt: y = scale * layer(x) + x + FC(prompt)."""
 
     def __init__(self, dim: int, size: Size) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """How far readers agree, and with it how well any model can predict their mean.
 
 Intraclass correlations by two-way analysis of variance after Shrout and Fleiss, Psychological Bulletin 1979;
-86:420-428. Their intervals are from a bootstrap over patients: two series of one patient are no two witnesses.
+86:420-428. Their intervals are from a bootstrap over patients: two series of one patient are not independent.
 Krippendorff's alpha, which needs no complete table, after his "Computing Krippendorff's Alpha-Reliability", 2011.
 """
 
@@ -11,9 +11,9 @@ from math import nan, sqrt
 
 import numpy as np
 
+from mediqa_node.reader_study import statistics
 from mediqa_node.reader_study.mos import reader_bias
 
-RESAMPLES = 1000
 FEWEST_READERS = 3
 GOOD_ICC = 0.75
 _SEED = 4
@@ -58,7 +58,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What a table of scores says of its readers.
+    """Agreement of the readers of a table of scores.
 
     Attributes:
         n_complete: series that every reader rated: the intraclass correlations rest on these.
@@ -97,7 +97,7 @@ def agreement(
     Args:
         scores: shape (n series, k readers), float64, 0..1; NaN where a reader has not rated a series.
         reader_ids: k names.
-        patients: whose series each row is.
+        patients: patient of each row.
         repeats: for each reader the repeated scores of each case that they rated more than once, 0..1.
     """
     complete = np.isfinite(scores).all(axis=1)
@@ -154,21 +154,15 @@ def _ratio(numerator: float, denominator: float) -> float:
 def _bootstrapped(scores: np.ndarray, patients: Sequence[str]) -> list[Estimate]:
     """Return the four intraclass correlations, their intervals from resampled patients (percentiles)."""
     values = intraclass(scores)
-    members = [np.flatnonzero(np.array(patients) == patient) for patient in sorted(set(patients))]
-    if len(members) < 2:
+    of, n_patients = statistics.numbered(patients, len(scores))
+    if n_patients < 2:
         return [Estimate(value=value, low=nan, high=nan) for value in values]
-    random = np.random.default_rng(_SEED)
-    drawn = np.array(
-        [
-            intraclass(scores[np.concatenate([members[i] for i in random.integers(len(members), size=len(members))])])
-            for _ in range(RESAMPLES)
-        ]
-    )
-    drawn = drawn[np.isfinite(drawn).all(axis=1)]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if len(drawn) else np.full((2, 4), nan)
+    counts = statistics.draws(n_patients, _SEED)[:, of].astype(np.intp)
+    drawn = np.array([intraclass(np.repeat(scores, times, axis=0)) for times in counts])
+    found = [statistics.between(value, resampled) for value, resampled in zip(values, drawn.T, strict=True)]
     return [
-        Estimate(value=value, low=float(below), high=float(above))
-        for value, below, above in zip(values, low, high, strict=True)
+        Estimate(value=value, low=nan if one.low is None else one.low, high=nan if one.high is None else one.high)
+        for value, one in zip(values, found, strict=True)
     ]
 
 
@@ -176,7 +170,7 @@ def ordinal_alpha(scores: np.ndarray) -> float:
     """Return Krippendorff's alpha for ordinal data; NaN where fewer than two scores differ.
 
     Args:
-        scores: shape (n series, k readers); NaN where there is none. A series with one score says nothing.
+        scores: shape (n series, k readers); NaN where there is none. A series with one score does not count.
     """
     paired = scores[np.isfinite(scores).sum(axis=1) > 1]
     levels, codes = np.unique(paired[np.isfinite(paired)], return_inverse=True)
@@ -195,11 +189,8 @@ def ordinal_alpha(scores: np.ndarray) -> float:
 
 def srcc(one: np.ndarray, other: np.ndarray) -> float:
     """Return Spearman's rank correlation, ties at their mean rank; NaN for a constant or fewer than three."""
-    if len(one) < _FEWEST_PAIRS or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return nan
-    from scipy.stats import rankdata  # slow to import
-
-    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+    found = statistics.srcc(one, other) if len(one) >= _FEWEST_PAIRS else None
+    return nan if found is None else found
 
 
 def _readers(
@@ -250,7 +241,7 @@ def _warnings(found: Agreement, *, all_equal: bool) -> tuple[str, ...]:
     icc, missing = found.icc_2_k.value, found.n_series - found.n_complete
     constant = [reader.reader_id for reader in found.readers if reader.sd == 0]
     outlying = [reader.reader_id for reader in found.readers if reader.outlying]
-    said = {
+    conditions = {
         f"{len(found.readers)} readers: with fewer than {FEWEST_READERS} a mean is the opinion of one": (
             len(found.readers) < FEWEST_READERS
         ),
@@ -264,4 +255,4 @@ def _warnings(found: Agreement, *, all_equal: bool) -> tuple[str, ...]:
         f"the same score for every series: {', '.join(constant)}": bool(constant),
         f"ranks unlike the others: {', '.join(outlying)}; kept, look at their scores": bool(outlying),
     }
-    return tuple(text for text, holds in said.items() if holds)
+    return tuple(text for text, holds in conditions.items() if holds)

@@ -1,4 +1,4 @@
-"""Two sets of weights on the same series: how far their scores are apart, and whose order changes."""
+"""Two checkpoints on the same series: how far their scores differ, and how often the order changes."""
 
 from dataclasses import dataclass
 from math import nan
@@ -16,7 +16,7 @@ class Comparison:
         mean_difference, sd: of candidate - current, on 0..1; SD with n - 1, NaN below two series.
         srcc: rank correlation; NaN below three series, or where one is constant.
         turned: share of the pairs of series, 0..1, that the candidate puts in the other order; NaN without pairs
-            that the current weights tell apart.
+            that differ in the current scores.
     """
 
     n: int

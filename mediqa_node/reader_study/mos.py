@@ -1,4 +1,4 @@
-"""Mean opinion scores: what the scores of several readers come to, once their habits are taken out.
+"""Mean opinion scores of several readers, corrected for the habits of each reader.
 
 Some readers are strict, some use half of the scale. Where all have read the same cases, at least 20 each, a
 reader's scores become z-scores over these cases. Otherwise only the reader's bias is taken out, after ITU-T P.913
@@ -13,7 +13,7 @@ import numpy as np
 from mediqa_node.domain.rating import Mos, Rating
 
 FEWEST_CASES = 20
-"""A reader's mean and SD over fewer cases say more of the cases than of the reader."""
+"""A reader's mean and SD over fewer cases describe the cases more than the reader."""
 Z_SCORES, BIAS_REMOVED = "z-scores", "bias removed"
 
 
@@ -114,8 +114,8 @@ def score_table(ratings: Iterable[Rating]) -> ScoreTable:
     scores = np.full((len(series), len(readers)), np.nan)
     repeats: list[list[tuple[float, ...]]] = [[] for _ in readers]
     for (uid, reader), images in sorted(given.items()):
-        scores[row[uid], column[reader]] = np.mean([np.mean(said) for said in images.values()])
-        repeats[column[reader]] += [tuple(said) for said in images.values() if len(said) > 1]
+        scores[row[uid], column[reader]] = np.mean([np.mean(repeated) for repeated in images.values()])
+        repeats[column[reader]] += [tuple(repeated) for repeated in images.values() if len(repeated) > 1]
     return ScoreTable(series=series, readers=readers, scores=scores.round(12), repeats=tuple(map(tuple, repeats)))
 
 
@@ -139,19 +139,19 @@ def mos_by_series(ratings: Iterable[Rating]) -> dict[str, Mos]:
 
 def _of_study(ratings: Sequence[Rating]) -> Iterator[Mos]:
     table, of = score_table(ratings), ratings[0]
-    said = opinions(table.scores)
+    found = opinions(table.scores)
     for i, uid in enumerate(table.series):
-        several = bool(said.n_readers[i] > 1)
-        adjusted = float(said.adjusted[i])
+        several = bool(found.n_readers[i] > 1)
+        adjusted = float(found.adjusted[i])
         yield Mos(
             series_instance_uid=uid,
-            mos=float(said.mean[i]),
-            mos_sd=float(said.sd[i]) if several else None,
-            n_readers=int(said.n_readers[i]),
-            ci95=float(said.ci95[i]) if several else None,
-            zmos=adjusted if said.method == Z_SCORES else None,
+            mos=float(found.mean[i]),
+            mos_sd=float(found.sd[i]) if several else None,
+            n_readers=int(found.n_readers[i]),
+            ci95=float(found.ci95[i]) if several else None,
+            zmos=adjusted if found.method == Z_SCORES else None,
             mos_norm=min(max(adjusted, 0.0), 1.0),
-            method=said.method,
+            method=found.method,
             scale_min=of.scale_min,
             scale_max=of.scale_max,
             study_id=of.study_id,

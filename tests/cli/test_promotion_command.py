@@ -40,7 +40,8 @@ def roles(node: Path) -> dict[str, list[str]]:
 
 def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> None:
     before = run_in(node, "model", "list")
-    done = run_in(node, "model", "promote", "second", "--by", "Dr. Curie", "--reason", "readers agree", "--name", "two")
+    decision = ("--by", "Dr. Curie", "--reason", "readers agree")
+    done = run_in(node, "model", "promote", "second", "--unevaluated", *decision, "--name", "two")
     after, status = roles(node), run_in(node, "status").stdout
     doctor = run_in(node, "doctor").stdout
     back = run_in(node, "model", "rollback", "--by", "Dr. Bohr")
@@ -61,7 +62,7 @@ def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> 
 
 
 def test_the_list_names_what_a_calibration_has_to_name(node: Path) -> None:
-    run_in(node, "model", "promote", "second", "--by", "Dr. Curie")
+    run_in(node, "model", "promote", "second", "--unevaluated", "--by", "Dr. Curie")
     settings = config.load(node / "node.yaml", {})
 
     [listed] = [
@@ -94,6 +95,7 @@ def test_what_the_lock_names_and_cannot_score_is_listed_as_that(node: Path) -> N
         (["promote", "second", "--by", " "], 2, "1 to 64"),
         (["promote", "third", "--by", "x"], 2, "known: first"),
         (["promote", "first", "--by", "x"], 1, "is active already"),
+        (["promote", "second", "--by", "x"], 1, "reference scores (`mediqa-node model pin`)"),
         (["rollback", "--by", "x"], 1, "no promotion to roll back"),
         (["shadow", "--by", "x"], 2, "name a candidate, or --off"),
         (["shadow", "--off", "--by", "x"], 1, "nothing is in shadow"),
@@ -103,6 +105,38 @@ def test_what_cannot_be_decided_says_why(node: Path, arguments: list[str], statu
     result = run_in(node, "model", *arguments)
 
     assert (result.returncode, said in result.stderr) == (status, True), result.stderr
+
+
+def test_weights_that_nobody_has_evaluated_leave_nothing_in_the_store_and_do_not_score(node: Path) -> None:
+    refused = run_in(node, "model", "promote", "second", "--by", "x")
+
+    assert "lacks claims (`mediqa-train evaluate`" in refused.stderr
+    assert "a training range" in refused.stderr
+    assert roles(node) == {"first": ["current"]}
+
+
+def test_weights_promoted_all_the_same_are_reported_as_not_evaluated(node: Path) -> None:
+    done = run_in(node, "model", "promote", "second", "--unevaluated", "--by", "x")
+    active = checkpoints.open_active(config.load(node / "node.yaml", {})).scorer.checkpoint
+
+    assert "NOT EVALUATED" in done.stdout
+    assert (active.name, active.trained, active.evaluated) == ("second", True, False)
+
+
+def test_a_promotion_says_what_becomes_of_the_shadow(node: Path) -> None:
+    checkpoint(node, "third", seed=3)
+    promote = ("model", "promote", "--unevaluated", "--by", "x")
+    run_in(node, "model", "shadow", "second", "--by", "x")
+
+    other = run_in(node, *promote, "third")
+    same = run_in(node, *promote, "second", "--json")
+    run_in(node, "model", "rollback", "--by", "x")
+    run_in(node, "model", "shadow", "first", "--by", "x")
+    back = run_in(node, "model", "rollback", "--by", "x")
+
+    assert "goes on" in other.stdout
+    assert json.loads(same.stdout)["shadow_ended"].startswith("second ")
+    assert "ended: this checkpoint is active now" in back.stdout
 
 
 def test_a_comparison_speaks_of_each_scanner(node: Path) -> None:
@@ -155,6 +189,6 @@ def test_a_database_of_an_older_version_is_left_alone(node: Path) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
     database.close()
 
-    result = run_in(node, "model", "promote", "second", "--by", "x")
+    result = run_in(node, "model", "promote", "second", "--unevaluated", "--by", "x")
 
     assert (result.returncode, "`mediqa-node serve` brings it up to date" in result.stderr) == (2, True)

@@ -25,7 +25,7 @@ from support.factories import (
 )
 
 from mediqa_node.dicom.companions.parametric_map import build_parametric_map
-from mediqa_node.dicom.companions.request import CompanionRequest
+from mediqa_node.dicom.companions.request import CompanionRequest, derivation
 from mediqa_node.dicom.companions.secondary_capture import build_captures
 from mediqa_node.dicom.header import frame_header
 from mediqa_node.dicom.report.build import report_bytes
@@ -288,6 +288,16 @@ def test_untrained_weights_are_said_so_in_words(kind, tmp_path):
             assert dataset.SeriesDescription.startswith("UNTRAINED") is not trained
             assert ("UNTRAINED" in dataset.DerivationDescription) is not trained
             assert dataset.SoftwareVersions.endswith("-untrained") is not trained
+            assert "NOT EVALUATED" not in dataset.DerivationDescription
+
+
+def test_weights_that_nobody_has_evaluated_are_described_as_such():
+    asked = fundus()
+    checkpoint = replace(UNTRAINED, trained=True, evaluated=False)
+
+    description = derivation(replace(asked.assessment, checkpoint=checkpoint))
+
+    assert description.startswith("NOT EVALUATED: nobody has measured")
 
 
 @pytest.mark.parametrize("kind", REQUESTS)

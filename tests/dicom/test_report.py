@@ -247,6 +247,16 @@ def test_untrained_weights_cannot_be_overlooked():
     assert "UNTRAINED" not in comment(parsed(fundus()))
 
 
+def test_weights_that_nobody_has_evaluated_cannot_be_overlooked():
+    request = fundus()
+    checkpoint = replace(request.assessment.checkpoint, evaluated=False)
+
+    report = parsed(replace(request, assessment=replace(request.assessment, checkpoint=checkpoint)))
+
+    assert comment(report).startswith("NOT EVALUATED: nobody has measured")
+    assert "NOT EVALUATED" not in comment(parsed(request))
+
+
 def test_a_slice_that_could_not_be_decoded_makes_the_report_partial():
     report = parsed(enhanced_mr())
 

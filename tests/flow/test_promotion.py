@@ -297,7 +297,7 @@ def test_a_running_worker_takes_a_promotion_up_between_two_series(
     send(node, one)
     node.reaches(series_uid(one), "DELIVERED")
 
-    promoted = node.command("model", "promote", str(folders[1]), "--by", "Dr. Curie")
+    promoted = node.command("model", "promote", str(folders[1]), "--unevaluated", "--by", "Dr. Curie")
     beside = node.command("model", "shadow", str(folders[0]), "--name", "first-again", "--by", "Dr. Curie")
     until(lambda: len(node.log("scoring")) > 1, "the worker is back")
     send(node, two)

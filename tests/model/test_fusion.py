@@ -23,7 +23,7 @@ from mediqa_node.model.sizes import SIZES
 from mediqa_node.model.statistics_regressor import StatisticsRegressor, regressors_of
 from training.data.store import Store
 from training.data.views import prepare
-from training.evaluate.by_method import NETWORK, SHIPPED, STATISTICS, judge, targets_of_card
+from training.evaluate.by_method import NETWORK, SHIPPED, STATISTICS, predict_by_method, targets_of_card
 
 MAS = PredictedParameter(name="mas", unit="mA.s", modality="CT", scale="log", mean=4.0, sd=0.8)
 CARD = Card(
@@ -111,7 +111,7 @@ def test_node_and_training_say_the_same_of_volumes(tmp_path):
     )
     data = prepare(store, card.preprocess)
 
-    trained = judge(network, targets_of_card(card), regressors, card.fusion, data, "CT").said
+    trained = predict_by_method(network, targets_of_card(card), regressors, card.fusion, data, "CT").values
 
     for place, one in enumerate(store.samples):
         inputs = preprocess(list(store.slices(one)), card.preprocess, modality="CT", image_type="soft")

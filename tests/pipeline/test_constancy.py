@@ -629,8 +629,7 @@ def test_a_set_that_could_not_be_scored_is_tried_again_at_the_next_sweep(plain: 
 
 def test_rules_of_the_site_for_prompts_are_no_drift(default) -> None:
     prompts, kernels = (
-        yaml.safe_load((ROOT / "mediqa_node" / "defaults" / name).read_text())
-        for name in ("prompts.yaml", "kernels.yaml")
+        yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("prompts.yaml", "kernels.yaml")
     )
     taught = prompts | {"site": [{"protocol": ".?", "region": "spine"}]}
     own = Assessor(scorer=default[1], prompts=PromptRules.from_mappings(taught, kernels))

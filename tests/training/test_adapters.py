@@ -67,7 +67,7 @@ def ldctiqac(tmp_path: Path) -> Path:
 def test_ldctiqac_scores_rise_with_quality_and_copies_of_a_slice_are_one_patient(ldctiqac):
     found = read(ldctiqac)
 
-    assert found.adapter.name == "ldctiqac"
+    assert found.adapter.NAME == "ldctiqac"
     assert (mos(found)["0000"], mos(found)["0002"]) == (1.0, pytest.approx(0.1))
     groups = [row.patient for row in found.rows]
     assert [len(set(groups[i : i + 3])) for i in range(0, 18, 3)] == [1] * 6
@@ -216,7 +216,7 @@ def test_mr_art_gives_a_head_that_nodded_less_than_one_at_rest(tmp_path):
     assert mos(found)["sub-000103_acq-standard_T1w"] == 1.0
     assert mos(found)["sub-000103_acq-headmotion2_T1w"] == 0.0
     assert (len(found.rows), found.patients) == (6, 2)
-    assert found.missing == {"scans that scores.tsv judges": 1}
+    assert found.missing == {"scans that scores.tsv rates": 1}
 
 
 # ── plain ────────────────────────────────────────────────────────────────────
@@ -296,7 +296,7 @@ def test_a_folder_that_nobody_knows_is_answered_with_the_known_layouts(tmp_path)
     _, _, error = run(tmp_path, "--dry-run")
 
     assert isinstance(error, ConfigurationError)
-    assert "has the layout of no data set that is known" in str(error)
+    assert "does not have the layout of a known data set" in str(error)
     assert "mr-art    ds004173" in str(error)
 
 
@@ -305,5 +305,5 @@ def test_two_data_sets_in_one_folder_have_to_be_named(eyeq):
 
     _, _, error = run(eyeq, "--dry-run")
 
-    assert "say which with --as" in str(error)
+    assert "name one with --as" in str(error)
     assert run(eyeq, "--dry-run", "--as", "eyeq")[0] == 0

@@ -6,11 +6,11 @@ import torch
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.image.measure.noise import immerkaer
+from mediqa_node.reader_study.statistics import srcc
 from training.baselines import NETWORKS, baseline
 from training.baselines.noise import score
 from training.baselines.patchwise import patches
 from training.baselines.statistics_svr import fit_svr
-from training.evaluate.metrics import srcc
 
 MILLIONS = {
     "vgg": 134.3, "resnet": 23.5, "swin": 27.5, "vit": 85.8, "deepvit": 27.0, "cnniqanet": 0.73, "wadiqam": 5.2

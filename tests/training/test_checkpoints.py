@@ -22,7 +22,7 @@ from training.data.store import Store
 from training.data.views import prepare
 from training.fit.initial import initialise
 from training.fit.recipe import STAGE2, read_recipe
-from training.fit.runs import RUN, read_run, said_by, trained_network
+from training.fit.runs import RUN, predictions_of, read_run, trained_network
 
 TINY = """
 tiny: {size: n16, batch: 4, steps: 2, warmup: 0, severities: true, precision: bf16}
@@ -151,7 +151,7 @@ def test_regressors_of_other_units_are_not_taken_over(runs, checkpoint, tmp_path
     _, _, error = run("card", other, "--beside", checkpoint, "--out", tmp_path / "other")
 
     assert isinstance(error, ConfigurationError)
-    assert "taught other units" in str(error)
+    assert "fitted in other units" in str(error)
 
 
 def test_what_was_measured_decides_what_the_card_claims(checkpoint, tmp_path):
@@ -236,7 +236,7 @@ def test_gates_that_are_none_are_refused(checkpoint, tmp_path):
     _, _, error = run("claim", checkpoint, "--gates", tmp_path / "gates.json")
 
     assert isinstance(error, ConfigurationError)
-    assert "no gates.json of `mediqa-train evaluate`" in str(error)
+    assert "is not a gates.json of `mediqa-train evaluate`" in str(error)
 
 
 # ── on few labels ────────────────────────────────────────────────────────────
@@ -253,15 +253,15 @@ def test_what_a_run_told_is_asked_once_for_the_same_weights_and_samples(store, r
     folder = shutil.copytree(runs / "all", tmp_path / "run")
     network, run_ = trained_network(folder)
     data = prepare(Store(store), run_.recipe.spec)
-    first = said_by(folder, network, data)
+    first = predictions_of(folder, network, data)
 
     def refuses(*_: object, **__: object) -> None:
         raise AssertionError("asked again")
 
     network.forward = refuses
-    assert np.array_equal(said_by(folder, network, data)["score"], first["score"])
+    assert np.array_equal(predictions_of(folder, network, data)["score"], first["score"])
     with pytest.raises(AssertionError, match="asked again"):
-        said_by(folder, network, data.subset(lambda sample: sample.key != "0-0"))
+        predictions_of(folder, network, data.subset(lambda sample: sample.key != "0-0"))
 
 
 # ── where training starts ────────────────────────────────────────────────────

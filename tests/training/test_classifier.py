@@ -24,7 +24,7 @@ from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_he
 from training.cli import app
 from training.data.manifest import Row, write_manifest
 from training.data.payload import slices_of
-from training.fit.classifier import Example, Recipe, earns_its_place, held_out, results, teach
+from training.fit.classifier import Example, Recipe, fit_classifier, held_out, is_good_enough, results
 
 DATA = Path(__file__).parents[1] / "data"
 FAST = Recipe(steps=30, batch=8, sure=0.5)
@@ -44,7 +44,7 @@ def example(source: int, *, bright: bool, region: str | None = None) -> Example:
 
 @pytest.fixture(scope="module")
 def taught():
-    return teach([example(i, bright=bool(i % 2)) for i in range(6)], FAST)
+    return fit_classifier([example(i, bright=bool(i % 2)) for i in range(6)], FAST)
 
 
 def test_it_tells_what_it_was_taught_on_pictures_that_it_has_not_seen(taught):
@@ -58,7 +58,7 @@ def test_the_same_seed_teaches_the_same_weights():
     examples = [example(i, bright=bool(i % 2)) for i in range(4)]
     short = Recipe(steps=3, batch=4)
 
-    one, two = (teach(examples, short).network.state_dict() for _ in range(2))
+    one, two = (fit_classifier(examples, short).network.state_dict() for _ in range(2))
 
     assert all(bool((one[name] == two[name]).all()) for name in one)
 
@@ -94,7 +94,7 @@ def test_accuracy_is_told_beside_that_of_the_usual_word_and_of_what_it_is_sure_o
 
     assert (region.n, region.accuracy.value, region.usual, region.sure, region.right.value) == (4, 0.75, 1.0, 2, 1.0)
     assert results(judged)["type"].n == 0
-    assert not earns_its_place(results(judged), sure=0.9), "two sources are no evidence"
+    assert not is_good_enough(results(judged), sure=0.9), "two sources are no evidence"
 
 
 def test_two_sources_are_too_few():
@@ -231,7 +231,7 @@ def test_a_card_whose_images_were_prepared_otherwise_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give either --rows, or --collection with --manifest"),
+        ([], "give either --rows, or --collection with an optional --manifest"),
         (["--shape", "huge"], "unknown shape 'huge'; known: paper, small, vgg, vgg_small"),
         (["--beside", "paper"], "images of the same size, in pixels: small 128, paper 224"),
     ],
@@ -291,7 +291,7 @@ def test_an_npz_row_and_a_windowed_picture_have_their_own_units(tmp_path):
 def test_a_row_without_pixels_says_so(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK")
 
-    with pytest.raises(UndecodablePixels, match=r"no pixels here \(payload refs\): export them"):
+    with pytest.raises(UndecodablePixels, match=r"no pixels \(payload refs\): export them"):
         slices_of(row("refs"), StandInScorer().spec)
     with pytest.raises(UndecodablePixels, match=r"broken\.npz"):
         slices_of(row("npz", tmp_path / "broken.npz"), StandInScorer().spec)

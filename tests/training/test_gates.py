@@ -10,7 +10,7 @@ from support.samples import sample
 from training.data.batches import Target
 from training.evaluate.by_method import NETWORK, QUALITY, SHIPPED, STATISTICS, MethodPredictions
 from training.evaluate.claims import claims_of
-from training.evaluate.gates import passed, results, sweep_table, sweeps, table
+from training.evaluate.gates import GATE_HEADS, gate_rows, passed, results, sweep_rows, sweeps
 from training.simulate.degraded import FACTORS
 
 WEIGHTS = "a" * 64
@@ -32,7 +32,7 @@ def judged(
         for base in range(4)
         for copy in range(10)
     ]
-    return MethodPredictions(data=SimpleNamespace(samples=samples), said={QUALITY: said})
+    return MethodPredictions(data=SimpleNamespace(samples=samples), values={QUALITY: said})
 
 
 def truth() -> np.ndarray:
@@ -60,9 +60,9 @@ def test_one_that_agrees_better_than_all_others_passes():
     found = list(results({"MR": judged(said)}, seed=0, weights_sha256=WEIGHTS))
 
     assert passed(found)
-    printed = "\n".join(table(found))
-    assert "less the best other" in printed
-    assert "PASSED: no more than .05 below the best baseline" in printed
+    shipped = dict(zip(GATE_HEADS, list(gate_rows(found))[-1], strict=True))
+    assert shipped["less the best other"].endswith(STATISTICS)
+    assert shipped["gate"].startswith("PASSED: no more than .05 below the best baseline")
 
 
 def test_samples_without_a_label_do_not_count_for_it():
@@ -79,7 +79,9 @@ def test_a_parameter_is_held_against_its_label_in_the_same_units():
     tesla = Target(label="tesla", modality="MR", log=True, mean=1.0, sd=2.0)
     said = 0.5 * (np.tile(np.log(np.arange(1, 11)), 4) - 1.0)
     samples = [replace(each, labels={"tesla": 9 * each.labels["tesla"] + 1}) for each in one.data.samples]
-    asked = MethodPredictions(data=SimpleNamespace(samples=samples), said={"tesla": {SHIPPED: said}}, targets=(tesla,))
+    asked = MethodPredictions(
+        data=SimpleNamespace(samples=samples), values={"tesla": {SHIPPED: said}}, targets=(tesla,)
+    )
 
     [found] = results({"MR": asked}, seed=0, weights_sha256=WEIGHTS)
 
@@ -94,7 +96,7 @@ def swept(shipped: list[float], *, factor: str = "ghosts", copies: int = 4) -> d
         for n in range(copies)
     ]
     said = {method: np.array(shipped) for method in (NETWORK, STATISTICS, SHIPPED)}
-    return {"MR": MethodPredictions(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
+    return {"MR": MethodPredictions(data=SimpleNamespace(samples=samples), values={QUALITY: said})}
 
 
 def test_a_sweep_is_the_mean_over_checkpoints_and_a_factor_without_copies_is_left_out():
@@ -103,10 +105,7 @@ def test_a_sweep_is_the_mean_over_checkpoints_and_a_factor_without_copies_is_lef
     found = [one for said in (falls, falls, rises) for one in sweeps(swept(said), FACTORS, weights_sha256=WEIGHTS)]
 
     assert {one.factor for one in found} == {"ghosts"}
-    [line] = [line for line in sweep_table(found) if line.startswith("MR ghosts")]
-    assert "0.333" in line
-    assert "-1.00 b0" in line
-    assert line.endswith("NOT DETECTED")
+    assert list(sweep_rows(found)) == [("MR ghosts", "1", "0.333", "0.333", "0.333", "-1.00 b0", "NOT DETECTED")]
 
 
 def test_regions_are_told_apart_where_there_are_several():
@@ -114,8 +113,8 @@ def test_regions_are_told_apart_where_there_are_several():
     one, other = swept(falls)["MR"], swept(rises)["MR"]
     words = dict(other.data.samples[0].prompt) | {"region": "abdomen"}
     samples = one.data.samples + [replace(each, base="b1", prompt=words) for each in other.data.samples]
-    said = {SHIPPED: np.concatenate([one.said[QUALITY][SHIPPED], other.said[QUALITY][SHIPPED]])}
-    both = {"MR": MethodPredictions(data=SimpleNamespace(samples=samples), said={QUALITY: said})}
+    said = {SHIPPED: np.concatenate([one.values[QUALITY][SHIPPED], other.values[QUALITY][SHIPPED]])}
+    both = {"MR": MethodPredictions(data=SimpleNamespace(samples=samples), values={QUALITY: said})}
 
     found = {each.region: each.mean for each in sweeps(both, FACTORS, weights_sha256=WEIGHTS)}
 
@@ -126,7 +125,7 @@ def test_regions_are_told_apart_where_there_are_several():
 def test_a_sweep_that_falls_all_the_way_passes_its_gate_if_it_has_one(factor, verdict):
     found = list(sweeps(swept([0.9, 0.7, 0.5, 0.3], factor=factor), FACTORS, weights_sha256=WEIGHTS))
 
-    assert list(sweep_table(found))[1].endswith(verdict)
+    assert [row[-1] for row in sweep_rows(found)] == [verdict]
 
 
 # ── claims ───────────────────────────────────────────────────────────────────

@@ -98,12 +98,12 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 
 
 def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path):
-    train(network(), drawn, loss, SETTINGS, tmp_path, told={"data": "a"})
+    train(network(), drawn, loss, SETTINGS, tmp_path, made_by={"data": "a"})
 
     with pytest.raises(ConfigurationError, match="other settings"):
-        train(network(), drawn, loss, replace(SETTINGS, learning_rate=0.1), tmp_path, told={"data": "a"})
+        train(network(), drawn, loss, replace(SETTINGS, learning_rate=0.1), tmp_path, made_by={"data": "a"})
     with pytest.raises(ConfigurationError, match="other settings"):
-        train(network(), drawn, loss, SETTINGS, tmp_path, told={"data": "b"})
+        train(network(), drawn, loss, SETTINGS, tmp_path, made_by={"data": "b"})
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_state(tmp_path):

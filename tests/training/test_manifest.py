@@ -78,7 +78,7 @@ def test_an_export_of_the_node_is_read_with_its_other_columns_and_folders(tmp_pa
         ({"relative_path": "gone.npz"}, "relative_path gone.npz is not there"),
         ({"stage1_eligible": "maybe"}, "stage1_eligible 'maybe'"),
         ({"patient_key": ""}, "patient_key is empty"),
-        ({"series_key": "s0"}, "series_key 's0' stands there twice"),
+        ({"series_key": "s0"}, "series_key 's0' occurs twice"),
     ],
 )
 def test_a_fault_is_told_by_its_line_and_what_is_allowed(tmp_path, cells, said):
@@ -110,7 +110,7 @@ def test_varied_labels_may_train():
         (many(20, label_name="tesla", label_value=3.0), "one field strength only, 3 T, in all 20 series"),
         ([*many(20, label_name="tesla", label_value=1.494)], "one field strength only, 1.5 T"),
         (many(20, label_value=80.0), "one tube charge only, 80 mA.s"),
-        (many(9), "mas: 9 series; fewer than 10"),
+        (many(9), "mas: 9 series; at least 10 are needed"),
         (many(20, eligible=False), "20 of 20 series are not eligible"),
         (many(20, split="train"), "no patient in split test"),
         (many(20, split=""), "20 of 20 series have no split"),
@@ -131,7 +131,7 @@ def test_one_field_strength_is_left_out_where_tube_charges_can_be_learnt():
     chosen = for_pretraining([*many(20), *tesla])
 
     assert {row.label_name for row in chosen.rows} == {"mas"}
-    assert chosen.left_out == ("tesla: one field strength only, 1.5 T, in all 20 series: nothing to learn or to rank",)
+    assert chosen.left_out == ("tesla: one field strength only, 1.5 T, in all 20 series: nothing to learn",)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.evaluate import metrics
-from training.evaluate.metrics import agreement, difference, srcc, srcc_cap, undefined, within
+from mediqa_node.reader_study.statistics import srcc, weighted_srcc
+from training.evaluate.metrics import agreement, difference, srcc_cap, undefined, within
 
 
 def judged(n: int, *, noise: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +28,7 @@ def test_a_resample_counts_an_image_as_often_as_it_was_drawn():
     x, y = (np.round(values, 1) for values in judged(40, noise=0.3))
     times = np.random.default_rng(1).integers(0, 4, 40)
 
-    [weighted] = metrics._srcc(x, y, times[None].astype(float))
+    [weighted] = weighted_srcc(x, y, times[None].astype(float))
 
     assert weighted == pytest.approx(stats.spearmanr(np.repeat(x, times), np.repeat(y, times)).statistic, abs=1e-12)
 
@@ -120,9 +120,9 @@ def test_a_logistic_of_the_truth_has_a_higher_plcc_after_the_logistic():
     [
         ([0.1] * 12, range(12), "all 12 predictions are 0.1"),
         (range(12), [3.0] * 12, "all 12 labels are 3"),
-        (range(9), range(9), "9 images; fewer than 10 say nothing"),
+        (range(9), range(9), "9 images; at least 10 are needed"),
         ([np.nan, *range(11)], range(12), "1 of 12 predictions are not finite"),
-        ([], [], "0 images; fewer than 10 say nothing"),
+        ([], [], "0 images; at least 10 are needed"),
     ],
 )
 def test_what_is_undefined_is_none_and_says_why(predicted, truth, said):

@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     [
         ([1.5, 1.494, 1.5] * 5, "tesla", "one field strength only, 1.5 T, in all 15 series"),
         ([80.0] * 12, "mas", "one tube charge only, 80 mA.s, in all 12 series"),
-        ([1.5, 3.0, 1.5], "tesla", "tesla: 3 series; fewer than 10 teach nothing"),
+        ([1.5, 3.0, 1.5], "tesla", "tesla: 3 series; at least 10 are needed"),
     ],
 )
 def test_labels_that_teach_nothing_are_refused_with_the_reason(tmp_path, monkeypatch, capsys, values, label, reason):
@@ -71,4 +71,4 @@ def test_splits_decided_anew_part_patients_and_count_in_samples_that_were_read_b
     for data, side in zip((first, second), splits, strict=True):
         assert sorted(side.values()) == ["test", *["train"] * 8, "val"]
         assert all(one.split == side[one.patient] for one in data.samples)
-    assert "splits decided anew by patient, seed 1: train 8, val 1, test 1" in capsys.readouterr().out
+    assert "patients split again with seed 1: train 8, val 1, test 1" in capsys.readouterr().out

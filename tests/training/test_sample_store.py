@@ -17,7 +17,7 @@ from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_headers, shown_again
 from training.data.manifest import Row
-from training.data.read import as_rows_say, read_rows, sample_of
+from training.data.read import read_rows, sample_of, with_rows
 from training.data.store import INDEX, PIXELS, Store
 from training.data.views import prepare
 
@@ -142,9 +142,9 @@ def test_labels_follow_the_manifest_although_pixels_are_read_once(tmp_path):
     read_rows([row(paths, mos=0.5)], DEFAULT_PREPROCESSING, store, advance=quiet)
     prepared = prepare(store, DEFAULT_PREPROCESSING)
 
-    [one] = as_rows_say(prepared, [row(paths, mos=0.5)]).samples
+    [one] = with_rows(prepared, [row(paths, mos=0.5)]).samples
     assert one.labels == {"quality": 0.5}
-    assert as_rows_say(prepared, []).samples == []
+    assert with_rows(prepared, []).samples == []
 
 
 def test_a_row_becomes_a_sample_with_both_labels():
@@ -160,5 +160,5 @@ def test_a_series_that_was_read_under_another_prompt_is_not_trained_on(tmp_path)
     read_rows([row(paths, mos=0.4)], DEFAULT_PREPROCESSING, store, advance=quiet)
     corrected = replace(row(paths, mos=0.4), type="lung")
 
-    with pytest.raises(ConfigurationError, match="1 series are named otherwise than when they were read, k for one"):
-        as_rows_say(prepare(store, DEFAULT_PREPROCESSING), [corrected])
+    with pytest.raises(ConfigurationError, match="prompts of 1 series have changed since they were read"):
+        with_rows(prepare(store, DEFAULT_PREPROCESSING), [corrected])

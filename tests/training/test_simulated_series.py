@@ -121,15 +121,19 @@ def test_no_name_number_or_date_of_the_patient_is_in_any_byte(made):
             assert not [one for one in secrets if one in content]
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(made, tmp_path):
+    before, _ = made
+    write(tmp_path / "ct", BASES[0], series=1, seed=1)
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
-        write(tmp_path / name, "ct_sts003_lowdose", series=1, seed=seed)
+        write(tmp_path / name, BASES[1], series=1, seed=seed)
 
-    def content(name: str) -> dict[Path, bytes]:
-        return {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
+    def content(folder: Path) -> dict[Path, bytes]:
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.dcm")}
 
-    assert content("one") == content("two")
-    assert not set(content("one").values()) & set(content("other").values())
+    assert len(content(tmp_path / "ct")) == 7
+    assert content(tmp_path / "ct").items() <= content(before).items()
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    assert not set(content(tmp_path / "one").values()) & set(content(tmp_path / "other").values())
 
 
 def test_the_labels_are_a_table_that_the_node_imports(made):
@@ -201,8 +205,10 @@ def test_training_reads_the_series_without_a_node_as_volumes(made, tmp_path):
 
 
 def test_copies_of_a_source_that_is_held_out_are_on_the_test_side(tmp_path):
-    write(tmp_path / "out", *BASES, series=2, held_out=(BASES[1], "not there"))
+    sets = [ImageSet(name=name, folder=DATA / BASES[1], source=name, split="dev") for name in ("one", "two")]
+    held_out = ("two", "not there")
+    write_series(sets, tmp_path / "out", series=2, held_out=held_out, seed=1, processes=1, advance=lambda *_: None)
 
     rows = read_manifest(tmp_path / "out")
 
-    assert {(row.source, row.split) for row in rows} == {(BASES[0], "train"), (BASES[1], "test")}
+    assert {(row.source, row.split) for row in rows} == {("one", "train"), ("two", "test")}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.evaluate.metrics import srcc
+from mediqa_node.reader_study.statistics import srcc
 from training.fit.regressors import Fit, added, choose, fit_regressor, fuse, left_out, merit
 
 SOURCES = ("a", "b", "c", "d")

@@ -9,18 +9,29 @@ import pytest
 from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.reader_study.statistics import Interval
 from training.cli import app
 from training.data.store import Sample, Store
 from training.data.views import Prepared, prepare
-from training.evaluate.metrics import Interval, agreement
+from training.evaluate.metrics import agreement
+from training.evaluate.results import Result
 from training.experiments import paper_tables
 from training.experiments.methods import AsNetworkOutput, Budget, Data, divided, predictions
 from training.experiments.paper_tables import MiddleSlice, Table, Task, lines, table1, table2, tasks_of
-from training.fit.recipe import STAGE2, read_recipe
+from training.fit.recipe import Recipe
 
 NOISE = (2.0, 10.0, 40.0, 120.0)
-SPEC = read_recipe(STAGE2, "default").spec
-FAST = Budget(steps=1)
+
+
+class Fast(Budget):
+    """One step of four samples, without crops at native resolution."""
+
+    def recipe(self, stage: str, *, prompts: bool = True) -> Recipe:
+        return super().recipe(stage, prompts=prompts).model_copy(update={"batch": 4, "native_crops": 0})
+
+
+FAST = Fast(steps=1)
+SPEC = FAST.recipe("downstream").spec
 
 
 def filled(folder: Path, *, volumes: bool = False) -> Store:
@@ -77,9 +88,9 @@ def test_table_1_has_a_row_for_every_method_and_an_interval_for_every_number(dat
     found = table1(data, FAST, tmp_path, methods=("noise", "cnniqanet"))
 
     for stage in ("upstream", "downstream"):
-        assert [name for name, _ in found[stage].rows] == ["noise estimate", "CNNIQAnet (small)"]
-        assert all(cell.rmse.value is not None for _, cells in found[stage].rows for cell in cells)
-        assert found[stage].rows[0][1][0].srcc.low > 0.9
+        assert found[stage].rows == ("noise estimate", "CNNIQAnet (small)")
+        assert all(one.agreement.rmse.value is not None for one in found[stage].results)
+        assert found[stage].results[0].agreement.srcc.low > 0.9
     printed = list(lines(found["downstream"], "Backbone"))
     assert printed[0].split() == ["Test", "CT", "soft"]
     assert printed[1].split("n=")[1].strip() == "12, 3 patients"
@@ -95,8 +106,11 @@ def test_a_table_counts_one_patient_has_no_minus_zero_and_a_dash_for_what_says_a
     near = replace(agreement(truth, truth, groups), srcc=nothing, plcc=none, rmse=none)
     task = Task(name="Test", stage="downstream", places=tuple(range(12)), volumes=False, groups=12, patients=1)
 
+    reached = {"near": near, "constant": agreement(np.ones(12), truth, groups)}
+    results = tuple(Result(task=task.key, method=row, seed=0, agreement=one) for row, one in reached.items())
+
     head, evidence, _, cells, spans, constant, *_ = lines(
-        Table(tasks=(task,), rows=(("near", (near,)), ("constant", (agreement(np.ones(12), truth, groups),)))), "Name"
+        Table(tasks=(task,), rows=("near", "constant"), results=results), "Name"
     )
 
     assert head.split() == ["Test"]
@@ -109,10 +123,10 @@ def test_a_table_counts_one_patient_has_no_minus_zero_and_a_dash_for_what_says_a
 def test_table_2_prints_a_stroke_where_there_are_no_slices_to_choose(data, tmp_path):
     found = table2(data, FAST, tmp_path)
 
-    assert [name.split() for name, _ in found.rows] == [
+    assert [name.split() for name in found.rows] == [
         ["1", "×", "×", "×"], ["2", "✓", "×", "×"], ["3", "✓", "✓", "×"], ["4", "✓", "✓", "✓"]
     ]  # fmt: skip
-    assert found.rows[3][1] == (None, None)
+    assert [found.cell(found.rows[3], task) for task in found.tasks] == [None, None]
     assert list(lines(found, "PT PM SS"))[-1].split()[4:] == ["/"] * 6
 
 
@@ -134,7 +148,7 @@ def test_table_2_fills_every_cell_of_volumes(tmp_path):
 
     found = table2(divided(prepare(store, SPEC)), FAST, tmp_path / "runs")
 
-    assert all(cell is not None for _, cells in found.rows for cell in cells)
+    assert len(found.results) == len(found.rows) * len(found.tasks)
 
 
 def test_a_baseline_in_the_place_of_the_model_gives_its_score_for_every_parameter():
@@ -154,7 +168,7 @@ def test_a_patient_on_both_sides_is_refused(store):
     moved = [Sample(**{**vars_of(one), "patient": "p0"}) if one.key == "8-0" else one for one in prepared.samples]
     prepared.samples = moved
 
-    with pytest.raises(ConfigurationError, match="p0 stands in train and in test"):
+    with pytest.raises(ConfigurationError, match="p0 is in train and in test"):
         divided(prepared)
 
 
@@ -180,11 +194,11 @@ def run(*arguments: object) -> tuple[int, str, BaseException | None]:
 
 
 def test_the_command_prints_the_table_and_what_it_is_not(store, tmp_path):
-    code, said, _ = run("table1", store.folder, "--out", tmp_path, "--method", "noise", "--method", "statistics")
+    code, said, _ = run("table1", store.folder, "--out", tmp_path, "--method", "noise")
 
     assert code == 0, said
     assert said.startswith("Upstream\n")
-    assert "statistics + SVR" in said
+    assert "noise estimate" in said
     assert "not the paper's figures" in said
     plain = json.loads(run("table1", store.folder, "--out", tmp_path, "--method", "noise", "--json")[1])
     assert plain["downstream"]["rows"][0]["cells"][0]["srcc"]["value"] > 0.9

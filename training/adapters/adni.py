@@ -7,17 +7,22 @@ passes or fails whole protocols and is not read. Grades are of a series: all its
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from training.adapters.contract import Adapter, Match
-from training.adapters.files import here_or_below, number, table
-from training.data.dicom_rows import Left, dicom_row, series_below
+from pydicom import Dataset
+
+from training.adapters.contract import Match
+from training.adapters.files import here_or_below, number, opinion, table
+from training.data.dicom_rows import Left, dicom_row, rows_below
 from training.data.manifest import Row
 
+NAME = "adni"
 LICENCE = "ADNI Data Use Agreement (LONI IDA): no redistribution"
+POLARITY = "series_quality 1 (best) to 4 (unusable), -1 not rated and dropped → (4 - q) / 3"
+EXPECTS = "MAYOADIRL_MRI_IMAGEQC_*.csv or MAYOADIRL_MRI_QUALITY_ADNI3*.csv above ADNI/002_S_0295/…/I13722/*.dcm"
 _TABLES = ("*MAYOADIRL_MRI_IMAGEQC*.csv", "*MAYOADIRL_MRI_QUALITY_ADNI3*.csv")
 _PATIENT = re.compile(r"\d{3}_S_\d{4,5}")
 _IMAGE = re.compile(r"(?:^|_)I(\d+)$")
@@ -46,19 +51,18 @@ def records(root: Path) -> Iterator[Row | Left]:
                 yield Left(reason="series_quality is not 1 to 4")
             elif image:
                 grades.setdefault(image, []).append(grade)
-    seen = set()
-    for one in series_below(root):
-        if isinstance(one, Left):
-            yield one
-            continue
-        paths, headers = one
+    seen: set[str] = set()
+
+    def row_of(paths: Sequence[Path], headers: Sequence[Dataset]) -> Row | Left:
         image, patient = _image(paths[0]), _PATIENT.search(str(paths[0].relative_to(root)))
         if image not in grades or patient is None:
-            yield Left(reason="series without a grade", missing=True)
-            continue
+            return Left(reason="series without a grade", missing=True)
         seen.add(image)
-        row_ = dicom_row(paths, headers, patient=patient[0], source="ADNI", licence=LICENCE, region="brain")
-        yield replace(row_, mos=(_WORST - fmean(grades[image])) / (_WORST - _BEST)) if isinstance(row_, Row) else row_
+        row = dicom_row(paths, headers, patient=patient[0], source="ADNI", licence=LICENCE, region="brain")
+        mos = opinion(fmean(grades[image]), worst=_WORST, best=_BEST)
+        return replace(row, mos=mos) if isinstance(row, Row) else row
+
+    yield from rows_below(root, row_of)
     yield from (Left(reason="graded series whose images are elsewhere", missing=True) for _ in grades.keys() - seen)
 
 
@@ -73,13 +77,3 @@ def _image(path: Path) -> str:
 def _tables(root: Path) -> list[Path]:
     found = {path for place in here_or_below(root) for pattern in _TABLES for path in place.glob(pattern)}
     return sorted(found)
-
-
-ADAPTER = Adapter(
-    name="adni",
-    licence=LICENCE,
-    polarity="series_quality 1 (best) to 4 (unusable), -1 not rated and dropped → (4 - q) / 3",
-    expects="MAYOADIRL_MRI_IMAGEQC_*.csv or MAYOADIRL_MRI_QUALITY_ADNI3*.csv above ADNI/002_S_0295/…/I13722/*.dcm",
-    probe=probe,
-    records=records,
-)

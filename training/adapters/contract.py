@@ -1,9 +1,10 @@
-"""What an adapter of a public data set is, and what it says before anybody trains on it."""
+"""What an adapter of a public data set provides, and the report on a data set."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from training.data.dicom_rows import Left
 from training.data.manifest import Row
@@ -15,7 +16,7 @@ class Match:
 
     Attributes:
         root: folder at which its layout begins.
-        found: what gave it away.
+        found: the files by which it was recognised.
         refusal: why it must not be used in this way; None if it may.
     """
 
@@ -24,30 +25,31 @@ class Match:
     refusal: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
-    """How one data set becomes a manifest; the user brings the data.
+class Adapter(Protocol):
+    """A module that reads one data set into a manifest; the user brings the data.
 
     Attributes:
-        name: for `--as`.
-        licence: as its owner states it; the user has to keep it.
-        polarity: what its labels mean and how they become 0..1, larger being better.
-        expects: its layout in a line, for those whose folder is not recognised.
-        probe: looks for the layout at a folder or one folder below; None if it is not there.
-        records: yields a row a series or picture, and what is left out.
+        NAME: for `--as`.
+        LICENCE: as its owner states it; the user has to keep it.
+        POLARITY: what its labels mean and how they become 0..1, larger being better.
+        EXPECTS: its layout in a line, shown for a folder that is not recognised.
     """
 
-    name: str
-    licence: str
-    polarity: str
-    expects: str
-    probe: Callable[[Path], Match | None]
-    records: Callable[[Path], Iterator[Row | Left]]
+    NAME: str
+    LICENCE: str
+    POLARITY: str
+    EXPECTS: str
+
+    def probe(self, root: Path) -> Match | None:
+        """Look for the layout in a folder or one folder below; None if it is not there."""
+
+    def records(self, root: Path) -> Iterator[Row | Left]:
+        """Yield a row for every series or picture, and the reason for each that is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What an adapter made of a folder; complete without anything being written.
+    """The rows of a data set and what is left out of it, before anything is written.
 
     Attributes:
         left: how often for each reason; `missing` likewise, of labels without image and the reverse.
@@ -63,7 +65,7 @@ class Report:
 
     @property
     def patients(self) -> int:
-        """How many groups the rows come from that no split may part."""
+        """Number of patients or groups, which no split may divide."""
         return len({row.patient for row in self.rows})
 
 
@@ -71,7 +73,7 @@ def report(adapter: Adapter, match: Match, advance: Callable[[int], None] = lamb
     """Read a data set as a whole.
 
     Args:
-        advance: told how many records have been read.
+        advance: called with the number of records read.
     """
     rows: list[Row] = []
     left: Counter[str] = Counter()

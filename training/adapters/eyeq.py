@@ -9,12 +9,15 @@ not the image: alone it is refused.
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.adapters.contract import Adapter, Match
+from training.adapters.contract import Match
 from training.adapters.files import here_or_below, table
 from training.data.dicom_rows import Left
 from training.data.manifest import Row
 
+NAME = "eyeq"
 LICENCE = "labels CC BY-NC-SA; photographs: rules of Kaggle's Diabetic Retinopathy Detection"
+POLARITY = "quality 0 good, 1 usable, 2 reject → 1, 0.5, 0"
+EXPECTS = "Label_EyeQ_train.csv and Label_EyeQ_test.csv above the photographs of Kaggle (10_left.jpeg)"
 _TABLES = ("Label_EyeQ_train.csv", "Label_EyeQ_test.csv")
 _SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 _QUALITY = {"0": 1.0, "1": 0.5, "2": 0.0}
@@ -30,7 +33,7 @@ def probe(root: Path) -> Match | None:
             root=root,
             found="trainLabels.csv of Kaggle",
             refusal="its `level` is the grade of diabetic retinopathy, not image quality: a sick eye may be perfectly "
-            "photographed. Put Label_EyeQ_train.csv and Label_EyeQ_test.csv of EyeQ beside the photographs",
+            "photographed. Put Label_EyeQ_train.csv and Label_EyeQ_test.csv of EyeQ next to the photographs",
         )
     found = " and ".join(file.name for file in tables)
     if _photographs(root):
@@ -40,7 +43,7 @@ def probe(root: Path) -> Match | None:
 
 
 def records(root: Path) -> Iterator[Row | Left]:
-    """Yield a row a photograph; EyeQ's test set stays the test set."""
+    """Yield a row for every photograph; the test set of EyeQ stays the test set."""
     photographs = _photographs(root)
     for file in _tables(root):
         for row in table(file):
@@ -75,13 +78,3 @@ def _tables(root: Path) -> list[Path]:
 def _photographs(root: Path) -> dict[str, Path]:
     """Return the photographs by name without suffix."""
     return {path.stem: path.absolute() for path in sorted(root.rglob("*")) if path.suffix.lower() in _SUFFIXES}
-
-
-ADAPTER = Adapter(
-    name="eyeq",
-    licence=LICENCE,
-    polarity="quality 0 good, 1 usable, 2 reject → 1, 0.5, 0",
-    expects="Label_EyeQ_train.csv and Label_EyeQ_test.csv above the photographs of Kaggle (10_left.jpeg)",
-    probe=probe,
-    records=records,
-)

@@ -1,17 +1,13 @@
-"""Tables and DICOM series as public data sets have them: read for adapters, with the node's own rules."""
+"""Tables of public data sets: what adapters share."""
 
 import csv
 from pathlib import Path
 
-from pydicom import Dataset
-
 from mediqa_node.domain.errors import ConfigurationError
-
-Series = tuple[tuple[Path, ...], tuple[Dataset, ...]]
 
 
 def here_or_below(root: Path) -> list[Path]:
-    """Return a folder and those in it: archives unpack to a folder of their own."""
+    """Return a folder and the folders in it: archives unpack to a folder of their own."""
     return [root, *sorted(path for path in root.iterdir() if path.is_dir())]
 
 
@@ -31,8 +27,20 @@ def table(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:
         raise ConfigurationError(f"table {path} cannot be read: {error}") from error
 
 
+def opinion(score: float | None, *, worst: float, best: float) -> float | None:
+    """Return a score as 0 (worst) to 1 (best); None without a score or for one outside of its scale.
+
+    >>> opinion(2, worst=3, best=1)
+    0.5
+    >>> opinion(5, worst=0, best=4) is None
+    True
+    """
+    share = None if score is None else (score - worst) / (best - worst)
+    return share if share is not None and 0 <= share <= 1 else None
+
+
 def number(cell: str | None) -> float | None:
-    """Return a cell as a number; None where it is none."""
+    """Return a cell as a number, or None."""
     try:
         return float(cell or "")
     except ValueError:

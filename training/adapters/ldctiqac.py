@@ -19,13 +19,15 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from mediqa_node.domain.errors import ConfigurationError
-from training.adapters.contract import Adapter, Match
-from training.adapters.files import here_or_below
+from training.adapters.contract import Match
+from training.adapters.files import here_or_below, opinion
 from training.data.dicom_rows import Left
 from training.data.manifest import Row
 
-NAME = "LDCTIQAC2023"
+NAME = "ldctiqac"
 LICENCE = "see Zenodo 7833096; third parties report CC BY 4.0 and CC BY-NC-SA"
+POLARITY = "score 0 (bad) to 4 (excellent), mean of five radiologists → score / 4"
+EXPECTS = "LDCTIQAG2023_train/train.json beside image/*.tif; LDCTIQAC_test/test.json beside images/*.tiff"
 SHOWN_HU = (-135.0, 215.0)
 _TRAIN, _TEST = ("train.json",), ("test.json", "test-ground-truth.json")
 _ALIKE = 0.95
@@ -36,23 +38,23 @@ _WORST, _BEST = 0.0, 4.0
 
 
 def probe(root: Path) -> Match | None:
-    """Look for a JSON of scores beside its images."""
+    """Look for a JSON of scores next to its images."""
     found = [file.name for _, file, _ in _tables(root)]
     return Match(root=root, found=" and ".join(found)) if found else None
 
 
 def records(root: Path) -> Iterator[Row | Left]:
-    """Yield a row an image; its patient is the group of images that show the same."""
+    """Yield a row for every image; its patient is the group of images that show the same slice."""
     rows: list[Row] = []
     for split, file, folder in _tables(root):
         for name, score in _scores(file).items():
             path = next((path for path in (folder / name, folder / f"{name}f") if path.is_file()), None)
             if path is None:
                 yield Left(reason=f"images that {file.name} scores", missing=True)
-            elif not _WORST <= score <= _BEST:
+            elif (mos := opinion(score, worst=_WORST, best=_BEST)) is None:
                 yield Left(reason=f"score outside {_WORST:g}..{_BEST:g}")
             else:
-                rows.append(_row(path, score, split))
+                rows.append(_row(path, mos, split))
     groups = alike([row.paths[0] for row in rows])
     rows = [replace(row, patient=f"slice{group:04}") for row, group in zip(rows, groups, strict=True)]
     of_split = {split: {row.patient for row in rows if row.split == split} for split in ("", "test")}
@@ -82,11 +84,11 @@ def _thumbnail(path: Path) -> np.ndarray:
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12))
 
 
-def _row(path: Path, score: float, split: str) -> Row:
+def _row(path: Path, mos: float, split: str) -> Row:
     return Row(
         key=f"{split or 'train'}-{path.stem}",
         patient="",
-        source=NAME,
+        source="LDCTIQAC2023",
         split=split,
         dimension="2D",
         modality="CT",
@@ -95,7 +97,7 @@ def _row(path: Path, score: float, split: str) -> Row:
         payload_kind="image",
         paths=(path.absolute(),),
         window=SHOWN_HU,
-        mos=score / _BEST,
+        mos=mos,
         licence=LICENCE,
     )
 
@@ -116,13 +118,3 @@ def _scores(file: Path) -> dict[str, float]:
         return {str(name): float(score) for name, score in json.loads(file.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{file} is no table of image names and scores: {error}") from error
-
-
-ADAPTER = Adapter(
-    name="ldctiqac",
-    licence=LICENCE,
-    polarity="score 0 (bad) to 4 (excellent), mean of five radiologists → score / 4",
-    expects="LDCTIQAG2023_train/train.json beside image/*.tif; LDCTIQAC_test/test.json beside images/*.tiff",
-    probe=probe,
-    records=records,
-)

@@ -7,18 +7,21 @@ Layout (BIDS): `sub-000103/anat/sub-000103_acq-headmotion1_T1w.nii.gz` (acq: sta
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.adapters.contract import Adapter, Match
-from training.adapters.files import here_or_below, number, table
+from training.adapters.contract import Match
+from training.adapters.files import here_or_below, number, opinion, table
 from training.data.dicom_rows import Left
 from training.data.manifest import Row
 
+NAME = "mr-art"
 LICENCE = "CC0 (OpenNeuro ds004173)"
+POLARITY = "score 1 good, 2 medium, 3 bad → 1, 0.5, 0"
+EXPECTS = "ds004173: sub-*/anat/*_acq-*_T1w.nii.gz and derivatives/scores.tsv"
 _SCORES = Path("derivatives") / "scores.tsv"
 _BEST, _WORST = 1.0, 3.0
 
 
 def probe(root: Path) -> Match | None:
-    """Look for its scores beside subjects."""
+    """Look for its scores next to the folders of subjects."""
     for place in here_or_below(root):
         if (place / _SCORES).is_file() and any(place.glob("sub-*/anat")):
             return Match(root=place, found=str(_SCORES))
@@ -26,15 +29,15 @@ def probe(root: Path) -> Match | None:
 
 
 def records(root: Path) -> Iterator[Row | Left]:
-    """Yield a row a scored scan; its patient is the BIDS subject."""
+    """Yield a row for every scored scan; the patient is the BIDS subject."""
     for row in table(root / _SCORES, delimiter="\t"):
         name, score = row.get("bids_name", "").removesuffix(".nii.gz"), number(row.get("score"))
         subject = name.split("_")[0]
         path = root / subject / "anat" / f"{name}.nii.gz"
-        if score is None or not _BEST <= score <= _WORST:
+        if (mos := opinion(score, worst=_WORST, best=_BEST)) is None:
             yield Left(reason="score is not 1 to 3")
         elif not subject.startswith("sub-") or not path.is_file():
-            yield Left(reason="scans that scores.tsv judges", missing=True)
+            yield Left(reason="scans that scores.tsv rates", missing=True)
         else:
             yield Row(
                 key=name,
@@ -48,16 +51,6 @@ def records(root: Path) -> Iterator[Row | Left]:
                 paths=(path.absolute(),),
                 label_name="tesla",
                 label_value=3.0,
-                mos=(_WORST - score) / (_WORST - _BEST),
+                mos=mos,
                 licence=LICENCE,
             )
-
-
-ADAPTER = Adapter(
-    name="mr-art",
-    licence=LICENCE,
-    polarity="score 1 good, 2 medium, 3 bad → 1, 0.5, 0",
-    expects="ds004173: sub-*/anat/*_acq-*_T1w.nii.gz and derivatives/scores.tsv",
-    probe=probe,
-    records=records,
-)

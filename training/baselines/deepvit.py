@@ -29,7 +29,7 @@ class ReAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Re-attention and MLP, each behind a norm and beside a residual."""
+    """Re-attention and MLP, each after a norm and with a residual connection."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The seven networks that the paper's Table 1 compares with, from one factory; none comes with weights.
 
 Each maps images (B, 3, S, S), 0..1, to one raw score (B,). `small` has the same kind and number of stages with far
-fewer channels, so that a table can be trained on two cores: its rows say how such a design does at that size, not
+fewer channels, so that a table can be trained on two cores: its rows show how such a design does at that size, not
 how the published network does.
 """
 

@@ -1,6 +1,6 @@
-"""Two networks made for image quality, which look at patches of 32 x 32 pixels and join what they say.
+"""Two networks made for image quality, which score patches of 32 x 32 pixels and combine the scores.
 
-An image of 224 is 49 patches side by side; both are trained on the joint score of all of them, where their authors
+An image of 224 pixels is a grid of 49 patches; both are trained on the joint score of all of them, where their authors
 drew 32 patches or one at random.
 """
 
@@ -15,7 +15,7 @@ PATCH_PX = 32
 
 
 def patches(images: Tensor) -> Tensor:
-    """Cut (B, C, S, S) into patches side by side: (B, P, C, 32, 32)."""
+    """Cut (B, C, S, S) into a grid of patches: (B, P, C, 32, 32)."""
     cut = images.unfold(2, PATCH_PX, PATCH_PX).unfold(3, PATCH_PX, PATCH_PX)
     return cut.flatten(2, 3).transpose(1, 2)
 

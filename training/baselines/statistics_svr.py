@@ -1,7 +1,7 @@
-"""Local statistics and a support vector machine: how quality was told before networks, and hard to beat.
+"""Local statistics and a support vector machine: the method before networks, and hard to beat.
 
 As in BRISQUE (Mittal, Moorthy and Bovik 2012, doi 10.1109/TIP.2012.2214050), on the numbers of
-`assess.quality_statistics`: the very regressor that may speak beside the network (`training.fit.regressors`), its cost
+`measure.quality_statistics`: the regressor that is also fused with the network (`training.fit.regressors`), its cost
 and width chosen by leaving each source out once.
 """
 

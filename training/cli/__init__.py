@@ -8,7 +8,7 @@ import sys
 
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError
 from training.cli import adapt, checkpoints, classifier, simulate, stages, tables, training_range  # noqa: F401 (they register their commands)
-from training.cli.app import app
+from training.cli.app import EXTRA, app, needed
 
 __all__ = ["app", "main"]
 
@@ -17,6 +17,11 @@ def main() -> None:
     """Run the command line; an error of ours is one sentence, never a traceback."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if (module := (error.name or "").partition(".")[0]) not in EXTRA:
+            raise
+        print(f"mediqa-train: {needed(module)}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     except MediqaError as error:
         print(f"mediqa-train: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2 if isinstance(error, ConfigurationError | CheckpointRefused) else 1)

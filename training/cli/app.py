@@ -1,13 +1,15 @@
-"""The application that the modules of this package add their commands to, and what they share."""
+"""The application that the modules of this package add their commands to, and their shared helpers."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import typer
 
 from mediqa_node import __version__
+from mediqa_node.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mediqa_node.domain.preprocessing import PreprocessSpec
@@ -16,15 +18,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="mediqa-train",
-    help="Training of MedIQA: from harvested labels and expert scores to a checkpoint, with its limits and its tables.",
+    help="Train MedIQA: from harvested labels and expert scores to a checkpoint with its training range and its gates.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
+EXTRA = {"matplotlib": "matplotlib", "nibabel": "nibabel", "sklearn": "scikit-learn", "tifffile": "tifffile"}
+"""Modules of the extra `train`, with the packages that provide them."""
+
 Advance = Callable[[int, int, str], None]
-"""Called with how much is done, of how much, and what is next."""
+"""Called with the amount done, the total, and the name of the next step."""
 
 
 @app.command()
@@ -33,9 +38,21 @@ def version() -> None:
     typer.echo(f"mediqa-train {__version__}")
 
 
+def needed(module: str) -> str:
+    """Return which package is missing and how to install it."""
+    return f'this command needs {EXTRA[module]}, which is not installed: pip install "mediqa-node[train]"'
+
+
+def require(*modules: str) -> None:
+    """Raise ConfigurationError if a module of the extra `train` is missing: before a run, not at its end."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise ConfigurationError(needed(module))
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Advance]:
-    """Show a bar on standard error while the block runs; silent where that is no terminal."""
+    """Show a bar on standard error while the block runs, if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -46,8 +63,8 @@ def progress(what: str) -> Iterator[Advance]:
 
 
 def shown(store: "Store", spec: "PreprocessSpec", processes: int = 1) -> "Prepared":
-    """Return the samples of a store as the network is shown them, and tell how far it is."""
+    """Return the samples of a store as network input, with a progress bar."""
     from training.data.views import prepare
 
-    with progress("as the network is shown it") as advance:
+    with progress("preparing images") as advance:
         return prepare(store, spec, processes=processes, advance=lambda done, total: advance(done, total, ""))

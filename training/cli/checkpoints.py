@@ -1,4 +1,4 @@
-"""`mediqa-train evaluate` and `card`: what a checkpoint is worth, and how a run becomes one."""
+"""`mediqa-train evaluate`, `card`, `claim` and `pairs`: from a run to a checkpoint with evidence of its worth."""
 
 import json
 from collections.abc import Mapping
@@ -8,56 +8,60 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
-from training.cli.app import app, progress, shown
+from training.cli.app import app, progress, require, shown
 
 if TYPE_CHECKING:
-    from mediqa_node.model.card import Fusion
-    from mediqa_node.model.statistics_regressor import StatisticsRegressor
+    from mediqa_node.model.card import Card, Fusion
+    from mediqa_node.model.checkpoint import Regressors
+    from mediqa_node.model.network import MedIQA
     from training.data.store import Store
     from training.evaluate.by_method import MethodPredictions
     from training.fit.runs import Run
 
-    Beside = tuple[Mapping[str, Mapping[str, StatisticsRegressor]], Mapping[str, Mapping[str, Fusion]], list[str]]
+    Fused = tuple[Regressors, Mapping[str, Mapping[str, Fusion]], list[str]]
 
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="A store; its samples of split `test` are judged.")],
+    data: Annotated[Path, typer.Argument(help="A store. Only its test samples are used.")],
     checkpoint: Annotated[
-        list[Path], typer.Option(help="Folder of a checkpoint, or `default`: the one shipped. Repeat it for each seed.")
+        list[Path],
+        typer.Option(help="Folder of a checkpoint, or `default` for the shipped one. Repeat it for each seed."),
     ],
     sweep: Annotated[Path | None, typer.Option(help="A store of `simulate --preset sweep`.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots and gates.json.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Side by side, to prepare images.")] = 2,
+    processes: Annotated[int, typer.Option(min=1, help="Number of worker processes that prepare images.")] = 2,
 ) -> None:
-    """Print the gates: every task, network alone, statistics alone and as shipped, on sources that nothing has seen."""
+    """Print how well checkpoints predict each label on held-out sources, and which gates they pass.
+
+    Each task is shown for the network alone, the statistics alone, and the shipped combination of both.
+    """
     from mediqa_node.model.checkpoint import load_whole
-    from training.evaluate.by_method import predict_test_samples
-    from training.evaluate.gates import Result, Swept, results, sweep_table, sweeps, table
+    from training.evaluate.gates import GATE_HEADS, SWEEP_HEADS, Swept, gate_rows, results, sweep_rows, sweeps
+    from training.evaluate.results import Result
     from training.simulate.degraded import FACTORS
 
-    loaded = [load_whole(*_locked(folder)) for folder in checkpoint]
+    if out is not None:
+        require("matplotlib")
+    stores = [_tested(data), *([_tested(sweep)] if sweep is not None else [])]
     found: list[Result] = []
     swept: list[Swept] = []
-    for seed, (network, card, regressors) in enumerate(loaded):
-        prepared = shown(_store(data), card.preprocess, processes)
-        with progress(f"judging, {card.weights_sha256[:12]}") as advance:
-            judged = predict_test_samples(network, card, regressors, prepared, advance)
-        found += results(judged, seed=seed, weights_sha256=card.weights_sha256)
-        if sweep is not None:
-            of_sweep = shown(_store(sweep), card.preprocess, processes)
-            with progress(f"judging the sweep, {card.weights_sha256[:12]}") as advance:
-                judged = predict_test_samples(network, card, regressors, of_sweep, advance)
-            swept += sweeps(judged, FACTORS, weights_sha256=card.weights_sha256)
+    for seed, (network, card, regressors) in enumerate([load_whole(*_locked(folder)) for folder in checkpoint]):
+        predictions = _predictions(network, card, regressors, stores[0], processes)
+        found += results(predictions, seed=seed, weights_sha256=card.weights_sha256)
+        for store in stores[1:]:
+            predictions = _predictions(network, card, regressors, store, processes)
+            swept += sweeps(predictions, FACTORS, weights_sha256=card.weights_sha256)
             if seed == 0 and out is not None:
-                _plots(judged, out)
-    for line in table(found):
-        typer.echo(line)
+                _plots(predictions, out)
+    if not found:
+        raise ConfigurationError(f"{data}: no test sample has a label that these checkpoints predict")
+    table(GATE_HEADS, list(gate_rows(found)))
     if swept:
         typer.echo("")
-        for line in sweep_table(swept):
-            typer.echo(line)
+        table(SWEEP_HEADS, list(sweep_rows(swept)))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         content = {"tasks": [asdict(one) for one in found], "sweeps": [asdict(one) for one in swept]}
@@ -65,16 +69,37 @@ def evaluate(
         typer.echo(f"\nwrote {out}/gates.json")
 
 
+def _tested(folder: Path) -> "Store":
+    """Return a store that has test samples."""
+    store = _store(folder)
+    if not any(sample.split == "test" for sample in store.samples):
+        raise ConfigurationError(
+            f"{folder} has no test samples, so there is nothing to evaluate on. Simulate again with `--hold-out NAME` "
+            f"or `--hold-out 0.25`, or split a manifest by patient with `--resplit SEED`"
+        )
+    return store
+
+
+def _predictions(
+    network: "MedIQA", card: "Card", regressors: "Regressors", store: "Store", processes: int
+) -> "dict[str, MethodPredictions]":
+    from training.evaluate.by_method import predict_test_samples
+
+    prepared = shown(store, card.preprocess, processes)
+    with progress(f"predicting, {card.weights_sha256[:12]}") as advance:
+        return predict_test_samples(network, card, regressors, prepared, advance)
+
+
 def _store(folder: Path) -> "Store":
     from training.data.store import INDEX, Store
 
     if not (folder / INDEX).exists():
-        raise ConfigurationError(f"{folder}: no store ({INDEX}); make one with `mediqa-train simulate`")
+        raise ConfigurationError(f"{folder} is not a store (no {INDEX}); `mediqa-train simulate` makes one")
     return Store(folder)
 
 
 def _locked(checkpoint: Path) -> tuple[str, Path]:
-    """Return the name and the lock of the checkpoint in a folder, or of one that is shipped: `default`."""
+    """Return name and lock of the checkpoint in a folder, or of a shipped one by name."""
     from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
 
     if not (checkpoint / LOCK_FILE).exists() and str(checkpoint) in read_lock():
@@ -82,11 +107,11 @@ def _locked(checkpoint: Path) -> tuple[str, Path]:
     return only_entry(checkpoint / LOCK_FILE)[0], checkpoint / LOCK_FILE
 
 
-def _plots(judged: "dict[str, MethodPredictions]", out: Path) -> None:
+def _plots(predictions: "dict[str, MethodPredictions]", out: Path) -> None:
     from training.evaluate.plots import draw_sweeps
 
     out.mkdir(parents=True, exist_ok=True)
-    for modality, one in judged.items():
+    for modality, one in predictions.items():
         draw_sweeps(one, modality, out / f"sweeps-{modality}.png")
 
 
@@ -94,21 +119,26 @@ def _plots(judged: "dict[str, MethodPredictions]", out: Path) -> None:
 def card(
     run: Annotated[Path, typer.Argument(help="Folder of a run of stage 2.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
-    data: Annotated[Path | None, typer.Option(help="The store that it was trained on; not with --plain.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="The network speaks alone, no statistics beside it.")] = False,
+    data: Annotated[Path | None, typer.Option(help="The store that the run was trained on. Not with --plain.")] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Use the network alone, without regressors on statistics.")
+    ] = False,
     fold: Annotated[
         list[Path] | None,
-        typer.Option(help="Run of `finetune --leave-out`: on its left-out sources the shares are chosen. Repeatable."),
+        typer.Option(
+            help="Run of `finetune --leave-out`. The shares of network and statistics are chosen on the sources that "
+            "it left out. May be repeated."
+        ),
     ] = None,
     beside: Annotated[
         Path | None,
-        typer.Option(help="Instead: a checkpoint of another seed on the same data, to take regressors and shares of."),
+        typer.Option(help="Take regressors and shares from this checkpoint of another seed on the same data instead."),
     ] = None,
-    domains: Annotated[Path | None, typer.Option(help="JSON of `mediqa-train domain`.")] = None,
-    name: Annotated[str, typer.Option(help="Of the checkpoint.")] = "default",
-    command: Annotated[str, typer.Option(help="How it was made, in words; stands in the card.")] = "",
+    domains: Annotated[Path | None, typer.Option(help="Training range: the JSON of `mediqa-train domain`.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = "default",
+    command: Annotated[str, typer.Option(help="How the checkpoint was made, in words. Written to the card.")] = "",
 ) -> None:
-    """Make a checkpoint of a run: weights, regressors on statistics, how much each counts, card and lock."""
+    """Make a checkpoint from a run: weights, regressors on statistics, their shares, card and lock."""
     from training.fit.checkpoint import make_card, provenance, write_checkpoint
     from training.fit.runs import read_run
 
@@ -116,62 +146,63 @@ def card(
     if domains is not None and not domains.is_file():
         raise ConfigurationError(f"--domains {domains}: no such file; `mediqa-train domain` writes it")
     if beside is not None:
-        regressors, fusion, told = _of_another_seed(trained, beside)
+        regressors, fusion, choices = _of_another_seed(trained, beside)
     elif plain:
-        regressors, fusion, told = {}, {}, []
+        regressors, fusion, choices = {}, {}, []
     elif data is not None:
-        regressors, fusion, told = _beside(trained, data, fold or [])
+        require("sklearn")
+        regressors, fusion, choices = _fitted(trained, data, fold or [])
     else:
-        raise ConfigurationError("no --data to fit regressors on: name the store, or say --plain for the network alone")
+        raise ConfigurationError("regressors need the samples: give --data, or --plain for the network alone")
     made = make_card(
         trained,
         name=name,
         fusion=fusion,
         domains=domains,
         training_data=command or "See metrics.",
-        metrics={"made_by": provenance(trained), "chosen": told},
+        metrics={"made_by": provenance(trained), "chosen": choices},
     )
     digest = write_checkpoint(out, run, made, regressors)
-    for line in told:
+    for line in choices:
         typer.echo(line)
     typer.echo(f"wrote {out}: weights {digest[:16]}")
     typer.echo(
-        f"→ mediqa-train evaluate --checkpoint {out} --out GATES, mediqa-train claim {out} --gates GATES/gates.json, "
-        f"mediqa-node model pin {out}, then mediqa-node model promote {out} --by NAME"
+        f"→ mediqa-train evaluate STORE --checkpoint {out} --out GATES, mediqa-train claim {out} --gates "
+        f"GATES/gates.json, mediqa-node model pin {out}, then mediqa-node model promote {out} --by NAME"
     )
 
 
 @app.command()
 def claim(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint (with models.lock).")],
-    gates: Annotated[Path, typer.Option(help="gates.json of `evaluate`.")],
+    gates: Annotated[Path, typer.Option(help="The gates.json of `mediqa-train evaluate`.")],
 ) -> None:
-    """Write what was measured of a checkpoint into its card, and what may be claimed by it: reports say so."""
+    """Write the gates of a checkpoint and the claims that they allow into its card. Reports carry the claims."""
     from training.fit.checkpoint import claimed
 
     try:
         content = json.loads(gates.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{gates}: no gates.json of `mediqa-train evaluate`: {error}") from error
+        raise ConfigurationError(f"{gates} is not a gates.json of `mediqa-train evaluate`: {error}") from error
     for modality, text in claimed(checkpoint, content).items():
         typer.echo(f"{modality}  {text}")
     typer.echo(f"→ mediqa-node model pin {checkpoint}")
 
 
-def _of_another_seed(trained: "Run", folder: Path) -> "Beside":
-    """Return what speaks beside another network that was taught the same units."""
+def _of_another_seed(trained: "Run", folder: Path) -> "Fused":
+    """Return regressors and shares of a checkpoint whose network learnt the same units."""
     from mediqa_node.model.checkpoint import load_whole
     from training.evaluate.by_method import targets_of_card
 
     name, lock = _locked(folder)
     _, card, regressors = load_whole(name, lock)
     if not set(targets_of_card(card)) <= set(trained.targets):
-        raise ConfigurationError(f"--beside {folder}: its regressors were taught other units, on other data")
+        raise ConfigurationError(f"--beside {folder}: its regressors were fitted in other units, on other data")
     return regressors, card.fusion, [f"regressors and shares of {name} {card.weights_sha256[:16]}"]
 
 
-def _beside(trained: "Run", data: Path, fold: list[Path]) -> "Beside":
-    """Return the regressors on statistics, how much each counts beside the network, and a line on each choice."""
+def _fitted(trained: "Run", data: Path, fold: list[Path]) -> "Fused":
+    """Return regressors on statistics, the shares of network and statistics, and a line on each choice."""
     from training.fit.checkpoint import Fold, regressors_and_fusion
     from training.fit.runs import trained_network
 
@@ -188,16 +219,24 @@ def _beside(trained: "Run", data: Path, fold: list[Path]) -> "Beside":
 
 @app.command()
 def pairs(
-    folders: Annotated[list[Path], typer.Argument(help="Two folders for each pair: the same slices, two kernels.")],
-    checkpoint: Annotated[Path, typer.Option(help="Folder of a checkpoint, or `default`.")] = Path("default"),
+    folders: Annotated[
+        list[Path], typer.Argument(help="Two folders for each pair: the same slices with two reconstruction kernels.")
+    ],
+    checkpoint: Annotated[Path, typer.Option(help="Folder of a checkpoint, or `default` for the shipped one.")] = Path(
+        "default"
+    ),
 ) -> None:
-    """Compare two reconstructions of one acquisition slice by slice: score beside noise."""
+    """Compare two reconstructions of one acquisition slice by slice: noise and score."""
     from mediqa_node.model.predict import load_scorer
-    from training.evaluate.pairs import table
+    from training.evaluate.pairs import HEADS, in_agreement, rows, slices_of
 
     if len(folders) % 2:
-        raise ConfigurationError(f"{len(folders)} folders; two are a pair")
+        raise ConfigurationError(f"{len(folders)} folders; give two for each pair")
     name, lock = _locked(checkpoint)
     scorer = load_scorer(name, lock=lock)
-    for line in table(list(zip(folders[::2], folders[1::2], strict=True)), scorer):
-        typer.echo(line)
+    for one, other in zip(folders[::2], folders[1::2], strict=True):
+        (first, left), (second, right) = slices_of(one, scorer), slices_of(other, scorer)
+        typer.echo(f"{one.name} ({first.image_type}) | {other.name} ({second.image_type})")
+        table(HEADS, rows(left, right))
+        compared = min(len(left), len(right))
+        typer.echo(f"the noisier slice has the lower score in {in_agreement(left, right)} of {compared}")

@@ -1,13 +1,14 @@
-"""`mediqa-train classifier`: modality, region and type from one slice, for what headers leave open."""
+"""`mediqa-train classifier`: predict modality, region and type from one slice where headers do not tell."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
 from training.cli.app import app, progress
 
@@ -21,33 +22,39 @@ _FOLDS = 5
 
 @app.command()
 def classifier(
-    out: Annotated[Path, typer.Option(help="Folder for weights, card and lock file; made if missing.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, card and lock file. It is created if missing.")],
     rows: Annotated[Path | None, typer.Option(help="Manifest of an export or of `adapt`.")] = None,
-    collection: Annotated[Path | None, typer.Option(help="Or a folder of folders, as for `domain`;")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="with its JSON.")] = None,
-    shape: Annotated[str, typer.Option(help="small, paper (ViT-B/16), vgg_small or vgg.")] = "small",
-    beside: Annotated[
-        list[str] | None, typer.Option(help="Another shape for images of this size, judged only.")
+    collection: Annotated[
+        Path | None, typer.Option(help="Collection of folders, as for `domain`, instead of --rows.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of training, for each fold and for the final network.")] = 300,
-    seed: Annotated[int, typer.Option()] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    manifest: Annotated[
+        Path | None, typer.Option(help="JSON that describes the collection. Without it every folder is a source.")
+    ] = None,
+    shape: Annotated[str, typer.Option(help="Network: small, paper (ViT-B/16), vgg_small or vgg.")] = "small",
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Another network for images of the same size, which is only evaluated. May be repeated."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Number of training steps, for each fold and for the final network.")
+    ] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of initial weights, folds and draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Teach a prompt classifier from headers and judge it on sources that it has not seen.
+    """Train a prompt classifier on the prompts of headers, and evaluate it on held-out sources.
 
-    Exit status 1 where it does not earn its place: sure of what is wrong more often than it would claim.
+    Exit status 1 if it is not good enough: wrong more often than its stated confidence allows.
     """
-    from training.fit.classifier import Recipe, earns_its_place, held_out, results, teach
+    from training.fit.classifier import Recipe, fit_classifier, held_out, is_good_enough, results
 
     if not out.parent.is_dir():
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
-    recipes = [Recipe(shape=one, steps=steps, seed=seed) for one in dict.fromkeys((shape, *(beside or ())))]
-    _check_shapes([recipe.shape for recipe in recipes])
+    recipes = [Recipe(shape=one, steps=steps, seed=seed) for one in _checked((shape, *(beside or ())))]
     found = {}
     with progress("reading") as advance:
         examples = _examples(rows, collection, manifest, shape, lambda done: advance(done, 0, ""))
     total = steps * (_FOLDS * len(recipes) + 1)
-    with progress("teaching") as advance:
+    with progress("training") as advance:
         done = 0
 
         def step() -> None:
@@ -57,36 +64,43 @@ def classifier(
 
         for recipe in recipes:
             found[recipe.shape] = results(held_out(examples, recipe, folds=_FOLDS, advance=step))
-        taught = teach(examples, recipes[0], advance=step)
-    earned = earns_its_place(found[shape], sure=recipes[0].sure)
+        fitted = fit_classifier(examples, recipes[0], advance=step)
+    good = is_good_enough(found[shape], sure=recipes[0].sure)
     sources = sorted({one.source for one in examples})
     card = replace(
-        taught.card,
+        fitted.card,
         name=out.name,
         training_data=f"{len(examples)} series of {len(sources)} sources: {', '.join(sources)}",
-        metrics={"held_out": {term: asdict(one) for term, one in found[shape].items()}, "seed": seed, "steps": steps},
+        metrics={"held_out": _plain(found)[shape], "seed": seed, "steps": steps},
     )
-    _write(out, taught, card)
+    _write(out, fitted, card)
     if as_json:
-        plain = {name: {term: asdict(one) for term, one in by_term.items()} for name, by_term in found.items()}
-        typer.echo(json.dumps({"held_out": plain, "earns_its_place": earned}, indent=2))
+        typer.echo(json.dumps({"held_out": _plain(found), "earns_its_place": good}, indent=2))
     else:
-        typer.echo(f"{len(examples)} series of {len(sources)} sources, each judged by networks that had not seen it")
+        typer.echo(f"{len(examples)} series of {len(sources)} sources; no network has seen the sources it is tested on")
         for name, by_term in found.items():
-            _print(name, by_term)
-        typer.echo(f"wrote       {out}")
-        typer.echo(_next(out, earned))
-    raise typer.Exit(code=0 if earned else 1)
+            typer.echo(f"\n{name}")
+            table(_HEADS, _cells(by_term))
+        typer.echo(f"\nwrote {out}")
+        typer.echo(_next(out, good))
+    raise typer.Exit(code=0 if good else 1)
 
 
-def _check_shapes(shapes: list[str]) -> None:
+def _plain(found: "dict[str, dict[str, TermResult]]") -> dict[str, dict[str, object]]:
+    return {name: {term: asdict(one) for term, one in by_term.items()} for name, by_term in found.items()}
+
+
+def _checked(names: Sequence[str]) -> list[str]:
+    """Return the shapes once each; ConfigurationError if one is unknown or they read images of several sizes."""
     from mediqa_node.model.prompt_classifier import SHAPES
 
+    shapes = list(dict.fromkeys(names))
     if unknown := [one for one in shapes if one not in SHAPES]:
         raise ConfigurationError(f"unknown shape {unknown[0]!r}; known: {', '.join(SHAPES)}")
     if len({SHAPES[one].image_px for one in shapes}) > 1:
         sizes = ", ".join(f"{one} {SHAPES[one].image_px}" for one in shapes)
         raise ConfigurationError(f"--beside needs a shape that reads images of the same size, in pixels: {sizes}")
+    return shapes
 
 
 def _examples(
@@ -99,39 +113,47 @@ def _examples(
         found.append(one)
         advance(len(found))
     if not found:
-        raise ConfigurationError("no series with pixels that the node would look at: nothing to learn from")
+        raise ConfigurationError("no series with pixels that the node would score: nothing to train on")
     return found
 
 
 def _rows(rows: Path | None, collection: Path | None, manifest: Path | None) -> "list[Row]":
-    from training.data.collection import read_manifest as read_collection
+    from training.data.collection import read_collection
     from training.data.manifest import read_manifest
     from training.fit.classifier import rows_of_sets
 
     if rows is not None and collection is None and manifest is None:
         return read_manifest(rows)
-    if rows is None and collection is not None and manifest is not None:
+    if rows is None and collection is not None:
         return list(rows_of_sets(read_collection(collection, manifest)))
-    raise ConfigurationError("give either --rows, or --collection with --manifest")
+    raise ConfigurationError("give either --rows, or --collection with an optional --manifest")
 
 
-def _write(out: Path, taught: "LoadedClassifier", card: "ClassifierCard") -> None:
+def _write(out: Path, fitted: "LoadedClassifier", card: "ClassifierCard") -> None:
     from mediqa_node.model.lock import write_lock
     from mediqa_node.model.prompt_classifier import save_classifier
 
-    write_lock(out, out.name, save_classifier(out, taught.network, card))
+    write_lock(out, out.name, save_classifier(out, fitted.network, card))
 
 
-def _print(name: str, by_term: "dict[str, TermResult]") -> None:
-    heads = f"{'series':>7}{'sources':>9}{'unseen':>8}  {'accuracy':22}{'usual':>7}{'sure of':>9}  right then"
-    typer.echo(f"\n{name:12}{heads}")
-    for term, one in by_term.items():
-        counts = f"{one.n:7}{one.sources:9}{one.unseen:8}"
-        typer.echo(f"{term:12}{counts}  {one.accuracy!s:22}{one.usual:7.3f}{one.sure:9}  {one.right}")
-    typer.echo("")
+_HEADS = ("term", "series", "sources", "unseen", "accuracy", "usual", "confident", "accuracy when confident")
 
 
-def _next(out: Path, earned: bool) -> str:
-    if earned:
+def _cells(by_term: "dict[str, TermResult]") -> list[tuple[str, ...]]:
+    return [
+        (
+            term,
+            *(str(count) for count in (one.n, one.sources, one.unseen)),
+            str(one.accuracy),
+            f"{one.usual:.3f}",
+            str(one.sure),
+            str(one.right),
+        )
+        for term, one in by_term.items()
+    ]
+
+
+def _next(out: Path, good: bool) -> str:
+    if good:
         return f"→ add the entry of {out}/models.lock to the node's lock, and set model.classifier: {out.name}"
-    return "→ leave model.classifier at null: where it is sure, it is not right as often as the node would claim"
+    return "→ leave model.classifier at null: when confident it is not right as often as the node would claim"

@@ -1,74 +1,94 @@
-"""`mediqa-train simulate`: worse images with a known cause, as a store to train on or as DICOM series."""
+"""`mediqa-train simulate`: degraded images with a known cause, as a store to train on or as DICOM series."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mediqa_node.cli.present import table
 from training.cli.app import app, progress, shown
 from training.fit.recipe import SIMULATE, STAGE2, read_preset, read_recipe
+
+if TYPE_CHECKING:
+    from training.data.store import Store
 
 
 @app.command()
 def simulate(
-    collection: Annotated[Path, typer.Option(help="Folder of folders of DICOM series or photographs.")],
-    manifest: Annotated[Path, typer.Option(help="JSON: items with id (folder) and split; same_fold.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder of the store, one that was interrupted is gone on with; of --dicom a new one.")
+    collection: Annotated[
+        Path, typer.Option(help="Folder with a folder of DICOM series or photographs for each source.")
     ],
-    preset: Annotated[str, typer.Option(help="Of the configuration: default, sweep, small, or one of yours.")] = (
-        "default"
-    ),
-    config: Annotated[Path | None, typer.Option(help="Your own simulate.yaml.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Side by side.")] = 2,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the store; an interrupted run is resumed. With --dicom it must be a new folder."),
+    ],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="JSON that describes the collection. Without it every folder of the collection is a source."),
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME_OR_SHARE",
+            help="Source that no training sees, or a share of the sources of each modality such as 0.25. "
+            "A name may be repeated. Replaces the preset's.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Section of the configuration: default, sweep, small, or one of your own.")
+    ] = "default",
+    config: Annotated[Path | None, typer.Option(help="A simulate.yaml of your own.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Number of worker processes.")] = 2,
     dicom: Annotated[
-        bool, typer.Option("--dicom", help="Instead: whole series at several mAs or tesla, to be sent to a node.")
+        bool,
+        typer.Option("--dicom", help="Write whole DICOM series at several mAs or tesla instead, to send to a node."),
     ] = False,
-    series: Annotated[int, typer.Option(min=1, help="How many; with --dicom.")] = 48,
-    seed: Annotated[int, typer.Option(min=0, help="Of noise and UIDs; with --dicom.")] = 1,
+    series: Annotated[int, typer.Option(min=1, help="Number of series to write with --dicom.")] = 48,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and the UIDs that --dicom writes.")] = 1,
 ) -> None:
-    """Simulate less dose, fewer views, lower field, motion, missing lines, blur, bad light: labels are measured.
+    """Simulate lower dose, fewer views, lower field, motion, missing lines, blur and uneven light.
 
-    Nothing is claimed of such images but what was done to them: no expert has seen them.
+    Labels are measured on the simulated images. They describe what was done to an image, not what an expert would say.
     """
-    from training.data.collection import read_manifest
+    from training.data.collection import read_collection
     from training.data.store import Store
     from training.simulate.build import Plan, build
+    from training.simulate.series import LABELS_FILE, levels_of, write_series
 
-    if dicom:
-        held_out = read_preset(Plan, SIMULATE, preset, config).held_out
-        _series(collection, manifest, out, series=series, held_out=held_out, seed=seed, processes=processes)
-        return
     plan = read_preset(Plan, SIMULATE, preset, config)
+    if hold_out:
+        plan = plan.model_copy(update={"held_out": tuple(hold_out)})
+    sets = read_collection(collection, manifest)
+    if dicom:
+        with progress("simulating series") as advance:
+            written = write_series(
+                sets, out, series=series, held_out=plan.held_out, seed=seed, processes=processes, advance=advance
+            )
+        patients = len({one.base.patient for one in written})
+        typer.echo(f"{len(written)} simulated series of {patients} patients: {levels_of(written)}")
+        typer.echo(f"→ send {out} to the node, then mediqa-node annotations import {out / LABELS_FILE}")
+        return
     spec = read_recipe(STAGE2, "default").spec
-    sets = read_manifest(collection, manifest)
     store = Store(out)
     with progress("simulating") as advance:
         build(sets, spec, plan, store, processes=processes, advance=advance)
     shown(store, spec, processes)
-    for modality in ("CT", "MR", "OP"):
-        mine = [sample for sample in store.samples if sample.modality == modality]
-        held = {sample.source for sample in mine if sample.split == "test"}
-        sources = {sample.source for sample in mine}
-        typer.echo(
-            f"{modality}  {len(mine):6,} images of {len({one.base for one in mine}):4} slices, "
-            f"{len(sources):2} sources, {len(held)} of them held out"
-        )
+    _print(store)
     typer.echo(f"→ mediqa-train pretrain {out} --out RUN")
 
 
-def _series(
-    collection: Path, manifest: Path, out: Path, *, series: int, held_out: Sequence[str], seed: int, processes: int
-) -> None:
-    from training.data.collection import read_manifest
-    from training.simulate.series import LABELS_FILE, levels_of, write_series
-
-    sets = read_manifest(collection, manifest)
-    with progress("simulating series") as advance:
-        written = write_series(
-            sets, out, series=series, held_out=held_out, seed=seed, processes=processes, advance=advance
+def _print(store: "Store") -> None:
+    """Print what the store holds of each modality, and where nothing is held out."""
+    rows = []
+    for modality in ("CT", "MR", "OP"):
+        mine = [sample for sample in store.samples if sample.modality == modality]
+        held = {sample.source for sample in mine if sample.split == "test"}
+        counts = (len(mine), len({one.base for one in mine}), len({one.source for one in mine}), len(held))
+        if mine:
+            rows.append((modality, *(f"{count:,}" for count in counts)))
+    table(("modality", "images", "slices", "sources", "held out"), rows)
+    if without := [row[0] for row in rows if row[-1] == "0"]:
+        typer.echo(
+            f"nothing is held out of {', '.join(without)}: `mediqa-train evaluate` needs a source that no training "
+            f"has seen, so two sources at the least"
         )
-    patients = len({one.base.patient for one in written})
-    typer.echo(f"{len(written)} simulated series of {patients} patients: {levels_of(written)}")
-    typer.echo(f"→ send {out} to the node, then mediqa-node annotations import {out / LABELS_FILE}")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
-from training.cli.app import app, progress, shown
+from training.cli.app import app, progress, require, shown
 from training.fit.recipe import STAGE1, STAGE2, Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -15,18 +16,18 @@ if TYPE_CHECKING:
     from training.data.views import Prepared
 
 Data = Annotated[Path, typer.Argument(help="A store of `simulate`, an export of the node, or a manifest.csv.")]
-Out = Annotated[Path, typer.Option(help="Folder of the run; one that was interrupted is gone on with.")]
-Preset = Annotated[str, typer.Option(help="Of the configuration: default, paper, or one of yours.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run. An interrupted run is resumed.")]
+Preset = Annotated[str, typer.Option(help="Section of the configuration: default, paper, or one of your own.")]
 Config = Annotated[Path | None, typer.Option(help="A configuration of your own instead of config/stage*.yaml.")]
-Seed = Annotated[int, typer.Option(help="Of initial weights, batches, augmentation and dropout.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Instead of the preset's.")]
-LeaveOut = Annotated[list[str] | None, typer.Option(help="Source that is not trained on; may be repeated.")]
+Seed = Annotated[int, typer.Option(help="Seed of initial weights, batches, augmentation and dropout.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of the preset's.")]
+LeaveOut = Annotated[list[str] | None, typer.Option(help="Source that is not trained on. May be repeated.")]
 Resplit = Annotated[
     int | None,
     typer.Option(
         metavar="SEED",
-        help="Decide the splits of a manifest anew, 8:1:1 by patient, where too few patients have drawn one of them. "
-        "The same for both stages: else patients of one side stand on another in the next.",
+        help="Split the patients of a manifest again, 8:1:1, when too few of them are in one split. Use the same seed "
+        "for both stages, or training patients of one stage become test patients of the other.",
     ),
 ]
 
@@ -44,10 +45,11 @@ def pretrain(
 ) -> None:
     """Stage 1: learn tube charge (mAs) and field strength (T) from images.
 
-    Several processes: `torchrun --nproc-per-node 2 -m training pretrain …`.
+    To use several processes: `torchrun --nproc-per-node 2 -m training pretrain …`.
     """
     from training.fit.runs import pretrain as run
 
+    require("matplotlib")
     recipe = read_recipe(STAGE1, preset, config)
     prepared = prepared_of(data, recipe, stage=1, resplit=resplit)
     with progress("stage 1") as advance:
@@ -60,14 +62,16 @@ def pretrain(
             leave_out=leave_out or (),
             advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
         )
-    _told(out, f"mediqa-train finetune {data} --begin {out} --out RUN")
+    _print_end(out, f"mediqa-train finetune {data} --begin {out} --out RUN")
 
 
 @app.command()
 def finetune(
     data: Data,
     out: Out,
-    begin: Annotated[Path | None, typer.Option(help="Run of stage 1 to begin from.")] = None,
+    begin: Annotated[
+        Path | None, typer.Option(help="Run of stage 1 to begin from. Without it the network begins from nothing.")
+    ] = None,
     preset: Preset = "default",
     config: Config = None,
     seed: Seed = 0,
@@ -75,9 +79,10 @@ def finetune(
     leave_out: LeaveOut = None,
     resplit: Resplit = None,
 ) -> None:
-    """Stage 2: learn quality, from expert scores or from simulated labels."""
+    """Stage 2: learn quality from expert scores or from simulated labels."""
     from training.fit.runs import finetune as run
 
+    require("matplotlib")
     recipe = read_recipe(STAGE2, preset, config)
     prepared = prepared_of(data, recipe, stage=2, resplit=resplit)
     with progress("stage 2") as advance:
@@ -91,41 +96,43 @@ def finetune(
             leave_out=leave_out or (),
             advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
         )
-    _told(out, f"mediqa-train card {out} --data {data} --fold FOLD --out CHECKPOINT (or --plain: the network alone)")
+    _print_end(
+        out, f"mediqa-train card {out} --data {data} --fold FOLD --out CHECKPOINT (or --plain: the network alone)"
+    )
 
 
 def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None = None) -> "Prepared":
-    """Return the samples of a store, or of what a manifest chooses for a stage, as the network is shown them.
+    """Return the samples of a store, or of the rows of a manifest that fit a stage, as network input.
 
     Raises:
-        ConfigurationError: neither a store nor a manifest, or nothing in it may train this stage: with the reason.
+        ConfigurationError: neither a store nor a manifest, or no row fits this stage, with the reasons.
     """
     from training.data.manifest import MANIFEST_FILE
-    from training.data.read import as_rows_say, read_rows
+    from training.data.read import read_rows, with_rows
     from training.data.store import INDEX, Store, alone
 
     rows: list[Row] = []
     if (data / INDEX).exists():
         if resplit is not None:
-            raise ConfigurationError(f"--resplit: {data} is a store, whose sources were held out when it was made")
+            raise ConfigurationError(f"--resplit: {data} is a store; its sources were held out when it was made")
         store = Store(data)
     elif data.is_file() or (data / MANIFEST_FILE).exists():
         rows = _rows_of(data, stage, resplit)
         folder = (data.parent if data.is_file() else data).resolve()
-        split = "" if resplit is None else f"-resplit{resplit}"  # one store, one split: `evaluate` goes by it
+        split = "" if resplit is None else f"-resplit{resplit}"  # one store for each split: `evaluate` reads it
         samples = folder.with_name(f"{folder.name}-stage{stage}{split}-samples")
         with alone(samples), progress("reading") as advance:
             store = Store(samples)
             for why in read_rows(rows, recipe.spec, store, advance=advance):
                 typer.echo(f"left out: {why}", err=True)
     else:
-        raise ConfigurationError(f"{data}: neither a store ({INDEX}) nor a manifest ({MANIFEST_FILE})")
+        raise ConfigurationError(f"{data} is neither a store ({INDEX}) nor a manifest ({MANIFEST_FILE})")
     prepared = shown(store, recipe.spec)
-    return as_rows_say(prepared, rows) if rows else prepared
+    return with_rows(prepared, rows) if rows else prepared
 
 
 def _rows_of(data: Path, stage: int, resplit: int | None) -> "list[Row]":
-    """Return the rows of a manifest that train a stage, and tell how their patients are split and what is left out."""
+    """Return the rows of a manifest that fit a stage; print how patients are split and which rows are left out."""
     from training.data.manifest import SPLITS, for_finetuning, for_pretraining, read_manifest, with_splits
 
     rows = read_manifest(data)
@@ -136,13 +143,13 @@ def _rows_of(data: Path, stage: int, resplit: int | None) -> "list[Row]":
         typer.echo(f"left out: {why}", err=True)
     if resplit is not None:
         n = {split: len({row.patient for row in chosen.rows if row.split == split}) for split in SPLITS}
-        told = ", ".join(f"{split} {count}" for split, count in n.items())
-        typer.echo(f"splits decided anew by patient, seed {resplit}: {told}; those of the export do not count")
+        counts = ", ".join(f"{split} {count}" for split, count in n.items())
+        typer.echo(f"patients split again with seed {resplit}: {counts}; the splits of the export are not used")
     return list(chosen.rows)
 
 
-def _told(out: Path, then: str) -> None:
-    """Say how a run ended and what comes next; of several processes the first does."""
+def _print_end(out: Path, then: str) -> None:
+    """Print how a run ended and the next command; of several processes only the first prints."""
     from training.fit.loop import read_curve, world
     from training.fit.runs import read_run
 
@@ -162,18 +169,20 @@ def _told(out: Path, then: str) -> None:
 def ablation(
     data: Data,
     out: Out,
-    stage1: Annotated[list[Path], typer.Option(help="Run of stage 1; one for each seed.")],
-    labels: Annotated[list[int] | None, typer.Option(min=8, help="Training labels; else 50, 200 and 1000.")] = None,
+    stage1: Annotated[list[Path], typer.Option(help="Run of stage 1. Give one for each seed.")],
+    labels: Annotated[
+        list[int] | None, typer.Option(min=8, help="Number of training labels. Default: 50, 200 and 1000.")
+    ] = None,
     preset: Preset = "default",
     config: Config = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of every run of stage 2.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps of every run of stage 2.")] = 300,
 ) -> None:
-    """Show whether stage 1 pays: stage 2 on few labels, begun from it and from nothing, at equal steps."""
-    from training.experiments.ablation import LABELS, table, trials
+    """Show whether stage 1 pays: stage 2 on few labels, with and without it, at equal steps."""
+    from training.experiments.ablation import HEADS, LABELS, rows, trials
 
+    require("matplotlib")
     recipe = read_recipe(STAGE2, preset, config)
     prepared = prepared_of(data, recipe, stage=2)
     with progress("trials") as advance:
         found = list(trials(prepared, recipe, stage1, out, labels=labels or LABELS, steps=steps, advance=advance))
-    for line in table(found):
-        typer.echo(line)
+    table(HEADS, list(rows(found)))

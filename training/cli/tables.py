@@ -1,4 +1,4 @@
-"""`mediqa-train table1` and `table2`: the paper's tables over a store of samples."""
+"""`mediqa-train table1` and `table2`: the paper's tables for a store of samples."""
 
 import json
 from pathlib import Path
@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from training.cli.app import app, progress
+from training.cli.app import app, progress, require
 
 if TYPE_CHECKING:
     from training.experiments.methods import Data
 
-_STORE = typer.Argument(help="Store of `simulate`, an export of the node, or a manifest.csv (what was judged of it).")
-_OUT = typer.Option(help="Folder for the runs; one that was interrupted is gone on with.")
-_STEPS = typer.Option(min=1, help="Of each stage, batches of 16, for every network alike.")
+_STORE = typer.Argument(help="Store of `simulate`, an export of the node, or a manifest.csv with opinion scores.")
+_OUT = typer.Option(help="Folder of the runs. An interrupted run is resumed.")
+_STEPS = typer.Option(min=1, help="Number of steps of each stage, with batches of 16, for every network.")
+_SEED = typer.Option(help="Seed of initial weights, batches, augmentation and dropout.")
+_JSON = typer.Option("--json", help="Print JSON for machines.")
 _WHAT_IT_IS_NOT = (
-    "Of simulated samples: not the paper's figures, no agreement with experts. Of small networks: no word on those\n"
-    "of published size. Asterisk: best of its column; below a value its 95 % interval.\n"
-    "–: undefined, the same is said of every image."
+    "Tables of simulated samples are not the paper's figures and show no agreement with experts. Rows of small\n"
+    "networks say nothing about the published sizes. Asterisk: best of its column; below a value its 95 % interval.\n"
+    "–: undefined, every image has the same prediction."
 )
-_UPSTREAM = "Upstream labels are logarithms in deviations of the training samples, and so is their RMSE."
+_UPSTREAM = "Upstream labels and their RMSE are logarithms in standard deviations of the training samples."
 
 
 @app.command()
@@ -27,15 +29,18 @@ def table1(
     store: Annotated[Path, _STORE],
     out: Annotated[Path, _OUT],
     steps: Annotated[int, _STEPS] = 300,
-    method: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
-    published: Annotated[bool, typer.Option("--published", help="Baselines of published size: needs a GPU.")] = False,
-    seed: Annotated[int, typer.Option()] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    method: Annotated[list[str] | None, typer.Option(help="Train only this method. May be repeated.")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Train baselines of the published size; this needs a GPU.")
+    ] = False,
+    seed: Annotated[int, _SEED] = 0,
+    as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Train every method on a store and print the paper's Table 1: upstream and downstream tasks."""
     from training.experiments import paper_tables
     from training.experiments.methods import METHODS, Budget
 
+    require("matplotlib", "sklearn")
     data = _data(store)
     budget = Budget(steps=steps, small=not published, seed=seed)
     with progress("training") as advance:
@@ -54,13 +59,14 @@ def table2(
     store: Annotated[Path, _STORE],
     out: Annotated[Path, _OUT],
     steps: Annotated[int, _STEPS] = 300,
-    seed: Annotated[int, typer.Option()] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    seed: Annotated[int, _SEED] = 0,
+    as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Train the model without pretraining (PT), prompts (PM) and salient slices (SS), and with them."""
+    """Train the model with and without pretraining (PT), prompts (PM) and salient slices (SS): the paper's Table 2."""
     from training.experiments import paper_tables
     from training.experiments.methods import Budget
 
+    require("matplotlib")
     data = _data(store)
     with progress("training") as advance:
         found = paper_tables.table2(data, Budget(steps=steps, seed=seed), out, advance=advance)
@@ -68,7 +74,7 @@ def table2(
         typer.echo(json.dumps(paper_tables.plain(found), indent=1))
         return
     typer.echo("\n".join(paper_tables.lines(found, "   PT  PM  SS")) + "\n")
-    typer.echo(f"/: only volumes have slices to choose from.\n{_WHAT_IT_IS_NOT}")
+    typer.echo(f"/: only volumes have slices to choose.\n{_WHAT_IT_IS_NOT}")
 
 
 def _data(folder: Path) -> "Data":

@@ -1,4 +1,4 @@
-"""`mediqa-train domain`: the limits beyond which a checkpoint refuses to speak."""
+"""`mediqa-train domain`: the training range of a checkpoint, outside of which images are not scored."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,65 +8,72 @@ from typing import Annotated
 
 import typer
 
+from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, read_card
 from training.cli.app import app, progress
-from training.data.collection import read_manifest
+from training.data.collection import read_collection
 from training.fit.training_range import Outcome, fit_training_ranges, held_out, measure, of_refused
 
 
 @app.command()
 def domain(
-    collection: Annotated[Path, typer.Option(help="Folder of folders of DICOM series or photographs.")],
-    manifest: Annotated[Path, typer.Option(help="JSON: items with id (folder) and split; same_fold. Looked at first.")],
-    out: Annotated[Path, typer.Option(help="Where to write the domains, JSON by modality.")],
+    collection: Annotated[
+        Path, typer.Option(help="Folder with a folder of DICOM series or photographs for each source.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write: the training range as JSON, by modality.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="JSON that describes the collection. Without it every folder of the collection is a source."),
+    ] = None,
     card: Annotated[
-        Path | None, typer.Option(help="Card whose preprocessing the images get; else that of new checkpoints.")
+        Path | None, typer.Option(help="Card with the preprocessing to use. Default: that of new checkpoints.")
     ] = None,
 ) -> None:
-    """Fit the domains of a checkpoint: what lies outside of what it was trained on ends as NOT_SCORED.
+    """Fit the training range of a checkpoint; a node does not score images outside of it (NOT_SCORED).
 
-    One folder is one source, or one fold of the manifest. Every source is held out once, to say how many patients
-    would be refused; sets of split `refuse` are not learnt from, only tried.
+    One folder is one source, or one fold of the manifest. Every source is held out once, to count how many patients
+    would be refused. Sets of split `refuse` are not fitted on, only tested.
     """
     if not out.parent.is_dir():
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
     spec = read_card(_read(card)).preprocess if card else DEFAULT_PREPROCESSING
-    sets = read_manifest(collection, manifest)
+    sets = read_collection(collection, manifest)
     with progress("measuring") as advance:
         measured = measure(sets, spec, advance=advance)
     domains = fit_training_ranges(measured, spec)
     out.write_text(json.dumps({name: asdict(one) for name, one in domains.items()}, indent=1) + "\n", encoding="utf-8")
     outcomes = [*held_out(measured, spec), *of_refused(measured, domains)]
-    for line in _table(outcomes):
-        typer.echo(line)
+    table(_HEADS, list(_rows(outcomes)))
     for one in measured:
         if one.belongs_to.split == "dev" and one.refused:
-            typer.echo(f"not learnt from: {one.belongs_to.name}: {one.refused}")
-    said = ", ".join(f"{name} from {one.sources} sources" for name, one in domains.items())
-    typer.echo(f"\nwrote {out}: {said}")
-    typer.echo("→ put its content into the card as `domains`, and pin the card's new SHA-256 in the model lock")
+            typer.echo(f"not fitted on: {one.belongs_to.name}: {one.refused}")
+    fitted = ", ".join(f"{name} from {one.sources} sources" for name, one in domains.items())
+    typer.echo(f"\nwrote {out}: {fitted}")
+    typer.echo(f"→ mediqa-train card RUN --domains {out} …")
 
 
-def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Yield a line for each set: patients, each under limits learnt without them, then what must be refused."""
+_HEADS = ("", "", "set", "stacks", "refused", "distance", "worse copies refused; why")
+
+
+def _rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each set: patients under limits that were fitted without them, then what must be refused."""
     by_set: dict[tuple[str, str, str], list[Outcome]] = {}
     for one in outcomes:
         of = one.measured
         by_set.setdefault((of.modality, of.belongs_to.split, of.belongs_to.name), []).append(one)
-    yield f"{'':11}{'set':34}{'stacks':>6}{'refused':>9}{'distance':>10}  worse copies refused; why"
     for (modality, split, name), ones in by_set.items():
         refused = sum(one.verdict is not None for one in ones)
         worst = max(one.ratio for one in ones)
         kind = "patient" if split == "dev" else "foreign"
-        yield f"{modality:3}{kind:8}{name:34}{len(ones):6}{refused:9}{worst:10.2f}  {_remark(ones)}"
+        yield modality, kind, name, str(len(ones)), str(refused), f"{worst:.2f}", _remark(ones)
 
 
 def _remark(ones: Sequence[Outcome]) -> str:
     copies, refused = sum(len(one.measured.worse) for one in ones), sum(one.worse_refused for one in ones)
     why = next((one.verdict for one in ones if one.verdict), None)
     header = next((one.measured.refused for one in ones if one.measured.refused), None)
-    parts = (f"{refused} of {copies}" if copies else None, why, header and f"headers say {header}")
+    parts = (f"{refused} of {copies}" if copies else None, why, header and f"refused by its headers: {header}")
     return "; ".join(part for part in parts if part)
 
 

@@ -1,4 +1,4 @@
-"""What a step of training is given: a pure function of seed and step, so that a run that was killed goes on alike."""
+"""The batches of training: a pure function of seed and step, so that a run that was killed resumes identically."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Batches:
 
     Args:
         batch: samples of a step, of all processes together.
-        modality_share: how often each modality is drawn; None: alike.
+        modality_share: how often each modality is drawn; None: equally often.
         slices: of a volume that are shown in a step; None: all.
         augment: mirror and turn views; photographs are mirrored only.
         unknown: how often region and type are hidden from the network.

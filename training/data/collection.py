@@ -1,17 +1,22 @@
-"""A collection of images on disk: which folders it has, which belong together, and what the node would look at.
+"""A collection of images on disk: its sources, which of them are held out, and the slices that the node would score.
 
-The manifest is JSON: `items`, each with `id` (its folder), `split` (`dev`: patients; `refuse`: never to be
-scored) and, for pictures without a header, `modality`; `same_fold`, lists of ids that come from one patient, scanner
-or study and so must not stand on both sides of a split. Everything else in it is for people.
+Without a manifest every folder of the collection is a source of patients; a folder without folders is one source.
+
+A manifest is JSON. `items`: each with `id` (its folder) and `split` (`dev`: patients; `refuse`: must never be scored).
+`same_fold`: lists of ids that come from one patient, scanner or study, and so count as one source. Other keys are for
+people.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydicom import Dataset
 
 from mediqa_node.decode.reader import FrameReader
@@ -24,6 +29,7 @@ from mediqa_node.domain.errors import ConfigurationError, NotScorable, Undecodab
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.domain.prompt import Prompt, prompt_of
 
+COLLECTION_MANIFEST = "manifest.json"
 STACKS_AT_MOST = 4
 """As many as the node scores of one series."""
 _PICTURES = frozenset({".jpg", ".jpeg", ".png"})
@@ -50,10 +56,10 @@ class StackImages:
     """The slices of one stack that are scored, or why there are none.
 
     Attributes:
-        images: as `assess.preprocess` takes them; () where nothing could be looked at.
+        images: as `image.preprocess` takes them; () without pixels that can be read.
         spacing_mm: between rows; 0 where the header has none.
-        prompt: what the headers say the network should be told; None where there are no images.
-        refused: why the node would refuse the series by its headers or for want of pixels; None if it would not.
+        prompt: from the headers; None without images.
+        refused: why the node would not score the series, from its headers or for missing pixels; else None.
     """
 
     images: tuple[np.ndarray, ...] = ()
@@ -72,39 +78,110 @@ class StackImages:
         return self.prompt.type.value if self.prompt else "unknown"
 
 
-def read_manifest(collection: Path, manifest: Path) -> list[ImageSet]:
-    """Return the sets of a collection.
+class _Item(BaseModel):
+    id: str
+    split: Literal["dev", "refuse"]
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    items: list[_Item]
+    same_fold: list[list[str]] = []
+
+
+def read_collection(collection: Path, manifest: Path | None = None) -> list[ImageSet]:
+    """Return the image sets of a collection.
+
+    Args:
+        manifest: see module. None: `manifest.json` of the collection if it has one, else every folder is a source.
 
     Raises:
-        ConfigurationError: no manifest, an item without id or split, or a folder that is not there.
+        ConfigurationError: no such collection, a manifest of another shape (by entry and key), or a missing folder.
     """
+    if not collection.is_dir():
+        raise ConfigurationError(f"collection {collection}: no such folder")
+    if manifest is None and (collection / COLLECTION_MANIFEST).is_file():
+        manifest = collection / COLLECTION_MANIFEST
+    if manifest is None:
+        folders = [one for one in sorted(collection.iterdir()) if one.is_dir() and not one.name.startswith(".")]
+        return [ImageSet(name=one.name, folder=one, source=one.name, split="dev") for one in folders or [collection]]
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-        source = {name: fold[0] for fold in content.get("same_fold", []) for name in fold}
-        found = [
-            ImageSet(
-                name=item["id"],
-                folder=collection / item["id"],
-                source=source.get(item["id"], item["id"]),
-                split=item["split"],
-            )
-            for item in content["items"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ConfigurationError(f"manifest {manifest} cannot be used: {type(error).__name__}: {error}") from error
-    if wrong := sorted({one.split for one in found} - {"dev", "refuse"}):
-        raise ConfigurationError(f"manifest {manifest}: unknown split {', '.join(wrong)}; known: dev, refuse")
-    if missing := [one.name for one in found if not one.folder.is_dir()]:
+        content = _Manifest.model_validate(json.loads(manifest.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigurationError(f"manifest {manifest} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"manifest {manifest}:\n  {described(error)}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"manifest {manifest} is not JSON: {error}") from error
+    source = {name: fold[0] for fold in content.same_fold for name in fold}
+    if missing := [one.id for one in content.items if not (collection / one.id).is_dir()]:
         raise ConfigurationError(f"collection {collection} has no folder for: {', '.join(missing)}")
-    return found
+    return [
+        ImageSet(name=one.id, folder=collection / one.id, source=source.get(one.id, one.id), split=one.split)
+        for one in content.items
+    ]
+
+
+def described(error: ValidationError) -> str:
+    """Return what is wrong with a file, a line for each entry and key."""
+    return "\n  ".join(f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors())
+
+
+def held_out_sources(sources: Iterable[str], wanted: Sequence[str]) -> frozenset[str]:
+    """Return the sources that no training may see.
+
+    The choice by fraction depends on the names alone, so that two runs over one collection agree.
+
+    Args:
+        sources: of one modality, or all of them.
+        wanted: names of sources; or one fraction, 0 to 1: that share of them, at least one where there are two.
+
+    >>> sorted(held_out_sources(["a", "b", "c", "d"], ["0.5"]))
+    ['c', 'd']
+    >>> held_out_sources(["a", "b"], ["b"])
+    frozenset({'b'})
+    >>> held_out_sources(["a"], ["0.5"])
+    frozenset()
+    """
+    known = set(sources)
+    share = fraction(wanted)
+    if share is None:
+        return frozenset(wanted) & known
+    order = sorted(known, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    return frozenset(order[: max(1, round(share * len(order)))] if share > 0 and len(order) > 1 else ())
+
+
+def fraction(wanted: Sequence[str]) -> float | None:
+    """Return the fraction that `--hold-out` gives instead of names, or None."""
+    try:
+        share = float(wanted[0]) if len(wanted) == 1 else None
+    except ValueError:
+        return None
+    return share if share is not None and 0 <= share < 1 else None
+
+
+def check_held_out(sources: Iterable[str], wanted: Sequence[str]) -> None:
+    """Raise ConfigurationError for a source to be held out that the collection does not have."""
+    known = sorted(set(sources))
+    if fraction(wanted) is None and (unknown := sorted(set(wanted) - set(known))):
+        raise ConfigurationError(
+            f"held out: no source {', '.join(unknown)}; the collection has {', '.join(known)}. "
+            f"Name others with `--hold-out NAME`, or a share of them: `--hold-out 0.25`"
+        )
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of a folder and of the folders in it, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def stacks_of(folder: Path, spec: PreprocessSpec) -> Iterator[StackImages]:
-    """Yield what the node would look at in a folder: the stacks of its series, and each picture as a photograph.
+    """Yield the stacks of the series below a folder, and each picture as a photograph, as the node would read them.
 
-    Headers that forbid a score are told in `refused`; the images are yielded all the same where there are any.
+    A stack that the node would refuse for its headers has `refused` set, and its images where there are any.
     """
-    yield from stacks_of_files(sorted(folder.iterdir()), spec)
+    yield from stacks_of_files(files_of(folder), spec)
 
 
 def stacks_of_files(files: Sequence[Path], spec: PreprocessSpec) -> Iterator[StackImages]:

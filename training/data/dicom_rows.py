@@ -1,7 +1,7 @@
 """Rows of a manifest from DICOM files, by the rules of the node."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +51,28 @@ def series_below(folder: Path) -> Iterator[Series | Left]:
             yield paths, headers
 
 
+def rows_below(folder: Path, row_of: Callable[[Sequence[Path], Sequence[Dataset]], Row | Left]) -> Iterator[Row | Left]:
+    """Yield a row, or the reason why there is none, for every DICOM series below a folder."""
+    for one in series_below(folder):
+        yield one if isinstance(one, Left) else row_of(*one)
+
+
+def first_header(folder: Path) -> tuple[Path, Dataset] | None:
+    """Return the first DICOM file below a folder with its header; None if there is none that can be read."""
+    path = next((path for path in sorted(folder.rglob("*")) if path.is_file() and is_part10(path)), None)
+    try:
+        return (path, read_header(path)) if path else None
+    except UndecodablePixels:
+        return None
+
+
 def dicom_row(
     paths: Sequence[Path], headers: Sequence[Dataset], *, patient: str, source: str, licence: str, region: str
 ) -> Row | Left:
     """Return the row of a DICOM series with prompts and physical label as the node harvests them.
 
     Args:
-        region: of the data set, where headers do not tell.
+        region: of the data set, used where headers give none.
     """
     technique = harvest(headers)
     if technique.refusal is not None:

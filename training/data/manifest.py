@@ -1,4 +1,4 @@
-"""What training reads: one row a series, from an export of the node or from the CSV that an adapter writes.
+"""The manifest that training reads: a row for each series, from an export of the node or from an adapter.
 
 Columns are those of the export; a manifest may lack all but `series_key`, `patient_key`, `prompt_dim` and
 `prompt_mod`, and may have any others. An empty cell is null. `relative_path` is a file or a folder below the
@@ -37,16 +37,16 @@ class Row:
     """One series, or one picture.
 
     Attributes:
-        key, patient: pseudonyms; rows of one patient never stand on two sides of a split.
+        key, patient: pseudonyms; rows of one patient are never in two splits.
         source: data set or device that it comes from.
-        split: `train`, `val`, `test`, or "" where nobody has decided.
+        split: `train`, `val`, `test`, or "" where undecided.
         dimension, modality, region, type: prompt words (`domain.prompt`).
         payload_kind: `npz`, `dicom`, `nifti`, `image`; `refs` where no pixels came along.
         paths: absolute; of a DICOM series every file.
         window: what 0 and 1 of a picture mean in HU, where somebody has windowed it already; else None.
         label_name: `mas`, `tesla` or "".
         label_value: in mA.s or T; None without a label.
-        mos: mean opinion score, 0..1, larger is better; None if nobody judged it.
+        mos: mean opinion score, 0..1, larger is better; None without ratings.
         weight: how much its mean opinion counts in the loss.
         eligible: fit for stage 1.
         licence: of the data set, as its owner states it.
@@ -75,7 +75,7 @@ def read_manifest(path: Path) -> list[Row]:
     """Return the rows of a manifest, or of the `manifest.csv` in a folder.
 
     Raises:
-        ConfigurationError: unreadable, columns missing, or rows that mean nothing, told by their line.
+        ConfigurationError: unreadable, columns missing, or invalid rows, by their line.
     """
     file = path / MANIFEST_FILE if path.is_dir() else path
     try:
@@ -92,7 +92,7 @@ def read_manifest(path: Path) -> list[Row]:
         try:
             rows.append(one := _row(row, file.parent))
             if one.key in seen:
-                raise ValueError(f"series_key {one.key!r} stands there twice")
+                raise ValueError(f"series_key {one.key!r} occurs twice")
             seen.add(one.key)
         except ValueError as error:
             problems.append(f"line {line}: {error}")
@@ -104,17 +104,17 @@ def read_manifest(path: Path) -> list[Row]:
 
 
 def write_manifest(rows: Iterable[Row], path: Path) -> None:
-    """Write a manifest that `read_manifest` reads back alike; paths below its folder are written relative to it.
+    """Write a manifest that `read_manifest` reads back unchanged; paths below its folder are written relative to it.
 
     Raises:
-        ConfigurationError: a path holds the bar that stands between paths.
+        ConfigurationError: a path contains the bar that separates paths.
     """
     with path.open("w", newline="", encoding="utf-8") as lines:
         table = csv.DictWriter(lines, _COLUMNS)
         table.writeheader()
         for row in rows:
             if wrong := next((one for one in row.paths if _BETWEEN in str(one)), None):
-                raise ConfigurationError(f"{wrong}: a manifest has {_BETWEEN} between paths; rename the file")
+                raise ConfigurationError(f"{wrong}: {_BETWEEN} separates the paths of a manifest; rename the file")
             table.writerow(_cells(row, path.parent.absolute()))
 
 
@@ -137,7 +137,7 @@ class Chosen:
 
 
 def for_pretraining(rows: Sequence[Row]) -> Chosen:
-    """Return what trains stage 1: eligible series with a label that tells one from another.
+    """Return the rows for stage 1: eligible series with labels that differ.
 
     Raises:
         ConfigurationError: nothing is left, or `unfit_splits` has a reason; the message has every reason.
@@ -156,54 +156,54 @@ def for_pretraining(rows: Sequence[Row]) -> Chosen:
 
 
 def for_finetuning(rows: Sequence[Row]) -> Chosen:
-    """Return what trains stage 2: series that somebody judged.
+    """Return the rows for stage 2: series with an opinion score.
 
     Raises:
-        ConfigurationError: too few, all judged alike, or `unfit_splits` has a reason.
+        ConfigurationError: too few, all of one score, or `unfit_splits` has a reason.
     """
-    judged = [row for row in rows if row.mos is not None]
-    left_out = [f"{n} of {len(rows)} series have no opinion score"] if (n := len(rows) - len(judged)) else []
-    if (why := unfit_opinions(judged)) is not None:
+    rated = [row for row in rows if row.mos is not None]
+    left_out = [f"{n} of {len(rows)} series have no opinion score"] if (n := len(rows) - len(rated)) else []
+    if (why := unfit_opinions(rated)) is not None:
         left_out.append(why)
-        judged = []
-    return _chosen("stage 2", judged, left_out)
+        rated = []
+    return _chosen("stage 2", rated, left_out)
 
 
 def unfit_labels(rows: Sequence[Row], name: str) -> str | None:
-    """Return why labels `mas` or `tesla` cannot be learnt from, or None. Levels of tesla count to a tenth."""
+    """Return why labels `mas` or `tesla` cannot be learnt, or None. Levels of tesla count to a tenth."""
     unit = LABELS[name]
     values = [row.label_value for row in rows if row.label_value is not None]
     if len(values) < FEWEST_SERIES:
-        return f"{name}: {len(values)} series; fewer than {FEWEST_SERIES} teach nothing"
+        return f"{name}: {len(values)} series; at least {FEWEST_SERIES} are needed"
     levels = {round(value, 1) if name == "tesla" else value for value in values}
     if len(levels) == 1:
         what = "one field strength" if name == "tesla" else "one tube charge"
-        return f"{name}: {what} only, {min(levels):g} {unit}, in all {len(values)} series: nothing to learn or to rank"
+        return f"{name}: {what} only, {min(levels):g} {unit}, in all {len(values)} series: nothing to learn"
     return None
 
 
 def unfit_opinions(rows: Sequence[Row]) -> str | None:
-    """Return why opinion scores cannot be learnt from, or None."""
+    """Return why opinion scores cannot be learnt, or None."""
     if len(rows) < FEWEST_SERIES:
-        return f"opinion scores: {len(rows)} series; fewer than {FEWEST_SERIES} teach nothing"
+        return f"opinion scores: {len(rows)} series; at least {FEWEST_SERIES} are needed"
     levels = {row.mos for row in rows}
     if len(levels) == 1:
-        return f"opinion scores: all {len(rows)} are {rows[0].mos:g} of 1: nothing to learn or to rank"
+        return f"opinion scores: all {len(rows)} are {rows[0].mos:g} of 1: nothing to learn"
     return None
 
 
 def unfit_splits(rows: Sequence[Row]) -> str | None:
-    """Return why rows cannot be trained and judged on, or None: undecided, a side empty, patients on two sides."""
+    """Return why rows cannot be split into training and test, or None: undecided, a split empty, patients in two."""
     if undecided := sum(row.split == "" for row in rows):
         return f"{undecided} of {len(rows)} series have no split; `with_splits` decides by patient"
     patients = {split: {row.patient for row in rows if row.split == split} for split in SPLITS}
     for split in ("train", "test"):  # what is held back of `val` may be nothing: no step looks at it
         if not patients[split]:
             size = f"{len(rows)} series of {len({row.patient for row in rows})} patients"
-            return f"no patient in split {split}; {size}: another `--resplit SEED` decides anew"
+            return f"no patient in split {split}; {size}: split again with `--resplit SEED`"
     for one, two in (("train", "val"), ("train", "test"), ("val", "test")):
         if both := patients[one] & patients[two]:
-            return f"{len(both)} patients stand in {one} and in {two}, {min(both)} for one: the result would be a lie"
+            return f"{len(both)} patients are in {one} and in {two}, for example {min(both)}: the result would be wrong"
     return None
 
 
@@ -322,12 +322,12 @@ def _number(
 
 
 def _cells(row: Row, folder: Path) -> dict[str, str]:
-    def told(path: Path) -> str:
+    def relative(path: Path) -> str:
         return os.fspath(path.relative_to(folder)) if path.is_relative_to(folder) else os.fspath(path.absolute())
 
     low, high = row.window or (None, None)
     values = (
-        row.key, row.patient, row.source, _BETWEEN.join(map(told, row.paths)), row.payload_kind, row.dimension,
+        row.key, row.patient, row.source, _BETWEEN.join(map(relative, row.paths)), row.payload_kind, row.dimension,
         row.modality, row.region, row.type, _written(low), _written(high), row.label_name, _written(row.label_value),
         LABELS.get(row.label_name, ""), _written(row.mos), _written(row.weight), row.split, str(row.eligible).lower(),
         row.licence,

@@ -1,4 +1,4 @@
-"""The images of a row of a manifest, as the node would look at them: `assess.preprocess` takes what this returns."""
+"""The images of a row of a manifest, read as the node reads them, for `image.preprocess`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,16 +27,16 @@ def slices_of(row: Row, spec: PreprocessSpec) -> tuple[np.ndarray, ...]:
 
     Raises:
         UndecodablePixels: it has no pixels, or they cannot be read.
-        NotScorable: the node would not look at such a series.
+        NotScorable: the node would not score such a series.
     """
     readers: dict[str, Callable[[Row, PreprocessSpec], tuple[np.ndarray, ...]]] = {
         "dicom": _dicom, "npz": _npz, "nifti": _nifti, "image": _picture
     }  # fmt: skip
     if row.payload_kind not in readers or not row.paths:
-        raise UndecodablePixels(f"series {row.key} has no pixels here (payload {row.payload_kind}): export them")
+        raise UndecodablePixels(f"series {row.key} has no pixels (payload {row.payload_kind}): export them")
     try:
         return readers[row.payload_kind](row, spec)
-    except MediqaError:
+    except (MediqaError, ImportError):
         raise
     except Exception as error:  # whatever a codec raises on a broken file
         raise UndecodablePixels(f"series {row.key}: {row.paths[0].name}: {type(error).__name__}: {error}") from error

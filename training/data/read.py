@@ -1,4 +1,4 @@
-"""From a manifest's rows to samples in a store: pixels by the node's own code, labels as the manifest has them."""
+"""From the rows of a manifest to samples in a store, with pixels read as the node reads them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,14 +18,14 @@ def read_rows(
 ) -> list[str]:
     """Put the series of a manifest into a store, their salient slices by `spec`; return why some are left out.
 
-    What the store holds already is not read again.
+    Series that are in the store are not read again.
 
     Raises:
         ConfigurationError: no row has pixels, or not one could be read.
     """
     if rows and all(row.payload_kind == "refs" for row in rows):
         raise ConfigurationError(
-            "the manifest holds keys alone, no pixels: export again with `--payload npz` (or dicom, nifti)"
+            "the manifest has no pixels, only keys: export again with `--payload npz` (or dicom, nifti)"
         )
     known = {sample.key for sample in store.samples}
     left_out = []
@@ -41,22 +41,22 @@ def read_rows(
         store.add([(sample_of(row), slices)])
     advance(len(rows), len(rows), "")
     if not store.samples:
-        raise ConfigurationError("not one series of the manifest could be read:\n  " + "\n  ".join(left_out[:8]))
+        raise ConfigurationError("no series of the manifest could be read:\n  " + "\n  ".join(left_out[:8]))
     return left_out
 
 
-def as_rows_say(data: Prepared, rows: Sequence[Row]) -> Prepared:
-    """Return the samples of these rows with splits and labels as they stand now, whatever the store was once told.
+def with_rows(data: Prepared, rows: Sequence[Row]) -> Prepared:
+    """Return the samples of these rows with the current splits and labels of the manifest.
 
     Raises:
-        ConfigurationError: a prompt is another by now: the views of that series were cut under the old one.
+        ConfigurationError: the prompt of a series has changed, and its views were prepared with the old one.
     """
     now = {row.key: sample_of(row) for row in rows}
     kept = data.subset(lambda sample: sample.key in now)
     if changed := [one.key for one in kept.samples if one.prompt != now[one.key].prompt]:
         raise ConfigurationError(
-            f"{len(changed)} series are named otherwise than when they were read, {changed[0]} for one: remove the "
-            f"folder of samples beside the manifest, and they are read again"
+            f"the prompts of {len(changed)} series have changed since they were read, for example {changed[0]}: remove "
+            f"the folder of samples next to the manifest to read them again"
         )
     kept.samples = [
         replace(one, patient=new.patient, split=new.split, labels=new.labels, weight=new.weight)
@@ -66,7 +66,7 @@ def as_rows_say(data: Prepared, rows: Sequence[Row]) -> Prepared:
 
 
 def sample_of(row: Row) -> Sample:
-    """Return a row as a sample whose pixels are still to come."""
+    """Return a row as a sample without pixels."""
     labels = {}
     if row.label_name and row.label_value is not None:
         labels[row.label_name] = row.label_value

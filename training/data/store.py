@@ -2,7 +2,7 @@
 
 A store is a folder: `samples.jsonl`, a line for each sample, and `slices.bin`, its pixels. Both only grow, pixels
 first, so that what an interruption leaves half written is cut off when the store is opened again. What the network
-is shown is derived by the node's own code (`prepare`), and kept beside under the preprocessing's fingerprint.
+is shown is derived by the node's own code (`prepare`), and kept under the fingerprint of the preprocessing.
 """
 
 import fcntl
@@ -166,7 +166,7 @@ class Store:
 
 
 def _sample(raw: dict[str, Any]) -> Sample:
-    """Return what a line of the index tells."""
+    """Return the sample in a line of the index."""
     sample = Sample(**raw | {"shape": tuple(raw["shape"])})
     if sample.dtype not in _DTYPES:
         raise ValueError(f"pixels of type {sample.dtype!r}; known: {', '.join(_DTYPES)}")

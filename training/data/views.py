@@ -1,6 +1,6 @@
-"""Samples as the network is shown them: views by the node's own `preprocess`, and statistics of their slices.
+"""Samples as network input: views by the node's own `preprocess`, and statistics of their slices.
 
-Made once for each preprocessing and kept beside the store under its fingerprint; float16, which is finer than the
+Made once for each preprocessing and kept in the store under its fingerprint; float16, which is finer than the
 noise of any image here (1/2048 of the window). An interruption leaves what was finished; of several processes that
 ask at once, one prepares and the others wait for it.
 """
@@ -82,14 +82,14 @@ class Prepared:
 
 
 def show(slices: np.ndarray, spec: PreprocessSpec, *, modality: str, image_type: str) -> NetworkInput:
-    """Return what the network is shown of slices, (n, rows, columns[, 3]): the node's own views."""
+    """Return slices, (n, rows, columns[, 3]), as network input: the node's own views."""
     return preprocess(list(slices), spec, modality=modality, image_type=image_type)
 
 
 def prepare(
     store: Store, spec: PreprocessSpec, *, processes: int = 1, advance: Callable[[int, int], None] = lambda *_: None
 ) -> Prepared:
-    """Return the samples of a store as the network is shown them; what was prepared before is not made again."""
+    """Return the samples of a store as network input; views that exist are not made again."""
     folder = store.folder / f"shown-{spec.fingerprint()}-{VERSION}"
     folder.mkdir(exist_ok=True)
     index, pixels = folder / "shown.jsonl", folder / "views.f16"

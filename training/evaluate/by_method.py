@@ -1,4 +1,4 @@
-"""What a checkpoint says of samples: the network alone, the regressors on statistics alone, and both as shipped."""
+"""Predictions of a checkpoint for samples: the network alone, the regressors on statistics alone, both as shipped."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,33 +17,33 @@ QUALITY = "quality"
 NETWORK, STATISTICS, SHIPPED = "network", "statistics", "shipped"
 METHODS = (NETWORK, STATISTICS, SHIPPED)
 OUTPUTS = {"CT": (QUALITY, "mas"), "MR": (QUALITY, "tesla"), "OP": (QUALITY, "blur")}
-"""What is said of an image, by modality."""
+"""What is predicted of an image, by modality."""
 
 Regressors = Mapping[str, Mapping[str, StatisticsRegressor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodPredictions:
-    """What is said of n samples of one modality.
+    """Predictions for n samples of one modality.
 
     Attributes:
         data: the samples.
-        said: (n,) by output and method; parameters in standard units of the network's targets.
+        values: (n,) by output and method; parameters in standard units of the network's targets.
         targets: what these units are.
     """
 
     data: Prepared
-    said: Mapping[str, Mapping[str, np.ndarray]]
+    values: Mapping[str, Mapping[str, np.ndarray]]
     targets: Sequence[Target] = ()
 
     def truth(self, output: str) -> np.ndarray:
-        """Return the labels in the units of what is said, (n,), NaN where a sample has none."""
+        """Return the labels in the units of the predictions, (n,), NaN where a sample has none."""
         values = np.array([sample.labels.get(output, np.nan) for sample in self.data.samples])
         target = next((one for one in self.targets if one.label == output), None)
         return values if target is None else target.standard(values)
 
 
-def judge(
+def predict_by_method(
     network: MedIQA,
     targets: Sequence[Target],
     regressors: Regressors,
@@ -53,36 +53,36 @@ def judge(
     *,
     code: PromptCode = FOUR_ONE_HOTS,
 ) -> MethodPredictions:
-    """Return what a network and its regressors say of the samples of one modality.
+    """Return the predictions of a network and its regressors for the samples of one modality.
 
-    As in the node, slices count for the quality as the network weighs them, and alike for a parameter.
+    As in the node, the network weights the slices for the quality; for a parameter all slices count the same.
     """
     mine = data.subset(lambda sample: sample.modality == modality)
     own = predict(network, mine, code)
     measured = [mine.statistics(place) for place in range(len(mine))]
-    said: dict[str, dict[str, np.ndarray]] = {}
+    values: dict[str, dict[str, np.ndarray]] = {}
     for output in OUTPUTS[modality]:
         column = next((k for k, target in enumerate(targets) if target.label == output), None)
         by_network = own.score if output == QUALITY else own.parameters[:, column] if column is not None else None
         if by_network is None:
             continue
-        said[output] = {NETWORK: by_network}
+        values[output] = {NETWORK: by_network}
         regressor = regressors.get(modality, {}).get(output)
         if regressor is not None:
-            said[output][STATISTICS] = np.array(
+            values[output][STATISTICS] = np.array(
                 [
                     np.average(regressor(one), weights=weights if output == QUALITY else None)
                     for one, weights in zip(measured, own.weights, strict=True)
                 ]
             )
         share = fusion.get(modality, {}).get(output)
-        by_statistics = said[output].get(STATISTICS, np.zeros(len(mine)))
-        said[output][SHIPPED] = (
+        by_statistics = values[output].get(STATISTICS, np.zeros(len(mine)))
+        values[output][SHIPPED] = (
             by_network
             if share is None
             else share.offset + share.network * by_network + share.statistics * by_statistics
         )
-    return MethodPredictions(data=mine, said=said, targets=targets)
+    return MethodPredictions(data=mine, values=values, targets=targets)
 
 
 def predict_test_samples(
@@ -92,13 +92,13 @@ def predict_test_samples(
     data: Prepared,
     advance: Callable[[int, int, str], None],
 ) -> dict[str, MethodPredictions]:
-    """Return what a checkpoint says of the test samples, by modality."""
+    """Return the predictions of a checkpoint for the test samples, by modality."""
     held = data.subset(lambda sample: sample.split == "test")
     found = {}
     for done, modality in enumerate(OUTPUTS):
         advance(done, len(OUTPUTS), modality)
         if any(sample.modality == modality for sample in held.samples):
-            found[modality] = judge(
+            found[modality] = predict_by_method(
                 network,
                 targets_of_card(card),
                 regressors,

@@ -1,4 +1,4 @@
-"""What may be claimed of a checkpoint, from what was measured of it: no more stands in its card and in reports."""
+"""What may be claimed of a checkpoint from its gates; cards and reports claim no more."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from training.evaluate.gates import DETECTED
 
 
 def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, str]:
-    """Return a claim for each modality that was judged, in ASCII.
+    """Return a claim in ASCII for each modality that was evaluated.
 
     Args:
         gates: content of `gates.json`: tasks and sweeps on held-out sources, of this checkpoint alone.
@@ -44,7 +44,7 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
 
 
 def _by_region(swept: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the images of each of several regions follow by themselves, "" where there is one region."""
+    """Return which factors the score follows in each region; "" where there is one region only."""
     regions = sorted({one["region"] for one in swept} - {""})
     followed = {
         region: [one["factor"] for one in swept if one["region"] == region and one["mean"] >= DETECTED]

@@ -1,57 +1,39 @@
-"""How well a score agrees with the truth: SRCC, PLCC, RMSE and the rest, with what may be said of each.
+"""How well a score agrees with the truth: SRCC, PLCC, RMSE and others, and why one of them is undefined.
 
-Images of one patient, or copies of one image, are no independent evidence: intervals come from a bootstrap over
-groups. A resample is a weight for every image, how often its group was drawn, so that one weighted formula serves
-the value and its thousand resamples. What is undefined – a constant, fewer than ten images – is None with its
-reason, never NaN and never 0.
-
-SRCC and KRCC are tie-aware (mean ranks; tau-b). PLCC is of the raw score; `plcc_logistic4` is after the monotone
-logistic of four parameters that the Video Quality Experts Group fits (VQEG FR-TV phase I, 2000), fitted on the very
-images that it is told of.
+What is undefined, for a constant or for fewer than ten images, is None with its reason. SRCC and KRCC are tie-aware
+(mean ranks; tau-b). PLCC is of the raw score; `plcc_logistic4` is computed after the monotone logistic of four
+parameters that the Video Quality Experts Group fits (VQEG FR-TV phase I, 2000), fitted on the same images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from mediqa_node.reader_study.statistics import (
+    FEWEST_GROUPS,
+    RESAMPLES,
+    Interval,
+    between,
+    draws,
+    interval,
+    numbered,
+    pair,
+    plcc,
+    srcc,
+    weighted_plcc,
+    weighted_rmse,
+    weighted_srcc,
+)
+
 FEWEST = 10
-"""Images below which no agreement is told."""
-FEWEST_GROUPS = 3
-"""Groups below which there is no interval."""
+"""Images below which no agreement is computed."""
 FEWEST_WITHIN = 3
-"""Images of a group below which its own ranking says nothing."""
+"""Images of a group below which its ranking is not computed."""
 FEW_LEVELS = 3
-"""Levels of the truth up to which AUROC is told beside SRCC, which ties then cap."""
-RESAMPLES = 1000
-_COVERS = (2.5, 97.5)
-_AT_ONCE = 1 << 22
-"""Weights held in memory at once."""
-
-Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Predicted (n,), truth (n,), weights (r, n) → (r,), NaN where undefined."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A value with its 95 % interval (percentiles of a bootstrap over groups).
-
-    Attributes:
-        value: None where undefined.
-        low, high: None without a value, or with fewer than FEWEST_GROUPS groups.
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-    def __str__(self) -> str:
-        """Return `0.931 [0.902, 0.955]`, `0.931`, or a dash."""
-        if self.value is None:
-            return "–"
-        return f"{self.value:.3f}" + ("" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]")
+"""Levels of the truth up to which AUROC is computed as well as SRCC, which ties then cap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +46,10 @@ class Agreement:
         within: mean SRCC inside a group, over the groups that have one; see `within`.
         krcc: Kendall's tau-b.
         plcc_logistic4: PLCC after the 4-parameter logistic.
-        auroc: chance to tell a better from a worse level, mean over pairs of levels (Hand and Till 2001, doi
+        auroc: probability of ranking a better above a worse level, mean over pairs of levels (Hand and Till 2001, doi
             10.1023/A:1010920819831); None with more than FEW_LEVELS levels.
         srcc_cap: the largest SRCC that a score without ties can reach, because the truth has ties.
-        sd: of the truth: the RMSE of always saying its mean.
+        sd: of the truth: the RMSE of always predicting its mean.
         undefined: why values are None.
     """
 
@@ -85,26 +67,11 @@ class Agreement:
     undefined: str | None = None
 
 
-def srcc(predicted: ArrayLike, truth: ArrayLike) -> float | None:
-    """Return Spearman's rank correlation, (n,) and (n,); None where it is undefined: `undefined` says why."""
-    return _value(_srcc, predicted, truth)
-
-
-def plcc(predicted: ArrayLike, truth: ArrayLike) -> float | None:
-    """Return Pearson's correlation of the raw values; None where it is undefined."""
-    return _value(_plcc, predicted, truth)
-
-
-def rmse(predicted: ArrayLike, truth: ArrayLike) -> float | None:
-    """Return the root mean square error in the unit of the truth; None of nothing or of what is not finite."""
-    return _value(_rmse, predicted, truth)
-
-
 def undefined(predicted: ArrayLike, truth: ArrayLike, *, fewest: int = FEWEST) -> str | None:
-    """Return why no agreement can be told of these, or None."""
-    x, y = _pair(predicted, truth)
+    """Return why no agreement can be computed, or None."""
+    x, y = pair(predicted, truth)
     if len(x) < fewest:
-        return f"{len(x)} images; fewer than {fewest} say nothing"
+        return f"{len(x)} images; at least {fewest} are needed"
     if wrong := int((~np.isfinite(x)).sum()):
         return f"{wrong} of {len(x)} predictions are not finite"
     if wrong := int((~np.isfinite(y)).sum()):
@@ -124,22 +91,22 @@ def agreement(
         groups: n keys, of the patient or of the image that copies were made of.
         seed: the same seed and groups give the same resamples.
     """
-    x, y = _pair(predicted, truth)
-    of, n_groups = _numbered(groups, len(x))
+    x, y = pair(predicted, truth)
+    of, n_groups = numbered(groups, len(x))
     why = undefined(x, y)
     nothing = Interval(value=None)
     if why is not None:
         return Agreement(
             n=len(x), groups=n_groups, srcc=nothing, plcc=nothing, within=nothing,
-            rmse=_interval(_rmse, x, y, of, seed, resamples) if len(x) >= FEWEST else nothing,
+            rmse=interval(weighted_rmse, x, y, of, seed=seed, resamples=resamples) if len(x) >= FEWEST else nothing,
             krcc=None, plcc_logistic4=None, auroc=None, srcc_cap=None, sd=None, undefined=why,
         )  # fmt: skip
     return Agreement(
         n=len(x),
         groups=n_groups,
-        srcc=_interval(_srcc, x, y, of, seed, resamples),
-        plcc=_interval(_plcc, x, y, of, seed, resamples),
-        rmse=_interval(_rmse, x, y, of, seed, resamples),
+        srcc=interval(weighted_srcc, x, y, of, seed=seed, resamples=resamples),
+        plcc=interval(weighted_plcc, x, y, of, seed=seed, resamples=resamples),
+        rmse=interval(weighted_rmse, x, y, of, seed=seed, resamples=resamples),
         within=_within_interval(x, y, of, seed, resamples),
         krcc=float(stats.kendalltau(x, y).statistic),
         plcc_logistic4=plcc_logistic4(x, y),
@@ -166,25 +133,25 @@ def difference(
         groups: n keys, as in `agreement`.
         metric: `srcc`, `plcc` or `rmse`.
     """
-    of_metric = {"srcc": _srcc, "plcc": _plcc, "rmse": _rmse}[metric]
-    (first, y), (second, _) = _pair(a, truth), _pair(b, truth)
+    of_metric = {"srcc": weighted_srcc, "plcc": weighted_plcc, "rmse": weighted_rmse}[metric]
+    (first, y), (second, _) = pair(a, truth), pair(b, truth)
     if undefined(first, y) or undefined(second, y):
         return Interval(value=None)
 
     def apart(_: np.ndarray, same: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.asarray(of_metric(first, same, weights) - of_metric(second, same, weights))
 
-    return _interval(apart, first, y, _numbered(groups, len(y))[0], seed, resamples)
+    return interval(apart, first, y, numbered(groups, len(y))[0], seed=seed, resamples=resamples)
 
 
 def within(predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str]) -> float | None:
     """Return the mean SRCC inside a group: does the score rank copies of one image, or series of one patient?
 
     Groups of fewer than FEWEST_WITHIN images or of one label have no ranking and are left out; one whose
-    predictions are all alike counts as 0. None without any group left.
+    predictions are all equal counts as 0. None without any group left.
     """
-    x, y = _pair(predicted, truth)
-    found = _by_group(x, y, _numbered(groups, len(x))[0])
+    x, y = pair(predicted, truth)
+    found = _by_group(x, y, numbered(groups, len(x))[0])
     return float(np.nanmean(found)) if np.isfinite(found).any() else None
 
 
@@ -197,12 +164,12 @@ def mean_of(values: ArrayLike, groups: Sequence[str], *, seed: int = 0, resample
     def mean(x: np.ndarray, _: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.asarray(weights @ x / weights.sum(axis=1))
 
-    return _interval(mean, found, found, _numbered(groups, len(found))[0], seed, resamples)
+    return interval(mean, found, found, numbered(groups, len(found))[0], seed=seed, resamples=resamples)
 
 
 def plcc_logistic4(predicted: ArrayLike, truth: ArrayLike) -> float | None:
     """Return PLCC after (a - b) / (1 + exp(-(x - c) / |d|)) + b, fitted by least squares; None if it does not fit."""
-    x, y = _pair(predicted, truth)
+    x, y = pair(predicted, truth)
     if undefined(x, y) is not None:
         return None
     start = (y.max(), y.min(), float(np.median(x)), float(x.std()))
@@ -215,7 +182,7 @@ def auroc(predicted: ArrayLike, truth: ArrayLike) -> float | None:
 
     None with one level, or with more than FEW_LEVELS.
     """
-    x, y = _pair(predicted, truth)
+    x, y = pair(predicted, truth)
     levels = np.unique(y)
     if not 2 <= len(levels) <= FEW_LEVELS:
         return None
@@ -236,63 +203,8 @@ def srcc_cap(truth: ArrayLike) -> float | None:
     return float(np.sqrt(1 - (counts.astype(np.float64) ** 3 - counts).sum() / (n**3 - n)))
 
 
-# ── weighted formulas ────────────────────────────────────────────────────────
-
-
-def _srcc(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return _correlation(_ranks(x, weights), _ranks(y, weights), weights)
-
-
-def _plcc(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return _correlation(x[None], y[None], weights)
-
-
-def _rmse(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return np.asarray(np.sqrt(weights @ (x - y) ** 2 / weights.sum(axis=1)))
-
-
-def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean rank of every value where it stands `weights` times, (r, n)."""
-    _, level, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts) - 1
-    above = np.cumsum(weights[:, np.argsort(values, kind="stable")], axis=1)[:, ends]
-    below = np.concatenate([np.zeros((len(weights), 1)), above[:, :-1]], axis=1)
-    return np.asarray(((below + above + 1) / 2)[:, level])
-
-
-def _correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    share = weights / weights.sum(axis=1, keepdims=True)
-    dx, dy = (v - (share * v).sum(axis=1, keepdims=True) for v in (x, y))
-    xy, xx, yy = ((share * product).sum(axis=1) for product in (dx * dy, dx * dx, dy * dy))
-    power = np.sqrt(xx * yy)
-    nothing = power <= 1e-12 * np.maximum(np.abs(x).max() * np.abs(y).max(), 1e-300)
-    return np.asarray(np.where(nothing, np.nan, xy / np.where(nothing, 1.0, power)))
-
-
 def _logistic4(x: np.ndarray, a: float, b: float, c: float, d: float) -> np.ndarray:
     return np.asarray((a - b) / (1 + np.exp(np.clip(-(x - c) / (abs(d) + 1e-12), -700, 700))) + b)
-
-
-# ── resampling ───────────────────────────────────────────────────────────────
-
-
-def _value(metric: Metric, predicted: ArrayLike, truth: ArrayLike) -> float | None:
-    x, y = _pair(predicted, truth)
-    if not len(x) or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return None
-    found = float(metric(x, y, np.ones((1, len(x))))[0])
-    return found if np.isfinite(found) else None
-
-
-def _interval(metric: Metric, x: np.ndarray, y: np.ndarray, of: np.ndarray, seed: int, resamples: int) -> Interval:
-    n_groups = int(of.max()) + 1
-    value = _value(metric, x, y)
-    if value is None or n_groups < FEWEST_GROUPS:
-        return Interval(value=value)
-    drawn = _draws(n_groups, seed, resamples)
-    step = max(1, _AT_ONCE // len(x))
-    found = np.concatenate([metric(x, y, drawn[i : i + step][:, of]) for i in range(0, resamples, step)])
-    return _between(value, found)
 
 
 def _within_interval(x: np.ndarray, y: np.ndarray, of: np.ndarray, seed: int, resamples: int) -> Interval:
@@ -303,22 +215,8 @@ def _within_interval(x: np.ndarray, y: np.ndarray, of: np.ndarray, seed: int, re
     value = float(each[has].mean())
     if has.sum() < FEWEST_GROUPS:
         return Interval(value=value)
-    drawn = _draws(int(has.sum()), seed, resamples)
-    return _between(value, drawn @ each[has] / drawn.sum(axis=1))
-
-
-def _draws(n_groups: int, seed: int, resamples: int) -> np.ndarray:
-    """Return how often each group is drawn in every resample, (r, groups), float64."""
-    even = np.full(n_groups, 1 / n_groups)
-    return np.random.default_rng(seed).multinomial(n_groups, even, size=resamples).astype(np.float64)
-
-
-def _between(value: float, resampled: np.ndarray) -> Interval:
-    finite = resampled[np.isfinite(resampled)]
-    if not len(finite):
-        return Interval(value=value)
-    low, high = np.percentile(finite, _COVERS)
-    return Interval(value=value, low=float(low), high=float(high))
+    drawn = draws(int(has.sum()), seed, resamples)
+    return between(value, drawn @ each[has] / drawn.sum(axis=1))
 
 
 def _by_group(x: np.ndarray, y: np.ndarray, of: np.ndarray) -> np.ndarray:
@@ -329,18 +227,3 @@ def _by_group(x: np.ndarray, y: np.ndarray, of: np.ndarray) -> np.ndarray:
         if here.sum() >= FEWEST_WITHIN and np.ptp(y[here]) > 0:
             found[group] = srcc(x[here], y[here]) or 0.0
     return found
-
-
-def _pair(predicted: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (np.asarray(values, dtype=np.float64) for values in (predicted, truth))
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"predicted {x.shape} and truth {y.shape} must be two rows of equal length")
-    return x, y
-
-
-def _numbered(groups: Sequence[str], n: int) -> tuple[np.ndarray, int]:
-    """Return the number of each image's group, (n,), and how many groups there are."""
-    if len(groups) != n:
-        raise ValueError(f"{len(groups)} groups for {n} images")
-    names, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    return number, len(names)

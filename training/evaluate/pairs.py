@@ -1,9 +1,9 @@
-"""Two reconstructions of one acquisition, slice by slice: what the score says of each beside its noise.
+"""Two reconstructions of one acquisition, slice by slice: the score of each next to its noise.
 
-A sharp kernel shows more noise and more detail of the same projections; a score that follows noise calls it worse.
+A sharp kernel shows more noise and more detail of the same projections; a score that follows noise rates it lower.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +30,11 @@ def slices_of(folder: Path, scorer: NetworkScorer) -> tuple[StackImages, list[Sl
     """Return the scored slices of the first stack in a folder of CT.
 
     Raises:
-        NotScorable: nothing there is one.
+        NotScorable: there is no CT stack.
     """
     for stack in stacks_of(folder, scorer.spec):
         if stack.modality != "CT" or stack.prompt is None:
-            raise NotScorable("modality", f"{folder}: {stack.refused or 'no CT'}; kernels are a matter of CT")
+            raise NotScorable("modality", f"{folder}: {stack.refused or 'no CT'}; only CT has reconstruction kernels")
         inputs = preprocess(stack.images, scorer.spec, modality="CT", image_type=stack.image_type)
         scored = scorer.score(inputs, stack.prompt)
         quality = scored.quality if scored.quality is not None else np.full(len(scored.raw), np.nan)
@@ -50,17 +50,22 @@ def slices_of(folder: Path, scorer: NetworkScorer) -> tuple[StackImages, list[Sl
     raise NotScorable("no image", f"{folder} holds no series")
 
 
-def table(pairs: list[tuple[Path, Path]], scorer: NetworkScorer) -> Iterator[str]:
-    """Yield a line for each slice of each pair, and how often the noisier one got the lower score."""
-    yield f"{'slice':>5}  {'noise [HU]':>21}  {'raw score':>15}  {'quality':>11}"
-    for one, other in pairs:
-        (first, left), (second, right) = slices_of(one, scorer), slices_of(other, scorer)
-        yield f"{one.name} ({first.image_type}) | {other.name} ({second.image_type})"
-        agree = 0
-        for a, b in zip(left, right, strict=False):
-            yield (
-                f"{a.number:5}  {a.noise_hu:9.1f} | {b.noise_hu:9.1f}  {a.raw:6.3f} | {b.raw:6.3f}"
-                f"  {a.quality:4.2f} | {b.quality:4.2f}"
-            )
-            agree += (a.noise_hu < b.noise_hu) == (a.raw > b.raw)
-        yield f"       the noisier slice has the lower score in {agree} of {min(len(left), len(right))}"
+HEADS = ("slice", "noise [HU]", "", "raw score", "", "quality", "")
+
+
+def rows(one: Sequence[Slice], other: Sequence[Slice]) -> list[tuple[str, ...]]:
+    """Return a row under HEADS for each slice of two reconstructions."""
+    return [
+        (
+            str(a.number),
+            *(f"{each.noise_hu:.1f}" for each in (a, b)),
+            *(f"{each.raw:.3f}" for each in (a, b)),
+            *(f"{each.quality:.2f}" for each in (a, b)),
+        )
+        for a, b in zip(one, other, strict=False)
+    ]
+
+
+def in_agreement(one: Sequence[Slice], other: Sequence[Slice]) -> int:
+    """Return for how many slices the noisier reconstruction has the lower score."""
+    return sum((a.noise_hu < b.noise_hu) == (a.raw > b.raw) for a, b in zip(one, other, strict=False))

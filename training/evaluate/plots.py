@@ -1,4 +1,4 @@
-"""Pictures of what a score is worth, for people who defend it."""
+"""Plots of how the score follows each factor."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from training.evaluate.by_method import QUALITY, SHIPPED, MethodPredictions
 from training.simulate.degraded import FACTORS
 
 
-def draw_sweeps(judged: MethodPredictions, modality: str, file: Path) -> None:
+def draw_sweeps(predictions: MethodPredictions, modality: str, file: Path) -> None:
     """Draw the shipped score over the measured severity of each factor, a line for each image."""
     import matplotlib as mpl
 
@@ -16,17 +16,17 @@ def draw_sweeps(judged: MethodPredictions, modality: str, file: Path) -> None:
     import matplotlib.pyplot as plt
 
     factors = FACTORS[modality]
-    said = judged.said[QUALITY][SHIPPED]
+    predicted = predictions.values[QUALITY][SHIPPED]
     figure, axes = plt.subplots(
         1, len(factors), figsize=(3.1 * len(factors), 3.2), sharey=True, layout="constrained", squeeze=False
     )
-    sources = sorted({sample.source for sample in judged.data.samples})
+    sources = sorted({sample.source for sample in predictions.data.samples})
     colours = dict(zip(sources, plt.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
     for axis, factor in zip(axes[0], factors, strict=True):
         lines: dict[str, list[tuple[float, float, str]]] = {}
-        for place, sample in enumerate(judged.data.samples):
+        for place, sample in enumerate(predictions.data.samples):
             if sample.factor in (factor, "clean"):
-                point = (sample.severities[factor], float(said[place]), sample.source)
+                point = (sample.severities[factor], float(predicted[place]), sample.source)
                 lines.setdefault(sample.base, []).append(point)
         for points in lines.values():
             line = np.array([(x, y) for x, y, _ in sorted(points)])

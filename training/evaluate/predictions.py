@@ -15,7 +15,7 @@ _IMAGES_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:
-    """What a network says of n samples.
+    """Predictions of a network for n samples.
 
     Attributes:
         score: raw, the mean over views, then weighted over slices, (n,).
@@ -42,8 +42,8 @@ def predict(network: nn.Module, data: Prepared, code: PromptCode, *, prompted: b
             network(images[start : start + _IMAGES_AT_ONCE], prompts[start : start + _IMAGES_AT_ONCE])
             for start in range(0, len(images), _IMAGES_AT_ONCE)
         ]
-        judged = [torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)]
-        raw, logit, outputs = (mean_by_slice(data.slice_of(place), judged[field]) for field in (0, 1, 4))
+        outputs_of = [torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)]
+        raw, logit, outputs = (mean_by_slice(data.slice_of(place), outputs_of[field]) for field in (0, 1, 4))
         weights = np.exp(logit - logit.max())
         weights_of.append(weights / weights.sum())
         scores.append(float((weights * raw).sum() / weights.sum()))

@@ -1,7 +1,6 @@
-"""Does stage 1 pay, and when? Stage 2 on few labels, begun from stage 1 and from nothing, at equal steps."""
+"""Does stage 1 pay? Stage 2 on few labels, begun from stage 1 and from nothing, at equal steps."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +8,14 @@ import numpy as np
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import MODALITIES
 from training.data.views import Prepared
-from training.evaluate.metrics import srcc
+from training.evaluate.metrics import agreement
+from training.evaluate.results import Result, metric, select, value
 from training.fit.recipe import Recipe
-from training.fit.runs import finetune, read_run, said_by
+from training.fit.runs import finetune, predictions_of, read_run
 
 LABELS = (50, 200, 1000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One run: SRCC of quality on held-out sources, by modality; None where undefined."""
-
-    labels: int
-    seed: int
-    pretrained: bool
-    srcc: dict[str, float | None]
+NOTHING, STAGE_1 = "from nothing", "from stage 1"
+HEADS = ("labels", "modality", NOTHING, STAGE_1, "gain", "seeds")
 
 
 def few(data: Prepared, labels: int, seed: int) -> Prepared:
@@ -51,56 +43,58 @@ def trials(
     labels: Sequence[int] = LABELS,
     steps: int,
     advance: Callable[[int, int, str], None],
-) -> Iterator[Trial]:
-    """Yield every trial; a run that is there already is not made again.
+) -> Iterator[Result]:
+    """Yield the quality reached on held-out sources for each number of labels, modality, start and seed.
+
+    A run that exists is not repeated. The task of a result is (number of labels, modality).
 
     Args:
         stage1: runs to begin from, one for each seed.
+
+    Raises:
+        ConfigurationError: nothing is held out, or a run of stage 1 has learnt severities.
     """
     if wrong := next((run for run in stage1 if read_run(run).recipe.severities), None):
         raise ConfigurationError(
-            f"{wrong} was taught the severities that quality is made of: its labels would be no fewer; "
+            f"{wrong} has learnt the severities that quality is made of, so its labels are not few; "
             f"pretrain with `--preset physical`"
         )
+    held = data.subset(lambda sample: sample.split == "test" and "quality" in sample.labels)
+    if not len(held):
+        raise ConfigurationError("no held-out sample has a quality to compare with; simulate again with `--hold-out`")
     recipe = recipe.model_copy(update={"severities": False})
-    wanted = [(n, run, pretrained) for n in labels for run in stage1 for pretrained in (False, True)]
-    held = data.subset(lambda sample: sample.split == "test")
-    for done, (n, run, pretrained) in enumerate(wanted):
+    wanted = [(n, run, start) for n in labels for run in stage1 for start in (NOTHING, STAGE_1)]
+    for done, (n, run, start) in enumerate(wanted):
         seed = read_run(run).seed
-        name = f"{n}-{seed}-{'stage1' if pretrained else 'scratch'}"
+        name = f"{n}-{seed}-{'stage1' if start == STAGE_1 else 'scratch'}"
         advance(done, len(wanted), name)
+        begin = run if start == STAGE_1 else None
         network = finetune(
-            few(data, n, seed),
-            recipe,
-            folder / name,
-            seed=seed,
-            begin=run if pretrained else None,
-            steps=steps,
-            advance=lambda *_: None,
+            few(data, n, seed), recipe, folder / name, seed=seed, begin=begin, steps=steps, advance=lambda *_: None
         )
-        said = said_by(folder / name, network, held)["score"]
-        found: dict[str, float | None] = {}
+        predicted = predictions_of(folder / name, network, held)["score"]
         for modality in MODALITIES:
-            mine = [place for place, one in enumerate(held.samples) if one.modality == modality]
-            if mine:
-                found[modality] = srcc(said[mine], [held.samples[place].labels["quality"] for place in mine])
-        yield Trial(labels=n, seed=seed, pretrained=pretrained, srcc=found)
+            if mine := [place for place, one in enumerate(held.samples) if one.modality == modality]:
+                samples = [held.samples[place] for place in mine]
+                yield Result(
+                    task=(str(n), modality),
+                    method=start,
+                    seed=seed,
+                    agreement=agreement(
+                        predicted[mine], [one.labels["quality"] for one in samples], [one.base for one in samples]
+                    ),
+                )
     advance(len(wanted), len(wanted), "")
 
 
-def table(found: Sequence[Trial]) -> Iterator[str]:
-    """Yield mean and range over seeds, with and without stage 1."""
-    yield f"{'labels':>7} {'modality':9}{'from nothing':>24}{'from stage 1':>24}{'gain':>8}{'seeds':>7}"
-    for n in sorted({one.labels for one in found}):
-        for modality in found[0].srcc:
-            cells, means = [], []
-            for pretrained in (False, True):
-                values = [
-                    value
-                    for one in found
-                    if (one.labels, one.pretrained) == (n, pretrained) and (value := one.srcc[modality]) is not None
-                ]
-                means.append(float(np.mean(values)) if values else float("nan"))
-                cells.append(f"{means[-1]:.3f} ({min(values):.3f} to {max(values):.3f})" if values else "–")
-            seeds = len({one.seed for one in found if one.labels == n})
-            yield f"{n:7} {modality:9}{cells[0]:>24}{cells[1]:>24}{means[1] - means[0]:+8.3f}{seeds:7}"
+def rows(found: Sequence[Result]) -> Iterator[tuple[str, ...]]:
+    """Yield a row under HEADS for each number of labels and modality: mean SRCC and its range over seeds."""
+    for task in sorted({one.task for one in found}, key=lambda task: (int(task[0]), MODALITIES.index(task[1]))):
+        arms = [select(found, task=task, method=start) for start in (NOTHING, STAGE_1)]
+        without, begun = (metric(arm, "srcc") for arm in arms)
+        yield (*task, *map(_spread, arms), f"{begun - without:+.3f}", str(len(arms[0])))
+
+
+def _spread(arm: Sequence[Result]) -> str:
+    known = [found for one in arm if np.isfinite(found := value(one.agreement.srcc))]
+    return f"{np.mean(known):.3f} ({min(known):.3f} to {max(known):.3f})" if known else "–"

@@ -1,8 +1,8 @@
-"""Every method of a table trained and tried on the same samples: the model, seven networks, and two without a network.
+"""The methods of a table, trained and tested on the same samples: the model, seven networks, two without a network.
 
-A network without prompts and slice weights is put in the model's place (`AsJudgement`), so that one loop, one draw of
-batches and one loss serve all. Upstream is what stage 1 learns: the logarithm of mA.s (CT), T (MR) or blur (fundus) in
-deviations of the training samples; downstream is quality.
+A network without prompts and slice weights takes the model's place (`AsNetworkOutput`), so that one loop, one draw of
+batches and one loss serve all of them. Upstream is what stage 1 learns: the logarithm of mA.s (CT), T (MR) or blur
+(fundus) in deviations of the training samples; downstream is quality.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ from training.data.views import Prepared
 from training.fit.loop import train
 from training.fit.losses import stage1_loss, stage2_loss
 from training.fit.recipe import STAGE1, STAGE2, Recipe, read_recipe
-from training.fit.runs import WANTED, digest_of, finetune, pretrain, said_by
+from training.fit.runs import WANTED, digest_of, finetune, predictions_of, pretrain
 
 STAGES = ("upstream", "downstream")
 OURS = "ours"
@@ -42,12 +42,12 @@ _DARKEST, _BRIGHTEST = 0.01, 0.99
 """Beyond these a pixel lies at an end of the window: air, padding or bone, where noise is cut off."""
 
 Advance = Callable[[int, int, str], None]
-"""Called with steps done, of how many, and whose they are."""
+"""Called with the steps done, the number of steps, and the method and stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What every network gets alike.
+    """The training that every network gets.
 
     Attributes:
         steps: of each stage.
@@ -59,7 +59,7 @@ class Budget:
     seed: int = 0
 
     def recipe(self, stage: str, *, prompts: bool = True) -> Recipe:
-        """Return the default preset of a stage; no network is told more than the others."""
+        """Return the default preset of a stage, without severities: no network learns from more labels than others."""
         preset = read_recipe(STAGE1 if stage == "upstream" else STAGE2, "default")
         return preset.model_copy(update={"prompts": prompts, "severities": False})
 
@@ -86,32 +86,32 @@ class Data:
 
 
 def divided(prepared: Prepared) -> Data:
-    """Return both sides of the split of some samples.
+    """Return the training and the test side of some samples.
 
     Raises:
-        ConfigurationError: one of them is empty, or a patient stands on both.
+        ConfigurationError: one of them is empty, or a patient is on both.
     """
     learnt = prepared.subset(lambda one: one.split == "train")
     tried = prepared.subset(lambda one: one.split == "test")
     if not len(learnt) or not len(tried):
         raise ConfigurationError(f"{len(learnt)} training and {len(tried)} test samples; a table needs both")
     if both := {one.patient for one in learnt.samples} & {one.patient for one in tried.samples}:
-        raise ConfigurationError(f"patient {min(both)} stands in train and in test: the table would be a lie")
+        raise ConfigurationError(f"patient {min(both)} is in train and in test: the table would be wrong")
     return Data(train=learnt, test=tried, targets=targets_of(learnt, WANTED))
 
 
 def title(method: str, budget: Budget) -> str:
-    """Return how a method is named in a table, with its size where it is none that was published."""
+    """Return the title of a method in a table; it says `(small)` unless the published size is trained."""
     return f"{_TITLES[method]} (small)" if method in NETWORKS and budget.small else _TITLES[method]
 
 
 def predictions(
     method: str, data: Data, budget: Budget, folder: Path, *, advance: Advance = lambda *_: None
 ) -> Mapping[str, np.ndarray]:
-    """Train one method for both stages and return what it says of the test samples, by stage, in the label's unit.
+    """Train one method for both stages and return its predictions for the test samples, by stage, in the label's unit.
 
     Args:
-        folder: of the runs; one that was interrupted is gone on with.
+        folder: of the runs; an interrupted run is resumed.
     """
     if method == OURS:
         return ours(data, budget, folder / OURS, advance=advance)
@@ -139,11 +139,11 @@ def ours(
     prompted: bool = True,
     advance: Advance = lambda *_: None,
 ) -> Mapping[str, np.ndarray]:
-    """Train the model, stage 1 then stage 2, and return what each says of the test samples.
+    """Train the model, stage 1 then stage 2, and return the predictions of each for the test samples.
 
     Args:
         pretrained: False: stage 2 begins from nothing (Table 2 without PT).
-        prompted: False: no prompt is told (Table 2 without PM).
+        prompted: False: prompts are zeros (Table 2 without PM).
     """
     found = {}
     begin = None
@@ -153,19 +153,19 @@ def ours(
             data.train, budget.recipe("upstream", prompts=prompted), begin, seed=budget.seed, steps=budget.steps,
             advance=_named(advance, f"{OURS} upstream"),
         )  # fmt: skip
-        said = said_by(begin, network, data.test, prompted=prompted)
-        found["upstream"] = _own_parameter(said["parameters"], data)
+        predicted = predictions_of(begin, network, data.test, prompted=prompted)
+        found["upstream"] = _own_parameter(predicted["parameters"], data)
     if np.isfinite(data.truth("downstream", data.train)).any():
         network = finetune(
             data.train, budget.recipe("downstream", prompts=prompted), folder / "downstream", seed=budget.seed,
             begin=begin, steps=budget.steps, advance=_named(advance, f"{OURS} downstream"),
         )  # fmt: skip
-        found["downstream"] = said_by(folder / "downstream", network, data.test, prompted=prompted)["score"]
+        found["downstream"] = predictions_of(folder / "downstream", network, data.test, prompted=prompted)["score"]
     return found
 
 
 def _own_parameter(parameters: np.ndarray, data: Data) -> np.ndarray:
-    """Return of each test sample the output of its own modality's label, (n,); NaN where it has none."""
+    """Return for each test sample the output for its own modality's label, (n,); NaN where it has none."""
     columns = {target.modality: column for column, target in enumerate(data.targets)}
     return np.array([
         row[columns[sample.modality]] if sample.modality in columns else np.nan
@@ -174,7 +174,7 @@ def _own_parameter(parameters: np.ndarray, data: Data) -> np.ndarray:
 
 
 class AsNetworkOutput(nn.Module):
-    """A network of one score an image in the model's place: prompts are not told, slices count alike.
+    """A network with one score per image in the model's place: prompts are ignored, all slices count the same.
 
     Args:
         outputs: how many the parameter head would have; the one score stands for each.
@@ -185,7 +185,7 @@ class AsNetworkOutput(nn.Module):
         self.network, self._outputs = network, outputs
 
     def forward(self, images: Tensor, prompts: Tensor, *, upstream: bool = False) -> NetworkOutput:
-        """Map (B, 3, S, S) to the score's judgement, which is the parameter's too; patches are none."""
+        """Map (B, 3, S, S) to the score, which also stands for every parameter and as the only patch."""
         found = self.network(images)
         patch = found[:, None]
         return NetworkOutput(
@@ -213,13 +213,13 @@ def _of_baseline(name: str, data: Data, stage: str, budget: Budget, folder: Path
         network, lambda step, rank, world: batches.at(step, rank=rank, world=world),
         stage1_loss if stage == "upstream" else stage2_loss,
         recipe.settings(samples=len(known), seed=budget.seed, steps=budget.steps), folder / name / stage,
-        told={"small": budget.small, "data": digest_of(learnt)}, advance=_named(advance, f"{name} {stage}"),
+        made_by={"small": budget.small, "data": digest_of(learnt)}, advance=_named(advance, f"{name} {stage}"),
     )  # fmt: skip
-    return said_by(folder / name / stage, network, data.test, prompted=False)["score"]
+    return predictions_of(folder / name / stage, network, data.test, prompted=False)["score"]
 
 
 def _named(advance: Advance, what: str) -> Callable[[int, int, float], None]:
-    """Return what the loop tells its steps to, which says whose steps they are."""
+    """Return a callback for the loop that names the method and stage."""
     return lambda done, total, _: advance(done, total, what)
 
 
@@ -262,8 +262,8 @@ def _by_modality(
         known, asked = _of(data.train, learnt, modality), _of(data.test, tried, modality)
         if known and asked:
             sources = [data.train.samples[i].source for i in known]
-            say_of = fit(np.stack([features_of(data.train, i) for i in known]), learnt[known], sources)
-            found[asked] = say_of(np.stack([features_of(data.test, i) for i in asked]))
+            regressor = fit(np.stack([features_of(data.train, i) for i in known]), learnt[known], sources)
+            found[asked] = regressor(np.stack([features_of(data.test, i) for i in asked]))
     return found
 
 

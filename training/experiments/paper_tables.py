@@ -1,8 +1,8 @@
 """The paper's Tables 1 and 2 over a store of samples: methods by tasks, SRCC, PLCC and RMSE, each with its interval.
 
-Intervals are over patients; of simulated copies over the images that they were made of, whose sources no method was
-trained on. What a table of simulated samples is not: the paper's figures, expert agreement, or a statement about the
-published sizes of networks that were trained small.
+Intervals are over patients; for simulated copies over the images that they were made from, of sources that no method
+was trained on. Tables of simulated samples are not the paper's figures and say nothing about agreement with experts;
+rows of small networks say nothing about the published sizes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.reader_study.statistics import FEWEST_GROUPS, Interval
 from training.data.store import Sample
 from training.data.views import Prepared
-from training.evaluate.metrics import FEWEST, FEWEST_GROUPS, Agreement, Interval, agreement
+from training.evaluate.metrics import FEWEST, Agreement, agreement
+from training.evaluate.results import Result, select
 from training.experiments.methods import METHODS, STAGES, Advance, Budget, Data, ours, predictions, title
 
 NOT_FOR_THIS = "/"
-"""What the paper prints where a part is not used: salient slices of a single image."""
+"""Printed, as in the paper, where a part is not used: salient slices of a single image."""
 _ABLATION = ((False, False, False), (True, False, False), (True, True, False), (True, True, True))
 """Rows of Table 2: pretraining, prompts, salient slices."""
 
@@ -28,7 +30,7 @@ class Task:
     """A column of a table: test samples of one kind, and one label.
 
     Attributes:
-        name: `Test` for all, else what they show.
+        name: `Test` for all samples, else the kind of image.
         stage: `upstream` or `downstream`.
         places: of its samples on the test side.
         volumes: whether they have several slices.
@@ -45,24 +47,35 @@ class Task:
 
     @property
     def n(self) -> int:
-        """Samples."""
+        """Number of samples."""
         return len(self.places)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The task of its results."""
+        return self.stage, self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as it is printed.
+    """What each row reached on each task of a stage.
 
     Attributes:
-        rows: title of each method or ablation, with what it reached on each task of the stage; None: not used.
+        rows: titles of the methods or ablations, in order.
+        results: of a row (`method`) on a task (`Task.key`); none where a part of the model is not used.
     """
 
     tasks: tuple[Task, ...]
-    rows: tuple[tuple[str, tuple[Agreement | None, ...]], ...]
+    rows: tuple[str, ...]
+    results: tuple[Result, ...]
+
+    def cell(self, row: str, task: Task) -> Agreement | None:
+        """Return what a row reached on a task, or None."""
+        return next((one.agreement for one in select(self.results, task=task.key, method=row)), None)
 
 
 def tasks_of(data: Data, stage: str) -> list[Task]:
-    """Return the tasks of a stage: all test samples, then each kind that has evidence enough."""
+    """Return the tasks of a stage: all test samples, then each kind with enough samples and groups."""
     truth = data.truth(stage, data.test)
     kinds: dict[str, list[int]] = {}
     for place, sample in enumerate(data.test.samples):
@@ -83,7 +96,7 @@ def tasks_of(data: Data, stage: str) -> list[Task]:
 
 
 def group_of(sample: Sample) -> str:
-    """Return what a sample is no independent evidence of: the image that it is a copy of, else its patient."""
+    """Return the group that intervals are drawn over: the image that a sample is a copy of, else its patient."""
     return sample.base if sample.factor else sample.patient
 
 
@@ -110,14 +123,16 @@ def table1(
         raise ConfigurationError(
             f"no kind of test sample has {FEWEST} images of {FEWEST_GROUPS} patients with different labels"
         )
-    said = {one: predictions(one, data, budget, folder, advance=advance) for one in methods}
+    found = {one: predictions(one, data, budget, folder, advance=advance) for one in methods}
     return {
         stage: Table(
             tasks=tuple(of_stage),
-            rows=tuple(
-                (title(one, budget), _reached(data, said[one][stage], of_stage))
+            rows=tuple(title(one, budget) for one in methods if stage in found[one]),
+            results=tuple(
+                result
                 for one in methods
-                if stage in said[one]
+                if stage in found[one]
+                for result in _reached(data, found[one][stage], of_stage, title(one, budget), budget.seed)
             ),
         )
         for stage, of_stage in tasks.items()
@@ -138,20 +153,17 @@ def table2(data: Data, budget: Budget, folder: Path, *, advance: Advance = lambd
     if not tasks:
         raise ConfigurationError("no test samples with quality labels enough for a table")
     middle = Data(train=MiddleSlice(data.train), test=MiddleSlice(data.test), targets=data.targets)
-    rows: list[tuple[str, tuple[Agreement | None, ...]]] = []
+    rows: list[str] = []
+    results: list[Result] = []
     for number, (pretrained, prompted, salient) in enumerate(_ABLATION, start=1):
-        name = f"{number}  {_mark(pretrained)}  {_mark(prompted)}  {_mark(salient)}"
-        used = [task.volumes or not salient for task in tasks]
-        if not any(used):
-            rows.append((name, (None,) * len(tasks)))
-            continue
-        said = ours(
-            data if salient else middle, budget, folder / f"ablation{number}", pretrained=pretrained,
-            prompted=prompted, advance=advance,
-        )["downstream"]  # fmt: skip
-        reached = _reached(data, said, tasks)
-        rows.append((name, tuple(one if is_used else None for one, is_used in zip(reached, used, strict=True))))
-    return Table(tasks=tuple(tasks), rows=tuple(rows))
+        rows.append(f"{number}  {_mark(pretrained)}  {_mark(prompted)}  {_mark(salient)}")
+        if used := [task for task in tasks if task.volumes or not salient]:
+            predicted = ours(
+                data if salient else middle, budget, folder / f"ablation{number}", pretrained=pretrained,
+                prompted=prompted, advance=advance,
+            )["downstream"]  # fmt: skip
+            results += _reached(data, predicted, used, rows[-1], budget.seed)
+    return Table(tasks=tuple(tasks), rows=tuple(rows), results=tuple(results))
 
 
 class MiddleSlice(Prepared):
@@ -178,13 +190,12 @@ class MiddleSlice(Prepared):
         return [int(view) for view in np.flatnonzero(slice_of == slice_of[-1] // 2)]
 
 
-def _reached(data: Data, said: np.ndarray, tasks: Sequence[Task]) -> tuple[Agreement, ...]:
-    found = []
+def _reached(data: Data, predicted: np.ndarray, tasks: Sequence[Task], row: str, seed: int) -> Iterator[Result]:
     for task in tasks:
         places = list(task.places)
         groups = [group_of(data.test.samples[place]) for place in places]
-        found.append(agreement(said[places], data.truth(task.stage, data.test)[places], groups))
-    return tuple(found)
+        reached = agreement(predicted[places], data.truth(task.stage, data.test)[places], groups)
+        yield Result(task=task.key, method=row, seed=seed, agreement=reached)
 
 
 def _mark(used: bool) -> str:
@@ -202,19 +213,21 @@ def lines(table: Table, head: str) -> Iterator[str]:
 
     The best value of a column has an asterisk.
     """
-    left = max(len(head), *(len(name) for name, _ in table.rows)) + 2
+    left = max(len(head), *map(len, table.rows)) + 2
     block = len(_METRICS) * _WIDTH
     evidence = [_evidence(task) for task in table.tasks]
     yield " " * left + "".join(task.name.ljust(block) for task in table.tasks).rstrip()
     yield " " * left + "".join(text.ljust(block) for text in evidence).rstrip()
     yield head.ljust(left) + "".join(f"{name:{_WIDTH}}" for _ in table.tasks for name in ("S↑", "P↑", "R↓")).rstrip()
-    best = {(i, metric): _best(table, i, metric) for i in range(len(table.tasks)) for metric in _METRICS}
-    for name, cells in table.rows:
+    best = {(task.key, metric): _best(table, task, metric) for task in table.tasks for metric in _METRICS}
+    for name in table.rows:
         values, intervals = [], []
-        for i, cell in enumerate(cells):
+        for task in table.tasks:
+            cell = table.cell(name, task)
             for metric in _METRICS:
                 found: Interval | None = None if cell is None else getattr(cell, metric)
-                star = "*" if found is not None and found.value is not None and found.value == best[i, metric] else ""
+                is_best = found is not None and found.value is not None and found.value == best[task.key, metric]
+                star = "*" if is_best else ""
                 values.append(NOT_FOR_THIS if found is None else _short(found.value) + star)
                 intervals.append("" if found is None or found.low is None else _span(found))
         yield name.ljust(left) + "".join(f"{text:{_WIDTH}}" for text in values).rstrip()
@@ -227,8 +240,8 @@ def _evidence(task: Task) -> str:
     return f"n={task.n}{copied}, {task.patients} patient{'s' * (task.patients != 1)}"
 
 
-def _best(table: Table, place: int, metric: str) -> float | None:
-    found = [getattr(cell, metric).value for _, cells in table.rows if (cell := cells[place]) is not None]
+def _best(table: Table, task: Task, metric: str) -> float | None:
+    found = [getattr(one.agreement, metric).value for one in select(table.results, task=task.key)]
     known = [value for value in found if value is not None]
     return (min(known) if metric == "rmse" else max(known)) if known else None
 
@@ -246,5 +259,8 @@ def plain(table: Table) -> Mapping[str, object]:
     """Return a table for machines."""
     return {
         "tasks": [{**asdict(task), "n": task.n, "places": None} for task in table.tasks],
-        "rows": [{"name": name, "cells": [cell and asdict(cell) for cell in cells]} for name, cells in table.rows],
+        "rows": [
+            {"name": row, "cells": [(cell := table.cell(row, task)) and asdict(cell) for task in table.tasks]}
+            for row in table.rows
+        ],
     }

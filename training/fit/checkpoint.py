@@ -1,4 +1,4 @@
-"""From a run to a checkpoint that a node can load: weights, regressors on statistics, how both count, card and lock."""
+"""From a run to a checkpoint that a node can load: weights, regressors on statistics, shares, card and lock."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.image.measure.quality_statistics import VERSION
+from mediqa_node.image.training_range import TrainingRange
 from mediqa_node.model.card import Card, Fusion, PredictedParameter, QualityMap
 from mediqa_node.model.card_training_range import read_training_ranges
 from mediqa_node.model.checkpoint import amend_card, save_checkpoint
@@ -19,26 +21,26 @@ from mediqa_node.model.prompts import FOUR_ONE_HOTS, TERMS, PromptCode
 from mediqa_node.model.statistics_regressor import StatisticsRegressor
 from training.data.batches import Target
 from training.data.views import Prepared
-from training.evaluate.by_method import NETWORK, OUTPUTS, QUALITY, judge
+from training.evaluate.by_method import NETWORK, OUTPUTS, QUALITY, predict_by_method
 from training.evaluate.claims import claims_of
 from training.fit.regressors import Fit, added, choose, fit_regressor, fuse, left_out
 from training.fit.runs import Run, trained_network
 
-UNTOLD = PromptCode(words=dict.fromkeys(TERMS, ()))
-"""Zeros, whatever is asked: what a network was told that was trained without prompts."""
+NO_PROMPT = PromptCode(words=dict.fromkeys(TERMS, ()))
+"""Zeros for every prompt: the code of a network that was trained without prompts."""
 _UNITS = {"mas": "mA.s", "tesla": "T", "blur": "{pixels}"}
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEWEST_SOURCES = 3
 _SNR_IN_QUALITY = {"MR": ("tesla", 0.05)}
-"""What a deviation of the logarithm of the signal-to-noise ratio adds to what statistics say of the quality.
+"""What one deviation of the logarithm of the signal-to-noise ratio adds to the quality that statistics predict.
 
-Noise hides ghosts and fills gaps of k-space, so that what was taught all of it at once does not follow noise alone.
+Noise hides ghosts and fills gaps of k-space, so that a regressor fitted on all factors does not follow noise alone.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """A network that was trained without some sources, in both stages: on those the shares are chosen.
+    """A network that was trained without some sources, in both stages; the shares are chosen on these sources.
 
     Attributes:
         targets: of its parameter head, in the units of what it was trained on.
@@ -79,14 +81,17 @@ def regressors_and_fusion(
     *,
     advance: Callable[[int, int, str], None],
 ) -> tuple[dict[str, dict[str, StatisticsRegressor]], dict[str, dict[str, Fusion]], list[str]]:
-    """Fit what speaks beside a network, and choose how much it counts.
+    """Fit the regressors on statistics, and choose the shares of network and statistics.
 
     Returns:
         regressors and fusion by modality and output, and a line on each choice.
+
+    Raises:
+        ConfigurationError: no fold left out the sources of a modality.
     """
     regressors: dict[str, dict[str, StatisticsRegressor]] = {}
     fusion: dict[str, dict[str, Fusion]] = {}
-    told: list[str] = []
+    choices: list[str] = []
     wanted = [(modality, output) for modality in OUTPUTS for output in OUTPUTS[modality]]
     of_modality = {modality: fits(data, modality, targets) for modality in OUTPUTS}
     for done, (modality, output) in enumerate(wanted):
@@ -94,27 +99,27 @@ def regressors_and_fusion(
         fit = of_modality[modality].get(output)
         if fit is None or len(np.unique(fit.source)) < _FEWEST_SOURCES:
             continue
-        cost, share, said = choose(fit)
+        cost, share, predicted = choose(fit)
         regressor = fit_regressor(fit, cost, share)
         if output == QUALITY and modality in _SNR_IN_QUALITY:
             label, weight = _SNR_IN_QUALITY[modality]
             snr = of_modality[modality][label]
-            said = said + weight * left_out(snr, cost, share)
+            predicted = predicted + weight * left_out(snr, cost, share)
             regressor = added(regressor, weight, fit_regressor(snr, cost, share))
         regressors.setdefault(modality, {})[output] = regressor
         by_network = _of_folds(data, targets, folds, modality, output)
         if by_network is None:
             raise ConfigurationError(f"no network was trained without the sources of {modality}: give `--fold` runs")
         seen = np.isfinite(by_network)
-        chosen, merits = fuse(by_network[seen], said[seen], fit.where(seen), _SHARES)
+        chosen, merits = fuse(by_network[seen], predicted[seen], fit.where(seen), _SHARES)
         fusion.setdefault(modality, {})[output] = chosen
-        told.append(
+        choices.append(
             f"{modality} {output}: C {cost:g}, gamma {share:g}/k, {len(regressors[modality][output].support)} vectors; "
             f"statistics x {chosen.statistics:.2f} + network x {chosen.network:.2f}; merit by share of statistics "
             + ", ".join(f"{part:.2f}: {merit:.3f}" for part, merit in merits.items())
         )
     advance(len(wanted), len(wanted), "")
-    return regressors, fusion, told
+    return regressors, fusion, choices
 
 
 def _of_folds(
@@ -124,24 +129,24 @@ def _of_folds(
     modality: str,
     output: str,
 ) -> np.ndarray | None:
-    """Return what networks say of sources that they have not seen, NaN for all others, in the order of `fits`."""
+    """Return predictions of networks for sources that they have not seen, NaN for others, in the order of `fits`."""
     mine = data.subset(
         lambda sample: sample.split == "train" and sample.modality == modality and output in sample.labels
     )
-    said = np.full(len(mine), np.nan)
+    predicted = np.full(len(mine), np.nan)
     for fold in folds:
         places = [place for place, sample in enumerate(mine.samples) if sample.source in fold.unseen]
         if places:
             part = mine.subset(lambda sample, out=fold.unseen: sample.source in out)  # type: ignore[misc]
-            judged = judge(fold.network, fold.targets, {}, {}, part, modality).said[output][NETWORK]
-            said[places] = judged if output == QUALITY else _in_units_of(targets, fold.targets, output, judged)
-    return said if np.isfinite(said).any() else None
+            found = predict_by_method(fold.network, fold.targets, {}, {}, part, modality).values[output][NETWORK]
+            predicted[places] = found if output == QUALITY else _in_units_of(targets, fold.targets, output, found)
+    return predicted if np.isfinite(predicted).any() else None
 
 
-def _in_units_of(targets: Sequence[Target], own: Sequence[Target], output: str, said: np.ndarray) -> np.ndarray:
-    """Return parameters that one head told in its units in those of another."""
-    wanted, told = (next(one for one in each if one.label == output) for each in (targets, own))
-    return np.asarray((said * told.sd + told.mean - wanted.mean) / wanted.sd)
+def _in_units_of(targets: Sequence[Target], own: Sequence[Target], output: str, predicted: np.ndarray) -> np.ndarray:
+    """Return parameters that a head predicted in its own units in the units of another."""
+    wanted, given = (next(one for one in each if one.label == output) for each in (targets, own))
+    return np.asarray((predicted * given.sd + given.mean - wanted.mean) / wanted.sd)
 
 
 def make_card(
@@ -161,7 +166,7 @@ def make_card(
         trained=True,
         weights_sha256="0" * 64,
         preprocess=spec,
-        prompt=FOUR_ONE_HOTS if run.recipe.prompts else UNTOLD,
+        prompt=FOUR_ONE_HOTS if run.recipe.prompts else NO_PROMPT,
         quality=QualityMap(kind="clamp", a=0.0, b=1.0),
         parameters=tuple(
             PredictedParameter(
@@ -177,28 +182,36 @@ def make_card(
         ),
         fusion=fusion,
         statistics_version=VERSION if fusion else None,
-        domains=read_training_ranges(json.loads(domains.read_text()), spec) if domains else {},
+        domains=_training_ranges(domains, spec) if domains else {},
         training_data=training_data,
         metrics=metrics,
     )
+
+
+def _training_ranges(file: Path, spec: PreprocessSpec) -> Mapping[str, TrainingRange]:
+    """Return the content of `mediqa-train domain`; ConfigurationError if the file is something else."""
+    try:
+        return read_training_ranges(json.loads(file.read_text(encoding="utf-8")), spec)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"--domains {file}: not what `mediqa-train domain` writes for it: {error}") from error
 
 
 def write_checkpoint(
     folder: Path, run_folder: Path, card: Card, regressors: Mapping[str, Mapping[str, StatisticsRegressor]]
 ) -> str:
     """Write weights (float16), card and a lock of one entry; return the SHA-256 of the weights."""
-    entry = save_checkpoint(folder, _as_told(*trained_network(run_folder)), card, regressors, half=True)
+    entry = save_checkpoint(folder, _with_card_parameters(*trained_network(run_folder)), card, regressors, half=True)
     write_lock(folder, card.name, entry)
     return entry.sha256
 
 
-def _as_told(network: MedIQA, run: Run) -> MedIQA:
-    """Return a network whose parameter head tells what a card tells: severities were learnt for the encoder's sake."""
-    told = [column for column, target in enumerate(run.targets) if target.label in _UNITS]
-    other = MedIQA(network.size, parameters=[run.targets[column].label for column in told])
-    state = {name: value for name, value in network.state_dict().items() if told or "parameter_head" not in name}
-    for name in ("parameter_head.fc2.weight", "parameter_head.fc2.bias") if told else ():
-        state[name] = state[name][told]
+def _with_card_parameters(network: MedIQA, run: Run) -> MedIQA:
+    """Return a network whose head predicts the card's parameters only: severities were learnt for the encoder."""
+    kept = [column for column, target in enumerate(run.targets) if target.label in _UNITS]
+    other = MedIQA(network.size, parameters=[run.targets[column].label for column in kept])
+    state = {name: value for name, value in network.state_dict().items() if kept or "parameter_head" not in name}
+    for name in ("parameter_head.fc2.weight", "parameter_head.fc2.bias") if kept else ():
+        state[name] = state[name][kept]
     other.load_state_dict(state)
     return other
 
@@ -207,21 +220,29 @@ def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
     """Write the gates of a checkpoint and the claims that they allow into its card; return the claims by modality.
 
     Raises:
-        ConfigurationError: the gates are of other weights.
+        ConfigurationError: the gates are of other weights, or not gates; or the card does not say how it was made.
     """
     found: dict[str, str] = {}
 
-    def told(card: Card) -> Card:
-        own = {
-            part: [one for one in gates.get(part, []) if one["weights_sha256"] == card.weights_sha256]
-            for part in ("tasks", "sweeps")
-        }
-        if not any(own.values()):
-            raise ConfigurationError(f"these gates are of other weights than {card.name} {card.weights_sha256[:12]}")
-        found.update(claims_of(own, card.metrics["made_by"]))
+    def with_claims(card: Card) -> Card:
+        try:
+            own = {
+                part: [one for one in gates.get(part, []) if one["weights_sha256"] == card.weights_sha256]
+                for part in ("tasks", "sweeps")
+            }
+            if not any(own.values()):
+                raise ConfigurationError(
+                    f"these gates are of other weights than {card.name} {card.weights_sha256[:12]}"
+                )
+            found.update(claims_of(own, card.metrics["made_by"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"the gates or the card have another shape than `mediqa-train evaluate` and `card` write: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         return replace(card, claims=found, metrics={**card.metrics, "gates": gates})
 
-    amend_card(folder, told)
+    amend_card(folder, with_claims)
     return found
 
 

@@ -1,8 +1,8 @@
-"""Teach the prompt classifier from headers, and say what it is worth on sources that it has not seen.
+"""Train the prompt classifier on the prompts of headers, and evaluate it on held-out sources.
 
-Labels are the prompts that headers gave; `unknown` teaches nothing. Every source is judged once by a network that was
-taught the others (folds of sources), and a final one is taught them all. What decides is not its accuracy but what it
-would do in the node: how often it is sure, and how often it is right then.
+Labels are the prompts that headers gave; `unknown` is not a label. Every source is evaluated by a network that was
+trained on others (folds of sources), and a final network is trained on all. What counts is not accuracy but the effect
+in the node: how often the classifier is confident, and how often it is right then.
 """
 
 from collections import Counter
@@ -24,11 +24,12 @@ from mediqa_node.model.prompt_classifier import (
     LoadedClassifier,
     preprocessing,
 )
-from training.data.collection import ImageSet
+from mediqa_node.reader_study.statistics import Interval
+from training.data.collection import ImageSet, files_of
 from training.data.dicom_rows import Left, dicom_row, series_below
 from training.data.manifest import Row
 from training.data.payload import slices_of
-from training.evaluate.metrics import Interval, mean_of
+from training.evaluate.metrics import mean_of
 
 _PICTURES = (".jpg", ".jpeg", ".png")
 _FEWEST_SOURCES = 3
@@ -41,8 +42,8 @@ class Example:
     """The slices of one series with the words of its headers.
 
     Attributes:
-        images: its slices as the classifier is shown them, (n, 3, S, S), float32.
-        words: by term; `unknown` where headers do not tell.
+        images: its slices as input of the classifier, (n, 3, S, S), float32.
+        words: by term; `unknown` where headers give none.
     """
 
     source: str
@@ -53,11 +54,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a classifier is taught: Adam, one random slice of each drawn series, words and sources drawn alike.
+    """How a classifier is trained: Adam, one random slice of each drawn series, words and sources equally often.
 
     Attributes:
         shape: a row of `prompt_classifier.SHAPES`.
-        sure: probability from which a word is to count in the node.
+        sure: probability from which the node uses a word.
     """
 
     shape: str = "small"
@@ -70,14 +71,14 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TermResult:
-    """How one term fared on held-out sources.
+    """Results of one term on held-out sources.
 
     Attributes:
-        n, sources: series whose headers tell it, and where they come from.
-        unseen: of those, series whose word no other source has: nobody could have known.
+        n, sources: number of series with the term in their headers, and of their sources.
+        unseen: of those, series with a word that no other source has, so that it cannot be predicted.
         accuracy: over all n, with an interval over sources.
-        usual: accuracy of always saying the word that the other sources say most of this modality.
-        sure, right: how many series it was sure of, and its accuracy on them.
+        usual: accuracy of the most frequent word of this modality in the other sources.
+        sure, right: number of confident predictions, and their accuracy.
     """
 
     n: int
@@ -100,7 +101,7 @@ def rows_of_sets(sets: Sequence[ImageSet]) -> Iterator[Row]:
                 row = dicom_row(paths, headers, patient=one.source, source=one.source, licence="", region="unknown")
                 if isinstance(row, Row):
                     yield row
-        for path in sorted(one.folder.iterdir()):
+        for path in files_of(one.folder):
             if path.suffix.lower() in _PICTURES:
                 yield _photograph(path, one.source)
 
@@ -113,7 +114,7 @@ def _photograph(path: Path, source: str) -> Row:
 
 
 def examples_of(rows: Iterable[Row], shape: str) -> Iterator[Example]:
-    """Yield what can be looked at of some rows; what the node would not score is passed over."""
+    """Yield the rows that the node would score as examples."""
     spec = preprocessing(shape)
     for row in rows:
         try:
@@ -125,20 +126,20 @@ def examples_of(rows: Iterable[Row], shape: str) -> Iterator[Example]:
         yield Example(source=row.source or row.patient, modality=row.modality, images=shown, words=words)
 
 
-# ── teaching ─────────────────────────────────────────────────────────────────
+# ── training ─────────────────────────────────────────────────────────────────
 
 
-def teach(
+def fit_classifier(
     examples: Sequence[Example], recipe: Recipe, *, advance: Callable[[], None] = lambda: None
 ) -> LoadedClassifier:
-    """Return a classifier taught from some examples; the same seed gives the same weights.
+    """Return a classifier trained on some examples; the same seed gives the same weights.
 
     Raises:
-        ConfigurationError: no term has two words: there is nothing to tell apart.
+        ConfigurationError: no term has two words, so there is nothing to learn.
     """
     words = vocabulary(examples)
     if all(len(of_term) < 2 for of_term in words.values()):
-        raise ConfigurationError("nothing to tell apart: all series have the same modality, region and type")
+        raise ConfigurationError("nothing to learn: all series have the same modality, region and type")
     torch.manual_seed(recipe.seed)
     random = np.random.default_rng(recipe.seed)
     network = ClassifierNetwork(recipe.shape, words)
@@ -168,7 +169,7 @@ def teach(
 
 
 def vocabulary(examples: Sequence[Example]) -> dict[str, tuple[str, ...]]:
-    """Return the words that examples teach, by term, in the order of the domain's vocabulary."""
+    """Return the words of examples by term, in the order of the vocabulary."""
     seen = {term: {one.words[term] for one in examples} for term in VOCABULARY}
     return {term: tuple(word for word in words if word in seen[term]) for term, words in VOCABULARY.items()}
 
@@ -177,12 +178,12 @@ def _targets(
     examples: Sequence[Example], drawn: Sequence[int] | np.ndarray, term: str, words: Sequence[str]
 ) -> torch.Tensor:
     """Return the number of each word, -1 for `unknown`."""
-    said = [examples[i].words[term] for i in drawn]
-    return torch.tensor([words.index(word) if word in words else -1 for word in said])
+    wanted = [examples[i].words[term] for i in drawn]
+    return torch.tensor([words.index(word) if word in words else -1 for word in wanted])
 
 
 def _share(examples: Sequence[Example]) -> np.ndarray:
-    """Return how often each example is drawn: kinds (region and type) alike, then sources, then series."""
+    """Return how often each example is drawn: kinds (region and type) equally, then sources, then series."""
     kinds = [(one.words["region"], one.words["type"]) for one in examples]
     sources = Counter(zip(kinds, (one.source for one in examples), strict=True))
     of_kind = Counter(kind for kind, _ in sources)
@@ -199,34 +200,34 @@ def _moved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(np.clip(image * random.uniform(0.85, 1.15), 0, 1), dtype=np.float32)
 
 
-# ── judging ──────────────────────────────────────────────────────────────────
+# ── evaluation ──────────────────────────────────────────────────────────────────
 
-MethodPredictions = tuple[Example, Opinion, frozenset[str], Mapping[str, str]]
-"""An example, what was said of it, all words that the others taught, and the usual ones of its modality among them."""
+HeldOut = tuple[Example, Opinion, frozenset[str], Mapping[str, str]]
+"""An example, its prediction, all words of the training sources, and the most frequent ones of its modality."""
 
 
 def held_out(
     examples: Sequence[Example], recipe: Recipe, *, folds: int = 5, advance: Callable[[], None] = lambda: None
-) -> list[MethodPredictions]:
-    """Return for every example what a classifier says that was taught other sources only.
+) -> list[HeldOut]:
+    """Return for every example the prediction of a classifier that was trained on other sources only.
 
     Raises:
-        ConfigurationError: fewer than three sources: none could be held out.
+        ConfigurationError: fewer than three sources, so that none can be held out.
     """
     sources = sorted({one.source for one in examples})
     if len(sources) < _FEWEST_SOURCES:
         raise ConfigurationError(
-            f"{len(sources)} sources, {', '.join(sources)}: a classifier needs {_FEWEST_SOURCES}, to be tried on others"
+            f"{len(sources)} sources, {', '.join(sources)}: a classifier needs {_FEWEST_SOURCES} to be tested on others"
         )
     order = np.random.default_rng(recipe.seed).permutation(sources)
-    found: list[MethodPredictions] = []
+    found: list[HeldOut] = []
     for part in np.array_split(order, min(folds, len(sources))):
         others = [one for one in examples if one.source not in part]
-        taught = teach(others, recipe, advance=advance)
-        known = frozenset(word for words in taught.card.words.values() for word in words)
+        fitted = fit_classifier(others, recipe, advance=advance)
+        known = frozenset(word for words in fitted.card.words.values() for word in words)
         for one in examples:
             if one.source in part:
-                found.append((one, taught.opinion_of(one.images), known, _usual(others, one.modality)))
+                found.append((one, fitted.opinion_of(one.images), known, _usual(others, one.modality)))
     return found
 
 
@@ -242,27 +243,29 @@ def _usual(examples: Sequence[Example], modality: str) -> dict[str, str]:
     return usual
 
 
-def results(judged: Sequence[MethodPredictions]) -> dict[str, TermResult]:
-    """Return how each term fared."""
+def results(predictions: Sequence[HeldOut]) -> dict[str, TermResult]:
+    """Return the results of each term."""
     found = {}
     for term in VOCABULARY:
-        told = [one for one in judged if one[0].words[term] != "unknown"]
-        right = np.array([opinion.words[term][0] == one.words[term] for one, opinion, _, _ in told], dtype=float)
-        sure = np.array([opinion.words[term][1] >= opinion.sure for _, opinion, _, _ in told], dtype=bool)
-        sources = [one.source for one, _, _, _ in told]
+        labelled = [one for one in predictions if one[0].words[term] != "unknown"]
+        right = np.array([opinion.words[term][0] == one.words[term] for one, opinion, _, _ in labelled], dtype=float)
+        sure = np.array([opinion.words[term][1] >= opinion.sure for _, opinion, _, _ in labelled], dtype=bool)
+        sources = [one.source for one, _, _, _ in labelled]
         found[term] = TermResult(
-            n=len(told),
+            n=len(labelled),
             sources=len(set(sources)),
-            unseen=sum(one.words[term] not in known for one, _, known, _ in told),
+            unseen=sum(one.words[term] not in known for one, _, known, _ in labelled),
             accuracy=mean_of(right, sources),
-            usual=float(np.mean([one.words[term] == usual[term] for one, _, _, usual in told])) if told else 0.0,
+            usual=float(np.mean([one.words[term] == usual[term] for one, _, _, usual in labelled]))
+            if labelled
+            else 0.0,
             sure=int(sure.sum()),
             right=mean_of(right[sure], [source for source, is_sure in zip(sources, sure, strict=True) if is_sure]),
         )
     return found
 
 
-def earns_its_place(found: Mapping[str, TermResult], *, sure: float) -> bool:
-    """Whether what the node would fill (region, type) is right as often as the node would claim, at the least."""
+def is_good_enough(found: Mapping[str, TermResult], *, sure: float) -> bool:
+    """Return whether confident predictions of region and type are right at least as often as the node would claim."""
     ends = [found[term].right.low for term in ("region", "type")]
     return all(end is not None and end >= sure for end in ends)

@@ -1,9 +1,9 @@
 """Where training starts: weights that let an image's details through from the first step.
 
-The public initialisation leaves the convolutional stem's output at a fortieth of its input, and what tells two images
-apart at a four-hundredth, far below what prompts add: nothing is learnt for hundreds of steps. So every convolution
-and the first layer of both branches are scaled until their outputs have mean 0 and deviation 1 over a batch of real
-images, channel by channel, front to back (Kraehenbuehl et al. 2016, arXiv 1511.06856).
+The public initialisation leaves the convolutional stem's output at a fortieth of its input, and the difference
+between two images at a four-hundredth, far below what prompts add: nothing is learnt for hundreds of steps. So every
+convolution and the first layer of both branches are scaled until their outputs have mean 0 and deviation 1 over a batch
+of real images, channel by channel, front to back (Kraehenbuehl et al. 2016, arXiv 1511.06856).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from mediqa_node.model.stem import ConvStem
 from training.data.batches import Batch
 
 _LEAST = 1e-3
-"""Deviation of a channel that says nothing yet."""
+"""Smallest deviation of a channel that is scaled."""
 
 
 def initialise(network: MedIQA, batch: Batch, *, encoder: bool = True, score: float = 0.5) -> MedIQA:
@@ -24,7 +24,7 @@ def initialise(network: MedIQA, batch: Batch, *, encoder: bool = True, score: fl
 
     Args:
         encoder: False leaves the encoder as it is: stage 1 has trained it.
-        score: what an untrained network says: the middle of the labels.
+        score: output of the untrained network: the middle of the labels.
     """
     network.eval()
     last = network.fc_score[3]

@@ -1,8 +1,8 @@
-"""The one training loop: draw, forward, loss, step; what a kill must not lose is written as it goes.
+"""The training loop: draw a batch, forward, loss, step, and save a state that survives a kill.
 
-Everything at a step is a pure function of seed and step – the batch, the augmentation, the dropout, the learning
-rate – so a run that was killed goes on from its last state to the same curve. Weights, optimizer and step lie in one
-safetensors file that is replaced whole. Several processes (`torchrun`) share each batch: DistributedDataParallel.
+Everything at a step is a pure function of seed and step (the batch, the augmentation, the dropout, the learning
+rate), so a run that was killed resumes from its last state to the same curve. Weights, optimizer and step are in one
+safetensors file that is replaced atomically. Several processes (`torchrun`) share each batch: DistributedDataParallel.
 """
 
 import csv
@@ -31,24 +31,24 @@ Loss = Callable[[nn.Module, Batch], Mapping[str, Tensor]]
 
 
 class Diverged(MediqaError):
-    """Whoever chose the settings has to act: the loss is no longer a number."""
+    """The loss is no longer finite; the settings or the labels have to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How long and how hard is trained.
+    """Settings of the loop.
 
     Attributes:
-        steps: in all.
+        steps: of the whole run.
         optimizer: `adam` (the paper) or `adamw`.
         learning_rate: at its highest.
         schedule: `constant` (the paper) or `cosine`, after a warm-up of `warmup` steps.
         clip: largest norm of the gradient; 0: none.
         seed: of batches, augmentation and dropout.
-        save_every: steps between states; a kill loses so many at most.
+        save_every: steps between states, the most that a kill loses.
         threads: of torch, of each process.
-        precision: of matrix products: `fp32`, or `bf16` (autocast) where the processor is made for it; weights,
-            losses and steps are float32 always.
+        precision: of matrix products: `fp32`, or `bf16` (autocast) where the processor supports it; weights,
+            losses and optimizer steps are always float32.
     """
 
     steps: int
@@ -76,15 +76,15 @@ def train(
     settings: Settings,
     folder: Path,
     *,
-    told: Mapping[str, Any] | None = None,
+    made_by: Mapping[str, Any] | None = None,
     advance: Callable[[int, int, float], None] = lambda *_: None,
 ) -> nn.Module:
     """Train a network in place, from the state in `folder` if there is one; return it in evaluation mode.
 
     Args:
         batch_at: returns the share of a process: step, rank, processes.
-        told: what else the run depends on; a state that was made with other settings is not gone on from.
-        advance: told the step, of how many, and the loss.
+        made_by: what else the run depends on; a state that was made with other settings is not resumed.
+        advance: called with the step, the number of steps and the loss.
 
     Raises:
         ConfigurationError: the folder holds a run with other settings.
@@ -94,7 +94,7 @@ def train(
     torch.set_num_threads(settings.threads)
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
     bf16 = settings.precision == "bf16" and _has_bf16(device)
-    _agree(folder, {**asdict(settings), **(told or {}), "processes": processes, "bf16": bf16}, rank)
+    _agree(folder, {**asdict(settings), **(made_by or {}), "processes": processes, "bf16": bf16}, rank)
     network.to(device).train()
     optimizer = _optimizer(network, settings)
     start = _load(folder / STATE, network, optimizer)
@@ -111,7 +111,7 @@ def train(
         if not torch.isfinite(total):
             raise Diverged(
                 f"step {step} of {settings.steps}: the loss is {total.item()}; the last state in {folder} is kept. "
-                f"Lower `learning_rate` ({settings.learning_rate:g}), or look for a label that is no number"
+                f"Lower `learning_rate` ({settings.learning_rate:g}), or look for a label that is not a number"
             )
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -142,9 +142,9 @@ def _shared(network: nn.Module, processes: int) -> nn.Module:
     return nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
 
 
-def _agree(folder: Path, told: Mapping[str, Any], rank: int) -> None:
+def _agree(folder: Path, settings: Mapping[str, Any], rank: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    file, text = folder / SETTINGS, json.dumps(told, indent=1, sort_keys=True, default=str) + "\n"
+    file, text = folder / SETTINGS, json.dumps(settings, indent=1, sort_keys=True, default=str) + "\n"
     if (folder / STATE).exists() and file.exists() and file.read_text() != text:
         raise ConfigurationError(f"{folder} holds a run with other settings ({SETTINGS}); choose another folder")
     if rank == 0 and not (file.exists() and file.read_text() == text):
@@ -194,7 +194,7 @@ def _save(file: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step
 
 
 def _load(file: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Fill network and optimizer from a state; return the step to go on with, 0 without one."""
+    """Fill network and optimizer from a state; return the step to resume with, 0 without one."""
     if not file.exists():
         return 0
     with safe_open(file, "pt") as state:
@@ -211,7 +211,7 @@ def _load(file: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> i
 
 
 class _Curve:
-    """`curve.csv`: a line for each step, cut back to the state that a run goes on from."""
+    """`curve.csv`: a line for each step, cut back to the state that a run resumes from."""
 
     def __init__(self, file: Path, start: int) -> None:
         self._file, self._lines = file, list[str]()

@@ -1,4 +1,4 @@
-"""What the two stages minimise (paper section 2.2)."""
+"""The losses of the two stages (paper section 2.2)."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from mediqa_node.model.network import NetworkOutput
 from training.data.batches import Batch
 
 RANKING = 0.5
-"""Weight of the pairwise ranking beside the squared error of the score."""
+"""Weight of the pairwise ranking in the loss of stage 2."""
 PARAMETERS = 0.5
 """Weight of the parameter head in stage 2: what stage 1 learnt is not to be forgotten."""
 _TEMPERATURE = 0.1
@@ -18,21 +18,21 @@ _TEMPERATURE = 0.1
 
 def stage1_loss(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
     """Upstream: min |g(E(x)) - p|^2 over the parameters that each image has."""
-    judged: NetworkOutput = network(batch.images, batch.prompts, upstream=True)
-    return {"parameters": _parameters(judged.parameters, batch)}
+    output: NetworkOutput = network(batch.images, batch.prompts, upstream=True)
+    return {"parameters": _parameters(output.parameters, batch)}
 
 
 def stage2_loss(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
     """Downstream: squared error of Q = sum w q, ranking within the copies of an image, and the parameters still."""
-    judged: NetworkOutput = network(batch.images, batch.prompts)
-    quality = of_samples(judged.score.float(), judged.slice_logit, batch.sample_of, len(batch.quality))
+    output: NetworkOutput = network(batch.images, batch.prompts)
+    quality = of_samples(output.score.float(), output.slice_logit, batch.sample_of, len(batch.quality))
     known = torch.isfinite(batch.quality)
     wanted = torch.where(known, batch.quality, quality.detach())
     squared = (batch.weight * (quality - wanted) ** 2)[known].mean() if known.any() else 0.0 * quality.sum()
     return {
         "squared": 10.0 * squared,
         "ranking": RANKING * _ranking(quality, batch, known),
-        "parameters": PARAMETERS * _parameters(judged.parameters, batch),
+        "parameters": PARAMETERS * _parameters(output.parameters, batch),
     }
 
 

@@ -1,6 +1,8 @@
-"""How a run is configured: one YAML file a stage, a section a preset; unknown keys are refused."""
+"""The configuration of a run: a YAML file for each stage, a section for each preset; unknown keys are refused."""
 
 from dataclasses import replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +15,6 @@ from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.sizes import SIZES
 from training.fit.loop import Settings
 
-FOLDER = Path(__file__).parents[2] / "config"
 STAGE1, STAGE2, SIMULATE = "stage1.yaml", "stage2.yaml", "simulate.yaml"
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -29,7 +30,7 @@ class Recipe(BaseModel):
         severities: the parameter head learns those of every simulated factor too, while it is trained.
         prompts: False trains without them (the paper's Table 2).
         unknown: how often region and type are hidden.
-        share: how often each modality is drawn; null: alike.
+        share: how often each modality is drawn; null: equally often.
         slices_at_once: of a volume in one step; null: all.
         precision: of matrix products: `fp32`, or `bf16` where a processor is made for it (AMX, CUDA).
     """
@@ -71,7 +72,7 @@ class Recipe(BaseModel):
         )
 
     def settings(self, *, samples: int, seed: int, steps: int | None = None) -> Settings:
-        """Return what the loop is told; epochs become steps."""
+        """Return the settings of the loop; epochs become steps."""
         wanted = steps or self.steps or max(1, round((self.epochs or 1) * samples / self.batch))
         return Settings(
             steps=wanted,
@@ -97,12 +98,12 @@ def read_recipe(name: str, preset: str, file: Path | None = None) -> Recipe:
 
 
 def read_preset(kind: type[Model], name: str, preset: str, file: Path | None = None) -> Model:
-    """Return a preset of `config/<name>`, or of a file of one's own.
+    """Return a preset of `config/<name>`, or of another file.
 
     Raises:
         ConfigurationError: no file, no such preset, unknown keys or values.
     """
-    path = file or FOLDER / name
+    path: Traversable = file or files("mediqa_config") / name
     try:
         presets = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(presets, dict):

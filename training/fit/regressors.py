@@ -1,4 +1,4 @@
-"""Fit what speaks beside the network, and decide by sources that were left out how much it counts.
+"""Fit the regressors on statistics, and choose their share on sources that were left out.
 
 Everything is chosen on development sources: each is left out once, and what is fitted on the others is tried on it.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from mediqa_node.model.card import Fusion
 from mediqa_node.model.statistics_regressor import StatisticsRegressor, standardised
-from training.evaluate.metrics import srcc
+from mediqa_node.reader_study.statistics import srcc
 
 GRID = tuple((c, share) for c in (0.3, 1.0, 3.0, 10.0) for share in (0.1, 0.3, 1.0))
 """Cost of an error, and the width of the kernel: gamma = share / number of statistics."""
@@ -45,7 +45,7 @@ class Fit:
 
 
 def fit_regressor(data: Fit, cost: float, share: float) -> StatisticsRegressor:
-    """Fit a support vector machine; every source weighs alike."""
+    """Fit a support vector machine; every source has the same weight."""
     from sklearn.svm import SVR
 
     mean, spread = data.statistics.mean(axis=0), data.statistics.std(axis=0) + 1e-6
@@ -68,7 +68,7 @@ def fit_regressor(data: Fit, cost: float, share: float) -> StatisticsRegressor:
 
 
 def added(one: StatisticsRegressor, weight: float, other: StatisticsRegressor) -> StatisticsRegressor:
-    """Return the regressor that says what one says and so many times what another says, of one kernel."""
+    """Return the regressor `one + weight * other`; both must have the same kernel."""
     same = (
         one.gamma == other.gamma and np.array_equal(one.mean, other.mean) and np.array_equal(one.spread, other.spread)
     )
@@ -83,46 +83,46 @@ def added(one: StatisticsRegressor, weight: float, other: StatisticsRegressor) -
 
 
 def left_out(data: Fit, cost: float, share: float) -> np.ndarray:
-    """Return what is said of every slice by a regressor that was fitted without its source, (n,)."""
-    said = np.full(len(data.label), np.nan)
+    """Return the prediction for every slice of a regressor that was fitted without its source, (n,)."""
+    predicted = np.full(len(data.label), np.nan)
     for source in np.unique(data.source):
         out = data.source == source
-        said[out] = fit_regressor(data.where(~out), cost, share)(data.statistics[out])
-    return said
+        predicted[out] = fit_regressor(data.where(~out), cost, share)(data.statistics[out])
+    return predicted
 
 
 def choose(data: Fit) -> tuple[float, float, np.ndarray]:
     """Return cost, width and left-out predictions of the best of `GRID` by `merit`."""
     best: tuple[float, tuple[float, float], np.ndarray] | None = None
     for cost, share in GRID:
-        said = left_out(data, cost, share)
-        value = merit(said, data)
+        predicted = left_out(data, cost, share)
+        value = merit(predicted, data)
         if best is None or value > best[0]:
-            best = value, (cost, share), said
+            best = value, (cost, share), predicted
     assert best is not None
     return *best[1], best[2]
 
 
-def merit(said: np.ndarray, data: Fit) -> float:
+def merit(predicted: np.ndarray, data: Fit) -> float:
     """Return the mean of pooled SRCC, of SRCC within each source, and of how single factors are followed."""
-    within = [srcc(said[data.source == one], data.label[data.source == one]) for one in np.unique(data.source)]
-    told = [value for value in within if value is not None]
-    parts = [srcc(said, data.label), float(np.mean(told)) if told else None]
+    within = [srcc(predicted[data.source == one], data.label[data.source == one]) for one in np.unique(data.source)]
+    known_within = [value for value in within if value is not None]
+    parts = [srcc(predicted, data.label), float(np.mean(known_within)) if known_within else None]
     if data.factor is not None:
-        parts.append(_one_factor(said, data.label, data.group, data.factor))
+        parts.append(_one_factor(predicted, data.label, data.group, data.factor))
     known = [value for value in parts if value is not None]
     return float(np.mean(known)) if known else 0.0
 
 
-def _one_factor(said: np.ndarray, truth: np.ndarray, group: np.ndarray, factor: np.ndarray) -> float | None:
+def _one_factor(predicted: np.ndarray, truth: np.ndarray, group: np.ndarray, factor: np.ndarray) -> float | None:
     """Return pairs in order less pairs out of order, as a share, among copies that one factor alone made worse.
 
-    A pair is of one image: two copies by the same factor, or one and the image itself. Factors weigh alike.
+    A pair is of one image: two copies by the same factor, or one and the image itself. All factors count the same.
     """
     found = []
     for name in np.unique(factor[~np.isin(factor, ("mixed", "clean"))]):
         mine = np.isin(factor, (name, "clean"))
-        x, y, of = said[mine], truth[mine], group[mine]
+        x, y, of = predicted[mine], truth[mine], group[mine]
         first, second = np.triu_indices(len(x), 1)
         pair = (of[first] == of[second]) & (y[first] != y[second])
         order = np.sign(x[first] - x[second]) * np.sign(y[first] - y[second])
@@ -134,11 +134,11 @@ def _one_factor(said: np.ndarray, truth: np.ndarray, group: np.ndarray, factor: 
 def fuse(
     network: np.ndarray, statistics: np.ndarray, data: Fit, shares: Sequence[float]
 ) -> tuple[Fusion, Mapping[float, float]]:
-    """Choose how much the statistics count beside a network, on predictions of sources that were left out.
+    """Choose the share of the statistics in the fusion with a network, on predictions for left-out sources.
 
     Both are brought to the label's scale by least squares, then mixed; returns the mixture and the merit of each.
     """
-    a, b = (_onto(said, data.label) for said in (network, statistics))
+    a, b = (_onto(predicted, data.label) for predicted in (network, statistics))
     merits = {}
     for share in shares:
         merits[share] = merit(share * np.polyval(b, statistics) + (1 - share) * np.polyval(a, network), data)
@@ -151,7 +151,7 @@ def fuse(
     return fusion, merits
 
 
-def _onto(said: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Return slope and offset that bring predictions onto labels; what falls where they rise says nothing."""
-    slope, offset = np.polyfit(said, label, 1)
+def _onto(predicted: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset that map predictions to labels; slope 0 if they fall where labels rise."""
+    slope, offset = np.polyfit(predicted, label, 1)
     return (float(slope), float(offset)) if slope > 0 else (0.0, float(label.mean()))

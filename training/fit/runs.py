@@ -1,10 +1,10 @@
-"""Runs of the two stages: what a folder of a run holds, and how one begins where another ended.
+"""Runs of the two stages: the files in the folder of a run, and how one run begins where another ended.
 
-settings.json       what the loop was told; a run is only gone on with under the same
+settings.json       settings of the loop; a run is resumed only with the same ones
 run.json            what made it: stage, recipe, seed, targets, samples, the run it began from
 state.safetensors   weights and optimizer after the last save
 curve.csv, curve.png
-said.npz            what it told of the samples that it was asked about last
+predictions.npz     predictions for the samples that were asked for last
 """
 
 import json
@@ -32,13 +32,13 @@ from training.fit.losses import stage1_loss, stage2_loss
 from training.fit.recipe import Recipe
 from training.simulate.degraded import FACTORS
 
-RUN, SAID = "run.json", "said.npz"
+RUN, PREDICTIONS = "run.json", "predictions.npz"
 WANTED = (("mas", "CT", True), ("tesla", "MR", True), ("blur", "OP", True))
 """What the parameter head learns of samples that have it: label, modality, whether its logarithm."""
 SEVERITIES = tuple(
     (factor, modality, False) for modality, factors in FACTORS.items() for factor in factors if factor != "blur"
 )
-"""What it learns besides where a recipe says so: no checkpoint tells them."""
+"""What it also learns where a recipe asks for it; no checkpoint predicts them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Run:
         samples: how many were trained on, of which `simulated` are worse copies that a simulation made; of how many
             patients.
         sources: by modality, those of the run that it began from as well: what the network has seen.
-        data: digest of the samples, their labels and weights; a run is not gone on with on others.
+        data: digest of the samples, their labels and weights; a run is not resumed on others.
         began_from: SHA-256 of the state that the weights began from, or None.
         core_seconds: processor time of the first process, of the start that finished (and of those before it that did).
     """
@@ -90,7 +90,7 @@ def pretrain(
         leave_out: sources that are not trained on, for choices that have to be made on what a network has not seen.
 
     Raises:
-        ConfigurationError: no sample has a parameter that tells one from another.
+        ConfigurationError: no parameter differs between samples.
     """
     trained = data.subset(lambda sample: sample.split == "train" and sample.source not in leave_out)
     if not targets_of(trained, WANTED):
@@ -115,10 +115,10 @@ def finetune(
     Args:
         leave_out: see `pretrain`.
 
+    A run that begins from another run of stage 2, for example on a site's own ratings, keeps its score.
+
     Raises:
         ConfigurationError: no sample has a quality, or the run it should begin from has another size.
-
-    What begins from a run of stage 2, a site's own readers say, keeps what that has learnt of quality.
     """
     trained = data.subset(
         lambda sample: sample.split == "train" and "quality" in sample.labels and sample.source not in leave_out
@@ -165,7 +165,7 @@ def _trained(
         load_state(network, begin)
     if not (folder / STATE).exists() and (begin is None or read_run(begin).stage == 1):
         initialise(network, batches.at(settings.steps), encoder=begin is None)
-    told = json.loads(json.dumps(_as_json(run), default=str)) | {"core_seconds": None}
+    made_by = json.loads(json.dumps(_as_json(run), default=str)) | {"core_seconds": None}
     before = read_run(folder).core_seconds if (folder / RUN).exists() else 0.0
     started = time.process_time()
     train(
@@ -174,11 +174,11 @@ def _trained(
         loss,
         settings,
         folder,
-        told=told,
+        made_by=made_by,
         advance=advance,
     )
     spent = before + time.process_time() - started
-    if world()[0]:  # the first process tells for all
+    if world()[0]:  # the first process writes for all
         return network
     (folder / RUN).write_text(json.dumps(_as_json(run) | {"core_seconds": round(spent, 1)}, indent=1) + "\n")
     draw_curve(folder)
@@ -213,23 +213,25 @@ def trained_network(folder: Path) -> tuple[MedIQA, Run]:
     return load_state(_network(run.recipe, run.targets), folder), run
 
 
-def said_by(folder: Path, network: nn.Module, data: Prepared, *, prompted: bool = True) -> Mapping[str, np.ndarray]:
-    """Return `score` (n,) and `parameters` (n, k) that the network of a run tells of samples, see `stages.say`.
+def predictions_of(
+    folder: Path, network: nn.Module, data: Prepared, *, prompted: bool = True
+) -> Mapping[str, np.ndarray]:
+    """Return `score` (n,) and `parameters` (n, k) that the network of a run predicts for samples.
 
-    It takes minutes and is kept in the folder: of the same weights and samples it is not asked again.
+    That takes minutes, so the result is kept in the folder and reused for the same weights and samples.
     """
-    file, state = folder / SAID, folder / STATE
+    file, state = folder / PREDICTIONS, folder / STATE
     key = f"{digest(state.read_bytes())} {digest_of(data)} {prompted}"
     if file.exists():
         with np.load(file, allow_pickle=False) as kept:
             if str(kept["key"]) == key:
                 return {"score": kept["score"], "parameters": kept["parameters"]}
-    said = predict(network, data, FOUR_ONE_HOTS, prompted=prompted)
+    found = predict(network, data, FOUR_ONE_HOTS, prompted=prompted)
     part = file.with_suffix(".part")
     with part.open("wb") as whole:
-        np.savez(whole, key=key, score=said.score, parameters=said.parameters)
+        np.savez(whole, key=key, score=found.score, parameters=found.parameters)
     part.replace(file)
-    return {"score": said.score, "parameters": said.parameters}
+    return {"score": found.score, "parameters": found.parameters}
 
 
 def read_run(folder: Path) -> Run:
@@ -242,7 +244,7 @@ def read_run(folder: Path) -> Run:
             "sources": {modality: tuple(each) for modality, each in raw["sources"].items()},
         }
         return Run(**raw | made)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{folder} holds no finished run ({RUN}): {error}") from error
 
 
@@ -268,9 +270,9 @@ def _run(stage: int, recipe: Recipe, seed: int, targets: tuple[Target, ...], dat
 
 
 def digest_of(data: Prepared) -> str:
-    """Return what changes with any sample, label or weight: a run on others is another run."""
-    told = [(one.key, one.prompt, one.labels, one.severities, one.weight) for one in data.samples]
-    return digest(json.dumps(told, sort_keys=True).encode())
+    """Return a digest of all samples, labels and weights."""
+    content = [(one.key, one.prompt, one.labels, one.severities, one.weight) for one in data.samples]
+    return digest(json.dumps(content, sort_keys=True).encode())
 
 
 def _as_json(run: Run) -> dict[str, object]:

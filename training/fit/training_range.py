@@ -1,4 +1,4 @@
-"""Fit the limits beyond which a checkpoint refuses to speak (`assess.domain`), and say how they hold.
+"""Fit the training range of a checkpoint (`image.training_range`), and test it on held-out sources.
 
 The node's own code reads, chooses and prepares the images. Limits are learnt from the patients of a collection and
 from worse copies of them; each source is then held out in turn, limits are learnt from the others, and what they
@@ -41,7 +41,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What limits say of one stack; for a patient, limits that were learnt without its source.
+    """How one stack compares with the limits; for a patient, limits that were fitted without its source.
 
     Attributes:
         ratio: the median over its slices of the larger distance in limits; NaN where nothing was measured.
@@ -61,13 +61,13 @@ def measure(
     """Measure every stack of a collection; of patients, worse copies too.
 
     Args:
-        advance: told how many sets are done, of how many, and which is next.
+        advance: called with the sets done, the number of sets, and the name of the next.
 
     Raises:
         ConfigurationError: the network is shown values as stored, which no window bounds.
     """
     if spec.reads_stored_values:
-        raise ConfigurationError("this card's preprocessing reads stored values without a window: it has no domain")
+        raise ConfigurationError("this card reads stored values without a window, so it has no training range")
     found = []
     for done, one in enumerate(sets):
         advance(done, len(sets), one.name)
@@ -106,7 +106,7 @@ def fit_training_ranges(measured: Sequence[Measured], spec: PreprocessSpec) -> d
                 )
             domains[modality] = fit_training_range(sources, modality=modality, fingerprint=spec.fingerprint())
     if not domains:
-        raise ConfigurationError("the collection holds no patients that the node would score: nothing to learn from")
+        raise ConfigurationError("the collection has no patients that the node would score: nothing to fit")
     return domains
 
 
@@ -126,7 +126,7 @@ def held_out(measured: Sequence[Measured], spec: PreprocessSpec) -> Iterator[Out
 
 
 def of_refused(measured: Sequence[Measured], domains: Mapping[str, TrainingRange]) -> Iterator[Outcome]:
-    """Yield what the limits say of everything that must not be scored, whatever its headers say."""
+    """Yield the outcome of everything that must not be scored, ignoring its headers."""
     for one in measured:
         if one.belongs_to.split == "refuse":
             domain = domains.get(one.modality)
@@ -134,7 +134,7 @@ def of_refused(measured: Sequence[Measured], domains: Mapping[str, TrainingRange
 
 
 def outcome(one: Measured, domain: TrainingRange) -> Outcome:
-    """Return what limits say of one stack and its worse copies."""
+    """Return the outcome of one stack and its degraded copies."""
     if one.stack is None:
         return Outcome(measured=one, ratio=float("nan"), verdict=None)
     larger = np.max(list(domain.ratios(one.stack).values()), axis=0)

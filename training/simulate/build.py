@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import PreprocessSpec
-from training.data.collection import ImageSet, stacks_of
+from training.data.collection import ImageSet, check_held_out, fraction, held_out_sources, stacks_of
 from training.data.store import Sample, Store
 from training.simulate import ct, fundus, mr
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step
@@ -32,12 +32,13 @@ class Plan(BaseModel):
     Attributes:
         bases: slices of each source at most, by modality.
         groups: of four copies of one base each, by modality; `clean` comes besides.
-        held_out: sources that no training sees: their samples are of split `test`.
+        held_out: sources that no training sees, by name, or one fraction: that share of the sources of each modality.
+            Their samples are of split `test`.
         seed: of everything that is drawn.
         sweep: instead, each factor alone at rising strengths, of held-out sources only.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     bases: dict[str, int]
     groups: dict[str, int] = {}
@@ -49,7 +50,7 @@ class Plan(BaseModel):
 def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[str, int]) -> Iterator[BaseImage]:
     """Yield slices of patients: from every stack of every series of one source evenly, `at_most` of its modality.
 
-    Images that the node refuses are none of a patient to it and are left out.
+    Images that the node would not score are left out.
     """
     several = replace(spec, slices=max(at_most.values()))
     found: list[BaseImage] = []
@@ -93,7 +94,7 @@ def sweep_of(modality: str) -> tuple[Step, ...]:
 
 
 def degrade(base: BaseImage, plan: Sequence[Step], random: np.random.Generator) -> Iterator[Degraded]:
-    """Yield a worse copy of a slice for every step of a plan."""
+    """Yield a degraded copy of a slice for every step of a plan."""
     return _DEGRADE[base.modality](base, random, plan)
 
 
@@ -106,24 +107,33 @@ def build(
     processes: int,
     advance: Callable[[int, int, str], None],
 ) -> None:
-    """Simulate copies of all patients of a collection into a store; what it holds already is not made again.
+    """Simulate copies of all patients of a collection into a store; copies that it has are not made again.
 
     Raises:
         ConfigurationError: a source to be held out that the collection does not have, or the store was made by
-            another plan: what is held out now may stand on its training side.
+            another plan: a source held out now may be in its training split.
     """
     by_source: dict[str, list[ImageSet]] = {}
     for one in sets:
         if one.split == "dev":
             by_source.setdefault(one.source, []).append(one)
-    if unknown := set(plan.held_out) - set(by_source):
+    if not by_source:
+        raise ConfigurationError("the collection has no patients (split `dev`): nothing to simulate from")
+    check_held_out(by_source, plan.held_out)
+    by_name = fraction(plan.held_out) is None
+    sources = plan.held_out if plan.sweep and by_name else by_source
+    bases = [base for source in sources for base in bases_of(by_source[source], spec, plan.bases)]
+    if not bases:
+        raise ConfigurationError(f"no slice of CT, MR or fundus that a node would score in {len(sources)} sources")
+    if not by_name:
+        plan = plan.model_copy(update={"held_out": _held_out(bases, plan.held_out)})
+        bases = [base for base in bases if not plan.sweep or base.source in plan.held_out]
+    if not bases:
         raise ConfigurationError(
-            f"held out: no source {', '.join(sorted(unknown))}; the collection has {', '.join(by_source)}"
+            "a sweep is made of held-out sources, and none is held out: a modality needs two sources at the least"
         )
     _agree(store.folder / PLAN_FILE, plan)
     made = {sample.base for sample in store.samples}
-    wanted_sources = plan.held_out if plan.sweep else by_source
-    bases = [base for source in wanted_sources for base in bases_of(by_source[source], spec, plan.bases)]
     wanted = [(base, plan) for base in bases if base.key not in made]
     done = len(bases) - len(wanted)
     with ProcessPoolExecutor(max_workers=processes) as pool:
@@ -131,6 +141,12 @@ def build(
             store.add(items)
             done += 1
             advance(done, len(bases), base.key)
+
+
+def _held_out(bases: Sequence[BaseImage], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the sources of a share of those of each modality."""
+    by_modality = {base.modality: {one.source for one in bases if one.modality == base.modality} for base in bases}
+    return tuple(sorted(name for each in by_modality.values() for name in held_out_sources(each, wanted)))
 
 
 def _agree(file: Path, plan: Plan) -> None:

@@ -22,8 +22,8 @@ class BaseImage:
     """One slice as the node decodes it.
 
     Attributes:
-        key: unique; names nobody.
-        source: what may not stand on both sides of a split.
+        key: unique; contains no name of a patient.
+        source: unit that no split may divide.
         image: (rows, columns) in HU or signal, float32, or (rows, columns, 3) RGB 0..255.
         spacing_mm: of a pixel; 0 where the header has none.
     """

@@ -34,8 +34,8 @@ class BaseSeries:
 
     Attributes:
         number: counts bases from 0; `patient` counts sources from 1: no two patients share one.
-        source: of the collection, what may not stand on both sides of a split.
-        prompt: what the source's headers say the network should be told.
+        source: of the collection; no split may divide it.
+        prompt: from the headers of the source.
         paths: of single-frame images, in the order of their position.
         spacing_mm: between rows.
         levels: of `LEVELS` that it can show: one that is noisier already cannot be a copy of a higher field.
@@ -67,15 +67,15 @@ def header_of(source: Dataset, base: BaseSeries, level: float, place: int, seed:
     for keyword in _OF_THE_SOURCE_ALONE.split():
         if keyword in ds:
             delattr(ds, keyword)
-    said = f"{level:g} {UNITS[base.modality]}"
+    amount = f"{level:g} {UNITS[base.modality]}"
     ds.SOPClassUID = _CLASSES[base.modality]
     ds.StudyInstanceUID = uid_of(seed, "study", base.patient, base.modality)
     ds.SeriesInstanceUID = uid_of(seed, "series", base.number, level)
     ds.FrameOfReferenceUID = uid_of(seed, "frame", base.number)
     ds.SOPInstanceUID = uid_of(seed, "instance", base.number, level, place)
     ds.PatientID, ds.PatientName, ds.PatientSex = f"SIM-{base.patient}", f"SIMULATED^{base.patient}", ""
-    ds.SeriesDescription = f"SIMULATED {said}"
-    ds.DerivationDescription = f"Simulated: noise of {said} inserted into a real image; for research and trials only"
+    ds.SeriesDescription = f"SIMULATED {amount}"
+    ds.DerivationDescription = f"Simulated: noise of {amount} inserted into a real image; for research and trials only"
     ds.ContentQualification = "RESEARCH"
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL" if base.modality == "CT" else "OTHER"]
     ds.SeriesNumber = ds.AcquisitionNumber = 100 * base.number + LEVELS[base.modality].index(level) + 1

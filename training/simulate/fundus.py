@@ -12,7 +12,7 @@ from mediqa_node.image.measure.noise import immerkaer_robust
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
 
 REFERENCE_PX = 384
-"""Blur is told in pixels of a picture whose longer edge has so many."""
+"""Blur is given in pixels of a picture with this longer edge."""
 EDGES_PX = (384, 512, 768)
 """Cameras differ: a copy has one of these as its longer edge."""
 _BLUR_PX = (0.3, 8.0)

@@ -207,10 +207,10 @@ def body(image: np.ndarray) -> np.ndarray:
 
 
 def own_noise(image: np.ndarray, inside: np.ndarray) -> float:
-    """Estimate the deviation of the source's noise: the lower of what details inside and the air around tell.
+    """Estimate the deviation of the source's noise: the lower of two, from details inside and from the air.
 
     Details: response to the kernel of Immerkaer (1996), robustly; in a coarse image they are structure. Air: a fifth
-    of its pixels lie below 0.668 deviations (Rayleigh); ghosts raise it, and where it was blanked it tells nothing.
+    of its pixels lie below 0.668 deviations (Rayleigh); ghosts raise it, and blanked air gives no estimate.
     """
     details = immerkaer_robust(image.astype(np.float64), inside)
     air = image[~ndimage.binary_dilation(inside, iterations=4)]

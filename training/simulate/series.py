@@ -6,13 +6,13 @@ so that source and insertion together have what that charge or field gives: a so
 
 Technical attributes are those of the source, by the allow-list of the de-identifier; the exposure, or the field and
 its resonance frequency, is written anew, such that every rule of the harvest reads the same number. Image Type
-(0008,0008) is ORIGINAL\PRIMARY, since a node refuses to learn from what is derived: that a series is simulated stands
+(0008,0008) is ORIGINAL\PRIMARY, since a node does not train on derived images: that a series is simulated is stated
 in Patient's Name and ID, Series Description, Derivation Description (0008,2111) and Content Qualification (0018,9004)
 RESEARCH. Never send them to an archive of patients.
 """
 
 import csv
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -31,7 +31,7 @@ from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.domain.errors import ConfigurationError, NotScorable, UndecodablePixels
 from mediqa_node.domain.images import Stack
-from training.data.collection import ImageSet
+from training.data.collection import ImageSet, files_of, held_out_sources
 from training.data.manifest import MANIFEST_FILE, Row, write_manifest
 from training.simulate import ct, mr
 from training.simulate.degraded import quality_of, saturating
@@ -45,11 +45,11 @@ _README = """# Simulated series
 
 {series} DICOM series of {patients} simulated patients, made by `mediqa-train simulate --dicom` with seed {seed}:
 {levels}.
-Noise was inserted into real slices; nothing else was made worse, and nobody scored them. `{labels}` holds the
+Noise was inserted into real slices; nothing else was degraded, and no reader has scored them. `{labels}` holds the
 simulator's own quality (reader SIMULATOR, 0 to 1, larger is better, mean over the slices of a series), for
 `mediqa-node annotations import`. It is not an opinion of an expert, and no claim about one can rest on it.
 `{manifest}` is what `mediqa-train` reads without a node.
-Every series says that it is simulated: Patient ID SIM-<n>, Series Description SIMULATED, Content Qualification
+Every series is marked as simulated: Patient ID SIM-<n>, Series Description SIMULATED, Content Qualification
 (0018,9004) RESEARCH. Send them to a node for trials, never to an archive of patients.
 A copy shows the anatomy of its source, which a node takes for another patient: what is measured on either while the
 other was trained on is too good.
@@ -77,7 +77,7 @@ def write_series(
     out: Path,
     *,
     series: int,
-    held_out: Collection[str] = (),
+    held_out: Sequence[str] = (),
     seed: int,
     processes: int,
     advance: Callable[[int, int, str], None],
@@ -85,8 +85,8 @@ def write_series(
     """Write simulated series of the patients of a collection, `labels.csv`, a manifest and a README.
 
     Args:
-        held_out: sources whose copies are of split `test` in the manifest, all others of `train`; where the
-            collection has none of them, training decides by patient.
+        held_out: names of sources, or one fraction: their copies are of split `test` in the manifest, all others
+            of `train`. Where the collection has none of them, training decides by patient.
 
     Raises:
         ConfigurationError: the folder holds something, or the collection has too few series to make so many of.
@@ -103,14 +103,14 @@ def write_series(
             written += one
             advance(done, len(plan), f"patient SIM-{one[0].base.patient}")
     _write_labels(written, out / LABELS_FILE)
-    held = frozenset(held_out) & {one.base.source for one in written}
+    held = held_out_sources((one.base.source for one in written), held_out)
     write_manifest((_row(one, held) for one in written), out / MANIFEST_FILE)
     (out / README_FILE).write_text(_readme(written, seed), encoding="utf-8")
     return written
 
 
 def bases_of(sets: Sequence[ImageSet]) -> Iterator[BaseSeries]:
-    """Yield the series of patients that copies can be made of: such that a node would train on the copies."""
+    """Yield the series of patients that copies can be made of: those on whose copies a node would train."""
     patients = {source: n for n, source in enumerate(dict.fromkeys(s.source for s in sets if s.split == "dev"), 1)}
     number = 0
     for one in sets:
@@ -123,7 +123,7 @@ def bases_of(sets: Sequence[ImageSet]) -> Iterator[BaseSeries]:
 def _series_in(folder: Path) -> Iterator[list[Path]]:
     """Yield the files of each series of uncompressed or compressed single-frame CT and MR images."""
     found = []
-    for path in filter(is_part10, sorted(folder.iterdir())):
+    for path in filter(is_part10, files_of(folder)):
         try:
             header = read_header(path)
         except UndecodablePixels:

@@ -31,6 +31,7 @@ LAYOUT = "1"
 
 RESEARCH_ONLY = "For research use only, not for diagnosis."
 UNTRAINED = "UNTRAINED WEIGHTS: the values have no meaning."
+NOT_EVALUATED = "NOT EVALUATED: nobody has measured what the values of these weights are worth."
 SOURCE_PURPOSE = codes.Code("121322", "DCM", "Source image for image processing operation")
 
 _BODY_PARTS = {
@@ -127,11 +128,11 @@ def complete(companion: Dataset, kind: str, request: CompanionRequest, source: D
 def derivation(assessment: Assessment) -> str:
     """Return Derivation Description (0008,2111): what made the values, and what they are worth."""
     checkpoint = assessment.checkpoint
-    warning = "" if checkpoint.trained else f"{UNTRAINED} "
+    warning = UNTRAINED if not checkpoint.trained else "" if checkpoint.evaluated else NOT_EVALUATED
     return (
-        f"{warning}{RESEARCH_ONLY} Patch scores of MedIQA checkpoint {checkpoint.name}, "
+        f"{warning} {RESEARCH_ONLY} Patch scores of MedIQA checkpoint {checkpoint.name}, "
         f"weights-sha256={checkpoint.sha256} preprocessing={assessment.fingerprint} layout={LAYOUT}"
-    )
+    ).lstrip()
 
 
 def source_reference(part: SliceResult) -> Dataset:

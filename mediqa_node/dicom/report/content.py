@@ -43,6 +43,7 @@ RESEARCH_ONLY = (
 )
 UNCALIBRATED = "Uncalibrated: no site threshold applies, so no verdict is given."
 UNTRAINED = "UNTRAINED WEIGHTS: the score has no meaning."
+NOT_EVALUATED = "NOT EVALUATED: nobody has measured what the score of these weights is worth."
 
 
 def content_tree(assessment: Assessment, device: ReportDevice, study_date: str) -> Dataset:
@@ -83,6 +84,8 @@ def comment(assessment: Assessment) -> str:
     parts = [RESEARCH_ONLY]
     if not assessment.checkpoint.trained:
         parts.insert(0, UNTRAINED)
+    elif not assessment.checkpoint.evaluated:
+        parts.insert(0, NOT_EVALUATED)
     if matching_calibration(assessment) is None:
         parts.append(UNCALIBRATED)
     if claim := assessment.checkpoint.claims.get(assessment.modality):

@@ -1,0 +1,1 @@
+"""The example configuration, the prompt tables and the training presets; installed as `mediqa_config`."""

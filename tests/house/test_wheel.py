@@ -1,0 +1,79 @@
+"""A wheel installed into an environment of its own runs the demonstration and a training, from an empty folder."""
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("config", "mediqa_node", "training", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a copy of the sources: a build leaves its folders behind."""
+    source = tmp_path_factory.mktemp("source")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "seeds", "var"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    target = tmp_path_factory.mktemp("wheel")
+    python(source, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", target, source)
+    [built] = target.glob("*.whl")
+    return built
+
+
+def python(folder: Path, *arguments: object, executable: Path = Path(sys.executable)) -> str:
+    """Run Python without the checkout on its path; return what it prints."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MEDIQA_CONFIG")}
+    command = [str(executable), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.acceptance
+def test_a_wheel_holds_the_configuration_and_the_weights_and_no_second_copy(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    presets = {path.name for path in (ROOT / "config").glob("*.yaml")}
+    assert {f"mediqa_config/{name}" for name in presets} <= names
+    assert "mediqa_node/defaults/default/weights.safetensors" in names
+    assert not [name for name in names if name.startswith(("config/", "tests/"))]
+    assert [name for name in names if Path(name).name == "prompts.yaml"] == ["mediqa_config/prompts.yaml"]
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+def test_a_wheel_runs_the_demonstration_and_a_training_from_an_empty_folder(wheel, tmp_path):
+    python(tmp_path, "-m", "venv", "--without-pip", tmp_path / "venv")
+    [library] = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    packages = [*site.getsitepackages(), *(path for path in sys.path if path.endswith("site-packages"))]
+    (library / "dependencies.pth").write_text("\n".join(dict.fromkeys(packages)) + "\n")
+    own = tmp_path / "venv" / "bin" / "python"
+    python(tmp_path, "-m", "pip", "install", "--no-deps", wheel, executable=own)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code = "import mediqa_config, mediqa_node, training; print(*[m.__file__ for m in (mediqa_config, mediqa_node)])"
+    assert all(str(library) in path for path in python(empty, "-c", code, executable=own).split())
+
+    def run(command: str, *arguments: object) -> str:
+        return python(empty, own.parent / command, *arguments, executable=own)
+
+    shown = run("mediqa-node", "demo")
+    series = library / "mediqa_node" / "demo_series"
+    for name in ("a", "b"):
+        shutil.copytree(series, empty / "images" / name)
+    run("mediqa-train", "simulate", "--collection", "images", "--preset", "small", "--out", "store")
+    run("mediqa-train", "pretrain", "store", "--out", "stage1", "--steps", 1)
+    trained = run("mediqa-train", "finetune", "store", "--begin", "stage1", "--out", "stage2", "--steps", 1)
+
+    assert "C-STORE" in shown
+    assert "report" in shown
+    assert "1 steps on" in trained
