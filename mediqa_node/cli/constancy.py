@@ -111,10 +111,14 @@ def _recording(settings: Settings) -> tuple[Database | None, str | None]:
 
 
 def _verdict(found: Check) -> str:
+    from mediqa_node.domain.constancy import Baseline
+
     if found.as_acknowledged:
         return "accepted"
     if found.passed:
-        return "steady" if found.compared_with != "nothing" else "first check" if found.id is not None else "unproven"
+        if found.compared_with != Baseline.NOTHING:
+            return "steady"
+        return "first check" if found.id is not None else "unproven"
     return "DRIFT" if found.problem is None else "FAILED"
 
 
