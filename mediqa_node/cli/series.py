@@ -107,9 +107,16 @@ def _cells(row: SeriesRow, keys: Mapping[str, str], origin: Origin, score: Score
         " ".join(filter(None, (row.modality, origin.description))),
         str(row.n_instances),
         row.state.lower().replace("_", " "),
-        f"{score.quality:.2f} {score.verdict}" if score else "–",
+        _short_score(score),
         str(row.reason or row.completion or ""),
     )
+
+
+def _short_score(score: Scored | None) -> str:
+    """Return the score, with its verdict where the site has calibrated it."""
+    if score is None:
+        return "–"
+    return f"{score.quality:.2f}" if score.verdict == "uncalibrated" else f"{score.quality:.2f} {score.verdict}"
 
 
 def _series_dict(row: SeriesRow, score: Scored | None, keys: Mapping[str, str]) -> dict[str, object]:

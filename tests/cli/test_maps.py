@@ -93,6 +93,7 @@ def test_a_photograph_has_one_picture(tmp_path):
     [result] = mapped(tmp_path / "maps", PHOTOGRAPH)
 
     assert [Path(path).name for path in result["maps"]] == ["contact-sheet.png", "slice-01.png", "maps.npz"]
+    assert Path(result["maps"][0]).parent.name.startswith("Image_01L-"), "named by the file"
     assert arrays(result)["native_quality"].shape == (1, 960, 999)
 
 
