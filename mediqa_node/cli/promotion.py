@@ -175,9 +175,9 @@ def promote(
     who = decision_of(by, reason)
     with open_node(context) as (settings, database), progress("checking on the reference set"):
         configured = checkpoints.configured(settings)
-        stored, judge = checkpoints.take_into_store(settings, source, name)
+        stored, assessor = checkpoints.take_into_store(settings, source, name)
         made, found = promote.promote(
-            database, stored.weights, judge, configured=configured, who=who, software_version=__version__
+            database, stored.weights, assessor, configured=configured, who=who, software_version=__version__
         )
     void = promote.void_calibrations(settings.calibrations, made)
     if json:

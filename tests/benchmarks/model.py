@@ -226,7 +226,7 @@ else:
     from mediqa_node.pipeline.score import Judge
     judge = Judge(scorer=scorer(size), prompts=checkpoints.prompt_rules(config.load(None, {})))
 ready = time.perf_counter() - start
-[result], _ = score_paths([Path(sys.argv[1])], judge=lambda: judge, advance=lambda done, total: None)
+[result], _ = score_paths([Path(sys.argv[1])], assessor=lambda: judge, advance=lambda done, total: None)
 assert result["quality"] is not None
 # not ru_maxrss: a new process begins with that of the one it was forked from
 [peak_kb] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
