@@ -259,9 +259,9 @@ def serve(settings: Settings, arguments: list[str]) -> int:
     """
     make_data_folder(settings)
     with _only_node(settings.data_dir):
-        _check_port(settings)
         rules, peers = settings.return_rules(), settings.peers_of_settings()
         _tell(f"configuration {settings.file or 'defaults: no file was given or found'}, data in {settings.data_dir}")
+        _check_port(settings)
         if why_not := obstacle(rules, peers, settings.receiver):
             log.warning("no report will be sent", reason=why_not)
         return Supervisor(settings, arguments).run()

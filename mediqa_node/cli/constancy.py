@@ -63,12 +63,12 @@ def _check(context: typer.Context, *, json: bool) -> None:
     quiet("CRITICAL")  # the answer contains every error
     settings = settings_of(context)
     database, why_not = _recording(settings)
-    judge = checkpoints.open_active(settings)
+    assessor = checkpoints.open_active(settings)
     last_good_at = None
     if database is not None:
         with database.read() as connection:
             last_good_at = constancy_checks.last_good_at(connection)
-    found = check(judge, database, software_version=__version__, at=time.time(), made_by=CheckedBy.COMMAND)
+    found = check(assessor, database, software_version=__version__, at=time.time(), made_by=CheckedBy.COMMAND)
     worker = standing = None
     if database is not None:
         with database.read() as connection:
@@ -79,7 +79,7 @@ def _check(context: typer.Context, *, json: bool) -> None:
         sys.exit(not found.passed)
     for name, text in (
         (_verdict(found), found.finding()),
-        ("with", f"{judge.scorer.checkpoint.name}, {found.identity.execution}, mediqa-node {__version__}"),
+        ("with", f"{assessor.scorer.checkpoint.name}, {found.identity.execution}, mediqa-node {__version__}"),
         ("recorded", why_not or "in the node's database"),
     ):
         fact(name, text)
@@ -111,10 +111,14 @@ def _recording(settings: Settings) -> tuple[Database | None, str | None]:
 
 
 def _verdict(found: Check) -> str:
+    from mediqa_node.domain.constancy import Baseline
+
     if found.as_acknowledged:
         return "accepted"
     if found.passed:
-        return "steady" if found.compared_with != "nothing" else "first check" if found.id is not None else "unproven"
+        if found.compared_with != Baseline.NOTHING:
+            return "steady"
+        return "first check" if found.id is not None else "unproven"
     return "DRIFT" if found.problem is None else "FAILED"
 
 

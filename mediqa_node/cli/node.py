@@ -128,11 +128,11 @@ def _print_waiting(waiting: Sequence[DeliveryRow], now: float) -> None:
 
 def _print_held(held: list[DeliveryRow], stopped: list[SeriesRow], disputes: list[Dispute]) -> None:
     """Print what a person has to look at, each with the next step."""
-    from mediqa_node.domain.series import UNPROVEN
+    from mediqa_node.domain.series import UNPROVEN, DeliveryState
 
     for delivery in held:
         fact(delivery.state, f"delivery {delivery.id} to {delivery.destination}: {delivery.message}")
-        first = "" if delivery.state == "withheld" else f"mediqa-node echo {delivery.destination}, then "
+        first = "" if delivery.state == DeliveryState.WITHHELD else f"mediqa-node echo {delivery.destination}, then "
         fact("", f"→ {first}mediqa-node retry {delivery.id}")
     shown = {delivery.series_instance_uid for delivery in held}
     unproven = [row for row in stopped if row.reason and row.reason.code in UNPROVEN]

@@ -9,7 +9,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -82,15 +82,19 @@ def fact(name: str, text: str, *, indent: int = 12) -> None:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns, numbers to the right, as wide as the terminal; cells are wrapped, never cut."""
+    """Print aligned columns, numbers to the right, that fit the terminal; cells are wrapped between words."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    for i, head in enumerate(heads):
-        is_number = bool(rows) and all(_is_number(row[i]) for row in rows)
-        grid.add_column(Text(head), justify="right" if is_number else "left", overflow="fold")
+    columns = [[row[i] for row in [heads, *rows]] for i in range(len(heads))]
+    words = [max(len(word) for cell in cells for word in [*cell.split(), ""]) for cells in columns]
+    whole = sum(words) + 2 * len(words) <= width()
+    for head, cells, longest in zip(heads, columns, words, strict=True):
+        is_number = bool(rows) and all(_is_number(cell) for cell in cells[1:])
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        grid.add_column(Text(head), justify=justify, overflow="fold", min_width=longest if whole else None)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     console = Console(width=width(), color_system=None, force_terminal=False, highlight=False)

@@ -1,16 +1,16 @@
-"""A progress bar on standard error, for anything that may take more than a second."""
+"""A progress bar on standard error for commands that may take more than a second."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Advance = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
+"""Called with the amount done and the total."""
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Advance]:
-    """Show a bar while the block runs; silent where standard error is no terminal."""
+    """Show a bar while the block runs, if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -192,9 +192,9 @@ def promote(
             checkpoints.refuse_unevaluated(settings, source)
         configured = checkpoints.configured(settings)
         shadow = checkpoints.decided(settings).shadow
-        stored, judge = checkpoints.take_into_store(settings, source, name)
+        stored, assessor = checkpoints.take_into_store(settings, source, name)
         made, found = promote.promote(
-            database, stored.weights, judge, configured=configured, who=who, software_version=__version__
+            database, stored.weights, assessor, configured=configured, who=who, software_version=__version__
         )
     void = promote.void_calibrations(settings.calibrations, made)
     if json:
@@ -208,7 +208,7 @@ def promote(
     if not stored.trained:
         consequence = "reported with a warning" if settings.model.allow_untrained else "withheld"
         fact("UNTRAINED", f"these weights were never trained: their scores mean nothing and are {consequence}")
-    elif not judge.scorer.checkpoint.evaluated:
+    elif not assessor.scorer.checkpoint.evaluated:
         fact("warning", "NOT EVALUATED: nobody has measured what its score is worth; every report says so")
     _print_void(made, void)
     _print_next(settings)
@@ -231,7 +231,8 @@ def rollback(context: typer.Context, by: By = "", reason: Reason = "", json: Jso
         made = promote.roll_back(database, to=previous, decision=decision, who=who)
     void = promote.void_calibrations(settings.calibrations, made)
     if json:
-        as_json({**asdict(made), "void_calibrations": [record.id for record in void]})
+        answer = {**asdict(made), "void_calibrations": [record.id for record in void]}
+        as_json(answer | {"shadow_ended": shadow.label if shadow and _ended(settings, shadow) else None})
         return
     _print_decision("rolled back", made)
     _print_shadow(settings, shadow)

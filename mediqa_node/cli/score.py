@@ -52,7 +52,7 @@ def score(
 
     quiet()  # logs go to standard error, the answer alone to standard output
     settings = settings_of(context)
-    judge = cache(lambda: checkpoints.open_folder(settings, model) if model else checkpoints.open_active(settings))
+    assessor = cache(lambda: checkpoints.open_folder(settings, model) if model else checkpoints.open_active(settings))
     also = [dump_network_input(dump_input)] if dump_input else []
     also += [write_maps(maps)] if maps else []
     shown = _Shown(as_lines=json_lines, as_array=json)
@@ -66,7 +66,7 @@ def score(
                 total = n
                 advance(done, n)
 
-            _, unreadable = score_paths(paths, judge=judge, advance=note, also=also, emit=shown.add)
+            _, unreadable = score_paths(paths, assessor=assessor, advance=note, also=also, emit=shown.add)
     except KeyboardInterrupt:
         shown.end()
         typer.echo(f"interrupted after {len(shown.results)} of {count(total, 'series', 'series')}", err=True)

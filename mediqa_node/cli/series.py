@@ -107,9 +107,16 @@ def _cells(row: SeriesRow, keys: Mapping[str, str], origin: Origin, score: Score
         " ".join(filter(None, (row.modality, origin.description))),
         str(row.n_instances),
         row.state.lower().replace("_", " "),
-        f"{score.quality:.2f} {score.verdict}" if score else "–",
+        _short_score(score),
         str(row.reason or row.completion or ""),
     )
+
+
+def _short_score(score: Scored | None) -> str:
+    """Return the score, with its verdict where the site has calibrated it."""
+    if score is None:
+        return "–"
+    return f"{score.quality:.2f}" if score.verdict == "uncalibrated" else f"{score.quality:.2f} {score.verdict}"
 
 
 def _series_dict(row: SeriesRow, score: Scored | None, keys: Mapping[str, str]) -> dict[str, object]:
@@ -147,6 +154,8 @@ def show(context: typer.Context, uid: Key, json: Json = False) -> None:
 
 
 def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator[tuple[str, str]]:
+    from mediqa_node.domain.series import DeliveryState
+
     assessment, technique = found["assessment"], found["technique"]
     yield "series", row.series_instance_uid
     what = " ".join(filter(None, (row.modality, origin.description)))
@@ -161,7 +170,7 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
     yield "score", _score(assessment) if assessment else "–"
     yield "measures", _measures(assessment)
     yield "technique", _technique(technique) if technique else "–"
-    deliveries = [delivery for delivery in found["deliveries"] if delivery["state"] != "superseded"]
+    deliveries = [delivery for delivery in found["deliveries"] if delivery["state"] != DeliveryState.SUPERSEDED]
     yield "report", "; ".join(_delivery(delivery) for delivery in deliveries[-3:]) or "not sent to any peer"
 
 
@@ -208,9 +217,9 @@ def _delivery(delivery: Mapping[str, Any]) -> str:
 
 
 def _next_step(row: SeriesRow, found: Mapping[str, Any], key: str) -> str:
-    from mediqa_node.domain.series import SeriesState
+    from mediqa_node.domain.series import HELD, SeriesState
 
-    held = [delivery for delivery in found["deliveries"] if delivery["state"] in ("parked", "withheld")]
+    held = [delivery for delivery in found["deliveries"] if delivery["state"] in HELD]
     if held:
         return f"mediqa-node echo {held[0]['destination']}, then mediqa-node retry {held[0]['id']}"
     if row.state in (SeriesState.PARKED, SeriesState.WITHHELD):

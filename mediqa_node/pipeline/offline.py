@@ -84,7 +84,7 @@ Also = Callable[[SeriesFiles, Assessment, Assessor, str], Mapping[str, Any]]
 def score_paths(
     paths: Sequence[Path],
     *,
-    judge: Callable[[], Assessor],
+    assessor: Callable[[], Assessor],
     advance: Callable[[int, int], None],
     also: Sequence[Also] = (),
     emit: Callable[[dict[str, Any]], None] = lambda result: None,
@@ -92,7 +92,7 @@ def score_paths(
     """Score every series and picture found in files and folders.
 
     Args:
-        judge: called when the first series is to be scored; loading a network takes seconds.
+        assessor: called when the first series is to be scored; loading a network takes seconds.
         advance: called with the number of series that are done, and of all series.
         also: called with every assessed series while its files exist.
         emit: called with every result as soon as its series is done.
@@ -108,7 +108,7 @@ def score_paths(
         results = []
         for done, series in enumerate(found):
             advance(done, len(found))
-            results.append(_score(series, events, judge, unreadable, also))
+            results.append(_score(series, events, assessor, unreadable, also))
             emit(results[-1])
         advance(len(found), len(found))
     return results, unreadable
@@ -249,7 +249,7 @@ def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> dict
 def _score(
     series: _Series,
     events: Mapping[str, DoseEvent],
-    judge: Callable[[], Assessor],
+    assessor: Callable[[], Assessor],
     unreadable: list[Unreadable],
     also: Sequence[Also],
 ) -> dict[str, Any]:
@@ -259,9 +259,9 @@ def _score(
     try:
         files = read_headers(paths)
         technique = harvest_series(files, events)
-        assessment = assess(files, technique, judge(), revision=1, assessed_at=datetime.now(UTC))
+        assessment = assess(files, technique, assessor(), revision=1, assessed_at=datetime.now(UTC))
         more = {
-            key: value for act in also for key, value in act(files, assessment, judge(), series.output_name).items()
+            key: value for act in also for key, value in act(files, assessment, assessor(), series.output_name).items()
         }
     except NotScorable as reason:
         if reason.code in (ReasonCode.UNREADABLE, ReasonCode.UNDECODABLE):

@@ -220,13 +220,13 @@ from mediqa_node.composition import checkpoints
 from mediqa_node.pipeline.offline import score_paths
 size = sys.argv[2]
 if size == "t16":
-    judge = checkpoints.open_judge(config.load(None, {}))
+    judge = checkpoints.open_active(config.load(None, {}))
 else:
     from tests.benchmarks.model import scorer
-    from mediqa_node.pipeline.score import Judge
-    judge = Judge(scorer=scorer(size), prompts=checkpoints.prompt_rules(config.load(None, {})))
+    from mediqa_node.pipeline.score import Assessor
+    judge = Assessor(scorer=scorer(size), prompts=checkpoints.prompt_rules(config.load(None, {})))
 ready = time.perf_counter() - start
-[result], _ = score_paths([Path(sys.argv[1])], judge=lambda: judge, advance=lambda done, total: None)
+[result], _ = score_paths([Path(sys.argv[1])], assessor=lambda: judge, advance=lambda done, total: None)
 assert result["quality"] is not None
 # not ru_maxrss: a new process begins with that of the one it was forked from
 [peak_kb] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]

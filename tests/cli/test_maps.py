@@ -29,13 +29,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 
 @cache
-def judge() -> Assessor:
+def assessor() -> Assessor:
     return Assessor(scorer=StandInScorer(), prompts=checkpoints.prompt_rules(config.load(None, {})))
 
 
 def mapped(folder: Path, *paths: Path) -> list[dict[str, Any]]:
     """Score with the stand-in, whose patch is the mean of its pixels, and write maps below a folder."""
-    results, unreadable = score_paths(paths, judge=judge, advance=lambda done, total: None, also=[write_maps(folder)])
+    results, unreadable = score_paths(
+        paths, assessor=assessor, advance=lambda done, total: None, also=[write_maps(folder)]
+    )
     assert unreadable == []
     return results
 
@@ -93,6 +95,7 @@ def test_a_photograph_has_one_picture(tmp_path):
     [result] = mapped(tmp_path / "maps", PHOTOGRAPH)
 
     assert [Path(path).name for path in result["maps"]] == ["contact-sheet.png", "slice-01.png", "maps.npz"]
+    assert Path(result["maps"][0]).parent.name.startswith("Image_01L-"), "named by the file"
     assert arrays(result)["native_quality"].shape == (1, 960, 999)
 
 
@@ -112,7 +115,7 @@ def test_nothing_that_a_file_says_becomes_a_path_or_a_word_in_the_maps(tmp_path)
 
 
 def test_without_the_option_nothing_is_said_of_maps(tmp_path):
-    [result], _ = score_paths(ct_series(tmp_path, "no maps"), judge=judge, advance=lambda done, total: None)
+    [result], _ = score_paths(ct_series(tmp_path, "no maps"), assessor=assessor, advance=lambda done, total: None)
 
     assert "maps" not in result
 

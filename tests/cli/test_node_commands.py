@@ -254,6 +254,16 @@ def test_a_port_in_use_is_a_sentence_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_serve_names_its_configuration_on_a_terminal(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        (tmp_path / "node.yaml").write_text(f"node: {{port: {other.getsockname()[1]}}}")
+        printed = on_terminal(["serve", "-c", str(tmp_path / "node.yaml")], columns=80)
+
+    assert printed.splitlines() == [f"configuration {tmp_path / 'node.yaml'}, data in {tmp_path / 'var'}"]
+
+
 def test_a_data_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "node.yaml").write_text("node: {data_dir: /proc/mediqa}")
 

@@ -52,13 +52,13 @@ def score(*arguments: object) -> tuple[int, list[dict[str, Any]], str]:
 
 
 @cache
-def judge() -> Assessor:
+def assessor() -> Assessor:
     return checkpoints.open_active(config.load(None, {}))
 
 
 def score_here(*paths: Path) -> tuple[int, list[dict[str, Any]], str]:
     """As `score`, in this process: a network is loaded once."""
-    results, unreadable = score_paths(list(paths), judge=judge, advance=lambda done, total: None)
+    results, unreadable = score_paths(list(paths), assessor=assessor, advance=lambda done, total: None)
     assert json.loads(json.dumps(results)) == json.loads(json.dumps(results, allow_nan=False))
     return 1 if unreadable else 0, results, "\n".join(f"{path}: {reason}" for path, reason in unreadable)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy, ReturnRule
 from mediqa_node.domain.returns import obstacle, outcomes
-from mediqa_node.domain.series import Peer
 
 PACS = Peer(name="PACS", ae_title="ARCHIVE", host="h", port=104)
 

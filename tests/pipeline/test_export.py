@@ -415,7 +415,7 @@ def test_everything_that_is_left_out_has_its_reason(bench: Bench, tmp_path: Path
 )
 def test_filters_choose(three_series: Bench, tmp_path: Path, asked: dict[str, Any], kept: int) -> None:
     if not kept:
-        with pytest.raises(ConfigurationError, match="no series to export; left out: filter_"):
+        with pytest.raises(ConfigurationError, match=r"no series to export; left out: (other|outside)"):
             write(three_series, tmp_path / "out", **asked)
         assert not (tmp_path / "out").exists()
         return
@@ -577,7 +577,7 @@ def test_series_whose_source_is_gone_are_left_out(bench: Bench, tmp_path: Path) 
 
     retain(bench.node)
 
-    with pytest.raises(ConfigurationError, match="purged 1"):
+    with pytest.raises(ConfigurationError, match="images deleted after retention 1"):
         write(bench, tmp_path / "out")
 
 

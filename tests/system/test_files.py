@@ -91,10 +91,11 @@ def test_arrays_come_back_and_the_bytes_follow_from_them(tmp_path: Path) -> None
     (tmp_path / "x.npz").write_bytes(content)
 
     assert content == npz.packed(arrays)
+    for found in (npz.unpacked(content), npz.unpacked(tmp_path / "x.npz")):
         assert list(found) == ["b", "a"]
-        assert all(
-            np.array_equal(found[name], arrays[name]) and found[name].dtype == arrays[name].dtype for name in arrays
-        )
+        for name, array in arrays.items():
+            assert np.array_equal(found[name], array)
+            assert found[name].dtype == array.dtype
 
 
 def test_objects_are_never_pickled() -> None:
