@@ -57,13 +57,13 @@ REASONS = {
 """Reasons for which a series is left out, in words; a code that is not here is shown as it is."""
 
 
-def in_words(codes: str) -> str:
-    """Return reason codes, joined by `;`, in words.
+def in_words(*codes: str) -> str:
+    """Return reason codes in words.
 
-    >>> in_words("too_few_slices;ge_exposure_unverified")
+    >>> in_words("too_few_slices", "ge_exposure_unverified")
     'too few slices; ge exposure unverified'
     """
-    return "; ".join(REASONS.get(code, code.replace("_", " ")) for code in codes.split(";"))
+    return "; ".join(REASONS.get(code, code.replace("_", " ")) for code in codes)
 
 
 Row = Mapping[str, Any]
@@ -104,7 +104,7 @@ class Excluded:
 
     series_key: str
     modality: str
-    reason: str
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ class ExportSummary:
 
     Attributes:
         splits: number of series by split.
-        reasons: number of series left out by reason.
+        reasons: number of series left out by reason; a series with several counts under each.
     """
 
     folder: Path

@@ -7,6 +7,9 @@ label.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+REPAIRED = frozenset({"field_vs_freq_mismatch", "unit_gauss", "unit_kilogauss", "unit_millitesla"})
+"""Flags of a field strength whose recorded value or unit was corrected."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:

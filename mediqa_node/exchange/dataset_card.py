@@ -57,7 +57,7 @@ def dataset_card(
     export_id: str, rows: Sequence[Row], excluded: Sequence[Excluded], provenance: Mapping[str, Any]
 ) -> str:
     """Return the card as Markdown."""
-    reasons = Counter(reason for one in excluded for reason in one.reason.split(";"))
+    reasons = Counter(reason for one in excluded for reason in one.reasons)
     return _TEXT.format(
         export_id=export_id,
         n_series=len(rows),

@@ -1,9 +1,8 @@
 """What leaves of a series' pixels, as bytes that follow from the pixels alone: no clock, no name, no path in them."""
 
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -33,13 +32,6 @@ def dicom_bytes(dataset: Dataset) -> bytes:
     dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     file = BytesIO()
     pydicom.dcmwrite(file, dataset, enforce_file_format=True)
-    return file.getvalue()
-
-
-def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return arrays of numbers as a NumPy NPZ; the ZIP's dates are NumPy's constant, its order that of `arrays`."""
-    file = BytesIO()
-    np.savez_compressed(file, **dict[str, Any](arrays))  # NumPy 2.0 has no allow_pickle: it would be one more array
     return file.getvalue()
 
 

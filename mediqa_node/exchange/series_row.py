@@ -20,7 +20,7 @@ from mediqa_node.dicom.header import FrameHeader, frame_headers, text
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.rating import Mos, Rating
-from mediqa_node.domain.technique import FrameTechnique, Technique
+from mediqa_node.domain.technique import REPAIRED, FrameTechnique, Technique
 from mediqa_node.exchange.columns import SCHEMA_VERSION
 
 # Column of the manifest by covariate of the harvest (`dicom.ct_covariates`, `technique_mr`, `technique_op`).
@@ -228,7 +228,7 @@ def _label(technique: Technique) -> dict[str, Any]:
 def _label_quality(technique: Technique) -> str:
     if not technique.eligible:
         return "review"
-    if any(flag.startswith(("unit_", "field_vs_freq")) for flag in technique.flags):
+    if REPAIRED & set(technique.flags):
         return "repaired"
     return "ok" if technique.source in _READ_AS_WRITTEN else "derived"
 

@@ -135,7 +135,7 @@ def test_what_is_nothing_to_score_is_a_result_with_a_reason_and_no_failure():
 
     assert status == 0
     assert {result["not_scored"].split(":")[0] for result in refused} == {
-        "localizer", "map", "mosaic", "not a fundus photograph", "secondary_capture",
+        "localizer", "map", "mosaic", "not a fundus photograph", "secondary capture",
     }  # fmt: skip
     for result in refused:
         assert result["quality"] is result["raw_score"] is result["prompt"] is result["verdict"] is None

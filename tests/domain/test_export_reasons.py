@@ -23,4 +23,4 @@ def test_every_code_in_the_sources_has_words() -> None:
 
 
 def test_an_unknown_code_is_shown() -> None:
-    assert in_words("localizer;some_new_code") == "localizer; some new code"
+    assert in_words("localizer", "some_new_code") == "localizer; some new code"

@@ -24,10 +24,10 @@ from mediqa_node.exchange.payload import (
     compact,
     network_arrays,
     nifti_bytes,
-    npz_bytes,
     volume_of,
 )
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
+from mediqa_node.system import npz
 
 
 def stack(*, flags: tuple[str, ...] = (), slices: int = 3) -> Stack:
@@ -113,10 +113,10 @@ def test_what_is_no_even_grid_is_no_nifti(flag: str) -> None:
 
 def test_an_npz_has_the_same_bytes_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = {"a": np.arange(5), "b": np.zeros((2, 3), np.float32)}
-    first = npz_bytes(arrays)
+    first = npz.packed(arrays)
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
 
-    assert npz_bytes(arrays) == first
+    assert npz.packed(arrays) == first
     assert list(np.load(io.BytesIO(first), allow_pickle=False)) == ["a", "b"]
 
 
@@ -124,7 +124,7 @@ def test_an_npz_is_written_without_what_numpy_2_0_would_take_for_an_array(monkey
     given: dict[str, object] = {}
     monkeypatch.setattr(np, "savez_compressed", lambda _, **arrays: given.update(arrays))
 
-    npz_bytes({"a": np.arange(5)})
+    npz.packed({"a": np.arange(5)})
 
     assert list(given) == ["a"]
 

@@ -296,7 +296,7 @@ def test_a_disk_of_ours_that_fails_does_not_park_the_report(
 
     with scripted() as pacs:
         bench = bench_to(pacs.port)
-        monkeypatch.setattr(deliver, "report_for", full)
+        monkeypatch.setattr(deliver.outbox, "save_report", full)
         with pytest.raises(StorageFailed):
             assessed(bench, tmp_path)
         monkeypatch.undo()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from support.command import run_in
 from support.golden import digests, goldens
 
 from mediqa_node.exchange import columns
@@ -97,19 +98,6 @@ EXITS = {
 
 
 def test_exit_codes_stay(tmp_path: Path) -> None:
-    config = tmp_path / "node.yaml"
-    config.write_text(f"node: {{data_dir: {tmp_path / 'var'}}}\n", encoding="utf-8")
+    (tmp_path / "node.yaml").write_text(f"node: {{data_dir: {tmp_path / 'var'}}}\n", encoding="utf-8")
 
-    assert {words: run_command(config, *words) for words in EXITS} == EXITS
-
-
-def run_command(config: Path, *words: str) -> int:
-    """Run a command of `mediqa-node` in this process; return its exit status."""
-    from unittest.mock import patch
-
-    from mediqa_node import cli
-
-    with patch("sys.argv", ["mediqa-node", "--config", str(config), *words]), pytest.raises(SystemExit) as ended:
-        cli.main()
-    code = ended.value.code
-    return code if isinstance(code, int) else int(code is not None)
+    assert {words: run_in(tmp_path, *words).returncode for words in EXITS} == EXITS

@@ -16,7 +16,7 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["mediqa_node.cli", "mediqa_node.pipeline.offline", "mediqa_node.model.predict"])
 
 
-def run(*arguments: object, folder: Path, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, folder: Path, timeout_s: float = 600.0) -> subprocess.CompletedProcess[str]:
     """Run `mediqa-node ARGUMENTS` in `folder`."""
     command = ["mediqa-node", *map(str, arguments)]
     with tempfile.TemporaryDirectory() as kept:

@@ -14,6 +14,7 @@ from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.errors import MediqaError, UndecodablePixels
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.image.salient import salient_slices
+from mediqa_node.system import npz
 from training.data.manifest import Row
 
 _TIFF = (".tif", ".tiff")
@@ -53,8 +54,7 @@ def _dicom(row: Row, spec: PreprocessSpec) -> tuple[np.ndarray, ...]:
 
 
 def _npz(row: Row, spec: PreprocessSpec) -> tuple[np.ndarray, ...]:
-    with np.load(row.paths[0], allow_pickle=False) as content:
-        return tuple(np.asarray(one, dtype=np.float32) for one in content["slices"])
+    return tuple(np.asarray(one, dtype=np.float32) for one in npz.unpacked(row.paths[0])["slices"])
 
 
 def _nifti(row: Row, spec: PreprocessSpec) -> tuple[np.ndarray, ...]:

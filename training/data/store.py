@@ -5,9 +5,9 @@ first, so that what an interruption leaves half written is cut off when the stor
 is shown is derived by the node's own code (`prepare`), and kept under the fingerprint of the preprocessing.
 """
 
-import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,6 +18,7 @@ import numpy as np
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import Prompt, prompt_of
+from mediqa_node.system.lock import locked
 
 INDEX, PIXELS = "samples.jsonl", "slices.bin"
 _DTYPES = ("int16", "uint8")
@@ -85,12 +86,16 @@ class Sample:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
+def _a_moment() -> bool:
+    time.sleep(0.1)
+    return True
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Let one process at a time write into a folder; the lock goes with the process that holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder / "lock", wait=_a_moment):
         yield
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mediqa_node.domain.errors import ConfigurationError, MediqaError
+from mediqa_node.system.atomic import replacing, write_atomically
 from training.data.batches import Batch
 
 STATE, CURVE, SETTINGS = "state.safetensors", "curve.csv", "settings.json"
@@ -148,9 +149,7 @@ def _agree(folder: Path, settings: Mapping[str, Any], rank: int) -> None:
     if (folder / STATE).exists() and file.exists() and file.read_text() != text:
         raise ConfigurationError(f"{folder} holds a run with other settings ({SETTINGS}); choose another folder")
     if rank == 0 and not (file.exists() and file.read_text() == text):
-        part = file.with_suffix(".part")
-        part.write_text(text)
-        part.replace(file)
+        write_atomically(file, text.encode())
 
 
 def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
@@ -186,11 +185,8 @@ def _save(file: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step
     tensors = {f"network.{name}": value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value.detach().cpu() for name, value in state.items()}
-    part = file.with_suffix(".part")
-    save_file(tensors, part, metadata={"step": str(step)})
-    with part.open("rb") as written:
-        os.fsync(written.fileno())
-    part.replace(file)
+    with replacing(file) as part:
+        save_file(tensors, part, metadata={"step": str(step)})
 
 
 def _load(file: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -219,9 +215,7 @@ class _Curve:
         kept: list[str] = []
         with suppress(FileNotFoundError):
             kept = file.read_text().splitlines(keepends=True)[: start + 1]
-        part = file.with_suffix(".part")
-        part.write_text("".join(kept))
-        part.replace(file)
+        write_atomically(file, "".join(kept).encode())
         self._header = bool(kept)
 
     def add(self, step: int, loss: float, parts: Mapping[str, float], rate: float) -> None:

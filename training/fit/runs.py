@@ -23,6 +23,8 @@ from mediqa_node.model.lock import digest
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from mediqa_node.model.sizes import SIZES
+from mediqa_node.system import npz
+from mediqa_node.system.atomic import write_atomically
 from training.data.batches import Batches, Target, targets_of
 from training.data.views import Prepared
 from training.evaluate.predictions import predict
@@ -223,15 +225,13 @@ def predictions_of(
     file, state = folder / PREDICTIONS, folder / STATE
     key = f"{digest(state.read_bytes())} {digest_of(data)} {prompted}"
     if file.exists():
-        with np.load(file, allow_pickle=False) as kept:
-            if str(kept["key"]) == key:
-                return {"score": kept["score"], "parameters": kept["parameters"]}
+        kept = npz.unpacked(file)
+        if str(kept["key"]) == key:
+            return {"score": kept["score"], "parameters": kept["parameters"]}
     found = predict(network, data, FOUR_ONE_HOTS, prompted=prompted)
-    part = file.with_suffix(".part")
-    with part.open("wb") as whole:
-        np.savez(whole, key=key, score=found.score, parameters=found.parameters)
-    part.replace(file)
-    return {"score": found.score, "parameters": found.parameters}
+    predictions = {"score": found.score, "parameters": found.parameters}
+    write_atomically(file, npz.packed({"key": np.array(key), **predictions}))
+    return predictions
 
 
 def read_run(folder: Path) -> Run:

@@ -28,7 +28,7 @@ from mediqa_node.exchange.series_row import rating_row, slice_rows
 from mediqa_node.exchange.splits import Member, assert_apart, links_of, place, splits_json
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 from mediqa_node.pipeline.export.pixels import write_pixels
-from mediqa_node.pipeline.export.select import ExportSource, Gathered, gather, reason_of
+from mediqa_node.pipeline.export.select import ExportSource, Gathered, gather, reasons_of
 from mediqa_node.storage import harvested, ratings
 
 log = structlog.get_logger("export")
@@ -139,20 +139,20 @@ def _split(
     return stays, left_out
 
 
-def _excluded(series: Gathered, reason: str) -> Excluded:
-    return Excluded(series_key=series.row["series_key"], modality=series.row["modality"], reason=reason)
+def _excluded(series: Gathered, *reasons: str) -> Excluded:
+    return Excluded(series_key=series.row["series_key"], modality=series.row["modality"], reasons=reasons)
 
 
 def _left_out(series: Gathered, error: Exception, into: Writing) -> Excluded:
     """Remove what was written of a series, whose files retention may have deleted meanwhile."""
     into.drop(f"images/{series.row['series_key']}")
-    return _excluded(series, reason_of(error, series.series_instance_uid))
+    return _excluded(series, *reasons_of(error, series.series_instance_uid))
 
 
 def _nothing(left_out: Sequence[Excluded]) -> str:
     if not left_out:
         return "no series to export: the node has not received any"
-    reasons = Counter(one.reason for one in left_out)
+    reasons = Counter(code for one in left_out for code in one.reasons)
     said = ", ".join(f"{in_words(reason)} {n}" for reason, n in reasons.most_common(6))
     return f"no series to export; left out: {said}. --all takes what may be scored"
 
@@ -204,8 +204,8 @@ def _write_tables(
         {
             "series_key": one.series_key,
             "modality": one.modality,
-            "reason": one.reason,
-            "reason_text": in_words(one.reason),
+            "reason": ";".join(one.reasons),
+            "reason_text": in_words(*one.reasons),
         }
         for one in left_out
     ]
@@ -234,5 +234,5 @@ def _summary(out: Path, rows: Sequence[Row], left_out: Sequence[Excluded], n_byt
         n_patients=len({row["patient_key"] for row in rows}),
         n_bytes=n_bytes,
         splits={split: sum(row["split"] == split for row in rows) for split in SPLITS},
-        reasons=dict(Counter(one.reason for one in left_out).most_common()),
+        reasons=dict(Counter(code for one in left_out for code in one.reasons).most_common()),
     )

@@ -19,6 +19,7 @@ from mediqa_node.exchange.folder import Writing
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.pipeline.export.select import ExportSource, Gathered
 from mediqa_node.pipeline.score import SeriesFiles, check_scorable, read_headers
+from mediqa_node.system import npz
 
 
 def write_pixels(
@@ -56,7 +57,7 @@ def write_pixels(
         into.put(place := f"{place}.nii.gz", payload.nifti_bytes(volume, stacks[0]))
     elif kind == "npz":
         assert spec is not None
-        into.put(place := f"{place}.npz", payload.npz_bytes(_arrays(series, frames, stacks[0], files, reader, spec)))
+        into.put(place := f"{place}.npz", npz.packed(_arrays(series, frames, stacks[0], files, reader, spec)))
     return place
 
 

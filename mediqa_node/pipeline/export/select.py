@@ -108,32 +108,34 @@ def gather(
             except StorageFailed:
                 raise
             except Exception as error:  # a broken header or file must not stop the export of all others
-                reason = reason_of(error, uid)
+                reasons = reasons_of(error, uid)
             key = source.pseudonyms.key("series", uid)
-            left_out.append(Excluded(series_key=key, modality=_modality(series), reason=reason))
+            left_out.append(Excluded(series_key=key, modality=_modality(series), reasons=reasons))
     advance(len(known), len(known))
     return sorted(taken, key=lambda one: str(one.row["series_key"])), sorted(left_out, key=lambda one: one.series_key)
 
 
-def reason_of(error: Exception, series_instance_uid: str) -> str:
-    """Return the exclusion reason for an error; log it where a person may have to act."""
+def reasons_of(error: Exception, series_instance_uid: str) -> tuple[str, ...]:
+    """Return the exclusion reasons for an error; log it where a person may have to act."""
+    if isinstance(error, _Unfit):
+        return error.codes
     if isinstance(error, NotScorable):
-        return str(error.code)
+        return (str(error.code),)
     if isinstance(error, UndecodablePixels):
-        return "undecodable"
+        return ("undecodable",)
     if isinstance(error, FileNotFoundError):
-        return "file_missing"
+        return ("file_missing",)
     if isinstance(error, OSError):
         log.error("series cannot be read", series=series_instance_uid, file=error.filename, reason=error.strerror)
-        return "file_unreadable"
+        return ("file_unreadable",)
     log.error("series not exported", series=series_instance_uid, exc_info=error)
-    return FAULT
+    return (FAULT,)
 
 
 def _gathered(
     source: ExportSource, request: ExportRequest, known: HarvestedSeries, mos: Mos | None, reader: FrameReader
 ) -> Gathered:
-    """Describe one series; `reason_of` turns what is raised into the exclusion reason."""
+    """Describe one series; `reasons_of` turns what is raised into the exclusion reasons."""
     technique = _technique(known, request, rated=mos is not None)
     with source.database.read() as connection:
         instances = index.current_instances(connection, known.row.series_instance_uid)
@@ -183,16 +185,21 @@ def _technique(known: HarvestedSeries, request: ExportRequest, *, rated: bool) -
     if known.row.reason is not None and known.row.reason.code is ReasonCode.PHANTOM:
         raise NotScorable("phantom")
     if technique.refusal is not None:
-        raise NotScorable(_codes(technique, scorable=False))
+        raise _Unfit(technique, scorable=False)
     if request.modalities and _modality(known) not in request.modalities:
         raise NotScorable("filter_modality")
     if request.eligible_only and not (technique.eligible or rated):
-        raise NotScorable(_codes(technique, scorable=True) or "not_eligible")
+        raise _Unfit(technique, scorable=True)
     return technique
 
 
-def _codes(technique: Technique, *, scorable: bool) -> str:
-    return ";".join(dict.fromkeys(one.code for one in technique.exclusions if one.scorable is scorable))
+class _Unfit(NotScorable):
+    """The technique of a series has exclusions: all of one kind are named."""
+
+    def __init__(self, technique: Technique, *, scorable: bool) -> None:
+        codes = dict.fromkeys(one.code for one in technique.exclusions if one.scorable is scorable)
+        self.codes = tuple(codes) or ("not_eligible",)
+        super().__init__(self.codes[0])
 
 
 def _modality(known: HarvestedSeries) -> str:
