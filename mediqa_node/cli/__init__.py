@@ -62,7 +62,7 @@ def register() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence, never a traceback."""
+    """Run the command line; print an expected error as one sentence instead of a traceback."""
     register()
     try:
         app()

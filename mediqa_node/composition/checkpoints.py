@@ -38,7 +38,7 @@ def model_store(settings: Settings) -> ModelStore:
 
 
 def decided(settings: Settings) -> Standing:
-    """Return the recorded promotions; without a database, none."""
+    """Return what the recorded promotions add up to; an empty result without a database."""
     if settings.missing_database is not None:
         return Standing()
     database = Database(settings.database_url)

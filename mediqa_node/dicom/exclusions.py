@@ -80,7 +80,7 @@ def exclusions(
     placed: Sequence[Plane] | None = None,
     of_instances: Sequence[Sequence[Exclusion]] | None = None,
 ) -> tuple[Exclusion, ...]:
-    """Return the reasons against a series, those that forbid a score first; () if there are none.
+    """Return the reasons to exclude a series, those that forbid scoring first; () if there are none.
 
     Args:
         headers: all instances of one series, without pixels, in any order.

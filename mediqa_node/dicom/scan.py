@@ -51,7 +51,7 @@ _MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScannedHeader:
-    """What receiving needs to know of a dataset."""
+    """The attributes of a dataset that the receiver needs."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -103,7 +103,7 @@ def _text(value: bytes) -> str:
 
 
 def _integer(value: bytes) -> int | None:
-    """Return an Integer String (VR IS), or None where it is none."""
+    """Return the value of an Integer String (VR IS), or None if it is not valid."""
     text = value.strip(b" \0")
     return int(text) if re.fullmatch(rb"[+-]?[0-9]{1,11}", text) else None
 

@@ -52,7 +52,7 @@ def _tag(key: Key) -> BaseTag:
 
 
 def _vr_of(tag: BaseTag, stated: str | None) -> str:
-    """Return the stated value representation, or that of the dictionary where none or an unknown one is stated."""
+    """Return the VR in the file, or that of the data dictionary if it is missing or unknown."""
     if stated in _KNOWN_VRS:
         return str(stated)
     try:

@@ -81,7 +81,7 @@ def check_grid(stack: Stack) -> None:
 
 
 def affine_ras(stack: Stack) -> np.ndarray:
-    """Return the 4 x 4 matrix from (column, row, slice) index to RAS coordinates in mm, of an even grid."""
+    """Return the 4 x 4 matrix from (column, row, slice) index to RAS in mm, for an evenly spaced stack."""
     assert stack.orientation is not None
     assert stack.origin_mm is not None
     slice_mm, row_mm, column_mm = stack.spacing_mm

@@ -53,7 +53,7 @@ class QualityMap:
     b: float
 
     def beyond(self, raw: np.ndarray) -> int:
-        """Return how many raw scores lie beyond the scale and count as its end."""
+        """Return how many raw scores are outside the scale and are clamped to its ends."""
         return int(((raw < self.a) | (raw > self.b)).sum()) if self.kind == "clamp" else 0
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
@@ -213,7 +213,7 @@ def _prompt(raw: Mapping[str, Any]) -> PromptCode:
 
 
 def _check(card: Card) -> None:
-    """Raise ValueError for a value that parses but means nothing here."""
+    """Raise ValueError for a value that parses but is not valid in a card."""
     _one_of("size", card.size, SIZES)
     require(type(card.trained) is bool, "trained must be true or false")
     require(card.scale is None or 0 < card.scale <= 1, f"scale {card.scale!r}")

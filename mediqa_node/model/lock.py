@@ -41,7 +41,7 @@ def read_lock(path: Path = DEFAULT_LOCK) -> dict[str, LockEntry]:
     """Read a lock file; relative paths start at its folder.
 
     Raises:
-        CheckpointRefused: no file, no YAML, an entry with other keys than the module names, or see `check_name`.
+        CheckpointRefused: the file is missing or not YAML, an entry has wrong keys, or `check_name` refuses a name.
     """
     try:
         entries = yaml.safe_load(path.read_text())

@@ -13,7 +13,7 @@ _GOLDEN = np.uint32(0x9E3779B9)
 
 
 def mix(h: np.ndarray) -> np.ndarray:
-    """Return the murmur3 finaliser of 32-bit words, any shape, uint32."""
+    """Apply the murmur3 finaliser to 32-bit words: uint32, any shape."""
     h = h ^ (h >> np.uint32(16))
     h = h * np.uint32(0x85EBCA6B)
     h = h ^ (h >> np.uint32(13))

@@ -105,9 +105,9 @@ class ModelStore:
         return self.root / f"{weights.sha256[:32]}-{weights.card_sha256[:16]}-{digest(weights.name.encode())[:8]}"
 
     def _write(self, folder: Path, content: dict[str, bytes]) -> None:
-        """Make a folder with all its files, or none: written to a temporary folder, synced, renamed."""
+        """Write a folder atomically: into a temporary folder, which is synced and renamed."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for left in self.root.glob(f"{_HALF}*"):  # by a process that was killed here
+        for left in self.root.glob(f"{_HALF}*"):  # left by a process that was killed here
             if time.time() - left.stat().st_mtime > _HALF_OLDER_THAN_S:
                 shutil.rmtree(left, ignore_errors=True)
         half = Path(tempfile.mkdtemp(prefix=_HALF, dir=self.root))

@@ -187,5 +187,5 @@ def shut_down(*, within_s: int) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Migrate the engine's tables; once, before any process starts."""
+    """Migrate the engine's tables. Call it once, before any process starts."""
     DBOS.migrate(database.url)

@@ -24,7 +24,7 @@ _QUALITY = {"0": 1.0, "1": 0.5, "2": 0.0}
 
 
 def probe(root: Path) -> Match | None:
-    """Look for EyeQ's tables; Kaggle's alone, and EyeQ's without photographs, match and are refused."""
+    """Look for EyeQ's tables; Kaggle's table alone, or EyeQ's without photographs, is recognised but refused."""
     tables = _tables(root)
     if not tables:
         if not any((place / "trainLabels.csv").is_file() for place in here_or_below(root)):

@@ -44,7 +44,7 @@ def probe(root: Path) -> Match | None:
 
 
 def records(root: Path) -> Iterator[Row | Left]:
-    """Yield a row for every image; its patient is the group of images that show the same slice."""
+    """Yield a row for every image; images that show the same slice count as one patient."""
     rows: list[Row] = []
     for split, file, folder in _tables(root):
         for name, score in _scores(file).items():

@@ -1,8 +1,8 @@
-"""The seven networks that the paper's Table 1 compares with, from one factory; none comes with weights.
+"""The seven baseline networks of the paper's Table 1, built by one factory, without pretrained weights.
 
-Each maps images (B, 3, S, S), 0..1, to one raw score (B,). `small` has the same kind and number of stages with far
-fewer channels, so that a table can be trained on two cores: its rows show how such a design does at that size, not
-how the published network does.
+Each maps images (B, 3, S, S), 0..1, to one raw score (B,). `small` keeps the kind and number of stages but has far
+fewer channels, so that a table can be trained on two cores: its rows show how the design performs at that size, not
+how the published network performs.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ class OneScore(nn.Module):
 
 
 def _vgg(size_px: int, small: bool) -> nn.Module:
-    """VGG-16 (Simonyan and Zisserman 2015), with batch normalisation: without, sixteen layers do not start to learn."""
+    """VGG-16 (Simonyan and Zisserman 2015), with batch normalisation: without it sixteen layers do not train."""
     widths = (64, 128, 256, 512, 512)
     scale = 8 if small else 1
     layers: list[int | str] = []

@@ -14,7 +14,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence, never a traceback."""
+    """Run the command line; print an expected error as one sentence instead of a traceback."""
     try:
         app()
     except ModuleNotFoundError as error:

@@ -82,7 +82,7 @@ class Prepared:
 
 
 def show(slices: np.ndarray, spec: PreprocessSpec, *, modality: str, image_type: str) -> NetworkInput:
-    """Return slices, (n, rows, columns[, 3]), as network input: the node's own views."""
+    """Return slices, (n, rows, columns[, 3]), as network input, prepared exactly as in the node."""
     return preprocess(list(slices), spec, modality=modality, image_type=image_type)
 
 

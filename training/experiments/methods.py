@@ -59,7 +59,7 @@ class Budget:
     seed: int = 0
 
     def recipe(self, stage: str, *, prompts: bool = True) -> Recipe:
-        """Return the default preset of a stage, without severities: no network learns from more labels than others."""
+        """Return the default preset of a stage without severities: every network learns from the same labels."""
         preset = read_recipe(STAGE1 if stage == "upstream" else STAGE2, "default")
         return preset.model_copy(update={"prompts": prompts, "severities": False})
 

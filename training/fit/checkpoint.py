@@ -129,7 +129,7 @@ def _of_folds(
     modality: str,
     output: str,
 ) -> np.ndarray | None:
-    """Return predictions of networks for sources that they have not seen, NaN for others, in the order of `fits`."""
+    """Return network predictions for the sources that each fold left out, NaN elsewhere, in the order of `fits`."""
     mine = data.subset(
         lambda sample: sample.split == "train" and sample.modality == modality and output in sample.labels
     )

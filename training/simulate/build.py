@@ -1,4 +1,4 @@
-"""A store of simulated samples from a collection: bases, a plan of what is done to each, in processes."""
+"""Build a store of simulated samples from a collection: choose base slices, plan and make their copies."""
 
 import hashlib
 import json
@@ -74,7 +74,7 @@ def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[st
 
 
 def plan_of(modality: str, groups: int, random: np.random.Generator) -> tuple[Step, ...]:
-    """Return what is done to one base: `clean`, then groups of four."""
+    """Return the steps for one base slice: `clean`, then groups of four."""
     factors = FACTORS[modality]
     start = int(random.integers(len(factors)))
     plan = ["clean"]

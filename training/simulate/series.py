@@ -110,7 +110,7 @@ def write_series(
 
 
 def bases_of(sets: Sequence[ImageSet]) -> Iterator[BaseSeries]:
-    """Yield the series of patients that copies can be made of: those on whose copies a node would train."""
+    """Yield the patient series that can be copied: those for which a node would accept the copies for training."""
     patients = {source: n for n, source in enumerate(dict.fromkeys(s.source for s in sets if s.split == "dev"), 1)}
     number = 0
     for one in sets:

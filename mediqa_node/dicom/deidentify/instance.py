@@ -115,9 +115,10 @@ def clean_text(keyword: str, value: str, forbidden: frozenset[str]) -> str | Non
 def identifying_words(dataset: Dataset) -> frozenset[str]:
     """Return words and numbers that identify patient, study or place, upper case, numbers without leading zeros.
 
-    Those of all names of persons, whatever they mean besides (SHARP is a kernel and a family); those of the identifiers
-    of patient, study, device and place, unless everybody uses them (CHEST_0042, General Hospital); the birth date.
-    Words of one or two letters and numbers of fewer than four digits identify nobody: they are in every header.
+    They come from all person names, even where a name is also an ordinary word (SHARP is a kernel and a family name);
+    from the identifiers of patient, study, device and place, except common words (CHEST_0042, General Hospital); and
+    from the birth date. Words of one or two letters and numbers of fewer than four digits are left out: they occur in
+    every header and identify no one.
     """
     found = set()
     for found_text, is_name in _identifying(dataset):
@@ -240,7 +241,7 @@ def _coded(item: Dataset) -> Dataset | None:
 
 
 def _current_code(item: Dataset) -> tuple[str, str]:
-    """Return value and scheme of a coded term, those of SNOMED RT as SNOMED CT (PS3.16 table 8-1)."""
+    """Return value and scheme of a coded term; SNOMED RT codes become SNOMED CT (PS3.16 table 8-1)."""
     value, scheme = text(item, "CodeValue"), text(item, "CodingSchemeDesignator")
     known = snomed_mapping["SRT"].get(value) if scheme in ("SRT", "SNM3", "99SDM") else None
     return (known, "SCT") if known else (value, scheme)

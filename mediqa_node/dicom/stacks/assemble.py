@@ -112,7 +112,7 @@ def _stack(group: Group, headers: Sequence[Dataset]) -> Stack:
 
 
 def _in_order(group: Sequence[Plane]) -> tuple[list[Plane], tuple[float, ...]]:
-    """Return planes and their positions (mm), ascending along the normal; of two at one position, the senior."""
+    """Return planes and positions (mm), ascending along the normal; at one position the earliest acquired wins."""
     reference = group[0].orientation
     if reference is None:
         return list(group), ()

@@ -1,7 +1,8 @@
-"""Read the exposure of a CT image: one unit per quantity, standard tags first, private ones by creator.
+"""Read the exposure of a CT image: standard attributes first, private ones as a fallback.
 
-Classic values are at the root (PS3.3 C.8.2.1), Enhanced ones in functional groups (C.8.15.3). Private
-fallbacks were tried on few files; each is accepted only within a plausible range.
+Each quantity has one unit. Classic values are at the root (PS3.3 C.8.2.1), Enhanced ones in functional groups
+(C.8.15.3). Private elements are found by their creator and were tested on few files, so a value is accepted only
+within a plausible range.
 """
 
 import re

@@ -55,7 +55,7 @@ def reference_series(manifest: Path = MANIFEST) -> dict[str, tuple[Path, ...]]:
         manifest: JSON, by name: `folder`, relative to the manifest's parent's parent, and `sha256` by file.
 
     Raises:
-        ReferenceDamaged: a file is missing, or not as it was packed.
+        ReferenceDamaged: a file is missing or has changed since it was packed.
     """
     pinned = json.loads(_content(manifest))
     found: dict[str, tuple[Path, ...]] = {}
