@@ -49,7 +49,7 @@ def process(context: typer.Context, role: Annotated[str, typer.Argument(help="re
 
 @app.command()
 def demo(
-    port: Annotated[int, typer.Option(metavar="PORT", help="Port of the node; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port of the node; 0 picks a free one.")] = 0,
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the node's data. The default is a new one.")
     ] = None,
@@ -62,9 +62,9 @@ def demo(
 
 @app.command()
 def status(context: typer.Context, json: Json = False) -> None:
-    """Show what the node does and what needs a person.
+    """Show what the node is doing and what needs attention.
 
-    The exit status is 1 if something does.
+    The exit status is 1 if something needs attention.
     """
     from mediqa_node import service
     from mediqa_node.composition import checkpoints, resources
@@ -166,13 +166,13 @@ def _print_unproven(rows: list[SeriesRow]) -> None:
 def retry(
     context: typer.Context,
     which: Annotated[
-        list[str] | None, typer.Argument(help="Delivery numbers, series UIDs or their last digits; none: all.")
+        list[str] | None, typer.Argument(help="Delivery numbers, series UIDs or their last digits. The default is all.")
     ] = None,
     keep_first: Annotated[
         bool, typer.Option("--keep-first", help="Keep the first of differing copies and set the others aside.")
     ] = False,
 ) -> None:
-    """Try again what was parked or withheld.
+    """Retry what was parked or withheld.
 
     Deliveries are sent again; series that could not be assessed are assessed again. The exit status is 1 if nothing
     was parked or withheld.

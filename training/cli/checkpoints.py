@@ -1,4 +1,4 @@
-"""`mediqa-train evaluate`, `card`, `claim` and `pairs`: from a run to a checkpoint with evidence of its worth."""
+"""`mediqa-train evaluate`, `card`, `claim` and `pairs`: from a run to a checkpoint with evidence of its quality."""
 
 import json
 from collections.abc import Mapping
@@ -136,7 +136,7 @@ def card(
     ] = None,
     domains: Annotated[Path | None, typer.Option(help="Training range: the JSON of `mediqa-train domain`.")] = None,
     name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = "default",
-    command: Annotated[str, typer.Option(help="How the checkpoint was made, in words. Written to the card.")] = "",
+    command: Annotated[str, typer.Option(help="Description of how the checkpoint was made. Written to the card.")] = "",
 ) -> None:
     """Make a checkpoint from a run: weights, regressors on statistics, their shares, card and lock."""
     from training.fit.checkpoint import make_card, provenance, write_checkpoint
