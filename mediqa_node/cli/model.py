@@ -88,7 +88,7 @@ def import_(
     prompt_index: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, max=63, help="Prompt input of mediqa that is set to 1. Their meanings are unpublished."
+            metavar="N", min=0, max=63, help="Index of the mediqa prompt input that is 1. Meanings are unpublished."
         ),
     ] = None,
     quality: Annotated[
