@@ -143,8 +143,7 @@ class BatchingRunner:
     """Runs images of all callers in batches of one shape, on the only thread that uses the device.
 
     A batch that is not full is filled with black images. If the device runs out of memory the batch size is halved
-    permanently; any other failure is
-    confined to the image that causes it.
+    permanently; any other failure is confined to the image that causes it.
     """
 
     def __init__(self, forward: Forward, *, device: torch.device, batch_images: int) -> None:
