@@ -135,7 +135,7 @@ def _check_archive(source: Path) -> None:
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:
-    """Whether an entry is a named plain tensor: real, dense and in memory."""
+    """Whether an entry is a named plain tensor: real, dense, in memory and fully stored."""
     name, value = item
     return (
         isinstance(name, str)
