@@ -19,7 +19,7 @@ from training.baselines.patchwise import CNNIQANet, WaDIQaM
 
 
 class OneScore(nn.Module):
-    """A classifier of one class, its logit taken as the score."""
+    """A classifier with one class, whose logit is the score."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def baseline(name: str, size_px: int = 224, *, small: bool = False) -> nn.Module
     """Return an untrained network that maps images (B, 3, size_px, size_px) to raw scores (B,).
 
     Raises:
-        ConfigurationError: no baseline of that name, or an edge that its windows and patches do not divide.
+        ConfigurationError: no baseline of that name, or its windows and patches do not divide the edge.
     """
     if name not in NETWORKS:
         raise ConfigurationError(f"no baseline {name!r}; known: {', '.join(NETWORKS)}")

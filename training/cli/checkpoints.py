@@ -70,7 +70,7 @@ def evaluate(
 
 
 def _tested(folder: Path) -> "Store":
-    """Return a store that has test samples."""
+    """Open a store and check that it has test samples."""
     store = _store(folder)
     if not any(sample.split == "test" for sample in store.samples):
         raise ConfigurationError(
@@ -190,7 +190,7 @@ def claim(
 
 
 def _of_another_seed(trained: "Run", folder: Path) -> "Fused":
-    """Return regressors and shares of a checkpoint whose network learnt the same units."""
+    """Return regressors and shares of a checkpoint that was trained in the same units."""
     from mediqa_node.model.checkpoint import load_whole
     from training.evaluate.by_method import targets_of_card
 

@@ -91,7 +91,7 @@ def _plain(found: "dict[str, dict[str, TermResult]]") -> dict[str, dict[str, obj
 
 
 def _checked(names: Sequence[str]) -> list[str]:
-    """Return the shapes once each; ConfigurationError if one is unknown or they read images of several sizes."""
+    """Return the distinct shapes; ConfigurationError if one is unknown or their image sizes differ."""
     from mediqa_node.model.prompt_classifier import SHAPES
 
     shapes = list(dict.fromkeys(names))

@@ -78,7 +78,7 @@ def simulate(
 
 
 def _print(store: "Store") -> None:
-    """Print what the store holds of each modality, and where nothing is held out."""
+    """Print the content of the store by modality, and warn where nothing is held out."""
     rows = []
     for modality in ("CT", "MR", "OP"):
         mine = [sample for sample in store.samples if sample.modality == modality]

@@ -105,7 +105,7 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
     """Return the samples of a store, or of the rows of a manifest that fit a stage, as network input.
 
     Raises:
-        ConfigurationError: neither a store nor a manifest, or no row fits this stage, with the reasons.
+        ConfigurationError: neither a store nor a manifest, or no row fits this stage; the message has the reasons.
     """
     from training.data.manifest import MANIFEST_FILE
     from training.data.read import read_rows, with_rows
