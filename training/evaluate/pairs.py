@@ -1,6 +1,6 @@
 """Two reconstructions of one acquisition, slice by slice: the score of each next to its noise.
 
-A sharp kernel shows more noise and more detail of the same projections; a score that follows noise rates it lower.
+A sharp kernel shows more noise and more detail of the same projections; a score that follows noise is lower for it.
 """
 
 from collections.abc import Sequence
