@@ -127,7 +127,7 @@ def _print_waiting(waiting: Sequence[DeliveryRow], now: float) -> None:
 
 
 def _print_held(held: list[DeliveryRow], stopped: list[SeriesRow], disputes: list[Dispute]) -> None:
-    """Print what a person has to look at, each with the next step."""
+    """Print each item that needs attention, with its next step."""
     from mediqa_node.domain.series import UNPROVEN, DeliveryState
 
     for delivery in held:

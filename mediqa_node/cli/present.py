@@ -75,7 +75,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
 
 
 def fact(name: str, text: str, *, indent: int = 12) -> None:
-    """Print one fact after its name, in a column of its own; on a terminal long text is wrapped inside it."""
+    """Print a fact in the column after its name; on a terminal long text is wrapped in that column."""
     lines = textwrap.wrap(text, max(20, width() - indent), break_long_words=False, break_on_hyphens=False) or [""]
     for i, line in enumerate(lines):
         typer.echo(f"{name if i == 0 else '':<{indent}}{line}".rstrip())
@@ -105,7 +105,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def as_json(value: Any) -> None:
-    """Print JSON; a number that is not finite becomes null, which JSON knows."""
+    """Print JSON; numbers that are not finite become null."""
     typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False))
 
 

@@ -21,7 +21,7 @@ _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelElement:
-    """Where the pixels of a file begin, and their format according to the header.
+    """The offset of the pixels in a file, and their format according to the header.
 
     Attributes:
         options: rows, columns, bits, ... as pydicom's decoders take them.

@@ -1,4 +1,4 @@
-"""What a score means on this scanner and protocol: a verdict only where the site has calibrated it."""
+"""The verdict on a score for this scanner and protocol, given only if the site has calibrated it."""
 
 from collections.abc import Sequence
 

@@ -149,7 +149,7 @@ def _prompt_fc(dim: int, size: Size) -> nn.Module:
 
 
 def _told(fc: nn.Module | None, prompts: Tensor | None) -> Iterable[Tensor | None]:
-    """Return what each layer of a stage adds for the prompts (B, 64): (B, C) a layer, or None."""
+    """Return the prompt term of each layer of a stage for prompts (B, 64): (B, C) per layer, or None."""
     if fc is None or prompts is None:
         return repeat(None)
     return [layer(prompts) for layer in fc] if isinstance(fc, nn.ModuleList) else repeat(fc(prompts))

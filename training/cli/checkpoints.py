@@ -99,7 +99,7 @@ def _store(folder: Path) -> "Store":
 
 
 def _locked(checkpoint: Path) -> tuple[str, Path]:
-    """Return name and lock of the checkpoint in a folder, or of a shipped one by name."""
+    """Return the name and lock of the checkpoint in a folder, or of the shipped one by name."""
     from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
 
     if not (checkpoint / LOCK_FILE).exists() and str(checkpoint) in read_lock():

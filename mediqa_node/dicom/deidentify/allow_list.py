@@ -105,7 +105,7 @@ SEQUENCES = """
     MRFOVGeometrySequence MRDiffusionSequence DiffusionGradientDirectionSequence
 """
 
-# Type 1 in multi-frame objects alone (PS3.3 C.7.6.16, C.7.5.2): filled with a dummy value.
+# Type 1 only in multi-frame objects (PS3.3 C.7.6.16, C.7.5.2): filled with a dummy value.
 DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "AcquisitionDateTime": "19000101",
            "DeviceSerialNumber": "REMOVED"}  # fmt: skip
 FRAME_DUMMIES = {"FrameReferenceDateTime": "19000101", "FrameAcquisitionDateTime": "19000101"}

@@ -216,7 +216,7 @@ def _identifies(written: str, keyword: str, forbidden: frozenset[str]) -> bool:
 
 
 def _is_worded(value: str, forbidden: frozenset[str]) -> bool:
-    """Whether a text consists only of known words that identify no one, one or two letters, and short numbers."""
+    """Whether a text consists only of known harmless words, one or two letters, and short numbers."""
     if not _PLAIN.fullmatch(value) or _LONG_NUMBER.search(value) or _DATE.search(value):
         return False
     if _tokens(value) & forbidden:
@@ -231,7 +231,7 @@ def _is_device_text(value: str, forbidden: frozenset[str]) -> bool:
 
 
 def clean_meaning(item: Dataset) -> str | None:
-    """Return the meaning of a coded term in pydicom's dictionary, whatever its own Code Meaning; None if unknown."""
+    """Return the meaning of a code from pydicom's dictionary, ignoring its Code Meaning; None if unknown."""
     value, scheme = _current_code(item)
     return _meanings(scheme).get(value) if scheme in _SCHEMES else None
 

@@ -161,7 +161,7 @@ def _shape(mscn: np.ndarray) -> float:
 
 
 def _neighbour_correlation(mscn: np.ndarray, body: np.ndarray) -> float:
-    """Return the mean correlation of neighbours in a row and in a column; 1 where there is nothing to correlate."""
+    """Return the mean correlation of neighbours in a row and in a column; 1 without any pairs."""
     found = []
     for one, two in (
         ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
