@@ -1,4 +1,4 @@
-"""`mediqa-node constancy`: are the scores of the reference set unchanged, and how do the site's phantoms measure?"""
+"""`mediqa-node constancy`: check the scores of the reference set, and list measurements of the site's phantoms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that run the node, and show and mend what it does."""
+"""Commands that run the node, show its state and retry parked work."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def status(context: typer.Context, json: Json = False) -> None:
 
 
 def _print_waiting(waiting: Sequence[DeliveryRow], now: float) -> None:
-    """Print each destination that has not taken a report at the first try, and why."""
+    """Print each destination that did not accept a report at the first attempt, and why."""
     for destination in dict.fromkeys(row.destination for row in waiting if row.attempts):
         rows = [row for row in waiting if row.destination == destination]
         longest = span(now - min(row.created_at for row in rows))
@@ -194,7 +194,7 @@ def retry(
 
 
 def _delivery_or_series(connection: Connection, name: str) -> str:
-    """Return the number of a delivery as it is, else the UID of the series that has this key."""
+    """Return a delivery number unchanged, else the UID of the series with this key."""
     from mediqa_node.storage import lookup, outbox
 
     if name.isdigit() and len(name) < 12 and outbox.find_delivery(connection, int(name)) is not None:

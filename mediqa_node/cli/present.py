@@ -1,4 +1,4 @@
-"""How facts look on a terminal, in a pipe, and as JSON."""
+"""Format facts for a terminal, a pipe, and JSON."""
 
 import json
 import math
@@ -17,7 +17,7 @@ _UNLIMITED = 10_000
 
 
 def width() -> int:
-    """Return how many columns a line may have: those of the terminal, or as many as it needs."""
+    """Return the width of the terminal in columns; unlimited without a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
 
 
@@ -48,7 +48,7 @@ def date(at: float | None) -> str:
 
 
 def since(at: float | None) -> str:
-    """Return seconds since 1970 as a date and as how long ago that is."""
+    """Return seconds since 1970 as a date and as an age."""
     return "–" if at is None else f"{date(at)}, {ago(time.time() - at)}"
 
 

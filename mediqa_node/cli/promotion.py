@@ -266,7 +266,7 @@ def _ended(settings: Settings, shadow: Weights | None) -> bool:
 
 
 def _print_shadow(settings: Settings, shadow: Weights | None) -> None:
-    """Print what a decision means for the candidate that was in shadow before it."""
+    """Print how a decision affects the candidate that was in shadow."""
     if shadow is not None:
         ended = _ended(settings, shadow)
         what = "ended: this checkpoint is active now" if ended else "goes on: it is compared with the active one"

@@ -86,7 +86,7 @@ def score(
 
 
 class _Shown:
-    """Prints results: each as its series ends, or all at the end as a table or a JSON array."""
+    """Prints results: each as its series finishes, or all at the end as a table or a JSON array."""
 
     def __init__(self, *, as_lines: bool, as_array: bool) -> None:
         self.results: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""`mediqa-node series | show | explain`: the series, one of them in a dozen lines, and its report reproduced."""
+"""`mediqa-node series | show | explain`: list the series, and show or reproduce one of them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _cells(row: SeriesRow, keys: Mapping[str, str], origin: Origin, score: Score
 
 
 def _short_score(score: Scored | None) -> str:
-    """Return the score, with its verdict where the site has calibrated it."""
+    """Return the score, with its verdict if the site has calibrated it."""
     if score is None:
         return "–"
     return f"{score.quality:.2f}" if score.verdict == "uncalibrated" else f"{score.quality:.2f} {score.verdict}"

@@ -162,7 +162,7 @@ def enqueue_waiting(node: NodeContext) -> int:
 
 
 def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
-    """Park work whose job failed and enqueue again work whose job ended without doing it; return how much."""
+    """Park work with a failed job and requeue work that its job left undone; return the number of both."""
     with node.database.read() as connection:
         ready = index.with_job(connection)
         waiting = [(row, row.job) for row in outbox.deliveries_in(connection, DeliveryState.WAITING) if row.job]

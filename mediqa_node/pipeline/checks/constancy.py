@@ -123,7 +123,7 @@ def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
 
 
 def identity_of(judge: Assessor, software_version: str) -> Identity:
-    """Return everything besides the image that the scores of this process depend on."""
+    """Return everything except the image that the scores of this process depend on."""
     checkpoint = judge.scorer.checkpoint
     return Identity(
         software_version=software_version,
@@ -206,7 +206,7 @@ def _measured(judge: Assessor, database: Database | None, software_version: str,
         scores, refusals = _scores_and_refusals(judge, manifest)
         if not scores:
             raise NotScorable("no_images", f"the checkpoint scores none of the reference series: {refusals}")
-    except Exception as error:  # whatever it is: without scores results must wait
+    except Exception as error:  # any error: without scores, results must wait
         return not_scored(identity, str(error) or type(error).__name__, at=at)
     pinned = judge.scorer.constancy
     return compare(identity, scores, pinned=pinned, first=first, accepted=accepted, at=at, refusals=refusals)
