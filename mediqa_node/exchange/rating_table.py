@@ -87,7 +87,7 @@ def read_ratings(content: bytes, layout: Layout, resolvers: Mapping[str, Resolve
         resolvers: functions that find a series, by the identifying column (SERIES_COLUMNS).
 
     Raises:
-        AnnotationsRefused: not a table: too large, not UTF-8, without headings, or with unbalanced quotes.
+        RatingsRefused: not a table: too large, not UTF-8, without headings, or with unbalanced quotes.
     """
     sha256 = hashlib.sha256(content + json.dumps(asdict(layout), sort_keys=True).encode()).hexdigest()
     header, records, decimal_comma = _records(content)

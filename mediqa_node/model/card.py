@@ -117,7 +117,7 @@ class Card:
         constancy: pinned scores of the reference set; None: a site's first check becomes the baseline.
         fusion: by modality, of `quality` and of parameters: shares of the network and of the regressor on statistics
             (`statistics_regressor`); {} if the network is used alone.
-        statistics_version: of the statistics that regressors use (`measure.quality_statistics`).
+        statistics_version: of the statistics that regressors use (`image.measure.quality_statistics`).
         claims: evidence for the score, by modality, in ASCII; repeated in reports. {}: no claim.
         domains: training range by modality; a modality without one is always scored.
         training_data, metrics: for people; shown, never computed with.

@@ -56,7 +56,7 @@ def field_strength(tag: float | None, frequency: float | None, nucleus: str = "1
         nucleus: Imaged Nucleus (0018,0085) as written: `1H`, `H1`, `31P`, ...
 
     Returns:
-        with `ambiguous_unit` and no value if the unit is open: 3000 may be 3 T in mT or 0.3 T in gauss.
+        with `ambiguous_unit` and no value if the unit is open (3000 may be 3 T in mT or 0.3 T in gauss).
     """
     by_frequency = _from_frequency(frequency, nucleus)
     if tag is None:
