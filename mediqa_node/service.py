@@ -67,7 +67,7 @@ def run_role(role: str, settings: Settings) -> int:
         with locked(settings.data_dir / f"{role}.lock", wait=lambda: not stop.wait(0.1)):
             return {"receiver": _receiver, "worker": _worker, "courier": _courier}[role](settings, stop)
     except Locked:
-        return 0  # told to stop while another process of this role still ran
+        return 0  # asked to stop while another process of this role still ran
     except (ConfigurationError, CheckpointRefused) as error:
         log.error("cannot start", role=role, reason=str(error))
         return REFUSED

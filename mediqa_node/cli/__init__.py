@@ -1,8 +1,8 @@
-"""The command line: words in, sentences and exit codes out; no logic.
+"""The command line: parses arguments, prints results and sets the exit status; no logic.
 
 The answer comes first, numbers are aligned, the next step is last. `--json` is for machines.
-Exit status: 0 good, 1 not good, 2 misused. Modules import heavy libraries inside their commands: `--help` and
-the processes of a node pass through here.
+Exit status: 0 good, 1 not good, 2 misused. Heavy libraries are imported inside commands, because `--help` and every
+process of a node import this package.
 """
 
 import sys
@@ -62,7 +62,7 @@ def register() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence, never a traceback."""
+    """Run the command line; print an expected error as one sentence instead of a traceback."""
     register()
     try:
         app()

@@ -1,4 +1,4 @@
-"""`mediqa-node annotations`: import the ratings of human readers, and report how far the readers agree."""
+"""`mediqa-node annotations`: import the ratings of human readers and report how well they agree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ annotations_app = typer.Typer(
 app.add_typer(annotations_app, name="annotations")
 
 _PROBLEMS_SHOWN = 50
-By = Annotated[str | None, typer.Option(metavar="NAME", help="Who does this. The default is the login name.")]
+By = Annotated[str | None, typer.Option(metavar="NAME", help="Name to record. The default is the login name.")]
 
 
 @annotations_app.command("import")
@@ -183,7 +183,7 @@ def withdraw(
 ) -> None:
     """Exclude the ratings of an import from now on.
 
-    Use it for a wrong file or a scale the wrong way round. The rows stay on record.
+    Use it after importing a wrong file or a reversed scale. The rows stay on record.
     """
     from mediqa_node.storage import ratings
 
@@ -202,7 +202,7 @@ def report_(
     readers: Annotated[bool, typer.Option("--readers", help="Also print each reader.")] = False,
     json: Json = False,
 ) -> None:
-    """Report how far the readers agree.
+    """Report how well the readers agree.
 
     Prints ICC with 95 % intervals from a bootstrap over patients, Krippendorff's alpha, the rank correlation of each
     reader with the others, and the highest PLCC that a model can be expected to reach. The exit status is 1 if there

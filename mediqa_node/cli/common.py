@@ -1,4 +1,4 @@
-"""What commands share: reading the settings, opening the node's database, setting up logs."""
+"""Helpers shared by commands: reading settings, opening the node's database, setting up logs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def start_logging(context: typer.Context) -> None:
 
 
 def quiet(level: str = "ERROR") -> None:
-    """Log only what is at least this severe: the answer of a command goes to standard output."""
+    """Limit logging to this level, so that standard output has only the command's answer."""
     from mediqa_node import logs
 
     logs.configure(level=level)

@@ -1,4 +1,4 @@
-"""`mediqa-node constancy`: are the scores of the reference set unchanged, and how do the site's phantoms measure?"""
+"""`mediqa-node constancy`: check the scores of the reference set, and list measurements of the site's phantoms."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _SOURCES = {"card": "card", "first": "first check", "nothing": "(itself)"}
 @app.command()
 def constancy(
     context: typer.Context,
-    history: Annotated[bool, typer.Option("--history", help="List the last checks instead of making one.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="List recent checks instead of running one.")] = False,
     acknowledge: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Accept the drift of the last failed check under this name.")
+        str | None, typer.Option(metavar="NAME", help="Accept the drift of the last failed check; record this name.")
     ] = None,
     phantoms: Annotated[bool, typer.Option("--phantoms", help="List the measurements of the site's phantoms.")] = False,
     json: Json = False,
 ) -> None:
-    """Check that the reference set still gets its scores.
+    """Check that the reference set still gets its pinned scores.
 
-    The reference scores are in the checkpoint's card. While the worker finds a drift, reports are withheld until a
-    person accepts it. The exit status is 1 on a drift.
+    The pinned scores are in the checkpoint's card. If the worker finds a drift, it withholds reports until the drift
+    is accepted. The exit status is 1 on a drift.
     """
     if sum((history, acknowledge is not None, phantoms)) > 1:
         raise typer.BadParameter("choose one of --history, --acknowledge, --phantoms")

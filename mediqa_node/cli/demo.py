@@ -76,7 +76,7 @@ class _Reports:
         )
 
     def finish(self, incoming: Incoming, caller: Caller, command: Command, transfer_syntax_uid: str) -> None:
-        """Keep a report that has arrived."""
+        """Store a report that has arrived."""
         self.paths.append(self.spool.path(self.spool.place(incoming)))
         self.arrived.set()
 

@@ -1,4 +1,4 @@
-"""`mediqa-node doctor`: does this installation work, and what to do if it does not."""
+"""`mediqa-node doctor`: check whether this installation works, and how to fix it if not."""
 
 import sys
 from dataclasses import asdict

@@ -22,8 +22,8 @@ def explain(
 ) -> None:
     """Score the images of a report again and compare.
 
-    Uses the kept images and the checkpoint that the report names; for a series its newest report. The exit status is 1
-    if a number differs or something that is needed is missing.
+    Uses the kept images and the checkpoint that the report names; for a series, the newest report. The exit status is
+    1 if a number differs or something needed is missing.
     """
     from mediqa_node.composition import checkpoints, resources
     from mediqa_node.pipeline.checks.reproduce import explain as reproduce

@@ -1,4 +1,4 @@
-"""`mediqa-node export`: write labels, and pixels if asked for, under pseudonyms, as a dataset for training."""
+"""`mediqa-node export`: write labels, and on request pixels, as a pseudonymised dataset for training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @app.command()
 def export(
     context: typer.Context,
-    out: Annotated[Path, typer.Argument(help="Folder to write. It appears when it is complete.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write. It appears only once it is complete.")],
     payload: Annotated[
         str,
         typer.Option(
@@ -57,10 +57,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing export.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a dataset for training, under pseudonyms.
+    """Write a pseudonymised dataset for training.
 
-    The folder has a manifest, slices, splits, the reason for each series that was left out, and checksums. It contains
-    no name, identifier, date or private element.
+    The folder contains a manifest, slices, splits, the reason why each series was left out, and checksums. It holds no
+    name, identifier, date or private element.
     """
     from mediqa_node.composition import resources
     from mediqa_node.domain.export import ExportRequest

@@ -28,8 +28,8 @@ def parity(
 ) -> None:
     """Compare the network with the public MedIQA and MANIQA code.
 
-    The file holds scores of that code, and the recipe for the weights and images of each case. The exit status is 1 if
-    a score differs by more than 1e-9 in float64 or 5e-6 in float32.
+    The file holds the scores of that code and how to generate the weights and images of each case. The exit status is
+    1 if a score differs by more than 1e-9 in float64 or 5e-6 in float32.
     """
     from mediqa_node.model.parity import read_cases, run_cases
 
@@ -88,7 +88,7 @@ def import_(
     prompt_index: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, max=63, help="Prompt input of mediqa that is set to 1. Its meanings are unpublished."
+            metavar="N", min=0, max=63, help="Index of the mediqa prompt input that is 1. Meanings are unpublished."
         ),
     ] = None,
     quality: Annotated[

@@ -1,4 +1,4 @@
-"""Commands that run the node, and show and mend what it does."""
+"""Commands that run the node, show its state and retry parked work."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def process(context: typer.Context, role: Annotated[str, typer.Argument(help="re
 
 @app.command()
 def demo(
-    port: Annotated[int, typer.Option(metavar="PORT", help="Port of the node; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port of the node; 0 picks a free one.")] = 0,
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the node's data. The default is a new one.")
     ] = None,
@@ -62,9 +62,9 @@ def demo(
 
 @app.command()
 def status(context: typer.Context, json: Json = False) -> None:
-    """Show what the node does and what needs a person.
+    """Show what the node is doing and what needs attention.
 
-    The exit status is 1 if something does.
+    The exit status is 1 if something needs attention.
     """
     from mediqa_node import service
     from mediqa_node.composition import checkpoints, resources
@@ -118,7 +118,7 @@ def status(context: typer.Context, json: Json = False) -> None:
 
 
 def _print_waiting(waiting: Sequence[DeliveryRow], now: float) -> None:
-    """Print each destination that has not taken a report at the first try, and why."""
+    """Print each destination that did not accept a report at the first attempt, and why."""
     for destination in dict.fromkeys(row.destination for row in waiting if row.attempts):
         rows = [row for row in waiting if row.destination == destination]
         longest = span(now - min(row.created_at for row in rows))
@@ -127,7 +127,7 @@ def _print_waiting(waiting: Sequence[DeliveryRow], now: float) -> None:
 
 
 def _print_held(held: list[DeliveryRow], stopped: list[SeriesRow], disputes: list[Dispute]) -> None:
-    """Print what a person has to look at, each with the next step."""
+    """Print each item that needs attention, with its next step."""
     from mediqa_node.domain.series import UNPROVEN, DeliveryState
 
     for delivery in held:
@@ -166,13 +166,13 @@ def _print_unproven(rows: list[SeriesRow]) -> None:
 def retry(
     context: typer.Context,
     which: Annotated[
-        list[str] | None, typer.Argument(help="Delivery numbers, series UIDs or their last digits; none: all.")
+        list[str] | None, typer.Argument(help="Delivery numbers, series UIDs or their last digits. The default is all.")
     ] = None,
     keep_first: Annotated[
         bool, typer.Option("--keep-first", help="Keep the first of differing copies and set the others aside.")
     ] = False,
 ) -> None:
-    """Try again what was parked or withheld.
+    """Retry what was parked or withheld.
 
     Deliveries are sent again; series that could not be assessed are assessed again. The exit status is 1 if nothing
     was parked or withheld.
@@ -194,7 +194,7 @@ def retry(
 
 
 def _delivery_or_series(connection: Connection, name: str) -> str:
-    """Return the number of a delivery as it is, else the UID of the series that has this key."""
+    """Return a delivery number unchanged, else the UID of the series with this key."""
     from mediqa_node.storage import lookup, outbox
 
     if name.isdigit() and len(name) < 12 and outbox.find_delivery(connection, int(name)) is not None:

@@ -86,7 +86,7 @@ class Commands(TyperGroup):
 
 
 def _common() -> list[Any]:
-    """Return both options as the command line library wants them."""
+    """Return both options in the form of the command line library."""
     carrier = typer.Typer(add_completion=False)
 
     @carrier.command()

@@ -1,4 +1,4 @@
-"""How facts look on a terminal, in a pipe, and as JSON."""
+"""Format facts for a terminal, a pipe, and JSON."""
 
 import json
 import math
@@ -17,7 +17,7 @@ _UNLIMITED = 10_000
 
 
 def width() -> int:
-    """Return how many columns a line may have: those of the terminal, or as many as it needs."""
+    """Return the width of the terminal in columns; unlimited without a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNLIMITED
 
 
@@ -48,7 +48,7 @@ def date(at: float | None) -> str:
 
 
 def since(at: float | None) -> str:
-    """Return seconds since 1970 as a date and as how long ago that is."""
+    """Return seconds since 1970 as a date and as an age."""
     return "–" if at is None else f"{date(at)}, {ago(time.time() - at)}"
 
 
@@ -75,7 +75,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
 
 
 def fact(name: str, text: str, *, indent: int = 12) -> None:
-    """Print one fact after its name, in a column of its own; on a terminal long text is wrapped inside it."""
+    """Print a fact in the column after its name; on a terminal long text is wrapped in that column."""
     lines = textwrap.wrap(text, max(20, width() - indent), break_long_words=False, break_on_hyphens=False) or [""]
     for i, line in enumerate(lines):
         typer.echo(f"{name if i == 0 else '':<{indent}}{line}".rstrip())
@@ -105,7 +105,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def as_json(value: Any) -> None:
-    """Print JSON; a number that is not finite becomes null, which JSON knows."""
+    """Print JSON; numbers that are not finite become null."""
     typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False))
 
 

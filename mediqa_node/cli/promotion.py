@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mediqa_node.model.card import Card
     from mediqa_node.model.lock import LockEntry
 
-By = Annotated[str, typer.Option(metavar="NAME", help="Who decides. The name is recorded; it is required.")]
+By = Annotated[str, typer.Option(metavar="NAME", help="Who decides. Required; the name is recorded.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Reason for the decision. It is recorded.")]
 Source = Annotated[
     str,
@@ -34,7 +34,7 @@ Source = Annotated[
 ]
 Name = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Name in the model store. The default is the name that the checkpoint has."),
+    typer.Option(metavar="NAME", help="Name in the model store. The default is the checkpoint's own name."),
 ]
 
 
@@ -266,7 +266,7 @@ def _ended(settings: Settings, shadow: Weights | None) -> bool:
 
 
 def _print_shadow(settings: Settings, shadow: Weights | None) -> None:
-    """Print what a decision means for the candidate that was in shadow before it."""
+    """Print how a decision affects the candidate that was in shadow."""
     if shadow is not None:
         ended = _ended(settings, shadow)
         what = "ended: this checkpoint is active now" if ended else "goes on: it is compared with the active one"

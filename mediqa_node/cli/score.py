@@ -30,12 +30,14 @@ def score(
         list[Path], typer.Argument(metavar="PATH", help="DICOM, JPEG or PNG files, or folders of them.", exists=True)
     ],
     json: Json = False,
-    json_lines: Annotated[bool, typer.Option("--json-lines", help="Print a line of JSON as each series ends.")] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Print each series as a line of JSON when done.")
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Checkpoint to use instead of the active one.", exists=True)
     ] = None,
     dump_input: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the network's input here, one NPZ file for each series.")
+        Path | None, typer.Option(metavar="DIR", help="Write the network's input here, one NPZ file per series.")
     ] = None,
     maps: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write score maps here, as pictures and NPZ files.")
@@ -43,8 +45,8 @@ def score(
 ) -> None:
     """Score files or folders without a node.
 
-    Results that are ready are printed when the command is interrupted. The exit status is 1 if a file could not be
-    read or no image was found, 130 after an interruption.
+    If interrupted, the command prints the results so far. The exit status is 1 if a file could not be read or
+    no image was found, 130 after an interruption.
     """
     from mediqa_node.composition import checkpoints
     from mediqa_node.pipeline.offline import Unreadable, dump_network_input, score_paths
@@ -84,7 +86,7 @@ def score(
 
 
 class _Shown:
-    """Prints results: each as its series ends, or all at the end as a table or a JSON array."""
+    """Prints results: each as its series finishes, or all at the end as a table or a JSON array."""
 
     def __init__(self, *, as_lines: bool, as_array: bool) -> None:
         self.results: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""`mediqa-node series | show | explain`: the series, one of them in a dozen lines, and its report reproduced."""
+"""`mediqa-node series | show | explain`: list the series, and show or reproduce one of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def series(
     context: typer.Context,
     state: Annotated[str | None, typer.Option(metavar="STATE", help="Show only this state, such as parked.")] = None,
     after: Annotated[
-        str | None, typer.Option("--since", metavar="YYYY-MM-DD", help="Show what was received on or after this day.")
+        str | None, typer.Option("--since", metavar="YYYY-MM-DD", help="Show series received on or after this day.")
     ] = None,
     limit: Annotated[
         int | None,
@@ -42,8 +42,8 @@ def series(
 ) -> None:
     """List the series, newest last.
 
-    The first column is a short key that `show`, `explain` and `retry` accept. JSON has all series unless --limit is
-    given.
+    The first column is a short key that `show`, `explain` and `retry` accept. With --json all series are
+    printed unless --limit is given.
     """
     from mediqa_node.storage import assessments, index, lookup
 
@@ -113,7 +113,7 @@ def _cells(row: SeriesRow, keys: Mapping[str, str], origin: Origin, score: Score
 
 
 def _short_score(score: Scored | None) -> str:
-    """Return the score, with its verdict where the site has calibrated it."""
+    """Return the score, with its verdict if the site has calibrated it."""
     if score is None:
         return "–"
     return f"{score.quality:.2f}" if score.verdict == "uncalibrated" else f"{score.quality:.2f} {score.verdict}"
@@ -132,7 +132,7 @@ def show(context: typer.Context, uid: Key, json: Json = False) -> None:
     """Show one series.
 
     Prints origin, times, state, reason, score, measures, technique, deliveries and the next step; with --json
-    everything that is known of it.
+    everything on record.
     """
     from mediqa_node.storage import index, lookup, overview
 

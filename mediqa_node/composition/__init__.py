@@ -1,4 +1,4 @@
 """The composition root: settings become open resources.
 
-Only `cli`, `service`, `doctor` and this package know the configuration.
+Only `cli`, `service`, `doctor` and this package use the configuration.
 """

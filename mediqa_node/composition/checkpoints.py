@@ -38,7 +38,7 @@ def model_store(settings: Settings) -> ModelStore:
 
 
 def decided(settings: Settings) -> Standing:
-    """Return the recorded promotions; without a database, none."""
+    """Return what the recorded promotions add up to; an empty result without a database."""
     if settings.missing_database is not None:
         return Standing()
     database = Database(settings.database_url)
@@ -62,7 +62,7 @@ def place_of(settings: Settings, current: Weights | None) -> Place:
     """Return the location of a promoted checkpoint in the model store; for None, of the configured one.
 
     Raises:
-        CheckpointRefused: the model store no longer has it as it was promoted.
+        CheckpointRefused: it is gone from the model store or has changed since it was promoted.
     """
     if current is None:
         return settings.model_lock or DEFAULT_LOCK, settings.model.checkpoint
@@ -107,7 +107,7 @@ def find_checkpoint(settings: Settings, source: str) -> Place:
     if not all(one.same_as(found[0][0]) for one, _ in found):
         several = "; ".join(f"{one.label} with card {one.card_sha256[:12]}, by {place}" for one, place in found)
         raise CheckpointRefused(f"{source!r} may be {several}: give a folder, or the beginning of a digest")
-    one, place = found[-1]  # prefer the model store, which nobody edits
+    one, place = found[-1]  # prefer the model store, which is never edited by hand
     return place, one.name
 
 
@@ -246,7 +246,7 @@ def take_into_store(settings: Settings, source: str, name: str | None = None) ->
 
 
 def refuse_unevaluated(settings: Settings, source: str) -> None:
-    """Refuse a checkpoint whose card lacks evidence of what its score is worth, unless it is active already.
+    """Refuse a checkpoint whose card lacks evidence for its score, unless it is already active.
 
     Args:
         source: see `find_checkpoint`.

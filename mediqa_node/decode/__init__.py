@@ -1,1 +1,1 @@
-"""Frames out of files: native ones byte by byte, compressed ones by a disposable child. Import the modules."""
+"""Decode frames of DICOM files: native ones in this process, compressed ones in a disposable child process."""

@@ -1,7 +1,7 @@
 """The disposable process in which codecs run: `python -m mediqa_node.decode.child <limits as JSON>`.
 
-It reads requests from standard input and answers on standard output (see `wire`) until input ends. Codecs
-are C code fed with hostile bytes: what one of them corrupts, hangs or exhausts ends here.
+It reads requests from standard input and answers on standard output (see `wire`) until input ends. Codecs are C code
+that may be fed hostile bytes: memory corruption, a hang or exhausted memory is confined to this process.
 """
 
 import json
@@ -23,7 +23,7 @@ from mediqa_node.domain.errors import UndecodablePixels
 
 
 class _Source:
-    """The file last asked for, and where its pixels are; a deflated one is inflated once for all frames."""
+    """The most recently requested file and the place of its pixels; a deflated file is inflated once for all frames."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
@@ -31,7 +31,7 @@ class _Source:
         self._found: tuple[BinaryIO, PixelElement] | None = None
 
     def find(self, path: Path) -> tuple[BinaryIO, PixelElement]:
-        """Return the open file and its pixel element."""
+        """Open a file and return it with its pixel element."""
         if path != self._path or self._found is None:
             if self._found is not None:
                 self._found[0].close()
@@ -66,7 +66,7 @@ def main() -> None:
 def _answer(request: dict[str, Any], source: _Source, limits: DecodeLimits, answers: BinaryIO) -> None:
     try:
         header, payload = wire.reply(_decode(request, source, limits))
-    except Exception as error:  # whatever a codec raises, the process lives on for the next frame
+    except Exception as error:  # a codec may raise anything; the process stays up for the next frame
         kind = "" if isinstance(error, UndecodablePixels) else f"{type(error).__name__}: "
         header, payload = wire.error_reply(f"{kind}{error}"), b""
     answers.write(header)
@@ -82,13 +82,13 @@ def _decode(request: dict[str, Any], source: _Source, limits: DecodeLimits) -> n
 
 
 def _forbid_side_effects() -> None:
-    """No core dumps (they would hold patient pixels) and no files."""
+    """Forbid core dumps, which would hold patient pixels, and writing files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def _allow(*, address_bytes: int, cpu_s: float) -> None:
-    """Grant the next frame so much more address space and processor time than has been used."""
+    """Raise the limits of address space and processor time by the budget of the next frame."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     _soften(resource.RLIMIT_AS, pages * resource.getpagesize() + address_bytes)
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -1,4 +1,4 @@
-"""One frame out of an open Part 10 stream. Runs in the child for anything that is compressed."""
+"""Read one frame from an open Part 10 stream. Compressed frames are read in the child process."""
 
 import struct
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelElement:
-    """Where the pixels of a file begin, and their format according to the header.
+    """The offset of the pixels in a file, and their format according to the header.
 
     Attributes:
         options: rows, columns, bits, ... as pydicom's decoders take them.
@@ -34,7 +34,7 @@ class PixelElement:
 
     @property
     def frame_bytes(self) -> int:
-        """Rows x columns x samples x bytes of one frame, as the header claims (PS3.3 C.7.6.3.1)."""
+        """Size of one frame as the header claims it: rows x columns x samples x bytes (PS3.3 C.7.6.3.1)."""
         sizes: list[Any] = [self.options.get(name) for name in ("rows", "columns", "bits_allocated")]
         sizes.append(self.options.get("samples_per_pixel", 1))
         if not all(isinstance(size, int) and size > 0 for size in sizes):
@@ -64,7 +64,7 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         raise
     except KeyError as error:
         raise UndecodablePixels("there is no Pixel Data (7FE0,0010)") from error
-    except Exception as error:  # a parser of hostile bytes raises what it likes
+    except Exception as error:  # a parser of hostile bytes may raise anything
         raise UndecodablePixels(f"unreadable header: {type(error).__name__}: {error}"[:300]) from error
     options.setdefault("planar_configuration", 0)
     options |= {"pixel_keyword": keyword, "transfer_syntax_uid": syntax}
@@ -74,19 +74,19 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
 def read_frame(
     stream: BinaryIO, element: PixelElement, frame_number: int | None, *, max_frame_bytes: int
 ) -> np.ndarray:
-    """Return the stored values of one frame; of the pixels, only this frame's bytes are read.
+    """Return the stored values of one frame, reading only this frame's bytes of the pixel data.
 
     Args:
         stream: the file that `element` was found in.
         frame_number: from 1; None for a single-frame object.
-        max_frame_bytes: what the header may claim.
+        max_frame_bytes: the largest frame that the header may claim.
 
     Returns:
         (rows, columns), or (rows, columns, samples) with colour as RGB; native byte order. Unused bits
         are as stored: `dicom.pixels.to_image` cuts them.
 
     Raises:
-        UndecodablePixels: over budget, no such frame, or anything that pydicom or a codec objects to.
+        UndecodablePixels: over budget, no such frame, or pydicom or a codec fails.
     """
     if element.frame_bytes > max_frame_bytes:
         raise UndecodablePixels(
@@ -101,6 +101,6 @@ def read_frame(
         array, _ = get_decoder(element.transfer_syntax_uid).as_array(stream, index=index, **options)
     except OSError:
         raise
-    except Exception as error:  # codecs raise what they like
+    except Exception as error:  # a codec may raise anything
         raise UndecodablePixels(f"frame {index + 1}: {type(error).__name__}: {error}"[:300]) from error
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""What decoding one frame may cost at most."""
+"""The largest cost allowed for decoding one frame."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,13 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """Budgets of one frame. Beyond any of them the frame is undecodable; nothing else is harmed.
+    """Budgets of one frame. A frame that exceeds one of them is undecodable; other frames are unaffected.
 
     Attributes:
         frame_bytes: rows x columns x samples x bytes, as the header claims, before anything is decoded.
         inflated_bytes: of a deflated dataset.
-        working_bytes, working_factor: address space that the child may add to what it starts with:
-            `working_bytes` + `working_factor` x the frame's bytes. A codestream that is larger than
-            its header claims runs into it.
+        working_bytes, working_factor: address space that the child may add to what it starts with: `working_bytes` +
+            `working_factor` x the frame's bytes. A codestream larger than its header claims hits this limit.
         cpu_s: processor time of the child per frame.
         wall_s: until the answer has arrived, the start of the child included.
     """

@@ -1,6 +1,6 @@
 """HTJ2K for pydicom through pylibjpeg-openjpeg alone (pydicom's own plugin also asks for pylibjpeg).
 
-A decoding plugin in pydicom's sense: `is_available`, `DECODER_DEPENDENCIES` and a function.
+The interface of a pydicom decoding plugin: `is_available`, `DECODER_DEPENDENCIES` and a function.
 """
 
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ def is_available(uid: str) -> bool:
 
 
 def decode_frame(source: bytes, runner: DecodeRunner) -> bytearray:
-    """Decode one HTJ2K frame; colour comes back as RGB, samples in 1, 2 or 4 bytes after its precision."""
+    """Decode one HTJ2K frame; colour is returned as RGB, samples in 1, 2 or 4 bytes depending on precision."""
     from openjpeg import decode_pixel_data
 
     frame = bytearray(decode_pixel_data(source, version=2, **runner.options))

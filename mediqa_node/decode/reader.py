@@ -1,4 +1,4 @@
-"""Frames on demand. Native ones are read here, byte range by byte range; all others by the child.
+"""Read frames on demand: native frames here, by byte range; all others in a child process.
 
 One reader serves one series on one thread. Only the frames asked for are read and decoded.
 """
@@ -32,13 +32,13 @@ _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NU
 class FrameReader:
     """Reads raw frames from Part 10 files: `with FrameReader() as reader: reader.raw(path, 3)`.
 
-    The child starts with the first compressed frame, serves all further ones, and is replaced after it
-    died or was killed for being late. If it dies on a frame after it has served others, a new child tries
-    that frame once more, unless it had run out of processor time.
+    The child starts with the first compressed frame, decodes all further ones, and is replaced if it died or was killed
+    for missing a deadline. If it dies on a frame after decoding others, a new child retries that frame once, unless the
+    processor time ran out.
 
     Args:
         limits: budgets of each frame.
-        command: of the child; the limits are appended as JSON.
+        command: command line of the child; the limits are appended as JSON.
     """
 
     def __init__(self, *, limits: DecodeLimits | None = None, command: Sequence[str] = _CHILD) -> None:
@@ -60,7 +60,7 @@ class FrameReader:
             rescaled: see `dicom.pixels.to_image`.
 
         Raises:
-            UndecodablePixels: no such frame, broken, over budget, no decoder, or the child died of it.
+            UndecodablePixels: no such frame, broken, over budget, no decoder, or the child died decoding it.
             OSError: the file cannot be opened.
         """
         if transfer_syntax(path) in NATIVE:
@@ -74,7 +74,7 @@ class FrameReader:
         except _ChildFailed as failure:
             killed_by = self.close()
             if failure.died and seasoned and killed_by != -signal.SIGXCPU:
-                return self.raw(path, frame_number)  # it may have died before this frame; a new child decides
+                return self.raw(path, frame_number)  # it may have died for another reason: retry once in a new child
             raise UndecodablePixels(f"frame {frame_number or 1}: {failure}") from failure
 
     @property
@@ -83,7 +83,7 @@ class FrameReader:
         return self._child.pid if self._child is not None and self._child.poll() is None else None
 
     def close(self) -> int | None:
-        """End the child and return its exit code, or None if there was none; a further frame starts another."""
+        """End the child and return its exit code, or None without a child; the next frame starts a new one."""
         child, self._child, self._answered = self._child, None, False
         if child is None:
             return None
@@ -121,7 +121,7 @@ class FrameReader:
         return np.frombuffer(_read_exactly(output, size, deadline), dtype=dtype).reshape(shape)
 
     def _send(self, line: bytes) -> int:
-        """Write a request, to a new child if the old one is gone; return the descriptor of the answers."""
+        """Send a request, starting a new child if there is none; return the file descriptor of the answers."""
         for _ in range(2):
             child = self._running()
             assert child.stdin is not None

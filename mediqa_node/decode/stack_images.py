@@ -1,4 +1,4 @@
-"""Select and decode the slices of a stack that are scored, for node and training."""
+"""Select and decode the slices of a stack to score, for the node and for training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class SalientImages:
     """The slices of one stack that are scored.
 
     Attributes:
-        frames, images: in order of position; the images that `image.preprocess` takes, and their frames.
-        failed: frames that should be among them and could not be decoded.
+        frames, images: the input of `image.preprocess` and the frame of each image, in order of position.
+        failed: selected frames that could not be decoded.
     """
 
     frames: tuple[FrameRef, ...]
@@ -34,10 +34,10 @@ class SalientImages:
 def image_getter(
     stack: Stack, paths: Sequence[Path], headers: Sequence[Dataset], reader: FrameReader, *, stored: bool
 ) -> Callable[[int], np.ndarray]:
-    """Return a getter of slices by index, which remembers the last few it decoded.
+    """Return a function that decodes a slice by index and caches the last few.
 
     Args:
-        paths, headers: of the series; `FrameRef.instance_index` counts in them.
+        paths, headers: all instances of the series, indexed by `FrameRef.instance_index`.
         stored: return stored values instead of those of `dicom.pixels.to_image`.
     """
 
@@ -53,10 +53,10 @@ def image_getter(
 def salient_images(
     stack: Stack, image_at: Callable[[int], np.ndarray], spec: PreprocessSpec, *, modality: str
 ) -> SalientImages:
-    """Decode the slices that `spec` has scored.
+    """Decode the slices that `spec` selects for scoring.
 
     Raises:
-        NotScorable: `undecodable`: not one of them could be decoded.
+        NotScorable: `undecodable`: none of them could be decoded.
     """
     count = len(stack.frames)
     if spec.slice_rule == "released":

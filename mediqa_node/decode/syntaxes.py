@@ -1,7 +1,7 @@
-"""Which transfer syntaxes this installation decodes: what the receiver may offer to a scanner.
+"""The transfer syntaxes that this installation can decode, and so the receiver may accept.
 
-A table: asking pydicom would load every codec, and the receiver must stay small. A test compares
-both. PS3.5 section 10 and annex A.
+This is a table because asking pydicom would load every codec, and the receiver must stay small. A test compares the
+table with pydicom. PS3.5 section 10 and annex A.
 
 JPEG Extended (1.2.840.10008.1.2.4.51) is left out: it carries 12 bits in practice, and the decoders here read
 only its 8-bit kind.
@@ -23,7 +23,7 @@ _PACKAGES = {"gdcm": "python-gdcm", "PIL": "pillow", "jpeg_ls": "pyjpegls", "ope
 
 
 def decodable_transfer_syntaxes() -> tuple[str, ...]:
-    """Return the UIDs of all transfer syntaxes that frames can be read from, the preferred first."""
+    """Return the UIDs of all decodable transfer syntaxes, preferred ones first."""
     found = dict.fromkeys((*_NATIVE, _RLE))
     for module, syntaxes in _BY_MODULE.items():
         if find_spec(module) is not None:
@@ -32,7 +32,7 @@ def decodable_transfer_syntaxes() -> tuple[str, ...]:
 
 
 def missing_decoders() -> dict[str, tuple[str, ...]]:
-    """Return the transfer syntaxes that cannot be decoded here, by the package that would."""
+    """Return the transfer syntaxes that cannot be decoded here, by the missing package."""
     readable = decodable_transfer_syntaxes()
     missing = {
         _PACKAGES[module]: tuple(uid for uid in syntaxes if uid not in readable)

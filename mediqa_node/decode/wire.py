@@ -36,7 +36,7 @@ def array_header(header: bytes, *, max_bytes: int) -> tuple[tuple[int, ...], np.
     """Return shape and dtype of the payload that follows.
 
     Raises:
-        ValueError: it is no such header, or promises more than `max_bytes`.
+        ValueError: not a valid header, or the payload would exceed `max_bytes`.
     """
     fields = parsed(header)
     shape, dtype = tuple(fields["shape"]), fields["dtype"]
@@ -49,7 +49,7 @@ def array_header(header: bytes, *, max_bytes: int) -> tuple[tuple[int, ...], np.
 
 
 def parsed(header: bytes) -> dict[str, Any]:
-    """Return the header's fields; ValueError where it is no JSON object."""
+    """Return the header's fields; ValueError if it is not a JSON object."""
     fields = json.loads(header)
     if not isinstance(fields, dict):
         raise ValueError("the header is no object")

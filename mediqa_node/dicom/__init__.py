@@ -1,1 +1,1 @@
-"""Datasets and arrays in, values out: no I/O, no network, no torch."""
+"""DICOM datasets and arrays to values. Pure: no I/O, no network connections, no torch."""

@@ -1,8 +1,8 @@
 """Reasons not to score a series, or not to train on it: localizers, screens, maps, reformats.
 
-A rule that makes a score meaningless (`scorable=False`) is kept apart from one that only makes a poor
-training label. Rules about single images count for the series when more than half of its images are
-hit; a minority makes the series unfit for training only.
+Rules that make a score meaningless (`scorable=False`) are separate from rules that only make a poor training label. A
+rule about single images applies to the series if more than half of its images match; a minority only makes the series
+unfit for training.
 """
 
 import re
@@ -38,7 +38,7 @@ _RESCALE = (("RescaleSlope", 1), ("RescaleIntercept", 1))
 _PLANE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
 _SPACING = (("PixelSpacing", 2), ("SliceThickness", 1))
 
-# The name of a series that prepares others. No word boundary before `bolus`: "LungBolus" is one.
+# Names of preparatory series. No word boundary before `bolus`, because of names like "LungBolus".
 _LOCALIZER_NAME = re.compile(
     r"(?<![a-z])loc(?![a-z])|lo[ck]ali[sz]|scout|survey|pilot|topo(gram|\b)|surview|3[\W_]*pl(ane)?\b|smart[\W_]*prep"
     r"|(?<!post )(?<!with )(?<!without )bolus|monitoring|\bmonitor\b|timing|calib|^\W*asset\W*$|asset\W*cal|\bshim"
@@ -65,7 +65,7 @@ _MAP_TYPES = {
     "ADC", "EADC", "FA", "COLFA", "TRACEW", "TENSOR", "PHASE", "REAL", "IMAGINARY", "VELOCITY", "RCBF", "RELCBF",
     "RCBV", "RELCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "PBP", "KTRANS", "IRON", "FAT_FRACTION", "R2STAR",
 }  # fmt: skip
-# DISTORTED is how some scanners mark every EPI, original diffusion images too: no reason to refuse.
+# Some scanners mark every EPI as DISTORTED, even original diffusion images, so it is not a reason to refuse.
 _VOLUMETRIC = (
     ("VolumetricProperties", ("VOLUME", "MIXED", "DISTORTED")),
     ("VolumeBasedCalculationTechnique", ("NONE", "MIXED")),
@@ -80,7 +80,7 @@ def exclusions(
     placed: Sequence[Plane] | None = None,
     of_instances: Sequence[Sequence[Exclusion]] | None = None,
 ) -> tuple[Exclusion, ...]:
-    """Return the reasons against a series, those that forbid a score first; () if there are none.
+    """Return the reasons to exclude a series, those that forbid scoring first; () if there are none.
 
     Args:
         headers: all instances of one series, without pixels, in any order.
@@ -108,7 +108,7 @@ def _of_series(exclusion: Exclusion, hit: int, total: int) -> Exclusion:
 
 
 def instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
-    """Yield the reasons against one instance, apart from the geometry of the series."""
+    """Yield the reasons to exclude one instance, not counting the geometry of the series."""
     refusals = (_kind, _names, _image_type, _frame_type, _display, _ct_rules, _mr_rules, _unreadable)
     for rule in refusals:
         yield from (Exclusion(code=code, detail=detail, scorable=False) for code, detail in rule(ds))
@@ -116,7 +116,7 @@ def instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
 
 
 def modality_of(ds: Dataset) -> str:
-    """Return `CT`, `MR`, `OP` by SOP Class UID (0008,0016), else by Modality (0008,0060) where it is empty; "" else."""
+    """Return `CT`, `MR`, `OP` or "" from SOP Class UID (0008,0016), or from Modality (0008,0060) without it."""
     sop_class = text(ds, "SOPClassUID")
     if not sop_class:
         modality = text(ds, "Modality").upper()
@@ -138,7 +138,7 @@ def _kind(ds: Dataset) -> Findings:
 
 
 def _names(ds: Dataset) -> Findings:
-    """Check the name of the series; the protocol names many series in CT, so there only if nothing else does."""
+    """Check the name of the series; for CT the protocol, which many series share, only if there is no other name."""
     series, protocol = text(ds, "SeriesDescription"), text(ds, "ProtocolName")
     name = f"{series} {protocol}" if modality_of(ds) != "CT" else series or protocol
     if found := _LOCALIZER_NAME.search(name):
@@ -165,7 +165,7 @@ def _types(values: tuple[str, ...], where: str, modality: str) -> Findings:
     if modality != "MR":
         return
     maps = words & _MAP_TYPES | {word for word in words if re.search(r"(^|_|[TR]\d)MAP$", word)}
-    # One letter for the component: Siemens has it third, Philips fourth.
+    # The component is one letter: third at Siemens, fourth at Philips.
     maps |= set(values[2:4]) & {"P", "R", "I"}
     if maps:
         yield "map", f"{where} {min(maps)}"
@@ -224,7 +224,7 @@ def _mr_rules(ds: Dataset) -> Findings:
 
 
 def _unreadable(ds: Dataset) -> Findings:
-    """Find unreadable elements that decide what the pixels mean or where they are."""
+    """Find unreadable elements that define the meaning or position of pixels."""
     modality = modality_of(ds)
     if modality:
         yield from _first_unreadable("unreadable", _pixel_readings(ds, modality))

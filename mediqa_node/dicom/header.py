@@ -1,9 +1,9 @@
-"""Read the attributes of one image plane, from a classic or a multi-frame object alike.
+"""Read the attributes of one image plane, from a classic or a multi-frame object.
 
 Multi-frame objects keep attributes in functional groups (PS3.3 C.7.6.16). `FrameHeader` looks in this order:
-the per-frame item, the shared item, what a legacy converter could not place (Unassigned ... Converted
-Attributes Sequence (0020,9170), (0020,9171)), the top level of the dataset. `values` has the parsing of values;
-its functions are offered here too.
+the per-frame item, the shared item, attributes that a legacy converter could not place (Unassigned ... Converted
+Attributes Sequence (0020,9170), (0020,9171)), the top level of the dataset. Values are parsed by `values`, whose
+functions have counterparts here.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ MAX_FRAMES = 20_000
 _SINGLE_FRAME = frozenset({"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"})
 """CT and MR Image Storage: a Number of Frames (0028,0008) in them means nothing."""
 
-# Which functional group holds an attribute (PS3.3 C.7.6.16, C.8.13.5 for MR, C.8.15.3 for CT).
+# The functional group of each attribute (PS3.3 C.7.6.16, C.8.13.5 for MR, C.8.15.3 for CT).
 _GROUP_MEMBERS = {
     "CTExposureSequence": "ExposureInmAs XRayTubeCurrentInmA ExposureTimeInms CTDIvol CTDIPhantomTypeCodeSequence "
     "WaterEquivalentDiameter ExposureModulationType EstimatedDoseSaving",
@@ -110,7 +110,7 @@ class FrameHeader:
     places: tuple[Dataset, ...] = ()
 
     def holder(self, key: Key) -> Dataset:
-        """Return the dataset that holds an attribute: an item of a functional group, or the top level."""
+        """Return the dataset with an attribute: an item of a functional group, or the top level."""
         groups = _GROUPS_OF.get(key, ())
         for place in self.places:
             for group in groups:
@@ -119,7 +119,7 @@ class FrameHeader:
                         return item
             if has_value(place, key):
                 return place
-        for group in groups:  # Canon and Toshiba write the one of diffusion at the top level of classic objects
+        for group in groups:  # Canon and Toshiba write the diffusion group at the top level of classic objects
             for item in () if group in _NEVER_AT_TOP else items(self.dataset, group)[:1]:
                 if has_value(item, key):
                     return item
@@ -142,7 +142,7 @@ class FrameHeader:
         return exact(self.holder(key), key, count)
 
     def exact_or_none(self, key: Key, count: int = 1) -> tuple[float, ...] | None:
-        """As `exact`, None also for an unreadable element: for callers that `exclusions` has refused it for."""
+        """As `exact`, but None for an unreadable element, for callers after `exclusions` has refused it."""
         try:
             return self.exact(key, count)
         except UnreadableElement:
@@ -186,8 +186,8 @@ class FrameHeader:
 def frame_count(ds: Dataset, *, limit: int = MAX_FRAMES) -> int | None:
     """Return how many frames a multi-frame object has; None for a single-frame object, by its class or its header.
 
-    Never more than Per-frame Functional Groups (5200,9230) describes, where it is present, and never
-    more than `limit`: the sender may write any Number of Frames (0028,0008).
+    Never more than Per-frame Functional Groups (5200,9230) describes, if present, nor more than `limit`: a sender may
+    write any Number of Frames (0028,0008).
     """
     per_frame = items(ds, "PerFrameFunctionalGroupsSequence")
     if not per_frame and text(ds, "SOPClassUID") in _SINGLE_FRAME:

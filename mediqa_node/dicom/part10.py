@@ -1,7 +1,7 @@
-"""DICOM files (PS3.10 section 7): write and read the head, open the dataset, inflate a deflated one.
+"""DICOM files (PS3.10 section 7): write and read the file meta, find the dataset, inflate a deflated one.
 
 The preamble is written as zeros: a polyglot that a peer sent never reaches the disk as such. A deflated dataset
-(PS3.5 A.5) is inflated within a budget, since 200 KB of it may be 400 MB of zeros.
+(PS3.5 A.5) is inflated within a budget, since 200 KB may expand to 400 MB of zeros.
 """
 
 import struct
@@ -39,7 +39,7 @@ _PIECE_BYTES = 65_536
 
 
 class Encoded(Protocol):
-    """The bytes of a dataset, wherever they are: a memoryview, or a file that is read slice by slice."""
+    """The bytes of a dataset: a memoryview, or a file that is read slice by slice."""
 
     def __len__(self) -> int: ...
 
@@ -48,7 +48,7 @@ class Encoded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileHead:
-    """What the receiver recorded in a file's meta information, and where the dataset begins."""
+    """The receiver's entries in the file meta information, and the offset of the dataset."""
 
     transfer_syntax_uid: str
     source_ae_title: str
@@ -107,7 +107,7 @@ def _meta_elements(meta: bytes | memoryview) -> Iterator[tuple[int, str]]:
     """Yield element number and text of the elements after the group length.
 
     Raises:
-        InvalidInstance: an element of another group, or one that is cut short.
+        InvalidInstance: an element of another group, or a truncated one.
     """
     position = 0
     while position < len(meta):
@@ -149,7 +149,7 @@ def is_part10(path: Path) -> bool:
 def transfer_syntax(path: Path) -> str:
     """Return Transfer Syntax UID (0002,0010) of a file, reading its file meta only.
 
-    A series has hundreds of files, and pydicom takes half a millisecond for each.
+    pydicom would take half a millisecond per file, and a series has hundreds.
 
     Raises:
         UndecodablePixels: not a Part 10 file, or one without a transfer syntax.
@@ -180,7 +180,7 @@ def read_header(path: Path, *, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> 
         return dcmread(inflated_file(path, max_bytes=max_inflated_bytes), stop_before_pixels=True)
     except (OSError, UndecodablePixels):
         raise
-    except Exception as error:  # pydicom raises many kinds on hostile bytes
+    except Exception as error:  # pydicom may raise anything on hostile bytes
         raise UndecodablePixels(f"unreadable header: {type(error).__name__}: {error}"[:300]) from error
 
 
@@ -188,7 +188,7 @@ def inflated_file(path: Path, *, max_bytes: int) -> BytesIO:
     """Return a deflated file as an explicit little-endian one, in memory.
 
     Raises:
-        UndecodablePixels: not a deflate stream, cut short, or longer than `max_bytes` when inflated.
+        UndecodablePixels: not a deflate stream, truncated, or longer than `max_bytes` when inflated.
     """
     meta = read_file_meta_info(path)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -205,9 +205,9 @@ def inflated_file(path: Path, *, max_bytes: int) -> BytesIO:
 
 
 class Inflated:
-    """A deflated dataset as its inflated bytes, readable forwards only; never holds more than a piece of them.
+    """Reads a deflated dataset inflated, forwards only, holding one chunk at a time.
 
-    Inflates twice: first to learn the size and that nothing is missing, then to be read.
+    Inflates twice: first to get the size and check completeness, then to read.
 
     Raises:
         InvalidInstance: broken, truncated, or larger than the limit.
@@ -231,7 +231,7 @@ class Inflated:
 
 
 def _inflated(deflated: Encoded, limit_bytes: int, *, start: int = 0) -> Iterator[bytes]:
-    """Yield a raw deflate stream (RFC 1951) inflated, in pieces of at most 64 KiB."""
+    """Inflate a raw deflate stream (RFC 1951), in chunks of at most 64 KiB."""
     inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
     for position in range(start, len(deflated), _PIECE_BYTES):
         pending, more = bytes(deflated[position : position + _PIECE_BYTES]), True

@@ -1,4 +1,4 @@
-"""A plain photograph as Ophthalmic Photography 8 Bit (PS3.3 A.41), so that one path judges all images."""
+"""Wrap a plain photograph as Ophthalmic Photography 8 Bit (PS3.3 A.41), so that all images are scored the same way."""
 
 import hashlib
 
@@ -18,8 +18,8 @@ def wrap_photograph(rgb: np.ndarray) -> Dataset:
         rgb: (rows, columns, 3), uint8.
 
     Returns:
-        a whole dataset with file meta; its UIDs derive from the pixels, so that the same
-        photograph is the same instance.
+        a complete dataset with file meta; UIDs derive from the pixels, so that the same photograph is the same
+        instance.
     """
     digest = hashlib.sha256(np.ascontiguousarray(rgb).tobytes()).digest()
     ds = Dataset()

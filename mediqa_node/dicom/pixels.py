@@ -19,11 +19,11 @@ FULL_SCALE = 255.0
 
 
 def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.ndarray:
-    """Return one frame in the units in which it is scored.
+    """Return one frame in the units used for scoring.
 
     Args:
-        raw: stored values, shape (rows, columns), or (rows, columns, 3) already converted to RGB, as
-            `FrameReader.raw` and pydicom's `pixel_array` give them.
+        raw: stored values, shape (rows, columns), or (rows, columns, 3) already converted to RGB, from
+            `FrameReader.raw` or pydicom's `pixel_array`.
         header: the instance's header; its SOP class decides the modality, Modality (0008,0060) only without one.
         frame_number: from 1; None for a single-frame object.
 
@@ -34,7 +34,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
 
     Raises:
         UndecodablePixels: neither gray nor three-sample colour, or a lookup table that cannot be applied.
-        UnreadableElement: an element that decides what stored values mean holds no number.
+        UnreadableElement: an element that defines the meaning of stored values is not a number.
     """
     photometric = text(header, "PhotometricInterpretation") or "MONOCHROME2"
     modality = modality_of(header) or text(header, "Modality")
@@ -59,14 +59,14 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
 
 
 def without_unused_bits(raw: np.ndarray, header: Dataset) -> np.ndarray:
-    """Return stored values with nothing in the bits that are no part of them, where overlays and more can hide.
+    """Return stored values with the unused bits cleared, which may hide overlays or other data.
 
     Args:
         raw, header: as `to_image` takes them.
 
     Returns:
         the same shape and type, so that `to_image` gives the same image with High Bit (0028,0102) at Bits Stored - 1;
-        padding that lies outside of Bits Stored stays as it is.
+        padding outside of Bits Stored is unchanged.
     """
     if raw.ndim != 2:
         return raw
@@ -76,7 +76,7 @@ def without_unused_bits(raw: np.ndarray, header: Dataset) -> np.ndarray:
 def _stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
     """Keep Bits Stored (0028,0101) below High Bit (0028,0102), with the sign of Pixel Representation (0028,0103).
 
-    Old overlays live in the unused bits. Values that a decoder has already corrected do not change.
+    Old overlays are stored in the unused bits. Values that a decoder has already corrected do not change.
     """
     allocated = raw.dtype.itemsize * 8
     stored = _whole(header, "BitsStored") or allocated
@@ -90,7 +90,7 @@ def _stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
 
 
 def _padding(raw: np.ndarray, header: Dataset) -> np.ndarray:
-    """Return where pixels hold Pixel Padding Value (0028,0120) to Pixel Padding Range Limit (0028,0121).
+    """Return the mask of pixels from Pixel Padding Value (0028,0120) to Pixel Padding Range Limit (0028,0121).
 
     Compared before unused bits are cut: padding may lie outside of Bits Stored.
     """
@@ -110,7 +110,7 @@ def _padding(raw: np.ndarray, header: Dataset) -> np.ndarray:
 def _inverted(stored: np.ndarray, header: Dataset) -> np.ndarray:
     """Return MONOCHROME1 values as MONOCHROME2: the largest storable value becomes the smallest.
 
-    Not for CT: Hounsfield units mean the same however they are displayed.
+    Not for CT, where Hounsfield units do not depend on the display.
     """
     if stored.dtype.kind not in "iu":
         return np.asarray(np.nanmax(stored) + np.nanmin(stored) - stored)
@@ -131,7 +131,7 @@ def _whole(header: Dataset, key: str) -> int | None:
 def _rescaled(stored: np.ndarray, frame: FrameHeader) -> np.ndarray:
     """Apply Modality LUT Sequence (0028,3000), else rescale slope and intercept; absent, they are 1 and 0.
 
-    A slope of 0 counts as absent: it would make every image constant.
+    A slope of 0, which would make every image constant, counts as absent.
     """
     if items(frame.dataset, "ModalityLUTSequence"):
         return _finite(_looked_up(apply_modality_lut, stored, frame.dataset, "Modality LUT Sequence (0028,3000)"))
@@ -145,7 +145,7 @@ def _looked_up(
 ) -> np.ndarray:
     try:
         return apply(stored, header)
-    except Exception as error:  # pydicom raises many kinds on broken tables
+    except Exception as error:  # pydicom may raise anything on broken tables
         raise UndecodablePixels(f"{name} cannot be applied: {type(error).__name__}: {error}"[:300]) from error
 
 
@@ -156,6 +156,6 @@ def _finite(image: np.ndarray) -> np.ndarray:
 
 
 def _scaled_rgb(colours: np.ndarray, *, bits: int | None = None) -> np.ndarray:
-    """Bring RGB of any depth to 0..255."""
+    """Scale RGB of any bit depth to 0..255."""
     depth = bits if bits and bits <= colours.dtype.itemsize * 8 else colours.dtype.itemsize * 8
     return _finite(colours.astype(np.float32) * (FULL_SCALE / ((1 << depth) - 1)))

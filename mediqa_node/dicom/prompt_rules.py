@@ -1,7 +1,7 @@
-"""The tables that turn header words into prompts: read from YAML mappings, checked to the last pattern.
+"""The tables that turn header words into prompts, read from YAML mappings and fully checked.
 
-A site edits copies of `config/prompts.yaml` and `config/kernels.yaml`. Whatever is wrong in them
-is reported by its key, its value and what would be allowed there, before any image is scored.
+A site edits copies of `config/prompts.yaml` and `config/kernels.yaml`. Any error in them is reported with key, value
+and allowed values before any image is scored.
 """
 
 import re
@@ -21,7 +21,7 @@ _CT_TYPES = ("lung", "soft", "bone")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRule:
-    """One rule of a site for its own protocols: patterns for the names, and what they mean ("" if not stated)."""
+    """One rule of a site for its own protocols: name patterns and their meaning ("" if not stated)."""
 
     protocol: re.Pattern[str]
     series: re.Pattern[str] | None
@@ -31,7 +31,7 @@ class SiteRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRule:
-    """A pattern and the type it stands for; a `weak` one gives way to physics."""
+    """A pattern and its type; physics overrides a `weak` one."""
 
     pattern: re.Pattern[str]
     type: str
@@ -40,7 +40,7 @@ class TextRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRule:
-    """A display window, HU: limits of centre and width, infinite where the table has null."""
+    """A display window, HU: limits of centre and width, infinite for null."""
 
     type: str
     center: tuple[float, float]
@@ -59,7 +59,7 @@ class VendorKernels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRules:
-    """Every table that prompts are read with; see the comments in `config/prompts.yaml`."""
+    """All tables used to read prompts; see the comments in `config/prompts.yaml`."""
 
     sites: tuple[SiteRule, ...]
     region_codes: Mapping[str, str]
@@ -113,7 +113,7 @@ class PromptRules:
 
 @cache
 def default_rules() -> PromptRules:
-    """Return the rules that come with the package, read once."""
+    """Return the rules shipped with the package, read once."""
     folder = resources.files("mediqa_config")
     read = (yaml.safe_load((folder / name).read_text("utf-8")) for name in ("prompts.yaml", "kernels.yaml"))
     return PromptRules.from_mappings(*read)
@@ -121,7 +121,7 @@ def default_rules() -> PromptRules:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A value of a YAML file that knows where it stands."""
+    """A value of a YAML file with its path, for error messages."""
 
     file: str
     path: str

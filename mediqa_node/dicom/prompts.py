@@ -3,7 +3,7 @@
 Precedences: dimension from the data; modality from the SOP class; region from the site's table,
 anatomy codes, procedure codes, names, Body Part Examined (wrong in 15 % of cases, Gueld 2002, doi
 10.1117/12.467017, and so the last); CT type from kernel, window, names; MR type from the site's
-table, Acquisition Contrast, names, physics. What the header does not decide stays `unknown` for the classifier.
+table, Acquisition Contrast, names, physics. Prompts that the header leaves open stay `unknown` for the classifier.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,8 +29,8 @@ def prompt_from_header(headers: Sequence[Dataset], stack: Stack, rules: PromptRu
     """Return the prompts of one stack.
 
     Args:
-        headers: the sequence the stack was made from: `FrameRef.instance_index` counts in it.
-        stack: its first frame represents all; its key has echo and b-value.
+        headers: the sequence the stack was made from, indexed by `FrameRef.instance_index`.
+        stack: its first frame stands for all; its key has echo and b-value.
         rules: the site's tables.
 
     Returns:
@@ -69,7 +69,7 @@ def _frame_header(headers: Sequence[Dataset], stack: Stack) -> FrameHeader:
 
 
 def _modality(header: FrameHeader, conflicts: list[str]) -> PromptTerm:
-    """Return the modality by SOP Class UID (0008,0016), by Modality (0008,0060) only where that is empty."""
+    """Return the modality from SOP Class UID (0008,0016), or from Modality (0008,0060) if that is empty."""
     found, stated = modality_of(header.dataset), text(header.dataset, "Modality").upper()
     if not found:
         raise NotScorable("modality", f"Modality (0008,0060) {stated or 'missing'}")
@@ -108,7 +108,7 @@ def _region(
 
 
 def _region_terms(header: FrameHeader, rules: PromptRules, conflicts: list[str]) -> Iterator[PromptTerm]:
-    """Yield one opinion per kind of evidence, the most trusted first."""
+    """Yield one candidate per kind of evidence, most trusted first."""
     codes = (text(item, "CodeValue") for item in header.items("AnatomicRegionSequence"))
     coded = next((rules.region_codes[code] for code in codes if code in rules.region_codes), None)
     if coded:
@@ -131,7 +131,7 @@ def _procedure_codes(ds: Dataset) -> Iterator[Dataset]:
 
 
 def _named_region(names: Sequence[str], rules: PromptRules, conflicts: list[str]) -> tuple[str, float] | None:
-    """Return the region that the first telling name means, and how sure: 1.0 for one region, less for several."""
+    """Return the region in the first name that matches, and its confidence: 1.0 for one region, less for several."""
     for name in names:
         named = frozenset(region for region, pattern in rules.region_text if pattern.search(name))
         if len(named) == 1:
@@ -161,7 +161,7 @@ def _ct_type(header: FrameHeader, region: str, rules: PromptRules, conflicts: li
 
 
 def _kernel_type(header: FrameHeader, region: str, rules: PromptRules) -> tuple[str | None, bool]:
-    """Return the type of Convolution Kernel (0018,1210) and whether the table names it."""
+    """Return the type of Convolution Kernel (0018,1210) and whether it is in the table."""
     name = header.text("ConvolutionKernel").split("\\")[0]
     if not name:
         return None, False
@@ -211,7 +211,7 @@ def _mr_type(header: FrameHeader, stack: Stack, rules: PromptRules, conflicts: l
 
 
 def _named_type(header: FrameHeader, rules: Sequence[TextRule]) -> TextRule | None:
-    """Return the rule that the most telling name meets: series before protocol before sequence."""
+    """Return the rule that matches the most specific name: series before protocol before sequence."""
     for key in ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName"):
         name = header.text(key)
         if name and (found := next((rule for rule in rules if rule.pattern.search(name)), None)):

@@ -1,8 +1,8 @@
-"""One bounded pass over an encoded dataset, before anything else trusts it.
+"""Validate an encoded dataset in one bounded pass, before anything else uses it.
 
-Walks every element without recursion and without building a Dataset: finds the few values that
-receiving needs, and proves that all lengths fit, also inside nested sequences and encapsulated
-pixel data, so that a truncated instance is refused while its sender still has it. Memory stays at
+Walks every element without recursion and without building a Dataset: finds the few values that the receiver needs, and
+verifies all lengths, also inside nested sequences and encapsulated pixel data, so that a truncated instance is refused
+while its sender still has it. Memory stays at
 a few pages whatever the size: pixels are stepped over, a deflated dataset is inflated in passing.
 PS3.5 section 7 (data set encoding), A.4 (encapsulated pixel data), A.5 (deflated).
 """
@@ -51,7 +51,7 @@ _MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScannedHeader:
-    """What receiving needs to know of a dataset."""
+    """The attributes of a dataset that the receiver needs."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -66,7 +66,7 @@ def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int
     """Check an encoded dataset (without file meta) and return its header.
 
     Args:
-        dataset: the bytes as they came over the wire: a memoryview, or anything that is sliced like one.
+        dataset: the bytes as received: a memoryview, or anything that can be sliced like one.
         transfer_syntax_uid: negotiated for its presentation context.
         inflate_limit_bytes: a deflated dataset larger than this is refused.
 
@@ -103,7 +103,7 @@ def _text(value: bytes) -> str:
 
 
 def _integer(value: bytes) -> int | None:
-    """Return an Integer String (VR IS), or None where it is none."""
+    """Return the value of an Integer String (VR IS), or None if it is not valid."""
     text = value.strip(b" \0")
     return int(text) if re.fullmatch(rb"[+-]?[0-9]{1,11}", text) else None
 
@@ -131,7 +131,8 @@ def is_uid(value: str) -> bool:
 class _Level:
     """An open sequence, item or run of pixel fragments.
 
-    `end` is None while undefined; nothing inside may go beyond `limit`, which the nearest level around it sets.
+    `end` is None while undefined; its content must end at `limit`, which the nearest enclosing level of defined length
+    sets.
     """
 
     kind: str
@@ -142,7 +143,7 @@ class _Level:
 
 
 class _Walk:
-    """State of one pass: position, open levels, what was found at the top level.
+    """State of one pass: position, open levels, values found at the top level.
 
     `pixel_bytes` is the length field of the pixel data: 0xFFFFFFFF when encapsulated, None without any.
     """
@@ -162,7 +163,7 @@ class _Walk:
         self._window, self._window_at = b"", 0
 
     def take(self, position: int, count: int) -> bytes:
-        """Return up to `count` bytes from here on; the pass only moves forward, through a small window."""
+        """Return up to `count` bytes from the position; the pass moves forward only, with a small buffer."""
         offset = position - self._window_at
         if offset + count > len(self._window):
             self._window = bytes(self.data[position : position + max(count, _WINDOW_BYTES)])
@@ -170,7 +171,7 @@ class _Walk:
         return self._window[offset : offset + count]
 
     def check_pixels(self, *, is_image: bool) -> None:
-        """Refuse an image without pixels, or with fewer bytes of them than its own header says."""
+        """Refuse an image without pixels, or with fewer bytes of pixels than its header requires."""
         if _PIXELS_ELSEWHERE & self.found.keys():
             return
         if self.pixel_bytes is None:
@@ -184,7 +185,7 @@ class _Walk:
             raise InvalidInstance("pixel data is truncated", offending=PIXEL_DATA)
 
     def _least_pixel_bytes(self) -> int:
-        """Return how many bytes native pixel data has at least, PS3.3 C.7.6.3.1 (chroma may be subsampled)."""
+        """Return the minimum size of native pixel data in bytes, PS3.3 C.7.6.3.1 (chroma may be subsampled)."""
         frames = _text(self.found.get(_FRAMES, b"1")) or "1"
         bits = int(frames) if frames.isascii() and frames.isdigit() else 1
         for tag in (_ROWS, _COLUMNS, _SAMPLES, _BITS):
@@ -222,7 +223,7 @@ class _Walk:
         return self.found
 
     def _close(self, position: int) -> int:
-        """Leave every level of defined length that ends here."""
+        """Close every level of defined length that ends here."""
         while self.levels and self.levels[-1].end is not None:
             end = self.levels[-1].end
             if position < end:
@@ -273,7 +274,7 @@ class _Walk:
         return end
 
     def _vr_and_length(self, head: bytes, tag: int, explicit: bool) -> tuple[bytes, int, int]:
-        """Return VR (empty when implicit), value length, and how long the element's own header is."""
+        """Return the VR (empty if implicit), the value length, and the length of the element's header."""
         if not explicit:
             return b"", self.u32(head, 4)[0], 8
         vr = head[4:6]

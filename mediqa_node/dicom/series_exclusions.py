@@ -17,16 +17,16 @@ from mediqa_node.dicom.stacks.planes import Plane
 from mediqa_node.domain.technique import Exclusion
 
 MINIMUM_SLICES = 7
-# Up to here an image of a diffusion series is called b = 0.
+# Up to this b-value an image of a diffusion series counts as b = 0.
 B0_LIMIT_S_MM2 = 50.0
 
 
 def series_exclusions(headers: Sequence[Dataset], found: Sequence[Plane]) -> list[Exclusion]:
-    """Return the reasons against a CT or MR series in its geometry and diffusion weighting.
+    """Return the reasons to exclude a CT or MR series for its geometry or diffusion weighting.
 
     Args:
         headers: all instances of one series.
-        found: their planes, `frames.planes(headers)`.
+        found: their planes, `stacks.planes.planes(headers)`.
     """
     placed = [plane for plane in found if plane.orientation is not None]
     groups = by_orientation(placed)
@@ -76,6 +76,6 @@ def unique_positions_mm(facing: Sequence[Plane]) -> tuple[float, ...]:
 
 
 def _is_siemens_localizer(headers: Sequence[Dataset]) -> bool:
-    """Whether a series in several directions is the 2-D FLASH that Siemens plans with: `fl2d1`, short TR."""
+    """Whether a series in several directions is a Siemens localizer: 2-D FLASH `fl2d1` with short TR."""
     first = headers[0]
     return bool(re.search("fl2d1", text(first, "SequenceName"))) and (number(first, "RepetitionTime") or 1e9) < 50

@@ -5,10 +5,10 @@ representation, and two values where the standard allows one. There are two ways
 
 - `numbers` and `number` return what is usable and skip the rest: for evidence such as dose or timing, where
   another element may hold the same quantity.
-- `exact` returns all values or raises `UnreadableElement`, which names the element: for what decides the
-  meaning of pixels or the geometry. It never falls back to a default.
+- `exact` returns all values or raises `UnreadableElement`, which names the element: for elements that define the
+meaning of pixels or the geometry. It never falls back to a default.
 
-No function raises anything else, whatever the bytes are.
+No function raises anything else, for any bytes.
 """
 
 import math
@@ -52,7 +52,7 @@ def _tag(key: Key) -> BaseTag:
 
 
 def _vr_of(tag: BaseTag, stated: str | None) -> str:
-    """Return the stated value representation, or that of the dictionary where none or an unknown one is stated."""
+    """Return the VR in the file, or that of the data dictionary if it is missing or unknown."""
     if stated in _KNOWN_VRS:
         return str(stated)
     try:
@@ -64,7 +64,7 @@ def _vr_of(tag: BaseTag, stated: str | None) -> str:
 def _raw(ds: Dataset, key: Key) -> tuple[Any, str]:
     """Return an element's value and VR without conversions that could raise or warn."""
     tag = _tag(key)
-    if tag not in ds.keys():  # noqa: SIM118 - most are absent, and the other ways to ask are slow
+    if tag not in ds.keys():  # noqa: SIM118 - most are absent, and other lookups are slow
         return None, ""
     element = ds.get_item(tag)
     vr = _vr_of(tag, element.VR)
@@ -72,7 +72,7 @@ def _raw(ds: Dataset, key: Key) -> tuple[Any, str]:
         return element.value, vr
     try:
         return ds[tag].value, vr
-    except Exception:  # pydicom raises many kinds on broken values
+    except Exception:  # pydicom may raise anything on broken values
         return element.value, vr
 
 
@@ -105,7 +105,7 @@ def _parsed(text: str) -> float:
 
 
 def _floats_of_bytes(value: bytes, vr: str) -> Iterator[float]:
-    """Decode text, else little-endian binary: of the VR's type, or floats by their size where the VR is unknown."""
+    """Decode text, else little-endian binary: of the VR's type, or floats by size if the VR is unknown."""
     text = value.rstrip(b"\0 ")
     printable = all(32 <= byte < 127 for byte in text)
     if vr not in _BINARY_CODES and (printable or vr not in _BYTES_OF_UNKNOWN_TYPE):
@@ -125,8 +125,8 @@ def numbers(ds: Dataset, key: Key, *, signed: bool = False) -> tuple[float, ...]
             cannot be zero, and 0 is how scanners write "unknown".
 
     Returns:
-        finite floats in the element's own unit; a unit after a number ("120 kV") is dropped and a
-        decimal comma understood.
+        finite floats in the element's own unit; a unit after a number ("120 kV") is dropped and a decimal comma
+        accepted.
 
     >>> numbers(example := Dataset(), "KVP")
     ()
@@ -143,7 +143,7 @@ def number(ds: Dataset, key: Key, *, signed: bool = False, flags: list[str] | No
 
     Args:
         flags: receives `multi_value:<keyword>` if further values differ by more than 1 %, and
-            `unreadable:<keyword>` if the element has a value and none of it is a number.
+            `unreadable:<keyword>` if the element has a value but no number.
     """
     values = numbers(ds, key, signed=signed)
     if not values:
@@ -164,10 +164,10 @@ def integer(ds: Dataset, key: Key) -> int | None:
 def exact(ds: Dataset, key: Key, count: int = 1) -> tuple[float, ...] | None:
     """Return exactly `count` finite numbers, or None if the element is absent or empty.
 
-    One number may be written several times: of `count` 1, equal values count as one.
+    A number may be repeated: with `count` 1, equal values count as one.
 
     Raises:
-        UnreadableElement: the element has a value, and it is not `count` numbers.
+        UnreadableElement: the element has a value that is not `count` numbers.
     """
     if not has_value(ds, key):
         return None
@@ -183,7 +183,7 @@ def exact(ds: Dataset, key: Key, count: int = 1) -> tuple[float, ...] | None:
 
 
 def is_unreadable(ds: Dataset, key: Key) -> bool:
-    """Whether an element has a value and none of it is a number."""
+    """Whether an element has a value but no number."""
     return has_value(ds, key) and not any(math.isfinite(x) for x in _floats(*_raw(ds, key)))
 
 
@@ -201,7 +201,7 @@ def element_name(key: Key) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a message, in printable ASCII and not longer than a number would be."""
+    """Return a value for a message, in printable ASCII, truncated to the length of a number."""
     parts = value if isinstance(value, _LISTS) else (value,)
     raw = value.decode("latin-1") if isinstance(value, bytes) else "\\".join(map(str, parts))
     printable = "".join(character if " " <= character <= "~" else "?" for character in raw.strip(_PADDING))
@@ -211,8 +211,8 @@ def _shown(value: Any) -> str:
 def texts(ds: Dataset, key: Key) -> tuple[str, ...]:
     """Return the values of a text element, stripped, without empty ones.
 
-    Bytes that pydicom cannot decode are read as Latin-1. A character set that does not fit leaves U+FFFD in
-    the text (`is_misread`).
+    Bytes that pydicom cannot decode are read as Latin-1. A wrong character set leaves U+FFFD in the text
+    (`is_misread`).
     """
     value, vr = _raw(ds, key)
     if value is None or isinstance(value, Dataset):

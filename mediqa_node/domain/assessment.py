@@ -29,7 +29,7 @@ class StackResult:
     Attributes:
         quality: Q, 0..1; None where the checkpoint maps no raw score to 0..1. Such a checkpoint never runs in a node.
         window: the values mapped to black and white for the network, in HU, signal or 0..255; None: as stored.
-        n_clamped: slices whose raw score lies beyond the checkpoint's scale and counts as its end.
+        n_clamped: slices whose raw score is outside the checkpoint's scale and is clamped to its end.
         maps: per patch; stored separately, None when read back.
         inference_s: wall time of the network, seconds.
     """

@@ -15,7 +15,7 @@ BOUND_BF16 = 0.03
 
 
 class Baseline(StrEnum):
-    """What the scores of a check were compared with."""
+    """The reference for the scores of a check."""
 
     CARD = "card"
     FIRST = "first"
@@ -45,7 +45,7 @@ class Constancy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Everything besides the image that a score depends on; while it is unchanged, checks are a day apart.
+    """Everything except the image that a score depends on; while it is unchanged, checks are a day apart.
 
     Attributes:
         execution: device and arithmetic, e.g. `cpu fp32`.

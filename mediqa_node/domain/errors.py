@@ -95,7 +95,7 @@ class PeerUnavailable(MediqaError):
 
 
 class PeerRefused(MediqaError):
-    """The peer will not take this object as it is: the delivery is parked for a person.
+    """The peer rejects this object: the delivery is parked for manual action.
 
     Args:
         message: what was attempted, and the peer's answer.

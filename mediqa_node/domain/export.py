@@ -1,4 +1,4 @@
-"""What an export is asked for and contains, and why a series was left out of it."""
+"""The request and content of an export, and why a series was left out."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

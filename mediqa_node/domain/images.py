@@ -20,7 +20,7 @@ class FrameRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackKey:
-    """What distinguishes one stack of a series from another; None where the header gives no value."""
+    """The attributes that distinguish the stacks of a series; None if the header has no value."""
 
     orientation: tuple[float, ...] | None = None
     echo_time_ms: float | None = None

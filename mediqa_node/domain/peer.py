@@ -1,4 +1,4 @@
-"""The DICOM application entities that this node knows."""
+"""The DICOM application entities that are configured as peers."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a site decides: plain frozen values that rooms receive from the composition root.
+"""Settings of a site: plain frozen values, passed in by the composition root.
 
 Field names are the keys of `node.yaml`; `__pydantic_config__` lets the configuration reader
 refuse unknown keys without this floor knowing the reader.
@@ -24,7 +24,7 @@ class AllowRule:
         address: network in CIDR notation.
         store: False lets the caller verify (C-ECHO) only; C-STORE answers 0x0124.
         max_associations: how many at once for one AE title under this rule.
-        max_per_address: how many at once from one address, whatever it calls itself.
+        max_per_address: concurrent associations from one address, for any AE title.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -202,7 +202,7 @@ class DeliveryRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompanionRules:
-    """What goes with each report to each of its destinations; nothing unless a site asks for it.
+    """The companions to send with each report to each destination; none by default.
 
     Attributes:
         secondary_capture: one picture of the score map for each scored slice (Secondary Capture, RGB).

@@ -26,20 +26,20 @@ class IntensityRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessSpec:
-    """How pixels become network input. Travels in the checkpoint's card, never in the node's configuration.
+    """How pixels become network input. Stored in the checkpoint's card, never in the node's configuration.
 
     Attributes:
         size_px: edge of the square input.
         slices: salient slices per volume (paper: 7).
         intensity: rules by `modality/type`, with `modality` alone as the fallback.
-        native_crops: further views of each slice: crops of size_px at the slice's own resolution.
-        native_at_most_px: longer edge beyond which a slice counts as reduced to it for its crops: cameras have
-            600 to 4300 pixels of the same field. None: never.
+        native_crops: number of extra views of each slice: crops of size_px at the slice's native resolution.
+        native_at_most_px: a slice with a longer edge than this is treated as reduced to it before cropping,
+            because cameras image the same field with 600 to 4300 pixels. None: no limit.
         slice_rule: `regions` (the paper: irrelevant slices dropped, middle of equal regions) or `released`
-            (the public code: first, last and five around the middle; too few are repeated in turn).
+            (the public code: first, last and five around the middle; slices repeat if there are too few).
         geometry: `square` (padded, then bicubic) or `stretch` (order 2, as in the public code).
-        colour_order: of photographs: `rgb`, or `bgr` as in the public code.
-        output_range: what 0 and 1 become; (-1, 1) for weights of MANIQA.
+        colour_order: channel order of photographs: `rgb`, or `bgr` as in the public code.
+        output_range: values that 0 and 1 are mapped to; (-1, 1) for MANIQA weights.
     """
 
     size_px: int

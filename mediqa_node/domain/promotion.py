@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What was decided."""
+    """The kind of decision."""
 
     PROMOTE = "promote"
     ROLLBACK = "rollback"

@@ -1,4 +1,4 @@
-"""What the rules for reports do, in words, and why a configuration may never send a report."""
+"""Describe the return rules in words, and why a configuration may never send a report."""
 
 from collections.abc import Iterator, Sequence
 

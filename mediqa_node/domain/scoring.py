@@ -16,12 +16,12 @@ class CheckpointId:
     """Identity of a checkpoint.
 
     Attributes:
-        trained: False for seeded weights; everything that shows a score says so.
+        trained: False for seeded weights; marked wherever a score is shown.
         execution: device and arithmetic, e.g. `cpu fp32`: the same input, weights and execution
             give the same score.
         card_sha256: of the card, as pinned by the lock; it maps raw scores to 0..1.
         claims: the card's claims about the score, by modality.
-        evaluated: False for a card without claims, training range or reference scores; reports say so.
+        evaluated: False for a card without claims, training range or reference scores; marked in reports.
     """
 
     name: str
@@ -75,7 +75,7 @@ class ScoredSlices:
         raw: the network's score per slice, the mean over its views, unbounded, shape (n,).
         quality: `raw` mapped to 0..1 by the card, shape (n,); None where the card has no map.
         weights: non-negative, sum 1, shape (n,).
-        n_clamped: slices whose raw score lies beyond the card's scale and counts as its end.
+        n_clamped: slices whose raw score is outside the card's scale and is clamped to its end.
     """
 
     raw: np.ndarray

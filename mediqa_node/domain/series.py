@@ -179,7 +179,7 @@ class Reason:
 
 
 class InstanceStatus(StrEnum):
-    """What a kept copy of an instance is; exactly one copy per SOP Instance UID is CURRENT.
+    """The state of a kept copy of an instance; exactly one copy per SOP Instance UID is CURRENT.
 
     A further copy is a CANDIDATE until it was compared, then SAME, DISPUTED or CONFLICT, or it becomes
     CURRENT and the earlier one SUPERSEDED. REJECTED: named by a reject note.
@@ -236,7 +236,7 @@ class DeliveryReason(StrEnum):
 
 
 class CompanionState(StrEnum):
-    """What became of the companions of a report that was sent."""
+    """The state of the companions of a sent report."""
 
     PENDING = "pending"
     SENT = "sent"

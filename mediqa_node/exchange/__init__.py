@@ -1,1 +1,1 @@
-"""What leaves the node as training data, and what comes in as expert scores."""
+"""Exchange: exported training data and imported expert scores."""

@@ -1,4 +1,4 @@
-"""The columns of the manifest as data: name, type, unit, meaning. CSV, Parquet, Croissant and the card follow it."""
+"""The columns of the manifest: name, type, unit and meaning, used by CSV, Parquet, Croissant and the dataset card."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `unit` is empty where there is none. Kinds: str, int, float, bool."""
+    """One column; `unit` is empty if it has none. Kinds: str, int, float, bool."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""The export described for machines: Croissant 1.0 JSON-LD, by hand (mlcroissant would pull in 343 MB for this)."""
+"""Machine-readable description of an export: Croissant 1.0 JSON-LD, without mlcroissant, which would pull in 343 MB."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ def croissant(export_id: str, sums: Mapping[str, str], provenance: Mapping[str, 
     """Return the document of an export.
 
     Args:
-        sums: SHA-256 by relative path, of the files that are written already.
+        sums: SHA-256 by relative path of the files written so far.
     """
     return {
         "@context": _CONTEXT,

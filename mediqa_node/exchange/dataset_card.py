@@ -1,4 +1,4 @@
-"""The export described for people: README.md of its folder."""
+"""Human-readable description of an export: the README.md of its folder."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A folder that is complete or absent: written under a temporary name, with a digest of every file, then renamed."""
+"""Write a folder atomically: under a temporary name, with a digest of every file, then renamed."""
 
 import fcntl
 import hashlib
@@ -19,11 +19,11 @@ RESERVE_BYTES = 256 * 1024**2
 
 
 def check_target(out: Path, *, replace: bool) -> None:
-    """Raise ConfigurationError unless an export may be written to `out`: new, empty, or, if asked, an older export."""
+    """Raise ConfigurationError unless `out` may be written: new, empty or, on request, an older export."""
     if os.path.ismount(out):
         raise ConfigurationError(f"{out} is a mount point, which nothing can take the place of; name a folder in it")
     out = out.absolute()
-    # What was put aside comes back, see `_clear`: it counts as being there.
+    # An export that was moved aside is restored by `_clear`, so it counts as existing.
     there = next((folder for folder in (out, _beside(out, "old")) if folder.exists()), None)
     if there is None:
         return
@@ -38,10 +38,10 @@ def check_target(out: Path, *, replace: bool) -> None:
 
 
 def check_room(out: Path, n_bytes: int, *, spare_bytes: int = 0) -> None:
-    """Raise StorageFailed unless the filesystem of `out` has room for so many bytes and some to spare.
+    """Raise StorageFailed unless the filesystem of `out` has room for this many bytes and a reserve.
 
     Args:
-        spare_bytes: what must be left, besides a reserve of this program, so that the receiver goes on.
+        spare_bytes: space to leave free, in addition to our own reserve, so that the receiver keeps running.
     """
     parent = next(folder for folder in out.absolute().parents if folder.is_dir())
     free = shutil.disk_usage(parent).free
@@ -55,7 +55,7 @@ def check_room(out: Path, n_bytes: int, *, spare_bytes: int = 0) -> None:
 
 @dataclass(slots=True)
 class Writing:
-    """A folder that is being written; `sums` are the digests of its files by relative path."""
+    """A folder being written; `sums` holds the digests of its files by relative path."""
 
     folder: Path
     spare_bytes: int = 0
@@ -66,7 +66,7 @@ class Writing:
         """Write one file.
 
         Raises:
-            StorageFailed: the disk refused, or others have filled it meanwhile.
+            StorageFailed: the write failed, or the disk has filled up meanwhile.
         """
         path = self.folder / relative
         check_room(path, len(content), spare_bytes=self.spare_bytes)
@@ -77,7 +77,7 @@ class Writing:
         self.n_bytes += len(content)
 
     def drop(self, relative: str) -> None:
-        """Take back what was written under a path, a file or a folder of files."""
+        """Remove a file or folder that was written."""
         with _refusals(self.folder):
             for name in [name for name in self.sums if name == relative or name.startswith(f"{relative}/")]:
                 self.n_bytes -= (self.folder / name).stat().st_size
@@ -89,11 +89,11 @@ class Writing:
 
 @contextmanager
 def writing(out: Path, *, replace: bool, spare_bytes: int = 0) -> Iterator[Writing]:
-    """Yield a temporary folder that replaces `out` at the end of the block; after an error it is removed.
+    """Yield a temporary folder that replaces `out` at the end of the block, or is removed after an error.
 
     Raises:
         ConfigurationError: see `check_target`; another process writes there.
-        StorageFailed: the disk refused. What the block itself raises goes through as it is.
+        StorageFailed: a write failed. Errors raised in the block are passed on unchanged.
     """
     check_target(out, replace=replace)
     out = out.absolute()
@@ -116,7 +116,7 @@ def writing(out: Path, *, replace: bool, spare_bytes: int = 0) -> Iterator[Writi
 
 
 def clear(out: Path) -> None:
-    """Remove what a killed process left next to an export, and restore the export that it had moved away.
+    """Remove the leftovers of a killed process, and restore the export that it had moved aside.
 
     Raises:
         ConfigurationError: another process writes there.
@@ -127,7 +127,7 @@ def clear(out: Path) -> None:
 
 
 def remove(out: Path) -> None:
-    """Delete an export; it goes at once, and a process that is killed meanwhile leaves nothing that looks like one.
+    """Delete an export atomically: a process killed meanwhile leaves nothing that looks like an export.
 
     Raises:
         ConfigurationError: another process writes there.
@@ -147,7 +147,7 @@ def _beside(out: Path, what: str) -> Path:
 def _clear(out: Path) -> None:
     old = _beside(out, "old")
     if old.exists() and not out.exists():
-        old.rename(out)  # its successor never came: a process was killed between two renames, or the disk refused
+        old.rename(out)  # not replaced: a process was killed between two renames, or a rename failed
     for leftover in (_beside(out, "part"), old):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -166,7 +166,7 @@ def _alone(out: Path) -> Iterator[None]:
                 mine = os.path.samestat(os.fstat(lock.fileno()), path.stat())
             except (BlockingIOError, FileNotFoundError):
                 mine = False
-        if not mine:  # held, or the holder has just removed it: a lock on a deleted file excludes no other process
+        if not mine:  # held, or just deleted by its holder: a lock on a deleted file excludes no one
             raise ConfigurationError(f"another export is being written to {out}; wait for it, or name another folder")
         try:
             yield
@@ -176,7 +176,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _refusals(out: Path) -> Iterator[None]:
-    """Raise an error of the filesystem as one of the export, not of the spool."""
+    """Raise a filesystem error as an error of the export, not of the spool."""
     try:
         yield
     except OSError as error:
@@ -186,10 +186,10 @@ def _refusals(out: Path) -> Iterator[None]:
 
 
 def secret_of(path: Path, n_bytes: int) -> bytes:
-    """Return the secret of a file that only its owner may read, made once.
+    """Return the secret in a file that only its owner may read, creating it on first use.
 
     Raises:
-        ConfigurationError: others may read it, or it is not as it was made.
+        ConfigurationError: others may read it, or it has been altered.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def secret_of(path: Path, n_bytes: int) -> bytes:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(half, path)  # never over a key that another process has just made
+            os.link(half, path)  # never overwrites a key that another process has just created
         except FileExistsError:
             pass
         finally:

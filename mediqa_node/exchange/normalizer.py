@@ -2,8 +2,9 @@
 
 CT: the variance of noise goes as 1 / (tube charge x slice thickness), so that equal ratios of mAs are equal steps of
 noise: y = (ln m - ln lo) / (ln hi - ln lo), clipped, between the 1st and the 99th percentile of its stratum (modality,
-region, type); of its modality where a stratum has too few series; fixed bounds where that has too few as well. MR:
-signal to noise goes about as B0, whose nominal levels are few: the same map between fixed bounds, and the levels.
+region, type); a stratum with too few series uses its modality, and a modality with too few uses fixed bounds. MR:
+the signal-to-noise ratio is roughly proportional to B0, which has few nominal levels: the same map between fixed
+bounds, plus the levels.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What leaves of a series' pixels, as bytes that follow from the pixels alone: no clock, no name, no path in them."""
+"""Exported pixels as bytes that depend on the pixels alone: they contain no time, name or path."""
 
 import gzip
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def dicom_bytes(dataset: Dataset) -> bytes:
 def network_arrays(inputs: NetworkInput) -> dict[str, np.ndarray]:
     """Return `images`, float32 (m, C, size, size), and `views`, int32 (m, 5): slice index, top, left, height, width.
 
-    C is 1 where the three channels of every image are equal, as those of gray slices are.
+    C is 1 if the three channels of every image are equal, as for gray slices.
     """
     images = inputs.images
     gray = bool((images == images[:, :1]).all())
@@ -47,13 +47,13 @@ def network_arrays(inputs: NetworkInput) -> dict[str, np.ndarray]:
 
 
 def compact(values: np.ndarray) -> np.ndarray:
-    """Return int16 where that holds every value exactly, else float32."""
+    """Return int16 if that represents every value exactly, else float32."""
     fits = bool(((values >= -32768) & (values <= 32767) & (values == np.rint(values))).all())
     return values.astype(np.int16 if fits else np.float32)
 
 
 def volume_of(image_at: Callable[[int], np.ndarray], count: int) -> np.ndarray:
-    """Return `count` images as one array, (slices, rows, columns), `compact`: held once, for it may be gigabytes."""
+    """Return `count` images as one `compact` array, (slices, rows, columns), never copied: it may be gigabytes."""
     first = compact(image_at(0))
     volume = np.empty((count, *first.shape), first.dtype)
     for index in range(count):
@@ -65,7 +65,7 @@ def volume_of(image_at: Callable[[int], np.ndarray], count: int) -> np.ndarray:
 
 
 def check_grid(stack: Stack) -> None:
-    """Raise NotScorable unless a stack is an even grid, which is all that a NIfTI affine can describe."""
+    """Raise NotScorable unless a stack is evenly spaced, as a NIfTI affine requires."""
     if found := [flag for flag in _UNEVEN if flag in stack.flags]:
         raise NotScorable("not_a_grid", ", ".join(found))
     if not stack.is_volume or stack.orientation is None or 0.0 in stack.spacing_mm:
@@ -73,7 +73,7 @@ def check_grid(stack: Stack) -> None:
 
 
 def affine_ras(stack: Stack) -> np.ndarray:
-    """Return the 4 x 4 matrix from (column, row, slice) index to RAS coordinates in mm, of an even grid."""
+    """Return the 4 x 4 matrix from (column, row, slice) index to RAS in mm, for an evenly spaced stack."""
     assert stack.orientation is not None
     assert stack.origin_mm is not None
     slice_mm, row_mm, column_mm = stack.spacing_mm
@@ -86,7 +86,7 @@ def affine_ras(stack: Stack) -> np.ndarray:
 
 
 def nifti_bytes(volume: np.ndarray, stack: Stack) -> bytes:
-    """Return a `.nii.gz` of a volume, (slices, rows, columns) in HU or rescaled signal, of `volume_of`.
+    """Return a `.nii.gz` of a volume of `volume_of`, (slices, rows, columns) in HU or rescaled signal.
 
     Raises:
         ConfigurationError: nibabel is not installed.

@@ -1,10 +1,10 @@
-"""Expert scores come in: a table of ratings as CSV, every row checked, every problem named by its row.
+"""Read a table of expert ratings from CSV; every row is checked and every problem reported with its row.
 
-Two layouts. *Long*: one row is one rating, `series_uid` or `series_key`, `reader_id`, `score`, and whatever else
-`domain.rating.Rating` knows. *Wide*: one row is one series, one column a reader. Columns may have other
-headings, and values for the whole table (the scale, its direction) need not be in it: see `Layout`.
+Two layouts. *Long*: one row is one rating, `series_uid` or `series_key`, `reader_id`, `score`, and any other field of
+`domain.rating.Rating`. *Wide*: one row is one series, one column one reader. Columns may have other headings, and
+values that apply to the whole table (the scale, its direction) may be given outside of it: see `Layout`.
 
-UTF-8 with or without a byte order mark; commas or semicolons, with a semicolon also decimal commas.
+UTF-8 with or without a byte order mark; separated by commas, or by semicolons, then also with decimal commas.
 """
 
 import csv
@@ -32,12 +32,12 @@ Resolve = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How a table differs from the layout of the module.
+    """How a table differs from the layouts in the module docstring.
 
     Attributes:
-        readers: headings of the columns that hold a reader's scores; with any, the table is wide.
-        columns: the heading of a column, by the name that it has here.
-        values: what counts for every row, by name, instead of a column.
+        readers: headings of the columns with a reader's scores; if there are any, the table is wide.
+        columns: headings by the standard column name.
+        values: values for every row by standard name, instead of a column.
     """
 
     readers: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong with one row; HEADER_ROW: with the table."""
+    """A problem with one row; HEADER_ROW: with the whole table."""
 
     row: int
     text: str
@@ -68,10 +68,10 @@ class RatingTable:
     """The content of a file.
 
     Attributes:
-        sha256: over the file and its layout: the same again is no further table.
+        sha256: over the file and its layout, to recognise a table that was already imported.
         rows: row number and rating, in order.
         problems: in order of rows.
-        unread: headings of columns that mean nothing here.
+        unread: headings of columns that are ignored.
     """
 
     sha256: str
@@ -84,10 +84,10 @@ def read_ratings(content: bytes, layout: Layout, resolvers: Mapping[str, Resolve
     """Read a table of ratings.
 
     Args:
-        resolvers: how a series is found, by the name of the column that names it, of SERIES_COLUMNS.
+        resolvers: functions that find a series, by the identifying column (SERIES_COLUMNS).
 
     Raises:
-        AnnotationsRefused: no table at all: too large, not UTF-8, no headings, quotes that do not close.
+        RatingsRefused: not a table: too large, not UTF-8, without headings, or with unbalanced quotes.
     """
     sha256 = hashlib.sha256(content + json.dumps(asdict(layout), sort_keys=True).encode()).hexdigest()
     header, records, decimal_comma = _records(content)
@@ -116,7 +116,7 @@ def read_ratings(content: bytes, layout: Layout, resolvers: Mapping[str, Resolve
 
 
 def _records(content: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]], bool]:
-    """Return headings, the rows that are not blank with their numbers, and whether decimals may have commas."""
+    """Return the headings, the non-blank rows with their numbers, and whether decimal commas are allowed."""
     if len(content) > MAX_BYTES:
         raise RatingsRefused(f"the table has {len(content):,} bytes; at most {MAX_BYTES:,} are read: split it")
     try:
@@ -141,7 +141,7 @@ def _records(content: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]
 
 
 def _headings(layout: Layout, header: Sequence[str]) -> dict[str, str]:
-    """Return the heading of each column that the table has, by its name here."""
+    """Return the heading of each column that the table has, by standard name."""
     named = {name: name for name in _NAMES if name not in layout.columns and name not in layout.values}
     return {name: heading for name, heading in {**named, **layout.columns}.items() if heading in header}
 
@@ -167,7 +167,7 @@ def _missing(
 def _ratings_of(
     given: Mapping[str, str], cells: Sequence[str], layout: Layout, header: Sequence[str]
 ) -> Iterator[Mapping[str, str]]:
-    """Yield the cells of each rating in a row: one if long; if wide, one for each reader with a score."""
+    """Yield the cells of each rating in a row: one in a long table, one per reader with a score in a wide one."""
     if not layout.readers:
         yield given
     for reader in layout.readers:
@@ -179,7 +179,7 @@ def _ratings_of(
 def _converted(
     given: Mapping[str, str], resolvers: Mapping[str, Resolve], *, decimal_comma: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields of a Rating, and what is wrong with them."""
+    """Return the fields of a Rating and their problems."""
     values: dict[str, Any] = {}
     wrong: list[str] = []
     for name, text in given.items():
@@ -207,7 +207,7 @@ def _converted(
 
 
 def _contradictions(rows: Sequence[tuple[int, Rating]]) -> Iterator[Problem]:
-    """Yield contradictions between rows that are valid by themselves."""
+    """Yield contradictions between rows that are individually valid."""
     keys: dict[object, int] = {}
     scales: dict[object, tuple[int, Rating]] = {}
     for row, rating in rows:
@@ -220,7 +220,7 @@ def _contradictions(rows: Sequence[tuple[int, Rating]]) -> Iterator[Problem]:
 
 
 def mixed_scales(rating: Rating, known: Rating, where: str) -> str:
-    """Return that a rating has another scale than an earlier one of the same study and criterion."""
+    """Return the message for a rating whose scale differs from an earlier one of the same study and criterion."""
     (low, high, way), (known_low, known_high, known_way) = rating.scale, known.scale
     return (
         f"scale {low:g} to {high:g} {way}, while {where} has {known_low:g} to {known_high:g} {known_way} "
@@ -275,7 +275,7 @@ def _uid(text: str) -> str:
 
 def _moment(text: str) -> str:
     datetime.fromisoformat(text)
-    return _text(40)(text)  # a second may have any number of decimals
+    return _text(40)(text)  # seconds may have any number of decimals
 
 
 def _truth(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""One series as a row of the manifest: technique, prompts and header values under pseudonyms."""
+"""One series as a pseudonymised row of the manifest: technique, prompts and header values."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from mediqa_node.domain.rating import Mos, Rating
 from mediqa_node.domain.technique import REPAIRED, FrameTechnique, Technique
 from mediqa_node.exchange.columns import SCHEMA_VERSION
 
-# Column of the manifest by covariate of the harvest (`dicom.ct_covariates`, `technique_mr`, `technique_op`).
+# Column of the manifest by covariate of the harvest (`dicom.technique`).
 _COVARIATES = {
     "kvp_kv": "kvp", "rotation_time_s": "revolution_time", "pitch": "pitch",
     "total_collimation_mm": "collimation_total", "table_feed_mm": "table_feed", "ctdi_phantom_cm": "ctdi_phantom",
@@ -57,14 +57,14 @@ _READ_AS_WRITTEN = frozenset({"exposure", "exposure_uas", "fg_exposure", "tesla_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribedSeries:
-    """What is known of a series before it is under pseudonyms.
+    """The facts of a series before pseudonymisation.
 
     Attributes:
         header: of the first frame of the primary stack.
         technique: with its frames.
-        acquisition: what the reconstructions of one acquisition share, or None.
-        received_year: in which the node received its first instance.
-        headers_sha256, pixels_sha256: of the kept datasets, and of the middle slice; None where it is not distinctive.
+        acquisition: identifier shared by the reconstructions of one acquisition, or None.
+        received_year: year in which the node received its first instance.
+        headers_sha256, pixels_sha256: of the kept datasets, and of the middle slice; None if it is not distinctive.
     """
 
     header: Dataset
@@ -116,7 +116,7 @@ def opinion(mos: Mos | None) -> dict[str, Any]:
 
 
 def rating_row(series_key: str, rating: Rating, pseudonyms: Pseudonyms) -> dict[str, Any]:
-    """Return a raw rating for `annotations.csv`, without comment, date and whatever else a reader may have typed."""
+    """Return a raw rating for `annotations.csv`, without comment, date or other free text of the reader."""
     image = rating.sop_instance_uid
     return {
         "series_key": series_key,

@@ -1,10 +1,10 @@
-"""Training, validation and test split: 8 : 1 : 1 by patient, the same in every export, whatever comes in between.
+"""Training, validation and test split: 8 : 1 : 1 by patient, the same in every export.
 
-A patient's split is drawn from the patient's key alone (HMAC), so that no further series, patient or export can
-change it. Patients who turn out to be one (the same acquisition or the same pixels under two Patient IDs) form a
-group. Where their own draws differ, none of them may move and both may not stay: the group keeps the split of whoever
-the node received first, and the series of the others are left out. What links patients has to be remembered, since it
-shows only while the series of both are there.
+A patient's split is drawn from the patient's key alone (HMAC), so that further series, patients or exports cannot
+change it. Patients who turn out to be the same person (one acquisition or the same pixels under two Patient IDs) form a
+group. If their splits differ, no patient may change split, yet the group must not span two: it keeps the split of the
+patient received first, and series of patients in other splits are left out. Links between patients have to be
+remembered, because they are visible only while the series of both are kept.
 """
 
 from collections import defaultdict
@@ -25,15 +25,15 @@ PATIENTS_FOR_EVERY_SPLIT = 35
 
 
 class SplitsOverlap(MediqaError):
-    """A patient, acquisition or image would be in two splits. Nothing is written; this is a fault of this program."""
+    """A patient, acquisition or image would be in two splits. Nothing is written; this is a bug."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One series as the splits see it.
+    """One series, with the facts that decide its split.
 
     Attributes:
-        links: keys of what it shares with others: acquisition, pixels.
+        links: keys that link it to other series: acquisition, pixels.
         received_at: when the node received its first instance, seconds since 1970.
     """
 
@@ -52,13 +52,13 @@ class Placed:
 
 
 def split_of(patient_key: str, pseudonyms: Pseudonyms) -> str:
-    """Return the split that a patient's key draws, for ever."""
+    """Return the permanent split of a patient's key."""
     share = pseudonyms.share("split", patient_key)
     return next(split for split, bound in zip(SPLITS, _UP_TO, strict=True) if share < bound)
 
 
 def links_of(members: Iterable[Member]) -> dict[tuple[str, str], float]:
-    """Return by link and patient key when the node received the first such series, to be remembered."""
+    """Return, by link and patient key, when the node received the first such series; stored between exports."""
     found: dict[tuple[str, str], float] = {}
     for member in members:
         for link in member.links:
@@ -70,10 +70,10 @@ def links_of(members: Iterable[Member]) -> dict[tuple[str, str], float]:
 def place(
     members: Sequence[Member], pseudonyms: Pseudonyms, remembered: Mapping[tuple[str, str], float] = NO_LINKS
 ) -> dict[str, Placed]:
-    """Return the place of every series, by its key.
+    """Return the split of every series, by its key.
 
     Args:
-        remembered: `links_of` all members that ever were, the present ones included or not.
+        remembered: `links_of` all members of past exports; may include the present ones.
     """
     links = links_of(members) | dict(remembered)
     first: dict[str, float] = {}
@@ -116,7 +116,7 @@ def _groups(patients: Iterable[str], links: Iterable[tuple[str, str]]) -> list[s
 
 
 def assert_apart(rows: Iterable[Row]) -> None:
-    """Raise SplitsOverlap where two splits share a patient, an acquisition or an image."""
+    """Raise SplitsOverlap if two splits share a patient, an acquisition or an image."""
     seen: dict[tuple[str, str], str] = {}
     for row in rows:
         for name in ("patient_key", "acq_group_key", "pixel_sha256"):
@@ -126,7 +126,7 @@ def assert_apart(rows: Iterable[Row]) -> None:
 
 
 def splits_json(rows: Sequence[Row], pseudonyms: Pseudonyms) -> dict[str, Any]:
-    """Return `splits.json`: series by split, and for each scanner what leaving it out for testing means."""
+    """Return `splits.json`: series by split, and a leave-one-out split for each scanner."""
     by_split = {split: [row["series_key"] for row in rows if row["split"] == split] for split in SPLITS}
     return {
         "rule": "8:1:1 by patient, HMAC of the patient key; a patient never moves",
@@ -138,7 +138,7 @@ def splits_json(rows: Sequence[Row], pseudonyms: Pseudonyms) -> dict[str, Any]:
 
 
 def leave_scanner_out(rows: Sequence[Row]) -> dict[str, dict[str, list[str]]]:
-    """Return by device key `test`, its series, and `left_out`, others of its patients; the rest is to train on."""
+    """Return, by device key, `test`: its series, and `left_out`: other series of its patients; train on the rest."""
     result = {}
     for device in sorted({row["device_key"] for row in rows if row.get("device_key")}):
         patients = {row["patient_key"] for row in rows if row.get("device_key") == device}

@@ -1,4 +1,4 @@
-"""Rows as files: CSV (RFC 4180, UTF-8, an empty field is null) and typed Parquet, the same rows the same bytes."""
+"""Rows as CSV (RFC 4180, UTF-8, an empty field is null) and typed Parquet; the same rows give the same bytes."""
 
 import csv
 import io
@@ -28,9 +28,9 @@ def _cell(value: Any) -> str:
 
 
 class ParquetTable:
-    """A Parquet file that grows by some rows at a time, held in columns: a node has hundreds of thousands of slices.
+    """A Parquet file built in chunks of rows and held as columns: a node has hundreds of thousands of slices.
 
-    Unit and meaning of each column are in the metadata of its field.
+    The field metadata has the unit and meaning of each column.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:

@@ -63,7 +63,7 @@ def body_pixels(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def background(image: np.ndarray, *, modality: str) -> np.ndarray:
-    """Return the mask of the air, or dark ground, between the body and the border of an image.
+    """Return the mask of the air or dark background between the body and the border of an image.
 
     Air inside the body (lungs, bowel) is not part of it. CT: not above -300 HU. MR: outside of `body_pixels`.
     Photographs: darker than 15 of 255.
@@ -72,16 +72,16 @@ def background(image: np.ndarray, *, modality: str) -> np.ndarray:
         image: (rows, columns), or (rows, columns, 3).
 
     Returns:
-        bool, (rows, columns); all False for an image of nothing else.
+        bool, (rows, columns); all False if no such background exists.
     """
-    from scipy import ndimage  # costs the courier, which seldom draws, 0.2 s and 30 MB
+    from scipy import ndimage  # would cost the courier, which rarely draws, 0.2 s and 30 MB
 
     gray = image.mean(axis=-1) if image.ndim == 3 else image
     if modality == "MR":
         body = gray >= float(body_pixels([gray]).min())
     else:
         body = gray > (BODY_HU if modality == "CT" else DARK_LEVEL)
-    margin = 2 * _SPECK_PX  # a body that reaches the border goes on beyond it
+    margin = 2 * _SPECK_PX  # a body that touches the border continues beyond it
     opened = ndimage.binary_opening(np.pad(body, margin, mode="edge"), iterations=_SPECK_PX)
     air = ~opened[margin:-margin, margin:-margin]
     border = np.zeros_like(air)

@@ -1,4 +1,4 @@
-"""Whether a plain picture file, which no header explains, can be a colour photograph of the fundus."""
+"""Detect whether a picture file without a DICOM header can be a colour fundus photograph."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""Images in physical units to network input. The node and the training use this one function.
+"""Convert images in physical units to network input; the node and training share this function.
 
-The paper resizes to 224 x 224 and does not mention the shape. Here the slice is padded to a square first: a
+The paper resizes to 224 x 224 without mentioning the aspect ratio. Here the slice is padded to a square first: a
 stretched body has wrong texture and wrong noise, and the score depends on both. Resampling is bicubic
 with the filter widened by the reduction (anti-aliased), after the intensities have been mapped to 0..1.
 """
@@ -22,11 +22,11 @@ def preprocess(images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: 
     """Return network input for the salient slices of one stack.
 
     Args:
-        images: of `dicom.pixels.to_image`: (rows, columns) in HU or rescaled signal, or
+        images: returned by `dicom.pixels.to_image`: (rows, columns) in HU or rescaled signal, or
             (rows, columns, 3) RGB 0..255; as stored where `spec.reads_stored_values`. Sizes may differ.
         spec: from the checkpoint's card.
-        modality: CT, MR or OP; with `image_type` it chooses the intensity rule. Colour, and gray of
-            modality OP, is divided by 255 and needs no rule.
+        modality: CT, MR or OP; with `image_type` it chooses the intensity rule. Colour images, and gray ones of
+            modality OP, are divided by 255 and need no rule.
 
     Returns:
         for each slice its whole view, then its crops; gray repeated in all three channels; in
@@ -61,14 +61,14 @@ def _as_released(images: Sequence[np.ndarray], spec: PreprocessSpec) -> NetworkI
 
 
 def _crop_px(image: np.ndarray, spec: PreprocessSpec) -> int:
-    """Return the edge of a native crop: of an image that is larger than the spec wants, as much more of it."""
+    """Return the edge of a native crop, scaled up for an image larger than `native_at_most_px`."""
     if spec.native_at_most_px is None:
         return spec.size_px
     return int(max(spec.size_px, round(spec.size_px * max(image.shape[:2]) / spec.native_at_most_px)))
 
 
 def intensity_range(images: Sequence[np.ndarray], rule: IntensityRule) -> tuple[float, float]:
-    """Return the values that become 0 and 1: the window itself, or percentiles inside the body of all images."""
+    """Return the values that become 0 and 1: a fixed window, or percentiles inside the body over all images."""
     if rule.kind == "window":
         return rule.low, rule.high
     if rule.kind != "percentile":
@@ -85,7 +85,7 @@ def _network_image(pixels: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
 
 
 def _three_channels(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
-    """(size, size[, 3]) to (3, size, size), in the order and the range that the weights were taught."""
+    """Convert (size, size[, 3]) to (3, size, size), in the channel order and range that the weights expect."""
     channels = np.moveaxis(image, -1, 0) if image.ndim == 3 else image[np.newaxis]
     if spec.colour_order == "bgr":
         channels = channels[::-1]
@@ -95,7 +95,7 @@ def _three_channels(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
 
 
 def _scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map low..high to 0..1 and clip; where the range is empty, everything is 0."""
+    """Map low..high to 0..1 and clip; an empty range gives 0 everywhere."""
     if not high > low:
         return np.zeros(image.shape, dtype=np.float32)
     return np.clip((image.astype(np.float64) - low) / (high - low), 0.0, 1.0).astype(np.float32)

@@ -1,8 +1,8 @@
-"""What the public code of MedIQA does with slices and intensities, for users who own its weights.
+"""The slice selection and intensities of the public MedIQA code, for users who have its weights.
 
-It is kept for comparison: released weights score as their authors' code scores only if they see what it saw.
-Stored values are divided by the largest value of their type, whatever they mean, so that 12-bit CT in 16 bits
-reaches 0.06; slices are stretched to a square; the first and the last slice are always among the seven.
+It is kept for comparison: released weights reproduce the scores of their authors' code only on the same input. Stored
+values are divided by the largest value of their type, whatever they mean, so that 12-bit CT in 16 bits reaches 0.06;
+slices are stretched to a square; the first and the last slice are always among the seven.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ SLICES = 7
 
 
 def released_indices(count: int) -> tuple[int, ...]:
-    """Return first, last and five slices around the middle of `count`; fewer than seven are repeated in turn.
+    """Return first, last and five slices around the middle of `count`; fewer than seven are repeated cyclically.
 
     >>> released_indices(100)
     (0, 18, 34, 50, 66, 82, 99)
@@ -25,9 +25,9 @@ def released_indices(count: int) -> tuple[int, ...]:
 
 
 def released_resize(stored: np.ndarray, size_px: int) -> np.ndarray:
-    """Return stored values (rows, columns[, 3]) stretched to a square, over the largest value of their type.
+    """Return stored values (rows, columns[, 3]) stretched to a square and divided by the largest value of their type.
 
-    Integers come out in 0..1 (signed ones in -1..1), floats as they are: float32, (size, size[, 3]).
+    Integers become 0..1 (signed ones -1..1), floats are kept: float32, (size, size[, 3]).
     """
     from skimage.transform import resize  # heavy, and needed by released weights only
 

@@ -1,11 +1,11 @@
 """Which slices of a stack are scored (paper section 2.2).
 
-Slices at both ends that show nothing are left out; what remains is cut into seven equal regions, and the
-middle slice of each is taken: region i of n slices is [floor(i n / 7), floor((i + 1) n / 7)), its middle
-floor(|R| / 2). A stack of 2 to 6 relevant slices gives each slice once.
+Empty slices at both ends are left out; the rest is divided into seven equal regions, and the middle slice of each is
+taken: region i of n slices is [floor(i n / 7), floor((i + 1) n / 7)), its middle floor(|R| / 2). A stack of 2 to 6
+relevant slices gives each slice once.
 
-Scanning goes inward from each end and stops at the first slice with content, so that only a few frames
-are decoded beyond those that are scored.
+The search runs inward from each end and stops at the first slice with content, so that few frames are decoded in
+addition to the scored ones.
 """
 
 from collections.abc import Callable
@@ -52,9 +52,9 @@ def relevant_range(count: int, image_at: Callable[[int], np.ndarray], *, modalit
     """Return [start, stop) of the slices between the first and the last with content.
 
     CT: body, smoothed over 8 x 8 pixels so that a table or a blanket does not count, above -300 HU on at
-    least 2 % of the slice. MR: at least 15 % as much foreground as the middle slice has, foreground being
-    what exceeds the middle slice's Otsu threshold. A slice that cannot be decoded counts as content, so
-    that a fault never moves the range silently. Where no slice has content, all are kept.
+    least 2 % of the slice. MR: at least 15 % of the middle slice's foreground, which is all that exceeds its Otsu
+    threshold. A slice that cannot be decoded counts as content, so that a fault never moves the range silently. If no
+    slice has content, all are kept.
     """
     has_content = _rule(count, image_at, modality)
     start = next((index for index in range(count) if has_content(index)), None)

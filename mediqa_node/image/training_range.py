@@ -1,12 +1,12 @@
-"""The training range of a checkpoint: limits that a stack has to be inside of before it is scored.
+"""The training range of a checkpoint: a stack outside of these limits is not scored.
 
-Outside of them a score means nothing, and looks like any other. Two tests measure how far the statistics of a
-slice are from those of the training images (`slice_statistics`). Each is a Mahalanobis distance, divided by the
-distance that patients of a held-out source reach. Two plain rules catch what is not such an image at all: too few
-pixels inside the window, and for fundus photographs no round field.
+Outside of the limits a score is meaningless but looks like any other. Two tests measure how far the statistics of a
+slice are from those of the training images (`slice_statistics`). Each is a Mahalanobis distance divided by the distance
+that patients of a held-out source reach. Two simple rules catch images of something else entirely: too few pixels
+inside the window, or a fundus photograph without a round field.
 
-Sources are few: a dozen collections, not thousands of patients. So every source has the same weight, correlations
-are halved, and the limit is measured on sources that are held out one after the other.
+There are few sources: a dozen collections, not thousands of patients. So every source has the same weight, correlations
+are halved, and the limit is measured on sources that are held out in turn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Ellipsoid:
     """The region of the training images in a space of k statistics.
 
     Attributes:
-        names: what the statistics are.
+        names: of the statistics.
         mean: (k,).
         precision: the inverse of the shrunk covariance, (k, k).
         limit: the largest distance of a slice that is inside.
@@ -55,7 +55,7 @@ class TrainingRange:
 
     Attributes:
         version: of the statistics (`slice_statistics.VERSION`).
-        fingerprint: of the preprocessing before they were measured; another one gives another image.
+        fingerprint: of the preprocessing that the statistics were measured on; the limits hold for no other.
         sources: number of sources in the fit.
         window, local: the two tests.
         inside_at_least: share of a slice's pixels inside the window, 0..1.
@@ -73,7 +73,7 @@ class TrainingRange:
     def outside(self, stack: SliceStatistics, *, modality: str) -> OutsideTrainingRange | None:
         """Return which test a stack fails and by how much, or None if it is inside.
 
-        The median over the slices decides: one slice with metal in it refuses no patient.
+        The median over the slices decides, so that a single slice with metal does not refuse a patient.
 
         Args:
             modality: named in the summary.
@@ -111,7 +111,7 @@ def fit_training_range(
     """Return the limits of one modality, fitted to training stacks.
 
     Args:
-        sources: stacks by source; what belongs together (one patient, one scanner's collection) is one source.
+        sources: stacks by source; related stacks (one patient, one scanner's collection) form one source.
         modality: CT, MR or OP.
         fingerprint: of the preprocessing.
 
@@ -155,7 +155,7 @@ def _spread(sources: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _distances(slices: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Return Mahalanobis distances, (n, k) to (n,), over the root of k."""
+    """Return Mahalanobis distances divided by the root of k, (n, k) to (n,)."""
     apart = slices - mean
     return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", apart, precision, apart) / len(mean)))
 
@@ -163,8 +163,8 @@ def _distances(slices: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> n
 def _limit(sources: Sequence[np.ndarray]) -> float:
     """Return a high percentile of the distance of a held-out source: the larger of two estimates.
 
-    Counted: over the slices of all sources, each held out in turn, with the same weight for every source. Modelled:
-    the upper prediction bound of a log-normal distribution of the sources' medians, which is wide for few sources.
+    Empirical: over the slices of all sources, each held out in turn, with the same weight for every source. Modelled:
+        the upper prediction bound of a log-normal distribution of the sources' medians, which is wide for few sources.
     """
     from scipy.special import stdtrit as student  # only training needs it
 

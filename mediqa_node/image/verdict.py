@@ -1,4 +1,4 @@
-"""What a score means on this scanner and protocol: a verdict only where the site has calibrated it."""
+"""The verdict on a score for this scanner and protocol, given only if the site has calibrated it."""
 
 from collections.abc import Sequence
 
@@ -18,13 +18,13 @@ def judge(
     checkpoint: CheckpointId,
     fingerprint: str,
 ) -> tuple[str, Calibration | None]:
-    """Return the verdict on Q and the calibration that it rests on.
+    """Return the verdict on Q and the calibration behind it.
 
-    A calibration applies to the weights, the card and the preprocessing that it was made with, and to no
-    other. Of several, an exact name goes before `*`, the station before the protocol, then the latest approval.
+    A calibration applies only to the weights, card and preprocessing that it was made with. If several apply, an exact
+    name takes precedence over `*`, the station over the protocol, then the latest approval.
 
     Args:
-        quality: Q, 0..1. A value that is no number is for a person to look at; None gets no verdict.
+        quality: Q, 0..1. NaN gets `review`; None gets no verdict.
         station_name: Station Name (0008,1010).
         protocol_name: Protocol Name (0018,1030).
         fingerprint: of the preprocessing.

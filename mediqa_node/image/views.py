@@ -1,7 +1,7 @@
-"""What of a slice the network is shown: the whole of it, and crops at its own resolution.
+"""The views of a slice that the network gets: the whole slice, and crops at native resolution.
 
-Reducing a slice to the network's input hides blur, blocking and fine noise; crops keep them, and lose what
-spreads over the slice. Each crop covers as much of the body as possible that no earlier crop shows.
+Reducing a slice to the network's input hides blur, blocking and fine noise. Crops keep these but miss what spreads over
+the whole slice. Each crop covers as much as possible of the body that earlier crops do not show.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _WORTH = 0.1
 
 
 def whole_view(shape: tuple[int, ...], slice_index: int, *, square: bool) -> View:
-    """Return the view of all of a slice: as it is, or the smallest square around it, the slice in its middle."""
+    """Return the view of a whole slice: the slice itself, or the smallest square with the slice centred in it."""
     rows, columns = shape[:2]
     if not square:
         return View(slice_index=slice_index, top=0, left=0, height=rows, width=columns)
@@ -68,14 +68,14 @@ def _body(image: np.ndarray, modality: str) -> np.ndarray:
 
 
 def _places(size: int, crop: int, step: int) -> np.ndarray:
-    """First rows (or columns) of crops along an edge; the only one is centred if the edge is short."""
+    """Return the first rows (or columns) of crops along an edge; along a short edge, one centred crop."""
     if size <= crop:
         return np.array([-((crop - size) // 2)])
     return np.unique(np.append(np.arange(0, size - crop, step), size - crop))
 
 
 def _sums(mask: np.ndarray, tops: np.ndarray, lefts: np.ndarray, crop: int) -> np.ndarray:
-    """Pixels of the mask inside each crop, (tops, lefts), by the table of all sums from the corner."""
+    """Return the number of mask pixels inside each crop, (tops, lefts), from a summed-area table."""
     table = np.pad(mask.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     y0, x0 = np.maximum(tops, 0)[:, None], np.maximum(lefts, 0)[None]
     y1 = np.minimum(tops + crop, mask.shape[0])[:, None]

@@ -1,1 +1,1 @@
-"""The network of MedIQA and the weights it runs with: the only room that knows torch and timm."""
+"""The MedIQA network and its weights: the only package of the node that imports torch and timm."""

@@ -1,6 +1,6 @@
-"""The card of a checkpoint: everything but the weights that a score depends on, and the claims for it.
+"""The card of a checkpoint: everything except the weights that a score depends on, and what may be claimed for it.
 
-The node obeys the card or refuses it; none of these values can be set in the node's configuration.
+The node follows the card or refuses it; none of these values can be set in the node's configuration.
 """
 
 import json
@@ -44,7 +44,7 @@ class QualityMap:
     """A monotone map of the network's unbounded score to 0..1.
 
     Attributes:
-        kind: `logistic`: 1 / (1 + exp(-b (x - a))); `clamp`: (x - a) / (b - a), cut at 0 and 1.
+        kind: `logistic`: 1 / (1 + exp(-b (x - a))); `clamp`: (x - a) / (b - a), clipped to 0..1.
         a, b: midpoint and steepness, or the scores that become 0 and 1.
     """
 
@@ -53,7 +53,7 @@ class QualityMap:
     b: float
 
     def beyond(self, raw: np.ndarray) -> int:
-        """Return how many raw scores lie beyond the scale and count as its end."""
+        """Return how many raw scores are outside the scale and are clamped to its ends."""
         return int(((raw < self.a) | (raw > self.b)).sum()) if self.kind == "clamp" else 0
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
@@ -92,10 +92,10 @@ class PredictedParameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fusion:
-    """How network and statistics make one number: offset + network x n + statistics x s.
+    """How network and statistics are combined: offset + network x n + statistics x s.
 
     Attributes:
-        network, statistics: what each counts; not negative, not both 0.
+        network, statistics: the shares; not negative, not both 0.
     """
 
     offset: float
@@ -109,16 +109,16 @@ class Card:
 
     Attributes:
         size: a row of `sizes.SIZES`.
-        trained: False for seeded weights; their scores mean nothing.
+        trained: False for seeded weights, which give meaningless scores.
         weights_sha256: of the safetensors file.
         prompt: how prompts are encoded; None for MANIQA, which has none.
         quality: map of raw scores to 0..1; None: only raw scores are given.
-        scale: of Swin layers, where the weights want another than the row of the table has (MANIQA on PIPAL22).
-        constancy: what the reference set must score; None: nothing is pinned, a site's first check then counts.
+        scale: of Swin layers, if the weights need another one than their row of SIZES has (MANIQA on PIPAL22).
+        constancy: pinned scores of the reference set; None: a site's first check becomes the baseline.
         fusion: by modality, of `quality` and of parameters: shares of the network and of the regressor on statistics
-            (`statistics_regressor`); {} where the network is used alone.
-        statistics_version: of the statistics that regressors use (`measure.quality_statistics`).
-        claims: what a score is worth, by modality, in ASCII; reports repeat it. {}: nothing is claimed.
+            (`statistics_regressor`); {} if the network is used alone.
+        statistics_version: of the statistics that regressors use (`image.measure.quality_statistics`).
+        claims: evidence for the score, by modality, in ASCII; repeated in reports. {}: no claim.
         domains: training range by modality; a modality without one is always scored.
         training_data, metrics: for people; shown, never computed with.
     """
@@ -142,18 +142,18 @@ class Card:
 
     @property
     def network_size(self) -> Size:
-        """The row of the table, with the scale that these weights want."""
+        """The row of SIZES, with the scale that these weights need."""
         size = SIZES[self.size]
         return size if self.scale is None else replace(size, scale=self.scale)
 
     def to_json(self) -> bytes:
-        """Return the card's file: UTF-8, sorted, one value a line."""
+        """Return the card's file: UTF-8, sorted, one value per line."""
         content = asdict(self) | {"format": FORMAT}
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def missing_evidence(card: Card) -> tuple[str, ...]:
-    """Return what a card lacks of the evidence that a checkpoint should have before it reports; () if nothing.
+    """Return the evidence that a card still lacks before its checkpoint should report; () if complete.
 
     Each entry names the evidence and the command that provides it.
     """
@@ -166,7 +166,7 @@ def missing_evidence(card: Card) -> tuple[str, ...]:
 
 
 def read_card(content: bytes) -> Card:
-    """Read a card and check that this version can honour all of it.
+    """Read a card and check that this version supports all of it.
 
     Raises:
         CheckpointRefused: not JSON, a field missing, unknown or out of range.
@@ -213,7 +213,7 @@ def _prompt(raw: Mapping[str, Any]) -> PromptCode:
 
 
 def _check(card: Card) -> None:
-    """Raise ValueError for a value that parses but means nothing here."""
+    """Raise ValueError for a value that parses but is not valid in a card."""
     _one_of("size", card.size, SIZES)
     require(type(card.trained) is bool, "trained must be true or false")
     require(card.scale is None or 0 < card.scale <= 1, f"scale {card.scale!r}")

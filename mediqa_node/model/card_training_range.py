@@ -1,4 +1,4 @@
-"""The domains of a card: read strictly, so that no limit is applied to statistics that it was not found with."""
+"""Read the training ranges of a card strictly: limits apply only to the statistics they were fitted on."""
 
 import math
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from mediqa_node.image.training_range import FEWEST_SOURCES, Ellipsoid, Training
 
 
 def read_training_ranges(raw: object, spec: PreprocessSpec) -> dict[str, TrainingRange]:
-    """Read domains by modality, as a card or `mediqa-train domain` holds them.
+    """Read the training ranges by modality from a card or the output of `mediqa-train domain`.
 
     Args:
         raw: parsed JSON.
         spec: the card's preprocessing.
 
     Raises:
-        ValueError: a field missing, unknown or out of range; statistics or a preprocessing other than those
-            of this version and card.
+        ValueError: a field is missing, unknown or out of range, or the statistics or preprocessing differ from those of
+            this version and card.
     """
     require(isinstance(raw, dict), "domains must be an object by modality")
     assert isinstance(raw, dict)
@@ -79,11 +79,11 @@ def _is_vector(value: object, length: int) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of JSON is a finite number."""
+    """Whether a JSON value is a finite number."""
     return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise ValueError with a message unless something holds."""
+    """Raise ValueError with a message unless the condition holds."""
     if not holds:
         raise ValueError(message)

@@ -1,7 +1,6 @@
 """Checkpoints: weights as safetensors, a card as JSON, both pinned by SHA-256 in a lock file (`model.lock`).
 
-Only checkpoints that the lock names, with the digests of the lock, are loaded.
-There is no pickle and no download anywhere.
+Only checkpoints named in the lock are loaded, and only if their digests match. Nothing is unpickled or downloaded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,8 +50,8 @@ def load_whole(name: str, lock: Path | Mapping[str, LockEntry] = DEFAULT_LOCK) -
     """Return the network in evaluation mode with the weights of `name`, its card, and its regressors.
 
     Raises:
-        CheckpointRefused: not in the lock, files missing, digest differs, card not understood,
-            or the weights do not fit the network that the card names.
+        CheckpointRefused: not in the lock, a file missing, a digest differs, an unsupported card, or weights that do
+            not fit the network named in the card.
     """
     entries = lock if isinstance(lock, Mapping) else read_lock(lock)
     if name not in entries:
@@ -78,7 +77,7 @@ def checkpoint_files(name: str, entry: LockEntry) -> tuple[bytes, bytes]:
 
 
 def build(card: Card) -> MedIQA:
-    """Return the network that a card describes, its weights still to come."""
+    """Return the network that a card describes, before its weights are loaded."""
     parameters = [parameter.name for parameter in card.parameters]
     return MedIQA(card.network_size, parameters=parameters, prompted=card.prompt is not None)
 
@@ -89,7 +88,7 @@ def save_checkpoint(
     """Write weights and card (its digest filled in) and return the entry to pin them with.
 
     Args:
-        half: keep the network's weights as float16; they are computed with as float32.
+        half: store the network's weights as float16; inference still uses float32.
     """
     kept = torch.float16 if half else torch.float32
     tensors = {key: value.contiguous().cpu().to(kept) for key, value in network.state_dict().items()}
@@ -105,7 +104,7 @@ def save_checkpoint(
 
 
 def amend_card(directory: Path, amended: Callable[[Card], Card]) -> None:
-    """Write the card of a folder's only checkpoint anew, and its digest into the lock; the weights stay."""
+    """Rewrite the card of the only checkpoint in a folder and its digest in the lock; the weights stay."""
     name, entry = only_entry(directory / LOCK_FILE)
     content = amended(read_card(card_bytes(name, entry))).to_json()
     (directory / CARD_FILE).write_bytes(content)
@@ -144,7 +143,7 @@ def _fill(network: MedIQA, weights: bytes, card: Card, name: str) -> Regressors:
 
 
 def fill(network: MedIQA, state: Mapping[str, torch.Tensor]) -> None:
-    """Load weights by name, strictly: only what no score depends on is left out, only `OPTIONAL` may be missing.
+    """Load weights by name, strictly: only names without effect on a score are skipped, only `OPTIONAL` may be missing.
 
     Raises:
         ValueError: names or shapes differ, or a value is not finite.
@@ -168,10 +167,10 @@ def _some(what: str, names: Sequence[str]) -> str:
     """`missing 316 names (a, b, c, ...); `, or nothing."""
     if not names:
         return ""
-    shown = ", ".join(ascii(name)[1:-1][:80] for name in names[:3])  # a file may hold any name
+    shown = ", ".join(ascii(name)[1:-1][:80] for name in names[:3])  # a file may contain any name
     return f"{what} {len(names)}: {shown}{', ...' if len(names) > 3 else ''}; "
 
 
 def is_dead(key: str) -> bool:
-    """Whether a released name is one that no score depends on, or a buffer that is computed here."""
+    """Whether no score depends on a released name, or it is a buffer that is computed here."""
     return key.startswith(UNUSED) or key.rpartition(".")[2] in REBUILT

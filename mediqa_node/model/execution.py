@@ -1,9 +1,9 @@
-"""How a network is run: on which device, in what arithmetic, in what company. None of it changes what is meant.
+"""Execution: device, precision and batching. None of them changes what a score means.
 
-On a CPU every image runs alone on one thread of a pool as wide as the machine: the same bits in any
-company, no gain is lost (batches gain nothing there), and the channel-attention maps of one image stay small.
-On a GPU images of all series that wait are put into batches of one fixed shape, so that kernels, and with
-them the bits, do not depend on who else is waiting.
+On a CPU every image runs alone on one thread of a pool as wide as the machine. Results are bit-identical whatever else
+is running, batches would not be faster, and the channel-attention maps of one image stay small. On a GPU the waiting
+images of all series are put into batches of one fixed shape, so that the choice of kernels, and with it the last bits,
+does not depend on what else is waiting.
 """
 
 import os
@@ -29,14 +29,14 @@ Forward = Callable[[Tensor, Tensor], NetworkOutput]
 
 
 class Runner(Protocol):
-    """Runs images, whoever they belong to."""
+    """Runs images of any number of series."""
 
     def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[NetworkOutput]:
-        """Return the output for each image (3, S, S) with its own prompt (64,), in batches of one, on the CPU."""
+        """Return the output for each image (3, S, S) with its own prompt (64,): batches of one, on the CPU."""
 
 
 def chosen_device(name: str) -> torch.device:
-    """Return the device of that name; CheckpointRefused if it is not there."""
+    """Return the device of that name; CheckpointRefused if it is not available."""
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name in ("auto", "cpu"):
         return torch.device("cuda:0" if name == "auto" and found else "cpu")
@@ -49,14 +49,14 @@ def chosen_device(name: str) -> torch.device:
 
 
 def hardware(device: torch.device) -> str:
-    """Return the name of a graphics device, e.g. `NVIDIA H200`: kernels are chosen by it; "" for a CPU."""
+    """Return the name of the GPU, e.g. `NVIDIA H200`, which decides the kernels; "" for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def describe(execution: Execution, device: torch.device, runner: Runner) -> str:
-    """Return what of the choice can move a score, for reports: `cpu fp32`, `cuda bf16 batch-7 graph`.
+    """Return the settings that can change a score, for reports: `cpu fp32`, `cuda bf16 batch-7 graph`.
 
-    The shape of a batch chooses kernels, and with them the last bits.
+    The shape of a batch decides the kernels, and with them the last bits.
     """
     batch = f"batch-{runner.batch_images}" if isinstance(runner, BatchingRunner) else ""
     flags = ("folded" * execution.fold_tab, "compiled" * execution.compile, "graph" * execution.cuda_graph)
@@ -64,7 +64,7 @@ def describe(execution: Execution, device: torch.device, runner: Runner) -> str:
 
 
 def prepare(network: MedIQA, execution: Execution, device: torch.device) -> Runner:
-    """Return what runs `network` as chosen; the network is changed if projections are to be merged.
+    """Return a runner for `network`; the network is modified in place if projections are to be merged.
 
     Raises:
         CheckpointRefused: bfloat16 on a CPU that only emulates it, or CUDA graphs without CUDA.
@@ -111,9 +111,9 @@ def mixed(network: MedIQA) -> Forward:
 
 
 class PooledRunner:
-    """Images one at a time, each on a thread of its own: the bits depend on nothing else.
+    """Runs images one at a time, each on its own thread, so that results do not depend on other images.
 
-    torch's own threads would split one image; they are slower for small networks and move scores by 4e-7.
+    torch's own threads would split one image: slower for small networks, and scores move by 4e-7.
     """
 
     def __init__(self, forward: Forward, *, threads: int) -> None:
@@ -132,7 +132,7 @@ class PooledRunner:
 
 @dataclass(slots=True)
 class _Waiting:
-    """One image that somebody waits for."""
+    """One image in the queue."""
 
     image: Tensor
     prompt: Tensor
@@ -140,10 +140,10 @@ class _Waiting:
 
 
 class BatchingRunner:
-    """Images of all callers in batches of one shape, on one thread that alone talks to the device.
+    """Runs images of all callers in batches of one shape, on the only thread that uses the device.
 
-    A batch that is not full is filled with black images. When the device's memory runs out the batch is
-    halved for good; what fails for any other reason fails alone.
+    A batch that is not full is filled with black images. If the device runs out of memory the batch size is halved
+    permanently; any other failure is confined to the image that causes it.
     """
 
     def __init__(self, forward: Forward, *, device: torch.device, batch_images: int) -> None:
@@ -171,7 +171,7 @@ class BatchingRunner:
         failure: Exception | None = None
         try:
             answers = self._run(batch)
-        except Exception as error:  # whatever it is, it belongs to whoever waits for this image
+        except Exception as error:  # any error is passed on to the caller waiting for this image
             failure = error.with_traceback(None)  # frames would keep the failed batch in the device's memory
         if failure is None:
             for one, answer in zip(batch, answers, strict=True):
@@ -179,7 +179,7 @@ class BatchingRunner:
         elif isinstance(failure, torch.OutOfMemoryError) and self.batch_images > 1:
             self.batch_images //= 2
             log.warning("device out of memory, smaller batches from now on", images=self.batch_images)
-            while batch:  # which may become smaller still on the way
+            while batch:  # the batch size may shrink again on the way
                 head, batch = batch[: self.batch_images], batch[self.batch_images :]
                 self._answer(head)
         elif len(batch) == 1:
@@ -206,7 +206,7 @@ class GraphedForward:
         self._recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, NetworkOutput]] = {}
 
     def __call__(self, images: Tensor, prompts: Tensor) -> NetworkOutput:
-        """Assessor a batch; the answer's memory is overwritten by the next batch of this shape."""
+        """Score a batch; the next batch of this shape overwrites the memory of the output."""
         with torch.cuda.device(images.device):  # streams and graphs belong to the current device
             return self._replay(images, prompts)
 

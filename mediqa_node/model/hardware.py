@@ -1,4 +1,4 @@
-"""What torch finds on this machine, for `mediqa-node doctor`: only this room may ask it."""
+"""What torch finds on this machine, for `mediqa-node doctor`; only this package imports torch."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
-    """A CUDA device. `name` as its maker calls it."""
+    """A CUDA device; `name` is the vendor's."""
 
     index: int
     name: str
@@ -16,14 +16,14 @@ class Accelerator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchFacts:
-    """What a score is computed with.
+    """The hardware and libraries that compute a score.
 
     Attributes:
-        threads: of torch itself; the node runs images side by side instead (`model.execution`).
+        threads: of torch itself; the node runs images in parallel instead (`model.execution`).
         capability: vector instructions that torch's kernels use: DEFAULT, AVX2, AVX512, ...
-        amx: whether matrix tiles are there, without which bf16 on a CPU is only emulated.
+        amx: whether the CPU has matrix tiles; without them bf16 is only emulated.
         built_for: `CUDA 12.8`, or `CPU`.
-        torchvision_fault: what happened when one of its operators was called; None: it fits torch.
+        torchvision_fault: the error of calling one of its operators; None: it matches torch.
     """
 
     threads: int
@@ -35,7 +35,7 @@ class TorchFacts:
 
 
 def torch_facts() -> TorchFacts:
-    """Ask torch; nothing is changed."""
+    """Return these facts as torch reports them."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     properties = [(index, torch.cuda.get_device_properties(index)) for index in devices]
     return TorchFacts(
@@ -53,8 +53,8 @@ def torch_facts() -> TorchFacts:
 def torchvision_fault() -> str | None:
     """Call a compiled operator of torchvision; return what went wrong, or None.
 
-    A torchvision of another index than torch's installs without a word, and dies at import or at the first
-    call with `operator torchvision::nms does not exist`; timm imports it, and with it the network is gone.
+    A torchvision from another package index than torch installs without a warning but fails at import or at the first
+    call with `operator torchvision::nms does not exist`. timm imports it, so the network would not load.
     """
     try:
         from torchvision.ops import nms

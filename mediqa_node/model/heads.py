@@ -1,4 +1,4 @@
-"""From features to numbers: scores of patches, weights of slices, and what the acquisition looked like."""
+"""From features to numbers: scores of patches, weights of slices and acquisition parameters."""
 
 import torch
 from torch import Tensor, nn

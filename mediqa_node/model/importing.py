@@ -1,8 +1,8 @@
-"""Weights of others, once and offline: a PyTorch state dict becomes a checkpoint that can be pinned.
+"""Import third-party weights, once and offline: convert a PyTorch state dict to a checkpoint that can be pinned.
 
-Only tensors are read (`weights_only=True`, no fallback): a pickle of a whole model would run what is written in
-it. Names are those of the release; what no score depends on is left out by an explicit list, everything else
-must be there and nothing more. The card records each choice that the file leaves open.
+Only tensors are read (`weights_only=True`, no fallback): a pickle of a whole model would execute its content. Names are
+those of the release. An explicit list names the tensors that no score depends on; all others must be present, and no
+further ones. The card records each choice that the file leaves open.
 """
 
 import hashlib
@@ -54,8 +54,8 @@ class Provenance:
     Attributes:
         kind: of KINDS.
         scale: of Swin layers: 0.8, or 0.13 for MANIQA trained on PIPAL22.
-        prompt_index: which of the 64 prompt inputs is 1; the release's table of meanings is not published.
-        quality: how raw scores map to 0..1; None: only raw scores are given, and no node can run on them.
+        prompt_index: which of the 64 prompt inputs is 1; their meanings are not published.
+        quality: map of raw scores to 0..1; None: raw scores only, which no node accepts.
         trained: False for weights that were never trained.
         size: row of the size table; the releases are b8.
     """
@@ -72,13 +72,13 @@ def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -
     """Convert a state dict to `out`: weights, card and a lock that pins both; return the card.
 
     Raises:
-        CheckpointRefused: not a state dict, not of this network, or `out` holds a checkpoint already.
+        CheckpointRefused: not a state dict, not of this network, or `out` already holds a checkpoint.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointRefused(f"{out} exists and is no empty folder; name another, so that nothing is overwritten")
     check_name(name)
     state = read_state_dict(source)
-    card = read_card(_card(name, provenance, source).to_json())  # what cannot be honoured is not written
+    card = read_card(_card(name, provenance, source).to_json())  # refuse an invalid card before anything is written
     network = build(card)
     try:
         fill(network, state)
@@ -95,10 +95,10 @@ def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -
 
 
 def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
-    """Read a file of tensors by name; nothing in it is executed.
+    """Read tensors by name from a file; nothing in it is executed.
 
     Raises:
-        CheckpointRefused: no file, cut short, a pickle of something else, or other content.
+        CheckpointRefused: the file is missing, truncated, a pickle of something else, or has other content.
     """
     try:
         with source.open("rb") as file:
@@ -108,7 +108,7 @@ def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
         if head == _ZIP:
             _check_archive(source)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: what they hold is refused anyway
+            warnings.simplefilter("ignore")  # about pickle protocols: such files are refused anyway
             content = torch.load(source, map_location="cpu", weights_only=True)
     except CheckpointRefused:
         raise
@@ -128,14 +128,14 @@ def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_archive(source: Path) -> None:
-    """Refuse an archive that would grow when it is opened: torch.save compresses nothing."""
+    """Refuse a compressed archive, which could expand without limit: torch.save never compresses."""
     with zipfile.ZipFile(source) as archive:
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             raise CheckpointRefused(f"{source} holds compressed records, which torch.save never writes: refused")
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:
-    """Whether a name has a plain tensor: real numbers, in memory, each of them stored."""
+    """Whether an entry is a named plain tensor: real, dense, in memory and fully stored."""
     name, value = item
     return (
         isinstance(name, str)
@@ -149,7 +149,7 @@ def _is_named_tensor(item: tuple[Any, Any]) -> bool:
 
 
 def _hint(state: Mapping[str, torch.Tensor]) -> str:
-    """Return what the names look like, where that helps."""
+    """Return a hint on what the names look like, or nothing."""
     if all(name.startswith("module.") for name in state):
         return ". They were saved from a DistributedDataParallel wrapper: save model.module.state_dict()"
     return ". MLP1 and MLP2 are prompts: these may be weights of MedIQA" if "MLP1.weight" in state else ""

@@ -1,4 +1,4 @@
-"""The lock: which weights and cards may be used, each pinned by its SHA-256. Nothing here imports torch.
+"""The lock file: the weights and cards that may be used, each pinned by its SHA-256. Nothing here imports torch.
 
 It is YAML, one entry per name:
 
@@ -28,7 +28,7 @@ LONGEST_NAME = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockEntry:
-    """Where one checkpoint lies and what its files must hash to; see module."""
+    """The place of one checkpoint and the digests of its files; see module."""
 
     sha256: str
     card_sha256: str
@@ -41,7 +41,7 @@ def read_lock(path: Path = DEFAULT_LOCK) -> dict[str, LockEntry]:
     """Read a lock file; relative paths start at its folder.
 
     Raises:
-        CheckpointRefused: no file, no YAML, an entry with other keys than the module names, or see `check_name`.
+        CheckpointRefused: the file is missing or not YAML, an entry has wrong keys, or `check_name` refuses a name.
     """
     try:
         entries = yaml.safe_load(path.read_text())
@@ -54,7 +54,7 @@ def only_entry(path: Path) -> tuple[str, LockEntry]:
     """Return name and entry of a lock that names one checkpoint.
 
     Raises:
-        CheckpointRefused: it names more, or none; or see `read_lock`.
+        CheckpointRefused: it names several or none; or see `read_lock`.
     """
     entries = read_lock(path)
     if len(entries) != 1:
@@ -63,7 +63,7 @@ def only_entry(path: Path) -> tuple[str, LockEntry]:
 
 
 def lock_of(name: str, entry: LockEntry) -> bytes:
-    """Return the lock that is stored with one checkpoint and pins it."""
+    """Return the lock file that pins one checkpoint next to it."""
     pins = {"directory": ".", "sha256": entry.sha256, "card_sha256": entry.card_sha256}
     return yaml.safe_dump({check_name(name): pins}, sort_keys=False).encode()
 
@@ -74,7 +74,7 @@ def write_lock(folder: Path, name: str, entry: LockEntry) -> None:
 
 
 def check_name(name: str) -> str:
-    """Return the name of a checkpoint, if a decision about it could be recorded under it.
+    """Return the name of a checkpoint if it can be recorded with a decision.
 
     Raises:
         CheckpointRefused: it is not 1 to 128 printable characters.

@@ -1,8 +1,7 @@
 """MedIQA: ViT features, channel attention, prompted Swin stages, two branches (paper Fig. 1).
 
-Parameter names are those of the public release, so that its weights load. Parts that the
-release carries but never reads (ViT blocks behind the last tap, final norm, class head, the
-stages' `downsample`) are not built; see `UNUSED`.
+Parameter names are those of the public release, so that its weights load. Parts that the release contains but never
+uses (ViT blocks behind the last tap, final norm, class head, the stages' `downsample`) are not built; see `UNUSED`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -50,7 +49,7 @@ class NetworkOutput(NamedTuple):
 
 
 class MedIQA(nn.Module):
-    """Score 2-D images; slices of a volume are images of a batch, joined by `heads.volume_score`.
+    """Score 2-D images; slices of a volume are images of a batch, combined by `heads.volume_score`.
 
     Args:
         size: the row of the table.
@@ -90,7 +89,7 @@ class MedIQA(nn.Module):
         self.parameter_head = ParameterHead(width * len(size.taps), width, len(parameters)) if parameters else None
 
     def encode(self, images: Tensor) -> Tensor:
-        """E: return raw outputs of the tapped ViT blocks side by side: (B, 3, S, S) to (B, N, taps * C)."""
+        """E: return the concatenated raw outputs of the tapped ViT blocks: (B, 3, S, S) to (B, N, taps * C)."""
         taps: list[Tensor] = self.vit.forward_intermediates(
             input_channels(images, self.size.channels),
             indices=list(self.size.taps),
@@ -102,7 +101,7 @@ class MedIQA(nn.Module):
         return torch.cat(taps, dim=2)
 
     def refine(self, features: Tensor, prompts: Tensor | None) -> Tensor:
-        """Return what both branches read: (B, N, taps * C) and prompts (B, 64) to (B, N, C / 2)."""
+        """Return the input of both branches: (B, N, taps * C) and prompts (B, 64) to (B, N, C / 2)."""
         x = self.conv1(self._on_grid(self.tablock1(features.mT)))
         x = self.swintransformer1(x, _told(self.MLP1, prompts))
         x = self.conv2(self._on_grid(self.tablock2(x.flatten(2))))
@@ -117,7 +116,7 @@ class MedIQA(nn.Module):
     def forward(self, images: Tensor, prompts: Tensor | None = None, *, upstream: bool = False) -> NetworkOutput:
         """Score images (B, 3, S, S), 0..1, each with its own prompt (B, 64).
 
-        Without prompts the network is MANIQA. Upstream, only the parameters g(E(x)) are computed; all else is empty.
+        Without prompts the network is MANIQA. Upstream, only the parameters g(E(x)) are computed; the rest is empty.
         """
         features = self.encode(images)
         if upstream:
@@ -126,7 +125,7 @@ class MedIQA(nn.Module):
         return self.read(features, self.refine(features, prompts))
 
     def read(self, features: Tensor, refined: Tensor) -> NetworkOutput:
-        """Read both branches and both heads: `encode`'s features (B, N, taps * C) and `refine`'s (B, N, C / 2)."""
+        """Run both branches and both heads on `encode`'s features (B, N, taps * C) and `refine`'s (B, N, C / 2)."""
         patch_score, patch_weight = self.fc_score(refined)[..., 0], self.fc_weight(refined)[..., 0]
         return NetworkOutput(
             score=image_score(patch_score, patch_weight),
@@ -150,7 +149,7 @@ def _prompt_fc(dim: int, size: Size) -> nn.Module:
 
 
 def _told(fc: nn.Module | None, prompts: Tensor | None) -> Iterable[Tensor | None]:
-    """Return what each layer of a stage adds for the prompts (B, 64): (B, C) a layer, or None."""
+    """Return the prompt term of each layer of a stage for prompts (B, 64): (B, C) per layer, or None."""
     if fc is None or prompts is None:
         return repeat(None)
     return [layer(prompts) for layer in fc] if isinstance(fc, nn.ModuleList) else repeat(fc(prompts))

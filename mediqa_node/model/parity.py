@@ -1,8 +1,8 @@
-"""Whether this network is that of the public code, number for number: weights by a recipe, images by a recipe.
+"""Check that this network equals the public code number for number, on generated weights and images.
 
-Nothing of the release is needed: an integer hash fills every parameter and every pixel the same way on every
-machine, and a file lists the scores that the public code of MedIQA and MANIQA gave for them. The float64 check
-is the one that bites: LayerNorm with the wrong eps moves a float32 score by 2e-7 only.
+Nothing from the release is needed: an integer hash fills every parameter and pixel identically on every machine, and a
+file lists the scores that the public MedIQA and MANIQA code gives for them. The float64 check is the sensitive one:
+LayerNorm with the wrong eps moves a float32 score by only 2e-7.
 """
 
 import json
@@ -35,7 +35,7 @@ class Case:
     Attributes:
         group: name of the set in the file.
         kind: `mediqa` or `maniqa`.
-        salt: of the weights.
+        salt: hash input for the weights.
         image: number of the image.
         prompt_index: the one of 64 inputs of the prompt that is 1; None for MANIQA.
         scale: of Swin layers.
@@ -80,7 +80,7 @@ def read_cases(path: Path) -> tuple[Case, ...]:
     """Read every set of a parity file: an object that has a `salt` and lists of `mediqa` or `maniqa` cases.
 
     Raises:
-        ConfigurationError: no file, no JSON, or no set in it.
+        ConfigurationError: the file is missing, not JSON, or has no cases.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -128,10 +128,10 @@ def run_cases(
     dtypes: Sequence[torch.dtype] = (torch.float64, torch.float32),
     build: Callable[[Case], MedIQA] | None = None,
 ) -> Iterator[Outcome]:
-    """Score every case in every arithmetic; weights are filled once for cases side by side that share them.
+    """Score every case in every arithmetic; consecutive cases that share weights fill them once.
 
     Args:
-        build: makes the network of a case, for trials that a wrong network fails; None: `recipe_network`.
+        build: builds the network of a case, to prove that a wrong network fails; None: `recipe_network`.
     """
     for _, group in groupby(cases, key=lambda case: (case.kind, case.salt, case.scale)):
         same_recipe = list(group)
@@ -152,7 +152,7 @@ def score(network: MedIQA, case: Case) -> float:
 
 
 def recipe_network(case: Case) -> MedIQA:
-    """Return MedIQA or MANIQA at its released size, filled by the recipe."""
+    """Return MedIQA or MANIQA at its released size with generated weights."""
     network = MedIQA(replace(SIZES["b8"], scale=case.scale), prompted=case.kind == "mediqa")
     own = {name: tuple(value.shape) for name, value in network.named_parameters() if "slice_weight" not in name}
     places = {name: place for place, name in enumerate(released_names(prompted=case.kind == "mediqa"))}
@@ -174,7 +174,7 @@ def released_names(*, prompted: bool) -> tuple[str, ...]:
 
 
 def recipe_value(name: str, shape: tuple[int, ...], place: int, salt: int) -> np.ndarray:
-    """Return one parameter: float32, computed in float64 from its place among all names and rounded once."""
+    """Return one parameter: float32, computed in float64 from the position of its name and rounded once."""
     if name == "fc_score.3.bias":
         return np.full(shape, 2.0, dtype=np.float32)
     unit = uniform(place * 65537 + salt * 7919 + 1, int(np.prod(shape))).astype(np.float64).reshape(shape)

@@ -69,7 +69,7 @@ class NetworkScorer:
 
     @property
     def spec(self) -> PreprocessSpec:
-        """How pixels must be prepared for these weights."""
+        """The preprocessing that these weights need."""
         return self.card.preprocess
 
     def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
@@ -97,7 +97,7 @@ class NetworkScorer:
 
         Raises:
             ValueError: other shape or type, or an image that is not finite.
-            FloatingPointError: the network's answer is not finite.
+            FloatingPointError: the network's output is not finite.
         """
         self._check(inputs)
         unique, place = _unique(inputs.images)
@@ -146,7 +146,7 @@ class NetworkScorer:
         return raw, parameters
 
     def code(self, prompt: Prompt) -> np.ndarray:
-        """Return the prompt as the network reads it, float32 (64,); zeros for weights without prompts."""
+        """Return the encoded prompt, float32 (64,); zeros for weights without prompts."""
         if self.card.prompt is None:
             return np.zeros(PROMPT_WIDTH, dtype=np.float32)
         return self.card.prompt.encode(prompt)
@@ -163,7 +163,7 @@ class NetworkScorer:
             raise ValueError("to score: an image holds NaN or infinity")
 
     def _prediction(self, outputs: np.ndarray, modality: str) -> Prediction | None:
-        """The mean over slices, (n, k), of the parameter that belongs to this modality, or None."""
+        """Return the mean over slices, (n, k), of the parameter of this modality, or None."""
         for parameter, mean in zip(self.card.parameters, outputs.mean(axis=0), strict=True):
             if parameter.modality == modality and parameter.name in REPORTED:
                 return Prediction(name=parameter.name, value=parameter.value(float(mean)), unit=parameter.unit)
@@ -198,13 +198,13 @@ def load_scorer(
     """
     entries = lock if isinstance(lock, Mapping) else read_lock(lock or DEFAULT_LOCK)
     network, card, regressors = load_whole(name, entries)
-    # the digest of the file: a card that a person wrote is not, byte for byte, what this version would write of it
+    # the digest of the file: a hand-written card differs byte for byte from what this version would write
     pinned = entries[name].card_sha256
     return NetworkScorer(network, card, regressors, execution=execution, card_sha256=pinned)
 
 
 def _arrays(answers: list[NetworkOutput]) -> dict[str, np.ndarray]:
-    """Judgements of one image each to float64 arrays of all, by field.
+    """Stack the outputs of single images to float64 arrays by field.
 
     Raises:
         FloatingPointError: a value is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Modality, region and type from one slice (paper section 2.2): for what headers leave open.
+"""Predict modality, region and type from one slice (paper section 2.2), where headers leave them open.
 
 The paper's classifier is ViT-B/16 (12 layers, 12 heads, MLP 3072), compared with VGG-16. Images are prepared without
 the prompts to predict: CT in a window that shows everything, MR by percentiles of the body, photographs as they
@@ -49,7 +49,7 @@ class Shape:
 
     Attributes:
         image_px: edge of the square input.
-        make: the network of so many outputs, images (B, 3, S, S) to (B, outputs).
+        make: returns a network for a number of outputs: images (B, 3, S, S) to (B, outputs).
     """
 
     image_px: int
@@ -77,13 +77,13 @@ SHAPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierCard:
-    """What a classifier is and what it may be asked.
+    """The card of a classifier: its network, words and preprocessing.
 
     Attributes:
         shape: a row of SHAPES.
-        words: that it was trained on, by term, in the order of its outputs; () for a term without labels.
-        sure: probability from which a word counts.
-        preprocess: fingerprint of how its images are prepared.
+        words: the trained words by term, in the order of the outputs; () for a term without labels.
+        sure: probability from which a word is used.
+        preprocess: fingerprint of the preprocessing.
         training_data, metrics: for people.
     """
 
@@ -97,13 +97,13 @@ class ClassifierCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """Return the card's file: UTF-8, sorted, one value a line."""
+        """Return the card's file: UTF-8, sorted, one value per line."""
         content = asdict(self) | {"format": FORMAT}
         return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def preprocessing(shape: str) -> PreprocessSpec:
-    """Return how images of any modality are prepared for a shape."""
+    """Return the preprocessing for a shape, for images of any modality."""
     rules = {
         "CT": IntensityRule(kind="window", low=-1000.0, high=1000.0),
         "MR": IntensityRule(kind="percentile", low=0.5, high=99.5),
@@ -135,12 +135,12 @@ class LoadedClassifier:
         self._spec = preprocessing(card.shape)
 
     def opinion(self, images: Sequence[np.ndarray], modality: str) -> Opinion:
-        """Return the words with the largest probability, the mean over the slices of a stack."""
+        """Return the most probable words, averaged over the slices of a stack."""
         inputs = preprocess(images, self._spec, modality=modality, image_type="unknown")
         return self.opinion_of(inputs.images)
 
     def opinion_of(self, prepared: np.ndarray) -> Opinion:
-        """Return the same of slices that were prepared already, (n, 3, S, S)."""
+        """Return the same for prepared slices, (n, 3, S, S)."""
         with torch.inference_mode():
             logits = self.network(torch.from_numpy(prepared))
         words = dict.fromkeys(logits, ("unknown", 0.0))
@@ -166,7 +166,7 @@ def load_classifier(name: str, lock: Path | Mapping[str, LockEntry] | None = Non
     """Return the classifier that the lock pins under a name.
 
     Raises:
-        CheckpointRefused: not in the lock, a digest differs, or its card cannot be honoured.
+        CheckpointRefused: not in the lock, a digest differs, or its card is not supported.
     """
     entries = lock if isinstance(lock, Mapping) else read_lock(lock or DEFAULT_LOCK)
     if name not in entries:
@@ -187,10 +187,10 @@ def load_classifier(name: str, lock: Path | Mapping[str, LockEntry] | None = Non
 
 
 def read_classifier_card(content: bytes) -> ClassifierCard:
-    """Read a card and make sure that this version can honour it.
+    """Read a card and check that this version supports it.
 
     Raises:
-        CheckpointRefused: no card of a classifier, or a value that means nothing here.
+        CheckpointRefused: not the card of a classifier, or a value that this version does not support.
     """
     try:
         raw = json.loads(content)

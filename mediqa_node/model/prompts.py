@@ -1,4 +1,4 @@
-"""Prompts as numbers: four one-hots side by side, zero-padded to 64 (paper section 2.2, concat of p_dim..p_type)."""
+"""Encode prompts: four concatenated one-hots, zero-padded to 64 (paper section 2.2, concat of p_dim..p_type)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class PromptCode:
     """How the weights encode prompts; part of their card.
 
     Attributes:
-        words: vocabulary of each of TERMS in order of training; {} for a fixed index.
+        words: vocabulary of each of TERMS, in training order; {} for a fixed index.
         index: the single position that is 1 for every prompt, as in the public release,
             for which no table of meanings is published; None for words.
     """
@@ -28,7 +28,7 @@ class PromptCode:
     index: int | None = None
 
     def encode(self, prompt: Prompt) -> np.ndarray:
-        """Return float32 (64,). A word the weights never saw counts as `unknown`, or as nothing."""
+        """Return float32 (64,). A word that was not trained is encoded as `unknown` if that was, else as zeros."""
         vector = np.zeros(PROMPT_WIDTH, dtype=np.float32)
         if self.index is not None:
             vector[self.index] = 1.0

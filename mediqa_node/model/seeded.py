@@ -1,8 +1,8 @@
 """Weights from a seed: the same bytes on every machine, so that their digest can be pinned.
 
 Counter-based integer hash (murmur3 finaliser) on 32-bit words: 24 bits of each make a number
-in [-1, 1) that float32 holds exactly. No library's random generator is involved, because none
-promises its stream for ever.
+in [-1, 1) that float32 holds exactly. No library random generator is used, because none guarantees its stream across
+versions.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _GOLDEN = np.uint32(0x9E3779B9)
 
 
 def mix(h: np.ndarray) -> np.ndarray:
-    """Return the murmur3 finaliser of 32-bit words, any shape, uint32."""
+    """Apply the murmur3 finaliser to 32-bit words: uint32, any shape."""
     h = h ^ (h >> np.uint32(16))
     h = h * np.uint32(0x85EBCA6B)
     h = h ^ (h >> np.uint32(13))
@@ -29,7 +29,7 @@ def uniform(key: int, count: int) -> np.ndarray:
 
 
 def seeded_state(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
-    """Return an untrained but lively set of float32 parameters, one for each name.
+    """Return untrained float32 parameters by name, scaled so that scores vary.
 
     Scales keep activations of order one and scores away from zero: matrices have variance
     of about 1 / fan-in (patch embedding more, because its input is an image in 0..1), gains lie around 1.
@@ -52,7 +52,7 @@ def _fill(name: str, shape: tuple[int, ...], key: int) -> np.ndarray:
 
 
 def _gain(name: str) -> float:
-    """Standard deviation of a matrix times the root of its fan-in."""
+    """Return the standard deviation of a matrix times the root of its fan-in."""
     if name.endswith(("c_q.weight", "c_k.weight")):
         return 0.375  # keeps channel attention from picking a single channel
     if name in ("conv1.weight", "conv2.weight"):

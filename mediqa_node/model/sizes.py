@@ -1,7 +1,7 @@
-"""Every network this package can build, one row each.
+"""The networks that this package can build, one row each.
 
-A card names its row; a card that names no row is refused. Nothing else in the package
-knows a width, a depth or a window: a new shape is a new row.
+A card names its row, or is refused. Widths, depths and windows are defined nowhere else in the package: a new shape is
+a new row.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ class Size:
     """One configuration of the network.
 
     Attributes:
-        channels: what the stem sees, of CHANNELS: the image itself, its local contrast (MSCN), the logarithm
+        channels: input of the stem, from CHANNELS: the image itself, its local contrast (MSCN), the logarithm
             of its local standard deviation; see `stem.input_channels`.
         stem: image to tokens: `patch` (one convolution, ViT) or `conv` (stride-2 convolutions).
-        image_px, patch_px: edge of the square input and of what becomes one token.
+        image_px, patch_px: edge of the square input and of the patch that becomes one token.
         embed_dim, heads, mlp_ratio: width, attention heads and relative MLP width of the ViT.
-        depth: ViT blocks that are built; those of a release behind the last tap are not.
+        depth: ViT blocks that are built; blocks of a release behind the last tap are not.
         taps: ViT blocks (from 0) whose raw outputs are concatenated.
         tab: `transposed` (channel attention as the MANIQA paper writes it) or `released`
             (the public code's reshape without transposing back, kept so that released weights give the same scores).
@@ -28,7 +28,7 @@ class Size:
         window: edge of a Swin window in tokens; must divide the grid.
         swin_layers: layers of a Swin stage, each of two blocks and a convolution.
         swin_heads, mlp_dim: attention heads and MLP width of both Swin stages.
-        scale: what a Swin layer's output is multiplied by before the residual is added.
+        scale: factor on a Swin layer's output before the residual is added.
         prompt_fc: the paper's FC_i: one for each `stage`, as in the public code, or one for each `layer`.
         score_activation: end of the score branch: `identity`, or `relu` as released.
     """

@@ -1,7 +1,7 @@
-"""A regressor on the statistics of a slice (`measure.quality_statistics`), fused with the network.
+"""A regressor on the statistics of a slice (`image.measure.quality_statistics`), fused with the network.
 
-A support vector machine with a Gaussian kernel (Drucker et al. 1996), fitted by `mediqa-train`; its numbers are
-tensors of the same safetensors file, under `statistics.<modality>.<output>.`, and the card has its share.
+A support vector machine with a Gaussian kernel (Drucker et al. 1996), fitted by `mediqa-train`; it is stored as tensors
+in the same safetensors file, under `statistics.<modality>.<output>.`, and the card has its share.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _FARTHEST = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsRegressor:
-    """f(x) = sum_i c_i exp(-gamma |z - s_i|^2) + b, z = (x - mean) / spread, cut at 4 deviations.
+    """f(x) = sum_i c_i exp(-gamma |z - s_i|^2) + b, z = (x - mean) / spread, clipped at 4 deviations.
 
     Attributes:
         mean, spread: of each statistic over the training slices, (k,).
@@ -51,7 +51,7 @@ class StatisticsRegressor:
 
 
 def standardised(statistics: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Return statistics in deviations from their mean, cut at 4, (m, k)."""
+    """Return statistics in standard deviations from their mean, clipped at 4, (m, k)."""
     return np.asarray(np.clip((statistics - mean) / spread, -_FARTHEST, _FARTHEST))
 
 

@@ -1,8 +1,8 @@
-"""From image to tokens where a plain patch embedding sees too little: noise, blur and blocking live in details.
+"""From image to tokens, keeping the noise, blur and blocking that a plain patch embedding loses.
 
 Two measures of local contrast are added to the image as channels: mean-subtracted contrast-normalised values (MSCN;
 Mittal, Moorthy and Bovik, "No-reference image quality assessment in the spatial domain", 2012) and the
-logarithm of the local standard deviation, of which the noise of an image can be read off.
+logarithm of the local standard deviation, which shows the noise of an image.
 """
 
 import math
@@ -19,7 +19,7 @@ FLOOR = 1 / 255
 
 
 def input_channels(images: Tensor, names: Sequence[str]) -> Tensor:
-    """Return what the stem sees: images (B, 3, S, S), 0..1, to (B, C, S, S).
+    """Return the input of the stem: images (B, 3, S, S), 0..1, to (B, C, S, S).
 
     `rgb` is the image, three channels; `mscn` is (I - mu) / (sigma + 1/255) / 3, `log_sd` is log(1 + 255 sigma) / 5:
     of the mean of the channels, over a Gaussian window of 7 pixels, one channel each and of order one.
@@ -48,7 +48,7 @@ def channel_count(names: Sequence[str]) -> int:
 
 
 def _blurred(gray: Tensor) -> Tensor:
-    """Gaussian mean of (B, 1, S, S), the border reflected."""
+    """Return the Gaussian mean of (B, 1, S, S), with reflected borders."""
     offset = torch.arange(WINDOW_PX, dtype=gray.dtype, device=gray.device) - WINDOW_PX // 2
     kernel = torch.exp(-offset.square() / (2 * _SIGMA_PX**2))
     kernel = kernel / kernel.sum()
@@ -58,11 +58,11 @@ def _blurred(gray: Tensor) -> Tensor:
 
 
 class ConvStem(nn.Module):
-    """Halve the edge until a token is left of each patch: 4 x 4 convolutions of stride 2, GELU between them.
+    """Halve the edge until each patch is one token: 4 x 4 convolutions of stride 2, GELU between them.
 
     An even kernel is centred on the pair of pixels that it joins, so that a token is centred on its patch and
-    patch maps lie where they belong; 3 x 3 would shift them by half a patch. Nothing normalises before the first
-    block: the amplitude of an image's details matters for quality. Takes the arguments that timm's ViT gives its
+    patch maps are aligned; 3 x 3 would shift them by half a patch. There is no normalisation before the first block,
+    because the amplitude of details matters for quality. Takes the arguments that timm's ViT passes to its
     `embed_layer`.
     """
 

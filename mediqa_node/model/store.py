@@ -1,7 +1,7 @@
-"""The node's own checkpoints: a folder each, named by digest, so that a promotion outlives the folder it came from.
+"""The node's own copies of checkpoints, so that a promotion does not depend on the folder it came from.
 
-A folder holds weights, card and a lock that pins both, as `mediqa-node model import` writes them. It appears whole
-or not at all, and never changes: one that was damaged is replaced whole. Nothing here imports torch.
+Each folder is named by digest and holds weights, card and a lock that pins both, as `mediqa-node model import` writes
+them. It is written atomically and never modified; a damaged one is replaced as a whole. Nothing here imports torch.
 """
 
 import json
@@ -40,13 +40,13 @@ class Stored:
 
 
 class ModelStore:
-    """Checkpoints under one folder, made when the first comes."""
+    """Checkpoints under one folder, which is created with the first one."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def add(self, name: str, weights: bytes, card: bytes) -> Stored:
-        """Keep a checkpoint under a name; one that is there already is left as it is, unless it was damaged.
+        """Store a checkpoint under a name; an existing one is left alone unless it is damaged.
 
         Raises:
             CheckpointRefused: the name is invalid or belongs to another checkpoint, or the folder cannot be written.
@@ -56,7 +56,7 @@ class ModelStore:
         if _is_whole(folder, wanted):
             return _stored(folder)
         try:
-            if folder.exists():  # it must not be used, and a rename cannot replace a folder
+            if folder.exists():  # damaged, and a rename cannot replace a folder
                 shutil.rmtree(folder)
         except OSError as error:
             raise CheckpointRefused(f"{folder} is damaged and cannot be removed: {error.strerror}") from error
@@ -74,14 +74,14 @@ class ModelStore:
         return self.find(wanted)
 
     def remove(self, stored: Stored) -> None:
-        """Remove a checkpoint that cannot be used; files that cannot be removed stay."""
+        """Remove an unusable checkpoint; files that cannot be removed stay."""
         shutil.rmtree(stored.directory, ignore_errors=True)
 
     def all(self) -> list[Stored]:
         """Return the checkpoints of the store, by name; files and hidden folders are ignored.
 
         Raises:
-            CheckpointRefused: a folder is not as it was written.
+            CheckpointRefused: a folder has changed since it was written.
         """
         inside = self.root.iterdir() if self.root.is_dir() else ()
         folders = [folder for folder in inside if folder.is_dir() and not folder.name.startswith(".")]
@@ -91,7 +91,7 @@ class ModelStore:
         """Return a checkpoint of the store.
 
         Raises:
-            CheckpointRefused: it is not there any more, or other digests are pinned in its folder.
+            CheckpointRefused: it is gone, or its folder pins other digests.
         """
         folder = self._folder(weights)
         if not folder.is_dir() or (found := _stored(folder)).weights != weights:
@@ -105,9 +105,9 @@ class ModelStore:
         return self.root / f"{weights.sha256[:32]}-{weights.card_sha256[:16]}-{digest(weights.name.encode())[:8]}"
 
     def _write(self, folder: Path, content: dict[str, bytes]) -> None:
-        """Make a folder with all its files, or none: written to a temporary folder, synced, renamed."""
+        """Write a folder atomically: into a temporary folder, which is synced and renamed."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for left in self.root.glob(f"{_HALF}*"):  # by a process that was killed here
+        for left in self.root.glob(f"{_HALF}*"):  # left by a process that was killed here
             if time.time() - left.stat().st_mtime > _HALF_OLDER_THAN_S:
                 shutil.rmtree(left, ignore_errors=True)
         half = Path(tempfile.mkdtemp(prefix=_HALF, dir=self.root))

@@ -45,7 +45,7 @@ class SwinStage(nn.Module):
         self.scale = size.scale
 
     def forward(self, x: Tensor, prompts: Iterable[Tensor | None]) -> Tensor:
-        """Map (B, C, H, W) to the same shape; `prompts` gives each layer (B, C), one vector an image, or None."""
+        """Map (B, C, H, W) to the same shape; `prompts` has (B, C) for each layer, one vector per image, or None."""
         for layer, prompt in zip(self.layers, prompts, strict=False):
             x = self.scale * layer(x.permute(0, 2, 3, 1)) + x
             if prompt is not None:

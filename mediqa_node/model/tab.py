@@ -7,16 +7,15 @@ FORMS = ("transposed", "released")
 
 
 class TransposedAttention(nn.Module):
-    """Let every channel look at every other channel of the same image.
+    """Attention of every channel to every channel of the same image.
 
     The attention map is C x C per image; at size b8 that is 3072 x 3072 (38 MB), so images are
     taken one at a time.
 
     Args:
         tokens: N, patches of one image; queries, keys and values are linear over them.
-        form: `transposed` adds `attention @ v` as it is. `released` reads its transpose (N, C)
-            as if it were (C, N): a fixed permutation of channels and positions in the public
-            code, which released weights need.
+        form: `transposed` adds `attention @ v` unchanged. `released` reinterprets its transpose (N, C) as (C, N): a
+            fixed permutation of channels and positions in the public code, which released weights need.
     """
 
     def __init__(self, tokens: int, form: str) -> None:
@@ -34,7 +33,7 @@ class TransposedAttention(nn.Module):
         return torch.stack([image + self._attend(image) for image in x])
 
     def _attend(self, x: Tensor) -> Tensor:
-        """One image, (C, N): softmax(q k^T / sqrt(N)) v."""
+        """Return softmax(q k^T / sqrt(N)) v for one image, (C, N)."""
         logits = self.c_q(x) @ self.c_k(x).mT
         if torch.is_grad_enabled():
             attention = (logits * self.scale).softmax(dim=-1)
@@ -70,5 +69,5 @@ class FoldedAttention(nn.Module):
 
 
 def _placed(mixed: Tensor, form: str) -> Tensor:
-    """(C, N) as it is, or as the release reads it."""
+    """Return (C, N) unchanged, or reinterpreted as in the release."""
     return mixed.mT.reshape(mixed.shape) if form == "released" else mixed

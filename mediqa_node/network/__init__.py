@@ -1,1 +1,1 @@
-"""DICOM over TCP: the Storage and Verification SCP, and the Storage SCU. The only room that knows pynetdicom."""
+"""DICOM over TCP: the Storage and Verification SCP, and the Storage SCU. The only package that imports pynetdicom."""

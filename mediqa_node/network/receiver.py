@@ -221,7 +221,7 @@ class Receiver:
     def stop(self, *, within_s: float = 30.0) -> None:
         """Stop listening, let arriving instances finish, end the associations.
 
-        Instances half received when time is up were never acknowledged: their senders keep them.
+        An instance still arriving at the deadline is not acknowledged, so its sender keeps it.
         """
         self._stopping.set()
         with contextlib.suppress(OSError):

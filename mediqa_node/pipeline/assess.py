@@ -40,7 +40,7 @@ class _OtherReconstruction(NotScorable):
 
 
 def assess_series(node: NodeContext, series_instance_uid: str, generation: int) -> str:
-    """Harvest and score a series as it was at `generation`; return what became of it in a word."""
+    """Harvest and score a series as it was at `generation`; return the outcome in one word."""
     reach("score-begin")
     with node.database.read() as connection:
         row = index.find_series(connection, series_instance_uid)

@@ -110,7 +110,7 @@ def _send_companions(node: NodeContext, delivery: DeliveryRow, silent: set[str])
         if any(built.values()):
             with _link(node, delivery, silent) as link:
                 _send_all(node, delivery, link, built, problems)
-    except Exception as error:  # the report has arrived, whatever happens now
+    except Exception as error:  # the report has already arrived
         problems.append(("companions", error))
     for kind, problem in problems:
         if isinstance(problem, PeerUnavailable):

@@ -1,6 +1,6 @@
-"""The sweep between arrival and assessment: compare further copies, move complete series on.
+"""The sweep between arrival and assessment: compares repeated copies and queues complete series.
 
-Every decision follows from stored facts, so that running it twice, or after a restart, is harmless.
+Every decision is derived from stored facts, so running the sweep twice, or after a restart, is harmless.
 """
 
 from collections import OrderedDict

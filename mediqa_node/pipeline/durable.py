@@ -1,4 +1,4 @@
-"""The stations as durable jobs on DBOS: a committed job runs, whatever dies in between.
+"""The stations as durable jobs on DBOS: a committed job runs even if processes die in between.
 
 Jobs carry names and numbers, never images: a job reads everything from the database when it runs,
 and does nothing if its series has changed. `score` runs one at a time in each
@@ -187,5 +187,5 @@ def shut_down(*, within_s: int) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Migrate the engine's tables; once, before any process starts."""
+    """Migrate the engine's tables. Call it once, before any process starts."""
     DBOS.migrate(database.url)

@@ -44,7 +44,7 @@ def receive(
     port: int,
     transfer_syntaxes: tuple[str, ...],
 ) -> tuple[Receiver, IndexWriter]:
-    """Open the door: a listening receiver whose 0x0000 means spooled, indexed and durable."""
+    """Start the receiver; its status 0x0000 means spooled, indexed and durable."""
     writer = IndexWriter(database, spool)
     receiver = Receiver(
         ae_title=ae_title,

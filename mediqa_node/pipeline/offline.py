@@ -312,7 +312,7 @@ def _predicted(result: StackResult, technique: Technique) -> dict[str, Any] | No
     if found is None:
         return None
     recorded = technique.tube_charge_mas if found.name == "mas" else technique.field_strength_t
-    if found.unit == "{0:1}":  # a normalised label stands on a scale of its own
+    if found.unit == "{0:1}":  # a normalised label has its own scale
         recorded = None
     deviation = None if recorded is None else found.value - recorded
     return {**dataclasses.asdict(found), "recorded": recorded, "deviation": deviation}

@@ -12,7 +12,7 @@ from mediqa_node.domain.errors import MediqaError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a header states about the acquisition, without the patient; "" where it states nothing.
+    """The origin of an acquisition from its header, without the patient; "" if missing.
 
     Attributes:
         scanner: Station Name (0008,1010), else Manufacturer's Model Name (0008,1090).

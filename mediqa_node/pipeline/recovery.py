@@ -1,4 +1,4 @@
-"""What a receiver does before it listens: reconcile spool and index, however the last run ended."""
+"""Recovery before a receiver listens: reconcile spool and index, however the last run ended."""
 
 import os
 import struct

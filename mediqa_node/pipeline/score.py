@@ -40,7 +40,7 @@ LONGEST_STRIP = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessor:
-    """Everything that an assessment depends on besides the images.
+    """Everything that an assessment depends on except the images.
 
     Attributes:
         classifier: predicts the prompts that headers leave open; None: they stay `unknown`.

@@ -62,8 +62,8 @@ def schedule(
 class Rounds:
     """The fast sweeps of the courier: complete series, enqueue what is due, send companions.
 
-    One thread runs them one after the other, several times a second while something moves. While nothing does,
-    a round is one query. APScheduler keeps the slow sweeps: firing ten jobs a second would cost more than they do.
+    One thread runs them in turn, several times a second while there is work; an idle round is a single query.
+    APScheduler runs only the slow sweeps: firing ten jobs a second would cost more than the jobs themselves.
     """
 
     def __init__(self, node: NodeContext, stop: Event) -> None:
@@ -82,7 +82,7 @@ class Rounds:
             pass
 
     def round(self) -> bool:
-        """Run what is due, if anything moves; return whether anything does."""
+        """Run the sweeps that are due, if there is work; return whether there is."""
         busy = is_busy(self.node)
         if busy is None:
             return False
@@ -162,7 +162,7 @@ def enqueue_waiting(node: NodeContext) -> int:
 
 
 def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
-    """Park work whose job failed and enqueue again work whose job ended without doing it; return how much."""
+    """Park work with a failed job and requeue work that its job left undone; return the number of both."""
     with node.database.read() as connection:
         ready = index.with_job(connection)
         waiting = [(row, row.job) for row in outbox.deliveries_in(connection, DeliveryState.WAITING) if row.job]

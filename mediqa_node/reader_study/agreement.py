@@ -1,8 +1,8 @@
-"""How far readers agree, and with it how well any model can predict their mean.
+"""Agreement between readers, which limits how well any model can predict their mean.
 
 Intraclass correlations by two-way analysis of variance after Shrout and Fleiss, Psychological Bulletin 1979;
 86:420-428. Their intervals are from a bootstrap over patients: two series of one patient are not independent.
-Krippendorff's alpha, which needs no complete table, after his "Computing Krippendorff's Alpha-Reliability", 2011.
+Krippendorff's alpha, which does not need a complete table, follows "Computing Krippendorff's Alpha-Reliability", 2011.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _NO_SPREAD = 1e-18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A value with its 95 % interval; NaN where it cannot be had."""
+    """A value with its 95 % interval; NaN where undefined."""
 
     value: float
     low: float
@@ -36,10 +36,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """One reader among the others.
+    """One reader compared with the others.
 
     Attributes:
-        n_series: how many they rated.
+        n_series: number of series rated.
         bias: mean difference from the mean opinion, on 0..1.
         sd: of their scores, on 0..1; 0: the same score for all.
         srcc: rank correlation with the mean of the other readers.
@@ -66,9 +66,9 @@ class Agreement:
         icc_3_1, icc_3_k: consistency of one of these readers, and of the mean of all k.
         alpha: Krippendorff, ordinal; over all scores, complete or not.
         srcc: mean over the readers of the rank correlation with the mean of the others.
-        ceiling: sqrt(ICC(3,k)): the PLCC with this mean opinion that no model should be expected to exceed. That of
-            consistency: a correlation does not see that one reader is stricter than another.
-        warnings: what a reader of these figures has to know.
+        ceiling: sqrt(ICC(3,k)): the highest PLCC with this mean opinion that a model can be expected to reach. It uses
+            consistency, because a correlation ignores that one reader is stricter than another.
+        warnings: caveats to show with these figures.
     """
 
     n_series: int
@@ -92,13 +92,13 @@ def agreement(
     *,
     repeats: Sequence[Sequence[tuple[float, ...]]] = (),
 ) -> Agreement:
-    """Return how far readers agree.
+    """Return the agreement of the readers.
 
     Args:
         scores: shape (n series, k readers), float64, 0..1; NaN where a reader has not rated a series.
         reader_ids: k names.
         patients: patient of each row.
-        repeats: for each reader the repeated scores of each case that they rated more than once, 0..1.
+        repeats: for each reader, the scores of each case that they rated more than once, 0..1.
     """
     complete = np.isfinite(scores).all(axis=1)
     of_complete = [patient for patient, whole in zip(patients, complete, strict=True) if whole]
@@ -152,7 +152,7 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 
 def _bootstrapped(scores: np.ndarray, patients: Sequence[str]) -> list[Estimate]:
-    """Return the four intraclass correlations, their intervals from resampled patients (percentiles)."""
+    """Return the four intraclass correlations with percentile intervals over resampled patients."""
     values = intraclass(scores)
     of, n_patients = statistics.numbered(patients, len(scores))
     if n_patients < 2:
@@ -170,7 +170,7 @@ def ordinal_alpha(scores: np.ndarray) -> float:
     """Return Krippendorff's alpha for ordinal data; NaN where fewer than two scores differ.
 
     Args:
-        scores: shape (n series, k readers); NaN where there is none. A series with one score does not count.
+        scores: shape (n series, k readers); NaN where missing. A series with one score does not count.
     """
     paired = scores[np.isfinite(scores).sum(axis=1) > 1]
     levels, codes = np.unique(paired[np.isfinite(paired)], return_inverse=True)
@@ -216,7 +216,7 @@ def _readers(
 
 
 def _sd(scores: np.ndarray) -> float:
-    """Return the SD of what there is of scores; exactly 0 where all are equal, which their rounded mean may not be."""
+    """Return the SD of the scores present; exactly 0 if all are equal, despite the rounding of their mean."""
     given = scores[np.isfinite(scores)]
     return float(given.std()) if np.ptp(given) > 0 else 0.0
 

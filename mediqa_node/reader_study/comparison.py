@@ -1,4 +1,4 @@
-"""Two checkpoints on the same series: how far their scores differ, and how often the order changes."""
+"""Two checkpoints on the same series: how much their scores differ, and how often the order changes."""
 
 from dataclasses import dataclass
 from math import nan
@@ -10,13 +10,13 @@ from mediqa_node.reader_study.agreement import srcc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The candidate against the current weights.
+    """The candidate compared with the active checkpoint.
 
     Attributes:
         mean_difference, sd: of candidate - current, on 0..1; SD with n - 1, NaN below two series.
         srcc: rank correlation; NaN below three series, or where one is constant.
-        turned: share of the pairs of series, 0..1, that the candidate puts in the other order; NaN without pairs
-            that differ in the current scores.
+        turned: share of series pairs, 0..1, that the candidate ranks in the opposite order; NaN without pairs that
+            differ in the current scores.
     """
 
     n: int

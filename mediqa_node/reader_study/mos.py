@@ -1,8 +1,8 @@
-"""Mean opinion scores of several readers, corrected for the habits of each reader.
+"""Mean opinion scores of several readers, corrected for the bias of each reader.
 
-Some readers are strict, some use half of the scale. Where all have read the same cases, at least 20 each, a
-reader's scores become z-scores over these cases. Otherwise only the reader's bias is taken out, after ITU-T P.913
-(subjective assessment in any environment): it needs no reader to have seen all.
+Some readers are strict, some use only half of the scale. If all have read the same cases, at least 20 each, a reader's
+scores become z-scores over these cases. Otherwise only the reader's bias is removed, as in ITU-T P.913 (subjective
+assessment in any environment), which does not need readers who have seen all cases.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,14 +19,14 @@ Z_SCORES, BIAS_REMOVED = "z-scores", "bias removed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinions:
-    """One value a series, shape (n,); NaN where there is none.
+    """One value per series, shape (n,); NaN where missing.
 
     Attributes:
         mean: over the readers of the series.
         sd: between them, n - 1.
         n_readers: int.
         ci95: half width of the 95 % confidence interval of the mean.
-        adjusted: the mean after `method`; not cut to 0..1.
+        adjusted: the mean after `method`; not clipped to 0..1.
         method: Z_SCORES or BIAS_REMOVED.
     """
 
@@ -66,7 +66,7 @@ def opinions(scores: np.ndarray) -> Opinions:
 
 
 def reader_bias(scores: np.ndarray) -> np.ndarray:
-    """Return how far above the mean opinion each reader scores, the mean over their cases, shape (k,)."""
+    """Return how far each reader scores above the mean opinion, averaged over their cases, shape (k,)."""
     return np.asarray(np.nanmean(scores - np.nanmean(scores, axis=1, keepdims=True), axis=0))
 
 
@@ -85,12 +85,12 @@ def _z_scored(scores: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTable:
-    """The ratings of one study and criterion, one value a series and reader.
+    """The ratings of one study and criterion, one value per series and reader.
 
     Attributes:
-        scores: shape (n series, k readers), float64, 0..1, higher is better; NaN where there is none. Repeats
-            and images of one series are averaged.
-        repeats: for each reader the scores of each case that they rated more than once.
+        scores: shape (n series, k readers), float64, 0..1, higher is better; NaN where missing. Repeats and images of
+            one series are averaged.
+        repeats: for each reader, the scores of each case that they rated more than once.
     """
 
     series: tuple[str, ...]
@@ -100,10 +100,10 @@ class ScoreTable:
 
 
 def score_table(ratings: Iterable[Rating]) -> ScoreTable:
-    """Return the ratings of one study and criterion as a table, both in order of their names.
+    """Return the ratings of one study and criterion as a table, series and readers sorted by name.
 
-    Scores are rounded to 12 digits: what a scale or a mean of repeats makes of one level is not the same to the
-    last bit, and alpha counts levels that are equal.
+    Scores are rounded to 12 digits, because rescaling and averaging repeats change the last bits of a level, and alpha
+    compares levels for equality.
     """
     given: dict[tuple[str, str], dict[str | None, list[float]]] = {}
     for rating in ratings:
@@ -122,8 +122,8 @@ def score_table(ratings: Iterable[Rating]) -> ScoreTable:
 def mos_by_series(ratings: Iterable[Rating]) -> dict[str, Mos]:
     """Return the mean opinion of each series for one criterion.
 
-    A series that several studies have rated has the opinion of the study with most readers for it: their
-    scales need not be the same.
+    For a series rated in several studies, the study with most readers counts, because scales may differ between
+    studies.
     """
     studies: dict[str, list[Rating]] = {}
     for rating in ratings:

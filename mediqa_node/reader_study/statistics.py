@@ -1,8 +1,8 @@
-"""Correlation and the bootstrap: the one implementation that reader studies, gates and tables share.
+"""Correlation and the bootstrap, shared by reader studies, gates and tables.
 
 Images of one patient, or copies of one image, are not independent evidence, so intervals come from a bootstrap over
-groups. A resample is a weight for every value, how often its group was drawn, so that one weighted formula serves
-the value and its resamples. What is undefined is None, never NaN and never 0.
+groups. A resample gives every value a weight, the number of times that its group was drawn, so that one weighted
+formula serves the value and its resamples. An undefined result is None, never NaN or 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,12 +59,12 @@ def plcc(predicted: ArrayLike, truth: ArrayLike) -> float | None:
 
 
 def rmse(predicted: ArrayLike, truth: ArrayLike) -> float | None:
-    """Return the root mean square error in the unit of the truth; None of nothing or of values that are not finite."""
+    """Return the root mean square error in the unit of the truth; None for no values or non-finite ones."""
     return value_of(weighted_rmse, predicted, truth)
 
 
 def value_of(metric: Metric, predicted: ArrayLike, truth: ArrayLike) -> float | None:
-    """Return a metric of (n,) and (n,), every value counted once; None where it is undefined."""
+    """Return a metric of (n,) and (n,) with equal weights; None where it is undefined."""
     x, y = pair(predicted, truth)
     if not len(x) or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
@@ -118,7 +118,7 @@ def interval(
 
     Args:
         x, y: (n,) each.
-        of: number of the group of each value, (n,), of `numbered`.
+        of: index of the group of each value, (n,), from `numbered`.
         seed: the same seed and groups give the same resamples.
     """
     value = value_of(metric, x, y)
@@ -140,7 +140,7 @@ def draws(n_groups: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
 
 
 def between(value: float, resampled: np.ndarray) -> Interval:
-    """Return a value with the percentiles of its resamples, (r,); those that are not finite do not count."""
+    """Return a value with the percentiles of its resamples, (r,), ignoring those that are not finite."""
     finite = resampled[np.isfinite(resampled)]
     if not len(finite):
         return Interval(value=value)
@@ -149,7 +149,7 @@ def between(value: float, resampled: np.ndarray) -> Interval:
 
 
 def pair(predicted: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as float64 (n,); ValueError unless they have one length."""
+    """Return both as float64 (n,); ValueError if their lengths differ."""
     x, y = (np.asarray(values, dtype=np.float64) for values in (predicted, truth))
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"predicted {x.shape} and truth {y.shape} must be two rows of equal length")
@@ -157,7 +157,7 @@ def pair(predicted: ArrayLike, truth: ArrayLike) -> tuple[np.ndarray, np.ndarray
 
 
 def numbered(groups: Sequence[str], n: int) -> tuple[np.ndarray, int]:
-    """Return the number of each value's group, (n,), and how many groups there are."""
+    """Return the group index of each value, (n,), and the number of groups."""
     if len(groups) != n:
         raise ValueError(f"{len(groups)} groups for {n} images")
     names, number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)

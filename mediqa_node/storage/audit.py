@@ -1,4 +1,4 @@
-"""What the index states, in a form that can be verified."""
+"""The content of the index in a form that can be verified."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

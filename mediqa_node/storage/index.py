@@ -139,7 +139,7 @@ def _instances(connection: sa.Connection, series_instance_uid: str, status: Inst
 
 
 def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: InstanceStatus) -> bool:
-    """Return whether any copy of the series' instances has one of these statuses, in whatever series."""
+    """Whether any copy of the series' instances, in any series, has one of these statuses."""
     copies = instances.alias()
     query = (
         sa.select(sa.literal(1))

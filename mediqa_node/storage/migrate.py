@@ -25,7 +25,7 @@ def upgrade(database: Database, revision: str = "head") -> None:
 
 
 def refuse_unknown(revision: str | None) -> None:
-    """Raise ConfigurationError where no migration of this version leads on from a revision."""
+    """Raise ConfigurationError if this version has no migration from the given revision."""
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if revision is None or revision in known:
         return

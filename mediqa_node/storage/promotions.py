@@ -101,14 +101,14 @@ def next_to_shadow(connection: sa.Connection, candidate: Weights, *, since: floa
 
 
 def save_shadow(connection: sa.Connection, score: ShadowScore) -> None:
-    """Record what the candidate says of a series."""
+    """Record the score of the candidate for a series."""
     values = {name: getattr(score, name) for name in _SCORE}
     candidate = {f"candidate_{name}": getattr(score.candidate, name) for name in Weights.__dataclass_fields__}
     connection.execute(sa.insert(shadow_scores).values(**values, **candidate))
 
 
 def shadow_of(connection: sa.Connection, candidate: Weights) -> list[ShadowScore]:
-    """Return what a candidate said of the latest revision of each series, by station."""
+    """Return a candidate's scores for the latest revision of each series, by station."""
     latest = series.c.revision == shadow_scores.c.revision
     query = (
         sa.select(shadow_scores)

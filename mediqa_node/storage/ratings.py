@@ -1,4 +1,4 @@
-"""Ratings of experts: every row as it came, and what they come to.
+"""Expert ratings: every imported row, and the results derived from them.
 
 Nothing is deleted: a table that was taken in by mistake is withdrawn, its rows stay and count no more.
 """
@@ -93,7 +93,7 @@ def mos_of(
 
 
 def known_series(connection: sa.Connection) -> set[str]:
-    """Return the Series Instance UID of every series that this node knows."""
+    """Return the Series Instance UID of every series in the index."""
     return set(connection.execute(sa.select(series.c.series_instance_uid)).scalars())
 
 

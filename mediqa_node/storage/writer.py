@@ -58,7 +58,7 @@ class IndexWriter:
 
         Raises:
             CommitUncertain: the commit was begun and failed.
-            StorageFailed: folder sync or database failed before that; the row is not there.
+            StorageFailed: folder sync or database failed before that; the row was not written.
         """
         entry = _Entry(instance, modality)
         with self._gate:

@@ -1,4 +1,4 @@
-"""Public data sets as manifests. Nothing is bundled and nothing downloaded: the user brings the data."""
+"""Adapters that turn public data sets into manifests. Nothing is bundled or downloaded: the user supplies the data."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ ADAPTERS: tuple[Adapter, ...] = (ldctiqac, eyeq, adni, fastmri, ispy1, mr_art, p
 
 
 def recognise(root: Path, name: str | None = None) -> tuple[Adapter, Match]:
-    """Return the adapter that recognises a folder, with what it found there.
+    """Return the adapter that recognises a folder, with its match.
 
     Args:
         name: use only this adapter.
 
     Raises:
-        ConfigurationError: no adapter or several recognise it, or the one that does refuses it.
+        ConfigurationError: no adapter or several recognise it, or the matching one refuses it.
     """
     if not root.is_dir():
         raise ConfigurationError(f"{root}: no such folder")

@@ -1,9 +1,9 @@
-"""ADNI: brain MR whose series the Mayo Clinic graded.
+"""ADNI: brain MR, with series graded by the Mayo Clinic.
 
 Layout: DICOM as LONI packs it, `ADNI/002_S_0295/MP-RAGE/2006-04-18_08_20_30.0/I13722/*.dcm`, and the tables
 `MAYOADIRL_MRI_IMAGEQC_*.csv` (ADNI 1, GO, 2; column loni_image) and `MAYOADIRL_MRI_QUALITY_ADNI3*.csv`. Column
-series_quality: 1 is the best, 4 unusable, **smaller is better**; -1 was not rated and is dropped. `MRIQUALITY.csv`
-passes or fails whole protocols and is not read. Grades are of a series: all its slices inherit them.
+series_quality: 1 is the best, 4 unusable, **smaller is better**; -1 was not rated and is dropped. `MRIQUALITY.csv`,
+which passes or fails whole protocols, is not read. Grades apply to a series and all its slices.
 """
 
 import re
@@ -30,7 +30,7 @@ _BEST, _WORST, _NOT_RATED = 1.0, 4.0, -1.0
 
 
 def probe(root: Path) -> Match | None:
-    """Look for a table of the Mayo Clinic above folders of ADNI's patients."""
+    """Look for a Mayo Clinic table above ADNI patient folders."""
     if not (tables := _tables(root)):
         return None
     found = " and ".join(file.name for file in tables)
@@ -40,7 +40,7 @@ def probe(root: Path) -> Match | None:
 
 
 def records(root: Path) -> Iterator[Row | Left]:
-    """Yield a row for every graded series whose images are there."""
+    """Yield a row for every graded series with images."""
     grades: dict[str, list[float]] = {}
     for file in _tables(root):
         for row in table(file):
@@ -67,7 +67,7 @@ def records(root: Path) -> Iterator[Row | Left]:
 
 
 def _image(path: Path) -> str:
-    """Return the number of LONI's image: of the folder, else at the end of the file's name."""
+    """Return the LONI image number from the folder, else from the end of the file name."""
     for name in (path.parent.name, path.stem):
         if found := _IMAGE.search(name):
             return found[1]

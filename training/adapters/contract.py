@@ -1,4 +1,4 @@
-"""What an adapter of a public data set provides, and the report on a data set."""
+"""The interface of adapters for public data sets, and the report on a data set."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,9 +15,9 @@ class Match:
     """A data set found on disk.
 
     Attributes:
-        root: folder at which its layout begins.
+        root: top folder of its layout.
         found: the files by which it was recognised.
-        refusal: why it must not be used in this way; None if it may.
+        refusal: why it must not be used; None if it may.
     """
 
     root: Path
@@ -26,13 +26,13 @@ class Match:
 
 
 class Adapter(Protocol):
-    """A module that reads one data set into a manifest; the user brings the data.
+    """A module that reads one data set into a manifest; the user supplies the data.
 
     Attributes:
         NAME: for `--as`.
-        LICENCE: as its owner states it; the user has to keep it.
+        LICENCE: as stated by its owner; the user must comply with it.
         POLARITY: what its labels mean and how they become 0..1, larger being better.
-        EXPECTS: its layout in a line, shown for a folder that is not recognised.
+        EXPECTS: one-line description of its layout, shown if a folder is not recognised.
     """
 
     NAME: str
@@ -44,16 +44,16 @@ class Adapter(Protocol):
         """Look for the layout in a folder or one folder below; None if it is not there."""
 
     def records(self, root: Path) -> Iterator[Row | Left]:
-        """Yield a row for every series or picture, and the reason for each that is left out."""
+        """Yield a row for every series or picture, or the reason why it is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The rows of a data set and what is left out of it, before anything is written.
+    """The rows of a data set and the counts of what was left out, before anything is written.
 
     Attributes:
-        left: how often for each reason; `missing` likewise, of labels without image and the reverse.
-        labels: how many rows have each value of `mos`, `mas` or `tesla`, smallest first.
+        left: counts by reason; `missing`: the same for labels without an image and images without a label.
+        labels: number of rows by value of `mos`, `mas` or `tesla`, smallest first.
     """
 
     adapter: Adapter
@@ -65,12 +65,12 @@ class Report:
 
     @property
     def patients(self) -> int:
-        """Number of patients or groups, which no split may divide."""
+        """Number of patients or groups, which must not be divided between splits."""
         return len({row.patient for row in self.rows})
 
 
 def report(adapter: Adapter, match: Match, advance: Callable[[int], None] = lambda _: None) -> Report:
-    """Read a data set as a whole.
+    """Read a whole data set.
 
     Args:
         advance: called with the number of records read.

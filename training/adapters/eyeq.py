@@ -1,9 +1,9 @@
-"""EyeQ: fundus photographs of Kaggle's diabetic retinopathy competition with a quality grade.
+"""EyeQ: quality grades for the fundus photographs of Kaggle's diabetic retinopathy competition.
 
 Layout: `Label_EyeQ_train.csv` and `Label_EyeQ_test.csv` (columns: number, image, quality, DR_grade) and, anywhere
 below the folder, the photographs of Kaggle, `10_left.jpeg` or as PNG; both eyes of a patient share the number.
 Quality 0 is good, 1 usable, 2 reject: **smaller is better**. Kaggle's own `trainLabels.csv` grades the retinopathy,
-not the image: alone it is refused.
+not the image, and is refused on its own.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _QUALITY = {"0": 1.0, "1": 0.5, "2": 0.0}
 
 
 def probe(root: Path) -> Match | None:
-    """Look for EyeQ's tables; Kaggle's alone, and EyeQ's without photographs, match and are refused."""
+    """Look for EyeQ's tables; Kaggle's table alone, or EyeQ's without photographs, is recognised but refused."""
     tables = _tables(root)
     if not tables:
         if not any((place / "trainLabels.csv").is_file() for place in here_or_below(root)):
@@ -43,7 +43,7 @@ def probe(root: Path) -> Match | None:
 
 
 def records(root: Path) -> Iterator[Row | Left]:
-    """Yield a row for every photograph; the test set of EyeQ stays the test set."""
+    """Yield a row for every photograph, keeping EyeQ's test set."""
     photographs = _photographs(root)
     for file in _tables(root):
         for row in table(file):

@@ -1,7 +1,8 @@
 """fastMRI: clinical brain and knee MR as DICOM, for stage 1: field strength is the only label.
 
-Layout: folders of .dcm below `fastMRI_brain_DICOM` or `knee…`, one folder a patient; the contrast is in Series
-Description (0008,103E): AXT1, AXT1PRE, AXT1POST, AXT2, AXFLAIR. The k-space archives (.h5) hold no field strength.
+Layout: folders of .dcm below `fastMRI_brain_DICOM` or `knee…`, one folder per patient; the contrast is in Series
+Description (0008,103E): AXT1, AXT1PRE, AXT1POST, AXT2, AXFLAIR. The k-space archives (.h5) do not contain the field
+strength.
 """
 
 import re
@@ -23,7 +24,7 @@ _CONTRAST = re.compile(r"^AX_?(T1|T1PRE|T1POST|T2|FLAIR)\b")
 
 
 def probe(root: Path) -> Match | None:
-    """Look for a folder of its name with DICOM below, or for Series Descriptions of its kind."""
+    """Look for a fastMRI folder with DICOM below, or for its Series Descriptions."""
     named = "fastmri" in str(root.absolute()).lower() or any("fastmri" in one.name.lower() for one in root.iterdir())
     if (first := first_header(root)) is None:
         raw = named and any(root.rglob("*.h5"))

@@ -1,4 +1,4 @@
-"""Tables of public data sets: what adapters share."""
+"""Helpers shared by adapters: reading tables and scores."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ from mediqa_node.domain.errors import ConfigurationError
 
 
 def here_or_below(root: Path) -> list[Path]:
-    """Return a folder and the folders in it: archives unpack to a folder of their own."""
+    """Return a folder and its subfolders, because archives often unpack into a subfolder."""
     return [root, *sorted(path for path in root.iterdir() if path.is_dir())]
 
 
@@ -28,7 +28,7 @@ def table(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:
 
 
 def opinion(score: float | None, *, worst: float, best: float) -> float | None:
-    """Return a score as 0 (worst) to 1 (best); None without a score or for one outside of its scale.
+    """Scale a score to 0 (worst) .. 1 (best); None for a missing score or one outside of its scale.
 
     >>> opinion(2, worst=3, best=1)
     0.5

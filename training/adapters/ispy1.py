@@ -1,8 +1,8 @@
-"""ACRIN-6657/I-SPY1: breast MR under chemotherapy, for stage 1.
+"""ACRIN-6657/I-SPY1: breast MR during chemotherapy, for stage 1.
 
-Layout: DICOM as TCIA packs it, Patient ID (0010,0020) `ISPY1_1001`, a folder a series. Analysis series are not
-acquired: PE and SER maps have the Series Number (0020,0011) of their source x 10000 + 1000 or 1001,
-segmentations + 2000 or 2001. The protocol was one of 1.5 T: check the label histogram before training on it.
+Layout: DICOM as TCIA packs it, Patient ID (0010,0020) `ISPY1_1001`, one folder per series. Analysis series are not
+acquired images: PE and SER maps have the Series Number (0020,0011) of their source x 10000 + 1000 or 1001,
+segmentations + 2000 or 2001. The protocol was at 1.5 T: check the label histogram before training on it.
 """
 
 import re
@@ -47,6 +47,6 @@ def _row(paths: Sequence[Path], headers: Sequence[Dataset]) -> Row | Left:
 
 
 def is_analysis(header: Dataset) -> bool:
-    """Return whether Series Number (0020,0011) is that of a map or segmentation computed from another series."""
+    """Whether Series Number (0020,0011) belongs to a map or segmentation computed from another series."""
     series = int(number(text(header, "SeriesNumber")) or 0)
     return series > 10_000 and series % 10_000 in _ANALYSES

@@ -1,12 +1,12 @@
-"""LDCTIQAC2023: abdominal CT with simulated low dose and sparse views, judged by five radiologists.
+"""LDCTIQAC2023: abdominal CT with simulated low dose and sparse views, scored by five radiologists.
 
 Layout: `LDCTIQAG2023_train/` (so spelt) with `image/0000.tif` and `train.json` {"0341.tif": 2.2}; a test set with
-`images/` and `test.json` or `test-ground-truth.json`. Scores 0 to 4, larger is better, in steps of 0.2. The floats
-0..1 of the files are what a window of 350 at 40 HU shows.
+`images/` and `test.json` or `test-ground-truth.json`. Scores 0 to 4, larger is better, in steps of 0.2. The files hold
+floats 0..1, which span a window of 350 HU at 40 HU.
 
-No file says whose slice it is, and many are noise or streak variants of few slices: split by file, training would
-be judged on what it has seen. So images are grouped by what they show; where a group has images of the official
-test set and of the training set, the official split is dropped.
+No file names its patient, and many are noise or streak variants of a few slices: a split by file would test on slices
+seen in training. So images are grouped by content, and if a group spans the official training and test sets, the
+official split is dropped.
 """
 
 import json
@@ -44,7 +44,7 @@ def probe(root: Path) -> Match | None:
 
 
 def records(root: Path) -> Iterator[Row | Left]:
-    """Yield a row for every image; its patient is the group of images that show the same slice."""
+    """Yield a row for every image; images that show the same slice count as one patient."""
     rows: list[Row] = []
     for split, file, folder in _tables(root):
         for name, score in _scores(file).items():
@@ -63,7 +63,7 @@ def records(root: Path) -> Iterator[Row | Left]:
 
 
 def alike(paths: list[Path]) -> np.ndarray:
-    """Return the group of every image, (n,): those whose thumbnails correlate, directly or over others."""
+    """Return the group of every image, (n,): images with correlating thumbnails, directly or through others."""
     if not paths:
         return np.zeros(0, dtype=np.int64)
     small = np.stack([_thumbnail(path) for path in paths])
@@ -71,7 +71,7 @@ def alike(paths: list[Path]) -> np.ndarray:
 
 
 def _thumbnail(path: Path) -> np.ndarray:
-    """Return the means of 32 x 32 blocks less their mean, as a vector of length 1."""
+    """Return the means of 32 x 32 blocks minus their mean, as a unit vector."""
     import tifffile
 
     image = np.asarray(tifffile.imread(path), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""MR-ART (OpenNeuro ds004173): brains at rest, and nodding on command, judged by neuroradiologists.
+"""MR-ART (OpenNeuro ds004173): brain MR at rest and with head motion on command, scored by neuroradiologists.
 
 Layout (BIDS): `sub-000103/anat/sub-000103_acq-headmotion1_T1w.nii.gz` (acq: standard, headmotion1, headmotion2) and
 `derivatives/scores.tsv` with bids_name and score. Score 1 is good, 2 medium, 3 bad: **smaller is better**.
@@ -21,7 +21,7 @@ _BEST, _WORST = 1.0, 3.0
 
 
 def probe(root: Path) -> Match | None:
-    """Look for its scores next to the folders of subjects."""
+    """Look for its scores next to subject folders."""
     for place in here_or_below(root):
         if (place / _SCORES).is_file() and any(place.glob("sub-*/anat")):
             return Match(root=place, found=str(_SCORES))

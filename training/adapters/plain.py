@@ -1,9 +1,9 @@
-"""A CSV next to a folder of images: for a site's own pictures, and for data sets without an adapter.
+"""A CSV with a folder of images: for a site's own images and data sets without an adapter.
 
 `labels.csv` has the columns image (below the folder), patient, modality, score, scale_min, scale_max and
 scale_direction (`higher_better` or `lower_better`), and may have region, type, dimension, source
-and split. An image is a picture, a NIfTI file, an npz of an export, or a folder of one DICOM series. Patients become
-digests. A picture of CT needs window_low and window_high, what 0 and white mean in HU.
+and split. An image is a picture, a NIfTI file, an npz of an export, or a folder of one DICOM series. Patients are
+hashed. A picture of CT needs window_low and window_high, the HU values of black and white.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ _KINDS = {".nii": "nifti", ".gz": "nifti", ".npz": "npz", ".dcm": "dicom", "": "
 
 
 def probe(root: Path) -> Match | None:
-    """Look for `labels.csv` with a column image; refused without those that say what a score means."""
+    """Look for `labels.csv` with a column image; refuse it without the columns that define the scale."""
     if not (root / _TABLE).is_file():
         return None
     columns = next(iter(table(root / _TABLE)), {})

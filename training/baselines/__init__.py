@@ -1,4 +1,4 @@
-"""What the model is compared with: the seven networks of the paper's Table 1, and two that need no network.
+"""Baselines: the seven networks of the paper's Table 1, and two methods without a network.
 
 `baseline` makes a network; `noise` and `statistics_svr` are the other two.
 """

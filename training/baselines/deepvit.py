@@ -1,4 +1,4 @@
-"""DeepViT: a ViT whose attention maps are mixed across heads, so that deep ones do not collapse into one.
+"""DeepViT: a ViT whose attention maps are mixed across heads, so that they do not become identical in deep networks.
 
 Zhou et al., "DeepViT: Towards Deeper Vision Transformer", 2021 (arXiv 2103.11886), equation 3:
 Re-Attention(Q, K, V) = Norm(Theta^T softmax(Q K^T / sqrt d)) V, Theta learnt over heads, Norm over the batch. The

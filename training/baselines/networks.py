@@ -1,8 +1,8 @@
-"""The seven networks that the paper's Table 1 compares with, from one factory; none comes with weights.
+"""The seven baseline networks of the paper's Table 1, built by one factory, without pretrained weights.
 
-Each maps images (B, 3, S, S), 0..1, to one raw score (B,). `small` has the same kind and number of stages with far
-fewer channels, so that a table can be trained on two cores: its rows show how such a design does at that size, not
-how the published network does.
+Each maps images (B, 3, S, S), 0..1, to one raw score (B,). `small` keeps the kind and number of stages but has far
+fewer channels, so that a table can be trained on two cores: its rows show how the design performs at that size, not
+how the published network performs.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from training.baselines.patchwise import CNNIQANet, WaDIQaM
 
 
 class OneScore(nn.Module):
-    """A classifier of one class, its logit taken as the score."""
+    """A classifier with one class, whose logit is the score."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class OneScore(nn.Module):
 
 
 def _vgg(size_px: int, small: bool) -> nn.Module:
-    """VGG-16 (Simonyan and Zisserman 2015), with batch normalisation: without, sixteen layers do not start to learn."""
+    """VGG-16 (Simonyan and Zisserman 2015), with batch normalisation: without it sixteen layers do not train."""
     widths = (64, 128, 256, 512, 512)
     scale = 8 if small else 1
     layers: list[int | str] = []
@@ -90,7 +90,7 @@ def baseline(name: str, size_px: int = 224, *, small: bool = False) -> nn.Module
     """Return an untrained network that maps images (B, 3, size_px, size_px) to raw scores (B,).
 
     Raises:
-        ConfigurationError: no baseline of that name, or an edge that its windows and patches do not divide.
+        ConfigurationError: no baseline of that name, or its windows and patches do not divide the edge.
     """
     if name not in NETWORKS:
         raise ConfigurationError(f"no baseline {name!r}; known: {', '.join(NETWORKS)}")

@@ -1,4 +1,4 @@
-"""The noise of an image as a baseline score: its negative logarithm, larger being better."""
+"""A baseline score: the negative logarithm of the noise of an image, larger being better."""
 
 import numpy as np
 
@@ -6,5 +6,5 @@ _FLOOR = 1e-6
 
 
 def score(noise: float) -> float:
-    """Return -log(noise), finite for an image without any."""
+    """Return -log(noise), which stays finite without noise."""
     return float(-np.log(noise + _FLOOR))

@@ -1,7 +1,7 @@
 """Two networks made for image quality, which score patches of 32 x 32 pixels and combine the scores.
 
-An image of 224 pixels is a grid of 49 patches; both are trained on the joint score of all of them, where their authors
-drew 32 patches or one at random.
+An image of 224 pixels is a grid of 49 patches. Both are trained on the combined score of all patches, whereas the
+authors drew 32 patches or one at random.
 """
 
 from itertools import pairwise
@@ -24,7 +24,7 @@ class CNNIQANet(nn.Module):
     """CNNIQA: one convolution, largest and smallest response, two hidden layers; the mean over patches.
 
     Kang et al., "Convolutional Neural Networks for No-Reference Image Quality Assessment", CVPR 2014: 50 kernels of
-    7 x 7 on the gray patch after local contrast normalisation, no nonlinearity behind them, 800 units twice.
+    7 x 7 on the gray patch after local contrast normalisation, without a nonlinearity, then two layers of 800 units.
     """
 
     def __init__(self, *, kernels: int = 50, hidden: int = 800) -> None:

@@ -1,8 +1,8 @@
-"""Local statistics and a support vector machine: the method before networks, and hard to beat.
+"""Local statistics and a support vector machine: a strong baseline without a network.
 
 As in BRISQUE (Mittal, Moorthy and Bovik 2012, doi 10.1109/TIP.2012.2214050), on the numbers of
-`measure.quality_statistics`: the regressor that is also fused with the network (`training.fit.regressors`), its cost
-and width chosen by leaving each source out once.
+`image.measure.quality_statistics`: the regressor that is also fused with the network (`training.fit.regressors`), its
+cost and width chosen by leaving each source out once.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""`mediqa-train`: the entry point of training; words in, sentences and exit codes out.
+"""`mediqa-train`: the command line of training.
 
-One module a group of commands; heavy libraries are imported by the command that needs them.
+One module per group of commands; heavy libraries are imported by the command that needs them.
 Exit status: 0 good, 1 not good, 2 misused.
 """
 
@@ -14,7 +14,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence, never a traceback."""
+    """Run the command line; print an expected error as one sentence instead of a traceback."""
     try:
         app()
     except ModuleNotFoundError as error:

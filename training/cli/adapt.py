@@ -14,12 +14,12 @@ from training.cli.app import app, progress
 def adapt(
     root: Annotated[Path, typer.Argument(help="Folder of the data set in its original layout.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write manifest.csv to. It is created if missing.")] = None,
-    name: Annotated[str | None, typer.Option("--as", help="Name of the data set, if its layout does not tell.")] = None,
+    name: Annotated[str | None, typer.Option("--as", help="Name of the data set, if its layout is ambiguous.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the split by patient, 8:1:1, if the data set has none.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Write the manifest of a data set that you have: labels from 0 to 1, larger is better, and splits."""
+    """Write the manifest of a local data set: labels from 0 to 1, larger is better, and splits."""
     from training.adapters import recognise
     from training.adapters.contract import report
     from training.data.manifest import MANIFEST_FILE, with_splits, write_manifest

@@ -1,4 +1,4 @@
-"""The application that the modules of this package add their commands to, and their shared helpers."""
+"""The application to which the modules of this package add their commands, and shared helpers."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -39,12 +39,12 @@ def version() -> None:
 
 
 def needed(module: str) -> str:
-    """Return which package is missing and how to install it."""
+    """Return the message that names a missing package and how to install it."""
     return f'this command needs {EXTRA[module]}, which is not installed: pip install "mediqa-node[train]"'
 
 
 def require(*modules: str) -> None:
-    """Raise ConfigurationError if a module of the extra `train` is missing: before a run, not at its end."""
+    """Raise ConfigurationError before a run starts if a module of the extra `train` is missing."""
     for module in modules:
         if find_spec(module) is None:
             raise ConfigurationError(needed(module))
@@ -52,7 +52,7 @@ def require(*modules: str) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Advance]:
-    """Show a bar on standard error while the block runs, if that is a terminal."""
+    """Show a progress bar on standard error while the block runs, if it is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -1,4 +1,4 @@
-"""`mediqa-train evaluate`, `card`, `claim` and `pairs`: from a run to a checkpoint with evidence of its worth."""
+"""`mediqa-train evaluate`, `card`, `claim` and `pairs`: from a run to a checkpoint with evidence of its quality."""
 
 import json
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def _tested(folder: Path) -> "Store":
-    """Return a store that has test samples."""
+    """Open a store and check that it has test samples."""
     store = _store(folder)
     if not any(sample.split == "test" for sample in store.samples):
         raise ConfigurationError(
@@ -99,7 +99,7 @@ def _store(folder: Path) -> "Store":
 
 
 def _locked(checkpoint: Path) -> tuple[str, Path]:
-    """Return name and lock of the checkpoint in a folder, or of a shipped one by name."""
+    """Return the name and lock of the checkpoint in a folder, or of the shipped one by name."""
     from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
 
     if not (checkpoint / LOCK_FILE).exists() and str(checkpoint) in read_lock():
@@ -136,7 +136,7 @@ def card(
     ] = None,
     domains: Annotated[Path | None, typer.Option(help="Training range: the JSON of `mediqa-train domain`.")] = None,
     name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = "default",
-    command: Annotated[str, typer.Option(help="How the checkpoint was made, in words. Written to the card.")] = "",
+    command: Annotated[str, typer.Option(help="Description of how the checkpoint was made. Written to the card.")] = "",
 ) -> None:
     """Make a checkpoint from a run: weights, regressors on statistics, their shares, card and lock."""
     from training.fit.checkpoint import make_card, provenance, write_checkpoint
@@ -190,7 +190,7 @@ def claim(
 
 
 def _of_another_seed(trained: "Run", folder: Path) -> "Fused":
-    """Return regressors and shares of a checkpoint whose network learnt the same units."""
+    """Return regressors and shares of a checkpoint that was trained in the same units."""
     from mediqa_node.model.checkpoint import load_whole
     from training.evaluate.by_method import targets_of_card
 

@@ -1,4 +1,4 @@
-"""`mediqa-train classifier`: predict modality, region and type from one slice where headers do not tell."""
+"""`mediqa-train classifier`: predict modality, region and type from one slice where headers leave them open."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -39,11 +39,11 @@ def classifier(
         int, typer.Option(min=1, help="Number of training steps, for each fold and for the final network.")
     ] = 300,
     seed: Annotated[int, typer.Option(help="Seed of initial weights, folds and draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Train a prompt classifier on the prompts of headers, and evaluate it on held-out sources.
 
-    Exit status 1 if it is not good enough: wrong more often than its stated confidence allows.
+    The exit status is 1 if it is wrong more often than its stated confidence allows.
     """
     from training.fit.classifier import Recipe, fit_classifier, held_out, is_good_enough, results
 
@@ -91,7 +91,7 @@ def _plain(found: "dict[str, dict[str, TermResult]]") -> dict[str, dict[str, obj
 
 
 def _checked(names: Sequence[str]) -> list[str]:
-    """Return the shapes once each; ConfigurationError if one is unknown or they read images of several sizes."""
+    """Return the distinct shapes; ConfigurationError if one is unknown or their image sizes differ."""
     from mediqa_node.model.prompt_classifier import SHAPES
 
     shapes = list(dict.fromkeys(names))

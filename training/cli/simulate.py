@@ -35,9 +35,9 @@ def simulate(
         ),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Section of the configuration: default, sweep, small, or one of your own.")
+        str, typer.Option(help="Section of the configuration: default, sweep, small, or a custom one.")
     ] = "default",
-    config: Annotated[Path | None, typer.Option(help="A simulate.yaml of your own.")] = None,
+    config: Annotated[Path | None, typer.Option(help="File to use instead of config/simulate.yaml.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Number of worker processes.")] = 2,
     dicom: Annotated[
         bool,
@@ -78,7 +78,7 @@ def simulate(
 
 
 def _print(store: "Store") -> None:
-    """Print what the store holds of each modality, and where nothing is held out."""
+    """Print the content of the store by modality, and warn where nothing is held out."""
     rows = []
     for modality in ("CT", "MR", "OP"):
         mine = [sample for sample in store.samples if sample.modality == modality]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Data = Annotated[Path, typer.Argument(help="A store of `simulate`, an export of the node, or a manifest.csv.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run. An interrupted run is resumed.")]
-Preset = Annotated[str, typer.Option(help="Section of the configuration: default, paper, or one of your own.")]
-Config = Annotated[Path | None, typer.Option(help="A configuration of your own instead of config/stage*.yaml.")]
+Preset = Annotated[str, typer.Option(help="Section of the configuration: default, paper, or a custom one.")]
+Config = Annotated[Path | None, typer.Option(help="Configuration file to use instead of config/stage*.yaml.")]
 Seed = Annotated[int, typer.Option(help="Seed of initial weights, batches, augmentation and dropout.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of the preset's.")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="Source that is not trained on. May be repeated.")]
@@ -70,7 +70,7 @@ def finetune(
     data: Data,
     out: Out,
     begin: Annotated[
-        Path | None, typer.Option(help="Run of stage 1 to begin from. Without it the network begins from nothing.")
+        Path | None, typer.Option(help="Run of stage 1 to start from. Without it the network trains from scratch.")
     ] = None,
     preset: Preset = "default",
     config: Config = None,
@@ -105,7 +105,7 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
     """Return the samples of a store, or of the rows of a manifest that fit a stage, as network input.
 
     Raises:
-        ConfigurationError: neither a store nor a manifest, or no row fits this stage, with the reasons.
+        ConfigurationError: neither a store nor a manifest, or no row fits this stage; the message has the reasons.
     """
     from training.data.manifest import MANIFEST_FILE
     from training.data.read import read_rows, with_rows
@@ -177,7 +177,7 @@ def ablation(
     config: Config = None,
     steps: Annotated[int, typer.Option(min=1, help="Number of steps of every run of stage 2.")] = 300,
 ) -> None:
-    """Show whether stage 1 pays: stage 2 on few labels, with and without it, at equal steps."""
+    """Show whether stage 1 pays off: stage 2 on few labels, with and without it, at equal steps."""
     from training.experiments.ablation import HEADS, LABELS, rows, trials
 
     require("matplotlib")

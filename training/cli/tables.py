@@ -15,7 +15,7 @@ _STORE = typer.Argument(help="Store of `simulate`, an export of the node, or a m
 _OUT = typer.Option(help="Folder of the runs. An interrupted run is resumed.")
 _STEPS = typer.Option(min=1, help="Number of steps of each stage, with batches of 16, for every network.")
 _SEED = typer.Option(help="Seed of initial weights, batches, augmentation and dropout.")
-_JSON = typer.Option("--json", help="Print JSON for machines.")
+_JSON = typer.Option("--json", help="Print JSON instead of text.")
 _WHAT_IT_IS_NOT = (
     "Tables of simulated samples are not the paper's figures and show no agreement with experts. Rows of small\n"
     "networks say nothing about the published sizes. Asterisk: best of its column; below a value its 95 % interval.\n"

@@ -32,8 +32,8 @@ def domain(
 ) -> None:
     """Fit the training range of a checkpoint; a node does not score images outside of it (NOT_SCORED).
 
-    One folder is one source, or one fold of the manifest. Every source is held out once, to count how many patients
-    would be refused. Sets of split `refuse` are not fitted on, only tested.
+    One folder is one source, or one fold of the manifest. Each source is held out once, to count how many of its
+    patients would be refused. Sets with split `refuse` are only used for testing.
     """
     if not out.parent.is_dir():
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
@@ -57,7 +57,7 @@ _HEADS = ("", "", "set", "stacks", "refused", "distance", "worse copies refused;
 
 
 def _rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each set: patients under limits that were fitted without them, then what must be refused."""
+    """Yield a row for each set: patients against limits fitted without them, then the sets that must be refused."""
     by_set: dict[tuple[str, str, str], list[Outcome]] = {}
     for one in outcomes:
         of = one.measured

@@ -1,4 +1,4 @@
-"""The batches of training: a pure function of seed and step, so that a run that was killed resumes identically."""
+"""Training batches: a pure function of seed and step, so that a killed run resumes identically."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class Batch:
         images: (m, 3, S, S).
         prompts: (m, 64).
         sample_of: the sample that each view belongs to, (m,); slices of one sample are weighted (paper: Q = sum w q).
-        quality: (b,), NaN where there is none.
-        parameters: what the parameter head learns, in its units, (b, k), NaN where there is none.
-        group: samples of one group are ranked among each other, (b,).
+        quality: (b,), NaN where unknown.
+        parameters: targets of the parameter head, in its units, (b, k), NaN where unknown.
+        group: samples of one group are ranked against each other, (b,).
         weight: of each sample in the loss, (b,).
     """
 
@@ -41,13 +41,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One output of the parameter head while it learns.
+    """One output of the parameter head during training.
 
     Attributes:
-        label: of `Sample.labels` or `Sample.severities`.
-        modality: samples of another have none.
-        log: the logarithm is learnt.
-        mean, sd: of the (logarithm of the) label over the training samples: the head learns standard units.
+        label: a key of `Sample.labels` or `Sample.severities`.
+        modality: samples of other modalities have no such label.
+        log: whether the logarithm is learnt.
+        mean, sd: of the (logarithm of the) label over the training samples, for conversion to standard units.
     """
 
     label: str
@@ -65,10 +65,10 @@ class Batches:
     """Draws batches from prepared samples.
 
     Args:
-        batch: samples of a step, of all processes together.
+        batch: samples per step, over all processes.
         modality_share: how often each modality is drawn; None: equally often.
-        slices: of a volume that are shown in a step; None: all.
-        augment: mirror and turn views; photographs are mirrored only.
+        slices: number drawn from a volume per step; None: all.
+        augment: mirror and rotate views; photographs are only mirrored.
         unknown: how often region and type are hidden from the network.
     """
 
@@ -101,7 +101,7 @@ class Batches:
         self._labels = labels_of(data, targets)
 
     def at(self, step: int, *, rank: int = 0, world: int = 1) -> Batch:
-        """Return the share of one process of the batch of a step: whole groups, dealt in turn.
+        """Return one process's share of the batch of a step: whole groups, dealt in turn.
 
         Raises:
             ConfigurationError: there are fewer groups than processes.
@@ -123,7 +123,7 @@ class Batches:
             modality = self._modalities[int(random.choice(len(self._modalities), p=self._share))]
             of_modality = self._groups[modality]
             places = of_modality[int(random.integers(len(of_modality)))]
-            if len(places) == 1:  # real series: four of them are a group
+            if len(places) == 1:  # real series: four form a group
                 chosen = [of_modality[int(random.integers(len(of_modality)))][0] for _ in range(GROUP)]
             else:
                 chosen = [int(place) for place in random.permutation(places)[:GROUP]]
@@ -155,7 +155,7 @@ class Batches:
         )
 
     def _chosen_views(self, place: int, random: np.random.Generator) -> list[int]:
-        """Return one view of each slice that is shown."""
+        """Return one view of each drawn slice."""
         slice_of = self._data.slice_of(place)
         slices = np.unique(slice_of)
         if self._slices is not None and len(slices) > self._slices:
@@ -175,9 +175,7 @@ def labels_of(data: Prepared, targets: Sequence[Target]) -> tuple[np.ndarray, np
 
 
 def targets_of(data: Prepared, wanted: Sequence[tuple[str, str, bool]]) -> tuple[Target, ...]:
-    """Return targets for (label, modality, log), their mean and deviation over the samples; those without spread are
-    left out.
-    """
+    """Return targets for (label, modality, log) with mean and deviation over the samples, if they vary."""
     found = []
     for label, modality, log in wanted:
         values = np.array(
@@ -198,7 +196,7 @@ def targets_of(data: Prepared, wanted: Sequence[tuple[str, str, bool]]) -> tuple
 
 
 def _turned(images: np.ndarray, random: np.random.Generator, *, photograph: bool) -> np.ndarray:
-    """Mirror at random; turn by quarters too, except photographs: their light comes from somewhere."""
+    """Mirror at random, and rotate by quarter turns except photographs, where lighting has a direction."""
     if random.random() < 0.5:
         images = images[..., ::-1]
     if random.random() < 0.5:

@@ -1,10 +1,10 @@
 """A collection of images on disk: its sources, which of them are held out, and the slices that the node would score.
 
-Without a manifest every folder of the collection is a source of patients; a folder without folders is one source.
+Without a manifest every folder of the collection is a source; a collection without folders is one source.
 
 A manifest is JSON. `items`: each with `id` (its folder) and `split` (`dev`: patients; `refuse`: must never be scored).
-`same_fold`: lists of ids that come from one patient, scanner or study, and so count as one source. Other keys are for
-people.
+`same_fold`: lists of ids that come from one patient, scanner or study, and so count as one source. Other keys are
+ignored.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class ImageSet:
     """One folder of a collection.
 
     Attributes:
-        source: what it shares with the sets of its fold; its own name without one.
+        source: name shared by the sets of a fold; without one its own name.
         split: `dev` or `refuse`.
     """
 
@@ -56,8 +56,8 @@ class StackImages:
     """The slices of one stack that are scored, or why there are none.
 
     Attributes:
-        images: as `image.preprocess` takes them; () without pixels that can be read.
-        spacing_mm: between rows; 0 where the header has none.
+        images: input of `image.preprocess`; () without readable pixels.
+        spacing_mm: between rows; 0 if the header has none.
         prompt: from the headers; None without images.
         refused: why the node would not score the series, from its headers or for missing pixels; else None.
     """
@@ -69,12 +69,12 @@ class StackImages:
 
     @property
     def modality(self) -> str:
-        """CT, MR, OP, or "" where there are no images."""
+        """CT, MR, OP, or "" without images."""
         return self.prompt.modality.value if self.prompt else ""
 
     @property
     def image_type(self) -> str:
-        """The prompt of that name, `unknown` where there are no images."""
+        """The type prompt, `unknown` without images."""
         return self.prompt.type.value if self.prompt else "unknown"
 
 
@@ -97,7 +97,7 @@ def read_collection(collection: Path, manifest: Path | None = None) -> list[Imag
         manifest: see module. None: `manifest.json` of the collection if it has one, else every folder is a source.
 
     Raises:
-        ConfigurationError: no such collection, a manifest of another shape (by entry and key), or a missing folder.
+        ConfigurationError: no such collection, an invalid manifest (by entry and key), or a missing folder.
     """
     if not collection.is_dir():
         raise ConfigurationError(f"collection {collection}: no such folder")
@@ -124,18 +124,18 @@ def read_collection(collection: Path, manifest: Path | None = None) -> list[Imag
 
 
 def described(error: ValidationError) -> str:
-    """Return what is wrong with a file, a line for each entry and key."""
+    """Return the validation errors of a file, one line per entry and key."""
     return "\n  ".join(f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors())
 
 
 def held_out_sources(sources: Iterable[str], wanted: Sequence[str]) -> frozenset[str]:
-    """Return the sources that no training may see.
+    """Return the sources to hold out of training.
 
-    The choice by fraction depends on the names alone, so that two runs over one collection agree.
+    A choice by fraction depends only on the names, so that runs over one collection agree.
 
     Args:
         sources: of one modality, or all of them.
-        wanted: names of sources; or one fraction, 0 to 1: that share of them, at least one where there are two.
+        wanted: names of sources, or one fraction from 0 to 1; at least one of two or more sources is held out.
 
     >>> sorted(held_out_sources(["a", "b", "c", "d"], ["0.5"]))
     ['c', 'd']
@@ -162,7 +162,7 @@ def fraction(wanted: Sequence[str]) -> float | None:
 
 
 def check_held_out(sources: Iterable[str], wanted: Sequence[str]) -> None:
-    """Raise ConfigurationError for a source to be held out that the collection does not have."""
+    """Raise ConfigurationError if a source to hold out is not in the collection."""
     known = sorted(set(sources))
     if fraction(wanted) is None and (unknown := sorted(set(wanted) - set(known))):
         raise ConfigurationError(
@@ -172,20 +172,20 @@ def check_held_out(sources: Iterable[str], wanted: Sequence[str]) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a folder and of the folders in it, sorted."""
+    """Return the files in a folder and its subfolders, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def stacks_of(folder: Path, spec: PreprocessSpec) -> Iterator[StackImages]:
-    """Yield the stacks of the series below a folder, and each picture as a photograph, as the node would read them.
+    """Yield the stacks of the series below a folder, and pictures as photographs, read as by the node.
 
-    A stack that the node would refuse for its headers has `refused` set, and its images where there are any.
+    A stack that the node would refuse for its headers has `refused` set, and its images if it has any.
     """
     yield from stacks_of_files(files_of(folder), spec)
 
 
 def stacks_of_files(files: Sequence[Path], spec: PreprocessSpec) -> Iterator[StackImages]:
-    """Yield what the node would look at in files, as `stacks_of` does."""
+    """Yield the stacks in some files, like `stacks_of`."""
     series: dict[str, list[tuple[Path, Dataset]]] = {}
     for path in files:
         if path.suffix.lower() in _PICTURES:

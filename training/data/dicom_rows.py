@@ -1,4 +1,4 @@
-"""Rows of a manifest from DICOM files, by the rules of the node."""
+"""Make rows of a manifest from DICOM files, by the rules of the node."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +19,10 @@ Series = tuple[tuple[Path, ...], tuple[Dataset, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """Something that makes no row.
+    """An item that was left out, and why.
 
     Attributes:
-        missing: a label without its image, or an image without its label.
+        missing: whether it is a label without an image or an image without a label.
     """
 
     reason: str
@@ -30,7 +30,7 @@ class Left:
 
 
 def key_of(*parts: str) -> str:
-    """Return a key of 20 hex digits that follows from its parts."""
+    """Return a key of 20 hex digits derived from its parts."""
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:20]
 
 
@@ -52,13 +52,13 @@ def series_below(folder: Path) -> Iterator[Series | Left]:
 
 
 def rows_below(folder: Path, row_of: Callable[[Sequence[Path], Sequence[Dataset]], Row | Left]) -> Iterator[Row | Left]:
-    """Yield a row, or the reason why there is none, for every DICOM series below a folder."""
+    """Yield a row, or the reason to leave it out, for every DICOM series below a folder."""
     for one in series_below(folder):
         yield one if isinstance(one, Left) else row_of(*one)
 
 
 def first_header(folder: Path) -> tuple[Path, Dataset] | None:
-    """Return the first DICOM file below a folder with its header; None if there is none that can be read."""
+    """Return the first readable DICOM file below a folder with its header, or None."""
     path = next((path for path in sorted(folder.rglob("*")) if path.is_file() and is_part10(path)), None)
     try:
         return (path, read_header(path)) if path else None
@@ -72,7 +72,7 @@ def dicom_row(
     """Return the row of a DICOM series with prompts and physical label as the node harvests them.
 
     Args:
-        region: of the data set, used where headers give none.
+        region: of the data set, used if headers have none.
     """
     technique = harvest(headers)
     if technique.refusal is not None:

@@ -2,7 +2,7 @@
 
 Columns are those of the export; a manifest may lack all but `series_key`, `patient_key`, `prompt_dim` and
 `prompt_mod`, and may have any others. An empty cell is null. `relative_path` is a file or a folder below the
-manifest, an absolute path, or several of them between bars (`a.dcm|b.dcm`); it is empty where only keys were exported.
+manifest, an absolute path, or several of them between bars (`a.dcm|b.dcm`); it is empty if only keys were exported.
 """
 
 import csv
@@ -41,15 +41,15 @@ class Row:
         source: data set or device that it comes from.
         split: `train`, `val`, `test`, or "" where undecided.
         dimension, modality, region, type: prompt words (`domain.prompt`).
-        payload_kind: `npz`, `dicom`, `nifti`, `image`; `refs` where no pixels came along.
-        paths: absolute; of a DICOM series every file.
-        window: what 0 and 1 of a picture mean in HU, where somebody has windowed it already; else None.
+        payload_kind: `npz`, `dicom`, `nifti`, `image`, or `refs` without pixels.
+        paths: absolute; every file of a DICOM series.
+        window: the HU values of 0 and 1 in a picture that is already windowed; else None.
         label_name: `mas`, `tesla` or "".
         label_value: in mA.s or T; None without a label.
         mos: mean opinion score, 0..1, larger is better; None without ratings.
-        weight: how much its mean opinion counts in the loss.
+        weight: of its mean opinion in the loss.
         eligible: fit for stage 1.
-        licence: of the data set, as its owner states it.
+        licence: of the data set, as stated by its owner.
     """
 
     key: str
@@ -75,7 +75,7 @@ def read_manifest(path: Path) -> list[Row]:
     """Return the rows of a manifest, or of the `manifest.csv` in a folder.
 
     Raises:
-        ConfigurationError: unreadable, columns missing, or invalid rows, by their line.
+        ConfigurationError: unreadable, columns missing, or invalid rows, with line numbers.
     """
     file = path / MANIFEST_FILE if path.is_dir() else path
     try:
@@ -125,11 +125,11 @@ FEWEST_SERIES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """What of a manifest trains one stage.
+    """The rows of a manifest to train one stage on.
 
     Attributes:
-        rows: fit for it, all splits.
-        left_out: why others are not, a sentence each; shown to the user.
+        rows: usable rows of all splits.
+        left_out: reasons why other rows are not usable, one sentence each, for the user.
     """
 
     rows: tuple[Row, ...]
@@ -159,7 +159,7 @@ def for_finetuning(rows: Sequence[Row]) -> Chosen:
     """Return the rows for stage 2: series with an opinion score.
 
     Raises:
-        ConfigurationError: too few, all of one score, or `unfit_splits` has a reason.
+        ConfigurationError: too few rows, all with one score, or `unfit_splits` has a reason.
     """
     rated = [row for row in rows if row.mos is not None]
     left_out = [f"{n} of {len(rows)} series have no opinion score"] if (n := len(rows) - len(rated)) else []
@@ -170,7 +170,7 @@ def for_finetuning(rows: Sequence[Row]) -> Chosen:
 
 
 def unfit_labels(rows: Sequence[Row], name: str) -> str | None:
-    """Return why labels `mas` or `tesla` cannot be learnt, or None. Levels of tesla count to a tenth."""
+    """Return why labels `mas` or `tesla` cannot be learnt, or None. Tesla is compared to one decimal."""
     unit = LABELS[name]
     values = [row.label_value for row in rows if row.label_value is not None]
     if len(values) < FEWEST_SERIES:
@@ -197,7 +197,7 @@ def unfit_splits(rows: Sequence[Row]) -> str | None:
     if undecided := sum(row.split == "" for row in rows):
         return f"{undecided} of {len(rows)} series have no split; `with_splits` decides by patient"
     patients = {split: {row.patient for row in rows if row.split == split} for split in SPLITS}
-    for split in ("train", "test"):  # what is held back of `val` may be nothing: no step looks at it
+    for split in ("train", "test"):  # `val` may be empty: no step uses it
         if not patients[split]:
             size = f"{len(rows)} series of {len({row.patient for row in rows})} patients"
             return f"no patient in split {split}; {size}: split again with `--resplit SEED`"
@@ -208,10 +208,10 @@ def unfit_splits(rows: Sequence[Row]) -> str | None:
 
 
 def with_splits(rows: Sequence[Row], *, seed: int = 0) -> list[Row]:
-    """Decide the splits of undecided rows, 8:1:1 of their patients, at least one each where there are three.
+    """Assign splits to undecided rows, 8:1:1 by patient, at least one patient each if there are three.
 
-    Patients are ordered by a digest of seed and key, so that the order of rows changes nothing. What a data set
-    decided itself stays: its patients keep their side, and a `test` or `val` of its own gets no others.
+    Patients are ordered by a digest of seed and key, so that the order of rows does not matter. Splits of the data set
+    are kept: its patients stay where they are, and no patient is added to an existing `test` or `val`.
     """
     side = {row.patient: row.split for row in rows if row.split}
     open_ = {row.patient for row in rows} - set(side)

@@ -23,8 +23,8 @@ _TIFF = (".tif", ".tiff")
 def slices_of(row: Row, spec: PreprocessSpec) -> tuple[np.ndarray, ...]:
     """Return the salient slices of a row: (rows, columns) in HU or signal, or (rows, columns, 3) RGB 0..255.
 
-    Of a DICOM series its first stack, as the node takes it; of a NIfTI file axial slices, right of the patient to
-    the left of the image.
+    From a DICOM series the first stack, as in the node; from a NIfTI file axial slices, with the right of the patient
+    on the left of the image.
 
     Raises:
         UndecodablePixels: it has no pixels, or they cannot be read.
@@ -39,7 +39,7 @@ def slices_of(row: Row, spec: PreprocessSpec) -> tuple[np.ndarray, ...]:
         return readers[row.payload_kind](row, spec)
     except (MediqaError, ImportError):
         raise
-    except Exception as error:  # whatever a codec raises on a broken file
+    except Exception as error:  # a codec may raise anything on a broken file
         raise UndecodablePixels(f"series {row.key}: {row.paths[0].name}: {type(error).__name__}: {error}") from error
 
 
@@ -68,7 +68,7 @@ def _nifti(row: Row, spec: PreprocessSpec) -> tuple[np.ndarray, ...]:
 
 
 def _axial(volume: np.ndarray, index: int) -> np.ndarray:
-    """Return (rows, columns) of a volume (right to left reversed, RAS): anterior above."""
+    """Return an axial slice (rows, columns) of an RAS volume with left and right reversed, anterior at the top."""
     return np.ascontiguousarray(volume[::-1, ::-1, index].T)
 
 

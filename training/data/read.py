@@ -1,4 +1,4 @@
-"""From the rows of a manifest to samples in a store, with pixels read as the node reads them."""
+"""Read the rows of a manifest into samples of a store, with pixels read as in the node."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,12 +16,12 @@ from training.data.views import Prepared
 def read_rows(
     rows: Sequence[Row], spec: PreprocessSpec, store: Store, *, advance: Callable[[int, int, str], None]
 ) -> list[str]:
-    """Put the series of a manifest into a store, their salient slices by `spec`; return why some are left out.
+    """Add the salient slices of the series of a manifest to a store; return why some are left out.
 
-    Series that are in the store are not read again.
+    Series already in the store are not read again.
 
     Raises:
-        ConfigurationError: no row has pixels, or not one could be read.
+        ConfigurationError: no row has pixels, or none could be read.
     """
     if rows and all(row.payload_kind == "refs" for row in rows):
         raise ConfigurationError(
@@ -49,7 +49,7 @@ def with_rows(data: Prepared, rows: Sequence[Row]) -> Prepared:
     """Return the samples of these rows with the current splits and labels of the manifest.
 
     Raises:
-        ConfigurationError: the prompt of a series has changed, and its views were prepared with the old one.
+        ConfigurationError: the prompt of a series has changed since its views were prepared.
     """
     now = {row.key: sample_of(row) for row in rows}
     kept = data.subset(lambda sample: sample.key in now)

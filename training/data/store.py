@@ -1,8 +1,8 @@
-"""Samples on disk: slices at their own resolution with prompts and labels. Views are made of them, never the reverse.
+"""Samples on disk: slices at native resolution with prompts and labels, from which views are prepared.
 
 A store is a folder: `samples.jsonl`, a line for each sample, and `slices.bin`, its pixels. Both only grow, pixels
-first, so that what an interruption leaves half written is cut off when the store is opened again. What the network
-is shown is derived by the node's own code (`prepare`), and kept under the fingerprint of the preprocessing.
+first, so that a partial write is cut off when the store is opened again. Network input is derived by the node's own
+code (`prepare`) and cached under the fingerprint of the preprocessing.
 """
 
 import json
@@ -30,11 +30,11 @@ class Sample:
 
     Attributes:
         key: unique in its store.
-        base: what it shares with copies of the same image, which are ranked among each other.
-        patient: what intervals are drawn over, and what no split may part.
+        base: shared by copies of the same image, which are ranked against each other.
+        patient: the unit of bootstrap intervals, never divided between splits.
         source: collection, scanner or site.
         split: `train`, `val` or `test`.
-        factor: what made it worse: one of `simulate.degraded.FACTORS`, `mixed`, `clean`, or "" for a real one.
+        factor: the degradation: one of `simulate.degraded.FACTORS`, `mixed`, `clean`, or "" for a real image.
         prompt: words by term.
         labels: `quality` (higher is better), `mas` [mA.s], `tesla` [T], `blur` [pixels of 384], as far as known.
         weight: in the loss.
@@ -72,7 +72,7 @@ class Sample:
 
     @property
     def words(self) -> Prompt:
-        """The prompt as the node has it."""
+        """The prompt as a value of the node."""
         return prompt_of(self.prompt)
 
     @property
@@ -82,7 +82,7 @@ class Sample:
 
     @property
     def n_bytes(self) -> int:
-        """How many bytes its pixels take."""
+        """Size of its pixels in bytes."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
@@ -93,7 +93,7 @@ def _a_moment() -> bool:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time write into a folder; the lock goes with the process that holds it."""
+    """Let one process at a time write into a folder; the lock is released if its holder dies."""
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock", wait=_a_moment):
         yield
@@ -102,11 +102,11 @@ def alone(folder: Path) -> Iterator[None]:
 class Store:
     """Reads and extends a store; one process writes at a time.
 
-    What was not finished when a writer died, a line without its end or pixels that are not there, counts as never
-    added; the next `add` overwrites it.
+    If a writer died, an incomplete line or a line without its pixels counts as never added; the next `add` overwrites
+    it.
 
     Raises:
-        ConfigurationError: a line of the index that is whole and no sample.
+        ConfigurationError: a complete line of the index is not a sample.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -136,9 +136,9 @@ class Store:
                 yield sample
 
     def add(self, items: Sequence[tuple[Sample, np.ndarray]]) -> None:
-        """Append samples with their slices, (n, rows, columns[, 3]), in one write: a kill leaves all or none of them.
+        """Append samples with their slices, (n, rows, columns[, 3]), atomically.
 
-        Gray is kept as int16 (scaled where its values need it), colour as uint8.
+        Gray is stored as int16 (scaled if necessary), colour as uint8.
         """
         end = max((one.offset + one.n_bytes for one in self.samples), default=0)
         added = []
@@ -179,7 +179,7 @@ def _sample(raw: dict[str, Any]) -> Sample:
 
 
 def _packed(slices: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return slices as stored and what they are to be multiplied by."""
+    """Return slices as stored, and the factor to multiply them by."""
     if slices.shape[-1] == 3 and slices.ndim == 4:
         return np.clip(np.rint(slices), 0, 255).astype(np.uint8), 1.0
     largest = float(np.abs(slices).max())

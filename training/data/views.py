@@ -1,8 +1,8 @@
-"""Samples as network input: views by the node's own `preprocess`, and statistics of their slices.
+"""Samples as network input: views made by the node's `preprocess`, and statistics of their slices.
 
-Made once for each preprocessing and kept in the store under its fingerprint; float16, which is finer than the
-noise of any image here (1/2048 of the window). An interruption leaves what was finished; of several processes that
-ask at once, one prepares and the others wait for it.
+They are made once per preprocessing and cached in the store under its fingerprint, as float16, which is finer than the
+noise of any image here (1/2048 of the window). Finished views survive an interruption. If several processes ask at
+once, one prepares and the others wait.
 """
 
 import json
@@ -24,13 +24,13 @@ _CHUNK = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """Where the views of one sample lie.
+    """The place of the views of one sample.
 
     Attributes:
         offset: of its first view, in bytes.
         channels: 1 for gray, 3 for colour.
         slice_of: the slice that each view shows, ascending.
-        statistics: of each slice, (n, k); () where they were not asked for.
+        statistics: of each slice, (n, k); () if not requested.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Prepared:
         self._pixels = np.memmap(pixels, dtype=np.float16, mode="r") if shown else np.zeros(0, dtype=np.float16)
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """Return the number of samples."""
         return len(self.samples)
 
     def slice_of(self, index: int) -> np.ndarray:
@@ -58,21 +58,21 @@ class Prepared:
         return np.array(self._shown[index].slice_of, dtype=np.intp)
 
     def views(self, index: int, which: Sequence[int] | None = None) -> np.ndarray:
-        """Return views of a sample, float32, (m, 3, S, S); all of them, or some."""
+        """Return all or some views of a sample, float32, (m, 3, S, S)."""
         one = self._shown[index]
         size = one.channels * self._edge**2
         start = one.offset // 2
         chosen = range(len(one.slice_of)) if which is None else which
         found = [self._pixels[start + view * size : start + (view + 1) * size] for view in chosen]
         images = np.stack(found).reshape(-1, one.channels, self._edge, self._edge).astype(np.float32)
-        return np.broadcast_to(images, (len(images), 3, self._edge, self._edge)).copy()  # torch wants to write
+        return np.broadcast_to(images, (len(images), 3, self._edge, self._edge)).copy()  # torch needs a writable array
 
     def statistics(self, index: int) -> np.ndarray:
         """Return the statistics of the slices of a sample, (n, k)."""
         return np.array(self._shown[index].statistics, dtype=np.float64)
 
     def subset(self, keep: Callable[[Sample], bool]) -> "Prepared":
-        """Return the samples that are to be kept, over the same pixels."""
+        """Return the selected samples, sharing the same pixels."""
         places = [place for place, sample in enumerate(self.samples) if keep(sample)]
         other = Prepared.__new__(Prepared)
         other.samples = [self.samples[place] for place in places]
@@ -82,14 +82,14 @@ class Prepared:
 
 
 def show(slices: np.ndarray, spec: PreprocessSpec, *, modality: str, image_type: str) -> NetworkInput:
-    """Return slices, (n, rows, columns[, 3]), as network input: the node's own views."""
+    """Return slices, (n, rows, columns[, 3]), as network input, prepared exactly as in the node."""
     return preprocess(list(slices), spec, modality=modality, image_type=image_type)
 
 
 def prepare(
     store: Store, spec: PreprocessSpec, *, processes: int = 1, advance: Callable[[int, int], None] = lambda *_: None
 ) -> Prepared:
-    """Return the samples of a store as network input; views that exist are not made again."""
+    """Return the samples of a store as network input, reusing existing views."""
     folder = store.folder / f"shown-{spec.fingerprint()}-{VERSION}"
     folder.mkdir(exist_ok=True)
     index, pixels = folder / "shown.jsonl", folder / "views.f16"
@@ -109,7 +109,7 @@ def _extend(
     processes: int,
     advance: Callable[[int, int], None],
 ) -> None:
-    """Prepare the samples behind those that are shown already; both files are cut back to these first."""
+    """Prepare the remaining samples, after cutting both files back to the finished ones."""
     missing = store.samples[len(shown) :]
     end = max((one.offset + _n_bytes(one, spec) for one in shown), default=0)
     index.write_text("".join(json.dumps(asdict(one)) + "\n" for one in shown))
@@ -155,7 +155,7 @@ def _n_bytes(one: Shown, spec: PreprocessSpec) -> int:
 
 
 def _read(index: Path, pixels: Path, store: Store, spec: PreprocessSpec) -> list[Shown]:
-    """Return what was prepared of the samples of a store, from the first to the last that is whole."""
+    """Return the prepared samples of a store, up to the last complete one."""
     if not (index.exists() and pixels.exists()):
         return []
     found: list[Shown] = []

@@ -1,4 +1,4 @@
-"""Predictions of a checkpoint for samples: the network alone, the regressors on statistics alone, both as shipped."""
+"""Predictions of a checkpoint: the network alone, the regressors on statistics alone, and the shipped combination."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class MethodPredictions:
     Attributes:
         data: the samples.
         values: (n,) by output and method; parameters in standard units of the network's targets.
-        targets: what these units are.
+        targets: define these units.
     """
 
     data: Prepared
@@ -55,7 +55,7 @@ def predict_by_method(
 ) -> MethodPredictions:
     """Return the predictions of a network and its regressors for the samples of one modality.
 
-    As in the node, the network weights the slices for the quality; for a parameter all slices count the same.
+    As in the node, quality is weighted over slices by the network; parameters are plain means.
     """
     mine = data.subset(lambda sample: sample.modality == modality)
     own = predict(network, mine, code)
@@ -111,7 +111,7 @@ def predict_test_samples(
 
 
 def targets_of_card(card: Card) -> tuple[Target, ...]:
-    """Return the outputs of a checkpoint's parameter head as training names them."""
+    """Return the outputs of a checkpoint's parameter head as training targets."""
     return tuple(
         Target(label=one.name, modality=one.modality, log=one.scale == "log", mean=one.mean, sd=one.sd)
         for one in card.parameters

@@ -1,4 +1,4 @@
-"""What may be claimed of a checkpoint from its gates; cards and reports claim no more."""
+"""The claims that the gates of a checkpoint allow; cards and reports claim no more."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from training.evaluate.gates import DETECTED
 
 
 def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, str]:
-    """Return a claim in ASCII for each modality that was evaluated.
+    """Return a claim in ASCII for each evaluated modality.
 
     Args:
         gates: content of `gates.json`: tasks and sweeps on held-out sources, of this checkpoint alone.
@@ -44,7 +44,7 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
 
 
 def _by_region(swept: Sequence[Mapping[str, Any]]) -> str:
-    """Return which factors the score follows in each region; "" where there is one region only."""
+    """Return the factors that the score follows in each region; "" if there is only one region."""
     regions = sorted({one["region"] for one in swept} - {""})
     followed = {
         region: [one["factor"] for one in swept if one["region"] == region and one["mean"] >= DETECTED]

@@ -1,4 +1,4 @@
-"""The gates of the default checkpoint: what it must reach, on sources that no training has seen, to be shipped."""
+"""The gates of the default checkpoint: results it must reach on held-out sources to be shipped."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _SETTING_OF = {"mas": "mas", "tesla": "field_t", "blur": "blur_px"}
 
 
 def results(predictions: Mapping[str, MethodPredictions], *, seed: int, weights_sha256: str) -> Iterator[Result]:
-    """Yield what every method reaches on every task; a larger prediction means a larger label."""
+    """Yield the result of every method on every task; a larger prediction means a larger label."""
     for modality, output in TASKS:
         if modality not in predictions or output not in predictions[modality].values:
             continue
@@ -69,12 +69,12 @@ def results(predictions: Mapping[str, MethodPredictions], *, seed: int, weights_
 
 
 def _differ(a: np.ndarray, b: np.ndarray) -> bool:
-    """Return whether two methods rank differently: the shipped one may be one of the two that it could mix."""
+    """Whether two methods rank differently; the shipped one may equal one of its two components."""
     return bool((np.argsort(a) != np.argsort(b)).any())
 
 
 def passed(of_task: Sequence[Result]) -> bool:
-    """Return whether the shipped method passes its gate, by the mean over the seeds."""
+    """Whether the shipped method passes its gate, by the mean over the seeds."""
     shipped = [one for one in of_task if one.method == SHIPPED]
     task = shipped[0].task
     overall = metric(shipped, "srcc")
@@ -96,7 +96,7 @@ GATE_HEADS = (
 def gate_rows(found: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     """Yield a row under GATE_HEADS for each task and method: means over seeds, intervals of the first seed.
 
-    Errors of parameters are of their logarithm, in deviations over the training samples.
+    Errors of parameters are errors of the logarithm, in standard deviations of the training samples.
     """
     for task, name in TASKS.items():
         of_task = select(found, task=task)
@@ -140,10 +140,10 @@ DETECTED = 0.80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """How the score follows one factor, over images: mean of SRCC within each, lowest, and which image that was.
+    """How well the score follows one factor: mean SRCC within each image, the lowest, and the image it belongs to.
 
     Attributes:
-        region: of the body; "" for all of a modality.
+        region: of the body; "" for the whole modality.
     """
 
     modality: str
@@ -160,9 +160,9 @@ class Swept:
 def sweeps(
     predictions: Mapping[str, MethodPredictions], factors: Mapping[str, Sequence[str]], *, weights_sha256: str
 ) -> Iterator[Swept]:
-    """Yield how the quality that each method predicts follows every factor alone; factors without copies are left out.
+    """Yield how well the quality of each method follows every single factor; factors without copies are left out.
 
-    Where a modality has several regions, each region has entries of its own as well.
+    If a modality has several regions, each region also has its own entries.
     """
     for modality, one in predictions.items():
         regions = sorted({sample.prompt["region"] for sample in one.data.samples})
@@ -194,7 +194,7 @@ def _by_image(one: MethodPredictions, region: str, factor: str, method: str) -> 
     for base, pairs in by_image.items():
         severity, score = zip(*pairs, strict=True)
         if len(set(severity)) >= 3:
-            found[base] = srcc(score, severity) or 0.0  # 0 where a score does not move at all
+            found[base] = srcc(score, severity) or 0.0  # 0 if the score is constant
     return found
 
 

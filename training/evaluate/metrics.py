@@ -1,7 +1,7 @@
-"""How well a score agrees with the truth: SRCC, PLCC, RMSE and others, and why one of them is undefined.
+"""Agreement between a score and the truth: SRCC, PLCC, RMSE and others, and why one is undefined.
 
-What is undefined, for a constant or for fewer than ten images, is None with its reason. SRCC and KRCC are tie-aware
-(mean ranks; tau-b). PLCC is of the raw score; `plcc_logistic4` is computed after the monotone logistic of four
+A metric that is undefined, for a constant or fewer than ten images, is None with a reason. SRCC and KRCC are tie-aware
+(mean ranks; tau-b). PLCC uses the raw score; `plcc_logistic4` is computed after the monotone logistic of four
 parameters that the Video Quality Experts Group fits (VQEG FR-TV phase I, 2000), fitted on the same images.
 """
 
@@ -38,10 +38,10 @@ FEW_LEVELS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What a score is worth on some images.
+    """The agreement of a score on some images.
 
     Attributes:
-        n, groups: images, and patients or base images that they come from.
+        n, groups: number of images, and of patients or base images.
         srcc, plcc, rmse: with intervals; RMSE in the unit of the truth.
         within: mean SRCC inside a group, over the groups that have one; see `within`.
         krcc: Kendall's tau-b.
@@ -84,11 +84,11 @@ def undefined(predicted: ArrayLike, truth: ArrayLike, *, fewest: int = FEWEST) -
 def agreement(
     predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Agreement:
-    """Return how a score agrees with the truth, larger meaning the same of both.
+    """Return the agreement of a score with the truth; larger must mean the same for both.
 
     Args:
         predicted, truth: (n,) each.
-        groups: n keys, of the patient or of the image that copies were made of.
+        groups: n keys, of the patient or of the base image of copies.
         seed: the same seed and groups give the same resamples.
     """
     x, y = pair(predicted, truth)
@@ -126,7 +126,7 @@ def difference(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Return `metric` of `a` less that of `b`, both on the same images and the same resamples.
+    """Return `metric` of `a` minus that of `b`, on the same images and resamples.
 
     Args:
         a, b, truth: (n,) each.
@@ -147,8 +147,8 @@ def difference(
 def within(predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str]) -> float | None:
     """Return the mean SRCC inside a group: does the score rank copies of one image, or series of one patient?
 
-    Groups of fewer than FEWEST_WITHIN images or of one label have no ranking and are left out; one whose
-    predictions are all equal counts as 0. None without any group left.
+    Groups of fewer than FEWEST_WITHIN images or of one label have no ranking and are left out; a group with constant
+    predictions counts as 0. None if no group is left.
     """
     x, y = pair(predicted, truth)
     found = _by_group(x, y, numbered(groups, len(x))[0])
@@ -156,7 +156,7 @@ def within(predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str]) -> flo
 
 
 def mean_of(values: ArrayLike, groups: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Return the mean of a value for every image, (n,): of hits (0 or 1) it is the accuracy."""
+    """Return the mean over images, (n,); for hits (0 or 1) it is the accuracy."""
     found = np.asarray(values, dtype=np.float64)
     if not len(found):
         return Interval(value=None)
@@ -168,7 +168,7 @@ def mean_of(values: ArrayLike, groups: Sequence[str], *, seed: int = 0, resample
 
 
 def plcc_logistic4(predicted: ArrayLike, truth: ArrayLike) -> float | None:
-    """Return PLCC after (a - b) / (1 + exp(-(x - c) / |d|)) + b, fitted by least squares; None if it does not fit."""
+    """Return PLCC after (a - b) / (1 + exp(-(x - c) / |d|)) + b, fitted by least squares; None if the fit fails."""
     x, y = pair(predicted, truth)
     if undefined(x, y) is not None:
         return None
@@ -220,7 +220,7 @@ def _within_interval(x: np.ndarray, y: np.ndarray, of: np.ndarray, seed: int, re
 
 
 def _by_group(x: np.ndarray, y: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Return the SRCC of every group, (groups,); NaN where it has no ranking."""
+    """Return the SRCC of every group, (groups,); NaN without a ranking."""
     found = np.full(int(of.max()) + 1 if len(of) else 0, np.nan)
     for group in range(len(found)):
         here = of == group

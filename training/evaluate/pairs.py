@@ -1,6 +1,6 @@
-"""Two reconstructions of one acquisition, slice by slice: the score of each next to its noise.
+"""Compare two reconstructions of one acquisition slice by slice: noise and score.
 
-A sharp kernel shows more noise and more detail of the same projections; a score that follows noise rates it lower.
+A sharp kernel shows more noise and more detail of the same projections; a score that follows noise is lower for it.
 """
 
 from collections.abc import Sequence
@@ -67,5 +67,5 @@ def rows(one: Sequence[Slice], other: Sequence[Slice]) -> list[tuple[str, ...]]:
 
 
 def in_agreement(one: Sequence[Slice], other: Sequence[Slice]) -> int:
-    """Return for how many slices the noisier reconstruction has the lower score."""
+    """Return the number of slices where the noisier reconstruction has the lower score."""
     return sum((a.noise_hu < b.noise_hu) == (a.raw > b.raw) for a, b in zip(one, other, strict=False))

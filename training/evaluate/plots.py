@@ -9,7 +9,7 @@ from training.simulate.degraded import FACTORS
 
 
 def draw_sweeps(predictions: MethodPredictions, modality: str, file: Path) -> None:
-    """Draw the shipped score over the measured severity of each factor, a line for each image."""
+    """Plot the shipped score over the measured severity of each factor, one line per image."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""What a network outputs for a set of samples."""
+"""Predictions of a network for a set of samples."""
 
 from dataclasses import dataclass
 

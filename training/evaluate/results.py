@@ -1,4 +1,4 @@
-"""One result per task, method and seed: gates, tables and ablation are all made of these."""
+"""One result per task, method and seed, used by gates, tables and the ablation."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from training.evaluate.metrics import Agreement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one method reached on one task with one seed.
+    """The result of one method on one task with one seed.
 
     Attributes:
         task: what was predicted, of which samples: `("CT", "quality")`, `("downstream", "brain t1")`.
         method: a method, a row of a table or an arm of an experiment.
-        weights_sha256: of the checkpoint, where the method has one.
+        weights_sha256: of the checkpoint, if the method has one.
         worst: the lowest SRCC of a single source, and its name.
-        behind: this method's SRCC less that of `best_other`, the best of the other methods.
+        behind: this method's SRCC minus that of `best_other`, the best of the other methods.
     """
 
     task: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Does stage 1 pay? Stage 2 on few labels, begun from stage 1 and from nothing, at equal steps."""
+"""Does stage 1 pay off? Stage 2 on few labels, started from stage 1 and from scratch, with equal steps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ HEADS = ("labels", "modality", NOTHING, STAGE_1, "gain", "seeds")
 
 
 def few(data: Prepared, labels: int, seed: int) -> Prepared:
-    """Return all held-out samples, and `labels` of the training ones: whole images with their copies, drawn by seed.
+    """Return all held-out samples and `labels` training samples: whole images with their copies, drawn by seed.
 
-    Fewer labels are a part of more, so that sizes differ by what is added alone.
+    Smaller draws are subsets of larger ones.
     """
     bases = sorted({(one.modality, one.base) for one in data.samples if one.split == "train"})
     random = np.random.default_rng(seed)
@@ -46,10 +46,10 @@ def trials(
 ) -> Iterator[Result]:
     """Yield the quality reached on held-out sources for each number of labels, modality, start and seed.
 
-    A run that exists is not repeated. The task of a result is (number of labels, modality).
+    Existing runs are reused. The task of a result is (number of labels, modality).
 
     Args:
-        stage1: runs to begin from, one for each seed.
+        stage1: runs to start from, one for each seed.
 
     Raises:
         ConfigurationError: nothing is held out, or a run of stage 1 has learnt severities.

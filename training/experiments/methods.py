@@ -1,8 +1,8 @@
-"""The methods of a table, trained and tested on the same samples: the model, seven networks, two without a network.
+"""The methods of a table, trained and tested on the same samples: the model, seven networks, two others.
 
-A network without prompts and slice weights takes the model's place (`AsNetworkOutput`), so that one loop, one draw of
-batches and one loss serve all of them. Upstream is what stage 1 learns: the logarithm of mA.s (CT), T (MR) or blur
-(fundus) in deviations of the training samples; downstream is quality.
+`AsNetworkOutput` wraps a network without prompts and slice weights like the model, so that all share one loop, one
+sequence of batches and one loss. Upstream tasks are those of stage 1: the logarithm of mA.s (CT), T (MR) or blur
+(fundus) in standard deviations of the training samples; downstream is quality.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +47,11 @@ Advance = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The training that every network gets.
+    """The training budget of every network.
 
     Attributes:
         steps: of each stage.
-        small: baselines with few channels, for two cores; else as published.
+        small: baselines with few channels, for two cores; else the published size.
     """
 
     steps: int = 300
@@ -59,17 +59,17 @@ class Budget:
     seed: int = 0
 
     def recipe(self, stage: str, *, prompts: bool = True) -> Recipe:
-        """Return the default preset of a stage, without severities: no network learns from more labels than others."""
+        """Return the default preset of a stage without severities: every network learns from the same labels."""
         preset = read_recipe(STAGE1 if stage == "upstream" else STAGE2, "default")
         return preset.model_copy(update={"prompts": prompts, "severities": False})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Samples on two sides of a split.
+    """The training and test samples of a split.
 
     Attributes:
-        targets: what stage 1 learns of the training side.
+        targets: of stage 1, from the training samples.
     """
 
     train: Prepared
@@ -77,7 +77,7 @@ class Data:
     targets: tuple[Target, ...]
 
     def truth(self, stage: str, side: Prepared) -> np.ndarray:
-        """Return the labels of one side, (n,), NaN where there is none."""
+        """Return the labels of one side, (n,), NaN where unknown."""
         quality, parameters = labels_of(side, self.targets)
         if stage == "downstream":
             return quality.astype(np.float64)
@@ -86,7 +86,7 @@ class Data:
 
 
 def divided(prepared: Prepared) -> Data:
-    """Return the training and the test side of some samples.
+    """Split samples into training and test samples.
 
     Raises:
         ConfigurationError: one of them is empty, or a patient is on both.
@@ -101,7 +101,7 @@ def divided(prepared: Prepared) -> Data:
 
 
 def title(method: str, budget: Budget) -> str:
-    """Return the title of a method in a table; it says `(small)` unless the published size is trained."""
+    """Return the title of a method in a table, with `(small)` unless the published size is trained."""
     return f"{_TITLES[method]} (small)" if method in NETWORKS and budget.small else _TITLES[method]
 
 
@@ -111,7 +111,7 @@ def predictions(
     """Train one method for both stages and return its predictions for the test samples, by stage, in the label's unit.
 
     Args:
-        folder: of the runs; an interrupted run is resumed.
+        folder: for the runs; an interrupted run is resumed.
     """
     if method == OURS:
         return ours(data, budget, folder / OURS, advance=advance)
@@ -142,7 +142,7 @@ def ours(
     """Train the model, stage 1 then stage 2, and return the predictions of each for the test samples.
 
     Args:
-        pretrained: False: stage 2 begins from nothing (Table 2 without PT).
+        pretrained: False: stage 2 trains from scratch (Table 2 without PT).
         prompted: False: prompts are zeros (Table 2 without PM).
     """
     found = {}
@@ -165,7 +165,7 @@ def ours(
 
 
 def _own_parameter(parameters: np.ndarray, data: Data) -> np.ndarray:
-    """Return for each test sample the output for its own modality's label, (n,); NaN where it has none."""
+    """Return the predicted label of its modality for each test sample, (n,); NaN without one."""
     columns = {target.modality: column for column, target in enumerate(data.targets)}
     return np.array([
         row[columns[sample.modality]] if sample.modality in columns else np.nan
@@ -174,10 +174,10 @@ def _own_parameter(parameters: np.ndarray, data: Data) -> np.ndarray:
 
 
 class AsNetworkOutput(nn.Module):
-    """A network with one score per image in the model's place: prompts are ignored, all slices count the same.
+    """Wraps a network with one score per image like the model: prompts are ignored, slices have equal weights.
 
     Args:
-        outputs: how many the parameter head would have; the one score stands for each.
+        outputs: number of outputs of the parameter head; each repeats the score.
     """
 
     def __init__(self, network: nn.Module, outputs: int) -> None:
@@ -185,7 +185,7 @@ class AsNetworkOutput(nn.Module):
         self.network, self._outputs = network, outputs
 
     def forward(self, images: Tensor, prompts: Tensor, *, upstream: bool = False) -> NetworkOutput:
-        """Map (B, 3, S, S) to the score, which also stands for every parameter and as the only patch."""
+        """Map (B, 3, S, S) to the score, repeated for every parameter and as the only patch."""
         found = self.network(images)
         patch = found[:, None]
         return NetworkOutput(
@@ -230,17 +230,17 @@ Regressor = Callable[[np.ndarray], np.ndarray]
 
 
 def _noise(data: Data, stage: str) -> np.ndarray:
-    """A straight line from the noise of an image to the label, fitted for each modality on the training side."""
+    """Fit a line from the noise of an image to the label, per modality, on the training samples."""
     return _by_modality(data, stage, lambda side, i: np.array([_noise_score(side, i)]), _line)
 
 
 def _statistics(data: Data, stage: str) -> np.ndarray:
-    """An SVR on the mean statistics of the slices, fitted for each modality on the training side."""
+    """Fit an SVR on the mean statistics of the slices, per modality, on the training samples."""
     return _by_modality(data, stage, lambda side, i: side.statistics(i).mean(axis=0), fit_svr)
 
 
 def _noise_score(side: Prepared, index: int) -> float:
-    """Return -log of the noise in the middle view of a sample: in HU for CT, else in windows."""
+    """Return -log of the noise in the middle view of a sample: in HU for CT, else as a fraction of the window."""
     sample = side.samples[index]
     gray = side.views(index, [len(side.slice_of(index)) // 2])[0].mean(axis=0)
     found = immerkaer(gray, (gray > _DARKEST) & (gray < _BRIGHTEST))

@@ -1,8 +1,8 @@
 """The paper's Tables 1 and 2 over a store of samples: methods by tasks, SRCC, PLCC and RMSE, each with its interval.
 
-Intervals are over patients; for simulated copies over the images that they were made from, of sources that no method
-was trained on. Tables of simulated samples are not the paper's figures and say nothing about agreement with experts;
-rows of small networks say nothing about the published sizes.
+Intervals are over patients, or for simulated copies over their base images, from sources that no method was trained on.
+Tables of simulated samples do not reproduce the paper's figures and are no evidence of agreement with experts; rows of
+small networks are no evidence about the published sizes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,10 +32,10 @@ class Task:
     Attributes:
         name: `Test` for all samples, else the kind of image.
         stage: `upstream` or `downstream`.
-        places: of its samples on the test side.
+        places: indices of its samples among the test samples.
         volumes: whether they have several slices.
-        groups: what intervals are drawn over; see `group_of`.
-        n, patients: how many samples, and of whom.
+        groups: units of the bootstrap; see `group_of`.
+        n, patients: number of samples, and their patients.
     """
 
     name: str
@@ -52,17 +52,17 @@ class Task:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The task of its results."""
+        """The key of this task in results."""
         return self.stage, self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """What each row reached on each task of a stage.
+    """The result of each row on each task of a stage.
 
     Attributes:
         rows: titles of the methods or ablations, in order.
-        results: of a row (`method`) on a task (`Task.key`); none where a part of the model is not used.
+        results: of a row (`method`) on a task (`Task.key`); absent if a part of the model is not used.
     """
 
     tasks: tuple[Task, ...]
@@ -70,7 +70,7 @@ class Table:
     results: tuple[Result, ...]
 
     def cell(self, row: str, task: Task) -> Agreement | None:
-        """Return what a row reached on a task, or None."""
+        """Return the result of a row on a task, or None."""
         return next((one.agreement for one in select(self.results, task=task.key, method=row)), None)
 
 
@@ -96,12 +96,12 @@ def tasks_of(data: Data, stage: str) -> list[Task]:
 
 
 def group_of(sample: Sample) -> str:
-    """Return the group that intervals are drawn over: the image that a sample is a copy of, else its patient."""
+    """Return the bootstrap group of a sample: the base image of a copy, else the patient."""
     return sample.base if sample.factor else sample.patient
 
 
 def kind_of(sample: Sample) -> str:
-    """Return the benchmark that the paper would put a sample into: `CT lung`, `brain t1`, `fundus`."""
+    """Return the benchmark of the paper that a sample belongs to: `CT lung`, `brain t1`, `fundus`."""
     if sample.modality == "OP":
         return "fundus"
     region, image_type = sample.prompt["region"], sample.prompt["type"]
@@ -114,7 +114,7 @@ def table1(
     """Train every method and return the table of each stage that has a task.
 
     Raises:
-        ConfigurationError: an unknown method, or no task at all.
+        ConfigurationError: an unknown method, or no task.
     """
     if unknown := [one for one in methods if one not in METHODS]:
         raise ConfigurationError(f"no method {unknown[0]!r}; known: {', '.join(METHODS)}")
@@ -141,10 +141,9 @@ def table1(
 
 
 def table2(data: Data, budget: Budget, folder: Path, *, advance: Advance = lambda *_: None) -> Table:
-    """Train the model without its parts and with them, and return what each row reaches downstream.
+    """Train the model with and without its parts, and return the downstream results of each row.
 
-    Salient slices are left out by showing the middle slice of a volume only; of single images there is nothing to
-    leave out.
+    Without salient slices, only the middle slice of a volume is used; single images are unaffected.
 
     Raises:
         ConfigurationError: no downstream task.
@@ -167,7 +166,7 @@ def table2(data: Data, budget: Budget, folder: Path, *, advance: Advance = lambd
 
 
 class MiddleSlice(Prepared):
-    """Samples of which the middle slice is shown only."""
+    """Samples reduced to their middle slice."""
 
     def __init__(self, data: Prepared) -> None:
         self.samples, self._data = data.samples, data
@@ -182,7 +181,7 @@ class MiddleSlice(Prepared):
         return self._data.views(index, mine if which is None else [mine[view] for view in which])
 
     def subset(self, keep: Callable[[Sample], bool]) -> "MiddleSlice":
-        """Return the samples that are to be kept, their middle slices too."""
+        """Return the selected samples, reduced to their middle slices."""
         return MiddleSlice(self._data.subset(keep))
 
     def _views_of_middle(self, index: int) -> list[int]:
@@ -256,7 +255,7 @@ def _span(found: Interval) -> str:
 
 
 def plain(table: Table) -> Mapping[str, object]:
-    """Return a table for machines."""
+    """Return a table as plain values for JSON."""
     return {
         "tasks": [{**asdict(task), "n": task.n, "places": None} for task in table.tasks],
         "rows": [

@@ -40,11 +40,11 @@ Noise hides ghosts and fills gaps of k-space, so that a regressor fitted on all 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """A network that was trained without some sources, in both stages; the shares are chosen on these sources.
+    """A network that was trained without some sources in both stages; shares are chosen on these sources.
 
     Attributes:
-        targets: of its parameter head, in the units of what it was trained on.
-        unseen: the sources.
+        targets: of its parameter head, in its training units.
+        unseen: the sources left out.
     """
 
     network: MedIQA
@@ -129,7 +129,7 @@ def _of_folds(
     modality: str,
     output: str,
 ) -> np.ndarray | None:
-    """Return predictions of networks for sources that they have not seen, NaN for others, in the order of `fits`."""
+    """Return network predictions for the sources that each fold left out, NaN elsewhere, in the order of `fits`."""
     mine = data.subset(
         lambda sample: sample.split == "train" and sample.modality == modality and output in sample.labels
     )
@@ -144,7 +144,7 @@ def _of_folds(
 
 
 def _in_units_of(targets: Sequence[Target], own: Sequence[Target], output: str, predicted: np.ndarray) -> np.ndarray:
-    """Return parameters that a head predicted in its own units in the units of another."""
+    """Convert predicted parameters from the units of one head to those of another."""
     wanted, given = (next(one for one in each if one.label == output) for each in (targets, own))
     return np.asarray((predicted * given.sd + given.mean - wanted.mean) / wanted.sd)
 
@@ -189,7 +189,7 @@ def make_card(
 
 
 def _training_ranges(file: Path, spec: PreprocessSpec) -> Mapping[str, TrainingRange]:
-    """Return the content of `mediqa-train domain`; ConfigurationError if the file is something else."""
+    """Read the output of `mediqa-train domain`; ConfigurationError if the file is something else."""
     try:
         return read_training_ranges(json.loads(file.read_text(encoding="utf-8")), spec)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -206,7 +206,7 @@ def write_checkpoint(
 
 
 def _with_card_parameters(network: MedIQA, run: Run) -> MedIQA:
-    """Return a network whose head predicts the card's parameters only: severities were learnt for the encoder."""
+    """Return a network that predicts the card's parameters only; severities only served to train the encoder."""
     kept = [column for column, target in enumerate(run.targets) if target.label in _UNITS]
     other = MedIQA(network.size, parameters=[run.targets[column].label for column in kept])
     state = {name: value for name, value in network.state_dict().items() if kept or "parameter_head" not in name}
@@ -220,7 +220,7 @@ def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
     """Write the gates of a checkpoint and the claims that they allow into its card; return the claims by modality.
 
     Raises:
-        ConfigurationError: the gates are of other weights, or not gates; or the card does not say how it was made.
+        ConfigurationError: the gates belong to other weights or are invalid, or the card has no provenance.
     """
     found: dict[str, str] = {}
 
@@ -247,7 +247,7 @@ def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """Return what made a checkpoint, for its card."""
+    """Return the provenance of a checkpoint, for its card."""
     return {
         "seed": run.seed,
         "recipe": run.recipe.model_dump(),

@@ -1,8 +1,8 @@
 """Train the prompt classifier on the prompts of headers, and evaluate it on held-out sources.
 
-Labels are the prompts that headers gave; `unknown` is not a label. Every source is evaluated by a network that was
-trained on others (folds of sources), and a final network is trained on all. What counts is not accuracy but the effect
-in the node: how often the classifier is confident, and how often it is right then.
+Labels are the prompts from headers; `unknown` is not a label. Every source is evaluated by a network that was
+trained on others (folds of sources), and a final network is trained on all. The criterion is not accuracy but the
+effect in the node: how often the classifier is confident, and how often it is then right.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ class Example:
 
     Attributes:
         images: its slices as input of the classifier, (n, 3, S, S), float32.
-        words: by term; `unknown` where headers give none.
+        words: by term; `unknown` if headers have none.
     """
 
     source: str
@@ -114,7 +114,7 @@ def _photograph(path: Path, source: str) -> Row:
 
 
 def examples_of(rows: Iterable[Row], shape: str) -> Iterator[Example]:
-    """Yield the rows that the node would score as examples."""
+    """Yield as examples the rows that the node would score."""
     spec = preprocessing(shape)
     for row in rows:
         try:
@@ -177,13 +177,13 @@ def vocabulary(examples: Sequence[Example]) -> dict[str, tuple[str, ...]]:
 def _targets(
     examples: Sequence[Example], drawn: Sequence[int] | np.ndarray, term: str, words: Sequence[str]
 ) -> torch.Tensor:
-    """Return the number of each word, -1 for `unknown`."""
+    """Return the index of each word, -1 for `unknown`."""
     wanted = [examples[i].words[term] for i in drawn]
     return torch.tensor([words.index(word) if word in words else -1 for word in wanted])
 
 
 def _share(examples: Sequence[Example]) -> np.ndarray:
-    """Return how often each example is drawn: kinds (region and type) equally, then sources, then series."""
+    """Return the sampling weight of each example: equal over kinds (region and type), then sources, then series."""
     kinds = [(one.words["region"], one.words["type"]) for one in examples]
     sources = Counter(zip(kinds, (one.source for one in examples), strict=True))
     of_kind = Counter(kind for kind, _ in sources)
@@ -192,7 +192,7 @@ def _share(examples: Sequence[Example]) -> np.ndarray:
 
 
 def _moved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return an image mirrored at random, moved a little, and with another gain."""
+    """Return an image randomly mirrored, shifted a little and with another gain."""
     edge = image.shape[-1]
     image = image[..., ::-1] if random.random() < 0.5 else image
     by = random.integers(-int(_SHIFT * edge), int(_SHIFT * edge) + 1, size=2)
@@ -266,6 +266,6 @@ def results(predictions: Sequence[HeldOut]) -> dict[str, TermResult]:
 
 
 def is_good_enough(found: Mapping[str, TermResult], *, sure: float) -> bool:
-    """Return whether confident predictions of region and type are right at least as often as the node would claim."""
+    """Whether confident predictions of region and type are right at least as often as the node claims."""
     ends = [found[term].right.low for term in ("region", "type")]
     return all(end is not None and end >= sure for end in ends)

@@ -1,8 +1,8 @@
-"""Worse copies of an image, for limits that bad images of patients have to pass.
+"""Degraded copies of an image, so that the training range includes poor images of patients.
 
-A domain learnt from good images alone calls a noisy or blurred patient foreign, and that is the patient of whom
-something should be said. Seen here: of 17 stacks of MR, none was refused as it was, all were with 10 % noise. These
-copies widen the limits only; they are no simulation of a scanner, and nothing is trained on them.
+A training range learnt only from good images refuses noisy or blurred patient images, which are the ones that most need
+a score. Of 17 MR stacks none was refused, but all were with 10 % noise added. These copies only widen the limits: they
+do not simulate a scanner, and nothing is trained on them.
 """
 
 import math
@@ -21,11 +21,11 @@ _LARGEST_PX = 560
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degradation:
-    """One way to be worse, measured in the picture that the network is shown.
+    """One degradation, in units of the network input.
 
     Attributes:
-        blur_px: standard deviation of a Gauss, in pixels of that picture.
-        noise: standard deviation, in windows; added as two components (Rice) to MR.
+        blur_px: standard deviation of a Gaussian, in pixels of the network input.
+        noise: standard deviation, as a fraction of the window; added as two components (Rice) to MR.
         gain: of all values; photographs.
     """
 
@@ -46,11 +46,11 @@ DEGRADATIONS = {
 def worse_copies(
     images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: str, image_type: str, random: np.random.Generator
 ) -> Iterator[list[np.ndarray]]:
-    """Yield a worse copy of the slices of one stack for each way to be worse, in the same units.
+    """Yield a copy of the slices of one stack for each degradation, in the same units.
 
     Args:
-        images: as `assess.preprocess` takes them.
-        random: what noise is drawn from.
+        images: input of `image.preprocess`.
+        random: generator of the noise.
     """
     clean = [_reduced(np.asarray(image, dtype=np.float32)) for image in images]
     low, high = 0.0, FULL_SCALE
@@ -69,7 +69,7 @@ def _degraded(
         sd_px = how.blur_px * scale
         worse = gaussian_filter(worse, sd_px, mode="nearest", radius=math.ceil(3 * sd_px), axes=(0, 1))
     if how.noise:
-        # averaging over the pixels that become one takes as much away again
+        # averaging the pixels that become one reduces the noise by as much
         noise = random.normal(0.0, how.noise * max(1.0, scale) * window, (2, *worse.shape))
         worse = np.hypot(worse + noise[0], noise[1]) if modality == "MR" else worse + noise[0]
     return (np.clip(worse, 0.0, FULL_SCALE) if modality == "OP" else worse).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Where training starts: weights that let an image's details through from the first step.
+"""Initial weights that pass the details of an image from the first step.
 
-The public initialisation leaves the convolutional stem's output at a fortieth of its input, and the difference
-between two images at a four-hundredth, far below what prompts add: nothing is learnt for hundreds of steps. So every
+With the public initialisation the convolutional stem's output is a fortieth of its input and the difference between two
+images a four-hundredth, far below the contribution of prompts: nothing is learnt for hundreds of steps. So every
 convolution and the first layer of both branches are scaled until their outputs have mean 0 and deviation 1 over a batch
 of real images, channel by channel, front to back (Kraehenbuehl et al. 2016, arXiv 1511.06856).
 """
@@ -20,11 +20,11 @@ _LEAST = 1e-3
 
 
 def initialise(network: MedIQA, batch: Batch, *, encoder: bool = True, score: float = 0.5) -> MedIQA:
-    """Set the starting weights of a network in place, from torch's current seed and a batch.
+    """Set the initial weights of a network in place, from torch's current seed and a batch.
 
     Args:
-        encoder: False leaves the encoder as it is: stage 1 has trained it.
-        score: output of the untrained network: the middle of the labels.
+        encoder: False leaves the encoder unchanged, for example as trained in stage 1.
+        score: output of the untrained network, the middle of the labels.
     """
     network.eval()
     last = network.fc_score[3]
@@ -43,7 +43,7 @@ def _stem(network: MedIQA) -> Iterator[nn.Conv2d | nn.Linear]:
 
 
 def _behind(network: MedIQA) -> Iterator[nn.Conv2d | nn.Linear]:
-    """Yield what is behind the encoder, front to back."""
+    """Yield the layers behind the encoder, front to back."""
     for conv, stage in ((network.conv1, network.swintransformer1), (network.conv2, network.swintransformer2)):
         yield conv
         yield from (layer.conv for layer in stage.layers)  # type: ignore[misc]

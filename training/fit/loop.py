@@ -1,7 +1,7 @@
 """The training loop: draw a batch, forward, loss, step, and save a state that survives a kill.
 
 Everything at a step is a pure function of seed and step (the batch, the augmentation, the dropout, the learning
-rate), so a run that was killed resumes from its last state to the same curve. Weights, optimizer and step are in one
+rate), so a killed run resumes from its last state and continues the same curve. Weights, optimizer and step are in one
 safetensors file that is replaced atomically. Several processes (`torchrun`) share each batch: DistributedDataParallel.
 """
 
@@ -44,10 +44,10 @@ class Settings:
         optimizer: `adam` (the paper) or `adamw`.
         learning_rate: at its highest.
         schedule: `constant` (the paper) or `cosine`, after a warm-up of `warmup` steps.
-        clip: largest norm of the gradient; 0: none.
+        clip: largest norm of the gradient; 0: no clipping.
         seed: of batches, augmentation and dropout.
-        save_every: steps between states, the most that a kill loses.
-        threads: of torch, of each process.
+        save_every: steps between saved states, the most that a kill can lose.
+        threads: torch threads per process.
         precision: of matrix products: `fp32`, or `bf16` (autocast) where the processor supports it; weights,
             losses and optimizer steps are always float32.
     """
@@ -66,7 +66,7 @@ class Settings:
 
 
 def world() -> tuple[int, int]:
-    """Return the rank of this process and how many there are, as `torchrun` says; (0, 1) without it."""
+    """Return the rank of this process and the number of processes, set by `torchrun`; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -84,7 +84,7 @@ def train(
 
     Args:
         batch_at: returns the share of a process: step, rank, processes.
-        made_by: what else the run depends on; a state that was made with other settings is not resumed.
+        made_by: further settings that the run depends on; a state with other settings is not resumed.
         advance: called with the step, the number of steps and the loss.
 
     Raises:
@@ -132,7 +132,7 @@ def train(
 
 
 def _has_bf16(device: torch.device) -> bool:
-    return device.type == "cuda" or bool(torch.cpu._is_amx_tile_supported())  # else emulated, four times as slow
+    return device.type == "cuda" or bool(torch.cpu._is_amx_tile_supported())  # else emulated, four times slower
 
 
 def _shared(network: nn.Module, processes: int) -> nn.Module:
@@ -178,7 +178,7 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     return Batch(**{name: getattr(batch, name).to(device) for name in Batch.__dataclass_fields__})
 
 
-# ── what a kill must not lose ────────────────────────────────────────────────
+# ── saved state ────────────────────────────────────────────────
 
 
 def _save(file: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -17,13 +17,13 @@ _TEMPERATURE = 0.1
 
 
 def stage1_loss(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-    """Upstream: min |g(E(x)) - p|^2 over the parameters that each image has."""
+    """Upstream: min |g(E(x)) - p|^2 over the known parameters of each image."""
     output: NetworkOutput = network(batch.images, batch.prompts, upstream=True)
     return {"parameters": _parameters(output.parameters, batch)}
 
 
 def stage2_loss(network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-    """Downstream: squared error of Q = sum w q, ranking within the copies of an image, and the parameters still."""
+    """Downstream: squared error of Q = sum w q, ranking within the copies of an image, plus the parameter loss."""
     output: NetworkOutput = network(batch.images, batch.prompts)
     quality = of_samples(output.score.float(), output.slice_logit, batch.sample_of, len(batch.quality))
     known = torch.isfinite(batch.quality)
@@ -54,7 +54,7 @@ def _parameters(predicted: Tensor, batch: Batch) -> Tensor:
 
 
 def _ranking(quality: Tensor, batch: Batch, known: Tensor) -> Tensor:
-    """Return the logistic loss of pairs of one group whose labels differ, in units of a tenth of the scale."""
+    """Return the logistic loss over pairs of a group with different labels, in units of a tenth of the scale."""
     apart = batch.quality[:, None] - batch.quality[None, :]
     pairs = (batch.group[:, None] == batch.group[None, :]) & known[:, None] & known[None, :] & (apart > 0.02)
     if not pairs.any():

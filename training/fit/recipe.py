@@ -25,14 +25,14 @@ class Recipe(BaseModel):
     Attributes:
         size: a row of `model.sizes`.
         slices, native_crops, native_at_most_px: see `PreprocessSpec`.
-        batch: samples of a step, of all processes together.
-        steps, epochs: how long; one of the two.
-        severities: the parameter head learns those of every simulated factor too, while it is trained.
+        batch: samples per step, over all processes.
+        steps, epochs: length of the run; one of the two.
+        severities: the parameter head also learns the severity of every simulated factor.
         prompts: False trains without them (the paper's Table 2).
         unknown: how often region and type are hidden.
         share: how often each modality is drawn; null: equally often.
-        slices_at_once: of a volume in one step; null: all.
-        precision: of matrix products: `fp32`, or `bf16` where a processor is made for it (AMX, CUDA).
+        slices_at_once: slices per volume in one step; null: all.
+        precision: of matrix products: `fp32`, or `bf16` on processors that support it (AMX, CUDA).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,7 +101,7 @@ def read_preset(kind: type[Model], name: str, preset: str, file: Path | None = N
     """Return a preset of `config/<name>`, or of another file.
 
     Raises:
-        ConfigurationError: no file, no such preset, unknown keys or values.
+        ConfigurationError: no such file or preset, unknown keys, or invalid values.
     """
     path: Traversable = file or files("mediqa_config") / name
     try:

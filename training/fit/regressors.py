@@ -1,6 +1,6 @@
-"""Fit the regressors on statistics, and choose their share on sources that were left out.
+"""Fit the regressors on statistics, and choose their share on left-out sources.
 
-Everything is chosen on development sources: each is left out once, and what is fitted on the others is tried on it.
+All choices are made on development sources: each is left out once, and a fit on the others is evaluated on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class Fit:
 
     Attributes:
         statistics: (n, k); label, source and group: (n,).
-        factor: the one that made a copy worse, `mixed` or `clean`, (n,); None: no matter.
+        factor: of the degradation, `mixed` or `clean`, (n,); None: not used.
     """
 
     statistics: np.ndarray
@@ -34,7 +34,7 @@ class Fit:
     factor: np.ndarray | None = None
 
     def where(self, keep: np.ndarray) -> "Fit":
-        """Return the slices that are kept."""
+        """Return the selected slices."""
         return Fit(
             statistics=self.statistics[keep],
             label=self.label[keep],
@@ -83,7 +83,7 @@ def added(one: StatisticsRegressor, weight: float, other: StatisticsRegressor) -
 
 
 def left_out(data: Fit, cost: float, share: float) -> np.ndarray:
-    """Return the prediction for every slice of a regressor that was fitted without its source, (n,)."""
+    """Return out-of-source predictions, (n,): for every slice from a regressor fitted without its source."""
     predicted = np.full(len(data.label), np.nan)
     for source in np.unique(data.source):
         out = data.source == source
@@ -104,7 +104,7 @@ def choose(data: Fit) -> tuple[float, float, np.ndarray]:
 
 
 def merit(predicted: np.ndarray, data: Fit) -> float:
-    """Return the mean of pooled SRCC, of SRCC within each source, and of how single factors are followed."""
+    """Return the mean of pooled SRCC, SRCC within sources, and agreement with single factors."""
     within = [srcc(predicted[data.source == one], data.label[data.source == one]) for one in np.unique(data.source)]
     known_within = [value for value in within if value is not None]
     parts = [srcc(predicted, data.label), float(np.mean(known_within)) if known_within else None]
@@ -115,9 +115,10 @@ def merit(predicted: np.ndarray, data: Fit) -> float:
 
 
 def _one_factor(predicted: np.ndarray, truth: np.ndarray, group: np.ndarray, factor: np.ndarray) -> float | None:
-    """Return pairs in order less pairs out of order, as a share, among copies that one factor alone made worse.
+    """Return concordant minus discordant pairs, as a share, among copies degraded by a single factor.
 
-    A pair is of one image: two copies by the same factor, or one and the image itself. All factors count the same.
+    A pair is two copies of one image with the same factor, or a copy and the image itself. All factors have equal
+    weight.
     """
     found = []
     for name in np.unique(factor[~np.isin(factor, ("mixed", "clean"))]):
@@ -136,7 +137,7 @@ def fuse(
 ) -> tuple[Fusion, Mapping[float, float]]:
     """Choose the share of the statistics in the fusion with a network, on predictions for left-out sources.
 
-    Both are brought to the label's scale by least squares, then mixed; returns the mixture and the merit of each.
+    Both are mapped to the label's scale by least squares, then mixed; returns the mixture and the merit of each.
     """
     a, b = (_onto(predicted, data.label) for predicted in (network, statistics))
     merits = {}
@@ -152,6 +153,6 @@ def fuse(
 
 
 def _onto(predicted: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Return slope and offset that map predictions to labels; slope 0 if they fall where labels rise."""
+    """Return slope and offset that map predictions to labels; slope 0 if they are negatively correlated."""
     slope, offset = np.polyfit(predicted, label, 1)
     return (float(slope), float(offset)) if slope > 0 else (0.0, float(label.mean()))

@@ -1,10 +1,10 @@
-"""Runs of the two stages: the files in the folder of a run, and how one run begins where another ended.
+"""Runs of the two stages: the files in the folder of a run, and starting one run from another.
 
-settings.json       settings of the loop; a run is resumed only with the same ones
-run.json            what made it: stage, recipe, seed, targets, samples, the run it began from
+settings.json       settings of the loop; a run is only resumed with the same settings
+run.json            its provenance: stage, recipe, seed, targets, samples, the run it started from
 state.safetensors   weights and optimizer after the last save
 curve.csv, curve.png
-predictions.npz     predictions for the samples that were asked for last
+predictions.npz     predictions for the samples requested last
 """
 
 import json
@@ -45,17 +45,16 @@ SEVERITIES = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What made a folder of a run.
+    """The provenance of a run (run.json).
 
     Attributes:
         stage: 1 or 2.
         targets: of the parameter head, with mean and deviation over the training samples: the label map, frozen.
-        samples: how many were trained on, of which `simulated` are worse copies that a simulation made; of how many
-            patients.
-        sources: by modality, those of the run that it began from as well: what the network has seen.
+        samples: number of training samples, of which `simulated` are simulated copies, and of their patients.
+        sources: by modality, all that the network has seen, including those of the run that it started from.
         data: digest of the samples, their labels and weights; a run is not resumed on others.
-        began_from: SHA-256 of the state that the weights began from, or None.
-        core_seconds: processor time of the first process, of the start that finished (and of those before it that did).
+        began_from: SHA-256 of the state that the weights were initialised from, or None.
+        core_seconds: processor time of the first process, over all starts that finished.
     """
 
     stage: int
@@ -89,7 +88,7 @@ def pretrain(
     """Stage 1: the encoder learns physical parameters (paper section 2.2).
 
     Args:
-        leave_out: sources that are not trained on, for choices that have to be made on what a network has not seen.
+        leave_out: sources that are not trained on, for choices on unseen sources.
 
     Raises:
         ConfigurationError: no parameter differs between samples.
@@ -112,15 +111,15 @@ def finetune(
     leave_out: Sequence[str] = (),
     advance: Callable[..., None],
 ) -> MedIQA:
-    """Stage 2: the whole network learns quality; it begins from a run of stage 1, or from nothing.
+    """Stage 2: the whole network learns quality, starting from a run of stage 1 or from scratch.
 
     Args:
         leave_out: see `pretrain`.
 
-    A run that begins from another run of stage 2, for example on a site's own ratings, keeps its score.
+    A run that starts from another run of stage 2, for example on a site's own ratings, keeps its score branch.
 
     Raises:
-        ConfigurationError: no sample has a quality, or the run it should begin from has another size.
+        ConfigurationError: no sample has a quality, or the run to start from has another size.
     """
     trained = data.subset(
         lambda sample: sample.split == "train" and "quality" in sample.labels and sample.source not in leave_out
@@ -199,7 +198,7 @@ def load_state(network: MedIQA, folder: Path) -> MedIQA:
     """Fill a network with the weights of a run's last state.
 
     Raises:
-        ConfigurationError: the folder holds no run, or one of other weights.
+        ConfigurationError: the folder has no run, or its weights do not fit.
     """
     try:
         state = load_file(folder / STATE)
@@ -210,7 +209,7 @@ def load_state(network: MedIQA, folder: Path) -> MedIQA:
 
 
 def trained_network(folder: Path) -> tuple[MedIQA, Run]:
-    """Return the network of a run in evaluation mode, and what made it."""
+    """Return the network of a run in evaluation mode, and its provenance."""
     run = read_run(folder)
     return load_state(_network(run.recipe, run.targets), folder), run
 
@@ -220,7 +219,7 @@ def predictions_of(
 ) -> Mapping[str, np.ndarray]:
     """Return `score` (n,) and `parameters` (n, k) that the network of a run predicts for samples.
 
-    That takes minutes, so the result is kept in the folder and reused for the same weights and samples.
+    This takes minutes, so the result is cached in the folder for the same weights and samples.
     """
     file, state = folder / PREDICTIONS, folder / STATE
     key = f"{digest(state.read_bytes())} {digest_of(data)} {prompted}"
@@ -235,7 +234,7 @@ def predictions_of(
 
 
 def read_run(folder: Path) -> Run:
-    """Return what made a run; ConfigurationError if the folder holds none."""
+    """Return the provenance of a run; ConfigurationError if the folder has none."""
     try:
         raw = json.loads((folder / RUN).read_text(encoding="utf-8"))
         made = {
@@ -280,7 +279,7 @@ def _as_json(run: Run) -> dict[str, object]:
 
 
 def draw_curve(folder: Path) -> None:
-    """Draw `curve.png`: the parts of the loss over the steps, as they were and smoothed over 50."""
+    """Draw `curve.png`: the parts of the loss over the steps, raw and smoothed over 50."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,8 +1,8 @@
 """Fit the training range of a checkpoint (`image.training_range`), and test it on held-out sources.
 
-The node's own code reads, chooses and prepares the images. Limits are learnt from the patients of a collection and
-from worse copies of them; each source is then held out in turn, limits are learnt from the others, and what they
-refuse of it is a false alarm.
+The node's own code reads, chooses and prepares the images. Limits are fitted to the patients of a collection and
+degraded copies of them. Each source is then held out in turn, limits are fitted to the others, and every patient of it
+that they refuse is a false alarm.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +27,8 @@ class Measured:
     """The statistics of one stack.
 
     Attributes:
-        stack: None where there was nothing to measure.
-        worse: those of its worse copies.
+        stack: None if there was nothing to measure.
+        worse: statistics of its degraded copies.
         refused: why the node would refuse the series without looking at its pixels, or None.
     """
 
@@ -41,12 +41,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one stack compares with the limits; for a patient, limits that were fitted without its source.
+    """The result of one stack against the limits; for a patient, against limits fitted without its source.
 
     Attributes:
-        ratio: the median over its slices of the larger distance in limits; NaN where nothing was measured.
+        ratio: the median over its slices of the larger distance in limits; NaN if nothing was measured.
         verdict: why it is outside, or None.
-        worse_refused: how many of its worse copies are outside.
+        worse_refused: number of its degraded copies that are outside.
     """
 
     measured: Measured
@@ -58,13 +58,13 @@ class Outcome:
 def measure(
     sets: Sequence[ImageSet], spec: PreprocessSpec, *, advance: Callable[[int, int, str], None]
 ) -> list[Measured]:
-    """Measure every stack of a collection; of patients, worse copies too.
+    """Measure every stack of a collection; for patients, degraded copies as well.
 
     Args:
-        advance: called with the sets done, the number of sets, and the name of the next.
+        advance: called with the number of sets done, the total, and the name of the next.
 
     Raises:
-        ConfigurationError: the network is shown values as stored, which no window bounds.
+        ConfigurationError: the network takes stored values, which have no window.
     """
     if spec.reads_stored_values:
         raise ConfigurationError("this card reads stored values without a window, so it has no training range")
@@ -92,7 +92,7 @@ def _measured(one: ImageSet, stack: StackImages, spec: PreprocessSpec) -> Measur
 
 
 def fit_training_ranges(measured: Sequence[Measured], spec: PreprocessSpec) -> dict[str, TrainingRange]:
-    """Learn the limits of every modality that the patients of a collection show, by modality.
+    """Return the fitted limits by modality, for every modality among the patients of a collection.
 
     Raises:
         ConfigurationError: a modality with too few sources, or no patients at all.
@@ -111,9 +111,9 @@ def fit_training_ranges(measured: Sequence[Measured], spec: PreprocessSpec) -> d
 
 
 def held_out(measured: Sequence[Measured], spec: PreprocessSpec) -> Iterator[Outcome]:
-    """Yield what becomes of every patient under limits that were learnt without its source.
+    """Yield the outcome of every patient under limits fitted without its source.
 
-    A modality with just enough sources to learn from has none to hold out: of it nothing is yielded.
+    A modality with just enough sources for a fit has none to hold out and yields nothing.
     """
     for modality in MODALITIES:
         sources = _sources(measured, modality)
@@ -148,7 +148,7 @@ def outcome(one: Measured, domain: TrainingRange) -> Outcome:
 
 
 def _sources(measured: Sequence[Measured], modality: str) -> dict[str, list[SliceStatistics]]:
-    """Return what limits are learnt from, by source: patients as they are, and their worse copies."""
+    """Return the stacks to fit limits to, by source: patients and their degraded copies."""
     sources: dict[str, list[SliceStatistics]] = {}
     for one in measured:
         if one.modality == modality and _learns(one) and one.stack is not None:

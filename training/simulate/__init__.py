@@ -1,1 +1,1 @@
-"""Worse images with a known cause: physics at native resolution, labels that are measured and not drawn."""
+"""Simulate degraded images with a known cause: physics at native resolution, with measured labels."""

@@ -1,4 +1,4 @@
-"""A store of simulated samples from a collection: bases, a plan of what is done to each, in processes."""
+"""Build a store of simulated samples from a collection: choose base slices, plan and make their copies."""
 
 import hashlib
 import json
@@ -27,15 +27,15 @@ STRENGTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 class Plan(BaseModel):
-    """How much is simulated.
+    """The amount and kind of simulated samples.
 
     Attributes:
-        bases: slices of each source at most, by modality.
-        groups: of four copies of one base each, by modality; `clean` comes besides.
-        held_out: sources that no training sees, by name, or one fraction: that share of the sources of each modality.
-            Their samples are of split `test`.
-        seed: of everything that is drawn.
-        sweep: instead, each factor alone at rising strengths, of held-out sources only.
+        bases: maximum number of slices per source, by modality.
+        groups: number of groups of four copies per base, by modality, in addition to `clean`.
+        held_out: names of sources to hold out, or one fraction of the sources of each modality. Their samples have
+            split `test`.
+        seed: of all random draws.
+        sweep: instead of groups, each factor alone at rising strengths, for held-out sources only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
@@ -48,7 +48,7 @@ class Plan(BaseModel):
 
 
 def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[str, int]) -> Iterator[BaseImage]:
-    """Yield slices of patients: from every stack of every series of one source evenly, `at_most` of its modality.
+    """Yield up to `at_most` slices per source, evenly from every stack of every series.
 
     Images that the node would not score are left out.
     """
@@ -74,7 +74,7 @@ def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[st
 
 
 def plan_of(modality: str, groups: int, random: np.random.Generator) -> tuple[Step, ...]:
-    """Return what is done to one base: `clean`, then groups of four."""
+    """Return the steps for one base slice: `clean`, then groups of four."""
     factors = FACTORS[modality]
     start = int(random.integers(len(factors)))
     plan = ["clean"]
@@ -107,11 +107,11 @@ def build(
     processes: int,
     advance: Callable[[int, int, str], None],
 ) -> None:
-    """Simulate copies of all patients of a collection into a store; copies that it has are not made again.
+    """Simulate copies of all patients of a collection into a store, skipping existing copies.
 
     Raises:
-        ConfigurationError: a source to be held out that the collection does not have, or the store was made by
-            another plan: a source held out now may be in its training split.
+        ConfigurationError: a source to hold out is not in the collection, or the store was made with another plan,
+            whose training split may contain a source that is now held out.
     """
     by_source: dict[str, list[ImageSet]] = {}
     for one in sets:
@@ -144,7 +144,7 @@ def build(
 
 
 def _held_out(bases: Sequence[BaseImage], wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the sources of a share of those of each modality."""
+    """Return a share of the sources of each modality."""
     by_modality = {base.modality: {one.source for one in bases if one.modality == base.modality} for base in bases}
     return tuple(sorted(name for each in by_modality.values() for name in held_out_sources(each, wanted)))
 

@@ -1,11 +1,11 @@
-"""CT of less dose and of fewer views: parallel-beam projections of the slice itself.
+"""Simulate CT with lower dose or fewer views, from parallel-beam projections of the slice itself.
 
     mu = 0.02 (1 + HU / 1000) per mm;  p = line integrals of mu;  I = I0 exp(-p),  I0 proportional to mAs
     variance of p = 1 / I + (electronic / I)^2;  filtered back projection (ramp x Hann)
 
-Filtered back projection is linear: only that of the *noise* is added to the slice, so that the texture of the real
-image stays. Streaks of few views are the difference between the reconstruction of a k-th of the views and that of
-all. After Zeng et al. 2015 (doi 10.1109/TNS.2015.2467219) and the grid of LDCTIQAC2023 (views / 1, 2, 3, 4).
+Filtered back projection is linear, so only the reconstructed *noise* is added to the slice, which keeps the texture of
+the real image. Streaks are the difference between the reconstructions from a k-th of the views and from all views.
+After Zeng et al. 2015 (doi 10.1109/TNS.2015.2467219) and the grid of LDCTIQAC2023 (views / 1, 2, 3, 4).
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,13 +37,13 @@ VIEW_DIVISORS = (2, 3, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """Noise images of one slice in HU at 1 mAs: two draws of the quantum part, one of the electronic."""
+    """Noise images of one slice in HU at 1 mAs: two draws of quantum noise, one of electronic noise."""
 
     quantum: tuple[np.ndarray, np.ndarray]
     electronic: np.ndarray
 
     def at(self, mas: float, angle: float) -> np.ndarray:
-        """Return noise of a tube charge; another angle is another draw of the same distribution."""
+        """Return the noise at a tube charge; another angle gives another draw of the same distribution."""
         quantum = np.cos(angle) * self.quantum[0] + np.sin(angle) * self.quantum[1]
         return np.asarray(quantum / np.sqrt(mas) + self.electronic / mas)
 
@@ -54,12 +54,12 @@ def attenuation(image_hu: np.ndarray) -> np.ndarray:
 
 
 def kernel_of(prompt: Prompt) -> str:
-    """Return the apodisation that is nearest to the kernel of a series: images of lung and bone are sharp."""
+    """Return the apodisation nearest to the kernel of a series: sharp for lung and bone images."""
     return "shepp-logan" if prompt.type.value in ("lung", "bone") else "hann"
 
 
 def noise_of(image_hu: np.ndarray, spacing_mm: float, random: np.random.Generator, *, kernel: str = "hann") -> Noise:
-    """Simulate the noise that a scan of this slice has.
+    """Simulate the noise of a scan of this slice.
 
     Args:
         kernel: apodisation of the ramp, as `skimage.transform.iradon` names it.
@@ -79,7 +79,7 @@ def noise_of(image_hu: np.ndarray, spacing_mm: float, random: np.random.Generato
 
 
 def streaks_of(image_hu: np.ndarray, spacing_mm: float, divisors: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Return what few views add to a slice in HU, by divisor of the 720 views."""
+    """Return the streaks of sparse views in HU, by divisor of the 720 views."""
     sinogram, angles = sinogram_of(image_hu, spacing_mm)
     whole = reconstruction(sinogram, angles, image_hu.shape, spacing_mm)
     return {k: reconstruction(sinogram[:, ::k], angles[::k], image_hu.shape, spacing_mm) - whole for k in divisors}
@@ -160,19 +160,19 @@ def _labelled(
 
 
 def quality_of_noise(total_hu: float) -> float:
-    """Return the quality of a slice by the deviation of all that is not anatomy in it, in HU; not cut off to 0..1."""
+    """Return the quality of a slice from the deviation of its noise and artefacts in HU; not clipped to 0..1."""
     return 1.0 - float(np.log(total_hu / _BEST_HU) / np.log(_SPAN))
 
 
 def body(image_hu: np.ndarray) -> np.ndarray:
-    """Return the mask of the patient, lungs and bowel filled."""
+    """Return the mask of the patient, including lungs and bowel."""
     smooth = ndimage.uniform_filter(np.clip(image_hu, -1024.0, 200.0), 7)
     mask = np.asarray(ndimage.binary_fill_holes(smooth > -300.0))
     return mask if mask.sum() > 200 else np.ones_like(mask)
 
 
 def own_noise_hu(image_hu: np.ndarray, inside: np.ndarray) -> float:
-    """Estimate the noise of the source in HU: the local deviation where soft tissue is flattest."""
+    """Estimate the noise of the source in HU: the local standard deviation where soft tissue is most homogeneous."""
     mean = ndimage.uniform_filter(image_hu, 7)
     deviation = np.sqrt(np.maximum(ndimage.uniform_filter(image_hu.astype(np.float64) ** 2, 7) - mean**2, 0.0))
     tissue = inside & (mean > -150.0) & (mean < 200.0)
@@ -180,9 +180,9 @@ def own_noise_hu(image_hu: np.ndarray, inside: np.ndarray) -> float:
 
 
 def _line_integrals(mu_per_mm: np.ndarray, spacing_mm: float) -> np.ndarray:
-    """Return smooth line integrals for `_NOISE_VIEWS` views: of a quarter of the resolution, where noise is not made.
+    """Return smooth line integrals for `_NOISE_VIEWS` views, computed at a quarter of the resolution.
 
-    The intensity behind a body hardly depends on details of a few millimetres.
+    The intensity behind the body hardly depends on details of a few millimetres.
     """
     edge = len(mu_per_mm)
     reduction = max(1, edge // 128)

@@ -1,4 +1,4 @@
-"""What a simulation is made of and what it makes: one slice of a patient, and worse copies of it with their labels."""
+"""Input and output of a simulation: one patient slice, and degraded copies of it with their labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ class BaseImage:
     """One slice as the node decodes it.
 
     Attributes:
-        key: unique; contains no name of a patient.
-        source: unit that no split may divide.
+        key: unique; contains no patient name.
+        source: never divided between splits.
         image: (rows, columns) in HU or signal, float32, or (rows, columns, 3) RGB 0..255.
-        spacing_mm: of a pixel; 0 where the header has none.
+        spacing_mm: of a pixel; 0 if the header has none.
     """
 
     key: str
@@ -42,35 +42,35 @@ class BaseImage:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is done to one copy.
+    """The degradation of one copy.
 
     Attributes:
         factor: one of the modality's, `mixed`, or `clean`.
-        strength: how much, 0..1 of the range that is simulated; None: drawn. What else a factor needs is drawn.
+        strength: 0..1 of the simulated range; None: drawn at random. Other settings of a factor are always drawn.
     """
 
     factor: str
     strength: float | None = None
 
     def between(self, low: float, high: float, random: np.random.Generator) -> float:
-        """Return a setting of the range at this strength, or drawn evenly."""
+        """Return the setting at this strength within a range, or a uniform draw."""
         share = random.random() if self.strength is None else self.strength
         return low + share * (high - low)
 
     def between_logs(self, low: float, high: float, random: np.random.Generator) -> float:
-        """Return a setting at this strength, even in the logarithm."""
+        """Return the setting at this strength, or a draw, uniform in the logarithm."""
         return float(np.exp(self.between(np.log(low), np.log(high), random)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degraded:
-    """A worse copy, in the units of its base.
+    """A degraded copy, in the units of its base.
 
     Attributes:
-        factor: the only factor that made it worse, `mixed`, or `clean`.
-        settings: what was drawn; what a factor does not touch is not there.
-        severities: what each factor did to this image, measured inside the body, 0 (nothing) to 1.
-        labels: what is learnt: `quality` (higher is better), and `mas` [mA.s], `tesla` [T] or `blur` [pixels of 384].
+        factor: the only factor applied, `mixed`, or `clean`.
+        settings: drawn settings; absent for factors that were not applied.
+        severities: effect of each factor on this image, measured inside the body, 0 (none) to 1.
+        labels: training targets: `quality` (higher is better), and `mas` [mA.s], `tesla` [T] or `blur` [pixels of 384].
     """
 
     image: np.ndarray = field(repr=False)

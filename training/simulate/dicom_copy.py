@@ -1,4 +1,4 @@
-"""One slice of a simulated series as a DICOM file: technical attributes of its source, its own technique and UIDs."""
+"""Write one slice of a simulated series as a DICOM file, with the technical attributes of its source."""
 
 import hashlib
 from dataclasses import dataclass
@@ -30,15 +30,15 @@ _OF_THE_SOURCE_ALONE = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseSeries:
-    """Neighbouring slices of one real series that copies are made of.
+    """Neighbouring slices of one real series, from which copies are made.
 
     Attributes:
-        number: counts bases from 0; `patient` counts sources from 1: no two patients share one.
-        source: of the collection; no split may divide it.
+        number: index of the base from 0; `patient` numbers sources from 1, so that patients never share one.
+        source: of the collection; never divided between splits.
         prompt: from the headers of the source.
         paths: of single-frame images, in the order of their position.
         spacing_mm: between rows.
-        levels: of `LEVELS` that it can show: one that is noisier already cannot be a copy of a higher field.
+        levels: the `LEVELS` that it can simulate: a noisy base cannot become a copy at a higher field.
     """
 
     number: int
@@ -56,7 +56,7 @@ class BaseSeries:
 
 
 def uid_of(seed: int, *parts: object) -> str:
-    """Return a UID below 2.25 (PS3.5 B.2) that follows from its parts."""
+    """Return a UID below 2.25 (PS3.5 B.2) derived from its parts."""
     digest = hashlib.sha256("|".join(map(str, ("mediqa-train simulate", seed, *parts))).encode()).digest()
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
@@ -85,7 +85,7 @@ def header_of(source: Dataset, base: BaseSeries, level: float, place: int, seed:
 
 
 def _expose(ds: Dataset, mas: float) -> None:
-    """Write one second at `mas` mA: tag, product, and rotation over pitch are one number, whoever made the scanner."""
+    """Write one second at `mas` mA, so that the exposure tag, mA x s and rotation / pitch agree for every vendor."""
     ds.Exposure = ds.XRayTubeCurrent = round(mas)
     ds.ExposureTime, ds.RevolutionTime = 1000, 1.0
     if "SpiralPitchFactor" in ds:
@@ -95,14 +95,14 @@ def _expose(ds: Dataset, mas: float) -> None:
 
 
 def _magnetise(ds: Dataset, tesla: float) -> None:
-    """Write the field and its resonance frequency in MHz."""
+    """Write the field strength and the resonance frequency in MHz."""
     ds.MagneticFieldStrength = f"{tesla:g}"
     ds.ImagedNucleus = "1H"
     ds.ImagingFrequency = f"{tesla * GYROMAGNETIC_MHZ_T['1H']:.6f}"
 
 
 def save(ds: Dataset, image: np.ndarray, path: Path) -> None:
-    """Store pixels (rows, columns) in HU or signal by the header's own rescale, explicit little endian."""
+    """Store pixels (rows, columns), in HU or signal, with the rescale of the header, explicit little endian."""
     slope, intercept = float(ds.get("RescaleSlope") or 1.0), float(ds.get("RescaleIntercept") or 0.0)
     signed = int(ds.PixelRepresentation)
     bits = int(ds.BitsStored)

@@ -1,4 +1,4 @@
-"""Photographs of the fundus out of focus, badly lit, hazy, compressed too much, or noisy."""
+"""Simulate fundus photographs that are out of focus, badly lit, hazy, over-compressed or noisy."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _HALF_WAY = {"blur": 2.5, "illumination": 0.35, "jpeg": 0.02, "noise": 0.06}
 
 
 def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
-    """Yield a copy of a photograph for every step of the plan; copies of one call have one size."""
+    """Yield a copy of a photograph for every step of the plan, all of the same size."""
     clean = at_size(base.image, int(random.choice(EDGES_PX))).astype(np.float64) / 255.0
     inside = field(clean)
     own = {"blur": own_blur_px(clean, inside), "noise": own_noise(clean, inside)}
@@ -60,7 +60,7 @@ def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
 def _taken(
     clean: np.ndarray, settings: Mapping[str, float], inside: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Return the photograph, RGB 0..1, and what each factor changed inside the field."""
+    """Return the degraded photograph, RGB 0..1, and the change by each factor inside the field."""
     changes = {"blur": 0.0, "illumination": 0.0, "haze": 0.0, "jpeg": 0.0, "noise": 0.0}
     image = clean
     if "blur_px" in settings:
@@ -109,7 +109,7 @@ def _veil(shape: tuple[int, ...], settings: Mapping[str, float]) -> np.ndarray:
 
 
 def at_size(image: np.ndarray, edge: int = 2 * EDGES_PX[-1]) -> np.ndarray:
-    """Return RGB 0..255, uint8, whose longer edge has `edge` pixels; smaller pictures stay as they are."""
+    """Return RGB 0..255, uint8, reduced to a longer edge of `edge` pixels; smaller pictures are unchanged."""
     scale = min(1.0, edge / max(image.shape[:2]))
     width, height = (max(1, round(scale * length)) for length in image.shape[1::-1])
     picture = Image.fromarray(np.round(image).clip(0, 255).astype(np.uint8))
@@ -117,16 +117,16 @@ def at_size(image: np.ndarray, edge: int = 2 * EDGES_PX[-1]) -> np.ndarray:
 
 
 def field(image: np.ndarray) -> np.ndarray:
-    """Return the mask of the lit field of RGB 0..1, a little inside its rim."""
+    """Return the mask of the illuminated field of RGB 0..1, slightly inside its rim."""
     lit = ndimage.binary_fill_holes(image.max(axis=-1) > DARK / 255.0)
     inner = ndimage.binary_erosion(lit, iterations=max(2, len(image) // 64))
     return np.asarray(inner if inner.sum() > 500 else np.ones_like(inner))
 
 
 def own_blur_px(image: np.ndarray, inside: np.ndarray) -> float:
-    """Estimate the source's own blur, in pixels of `REFERENCE_PX`, from how much energy of edges a known blur takes.
+    """Estimate the blur of the source, in pixels of `REFERENCE_PX`, from the edge energy lost to a known blur.
 
-    The energy of the gradient of an edge of blur s goes as 1 / s: blurred by t more it is s / sqrt(s^2 + t^2).
+    The gradient energy of an edge with blur s goes as 1 / s; a further blur t scales it by s / sqrt(s^2 + t^2).
     """
     scale = max(image.shape[:2]) / REFERENCE_PX
     t = 1.0 * scale
@@ -142,5 +142,5 @@ def _edge_energy(gray: np.ndarray, inside: np.ndarray) -> float:
 
 
 def own_noise(image: np.ndarray, inside: np.ndarray) -> float:
-    """Estimate the deviation of the source's noise in the green channel (Immerkaer 1996), robustly."""
+    """Estimate the standard deviation of the source's noise in the green channel, robustly (Immerkaer 1996)."""
     return immerkaer_robust(image[..., 1], inside)

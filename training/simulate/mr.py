@@ -1,12 +1,12 @@
-"""MR of less field, of a patient who moves, of fewer lines and of a smaller matrix: all in k-space.
+"""Simulate MR with lower field, motion, fewer lines or a smaller matrix, all in k-space.
 
-Noise is complex, its deviation goes as 1 / B0, and it fills what is acquired of k-space, no more; the image is the
-magnitude (Rice). Motion is a linear phase of every line that was taken while the patient lay elsewhere: for a while
-(one position and another), or periodically (breathing). Undersampling leaves out lines outside of the centre. A
-smaller matrix cuts k-space off.
+Noise is complex, its standard deviation goes as 1 / B0, and it fills only the acquired part of k-space; the image is
+the magnitude (Rice). Motion is a linear phase on every line acquired while the patient was displaced: once (two
+positions) or periodically (breathing). Undersampling skips lines outside of the centre. A smaller matrix truncates
+k-space.
 
-Matrices differ, and scanners interpolate: a slice is taken with a smaller matrix than its own now and then, and what
-was made of it is filled up with zeros to a larger one, noise included. Neither is a fault, and no label knows it.
+Matrices differ, and scanners interpolate: some copies are acquired with a smaller matrix than the source, or
+zero-filled to a larger one, noise included. Neither is a degradation, so no label reflects it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) 
 
 
 def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
-    """Draw the settings of a copy; what a factor does not touch is not there."""
+    """Draw the settings of a copy; factors that are not applied have none."""
     chosen = {step.factor} if step.factor != "mixed" else {f for f in HALF_WAY if random.random() < 0.6}
     settings: dict[str, float] = {"axis": float(random.integers(2))}
     if "noise" in chosen:
@@ -81,10 +81,10 @@ def _scanned(
     signal: float,
     random: np.random.Generator,
 ) -> tuple[np.ndarray, dict[str, float], float]:
-    """Return the complex image, what each factor alone changed inside the body, and the acquired share of k-space.
+    """Return the complex image, the change by each factor inside the body, and the acquired share of k-space.
 
-    Changes are RMS shares of the signal; that of the noise is its deviation where all of k-space is acquired. What
-    is not acquired holds no noise either: neither the source's nor what is added.
+    Changes are RMS shares of the signal; that of the noise is its standard deviation with a fully acquired k-space. The
+    part that is not acquired holds no noise either, neither of the source nor added.
     """
     axis = int(settings["axis"])
     steps = {
@@ -112,7 +112,7 @@ def _scanned(
 
 
 def _matrix(image: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Return the slice as a matrix takes it that may be smaller, and by how much it will be filled up."""
+    """Return the slice acquired with a possibly smaller matrix, and the factor of zero-filling."""
     kept = random.uniform(0.5, 0.9) if random.random() < _SMALLER else 1.0
     if min(image.shape) * kept < _LEAST_PX:
         kept = 1.0
@@ -160,7 +160,7 @@ def _smaller(shape: tuple[int, ...], settings: Mapping[str, float]) -> np.ndarra
 def _moved(
     shape: tuple[int, ...], axis: int, settings: Mapping[str, float], random: np.random.Generator
 ) -> np.ndarray | None:
-    """Return the phase of every line: where the patient lay when it was taken, along the phase axis."""
+    """Return the phase of every line for the displacement of the patient along the phase axis."""
     if "shift_px" not in settings:
         return None
     size = shape[axis]
@@ -184,7 +184,7 @@ def _left_out(shape: tuple[int, ...], axis: int, settings: Mapping[str, float]) 
 
 
 def _phase(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Return a smooth phase of up to a turn: coils and shims are never perfect."""
+    """Return a smooth phase of up to 2 pi, as from imperfect coils and shims."""
     y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
     a = random.normal(0.0, 1.0, 5)
     return np.asarray(
@@ -193,24 +193,25 @@ def _phase(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
 
 
 def _bias(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Return a smooth gain around 1: a nuisance that no label knows."""
+    """Return a smooth gain around 1: a nuisance that no label reflects."""
     y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
     a = random.normal(0.0, 0.08, 3)
     return np.asarray(np.exp(a[0] * y[:, None] + a[1] * x[None] + a[2] * (y[:, None] ** 2 + x[None] ** 2)))
 
 
 def body(image: np.ndarray) -> np.ndarray:
-    """Return the mask of what gives signal, holes filled."""
+    """Return the mask of the body, with holes filled."""
     threshold = float(body_pixels([image]).min())
     mask = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(image > threshold)))
     return mask if mask.sum() > 100 else np.asarray(image >= np.median(image))
 
 
 def own_noise(image: np.ndarray, inside: np.ndarray) -> float:
-    """Estimate the deviation of the source's noise: the lower of two, from details inside and from the air.
+    """Estimate the standard deviation of the source's noise: the lower of two estimates, from details and from air.
 
-    Details: response to the kernel of Immerkaer (1996), robustly; in a coarse image they are structure. Air: a fifth
-    of its pixels lie below 0.668 deviations (Rayleigh); ghosts raise it, and blanked air gives no estimate.
+    Details: response to the kernel of Immerkaer (1996), robustly; in a coarse image they are structure. Air: a fifth of
+        its pixels lie below 0.668 standard deviations (Rayleigh); ghosts raise the estimate, and blanked air gives
+        none.
     """
     details = immerkaer_robust(image.astype(np.float64), inside)
     air = image[~ndimage.binary_dilation(inside, iterations=4)]

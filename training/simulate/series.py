@@ -1,14 +1,14 @@
-r"""Whole DICOM series of known dose or field, which a node receives, harvests and exports like any other.
+r"""Write whole DICOM series of known dose or field, which a node receives, harvests and exports like any other.
 
 The noise of a tube charge (CT) or a field strength (MR) is inserted into seven neighbouring slices of real series,
-so that source and insertion together have what that charge or field gives: a source counts as scanned with
-`ct.SOURCE_MAS`, and MR noise is measured. One that is noisier already gives no copy of that field.
+so that source and inserted noise together match that charge or field. A source counts as scanned with `ct.SOURCE_MAS`;
+MR noise is measured, and a source that is already noisier gives no copy at that field.
 
 Technical attributes are those of the source, by the allow-list of the de-identifier; the exposure, or the field and
-its resonance frequency, is written anew, such that every rule of the harvest reads the same number. Image Type
-(0008,0008) is ORIGINAL\PRIMARY, since a node does not train on derived images: that a series is simulated is stated
+its resonance frequency, is written so that every rule of the harvest reads the same number. Image Type
+(0008,0008) is ORIGINAL\PRIMARY, since a node does not train on derived images: that a series is simulated is recorded
 in Patient's Name and ID, Series Description, Derivation Description (0008,2111) and Content Qualification (0018,9004)
-RESEARCH. Never send them to an archive of patients.
+RESEARCH. Never send them to a clinical archive.
 """
 
 import csv
@@ -58,7 +58,7 @@ other was trained on is too good.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """A series that was written: of what, where, its UID, level in mA.s or T, and the simulator's quality, 0..1."""
+    """A written series: base, folder, UID, level in mA.s or T, and the simulator's quality, 0..1."""
 
     base: BaseSeries
     paths: tuple[Path, ...]
@@ -85,11 +85,11 @@ def write_series(
     """Write simulated series of the patients of a collection, `labels.csv`, a manifest and a README.
 
     Args:
-        held_out: names of sources, or one fraction: their copies are of split `test` in the manifest, all others
-            of `train`. Where the collection has none of them, training decides by patient.
+        held_out: names of sources, or one fraction: their copies have split `test` in the manifest, all others `train`.
+            If none of them is in the collection, training splits by patient.
 
     Raises:
-        ConfigurationError: the folder holds something, or the collection has too few series to make so many of.
+        ConfigurationError: the folder is not empty, or the collection has too few series.
     """
     if out.exists() and any(out.iterdir()):
         raise ConfigurationError(f"{out} is not empty: give a new folder for simulated series")
@@ -110,7 +110,7 @@ def write_series(
 
 
 def bases_of(sets: Sequence[ImageSet]) -> Iterator[BaseSeries]:
-    """Yield the series of patients that copies can be made of: those on whose copies a node would train."""
+    """Yield the patient series that can be copied: those for which a node would accept the copies for training."""
     patients = {source: n for n, source in enumerate(dict.fromkeys(s.source for s in sets if s.split == "dev"), 1)}
     number = 0
     for one in sets:
@@ -160,8 +160,8 @@ def _base(paths: Sequence[Path], number: int, source: str, patient: int) -> Base
 
 
 def _shown_by(modality: str, paths: Sequence[Path], headers: Sequence[Dataset]) -> tuple[float, ...]:
-    """Return the levels that slices can be brought to: noise is inserted, never taken away."""
-    if modality == "CT":  # a source counts as scanned with more than any level
+    """Return the levels that can be simulated: noise can be inserted but not removed."""
+    if modality == "CT":  # a source counts as scanned with a charge above every level
         return LEVELS["CT"]
     bodies = ((image, mr.body(image)) for image in _images(paths, headers))
     noise = float(np.median([mr.own_noise(image, inside) / _signal(image, inside) for image, inside in bodies]))
@@ -173,7 +173,7 @@ def _signal(image: np.ndarray, inside: np.ndarray) -> float:
 
 
 def _runs(stack: Stack) -> list[list[int]]:
-    """Return seven neighbours of a stack, by instance, those around its middle first."""
+    """Return runs of seven neighbouring instances of a stack, starting from its middle."""
     indices = [frame.instance_index for frame in stack.frames]
     starts = range(len(indices) - SLICES + 1)
     middle = (len(indices) - SLICES) / 2
@@ -181,7 +181,7 @@ def _runs(stack: Stack) -> list[list[int]]:
 
 
 def _planned(bases: Sequence[BaseSeries], series: int) -> list[tuple[BaseSeries, tuple[float, ...]]]:
-    """Return the levels of each base: one more for everyone in turn until there are enough series."""
+    """Return the levels of each base, adding one to each base in turn until there are enough series."""
     possible = sum(len(base.levels) for base in bases)
     if series > possible:
         raise ConfigurationError(
@@ -191,7 +191,7 @@ def _planned(bases: Sequence[BaseSeries], series: int) -> list[tuple[BaseSeries,
     longest = max(map(len, LEVELS.values()))
     turns = [(base, turn) for turn in range(longest) for base in bases if turn < len(base.levels)]
     chosen: dict[int, list[float]] = {base.number: [] for base in bases}
-    for base, turn in turns[:series]:  # successive bases begin at successive levels
+    for base, turn in turns[:series]:  # successive bases start at successive levels
         chosen[base.number].append(base.levels[(base.number + turn) % len(base.levels)])
     return [(base, tuple(chosen[base.number])) for base in bases if chosen[base.number]]
 
@@ -228,7 +228,7 @@ def _write_copies(task: tuple[BaseSeries, tuple[float, ...], int, Path]) -> list
 
 
 def _images(paths: Sequence[Path], headers: Sequence[Dataset]) -> list[np.ndarray]:
-    """Return the slices in HU or signal; the order of a stack may be any, that of the files counts."""
+    """Return the slices in HU or signal, in the order of the files."""
     [stack] = assemble_stacks(headers)
     with FrameReader() as reader:
         image_at = image_getter(stack, paths, headers, reader, stored=False)
@@ -240,7 +240,7 @@ Copies = Iterator[tuple[np.ndarray, float]]
 
 
 def _ct_copies(image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator) -> Copies:
-    """Yield a slice at each tube charge with its quality: one simulation of noise serves all of them."""
+    """Yield a slice at each tube charge with its quality, all from one noise simulation."""
     noise = ct.noise_of(image, base.spacing_mm or 0.8, random, kernel=ct.kernel_of(base.prompt))
     inside = ct.body(image)
     own_hu = ct.own_noise_hu(image, inside)
@@ -252,7 +252,7 @@ def _ct_copies(image: np.ndarray, base: BaseSeries, levels: Sequence[float], ran
 
 
 def _mr_copies(image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator) -> Copies:
-    """Yield a slice at each field strength with its quality: complex noise, the magnitude of the sum."""
+    """Yield a slice at each field strength with its quality: the magnitude after adding complex noise."""
     inside = mr.body(image)
     signal = _signal(image, inside)
     own = mr.own_noise(image, inside) / signal
@@ -279,7 +279,7 @@ def _write_labels(written: Sequence[Labelled], path: Path) -> None:
 
 
 def _row(one: Labelled, held_out: frozenset[str]) -> Row:
-    """Return a series as training reads it, no node between."""
+    """Return a series as a row of the training manifest, without going through a node."""
     label = {"CT": "mas", "MR": "tesla"}[one.modality]
     words = one.base.prompt.words
     return Row(
@@ -301,7 +301,7 @@ def _row(one: Labelled, held_out: frozenset[str]) -> Row:
 
 
 def levels_of(written: Sequence[Labelled]) -> str:
-    """Return how many series of each modality at which levels were written, in words."""
+    """Return a sentence with the number of series written by modality and level."""
     parts = []
     for modality, unit in UNITS.items():
         mine = [one.level for one in written if one.modality == modality]

@@ -1,7 +1,7 @@
 """Local quality as a Parametric Map (PS3.3 A.75): one float32 frame for each scored slice, on the slice's own pixels.
 
-Frames have the rows, columns and place of their source, so that a viewer lays them over it without
-resampling. Values are those of the patches, from 0, poor, to 1, good; NaN where the network saw nothing.
+Frames have the rows, columns and position of their source, so that a viewer can overlay them without resampling. Values
+are patch scores from 0 (poor) to 1 (good), NaN where no view covers a pixel.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ KIND = "parametric_map"
 
 
 def build_parametric_map(request: CompanionRequest, maps: Sequence[np.ndarray]) -> Dataset | None:
-    """Return the map of a series, complete but for file meta; None where its images have no place in space.
+    """Return the map of a series without file meta, or None if its images have no position in space.
 
     Args:
         maps: local quality 0..1 of the scored slices in their order, (rows, columns).
@@ -70,10 +70,10 @@ def _planes(request: CompanionRequest) -> list[Plane]:
 
 
 def _stand_in(stack: Stack, plane: Plane, index: int) -> Dataset:
-    """Return a single-frame header of one scored slice for highdicom, which reads no dirty and no mixed ones.
+    """Return a clean single-frame header of one scored slice, as highdicom requires.
 
-    It names no patient, whom highdicom would warn of by name; `complete` does. Its SOP Instance UID is a
-    placeholder, the slice's position; `_refer` puts the real reference there.
+    It omits the patient's name, which highdicom would repeat in warnings; `complete` sets it later. Its SOP Instance
+    UID is a placeholder, the index of the slice; `_refer` replaces it with the real reference.
     """
     header = Dataset()
     for keyword in ALWAYS:
@@ -116,7 +116,7 @@ def _made(request: CompanionRequest, pixels: np.ndarray, headers: list[Dataset],
 
 
 def _meaning() -> hd.pm.RealWorldValueMapping:
-    """Say what a stored value is: image quality (111101, DCM), 0 to 1, as it stands."""
+    """Return the meaning of stored values: image quality (111101, DCM), 0 to 1, without rescaling."""
     return hd.pm.RealWorldValueMapping(
         lut_label="QUALITY",
         lut_explanation="Local image quality, 0 poor to 1 good",
@@ -129,7 +129,7 @@ def _meaning() -> hd.pm.RealWorldValueMapping:
 
 
 def _refer(made: Dataset, request: CompanionRequest) -> None:
-    """Put references to the scored images and frames where the stand-ins were."""
+    """Replace the placeholder references with those to the scored images and frames."""
     slices = request.assessment.primary.slices
     for frame in made.PerFrameFunctionalGroupsSequence:
         for step in frame.DerivationImageSequence:

@@ -1,8 +1,8 @@
-"""The DICOM objects that carry a score map alongside the report; not sent unless a site configures them.
+"""Companions: DICOM objects with the score map that accompany a report, if a site configures them.
 
-A Secondary Capture shows the map to people on any workstation; a Parametric Map holds its numbers for
-programs. Both are derived images of the source's study, in a series of their own. As for reports, the same
-request gives the same bytes: UIDs follow from the content, dates come from the job's record.
+A Secondary Capture shows the map on any workstation; a Parametric Map holds its numbers for software. Both are derived
+images in the study of the source, in a separate series. As for reports, the same request gives the same bytes: UIDs
+derive from the content, dates are taken from the job's record.
 """
 
 import hashlib
@@ -49,9 +49,9 @@ class CompanionRequest:
     Attributes:
         sources: headers of all instances of the series, scored or not.
         series_number: (0020,0011), allocated by the caller per study.
-        first_instance_number: (0020,0013) of the first one; further ones count on.
-        created_at: aware, from the job's record, never the clock.
-        time_zone: the site's, used where the source names none in (0008,0201).
+        first_instance_number: (0020,0013) of the first one; the others follow.
+        created_at: timezone-aware, from the job's record, never from the clock.
+        time_zone: of the site, used if the source has none in (0008,0201).
     """
 
     assessment: Assessment
@@ -69,14 +69,14 @@ class CompanionRequest:
 
 
 def companion_series_uid(kind: str, assessment: Assessment, device: ReportDevice) -> str:
-    """Return the one series that all companions of a kind of one source series are in, revisions too."""
+    """Return the UID of the series for all companions of one kind and source series, revisions included."""
     return deterministic_uid(
         "companion series", kind, assessment.study_instance_uid, assessment.series_instance_uid, device.device_uid
     )
 
 
 def instance_uid(kind: str, request: CompanionRequest, source: Dataset, number: int, pixels: bytes) -> str:
-    """Return the SOP Instance UID, which follows from the content."""
+    """Return the SOP Instance UID, derived from the content."""
     assessment = request.assessment
     identity = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber")
     return deterministic_uid(
@@ -97,12 +97,12 @@ def instance_uid(kind: str, request: CompanionRequest, source: Dataset, number: 
 
 
 def clean_header(request: CompanionRequest, source: Dataset) -> Dataset:
-    """Return patient and study of a source as they may be written again, in UTF-8, with the study's UID."""
+    """Return the patient and study of a source in valid form, in UTF-8, with the study's UID."""
     clean = Dataset()
     clean.SpecificCharacterSet = "ISO_IR 192"
     copy_patient_and_study(clean, source)
     put_uid(clean, "StudyInstanceUID", request.assessment.study_instance_uid)
-    if value_of(source, "LossyImageCompression") == "01":  # lossy once, lossy for ever (PS3.3 C.7.6.1.1.5)
+    if value_of(source, "LossyImageCompression") == "01":  # once lossy, always lossy (PS3.3 C.7.6.1.1.5)
         for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if text := value_of(source, keyword):
                 setattr(clean, keyword, text)
@@ -110,7 +110,7 @@ def clean_header(request: CompanionRequest, source: Dataset) -> Dataset:
 
 
 def complete(companion: Dataset, kind: str, request: CompanionRequest, source: Dataset) -> None:
-    """Set the attributes that both kinds share, replacing what is there."""
+    """Set the attributes that both kinds share, replacing existing ones."""
     assessment = request.assessment
     companion.update(clean_header(request, source))
     put_uid(companion, "SeriesInstanceUID", companion_series_uid(kind, assessment, request.device))
@@ -126,7 +126,7 @@ def complete(companion: Dataset, kind: str, request: CompanionRequest, source: D
 
 
 def derivation(assessment: Assessment) -> str:
-    """Return Derivation Description (0008,2111): what made the values, and what they are worth."""
+    """Return Derivation Description (0008,2111): how the values were made, and the evidence for them."""
     checkpoint = assessment.checkpoint
     warning = UNTRAINED if not checkpoint.trained else "" if checkpoint.evaluated else NOT_EVALUATED
     return (

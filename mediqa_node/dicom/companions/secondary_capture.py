@@ -18,7 +18,7 @@ KIND = "secondary_capture"
 
 
 def build_captures(request: CompanionRequest, pictures: Sequence[np.ndarray]) -> list[Dataset]:
-    """Return one object for each scored slice, complete but for file meta.
+    """Return one object for each scored slice, without file meta.
 
     Args:
         pictures: of the scored slices in their order, RGB, uint8, (rows, columns, 3); no text in them
@@ -55,8 +55,8 @@ def _capture(request: CompanionRequest, picture: np.ndarray, index: int, source:
     complete(capture, KIND, request, source)
     capture.ImageType = ["DERIVED", "SECONDARY"]
     capture.ConversionType = "WSD"
-    # it contains no patient data, but text is burned in: it must not be taken for a plain image
+    # no patient data, but burned-in text: must not be taken for a plain image
     capture.BurnedInAnnotation = "YES"
-    capture.PatientOrientation = []  # two panels and text: no side of the picture is a side of the patient
+    capture.PatientOrientation = []  # two panels and text: the picture has no orientation
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = capture.ContentDate, capture.ContentTime
     return capture

@@ -1,10 +1,11 @@
-"""The attributes that may leave with a de-identified image; every attribute that is not listed here is dropped.
+"""The attributes that a de-identified image may keep; every attribute not listed here is dropped.
 
-By DICOM keyword, at the top level and in sequence items; `deidentify` defines what happens to each kind. A test
-checks that of the attributes of the Basic Profile (PS3.15 table E.1-1) only sex and a coarse age are kept.
+They are listed by DICOM keyword and apply at the top level and in sequence items; `deidentify` defines how each kind is
+treated. A test checks that only sex and a coarse age are kept of the attributes of the Basic Profile (PS3.15 table
+E.1-1).
 """
 
-# Quantities: whatever does not read as a number is dropped.
+# Quantities: values that are not numbers are dropped.
 NUMBERS = """
     SeriesNumber AcquisitionNumber InstanceNumber TemporalPositionIdentifier NumberOfTemporalPositions
     ImagesInAcquisition
@@ -38,7 +39,7 @@ NUMBERS = """
     HorizontalFieldOfView DegreeOfDilation IlluminationPower IlluminationWaveLength EmmetropicMagnification
 """
 
-# Code strings and texts that a person may have typed into: kept where every word is one of WORDS.
+# Code strings and texts that may have been typed by hand: kept if every word is one of WORDS.
 WORDED = """
     ImageType FrameType Modality BodyPartExamined PatientPosition Laterality ImageLaterality FrameLaterality
 
@@ -64,30 +65,30 @@ WORDED = """
     QualityControlSubject ContentQualification DimensionOrganizationType StackID PupilDilated PatientSex
 """
 
-# What the maker of the device writes: short, of plain characters, and no echo of a name or identifier.
+# Values set by the manufacturer: short, of plain characters, and without a name or identifier.
 DEVICE = "Manufacturer ManufacturerModelName SoftwareVersions"
 
-# Words of the makers of devices that hospitals and stations are called by too: they name no place.
+# Manufacturers' words that also occur in names of hospitals and stations: they identify no place.
 MAKERS = """
     canon center centre clinic clinical corporation electric electronics fujifilm general healthcare healthineers
     health hitachi hospital imaging medical nidek philips radiology shimadzu siemens systems topcon toshiba united
     zeiss
 """
 
-# Replaced one to one, so that what belonged together still does.
+# Replaced one to one, so that references stay consistent.
 UIDS = """
     SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID IrradiationEventUID ConcatenationUID
     SOPInstanceUIDOfConcatenationSource DimensionOrganizationUID SynchronizationFrameOfReferenceUID
 """
 
-# A coded term: kept where its code is in pydicom's dictionary of DCM, SCT and UCUM, with the meaning that stands there.
+# A coded term: kept if its code is in pydicom's dictionary of DCM, SCT and UCUM, with the meaning from there.
 CODED = """
     AnatomicRegionSequence CTDIPhantomTypeCodeSequence AcquisitionDeviceTypeCodeSequence
     IlluminationTypeCodeSequence LightPathFilterTypeStackCodeSequence ImagePathFilterTypeStackCodeSequence
     WideFieldOphthalmicPhotographyQualityRatingSequence WaterEquivalentDiameterCalculationMethodCodeSequence
 """
 
-# Sequences whose items are treated by this same table.
+# Sequences: their items are filtered by this same table.
 SEQUENCES = """
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationSequence
     DimensionIndexSequence FrameContentSequence PixelMeasuresSequence PlanePositionSequence
@@ -104,18 +105,18 @@ SEQUENCES = """
     MRFOVGeometrySequence MRDiffusionSequence DiffusionGradientDirectionSequence
 """
 
-# Type 1 in multi-frame objects alone (PS3.3 C.7.6.16, C.7.5.2): a value without information.
+# Type 1 only in multi-frame objects (PS3.3 C.7.6.16, C.7.5.2): filled with a dummy value.
 DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "AcquisitionDateTime": "19000101",
            "DeviceSerialNumber": "REMOVED"}  # fmt: skip
 FRAME_DUMMIES = {"FrameReferenceDateTime": "19000101", "FrameAcquisitionDateTime": "19000101"}
 
-# Type 2 in the modules Patient, Study, Equipment and Frame of Reference (PS3.3 C.7): empty where nothing is kept.
+# Type 2 in the modules Patient, Study, Equipment and Frame of Reference (PS3.3 C.7): empty if nothing is kept.
 EMPTY = """
     PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName Manufacturer
     PositionReferenceIndicator
 """
 
-# Words that stand in kept texts; one or two letters, and digits, need no entry.
+# Words allowed in kept texts; one or two letters, and digits, need no entry.
 WORDS = """
     abdomen abdomenpelvis acc acceleration adc admire aice aidr algorithm aluminum and angio angle ankle anterior
     aorta aortic arm array asir asirv asset attenuated auto automatic average axial back bcl bilateral birdcage

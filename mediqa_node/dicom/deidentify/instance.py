@@ -1,9 +1,10 @@
-"""De-identify an image before export: an attribute that is not on the allow-list does not leave.
+"""De-identify an image before export: attributes that are not on the allow-list are dropped.
 
-A deny-list (PS3.15 table E.1-1 applied attribute by attribute) forgets what it does not know: the private element, the
+A deny-list (PS3.15 table E.1-1 applied attribute by attribute) misses what it does not list: a private element, a
 comment in a functional group. Here a new dataset is built from the attributes of `allow_list`, at the root and in every
-item of every sequence that is kept, each value read and written again, so that nothing is carried along in a value
-representation that does not fit. Dates and times are removed (113107 is not claimed); pixels are not touched here.
+item of every sequence that is kept. Each value is parsed and written again, so that nothing is smuggled through in a
+value representation that does not fit. Dates and times are removed (113107 is not claimed); pixels are not touched
+here.
 """
 
 import re
@@ -52,7 +53,7 @@ _KINDS = {
 
 
 def deidentify(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
-    """Return what may leave of an image's header, ready to be given pixels; the argument is not changed.
+    """Return the de-identified header of an image, to which pixels can be added; the argument is not changed.
 
     UIDs become `2.25.<128 bit>`, Patient ID and Patient's Name the patient's key, age a decade.
     """
@@ -75,7 +76,7 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
 
 def patient_identity(dataset: Dataset) -> dict[str, str]:
-    """Return what `Pseudonyms.patient` wants to know."""
+    """Return the identity that `Pseudonyms.patient` takes."""
     return {keyword: text(dataset, keyword) for keyword in _IDENTITY}
 
 
@@ -96,12 +97,12 @@ def age_decade(dataset: Dataset) -> int | None:
 
 
 def clean_text(keyword: str, value: str, forbidden: frozenset[str]) -> str | None:
-    r"""Return a text as it may leave, or None.
+    r"""Return a text if it may be exported, else None.
 
     Args:
-        keyword: of the attribute it comes from; it decides which filter applies.
+        keyword: of its attribute; decides which filter applies.
         value: values joined by a backslash.
-        forbidden: of `identifying_words`.
+        forbidden: words of `identifying_words`.
     """
     kind = _KINDS.get(keyword)
     if kind == "DEVICE":
@@ -115,9 +116,10 @@ def clean_text(keyword: str, value: str, forbidden: frozenset[str]) -> str | Non
 def identifying_words(dataset: Dataset) -> frozenset[str]:
     """Return words and numbers that identify patient, study or place, upper case, numbers without leading zeros.
 
-    Those of all names of persons, whatever they mean besides (SHARP is a kernel and a family); those of the identifiers
-    of patient, study, device and place, unless everybody uses them (CHEST_0042, General Hospital); the birth date.
-    Words of one or two letters and numbers of fewer than four digits identify nobody: they are in every header.
+    They come from all person names, even where a name is also an ordinary word (SHARP is a kernel and a family name);
+    from the identifiers of patient, study, device and place, except common words (CHEST_0042, General Hospital); and
+    from the birth date. Words of one or two letters and numbers of fewer than four digits are left out: they occur in
+    every header and identify no one.
     """
     found = set()
     for found_text, is_name in _identifying(dataset):
@@ -131,14 +133,14 @@ def identifying_words(dataset: Dataset) -> frozenset[str]:
 
 
 def _tokens(value: str) -> set[str]:
-    """Return the words of a text as they stand, and the runs of letters and digits in them, if they are long enough."""
+    """Return the words of a text and the runs of letters and digits in them, if long enough."""
     runs = {run for pattern in (r"[^\W_]+", r"[^\W\d_]+", r"\d+") for run in re.findall(pattern, value.upper())}
     runs = {run.lstrip("0") if run.isdecimal() else run for run in runs}
     return {run for run in runs if len(run) >= (_FEWEST_DIGITS if run.isdecimal() else 3)}
 
 
 def _identifying(dataset: Dataset) -> Iterator[tuple[str, bool]]:
-    """Yield texts that identify somebody or a place, and whether each is a person's name."""
+    """Yield texts that identify a person or place, and whether each is a person's name."""
     for tag in tuple(dataset.keys()):
         if tag.is_private:
             continue
@@ -166,7 +168,7 @@ def _kept(dataset: Dataset, pseudonyms: Pseudonyms, forbidden: frozenset[str]) -
 def _value(
     dataset: Dataset, tag: BaseTag, keyword: str, kind: str, pseudonyms: Pseudonyms, forbidden: frozenset[str]
 ) -> Any:
-    """Return the value of one attribute as it may leave, None for not at all."""
+    """Return the exported value of one attribute, or None to drop it."""
     if kind == "SEQUENCES":
         kept = [_kept(item, pseudonyms, forbidden) for item in items(dataset, tag)]
         return Sequence(kept) if any(kept) else None
@@ -183,14 +185,14 @@ def _value(
 
 
 def _numbers(dataset: Dataset, tag: BaseTag, keyword: str, forbidden: frozenset[str]) -> Any:
-    """Return numbers as they were written, decimal strings with all their digits; none unless all of it is numbers.
+    """Return numbers with the digits of the source; none unless every value is a number.
 
-    None either if one of them may identify somebody: it is one of `identifying_words`, reads as a day, or, where things
-    are only counted, is as long as a date.
+    None are returned either if one may be identifying: it is one of `identifying_words`, looks like a date, or is a
+    count as long as a date.
     """
     try:
         value = dataset[tag].value
-    except Exception:  # pydicom raises many kinds on broken values
+    except Exception:  # pydicom may raise anything on broken values
         return None
     values = [value] if isinstance(value, str | int | float) else list(value or ())
     if _vr(tag) in ("DS", "IS"):
@@ -214,7 +216,7 @@ def _identifies(written: str, keyword: str, forbidden: frozenset[str]) -> bool:
 
 
 def _is_worded(value: str, forbidden: frozenset[str]) -> bool:
-    """Whether a text consists only of known words that identify no one, one or two letters, and short numbers."""
+    """Whether a text consists only of known harmless words, one or two letters, and short numbers."""
     if not _PLAIN.fullmatch(value) or _LONG_NUMBER.search(value) or _DATE.search(value):
         return False
     if _tokens(value) & forbidden:
@@ -229,7 +231,7 @@ def _is_device_text(value: str, forbidden: frozenset[str]) -> bool:
 
 
 def clean_meaning(item: Dataset) -> str | None:
-    """Return the meaning of a coded term in pydicom's dictionary, whatever its own Code Meaning; None if unknown."""
+    """Return the meaning of a code from pydicom's dictionary, ignoring its Code Meaning; None if unknown."""
     value, scheme = _current_code(item)
     return _meanings(scheme).get(value) if scheme in _SCHEMES else None
 
@@ -240,7 +242,7 @@ def _coded(item: Dataset) -> Dataset | None:
 
 
 def _current_code(item: Dataset) -> tuple[str, str]:
-    """Return value and scheme of a coded term, those of SNOMED RT as SNOMED CT (PS3.16 table 8-1)."""
+    """Return value and scheme of a coded term; SNOMED RT codes become SNOMED CT (PS3.16 table 8-1)."""
     value, scheme = text(item, "CodeValue"), text(item, "CodingSchemeDesignator")
     known = snomed_mapping["SRT"].get(value) if scheme in ("SRT", "SNM3", "99SDM") else None
     return (known, "SCT") if known else (value, scheme)
@@ -266,7 +268,7 @@ def _vr(tag: BaseTag) -> str:
 
 
 def _written_vr(dataset: Dataset, tag: BaseTag) -> str:
-    """Return the VR of the standard; where it leaves a choice, that of Pixel Representation (0028,0103)."""
+    """Return the VR of the standard; if it allows several, the one for Pixel Representation (0028,0103)."""
     vr = _vr(tag)
     if " or " not in vr:
         return vr

@@ -1,4 +1,4 @@
-"""Decoded frames as native Pixel Data (7FE0,0010): in a compressed stream a comment could carry a name (PS3.5 A.4)."""
+"""Decoded frames as native Pixel Data (7FE0,0010): a compressed stream could carry a name in a comment (PS3.5 A.4)."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ TRANSFER_SYNTAX = ExplicitVRLittleEndian
 
 
 def put_pixels(dataset: Dataset, frames: Sequence[np.ndarray], header: Dataset) -> None:
-    """Give a de-identified dataset the frames of its source.
+    """Put the frames of the source into a de-identified dataset.
 
     Args:
         frames: of `FrameReader.raw`, all of the instance, in order: (rows, columns), or (rows, columns, 3) RGB.
-        header: of the source; it defines what the values mean.
+        header: of the source; defines what the values mean.
 
     Raises:
-        UndecodablePixels: colour tables, lookup tables or floating point, which would not leave with the pixels.
+        UndecodablePixels: colour tables, lookup tables or floating point, which cannot be exported with the pixels.
     """
     first, photometric = frames[0], text(header, "PhotometricInterpretation")
     if photometric == "PALETTE COLOR" or "ModalityLUTSequence" in header or first.dtype.kind not in "iu":

@@ -1,8 +1,8 @@
-"""Keyed pseudonyms: the same person, study or scanner is the same key in every export, and nobody without the key file
-can go back, or test a guess, as an unkeyed hash of a Patient ID would let them.
+"""Keyed pseudonyms: a person, study or scanner has the same key in every export.
 
-HMAC-SHA256 (RFC 2104) of one secret, under a derived key for each purpose, so that no two kinds of pseudonym can be
-compared with each other.
+Without the key file, pseudonyms can neither be reversed nor tested against a guess, unlike an unkeyed hash of a
+Patient ID. They are HMAC-SHA256 (RFC 2104) of one secret, with a derived key for each purpose, so that two kinds of
+pseudonym cannot be compared with each other.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
-    """What identifiers become under one secret.
+    """The pseudonyms of identifiers under one secret.
 
     Attributes:
         secret: KEY_BYTES random bytes; never printed.
@@ -26,20 +26,20 @@ class Pseudonyms:
 
     @property
     def key_id(self) -> str:
-        """Which secret made these pseudonyms, 16 hex digits: another one begins a new lineage of exports."""
+        """Identifies the secret, 16 hex digits; exports with a new secret cannot be linked to earlier ones."""
         return self._digest("key id", "").hex()[:16]
 
     def key(self, domain: str, *parts: str) -> str:
         """Return 80 bits as 16 letters and digits (base32), for one identifier in one domain.
 
         Args:
-            domain: `patient`, `study`, `series`, `device`, ...: equal identifiers of two domains have unequal keys.
+            domain: `patient`, `study`, `series`, `device`, ...: equal identifiers in two domains get different keys.
             parts: of the identifier, compared without case and surrounding blanks.
         """
         return b32encode(self._digest(domain, *(part.strip().upper() for part in parts))[:10]).decode()
 
     def uid(self, uid: str) -> str:
-        """Return a UID below 2.25 (PS3.5 B.2) of 128 bits for a UID, the same wherever it stands."""
+        """Return the replacement of a UID, 128 bits below 2.25 (PS3.5 B.2); equal UIDs get equal replacements."""
         return f"2.25.{int.from_bytes(self._digest('uid', uid.strip())[:16], 'big')}"
 
     def patient(self, identity: Mapping[str, str]) -> str:
@@ -47,17 +47,17 @@ class Pseudonyms:
 
         Args:
             identity: by keyword: PatientID (0010,0020), IssuerOfPatientID (0010,0021) and StudyInstanceUID, which
-                stands in for a Patient ID that is empty: otherwise all such patients would be one.
+                stands in for an empty Patient ID: otherwise all such patients would share one key.
         """
         name, issuer = identity.get("PatientID", "").strip(), identity.get("IssuerOfPatientID", "")
         return self.key("patient", issuer, name) if name else self.key("no patient", identity["StudyInstanceUID"])
 
     def share(self, domain: str, key: str) -> float:
-        """Return a number in [0, 1) that a key always draws, evenly spread over keys."""
+        """Return a number in [0, 1) that is fixed for a key and uniform over keys."""
         return int.from_bytes(self._digest(domain, key)[:6], "big") / 2**48
 
     def digest(self, domain: str, sha256: str) -> str:
-        """Return 64 hex digits for a content hash: by itself it would link an export to whoever has the image."""
+        """Return a keyed digest of a content hash, 64 hex digits: the hash itself would identify the image."""
         return self._digest(domain, sha256).hex()
 
     def _digest(self, domain: str, *parts: str) -> bytes:

@@ -1,9 +1,8 @@
 """From an assessment to the Structured Report that goes to the PACS.
 
-The same request gives the same bytes: UIDs follow from the content, dates come from the job's
-record. Two requests that differ in patient, evidence, software, weights, thresholds, result, SR
-class or predecessor give two SOP Instance UIDs, because an archive that already holds a UID
-answers Success and keeps what it has.
+The same request gives the same bytes: UIDs derive from the content, dates are taken from the job's record. Requests
+that differ in patient, evidence, software, weights, thresholds, result, SR class or predecessor give different SOP
+Instance UIDs, because an archive answers Success to a known UID and keeps its old copy.
 """
 
 import math
@@ -39,7 +38,7 @@ LAW_TOLERANCE = 1e-6
 
 
 def build_report(request: ReportRequest) -> Dataset:
-    """Return the Structured Report of one series, complete but for file meta.
+    """Return the Structured Report of one series, without file meta.
 
     Raises:
         InvalidInstance: a source cannot be referenced or belongs to another study or series.
@@ -57,7 +56,7 @@ def build_report(request: ReportRequest) -> Dataset:
 
 
 def report_bytes(report: Dataset) -> bytes:
-    """Return the Part 10 file (PS3.10 section 7), Explicit VR Little Endian, in this node's name."""
+    """Return the Part 10 file (PS3.10 section 7), Explicit VR Little Endian, with this node's implementation UID."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = report.SOPClassUID
@@ -72,7 +71,7 @@ def report_bytes(report: Dataset) -> bytes:
 
 
 def _instance_uid(request: ReportRequest, report: Dataset, tree: Dataset) -> str:
-    """Return the name of this content: everything but dates and numbers in the series goes into it."""
+    """Return a SOP Instance UID derived from everything except dates and the numbers in the series."""
     assessment = request.assessment
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
     return deterministic_uid(
@@ -95,7 +94,7 @@ def _instance_uid(request: ReportRequest, report: Dataset, tree: Dataset) -> str
 
 
 def _distinct(request: ReportRequest) -> dict[str, Dataset]:
-    """Return the sources by SOP Instance UID, in its order, each once."""
+    """Return the distinct sources, sorted by SOP Instance UID."""
     assessment = request.assessment
     if not request.sources:
         raise ValueError(f"to report on series {assessment.series_instance_uid}: no source headers were given")
@@ -119,7 +118,7 @@ def _check_numbers(request: ReportRequest) -> None:
 
 
 def _check_result(result: StackResult, sources: dict[str, Dataset]) -> None:
-    """Refuse a number that no archive must ever hold: out of range, or not the weighted sum it claims to be."""
+    """Raise ValueError for a number that must not be archived: out of range, or not the weighted sum of its parts."""
     parts = result.slices
     quality, of_slices = mapped(result.quality), [mapped(part.quality) for part in parts]
     values = [quality, *of_slices, *(part.weight for part in parts)]

@@ -1,8 +1,8 @@
-"""All codes that a report may contain, and the codes of the prompts' words.
+"""All codes that a report may contain, including those of prompt words.
 
-DCM, SCT, LN, UMLS and UCUM codes are those of PS3.16 and its context groups. 99MEDIQA is for what
-has no standard code: a score in 0..1, the weight of a slice, predicted values, image types.
-Its values never change meaning; a new meaning gets a new value.
+DCM, SCT, LN, UMLS and UCUM codes are those of PS3.16 and its context groups. 99MEDIQA is for concepts without a
+standard code: a score in 0..1, the weight of a slice, predicted values, image types. Its values never change meaning; a
+new meaning gets a new value.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ def _own(value: str, meaning: str) -> Code:
     return Code(value, PRIVATE_SCHEME, meaning)
 
 
-# TID 1500 and what it includes
+# TID 1500 and its included templates
 REPORT = _dcm("126000", "Imaging Measurement Report")
 LANGUAGE = _dcm("121049", "Language of Content Item and Descendants")
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
@@ -79,7 +79,7 @@ DOES_NOT_MEET = _dcm("111236", "Usable - Does not meet the quality control stand
 QUALITY_STANDARD = _dcm("111051", "Quality Control Standard")
 INSTITUTIONAL = _dcm("111240", "Institutionally defined quality control standard")
 
-# No standard code exists for these
+# Concepts without a standard code
 SCORE = _own("IQA-Q", "Overall image quality score Q")
 SLICE_WEIGHT = _own("IQA-W", "Slice weight")
 PREDICTED = {"mas": _own("IQA-PMAS", "Predicted exposure"), "tesla": _own("IQA-PB0", "Predicted field strength")}

@@ -1,6 +1,6 @@
 """The content tree of an image-quality report: TID 1500 with one TID 1501 group per series, slice and stack.
 
-The order of items is that of the templates (PS3.16); validators check it.
+Items are in the order of the templates (PS3.16), which validators check.
 """
 
 import re
@@ -50,7 +50,7 @@ def content_tree(assessment: Assessment, device: ReportDevice, study_date: str) 
     """Return the root container.
 
     Args:
-        study_date: YYYYMMDD, or "" where the source has none.
+        study_date: YYYYMMDD, or "" if the source has none.
     """
     children = [
         code_item(MODIFIER, codes.LANGUAGE, codes.ENGLISH),
@@ -71,7 +71,7 @@ def content_tree(assessment: Assessment, device: ReportDevice, study_date: str) 
 
 
 def matching_calibration(assessment: Assessment) -> Calibration | None:
-    """Return the calibration, if it was made for the weights, card and preprocessing of this assessment."""
+    """Return the calibration if it applies to the weights, card and preprocessing of this assessment, else None."""
     record, checkpoint = assessment.calibration, assessment.checkpoint
     if record is None or assessment.verdict not in codes.VERDICTS:
         return None
@@ -80,7 +80,7 @@ def matching_calibration(assessment: Assessment) -> Calibration | None:
 
 
 def comment(assessment: Assessment) -> str:
-    """Return what a reader must know before the number, in ASCII."""
+    """Return the caveats that a reader needs before the score, in ASCII."""
     parts = [RESEARCH_ONLY]
     if not assessment.checkpoint.trained:
         parts.insert(0, UNTRAINED)
@@ -113,7 +113,7 @@ def _observer(device: ReportDevice) -> list[Dataset]:
 
 
 def _library_groups(assessment: Assessment, study_date: str) -> list[Dataset]:
-    """TID 1600: the scored images, one group for all that share matrix and frame of reference."""
+    """TID 1600: the scored images, one group per matrix and frame of reference."""
     shared: dict[tuple[int, int, str | None], list[FrameRef]] = {}
     for result in (assessment.primary, *assessment.others):
         stack = result.stack
@@ -134,7 +134,7 @@ def _library_groups(assessment: Assessment, study_date: str) -> list[Dataset]:
 
 
 def _recorded(technique: Technique) -> list[Dataset]:
-    """What the scanner recorded, under standard concepts; what the network guesses never is."""
+    """Return the values recorded by the scanner, under standard concepts; network predictions are never included."""
     found = (
         (codes.EXPOSURE, technique.tube_charge_mas, "mA.s"),
         (codes.FIELD_STRENGTH, technique.field_strength_t, "T"),
@@ -203,7 +203,7 @@ def _slice_group(assessment: Assessment, device: ReportDevice, part: SliceResult
 def _identity(
     assessment: Assessment, device: ReportDevice, label: str, prompt: Prompt, parameters: Sequence[str]
 ) -> list[Dataset]:
-    """Tracking, finding, site and algorithm (TID 4019) of a group; the tracking UID outlives revisions."""
+    """Return tracking, finding, site and algorithm (TID 4019) of a group; revisions keep the tracking UID."""
     checkpoint = assessment.checkpoint
     tracking = deterministic_uid(
         "tracking", assessment.study_instance_uid, assessment.series_instance_uid, device.device_uid, label
@@ -227,7 +227,7 @@ def _identity(
 
 
 def algorithm_version(assessment: Assessment, device: ReportDevice) -> str:
-    """Return the software's version, with a suffix that no reader can miss for untrained weights."""
+    """Return the software version, with a conspicuous suffix for untrained weights."""
     return device.software_version + ("" if assessment.checkpoint.trained else "-untrained")
 
 

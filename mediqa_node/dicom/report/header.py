@@ -1,4 +1,4 @@
-"""The header of an image-quality report: patient and study as the images have them, the rest ours.
+"""The header of an image-quality report: patient and study from the images, everything else from this node.
 
 Modules of PS3.3 A.35.13 (Comprehensive 3D SR): Patient, Clinical Trial, General Study, Patient
 Study, SR Document Series, General Equipment, SR Document General, SOP Common. Always UTF-8.
@@ -61,8 +61,8 @@ def header(request: ReportRequest, sources: Sequence[Dataset]) -> Dataset:
     """Return the report's dataset without SOP Instance UID and content tree.
 
     Args:
-        sources: every instance of the series once, in order of SOP Instance UID; the first
-            speaks for patient and study.
+        sources: every instance of the series once, sorted by SOP Instance UID; patient and study are taken from the
+            first.
 
     Raises:
         InvalidInstance: a source cannot be referenced, or its Patient ID cannot be carried.
@@ -80,7 +80,7 @@ def header(request: ReportRequest, sources: Sequence[Dataset]) -> Dataset:
 
 
 def copy_patient_and_study(report: Dataset, source: Dataset) -> None:
-    """Set patient and study as an image has them, in a form that may be written again; not the study's UID.
+    """Copy patient and study of an image in valid form, except the study's UID.
 
     Raises:
         InvalidInstance: the Patient ID cannot be carried.
@@ -119,7 +119,7 @@ def _complete(report: Dataset, source: Dataset) -> None:
 
 
 def _without_half_pair(item: Dataset) -> Dataset:
-    """Universal Entity ID (0040,0032) and its type are both present, or neither is."""
+    """Drop Universal Entity ID (0040,0032) without its type, and the reverse."""
     pair = ("UniversalEntityID", "UniversalEntityIDType")
     if not all(keyword in item for keyword in pair):
         for keyword in pair:
@@ -128,7 +128,7 @@ def _without_half_pair(item: Dataset) -> Dataset:
 
 
 def _copy_trial(report: Dataset, source: Dataset) -> None:
-    """Clinical Trial Subject and Study (PS3.3 C.7.1.3, C.7.2.3), if the source has all that they demand."""
+    """Clinical Trial Subject and Study (PS3.3 C.7.1.3, C.7.2.3), if the source has all required attributes."""
     known = {keyword: value_of(source, keyword) for keyword in TRIAL_MANDATORY}
     if all(known.values()):
         for keyword in TRIAL_MANDATORY + TRIAL_EMPTY:
@@ -136,7 +136,7 @@ def _copy_trial(report: Dataset, source: Dataset) -> None:
 
 
 def _set_series(report: Dataset, request: ReportRequest) -> None:
-    """SR Document Series (C.17.1): one for each source series and installation; revisions stay in it."""
+    """SR Document Series (C.17.1): one for each source series and installation, revisions included."""
     assessment = request.assessment
     series_uid = (
         str(request.predecessor.SeriesInstanceUID)
@@ -228,7 +228,7 @@ def _evidence(study_uid: str, series_uid: str, instances: Iterable[Dataset]) -> 
 
 
 def set_dates(report: Dataset, created_at: datetime, time_zone: tzinfo, source: Dataset) -> None:
-    """Content and creation time in the source's zone, which is stated; else in the site's, which is not."""
+    """Set content and creation time: in the source's time zone, which is written, else in the site's, which is not."""
     offset = utc_offset(source)
     local = created_at.astimezone(offset or time_zone)
     if offset is not None:

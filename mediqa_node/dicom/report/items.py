@@ -87,7 +87,7 @@ def number_item(relationship: str, concept: Code, value: str, unit: Code, *, est
 
 
 def image_items(concept: Code, frames: Sequence[FrameRef]) -> list[Dataset]:
-    """Return one IMAGE per instance, in order of first mention, with the frames meant if it is multi-frame."""
+    """Return one IMAGE per instance, in order of first mention, with its referenced frames if it is multi-frame."""
     by_instance: dict[tuple[str, str], list[int]] = {}
     for frame in frames:
         numbers = by_instance.setdefault((frame.sop_class_uid, frame.sop_instance_uid), [])

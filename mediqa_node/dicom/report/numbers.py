@@ -1,4 +1,4 @@
-"""The numbers of a report, read back from its content tree by who they belong to and what they are called."""
+"""Read the numbers of a report back from its content tree, by measurement group and concept name."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a report is made from: everything is an argument, so that the same request gives the same bytes."""
+"""The input of a report, complete so that the same request gives the same bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,10 +40,10 @@ class ReportRequest:
     Attributes:
         sources: headers of all instances of the series, scored or not.
         series_number, instance_number: (0020,0011), (0020,0013), allocated by the caller per study.
-        created_at: aware, from the job's record, never the clock.
-        predecessor: the report this one revises.
+        created_at: timezone-aware, from the job's record, never from the clock.
+        predecessor: the report that this one revises.
         sop_class: a key of SOP_CLASSES.
-        time_zone: the site's, used where the source names none in (0008,0201).
+        time_zone: of the site, used if the source has none in (0008,0201).
     """
 
     assessment: Assessment

@@ -1,8 +1,8 @@
-"""Read the header of a source image so that what is copied into a report is valid.
+"""Read the header of a source image so that values copied into a report are valid.
 
 Real headers lack type-2 elements, hold two values where one belongs, dates of one year, a sex of
-`U`, or text in ISO 2022 character sets. Everything here returns text that may stand in a UTF-8
-dataset, or "" where the source holds nothing usable. What identifies a patient is never shortened.
+`U`, or text in ISO 2022 character sets. Every function returns text that is valid in a UTF-8 dataset, or "" if the
+source has nothing usable. Patient identifiers are never truncated.
 """
 
 import re
@@ -38,12 +38,12 @@ _SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"
 
 
 def value_of(source: Dataset, keyword: str) -> str:
-    """Return the first value of an element that may be written again, or ""."""
+    """Return the first valid value of an element, or ""."""
     return next(iter(_usable(keyword, _texts(source, keyword)[:1])), "")
 
 
 def values_of(source: Dataset, keyword: str) -> list[str]:
-    """Return the values of an element that may be written again: one, or all where its multiplicity allows (PS3.6)."""
+    """Return the valid values of an element: one, or all if its multiplicity allows (PS3.6)."""
     texts = _texts(source, keyword)
     return _usable(keyword, texts if dictionary_VM(keyword) != "1" else texts[:1])
 
@@ -53,7 +53,7 @@ def _usable(keyword: str, texts: Iterable[str]) -> list[str]:
 
 
 def _written(keyword: str, text: str) -> str:
-    """Return a text as its value representation may hold it, or ""."""
+    """Return a text in a form valid for its value representation, or ""."""
     if keyword == "PatientSex":
         return _SEXES.get(text.upper(), "")
     vr = dictionary_VR(keyword)
@@ -67,8 +67,8 @@ def patient_id(source: Dataset) -> str:
     """Return Patient ID (0010,0020).
 
     Raises:
-        InvalidInstance: longer than 64 characters, or not in the declared character set; a damaged one may
-            be another patient's.
+        InvalidInstance: longer than 64 characters, or not in the declared character set: a damaged ID may be another
+            patient's.
     """
     if any(map(is_misread, texts(source, "PatientID"))):
         raise InvalidInstance(
@@ -82,7 +82,7 @@ def patient_id(source: Dataset) -> str:
 
 
 def uid_of(source: Dataset, keyword: str) -> str:
-    """Return a UID that the source must have, leading zeros and all.
+    """Return a required UID of the source, leading zeros included.
 
     Raises:
         InvalidInstance: missing, or not a UID.
@@ -94,7 +94,7 @@ def uid_of(source: Dataset, keyword: str) -> str:
 
 
 def utc_offset(source: Dataset) -> timezone | None:
-    """Return Timezone Offset From UTC (0008,0201), or None where it is missing or beyond -1200..+1400."""
+    """Return Timezone Offset From UTC (0008,0201), or None if it is missing or outside -1200..+1400."""
     match = _OFFSET.fullmatch(_text(source, "TimezoneOffsetFromUTC"))
     if match is None:
         return None
@@ -103,7 +103,7 @@ def utc_offset(source: Dataset) -> timezone | None:
 
 
 def copied_items(source: Dataset, keyword: str, members: Iterable[str], required: Iterable[str]) -> list[Dataset]:
-    """Return the items of a sequence rebuilt from plain members; an item without all `required` ones is left out."""
+    """Return the items of a sequence rebuilt from plain members; items without a `required` one are left out."""
     copies = []
     for original in items(source, keyword):
         item = Dataset()
@@ -134,7 +134,7 @@ def _text(source: Dataset, keyword: str) -> str:
 
 
 def _texts(source: Dataset, keyword: str) -> list[str]:
-    """Return the non-empty values as printable text, without those of a character set that does not fit."""
+    """Return the non-empty values as printable text, without those that do not match the character set."""
     found = [_printable(text) for text in texts(source, keyword) if not is_misread(text)]
     return [text for text in found if text]
 
@@ -144,7 +144,7 @@ def _printable(text: str) -> str:
 
 
 def _date(text: str) -> str:
-    """DA: a full date that exists, or nothing; part of a date is not a date."""
+    """DA: a complete, valid date, or ""."""
     match = _DATE.fullmatch(text)
     if match is None:
         return ""
@@ -174,7 +174,7 @@ def _age(text: str) -> str:
 
 
 def _positive(text: str) -> str:
-    """DS of something that cannot be zero: size, weight; in the source's own digits where they are valid."""
+    """DS of a quantity that cannot be zero, such as weight, with the source's own digits if they are valid."""
     try:
         number = float(text)
     except ValueError:

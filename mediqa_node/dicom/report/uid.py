@@ -1,4 +1,4 @@
-"""UIDs that follow from what they name: the same report built twice has the same name."""
+"""Deterministic UIDs: the same report built twice has the same UID."""
 
 import hashlib
 import json

@@ -1,10 +1,9 @@
 """Sort the images of one series into stacks: planes that belong together, in order along their normal.
 
 A series is not a volume. It may hold localisers in three directions, several echoes, time points and
-b-values, magnitude and phase, a slice that was acquired twice. What always separates stacks: size,
-orientation, echo, time, b-value. What does so only where positions repeat: image type, then acquisition
-number (one head CT in our collection has 14 slices and 13 acquisition numbers, and is one stack).
-Instance Number (0020,0013) never orders planes.
+b-values, magnitude and phase, a slice that was acquired twice. Stacks always differ by size, orientation, echo, time or
+b-value. Image type, and then acquisition number, separate stacks only if positions repeat (one head CT in our
+collection has 14 slices and 13 acquisition numbers, and is one stack). Instance Number (0020,0013) never orders planes.
 """
 
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ def assemble_stacks(headers: Sequence[Dataset]) -> tuple[Stack, ...]:
     """Return the stacks of one series, those with most positions first; () for no headers.
 
     Args:
-        headers: of one series, without pixels, in any order. `FrameRef.instance_index` counts in it.
+        headers: of one series, without pixels, in any order; `FrameRef.instance_index` is an index into it.
 
     Returns:
         The same stacks for any order of `headers` (apart from `instance_index`). An image without
@@ -44,7 +43,7 @@ def assemble_stacks(headers: Sequence[Dataset]) -> tuple[Stack, ...]:
         `missing_geometry`, a CT or MR image with a broken header.
 
     Raises:
-        NotScorable: `mosaic`, where an image is many slices in one.
+        NotScorable: `mosaic`, if an image is a mosaic of slices.
     """
     for header in headers:
         if evidence := mosaic_evidence(header):
@@ -69,7 +68,7 @@ def concatenation_complete(headers: Sequence[Dataset]) -> bool | None:
     1 to In-concatenation Total Number (0020,9163).
 
     Returns:
-        None without a concatenation that states its total.
+        None unless a concatenation gives its total.
     """
     arrived: dict[str, set[int]] = {}
     totals: dict[str, int] = {}
@@ -112,7 +111,7 @@ def _stack(group: Group, headers: Sequence[Dataset]) -> Stack:
 
 
 def _in_order(group: Sequence[Plane]) -> tuple[list[Plane], tuple[float, ...]]:
-    """Return planes and their positions (mm), ascending along the normal; of two at one position, the senior."""
+    """Return planes and positions (mm), ascending along the normal; at one position the earliest acquired wins."""
     reference = group[0].orientation
     if reference is None:
         return list(group), ()
@@ -144,7 +143,7 @@ def _rounded(orientation: tuple[float, ...] | None) -> tuple[float, ...] | None:
 
 
 def _rank(group: Group, stack: Stack) -> tuple[Any, ...]:
-    """Most positions first; then the first echo, time point, b-value, acquisition; then the senior image."""
+    """Sort key: most positions, then first echo, time point, b-value and acquisition, then earliest image."""
     key = stack.key
     values = (key.echo_time_ms, key.temporal_position, key.b_value, key.acquisition_number)
     first = group.planes[0]

@@ -15,9 +15,9 @@ def mosaic_evidence(header: Dataset) -> str | None:
     """Return why this image is a mosaic, with tag and value, or None.
 
     By Image Type (0008,0008); by NumberOfImagesInMosaic (0019,xx0A) under `SIEMENS MR HEADER`; by the
-    element of that name in the CSA header (0029,xx10); or, where anonymisation removed all of these, by
-    an image of a Siemens scanner that is a whole number of times, three at least, as large as its
-    Acquisition Matrix (0018,1310). (Twice is common: interpolation.)
+    element of that name in the CSA header (0029,xx10); or, if anonymisation removed all of these, by an image of a
+    Siemens scanner whose size is an integer multiple, at least three, of its Acquisition Matrix (0018,1310). (Twice is
+    common: interpolation.)
     """
     if "MOSAIC" in codes(header, "ImageType"):
         return "Image Type (0008,0008) contains MOSAIC"

@@ -16,15 +16,15 @@ _GE_COMPONENT = ("M", "P", "R", "I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """One image plane with everything that decides to which stack it belongs.
+    """One image plane with all attributes that decide its stack.
 
     Attributes:
         orientation: Image Orientation (0020,0037), checked, or None.
         origin_mm: Image Position (0020,0032), LPS, or None. Both are given or neither.
-        spacing_mm: Pixel Spacing (0028,0030): between rows, between columns; 0.0 where absent.
+        spacing_mm: Pixel Spacing (0028,0030): between rows, between columns; 0.0 if absent.
         tilt_deg: Gantry/Detector Tilt (0018,1120).
-        seniority: acquisition time, acquisition number, instance number, frame: which of two planes at
-            the same position was first.
+        seniority: acquisition time, acquisition number, instance number, frame: orders planes at the same position,
+            earliest first.
     """
 
     ref: FrameRef
@@ -105,7 +105,7 @@ def _first_integer(frame: FrameHeader, *keys: str) -> int | None:
 
 
 def _image_type(frame: FrameHeader) -> tuple[str, ...]:
-    """Return the words of Frame Type (0008,9007) or Image Type, with the complex component if it is stated.
+    """Return the words of Frame Type (0008,9007) or Image Type, with the complex component if there is one.
 
     Components: Complex Image Component (0008,9208), or GE's (0043,xx2F): 0 magnitude, 1 phase, 2 real,
     3 imaginary.
@@ -127,7 +127,7 @@ def _seniority(frame: FrameHeader) -> tuple[str, int, int, int]:
 
 
 def _frames_before(header: Dataset) -> int:
-    """Return Concatenation Frame Offset Number (0020,9228), or what In-concatenation Number (0020,9162) implies."""
+    """Return Concatenation Frame Offset Number (0020,9228), or an estimate from In-concatenation Number (0020,9162)."""
     offset = integer(header, "ConcatenationFrameOffsetNumber")
     part = integer(header, "InConcatenationNumber") or 0
     return part * MAX_FRAMES if offset is None else offset

@@ -70,7 +70,7 @@ def _by_orientation(planes: Iterable[Plane]) -> list[list[Plane]]:
 
 
 def _nominal(values: Iterable[float | None], tolerance: Callable[[float], float]) -> dict[float | None, float | None]:
-    """Map each measured value to the lowest of its cluster: sorted values closer than the tolerance chain up."""
+    """Map each measured value to the lowest of its cluster, where neighbours are closer than the tolerance."""
     nominal: dict[float | None, float | None] = {None: None}
     previous = lowest = None
     for value in sorted({value for value in values if value is not None}):
@@ -82,7 +82,7 @@ def _nominal(values: Iterable[float | None], tolerance: Callable[[float], float]
 
 
 def _echoes(planes: Sequence[Plane]) -> Parts:
-    """Split by echo time; by echo number (0018,0086) where no time is given."""
+    """Split by echo time, or by echo number (0018,0086) if there is no time."""
     if all(plane.echo_time_ms is None for plane in planes):
         return [(None, members) for members in _by(planes, lambda plane: plane.echo_number).values()]
     nominal = _nominal((plane.echo_time_ms for plane in planes), lambda _: ECHO_TOLERANCE_MS)
@@ -90,7 +90,7 @@ def _echoes(planes: Sequence[Plane]) -> Parts:
 
 
 def _times(planes: Sequence[Plane]) -> Parts:
-    """Split by temporal position, unless every plane has its own: then it counts slices, not time points."""
+    """Split by temporal position, unless it differs for every plane: then it counts slices, not time points."""
     found = _by(planes, lambda plane: plane.temporal_position)
     shattered = all(len(members) == 1 for members in found.values()) and not positions_repeat(planes)
     return [(None, list(planes))] if shattered or len(found) == 1 else list(found.items())
@@ -107,7 +107,7 @@ def _b_values(planes: Sequence[Plane]) -> Parts:
 
 
 def _image_types(planes: Sequence[Plane]) -> Parts:
-    """Where positions repeat: magnitude from phase, real from imaginary, water from fat."""
+    """If positions repeat, split magnitude from phase, real from imaginary, water from fat."""
     common = set.intersection(*(set(plane.image_type) for plane in planes))
     return _where_it_separates(
         planes, lambda plane: " ".join(word for word in plane.image_type if word not in common) or None
@@ -115,14 +115,14 @@ def _image_types(planes: Sequence[Plane]) -> Parts:
 
 
 def _acquisitions(planes: Sequence[Plane]) -> Parts:
-    """Where positions still repeat: one acquisition from the next."""
+    """If positions still repeat, split by acquisition."""
     return _where_it_separates(planes, lambda plane: plane.acquisition_number)
 
 
 def _where_it_separates(planes: Sequence[Plane], value: Callable[[Plane], Hashable]) -> Parts:
-    """Split only if positions repeat and the parts are whole: half of them cover half of the positions.
+    """Split only if positions repeat and the parts are complete: half of the parts cover half of the positions.
 
-    Otherwise one slice that was taken twice would split a head CT in which each slice is an acquisition of its own.
+    Otherwise one repeated slice would split a head CT in which each slice is a separate acquisition.
     """
     if not positions_repeat(planes):
         return [(None, list(planes))]
@@ -133,7 +133,7 @@ def _where_it_separates(planes: Sequence[Plane], value: Callable[[Plane], Hashab
 
 
 def distinct_positions(planes: Sequence[Plane]) -> int:
-    """Count positions along the normal of the first plane, those within 0.01 mm as one."""
+    """Count distinct positions along the normal of the first plane, to within 0.01 mm."""
     normal = slice_normal(planes[0].orientation or ())
     ordered = sorted(position_along(normal, plane.origin_mm or ()) for plane in planes)
     steps = (after - before for before, after in pairwise(ordered))

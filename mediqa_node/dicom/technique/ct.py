@@ -1,11 +1,10 @@
-"""Find the effective tube charge of a CT image among numbers that do not mean the same.
+"""Find the effective tube charge of a CT image among numbers with different meanings.
 
 `Exposure (0018,1152)` is not one quantity. The standard makes it effective mAs in spiral scans (time
-= revolution time / pitch, PS3.3 C.8.15.3.8); Siemens and Philips follow; Canon writes mA x rotation
-on some generations; GE scales it with the reconstructed slice thickness, so that the same scan reads
-4 mAs at 1.25 mm and 14 at 5 mm. Pooling raw tags would label vendor and thickness instead of dose.
-The rules below are tried in order, the first that applies wins, and every raw number is kept with
-the choice in `candidates`.
+= revolution time / pitch, PS3.3 C.8.15.3.8); Siemens and Philips comply; Canon writes mA x rotation time on some
+generations; GE scales it with the reconstructed slice thickness, so that the same scan reads 4 mAs at 1.25 mm and 14 at
+5 mm. Pooling raw tags would label vendor and thickness instead of dose. The first rule below that applies wins, and
+every raw number is kept in `candidates`.
 """
 
 from collections.abc import Callable
@@ -73,7 +72,7 @@ def _exposure(r: CtReading) -> Choice | None:
 
 
 def _definition(r: CtReading, mas: float) -> str:
-    """Tell effective from per-rotation mAs: by arithmetic where rotation and pitch are known, else by vendor."""
+    """Classify mAs as effective or per rotation: by arithmetic if rotation and pitch are known, else by vendor."""
     if r.helical is False:
         return "per_rotation"
     if r.rotation_mas and r.pitch:
@@ -94,7 +93,7 @@ def _dose_report(r: CtReading) -> Choice | None:
 
 
 def _ge_exposure(r: CtReading) -> Choice | None:
-    """The slice-scaled tag itself; it cannot exceed mA x t, being a part of it."""
+    """Return the slice-scaled tag itself, which is a part of mA x t and cannot exceed it."""
     possible = r.tag_mas is not None and (r.ma_t_mas is None or r.tag_mas <= 1.05 * r.ma_t_mas)
     if r.ge and r.tag_mas and possible:
         return Choice(r.tag_mas, "exposure", "slice_scaled", ("ge_exposure_unverified",))
@@ -105,7 +104,7 @@ def _ge_time(r: CtReading) -> Choice | None:
     return Choice(r.ma_t_mas, "ma_t", "unknown", ("ge_exposure_unverified",)) if r.ge and r.ma_t_mas else None
 
 
-# The precedence of tube charge: order is meaning.
+# The precedence of tube charge: the order matters.
 RULES: tuple[Callable[[CtReading], Choice | None], ...] = (
     _functional_group, _helical, _axial, _exposure, _time, _dose_report, _ge_exposure, _ge_time,
 )  # fmt: skip
@@ -156,10 +155,10 @@ def read_ct(header: FrameHeader, z_mm: float | None, dose: DoseEvent | None) -> 
 def _all_tubes(
     header: FrameHeader, reading: CtReading, choice: Choice | None, candidates: dict[str, float | str]
 ) -> Choice | None:
-    """Add the charge of further X-ray sources at the same voltage; at different ones no sum means anything.
+    """Add the charge of further X-ray sources at the same voltage; at different voltages a sum is meaningless.
 
-    With several sources PS3.3 C.8.2.2 forbids root values that differ between them, so that multi-energy
-    images often have theirs in Multi-energy CT Acquisition Sequence (0018,9362) alone.
+    With several sources PS3.3 C.8.2.2 forbids root values that differ between them, so multi-energy images often have
+    them only in Multi-energy CT Acquisition Sequence (0018,9362).
     """
     energies = multi_energy_tubes(header)
     if energies and (choice is None or choice.source == "rdsr"):

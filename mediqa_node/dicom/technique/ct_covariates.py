@@ -1,4 +1,4 @@
-"""Read what decides the noise of a CT image in addition to tube charge: voltage, voxel, kernel, reconstruction."""
+"""Read what affects the noise of a CT image in addition to tube charge: voltage, voxel, kernel, reconstruction."""
 
 import math
 import re
@@ -16,7 +16,7 @@ _RECON = (
 
 
 def ct_covariates(header: FrameHeader, reading: CtReading) -> dict[str, float | str | None]:
-    """Return what else decides the noise of a CT image; units in the names, None where absent."""
+    """Return the covariates of CT noise; units in the names, None if absent."""
     phantom = " ".join(text(item, "CodeMeaning") for item in header.items("CTDIPhantomTypeCodeSequence")[:1])
     phantom_cm = 16.0 if re.search(r"16\s*cm|head", phantom, re.I) else 32.0 if phantom else None
     dw_mm = header.number("WaterEquivalentDiameter")
@@ -59,7 +59,7 @@ def ct_covariates(header: FrameHeader, reading: CtReading) -> dict[str, float | 
 def recon_class(header: FrameHeader) -> str:
     """Return `fbp`, `hybrid_ir`, `mbir`, `dlr` or `unknown`: noise falls as mAs^-1/2 under `fbp` alone.
 
-    Classic CT has no element for it; kernel, private texts and descriptions hint at it.
+    Classic CT has no element for it, so it is inferred from kernel, private texts and descriptions.
     """
     words = [header.text(key) for key in ("ConvolutionKernel", "SeriesDescription", "ProtocolName", "FilterType")]
     words += [header.private_text(0x7005, "TOSHIBA_MEC_CT3", 0x0B)]

@@ -1,7 +1,8 @@
-"""Read the exposure of a CT image: one unit per quantity, standard tags first, private ones by creator.
+"""Read the exposure of a CT image: standard attributes first, private ones as a fallback.
 
-Classic values are at the root (PS3.3 C.8.2.1), Enhanced ones in functional groups (C.8.15.3). Private
-fallbacks were tried on few files; each is accepted only within a plausible range.
+Each quantity has one unit. Classic values are at the root (PS3.3 C.8.2.1), Enhanced ones in functional groups
+(C.8.15.3). Private elements are found by their creator and were tested on few files, so a value is accepted only
+within a plausible range.
 """
 
 import re
@@ -13,7 +14,7 @@ from mediqa_node.dicom.header import FrameHeader, items, number, private_creator
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
 
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
-# What a diagnostic CT can do; beyond it a number is a writing error.
+# The limits of a diagnostic CT; a number outside of them is an encoding error.
 RANGES = {"mas": (0.5, 3000.0), "ma": (1.0, 2000.0), "kvp": (40.0, 160.0), "time_s": (0.001, 600.0)}
 
 
@@ -103,7 +104,7 @@ def ct_reading(header: FrameHeader, dose: DoseEvent | None, flags: list[str]) ->
 
 
 def ct_vendor(header: FrameHeader) -> str:
-    """Return `ge`, `siemens`, `philips`, `canon` or ""; GE also by private creator, as names get blanked."""
+    """Return `ge`, `siemens`, `philips`, `canon` or ""; GE also by private creator, because names may be blanked."""
     name = header.text("Manufacturer").lower()
     if re.match(r"ge\b|general electric", name) or any(c.startswith("GEMS_") for c in private_creators(header.dataset)):
         return "ge"
@@ -112,19 +113,19 @@ def ct_vendor(header: FrameHeader) -> str:
 
 
 def is_helical(header: FrameHeader, pitch: float | None) -> bool | None:
-    """Whether the table moved during rotation: Acquisition Type (0018,9302), else Scan Options, else pitch."""
+    """Whether the table moved during rotation, by Acquisition Type (0018,9302), else Scan Options, else pitch."""
     kind = header.codes("AcquisitionType")
     options = " ".join((*header.codes("ScanOptions"), *header.codes("ImageType")[3:]))
     if "SPIRAL" in kind or re.search(r"HELI|SPIRAL|CT_SOM\d+ SPI", options):
         return True
-    # Values of Image Type name the plane as AXIAL too, so only the options state the mode.
+    # AXIAL in Image Type may also mean the plane, so the mode is taken from Scan Options only.
     if kind or re.search(r"AXIAL|CINE|CT_SOM\d+ SEQ", options):
         return False
     return True if pitch else None
 
 
 def rotation_time_s(header: FrameHeader) -> float | None:
-    """Return Revolution Time (0018,9305), else GE's private one; both are met in s and in ms."""
+    """Return Revolution Time (0018,9305), else GE's private one; both occur in s and in ms."""
     found = header.number("RevolutionTime") or next(iter(header.private_numbers(0x0019, "GEMS_ACQU_01", 0x27)), 0.0)
     if 0.1 <= found <= 10:
         return found

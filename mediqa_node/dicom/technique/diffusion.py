@@ -1,4 +1,4 @@
-"""The b-value of an image: from the standard where it is there, else from the vendors' private elements.
+"""The b-value of an image: from the standard attribute if present, else from the vendors' private elements.
 
 Private elements are resolved by their creator (PS3.5 7.8.1), never by a fixed block number.
 """

@@ -3,8 +3,8 @@
 A CT Radiation Dose SR (SOP class ...88.67, PS3.16 TID 10011 CT Radiation Dose, TID 10013 CT
 Irradiation Event Data) states, per irradiation event, what the scanner did: mean and maximum tube
 current, exposure time per rotation, pitch, CTDIvol and DLP. Images name their event in Irradiation
-Event UID (0008,3010). Scanners err in the codes: some write the right meaning with a wrong code,
-others the reverse, so either is accepted, the code first.
+Event UID (0008,3010). Some scanners write the right meaning with a wrong code, others the reverse, so either is
+accepted, the code first.
 """
 
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ class DoseEvent:
 
     @property
     def tube_charge_mas(self) -> float | None:
-        """Mean effective tube charge, mAs: mA x s per rotation / pitch; pitch 1 where none applies (axial)."""
+        """Mean effective tube charge, mAs: mA x s per rotation / pitch; pitch 1 if there is none (axial)."""
         if self.tube_current_ma is None or self.rotation_time_s is None or self.n_sources > 1:
             return None
         return self.tube_current_ma * self.rotation_time_s / (self.pitch or 1.0)
@@ -71,7 +71,7 @@ def dose_events(ds: Dataset) -> tuple[DoseEvent, ...]:
         ds: a radiation dose SR; anything else has no events.
 
     Returns:
-        () where the object is no dose report or names no event UID.
+        () if the object is not a dose report or has no event UID.
     """
     if text(ds, "SOPClassUID") != RADIATION_DOSE_SR:
         return ()
@@ -100,7 +100,7 @@ def _event(acquisition: Dataset) -> DoseEvent | None:
 
 
 def _descendants(ds: Dataset) -> Iterator[Dataset]:
-    """Walk the content tree depth first, without its root."""
+    """Yield the items of the content tree depth first, without its root."""
     for item in items(ds, "ContentSequence"):
         yield item
         yield from _descendants(item)
@@ -139,7 +139,7 @@ def _value(content: tuple[Dataset, ...], concept: tuple[str, str]) -> float | No
 
 
 def _seconds(content: tuple[Dataset, ...], concept: tuple[str, str]) -> float | None:
-    """Return a time in s, whether the report counts in s (as TID 10013 asks) or in ms."""
+    """Return a time in s, whether the report uses s (as TID 10013 requires) or ms."""
     found = _measured(content, concept)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Harvest the physical parameters of one series: the labels of training stage 1, with all their evidence.
+"""Harvest the physical parameters of one series: the labels of training stage 1, with their evidence.
 
 Tube charge is read per image, since tube current is modulated along the patient; the series' label is
 the median of its valid slices. Every raw candidate is kept with the chosen value.
@@ -24,7 +24,7 @@ from mediqa_node.domain.technique import Exclusion, FrameTechnique, Technique
 
 VALID_FRACTION = 0.8
 NO_DOSE_EVENTS: Mapping[str, DoseEvent] = {}
-# A value that carries one of these is shown, never trained on.
+# A value with one of these flags is shown but never used for training.
 _UNVERIFIED = frozenset({"ge_exposure_unverified", "dual_source_not_added", "rdsr_mismatch", "field_varies"})
 
 FrameKey = tuple[str, int | None]
@@ -38,8 +38,8 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
         dose_events: irradiation events of the study's dose reports, by Irradiation Event UID (0008,3010).
 
     Returns:
-        label `mas` for CT (median effective tube charge, mAs), `tesla` for MR (nominal field), None for
-        the rest. `eligible` is True only with a verified label and without any exclusion.
+        label `mas` for CT (median effective tube charge, mAs), `tesla` for MR (nominal field), None otherwise.
+        `eligible` is True only with a verified label and without any exclusion.
     """
     placed = planes(headers)
     of_instances = [tuple(instance_exclusions(header)) for header in headers]
@@ -68,11 +68,11 @@ def statistics(values: Sequence[float | None], z_mm: Sequence[float | None] = ()
 
     Args:
         z_mm: position of each value along the slice normal, for `central_mean`, the mean over the
-            central 60 % of the covered length; without positions it is left out.
+            central 60 % of the covered length; omitted without positions.
 
     Returns:
-        n, n_valid, and, if any value is valid: median, mean, hmean (what noise follows, since its
-        variance goes as 1/mAs), min, max, p5, p95, cv, central_mean.
+        n, n_valid, and, if any value is valid: median, mean, hmean (the harmonic mean, which determines noise, because
+            its variance goes as 1/mAs), min, max, p5, p95, cv, central_mean.
     """
     valid = np.array([value for value in values if value is not None], dtype=np.float64)
     result = {"n": float(len(values)), "n_valid": float(len(valid))}
@@ -189,7 +189,7 @@ def _label_exclusions(
 def _without(
     refused: frozenset[int], frames: Sequence[FrameHeader], read: list[FrameTechnique]
 ) -> list[FrameTechnique]:
-    """Leave out refused images: a scout among slices would move the median."""
+    """Leave out refused images: a scout among the slices would shift the median."""
     kept = [one for frame, one in zip(frames, read, strict=True) if id(frame.dataset) not in refused]
     return kept or read
 

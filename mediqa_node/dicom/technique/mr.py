@@ -1,8 +1,8 @@
-"""Repair and snap the field strength of an MR image, and read what else decides its signal to noise.
+"""Repair the field strength of an MR image, snap it to its nominal value, and read other factors of its SNR.
 
-Magnetic Field Strength (0018,0087) should be in tesla; scanners and converters write gauss (15000),
-millitesla (1494) and nothing at all. The resonance frequency gives the field in a unit that is always
-right: B0 = f / (gamma / 2 pi). Training uses the nominal field, since 1.494, 1.49399 and 1.5 are one magnet.
+Magnetic Field Strength (0018,0087) should be in tesla; scanners and converters also write gauss (15000), millitesla
+(1494) or nothing at all. The resonance frequency gives the field in a reliable unit: B0 = f / (gamma / 2 pi). Training
+uses the nominal field, because 1.494, 1.49399 and 1.5 are the same magnet.
 """
 
 import math
@@ -14,7 +14,7 @@ from mediqa_node.domain.technique import FrameTechnique
 
 # gamma / 2 pi in MHz per tesla.
 GYROMAGNETIC_MHZ_T = {"1H": 42.577478, "31P": 17.235, "13C": 10.708, "19F": 40.078, "23NA": 11.262, "129XE": 11.777}
-# Magnets that exist. 10.5 T is one human scanner: it also keeps 10000 (1 T in gauss) an open question.
+# Existing magnets. 10.5 T is a human scanner; it makes 10000 (1 T in gauss) ambiguous.
 NOMINAL_T = (
     0.064, 0.1, 0.2, 0.23, 0.3, 0.35, 0.4, 0.5, 0.55, 0.6, 0.7, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 4.7, 5.0, 7.0, 9.4, 10.5,
     11.7,
@@ -25,11 +25,11 @@ _UNITS = {"tesla": 1.0, "millitesla": 1e-3, "gauss": 1e-4, "kilogauss": 0.1}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldStrength:
-    """A field strength and how it was understood.
+    """A field strength and how it was derived.
 
     Attributes:
-        tesla: flux density, T, or None where the header leaves it open.
-        nominal_t: the magnet's name-plate value, or None if none is within 6 %.
+        tesla: flux density, T, or None if the header leaves it open.
+        nominal_t: nominal value of the magnet, or None if none is within 6 %.
         source: `tesla_tag`, `imaging_frequency` or None.
     """
 
@@ -48,7 +48,7 @@ def nominal(tesla: float | None) -> float | None:
 
 
 def field_strength(tag: float | None, frequency: float | None, nucleus: str = "1H") -> FieldStrength:
-    """Return the field from the tag, whatever its unit, and the resonance frequency.
+    """Return the field from the tag, in any unit, and the resonance frequency.
 
     Args:
         tag: Magnetic Field Strength (0018,0087) as written.
@@ -56,7 +56,7 @@ def field_strength(tag: float | None, frequency: float | None, nucleus: str = "1
         nucleus: Imaged Nucleus (0018,0085) as written: `1H`, `H1`, `31P`, ...
 
     Returns:
-        with `ambiguous_unit` and no value where 3000 could be 3 T in mT or 0.3 T in gauss.
+        with `ambiguous_unit` and no value if the unit is open (3000 may be 3 T in mT or 0.3 T in gauss).
     """
     by_frequency = _from_frequency(frequency, nucleus)
     if tag is None:
@@ -127,7 +127,7 @@ def read_mr(header: FrameHeader, z_mm: float | None) -> tuple[FrameTechnique, Fi
 
 
 def mr_covariates(header: FrameHeader) -> dict[str, float | str | None]:
-    """Return what decides SNR in addition to B0: voxel, averages, bandwidth, coil, timing; units in the names."""
+    """Return the covariates of SNR other than B0: voxel, averages, bandwidth, coil, timing; units in the names."""
     spacing, thickness_mm = header.numbers("PixelSpacing"), header.number("SliceThickness")
     fov_mm = tuple(s * n for s, n in zip(spacing, _matrix(header), strict=False))
     acquired = [int(n) for n in header.numbers("AcquisitionMatrix")]

@@ -1,6 +1,6 @@
 """Derive the contrast of an MR image from the physics of its acquisition: TE, TR, TI and flip angle.
 
-A check on the names in the header. The limits are those of common clinical protocols at 1.5 T and
+This checks the names in the header. The limits are those of common clinical protocols at 1.5 T and
 3 T; between them the contrast stays unknown.
 """
 
@@ -15,7 +15,7 @@ _SPIN_3D_NAME = re.compile(r"space|cube|vista|spcir|spc(?![a-z])", re.I)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MrTiming:
-    """What decides the contrast of an MR image; times in ms, angle in degrees, None where not known."""
+    """The timing that determines the contrast of an MR image; times in ms, angle in degrees, None if unknown."""
 
     echo_time_ms: float | None
     repetition_time_ms: float | None
@@ -54,7 +54,7 @@ def mr_timing(header: FrameHeader, *, echo_time_ms: float | None, b_value_s_mm2:
 
 
 def contrast_by_physics(t: MrTiming) -> str | None:
-    """Return `flair`, `stir`, `t1`, `t2_star`, `t2`, `pd`, `dwi`, or None where the numbers do not decide."""
+    """Return `flair`, `stir`, `t1`, `t2_star`, `t2`, `pd`, `dwi`, or None if the numbers are inconclusive."""
     if (t.b_value_s_mm2 or 0.0) > 50:
         return "dwi"
     if t.echo_time_ms is None or t.repetition_time_ms is None:

@@ -1,4 +1,4 @@
-"""Read how a fundus photograph was taken (PS3.3 C.8.17). It has no dose-like label: stage 2 only."""
+"""Read how a fundus photograph was taken (PS3.3 C.8.17). There is no dose-like label, so it is for stage 2 only."""
 
 from mediqa_node.dicom.header import FrameHeader, text
 

@@ -1,8 +1,8 @@
-"""Patch maps on the pixels of a slice: where in the image a score comes from, and how much each place counts.
+"""Patch maps on the pixels of a slice: which places in the image give which score, and their weights.
 
-A patch covers a rectangle of its view, and a view a rectangle of the slice (it may reach beyond it). A
-patch's values hold for all of its rectangle: nothing is interpolated, so that every number in a map is one
-that the network has predicted, or their weighted mean where views overlap.
+A patch covers a rectangle of its view, and a view a rectangle of the slice (it may reach beyond it). A patch's value
+applies to its whole rectangle. Nothing is interpolated, so that every number in a map is one that the network
+predicted, or a weighted mean of such numbers where views overlap.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class NativeMap:
     Attributes:
         scores: raw, unbounded: sum(w s) / sum(w) over the views that cover a pixel.
         weights: 0..1: mean of w over those views.
-        quality: the mapped patch scores, 0..1, averaged as the raw ones; None where the card maps none.
+        quality: patch scores mapped to 0..1, averaged like the raw ones; None if the card has no quality map.
         patch_px: height and width of the smallest patch, in pixels of the slice.
     """
 
@@ -30,7 +30,7 @@ class NativeMap:
 
     @property
     def shown(self) -> np.ndarray:
-        """What a person is shown: quality, or raw scores where there is none."""
+        """The values to display: quality, or raw scores without it."""
         return self.scores if self.quality is None else self.quality
 
 
@@ -62,7 +62,7 @@ def native_map(maps: PatchMaps, slice_index: int, shape: tuple[int, int]) -> Nat
     weights = np.where(inside, seen(maps.weights), 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN: no view covers it
         mean_weight = weights.sum(axis=0) / inside.sum(axis=0)
-        shares = np.where(mean_weight == 0, inside, weights)  # what counts for nothing has a score all the same
+        shares = np.where(mean_weight == 0, inside, weights)  # pixels with weight 0 still have a score
         shares = shares / shares.sum(axis=0)
     return NativeMap(
         scores=on_pixels((seen(maps.scores) * shares).sum(axis=0)),
@@ -76,7 +76,7 @@ def native_map(maps: PatchMaps, slice_index: int, shape: tuple[int, int]) -> Nat
 
 
 def resampled(native: NativeMap, shape: tuple[int, int]) -> NativeMap:
-    """Return a map at another resolution: each pixel takes the value under its middle."""
+    """Return a map at another resolution: each pixel takes the value at its centre."""
     old = native.scores.shape
     rows, columns = (((np.arange(n) + 0.5) * m / n).astype(np.intp) for n, m in zip(shape, old, strict=True))
     place = np.ix_(rows, columns)
@@ -89,15 +89,15 @@ def resampled(native: NativeMap, shape: tuple[int, int]) -> NativeMap:
 
 
 def _patches(start: int, length: int, size: int, count: int) -> np.ndarray:
-    """Return the patch that contains the middle of each row (or column) of a slice, (size,); -1 outside the view."""
+    """Return the patch that contains the centre of each row (or column) of a slice, (size,); -1 outside the view."""
     middles = np.arange(size) + 0.5 - start
     return np.where((middles > 0) & (middles < length), (middles * count / length).astype(np.intp), -1)
 
 
 def _kinds(patches: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct rows (views, k), and which of them each row is, (size,).
+    """Return the distinct rows, (views, k), and the index of each row among them, (size,).
 
-    Rows in the same patch of every view have the same values: all arithmetic is on a few dozen of them.
+    Rows in the same patch of every view have the same values, so the arithmetic runs on a few dozen rows only.
     """
     kinds, kind_of = np.unique(np.stack(patches), axis=1, return_inverse=True)
     return kinds, kind_of.ravel()

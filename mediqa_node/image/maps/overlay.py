@@ -1,6 +1,6 @@
-"""Draw a slice in the network's window, plain and under its score map: colour is the score, opacity the weight.
+"""Draw a slice in the network's window, plain and with its score map overlaid: colour is the score, opacity the weight.
 
-Only here are maps smoothed, and only to be looked at: the edges of patches hide the anatomy between them.
+Maps are smoothed only here and only for display, because patch edges would hide the anatomy.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ class ExplainedSlice:
     """One scored slice with its map and scores.
 
     Attributes:
-        image: as `dicom.pixels.to_image` gives it: (rows, columns) or (rows, columns, 3).
+        image: returned by `dicom.pixels.to_image`: (rows, columns) or (rows, columns, 3).
         window: the values shown black and white; None: percentiles of this image.
         map: of this slice, (rows, columns).
-        quality: 0..1, or None where the card maps no raw score.
+        quality: 0..1, or None if the card has no quality map.
         weight: of the slice in Q.
         aspect: height of a pixel over its width.
-        background: mask of air around the body (`foreground.background`), which is not coloured; None: no mask.
+        background: mask of air around the body (`foreground.background`), which is left uncoloured; None: no mask.
     """
 
     image: np.ndarray = field(compare=False)
@@ -46,7 +46,7 @@ class ExplainedSlice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """The values at the ends of the palette and the patch weight that is most opaque; the same for a whole series."""
+    """The values at the ends of the palette and the patch weight drawn most opaque; the same for a whole series."""
 
     low: float
     high: float
@@ -55,7 +55,7 @@ class Scale:
 
 
 def scale_of(slices: Sequence[ExplainedSlice]) -> Scale:
-    """Return 0..1 for quality; for raw scores, which are unbounded, their own range."""
+    """Return 0..1 for quality, or the observed range of raw scores, which are unbounded."""
     weights = [float(np.nanmax(part.map.weights, initial=0.0)) for part in slices]
     most_weight = max(weights) or 1.0
     if all(part.map.quality is not None for part in slices):
@@ -76,12 +76,12 @@ def grey(part: ExplainedSlice) -> np.ndarray:
 
 
 def plain(part: ExplainedSlice, edge_px: int) -> Image.Image:
-    """Return a slice as it is, its longer edge `edge_px`."""
+    """Return a slice without its map, the longer edge scaled to `edge_px`."""
     return _fitted(grey(part), edge_px, part.aspect)
 
 
 def overlaid(part: ExplainedSlice, scale: Scale, edge_px: int) -> Image.Image:
-    """Return a slice under its map, its longer edge `edge_px`; background and what no view covers stay gray."""
+    """Return a slice with its map overlaid, the longer edge scaled to `edge_px`; uncovered pixels and air stay gray."""
     shown = np.asarray(plain(part, edge_px))
     values, weights = smoothed(resampled(part.map, (shown.shape[0], shown.shape[1])))
     low, high = _OPACITY
@@ -101,10 +101,10 @@ def _resized_mask(mask: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray
 def smoothed(native: NativeMap) -> tuple[np.ndarray, np.ndarray]:
     """Return values and weights interpolated linearly between the centres of patches; NaN stays NaN.
 
-    A moving mean over a rectangle of one patch does this, as values are constant within patches. Values are
-    averaged with their weights, as in a score.
+    A moving mean over one patch does this, because values are constant within patches. Values are averaged with their
+    weights, as in a score.
     """
-    from scipy.ndimage import uniform_filter  # costs the courier, which seldom draws, 0.2 s and 30 MB
+    from scipy.ndimage import uniform_filter  # would cost the courier, which rarely draws, 0.2 s and 30 MB
 
     window = [max(1, round(edge)) for edge in native.patch_px]
     known = np.isfinite(native.shown)

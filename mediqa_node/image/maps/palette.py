@@ -1,4 +1,4 @@
-"""Viridis (van der Walt and Smith, CC0): its lightness rises evenly, also for colour-blind eyes and in gray print."""
+"""Viridis (van der Walt and Smith, CC0): its lightness rises evenly, also for colour-blind readers and in gray."""
 
 import numpy as np
 

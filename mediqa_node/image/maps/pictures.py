@@ -1,6 +1,6 @@
 """Pictures of score maps: one for each slice, and a sheet of all slices. They contain no patient data.
 
-They may be copied anywhere, so each states what it must not be used for, what its map can and cannot show, and
+Pictures may be copied anywhere, so each one carries the warning against clinical use, the limits of the map, and
 whether the weights are untrained.
 """
 
@@ -45,7 +45,7 @@ class Caption:
 
 
 def slice_picture(slices: Sequence[ExplainedSlice], index: int, caption: Caption) -> Image.Image:
-    """Return a slice next to itself under its map, with scores, colour bar and warnings; RGB."""
+    """Return a slice, plain and with its map, with scores, colour bar and warnings; RGB."""
     part, scale = slices[index], scale_of(slices)
     panels = [plain(part, _PANEL_PX), overlaid(part, scale, _PANEL_PX)]
     width, height = panels[0].size
@@ -61,7 +61,7 @@ def slice_picture(slices: Sequence[ExplainedSlice], index: int, caption: Caption
 
 
 def contact_sheet(slices: Sequence[ExplainedSlice], caption: Caption) -> Image.Image:
-    """Return all slices under their maps on one sheet; RGB."""
+    """Return all slices with their maps on one sheet; RGB."""
     scale = scale_of(slices)
     columns = min(len(slices), _SHEET_COLUMNS)
     cell = _THUMB_PX + _MARGIN_PX, _THUMB_PX + 2 * _MARGIN_PX + 8
@@ -124,7 +124,7 @@ def _foot(draw: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
 
 
 def _bar(picture: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int, int], scale: Scale) -> None:
-    """Draw the palette with its numbers; `place` is left, top and height."""
+    """Draw the colour bar with its numbers; `place` is left, top and height."""
     left, top, height = place
     top, height = top + 34, height - 42
     values = np.linspace(scale.high, scale.low, height)

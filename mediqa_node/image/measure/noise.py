@@ -1,6 +1,6 @@
 """Estimates of noise from one image: Immerkaer, "Fast noise variance estimation", 1996 (doi 10.1006/cviu.1996.0060).
 
-His kernel does not respond to planes, nor to edges along an axis: what it leaves is noise and fine detail.
+The kernel does not respond to planes or to edges along an axis: only noise and fine detail remain.
 """
 
 import numpy as np
@@ -14,17 +14,17 @@ _PERCENTILE, _OF_A_NORMAL = 30, 0.3853
 
 
 def immerkaer(image: np.ndarray, inside: np.ndarray | None = None) -> float:
-    """Return the deviation of noise by the mean response: sqrt(pi / 2) / 6 * mean |I * N|.
+    """Return the standard deviation of the noise from the mean response: sqrt(pi / 2) / 6 * mean |I * N|.
 
     Args:
         image: (rows, columns).
-        inside: mask of the body; around it is padding or air. None, or fewer than 50 pixels: everywhere.
+        inside: mask of the body, to leave out padding and air. None, or fewer than 50 pixels: the whole image.
 
     >>> ramp = np.indices((64, 64)).sum(axis=0)
     >>> round(immerkaer(ramp + np.random.default_rng(0).normal(0, 5, (64, 64))))
     5
     """
-    from scipy import ndimage  # 0.1 s and 20 MB that the courier does without
+    from scipy import ndimage  # would cost the courier 0.1 s and 20 MB
 
     response = np.abs(ndimage.convolve(np.asarray(image, dtype=np.float64), _KERNEL, mode="reflect"))
     everywhere = inside is None or inside.sum() < _FEWEST_PIXELS
@@ -32,7 +32,7 @@ def immerkaer(image: np.ndarray, inside: np.ndarray | None = None) -> float:
 
 
 def immerkaer_robust(image: np.ndarray, inside: np.ndarray) -> float:
-    """Return the deviation of noise by a low percentile of the response, which details do not move.
+    """Return the standard deviation of the noise from a low percentile of the response, which details barely affect.
 
     Args:
         image: (rows, columns).
@@ -45,6 +45,6 @@ def immerkaer_robust(image: np.ndarray, inside: np.ndarray) -> float:
 
 
 def immerkaer_response(image: np.ndarray) -> np.ndarray:
-    """Return the response of the kernel, a quarter of it, at the image's own precision; borders wrap around."""
+    """Return a quarter of the kernel response, in the image's own precision; borders wrap around."""
     rows = image - (np.roll(image, 1, 0) + np.roll(image, -1, 0)) / 2
     return np.asarray(rows - (np.roll(rows, 1, 1) + np.roll(rows, -1, 1)) / 2)

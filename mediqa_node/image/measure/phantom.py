@@ -1,11 +1,11 @@
-"""Mean, noise and uniformity of a round, even phantom: what a physicist follows day by day.
+"""Mean, noise and uniformity of a round, homogeneous phantom, for daily quality control.
 
 Regions as in IEC 61223-3-5 and the tests of AAPM: a central circle of 40 % of the phantom's diameter, and four
-of 10 % at 12, 3, 6 and 9 o'clock, their centres 10 % of the diameter inside the edge, so that a centimetre of
-water stays outside of them in a phantom of 20 cm.
+of 10 % at 12, 3, 6 and 9 o'clock, their centres 10 % of the diameter inside the edge, which leaves a centimetre of
+water outside of them in a 20 cm phantom.
 
-The disc is found by thresholding against air. What hangs on it is let off: thin things (a table, a holder) go
-when the mask is eroded, and the circle is drawn through the edge that most directions agree on.
+The disc is found by thresholding against air. Attached objects are removed: eroding the mask drops thin ones (a table,
+a holder), and the circle is fitted to the edge that most directions agree on.
 """
 
 import numpy as np
@@ -31,13 +31,13 @@ def measure_phantom(image: np.ndarray, *, modality: str) -> PhantomSlice:
     """Measure one slice of a phantom.
 
     Args:
-        image: (rows, columns) as `dicom.pixels.to_image` gives it: HU for CT, rescaled signal for MR.
+        image: (rows, columns) of `dicom.pixels.to_image`: HU for CT, rescaled signal for MR.
         modality: CT or MR. Uniformity is the largest |peripheral - central| mean in HU for CT; for MR percent
             integral uniformity, 100 (1 - (max - min) / (max + min)) over the means of the five regions, so
             that noise does not count as shading.
 
     Raises:
-        ValueError: no disc of at least 32 pixels, or one that the image cuts off, or values that are not finite;
+        ValueError: no disc of at least 32 pixels, a disc cut off by the image border, or values that are not finite;
             the message states what was found.
     """
     row, column, radius = find_disc(image, threshold=_air_below(image, modality))
@@ -57,7 +57,7 @@ def measure_phantom(image: np.ndarray, *, modality: str) -> PhantomSlice:
 
 
 def find_disc(image: np.ndarray, *, threshold: float) -> tuple[float, float, float]:
-    """Return row, column and radius, in pixels, of the largest thing above the threshold; see module.
+    """Return row, column and radius, in pixels, of the largest object above the threshold; see module.
 
     Raises:
         ValueError: see `measure_phantom`.
@@ -87,7 +87,7 @@ def find_disc(image: np.ndarray, *, threshold: float) -> tuple[float, float, flo
 
 
 def _air_below(image: np.ndarray, modality: str) -> float:
-    """Half way from air to water; for MR a third of the way, so that a shaded edge still counts."""
+    """Return the threshold between air and phantom: half way, or for MR a third of the way to keep shaded edges."""
     if modality == "CT":
         return AIR_BELOW_HU
     bright = image > otsu_threshold(image)
@@ -104,7 +104,7 @@ def _values(image: np.ndarray, row: float, column: float, radius: float) -> np.n
 
 
 def _largest_part(mask: np.ndarray) -> np.ndarray:
-    """Return the largest connected part (touching by sides); nothing of an empty mask."""
+    """Return the largest part connected by pixel sides; an empty mask stays empty."""
     parts, _ = ndimage.label(mask)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
@@ -114,7 +114,7 @@ def _largest_part(mask: np.ndarray) -> np.ndarray:
 def _edge_points(mask: np.ndarray, middle: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Return the last point of the mask in every direction, (n, 2) as row and column, and whether it is cut off.
 
-    Holes inside a phantom (its inserts) are passed over. Cut off is what reaches the edge of the image, (n,).
+    Holes inside a phantom (its inserts) are ignored. A point is cut off, (n,), if it reaches the edge of the image.
     """
     angles = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
     directions = np.stack([np.sin(angles), np.cos(angles)], axis=1)

@@ -1,4 +1,4 @@
-"""Light, haze, blocks and sharpness of a photograph of the fundus."""
+"""Measure light, haze, blocking and sharpness of a fundus photograph."""
 
 import numpy as np
 from PIL import Image
@@ -43,7 +43,7 @@ def _light(rgb: np.ndarray, inside: np.ndarray) -> dict[str, float]:
 
 
 def _blocks(rgb: np.ndarray, inside: np.ndarray) -> dict[str, float]:
-    """Return how much more differs across the borders of blocks of 8 than elsewhere, in lightness and in colour."""
+    """Return how much steps across 8-pixel block borders exceed those elsewhere, in lightness and in colour."""
     luma = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     found: dict[str, float] = {}
     for name, plane in (("luma", luma), ("chroma", rgb[..., 2] - luma)):
@@ -66,7 +66,7 @@ def _blocks(rgb: np.ndarray, inside: np.ndarray) -> dict[str, float]:
 
 
 def _sharpness(green: np.ndarray, inside: np.ndarray) -> dict[str, float]:
-    """Measure edges and what a known blur takes of them, at one size for all cameras."""
+    """Measure edges and how much a known blur weakens them, at one size for all cameras."""
     scale = _REFERENCE_PX / max(green.shape)
     size = (max(8, round(green.shape[1] * scale)), max(8, round(green.shape[0] * scale)))
     small = np.asarray(Image.fromarray(np.ascontiguousarray(green), mode="F").resize(size, Image.Resampling.BICUBIC))

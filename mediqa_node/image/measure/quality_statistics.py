@@ -1,9 +1,10 @@
 """Statistics of a slice that add to the network's score: noise, detail, k-space lines, air, light and blocks.
 
-Handcrafted numbers and a network fail differently; a regressor on these is the baseline that a network has to beat,
-and its partner where both together are steadier (`model.statistics_regressor`). Everything is taken of the slice at
-its own resolution, in units that no display window touches: HU / 100 for CT, the stack's own window for MR, 0..1 for
-photographs. The vector's order is `names(modality)`; `VERSION` changes with any of it.
+Handcrafted numbers and a network fail differently. A regressor on these statistics is the baseline that a network has
+to beat, and is fused with it where the combination is more robust (`model.statistics_regressor`). All are measured on
+the slice at its native resolution, in units that do not depend on a display window: HU / 100 for CT, the stack's own
+window for MR, 0..1 for photographs. The order of the vector is `names(modality)`; `VERSION` changes with any of these
+statistics.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ def quality_statistics(image: np.ndarray, *, modality: str, window: tuple[float,
     """Measure one slice.
 
     Args:
-        image: of `dicom.pixels.to_image`: (rows, columns) in HU or signal, or (rows, columns, 3) RGB 0..255.
+        image: returned by `dicom.pixels.to_image`: (rows, columns) in HU or signal, or (rows, columns, 3) RGB 0..255.
         modality: CT, MR or OP.
         window: the values that the network sees as 0 and 1; for MR the scale of the signal.
 
@@ -58,7 +59,7 @@ def as_vector(statistics: Mapping[str, float]) -> np.ndarray:
 
 
 def names(modality: str) -> tuple[str, ...]:
-    """Return what is measured of a slice of a modality, in order."""
+    """Return the names of the statistics of a modality, in order."""
     blank = np.zeros((64, 64, 3) if modality == "OP" else (64, 64), dtype=np.float32)
     return tuple(quality_statistics(blank, modality=modality, window=(0.0, 1.0)))
 

@@ -1,10 +1,10 @@
-"""Statistics that separate slices of patients from anything else, measured on the network's input.
+"""Statistics that separate patient slices from everything else, measured on the network's input.
 
 Two vectors. *Window statistics* describe the gray values in the window; they detect a photograph, a screen or a
 wrong rescaling. *Local statistics* describe surfaces and edges at the scale of a few pixels; they detect a
 phantom, with a smooth inside and straight edges. The latter follow the natural scene statistics of
 Mittal, Moorthy and Bovik (BRISQUE, doi 10.1109/TIP.2012.2214050): pixels less their local mean, over their local
-deviation (MSCN). Few numbers, because there are few sources to learn their spread from.
+deviation (MSCN). The vectors are short because there are few sources to learn their spread from.
 """
 
 from dataclasses import dataclass
@@ -55,15 +55,15 @@ class SliceStatistics:
 
 
 def window_names(modality: str) -> tuple[str, ...]:
-    """Return what `SliceStatistics.window` holds for a modality: photographs (OP) have colour besides."""
+    """Return the names of `SliceStatistics.window` for a modality; photographs (OP) also have colour."""
     return WINDOW + COLOUR if modality == "OP" else WINDOW
 
 
 def slice_statistics(inputs: NetworkInput, spec: PreprocessSpec, *, modality: str) -> SliceStatistics:
-    """Measure the first view of every slice, which is the whole of it, without its padding.
+    """Measure the first view of every slice, which is the whole slice, without its padding.
 
     Args:
-        inputs: of `assess.preprocess` with `spec`.
+        inputs: returned by `image.preprocess` with `spec`.
         spec: defines the range and the order of the channels.
         modality: CT, MR or OP.
     """
@@ -89,9 +89,9 @@ def _as_window(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
 
 
 def _unpadded(image: np.ndarray, view: View) -> np.ndarray:
-    """Cut off what a view shows beyond its slice, and the pixels that the interpolation mixed with it.
+    """Cut off the padding of a view and the pixels that interpolation mixed with it.
 
-    A strip too thin to be measured stays in its square.
+    A strip too thin to be measured keeps its padding.
     """
     size = image.shape[-1]
     (top, bottom), (left, right) = (
@@ -156,12 +156,12 @@ def _surrounded(field: np.ndarray) -> np.ndarray:
 
 
 def _shape(mscn: np.ndarray) -> float:
-    """Return log(E|x|^2 / E x^2): -0.45 for Gauss, lower the rarer and larger the deviations."""
+    """Return log(E|x|^2 / E x^2): -0.45 for a Gaussian, lower if deviations are rarer and larger."""
     return float(np.log((np.abs(mscn).mean() ** 2 + 1e-6) / ((mscn**2).mean() + 1e-6)))
 
 
 def _neighbour_correlation(mscn: np.ndarray, body: np.ndarray) -> float:
-    """Return the mean correlation of neighbours in a row and in a column; 1 where there is nothing to correlate."""
+    """Return the mean correlation of neighbours in a row and in a column; 1 without any pairs."""
     found = []
     for one, two in (
         ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
@@ -175,7 +175,7 @@ def _neighbour_correlation(mscn: np.ndarray, body: np.ndarray) -> float:
 
 
 def _edges(gray: np.ndarray, looked_at: np.ndarray) -> tuple[float, float]:
-    """Return how evenly edges point everywhere (entropy, 1 at most), and how many run along rows and columns.
+    """Return how evenly edge directions are spread (entropy, at most 1), and the share along rows and columns.
 
     Bodies are round; bars, letters and frames are not.
     """
@@ -208,5 +208,5 @@ def _enough(mask: np.ndarray) -> np.ndarray:
 
 
 def _logit(share: float) -> float:
-    """Return log odds, finite at 0 and 1: half a percent is added to both sides."""
+    """Return the log odds, with half a percent added to both sides so that they are finite at 0 and 1."""
     return float(np.log((share + 0.005) / (1 - share + 0.005)))

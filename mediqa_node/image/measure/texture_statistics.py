@@ -1,4 +1,4 @@
-"""Measure noise, detail and direction of a gray slice, its lines of k-space and the air around it."""
+"""Measure noise, detail and direction of a gray slice, its k-space lines and the surrounding air."""
 
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ _CENTRE = 0.06
 
 
 def texture_statistics(gray: np.ndarray, inside: np.ndarray) -> dict[str, float]:
-    """Measure details at four scales, each half of the one before, inside a mask of the body.
+    """Measure details at four scales, each half the previous one, inside a mask of the body.
 
     Details are the response of Immerkaer's kernel (`noise`): low percentiles are noise, high ones structure.
     """
@@ -38,10 +38,10 @@ def texture_statistics(gray: np.ndarray, inside: np.ndarray) -> dict[str, float]
 
 
 def line_statistics(gray: np.ndarray) -> dict[str, float]:
-    """Measure the lines of k-space along both axes; the axes are not named, only the lower and the higher value.
+    """Measure the k-space lines along both axes; return the lower and the higher value, not which axis has it.
 
-    A matrix that was filled up has empty outer lines, left-out lines leave a comb of period 2 or 3, and an image
-    with a ghost of itself repeats in its correlation.
+    A zero-filled matrix has empty outer lines, skipped lines leave a comb of period 2 or 3, and a ghost shows as a
+    repeat in the autocorrelation.
     """
     rows, columns = gray.shape
     window = (np.hanning(rows)[:, None] * np.hanning(columns)[None]).astype(np.float32)
@@ -55,8 +55,10 @@ def line_statistics(gray: np.ndarray) -> dict[str, float]:
 
 
 def air_statistics(gray: np.ndarray, inside: np.ndarray) -> dict[str, float]:
-    """Measure the air around a body: its level, how even it is, and how much more of it there is next to the body along
-    one axis than along the other: ghosts follow the phase axis (ratio of NEMA MS 1 and the ACR's ghosting test).
+    """Measure the air around a body: its level, its evenness and its ghost ratio.
+
+    Ghosts follow the phase axis, so the ratio compares the signal next to the body along one axis with that along the
+    other (NEMA MS 1 and the ACR's ghosting test).
     """
     solid = ndimage.binary_dilation(_halved(inside.astype(np.float32)) > 0.3, iterations=3)
     half = _halved(gray)
@@ -117,7 +119,7 @@ def _of_lines(line_power: np.ndarray) -> dict[str, float]:
 
 
 def _directions(level: np.ndarray, mask: np.ndarray, scale: int) -> dict[str, float]:
-    """Return the log median of second differences: the larger of both axes, and by how much."""
+    """Return the log median of second differences along the stronger axis, and its excess over the other axis."""
     both = [
         _log(float(np.percentile(np.abs(np.diff(level, 2, axis=axis))[inner], 60)))
         for axis, inner in ((0, mask[1:-1]), (1, mask[:, 1:-1]))
@@ -126,7 +128,7 @@ def _directions(level: np.ndarray, mask: np.ndarray, scale: int) -> dict[str, fl
 
 
 def _coherence(detail: np.ndarray, mask: np.ndarray) -> float:
-    """Return how much details point in one direction, 0..1: streaks and edges do, noise does not."""
+    """Return how far details share one direction, 0..1: streaks and edges do, noise does not."""
     half = _halved(detail)
     down, across = np.gradient(half)
     xx, yy, xy = (ndimage.uniform_filter(part, 5) for part in (across * across, down * down, across * down))

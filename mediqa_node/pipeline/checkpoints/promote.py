@@ -24,10 +24,10 @@ log = structlog.get_logger("promotion")
 def promote(
     database: Database, candidate: Weights, judge: Assessor, *, configured: Weights, who: Who, software_version: str
 ) -> tuple[Promotion, Check]:
-    """Make a checkpoint of the store the active one, once it scores the reference set as its card pins.
+    """Make a checkpoint of the store active, provided that it reproduces the reference scores in its card.
 
-    For a card that pins nothing, the current scores become the baseline of this site. Scores of a candidate that
-    fails are not recorded: with only another card they would look like a drift of the active weights.
+    If the card has none, the current scores become the baseline of this site. Scores of a candidate that fails are
+    not recorded: if only its card differs, they would look like a drift of the active weights.
 
     Args:
         judge: the candidate, loaded.

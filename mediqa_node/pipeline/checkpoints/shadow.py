@@ -89,7 +89,7 @@ class Shadow:
         log.info("series scored in shadow", series=uid, candidate=candidate.label, reason=reason)
 
     def _ask(self, waiting: Unshadowed, judge: Assessor) -> tuple[str, Assessment | None, str | None]:
-        """Return the station name, and the candidate's assessment or why there is none."""
+        """Return the station name, and the candidate's assessment or the reason why it is missing."""
         with self.node.database.read() as connection:
             instances = index.current_instances(connection, waiting.series_instance_uid)
             technique = assessments.load_technique(connection, waiting.series_instance_uid)

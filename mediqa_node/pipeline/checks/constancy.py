@@ -55,7 +55,7 @@ def reference_series(manifest: Path = MANIFEST) -> dict[str, tuple[Path, ...]]:
         manifest: JSON, by name: `folder`, relative to the manifest's parent's parent, and `sha256` by file.
 
     Raises:
-        ReferenceDamaged: a file is missing, or not as it was packed.
+        ReferenceDamaged: a file is missing or has changed since it was packed.
     """
     pinned = json.loads(_content(manifest))
     found: dict[str, tuple[Path, ...]] = {}
@@ -123,7 +123,7 @@ def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
 
 
 def identity_of(judge: Assessor, software_version: str) -> Identity:
-    """Return everything besides the image that the scores of this process depend on."""
+    """Return everything except the image that the scores of this process depend on."""
     checkpoint = judge.scorer.checkpoint
     return Identity(
         software_version=software_version,
@@ -206,7 +206,7 @@ def _measured(judge: Assessor, database: Database | None, software_version: str,
         scores, refusals = _scores_and_refusals(judge, manifest)
         if not scores:
             raise NotScorable("no_images", f"the checkpoint scores none of the reference series: {refusals}")
-    except Exception as error:  # whatever it is: without scores results must wait
+    except Exception as error:  # any error: without scores, results must wait
         return not_scored(identity, str(error) or type(error).__name__, at=at)
     pinned = judge.scorer.constancy
     return compare(identity, scores, pinned=pinned, first=first, accepted=accepted, at=at, refusals=refusals)

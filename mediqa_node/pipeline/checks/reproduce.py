@@ -1,4 +1,4 @@
-"""A report's numbers once more: from the kept instances and the pinned weights, or what of them is missing."""
+"""Reproduce the numbers of a report from the kept instances and pinned weights, or state what is missing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,15 +23,15 @@ SAME = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What came of judging a report's images again.
+    """The result of assessing the images of a report again.
 
     Attributes:
         series_instance_uid: of the images.
-        missing: what stands in the way, a sentence each; then nothing else is known.
-        notes: what has changed since, without standing in the way.
+        missing: what prevents it, one sentence each; all other fields are then empty.
+        notes: changes since the report that do not prevent it.
         written: the numbers of the report.
-        reproduced: the same, from the instances that are kept.
-        assessment: the new judgement, with its patch maps.
+        reproduced: the same numbers, from the kept instances.
+        assessment: the new assessment, with its patch maps.
     """
 
     series_instance_uid: str | None = None
@@ -51,17 +51,17 @@ class Explanation:
 
     @property
     def is_reproduced(self) -> bool:
-        """Whether every number came out the same."""
+        """Whether every number was reproduced."""
         return not self.missing and self.largest_difference <= SAME
 
 
 def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str, str], Assessor]) -> Explanation:
-    """Judge the images of a report again and hold its numbers against the outcome.
+    """Assess the images of a report again and compare the numbers.
 
     Args:
         sop_instance_uid: of the report.
-        open_judge: loads the checkpoint of a name and a SHA-256 of its weights; CheckpointRefused if they are
-            not pinned here any more.
+        open_active: loads the checkpoint of a name and a SHA-256 of its weights; CheckpointRefused if they are no
+            longer pinned here.
     """
     with node.database.read() as connection:
         report = outbox.report_by_uid(connection, sop_instance_uid)
@@ -92,7 +92,7 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
         )
     except NotScorable as reason:
         return replace(known, missing=(f"today the images are not scored: {reason}",))
-    # what a site has decided since is no part of the score
+    # later decisions of a site are not part of the score
     settled = replace(again, verdict=assessment.verdict, calibration=assessment.calibration)
     tree = content_tree(settled, node.device, "")
     notes = _notes(assessment, again, instances)
@@ -100,7 +100,7 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
 
 
 def _evidence(node: NodeContext, report: Dataset, kept: list[InstanceRow]) -> tuple[list[InstanceRow], list[str]]:
-    """Return the kept instances that the report names as its evidence, and what is wrong with them."""
+    """Return the kept instances in the evidence of the report, and their problems."""
     references = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
     named = {str(reference.ReferencedSOPInstanceUID) for reference in references}
     instances = [instance for instance in kept if instance.sop_instance_uid in named]

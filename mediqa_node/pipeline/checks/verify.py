@@ -1,6 +1,6 @@
 """Verification: compare database, spool and destinations, and report every difference.
 
-The checker of the fault trials imports nothing of this, so that the two are independent.
+The checker of the fault trials does not import this module, so that the two stay independent.
 """
 
 import hashlib

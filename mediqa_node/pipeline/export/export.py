@@ -91,7 +91,7 @@ def _write_images(
     left_out: list[Excluded],
     advance: Advance,
 ) -> _Leaving:
-    """Write the pixels of each series, if requested; a series whose pixels cannot leave goes to `left_out`."""
+    """Write the pixels of each series, if requested; series that cannot be exported go to `left_out`."""
     leaving = _Leaving()
     with FrameReader() as reader:
         for done, series in enumerate(taken):
