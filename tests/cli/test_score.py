@@ -339,6 +339,7 @@ def test_an_interruption_keeps_what_is_done(monkeypatch, capsys, option, count):
         return one(series, *arguments)
 
     monkeypatch.setattr(offline, "_score", interrupted)
+    monkeypatch.setattr("mediqa_node.logs.configure", lambda **_: None)  # it would last beyond this test
     cli.register()
     finished = CliRunner().invoke(
         cli.app, ["score", option, str(DATA / "refuse" / "mr_mosaic_siemens_trio"), str(PHOTOGRAPH)]
