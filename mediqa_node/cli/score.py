@@ -42,6 +42,7 @@ def score(
     maps: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write score maps here, as pictures and NPZ files.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print the numbers behind a refusal.")] = False,
 ) -> None:
     """Score files or folders without a node.
 
@@ -57,7 +58,7 @@ def score(
     assessor = cache(lambda: checkpoints.open_folder(settings, model) if model else checkpoints.open_active(settings))
     also = [dump_network_input(dump_input)] if dump_input else []
     also += [write_maps(maps)] if maps else []
-    shown = _Shown(as_lines=json_lines, as_array=json)
+    shown = _Shown(as_lines=json_lines, as_array=json, verbose=verbose)
     unreadable: list[Unreadable] = []
     total = 0
     try:
@@ -88,7 +89,8 @@ def score(
 class _Shown:
     """Prints results: each as its series finishes, or all at the end as a table or a JSON array."""
 
-    def __init__(self, *, as_lines: bool, as_array: bool) -> None:
+    def __init__(self, *, as_lines: bool, as_array: bool, verbose: bool) -> None:
+        self._verbose = verbose
         self.results: list[dict[str, Any]] = []
         self._as_lines, self._as_array = as_lines, as_array
         self._at_once = not as_lines and not as_array and not sys.stdout.isatty()
@@ -101,7 +103,7 @@ class _Shown:
             typer.echo(json.dumps(result, ensure_ascii=False))
         elif self._at_once:
             _print_line(_cells(result))
-            _print_prediction(result)
+            self._print_details(result)
         sys.stdout.flush()
 
     def end(self) -> None:
@@ -110,7 +112,12 @@ class _Shown:
         elif self.results and not self._as_lines and not self._at_once:
             table(_HEADS, [_cells(result) for result in self.results])
             for result in self.results:
-                _print_prediction(result)
+                self._print_details(result)
+
+    def _print_details(self, result: dict[str, Any]) -> None:
+        _print_prediction(result)
+        if self._verbose and result["measured"]:
+            typer.echo(f"{place(result['files'])}: {result['measured']}")
 
 
 def _print_line(cells: tuple[str, ...]) -> None:

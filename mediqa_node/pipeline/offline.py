@@ -37,7 +37,7 @@ from mediqa_node.domain.errors import (
     NotScorable,
     UndecodablePixels,
 )
-from mediqa_node.domain.series import ReasonCode
+from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.fundus import looks_like_fundus
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers, shown_again
@@ -64,7 +64,7 @@ class _Series:
     modality: str = ""
     files: dict[str, Path] = field(default_factory=dict)
     named: dict[Path, Path] = field(default_factory=dict)
-    refusal: str | None = None
+    refusal: Reason | None = None
 
     @property
     def given(self) -> list[Path]:
@@ -170,7 +170,7 @@ def _by_series(paths: Sequence[Path], folder: Path, unreadable: list[Unreadable]
             file = _wrapped(path, folder) if is_picture else path
             header = _scanned(file)
         except NotScorable as reason:
-            refused = _Series(f"file:{path}", refusal=str(reason), files={"": path}, named={path: path})
+            refused = _Series(f"file:{path}", refusal=reason.reason, files={"": path}, named={path: path})
             found[f"file:{path}"] = refused
         except (MediqaError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             unreadable.append((path, f"cannot be read: {error}"))
@@ -254,7 +254,7 @@ def _score(
     also: Sequence[Also],
 ) -> dict[str, Any]:
     if series.refusal is not None:
-        return _result(series, None, None, series.refusal)
+        return _result(series, None, None, str(series.refusal)) | {"reason_code": str(series.refusal.code)}
     technique, paths = None, list(series.files.values())
     try:
         files = read_headers(paths)
@@ -266,7 +266,8 @@ def _score(
     except NotScorable as reason:
         if reason.code in (ReasonCode.UNREADABLE, ReasonCode.UNDECODABLE):
             unreadable.append((series.named[paths[0]], reason.detail))
-        return _result(series, technique, None, str(reason))
+        codes = {"reason_code": str(reason.code), "measured": reason.measured or None}
+        return _result(series, technique, None, str(reason)) | codes
     except (UndecodablePixels, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         message = f"{type(error).__name__}: {error}"  # one broken series does not hide the others
         unreadable.append((series.named[paths[0]], message))
@@ -303,6 +304,8 @@ def _result(
         "execution": assessment.checkpoint.execution if assessment else None,
         "predicted": _predicted(primary, assessment.technique) if assessment and primary else None,
         "not_scored": not_scored,
+        "reason_code": None if not_scored is None else str(ReasonCode.UNREADABLE),
+        "measured": None,
     }
 
 

@@ -28,6 +28,8 @@ KEYS = {
     "verdict", "prompt", "technique", "stacks", "weights_sha256", "not_scored",
 }  # fmt: skip
 MORE = {
+    "reason_code",
+    "measured",
     "files",
     "trained",
     "n_stacks",
@@ -134,8 +136,8 @@ def test_what_is_nothing_to_score_is_a_result_with_a_reason_and_no_failure():
     refused = [result for result in results if result["not_scored"] is not None]
 
     assert status == 0
-    assert {result["not_scored"].split(":")[0] for result in refused} == {
-        "localizer", "map", "mosaic", "not a fundus photograph", "secondary capture",
+    assert {result["reason_code"] for result in refused} == {
+        "localizer", "map", "mosaic", "not_a_fundus_photograph", "secondary_capture",
     }  # fmt: skip
     for result in refused:
         assert result["quality"] is result["raw_score"] is result["prompt"] is result["verdict"] is None
@@ -186,7 +188,7 @@ def test_jpeg_and_png_of_the_same_pixels_score_alike(tmp_path):
     assert status == 0
     assert len(results) == 2, "the same photograph is the same instance"
     assert [result["quality"] is None for result in results] == [False, True]
-    assert results[1]["not_scored"].startswith("not a fundus photograph")
+    assert results[1]["reason_code"] == "not_a_fundus_photograph"
 
 
 def test_a_readme_inside_a_searched_folder_is_passed_over(tmp_path):
@@ -277,7 +279,7 @@ def test_an_image_that_does_not_say_who_it_is_is_not_scored(tmp_path, keyword):
 
     assert status == 0
     assert result["quality"] is None
-    assert result["not_scored"].startswith("unidentified: no ")
+    assert result["reason_code"] == "unidentified"
     assert "anonymous.dcm" in result["series_instance_uid"]
     assert "Traceback" not in said
 
@@ -320,7 +322,7 @@ def test_json_lines_has_one_object_a_line():
     finished = run(DATA / "refuse" / "mr_mosaic_siemens_trio", DATA / "refuse" / "mr_survey_scout", "--json-lines")
 
     found = [json.loads(line) for line in finished.stdout.splitlines()]
-    assert [result["not_scored"].split(":")[0] for result in found] == ["mosaic", "localizer"]
+    assert [result["reason_code"] for result in found] == ["mosaic", "localizer"]
 
 
 @pytest.mark.parametrize(("option", "count"), [("--json", json.loads), ("--json-lines", str.splitlines)])
@@ -348,3 +350,18 @@ def test_an_interruption_keeps_what_is_done(monkeypatch, capsys, option, count):
     assert finished.exit_code == 130
     assert len(count(finished.stdout)) == 1
     assert "interrupted after 1 of 2 series" in finished.stderr
+
+
+def test_verbose_prints_the_numbers_behind_a_refusal(capsys):
+    from mediqa_node.cli import score as command
+
+    refused = {
+        "quality": None, "raw_score": None, "verdict": None, "prompt": None, "modality": "MR", "predicted": None,
+        "files": ["scans/a.dcm"], "not_scored": "outside training range: unlike the breast MR", "measured": "noise 1.04",
+    }  # fmt: skip
+    for verbose in (False, True):
+        shown = command._Shown(as_lines=False, as_array=False, verbose=verbose)
+        shown._at_once = True
+        shown.add(refused)
+
+        assert ("scans/a.dcm: noise 1.04" in capsys.readouterr().out) is verbose
