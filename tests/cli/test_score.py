@@ -357,7 +357,8 @@ def test_verbose_prints_the_numbers_behind_a_refusal(capsys):
 
     refused = {
         "quality": None, "raw_score": None, "verdict": None, "prompt": None, "modality": "MR", "predicted": None,
-        "files": ["scans/a.dcm"], "not_scored": "outside training range: unlike the breast MR", "measured": "noise 1.04",
+        "files": ["scans/a.dcm"], "not_scored": "outside training range: unlike the breast MR",
+        "measured": "noise 1.04",
     }  # fmt: skip
     for verbose in (False, True):
         shown = command._Shown(as_lines=False, as_array=False, verbose=verbose)
