@@ -8,7 +8,7 @@ from mediqa_node.domain.scoring import CheckpointId
 ANY = "*"
 
 
-def judge(
+def verdict_of(
     quality: float | None,
     calibrations: Sequence[Calibration],
     *,

@@ -30,7 +30,7 @@ from mediqa_node.domain.prompt_opinion import PromptClassifier, completed
 from mediqa_node.domain.scoring import Scorer
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.preprocess import preprocess
-from mediqa_node.image.verdict import judge
+from mediqa_node.image.verdict import verdict_of
 from mediqa_node.system.failpoint import reach
 
 OTHER_STACKS_AT_MOST = 3
@@ -119,7 +119,7 @@ def assess(
                 continue
     modality = primary.prompt.modality.value
     header = files.headers[stacks[0].frames[0].instance_index]
-    verdict, calibration = judge(
+    verdict, calibration = verdict_of(
         primary.quality,
         assessor.calibrations,
         modality=modality,

@@ -52,13 +52,13 @@ pytestmark = [
 
 
 @cache
-def judge() -> Assessor:
+def assessor() -> Assessor:
     return Assessor(scorer=load_scorer("untrained"), prompts=default_rules())
 
 
 def judged(paths: Sequence[Path]) -> Assessment:
     files = read_headers(paths)
-    return assess(files, harvest_series(files), judge(), revision=1, assessed_at=NOW)
+    return assess(files, harvest_series(files), assessor(), revision=1, assessed_at=NOW)
 
 
 def reported(paths: Sequence[Path]) -> Dataset:

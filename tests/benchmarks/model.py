@@ -196,13 +196,13 @@ def around(folder: Path, rounds: int) -> Iterator[str]:
     images.write_ct_series(folder / "ct", 100, seed=1)
     paths = sorted((folder / "ct").glob("*.dcm"))
     rules = checkpoints.prompt_rules(config.load(None, {}))
-    judge = score.Assessor(scorer=Free(), prompts=rules)
+    assessor = score.Assessor(scorer=Free(), prompts=rules)
     technique = score.harvest_series(score.read_headers(paths))
 
     def prepare() -> None:
         score._read_headers.cache_clear()
         files = score.read_headers(paths)
-        score.assess(files, technique, judge, revision=1, assessed_at=datetime.now(UTC))
+        score.assess(files, technique, assessor, revision=1, assessed_at=datetime.now(UTC))
 
     taken = in_turns(rounds, prepare=prepare, t16=partial(scorer("t16").score, volume(), PROMPT))
     share = ratio(taken["prepare"], taken["t16"])

@@ -54,9 +54,14 @@ def settings(tmp_path: Path, folders: tuple[Path, Path]) -> config.Settings:
 
 def promote(settings: config.Settings, folder: Path) -> Promotion:
     database = resources.open_database(settings)
-    stored, judge = checkpoints.take_into_store(settings, str(folder))
+    stored, assessor = checkpoints.take_into_store(settings, str(folder))
     made, _ = promotion.promote(
-        database, stored.weights, judge, configured=checkpoints.configured(settings), who=WHO, software_version="0.1.0"
+        database,
+        stored.weights,
+        assessor,
+        configured=checkpoints.configured(settings),
+        who=WHO,
+        software_version="0.1.0",
     )
     database.close()
     return made
@@ -107,10 +112,10 @@ def test_a_promotion_outlives_the_folder_it_came_from_and_overrides_the_configur
     made = promote(settings, folder)
     (folder / WEIGHTS_FILE).unlink()
 
-    judge = checkpoints.open_active(settings)
+    assessor = checkpoints.open_active(settings)
 
     assert made.after is not None
-    assert judge.scorer.checkpoint.sha256 == made.after.sha256
+    assert assessor.scorer.checkpoint.sha256 == made.after.sha256
     assert "brief" in checkpoints.sentence(settings, checkpoints.decided(settings))
     assert checkpoints.open_pinned(settings, "brief", made.after.sha256).scorer.checkpoint.name == "brief"
 
@@ -129,10 +134,10 @@ def test_the_prompt_classifier_stays_that_of_the_configuration(
     settings = settings.model_copy(update={"model": model})
 
     promote(settings, folders[1])
-    judge = checkpoints.open_active(settings)
+    assessor = checkpoints.open_active(settings)
 
-    assert judge.scorer.checkpoint.name == "second"
-    assert judge.classifier is not None
+    assert assessor.scorer.checkpoint.name == "second"
+    assert assessor.classifier is not None
 
 
 def test_weights_that_were_changed_in_the_store_never_score(

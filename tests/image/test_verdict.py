@@ -6,7 +6,7 @@ import pytest
 
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.scoring import CheckpointId
-from mediqa_node.image.verdict import judge
+from mediqa_node.image.verdict import verdict_of
 
 CHECKPOINT = CheckpointId(name="m", sha256="ab" * 32, trained=True, size="base", card_sha256="ca" * 32)
 BASE = Calibration(
@@ -27,7 +27,7 @@ BASE = Calibration(
 
 
 def verdict(quality, *calibrations, checkpoint=CHECKPOINT, station="CT1", protocol="Thorax", modality="CT"):
-    return judge(
+    return verdict_of(
         quality,
         calibrations,
         modality=modality,

@@ -131,9 +131,9 @@ def judged(bench: Bench, folder: Path, name: str) -> str:
 
 
 def test_the_default_checkpoint_scores_what_its_card_says(default) -> None:
-    judge = Assessor(scorer=default[1], prompts=checkpoints.prompt_rules(Settings()))
+    assessor = Assessor(scorer=default[1], prompts=checkpoints.prompt_rules(Settings()))
 
-    found = constancy.check(judge, None, software_version="1", at=0.0)
+    found = constancy.check(assessor, None, software_version="1", at=0.0)
 
     assert found.passed
     assert found.compared_with == "card"
@@ -145,10 +145,10 @@ def test_the_default_checkpoint_scores_what_its_card_says(default) -> None:
     ("weight", "by"), [("fc_score.3.bias", 5e-4), ("conv1.weight", 0.1), ("fc_score.0.weight", 0.1)]
 )
 def test_one_moved_weight_is_noticed(default, weight: str, by: float) -> None:
-    judge = Assessor(scorer=default[1], prompts=checkpoints.prompt_rules(Settings()))
+    assessor = Assessor(scorer=default[1], prompts=checkpoints.prompt_rules(Settings()))
 
     with moved(default[0], weight, by):
-        found = constancy.check(judge, None, software_version="1", at=0.0)
+        found = constancy.check(assessor, None, software_version="1", at=0.0)
 
     assert not found.passed
     assert found.drift > found.bound == 1e-4
@@ -255,8 +255,8 @@ def hurt_after_a_good_day(tmp_path: Path) -> tuple[Bench, Drifting]:
 
 def by_command(bench: Bench, *, drift: float = 0.0) -> None:
     """Check as `mediqa-node constancy` does, in a process with weights of its own."""
-    judge = replace(bench.node.assessor, scorer=Drifting(drift))
-    constancy.check(judge, bench.database, software_version=DEVICE.software_version, at=bench.now, made_by="command")
+    assessor = replace(bench.node.assessor, scorer=Drifting(drift))
+    constancy.check(assessor, bench.database, software_version=DEVICE.software_version, at=bench.now, made_by="command")
 
 
 def test_a_good_check_by_command_does_not_speak_for_a_worker_that_drifts(tmp_path: Path) -> None:
@@ -369,8 +369,8 @@ def test_a_series_without_a_score_when_a_drift_was_accepted_is_held_against_the_
 
     def checked(scorer: StandInScorer) -> Check:
         scorer.constancy = plain.scorer.constancy
-        judge = replace(plain.node.assessor, scorer=scorer)
-        return constancy.check(judge, plain.database, software_version=DEVICE.software_version, at=plain.now)
+        assessor = replace(plain.node.assessor, scorer=scorer)
+        return constancy.check(assessor, plain.database, software_version=DEVICE.software_version, at=plain.now)
 
     failed = checked(Choosy())
     constancy.acknowledge(plain.database, "Dr. Curie", at=plain.now)
@@ -434,9 +434,9 @@ def test_after_a_good_check_by_command_retry_is_enough(tmp_path: Path) -> None:
 
 def test_a_command_that_could_not_score_the_set_withholds_nothing(plain: Bench) -> None:
     constancy.check_if_due(plain.node)
-    judge = replace(plain.node.assessor, scorer=Failing(9))
+    assessor = replace(plain.node.assessor, scorer=Failing(9))
     version = DEVICE.software_version
-    found = constancy.check(judge, plain.database, software_version=version, at=plain.now, made_by="command")
+    found = constancy.check(assessor, plain.database, software_version=version, at=plain.now, made_by="command")
 
     assert found.withholds
     assert constancy.reason_to_withhold(plain.node) is None
@@ -522,8 +522,8 @@ def test_a_changed_checkpoint_under_an_old_card_is_noticed(default, tmp_path: Pa
         entry = save_checkpoint(tmp_path / "changed", network, scorer.card)
     changed = load_scorer("changed", lock={"changed": entry})
 
-    judge = Assessor(scorer=changed, prompts=checkpoints.prompt_rules(Settings()))
-    found = constancy.check(judge, None, software_version="1", at=0.0)
+    assessor = Assessor(scorer=changed, prompts=checkpoints.prompt_rules(Settings()))
+    found = constancy.check(assessor, None, software_version="1", at=0.0)
 
     assert changed.checkpoint.sha256 != scorer.checkpoint.sha256
     assert found.drift == pytest.approx(0.01, abs=1e-5)
@@ -596,9 +596,9 @@ def test_a_decoder_at_fault_is_a_problem_and_no_drift(
         ds.save_as(path)
         pinned["mr_breast"]["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     reference.write_text(json.dumps(pinned))
-    judge = replace(plain.node.assessor, scorer=default[1])
+    assessor = replace(plain.node.assessor, scorer=default[1])
 
-    found = constancy.check(judge, plain.database, software_version="1", at=plain.now, manifest=reference)
+    found = constancy.check(assessor, plain.database, software_version="1", at=plain.now, manifest=reference)
 
     assert found.problem.startswith("mr_breast: 003.dcm: " if len(slices) == 1 else "mr_breast: undecodable: none of 7")
     assert (found.withholds, found.drift, found.scores) == (True, None, {})
@@ -618,8 +618,8 @@ def test_a_header_that_cannot_be_read_is_a_problem_that_names_the_series(plain: 
 
 def test_a_set_that_could_not_be_scored_is_tried_again_at_the_next_sweep(plain: Bench, reference: Path) -> None:
     (reference.parent / "op_fundus" / "000.dcm").unlink()
-    judge, version = plain.node.assessor, DEVICE.software_version
-    constancy.check(judge, plain.database, software_version=version, at=plain.now, manifest=reference)
+    assessor, version = plain.node.assessor, DEVICE.software_version
+    constancy.check(assessor, plain.database, software_version=version, at=plain.now, manifest=reference)
 
     mended = constancy.check_if_due(plain.node)
 

@@ -49,8 +49,8 @@ def reported(bench: Bench, paths: list[Path]) -> str:
 
 def explained(bench: Bench, uid: str) -> Explanation:
     assert bench.node.assessor is not None
-    judge = bench.node.assessor
-    return explain(bench.node, uid, lambda name, sha256: judge)
+    assessor = bench.node.assessor
+    return explain(bench.node, uid, lambda name, sha256: assessor)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ DATA = Path(__file__).parents[1] / "data"
 
 def judged(scorer: Scorer, *paths: Path) -> None:
     files = read_headers(paths)
-    judge = Assessor(scorer=scorer, prompts=checkpoints.prompt_rules(config.load(None, {})))
-    assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC))
+    assessor = Assessor(scorer=scorer, prompts=checkpoints.prompt_rules(config.load(None, {})))
+    assess(files, harvest_series(files), assessor, revision=1, assessed_at=datetime.now(UTC))
 
 
 def test_a_strip_is_no_image_of_a_body_and_fills_no_memory(tmp_path: Path) -> None:

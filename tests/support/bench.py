@@ -123,7 +123,7 @@ class Bench:
         self.jobs = KeptJobs()
         self.scorer = scorer or StandInScorer()
         names = tuple(peer.name for peer in peers)
-        judge = Assessor(scorer=self.scorer, prompts=checkpoints.prompt_rules(Settings()))
+        assessor = Assessor(scorer=self.scorer, prompts=checkpoints.prompt_rules(Settings()))
         policy.setdefault("delivery", DeliveryRules(timeout_s=2.0))
         self.node = NodeContext(
             database=self.database,
@@ -132,7 +132,7 @@ class Bench:
             device=DEVICE,
             peers=tuple(peers),
             returns=tuple(returns) if returns is not None else ((ReturnRule(to=names),) if names else ()),
-            assessor=judge,
+            assessor=assessor,
             clock=lambda: self.now,
             **policy,
         )

@@ -43,12 +43,12 @@ Golden = dict[str, Any]
 
 def goldens(collection: Path | None) -> dict[str, Golden]:
     """Return the goldens of every series, by set and the end of its UID."""
-    judge = open_active(Settings())
+    assessor = open_active(Settings())
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for each in image_sets(collection, Path(folder)):
             for uid, paths in _series(each):
-                found[f"{each.name}/{uid[-8:]}"] = golden(paths, judge)
+                found[f"{each.name}/{uid[-8:]}"] = golden(paths, assessor)
     return found
 
 
@@ -59,7 +59,7 @@ def _series(each: ImageSet) -> Iterator[tuple[str, list[Path]]]:
     yield from sorted(of_series.items())
 
 
-def golden(paths: list[Path], judge: Assessor) -> Golden:
+def golden(paths: list[Path], assessor: Assessor) -> Golden:
     """Harvest, assess and report one series."""
     files = read_headers(paths)
     technique = harvest_series(files)
@@ -67,8 +67,8 @@ def golden(paths: list[Path], judge: Assessor) -> Golden:
     try:
         stacks = assemble_stacks(files.headers)
         found["stacks"] = [asdict(stack) for stack in stacks]
-        found["prompts"] = [asdict(prompt_from_header(files.headers, stack, judge.prompts)) for stack in stacks]
-        assessment = assess(files, technique, judge, revision=1, assessed_at=ASSESSED_AT)
+        found["prompts"] = [asdict(prompt_from_header(files.headers, stack, assessor.prompts)) for stack in stacks]
+        assessment = assess(files, technique, assessor, revision=1, assessed_at=ASSESSED_AT)
     except NotScorable as reason:
         return {**found, "not_scored": str(reason.code)}
     results = (assessment.primary, *assessment.others)

@@ -161,8 +161,8 @@ class Says:
 def assessed(classifier: Says | None) -> Assessment:
     files = read_headers(tuple(sorted((DATA / "ct_body_totalseg_j2k").glob("*.dcm"))))
     rules = checkpoints.prompt_rules(config.load(None, {}))
-    judge = Assessor(scorer=StandInScorer(), prompts=rules, classifier=classifier)
-    return assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC))
+    assessor = Assessor(scorer=StandInScorer(), prompts=rules, classifier=classifier)
+    return assess(files, harvest_series(files), assessor, revision=1, assessed_at=datetime.now(UTC))
 
 
 def test_the_node_asks_about_the_slices_that_it_scores_and_says_who_told():

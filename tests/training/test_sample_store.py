@@ -123,8 +123,8 @@ def test_training_and_node_show_the_network_the_same(tmp_path):
     files = read_headers(paths)
     scorer = StandInScorer()
     scorer.spec = DEFAULT_PREPROCESSING
-    judge = Assessor(scorer=scorer, prompts=checkpoints.prompt_rules(config.load(None, {})))
-    result = assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC)).primary
+    assessor = Assessor(scorer=scorer, prompts=checkpoints.prompt_rules(config.load(None, {})))
+    result = assess(files, harvest_series(files), assessor, revision=1, assessed_at=datetime.now(UTC)).primary
     inputs = shown_again(files, result, DEFAULT_PREPROCESSING)
     assert left_out == []
     assert np.array_equal(trained.views(0), inputs.images.astype(np.float16).astype(np.float32))

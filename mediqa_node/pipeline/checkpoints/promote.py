@@ -22,7 +22,7 @@ log = structlog.get_logger("promotion")
 
 
 def promote(
-    database: Database, candidate: Weights, judge: Assessor, *, configured: Weights, who: Who, software_version: str
+    database: Database, candidate: Weights, assessor: Assessor, *, configured: Weights, who: Who, software_version: str
 ) -> tuple[Promotion, Check]:
     """Make a checkpoint of the store active, provided that it reproduces the reference scores in its card.
 
@@ -30,7 +30,7 @@ def promote(
     not recorded: if only its card differs, they would look like a drift of the active weights.
 
     Args:
-        judge: the candidate, loaded.
+        assessor: the candidate, loaded.
         configured: the checkpoint of the configuration, active while nothing is promoted.
 
     Raises:
@@ -38,7 +38,7 @@ def promote(
     """
     with database.read() as connection:
         _check_new(candidate, promotions.standing(connection).current or configured)
-    found = tried(judge, database, software_version=software_version, at=who.at, made_by=CheckedBy.COMMAND)
+    found = tried(assessor, database, software_version=software_version, at=who.at, made_by=CheckedBy.COMMAND)
     if not found.passed:
         raise PromotionRefused(f"{candidate.label} was not promoted: {found.finding()}. The active checkpoint stays")
     with database.write() as connection:

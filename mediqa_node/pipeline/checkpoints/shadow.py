@@ -57,7 +57,7 @@ class Shadow:
         self._keep(waiting, known.shadow)
         return waiting.series_instance_uid
 
-    def _judge(self, candidate: Weights) -> Assessor:
+    def _assessor(self, candidate: Weights) -> Assessor:
         if self._loaded is None or self._loaded[0] != candidate:
             self._loaded = None  # free the previous one first
             self._loaded = candidate, self.open_candidate(candidate)
@@ -65,8 +65,8 @@ class Shadow:
         return self._loaded[1]
 
     def _keep(self, waiting: Unshadowed, candidate: Weights) -> None:
-        uid, judge = waiting.series_instance_uid, self._judge(candidate)
-        station_name, found, reason = self._ask(waiting, judge)
+        uid, assessor = waiting.series_instance_uid, self._assessor(candidate)
+        station_name, found, reason = self._ask(waiting, assessor)
         score = ShadowScore(
             series_instance_uid=uid,
             revision=waiting.revision,
@@ -88,7 +88,7 @@ class Shadow:
             promotions.save_shadow(connection, score)
         log.info("series scored in shadow", series=uid, candidate=candidate.label, reason=reason)
 
-    def _ask(self, waiting: Unshadowed, judge: Assessor) -> tuple[str, Assessment | None, str | None]:
+    def _ask(self, waiting: Unshadowed, assessor: Assessor) -> tuple[str, Assessment | None, str | None]:
         """Return the station name, and the candidate's assessment or the reason why it is missing."""
         with self.node.database.read() as connection:
             instances = index.current_instances(connection, waiting.series_instance_uid)
@@ -99,7 +99,7 @@ class Shadow:
         try:
             files = read_headers([self.node.spool.path(instance.path) for instance in instances])
             at = datetime.fromtimestamp(self.node.clock(), UTC)
-            return _station(files), assess(files, technique, judge, revision=waiting.revision, assessed_at=at), None
+            return _station(files), assess(files, technique, assessor, revision=waiting.revision, assessed_at=at), None
         except NotScorable as refusal:
             return _station(files), None, str(refusal)
         except FileNotFoundError:

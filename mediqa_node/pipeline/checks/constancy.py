@@ -75,7 +75,7 @@ def _content(path: Path) -> bytes:
         raise ReferenceDamaged(f"{path} cannot be read: {error.strerror}; install mediqa-node again") from error
 
 
-def reference_scores(judge: Assessor, manifest: Path = MANIFEST) -> dict[str, float]:
+def reference_scores(assessor: Assessor, manifest: Path = MANIFEST) -> dict[str, float]:
     """Return the raw score of every reference series that this checkpoint scores: the values that a card pins.
 
     A series is left out if the checkpoint has no intensity rule for its modality, or refuses it. Prompts follow
@@ -85,18 +85,18 @@ def reference_scores(judge: Assessor, manifest: Path = MANIFEST) -> dict[str, fl
         ReferenceDamaged: see `reference_series`.
         UndecodablePixels: a file cannot be decoded here.
     """
-    return _scores_and_refusals(judge, manifest)[0]
+    return _scores_and_refusals(assessor, manifest)[0]
 
 
-def _scores_and_refusals(judge: Assessor, manifest: Path) -> tuple[dict[str, float], dict[str, str]]:
+def _scores_and_refusals(assessor: Assessor, manifest: Path) -> tuple[dict[str, float], dict[str, str]]:
     """Return the raw score of each reference series, and why others have none, by name."""
-    judge = dataclasses.replace(judge, prompts=default_rules())
+    assessor = dataclasses.replace(assessor, prompts=default_rules())
     scores: dict[str, float] = {}
     refusals: dict[str, str] = {}
     for name, paths in reference_series(manifest).items():
         try:
             files = read_headers(paths)
-            found = assess(files, harvest_series(files), judge, revision=1, assessed_at=datetime.now(UTC))
+            found = assess(files, harvest_series(files), assessor, revision=1, assessed_at=datetime.now(UTC))
         except NotScorable as reason:
             if reason.code in _FAULTS:
                 raise UndecodablePixels(f"{name}: {reason}") from reason
@@ -122,14 +122,14 @@ def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
 # ── one check ────────────────────────────────────────────────────────────────
 
 
-def identity_of(judge: Assessor, software_version: str) -> Identity:
+def identity_of(assessor: Assessor, software_version: str) -> Identity:
     """Return everything except the image that the scores of this process depend on."""
-    checkpoint = judge.scorer.checkpoint
+    checkpoint = assessor.scorer.checkpoint
     return Identity(
         software_version=software_version,
         weights_sha256=checkpoint.sha256,
         execution=checkpoint.execution,
-        libraries=", ".join(filter(None, (libraries(), judge.scorer.hardware))),
+        libraries=", ".join(filter(None, (libraries(), assessor.scorer.hardware))),
     )
 
 
@@ -156,7 +156,7 @@ def processor() -> str:
 
 
 def check(
-    judge: Assessor,
+    assessor: Assessor,
     database: Database | None,
     *,
     software_version: str,
@@ -171,7 +171,7 @@ def check(
         at: seconds since 1970.
         made_by: see `Check`.
     """
-    found = tried(judge, database, software_version=software_version, at=at, made_by=made_by, manifest=manifest)
+    found = tried(assessor, database, software_version=software_version, at=at, made_by=made_by, manifest=manifest)
     if database is not None:
         with database.write() as connection:
             found = dataclasses.replace(found, id=constancy_checks.save_check(connection, found))
@@ -180,7 +180,7 @@ def check(
 
 
 def tried(
-    judge: Assessor,
+    assessor: Assessor,
     database: Database | None,
     *,
     software_version: str,
@@ -192,23 +192,23 @@ def tried(
 
     A set that could not be scored is tried once more, since memory may have been short.
     """
-    found = _measured(judge, database, software_version, at, manifest)
+    found = _measured(assessor, database, software_version, at, manifest)
     if found.problem is not None:
         log.warning("constancy check repeated", problem=found.problem)
-        found = _measured(judge, database, software_version, at, manifest)
+        found = _measured(assessor, database, software_version, at, manifest)
     return dataclasses.replace(found, made_by=made_by)
 
 
-def _measured(judge: Assessor, database: Database | None, software_version: str, at: float, manifest: Path) -> Check:
-    identity = identity_of(judge, software_version)
+def _measured(assessor: Assessor, database: Database | None, software_version: str, at: float, manifest: Path) -> Check:
+    identity = identity_of(assessor, software_version)
     first, accepted = _known(database, identity)
     try:
-        scores, refusals = _scores_and_refusals(judge, manifest)
+        scores, refusals = _scores_and_refusals(assessor, manifest)
         if not scores:
             raise NotScorable("no_images", f"the checkpoint scores none of the reference series: {refusals}")
     except Exception as error:  # any error: without scores, results must wait
         return not_scored(identity, str(error) or type(error).__name__, at=at)
-    pinned = judge.scorer.constancy
+    pinned = assessor.scorer.constancy
     return compare(identity, scores, pinned=pinned, first=first, accepted=accepted, at=at, refusals=refusals)
 
 
@@ -244,10 +244,10 @@ def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
     """
     if node.assessor is None:
         raise RuntimeError("this process has no model")
-    judge, software_version = node.assessor, node.device.software_version
+    assessor, software_version = node.assessor, node.device.software_version
     with _ONE_AT_A_TIME:
         due = at_start or _is_due(*_of_this_process(node), now=node.clock())
-        found = check(judge, node.database, software_version=software_version, at=node.clock()) if due else None
+        found = check(assessor, node.database, software_version=software_version, at=node.clock()) if due else None
         _send_on(node)
     return found
 

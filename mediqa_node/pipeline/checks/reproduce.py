@@ -76,7 +76,7 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
         return replace(known, missing=("the assessment that the report was built from is gone",))
     instances, missing = _evidence(node, dataset, kept)
     try:
-        judge = open_active(assessment.checkpoint.name, assessment.checkpoint.sha256)
+        assessor = open_active(assessment.checkpoint.name, assessment.checkpoint.sha256)
     except CheckpointRefused as error:
         missing.append(str(error))
     if missing:
@@ -86,7 +86,7 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
         again = assess(
             files,
             technique or assessment.technique,
-            judge,
+            assessor,
             revision=assessment.revision,
             assessed_at=assessment.assessed_at,
         )
