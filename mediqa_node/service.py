@@ -144,7 +144,7 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     status = 0
     pace = durable.QueuePace(durable.SCORE)
     while not stop.wait(_LOOK_EVERY_S):
-        pace.follow(sweeps.is_busy(node) is not False)
+        sweeps.keep_pace(node, pace)
         if _is_replaced(database, loaded):
             log.info("another checkpoint is active, the worker restarts")
             status = RESTART

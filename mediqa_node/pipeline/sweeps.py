@@ -83,10 +83,7 @@ class Rounds:
 
     def round(self) -> bool:
         """Run the sweeps that are due, if there is work; return whether there is."""
-        busy = is_busy(self.node)
-        if busy is None:
-            return False
-        _guarded("pace", lambda: self._queue.follow(busy))()
+        busy = keep_pace(self.node, self._queue)
         if busy:
             for sweep in self._sweeps:
                 sweep.run_if_due(time.monotonic())
@@ -108,14 +105,18 @@ class _Paced:
             self._run()
 
 
-def is_busy(node: NodeContext) -> bool | None:
-    """Return whether anything waits for a station of this node; None while the database does not answer."""
-    try:
+def keep_pace(node: NodeContext, queue: QueuePace) -> bool:
+    """Poll a queue as often as the node has work; return whether it has any, False if the database does not answer."""
+    busy = False
+
+    def look() -> None:
+        nonlocal busy
         with node.database.read() as connection:
-            return activity.is_busy(connection, soon=node.clock() + IDLE_ROUND_S)
-    except MediqaError as error:
-        log.warning("database not read", reason=str(error))
-        return None
+            busy = activity.is_busy(connection, soon=node.clock() + IDLE_ROUND_S)
+        queue.follow(busy)
+
+    _guarded("pace", look)()
+    return busy
 
 
 def schedule_worker(node: NodeContext) -> BackgroundScheduler:

@@ -8,6 +8,7 @@ from dbos import DBOS
 from support.bench import Bench
 from support.series import ct_series, series_uid
 
+from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.peer import Peer
 from mediqa_node.pipeline import durable, sweeps
 from mediqa_node.storage import activity
@@ -83,3 +84,18 @@ def test_the_engine_polls_at_the_pace_of_the_node(tmp_path: Path) -> None:
     finally:
         durable.shut_down(within_s=1)
         database.close()
+
+
+def test_a_database_that_does_not_answer_ends_neither_worker_nor_courier(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> bool:
+        raise StorageFailed("database did not answer")
+
+    followed: list[bool] = []
+    queue = type("Queue", (), {"follow": lambda self, busy: followed.append(busy)})()
+    assert sweeps.keep_pace(bench.node, queue) is False
+    monkeypatch.setattr(activity, "is_busy", refuse)
+
+    assert sweeps.keep_pace(bench.node, queue) is False
+    assert followed == [False], "nothing is known, and the pace stays"
