@@ -103,9 +103,12 @@ def _text(value: bytes) -> str:
 
 
 def _integer(value: bytes) -> int | None:
-    """Return the value of an Integer String (VR IS), or None if it is not valid."""
+    """Return the value of an Integer String, or None if it is not one of 32 bits (PS3.5 table 6.2-1)."""
     text = value.strip(b" \0")
-    return int(text) if re.fullmatch(rb"[+-]?[0-9]{1,11}", text) else None
+    if not re.fullmatch(rb"[+-]?[0-9]{1,11}", text):
+        return None
+    number = int(text)
+    return number if -(2**31) <= number < 2**31 else None
 
 
 def _modality(found: dict[int, bytes]) -> str:

@@ -430,6 +430,8 @@ REFUSED = {
     "samples of colour": "colour",
     "more bits than allocated": "Bits Stored",
     "unknown photometric": "Photometric Interpretation",
+    "not numbers": "RescaleSlope (0028,1053)",
+    "broken position": "ImagePositionPatient (0020,0032)",
 }
 """What cannot be reported, and a word of the refusal that must be given; "" where a report is also fine."""
 

@@ -370,3 +370,23 @@ def test_pynetdicom_reads_the_answer_as_it_was_meant() -> None:
     assert {number: context.transfer_syntax for number, context in accepted.items()} == {1: EXPLICIT}
     assert read.to_primitive().maximum_length_received == 131_072
     assert (rejected.result, rejected.source, rejected.reason_diagnostic) == (2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("7", 7),
+        ("-3", -3),
+        ("+12", 12),
+        ("2147483647", 2**31 - 1),
+        ("2147483648", None),
+        ("99999999999", None),
+        ("1e3", None),
+        ("", None),
+    ],
+)
+def test_a_series_number_is_an_integer_of_32_bits_or_none(value, number):
+    ds = ct()
+    ds.add_new(0x00200011, "LO", value)  # whatever a sender puts there
+
+    assert scan(memoryview(encode(ds)), EXPLICIT).series_number == number
