@@ -49,6 +49,7 @@ def schedule(
         nightly: the nightly export, or None.
     """
     scheduler = _scheduler(
+        ("companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stopping)),  # may wait for a peer
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
@@ -60,10 +61,10 @@ def schedule(
 
 
 class Rounds:
-    """The fast sweeps of the courier: complete series, enqueue what is due, send companions.
+    """The fast sweeps of the courier: complete series and enqueue what is due. Neither waits for a peer.
 
     One thread runs them in turn, several times a second while there is work; an idle round is a single query.
-    APScheduler runs only the slow sweeps: firing ten jobs a second would cost more than the jobs themselves.
+    APScheduler runs the others: firing ten jobs a second would cost more than the jobs themselves.
     """
 
     def __init__(self, node: NodeContext, stop: Event) -> None:
@@ -73,7 +74,6 @@ class Rounds:
         self._sweeps = (
             _Paced("complete", 0.0, CompletionSweep(node).run),
             _Paced("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
-            _Paced("companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set)),
         )
 
     def run(self) -> None:

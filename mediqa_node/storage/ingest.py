@@ -60,6 +60,7 @@ _REOPEN = (
         state=SeriesState.RECEIVING.value,
         reason_code=ReasonCode.LOST_FILE_RETURNED.value,
         reason=None,
+        scored_instead=None,
         generation=series.c.generation + 1,
         last_instance_at=_NOW,
         opened_at=_NOW,

@@ -2,8 +2,8 @@
 
 A change that is meant is listed in the CHANGELOG, and its golden is written again:
 
-    cd tests && python -m support.golden /tmp/values.json --digests golden/clone.json
-    cd tests && python -m support.golden /tmp/values.json --collection DIR --digests golden/collection.json
+    cd tests && python -m support.golden VALUES.json --digests golden/clone.json
+    cd tests && python -m support.golden VALUES.json --collection DIR --digests golden/collection.json
 """
 
 import json

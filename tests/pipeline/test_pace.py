@@ -99,3 +99,10 @@ def test_a_database_that_does_not_answer_ends_neither_worker_nor_courier(
 
     assert sweeps.keep_pace(bench.node, queue) is False
     assert followed == [False], "nothing is known, and the pace stays"
+
+
+def test_companions_which_wait_for_a_peer_hold_up_no_series(bench: Bench) -> None:
+    scheduler = sweeps.schedule(bench.node, bench.jobs)
+
+    assert "companions" in {job.id for job in scheduler.get_jobs()}
+    assert len(sweeps.Rounds(bench.node, threading.Event())._sweeps) == 2
