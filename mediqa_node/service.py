@@ -129,7 +129,7 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     checkpoint = assessor.scorer.checkpoint
     constancy.check_if_due(node, at_start=True)  # before the first job: no unproven result leaves
     on_gpu = bool(assessor.scorer.hardware)
-    durable.launch(
+    gate = durable.launch(
         database,
         executor_id="worker",
         score=partial(flow.assess, node),
@@ -142,9 +142,8 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     beside = shadow.Shadow(node, partial(open_stored, settings))
     threading.Thread(target=shadow.run, args=(beside, stop), name="shadow", daemon=True).start()
     status = 0
-    pace = durable.QueuePace(durable.SCORE)
     while not stop.wait(_LOOK_EVERY_S):
-        sweeps.keep_pace(node, pace)
+        sweeps.keep_pace(node, gate)
         if _is_replaced(database, loaded):
             log.info("another checkpoint is active, the worker restarts")
             status = RESTART
@@ -176,11 +175,11 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
 
     database = open_database(settings)
     node = node_context(settings, database)
-    durable.launch(database, executor_id="courier", deliver=partial(flow.deliver, node))
+    gate = durable.launch(database, executor_id="courier", deliver=partial(flow.deliver, node))
     nightly = nightly_export(settings, database)
     scheduler = sweeps.schedule(node, durable.DurableJobs(database), stop.is_set, nightly)
     scheduler.start()
-    rounds = threading.Thread(target=sweeps.Rounds(node, stop).run, name="rounds", daemon=True)
+    rounds = threading.Thread(target=sweeps.Rounds(node, gate, stop).run, name="rounds", daemon=True)
     rounds.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])
     stop.wait()

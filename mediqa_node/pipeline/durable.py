@@ -5,13 +5,14 @@ and does nothing if its series has changed. `score` runs one at a time in each
 worker (several on a GPU); `deliver` is partitioned by destination, so that a PACS that is down delays no other.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus, _workflow_commands
 
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.storage.database import Database
@@ -24,8 +25,10 @@ log = structlog.get_logger("jobs")
 
 POSTPONED = "postponed"
 SCORE, DELIVER = "score", "deliver"
-BUSY_POLL_S, IDLE_POLL_S = 0.1, 1.0
-"""Polling intervals of a busy and of an idle node. A hand-over takes half an interval."""
+POLL_S = 0.2
+"""How often a busy node looks for jobs. A hand-over takes half of it."""
+IDLE_POLL_S = 10.0
+"""How often an idle node does, in case that `storage/activity.py` has missed something."""
 _SCORE_ATTEMPTS = 3
 _DELIVERIES_AT_ONCE = 8
 
@@ -86,8 +89,8 @@ def launch(
     score: Callable[[str, int], str] | None = None,
     scores_at_once: int = 1,
     deliver: Callable[[int], str] | None = None,
-) -> None:
-    """Start the engine in this process for the given stations.
+) -> "Gate":
+    """Start the engine in this process for the given stations; return the gate that holds it back, open.
 
     Args:
         executor_id: stable and unique per process; after a crash the process with the same name
@@ -106,7 +109,8 @@ def launch(
         "run_migrations": False,
         "scheduler_polling_interval_sec": 3600.0,
     }
-    _slow_down_internal_queue(DBOS(config=config))
+    engine = DBOS(config=config)
+    _slow_down(engine)
     if score is not None:
         DBOS.workflow(name=SCORE, max_recovery_attempts=_SCORE_ATTEMPTS)(_as_step(score, SCORE))
     if deliver is not None:
@@ -114,22 +118,24 @@ def launch(
     DBOS.listen_queues([name for name, station in ((SCORE, score), (DELIVER, deliver)) if station is not None])
     DBOS.launch()
     if score is not None:
-        DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=BUSY_POLL_S)
+        DBOS.register_queue(SCORE, worker_concurrency=scores_at_once, polling_interval_sec=POLL_S)
     if deliver is not None:
         DBOS.register_queue(
             DELIVER,
             partition_worker_concurrency=1,
             worker_concurrency=_DELIVERIES_AT_ONCE,
-            polling_interval_sec=BUSY_POLL_S,
+            polling_interval_sec=POLL_S,
         )
+    return Gate(engine._sys_db)
 
 
-def _slow_down_internal_queue(engine: DBOS) -> None:
-    """Poll the engine's internal queue seldom: only resumed and forked workflows use it, and the node has none.
+def _slow_down(engine: DBOS) -> None:
+    """Look seldom for resumed, forked, delayed and timed-out workflows: the node has none of them.
 
-    There is no setting for it; a version of DBOS without the attribute fails `tests/pipeline/test_pace.py`.
+    There is no setting for it; a version of DBOS without these attributes fails `tests/pipeline/test_pace.py`.
     """
     engine._registry.get_internal_queue()._polling_interval_sec = 60.0
+    _workflow_commands._BACKGROUND_JOBS_INTERVAL_SEC = 60.0
 
 
 def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
@@ -161,24 +167,33 @@ def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
     return workflow
 
 
-class QueuePace:
-    """Polls a queue often while the node is busy and seldom while it is idle.
+class Gate:
+    """Lets the engine look for jobs while the node has work, and seldom while it has none.
 
-    A series takes seconds to become complete, so the queues are fast again before its job arrives.
+    The engine polls its queues with several queries each time, and cannot be woken: an interval that was raised falls
+    by only a tenth with each poll, so that the first job after a pause would wait. Its interval therefore stays short,
+    and the queries are held back here. A version of DBOS without these two methods fails `tests/pipeline/test_pace.py`.
     """
 
-    def __init__(self, queue: str) -> None:
-        self._queue = queue
-        self._busy = True
+    def __init__(self, system: Any) -> None:
+        self.is_open = True
+        self._dequeue_scopes, self._get_queue = system.dequeue_scopes, system.get_queue
+        self._queues: dict[str, Any] = {}
+        self._looked = 0.0
+        system.dequeue_scopes, system.get_queue = self._scopes, self._queue
 
-    def follow(self, busy: bool) -> None:
-        """Set the polling interval if the node has become busy or idle."""
-        if busy == self._busy:
-            return
-        queue = DBOS.retrieve_queue(self._queue)
-        if queue is not None:
-            queue.set_polling_interval_sec(BUSY_POLL_S if busy else IDLE_POLL_S)
-            self._busy = busy
+    def _scopes(self, queue: str) -> list[str | None]:
+        now = time.monotonic()
+        if not self.is_open and now - self._looked < IDLE_POLL_S:
+            return []
+        self._looked = now
+        found: list[str | None] = self._dequeue_scopes(queue)
+        return found
+
+    def _queue(self, name: str, **options: Any) -> Any:
+        if self.is_open or name not in self._queues:
+            self._queues[name] = self._get_queue(name, **options)
+        return self._queues[name]
 
 
 def shut_down(*, within_s: int) -> None:

@@ -15,7 +15,7 @@ from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
 from mediqa_node.pipeline.deliver import update_series_state
-from mediqa_node.pipeline.durable import DELIVER, DurableJobs, QueuePace
+from mediqa_node.pipeline.durable import DurableJobs, Gate
 from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import activity, assessments, companions, index, outbox, retention
@@ -67,10 +67,10 @@ class Rounds:
     APScheduler runs the others: firing ten jobs a second would cost more than the jobs themselves.
     """
 
-    def __init__(self, node: NodeContext, stop: Event) -> None:
+    def __init__(self, node: NodeContext, gate: Gate, stop: Event) -> None:
         self.node = node
+        self._gate = gate
         self._stop = stop
-        self._queue = QueuePace(DELIVER)
         self._sweeps = (
             _Paced("complete", 0.0, CompletionSweep(node).run),
             _Paced("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
@@ -83,7 +83,7 @@ class Rounds:
 
     def round(self) -> bool:
         """Run the sweeps that are due, if there is work; return whether there is."""
-        busy = keep_pace(self.node, self._queue)
+        busy = keep_pace(self.node, self._gate)
         if busy:
             for sweep in self._sweeps:
                 sweep.run_if_due(time.monotonic())
@@ -105,15 +105,15 @@ class _Paced:
             self._run()
 
 
-def keep_pace(node: NodeContext, queue: QueuePace) -> bool:
-    """Poll a queue as often as the node has work; return whether it has any, False if the database does not answer."""
+def keep_pace(node: NodeContext, gate: Gate) -> bool:
+    """Open the gate while the node has work; return whether it has any, False if the database does not answer."""
     busy = False
 
     def look() -> None:
         nonlocal busy
         with node.database.read() as connection:
             busy = activity.is_busy(connection, soon=node.clock() + IDLE_ROUND_S)
-        queue.follow(busy)
+        gate.is_open = busy
 
     _guarded("pace", look)()
     return busy

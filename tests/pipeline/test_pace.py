@@ -1,12 +1,14 @@
 """An idle node asks one question; a busy one is quick. What the pace rests on inside DBOS is still there."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from dbos import DBOS
+import sqlalchemy as sa
 from support.bench import Bench
 from support.series import ct_series, series_uid
+from support.waiting import until
 
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.peer import Peer
@@ -56,34 +58,66 @@ def test_a_copy_that_waits_to_be_compared_keeps_the_node_busy(bench: Bench, tmp_
     assert busy(bench)
 
 
-def test_an_idle_round_runs_no_sweep(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    rounds = sweeps.Rounds(bench.node, threading.Event())
+class Gate:
+    """A gate that remembers how it was set."""
+
+    is_open = True
+
+
+def test_an_idle_round_runs_no_sweep_and_closes_the_gate(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    rounds = sweeps.Rounds(bench.node, gate, threading.Event())
     ran: list[str] = []
-    monkeypatch.setattr(
-        rounds, "_queue", type("Quiet", (), {"follow": lambda self, busy: ran.append(f"pace {busy}")})()
-    )
     monkeypatch.setattr(rounds, "_sweeps", (sweeps._Paced("x", 0.0, lambda: ran.append("sweep")),))
 
     assert rounds.round() is False
-    assert ran == ["pace False"]
+    assert ran == []
+    assert not gate.is_open
 
 
-def test_the_engine_polls_at_the_pace_of_the_node(tmp_path: Path) -> None:
+@pytest.fixture
+def launched(tmp_path: Path):
     database = Database(f"sqlite:///{tmp_path / 'node.db'}")
     upgrade(database)
     durable.migrate(database)
-    try:
-        durable.launch(database, executor_id="worker", score=lambda uid, generation: "done")
-        pace = durable.QueuePace(durable.SCORE)
+    ran: list[str] = []
+    gate = durable.launch(database, executor_id="worker", score=lambda uid, generation: ran.append(uid) or "done")
+    yield gate, database, ran
+    durable.shut_down(within_s=1)
+    database.close()
 
-        pace.follow(False)
-        assert DBOS.retrieve_queue(durable.SCORE).polling_interval_sec == durable.IDLE_POLL_S
-        pace.follow(True)
-        assert DBOS.retrieve_queue(durable.SCORE).polling_interval_sec == durable.BUSY_POLL_S
-        assert DBOS.retrieve_queue(durable.DELIVER) is None, "another process polls it"
-    finally:
-        durable.shut_down(within_s=1)
-        database.close()
+
+def enqueue(database: Database, uid: str) -> None:
+    with database.write() as connection:
+        durable.DurableJobs(database).score(connection, f"score:{uid}", uid, 1)
+
+
+def test_the_engine_takes_jobs_only_while_the_gate_is_open(launched) -> None:
+    gate, database, ran = launched
+    enqueue(database, "1.1")
+    until(lambda: ran == ["1.1"], "the job runs")
+
+    gate.is_open = False
+    queries: list[str] = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *call: queries.append(call[2]))
+    enqueue(database, "1.2")
+    queries.clear()
+    time.sleep(2.5)  # the engine does its own chores each second, if it is not told otherwise
+    assert ran == ["1.1"]
+    assert not [query for query in queries if "workflow_status" in query], "closed, and still the engine asks"
+
+    gate.is_open = True
+    until(lambda: ran == ["1.1", "1.2"], "the second job runs")
+
+
+def test_a_closed_gate_is_passed_now_and_then(launched, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, database, ran = launched
+    gate.is_open = False
+    monkeypatch.setattr(durable, "IDLE_POLL_S", 0.5)
+
+    enqueue(database, "1.1")
+
+    until(lambda: ran == ["1.1"], "the job runs")
 
 
 def test_a_database_that_does_not_answer_ends_neither_worker_nor_courier(
@@ -92,17 +126,15 @@ def test_a_database_that_does_not_answer_ends_neither_worker_nor_courier(
     def refuse(*_: object, **__: object) -> bool:
         raise StorageFailed("database did not answer")
 
-    followed: list[bool] = []
-    queue = type("Queue", (), {"follow": lambda self, busy: followed.append(busy)})()
-    assert sweeps.keep_pace(bench.node, queue) is False
+    gate = Gate()
     monkeypatch.setattr(activity, "is_busy", refuse)
 
-    assert sweeps.keep_pace(bench.node, queue) is False
-    assert followed == [False], "nothing is known, and the pace stays"
+    assert sweeps.keep_pace(bench.node, gate) is False
+    assert gate.is_open, "nothing is known, and the gate stays as it is"
 
 
 def test_companions_which_wait_for_a_peer_hold_up_no_series(bench: Bench) -> None:
     scheduler = sweeps.schedule(bench.node, bench.jobs)
 
     assert "companions" in {job.id for job in scheduler.get_jobs()}
-    assert len(sweeps.Rounds(bench.node, threading.Event())._sweeps) == 2
+    assert len(sweeps.Rounds(bench.node, Gate(), threading.Event())._sweeps) == 2
