@@ -224,7 +224,7 @@ def model(settings: Settings) -> Iterator[Finding]:
     text = f"{checkpoint.name} ({checkpoint.size}), {checkpoint.execution}, digests of weights and card verified"
     text += f"; loaded in {time.monotonic() - started:.1f} s, {memory_gb:.1f} GB of memory"
     yield Finding(name="model", mark=OK, text=text, details=(checkpoint.sha256,))
-    if (known := checkpoints.decided(settings)).current is not None:
+    if (known := checkpoints.standing(settings)).current is not None:
         text = f"active: {checkpoints.sentence(settings, known)}"
         yield Finding(name="model", mark=OK, text=text)
     if not checkpoint.trained:

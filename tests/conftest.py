@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import settings
+from support.decoding import KeptReader
 from support.receiving import Listening
 
 settings.register_profile("shared machine", deadline=None)  # a deadline would measure who else is working here
@@ -25,6 +26,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-peers", action="store_true", help="fail, not skip, where DCMTK or another peer is missing"
     )
+
+
+@pytest.fixture(scope="session")
+def kept_reader() -> Iterator[KeptReader]:
+    """A reader whose process serves all tests that share it."""
+    reader = KeptReader()
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def one_decoder(kept_reader: KeptReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode all series of a test, and of others, in one process."""
+    monkeypatch.setattr("mediqa_node.pipeline.score.FrameReader", lambda: kept_reader)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def open_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
     database = resources.open_database(settings)
     try:
         if not is_current(database):
-            raise ConfigurationError("the database is of another version; `mediqa-node serve` brings it up to date")
+            raise ConfigurationError("the database belongs to another version; `mediqa-node serve` upgrades it")
         yield settings, database
     finally:
         database.close()

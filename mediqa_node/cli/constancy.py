@@ -103,7 +103,7 @@ def _recording(settings: Settings) -> tuple[Database | None, str | None]:
     try:
         if is_current(database):
             return database, None
-        why = "no: the database is of another version; `mediqa-node serve` brings it up to date"
+        why = "no: the database belongs to another version; `mediqa-node serve` upgrades it"
     except StorageFailed as error:
         why = f"no: {error}"
     database.close()

@@ -51,7 +51,7 @@ def list_(
         _history(context, json=json)
         return
     settings = settings_of(context)
-    known = checkpoints.decided(settings)
+    known = checkpoints.standing(settings)
     rows = _rows(settings, known)
     if json:
         decision = asdict(known.since) if known.since else None
@@ -191,7 +191,7 @@ def promote(
         if not unevaluated:
             checkpoints.refuse_unevaluated(settings, source)
         configured = checkpoints.configured(settings)
-        shadow = checkpoints.decided(settings).shadow
+        shadow = checkpoints.standing(settings).shadow
         stored, assessor = checkpoints.take_into_store(settings, source, name)
         made, found = promote.promote(
             database, stored.weights, assessor, configured=configured, who=who, software_version=__version__
@@ -226,7 +226,7 @@ def rollback(context: typer.Context, by: By = "", reason: Reason = "", json: Jso
     quiet()
     who = decision_of(by, reason)
     with open_node(context) as (settings, database), progress("loading"):
-        shadow = checkpoints.decided(settings).shadow
+        shadow = checkpoints.standing(settings).shadow
         previous, decision = checkpoints.open_previous(settings)
         made = promote.roll_back(database, to=previous, decision=decision, who=who)
     void = promote.void_calibrations(settings.calibrations, made)
@@ -262,7 +262,7 @@ def _print_void(made: Promotion, void: Sequence[Calibration]) -> None:
 def _ended(settings: Settings, shadow: Weights | None) -> bool:
     from mediqa_node.composition import checkpoints
 
-    return shadow is not None and checkpoints.decided(settings).shadow is None
+    return shadow is not None and checkpoints.standing(settings).shadow is None
 
 
 def _print_shadow(settings: Settings, shadow: Weights | None) -> None:

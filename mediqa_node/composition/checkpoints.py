@@ -37,7 +37,7 @@ def model_store(settings: Settings) -> ModelStore:
     return ModelStore(settings.data_dir / "models")
 
 
-def decided(settings: Settings) -> Standing:
+def standing(settings: Settings) -> Standing:
     """Return what the recorded promotions add up to; an empty result without a database."""
     if settings.missing_database is not None:
         return Standing()
@@ -55,7 +55,7 @@ def active(settings: Settings) -> Place:
     Raises:
         CheckpointRefused: see `place_of`.
     """
-    return place_of(settings, decided(settings).current)
+    return place_of(settings, standing(settings).current)
 
 
 def place_of(settings: Settings, current: Weights | None) -> Place:
@@ -103,7 +103,7 @@ def find_checkpoint(settings: Settings, source: str) -> Place:
         found = [which for both, which in digests if any(digest.startswith(source) for digest in both)]
     if not found:
         names = ", ".join(sorted({one.name for one, _ in known}))
-        raise CheckpointRefused(f"{source!r} is no folder and no checkpoint here; known: {names}")
+        raise CheckpointRefused(f"{source!r} is neither a folder nor a known checkpoint; known: {names}")
     if not all(one.same_as(found[0][0]) for one, _ in found):
         several = "; ".join(f"{one.label} with card {one.card_sha256[:12]}, by {place}" for one, place in found)
         raise CheckpointRefused(f"{source!r} may be {several}: give a folder, or the beginning of a digest")
@@ -260,7 +260,7 @@ def refuse_unevaluated(settings: Settings, source: str) -> None:
     lock, name = find_checkpoint(settings, source)
     entry = read_lock(lock)[name]
     candidate = Weights(name=name, sha256=entry.sha256, card_sha256=entry.card_sha256)
-    if candidate.same_as(decided(settings).current or configured(settings)):
+    if candidate.same_as(standing(settings).current or configured(settings)):
         return
     if missing := missing_evidence(read_card(card_bytes(name, entry))):
         raise PromotionRefused(
@@ -276,7 +276,7 @@ def open_previous(settings: Settings) -> tuple["Weights", int | None]:
         CheckpointRefused: it cannot be loaded, so that no worker could start with it.
         PromotionRefused: there is nothing to roll back.
     """
-    known = decided(settings)
+    known = standing(settings)
     if not known.can_roll_back or known.since is None:
         raise PromotionRefused(
             "there is no promotion to roll back: the checkpoint named by `model.checkpoint` is active"

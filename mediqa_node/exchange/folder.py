@@ -21,10 +21,10 @@ RESERVE_BYTES = 256 * 1024**2
 def check_target(out: Path, *, replace: bool) -> None:
     """Raise ConfigurationError unless `out` may be written: new, empty or, on request, an older export."""
     if os.path.ismount(out):
-        raise ConfigurationError(f"{out} is a mount point, which nothing can take the place of; name a folder in it")
+        raise ConfigurationError(f"{out} is a mount point and cannot be replaced; name a folder inside it")
     out = out.absolute()
     # An export that was moved aside is restored by `_clear`, so it counts as existing.
-    there = next((folder for folder in (out, _beside(out, "old")) if folder.exists()), None)
+    there = next((folder for folder in (out, _sibling(out, "old")) if folder.exists()), None)
     if there is None:
         return
     if not there.is_dir():
@@ -32,9 +32,9 @@ def check_target(out: Path, *, replace: bool) -> None:
     if not any(there.iterdir()):
         return
     if not (there / MARK).is_file():
-        raise ConfigurationError(f"{out} holds other files and is no export; name a new folder")
+        raise ConfigurationError(f"{out} holds files that are not an export; name a new folder")
     if not replace:
-        raise ConfigurationError(f"{out} holds an export already; name another folder, or --force replaces it")
+        raise ConfigurationError(f"{out} already holds an export; name another folder, or replace it with --force")
 
 
 def check_room(out: Path, n_bytes: int, *, spare_bytes: int = 0) -> None:
@@ -97,8 +97,8 @@ def writing(out: Path, *, replace: bool, spare_bytes: int = 0) -> Iterator[Writi
     """
     check_target(out, replace=replace)
     out = out.absolute()
-    part = _beside(out, "part")
-    with _alone(out):
+    part = _sibling(out, "part")
+    with _locked(out):
         try:
             with _refusals(out):
                 _clear(out)
@@ -109,7 +109,7 @@ def writing(out: Path, *, replace: bool, spare_bytes: int = 0) -> Iterator[Writi
             lines = [f"{digest}  {name}\n" for name, digest in sorted(found.sums.items())]
             with _refusals(out):
                 (part / SUMS).write_text("".join(lines), encoding="utf-8")
-                publish(part, out, aside=_beside(out, "old"))
+                publish(part, out, aside=_sibling(out, "old"))
         finally:
             with _refusals(out):
                 _clear(out)
@@ -122,7 +122,7 @@ def clear(out: Path) -> None:
         ConfigurationError: another process writes there.
         StorageFailed: the disk refused.
     """
-    with _alone(out), _refusals(out):
+    with _locked(out), _refusals(out):
         _clear(out)
 
 
@@ -133,29 +133,29 @@ def remove(out: Path) -> None:
         ConfigurationError: another process writes there.
         StorageFailed: the disk refused.
     """
-    with _alone(out), _refusals(out):
+    with _locked(out), _refusals(out):
         _clear(out)
-        part = _beside(out, "part")
+        part = _sibling(out, "part")
         out.rename(part)
         shutil.rmtree(part)
 
 
-def _beside(out: Path, what: str) -> Path:
+def _sibling(out: Path, what: str) -> Path:
     return out.with_name(f".{out.name}.{what}")
 
 
 def _clear(out: Path) -> None:
-    old = _beside(out, "old")
+    old = _sibling(out, "old")
     if old.exists() and not out.exists():
         old.rename(out)  # not replaced: a process was killed between two renames, or a rename failed
-    for leftover in (_beside(out, "part"), old):
+    for leftover in (_sibling(out, "part"), old):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Iterator[None]:
     """Hold the lock of the temporary folder of an export; the kernel releases it if this process dies."""
-    path = _beside(out, "lock")
+    path = _sibling(out, "lock")
     with _refusals(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")

@@ -75,7 +75,7 @@ def import_weights(source: Path, out: Path, name: str, provenance: Provenance) -
         CheckpointRefused: not a state dict, not of this network, or `out` already holds a checkpoint.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointRefused(f"{out} exists and is no empty folder; name another, so that nothing is overwritten")
+        raise CheckpointRefused(f"{out} is not an empty folder; name another one, so that nothing is overwritten")
     check_name(name)
     state = read_state_dict(source)
     card = read_card(_card(name, provenance, source).to_json())  # refuse an invalid card before anything is written
@@ -104,7 +104,7 @@ def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
         with source.open("rb") as file:
             head = file.read(2)
         if not head.startswith((_ZIP, _PICKLE)):
-            raise CheckpointRefused(f"{source} is no PyTorch file, or is cut short")
+            raise CheckpointRefused(f"{source} is not a PyTorch file, or is truncated")
         if head == _ZIP:
             _check_archive(source)
         with warnings.catch_warnings():
@@ -117,10 +117,10 @@ def read_state_dict(source: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         raise CheckpointRefused(
             f"{source} holds Python objects, not tensors alone (a whole pickled model?), and opening it could run "
-            f"anything: refused. Who made it can write what is needed: torch.save(model.state_dict(), 'weights.pt')"
+            f"anything: refused. Its author can write the weights alone: torch.save(model.state_dict(), 'weights.pt')"
         ) from error
     except Exception as error:  # torch has no error class of its own for a broken file
-        raise CheckpointRefused(f"{source} is no PyTorch file, or is cut short ({type(error).__name__})") from error
+        raise CheckpointRefused(f"{source} is not a PyTorch file, or is truncated ({type(error).__name__})") from error
     tensors = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(tensors, Mapping) or not tensors or not all(map(_is_named_tensor, tensors.items())):
         raise CheckpointRefused(f"{source} holds no state dict: a mapping of names to plain tensors is needed")
@@ -131,7 +131,7 @@ def _check_archive(source: Path) -> None:
     """Refuse a compressed archive, which could expand without limit: torch.save never compresses."""
     with zipfile.ZipFile(source) as archive:
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-            raise CheckpointRefused(f"{source} holds compressed records, which torch.save never writes: refused")
+            raise CheckpointRefused(f"{source} holds compressed records, which torch.save never writes; it is refused")
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:

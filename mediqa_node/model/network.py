@@ -103,9 +103,9 @@ class MedIQA(nn.Module):
     def refine(self, features: Tensor, prompts: Tensor | None) -> Tensor:
         """Return the input of both branches: (B, N, taps * C) and prompts (B, 64) to (B, N, C / 2)."""
         x = self.conv1(self._on_grid(self.tablock1(features.mT)))
-        x = self.swintransformer1(x, _told(self.MLP1, prompts))
+        x = self.swintransformer1(x, _prompted(self.MLP1, prompts))
         x = self.conv2(self._on_grid(self.tablock2(x.flatten(2))))
-        x = self.swintransformer2(x, _told(self.MLP2, prompts))
+        x = self.swintransformer2(x, _prompted(self.MLP2, prompts))
         result: Tensor = x.flatten(2).mT
         return result
 
@@ -148,7 +148,7 @@ def _prompt_fc(dim: int, size: Size) -> nn.Module:
     return nn.ModuleList(nn.Linear(PROMPT_WIDTH, dim) for _ in range(size.swin_layers))
 
 
-def _told(fc: nn.Module | None, prompts: Tensor | None) -> Iterable[Tensor | None]:
+def _prompted(fc: nn.Module | None, prompts: Tensor | None) -> Iterable[Tensor | None]:
     """Return the prompt term of each layer of a stage for prompts (B, 64): (B, C) per layer, or None."""
     if fc is None or prompts is None:
         return repeat(None)

@@ -159,10 +159,10 @@ def _of_study(
     study_id: str, criterion: str, rows: Sequence[Rating], patients: Mapping[str, str], unknown: set[str]
 ) -> StudyReport:
     table = score_table(rows)
-    whose = [patients[uid] for uid in table.series]
-    found = agreement(table.scores, table.readers, whose, repeats=table.repeats)
+    patient_of = [patients[uid] for uid in table.series]
+    found = agreement(table.scores, table.readers, patient_of, repeats=table.repeats)
     if without := len(unknown.intersection(table.series)):
-        text = f"{without} of {len(table.series)} series do not say any more whose they are: each study counts as one"
+        text = f"{without} of {len(table.series)} series no longer name their patient: each study counts as one patient"
         found = replace(found, warnings=(*found.warnings, f"{text} patient, and the intervals may be too narrow"))
     method = opinions(table.scores).method
     return StudyReport(study_id=study_id, criterion=criterion, method=method, agreement=found)

@@ -95,7 +95,7 @@ def broken_promises(connection: sa.Connection, *, now: float, patience_s: float)
         deliveries.c.state == DeliveryState.WAITING, deliveries.c.not_before < now - patience_s
     )
     for delivery in connection.execute(overdue):
-        yield f"delivery {delivery.id} to {delivery.destination} is overdue and nobody works on it"
+        yield f"delivery {delivery.id} to {delivery.destination} is overdue and has no job"
     with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state == DeliveryState.SENT)
     query = sa.select(series.c.series_instance_uid).where(
         series.c.state == SeriesState.DELIVERED, series.c.series_instance_uid.not_in(with_delivery)

@@ -1,6 +1,7 @@
 """Every form that the same images may come in: objects, transfer syntaxes, character sets, dirty headers.
 
-In this process, through the functions that the worker calls: headers, assessment, report, validators.
+In this process, through the functions that the worker calls: headers, assessment, report, validators. The model is a
+stand-in whose score is a mean of pixels: what counts is that the same pixels reach it.
 """
 
 import shutil
@@ -22,6 +23,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.pixels import convert_color_space
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
+from support.bench import StandInScorer
 from support.factories import DEVICE
 from support.series import ct_series, uid, write
 
@@ -32,7 +34,6 @@ from mediqa_node.dicom.report.build import ReportRequest, build_report, report_b
 from mediqa_node.dicom.stacks.assemble import concatenation_complete
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.errors import InvalidInstance, NotScorable
-from mediqa_node.model.predict import load_scorer
 from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_headers
 
 DATA = Path(__file__).parents[1] / "data"
@@ -45,6 +46,7 @@ NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:pydicom"),
     pytest.mark.filterwarnings("ignore::UserWarning:mediqa_node"),
+    pytest.mark.usefixtures("one_decoder"),
 ]
 
 
@@ -53,7 +55,7 @@ pytestmark = [
 
 @cache
 def assessor() -> Assessor:
-    return Assessor(scorer=load_scorer("untrained"), prompts=default_rules())
+    return Assessor(scorer=StandInScorer(), prompts=default_rules())
 
 
 def judged(paths: Sequence[Path]) -> Assessment:

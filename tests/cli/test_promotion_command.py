@@ -143,7 +143,7 @@ def test_a_comparison_speaks_of_each_scanner(node: Path) -> None:
     settings = config.load(node / "node.yaml", {})
     named = run_in(node, "model", "shadow", "second", "--by", "Dr. Curie")
     empty = run_in(node, "model", "compare")
-    candidate = checkpoints.decided(settings).shadow
+    candidate = checkpoints.standing(settings).shadow
     assert candidate is not None
     shadowed(settings, candidate, {"CT1": [(0.5, 0.6), (0.6, 0.8), (0.7, 0.7), (0.4, None)], "CT2": [(0.5, 0.4)]})
 
@@ -191,4 +191,4 @@ def test_a_database_of_an_older_version_is_left_alone(node: Path) -> None:
 
     result = run_in(node, "model", "promote", "second", "--unevaluated", "--by", "x")
 
-    assert (result.returncode, "`mediqa-node serve` brings it up to date" in result.stderr) == (2, True)
+    assert (result.returncode, "`mediqa-node serve` upgrades it" in result.stderr) == (2, True)

@@ -41,7 +41,7 @@ REAL = {
     )
 }
 SEVERAL = settings(
-    max_examples=500, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=250, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -324,7 +324,7 @@ def test_a_huge_value_of_a_wanted_element_is_not_copied() -> None:
 REQUEST = associate_rq()[6:]
 SUPPORTED = acceptor_contexts([EXPLICIT, IMPLICIT])
 P_DATA = p_data(1, command(CT, "1.2.3"), is_command=True)[6:] + p_data(1, b"12345678", is_command=False)[6:]
-MANY = settings(SEVERAL, max_examples=3000)
+MANY = settings(SEVERAL, max_examples=1000)
 
 
 @MANY

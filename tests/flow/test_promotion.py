@@ -116,7 +116,7 @@ def test_a_promotion_outlives_the_folder_it_came_from_and_overrides_the_configur
 
     assert made.after is not None
     assert assessor.scorer.checkpoint.sha256 == made.after.sha256
-    assert "brief" in checkpoints.sentence(settings, checkpoints.decided(settings))
+    assert "brief" in checkpoints.sentence(settings, checkpoints.standing(settings))
     assert checkpoints.open_pinned(settings, "brief", made.after.sha256).scorer.checkpoint.name == "brief"
 
 
@@ -235,7 +235,7 @@ def test_weights_that_do_not_score_the_reference_set_as_their_card_says_stay_out
     with pytest.raises(PromotionRefused, match=r"drifted .* was not promoted: raw score of ct_chest"):
         promote(settings, folder)
 
-    assert checkpoints.decided(settings).current is None
+    assert checkpoints.standing(settings).current is None
 
 
 def test_a_card_that_fails_withholds_nothing_of_the_weights_in_force(

@@ -33,6 +33,8 @@ from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_he
 from mediqa_node.pipeline.sweeps import CONSTANCY_EVERY_S
 from mediqa_node.storage import assessments, constancy_checks, overview
 
+pytestmark = pytest.mark.usefixtures("one_decoder")
+
 DAY_S = 86400.0
 ROOT = Path(__file__).parents[2]
 

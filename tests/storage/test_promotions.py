@@ -95,7 +95,7 @@ def test_promotions_pile_up_and_each_rollback_takes_one_away(bench: Bench) -> No
     assert (in_force(bench).current, in_force(bench).previous) == (B, A)
 
     first = roll_back(bench.database, to=A, decision=2, who=who())
-    with pytest.raises(PromotionRefused, match="somebody has decided meanwhile"):
+    with pytest.raises(PromotionRefused, match="another decision was recorded meanwhile"):
         roll_back(bench.database, to=A, decision=2, who=who())
     second = roll_back(bench.database, to=CONFIGURED, decision=first.id, who=who())
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from support.bench import migrate
 
 from mediqa_node.exchange.rating_table import Layout
 from mediqa_node.pipeline.ratings import Outcome, take_in
 from mediqa_node.storage import ratings
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.migrate import upgrade
 from mediqa_node.storage.tables import ratings as table
 from mediqa_node.storage.tables import series
 
@@ -32,7 +32,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         else request.getfixturevalue("url")
     )
     opened = Database(url)
-    upgrade(opened)
+    migrate(opened)
     same = {"study_instance_uid": "1.1", "modality": "CT", "state": "DELIVERED", "calling_ae_title": "CT1"}
     same |= {"association_id": "a", "n_associations": 1, "longest_gap_s": 0.0, "opened_at": 0.0}
     same |= {"last_instance_at": 0.0, "n_instances": 1, "generation": 1, "revision": 1, "state_at": 0.0}

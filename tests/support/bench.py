@@ -3,9 +3,11 @@
 No process, no torch, no durable engine: jobs are kept in a list and run when the test says so.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import sqlalchemy as sa
 from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
 from mediqa_node.dicom.part10 import file_head
+from mediqa_node.dicom.prompts import PromptRules
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.peer import Peer
@@ -31,7 +34,7 @@ from mediqa_node.pipeline.deliver import deliver_report
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.pipeline.sweeps import enqueue_waiting
-from mediqa_node.storage import index, outbox
+from mediqa_node.storage import activity, index, outbox
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.ingest import Recorded, close_association, record
@@ -102,6 +105,29 @@ class KeptJobs:
             self.waiting[job] = (kind, arguments)
 
 
+@cache
+def _migrated() -> bytes:
+    """A new SQLite database, migrated once for all tests of this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{folder}/node.db")
+        upgrade(database)
+        database.close()
+        return Path(folder, "node.db").read_bytes()
+
+
+def migrate(database: Database) -> None:
+    """Give a database its tables."""
+    if database.is_sqlite and not (path := Path(database.engine.url.database)).exists():
+        path.write_bytes(_migrated())
+    else:
+        upgrade(database)
+
+
+@cache
+def _prompt_rules() -> PromptRules:
+    return checkpoints.prompt_rules(Settings())
+
+
 class Bench:
     """One node's stations in this process, under a clock that moves only when told to."""
 
@@ -118,13 +144,13 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         self.now = NOON
         self.database = Database(url or f"sqlite:///{folder / 'node.db'}")
-        upgrade(self.database)
+        migrate(self.database)
         self.spool = Spool(folder / "spool", durable=False)
         self.jobs = KeptJobs()
         self.scorer = scorer or StandInScorer()
         names = tuple(peer.name for peer in peers)
-        assessor = Assessor(scorer=self.scorer, prompts=checkpoints.prompt_rules(Settings()))
-        policy.setdefault("delivery", DeliveryRules(timeout_s=2.0))
+        assessor = Assessor(scorer=self.scorer, prompts=_prompt_rules())
+        policy.setdefault("delivery", DeliveryRules(timeout_s=61.0))
         self.node = NodeContext(
             database=self.database,
             spool=self.spool,
@@ -212,13 +238,18 @@ class Bench:
         return said
 
     def pass_time(self, seconds: float, *, step_s: float = 1.0, until: Callable[[], bool] = lambda: False) -> None:
-        """Let time pass in steps; at each the sweeps run and the jobs are worked off."""
+        """Let time pass in steps; at each, if there is anything to do, the sweeps run and the jobs are worked off."""
         end = self.now + seconds
         while self.now < end and not until():
             self.now = min(end, self.now + step_s)
-            self.complete_series()
-            enqueue_waiting(self.node)
-            self.work()
+            if self._is_busy():
+                self.complete_series()
+                enqueue_waiting(self.node)
+                self.work()
+
+    def _is_busy(self) -> bool:
+        with self.database.read() as connection:
+            return bool(self.jobs.waiting) or activity.is_busy(connection, soon=self.now)
 
     # ── what there is ────────────────────────────────────────────────────────
 

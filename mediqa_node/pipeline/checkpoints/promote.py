@@ -74,7 +74,7 @@ def roll_back(database: Database, *, to: Weights, decision: int | None, who: Who
             )
         if known.since is None or known.since.id != decision:
             raise PromotionRefused(
-                "somebody has decided meanwhile, nothing was rolled back; see `mediqa-node model list`"
+                "another decision was recorded meanwhile, so nothing was rolled back; see `mediqa-node model list`"
             )
         return _save(connection, Action.ROLLBACK, who, before=known.current, after=to)
 
