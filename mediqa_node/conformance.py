@@ -103,7 +103,7 @@ def _overview() -> Iterator[str]:
     yield from _section("Implementation model")
     yield "One application entity (`node.ae_title`) accepts and initiates associations. A series that is complete is"
     yield "scored, and its report is delivered to the destinations of the first matching rule in `returns`, over an"
-    yield "association of its own. Companions of a report (score maps) follow over another association."
+    yield "association of its own. Companions of a report (score maps) follow over a second association."
 
 
 def _services() -> Iterator[str]:
