@@ -107,7 +107,8 @@ def size() -> Iterator[Finding]:
     sizes: dict[str, int] = {}
     for one in distributions():
         name = str(one.metadata["Name"]).lower()
-        sizes[name] = sum(file.size or 0 for file in one.files or ())
+        paths = (Path(str(file.locate())) for file in one.files or ())
+        sizes[name] = sum(path.stat().st_size for path in paths if path.is_file())  # RECORD has no size of bytecode
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
     text = f"{sum(sizes.values()) / 1e9:.1f} GB in this environment, most in " + ", ".join(
         f"{name} ({n_bytes / 1e9:.1f} GB)" for name, n_bytes in largest
@@ -247,8 +248,8 @@ def data_folder(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="data", mark=PROBLEM, text=text, fix="make the user that runs the node its owner")
         return
     if folder.is_dir() and folder.stat().st_mode & 0o007:
-        text = f"{folder} is open to every user of this machine and holds patient identifiers; `chmod o= {folder}`"
-        yield Finding(name="data", mark=NOTE, text=text)
+        is_open = f"{folder} is open to every user of this machine and holds patient identifiers; `chmod o= {folder}`"
+        yield Finding(name="data", mark=NOTE, text=is_open)
     low = settings.retention.low_water_bytes
     if free < low:
         text += f", less than `retention.low_water_bytes` ({low / 1e9:,.0f} GB): nothing is received"

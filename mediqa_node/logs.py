@@ -44,6 +44,8 @@ def configure(*, level: str = "INFO", json_lines: bool | None = None) -> None:
     )
     # libraries quote values of headers in their messages and warnings
     logging.basicConfig(level=logging.CRITICAL, stream=sys.stderr, force=True)
+    # pydicom sets the level of its logger when it is imported, perhaps after this; the handler's level stays
+    logging.getLogger().handlers[0].setLevel(logging.CRITICAL)
     for name in ("pynetdicom", "pydicom", "dbos", "apscheduler", "highdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")

@@ -38,3 +38,9 @@ def test_warnings_of_libraries_do_not_quote_headers() -> None:
     events = logged("import warnings; warnings.warn('Invalid value DOE^JANE')")
 
     assert events == []
+
+
+def test_a_library_that_is_imported_later_does_not_quote_headers() -> None:
+    events = logged("import pydicom; pydicom.Dataset().PatientBirthDate = 'DOE^JANE'")
+
+    assert events == []

@@ -217,11 +217,13 @@ def _delivery(delivery: Mapping[str, Any]) -> str:
 
 
 def _next_step(row: SeriesRow, found: Mapping[str, Any], key: str) -> str:
-    from mediqa_node.domain.series import HELD, SeriesState
+    from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
 
     held = [delivery for delivery in found["deliveries"] if delivery["state"] in HELD]
     if held:
-        return f"mediqa-node echo {held[0]['destination']}, then mediqa-node retry {held[0]['id']}"
+        withheld = held[0]["state"] == DeliveryState.WITHHELD  # the destination answers
+        first = "" if withheld else f"mediqa-node echo {held[0]['destination']}, then "
+        return f"{first}mediqa-node retry {held[0]['id']}"
     if row.state in (SeriesState.PARKED, SeriesState.WITHHELD):
         return f"mediqa-node retry {key}"
     if any(delivery["report_sop_instance_uid"] for delivery in found["deliveries"]):
