@@ -260,7 +260,7 @@ def data_folder(settings: Settings) -> Iterator[Finding]:
 
 def database(settings: Settings) -> Iterator[Finding]:
     """Check that the database answers and is up to date, and show the last constancy check."""
-    from mediqa_node.storage.migrate import is_current
+    from mediqa_node.storage.migrate import mismatch
 
     if settings.missing_database is not None:
         text = "none yet; `mediqa-node serve` creates it"
@@ -268,9 +268,8 @@ def database(settings: Settings) -> Iterator[Finding]:
         return
     opened = resources.open_database(settings)
     try:
-        if not is_current(opened):
-            text, fix = "answers, but its tables are of another version", "stop the node, then `mediqa-node serve`"
-            yield Finding(name="database", mark=PROBLEM, text=text, fix=fix)
+        if (why := mismatch(opened)) is not None:
+            yield Finding(name="database", mark=PROBLEM, text=f"answers, but {why}")
             return
         kind = "SQLite" if opened.is_sqlite else "PostgreSQL"
         yield Finding(name="database", mark=OK, text=f"{kind}, answers, tables up to date")

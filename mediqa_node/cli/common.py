@@ -53,15 +53,15 @@ def open_node(context: typer.Context) -> Iterator[tuple[Settings, Database]]:
         ConfigurationError: there is no database yet, or its tables are of another version.
     """
     from mediqa_node.composition import resources
-    from mediqa_node.storage.migrate import is_current
+    from mediqa_node.storage.migrate import mismatch
 
     settings = settings_of(context)
     if (where := settings.missing_database) is not None:
         raise ConfigurationError(f"no database at {where}; start the node once with `mediqa-node serve`")
     database = resources.open_database(settings)
     try:
-        if not is_current(database):
-            raise ConfigurationError("the database belongs to another version; `mediqa-node serve` upgrades it")
+        if (why := mismatch(database)) is not None:
+            raise ConfigurationError(why)
         yield settings, database
     finally:
         database.close()

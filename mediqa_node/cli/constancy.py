@@ -97,13 +97,13 @@ def _recording(settings: Settings) -> tuple[Database | None, str | None]:
 
     if (where := settings.missing_database) is not None:
         return None, f"no: there is no database at {where} yet"
-    from mediqa_node.storage.migrate import is_current
+    from mediqa_node.storage.migrate import mismatch
 
     database = resources.open_database(settings)
     try:
-        if is_current(database):
+        if (text := mismatch(database)) is None:
             return database, None
-        why = "no: the database belongs to another version; `mediqa-node serve` upgrades it"
+        why = f"no: {text}"
     except StorageFailed as error:
         why = f"no: {error}"
     database.close()

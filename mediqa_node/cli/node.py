@@ -17,6 +17,8 @@ from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import ago, as_json, count, fact, size, span
 
 if TYPE_CHECKING:
+    from mediqa_node.domain.constancy import Check
+    from mediqa_node.pipeline.export.nightly import Outcome
     from mediqa_node.storage.database import Connection
     from mediqa_node.storage.index import SeriesRow
     from mediqa_node.storage.outbox import DeliveryRow
@@ -87,14 +89,22 @@ def status(context: typer.Context, json: Json = False) -> None:
     missing = [role for role in service.ROLES if role not in running]
     drifted = checked if checked is not None and checked.withholds else None
     not_exported = exported if exported is not None and exported.problem else None
-    needs_a_person = bool(held or stopped or disputes or missing or drifted or not_exported)
+    spool = resources.open_spool(settings)
+    is_full = not spool.has_room()
+    needs_a_person = bool(held or stopped or disputes or missing or drifted or not_exported or is_full)
     if json:
-        found = {**facts.as_dict(), "running": running, "held": [asdict(row) for row in held]}
-        found |= {"waiting": [asdict(row) for row in waiting]}
-        found |= {"stopped": [row.as_dict() for row in stopped], "disputes": [asdict(row) for row in disputes]}
-        found |= {"constancy": asdict(checked) if checked else None}
-        found |= {"export": asdict(exported) if exported else None}
-        found |= {"weights": {"in_force": checkpoints.sentence(settings, decided), **asdict(decided)}}
+        found = {
+            **facts.as_dict(),
+            "running": running,
+            "has_room": not is_full,
+            "held": [asdict(row) for row in held],
+            "waiting": [asdict(row) for row in waiting],
+            "stopped": [row.as_dict() for row in stopped],
+            "disputes": [asdict(row) for row in disputes],
+            "constancy": asdict(checked) if checked else None,
+            "export": asdict(exported) if exported else None,
+            "weights": {"in_force": checkpoints.sentence(settings, decided), **asdict(decided)},
+        }
         as_json(found)
         sys.exit(needs_a_person)
     state = f"{', '.join(missing)} not running here" if missing else "running"
@@ -102,19 +112,26 @@ def status(context: typer.Context, json: Json = False) -> None:
     kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
     fact("node", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}: {state}")
     fact("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet")
-    fact("kept", f"{kept}; {size(resources.open_spool(settings).free_bytes())} free")
+    fact("kept", f"{kept}; {size(spool.free_bytes())} free")
+    if is_full:
+        fact("", f"→ nothing is received until {size(settings.retention.low_water_bytes)} are free")
     fact("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}")
     _print_waiting(waiting, now)
     fact("checkpoint", checkpoints.sentence(settings, decided))
     fact("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet")
+    _print_checks(exported, drifted, now)
+    _print_held(held, stopped, disputes)
+    sys.exit(needs_a_person)
+
+
+def _print_checks(exported: Outcome | None, drifted: Check | None, now: float) -> None:
+    """Print the last nightly export, and a constancy check that withholds results."""
     if exported is not None:
         series = f"{count(exported.n_series, 'series', 'series')} to {exported.folder}"
         fact("exported", f"{ago(now - exported.at)}: {exported.problem or series}")
     if drifted:
         fact("constancy", f"failed {ago(now - drifted.checked_at)}: {drifted.finding()}")
         fact("", f"→ {drifted.advice()}")
-    _print_held(held, stopped, disputes)
-    sys.exit(needs_a_person)
 
 
 def _print_waiting(waiting: Sequence[DeliveryRow], now: float) -> None:
@@ -130,11 +147,14 @@ def _print_held(held: list[DeliveryRow], stopped: list[SeriesRow], disputes: lis
     """Print each item that needs attention, with its next step."""
     from mediqa_node.domain.series import UNPROVEN, DeliveryState
 
+    disputed = {dispute.series_instance_uid for dispute in disputes}
     for delivery in held:
         fact(delivery.state, f"delivery {delivery.id} to {delivery.destination}: {delivery.message}")
+        if delivery.series_instance_uid in disputed:
+            continue  # its next step stands below
         first = "" if delivery.state == DeliveryState.WITHHELD else f"mediqa-node echo {delivery.destination}, then "
         fact("", f"→ {first}mediqa-node retry {delivery.id}")
-    shown = {delivery.series_instance_uid for delivery in held}
+    shown = disputed | {delivery.series_instance_uid for delivery in held}
     unproven = [row for row in stopped if row.reason and row.reason.code in UNPROVEN]
     _print_unproven(unproven)
     for row in stopped:

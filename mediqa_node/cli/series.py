@@ -217,8 +217,10 @@ def _delivery(delivery: Mapping[str, Any]) -> str:
 
 
 def _next_step(row: SeriesRow, found: Mapping[str, Any], key: str) -> str:
-    from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
+    from mediqa_node.domain.series import HELD, DeliveryState, InstanceStatus, SeriesState
 
+    if {InstanceStatus.CONFLICT, InstanceStatus.DISPUTED} & set(found["copies"]):
+        return f"mediqa-node retry {key} --keep-first"
     held = [delivery for delivery in found["deliveries"] if delivery["state"] in HELD]
     if held:
         withheld = held[0]["state"] == DeliveryState.WITHHELD  # the destination answers

@@ -164,9 +164,13 @@ def open_active(settings: Settings, *, reporting: bool = False) -> "Assessor":
 
 def open_at(settings: Settings, place: Place, *, reporting: bool = False) -> "Assessor":
     """Load a checkpoint by lock and name; see `open_active`."""
-    from mediqa_node.model.predict import load_scorer
-    from mediqa_node.model.prompt_classifier import load_classifier
-    from mediqa_node.pipeline.score import Assessor
+    try:
+        from mediqa_node.model.predict import load_scorer
+        from mediqa_node.model.prompt_classifier import load_classifier
+        from mediqa_node.pipeline.score import Assessor
+    except (ImportError, OSError, RuntimeError) as error:  # a torchvision of another build raises any of them
+        text = f"PyTorch does not start: {error}; `mediqa-node doctor` names what to install"
+        raise ConfigurationError(text) from error
 
     lock, name = place
     scorer = load_scorer(name, lock=lock, execution=settings.model)

@@ -27,7 +27,7 @@ def outcomes(rules: Sequence[ReturnRule], peers: Sequence[Peer]) -> Iterator[str
             wait = (
                 f", up to {rule.wait_for_study_s:g} s later if the study is not there" if rule.wait_for_study_s else ""
             )
-            yield f"{what}: to {' and '.join(_destination(name, peers) for name in rule.to)}{when}{wait}"
+            yield f"{what}: to {' and '.join(_destination(name, rule, peers) for name in rule.to)}{when}{wait}"
 
 
 def obstacle(rules: Sequence[ReturnRule], peers: Sequence[Peer], receiver: ReceiverPolicy) -> str | None:
@@ -54,8 +54,8 @@ def _covers(earlier: ReturnRule, rule: ReturnRule) -> bool:
     return earlier.sender in ("*", rule.sender) and earlier.modality in ("*", rule.modality)
 
 
-def _destination(name: str, peers: Sequence[Peer]) -> str:
+def _destination(name: str, rule: ReturnRule, peers: Sequence[Peer]) -> str:
     if name != SENDER:
         return name
-    known = ", ".join(peer.ae_title for peer in peers)
+    known = ", ".join(peer.ae_title for peer in peers if rule.sender in ("*", peer.ae_title))
     return f"the sender if it is a configured peer ({known or 'none is'})"

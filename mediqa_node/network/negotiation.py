@@ -25,6 +25,15 @@ APPLICATION_CONTEXT_NOT_SUPPORTED = (1, 1, 2)
 PROTOCOL_VERSION_NOT_SUPPORTED = (1, 2, 2)
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 TEMPORARY_CONGESTION = (2, 3, 1)
+REJECTIONS = {
+    CALLED_AE_NOT_RECOGNISED: "called AE title not recognized",
+    CALLING_AE_NOT_RECOGNISED: "calling AE title not recognized",
+    APPLICATION_CONTEXT_NOT_SUPPORTED: "application context name not supported",
+    PROTOCOL_VERSION_NOT_SUPPORTED: "protocol version not supported",
+    LOCAL_LIMIT_EXCEEDED: "local limit exceeded",
+    TEMPORARY_CONGESTION: "temporary congestion",
+}
+"""What A-ASSOCIATE-RJ calls result, source and reason, PS3.8 Table 9-21."""
 
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 

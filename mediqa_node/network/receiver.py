@@ -163,6 +163,7 @@ class Receiver:
                 called_ae=caller.called_ae_title,
                 address=address,
                 reject=refusal,
+                reason=negotiation.REJECTIONS[refusal],
             )
             stream.send(negotiation.reject(*refusal))
             _linger(stream)
@@ -184,6 +185,7 @@ class Receiver:
         if refusal is not None or rule is None:
             return None, refusal or negotiation.CALLING_AE_NOT_RECOGNISED
         if not self._has_room():
+            log.error("no room: free space is below retention.low_water_bytes")
             return None, negotiation.TEMPORARY_CONGESTION
         association = Association(stream, caller, rule, {}, self.policy, self._intake)
         with self._lock:

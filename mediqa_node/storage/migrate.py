@@ -26,10 +26,15 @@ def upgrade(database: Database, revision: str = "head") -> None:
 
 def refuse_unknown(revision: str | None) -> None:
     """Raise ConfigurationError if this version has no migration from the given revision."""
+    if (why := _unknown(revision)) is not None:
+        raise ConfigurationError(why)
+
+
+def _unknown(revision: str | None) -> str | None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if revision is None or revision in known:
-        return
-    raise ConfigurationError(
+        return None
+    return (
         f"the database was written by another version of mediqa-node (revision {revision}), which this one cannot "
         f"read. Nothing was changed. Either run that version, or start with an empty database: with that version, "
         f"save ratings and labels with `mediqa-node export`; then move node.db aside (PostgreSQL: name another "
@@ -37,15 +42,18 @@ def refuse_unknown(revision: str | None) -> None:
     )
 
 
-def is_current(database: Database) -> bool:
-    """Return whether no migration is missing.
+def mismatch(database: Database) -> str | None:
+    """Return why the tables are not those of this version, with the way out; None if they are.
 
     Raises:
         StorageFailed: the database does not answer.
     """
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     with database.read() as connection:
-        return MigrationContext.configure(connection).get_current_revision() == newest
+        revision = MigrationContext.configure(connection).get_current_revision()
+    if revision == newest:
+        return None
+    return _unknown(revision) or "the database has not been upgraded to this version; `mediqa-node serve` upgrades it"
 
 
 def _config() -> Config:

@@ -147,4 +147,4 @@ def test_a_failed_constancy_check_and_an_old_database_are_problems(node: Path) -
     assert constancy["mark"] == "problem"
     assert "raw score of a is 1.000000, the first check at this site says 2.000000" in constancy["text"]
     assert "--acknowledge" in constancy["fix"]
-    assert (stale["mark"], "of another version" in stale["text"]) == ("problem", True)
+    assert (stale["mark"], "was written by another version" in stale["text"]) == ("problem", True)

@@ -105,6 +105,15 @@ def test_status_tells_what_is_kept_and_that_nothing_runs(node: Path) -> None:
     assert "from CT1" in result.stdout
 
 
+def test_status_says_that_a_full_disk_receives_nothing(node: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((node / "node.yaml").read_text())
+    settings |= {"node": {"data_dir": str(node / "var")}, "retention": {"low_water_bytes": 10**18}}
+    (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
+
+    assert "nothing is received until" in run("status", folder=tmp_path).stdout
+    assert json.loads(run("status", "--json", folder=tmp_path).stdout)["has_room"] is False
+
+
 def test_status_as_json_is_json(node: Path) -> None:
     result = run("status", "--json", folder=node)
 

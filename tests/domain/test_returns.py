@@ -45,9 +45,10 @@ def test_each_rule_has_its_sentence() -> None:
         ReturnRule(sender="CT1", modality="CT", to=("PACS",)),
     ]
 
-    assert list(outcomes(rules, [PACS])) == [
+    scanner = Peer(name="CT", ae_title="CT1", host="h", port=105)
+    assert list(outcomes(rules, [PACS, scanner])) == [
         "MR from any sender: no report",
-        "any modality from CT1: to PACS and the sender if it is a configured peer (ARCHIVE), up to 60 s later if the "
+        "any modality from CT1: to PACS and the sender if it is a configured peer (CT1), up to 60 s later if the "
         "study is not there",
         "CT from CT1: never used, an earlier rule matches the same series",
     ]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.migrate import is_current, upgrade
+from mediqa_node.storage.migrate import mismatch, upgrade
 from mediqa_node.storage.tables import metadata
 
 
@@ -19,7 +19,7 @@ def test_an_empty_database_gets_every_table_once(tmp_path: Path) -> None:
     upgrade(database)
 
     assert set(metadata.tables) <= set(sa.inspect(database.engine).get_table_names())
-    assert is_current(database)
+    assert mismatch(database) is None
     database.close()
 
 
