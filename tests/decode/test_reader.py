@@ -49,8 +49,9 @@ def reader():
         yield shared
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick():
+    """A reader of little patience, shared: it must be as good as new after whatever a test has shown it."""
     with FrameReader(limits=DecodeLimits(wall_s=20, cpu_s=1)) as own:
         yield own
 
