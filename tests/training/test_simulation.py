@@ -77,9 +77,7 @@ def test_a_water_disc_comes_back_at_0_hu():
 def scanned() -> dict[float, np.ndarray]:
     """The noise of whole scans at two tube charges."""
     clean = ct.scan(WATER, SPACING_MM, 1e7, np.random.default_rng(1))
-    return {
-        mas: (ct.scan(WATER, SPACING_MM, mas, np.random.default_rng(0)) - clean)[INSIDE] for mas in (50.0, 200.0)
-    }
+    return {mas: (ct.scan(WATER, SPACING_MM, mas, np.random.default_rng(0)) - clean)[INSIDE] for mas in (50.0, 200.0)}
 
 
 def test_the_variance_of_a_scan_goes_as_one_over_mas(scanned):
