@@ -23,7 +23,6 @@ from training.data.collection import read_collection, stacks_of
 from training.fit.degradations import DEGRADATIONS, worse_copies
 from training.fit.training_range import Measured, fit_training_ranges, held_out, measure
 
-
 SLICES = 2
 
 
