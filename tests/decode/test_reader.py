@@ -52,7 +52,7 @@ def reader():
 @pytest.fixture(scope="module")
 def quick():
     """A reader of little patience, shared: it must be as good as new after whatever a test has shown it."""
-    with FrameReader(limits=DecodeLimits(wall_s=20, cpu_s=1)) as own:
+    with FrameReader(limits=DecodeLimits(wall_s=20, cpu_s=0.5)) as own:
         yield own
 
 
