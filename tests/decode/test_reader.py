@@ -49,9 +49,10 @@ def reader():
         yield shared
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick():
-    with FrameReader(limits=DecodeLimits(wall_s=20, cpu_s=1)) as own:
+    """A reader of little patience, shared: it must be as good as new after whatever a test has shown it."""
+    with FrameReader(limits=DecodeLimits(wall_s=20, cpu_s=0.5)) as own:
         yield own
 
 

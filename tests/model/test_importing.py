@@ -5,12 +5,14 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.factories import network_input
+from support.sizes import registered
 
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.prompt import Prompt, PromptTerm
@@ -21,17 +23,26 @@ from mediqa_node.model.lock import LOCK_FILE, WEIGHTS_FILE
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.parity import released_names
 from mediqa_node.model.predict import load_scorer
-from mediqa_node.model.sizes import SIZES
+from mediqa_node.model.sizes import SIZES, Size
 
-SMALL = Provenance(kind="mediqa", size="t16", prompt_index=5)
+TINY = Size(
+    name="tiny", embed_dim=24, heads=2, mlp_dim=24, depth=3, taps=(0, 1, 2), tabs=1, swin_layers=1, swin_heads=2
+)
+SMALL = Provenance(kind="mediqa", size="tiny", prompt_index=5)
 DEAD = ("vit.blocks.10.norm1.weight", "vit.blocks.11.attn.qkv.bias", "vit.norm.bias", "vit.head.weight")
 REBUILT = ("swintransformer1.layers.0.blocks.1.attn_mask", "tablock1.attn.relative_position_index")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    with registered(TINY):
+        yield
 
 
 def state(*, prompted: bool = True) -> dict[str, torch.Tensor]:
     """A release in small: the live parameters, some dead ones, some buffers."""
     torch.manual_seed(3)
-    network = MedIQA(SIZES["t16"], prompted=prompted)
+    network = MedIQA(TINY, prompted=prompted)
     live = {name: value for name, value in network.state_dict().items() if not name.startswith("slice_weight")}
     rebuilt = dict.fromkeys(REBUILT, torch.zeros(2, dtype=torch.int64))
     return {**live, **dict.fromkeys(DEAD, torch.zeros(2)), **rebuilt}
@@ -75,7 +86,7 @@ def test_without_a_map_there_are_raw_scores_and_no_quality(tmp_path):
     path = saved(tmp_path, state())
     import_weights(path, tmp_path / "raw", "a", SMALL)
     import_weights(path, tmp_path / "mapped", "a", Provenance(
-        kind="mediqa", size="t16", prompt_index=5, quality=QualityMap(kind="clamp", a=-10, b=10)
+        kind="mediqa", size="tiny", prompt_index=5, quality=QualityMap(kind="clamp", a=-10, b=10)
     ))  # fmt: skip
 
     raw, mapped = (
@@ -89,7 +100,7 @@ def test_without_a_map_there_are_raw_scores_and_no_quality(tmp_path):
 
 
 def test_maniqa_has_no_prompts_and_keeps_its_scale(tmp_path):
-    provenance = Provenance(kind="maniqa", size="t16", scale=0.13)
+    provenance = Provenance(kind="maniqa", size="tiny", scale=0.13)
 
     card = import_weights(saved(tmp_path, state(prompted=False)), tmp_path / "out", "koniq", provenance)
 
@@ -105,7 +116,7 @@ def test_maniqa_has_no_prompts_and_keeps_its_scale(tmp_path):
         (lambda s: s.pop("conv1.weight"), "missing 1: conv1.weight"),
         (lambda s: s.update(surprise=torch.zeros(1)), "unexpected 1: surprise"),
         (lambda s: s.update({"conv2.weight": torch.zeros(1)}), "conv2.weight has shape"),
-        (lambda s: s.update({"conv1.bias": torch.full((192,), float("nan"))}), "NaN"),
+        (lambda s: s.update({"conv1.bias": torch.full((24,), float("nan"))}), "NaN"),
         (lambda s: s.update({f"module.{k}": s.pop(k) for k in list(s)}), "DistributedDataParallel"),
     ],
     ids=["gap", "renamed", "shape", "NaN", "wrapped"],
@@ -122,7 +133,7 @@ def test_weights_of_another_network_are_refused(tmp_path, change, said):
 
 def test_mediqa_is_not_taken_for_maniqa(tmp_path):
     with pytest.raises(CheckpointRefused, match="may be weights of MedIQA"):
-        import_weights(saved(tmp_path, state()), tmp_path / "out", "x", Provenance(kind="maniqa", size="t16"))
+        import_weights(saved(tmp_path, state()), tmp_path / "out", "x", Provenance(kind="maniqa", size="tiny"))
 
 
 @pytest.mark.parametrize(
@@ -187,10 +198,10 @@ def test_a_folder_that_somebody_pins_by_hand_is_not_overwritten(tmp_path):
     "tensor",
     [
         torch.zeros(1, dtype=torch.half).expand(10**13),
-        torch.zeros(192, device="meta"),
-        torch.zeros(192).to_sparse(),
-        torch.zeros(192, dtype=torch.complex64),
-        torch.zeros(192, dtype=torch.int64),
+        torch.zeros(24, device="meta"),
+        torch.zeros(24).to_sparse(),
+        torch.zeros(24, dtype=torch.complex64),
+        torch.zeros(24, dtype=torch.int64),
     ],
     ids=["expanded", "meta", "sparse", "complex", "integer"],
 )
@@ -223,10 +234,10 @@ def test_a_name_that_would_draw_on_the_terminal_is_shown_as_it_is_written(tmp_pa
 @pytest.mark.parametrize(
     "provenance",
     [
-        Provenance(kind="mediqa", size="t16", quality=QualityMap(kind="clamp", a=5, b=1)),
-        Provenance(kind="mediqa", size="t16", quality=QualityMap(kind="clamp", a=float("nan"), b=1)),
-        Provenance(kind="mediqa", size="t16", scale=5),
-        Provenance(kind="mediqa", size="t16", scale=float("nan")),
+        Provenance(kind="mediqa", size="tiny", quality=QualityMap(kind="clamp", a=5, b=1)),
+        Provenance(kind="mediqa", size="tiny", quality=QualityMap(kind="clamp", a=float("nan"), b=1)),
+        Provenance(kind="mediqa", size="tiny", scale=5),
+        Provenance(kind="mediqa", size="tiny", scale=float("nan")),
     ],
     ids=["falling", "NaN", "scale", "NaN scale"],
 )

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.samples import WORDS, disc, sample
+from support.sizes import TINY, registered
 from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError
@@ -24,8 +26,8 @@ from training.fit.initial import initialise
 from training.fit.recipe import STAGE2, read_recipe
 from training.fit.runs import RUN, predictions_of, read_run, trained_network
 
-TINY = """
-tiny: {size: n16, batch: 4, steps: 2, warmup: 0, severities: true, precision: bf16}
+PRESET = """
+tiny: {size: tiny, batch: 4, steps: 2, warmup: 0, severities: true, precision: bf16}
 """
 GATES = {
     "sweeps": [
@@ -49,6 +51,14 @@ def gates_of(weights_sha256: str) -> dict[str, list[dict[str, object]]]:
 def run(*arguments: object) -> tuple[int, str, BaseException | None]:
     done = CliRunner().invoke(app, list(map(str, arguments)))
     return done.exit_code, done.output, done.exception
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    """A small network, and no pictures of curves, which take as long as a run."""
+    with registered(TINY), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.fit.runs.draw_curve", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both stages, and both without one source."""
     out = tmp_path_factory.mktemp("runs")
-    (out / "tiny.yaml").write_text(TINY)
+    (out / "tiny.yaml").write_text(PRESET)
     preset = ("--config", out / "tiny.yaml", "--preset", "tiny")
     for name, leave_out in (("all", ()), ("fold", ("--leave-out", "b3"))):
         for call in (
@@ -109,7 +119,7 @@ def test_severities_are_learnt_and_not_told(runs, checkpoint):
     learnt = [target.label for target in read_run(runs / "all").targets]
     network, card, regressors = load_whole("default", checkpoint / LOCK_FILE)
     of_run, _ = trained_network(runs / "all")
-    images, prompts = torch.rand(2, 3, 224, 224), torch.zeros(2, 64)
+    images, prompts = torch.rand(2, 3, TINY.image_px, TINY.image_px), torch.zeros(2, 64)
     with torch.inference_mode():
         shipped, whole = network(images, prompts), of_run(images, prompts)
 
@@ -199,7 +209,7 @@ def test_a_run_becomes_a_checkpoint_whatever_its_head_has_learnt(runs, tmp_path,
 
 
 def test_a_network_that_was_never_told_prompts_is_told_none_in_the_node(store, runs, tmp_path):
-    (tmp_path / "mine.yaml").write_text("mine: {size: n16, batch: 4, steps: 1, warmup: 0, prompts: false}\n")
+    (tmp_path / "mine.yaml").write_text("mine: {size: tiny, batch: 4, steps: 1, warmup: 0, prompts: false}\n")
     preset = ("--config", tmp_path / "mine.yaml", "--preset", "mine")
     assert run("finetune", store, "--out", tmp_path / "run", *preset)[0] == 0
     assert run("card", tmp_path / "run", "--plain", "--out", tmp_path / "checkpoint")[0] == 0

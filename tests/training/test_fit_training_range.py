@@ -23,11 +23,15 @@ from training.data.collection import read_collection, stacks_of
 from training.fit.degradations import DEGRADATIONS, worse_copies
 from training.fit.training_range import Measured, fit_training_ranges, held_out, measure
 
+SLICES = 2
+
 
 def collection(folder: Path, items: dict[str, tuple[Path, str]], same_fold: list[list[str]] | None = None) -> Path:
-    """A collection of copies of real folders, with its manifest beside them."""
+    """A collection with the first slices of real folders, and its manifest."""
     for name, (source, _) in items.items():
-        shutil.copytree(source, folder / name)
+        (folder / name).mkdir(parents=True)
+        for path in sorted(source.iterdir())[:SLICES]:
+            shutil.copy(path, folder / name)
     content = {
         "items": [{"id": name, "split": split, "modality": "CT"} for name, (_, split) in items.items()],
         "same_fold": same_fold or [],

@@ -56,11 +56,16 @@ def die_at(step: int):
     return advance
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.fixture(scope="module", params=["adam", "adamw"])
+def whole(request, tmp_path_factory) -> tuple[Settings, Path, nn.Module]:
+    """A run that nothing has interrupted."""
+    settings, folder = replace(SETTINGS, optimizer=request.param), tmp_path_factory.mktemp("whole")
+    return settings, folder, train(network(), drawn, loss, settings, folder)
+
+
 @pytest.mark.parametrize("step", [3, 17, 29])
-def test_a_run_that_was_killed_goes_on_to_the_same_curve(tmp_path, optimizer, step):
-    settings = replace(SETTINGS, optimizer=optimizer)
-    whole = train(network(), drawn, loss, settings, tmp_path / "whole")
+def test_a_run_that_was_killed_goes_on_to_the_same_curve(whole, tmp_path, step):
+    settings, folder, trained = whole
     child = FORK.Process(
         target=train, args=(network(), drawn, loss, settings, tmp_path / "killed"), kwargs={"advance": die_at(step)}
     )
@@ -72,9 +77,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_curve(tmp_path, optimizer, st
     resumed = train(network(), drawn, loss, settings, tmp_path / "killed", advance=lambda done, *_: seen.append(done))
 
     assert seen[0] == step // settings.save_every * settings.save_every + 1
-    assert told(read_curve(tmp_path / "killed")) == told(read_curve(tmp_path / "whole"))
-    assert len(read_curve(tmp_path / "whole")) == settings.steps
-    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+    assert told(read_curve(tmp_path / "killed")) == told(read_curve(folder))
+    assert len(read_curve(folder)) == settings.steps
+    for one, other in zip(resumed.parameters(), trained.parameters(), strict=True):
         assert torch.equal(one, other)
 
 

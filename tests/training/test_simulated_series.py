@@ -1,5 +1,6 @@
 """Simulated series as a node takes them."""
 
+import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,19 +25,36 @@ from training.simulate.series import Labelled, bases_of, write_series
 
 DATA = Path(__file__).parents[1] / "data"
 BASES = ("ct_sts003_lowdose", "mr_breast_ucsf06")
+EDGE_PX = 64
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def write(out: Path, *names: str, series: int, seed: int = 1, held_out: tuple[str, ...] = ()) -> list[Labelled]:
-    sets = [ImageSet(name=name, folder=DATA / name, source=name, split="dev") for name in names]
-    return write_series(sets, out, series=series, held_out=held_out, seed=seed, processes=1, advance=lambda *_: None)
+def write(out: Path, collection: Path, *names: str, series: int, seed: int = 1) -> list[Labelled]:
+    sets = [ImageSet(name=name, folder=collection / name, source=name, split="dev") for name in names]
+    return write_series(sets, out, series=series, seed=seed, processes=1, advance=lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Labelled]]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bases, of CT only EDGE_PX rows and columns from the middle: projections of whole slices take seconds."""
+    ct, mr = BASES
+    folder = tmp_path_factory.mktemp("small")
+    shutil.copytree(DATA / mr, folder / mr)
+    (folder / ct).mkdir()
+    for path in (DATA / ct).glob("*.dcm"):
+        ds = pydicom.dcmread(path)
+        top, left = (ds.Rows - EDGE_PX) // 2, (ds.Columns - EDGE_PX) // 2
+        ds.PixelData = ds.pixel_array[top : top + EDGE_PX, left : left + EDGE_PX].tobytes()
+        ds.Rows = ds.Columns = EDGE_PX
+        ds.save_as(folder / ct / path.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Labelled]]:
     """Three tube charges of an extremity by GE, two fields of a breast."""
     out = tmp_path_factory.mktemp("simulated") / "out"
-    return out, write(out, *BASES, series=5)
+    return out, write(out, small, *BASES, series=5)
 
 
 def series_of(out: Path) -> dict[str, list[Path]]:
@@ -121,11 +139,11 @@ def test_no_name_number_or_date_of_the_patient_is_in_any_byte(made):
             assert not [one for one in secrets if one in content]
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(made, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(made, small, tmp_path):
     before, _ = made
-    write(tmp_path / "ct", BASES[0], series=1, seed=1)
+    write(tmp_path / "ct", small, BASES[0], series=1, seed=1)
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
-        write(tmp_path / name, BASES[1], series=1, seed=seed)
+        write(tmp_path / name, small, BASES[1], series=1, seed=seed)
 
     def content(folder: Path) -> dict[Path, bytes]:
         return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.dcm")}
@@ -204,8 +222,8 @@ def test_training_reads_the_series_without_a_node_as_volumes(made, tmp_path):
     assert store.samples[0].shape[0] == 7
 
 
-def test_copies_of_a_source_that_is_held_out_are_on_the_test_side(tmp_path):
-    sets = [ImageSet(name=name, folder=DATA / BASES[1], source=name, split="dev") for name in ("one", "two")]
+def test_copies_of_a_source_that_is_held_out_are_on_the_test_side(small, tmp_path):
+    sets = [ImageSet(name=name, folder=small / BASES[1], source=name, split="dev") for name in ("one", "two")]
     held_out = ("two", "not there")
     write_series(sets, tmp_path / "out", series=2, held_out=held_out, seed=1, processes=1, advance=lambda *_: None)
 

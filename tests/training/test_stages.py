@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.samples import ct_store, disc, sample
+from support.sizes import TINY, registered
 from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError, MediqaError
@@ -23,11 +25,16 @@ from training.fit.losses import of_samples
 from training.fit.recipe import STAGE1, STAGE2, read_recipe
 from training.fit.runs import RUN, read_run, trained_network
 
-TINY = """
-tiny: {size: n16, batch: 4, steps: 3, warmup: 0, save_every: 2}
-long: {size: n16, batch: 4, steps: 5, warmup: 0, save_every: 2}
-crops: {size: n16, batch: 4, steps: 2, native_crops: 1}
+PRESETS = """
+tiny: {size: tiny, batch: 4, steps: 3, warmup: 0, save_every: 2}
+crops: {size: tiny, batch: 4, steps: 2, native_crops: 1}
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    with registered(TINY):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,7 @@ def store(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("config") / "stages.yaml"
-    file.write_text(TINY)
+    file.write_text(PRESETS)
     return file
 
 
@@ -57,6 +64,12 @@ def pretrained(store, config, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def no_picture(monkeypatch) -> None:
+    """No curve.png, which takes as long as the run; stage 1 draws one."""
+    monkeypatch.setattr("training.fit.runs.draw_curve", lambda _: None)
+
+
 def test_stage_1_leaves_what_made_it(pretrained):
     run_ = read_run(pretrained)
 
@@ -65,6 +78,7 @@ def test_stage_1_leaves_what_made_it(pretrained):
     assert {RUN, STATE, CURVE, "curve.png", "settings.json"} <= {path.name for path in pretrained.iterdir()}
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_stage_2_begins_where_stage_1_ended_and_a_second_call_changes_nothing(store, config, pretrained, tmp_path):
     call = ("finetune", store, "--out", tmp_path, "--config", config, "--preset", "tiny", "--begin", pretrained)
     code, said, _ = run(*call)
@@ -81,10 +95,10 @@ def test_stage_2_begins_where_stage_1_ended_and_a_second_call_changes_nothing(st
     assert "other settings" in str(error)
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_sources_that_are_left_out_are_not_trained_on(store, config, tmp_path):
-    assert (
-        run("finetune", store, "--out", tmp_path, "--config", config, "--preset", "tiny", "--leave-out", "b1")[0] == 0
-    )
+    call = ("finetune", store, "--out", tmp_path, "--config", config, "--preset", "tiny", "--leave-out", "b1")
+    assert run(*call, "--steps", 1)[0] == 0
 
     assert read_run(tmp_path).seen == {"b0", "b2"}
 
@@ -95,7 +109,7 @@ def test_stage_2_of_other_views_than_stage_1_is_refused(store, config, pretraine
     )
 
     assert isinstance(error, ConfigurationError)
-    assert "trained n16 on other views; give the same preset" in str(error)
+    assert "trained tiny on other views; give the same preset" in str(error)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
