@@ -180,7 +180,7 @@ def test_a_folder_that_holds_a_checkpoint_is_left_alone(tmp_path):
     path = saved(tmp_path, state())
     import_weights(path, tmp_path / "out", "x", SMALL)
 
-    with pytest.raises(CheckpointRefused, match="no empty folder"):
+    with pytest.raises(CheckpointRefused, match="not an empty folder"):
         import_weights(path, tmp_path / "out", "x", SMALL)
 
 
@@ -188,7 +188,7 @@ def test_a_folder_that_somebody_pins_by_hand_is_not_overwritten(tmp_path):
     (folder := tmp_path / "chest").mkdir()
     (folder / WEIGHTS_FILE).write_bytes(b"precious")
 
-    with pytest.raises(CheckpointRefused, match="no empty folder"):
+    with pytest.raises(CheckpointRefused, match="not an empty folder"):
         import_weights(saved(tmp_path, state()), folder, "x", SMALL)
 
     assert (folder / WEIGHTS_FILE).read_bytes() == b"precious"
