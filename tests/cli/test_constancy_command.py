@@ -154,7 +154,7 @@ def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
     result = run_in(node, "constancy")
 
     assert result.returncode == 0
-    assert "recorded    no: the database is of another version" in result.stdout
+    assert "recorded    no: the database was written by another version" in result.stdout
     with database.read() as connection:
         assert constancy_checks.history(connection, at_most=1) == []
     database.close()
