@@ -158,7 +158,7 @@ def missing_evidence(card: Card) -> tuple[str, ...]:
     Each entry names the evidence and the command that provides it.
     """
     evidence = {
-        "claims (`mediqa-train evaluate`, then `mediqa-train claim`)": card.claims,
+        "claims (`mediqa-train evaluate --sweep`, then `mediqa-train claim`)": card.claims,
         "a training range (`mediqa-train domain`, then `mediqa-train card --domains`)": card.domains,
         "reference scores (`mediqa-node model pin`)": card.constancy,
     }

@@ -214,7 +214,7 @@ def send_files(peer: Peer, paths: Sequence[Path], *, ae_title: str) -> Iterator[
         meta = pydicom.filereader.read_file_meta_info(path)
         classes[path] = str(meta.get("MediaStorageSOPClassUID", ""))
         wanted.setdefault(classes[path], set()).add(str(meta.get("TransferSyntaxUID", IMPLICIT_LITTLE)))
-    contexts = [build_context(uid, sorted(syntaxes)) for uid, syntaxes in wanted.items() if uid]
+    contexts = [build_context(uid, one) for uid, syntaxes in wanted.items() if uid for one in sorted(syntaxes)]
     with connect(peer, contexts[:128], ae_title=ae_title) as link:
         for path in paths:
             try:

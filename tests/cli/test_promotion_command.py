@@ -110,7 +110,7 @@ def test_what_cannot_be_decided_says_why(node: Path, arguments: list[str], statu
 def test_weights_that_nobody_has_evaluated_leave_nothing_in_the_store_and_do_not_score(node: Path) -> None:
     refused = run_in(node, "model", "promote", "second", "--by", "x")
 
-    assert "lacks claims (`mediqa-train evaluate`" in refused.stderr
+    assert "lacks claims (`mediqa-train evaluate --sweep`" in refused.stderr
     assert "a training range" in refused.stderr
     assert roles(node) == {"first": ["current"]}
 

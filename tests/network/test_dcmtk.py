@@ -10,6 +10,9 @@ import pydicom
 import pytest
 from support.receiving import DEFLATED, EXPLICIT, Listening, encoded_dataset
 
+from mediqa_node.domain.peer import Peer
+from mediqa_node.network.sender import send_files
+
 pytestmark = pytest.mark.peers
 
 Listen = Callable[..., Listening]
@@ -108,6 +111,19 @@ def test_jpeg_2000_is_accepted(listening: Listen, dcmtk: Program, tmp_path: Path
     run(dcmtk("storescu"), "-R", "-xv", "-aec", "MEDIQA", "127.0.0.1", str(node.port), packed)
 
     assert [row.transfer_syntax_uid for row in node.rows()] == ["1.2.840.10008.1.2.4.90"]
+
+
+def test_files_of_one_class_in_two_transfer_syntaxes_are_sent_together(
+    listening: Listen, dcmtk: Program, tmp_path: Path
+) -> None:
+    node = listening()
+    plain, compressed = sorted((DATA / "ct_sts003_lowdose").glob("*.dcm"))[:2]
+    run(dcmtk("dcmcrle"), compressed, tmp_path / "rle.dcm")
+
+    peer = Peer(name="node", ae_title="MEDIQA", host="127.0.0.1", port=node.port)
+
+    sent = [plain, tmp_path / "rle.dcm"]
+    assert list(send_files(peer, sent, ae_title="SENDER")) == [(path, "") for path in sent]
 
 
 def test_two_scanners_at_once_are_both_served(listening: Listen, dcmtk: Program) -> None:

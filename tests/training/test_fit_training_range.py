@@ -21,6 +21,7 @@ from mediqa_node.model.card_training_range import read_training_ranges
 from training.cli import app
 from training.data.collection import read_collection, stacks_of
 from training.fit.degradations import DEGRADATIONS, worse_copies
+from training.fit.recipe import STAGE2, read_recipe
 from training.fit.training_range import Measured, fit_training_ranges, held_out, measure
 
 SLICES = 2
@@ -72,7 +73,8 @@ def test_the_command_writes_domains_that_a_card_takes_and_says_how_patients_fare
     )
 
     assert code == 0, said
-    domains = read_training_ranges(json.loads((tmp_path / "out.json").read_text()), SPEC)
+    of_new_checkpoints = read_recipe(STAGE2, "default").spec
+    domains = read_training_ranges(json.loads((tmp_path / "out.json").read_text()), of_new_checkpoints)
     assert set(domains) == {"CT"}
     assert (domains["CT"].sources, domains["CT"].round_field) == (4, False)
     lines = {line.split()[2]: line for line in said.splitlines() if line.startswith("CT ")}

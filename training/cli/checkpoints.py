@@ -167,7 +167,7 @@ def card(
         typer.echo(line)
     typer.echo(f"wrote {out}: weights {digest[:16]}")
     typer.echo(
-        f"→ mediqa-train evaluate STORE --checkpoint {out} --out GATES, mediqa-train claim {out} --gates "
+        f"→ mediqa-train evaluate STORE --sweep SWEEP --checkpoint {out} --out GATES, mediqa-train claim {out} --gates "
         f"GATES/gates.json, mediqa-node model pin {out}, then mediqa-node model promote {out} --by NAME"
     )
 
@@ -184,8 +184,11 @@ def claim(
         content = json.loads(gates.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{gates} is not a gates.json of `mediqa-train evaluate`: {error}") from error
-    for modality, text in claimed(checkpoint, content).items():
+    claims = claimed(checkpoint, content)
+    for modality, text in claims.items():
         typer.echo(f"{modality}  {text}")
+    if not claims:
+        typer.echo("no claims: these gates have no sweep; run `mediqa-train evaluate` with --sweep")
     typer.echo(f"→ mediqa-node model pin {checkpoint}")
 
 

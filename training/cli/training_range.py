@@ -10,9 +10,10 @@ import typer
 
 from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.model.card import DEFAULT_PREPROCESSING, read_card
+from mediqa_node.model.card import read_card
 from training.cli.app import app, progress
 from training.data.collection import read_collection
+from training.fit.recipe import STAGE2, read_recipe
 from training.fit.training_range import Outcome, fit_training_ranges, held_out, measure, of_refused
 
 
@@ -27,7 +28,7 @@ def domain(
         typer.Option(help="JSON that describes the collection. Without it every folder of the collection is a source."),
     ] = None,
     card: Annotated[
-        Path | None, typer.Option(help="Card with the preprocessing to use. Default: that of new checkpoints.")
+        Path | None, typer.Option(help="Card with the preprocessing to use. Default: that of the preset `default`.")
     ] = None,
 ) -> None:
     """Fit the training range of a checkpoint; a node does not score images outside of it (NOT_SCORED).
@@ -37,7 +38,7 @@ def domain(
     """
     if not out.parent.is_dir():
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
-    spec = read_card(_read(card)).preprocess if card else DEFAULT_PREPROCESSING
+    spec = read_card(_read(card)).preprocess if card else read_recipe(STAGE2, "default").spec
     sets = read_collection(collection, manifest)
     with progress("measuring") as advance:
         measured = measure(sets, spec, advance=advance)

@@ -279,7 +279,7 @@ def _as_json(run: Run) -> dict[str, object]:
 
 
 def draw_curve(folder: Path) -> None:
-    """Draw `curve.png`: the parts of the loss over the steps, raw and smoothed over 50."""
+    """Draw `curve.png`: the parts of the loss over the steps, raw and smoothed (over 50 steps or a quarter of all)."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -292,7 +292,7 @@ def draw_curve(folder: Path) -> None:
     if not rows:
         return
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    width = min(50, len(rows))
+    width = min(50, (len(rows) + 3) // 4)
     for name in [one for one in rows[0] if one not in ("step", "learning_rate", "seconds")]:
         values = np.array([row[name] for row in rows])
         (line,) = axes.plot(values, alpha=0.15, linewidth=0.7)
