@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import prompt_of
 from mediqa_node.model.checkpoint import load_whole
-from mediqa_node.model.lock import LOCK_FILE
+from mediqa_node.model.lock import CARD_FILE, LOCK_FILE
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from training.cli import app
-from training.data.batches import Batches
+from training.data.batches import Batches, Target
 from training.data.store import Store
 from training.data.views import prepare
+from training.fit.checkpoint import regressors_and_fusion
 from training.fit.initial import initialise
 from training.fit.recipe import STAGE2, read_recipe
 from training.fit.runs import RUN, predictions_of, read_run, trained_network
@@ -179,6 +180,39 @@ def test_what_was_measured_decides_what_the_card_claims(checkpoint, tmp_path):
     assert card.metrics["gates"] == gates
     assert card.metrics["made_by"]["seed"] == 0
     assert (checkpoint / "weights.safetensors").read_bytes() == before
+
+
+def test_nan_in_older_gates_becomes_null_in_the_card(checkpoint, tmp_path):
+    gates = gates_of(hashlib.sha256((checkpoint / "weights.safetensors").read_bytes()).hexdigest())
+    gates["tasks"][0]["worst"] = [float("nan"), ""]
+    (tmp_path / "gates.json").write_text(json.dumps(gates))
+
+    assert run("claim", checkpoint, "--gates", tmp_path / "gates.json")[0] == 0
+
+    assert "NaN" not in (checkpoint / CARD_FILE).read_text()
+    assert load_whole("default", checkpoint / LOCK_FILE)[1].metrics["gates"]["tasks"][0]["worst"] == [None, ""]
+
+
+@pytest.mark.parametrize("known", [0, 2, 4], ids=["no", "some", "every"])
+def test_mr_with_a_quality_needs_no_field_strength_of_every_sample(tmp_path, monkeypatch, known):
+    made = Store(tmp_path / "store")
+    for base in range(4):
+        labels = [{"quality": 1 - 0.3 * n, **({"tesla": 3.0 / (1 + n)} if base < known else {})} for n in range(3)]
+        made.add(
+            [
+                (sample(f"{base}-{n}", base=f"b{base}", modality="MR", labels=each), disc(64, noise=9 + 40 * n, seed=n))
+                for n, each in enumerate(labels)
+            ]
+        )
+    target = Target(label="tesla", modality="MR", log=True, mean=0.0, sd=1.0)
+    spec = read_recipe(STAGE2, "default").spec
+    monkeypatch.setattr(
+        "training.fit.checkpoint._of_folds", lambda data, *_: np.linspace(0, 1, len(data)) if len(data) else None
+    )
+
+    regressors, _, _ = regressors_and_fusion(prepare(made, spec), [target], [], advance=lambda *_: None)
+
+    assert set(regressors["MR"]) == ({"quality", "tesla"} if known == 4 else {"quality"})
 
 
 def test_nothing_is_claimed_by_the_gates_of_other_weights(checkpoint, tmp_path):

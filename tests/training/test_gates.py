@@ -1,6 +1,7 @@
 """Gates: each method against the best other one, on labels that samples have, and nothing claimed that was not seen."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from support.samples import sample
 from training.data.batches import Target
 from training.evaluate.by_method import NETWORK, QUALITY, SHIPPED, STATISTICS, MethodPredictions
 from training.evaluate.claims import claims_of
-from training.evaluate.gates import GATE_HEADS, gate_rows, passed, results, sweep_rows, sweeps
+from training.evaluate.gates import GATE_HEADS, gate_rows, passed, results, sweep_rows, sweeps, undefined_lines
 from training.simulate.degraded import FACTORS
 
 WEIGHTS = "a" * 64
@@ -72,6 +73,20 @@ def test_samples_without_a_label_do_not_count_for_it():
     [found] = results({"MR": one}, seed=0, weights_sha256=WEIGHTS)
 
     assert found.agreement.n == 39
+
+
+def test_too_few_images_have_a_reason_and_no_number():
+    one = judged({SHIPPED: truth()[:1], NETWORK: truth()[:1]})
+    del one.data.samples[1:]
+
+    found = list(results({"MR": one}, seed=0, weights_sha256=WEIGHTS))
+
+    assert list(undefined_lines(found)) == [
+        "MR quality, network, shipped: no agreement: 1 image; at least 10 are needed"
+    ]
+    assert [row[4:9] for row in gate_rows(found)] == [("–",) * 5] * 2
+    assert not passed(found)
+    assert json.loads(json.dumps([asdict(each) for each in found], allow_nan=False))[0]["worst"] == [None, ""]
 
 
 def test_a_parameter_is_held_against_its_label_in_the_same_units():
@@ -164,6 +179,18 @@ def test_a_claim_names_what_is_followed_what_is_not_and_of_how_many_sources():
 
 def test_expert_scores_are_not_denied():
     assert "60 of 100 samples are of expert scores" in claims_of(gates(), MADE_BY | {"simulated": 40})["MR"]
+
+
+def test_nothing_is_called_simulated_that_is_not_and_one_is_singular():
+    made_by = {"samples": 28, "simulated": 0, "sources": {"MR": ["one"]}}
+    few = gates()
+    few["tasks"][0]["agreement"] |= {"n": 1, "groups": 1}
+
+    claim = claims_of(few, made_by)["MR"]
+
+    assert "trained on images of 1 source; 28 of 28 samples are of expert scores. Held-out" in claim
+    assert "SRCC 0.91 over 1 image of 1 slice. " in claim
+    assert "simulated" not in claim
 
 
 def test_an_agreement_that_is_undefined_is_called_so():

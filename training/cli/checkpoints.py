@@ -39,7 +39,16 @@ def evaluate(
     Each task is shown for the network alone, the statistics alone, and the shipped combination of both.
     """
     from mediqa_node.model.checkpoint import load_whole
-    from training.evaluate.gates import GATE_HEADS, SWEEP_HEADS, Swept, gate_rows, results, sweep_rows, sweeps
+    from training.evaluate.gates import (
+        GATE_HEADS,
+        SWEEP_HEADS,
+        Swept,
+        gate_rows,
+        results,
+        sweep_rows,
+        sweeps,
+        undefined_lines,
+    )
     from training.evaluate.results import Result
     from training.simulate.degraded import FACTORS
 
@@ -59,13 +68,15 @@ def evaluate(
     if not found:
         raise ConfigurationError(f"{data}: no test sample has a label that these checkpoints predict")
     table(GATE_HEADS, list(gate_rows(found)))
+    for line in undefined_lines(found):
+        typer.echo(line)
     if swept:
         typer.echo("")
         table(SWEEP_HEADS, list(sweep_rows(swept)))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         content = {"tasks": [asdict(one) for one in found], "sweeps": [asdict(one) for one in swept]}
-        (out / "gates.json").write_text(json.dumps(content, indent=1) + "\n")
+        (out / "gates.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         typer.echo(f"\nwrote {out}/gates.json")
 
 
@@ -181,7 +192,7 @@ def claim(
     from training.fit.checkpoint import claimed
 
     try:
-        content = json.loads(gates.read_text(encoding="utf-8"))
+        content = json.loads(gates.read_text(encoding="utf-8"), parse_constant=lambda _: None)  # older ones had NaN
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{gates} is not a gates.json of `mediqa-train evaluate`: {error}") from error
     claims = claimed(checkpoint, content)

@@ -16,6 +16,7 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
     """
     expert = made_by["samples"] - made_by["simulated"]
     scored = "no expert scored any" if not expert else f"{expert} of {made_by['samples']} samples are of expert scores"
+    images = "simulated degradations of images" if made_by["simulated"] else "images"
     claims = {}
     for modality in ("CT", "MR", "OP"):
         of_regions = [one for one in gates.get("sweeps", []) if (one["modality"], one["method"]) == (modality, SHIPPED)]
@@ -32,10 +33,10 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
         held = tasks[0]["agreement"]
         srcc = held["srcc"]["value"]
         claims[modality] = (
-            f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on simulated "
-            f"degradations of images of {len(made_by['sources'].get(modality, ()))} sources; {scored}. Held-out "
-            f"sources: SRCC {'undefined' if srcc is None else f'{srcc:.2f}'} over {held['n']} images of "
-            f"{held['groups']} slices. "
+            f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on {images} of "
+            f"{_counted(len(made_by['sources'].get(modality, ())), 'source')}; {scored}. Held-out sources: SRCC "
+            f"{'undefined' if srcc is None else f'{srcc:.2f}'} over {_counted(held['n'], 'image')} of "
+            f"{_counted(held['groups'], 'slice')}. "
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
             + _by_region(of_regions)
             + "Not comparable across modalities; no threshold before calibration at this site."
@@ -52,6 +53,10 @@ def _by_region(swept: Sequence[Mapping[str, Any]]) -> str:
     }
     parts = [f"{region.replace('_', ' ')}: {_listed(mine) or 'nothing'}" for region, mine in followed.items()]
     return f"By region it follows, of {'; of '.join(parts)}. " if parts else ""
+
+
+def _counted(n: int, one: str) -> str:
+    return f"{n} {one}{'s' * (n != 1)}"
 
 
 def _listed(words: Sequence[str]) -> str:

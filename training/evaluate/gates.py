@@ -1,7 +1,7 @@
 """The gates of the default checkpoint: results it must reach on held-out sources to be shipped."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +10,7 @@ from mediqa_node.reader_study.statistics import Interval, srcc
 from training.data.store import Sample
 from training.evaluate.by_method import METHODS, NETWORK, QUALITY, SHIPPED, STATISTICS, MethodPredictions
 from training.evaluate.metrics import agreement, difference
-from training.evaluate.results import Result, mean, metric, select
+from training.evaluate.results import Result, mean, metric, select, worst_source
 
 GATES = {
     ("CT", QUALITY): "SRCC at least .95 over all, .90 for the worst source",
@@ -62,7 +62,7 @@ def results(predictions: Mapping[str, MethodPredictions], *, seed: int, weights_
                 seed=seed,
                 weights_sha256=weights_sha256,
                 agreement=agreement(mine, truth, bases),
-                worst=(by_source.get(worst, float("nan")), worst),
+                worst=(by_source.get(worst), worst),
                 behind=difference(mine, values[best], truth, bases) if best else Interval(value=None),
                 best_other=best,
             )
@@ -79,7 +79,7 @@ def passed(of_task: Sequence[Result]) -> bool:
     task = shipped[0].task
     overall = metric(shipped, "srcc")
     if task == ("CT", QUALITY):
-        return overall >= 0.95 and mean(shipped, lambda one: one.worst[0]) >= 0.90
+        return overall >= 0.95 and worst_source(shipped) >= 0.90
     if task == ("CT", "mas"):
         return metric(shipped, "within") >= 0.95 and overall >= 0.70
     if task == ("MR", "tesla"):
@@ -110,13 +110,29 @@ def gate_rows(found: Sequence[Result]) -> Iterator[tuple[str, ...]]:
                 method,
                 str(first.agreement.n),
                 str(first.agreement.groups),
-                str(Interval(value=metric(mine, "srcc"), low=interval.low, high=interval.high)),
-                *(f"{metric(mine, key):.3f}" for key in ("within", "plcc", "rmse")),
-                f"{mean(mine, lambda one: one.worst[0]):.3f} {first.worst[1]}",
+                str(replace(_interval(metric(mine, "srcc")), low=interval.low, high=interval.high)),
+                *(str(_interval(metric(mine, key))) for key in ("within", "plcc", "rmse")),
+                f"{_interval(worst_source(mine))!s} {first.worst[1]}".rstrip(),
                 f"{first.behind!s} {first.best_other}" if first.best_other else "",
                 str(len(mine)),
                 f"{'PASSED' if passed(of_task) else 'NOT MET'}: {GATES[task]}" if method == SHIPPED else "",
             )
+
+
+def undefined_lines(found: Sequence[Result]) -> Iterator[str]:
+    """Yield a line for each task and reason why methods have no agreement."""
+    for task, name in TASKS.items():
+        methods: dict[str, list[str]] = {}
+        for one in select(found, task=task):
+            if one.agreement.undefined and one.method not in methods.setdefault(one.agreement.undefined, []):
+                methods[one.agreement.undefined].append(one.method)
+        for why, each in methods.items():
+            yield f"{name}, {', '.join(each)}: no agreement: {why}"
+
+
+def _interval(value: float) -> Interval:
+    """Return a value without its interval; None instead of NaN, which prints as a dash."""
+    return Interval(value=None if np.isnan(value) else value)
 
 
 def _counts(sample: Sample, output: str) -> bool:

@@ -71,7 +71,7 @@ def undefined(predicted: ArrayLike, truth: ArrayLike, *, fewest: int = FEWEST) -
     """Return why no agreement can be computed, or None."""
     x, y = pair(predicted, truth)
     if len(x) < fewest:
-        return f"{len(x)} images; at least {fewest} are needed"
+        return f"{len(x)} image{'s' * (len(x) != 1)}; at least {fewest} are needed"
     if wrong := int((~np.isfinite(x)).sum()):
         return f"{wrong} of {len(x)} predictions are not finite"
     if wrong := int((~np.isfinite(y)).sum()):

@@ -18,7 +18,7 @@ class Result:
         task: what was predicted, of which samples: `("CT", "quality")`, `("downstream", "brain t1")`.
         method: a method, a row of a table or an arm of an experiment.
         weights_sha256: of the checkpoint, if the method has one.
-        worst: the lowest SRCC of a single source, and its name.
+        worst: the lowest SRCC of a single source, and its name; None and "" where no source has one.
         behind: this method's SRCC minus that of `best_other`, the best of the other methods.
     """
 
@@ -27,7 +27,7 @@ class Result:
     seed: int
     agreement: Agreement
     weights_sha256: str = ""
-    worst: tuple[float, str] = (nan, "")
+    worst: tuple[float | None, str] = (None, "")
     behind: Interval = Interval(value=None)
     best_other: str = ""
 
@@ -45,6 +45,11 @@ def mean(results: Sequence[Result], of: Callable[[Result], float]) -> float:
 def metric(results: Sequence[Result], name: str) -> float:
     """Return the mean over seeds of `srcc`, `plcc`, `rmse` or `within`; NaN where one is undefined."""
     return mean(results, lambda one: value(getattr(one.agreement, name)))
+
+
+def worst_source(results: Sequence[Result]) -> float:
+    """Return the mean over seeds of the SRCC of the worst source; NaN where one is undefined."""
+    return mean(results, lambda one: nan if one.worst[0] is None else one.worst[0])
 
 
 def value(interval: Interval) -> float:

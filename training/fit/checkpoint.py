@@ -35,6 +35,7 @@ _SNR_IN_QUALITY = {"MR": ("tesla", 0.05)}
 """What one deviation of the logarithm of the signal-to-noise ratio adds to the quality that statistics predict.
 
 Noise hides ghosts and fills gaps of k-space, so that a regressor fitted on all factors does not follow noise alone.
+Nothing is added unless every sample with a quality has a field strength too: expert scores often come without one.
 """
 
 
@@ -103,9 +104,10 @@ def regressors_and_fusion(
         regressor = fit_regressor(fit, cost, share)
         if output == QUALITY and modality in _SNR_IN_QUALITY:
             label, weight = _SNR_IN_QUALITY[modality]
-            snr = of_modality[modality][label]
-            predicted = predicted + weight * left_out(snr, cost, share)
-            regressor = added(regressor, weight, fit_regressor(snr, cost, share))
+            snr = of_modality[modality].get(label)
+            if snr is not None and np.array_equal(snr.group, fit.group):  # they add up only on the same samples
+                predicted = predicted + weight * left_out(snr, cost, share)
+                regressor = added(regressor, weight, fit_regressor(snr, cost, share))
         regressors.setdefault(modality, {})[output] = regressor
         by_network = _of_folds(data, targets, folds, modality, output)
         if by_network is None:
