@@ -276,6 +276,7 @@ def test_the_command_writes_a_manifest_that_training_reads(ldctiqac, tmp_path):
     rows = read_manifest(tmp_path / "out")
     assert len(rows) == 18
     assert {row.split for row in rows} == {"train", "val", "test"}
+    assert f"→ mediqa-train finetune {tmp_path / 'out'} --out RUN" in said
     assert "mos         0.1 × 6, 0.55 × 6, 1 × 6" in said
     assert "polarity    score 0 (bad) to 4 (excellent)" in said
 

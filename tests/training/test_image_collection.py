@@ -104,6 +104,20 @@ def test_simulate_holds_sources_out_by_name_by_share_and_by_preset(tmp_path, ask
     assert "nothing is held out" not in printed
 
 
+def test_after_a_sweep_comes_evaluate(tmp_path):
+    collection = photographs(tmp_path / "images", "a", "b")
+    (tmp_path / "mine.yaml").write_text("few: {bases: {OP: 1}, held_out: [0.5], sweep: true}\n")
+
+    code, printed, error = run(
+        "simulate", "--collection", collection, "--out", tmp_path / "sweep", "--config", tmp_path / "mine.yaml",
+        "--preset", "few", "--processes", 1,
+    )  # fmt: skip
+
+    assert (code, error) == (0, None)
+    assert f"→ mediqa-train evaluate STORE --checkpoint CHECKPOINT --sweep {tmp_path / 'sweep'}" in printed
+    assert "pretrain" not in printed
+
+
 def test_simulate_says_that_one_source_alone_cannot_be_held_out(tmp_path):
     collection = photographs(tmp_path / "images", "a")
 

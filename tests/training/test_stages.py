@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from mediqa_node.domain.errors import ConfigurationError, MediqaError
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from training.cli import app
-from training.data.store import Store
+from training.data.manifest import Row, write_manifest
+from training.data.store import INDEX, Store
 from training.data.views import prepare
 from training.evaluate.predictions import predict
 from training.fit.loop import CURVE, STATE, read_curve
@@ -101,6 +102,41 @@ def test_sources_that_are_left_out_are_not_trained_on(store, config, tmp_path):
     assert run(*call, "--steps", 1)[0] == 0
 
     assert read_run(tmp_path).seen == {"b0", "b2"}
+    assert read_run(tmp_path).recipe.steps == 1, "the steps that ran, not the preset's"
+    assert run(*call, "--steps", 1)[0] == 0, "nothing to do is no other run"
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_source_to_leave_out_that_is_not_there_is_refused(store, config, tmp_path, stage):
+    preset = ("--config", config, "--preset", "tiny")
+    _, _, error = run(stage, store, "--out", tmp_path / "run", *preset, "--leave-out", "nowhere", "--leave-out", "b1")
+
+    assert isinstance(error, ConfigurationError)
+    assert "--leave-out: no source nowhere; the data have b0, b1, b2. Give one of these" in str(error)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_after_an_export_the_next_command_names_the_samples_that_were_read(config, tmp_path):
+    (folder := tmp_path / "export").mkdir()
+    rows = []
+    for n in range(20):
+        np.savez(path := folder / f"{n}.npz", slices=disc(64, noise=5.0 + n, seed=n))
+        rows.append(
+            Row(
+                key=f"s{n}", patient=f"p{n}", source="here", dimension="2D", modality="MR", payload_kind="npz",
+                paths=(path,), mos=n / 20,
+            )
+        )  # fmt: skip
+    write_manifest(rows, folder / "manifest.csv")
+    preset = ("--config", config, "--preset", "tiny")
+
+    code, said, _ = run("finetune", folder, "--out", tmp_path / "run", *preset, "--steps", 1, "--resplit", 1)
+
+    samples = tmp_path / "export-stage2-resplit1-samples"
+    assert code == 0
+    assert f"→ mediqa-train card {tmp_path / 'run'} --data {samples} --fold FOLD" in said
+    assert (samples / INDEX).exists()
 
 
 def test_stage_2_of_other_views_than_stage_1_is_refused(store, config, pretrained, tmp_path):

@@ -55,4 +55,4 @@ def adapt(
     for head, text in facts:
         typer.echo(f"{head:12}{text}")
     stage = "finetune" if "mos" in found.labels else "pretrain"
-    typer.echo("nothing written" if dry_run else f"→ mediqa-train {stage} {out}")
+    typer.echo("nothing written" if dry_run else f"→ mediqa-train {stage} {out} --out RUN")

@@ -28,7 +28,10 @@ def classifier(
         Path | None, typer.Option(help="Collection of folders, as for `domain`, instead of --rows.")
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="JSON that describes the collection. Without it every folder is a source.")
+        Path | None,
+        typer.Option(
+            help="JSON that describes the collection. Default: its manifest.json; without one every folder is a source."
+        ),
     ] = None,
     shape: Annotated[str, typer.Option(help="Network: small, paper (ViT-B/16), vgg_small or vgg.")] = "small",
     beside: Annotated[

@@ -24,7 +24,9 @@ def simulate(
     ],
     manifest: Annotated[
         Path | None,
-        typer.Option(help="JSON that describes the collection. Without it every folder of the collection is a source."),
+        typer.Option(
+            help="JSON that describes the collection. Default: its manifest.json; without one every folder is a source."
+        ),
     ] = None,
     hold_out: Annotated[
         list[str] | None,
@@ -74,7 +76,10 @@ def simulate(
         build(sets, spec, plan, store, processes=processes, advance=advance)
     shown(store, spec, processes)
     _print(store)
-    typer.echo(f"→ mediqa-train pretrain {out} --out RUN")
+    if plan.sweep:
+        typer.echo(f"→ mediqa-train evaluate STORE --checkpoint CHECKPOINT --sweep {out}")
+    else:
+        typer.echo(f"→ mediqa-train pretrain {out} --out RUN")
 
 
 def _print(store: "Store") -> None:

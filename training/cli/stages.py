@@ -62,7 +62,8 @@ def pretrain(
             leave_out=leave_out or (),
             advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
         )
-    _print_end(out, f"mediqa-train finetune {data} --begin {out} --out RUN")
+    again = "" if resplit is None else f" --resplit {resplit}"
+    _print_end(out, f"mediqa-train finetune {data} --begin {out} --out RUN{again}")
 
 
 @app.command()
@@ -96,8 +97,9 @@ def finetune(
             leave_out=leave_out or (),
             advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
         )
+    store = data if _is_store(data) else _samples_of(data, stage=2, resplit=resplit)
     _print_end(
-        out, f"mediqa-train card {out} --data {data} --fold FOLD --out CHECKPOINT (or --plain: the network alone)"
+        out, f"mediqa-train card {out} --data {store} --fold FOLD --out CHECKPOINT (or --plain: the network alone)"
     )
 
 
@@ -112,15 +114,13 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
     from training.data.store import INDEX, Store, alone
 
     rows: list[Row] = []
-    if (data / INDEX).exists():
+    if _is_store(data):
         if resplit is not None:
             raise ConfigurationError(f"--resplit: {data} is a store; its sources were held out when it was made")
         store = Store(data)
     elif data.is_file() or (data / MANIFEST_FILE).exists():
         rows = _rows_of(data, stage, resplit)
-        folder = (data.parent if data.is_file() else data).resolve()
-        split = "" if resplit is None else f"-resplit{resplit}"  # one store for each split: `evaluate` reads it
-        samples = folder.with_name(f"{folder.name}-stage{stage}{split}-samples")
+        samples = _samples_of(data, stage=stage, resplit=resplit)
         with alone(samples), progress("reading") as advance:
             store = Store(samples)
             for why in read_rows(rows, recipe.spec, store, advance=advance):
@@ -129,6 +129,19 @@ def prepared_of(data: Path, recipe: Recipe, *, stage: int, resplit: int | None =
         raise ConfigurationError(f"{data} is neither a store ({INDEX}) nor a manifest ({MANIFEST_FILE})")
     prepared = shown(store, recipe.spec)
     return with_rows(prepared, rows) if rows else prepared
+
+
+def _is_store(data: Path) -> bool:
+    from training.data.store import INDEX
+
+    return (data / INDEX).exists()
+
+
+def _samples_of(data: Path, *, stage: int, resplit: int | None) -> Path:
+    """Return the folder of the samples that a stage reads from a manifest; `card` and `evaluate` take it as a store."""
+    folder = (data.parent if data.is_file() else data).resolve()
+    split = "" if resplit is None else f"-resplit{resplit}"  # one store for each split: `evaluate` reads it
+    return folder.with_name(f"{folder.name}-stage{stage}{split}-samples")
 
 
 def _rows_of(data: Path, stage: int, resplit: int | None) -> "list[Row]":

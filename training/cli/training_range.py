@@ -25,7 +25,9 @@ def domain(
     out: Annotated[Path, typer.Option(help="File to write: the training range as JSON, by modality.")],
     manifest: Annotated[
         Path | None,
-        typer.Option(help="JSON that describes the collection. Without it every folder of the collection is a source."),
+        typer.Option(
+            help="JSON that describes the collection. Default: its manifest.json; without one every folder is a source."
+        ),
     ] = None,
     card: Annotated[
         Path | None, typer.Option(help="Card with the preprocessing to use. Default: that of the preset `default`.")

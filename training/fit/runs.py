@@ -10,7 +10,7 @@ predictions.npz     predictions for the samples requested last
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ class Run:
 
     Attributes:
         stage: 1 or 2.
+        recipe: of the preset; its `steps` are those that ran.
         targets: of the parameter head, with mean and deviation over the training samples: the label map, frozen.
         samples: number of training samples, of which `simulated` are simulated copies, and of their patients.
         sources: by modality, all that the network has seen, including those of the run that it started from.
@@ -91,8 +92,9 @@ def pretrain(
         leave_out: sources that are not trained on, for choices on unseen sources.
 
     Raises:
-        ConfigurationError: no parameter differs between samples.
+        ConfigurationError: no parameter differs between samples, or the data have no such source to leave out.
     """
+    _check_left_out(data, leave_out)
     trained = data.subset(lambda sample: sample.split == "train" and sample.source not in leave_out)
     if not targets_of(trained, WANTED):
         raise ConfigurationError("no sample has a tube charge, a field strength or a blur that differs from another's")
@@ -119,8 +121,10 @@ def finetune(
     A run that starts from another run of stage 2, for example on a site's own ratings, keeps its score branch.
 
     Raises:
-        ConfigurationError: no sample has a quality, or the run to start from has another size.
+        ConfigurationError: no sample has a quality, the run to start from has another size, or the data have no such
+            source to leave out.
     """
+    _check_left_out(data, leave_out)
     trained = data.subset(
         lambda sample: sample.split == "train" and "quality" in sample.labels and sample.source not in leave_out
     )
@@ -134,6 +138,15 @@ def finetune(
             raise ConfigurationError(f"{begin} trained {before.recipe.size} on other views; give the same preset")
         run = _run(2, recipe, seed, before.targets, trained, begin)
     return _trained(run, trained, folder, steps, advance, begin=begin)
+
+
+def _check_left_out(data: Prepared, leave_out: Sequence[str]) -> None:
+    known = sorted({sample.source for sample in data.samples} - {""})
+    if unknown := sorted(set(leave_out) - set(known)):
+        raise ConfigurationError(
+            f"--leave-out: no source {', '.join(unknown)}; the data have {', '.join(known) or 'none with a name'}. "
+            f"Give one of these, or leave the option out"
+        )
 
 
 def _trained(
@@ -181,7 +194,9 @@ def _trained(
     spent = before + time.process_time() - started
     if world()[0]:  # the first process writes for all
         return network
-    (folder / RUN).write_text(json.dumps(_as_json(run) | {"core_seconds": round(spent, 1)}, indent=1) + "\n")
+    ran = recipe.model_copy(update={"steps": settings.steps, "epochs": None})
+    run = replace(run, recipe=ran, core_seconds=round(spent, 1))
+    (folder / RUN).write_text(json.dumps(_as_json(run), indent=1) + "\n")
     draw_curve(folder)
     return network
 

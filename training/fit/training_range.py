@@ -102,7 +102,8 @@ def fit_training_ranges(measured: Sequence[Measured], spec: PreprocessSpec) -> d
         if sources := _sources(measured, modality):
             if len(sources) < FEWEST_SOURCES:
                 raise ConfigurationError(
-                    f"{modality} has {len(sources)} sources, {', '.join(sources)}; limits need {FEWEST_SOURCES} or more"
+                    f"{modality} has {len(sources)} source{'s' * (len(sources) != 1)}, {', '.join(sources)}; "
+                    f"limits need {FEWEST_SOURCES} or more"
                 )
             domains[modality] = fit_training_range(sources, modality=modality, fingerprint=spec.fingerprint())
     if not domains:
