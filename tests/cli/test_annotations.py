@@ -89,7 +89,7 @@ def test_series_whose_patient_nobody_knows_any_more_are_counted(tmp_path: Path) 
     bench.close()
     assert outcome.problems == ()
     assert found.agreement.n_patients == 4, "the study of the first stands for its patient"
-    assert any(text.startswith("1 of 6 series do not say") for text in found.agreement.warnings)
+    assert any(text.startswith("1 of 6 series no longer name their patient") for text in found.agreement.warnings)
     assert steps == [(i, 6) for i in range(1, 7)]
 
 

@@ -44,7 +44,7 @@ def test_a_second_run_needs_force_and_is_the_same_export(node: Path) -> None:
     forced = run_in(node, "export", "again", "--force", "--json")
 
     assert refused.returncode == 2
-    assert "--force replaces it" in refused.stderr
+    assert "replace it with --force" in refused.stderr
     assert json.loads(first.stdout)["export_id"] == json.loads(forced.stdout)["export_id"]
 
 

@@ -348,19 +348,3 @@ def test_verify_finds_a_sound_spool_well(node: Path) -> None:
 
     assert result.returncode == 0, result.stdout
     assert "7 instances, 0 reports checked" in result.stdout
-
-
-def test_the_demo_shows_a_score_and_a_report(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "mediqa_node", "demo", "--keep", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-
-    assert result.returncode == 0, result.stderr
-    assert "8 images of a chest CT" in result.stdout
-    assert "UNTRAINED" not in result.stdout
-    [report] = (tmp_path / "pacs").glob("2*/*.dcm")
-    assert str(report) in result.stdout

@@ -286,7 +286,7 @@ def test_only_an_export_gives_way(tmp_path: Path) -> None:
     (tmp_path / "letters" / "mine.txt").write_text("dear")
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(ConfigurationError, match="no export"):
+    with pytest.raises(ConfigurationError, match="not an export"):
         check_target(tmp_path / "letters", replace=True)
     with pytest.raises(ConfigurationError, match="is a file"):
         check_target(tmp_path / "file", replace=True)

@@ -193,7 +193,7 @@ def test_a_name_that_means_two_checkpoints_is_refused_and_a_digest_tells_them_ap
     assert all(one.label in str(refused.value) for one in (other.weights, configured))
     assert checkpoints.find_checkpoint(settings, other.weights.sha256[:12]) == (other.directory / LOCK_FILE, "first")
     assert checkpoints.find_checkpoint(settings, configured.card_sha256[:12]) == (settings.model_lock, "first")
-    with pytest.raises(CheckpointRefused, match="no folder and no checkpoint"):
+    with pytest.raises(CheckpointRefused, match="neither a folder nor a known checkpoint"):
         checkpoints.find_checkpoint(settings, "0" * 64)
 
 

@@ -66,7 +66,7 @@ def test_a_wheel_runs_the_demonstration_and_a_training_from_an_empty_folder(whee
     def run(command: str, *arguments: object) -> str:
         return python(empty, own.parent / command, *arguments, executable=own)
 
-    shown = run("mediqa-node", "demo")
+    shown = run("mediqa-node", "demo", "--keep", str(tmp_path / "demo"))
     series = library / "mediqa_node" / "demo_series"
     for name in ("a", "b"):
         shutil.copytree(series, empty / "images" / name)
@@ -74,6 +74,9 @@ def test_a_wheel_runs_the_demonstration_and_a_training_from_an_empty_folder(whee
     run("mediqa-train", "pretrain", "store", "--out", "stage1", "--steps", 1)
     trained = run("mediqa-train", "finetune", "store", "--begin", "stage1", "--out", "stage2", "--steps", 1)
 
+    assert "8 images of a chest CT" in shown
     assert "C-STORE" in shown
-    assert "report" in shown
+    assert "UNTRAINED" not in shown
+    [report] = (tmp_path / "demo" / "pacs").glob("2*/*.dcm")
+    assert str(report) in shown
     assert "1 steps on" in trained
