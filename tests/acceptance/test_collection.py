@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from acceptance.collection import ImageSet, image_sets
 from pydicom import Dataset
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 from support.node import Node
 from support.orthanc import Orthanc, evidence_instances, evidence_series, predecessors
 from support.senders import storescu
@@ -99,9 +99,9 @@ def trial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _proposal(each: ImageSet) -> list[str]:
-    """storescu cannot make anything else out of JPEG 2000: it has to propose it."""
+    """storescu cannot make anything else out of JPEG 2000 and lossless JPEG: it has to propose them."""
     syntax = pydicom.dcmread(each.paths[0], stop_before_pixels=True).file_meta.TransferSyntaxUID
-    return ["-xv"] if syntax == JPEG2000Lossless else []
+    return {JPEG2000Lossless: ["-xv"], JPEGLosslessSV1: ["-xs"]}.get(syntax, [])
 
 
 def _require_all_taken(sets: list[ImageSet], statuses: dict[Path, int]) -> None:
