@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +28,14 @@ app = typer.Typer(
 
 EXTRA = {"matplotlib": "matplotlib", "nibabel": "nibabel", "sklearn": "scikit-learn", "tifffile": "tifffile"}
 """Modules of the extra `train`, with the packages that provide them."""
+
+CollectionManifest = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON that describes the collection. Default: its manifest.json; without one every folder is a source."
+    ),
+]
+"""The option `--manifest` of every command that reads a collection."""
 
 Advance = Callable[[int, int, str], None]
 """Called with the amount done, the total, and the name of the next step."""

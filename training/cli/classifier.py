@@ -10,7 +10,7 @@ import typer
 
 from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
-from training.cli.app import app, progress
+from training.cli.app import CollectionManifest, app, progress
 
 if TYPE_CHECKING:
     from mediqa_node.model.prompt_classifier import ClassifierCard, LoadedClassifier
@@ -27,12 +27,7 @@ def classifier(
     collection: Annotated[
         Path | None, typer.Option(help="Collection of folders, as for `domain`, instead of --rows.")
     ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON that describes the collection. Default: its manifest.json; without one every folder is a source."
-        ),
-    ] = None,
+    manifest: CollectionManifest = None,
     shape: Annotated[str, typer.Option(help="Network: small, paper (ViT-B/16), vgg_small or vgg.")] = "small",
     beside: Annotated[
         list[str] | None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mediqa_node.cli.present import table
-from training.cli.app import app, progress, shown
+from training.cli.app import CollectionManifest, app, progress, shown
 from training.fit.recipe import SIMULATE, STAGE2, read_preset, read_recipe
 
 if TYPE_CHECKING:
@@ -22,12 +22,7 @@ def simulate(
         Path,
         typer.Option(help="Folder of the store; an interrupted run is resumed. With --dicom it must be a new folder."),
     ],
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON that describes the collection. Default: its manifest.json; without one every folder is a source."
-        ),
-    ] = None,
+    manifest: CollectionManifest = None,
     hold_out: Annotated[
         list[str] | None,
         typer.Option(

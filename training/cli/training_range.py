@@ -11,7 +11,7 @@ import typer
 from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import read_card
-from training.cli.app import app, progress
+from training.cli.app import CollectionManifest, app, progress
 from training.data.collection import read_collection
 from training.fit.recipe import STAGE2, read_recipe
 from training.fit.training_range import Outcome, fit_training_ranges, held_out, measure, of_refused
@@ -23,12 +23,7 @@ def domain(
         Path, typer.Option(help="Folder with a folder of DICOM series or photographs for each source.")
     ],
     out: Annotated[Path, typer.Option(help="File to write: the training range as JSON, by modality.")],
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON that describes the collection. Default: its manifest.json; without one every folder is a source."
-        ),
-    ] = None,
+    manifest: CollectionManifest = None,
     card: Annotated[
         Path | None, typer.Option(help="Card with the preprocessing to use. Default: that of the preset `default`.")
     ] = None,
