@@ -309,7 +309,7 @@ def test_a_running_worker_takes_a_promotion_up_between_two_series(
     node.reaches(series_uid(two), "DELIVERED")
 
     assert (promoted.returncode, beside.returncode) == (0, 0), promoted.stderr + beside.stderr
-    assert "→ mediqa-node status: the worker takes the weights up" in promoted.stdout
+    assert "→ mediqa-node status: the worker switches within seconds" in promoted.stdout
     assert node.pid("worker") != worker
     assert node.log("process ended and is started again") == []
     configured, now = (checkpoints.open_folder(config.load(None, {}), folder).scorer.checkpoint for folder in folders)
