@@ -248,8 +248,8 @@ def data_folder(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="data", mark=PROBLEM, text=text, fix="make the user that runs the node its owner")
         return
     if folder.is_dir() and folder.stat().st_mode & 0o007:
-        is_open = f"{folder} is open to every user of this machine and holds patient identifiers; `chmod o= {folder}`"
-        yield Finding(name="data", mark=NOTE, text=is_open)
+        note = f"{folder} is open to every user of this machine and holds patient identifiers; `chmod o= {folder}`"
+        yield Finding(name="data", mark=NOTE, text=note)
     low = settings.retention.low_water_bytes
     if free < low:
         text += f", less than `retention.low_water_bytes` ({low / 1e9:,.0f} GB): nothing is received"
