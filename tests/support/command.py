@@ -1,6 +1,6 @@
 """`mediqa-node` on the command line, a process each time; what it imports is imported once.
 
-Commands that score import torch, for longer than most of them work. A fork server imports it once
+Commands import torch and SQLAlchemy for longer than most of them work. A fork server imports them once
 and every command is a fork of that: its own memory, folder and streams, as from a shell.
 """
 
@@ -13,7 +13,20 @@ from pathlib import Path
 from typing import IO
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["mediqa_node.cli", "mediqa_node.pipeline.offline", "mediqa_node.model.predict"])
+_SERVER.set_forkserver_preload(
+    [
+        "mediqa_node.cli.tools",
+        "mediqa_node.doctor",
+        "mediqa_node.model.predict",
+        "mediqa_node.model.prompt_classifier",
+        "mediqa_node.pipeline.checks.constancy",
+        "mediqa_node.pipeline.durable",
+        "mediqa_node.pipeline.export.nightly",
+        "mediqa_node.pipeline.offline",
+        "mediqa_node.service",
+        "mediqa_node.storage.migrate",
+    ]
+)
 
 
 def run(*arguments: object, folder: Path, timeout_s: float = 600.0) -> subprocess.CompletedProcess[str]:
