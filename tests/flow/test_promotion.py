@@ -27,6 +27,8 @@ from mediqa_node.pipeline.checkpoints import promote as promotion
 from mediqa_node.pipeline.checks.constancy import check
 from mediqa_node.storage import assessments, constancy_checks
 
+pytestmark = pytest.mark.usefixtures("one_decoder")
+
 WHO = Who(by="Dr. Curie", reason="readers agree with it", at=1000.0)
 
 

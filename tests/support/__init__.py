@@ -1,1 +1,6 @@
 """Real parts for the trials: processes, peers, wires and images. Imported as `support.…`."""
+
+import os
+
+# Before torch: threads that wait for each other would spin, and take the cores from the tests beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
