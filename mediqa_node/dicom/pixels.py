@@ -151,7 +151,9 @@ def _looked_up(
 
 def _finite(image: np.ndarray) -> np.ndarray:
     largest = float(np.finfo(np.float32).max)
-    finite = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=largest, neginf=-largest)
+    finite = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(finite).all():
+        finite = np.nan_to_num(finite, posinf=largest, neginf=-largest)
     return np.asarray(finite.clip(-largest, largest), dtype=np.float32)
 
 

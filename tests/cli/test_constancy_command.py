@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.numpy import load, save
-from support.command import run_in
+from support.command import invoke_in, run_in
 
 from mediqa_node import config
 from mediqa_node.composition import resources
@@ -16,6 +16,8 @@ from mediqa_node.model.lock import DEFAULT_LOCK, digest, read_lock
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.sizes import SIZES
 from mediqa_node.storage import constancy_checks
+
+pytestmark = pytest.mark.usefixtures("one_decoder")
 
 
 @pytest.fixture
@@ -58,33 +60,33 @@ def test_it_checks_without_a_node_and_says_that_nothing_is_recorded(tmp_path: Pa
 
 
 def test_a_drift_is_shown_recorded_told_by_status_and_accepted_by_a_person(drifted: Path) -> None:
-    found = run_in(drifted, "constancy", "--json")
+    found = invoke_in(drifted, "constancy", "--json")
     check = json.loads(found.stdout)
     assert (found.returncode, check["verdict"], check["recorded"]) == (1, "DRIFT", True)
     assert check["drift"] == pytest.approx(0.01, abs=1e-5)
 
-    status = run_in(drifted, "status")
+    status = invoke_in(drifted, "status")
     assert status.returncode == 1
     assert "constancy   failed" in status.stdout
     assert 'mediqa-node constancy --history`; to accept it `--acknowledge "NAME"' in status.stdout
 
-    accepted = run_in(drifted, "constancy", "--acknowledge", "Dr. Curie")
+    accepted = invoke_in(drifted, "constancy", "--acknowledge", "Dr. Curie")
     assert (accepted.returncode, accepted.stdout.splitlines()[-1]) == (0, "→ mediqa-node retry")
     assert "by Dr. Curie: raw score of" in accepted.stdout
-    assert "constancy   failed" not in run_in(drifted, "status").stdout
+    assert "constancy   failed" not in invoke_in(drifted, "status").stdout
 
-    again = run_in(drifted, "constancy")
+    again = invoke_in(drifted, "constancy")
     assert again.returncode == 0, again.stdout
     assert again.stdout.startswith("accepted")
 
-    history = run_in(drifted, "constancy", "--history").stdout
+    history = invoke_in(drifted, "constancy", "--history").stdout
     assert [line.split()[0] for line in history.splitlines()[1:3]] == ["2", "1"]
     assert "Dr. Curie, " in history
 
 
 def test_a_good_check_says_what_comes_next(node: Path) -> None:
     assert (
-        run_in(node, "constancy")
+        invoke_in(node, "constancy")
         .stdout.splitlines()[-1]
         .startswith("→ mediqa-node serve: the worker makes its own check")
     )
@@ -93,14 +95,14 @@ def test_a_good_check_says_what_comes_next(node: Path) -> None:
     with database.write() as connection:
         good = constancy_checks.last_check(connection)
         constancy_checks.save_check(connection, replace(good, made_by="worker"))
-    after_good = run_in(node, "constancy").stdout.splitlines()[-1]
+    after_good = invoke_in(node, "constancy").stdout.splitlines()[-1]
     with database.write() as connection:
         constancy_checks.save_check(connection, replace(good, made_by="worker", passed=False, problem="MemoryError"))
-    after_bad = run_in(node, "constancy").stdout.splitlines()[-1]
+    after_bad = invoke_in(node, "constancy").stdout.splitlines()[-1]
     other = replace(good.identity, libraries="torch 99")
     with database.write() as connection:
         constancy_checks.save_check(connection, replace(good, identity=other, made_by="worker", passed=False))
-    elsewhere = run_in(node, "constancy").stdout.splitlines()[-1]
+    elsewhere = invoke_in(node, "constancy").stdout.splitlines()[-1]
     database.close()
 
     assert after_good == "no report is withheld; the worker checks at every start and every day"
@@ -111,11 +113,11 @@ def test_a_good_check_says_what_comes_next(node: Path) -> None:
 def test_the_history_names_what_changed_before_a_drift(drifted: Path) -> None:
     with_lock = (drifted / "node.yaml").read_text()
     (drifted / "node.yaml").write_text("{}")
-    run_in(drifted, "constancy")
+    invoke_in(drifted, "constancy")
     (drifted / "node.yaml").write_text(with_lock)
-    run_in(drifted, "constancy")
+    invoke_in(drifted, "constancy")
 
-    shown = run_in(drifted, "constancy", "--history").stdout
+    shown = invoke_in(drifted, "constancy", "--history").stdout
 
     good = read_lock(DEFAULT_LOCK)["default"].sha256[:12]
     changed = read_lock(drifted / "models.lock")["default"].sha256[:12]
@@ -123,7 +125,7 @@ def test_the_history_names_what_changed_before_a_drift(drifted: Path) -> None:
 
 
 def test_without_a_failed_check_there_is_nothing_to_accept(node: Path) -> None:
-    result = run_in(node, "constancy", "--acknowledge", "Dr. Curie")
+    result = invoke_in(node, "constancy", "--acknowledge", "Dr. Curie")
 
     assert result.returncode == 2
     assert "no failed check" in result.stderr
@@ -134,16 +136,16 @@ def test_without_a_failed_check_there_is_nothing_to_accept(node: Path) -> None:
     [(["--acknowledge", " "], "1 to 64"), (["--history", "--phantoms"], "choose one"), (["--often"], "No such option")],
 )
 def test_misuse_is_exit_2(node: Path, arguments: list[str], said: str) -> None:
-    result = run_in(node, "constancy", *arguments)
+    result = invoke_in(node, "constancy", *arguments)
 
     assert result.returncode == 2
     assert said in result.stderr
 
 
 def test_an_empty_history_and_no_phantoms_say_what_would_fill_them(node: Path) -> None:
-    assert "no check yet" in run_in(node, "constancy", "--history").stdout
-    assert "nothing measured yet; rules in `score.phantoms`: none" in run_in(node, "constancy", "--phantoms").stdout
-    assert json.loads(run_in(node, "constancy", "--phantoms", "--json").stdout) == []
+    assert "no check yet" in invoke_in(node, "constancy", "--history").stdout
+    assert "nothing measured yet; rules in `score.phantoms`: none" in invoke_in(node, "constancy", "--phantoms").stdout
+    assert json.loads(invoke_in(node, "constancy", "--phantoms", "--json").stdout) == []
 
 
 def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
@@ -151,7 +153,7 @@ def test_a_database_of_an_older_version_is_not_written_to(node: Path) -> None:
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
 
-    result = run_in(node, "constancy")
+    result = invoke_in(node, "constancy")
 
     assert result.returncode == 0
     assert "recorded    no: the database was written by another version" in result.stdout

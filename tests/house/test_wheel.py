@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.series import ct_series
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("config", "mediqa_node", "training", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
@@ -67,9 +68,8 @@ def test_a_wheel_runs_the_demonstration_and_a_training_from_an_empty_folder(whee
         return python(empty, own.parent / command, *arguments, executable=own)
 
     shown = run("mediqa-node", "demo", "--keep", str(tmp_path / "demo"))
-    series = library / "mediqa_node" / "demo_series"
     for name in ("a", "b"):
-        shutil.copytree(series, empty / "images" / name)
+        ct_series(empty / "images" / name, name)
     run("mediqa-train", "simulate", "--collection", "images", "--preset", "small", "--out", "store")
     run("mediqa-train", "pretrain", "store", "--out", "stage1", "--steps", 1)
     trained = run("mediqa-train", "finetune", "store", "--begin", "stage1", "--out", "stage2", "--steps", 1)

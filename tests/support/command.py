@@ -4,6 +4,7 @@ Commands import torch and SQLAlchemy for longer than most of them work. A fork s
 and every command is a fork of that: its own memory, folder and streams, as from a shell.
 """
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -11,6 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import IO
+
+import structlog
+from typer.testing import CliRunner
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
@@ -47,6 +51,21 @@ def run(*arguments: object, folder: Path, timeout_s: float = 600.0) -> subproces
 def run_in(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `mediqa-node -c FOLDER/node.yaml ARGUMENTS` in `folder`."""
     return run("-c", folder / "node.yaml", *arguments, folder=folder)
+
+
+def invoke_in(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the same in this process, where weights and decoders are warm: for what a command says, again and again."""
+    from mediqa_node.cli import app, register
+
+    register()
+    command = ["-c", str(folder / "node.yaml"), *map(str, arguments)]
+    logging = structlog.get_config()
+    try:
+        with contextlib.chdir(folder):
+            result = CliRunner().invoke(app, command, catch_exceptions=False)
+    finally:
+        structlog.configure(**logging)
+    return subprocess.CompletedProcess(command, int(result.exit_code), result.stdout, result.stderr)
 
 
 def _main(command: list[str], folder: Path, out: Path, err: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +12,10 @@ from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import read_card
 from training.cli.app import CollectionManifest, app, progress
-from training.data.collection import read_collection
 from training.fit.recipe import STAGE2, read_recipe
-from training.fit.training_range import Outcome, fit_training_ranges, held_out, measure, of_refused
+
+if TYPE_CHECKING:
+    from training.fit.training_range import Outcome
 
 
 @app.command()
@@ -33,6 +34,9 @@ def domain(
     One folder is one source, or one fold of the manifest. Each source is held out once, to count how many of its
     patients would be refused. Sets with split `refuse` are only used for testing.
     """
+    from training.data.collection import read_collection
+    from training.fit.training_range import fit_training_ranges, held_out, measure, of_refused
+
     if not out.parent.is_dir():
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
     spec = read_card(_read(card)).preprocess if card else read_recipe(STAGE2, "default").spec
@@ -54,7 +58,7 @@ def domain(
 _HEADS = ("", "", "set", "stacks", "refused", "distance", "worse copies refused; why")
 
 
-def _rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
+def _rows(outcomes: "Sequence[Outcome]") -> Iterator[tuple[str, ...]]:
     """Yield a row for each set: patients against limits fitted without them, then the sets that must be refused."""
     by_set: dict[tuple[str, str, str], list[Outcome]] = {}
     for one in outcomes:
@@ -67,7 +71,7 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
         yield modality, kind, name, str(len(ones)), str(refused), f"{worst:.2f}", _remark(ones)
 
 
-def _remark(ones: Sequence[Outcome]) -> str:
+def _remark(ones: "Sequence[Outcome]") -> str:
     copies, refused = sum(len(one.measured.worse) for one in ones), sum(one.worse_refused for one in ones)
     why = next((one.verdict for one in ones if one.verdict), None)
     header = next((one.measured.refused for one in ones if one.measured.refused), None)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,7 +13,9 @@ from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.sizes import SIZES
-from training.fit.loop import Settings
+
+if TYPE_CHECKING:
+    from training.fit.loop import Settings
 
 STAGE1, STAGE2, SIMULATE = "stage1.yaml", "stage2.yaml", "simulate.yaml"
 Model = TypeVar("Model", bound=BaseModel)
@@ -71,8 +73,10 @@ class Recipe(BaseModel):
             native_at_most_px=self.native_at_most_px,
         )
 
-    def settings(self, *, samples: int, seed: int, steps: int | None = None) -> Settings:
+    def settings(self, *, samples: int, seed: int, steps: int | None = None) -> "Settings":
         """Return the settings of the loop; epochs become steps."""
+        from training.fit.loop import Settings  # imports torch, which `--help` does without
+
         wanted = steps or self.steps or max(1, round((self.epochs or 1) * samples / self.batch))
         return Settings(
             steps=wanted,

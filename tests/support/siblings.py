@@ -1,0 +1,10 @@
+"""Parameters of a test whose siblings run every time; they themselves run before a release."""
+
+from typing import Any
+
+import pytest
+
+
+def before_release(*values: Any) -> list[Any]:
+    """Mark parameters as `acceptance`; a tuple is one value for each name."""
+    return [pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.acceptance) for v in values]
