@@ -128,6 +128,17 @@ def test_the_command_line_loads_no_heavy_library_before_a_command_asks_for_it(op
     assert result.stdout.splitlines()[-1] == "[]", "every process of a node, the receiver too, starts by this road"
 
 
+def test_help_of_training_loads_no_torch() -> None:
+    code = (
+        "import sys; from training.cli import main; sys.argv = ['mediqa-train', 'pretrain', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'timm', 'pydicom', 'highdicom'}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
 def test_example_configuration_is_the_default_and_names_every_key() -> None:
     import yaml
 

@@ -2,5 +2,6 @@
 
 import os
 
-# Before torch: threads that wait for each other would spin, and take the cores from the tests beside them.
+# Before numpy and torch: threads that wait for each other spin, and take the cores from the tests beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
