@@ -186,11 +186,12 @@ class FrameHeader:
 def frame_count(ds: Dataset, *, limit: int = MAX_FRAMES) -> int | None:
     """Return how many frames a multi-frame object has; None for a single-frame object, by its class or its header.
 
-    Never more than Per-frame Functional Groups (5200,9230) describes, if present, nor more than `limit`: a sender may
-    write any Number of Frames (0028,0008).
+    A single-frame class to which a converter has added Per-frame Functional Groups (5200,9230) with one item stays one:
+    references to it must not give a frame number (PS3.3 table 10-3). Never more than the groups describe, if present,
+    nor more than `limit`: a sender may write any Number of Frames (0028,0008).
     """
     per_frame = items(ds, "PerFrameFunctionalGroupsSequence")
-    if not per_frame and text(ds, "SOPClassUID") in _SINGLE_FRAME:
+    if len(per_frame) <= 1 and text(ds, "SOPClassUID") in _SINGLE_FRAME:
         return None
     claimed = integer(ds, "NumberOfFrames")
     if per_frame:
@@ -204,9 +205,9 @@ def frame_headers(ds: Dataset) -> tuple[FrameHeader, ...]:
     """Return one header per image plane of an instance: as many as it has frames, 1 for a classic object."""
     shared = items(ds, "SharedFunctionalGroupsSequence")[:1]
     count = frame_count(ds)
-    if count is None:
-        return (FrameHeader(ds, None, _places(shared)),)
     own = items(ds, "PerFrameFunctionalGroupsSequence")
+    if count is None:
+        return (FrameHeader(ds, None, _places(own[:1] + shared)),)
     if not own:
         return tuple(FrameHeader(ds, number, _places(shared)) for number in range(1, count + 1))
     return tuple(FrameHeader(ds, number, _places((item, *shared))) for number, item in enumerate(own[:count], start=1))

@@ -309,6 +309,19 @@ def test_private_elements_of_a_frame_come_before_those_that_a_converter_could_no
     assert frame.private_numbers(0x0043, "GEMS_PARM_01", 0x39) == (1000000800, 8)
 
 
+@pytest.mark.parametrize(
+    ("own", "b_value"), [(Dataset(), None), (dataset(MRDiffusionSequence=dataset(DiffusionBValue=800.0)), 800)]
+)
+def test_a_single_frame_class_stays_one_with_functional_groups_of_one_item(own, b_value):
+    """A frame number in a reference to it would make the report invalid, but what the item says is read."""
+    header = multi_frame("1.2.840.10008.5.1.4.1.1.4", Dataset(), [own])
+
+    [frame] = frame_headers(header)
+
+    assert (frame_count(header), frame.frame_number) == (None, None)
+    assert frame.number("DiffusionBValue") == b_value
+
+
 def test_a_number_of_frames_that_is_no_count_gives_way_to_the_functional_groups():
     header = multi_frame(CT, Dataset(), [Dataset(), Dataset()])
 
