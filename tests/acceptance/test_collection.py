@@ -317,8 +317,9 @@ def with_valid_uids(path: Path, target: Path) -> Path:
     """Copy a report; UIDs of its images with leading zeros (against PS3.5 §9.1), which it repeats, get other digits."""
     content = path.read_bytes()
     for element in pydicom.dcmread(path).iterall():
-        if element.VR == "UI" and (wrong := re.search(r"\.0\d", uid := str(element.value))):
-            content = content.replace(uid.encode(), f"{uid[: wrong.start()]}.1{uid[wrong.start() + 2 :]}".encode())
+        uid = str(element.value) if element.VR == "UI" else ""
+        if (valid := re.sub(r"\.0(?=\d)", ".1", uid)) != uid:
+            content = content.replace(uid.encode(), valid.encode())
     target.write_bytes(content)
     return target
 

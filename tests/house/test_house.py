@@ -91,52 +91,55 @@ def test_the_house_names_files_that_exist() -> None:
     assert missing == set()
 
 
+def loaded(code: str, *libraries: str) -> set[str]:
+    """Run code in a process of its own; return which of these libraries it has imported."""
+    code += f"\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}} & {set(libraries)})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def loaded_by_command(package: str, *arguments: str, libraries: tuple[str, ...]) -> set[str]:
+    """Return which of these libraries a command has imported when it ends."""
+    code = (
+        f"import sys; from {package}.cli import main; sys.argv = {['command', *arguments]}\n"
+        "try: main()\nexcept SystemExit: pass"
+    )
+    return loaded(code, *libraries)
+
+
 def test_the_receiver_loads_neither_torch_nor_the_model() -> None:
     code = (
-        "import sys; import mediqa_node.service, mediqa_node.pipeline.flow, mediqa_node.pipeline.recovery; "
-        "import mediqa_node.decode.syntaxes; "
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'timm', 'dbos', 'highdicom'}))"
+        "import mediqa_node.service, mediqa_node.pipeline.flow, mediqa_node.pipeline.recovery, "
+        "mediqa_node.decode.syntaxes"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert result.stdout.strip() == "[]"
+    assert loaded(code, "torch", "timm", "dbos", "highdicom") == set()
 
 
 def test_the_courier_loads_no_torch() -> None:
     """It may load highdicom and DBOS, which build and queue reports."""
     code = (
-        "import sys; import mediqa_node.service, mediqa_node.pipeline.flow, mediqa_node.pipeline.sweeps; "
+        "import mediqa_node.service, mediqa_node.pipeline.flow, mediqa_node.pipeline.sweeps; "
         "import mediqa_node.pipeline.durable, mediqa_node.pipeline.deliver, mediqa_node.pipeline.companions; "
-        "import mediqa_node.pipeline.report, mediqa_node.pipeline.export.nightly, mediqa_node.network.sender; "
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'torchvision', 'timm'}))"
+        "import mediqa_node.pipeline.report, mediqa_node.pipeline.export.nightly, mediqa_node.network.sender"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert result.stdout.strip() == "[]"
+    assert loaded(code, "torch", "torchvision", "timm", "dbos") == {"dbos"}
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_the_command_line_loads_no_heavy_library_before_a_command_asks_for_it(option: str) -> None:
-    heavy = "{'torch', 'timm', 'scipy', 'highdicom', 'numpy', 'pydicom', 'sqlalchemy', 'pydantic', 'structlog', 'rich'}"
-    code = (
-        f"import sys; from mediqa_node.cli import main; sys.argv = ['mediqa-node', '{option}']\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        f"print(sorted({{name.partition('.')[0] for name in sys.modules}} & {heavy}))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = ("torch", "timm", "scipy", "highdicom", "numpy", "pydicom", "sqlalchemy", "pydantic", "structlog", "rich")
 
-    assert result.stdout.splitlines()[-1] == "[]", "every process of a node, the receiver too, starts by this road"
+    found = loaded_by_command("mediqa_node", option, libraries=heavy)
+
+    assert found == set(), "every process of a node, the receiver too, starts by this road"
 
 
 def test_help_of_training_loads_no_torch() -> None:
-    code = (
-        "import sys; from training.cli import main; sys.argv = ['mediqa-train', 'pretrain', '--help']\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'timm', 'pydicom', 'highdicom'}))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = ("torch", "timm", "pydicom", "highdicom")
 
-    assert result.stdout.splitlines()[-1] == "[]"
+    assert loaded_by_command("training", "pretrain", "--help", libraries=heavy) == set()
 
 
 def test_example_configuration_is_the_default_and_names_every_key() -> None:

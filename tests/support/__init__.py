@@ -2,6 +2,6 @@
 
 import os
 
-# Before torch: threads that wait for each other would spin, and take the cores from the tests beside them. Their number
-# stays as it is in use, that of OpenBLAS too: it decides the last bits of a score.
+# Set before torch is imported: OpenMP threads that wait would otherwise spin and slow down the tests beside them. The
+# number of threads, also of OpenBLAS, is left alone because it changes the last bits of a score.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Parameters of a test whose siblings run every time; they themselves run before a release."""
+"""Parameters that a test only needs to try before a release, because similar ones run every time."""
 
 from typing import Any
 
