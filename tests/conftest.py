@@ -1,5 +1,6 @@
 """What many tests start, and the profile of Hypothesis."""
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-peers", action="store_true", help="fail, not skip, where DCMTK or another peer is missing"
     )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """`mediqa-node score --maps FOLDER`: what people look at, and what programs read."""
 
 import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pydicom
 import pytest
 from PIL import Image
 from support.bench import StandInScorer
+from support.command import run_in
 from support.series import ct_series
 
 from mediqa_node import config
@@ -130,12 +129,8 @@ def test_a_folder_that_cannot_be_written_is_misuse_and_a_sentence(tmp_path):
 def test_the_command_writes_them_and_marks_untrained_weights(tmp_path):
     paths = ct_series(tmp_path / "ct", "command")
     (tmp_path / "node.yaml").write_text("model: {checkpoint: untrained}")
-    node = [sys.executable, "-m", "mediqa_node", "-c", tmp_path / "node.yaml"]
-    command = [*node, "score", "--json", "--maps", tmp_path / "maps", *paths]
 
-    finished = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path
-    )
+    finished = run_in(tmp_path, "score", "--json", "--maps", tmp_path / "maps", *paths)
 
     assert finished.returncode == 0, finished.stderr
     [result] = json.loads(finished.stdout)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
+        "support",
         "mediqa_node.cli.tools",
         "mediqa_node.doctor",
         "mediqa_node.model.predict",
