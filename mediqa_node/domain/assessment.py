@@ -115,8 +115,13 @@ class Assessment:
 
 
 def weighted_quality(quality: Sequence[float], weights: Sequence[float]) -> float:
-    """Return Q = sum of w_i q_i (paper section 2.2); weights sum to 1."""
-    return float(sum(w * q for w, q in zip(weights, quality, strict=True)))
+    """Return Q = sum of w_i q_i (paper section 2.2); weights sum to 1.
+
+    Q lies between the lowest and the highest q_i, even where rounding would take it a last bit past them: seven slices
+    of quality 1 must not make 1.0000000000000002, which no report may state.
+    """
+    total = float(sum(w * q for w, q in zip(weights, quality, strict=True)))
+    return min(max(total, min(quality)), max(quality))
 
 
 def mapped(quality: float | None) -> float:
