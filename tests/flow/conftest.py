@@ -1,4 +1,4 @@
-"""One running node for all tests of this folder: its worker takes seconds to import torch."""
+"""A running node for all tests of a file: its worker takes seconds to import torch."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from support.waiting import need
 Running = tuple[Node, Proxy, Orthanc, Orthanc]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Running]:
     """A node with two destinations, real archives both, the second behind a proxy."""
     need(request.config, "/usr/sbin/Orthanc", "/usr/bin/storescu")

@@ -1,18 +1,14 @@
 """Fault F6: everything a destination can do to a report. Delivered once, or held where a person sees it."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.bench import Bench
-from support.node import Node
-from support.orthanc import Orthanc
 from support.proxy import Proxy
 from support.scripted import ABORT, SR_CLASSES, scripted, silent_port
-from support.senders import storescu
 from support.series import ct_series, series_uid
-from support.waiting import free_port, until
+from support.waiting import free_port
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.peer import Peer
@@ -409,60 +405,7 @@ def test_a_peer_without_any_common_context_is_refused() -> None:
             pass
 
 
-# ── the whole node, with real archives ───────────────────────────────────────
-
-
-def _both(node: Node, series: str) -> dict[str, str]:
-    return {delivery.destination: delivery.state for delivery in node.deliveries(series)}
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize(
-    ("fault", "down_s"), [("refusing", 0), ("stalled", 0), pytest.param("refusing", 60, marks=pytest.mark.acceptance)]
-)
-def test_an_archive_that_is_down_delays_no_other_and_gets_its_reports_once_it_is_up(
-    two_pacs: tuple[Node, Proxy, Orthanc, Orthanc], tmp_path: Path, fault: str, down_s: float
-) -> None:
-    node, proxy, well, down = two_pacs
-    setattr(proxy, fault, True)
-    up_at = time.monotonic() + down_s
-    sent = [ct_series(tmp_path / f"{i}", f"down {fault} {down_s} {i}") for i in range(3)]
-    for paths in sent:
-        assert set(storescu(node.port, paths).values()) == {0}
-    series = [series_uid(paths) for paths in sent]
-
-    expected = {"PACS_MAIN": "sent", "OTHER": "waiting"}
-    until(lambda: all(_both(node, uid) == expected for uid in series), "the other has all")
-    assert [len(well.reports_of(uid)) for uid in series] == [1, 1, 1]
-    until(lambda: time.monotonic() >= up_at, "the outage is over")
-    assert not any(down.reports_of(uid) for uid in series)
-
-    setattr(proxy, fault, False)
-    until(lambda: all(len(down.reports_of(uid)) == 1 for uid in series), "it has all")
-    for uid in series:
-        node.reaches(uid, "DELIVERED")
-    assert [len(well.reports_of(uid)) for uid in series] == [1, 1, 1]
-
-
-@pytest.mark.peers
-def test_an_archive_whose_answer_was_lost_holds_one_report(
-    two_pacs: tuple[Node, Proxy, Orthanc, Orthanc], tmp_path: Path
-) -> None:
-    node, proxy, _, behind = two_pacs
-    proxy.swallow = 1
-    paths = ct_series(tmp_path, "answer lost")
-    storescu(node.port, paths)
-
-    row = node.reaches(series_uid(paths), "DELIVERED")
-
-    assert proxy.swallowed >= 1
-    assert len(behind.reports_of(series_uid(paths))) == 1
-    assert {delivery.destination: delivery.attempts for delivery in node.deliveries(row.series_instance_uid)} == {
-        "PACS_MAIN": 1,
-        "OTHER": 2,
-    }
-    looked = node.command("verify", "--json")
-    assert looked.returncode == 0, looked.stdout
+# ── which peer is asked ──────────────────────────────────────────────────────
 
 
 def test_where_reports_go_is_decided_by_the_first_rule_that_matches(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""What a hospital sees: images go in by DCMTK, reports come out at Orthanc."""
+"""What a hospital sees: images go in by DCMTK, reports come out at Orthanc. One node serves all tests."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from support.node import Node
 from support.orthanc import Orthanc, evidence_instances, predecessors
+from support.proxy import Proxy
 from support.senders import Scu, storescu
 from support.series import CT_IMAGE, ct_series, refreshed, series_uid, uid, write
 from support.waiting import need, until
@@ -217,6 +219,60 @@ def test_the_worker_proves_its_scores_before_its_first_job(node: Node, pacs: Ort
     assert len(checks) == 1, "once for this identity, however often the worker started"
     assert (checks[0].passed, checks[0].compared_with) == (True, "card")
     assert checks[0].checked_at < first
+
+
+# ── two archives, one of them down ───────────────────────────────────────────
+
+
+def _both(node: Node, series: str) -> dict[str, str]:
+    return {delivery.destination: delivery.state for delivery in node.deliveries(series)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "down_s"), [("refusing", 0), ("stalled", 0), pytest.param("refusing", 60, marks=pytest.mark.acceptance)]
+)
+def test_an_archive_that_is_down_delays_no_other_and_gets_its_reports_once_it_is_up(
+    two_pacs: tuple[Node, Proxy, Orthanc, Orthanc], tmp_path: Path, fault: str, down_s: float
+) -> None:
+    node, proxy, well, down = two_pacs
+    setattr(proxy, fault, True)
+    up_at = time.monotonic() + down_s
+    sent = [ct_series(tmp_path / f"{i}", f"down {fault} {down_s} {i}") for i in range(3)]
+    for paths in sent:
+        assert set(storescu(node.port, paths).values()) == {0}
+    series = [series_uid(paths) for paths in sent]
+
+    expected = {"PACS_MAIN": "sent", "OTHER": "waiting"}
+    until(lambda: all(_both(node, one) == expected for one in series), "the other has all")
+    assert [len(well.reports_of(one)) for one in series] == [1, 1, 1]
+    until(lambda: time.monotonic() >= up_at, "the outage is over")
+    assert not any(down.reports_of(one) for one in series)
+
+    setattr(proxy, fault, False)
+    until(lambda: all(len(down.reports_of(one)) == 1 for one in series), "it has all")
+    for one in series:
+        node.reaches(one, "DELIVERED")
+    assert [len(well.reports_of(one)) for one in series] == [1, 1, 1]
+
+
+def test_an_archive_whose_answer_was_lost_holds_one_report(
+    two_pacs: tuple[Node, Proxy, Orthanc, Orthanc], tmp_path: Path
+) -> None:
+    node, proxy, _, behind = two_pacs
+    proxy.swallow = 1
+    paths = ct_series(tmp_path, "answer lost")
+    storescu(node.port, paths)
+
+    row = node.reaches(series_uid(paths), "DELIVERED")
+
+    assert proxy.swallowed >= 1
+    assert len(behind.reports_of(series_uid(paths))) == 1
+    assert {delivery.destination: delivery.attempts for delivery in node.deliveries(row.series_instance_uid)} == {
+        "PACS_MAIN": 1,
+        "OTHER": 2,
+    }
+    looked = node.command("verify", "--json")
+    assert looked.returncode == 0, looked.stdout
 
 
 def test_status_says_that_all_is_well_and_verify_finds_nothing(node: Node) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -59,7 +60,11 @@ class ScriptedPacs:
 
     def stop(self) -> None:
         """Stop listening and end every association."""
-        self._server.shutdown()
+        ending = threading.Thread(target=self._server.shutdown)
+        ending.start()
+        with contextlib.suppress(OSError):  # a caller wakes it: of itself, it looks twice a second whether to end
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        ending.join()
 
     def _store(self, event: evt.Event) -> int:
         self.received.append(event.request.DataSet.getvalue())
