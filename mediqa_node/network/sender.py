@@ -26,6 +26,9 @@ from mediqa_node.network.contexts import (
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 
+MAX_CONTEXTS = 128
+"""Presentation contexts of one association: their IDs are the odd numbers of a byte."""
+
 STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
 """Success and the three warnings after which the object is in the archive (PS3.4 table B.2-1)."""
 
@@ -207,19 +210,24 @@ def _failure(association: Association, peer: Peer) -> PeerUnavailable | PeerRefu
 
 
 def send_files(peer: Peer, paths: Sequence[Path], *, ae_title: str) -> Iterator[tuple[Path, str]]:
-    """Send Part 10 files over one association; yield each with "" or why it was not stored."""
-    wanted: dict[str, set[str]] = {}
-    classes: dict[Path, str] = {}
+    """Send Part 10 files; yield each with "" or why it was not stored.
+
+    A presentation context is proposed for each pair of SOP class and transfer syntax. An association holds 128 of them
+    (PS3.8 section 7.1.1.13), so that files of more pairs take several associations, one after the other.
+    """
+    by_pair: dict[tuple[str, str], list[Path]] = {}
     for path in paths:
         meta = pydicom.filereader.read_file_meta_info(path)
-        classes[path] = str(meta.get("MediaStorageSOPClassUID", ""))
-        wanted.setdefault(classes[path], set()).add(str(meta.get("TransferSyntaxUID", IMPLICIT_LITTLE)))
-    contexts = [build_context(uid, one) for uid, syntaxes in wanted.items() if uid for one in sorted(syntaxes)]
-    with connect(peer, contexts[:128], ae_title=ae_title) as link:
-        for path in paths:
-            try:
-                link.store(path.read_bytes())
-            except (PeerRefused, PeerUnavailable, ValueError) as error:
-                yield path, str(error)
-            else:
-                yield path, ""
+        pair = str(meta.get("MediaStorageSOPClassUID", "")), str(meta.get("TransferSyntaxUID", IMPLICIT_LITTLE))
+        by_pair.setdefault(pair, []).append(path)
+    pairs = list(by_pair)
+    for some in (pairs[i : i + MAX_CONTEXTS] for i in range(0, len(pairs), MAX_CONTEXTS)):
+        contexts = [build_context(sop_class, syntax) for sop_class, syntax in some if sop_class]
+        with connect(peer, contexts, ae_title=ae_title) as link:
+            for path in (path for pair in some for path in by_pair[pair]):
+                try:
+                    link.store(path.read_bytes())
+                except (PeerRefused, PeerUnavailable, ValueError) as error:
+                    yield path, str(error)
+                else:
+                    yield path, ""

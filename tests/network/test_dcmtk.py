@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import StoragePresentationContexts
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 from support.receiving import DEFLATED, EXPLICIT, Listening, encoded_dataset
+from support.scripted import scripted
 
 from mediqa_node.domain.peer import Peer
 from mediqa_node.network.sender import send_files
@@ -124,6 +129,26 @@ def test_files_of_one_class_in_two_transfer_syntaxes_are_sent_together(
 
     sent = [plain, tmp_path / "rle.dcm"]
     assert list(send_files(peer, sent, ae_title="SENDER")) == [(path, "") for path in sent]
+
+
+def test_files_of_more_pairs_than_an_association_has_contexts_are_all_sent(tmp_path: Path) -> None:
+    source = pydicom.dcmread(min((DATA / "ct_sts003_lowdose").glob("*.dcm")))
+    known = [str(context.abstract_syntax) for context in StoragePresentationContexts]
+    classes = [uid for uid in known if uid_to_service_class(uid) is StorageServiceClass][:65]
+    paths = []
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        source.file_meta.TransferSyntaxUID = syntax
+        for sop_class in classes:
+            source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = sop_class
+            paths.append(tmp_path / f"{len(paths)}.dcm")
+            source.save_as(paths[-1], implicit_vr=syntax.is_implicit_VR, little_endian=True)
+
+    with scripted(classes=classes) as pacs:
+        peer = Peer(name="pacs", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)
+        sent = list(send_files(peer, paths, ae_title="SENDER"))
+
+    assert sent == [(path, "") for path in paths]
+    assert len(pacs.received) == 130
 
 
 def test_two_scanners_at_once_are_both_served(listening: Listen, dcmtk: Program) -> None:
