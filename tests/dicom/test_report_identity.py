@@ -18,6 +18,7 @@ from support.factories import (
 )
 from support.report_reading import name, parsed, tree_text, walk, with_assessment
 
+from mediqa_node import __version__
 from mediqa_node.dicom.report import codes
 from mediqa_node.dicom.report.build import SOP_CLASSES, ReportRequest, build_report, report_bytes
 from mediqa_node.dicom.report.uid import deterministic_uid
@@ -127,7 +128,8 @@ def test_the_same_tree_is_written_in_each_class(sop_class, uid):
 def test_the_file_is_written_in_the_node_s_own_name():
     meta = parsed(ct_volume()).file_meta
 
-    assert meta.ImplementationVersionName.startswith("MEDIQA")
+    assert meta.ImplementationVersionName == "MEDIQA_NODE_" + __version__.replace(".", "")
+    assert len(meta.ImplementationVersionName) <= 16
     assert meta.ImplementationClassUID.startswith("2.25.")
     assert meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
 

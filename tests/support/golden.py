@@ -28,6 +28,7 @@ from mediqa_node.dicom.report.request import ReportDevice, ReportRequest
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
+from mediqa_node.domain.implementation import IMPLEMENTATION_VERSION_NAME
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
 
 ASSESSED_AT = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -91,7 +92,7 @@ def _report(assessment: Assessment, files: SeriesFiles) -> bytes:
         instance_number=1,
         created_at=ASSESSED_AT,
     )
-    return report_bytes(build_report(request))
+    return report_bytes(build_report(request)).replace(IMPLEMENTATION_VERSION_NAME.encode(), b"MEDIQA_NODE_010")
 
 
 def digests(found: dict[str, Golden]) -> dict[str, dict[str, str]]:
