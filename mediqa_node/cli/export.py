@@ -105,7 +105,8 @@ def _print(found: ExportSummary) -> None:
     if empty := [split for split, n in found.splits.items() if not n]:
         fact(
             "note",
-            f"{' and '.join(empty)} is empty: each patient is assigned to a split at random, once and for all. "
+            f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty: "
+            "each patient is assigned to a split at random, once and for all. "
             f"With {PATIENTS_FOR_EVERY_SPLIT} patients or more every split is filled in 19 of 20 exports",
         )
     typer.echo(f"→ {found.folder / 'README.md'} describes the content, excluded.csv what was left out")

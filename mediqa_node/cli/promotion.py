@@ -168,8 +168,8 @@ def promote(
         bool,
         typer.Option(
             "--unevaluated",
-            help="Promote it although its card has no claims, no training range or no reference scores. "
-            "Every report then says NOT EVALUATED.",
+            help="Promote the checkpoint even if its card has no claims, no training range or no reference scores. "
+            "Every report then begins with NOT EVALUATED.",
         ),
     ] = False,
     json: Json = False,

@@ -32,7 +32,7 @@ def decodable_transfer_syntaxes() -> tuple[str, ...]:
 
 
 def missing_decoders() -> dict[str, tuple[str, ...]]:
-    """Return the transfer syntaxes that cannot be decoded here, by the missing package."""
+    """Map each missing decoder package to the transfer syntaxes that cannot be decoded without it."""
     readable = decodable_transfer_syntaxes()
     missing = {
         _PACKAGES[module]: tuple(uid for uid in syntaxes if uid not in readable)

@@ -57,5 +57,5 @@ def _covers(earlier: ReturnRule, rule: ReturnRule) -> bool:
 def _destination(name: str, rule: ReturnRule, peers: Sequence[Peer]) -> str:
     if name != SENDER:
         return name
-    known = ", ".join(peer.ae_title for peer in peers if rule.sender in ("*", peer.ae_title))
+    known = ", ".join(peer.ae_title for peer in peers if rule.sender in ("*", peer.ae_title, peer.name))
     return f"the sender if it is a configured peer ({known or 'none is'})"

@@ -1,1 +1,1 @@
-"""Exchange: exported training data and imported expert scores."""
+"""Exchange: exported training data and imported ratings."""

@@ -16,7 +16,7 @@ diagnosis.** `export_id` {export_id}. `sha256sum -c SHA256SUMS` says whether a f
 
 ## What it is for
 Training and testing of image quality networks. Stage 1 learns the physical label (`label_value`, `label_norm`), stage 2
-expert scores (`mos_norm`), where there are any.
+ratings (`mos_norm`), if the export has any.
 
 ## Labels
 CT: effective tube charge, mA.s, median over slices (`mas_source` names the rule, every candidate stands beside it). MR:

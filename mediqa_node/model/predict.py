@@ -30,7 +30,7 @@ class NetworkScorer:
     """A `Scorer` (domain.scoring): one network, one card, one device; may be called from several threads.
 
     The same slice gets the same score, bit for bit, whatever else is scored with it (see `execution`).
-    Identical images are scored once: a photograph costs one slice.
+    Identical slices are scored once: a photograph, which fills all places of the input, costs one.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def test_it_says_what_left_and_what_comes_next(node: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("exported    2 series of 2 patients, ")
     assert lines[1].startswith("splits      train ")
-    assert "is empty: " in lines[-2], "two patients cannot fill three splits"
+    assert " empty: " in lines[-2], "two patients cannot fill three splits"
     assert "With 35 patients or more" in lines[-2]
     assert lines[-1] == "→ first/README.md describes the content, excluded.csv what was left out"
     assert (node / "first" / "manifest.parquet").is_file()

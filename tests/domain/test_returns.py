@@ -52,3 +52,18 @@ def test_each_rule_has_its_sentence() -> None:
         "study is not there",
         "CT from CT1: never used, an earlier rule matches the same series",
     ]
+
+
+@pytest.mark.parametrize("sender", ["SCANNER", "CT3", "*"])
+def test_a_sender_that_is_a_peer_by_name_or_title_is_named(sender: str) -> None:
+    scanner = Peer(name="SCANNER", ae_title="CT3", host="h", port=104)
+
+    [told] = outcomes([ReturnRule(sender=sender, to=("sender",))], [scanner])
+
+    assert "the sender if it is a configured peer (CT3)" in told
+
+
+def test_a_sender_that_is_no_peer_is_said_to_be_none() -> None:
+    [told] = outcomes([ReturnRule(sender="CT4", to=("sender",))], [PACS])
+
+    assert "(none is)" in told

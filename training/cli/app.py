@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="mediqa-train",
-    help="Train MedIQA: from harvested labels and expert scores to a checkpoint with its training range and its gates.",
+    help="Train MedIQA on harvested labels and ratings, and make a checkpoint with its training range and gates.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

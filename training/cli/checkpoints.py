@@ -143,7 +143,10 @@ def card(
     ] = None,
     beside: Annotated[
         Path | None,
-        typer.Option(help="Take regressors and shares from this checkpoint of another seed on the same data instead."),
+        typer.Option(
+            help="Copy regressors and shares from this checkpoint, trained on the same data with another seed, "
+            "instead of fitting them."
+        ),
     ] = None,
     domains: Annotated[Path | None, typer.Option(help="Training range: the JSON of `mediqa-train domain`.")] = None,
     name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = "default",

@@ -31,7 +31,9 @@ def classifier(
     shape: Annotated[str, typer.Option(help="Network: small, paper (ViT-B/16), vgg_small or vgg.")] = "small",
     beside: Annotated[
         list[str] | None,
-        typer.Option(help="Another network for images of the same size, which is only evaluated. May be repeated."),
+        typer.Option(
+            help="Network to evaluate on the same images for comparison; its weights are not written. May be repeated."
+        ),
     ] = None,
     steps: Annotated[
         int, typer.Option(min=1, help="Number of training steps, for each fold and for the final network.")
@@ -39,7 +41,7 @@ def classifier(
     seed: Annotated[int, typer.Option(help="Seed of initial weights, folds and draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Train a prompt classifier on the prompts of headers, and evaluate it on held-out sources.
+    """Train a prompt classifier on prompts derived from headers, and evaluate it on held-out sources.
 
     The exit status is 1 if it is wrong more often than its stated confidence allows.
     """

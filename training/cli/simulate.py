@@ -27,8 +27,8 @@ def simulate(
         list[str] | None,
         typer.Option(
             metavar="NAME_OR_SHARE",
-            help="Source that no training sees, or a share of the sources of each modality such as 0.25. "
-            "A name may be repeated. Replaces the preset's.",
+            help="Source to exclude from all training, or the share of each modality's sources to exclude, such as "
+            "0.25. A name may be repeated. Replaces the preset's.",
         ),
     ] = None,
     preset: Annotated[
@@ -45,7 +45,8 @@ def simulate(
 ) -> None:
     """Simulate lower dose, fewer views, lower field, motion, missing lines, blur and uneven light.
 
-    Labels are measured on the simulated images. They describe what was done to an image, not what an expert would say.
+    Labels are measured on the simulated images. They describe how an image was degraded, not how an expert would rate
+    it.
     """
     from training.data.collection import read_collection
     from training.data.store import Store

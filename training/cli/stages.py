@@ -71,7 +71,11 @@ def finetune(
     data: Data,
     out: Out,
     begin: Annotated[
-        Path | None, typer.Option(help="Run of stage 1 to start from. Without it the network trains from scratch.")
+        Path | None,
+        typer.Option(
+            help="Run to start from: of stage 1, or of stage 2 to continue on other ratings. Without it the network "
+            "trains from scratch."
+        ),
     ] = None,
     preset: Preset = "default",
     config: Config = None,
@@ -80,7 +84,7 @@ def finetune(
     leave_out: LeaveOut = None,
     resplit: Resplit = None,
 ) -> None:
-    """Stage 2: learn quality from expert scores or from simulated labels."""
+    """Stage 2: learn quality from ratings or from simulated labels."""
     from training.fit.runs import finetune as run
 
     require("matplotlib")

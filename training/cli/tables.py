@@ -11,7 +11,9 @@ from training.cli.app import app, progress, require
 if TYPE_CHECKING:
     from training.experiments.methods import Data
 
-_STORE = typer.Argument(help="Store of `simulate`, an export of the node, or a manifest.csv with opinion scores.")
+_STORE = typer.Argument(
+    help="Store of `simulate`, an export of the node, or a manifest.csv with mean opinion scores (MOS)."
+)
 _OUT = typer.Option(help="Folder of the runs. An interrupted run is resumed.")
 _STEPS = typer.Option(min=1, help="Number of steps of each stage, with batches of 16, for every network.")
 _SEED = typer.Option(help="Seed of initial weights, batches, augmentation and dropout.")

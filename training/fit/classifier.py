@@ -1,4 +1,4 @@
-"""Train the prompt classifier on the prompts of headers, and evaluate it on held-out sources.
+"""Train the prompt classifier on prompts derived from headers, and evaluate it on held-out sources.
 
 Labels are the prompts from headers; `unknown` is not a label. Every source is evaluated by a network that was
 trained on others (folds of sources), and a final network is trained on all. The criterion is not accuracy but the

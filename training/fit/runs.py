@@ -49,11 +49,11 @@ class Run:
 
     Attributes:
         stage: 1 or 2.
-        recipe: of the preset; its `steps` are those that ran.
+        recipe: recipe of the preset, with `steps` set to the number that ran.
         targets: of the parameter head, with mean and deviation over the training samples: the label map, frozen.
-        samples: number of training samples, of which `simulated` are simulated copies, and of their patients.
+        samples, simulated, patients: number of training samples, of simulated copies among them, of their patients.
         sources: by modality, all that the network has seen, including those of the run that it started from.
-        data: digest of the samples, their labels and weights; a run is not resumed on others.
+        data: digest of the samples, their labels and weights; a run is only resumed on the same data.
         began_from: SHA-256 of the state that the weights were initialised from, or None.
         core_seconds: processor time of the first process, over all starts that finished.
     """
@@ -113,12 +113,11 @@ def finetune(
     leave_out: Sequence[str] = (),
     advance: Callable[..., None],
 ) -> MedIQA:
-    """Stage 2: the whole network learns quality, starting from a run of stage 1 or from scratch.
+    """Stage 2: train the whole network on quality, from an earlier run of stage 1 or 2 or from scratch.
 
     Args:
+        begin: run to start from. The score branch of a run of stage 2 is kept: for a site's own ratings, for example.
         leave_out: see `pretrain`.
-
-    A run that starts from another run of stage 2, for example on a site's own ratings, keeps its score branch.
 
     Raises:
         ConfigurationError: no sample has a quality, the run to start from has another size, or the data have no such
@@ -129,7 +128,7 @@ def finetune(
         lambda sample: sample.split == "train" and "quality" in sample.labels and sample.source not in leave_out
     )
     if not len(trained):
-        raise ConfigurationError("no training sample has a quality: import expert scores, or simulate")
+        raise ConfigurationError("no training sample has a quality: import ratings, or use a store of `simulate`")
     if begin is None:
         run = _run(2, recipe, seed, targets_of(trained, _wanted(recipe)), trained, None)
     else:
