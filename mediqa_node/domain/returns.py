@@ -18,7 +18,7 @@ def outcomes(rules: Sequence[ReturnRule], peers: Sequence[Peer]) -> Iterator[str
     for i, rule in enumerate(rules):
         modality = "any modality" if rule.modality == "*" else rule.modality
         what = f"{modality} from {'any sender' if rule.sender == '*' else rule.sender}"
-        if any(_covers(earlier, rule) for earlier in rules[:i]):
+        if any(_covers(earlier, rule, peers) for earlier in rules[:i]):
             yield f"{what}: never used, an earlier rule matches the same series"
         elif rule.when == "never" or not rule.to:
             yield f"{what}: no report"
@@ -40,7 +40,7 @@ def obstacle(rules: Sequence[ReturnRule], peers: Sequence[Peer], receiver: Recei
     sending = [
         rule
         for i, rule in enumerate(rules)
-        if rule.when != "never" and rule.to and not any(_covers(earlier, rule) for earlier in rules[:i])
+        if rule.when != "never" and rule.to and not any(_covers(earlier, rule, peers) for earlier in rules[:i])
     ]
     if not sending:
         return "every rule in `returns` ends without a report: check `when`, `to` and the order of the rules"
@@ -49,13 +49,14 @@ def obstacle(rules: Sequence[ReturnRule], peers: Sequence[Peer], receiver: Recei
     return None
 
 
-def _covers(earlier: ReturnRule, rule: ReturnRule) -> bool:
+def _covers(earlier: ReturnRule, rule: ReturnRule, peers: Sequence[Peer]) -> bool:
     """Whether the earlier rule matches every series that the rule matches."""
-    return earlier.sender in ("*", rule.sender) and earlier.modality in ("*", rule.modality)
+    known = [(peer.name, peer.ae_title) for peer in peers if rule.sender in (peer.name, peer.ae_title)]
+    return earlier.matches((rule.sender, *(name for names in known for name in names)), rule.modality)
 
 
 def _destination(name: str, rule: ReturnRule, peers: Sequence[Peer]) -> str:
     if name != SENDER:
         return name
-    known = ", ".join(peer.ae_title for peer in peers if rule.sender in ("*", peer.ae_title, peer.name))
+    known = ", ".join(peer.ae_title for peer in peers if rule.matches((peer.name, peer.ae_title), rule.modality))
     return f"the sender if it is a configured peer ({known or 'none is'})"

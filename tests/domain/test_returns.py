@@ -67,3 +67,12 @@ def test_a_sender_that_is_no_peer_is_said_to_be_none() -> None:
     [told] = outcomes([ReturnRule(sender="CT4", to=("sender",))], [PACS])
 
     assert "(none is)" in told
+
+
+@pytest.mark.parametrize(("first", "second"), [("SCANNER", "CT3"), ("CT3", "SCANNER")])
+def test_a_rule_for_the_same_sender_under_its_other_name_is_never_used(first: str, second: str) -> None:
+    scanner = Peer(name="SCANNER", ae_title="CT3", host="h", port=104)
+
+    told = list(outcomes([ReturnRule(sender=name, to=("PACS",)) for name in (first, second)], [PACS, scanner]))
+
+    assert "never used" in told[1]
