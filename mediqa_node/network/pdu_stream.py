@@ -61,6 +61,33 @@ class PduStream:
         self._start += _HEADER.size + length
         return pdu_type, body
 
+    def peek(self, n_bytes: int, *, within_s: float) -> tuple[int, memoryview, int]:
+        """Return type, first bytes and length of the body of the next PDU, all of which stays unread.
+
+        Args:
+            n_bytes: of the body, as far as it has them.
+
+        Raises:
+            PeerGone: closed, reset or too slow.
+        """
+        deadline = time.monotonic() + within_s
+        self._fill(_HEADER.size, deadline)
+        pdu_type, length = _HEADER.unpack_from(self._buffer, self._start)
+        self._fill(_HEADER.size + min(n_bytes, length), deadline)
+        first = self._start + _HEADER.size
+        return pdu_type, self._view[first : first + min(n_bytes, length)], length
+
+    def drain(self, n_bytes: int, *, within_s: float) -> None:
+        """Take in what the peer still sends, hold nothing of it, and stop at the end, the size or the time."""
+        deadline = time.monotonic() + within_s
+        self._start = self._end = 0
+        while n_bytes > 0 and (remaining := deadline - time.monotonic()) > 0:
+            self.connection.settimeout(remaining)
+            count = self.connection.recv_into(self._view)
+            if not count:
+                return
+            n_bytes -= count
+
     def _fill(self, wanted: int, deadline: float) -> None:
         """Read until the buffer holds at least `wanted` bytes."""
         if self._start + wanted > len(self._buffer):

@@ -16,8 +16,9 @@ import structlog
 
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.network import negotiation
+from mediqa_node.network.associate_pdu import DICOM_APPLICATION_CONTEXT, FIXED_BYTES
 from mediqa_node.network.association import Association, Caller, Intake, new_association_id
-from mediqa_node.network.negotiation import AssociateRequest
+from mediqa_node.network.negotiation import Refusal, RequestHead
 from mediqa_node.network.pdu_stream import ASSOCIATE_RQ, MAX_NEGOTIATION_BYTES, PduStream, PeerGone
 
 log = structlog.get_logger("receiver")
@@ -25,6 +26,8 @@ log = structlog.get_logger("receiver")
 BACKLOG = 256
 _NEGOTIATING_AT_MOST = 256
 _NEGOTIATING_PER_ADDRESS = 128
+_REST_BYTES = 65_536
+"""Of a rejected request, so many bytes are taken in unread: more than an honest one has."""
 
 
 class Receiver:
@@ -142,66 +145,73 @@ class Receiver:
     # ── admission ────────────────────────────────────────────────────────────
 
     def _negotiate(self, stream: PduStream, address: str) -> Association | None:
-        within = self.policy.negotiation_deadline_s
-        pdu_type, body = stream.read(
-            first_byte_within_s=within, deadline_s=within, all_within_s=within, limit_bytes=MAX_NEGOTIATION_BYTES
-        )
+        """Judge the caller by address and titles, then read what it proposes, and answer."""
+        deadline = time.monotonic() + self.policy.negotiation_deadline_s
+        pdu_type, first, _ = stream.peek(FIXED_BYTES, within_s=self.policy.negotiation_deadline_s)
         if pdu_type != ASSOCIATE_RQ:
             raise PeerGone(f"PDU of type {pdu_type} before an association")
-        request = negotiation.parse_request(body)
+        head = negotiation.parse_head(first)
         caller = Caller(
             association_id=new_association_id(),
-            calling_ae_title=request.calling_ae_title,
-            called_ae_title=request.called_ae_title,
+            calling_ae_title=head.calling_ae_title,
+            called_ae_title=head.called_ae_title,
             address=address,
         )
-        association, refusal = self._admit(stream, caller, request)
-        if association is None:
-            log.warning(
-                "association rejected",
-                calling_ae=caller.calling_ae_title,
-                called_ae=caller.called_ae_title,
-                address=address,
-                reject=refusal,
-                reason=negotiation.REJECTIONS[refusal],
-            )
-            stream.send(negotiation.reject(*refusal))
-            _linger(stream)
+        admitted = self._admit(stream, caller, head)
+        if not isinstance(admitted, Association):
+            self._reject(stream, caller, admitted)
             return None
         try:
-            answer, association.contexts = negotiation.accept(request, self._contexts)
+            within = max(deadline - time.monotonic(), 0.0)
+            _, body = stream.read(
+                first_byte_within_s=within, deadline_s=within, all_within_s=within, limit_bytes=MAX_NEGOTIATION_BYTES
+            )
+            proposal = negotiation.parse_proposal(body)
+            if proposal.application_context != DICOM_APPLICATION_CONTEXT:
+                self._forget(admitted)
+                self._reject(stream, caller, negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED)
+                return None
+            answer, admitted.contexts = negotiation.accept(head, proposal, self._contexts)
             stream.send(answer)
         except BaseException:
-            self._forget(association)  # else a peer that leaves early would occupy its place for ever
+            self._forget(admitted)  # else a peer that leaves early would occupy its place for ever
             raise
-        return association
+        return admitted
 
-    def _admit(
-        self, stream: PduStream, caller: Caller, request: AssociateRequest
-    ) -> tuple[Association | None, tuple[int, int, int]]:
+    def _reject(self, stream: PduStream, caller: Caller, refusal: Refusal) -> None:
+        log.warning(
+            "association rejected",
+            calling_ae=caller.calling_ae_title,
+            called_ae=caller.called_ae_title,
+            address=caller.address,
+            reject=refusal,
+            reason=negotiation.REJECTIONS[refusal],
+        )
+        stream.send(negotiation.reject(*refusal))
+        _linger(stream)
+
+    def _admit(self, stream: PduStream, caller: Caller, head: RequestHead) -> Association | Refusal:
         """Register the association, or return why not; counting and registering are one atomic step."""
-        refusal = self._refusal(caller, request)
+        refusal = self._refusal(caller, head)
         rule = self.policy.rule_for(caller.calling_ae_title, caller.address)
         if refusal is not None or rule is None:
-            return None, refusal or negotiation.CALLING_AE_NOT_RECOGNISED
+            return refusal or negotiation.CALLING_AE_NOT_RECOGNISED
         if not self._has_room():
             log.error("no room: free space is below retention.low_water_bytes")
-            return None, negotiation.TEMPORARY_CONGESTION
+            return negotiation.TEMPORARY_CONGESTION
         association = Association(stream, caller, rule, {}, self.policy, self._intake)
         with self._lock:
             if len(self._active) >= self.policy.max_associations or self._at_cap(caller, rule):
-                return None, negotiation.LOCAL_LIMIT_EXCEEDED
+                return negotiation.LOCAL_LIMIT_EXCEEDED
             if self._stopping.is_set():
-                return None, negotiation.TEMPORARY_CONGESTION
+                return negotiation.TEMPORARY_CONGESTION
             self._active[caller.association_id] = association
-        return association, (0, 0, 0)
+        return association
 
-    def _refusal(self, caller: Caller, request: AssociateRequest) -> tuple[int, int, int] | None:
-        """Return what is wrong with the request itself, or None."""
-        if not request.protocol_version & 1:
+    def _refusal(self, caller: Caller, head: RequestHead) -> Refusal | None:
+        """Return what is wrong with the head of a request, or None."""
+        if not head.protocol_version & 1:
             return negotiation.PROTOCOL_VERSION_NOT_SUPPORTED
-        if request.application_context != negotiation.DICOM_APPLICATION_CONTEXT:
-            return negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED
         if self.policy.require_called_ae and caller.called_ae_title != self.ae_title:
             return negotiation.CALLED_AE_NOT_RECOGNISED
         return None if negotiation.is_ae_title(caller.calling_ae_title) else negotiation.CALLING_AE_NOT_RECOGNISED
@@ -245,7 +255,7 @@ class Receiver:
 
 
 def _linger(stream: PduStream) -> None:
-    """Give the peer a moment to read a rejection before closing the connection."""
+    """Give the peer a moment to read a rejection; a connection closed with bytes unread would take it back."""
     with contextlib.suppress(PeerGone, OSError):
         stream.connection.shutdown(socket.SHUT_WR)
-        stream.read(first_byte_within_s=1.0, deadline_s=1.0, limit_bytes=1024)
+        stream.drain(_REST_BYTES, within_s=1.0)

@@ -9,25 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom import Dataset
-from pynetdicom import AE, Association, build_context
+from pynetdicom import AE, Association, build_context, evt
 from pynetdicom.presentation import PresentationContext
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.peer import Peer
-from mediqa_node.network.contexts import (
-    SR_SOP_CLASSES,
-    VERIFICATION,
-)
+from mediqa_node.network.associate_pdu import MAX_CONTEXTS, readable_acceptance, readable_rejection
+from mediqa_node.network.contexts import SR_SOP_CLASSES, VERIFICATION
+from mediqa_node.network.pdu_stream import ASSOCIATE_AC, ASSOCIATE_RJ
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-
-MAX_CONTEXTS = 128
-"""Presentation contexts of one association: their IDs are the odd numbers of a byte."""
 
 STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
 """Success and the three warnings after which the object is in the archive (PS3.4 table B.2-1)."""
@@ -186,7 +183,13 @@ def connect(
     entity.connection_timeout = min(timeout_s, 10.0)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     try:
-        association = entity.associate(peer.host, peer.port, list(contexts), ae_title=peer.ae_title)
+        association = entity.associate(
+            peer.host,
+            peer.port,
+            list(contexts),
+            ae_title=peer.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _read_leniently)],
+        )
     except OSError as error:  # the host name does not resolve
         raise PeerUnavailable(f"{peer.name} ({peer.host}): {error.strerror}") from error
     if not association.is_established:
@@ -196,6 +199,24 @@ def connect(
     finally:
         if association.is_established:
             association.release()
+
+
+def _read_leniently(event: evt.Event) -> None:
+    """Rewrite the answer to a request before pynetdicom decodes it, which refuses one for an odd version name.
+
+    pynetdicom offers no place for that; its minor version is pinned, and a test sees this one go.
+    """
+    provider: Any = event.assoc.dul
+    decode = provider._decode_pdu
+
+    def readable(raw: bytearray) -> Any:
+        if raw[0] == ASSOCIATE_AC:
+            raw = bytearray(readable_acceptance(bytes(raw)))
+        elif raw[0] == ASSOCIATE_RJ:
+            raw = bytearray(readable_rejection(bytes(raw)))
+        return decode(raw)
+
+    provider._decode_pdu = readable
 
 
 def _failure(association: Association, peer: Peer) -> PeerUnavailable | PeerRefused:

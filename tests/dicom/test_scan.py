@@ -330,11 +330,11 @@ MANY = settings(SEVERAL, max_examples=1000)
 @MANY
 @given(EDITS)
 def test_a_mutated_request_is_read_or_a_value_error(edits: list[tuple[int, bytes, int]]) -> None:
+    body = memoryview(mutated(REQUEST, edits))
     try:
-        request = negotiation.parse_request(memoryview(mutated(REQUEST, edits)))
+        answer, accepted = negotiation.accept(negotiation.parse_head(body), negotiation.parse_proposal(body), SUPPORTED)
     except ValueError:
         return
-    answer, accepted = negotiation.accept(request, SUPPORTED)
     assert len(answer) == 6 + int.from_bytes(answer[2:6], "big")
     assert all(context.abstract_syntax in SUPPORTED for context in accepted.values())
 
@@ -356,10 +356,8 @@ def test_mutated_p_data_is_read_or_a_value_error(edits: list[tuple[int, bytes, i
 def test_pynetdicom_reads_the_answer_as_it_was_meant() -> None:
     from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
-    request = negotiation.parse_request(
-        memoryview(associate_rq(contexts={1: (CT, [EXPLICIT]), 3: ("1.2.3", [IMPLICIT]), 5: (CT, ["1.2"])})[6:])
-    )
-    answer, accepted = negotiation.accept(request, SUPPORTED)
+    body = memoryview(associate_rq(contexts={1: (CT, [EXPLICIT]), 3: ("1.2.3", [IMPLICIT]), 5: (CT, ["1.2"])})[6:])
+    answer, accepted = negotiation.accept(negotiation.parse_head(body), negotiation.parse_proposal(body), SUPPORTED)
     read, rejected = A_ASSOCIATE_AC(), A_ASSOCIATE_RJ()
     read.decode(answer)
     rejected.decode(negotiation.reject(2, 3, 1))

@@ -146,18 +146,26 @@ def associate_rq(
     calling: bytes = b"CT_ROOM_1",
     contexts: dict[int, tuple[str, list[str]]] | None = None,
     application: bytes = b"1.2.840.10008.3.1.1.1",
+    user: bytes = b"",
+    more: bytes = b"",
 ) -> bytes:
-    """Return an A-ASSOCIATE-RQ PDU (PS3.8 9.3.2)."""
-    items = _item(0x10, application)
+    """Return an A-ASSOCIATE-RQ PDU (PS3.8 9.3.2).
+
+    Args:
+        user: further sub-items of the user information.
+        more: further items.
+    """
+    items = item(0x10, application)
     for number, (abstract, syntaxes) in (contexts or CONTEXTS).items():
-        inner = _item(0x30, abstract.encode()) + b"".join(_item(0x40, uid.encode()) for uid in syntaxes)
-        items += _item(0x20, bytes((number, 0, 0, 0)) + inner)
-    items += _item(0x50, _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.3"))
+        inner = item(0x30, abstract.encode()) + b"".join(item(0x40, uid.encode()) for uid in syntaxes)
+        items += item(0x20, bytes((number, 0, 0, 0)) + inner)
+    items += item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3") + user) + more
     body = struct.pack(">HH", 1, 0) + called.ljust(16) + calling.ljust(16) + bytes(32) + items
     return struct.pack(">BBI", 1, 0, len(body)) + body
 
 
-def _item(kind: int, value: bytes) -> bytes:
+def item(kind: int, value: bytes) -> bytes:
+    """Return an item or sub-item of an A-ASSOCIATE PDU."""
     return struct.pack(">BBH", kind, 0, len(value)) + value
 
 
