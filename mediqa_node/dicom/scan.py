@@ -39,6 +39,7 @@ _WANTED = _PIXELS_ELSEWHERE | {
 _PIXEL_TAGS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _LONG_FORM = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_DELIMITERS = frozenset({_ITEM_END, _SEQUENCE_END})
 _ITEM_BYTES = b"\xfe\xff\x00\xe0"
 _UNDEFINED = 0xFFFFFFFF
 _DEPTH_LIMIT = 32
@@ -207,6 +208,8 @@ class _Walk:
             position = self._close(position)
             if position >= self.size and not self.levels:
                 break
+            if self._only_padding_follows(position):
+                break
             if position + 8 > self.size:
                 raise InvalidInstance("truncated dataset")
             n_elements += 1
@@ -216,14 +219,33 @@ class _Walk:
             group, element = self.tag(head)
             tag = group << 16 | element
             level = self.levels[-1] if self.levels else None
-            if level is not None and level.kind != "item":
+            if tag in _DELIMITERS and (level is None or level.end is not None or level.kind == "item"):
+                position = self._needless_delimiter(position, head, tag, level)
+            elif level is not None and level.kind != "item":
                 position = self._delimiter(position, head, tag, level)
-            elif tag == _ITEM_END and level is not None and level.end is None:
-                self.levels.pop()
-                position += 8
             else:
                 position = self._element(position, head, tag)
         return self.found
+
+    def _only_padding_follows(self, position: int) -> bool:
+        """Whether all elements are read and zeros follow: some devices fill their files up to a block."""
+        if self.levels or self.take(position, 4).strip(b"\0"):
+            return False
+        while position < self.size:
+            piece = self.take(position, _WINDOW_BYTES)
+            if piece.strip(b"\0"):
+                return False
+            position += len(piece)
+        return True
+
+    def _needless_delimiter(self, position: int, head: bytes, tag: int, level: _Level | None) -> int:
+        """Step over the end of a sequence or an item whose length says already where it ends."""
+        (length,) = self.u32(head, 4)
+        if length:
+            raise InvalidInstance("a delimiter with a length", offending=tag)
+        if tag == _ITEM_END and level is not None and level.kind == "item" and level.end is None:
+            self.levels.pop()
+        return position + 8
 
     def _close(self, position: int) -> int:
         """Close every level of defined length that ends here."""
@@ -243,6 +265,8 @@ class _Walk:
         if tag == _SEQUENCE_END and level.end is None:
             self.levels.pop()
             return position
+        if tag == _ITEM_END and level.kind == "sequence" and not length:
+            return position  # of an item whose length said already where it ends
         if tag != _ITEM:
             raise InvalidInstance("an item was expected inside a sequence", offending=tag)
         if level.kind == "fragments":
