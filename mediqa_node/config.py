@@ -28,6 +28,7 @@ from mediqa_node.domain.policy import (
     ReturnRule,
     ScorePolicy,
 )
+from mediqa_node.domain.uid import is_canonical_uid
 
 ENVIRONMENT_PREFIX = "MEDIQA__"
 DEFAULT_PATH = Path("config/node.yaml")
@@ -44,8 +45,15 @@ class Node(_Strict):
     host: str = "127.0.0.1"
     port: int = Field(default=11112, ge=0, le=65535)
     data_dir: Path = Path("var")
-    device_uid: str | None = Field(default=None, pattern=r"^[0-9.]{1,64}$")
+    device_uid: str | None = None
     time_zone: str | None = None
+
+    @field_validator("device_uid")
+    @classmethod
+    def _uid(cls, device_uid: str | None) -> str | None:
+        if device_uid is not None and not is_canonical_uid(device_uid):
+            raise ValueError("must be null or a UID such as 1.2.840.99999.1")
+        return device_uid
 
 
 class Database(_Strict):

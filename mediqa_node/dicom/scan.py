@@ -16,6 +16,7 @@ from pydicom.uid import UID
 
 from mediqa_node.dicom.part10 import Encoded, Inflated
 from mediqa_node.domain.errors import InvalidInstance
+from mediqa_node.domain.uid import is_uid
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
@@ -46,7 +47,6 @@ _DEPTH_LIMIT = 32
 _ELEMENTS_LIMIT = 10_000_000
 _VALUE_LIMIT = 128
 _WINDOW_BYTES = 8192
-_UID = re.compile(r"[0-9.]{1,64}")
 _MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
@@ -121,14 +121,9 @@ def _uid(found: dict[int, bytes], tag: int, name: str) -> str:
     value = _text(found.get(tag, b""))
     if not value:
         raise InvalidInstance(f"no {name}", offending=tag)
-    if not _UID.fullmatch(value):
+    if not is_uid(value):
         raise InvalidInstance(f"malformed {name}", offending=tag)
     return value
-
-
-def is_uid(value: str) -> bool:
-    """Whether a value is made of digits and dots, 64 at most; leading zeros occur in real files and pass."""
-    return bool(_UID.fullmatch(value))
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from typing import Any
 
 from mediqa_node.domain.errors import RatingsRefused
 from mediqa_node.domain.rating import CRITERIA, DIRECTIONS, Rating
+from mediqa_node.domain.uid import is_uid
 
 MAX_BYTES = 64 << 20
 HEADER_ROW = 1
@@ -268,7 +269,7 @@ def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
 
 
 def _uid(text: str) -> str:
-    if not re.fullmatch(r"[0-9.]{1,64}", text):
+    if not is_uid(text):
         raise ValueError(f"{text[:64]!r} is no UID")
     return text
 

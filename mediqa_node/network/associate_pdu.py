@@ -5,10 +5,11 @@ negotiation, and the names that implementations give themselves. Values may be p
 set: an odd item costs itself, never the association.
 """
 
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from mediqa_node.domain.uid import is_uid
 
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 APPLICATION_CONTEXT, PROPOSED_CONTEXT, CONTEXT_RESULT, USER_INFORMATION = 0x10, 0x20, 0x21, 0x50
@@ -27,7 +28,6 @@ MAX_CONTEXTS = 128
 _MAX_SYNTAXES = 64
 _DEFAULT_MAX_LENGTH, _LEAST_MAX_LENGTH = 16_384, 128
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-_UID = re.compile(r"[0-9.]{1,64}")
 _TITLES = b"ANY".ljust(16) * 2
 
 
@@ -69,7 +69,7 @@ def text(value: memoryview) -> str:
 def uid(value: memoryview) -> str:
     """Return a UID without its padding; empty if it is none."""
     found = text(value)
-    return found if _UID.fullmatch(found) else ""
+    return found if is_uid(found) else ""
 
 
 def proposed_contexts(body: memoryview) -> list[ProposedContext]:

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 import structlog
 
 from mediqa_node.dicom.part10 import file_head
-from mediqa_node.dicom.scan import is_uid, scan
+from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance, StorageFailed
 from mediqa_node.domain.series import ReceivedInstance
+from mediqa_node.domain.uid import is_uid
 from mediqa_node.network.association import Caller
 from mediqa_node.network.dimse import DOES_NOT_MATCH, Command
 from mediqa_node.storage.ingest import Recorded

@@ -24,7 +24,7 @@ from support.receiving import (
     p_data,
 )
 
-from mediqa_node.dicom.scan import ScannedHeader, is_uid, scan
+from mediqa_node.dicom.scan import ScannedHeader, scan
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.network import dimse, negotiation
 from mediqa_node.network.contexts import acceptor_contexts, storage_classes
@@ -122,16 +122,6 @@ def test_a_modality_that_is_no_code_string_is_left_out() -> None:
 
     assert header is not None
     assert header.modality == ""
-
-
-@pytest.mark.parametrize("value", ["1.2.3", "1.02.3", "1" * 64])
-def test_a_uid_is_digits_and_dots(value: str) -> None:
-    assert is_uid(value)
-
-
-@pytest.mark.parametrize("value", ["", "1.2\n", "1.a", "1" * 65])
-def test_anything_else_is_no_uid(value: str) -> None:
-    assert not is_uid(value)
 
 
 def test_the_table_of_classes_is_that_of_pynetdicom_and_what_old_devices_send() -> None:

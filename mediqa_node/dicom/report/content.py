@@ -3,7 +3,6 @@
 Items are in the order of the templates (PS3.16), which validators check.
 """
 
-import re
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -27,12 +26,12 @@ from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, 
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.technique import Technique
+from mediqa_node.domain.uid import is_canonical_uid
 
 LAYOUT = "2"
 """Raised with every change of the tree, because a report's UID must change with it."""
 
 SCORE_PLACES = 12
-_VALID_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
 """PS3.5 section 9. What only describes is left out where it is against it; what identifies is kept as it is."""
 
 OBSERVED, CONTEXT, MODIFIER, CONTAINS = "HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD", "CONTAINS"
@@ -124,7 +123,7 @@ def _library_groups(assessment: Assessment, study_date: str) -> list[Dataset]:
         items = [code_item(CONTEXT, codes.MODALITY, codes.MODALITIES[assessment.modality])]
         if study_date:
             items.append(date_item(CONTEXT, codes.STUDY_DATE, study_date))
-        if frame_of_reference and _VALID_UID.fullmatch(frame_of_reference) and len(frame_of_reference) <= 64:
+        if frame_of_reference and is_canonical_uid(frame_of_reference):
             items.append(uid_item(CONTEXT, codes.FRAME_OF_REFERENCE, frame_of_reference))
         items.append(number_item(CONTEXT, codes.ROWS, str(rows), codes.PIXELS))
         items.append(number_item(CONTEXT, codes.COLUMNS, str(columns), codes.PIXELS))

@@ -17,6 +17,7 @@ from mediqa_node.dicom.report.codes import Code
 from mediqa_node.dicom.report.items import coded
 from mediqa_node.dicom.values import is_misread, items, texts
 from mediqa_node.domain.errors import InvalidInstance
+from mediqa_node.domain.uid import is_uid
 
 LIMITS = {"AE": 16, "CS": 16, "LO": 64, "SH": 16, "AS": 4, "DS": 16, "IS": 12, "UI": 64, "ST": 1024, "LT": 10240}
 """Characters a value representation may hold, PS3.5 table 6.2-1."""
@@ -33,7 +34,6 @@ _DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
 _TIME = re.compile(r"([01]\d|2[0-3]):?([0-5]\d)?:?([0-5]\d|60)?(\.\d{1,6})?")
 _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
 _DECIMAL = re.compile(r"(?=.{1,16}$)[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"}
 
 
@@ -88,7 +88,7 @@ def uid_of(source: Dataset, keyword: str) -> str:
         InvalidInstance: missing, or not a UID.
     """
     text = _text(source, keyword)
-    if len(text) > LIMITS["UI"] or not _UID.fullmatch(text):
+    if not is_uid(text):
         raise InvalidInstance(f"{keyword} is missing or no UID: the instance cannot be referenced")
     return text
 
@@ -185,7 +185,7 @@ def _positive(text: str) -> str:
 
 
 def _uid(text: str) -> str:
-    return text if len(text) <= LIMITS["UI"] and _UID.fullmatch(text) else ""
+    return text if is_uid(text) else ""
 
 
 _READERS = {
