@@ -12,7 +12,17 @@ from functools import partial
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.header import FrameHeader, codes, exact, frame_header, frame_headers, items, number, text
+from mediqa_node.dicom.header import (
+    FrameHeader,
+    codes,
+    exact,
+    frame_header,
+    frame_headers,
+    items,
+    number,
+    text,
+    unexpected_frames,
+)
 from mediqa_node.dicom.series_exclusions import series_exclusions
 from mediqa_node.dicom.stacks.mosaic import mosaic_evidence
 from mediqa_node.dicom.stacks.planes import Plane, planes
@@ -109,7 +119,7 @@ def _of_series(exclusion: Exclusion, hit: int, total: int) -> Exclusion:
 
 def instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
     """Yield the reasons to exclude one instance, not counting the geometry of the series."""
-    refusals = (_kind, _names, _image_type, _frame_type, _display, _ct_rules, _mr_rules, _unreadable)
+    refusals = (_kind, _names, _image_type, _frame_type, _frames, _display, _ct_rules, _mr_rules, _unreadable)
     for rule in refusals:
         yield from (Exclusion(code=code, detail=detail, scorable=False) for code, detail in rule(ds))
     yield from (Exclusion(code=code, detail=detail, scorable=True) for code, detail in _training_only(ds))
@@ -182,6 +192,12 @@ def _frame_type(ds: Dataset) -> Findings:
     component = header.codes("ComplexImageComponent")
     if component and component[0] in ("PHASE", "REAL", "IMAGINARY"):
         yield "map", f"Complex Image Component (0008,9208) {component[0]}"
+
+
+def _frames(ds: Dataset) -> Findings:
+    """Refuse frames that their class has no place for: no reference could name one, and the first is not the series."""
+    if count := unexpected_frames(ds):
+        yield "frames_in_single_frame_class", f"{count} frames, SOP Class UID (0008,0016) {text(ds, 'SOPClassUID')}"
 
 
 def _display(ds: Dataset) -> Findings:

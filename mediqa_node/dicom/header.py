@@ -183,6 +183,14 @@ class FrameHeader:
         return binary(*found) if found else b""
 
 
+def unexpected_frames(ds: Dataset) -> int | None:
+    """Return how many frames an object of CT or MR Image Storage claims, whose class has one; None if it has one."""
+    if text(ds, "SOPClassUID") not in _SINGLE_FRAME:
+        return None
+    count = max(integer(ds, "NumberOfFrames") or 1, len(items(ds, "PerFrameFunctionalGroupsSequence")))
+    return count if count > 1 else None
+
+
 def frame_count(ds: Dataset, *, limit: int = MAX_FRAMES) -> int | None:
     """Return how many frames a multi-frame object has; None for a single-frame object, by its class or its header.
 

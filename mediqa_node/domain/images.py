@@ -28,6 +28,8 @@ class StackKey:
     b_value: float | None = None
     acquisition_number: int | None = None
     image_type: str | None = None
+    separated_by: str | None = None
+    """What else separates planes at the same or interleaved positions, e.g. `phase 30 %` or `kernel B70f`."""
 
     def label(self) -> str:
         """Return a short label of the stack, e.g. `echo 80 ms, b 1000`."""
@@ -37,6 +39,7 @@ class StackKey:
             f"b {self.b_value:g}" if self.b_value is not None else "",
             f"acquisition {self.acquisition_number}" if self.acquisition_number is not None else "",
             self.image_type or "",
+            self.separated_by or "",
         ]
         return ", ".join(part for part in parts if part) or "all images"
 

@@ -106,6 +106,7 @@ class ReasonCode(StrEnum):
     BURNED_IN = "burned_in"
     COLOUR = "colour"
     STRIP = "strip"
+    FRAMES_IN_SINGLE_FRAME_CLASS = "frames_in_single_frame_class"
     OWN_REPORT = "own_report"
     NOT_A_FUNDUS_PHOTOGRAPH = "not_a_fundus_photograph"
     # NOT_SCORED: what cannot be read

@@ -147,6 +147,32 @@ def test_a_private_number_of_images_tells_a_mosaic():
         assemble_stacks(headers)
 
 
+def test_a_grid_of_united_imaging_is_a_mosaic_by_its_word():
+    headers = series(modality="MR", Manufacturer="UIH", ImageType=["ORIGINAL", "PRIMARY", "M", "VFRAME"])
+
+    with pytest.raises(NotScorable, match="VFRAME"):
+        assemble_stacks(headers)
+
+
+def test_a_grid_of_united_imaging_that_lost_the_word_is_found_by_its_size():
+    headers = series(modality="MR", Manufacturer="United Imaging Healthcare", Rows=256, Columns=320)
+    for header in headers:
+        header.AcquisitionMatrix = [64, 0, 0, 64]
+
+    with pytest.raises(NotScorable, match=r"256 x 320 .* 64"):
+        assemble_stacks(headers)
+
+
+def test_the_number_of_slices_of_a_volume_makes_no_mosaic():
+    headers = series(modality="MR", Manufacturer="UIH")
+    for header in headers:
+        header.private_block(0x0065, "Image Private Header", create=True).add_new(0x50, "DS", "20")
+
+    [stack] = assemble_stacks(headers)
+
+    assert len(stack.frames) == 4
+
+
 def test_a_photograph_is_a_stack_of_one_without_geometry():
     headers = [image(0, number=n, modality="OP") for n in (2, 1)]
     for header in headers:

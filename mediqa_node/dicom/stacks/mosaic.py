@@ -1,4 +1,4 @@
-"""Recognise a Siemens mosaic: many slices tiled into one image, which cannot be scored slice by slice."""
+"""Recognise a mosaic: many slices tiled into one image, which cannot be scored slice by slice."""
 
 import re
 import struct
@@ -6,6 +6,7 @@ import struct
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import FrameHeader, codes, integer, numbers, text
+from mediqa_node.dicom.vendor_elements import TILE_COUNTS, TILED_TYPES, TILING_VENDORS
 
 _CSA_NAME = b"NumberOfImagesInMosaic\0"
 _TILES = 3
@@ -14,20 +15,29 @@ _TILES = 3
 def mosaic_evidence(header: Dataset) -> str | None:
     """Return why this image is a mosaic, with tag and value, or None.
 
-    By Image Type (0008,0008); by NumberOfImagesInMosaic (0019,xx0A) under `SIEMENS MR HEADER`; by the
-    element of that name in the CSA header (0029,xx10); or, if anonymisation removed all of these, by an image of a
+    By Image Type (0008,0008); by a vendor's number of tiles (`vendor_elements.TILE_COUNTS`); by NumberOfImagesInMosaic
+    in the CSA header of Siemens (0029,xx10); or, if anonymisation removed all of these, by an image of a
     Siemens scanner whose size is an integer multiple, at least three, of its Acquisition Matrix (0018,1310). (Twice is
     common: interpolation.)
     """
-    if "MOSAIC" in codes(header, "ImageType"):
-        return "Image Type (0008,0008) contains MOSAIC"
+    if words := TILED_TYPES.intersection(codes(header, "ImageType")):
+        return f"Image Type (0008,0008) contains {min(words)}"
     if codes(header, "Modality") == ("CT",):
         return None
-    stated = FrameHeader(header).private_numbers(0x0019, "SIEMENS MR HEADER", 0x0A)
-    images = int(stated[0]) if stated else _csa_images(header)
-    if images is not None and images > 1:
-        return f"NumberOfImagesInMosaic (0019,100A) is {images}"
-    if "SIEMENS" not in text(header, "Manufacturer").upper():
+    return _counted(header) or _by_size(header)
+
+
+def _counted(header: Dataset) -> str | None:
+    for private in TILE_COUNTS:
+        for stated in FrameHeader(header).private_numbers(private.group, private.creator, private.element)[:1]:
+            if stated > 1:
+                return f"{private} of {private.creator} counts {stated:g} tiles"
+    images = _csa_images(header)
+    return f"NumberOfImagesInMosaic in the CSA header is {images}" if images is not None and images > 1 else None
+
+
+def _by_size(header: Dataset) -> str | None:
+    if not any(vendor in text(header, "Manufacturer").upper() for vendor in TILING_VENDORS):
         return None
     rows, columns = integer(header, "Rows"), integer(header, "Columns")
     edge = _acquired_edge(header)

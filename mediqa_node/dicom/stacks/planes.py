@@ -39,6 +39,12 @@ class Plane:
     b_value: float | None
     acquisition_number: int | None
     image_type: tuple[str, ...]
+    cardiac_phase_percent: float | None = None
+    trigger_time_ms: float | None = None
+    inversion_time_ms: float | None = None
+    tube_voltage_kv: float | None = None
+    kernel: str = ""
+    station: str = ""
     tilt_deg: float
     seniority: tuple[str, int, int, int]
 
@@ -71,6 +77,12 @@ def _plane(frame: FrameHeader, index: int) -> Plane:
         b_value=b_value(frame),
         acquisition_number=_acquisition_number(frame),
         image_type=_image_type(frame),
+        cardiac_phase_percent=frame.number("NominalPercentageOfCardiacPhase", signed=True),
+        trigger_time_ms=_first_number(frame, "NominalCardiacTriggerDelayTime", "TriggerTime"),
+        inversion_time_ms=_first_number(frame, "InversionTimes", "InversionTime"),
+        tube_voltage_kv=frame.number("KVP"),
+        kernel=frame.text("ConvolutionKernel"),
+        station=text(header, "StationName"),
         tilt_deg=frame.number("GantryDetectorTilt", signed=True) or 0.0,
         seniority=_seniority(frame),
     )
@@ -102,6 +114,10 @@ def _acquisition_number(frame: FrameHeader) -> int | None:
 
 def _first_integer(frame: FrameHeader, *keys: str) -> int | None:
     return next((found for key in keys if (found := frame.integer(key)) is not None), None)
+
+
+def _first_number(frame: FrameHeader, *keys: str) -> float | None:
+    return next((found for key in keys if (found := frame.number(key, signed=True)) is not None), None)
 
 
 def _image_type(frame: FrameHeader) -> tuple[str, ...]:

@@ -6,7 +6,13 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from mediqa_node.dicom.stacks.geometry import SAME_POSITION_MM, position_along, same_orientation, slice_normal
+from mediqa_node.dicom.stacks.geometry import (
+    SAME_POSITION_MM,
+    position_along,
+    same_orientation,
+    slice_normal,
+    spacing_flags,
+)
 from mediqa_node.dicom.stacks.planes import Plane
 
 ECHO_TOLERANCE_MS = 0.05
@@ -37,6 +43,7 @@ def split(planes: Sequence[Plane]) -> list[Group]:
     groups = _split_each(groups, "temporal_position", _times)
     groups = _split_each(groups, "b_value", _b_values)
     groups = _split_each(groups, "image_type", _image_types)
+    groups = _split_further(groups)
     return _split_each(groups, "acquisition_number", _acquisitions)
 
 
@@ -47,6 +54,24 @@ def _split_each(groups: Iterable[Group], name: str, rule: Callable[[Sequence[Pla
         for group in groups
         for value, members in rule(group.planes)
     ]
+
+
+def _split_further(groups: list[Group]) -> list[Group]:
+    """Apply the rules of `_FURTHER` one after another; what separated a group is its field `separated_by`."""
+    for name, rule in _FURTHER:
+        groups = [
+            replace(group, planes=tuple(members), key={**group.key, "separated_by": _joined(group, name, found)})
+            for group in groups
+            for found, members in rule(group.planes)
+        ]
+    return groups
+
+
+def _joined(group: Group, name: str, found: object) -> str | None:
+    before = group.key.get("separated_by")
+    if found is None:
+        return before
+    return ", ".join(filter(None, (before, name.format(found))))
 
 
 def _by(planes: Iterable[Plane], value: Callable[[Plane], Hashable]) -> dict[Any, list[Plane]]:
@@ -109,37 +134,113 @@ def _b_values(planes: Sequence[Plane]) -> Parts:
 def _image_types(planes: Sequence[Plane]) -> Parts:
     """If positions repeat, split magnitude from phase, real from imaginary, water from fat."""
     common = set.intersection(*(set(plane.image_type) for plane in planes))
-    return _where_it_separates(
+    return _where_it_resolves(
         planes, lambda plane: " ".join(word for word in plane.image_type if word not in common) or None
     )
 
 
 def _acquisitions(planes: Sequence[Plane]) -> Parts:
-    """If positions still repeat, split by acquisition."""
-    return _where_it_separates(planes, lambda plane: plane.acquisition_number)
+    """If positions still repeat or interleave, split by acquisition."""
+    return _where_it_resolves(planes, lambda plane: plane.acquisition_number)
 
 
-def _where_it_separates(planes: Sequence[Plane], value: Callable[[Plane], Hashable]) -> Parts:
-    """Split only if positions repeat and the parts are complete: half of the parts cover half of the positions.
-
-    Otherwise one repeated slice would split a head CT in which each slice is a separate acquisition.
-    """
-    if not positions_repeat(planes):
+def _in_turn(planes: Sequence[Plane]) -> Parts:
+    """If all positions repeat as often, split by the order of trigger times at each: they drift from slice to slice."""
+    if any(plane.trigger_time_ms is None for plane in planes) or not positions_repeat(planes):
         return [(None, list(planes))]
+    turns: dict[int, list[Plane]] = {}
+    for here in _at_each_position(planes):
+        times = sorted(here, key=lambda plane: (plane.trigger_time_ms or 0.0, plane.seniority))
+        if len({plane.trigger_time_ms for plane in here}) < len(here):
+            return [(None, list(planes))]
+        for turn, plane in enumerate(times, start=1):
+            turns.setdefault(turn, []).append(plane)
+    even = len({len(members) for members in turns.values()}) == 1
+    return list(turns.items()) if even else [(None, list(planes))]
+
+
+def _where_it_resolves(planes: Sequence[Plane], value: Callable[[Plane], Hashable]) -> Parts:
+    """Split only where planes are in each other's way and the parts are not.
+
+    Where positions repeat, fewer must repeat within the parts, and half of the parts must cover half of the positions:
+    one repeated slice must not split a head CT in which each slice is an acquisition of its own. Where positions only
+    interleave, the parts must be evenly spaced, and the whole is not.
+    """
     parts = _by(planes, value)
+    whole: Parts = [(None, list(planes))]
+    if len(parts) == 1:
+        return whole
+    n_positions = distinct_positions(planes)
+    if n_positions == len(planes):
+        return list(parts.items()) if _interleave(planes, list(parts.values())) else whole
+    repeated = sum(len(part) - distinct_positions(part) for part in parts.values())
     covered = median(distinct_positions(part) for part in parts.values())
-    whole = len(parts) == 1 or covered < distinct_positions(planes) / 2
-    return [(None, list(planes))] if whole else list(parts.items())
+    resolved = repeated < len(planes) - n_positions and covered >= n_positions / 2
+    return list(parts.items()) if resolved else whole
+
+
+def _interleave(planes: Sequence[Plane], parts: Sequence[Sequence[Plane]]) -> bool:
+    """Whether parts that are evenly spaced run into each other, so that the whole is not."""
+    if not spacing_flags(_positions_mm(planes)):
+        return False
+    of_parts = sorted(_positions_mm(part, like=planes[0]) for part in parts)
+    if any(len(positions) < 3 or spacing_flags(positions) for positions in of_parts):
+        return False
+    return any(later[0] < earlier[-1] for earlier, later in pairwise(of_parts))
+
+
+def _positions_mm(planes: Sequence[Plane], *, like: Plane | None = None) -> list[float]:
+    """Return positions along the normal of the first plane, or of another, ascending."""
+    normal = slice_normal((like or planes[0]).orientation or ())
+    return sorted(position_along(normal, plane.origin_mm or ()) for plane in planes)
+
+
+def _at_each_position(planes: Sequence[Plane]) -> list[list[Plane]]:
+    """Return the planes at each position, to within 0.01 mm."""
+    normal = slice_normal(planes[0].orientation or ())
+    located = sorted(
+        ((position_along(normal, plane.origin_mm or ()), plane) for plane in planes),
+        key=lambda pair: (pair[0], pair[1].seniority),
+    )
+    found = [[located[0][1]]]
+    for (before, _), (position, plane) in pairwise(located):
+        if position - before > SAME_POSITION_MM:
+            found.append([])
+        found[-1].append(plane)
+    return found
 
 
 def distinct_positions(planes: Sequence[Plane]) -> int:
     """Count distinct positions along the normal of the first plane, to within 0.01 mm."""
-    normal = slice_normal(planes[0].orientation or ())
-    ordered = sorted(position_along(normal, plane.origin_mm or ()) for plane in planes)
-    steps = (after - before for before, after in pairwise(ordered))
+    steps = (after - before for before, after in pairwise(_positions_mm(planes)))
     return 1 + sum(step > SAME_POSITION_MM for step in steps)
 
 
 def positions_repeat(planes: Sequence[Plane]) -> bool:
     """Whether two planes have the same position."""
     return distinct_positions(planes) < len(planes)
+
+
+def _in_plane_mm(plane: Plane) -> tuple[float, float]:
+    """Return the origin along rows and columns, to a millimetre: two reconstructions of one scan may differ in it."""
+    row, column = (plane.orientation or ())[:3], (plane.orientation or ())[3:]
+    origin = plane.origin_mm or ()
+    along = [sum(a * b for a, b in zip(axis, origin, strict=True)) for axis in (row, column)]
+    return round(along[0]), round(along[1])
+
+
+def _where(value: Callable[[Plane], Hashable]) -> Callable[[Sequence[Plane]], Parts]:
+    return lambda planes: _where_it_resolves(planes, value)
+
+
+_FURTHER: tuple[tuple[str, Callable[[Sequence[Plane]], Parts]], ...] = (
+    ("phase {:g} %", _where(lambda plane: plane.cardiac_phase_percent)),
+    ("trigger {:g} ms", _where(lambda plane: plane.trigger_time_ms)),
+    ("trigger {}", _in_turn),
+    ("TI {:g} ms", _where(lambda plane: plane.inversion_time_ms)),
+    ("{:g} kV", _where(lambda plane: plane.tube_voltage_kv)),
+    ("kernel {}", _where(lambda plane: plane.kernel or None)),
+    ("station {}", _where(lambda plane: plane.station or None)),
+    ("origin {}", _where(_in_plane_mm)),
+)
+"""What separates planes at the same or interleaved positions, strongest evidence first."""
