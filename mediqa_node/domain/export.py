@@ -52,6 +52,7 @@ REASONS = {
     "converted": "converted image",
     "lossy": "lossy compression",
     "multi_energy": "multi-energy CT",
+    "frames_in_single_frame_class": "several frames in a class of one image",
     "mosaic": "mosaic of slices",
 }
 """Reasons for which a series is left out, in words; a code that is not here is shown as it is."""
