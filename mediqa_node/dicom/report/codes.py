@@ -96,6 +96,12 @@ VERDICTS = {
 }
 """Quality Assessment (CID 6044) and action of each verdict; 111235 "Unusable" is reserved for human readers."""
 
+# TID 2010, titles of CID 7010 and 7031
+REJECTED_FOR_QUALITY = _dcm("113001", "Rejected for Quality Reasons")
+REJECTED_FOR_SAFETY = _dcm("113037", "Rejected for Patient Safety Reasons")
+INCORRECT_WORKLIST_ENTRY = _dcm("113038", "Incorrect Modality Worklist Entry")
+KEY_OBJECT_DESCRIPTION = _dcm("113012", "Key Object Description")
+
 # Units, UCUM
 PERCENT_RANGE = Code("{0:100}", "UCUM", "range:0:100")
 UNIT_RANGE = Code("{0:1}", "UCUM", "range:0:1")

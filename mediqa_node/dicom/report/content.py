@@ -53,7 +53,7 @@ def content_tree(assessment: Assessment, device: ReportDevice, study_date: str) 
     """
     children = [
         code_item(MODIFIER, codes.LANGUAGE, codes.ENGLISH),
-        *_observer(device),
+        *observer(device),
         code_item(
             MODIFIER,
             codes.PROCEDURE_REPORTED,
@@ -99,8 +99,8 @@ def comment(assessment: Assessment) -> str:
     return " ".join(parts)
 
 
-def _observer(device: ReportDevice) -> list[Dataset]:
-    """TID 1002 and 1004: a device."""
+def observer(device: ReportDevice) -> list[Dataset]:
+    """Return the device as observer, TID 1002 and 1004."""
     return [
         code_item(OBSERVED, codes.OBSERVER_TYPE, codes.DEVICE),
         uid_item(OBSERVED, codes.DEVICE_UID, device.device_uid),

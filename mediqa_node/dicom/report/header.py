@@ -179,11 +179,9 @@ def _set_document(report: Dataset, request: ReportRequest, sources: Sequence[Dat
     report.ContentQualification = "RESEARCH"
     report.PerformedProcedureCodeSequence = []
     _set_items(report, "ReferencedRequestSequence", _requests(report, sources[0]))
-    series_uid = request.assessment.series_instance_uid
-    report.CurrentRequestedProcedureEvidenceSequence = [_evidence(str(report.StudyInstanceUID), series_uid, sources)]
+    report.CurrentRequestedProcedureEvidenceSequence = evidence(sources)
     if request.predecessor is not None:
-        old = request.predecessor
-        report.PredecessorDocumentsSequence = [_evidence(uid_of(old, "StudyInstanceUID"), old.SeriesInstanceUID, [old])]
+        report.PredecessorDocumentsSequence = evidence([request.predecessor])
     scheme = Dataset()
     scheme.CodingSchemeDesignator = codes.PRIVATE_SCHEME
     scheme.CodingSchemeUID = codes.PRIVATE_SCHEME_UID
@@ -214,17 +212,21 @@ def _request(report: Dataset, entry: Dataset) -> Dataset:
     return item
 
 
-def _evidence(study_uid: str, series_uid: str, instances: Iterable[Dataset]) -> Dataset:
-    """Hierarchical SOP Instance Reference macro (C.17.2.1), one series."""
-    series = Dataset()
-    put_uid(series, "SeriesInstanceUID", series_uid)
-    series.ReferencedSOPSequence = [
-        sop_reference(uid_of(instance, "SOPClassUID"), uid_of(instance, "SOPInstanceUID")) for instance in instances
-    ]
+def evidence(instances: Iterable[Dataset]) -> list[Dataset]:
+    """Return instances of one study as Hierarchical SOP Instance Reference macro (C.17.2.1), by series."""
+    by_series: dict[str, list[Dataset]] = {}
     study = Dataset()
-    put_uid(study, "StudyInstanceUID", study_uid)
-    study.ReferencedSeriesSequence = [series]
-    return study
+    for instance in instances:
+        put_uid(study, "StudyInstanceUID", uid_of(instance, "StudyInstanceUID"))
+        reference = sop_reference(uid_of(instance, "SOPClassUID"), uid_of(instance, "SOPInstanceUID"))
+        by_series.setdefault(uid_of(instance, "SeriesInstanceUID"), []).append(reference)
+    study.ReferencedSeriesSequence = []
+    for series_uid, references in by_series.items():
+        series = Dataset()
+        put_uid(series, "SeriesInstanceUID", series_uid)
+        series.ReferencedSOPSequence = references
+        study.ReferencedSeriesSequence.append(series)
+    return [study]
 
 
 def set_dates(report: Dataset, created_at: datetime, time_zone: tzinfo, source: Dataset) -> None:

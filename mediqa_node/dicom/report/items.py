@@ -36,7 +36,8 @@ def container(
         identification.MappingResource = "DCMR"
         identification.TemplateIdentifier = template
         item.ContentTemplateSequence = [identification]
-    item.ContentSequence = list(children)
+    if content := list(children):
+        item.ContentSequence = content
     return item
 
 
@@ -102,6 +103,15 @@ def image_items(concept: Code, frames: Sequence[FrameRef]) -> list[Dataset]:
         item.ReferencedSOPSequence = [reference]
         items.append(item)
     return items
+
+
+def reference_item(instance: Dataset) -> Dataset:
+    """Return an item of a Key Object Selection (TID 2010): IMAGE, or COMPOSITE for what has no pixels."""
+    item = Dataset()
+    item.RelationshipType = "CONTAINS"
+    item.ValueType = "IMAGE" if "Rows" in instance else "COMPOSITE"
+    item.ReferencedSOPSequence = [sop_reference(str(instance.SOPClassUID), str(instance.SOPInstanceUID))]
+    return item
 
 
 def sop_reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
