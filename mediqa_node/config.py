@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.identity import EXACT, IdentityRules
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import (
     CompanionRules,
@@ -77,6 +78,8 @@ class PeerSettings(_Strict):
     port: int = Field(ge=1, le=65535)
     sr_sop_class: str = Field(default="auto", pattern="^(auto|comprehensive3d|comprehensive|enhanced)$")
     authority: bool = False
+    retraction: Literal["void", "note"] = "void"
+    identity: IdentityRules = EXACT
 
 
 class ReturnSettings(_Strict):
@@ -154,7 +157,9 @@ class Settings(_Strict):
 
     def peers_of_settings(self) -> tuple[Peer, ...]:
         """Return the configured peers as domain values."""
-        return tuple(Peer(name=name, **peer.model_dump()) for name, peer in self.peers.items())
+        return tuple(
+            Peer(name=name, **{**peer.model_dump(), "identity": peer.identity}) for name, peer in self.peers.items()
+        )
 
     def return_rules(self) -> tuple[ReturnRule, ...]:
         """Return the return rules as domain values, in order."""

@@ -172,6 +172,7 @@ def _is_replaced(database: Database, loaded: "Weights | None") -> bool:
 
 def _courier(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline import durable, flow, sweeps
+    from mediqa_node.pipeline.copies import Copies
 
     database = open_database(settings)
     node = node_context(settings, database)
@@ -181,10 +182,13 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
     scheduler.start()
     rounds = threading.Thread(target=sweeps.Rounds(node, gate, stop).run, name="rounds", daemon=True)
     rounds.start()
+    comparing = threading.Thread(target=Copies(node, stop.is_set).run, args=(stop,), name="copies", daemon=True)
+    comparing.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])
     stop.wait()
     scheduler.shutdown(wait=True)
     rounds.join()
+    comparing.join()
     durable.shut_down(within_s=int(DRAIN_S - 10))
     database.close()
     return 0

@@ -54,6 +54,7 @@ def register() -> None:
         model,
         node,
         promotion,
+        retry,
         score,
         series,
         shadow,

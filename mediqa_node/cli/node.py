@@ -19,7 +19,6 @@ from mediqa_node.cli.present import ago, as_json, count, fact, size, span
 if TYPE_CHECKING:
     from mediqa_node.domain.constancy import Check
     from mediqa_node.pipeline.export.nightly import Outcome
-    from mediqa_node.storage.database import Connection
     from mediqa_node.storage.index import SeriesRow
     from mediqa_node.storage.outbox import DeliveryRow
     from mediqa_node.storage.overview import Dispute
@@ -180,46 +179,6 @@ def _print_unproven(rows: list[SeriesRow]) -> None:
     if drifted:
         fact("withheld", f"{count(drifted, 'series', 'series')}, because the score has drifted")
         fact("", "→ mediqa-node retry, once a check is good or the drift is accepted")
-
-
-@app.command()
-def retry(
-    context: typer.Context,
-    which: Annotated[
-        list[str] | None, typer.Argument(help="Delivery numbers, series UIDs or their last digits. The default is all.")
-    ] = None,
-    keep_first: Annotated[
-        bool, typer.Option("--keep-first", help="Keep the first of differing copies and set the others aside.")
-    ] = False,
-) -> None:
-    """Retry what was parked or withheld.
-
-    Deliveries are sent again; series that could not be assessed are assessed again. The exit status is 1 if nothing
-    was parked or withheld.
-    """
-    from mediqa_node.storage import overview
-
-    if keep_first and not which:
-        raise typer.BadParameter("--keep-first needs the series whose copies differ")
-    with open_node(context) as (_, database), database.write() as connection:
-        names = [_delivery_or_series(connection, name) for name in which or []]
-        n_settled = overview.keep_first(connection, names) if keep_first else 0
-        n_deliveries, n_series = overview.retry(connection, names, now=time.time())
-    typer.echo(f"{count(n_deliveries, 'delivery', 'deliveries')} and {count(n_series, 'series', 'series')} tried again")
-    if keep_first:
-        typer.echo(f"{count(n_settled, 'disputed copy', 'disputed copies')} set aside")
-    if n_deliveries + n_series + n_settled == 0:
-        typer.echo("nothing of that name is parked or withheld; `mediqa-node status` lists what is")
-        sys.exit(1)
-
-
-def _delivery_or_series(connection: Connection, name: str) -> str:
-    """Return a delivery number unchanged, else the UID of the series with this key."""
-    from mediqa_node.storage import lookup, outbox
-
-    if name.isdigit() and len(name) < 12 and outbox.find_delivery(connection, int(name)) is not None:
-        return name
-    return lookup.series_uid(connection, name) or name
 
 
 @app.command()

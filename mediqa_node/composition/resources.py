@@ -160,6 +160,7 @@ def node_context(settings: Settings, database: Database, *, assessor: "Assessor 
         time_zone=time_zone(settings),
         peers=settings.peers_of_settings(),
         returns=settings.return_rules(),
+        receiver=settings.receiver,
         completion=settings.completion,
         score=settings.score,
         delivery=settings.delivery,

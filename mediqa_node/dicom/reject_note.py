@@ -1,6 +1,7 @@
 """Key Object Selections that reject images (PS3.3 A.35.4, IHE Image Object Change Management)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pydicom import Dataset
 
@@ -11,8 +12,16 @@ REJECT_TITLES = frozenset({"113001", "113037", "113038", "113039"})
 """Rejected for Quality Reasons, for Patient Safety Reasons; Incorrect Worklist Entry; Data Retention Expired."""
 
 
-def rejected_by(document: Dataset) -> tuple[str, tuple[str, ...]]:
-    """Return the title code of a reject note and the SOP Instance UIDs it rejects; ("", ()) for anything else."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An instance that a document names, and its study."""
+
+    study_instance_uid: str
+    sop_instance_uid: str
+
+
+def rejected_by(document: Dataset) -> tuple[str, tuple[Named, ...]]:
+    """Return the title code of a reject note and the instances it rejects; ("", ()) for anything else."""
     if text(document, "SOPClassUID") != KEY_OBJECT_SELECTION:
         return "", ()
     title = next(iter(items(document, "ConceptNameCodeSequence")), Dataset())
@@ -22,9 +31,9 @@ def rejected_by(document: Dataset) -> tuple[str, tuple[str, ...]]:
     return code, tuple(dict.fromkeys(_referenced(document)))
 
 
-def _referenced(document: Dataset) -> Iterator[str]:
+def _referenced(document: Dataset) -> Iterator[Named]:
     for study in items(document, "CurrentRequestedProcedureEvidenceSequence"):
         for series in items(study, "ReferencedSeriesSequence"):
             for instance in items(series, "ReferencedSOPSequence"):
                 if uid := text(instance, "ReferencedSOPInstanceUID"):
-                    yield uid
+                    yield Named(text(study, "StudyInstanceUID"), uid)

@@ -14,8 +14,10 @@ from functools import lru_cache
 
 from pydicom.uid import UID
 
+from mediqa_node.dicom.identity import CHARACTER_SET, ELEMENTS, identity_of_elements
 from mediqa_node.dicom.part10 import Encoded, Inflated
 from mediqa_node.domain.errors import InvalidInstance
+from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.uid import is_uid
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -36,6 +38,7 @@ _PIXELS_ELSEWHERE = frozenset({0x00287FE0, 0x56000020})  # Pixel Data Provider U
 _WANTED = _PIXELS_ELSEWHERE | {
     *(SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SERIES_NUMBER),
     *(_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS),
+    *(CHARACTER_SET, *ELEMENTS.values()),
 }
 _PIXEL_TAGS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _LONG_FORM = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -45,7 +48,7 @@ _ITEM_BYTES = b"\xfe\xff\x00\xe0"
 _UNDEFINED = 0xFFFFFFFF
 _DEPTH_LIMIT = 32
 _ELEMENTS_LIMIT = 10_000_000
-_VALUE_LIMIT = 128
+_VALUE_LIMIT = 512
 _WINDOW_BYTES = 8192
 _MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")
 
@@ -61,6 +64,7 @@ class ScannedHeader:
     modality: str
     has_pixels: bool
     series_number: int | None = None
+    identity: Identity = Identity()
 
 
 def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int = 256 * 1024**2) -> ScannedHeader:
@@ -88,6 +92,7 @@ def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int
         modality=_modality(found),
         series_number=_integer(found.get(SERIES_NUMBER, b"")),
         has_pixels=walk.pixel_bytes is not None,
+        identity=identity_of_elements(found),
     )
     walk.check_pixels(is_image=_is_image_class(header.sop_class_uid))
     return header

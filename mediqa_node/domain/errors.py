@@ -94,6 +94,10 @@ class PeerUnavailable(MediqaError):
     retryable = True
 
 
+class QueryUnanswered(PeerUnavailable):
+    """The peer offers C-FIND and failed to answer it, or kept silent."""
+
+
 class PeerRefused(MediqaError):
     """The peer rejects this object: the delivery is parked for manual action.
 

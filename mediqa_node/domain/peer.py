@@ -1,6 +1,9 @@
 """The DICOM application entities that are configured as peers."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+from mediqa_node.domain.identity import EXACT, IdentityRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,7 +14,9 @@ class Peer:
         name: the key in the configuration.
         ae_title: at most 16 characters (PS3.8).
         sr_sop_class: `auto`, `comprehensive3d`, `comprehensive` or `enhanced`.
-        authority: a corrected copy from this peer replaces the current one.
+        authority: a corrected copy from this peer replaces the current one, and its reject notes count.
+        retraction: how a report is taken back from it: by a `void` report, or by a `note` that rejects our objects.
+        identity: how its identifiers are compared with those of the images.
     """
 
     name: str
@@ -20,3 +25,5 @@ class Peer:
     port: int
     sr_sop_class: str = "auto"
     authority: bool = False
+    retraction: Literal["void", "note"] = "void"
+    identity: IdentityRules = EXACT

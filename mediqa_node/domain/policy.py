@@ -23,6 +23,7 @@ class AllowRule:
         ae_title: calling AE title, or `*`.
         address: network in CIDR notation.
         store: False lets the caller verify (C-ECHO) only; C-STORE answers 0x0124.
+        source: this caller may correct and reject the images that it has sent itself; needs an AE title.
         max_associations: how many at once for one AE title under this rule.
         max_per_address: concurrent associations from one address, for any AE title.
     """
@@ -32,11 +33,14 @@ class AllowRule:
     ae_title: str = "*"
     address: str = "127.0.0.0/8"
     store: bool = True
+    source: bool = False
     max_associations: int | None = None
     max_per_address: int | None = None
 
     def __post_init__(self) -> None:
         ip_network(self.address, strict=False)
+        if self.source and self.ae_title == "*":
+            raise ValueError("source: true needs an ae_title; `*` is everybody")
 
     def matches(self, ae_title: str, address: str) -> bool:
         """Whether a caller with this title and IP address falls under this rule."""
@@ -185,6 +189,9 @@ class DeliveryRules:
 
     Attributes:
         revisions_apart_s: least time between two reports of one series: late slices must not flood a PACS.
+        identity_within_s: how long a peer that fails to answer C-FIND holds a report.
+        identity_unanswered: what happens then: `withhold` it for a person, or `send` it, which is recorded.
+        allow_empty_patient_id: report images without Patient ID (0010,0020); otherwise they are withheld.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -194,6 +201,9 @@ class DeliveryRules:
     give_up_after_s: float = 7 * 86400.0
     timeout_s: float = 30.0
     revisions_apart_s: float = 60.0
+    identity_within_s: float = 900.0
+    identity_unanswered: Literal["withhold", "send"] = "withhold"
+    allow_empty_patient_id: bool = False
 
     def backoff_s(self, attempt: int) -> float:
         """Return the pause after the given failed attempt (from 1): doubling, capped."""

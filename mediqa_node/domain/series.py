@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
+from mediqa_node.domain.identity import Identity
+
 _State = TypeVar("_State", bound=StrEnum)
 
 
@@ -35,6 +37,7 @@ class ReceivedInstance:
         sha256: hex, over the encoded dataset without file meta.
         size_bytes: of the encoded dataset.
         series_number: Series Number (0020,0011); None where absent or no integer.
+        identity: patient and visit that its header names.
     """
 
     sop_instance_uid: str
@@ -51,6 +54,7 @@ class ReceivedInstance:
     sha256: str
     size_bytes: int
     series_number: int | None = None
+    identity: Identity = Identity()
 
 
 class SeriesState(StrEnum):
@@ -182,8 +186,9 @@ class Reason:
 class InstanceStatus(StrEnum):
     """The state of a kept copy of an instance; exactly one copy per SOP Instance UID is CURRENT.
 
-    A further copy is a CANDIDATE until it was compared, then SAME, DISPUTED or CONFLICT, or it becomes
-    CURRENT and the earlier one SUPERSEDED. REJECTED: named by a reject note.
+    A further copy is a CANDIDATE until it was compared: then SAME; DISPUTED where it names another patient or study;
+    CONFLICT where its content differs. A disputed copy may become CURRENT and the earlier one SUPERSEDED. REJECTED:
+    named by a reject note.
     """
 
     CURRENT = "current"
@@ -193,6 +198,15 @@ class InstanceStatus(StrEnum):
     DISPUTED = "disputed"
     CONFLICT = "conflict"
     REJECTED = "rejected"
+
+
+class CopyDecision(StrEnum):
+    """Which of two copies of an image with different identities is kept, and on what grounds."""
+
+    SOURCE = "source"
+    AUTHORITY = "authority"
+    KEEP_FIRST = "keep_first"
+    KEEP_LAST = "keep_last"
 
 
 class DeliveryState(StrEnum):
@@ -217,13 +231,16 @@ class DeliveryReason(StrEnum):
     # waiting
     STUDY_NOT_THERE_YET = "study_not_there_yet"
     COPY_BEING_COMPARED = "copy_being_compared"
+    DOCUMENT_UNREAD = "document_unread"
     NO_ANSWER = "no_answer"
+    IDENTITY_UNANSWERED = "identity_unanswered"
     # sent
     STUDY_NOT_THERE = "study_not_there"
     IDENTITY_NOT_CHECKED = "identity_not_checked"
     # withheld
     OTHER_IDENTITY = "other_identity"
     CONFLICTING_COPIES = "conflicting_copies"
+    DISPUTED_IDENTITY = "disputed_identity"
     # parked
     REFUSED = "refused"
     NO_REPORT_CLASS = "no_report_class"

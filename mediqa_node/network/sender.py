@@ -6,7 +6,6 @@ Low volume, so pynetdicom does all of it. A failure is one of two errors: it may
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from pydicom import Dataset
 from pynetdicom import AE, Association, build_context, evt
 from pynetdicom.presentation import PresentationContext
 
-from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
+from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, QueryUnanswered
+from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.peer import Peer
 from mediqa_node.network.associate_pdu import MAX_CONTEXTS, readable_acceptance, readable_rejection
@@ -31,15 +31,6 @@ STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
 
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyIdentity:
-    """Identity of a study according to a peer or a header; empty where it gives none."""
-
-    patient_id: str
-    issuer: str
-    accession_number: str
 
 
 class PeerLink:
@@ -68,11 +59,14 @@ class PeerLink:
         if self._status(self._association.send_c_echo(), "C-ECHO") != 0x0000:
             raise PeerRefused(f"{self.peer.name} answered C-ECHO with a failure")
 
-    def find_study(self, study_instance_uid: str) -> list[StudyIdentity] | None:
-        """Return the identities of a study at the peer; [] if it is absent, None if the peer answers no C-FIND.
+    def find_study(self, study_instance_uid: str) -> list[Identity] | None:
+        """Return patient ID, issuer and accession number of a study at the peer, which may hold it several times.
+
+        Returns:
+            [] if the study is absent; None if the peer answers no C-FIND.
 
         Raises:
-            PeerUnavailable: the association broke, no answer came in time, or the query failed.
+            QueryUnanswered: the association broke, no answer came in time, or the query failed.
         """
         if not self.accepts(STUDY_ROOT_FIND):
             return None
@@ -84,20 +78,45 @@ class PeerLink:
         found = []
         for code, identifier in self._found(query):
             if code in (0xFF00, 0xFF01) and identifier is not None:
-                found.append(study_identity(identifier))
+                found.append(_study_identity(identifier, study_instance_uid))
             elif code == _SOP_CLASS_NOT_SUPPORTED and not found:
                 return None
             elif code != 0x0000:
-                raise PeerUnavailable(f"{self.peer.name} could not be asked for the study (C-FIND status {code:#06x})")
+                raise QueryUnanswered(f"{self.peer.name} could not be asked for the study (C-FIND status {code:#06x})")
+        return found
+
+    def find_series(self, study_instance_uid: str, patient_id: str) -> list[str]:
+        """Return the series of a study that the peer holds under a Patient ID; [] if it does not say.
+
+        A peer that leaves the Patient ID out of its answers is taken to mean every series of the study.
+
+        Raises:
+            QueryUnanswered: the association broke, or no answer came in time.
+        """
+        query = Dataset()
+        query.QueryRetrieveLevel = "SERIES"
+        query.StudyInstanceUID = study_instance_uid
+        query.SeriesInstanceUID = ""
+        query.PatientID = ""
+        found = []
+        for code, identifier in self._found(query):
+            if code in (0xFF00, 0xFF01) and identifier is not None:
+                whose = _text(identifier, "PatientID")
+                if not whose or whose == patient_id:
+                    found.append(_text(identifier, "SeriesInstanceUID"))
+            elif code != 0x0000:
+                return []
         return found
 
     def _found(self, query: Dataset) -> Iterator[tuple[int, Dataset | None]]:
         """Send a C-FIND and yield the status and identifier of each answer."""
         try:
             for status, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND):
-                yield self._status(status, "C-FIND"), identifier
+                if "Status" not in status:
+                    raise QueryUnanswered(f"{self.peer.name} did not answer C-FIND")
+                yield int(status.Status), identifier
         except RuntimeError as error:  # pynetdicom: the association is no longer established
-            raise PeerUnavailable(f"{self.peer.name} ended the association before C-FIND") from error
+            raise QueryUnanswered(f"{self.peer.name} ended the association before C-FIND") from error
 
     def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
         """Return whether the peer finds an instance; None if it answers no C-FIND at this level."""
@@ -140,13 +159,22 @@ class PeerLink:
         return int(answer.Status)
 
 
-def study_identity(header: Dataset) -> StudyIdentity:
-    """Return patient ID, issuer and accession number of a header, stripped."""
-    return StudyIdentity(
-        patient_id=str(header.get("PatientID", "") or "").strip(),
-        issuer=str(header.get("IssuerOfPatientID", "") or "").strip(),
-        accession_number=str(header.get("AccessionNumber", "") or "").strip(),
+def _study_identity(answer: Dataset, study_instance_uid: str) -> Identity:
+    return Identity(
+        patient_id=_text(answer, "PatientID"),
+        issuer=_text(answer, "IssuerOfPatientID"),
+        accession_number=_text(answer, "AccessionNumber"),
+        study_instance_uid=study_instance_uid,
     )
+
+
+def _text(answer: Dataset, keyword: str) -> str:
+    return str(answer.get(keyword, "") or "").strip()
+
+
+def contexts_for(sop_class_uids: Sequence[str]) -> list[PresentationContext]:
+    """Return the contexts proposed to store objects of these classes."""
+    return [build_context(uid, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]) for uid in sop_class_uids]
 
 
 def report_contexts(peer: Peer, companions: Sequence[str] = ()) -> list[PresentationContext]:
@@ -157,7 +185,7 @@ def report_contexts(peer: Peer, companions: Sequence[str] = ()) -> list[Presenta
     """
     classes = SR_SOP_CLASSES.values() if peer.sr_sop_class == "auto" else [SR_SOP_CLASSES[peer.sr_sop_class]]
     return [
-        *(build_context(uid, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]) for uid in (*classes, *companions)),
+        *contexts_for([*classes, *companions]),
         build_context(STUDY_ROOT_FIND, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]),
     ]
 

@@ -5,11 +5,12 @@ killed at any point leaves either all of it or nothing.
 """
 
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from pydicom import Dataset
 
-from mediqa_node.dicom.reject_note import rejected_by
+from mediqa_node.dicom.header import text
 from mediqa_node.dicom.technique.dose_sr import DoseEvent, dose_events
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable, StorageFailed
@@ -18,17 +19,16 @@ from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import policy
 from mediqa_node.pipeline.checks import constancy
-from mediqa_node.pipeline.identity import patients
+from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.reject_notes import counts
 from mediqa_node.pipeline.score import SeriesFiles, assess, harvest_series, read_headers, require_scorable
-from mediqa_node.storage import assessments, companions, index, outbox, phantoms
+from mediqa_node.storage import assessments, companions, copies, index, outbox, phantoms, rejections, retractions
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
 from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("worker")
-
-_PATIENTS_DIFFER = Reason(ReasonCode.IDENTITY, "instances of this series name different patients")
 
 
 class _OtherReconstruction(NotScorable):
@@ -73,7 +73,7 @@ def _assess(node: NodeContext, row: SeriesRow) -> str:
 def _harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique:
     """Harvest the parameters of a series, with the dose events known of its study, and keep them."""
     with node.database.read() as connection:
-        stored = assessments.load_dose_events(connection, row.study_instance_uid)
+        stored = assessments.load_dose_events(connection, row.study_instance_uid, row.calling_ae_title)
     technique = harvest_series(files, {uid: DoseEvent(**event) for uid, event in stored.items()})
     with node.database.write() as connection:
         assessments.save_technique(connection, row.series_instance_uid, technique)
@@ -87,7 +87,7 @@ def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]
         NotScorable: some were deleted after retention, or all were rejected.
     """
     with node.database.write() as connection:
-        index.apply_rejections(connection, series_instance_uid)
+        rejections.apply(connection, series_instance_uid, partial(counts, node, connection))
         instances = index.current_instances(connection, series_instance_uid)
         purged = index.is_purged(connection, series_instance_uid)
     if purged:
@@ -100,8 +100,8 @@ def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]
 
 def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique, rule: str) -> str:
     """Measure a phantom series; one that names several patients is withheld instead."""
-    if len(patients(files.headers)) > 1:
-        return _not_scored(node, row, _PATIENTS_DIFFER, state=SeriesState.WITHHELD)
+    if (reason := _identity(node, row, files)) is not None:
+        return _not_scored(node, row, reason, state=SeriesState.WITHHELD)
     from mediqa_node.pipeline.phantom import measure  # imports scipy, which the courier does not need
 
     measured = measure(files, technique, rule)
@@ -130,29 +130,22 @@ def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Tec
 
 
 def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, ...]) -> None:
-    """Apply dose reports and reject notes to the series that they refer to.
+    """Apply dose reports to the series of their study.
 
     Raises:
         NotScorable: the series is a report or companion of this node.
     """
     with node.database.read() as connection:
         uid = row.series_instance_uid
-        if outbox.is_own_report(connection, uid) or companions.is_own(connection, uid):
+        own = (outbox.is_own_report, companions.is_own, retractions.is_own)
+        if any(is_own(connection, uid) for is_own in own):
             raise NotScorable("own_report", "sent back to the node that wrote it")
-    affected: set[str] = set()
-    for header in headers:
-        events = {event.irradiation_event_uid: event for event in dose_events(header)}
-        code, uids = rejected_by(header)
-        if not events and not uids:
-            continue
-        with node.database.write() as connection:
-            assessments.save_dose_events(node.database, connection, row.study_instance_uid, events)
-            for uid in index.reject(connection, uids, code=code, note=header.SOPInstanceUID):
-                index.reopen(connection, uid, reason=Reason(ReasonCode.REJECT_NOTE, code), at=node.clock())
-                outbox.supersede_deliveries(connection, uid, reason=f"reject note {code}", now=node.clock())
-        if events:
-            affected |= _harvested_series(node, row)
-    for uid in affected:
+    found = {event.irradiation_event_uid: event for header in headers for event in dose_events(header)}
+    if not found:
+        return
+    with node.database.write() as connection:
+        assessments.save_dose_events(node.database, connection, row.study_instance_uid, row.calling_ae_title, found)
+    for uid in _harvested_series(node, row):
         harvest_again(node, uid)
 
 
@@ -222,7 +215,7 @@ def _park(node: NodeContext, row: SeriesRow, reason: Reason) -> str:
 def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: SeriesFiles) -> str:
     """Commit the assessment, the new state and the deliveries."""
     now = node.clock()
-    withheld = _withheld(node, assessment, files)
+    withheld = _withheld(node, row, assessment, files)
     state = SeriesState.WITHHELD if withheld else SeriesState.ASSESSED
     destinations = () if withheld else policy.destinations(node, row, assessment)
     reason = withheld or (None if destinations else Reason(ReasonCode.NO_DESTINATION))
@@ -263,9 +256,20 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
     return "withheld" if withheld else "assessed"
 
 
-def _withheld(node: NodeContext, assessment: Assessment, files: SeriesFiles) -> Reason | None:
-    if len(patients(files.headers)) > 1:
-        return _PATIENTS_DIFFER
+def _identity(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Reason | None:
+    """Return why nothing may be delivered because of whom the images name, or None."""
+    differing = identities(files.headers)
+    if differing:
+        return Reason(ReasonCode.IDENTITY, f"images of this series name different {', '.join(differing)}")
+    if not node.delivery.allow_empty_patient_id and not all(text(header, "PatientID") for header in files.headers):
+        return Reason(ReasonCode.IDENTITY, "Patient ID (0010,0020) is empty; `delivery.allow_empty_patient_id` is off")
+    with node.database.read() as connection:
+        return copies.open_question(connection, row.series_instance_uid)
+
+
+def _withheld(node: NodeContext, row: SeriesRow, assessment: Assessment, files: SeriesFiles) -> Reason | None:
+    if (reason := _identity(node, row, files)) is not None:
+        return reason
     if not assessment.checkpoint.trained and not node.allow_untrained:
         return Reason(ReasonCode.UNTRAINED, "the weights were never trained; the score has no meaning")
     return constancy.reason_to_withhold(node)

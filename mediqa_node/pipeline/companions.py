@@ -20,8 +20,9 @@ from mediqa_node.domain.series import CompanionState, DeliveryState
 from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import slice_picture
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
-from mediqa_node.pipeline.deliver import identity_check, obstacle_in
+from mediqa_node.pipeline.deliver import obstacle_in
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.peer_identity import identity_check
 from mediqa_node.pipeline.report import series_number
 from mediqa_node.pipeline.score import read_headers
 from mediqa_node.pipeline.score_maps import caption, explained_slices

@@ -1,4 +1,4 @@
-"""The sweep between arrival and assessment: compares repeated copies and queues complete series.
+"""The sweep between arrival and assessment: reads reject notes and queues complete series.
 
 Every decision is derived from stored facts, so running the sweep twice, or after a restart, is harmless.
 """
@@ -11,27 +11,18 @@ import structlog
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.stacks.assemble import assemble_stacks, concatenation_complete
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.series import Completed, InstanceStatus, SeriesState
+from mediqa_node.domain.series import Completed, SeriesState
 from mediqa_node.pipeline.completion import Completion, SeriesFacts, completion, could_be_contiguous
-from mediqa_node.pipeline.identity import Relation, compare
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.reject_notes import read_unread
 from mediqa_node.pipeline.score import read_headers
-from mediqa_node.storage import index
+from mediqa_node.storage import copies, index, rejections
 from mediqa_node.storage.index import InstanceRow, SeriesRow
-from mediqa_node.storage.outbox import supersede_deliveries
 from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("courier")
 
 _COME_ALONE = frozenset({"OP", "OPT"})
-_STATUS = {
-    Relation.SAME: InstanceStatus.SAME,
-    Relation.CORRECTION: InstanceStatus.DISPUTED,  # from a peer without `authority`
-    Relation.DISPUTED: InstanceStatus.DISPUTED,
-    Relation.CONFLICT: InstanceStatus.CONFLICT,
-}
-
-
 _LOOK_AT_ALL_EVERY_S = 1.0
 _FRESH_S = 4.0
 _STILL_ARRIVING_S = 0.2
@@ -57,13 +48,15 @@ class CompletionSweep:
         self._all_looked_at = float("-inf")
 
     def run(self) -> int:
-        """Compare waiting copies and complete series; return how many became ready."""
+        """Read documents and complete series; return how many became ready.
+
+        A series waits while a copy of one of its images is compared, and while a document of its study is unread.
+        """
+        read_unread(self.node)
         with self.node.database.read() as connection:
-            waiting = index.candidates(connection)
+            unresolved = {candidate.series_instance_uid for candidate in copies.candidates(connection)}
+            unread = rejections.studies_with_unread(connection)
             receiving = index.series_in(connection, SeriesState.RECEIVING)
-        for candidate in waiting:
-            self._resolve(candidate, self._relation(candidate))
-        unresolved = {candidate.series_instance_uid for candidate in waiting}
         now = self.node.clock()
         unhurried = abs(now - self._all_looked_at) >= _LOOK_AT_ALL_EVERY_S
         if unhurried:
@@ -71,7 +64,9 @@ class CompletionSweep:
         return sum(
             self._settle(row)
             for row in receiving
-            if row.series_instance_uid not in unresolved and (unhurried or _is_fresh(row, now))
+            if row.series_instance_uid not in unresolved
+            and row.study_instance_uid not in unread
+            and (unhurried or _is_fresh(row, now))
         )
 
     def _settle(self, row: SeriesRow) -> bool:
@@ -137,40 +132,6 @@ class CompletionSweep:
             while len(self._looked_at) > 256:
                 self._looked_at.popitem(last=False)
         return self._looked_at[key]
-
-    def _relation(self, candidate: InstanceRow) -> Relation:
-        """Return how a further copy relates to the current one; copies that cannot be compared are in conflict."""
-        node = self.node
-        with node.database.read() as connection:
-            current = index.current_copy(connection, candidate.sop_instance_uid)
-        if current is None:
-            return Relation.CORRECTION
-        if current.sha256 == candidate.sha256:
-            return Relation.SAME  # the first copy was deleted after retention and sent again
-        if current.purged_at is not None:
-            log.error("further copy of a deleted instance: not compared", instance=candidate.sop_instance_uid)
-            return Relation.DISPUTED
-        if current.series_instance_uid != candidate.series_instance_uid:
-            return Relation.CONFLICT
-        try:
-            return compare(node.spool.path(current.path), node.spool.path(candidate.path))
-        except Exception:  # no header may stop the sweep for the other series
-            log.exception("further copy not compared", instance=candidate.sop_instance_uid)
-            return Relation.CONFLICT
-
-    def _resolve(self, candidate: InstanceRow, relation: Relation) -> None:
-        """Record the relation; only a corrected copy from an authority replaces the current one."""
-        node, now = self.node, self.node.clock()
-        peer = node.peer_of(candidate.calling_ae_title)
-        with node.database.write() as connection:
-            current = index.current_copy(connection, candidate.sop_instance_uid)
-            if relation is Relation.CORRECTION and (current is None or (peer is not None and peer.authority)):
-                index.correct(connection, candidate, at=now)
-                supersede_deliveries(connection, candidate.series_instance_uid, reason="corrected copy", now=now)
-            else:
-                index.set_status(connection, candidate.id, _STATUS[relation])
-        level = log.info if relation is Relation.SAME else log.warning
-        level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
 
 
 def _look(node: NodeContext, rows: list[InstanceRow]) -> _HeaderFacts:

@@ -5,13 +5,12 @@ so that it delays no other.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import structlog
 from pydicom.uid import UID
 
-from mediqa_node.dicom.part10 import read_header
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, StorageFailed
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, QueryUnanswered, StorageFailed
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.series import (
     HELD,
@@ -23,10 +22,11 @@ from mediqa_node.domain.series import (
     ReasonCode,
     SeriesState,
 )
-from mediqa_node.network.sender import PeerLink, StudyIdentity, connect, report_contexts, study_identity
+from mediqa_node.network.sender import PeerLink, connect, report_contexts
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue
 from mediqa_node.pipeline.report import report_for
-from mediqa_node.storage import assessments, index, outbox
+from mediqa_node.storage import assessments, copies, index, outbox, rejections
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow, ReportRow
@@ -39,9 +39,13 @@ BuildReport = Callable[[NodeContext, str, int, str], ReportRow]
 
 _JUDGED = (SeriesState.ASSESSED, SeriesState.DELIVERED, SeriesState.PARKED, SeriesState.WITHHELD)
 """States that deliveries may change; in any other, the next assessment decides."""
-_COMPARE_AGAIN_S = 1.0
-_STUDY_AGAIN_S = 5.0
-
+_ABOUT_IDENTITY = (
+    DeliveryReason.OTHER_IDENTITY,
+    DeliveryReason.CONFLICTING_COPIES,
+    DeliveryReason.DISPUTED_IDENTITY,
+    DeliveryReason.IDENTITY_UNANSWERED,
+)
+_AGAIN_S = 1.0
 
 _SENT_UNPROVEN = {
     DeliveryReason.STUDY_NOT_THERE: "the study is not in that archive yet",
@@ -51,17 +55,6 @@ _SENT_UNPROVEN = {
 
 class _NoReportClass(PeerRefused):
     """The peer accepts no Structured Report class."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """Outcome of an attempt; `again_at` is set while the delivery waits."""
-
-    state: DeliveryState
-    code: DeliveryReason | None = None
-    message: str = ""
-    status: int | None = None
-    again_at: float | None = None
 
 
 def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport = report_for) -> str:
@@ -108,8 +101,9 @@ def _obstacle(node: NodeContext, delivery: DeliveryRow) -> Outcome | None:
 def obstacle_in(node: NodeContext, connection: Connection, delivery: DeliveryRow) -> Outcome | None:
     """Return what prevents sending a delivery's revision now, or None."""
     # read copies before the generation: resolving a copy raises the generation
-    comparing = index.has_status(connection, delivery.series_instance_uid, InstanceStatus.CANDIDATE)
-    conflict = index.has_status(connection, delivery.series_instance_uid, InstanceStatus.CONFLICT)
+    comparing = copies.has_status(connection, delivery.series_instance_uid, InstanceStatus.CANDIDATE)
+    conflict = copies.has_status(connection, delivery.series_instance_uid, InstanceStatus.CONFLICT)
+    question = copies.open_question(connection, delivery.series_instance_uid)
     generation = assessments.assessed_generation(connection, delivery.series_instance_uid, delivery.revision)
     row = index.find_series(connection, delivery.series_instance_uid)
     if row is None or row.generation != generation or row.revision != delivery.revision:
@@ -124,27 +118,34 @@ def obstacle_in(node: NodeContext, connection: Connection, delivery: DeliveryRow
             code=DeliveryReason.CONFLICTING_COPIES,
             message="identity: two different images share a SOP Instance UID",
         )
-    if comparing:
-        again_at = node.clock() + _COMPARE_AGAIN_S
+    if question is not None:
         return Outcome(
-            state=DeliveryState.WAITING,
-            code=DeliveryReason.COPY_BEING_COMPARED,
-            message="a further copy is being compared",
-            again_at=again_at,
+            state=DeliveryState.WITHHELD,
+            code=DeliveryReason.DISPUTED_IDENTITY,
+            message=f"identity: {question.detail}",
         )
+    if comparing:
+        return _soon(node, DeliveryReason.COPY_BEING_COMPARED, "a further copy is being compared")
+    if row.study_instance_uid in rejections.studies_with_unread(connection):
+        return _soon(node, DeliveryReason.DOCUMENT_UNREAD, "a document of the study is being read")
     return None
+
+
+def _soon(node: NodeContext, code: DeliveryReason, message: str) -> Outcome:
+    return Outcome(state=DeliveryState.WAITING, code=code, message=message, again_at=node.clock() + _AGAIN_S)
 
 
 def _attempt(node: NodeContext, delivery: DeliveryRow, report: BuildReport) -> Outcome:
     peer = node.peer(delivery.destination)
+    if peer is None:
+        return _parked(DeliveryReason.NOT_CONFIGURED, f"{delivery.destination} is no longer a configured peer")
     try:
-        if peer is None:
-            return _parked(DeliveryReason.NOT_CONFIGURED, f"{delivery.destination} is no longer a configured peer")
         with node.database.write() as connection:
             outbox.update_delivery(connection, delivery.id, attempts=delivery.attempts + 1)
         return _send(node, delivery, peer, report)
     except PeerUnavailable as error:
-        return _again(node, delivery, str(error))
+        wait = _unanswered if isinstance(error, QueryUnanswered) else _again
+        return wait(node, delivery, str(error))
     except PeerRefused as error:
         code = DeliveryReason.NO_REPORT_CLASS if isinstance(error, _NoReportClass) else DeliveryReason.REFUSED
         return _parked(code, str(error), status=error.status)
@@ -203,53 +204,24 @@ def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
     return link.sr_sop_class
 
 
-def identity_check(
-    node: NodeContext, delivery: DeliveryRow, link: PeerLink
-) -> tuple[Outcome | None, DeliveryReason | None]:
-    """Compare the identity of a study with the destination's; never file a report under another patient.
-
-    Returns:
-        what keeps the report here, or None; and why the identity could not be compared, or None.
-    """
-    with node.database.read() as connection:
-        instances = index.current_instances(connection, delivery.series_instance_uid)
-    if not instances:
-        raise LookupError("the instances of this series were deleted")
-    header = read_header(node.spool.path(instances[0].path))
-    ours = study_identity(header)
-    found = link.find_study(header.StudyInstanceUID)
-    if found is None:
-        return None, DeliveryReason.IDENTITY_NOT_CHECKED
-    if not found:
-        if node.clock() < delivery.wait_for_study_until:
-            later = min(node.clock() + _STUDY_AGAIN_S, delivery.wait_for_study_until)
-            waiting = Outcome(
-                state=DeliveryState.WAITING,
-                code=DeliveryReason.STUDY_NOT_THERE_YET,
-                message="waiting for the study at the destination",
-                again_at=later,
-            )
-            return waiting, None
-        return None, DeliveryReason.STUDY_NOT_THERE
-    differing = [name for theirs in found for name in _differences(ours, theirs)]
-    if differing:
-        what = ", ".join(dict.fromkeys(differing))
-        withheld = Outcome(
-            state=DeliveryState.WITHHELD,
-            code=DeliveryReason.OTHER_IDENTITY,
-            message=f"identity: {link.peer.name} has this study with another {what}",
+def _unanswered(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
+    """A peer that offers C-FIND and fails to answer holds a report for a while, not for ever."""
+    if not is_overdue(node, delivery):
+        again = _again(node, delivery, message)
+        latest = delivery.created_at + node.delivery.identity_within_s
+        return replace(again, again_at=min(again.again_at or latest, latest))
+    if node.delivery.identity_unanswered == "send":  # the next attempt does not ask
+        return Outcome(
+            state=DeliveryState.WAITING,
+            code=DeliveryReason.IDENTITY_UNANSWERED,
+            message=message,
+            again_at=node.clock(),
         )
-        return withheld, None
-    return None, None
-
-
-def _differences(ours: StudyIdentity, theirs: StudyIdentity) -> list[str]:
-    differences = ["patient ID"] if ours.patient_id != theirs.patient_id else []
-    if ours.issuer and theirs.issuer and ours.issuer != theirs.issuer:
-        differences.append("issuer of patient ID")
-    if ours.accession_number and theirs.accession_number and ours.accession_number != theirs.accession_number:
-        differences.append("accession number")
-    return differences
+    return Outcome(
+        state=DeliveryState.WITHHELD,
+        code=DeliveryReason.IDENTITY_UNANSWERED,
+        message=f"identity: {message}",
+    )
 
 
 def _again(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
@@ -270,7 +242,11 @@ def update_series_state(connection: Connection, delivery: DeliveryRow, now: floa
     held = next((other for other in current if other.state in HELD), None)
     if held is not None:
         state = SeriesState.PARKED if held.state is DeliveryState.PARKED else SeriesState.WITHHELD
-        _move(connection, row, state, now, reason=Reason(ReasonCode.DELIVERY, f"{held.destination}: {held.message}"))
+        code = ReasonCode.IDENTITY if held.reason_code in _ABOUT_IDENTITY else ReasonCode.DELIVERY
+        message = str(held.message).removeprefix("identity: ") if code is ReasonCode.IDENTITY else held.message
+        _move(connection, row, state, now, reason=Reason(code, f"{held.destination}: {message}"))
+    elif (question := copies.open_question(connection, row.series_instance_uid)) is not None:
+        _move(connection, row, SeriesState.WITHHELD, now, reason=question)
     elif all(other.state is DeliveryState.SUPERSEDED for other in current):
         return
     elif all(other.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) for other in current):

@@ -4,60 +4,137 @@ Never a report under the wrong patient, never a second score for the same pixels
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.header import integer, items, text
+from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import UndecodablePixels
+from mediqa_node.domain.identity import Identity, differences, disagreements
+from mediqa_node.storage.index import InstanceRow
+from mediqa_node.storage.spool import Spool
 
-_IDENTITY = (
+_DESCRIPTIONS = (
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber",
-    "StudyInstanceUID", "SeriesInstanceUID", "StudyID", "StudyDate", "StudyDescription", "SeriesDescription",
+    "StudyInstanceUID", "StudyID", "StudyDate", "StudyDescription", "SeriesDescription",
 )  # fmt: skip
-_WHOSE = ("PatientID", "IssuerOfPatientID", "PatientName", "AccessionNumber", "StudyInstanceUID")
 _GEOMETRY = (
     "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "SliceThickness", "RescaleSlope", "RescaleIntercept", "PixelRepresentation",
 )  # fmt: skip
-_DOCUMENT = ("ConceptNameCodeSequence", "ContentSequence", "CurrentRequestedProcedureEvidenceSequence")
+_COERCED = frozenset(map(tag_for_keyword, (
+    "SpecificCharacterSet", "InstanceCoercionDateTime", "StudyDate", "StudyTime", "AccessionNumber",
+    "IssuerOfAccessionNumberSequence", "InstitutionName", "InstitutionAddress", "ReferringPhysicianName",
+    "TimezoneOffsetFromUTC", "StudyDescription", "SeriesDescription", "ReferencedStudySequence",
+    "ReferencedPatientSequence", "StudyInstanceUID", "StudyID", "RequestAttributesSequence",
+    "ReferencedRequestSequence", "OriginalAttributesSequence",
+)))  # fmt: skip
+"""What an archive may change without changing the document; besides the patient group and private elements."""
+_PATIENT_GROUP = 0x0010
 
 
 class Relation(StrEnum):
-    """How a further copy of an instance relates to the current one. A DISPUTED copy is kept but not used."""
+    """How a further copy of an instance relates to the current one."""
 
     SAME = "same"
+    DESCRIPTION = "description"
     CORRECTION = "correction"
-    DISPUTED = "disputed"
     CONFLICT = "conflict"
 
 
-def compare(current: Path, candidate: Path) -> Relation:
-    """Compare two spooled copies by decoded pixels, geometry and identity.
+def compare(current: InstanceRow, candidate: InstanceRow, spool: Spool, reader: FrameReader) -> Relation:
+    """Compare two copies of an instance by content and identity.
 
-    Only a transfer syntax or what an archive coerces on its way differs: SAME. Patient, study or
-    descriptions differ: CORRECTION. Pixels, geometry or the content of a document differ, or cannot be
-    compared: CONFLICT.
+    Only a transfer syntax or what an archive fills in differs: SAME. Patient, study or accession differ: CORRECTION;
+    only how they are described: DESCRIPTION. Pixels, geometry or the content of a document differ, or cannot be
+    compared: CONFLICT. A current copy whose file was deleted after retention is compared by what was kept of it.
 
     Raises:
         UndecodablePixels: a header cannot be read.
         OSError: a file cannot be opened.
     """
-    one, other = (read_header(path) for path in (current, candidate))
-    if _values(one, _GEOMETRY + _DOCUMENT) != _values(other, _GEOMETRY + _DOCUMENT):
+    if current.series_instance_uid != candidate.series_instance_uid:
         return Relation.CONFLICT
-    if _pixel_digest(current, one) != _pixel_digest(candidate, other):
+    other = read_header(spool.path(candidate.path))
+    gone = current.purged_at is not None
+    one = None if gone else read_header(spool.path(current.path))
+    ours = current.identity or (identity_of(one) if one is not None else Identity())
+    if not _same_content(current, candidate, spool, reader):
         return Relation.CONFLICT
-    same = _values(one, _IDENTITY) == _values(other, _IDENTITY)
-    return Relation.SAME if same else Relation.CORRECTION
+    if differences(ours, candidate.identity or identity_of(other)):
+        return Relation.CORRECTION
+    if one is None or _values(one, _DESCRIPTIONS) == _values(other, _DESCRIPTIONS):
+        return Relation.SAME
+    return Relation.DESCRIPTION
 
 
-def patients(headers: tuple[Dataset, ...]) -> set[tuple[str, ...]]:
-    """Return the distinct patients and visits that a series' headers name: ID, issuer, name, accession, study."""
-    return {_values(header, _WHOSE) for header in headers}
+def identities(headers: Iterable[Dataset]) -> tuple[str, ...]:
+    """Return in words what tells the patients, studies or visits of a series' images apart; () if nothing does."""
+    return disagreements(map(identity_of, headers))
+
+
+def _same_content(current: InstanceRow, candidate: InstanceRow, spool: Spool, reader: FrameReader) -> bool:
+    known = current.content_digest
+    if known is None and current.purged_at is None:
+        known = content_digest(spool.path(current.path), reader)
+    return known is not None and known == content_digest(spool.path(candidate.path), reader)
+
+
+def content_digest(path: Path, reader: FrameReader) -> str:
+    """Return a digest over what makes an instance what it is, whatever patient it names and however it is coded.
+
+    Of an image: geometry and decoded frames. Of anything else, and of an image of one value, which looks like any
+    other: all its elements but those that an archive may change. An image that cannot be decoded: the whole file.
+
+    Raises:
+        UndecodablePixels: the header cannot be read.
+        OSError: the file cannot be opened.
+    """
+    header = read_header(path)
+    digest = hashlib.sha256(repr(_values(header, _GEOMETRY)).encode())
+    if "Rows" not in header or not _add_frames(digest, path, header, reader):
+        for part in _content(header):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _add_frames(digest: "hashlib._Hash", path: Path, header: Dataset, reader: FrameReader) -> bool:
+    """Add all decoded frames; return whether they show anything."""
+    n_frames = integer(header, "NumberOfFrames") or 0
+    lowest = highest = None
+    try:
+        for number in range(1, n_frames + 1) if n_frames else [None]:
+            values = reader.raw(path, number)
+            digest.update(values.tobytes())
+            lowest = values.min() if lowest is None else min(lowest, values.min())
+            highest = values.max() if highest is None else max(highest, values.max())
+    except UndecodablePixels:
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return True
+    return bool(lowest != highest)
+
+
+def _content(dataset: Dataset) -> Iterator[bytes]:
+    """Yield the elements of a dataset, nested ones included, without those that an archive may change."""
+    for tag in sorted(dataset.keys()):
+        if tag.group == _PATIENT_GROUP or tag.is_private or tag in _COERCED:
+            continue
+        yield f"\n{tag:08x} ".encode()
+        nested = items(dataset, tag)
+        if nested:
+            for item in nested:
+                yield b"{"
+                yield from _content(item)
+        else:
+            value = dataset.get_item(tag).value
+            yield value.strip(b"\0 ") if isinstance(value, bytes) else text(dataset, tag).encode()
 
 
 def _values(header: Dataset, keywords: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,19 +143,3 @@ def _values(header: Dataset, keywords: tuple[str, ...]) -> tuple[str, ...]:
 
 def _value(header: Dataset, keyword: str) -> str:
     return "\n".join(map(str, items(header, keyword))) or text(header, keyword)
-
-
-def _pixel_digest(path: Path, header: Dataset) -> str:
-    """Return a digest over all decoded frames, or over the whole file where an image does not decode."""
-    digest = hashlib.sha256()
-    if "Rows" not in header:
-        return ""
-    frames = integer(header, "NumberOfFrames") or 0
-    try:
-        with FrameReader() as reader:
-            for number in range(1, frames + 1) if frames else [None]:
-                digest.update(reader.raw(path, number).tobytes())
-    except UndecodablePixels:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    return digest.hexdigest()

@@ -61,6 +61,7 @@ class SpoolingIntake:
             sop_class_uid=header.sop_class_uid,
             series_instance_uid=header.series_instance_uid,
             series_number=header.series_number,
+            identity=header.identity,
             study_instance_uid=header.study_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
             calling_ae_title=caller.calling_ae_title,

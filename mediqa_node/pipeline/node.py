@@ -12,6 +12,7 @@ from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
     DeliveryRules,
+    ReceiverPolicy,
     Retention,
     ReturnRule,
     ScorePolicy,
@@ -42,6 +43,7 @@ class NodeContext:
     time_zone: tzinfo = UTC
     peers: tuple[Peer, ...] = ()
     returns: tuple[ReturnRule, ...] = ()
+    receiver: ReceiverPolicy = ReceiverPolicy()
     completion: CompletionRules = CompletionRules()
     score: ScorePolicy = ScorePolicy()
     delivery: DeliveryRules = DeliveryRules()

@@ -1,8 +1,10 @@
 """Site policy: which series are scored, and where reports go."""
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 
 from pydicom import Dataset
 
@@ -70,20 +72,24 @@ def _found(pattern: str | None, value: str) -> bool:
 def acquisition_key(headers: Sequence[Dataset]) -> str | None:
     """Return a key shared by the reconstructions of one acquisition, or None if the headers give none.
 
-    Irradiation Event UID (0008,3010), else Frame of Reference UID + Acquisition Number + Acquisition Time;
-    of several in one series the smallest, so that every reconstruction yields the same key.
+    It is one of this patient and study only, since some devices use one UID for every patient: Irradiation Event UID
+    (0008,3010), else Frame of Reference UID + Acquisition Number + Acquisition Time; of several in one series the
+    smallest, so that every reconstruction yields the same key.
     """
     keys = [key for header in headers if (key := _acquisition_of(header)) is not None]
-    return min(keys, default=None)
+    if not keys:
+        return None
+    whose = [text(headers[0], name) for name in ("StudyInstanceUID", "IssuerOfPatientID", "PatientID")]
+    return f"{sha256(json.dumps(whose).encode()).hexdigest()[:32]} {min(keys)}"
 
 
 def _acquisition_of(header: Dataset) -> str | None:
     if event := text(header, "IrradiationEventUID"):
-        return f"event {event}"[:200]
+        return f"event {event}"[:160]
     if text(header, "Modality") != "CT":
         return None
     parts = [text(header, name) for name in ("FrameOfReferenceUID", "AcquisitionNumber", "AcquisitionTime")]
-    return " ".join(["frame", *parts])[:200] if all(parts) else None
+    return " ".join(["frame", *parts])[:160] if all(parts) else None
 
 
 def destinations(node: NodeContext, row: SeriesRow, assessment: Assessment) -> tuple[tuple[str, float], ...]:

@@ -89,6 +89,7 @@ def _describe(file: Path, path: str) -> tuple[ReceivedInstance, str]:
         sop_class_uid=header.sop_class_uid,
         series_instance_uid=header.series_instance_uid,
         series_number=header.series_number,
+        identity=header.identity,
         study_instance_uid=header.study_instance_uid,
         transfer_syntax_uid=head.transfer_syntax_uid,
         calling_ae_title=head.source_ae_title,

@@ -10,7 +10,7 @@ from mediqa_node.dicom.report.build import build_report, report_bytes
 from mediqa_node.dicom.report.request import SOP_CLASSES, ReportRequest
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import read_headers
-from mediqa_node.storage import assessments, index, outbox
+from mediqa_node.storage import assessments, index, outbox, retractions
 from mediqa_node.storage.outbox import ReportRow
 
 _CLASS_NAMES = {uid: name for name, uid in SOP_CLASSES.items()}
@@ -27,13 +27,15 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
         assessment = assessments.load_assessment(connection, series_instance_uid, revision)
         instances = index.current_instances(connection, series_instance_uid)
         predecessor = outbox.last_report(connection, series_instance_uid, sop_class_uid)
+        sent_in = predecessor.sr_series_instance_uid if predecessor else ""
+        last_number = retractions.last_instance_number(connection, sent_in)
     if known is not None:
         return known
     if assessment is None or not instances:
         raise LookupError(f"series {series_instance_uid} has no assessment {revision}, or its instances were deleted")
     files = read_headers([node.spool.path(instance.path) for instance in instances])
     number = series_number(node, assessment.study_instance_uid, series_instance_uid)
-    instance_number = predecessor.instance_number + 1 if predecessor else 1
+    instance_number = last_number + 1
     dataset = build_report(
         ReportRequest(
             assessment=assessment,

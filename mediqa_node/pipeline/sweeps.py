@@ -8,19 +8,22 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
+from mediqa_node.decode.reader import FrameReader
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.series import DeliveryReason, DeliveryState, Reason, ReasonCode, SeriesState
+from mediqa_node.domain.series import DeliveryReason, DeliveryState, InstanceStatus, Reason, ReasonCode, SeriesState
 from mediqa_node.pipeline.assess import enqueue_due
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
+from mediqa_node.pipeline.copies import digest_for_retention
 from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.durable import DurableJobs, Gate
 from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import activity, assessments, companions, index, outbox, retention
+from mediqa_node.pipeline.retraction import send_due_retractions
+from mediqa_node.storage import activity, assessments, companions, copies, index, outbox, retention
 from mediqa_node.storage.database import Connection
-from mediqa_node.storage.index import SeriesRow
+from mediqa_node.storage.index import InstanceRow, SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow
 
 log = structlog.get_logger("courier")
@@ -29,6 +32,7 @@ BUSY_ROUND_S, IDLE_ROUND_S = 0.1, 0.5
 """Pause between two rounds while something moves, and while nothing does."""
 DUE_EVERY_S = 0.5
 COMPANIONS_EVERY_S = 1.0
+RETRACTIONS_EVERY_S = 2.0
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
 CONSTANCY_EVERY_S = 600.0
@@ -50,6 +54,7 @@ def schedule(
     """
     scheduler = _scheduler(
         ("companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stopping)),  # may wait for a peer
+        ("retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stopping)),
         ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
@@ -214,6 +219,20 @@ def _after_delivery(node: NodeContext, connection: Connection, delivery: Deliver
     log.error("delivery parked", delivery=delivery.id, reason=why)
 
 
+def _purge(node: NodeContext, row: InstanceRow, before: float, now: float, reader: FrameReader) -> bool:
+    """Delete the file of an expired instance; keep what further copies are compared with."""
+    digest = row.content_digest
+    if digest is None and row.status == InstanceStatus.CURRENT:
+        digest = digest_for_retention(node.spool.path(row.path), reader)
+    with node.database.write() as connection:
+        gone = retention.purge(connection, row.id, before, at=now)
+        if gone and digest is not None:
+            copies.keep_digest(connection, row.id, digest)
+    if gone:
+        node.spool.remove(row.path)
+    return gone
+
+
 def retain(node: NodeContext) -> int:
     """Delete expired instances of finished series; return how many."""
     now = node.clock()
@@ -226,12 +245,8 @@ def retain(node: NodeContext) -> int:
     while True:
         with node.database.read() as connection:
             expired = retention.expired(connection, before)
-        for instance_id, path in expired:
-            with node.database.write() as connection:
-                gone = retention.purge(connection, instance_id, before, at=now)
-            if gone:
-                node.spool.remove(path)
-                count += 1
+        with FrameReader() as reader:
+            count += sum(_purge(node, row, before, now, reader) for row in expired)
         if not expired:
             break
     with node.database.write() as connection:

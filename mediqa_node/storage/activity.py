@@ -7,6 +7,7 @@ from mediqa_node.storage.tables import deliveries, instances, series
 
 _MOVING = sa.select(sa.literal(1)).where(series.c.state.in_((SeriesState.RECEIVING, SeriesState.READY)))
 _COMPARING = sa.select(sa.literal(1)).where(instances.c.status == InstanceStatus.CANDIDATE)
+_UNREAD = sa.select(sa.literal(1)).where(instances.c.unread)
 _SOON: sa.BindParameter[float] = sa.bindparam("soon", type_=sa.Float)
 _SENDING = sa.select(sa.literal(1)).where(
     sa.or_(
@@ -17,11 +18,11 @@ _SENDING = sa.select(sa.literal(1)).where(
         sa.and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at <= _SOON),
     )
 )
-_QUERY = sa.select(sa.or_(_MOVING.exists(), _COMPARING.exists(), _SENDING.exists()))
+_QUERY = sa.select(sa.or_(_MOVING.exists(), _COMPARING.exists(), _UNREAD.exists(), _SENDING.exists()))
 
 
 def is_busy(connection: sa.Connection, *, soon: float) -> bool:
-    """Return whether a series is arriving or ready, a copy waits to be compared, or a delivery is due.
+    """Return whether a series is arriving or ready, a copy or document waits to be looked at, or a delivery is due.
 
     Args:
         soon: until when a delivery counts as due, seconds since 1970.

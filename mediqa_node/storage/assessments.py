@@ -82,26 +82,35 @@ def load_technique(connection: sa.Connection, series_instance_uid: str) -> Techn
 
 
 def save_dose_events(
-    database: Database, connection: sa.Connection, study_instance_uid: str, events: Mapping[str, Any]
+    database: Database,
+    connection: sa.Connection,
+    study_instance_uid: str,
+    calling_ae_title: str,
+    events: Mapping[str, Any],
 ) -> None:
-    """Keep irradiation events of a dose report, by their UID; dataclasses become JSON."""
+    """Keep irradiation events of a dose report, by their UID and its sender; dataclasses become JSON."""
     for uid, event in events.items():
         connection.execute(
             database.insert_or_ignore(
                 dose_events,
                 irradiation_event_uid=uid,
                 study_instance_uid=study_instance_uid,
+                calling_ae_title=calling_ae_title,
                 event=dataclasses.asdict(event),
             )
         )
 
 
-def load_dose_events(connection: sa.Connection, study_instance_uid: str) -> dict[str, dict[str, Any]]:
-    """Return the irradiation events known of a study, by UID."""
+def load_dose_events(
+    connection: sa.Connection, study_instance_uid: str, calling_ae_title: str
+) -> dict[str, dict[str, Any]]:
+    """Return the irradiation events known of a study, by UID; of several senders, the given one is believed."""
     query = sa.select(dose_events.c.irradiation_event_uid, dose_events.c.event).where(
         dose_events.c.study_instance_uid == study_instance_uid
     )
-    return {row.irradiation_event_uid: row.event for row in connection.execute(query)}
+    own = sa.case((dose_events.c.calling_ae_title == calling_ae_title, 1), else_=0)
+    rows = connection.execute(query.order_by(own, dose_events.c.calling_ae_title))
+    return {row.irradiation_event_uid: row.event for row in rows}
 
 
 def claim_acquisition(

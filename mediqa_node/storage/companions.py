@@ -80,6 +80,23 @@ def taken(connection: sa.Connection, destination: str, sop_instance_uids: Sequen
     return set(connection.execute(query).scalars())
 
 
+def taken_of(
+    connection: sa.Connection, series_instance_uid: str, destination: str, revision: int
+) -> list[tuple[str, str, str]]:
+    """Return class, instance and series UID of the companions that a destination took with reports up to a revision."""
+    query = (
+        sa.select(companions.c.sop_class_uid, companions.c.sop_instance_uid, companions.c.companion_series_instance_uid)
+        .join(companion_deliveries, companion_deliveries.c.sop_instance_uid == companions.c.sop_instance_uid)
+        .where(
+            companions.c.series_instance_uid == series_instance_uid,
+            companions.c.revision <= revision,
+            companion_deliveries.c.destination == destination,
+        )
+        .order_by(companions.c.revision, companions.c.instance_number)
+    )
+    return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+
 def is_own(connection: sa.Connection, series_instance_uid: str) -> bool:
     """Return whether a series UID belongs to companions of this node."""
     query = sa.select(sa.literal(1)).where(companions.c.companion_series_instance_uid == series_instance_uid)

@@ -10,8 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.series import InstanceStatus, Reason, ReasonCode, SeriesState, parse_state
-from mediqa_node.storage.tables import acquisitions, associations, instances, rejected_instances, senders, series
+from mediqa_node.storage.tables import acquisitions, associations, instances, senders, series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,9 @@ class InstanceRow:
     sha256: str
     size_bytes: int
     purged_at: float | None
+    peer_address: str
+    identity: Identity | None
+    content_digest: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,7 @@ class AssociationRow:
 
 
 _SERIES = [series.c[name] for name in SeriesRow.__dataclass_fields__] + [series.c.reason_code]
-_INSTANCE = [instances.c[name] for name in InstanceRow.__dataclass_fields__]
+INSTANCE = [instances.c[name] for name in InstanceRow.__dataclass_fields__]
 _ASSOCIATION = [associations.c[name] for name in AssociationRow.__dataclass_fields__]
 
 
@@ -87,9 +91,11 @@ def _series_row(row: sa.Row[*tuple[Any, ...]]) -> SeriesRow:
     return SeriesRow(**values)
 
 
-def _instance_row(row: sa.Row[*tuple[Any, ...]]) -> InstanceRow:
+def instance_row(row: sa.Row[*tuple[Any, ...]]) -> InstanceRow:
+    """Return a row of `INSTANCE` as a value."""
     values = {name: getattr(row, name) for name in InstanceRow.__dataclass_fields__}
-    return InstanceRow(**values | {"status": parse_state(InstanceStatus, row.status)})
+    known = Identity(**row.identity) if row.identity is not None else None
+    return InstanceRow(**values | {"status": parse_state(InstanceStatus, row.status), "identity": known})
 
 
 def series_in(connection: sa.Connection, *states: SeriesState) -> list[SeriesRow]:
@@ -119,15 +125,9 @@ def current_instances(connection: sa.Connection, series_instance_uid: str) -> li
     return _instances(connection, series_instance_uid, InstanceStatus.CURRENT)
 
 
-def candidates(connection: sa.Connection) -> list[InstanceRow]:
-    """Return the copies that wait to be compared with the current one."""
-    query = sa.select(*_INSTANCE).where(instances.c.status == InstanceStatus.CANDIDATE).order_by(instances.c.id)
-    return [_instance_row(row) for row in connection.execute(query)]
-
-
 def _instances(connection: sa.Connection, series_instance_uid: str, status: InstanceStatus) -> list[InstanceRow]:
     query = (
-        sa.select(*_INSTANCE)
+        sa.select(*INSTANCE)
         .where(
             instances.c.series_instance_uid == series_instance_uid,
             instances.c.status == status,
@@ -135,18 +135,7 @@ def _instances(connection: sa.Connection, series_instance_uid: str, status: Inst
         )
         .order_by(instances.c.id)
     )
-    return [_instance_row(row) for row in connection.execute(query)]
-
-
-def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: InstanceStatus) -> bool:
-    """Whether any copy of the series' instances, in any series, has one of these statuses."""
-    copies = instances.alias()
-    query = (
-        sa.select(sa.literal(1))
-        .join(copies, copies.c.sop_instance_uid == instances.c.sop_instance_uid)
-        .where(instances.c.series_instance_uid == series_instance_uid, copies.c.status.in_(statuses))
-    )
-    return connection.execute(query.limit(1)).first() is not None
+    return [instance_row(row) for row in connection.execute(query)]
 
 
 def is_purged(connection: sa.Connection, series_instance_uid: str) -> bool:
@@ -157,36 +146,6 @@ def is_purged(connection: sa.Connection, series_instance_uid: str) -> bool:
         instances.c.purged_at.is_not(None),
     )
     return connection.execute(query.limit(1)).first() is not None
-
-
-def apply_rejections(connection: sa.Connection, series_instance_uid: str) -> int:
-    """Reject instances that an earlier reject note names; return how many."""
-    named = sa.select(rejected_instances.c.sop_instance_uid)
-    result = connection.execute(
-        sa.update(instances)
-        .where(
-            instances.c.series_instance_uid == series_instance_uid,
-            instances.c.status == InstanceStatus.CURRENT,
-            instances.c.sop_instance_uid.in_(named),
-        )
-        .values(status=InstanceStatus.REJECTED)
-    )
-    return int(result.rowcount)
-
-
-def current_copy(connection: sa.Connection, sop_instance_uid: str) -> InstanceRow | None:
-    """Return the current copy of an instance, or None; its file may have been deleted after retention."""
-    row = connection.execute(
-        sa.select(*_INSTANCE).where(
-            instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == InstanceStatus.CURRENT
-        )
-    ).one_or_none()
-    return _instance_row(row) if row is not None else None
-
-
-def set_status(connection: sa.Connection, instance_id: int, status: InstanceStatus) -> None:
-    """Set the status of a copy."""
-    connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(status=status))
 
 
 def association(connection: sa.Connection, association_id: str) -> AssociationRow | None:
@@ -257,6 +216,12 @@ def reopen(connection: sa.Connection, series_instance_uid: str, *, reason: Reaso
     )
 
 
+def assess_again(connection: sa.Connection, *where: sa.ColumnElement[bool], at: float) -> int:
+    """Make series ready for another assessment; return how many."""
+    again = {"state": SeriesState.READY, "state_at": at, "job": None, "generation": series.c.generation + 1}
+    return int(connection.execute(sa.update(series).where(*where).values(**again)).rowcount)
+
+
 def release_acquisition(connection: sa.Connection, series_instance_uid: str, *, at: float) -> None:
     """Let another reconstruction be scored for the acquisition, since this series cannot be.
 
@@ -269,28 +234,6 @@ def release_acquisition(connection: sa.Connection, series_instance_uid: str, *, 
     )
     for uid in connection.execute(aside).scalars().all():
         reopen(connection, uid, reason=Reason(ReasonCode.OTHER_RECONSTRUCTION_FAILED), at=at)
-
-
-def correct(connection: sa.Connection, copy: InstanceRow, *, at: float) -> None:
-    """Make a corrected copy the current one, and reopen its series.
-
-    Corrected copies arrive one by one: the series waits for them as for late slices.
-    """
-    known = current_copy(connection, copy.sop_instance_uid)
-    if known is not None:
-        set_status(connection, known.id, InstanceStatus.SUPERSEDED)
-    set_status(connection, copy.id, InstanceStatus.CURRENT)
-    reopen(
-        connection,
-        copy.series_instance_uid,
-        reason=Reason(ReasonCode.CORRECTED_COPY),
-        at=at,
-        study_instance_uid=copy.study_instance_uid,
-        last_instance_at=sa.case(
-            (series.c.last_instance_at < copy.received_at, copy.received_at), else_=series.c.last_instance_at
-        ),
-        association_id=copy.association_id,
-    )
 
 
 def learn_sender(connection: sa.Connection, row: SeriesRow) -> None:
@@ -336,26 +279,3 @@ def sender(connection: sa.Connection, calling_ae_title: str) -> tuple[bool, Sequ
         sa.select(senders.c.splits_series, senders.c.gaps_s).where(senders.c.calling_ae_title == calling_ae_title)
     ).one_or_none()
     return (bool(row.splits_series), list(row.gaps_s)) if row is not None else (False, [])
-
-
-def reject(connection: sa.Connection, sop_instance_uids: Sequence[str], *, code: str, note: str) -> set[str]:
-    """Reject the instances that a reject note names; return their series."""
-    touched: set[str] = set()
-    for uid in sop_instance_uids:
-        current = current_copy(connection, uid)
-        known = connection.execute(
-            sa.select(rejected_instances.c.sop_instance_uid).where(rejected_instances.c.sop_instance_uid == uid)
-        ).first()
-        if known is None:
-            connection.execute(
-                sa.insert(rejected_instances).values(
-                    sop_instance_uid=uid,
-                    series_instance_uid=current.series_instance_uid if current else "",
-                    code=code,
-                    note_sop_instance_uid=note,
-                )
-            )
-        if current is not None:
-            set_status(connection, current.id, InstanceStatus.REJECTED)
-            touched.add(current.series_instance_uid)
-    return touched

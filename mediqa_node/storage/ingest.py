@@ -1,15 +1,18 @@
 """Recording a received instance, inside one transaction.
 
-Same UID, same bytes: no change. Same UID, other bytes: a further row, the `candidate`, which the
-pipeline compares by pixels, geometry and identity before anything is delivered. Otherwise a new
+Same UID, same bytes: no change, unless they were set aside before. Same UID, other bytes: a further row, the
+`candidate`, which the pipeline compares by pixels, geometry and identity before anything is delivered. Otherwise a new
 current row, which (re)opens its series.
 """
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
+from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.series import InstanceStatus, ReasonCode, ReceivedInstance, SeriesState
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import associations, instances, series
@@ -28,9 +31,9 @@ _UID: sa.BindParameter[str] = sa.bindparam("uid", type_=sa.String)
 _NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
 _ASSOCIATION: sa.BindParameter[str] = sa.bindparam("association", type_=sa.String)
 
-_KNOWN = sa.select(instances.c.id, instances.c.sha256, instances.c.path, instances.c.purged_at).where(
-    instances.c.sop_instance_uid == _UID
-)
+_KNOWN = sa.select(
+    instances.c.id, instances.c.sha256, instances.c.path, instances.c.purged_at, instances.c.status
+).where(instances.c.sop_instance_uid == _UID)
 _ENTER = sa.insert(instances)
 _GAP = _NOW - series.c.last_instance_at
 _IS_OPEN = series.c.state == SeriesState.RECEIVING.value
@@ -85,7 +88,7 @@ def record(
         is_there: whether the spooled file of an earlier row still exists; if not, the copy replaces it.
     """
     known = connection.execute(_KNOWN, {"uid": instance.sop_instance_uid}).all()
-    same = next((row for row in known if row.sha256 == instance.sha256 and row.purged_at is None), None)
+    same = next((row for row in known if row.sha256 == instance.sha256 and _counts(row, instance)), None)
     _touch_association(database, connection, instance)
     if same is not None:
         if same.path == instance.path:
@@ -97,9 +100,21 @@ def record(
         return Recorded.NEW
     _touch_series(database, connection, instance, modality, counts=not known)
     row = {name: getattr(instance, name) for name in _SAME_NAME}
+    row["identity"] = {name: getattr(instance.identity, name) for name in Identity.__dataclass_fields__}
+    row["unread"] = instance.sop_class_uid == KEY_OBJECT_SELECTION
     status = InstanceStatus.CANDIDATE if known else InstanceStatus.CURRENT
     connection.execute(_ENTER, {**row, "status": status, "received_at": instance.received_at.timestamp()})
     return Recorded.CANDIDATE if known else Recorded.NEW
+
+
+def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance) -> bool:
+    """Whether a row with the same bytes makes an instance a duplicate.
+
+    Not if its file was deleted, and not if it was set aside: that it comes again is a question for a person.
+    """
+    if row.path == instance.path:
+        return True
+    return row.purged_at is None and row.status != InstanceStatus.SUPERSEDED
 
 
 _SAME_NAME = (
@@ -110,6 +125,7 @@ _SAME_NAME = (
     "transfer_syntax_uid",
     "association_id",
     "calling_ae_title",
+    "peer_address",
     "path",
     "sha256",
     "size_bytes",

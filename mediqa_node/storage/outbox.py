@@ -268,6 +268,14 @@ def supersede_deliveries(connection: sa.Connection, series_instance_uid: str, *,
     return int(result.rowcount)
 
 
+def may_have_left(connection: sa.Connection, series_instance_uid: str) -> bool:
+    """Whether a report of this series has been sent, or may have arrived although nobody has confirmed it."""
+    query = sa.select(sa.literal(1)).where(
+        deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.report_sop_instance_uid.is_not(None)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def last_sent_at(connection: sa.Connection, series_instance_uid: str) -> float | None:
     """Return when a report of this series last reached any destination, or None."""
     return connection.execute(

@@ -13,7 +13,7 @@ from mediqa_node.domain.series import (
     ReasonCode,
     SeriesState,
 )
-from mediqa_node.storage import outbox
+from mediqa_node.storage import index, outbox, retractions
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
     assessments,
@@ -111,15 +111,6 @@ def disputes(connection: sa.Connection) -> list[Dispute]:
     ]
 
 
-def keep_first(connection: sa.Connection, series_instance_uids: Sequence[str]) -> int:
-    """Supersede differing copies in favour of the first ones, without deleting any; return how many."""
-    statement = sa.update(instances).where(
-        instances.c.series_instance_uid.in_(list(series_instance_uids)),
-        instances.c.status.in_(_DIFFERING),
-    )
-    return int(connection.execute(statement.values(status=InstanceStatus.SUPERSEDED)).rowcount)
-
-
 def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
     """Return everything recorded about one series as plain values."""
     uid = row.series_instance_uid
@@ -158,34 +149,39 @@ def _companions(connection: sa.Connection, row: SeriesRow) -> list[dict[str, Any
 
 
 def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tuple[int, int]:
-    """Retry held deliveries and stopped series; return how many of each.
+    """Retry held deliveries and retractions, and stopped series; return how many of each, retractions as deliveries.
+
+    A series with copies that disagree stays: `copies.proposal` has the ways to settle it.
 
     Args:
         which: delivery ids or series UIDs; empty: all.
     """
     ids = [int(name) for name in which if name.isdigit() and len(name) < 12]
+    disputed = sa.select(instances.c.series_instance_uid).where(instances.c.status.in_(_DIFFERING))
     held = sa.update(deliveries).where(deliveries.c.state.in_(HELD))
-    stopped = sa.update(series).where(series.c.state == SeriesState.PARKED, series.c.reason_code.in_(_RETRIED_PARKED))
-    withheld = sa.update(series).where(
-        series.c.state == SeriesState.WITHHELD, series.c.reason_code.in_(_RETRIED_WITHHELD)
+    stopped = sa.or_(
+        sa.and_(series.c.state == SeriesState.PARKED, series.c.reason_code.in_(_RETRIED_PARKED)),
+        sa.and_(
+            series.c.state == SeriesState.WITHHELD,
+            series.c.reason_code.in_(_RETRIED_WITHHELD),
+            series.c.series_instance_uid.not_in(disputed),
+        ),
     )
+    mine: sa.ColumnElement[bool] = sa.true()
     if which:
         held = held.where(sa.or_(deliveries.c.id.in_(ids), deliveries.c.series_instance_uid.in_(which)))
-        stopped = stopped.where(series.c.series_instance_uid.in_(which))
-        withheld = withheld.where(series.c.series_instance_uid.in_(which))
+        mine = series.c.series_instance_uid.in_(which)
+    with_delivery = sa.select(deliveries.c.series_instance_uid).where(
+        deliveries.c.revision == series.c.revision, deliveries.c.state.in_(HELD)
+    )
+    n_series = index.assess_again(connection, stopped, mine, series.c.series_instance_uid.not_in(with_delivery), at=now)
     n_deliveries = connection.execute(
         held.values(state=DeliveryState.WAITING, reason_code=None, not_before=now, created_at=now, job=None)
     ).rowcount
-    n_series = sum(_assess_again(connection, statement, now) for statement in (stopped, withheld))
-    return int(n_deliveries), n_series
+    n_retractions = retractions.retry(connection, tuple(which), now=now)
+    return int(n_deliveries) + n_retractions, n_series
 
 
 def assess_again(connection: sa.Connection, code: ReasonCode, *, now: float) -> int:
     """Have the series that are withheld for a reason assessed again; return how many."""
-    withheld = series.c.state == SeriesState.WITHHELD, series.c.reason_code == code
-    return _assess_again(connection, sa.update(series).where(*withheld), now)
-
-
-def _assess_again(connection: sa.Connection, statement: sa.Update, now: float) -> int:
-    again = {"state": SeriesState.READY, "state_at": now, "job": None, "generation": series.c.generation + 1}
-    return int(connection.execute(statement.values(**again)).rowcount)
+    return index.assess_again(connection, series.c.state == SeriesState.WITHHELD, series.c.reason_code == code, at=now)

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from mediqa_node.domain.series import END_STATES, UNFINISHED, InstanceStatus, SeriesState
+from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
 from mediqa_node.storage.tables import deliveries, instances, series
 
 
@@ -26,10 +27,10 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
     )
 
 
-def expired(connection: sa.Connection, before: float, *, at_most: int = 1000) -> list[tuple[int, str]]:
-    """Return id and path of instances received before a time, whose series is finished."""
-    query = sa.select(instances.c.id, instances.c.path).where(_may_go(before)).order_by(instances.c.id).limit(at_most)
-    return [(row.id, row.path) for row in connection.execute(query)]
+def expired(connection: sa.Connection, before: float, *, at_most: int = 1000) -> list[InstanceRow]:
+    """Return the instances received before a time, whose series is finished."""
+    query = sa.select(*INSTANCE).where(_may_go(before)).order_by(instances.c.id).limit(at_most)
+    return [instance_row(row) for row in connection.execute(query)]
 
 
 def purge(connection: sa.Connection, instance_id: int, before: float, *, at: float) -> bool:

@@ -14,7 +14,7 @@ metadata = sa.MetaData(
     }
 )
 
-_UID = sa.String(64)
+UID = _UID = sa.String(64)
 
 associations = sa.Table(
     "associations",
@@ -71,17 +71,27 @@ instances = sa.Table(
     ),
     sa.Column("association_id", sa.String(32), nullable=False),
     sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("peer_address", sa.String(64), nullable=False, server_default=""),
     sa.Column("received_at", sa.Float, nullable=False),
     sa.Column("path", sa.String(120), nullable=False, unique=True),
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("purged_at", sa.Float),
+    sa.Column("identity", sa.JSON, comment="domain.identity.Identity; null: received before it was kept"),
+    sa.Column("content_digest", sa.String(64), comment="of geometry and pixels, or of a document; outlives the file"),
+    sa.Column("unread", sa.Boolean, nullable=False, server_default=sa.false(), comment="a document to be read yet"),
     sa.Index("ix_instances_sop_instance_uid_status", "sop_instance_uid", "status"),
     sa.Index(
         "ix_instances_candidate",
         "status",
         sqlite_where=sa.text("status = 'candidate'"),
         postgresql_where=sa.text("status = 'candidate'"),
+    ),
+    sa.Index(
+        "ix_instances_unread",
+        "unread",
+        sqlite_where=sa.text("unread"),
+        postgresql_where=sa.text("unread"),
     ),
     sa.Index(
         "uq_instances_current",
@@ -143,7 +153,8 @@ dose_events = sa.Table(
     "dose_events",
     metadata,
     sa.Column("irradiation_event_uid", _UID, primary_key=True),
-    sa.Column("study_instance_uid", _UID, nullable=False),
+    sa.Column("study_instance_uid", _UID, primary_key=True),
+    sa.Column("calling_ae_title", sa.String(16), primary_key=True),
     sa.Column("event", sa.JSON, nullable=False),
 )
 
@@ -151,9 +162,12 @@ rejected_instances = sa.Table(
     "rejected_instances",
     metadata,
     sa.Column("sop_instance_uid", _UID, primary_key=True),
-    sa.Column("series_instance_uid", _UID, nullable=False, index=True),
+    sa.Column("note_sop_instance_uid", _UID, primary_key=True),
+    sa.Column("study_instance_uid", _UID, nullable=False, comment="of the images, as the note states it"),
     sa.Column("code", sa.String(16), nullable=False, comment="title of the Key Object Selection, e.g. 113001"),
-    sa.Column("note_sop_instance_uid", _UID, nullable=False),
+    sa.Column("calling_ae_title", sa.String(16), nullable=False, comment="of the note"),
+    sa.Column("peer_address", sa.String(64), nullable=False, comment="of the note"),
+    sa.Column("identity", sa.JSON, comment="of the note; null: received before it was kept"),
 )
 
 assessments = sa.Table(

@@ -20,8 +20,9 @@ from support.siblings import before_release
 
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import Retention, ReturnRule
+from mediqa_node.domain.series import CopyDecision
 from mediqa_node.pipeline.sweeps import enqueue_waiting, retain
-from mediqa_node.storage import overview
+from mediqa_node.storage import copies, overview
 
 WRONG, RIGHT = {"patient_id": "WRONG"}, {"patient_id": "RIGHT", "patient_name": "Richtig^Rita"}
 
@@ -119,9 +120,13 @@ def test_a_correction_after_delivery_makes_a_report_under_the_right_patient_that
     bench.receive_all(right := ct_series(tmp_path / "r", "x", **RIGHT), association="a2", aet="QC")
     bench.pass_time(200)
 
-    wrong, corrected = stored(pacs)
+    wrong, void, corrected = stored(pacs)
     assert (corrected.PatientID, str(corrected.PatientName)) == ("RIGHT", "Richtig^Rita")
     assert predecessors(corrected) == {wrong.SOPInstanceUID}
+    assert corrected.SeriesInstanceUID != wrong.SeriesInstanceUID, "a series is of one patient"
+    assert (void.PatientID, void.SeriesInstanceUID) == ("WRONG", wrong.SeriesInstanceUID)
+    assert predecessors(void) == {wrong.SOPInstanceUID}
+    assert "VOID" in void.SeriesDescription
     assert bench.series(series_uid(right)).state == "DELIVERED"
     assert bench.scorer.scored == 2, "one judgement for the whole correction, not one for each slice"
 
@@ -143,13 +148,17 @@ def test_a_half_corrected_series_is_withheld_until_the_other_half_comes(
     assert [report.PatientID for report in stored(pacs)] == ["RIGHT"]
 
 
-def test_a_correction_from_anybody_else_is_kept_and_not_used(bench: Bench, pacs: ScriptedPacs, tmp_path: Path) -> None:
+def test_a_correction_from_anybody_else_is_kept_and_nothing_leaves_until_somebody_decides(
+    bench: Bench, pacs: ScriptedPacs, tmp_path: Path
+) -> None:
     bench.receive_all(paths := ct_series(tmp_path / "w", "x", **WRONG))
     bench.receive_all(ct_series(tmp_path / "r", "x", **RIGHT), association="a2", aet="WORKSTATION")
 
     bench.pass_time(100)
 
-    assert [report.PatientID for report in stored(pacs)] == ["WRONG"]
+    assert stored(pacs) == []
+    row = bench.series(series_uid(paths))
+    assert (row.state, row.reason.code) == ("WITHHELD", "identity")
     assert bench.copies(pydicom.dcmread(paths[0]).SOPInstanceUID) == ["current", "disputed"]
     with bench.database.read() as connection:
         assert [dispute.n_copies for dispute in overview.disputes(connection)] == [5]
@@ -197,8 +206,10 @@ def test_other_pixels_under_a_known_uid_hold_the_report(
 
     kept = "2.25.99" if elsewhere else series
     with bench.database.write() as connection:
-        assert overview.keep_first(connection, [kept]) == 1
-        assert overview.retry(connection, [series], now=bench.now) == (1, 0)
+        keep = copies.proposal(connection, kept, CopyDecision.KEEP_FIRST)
+        assert (len(keep.set_aside), keep.changes) == (1, False)
+        copies.apply(connection, keep, by="Curie", at=bench.now)
+        overview.retry(connection, [series], now=bench.now)
     bench.pass_time(300)
     assert len(pacs.received) == 1
 
@@ -225,7 +236,8 @@ def test_a_copy_that_cannot_be_compared_is_a_conflict_and_stops_nobody_else(
 
     assert bench.series(series_uid(list((tmp_path / "three").iterdir()))).state == "DELIVERED"
     with bench.database.read() as connection:
-        assert [dispute.n_copies for dispute in overview.disputes(connection)] == [1]
+        found = {dispute.status: dispute.n_copies for dispute in overview.disputes(connection)}
+    assert found == {"conflict": 1, "disputed": 4}
 
 
 # ── reject notes ─────────────────────────────────────────────────────────────
@@ -390,6 +402,11 @@ def test_a_series_that_comes_again_after_retention_is_not_scored_again(
     bench.receive_all(paths, association="a2", aet="QC")
     bench.receive_all(ct_series(tmp_path / "two", "x", slices=[2], **RIGHT), association="a3", aet="QC")
     bench.pass_time(100)
+    row = bench.series(series_uid(paths))
+    assert (row.state, row.reason.code) == ("WITHHELD", "identity"), "one of six images names another patient now"
+    with bench.database.write() as connection:
+        keep = copies.proposal(connection, series_uid(paths), CopyDecision.KEEP_FIRST)
+        copies.apply(connection, keep, by="Curie", at=bench.now)
     assert bench.series(series_uid(paths)).state == "DELIVERED"
 
     bench.receive_all(ct_series(tmp_path / "late", "x", slices=[6]), association="a4")

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
+from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.dicom.prompts import PromptRules
 from mediqa_node.dicom.report.request import ReportDevice
@@ -30,8 +31,10 @@ from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.pipeline.assess import assess_series
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
+from mediqa_node.pipeline.copies import Copies
 from mediqa_node.pipeline.deliver import deliver_report
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.retraction import send_due_retractions
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.pipeline.sweeps import enqueue_waiting
 from mediqa_node.storage import activity, index, outbox
@@ -170,7 +173,9 @@ class Bench:
 
     # ── what happens to the node ─────────────────────────────────────────────
 
-    def receive(self, path: Path, *, association: str = "a1", aet: str = "CT_ROOM_1") -> Recorded:
+    def receive(
+        self, path: Path, *, association: str = "a1", aet: str = "CT_ROOM_1", address: str = "127.0.0.1"
+    ) -> Recorded:
         """Enter one instance at the bench's time, as the receiver does."""
         ds = pydicom.dcmread(path, stop_before_pixels=True)
         syntax = str(ds.file_meta.TransferSyntaxUID)
@@ -193,13 +198,14 @@ class Bench:
             transfer_syntax_uid=syntax,
             calling_ae_title=aet,
             called_ae_title="MEDIQA",
-            peer_address="127.0.0.1",
+            peer_address=address,
             association_id=association,
             received_at=datetime.fromtimestamp(self.now, UTC),
             path=self.spool.place(incoming),
             sha256=digest,
             size_bytes=len(dataset),
             series_number=ds.get("SeriesNumber"),
+            identity=identity_of(ds),
         )
         with self.database.write() as connection:
             outcome = record(self.database, connection, instance, str(ds.get("Modality", "")), self.spool.has)
@@ -212,10 +218,12 @@ class Bench:
         with self.database.write() as connection:
             close_association(connection, association, released=released, at=self.now)
 
-    def receive_all(self, paths: Sequence[Path], *, association: str = "a1", aet: str = "CT_ROOM_1") -> None:
+    def receive_all(
+        self, paths: Sequence[Path], *, association: str = "a1", aet: str = "CT_ROOM_1", address: str = "127.0.0.1"
+    ) -> None:
         """Enter a series over one association, a tenth of a second apart, and release it."""
         for path in paths:
-            self.receive(path, association=association, aet=aet)
+            self.receive(path, association=association, aet=aet, address=address)
             self.now += 0.1
         self.release(association)
 
@@ -223,6 +231,7 @@ class Bench:
 
     def complete_series(self) -> int:
         """Run the sweep once."""
+        Copies(self.node).compare_waiting()
         return self.settler.run()
 
     def work(self) -> list[str]:
@@ -235,6 +244,7 @@ class Bench:
                 assess_series(self.node, *arguments) if kind == "score" else deliver_report(self.node, *arguments)
             )
         send_due_companions(self.node)
+        send_due_retractions(self.node)
         return said
 
     def pass_time(self, seconds: float, *, step_s: float = 1.0, until: Callable[[], bool] = lambda: False) -> None:

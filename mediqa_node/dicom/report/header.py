@@ -136,15 +136,17 @@ def _copy_trial(report: Dataset, source: Dataset) -> None:
 
 
 def _set_series(report: Dataset, request: ReportRequest) -> None:
-    """SR Document Series (C.17.1): one for each source series and installation, revisions included."""
-    assessment = request.assessment
-    series_uid = (
-        str(request.predecessor.SeriesInstanceUID)
-        if request.predecessor is not None
-        else deterministic_uid(
-            "series", assessment.study_instance_uid, assessment.series_instance_uid, request.device.device_uid
+    """SR Document Series (C.17.1): one for each source series, patient and installation, revisions included."""
+    series = (request.assessment.study_instance_uid, request.assessment.series_instance_uid)
+    series_uid = deterministic_uid("series", *series, request.device.device_uid)
+    if (old := request.predecessor) is not None:
+        # of one patient and study only: a corrected report starts a series of its own
+        whose = [(str(found.get("PatientID", "")), str(found.StudyInstanceUID)) for found in (old, report)]
+        series_uid = (
+            str(old.SeriesInstanceUID)
+            if whose[0] == whose[1]
+            else deterministic_uid("series", *series, request.device.device_uid, *whose[1])
         )
-    )
     report.Modality = "SR"
     report.SeriesInstanceUID = series_uid
     report.SeriesNumber = request.series_number

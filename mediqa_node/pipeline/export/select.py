@@ -30,10 +30,10 @@ from mediqa_node.domain.series import ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.exchange.series_row import DescribedSeries, opinion, series_row
 from mediqa_node.image.salient import WANTED
-from mediqa_node.pipeline.identity import patients
+from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.policy import acquisition_key
 from mediqa_node.pipeline.score import SeriesFiles, read_headers
-from mediqa_node.storage import harvested, index, ratings
+from mediqa_node.storage import copies, harvested, index, ratings
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.harvested import HarvestedSeries
 from mediqa_node.storage.index import InstanceRow
@@ -140,13 +140,14 @@ def _gathered(
     with source.database.read() as connection:
         instances = index.current_instances(connection, known.row.series_instance_uid)
         purged = index.is_purged(connection, known.row.series_instance_uid)
+        disputed = copies.open_question(connection, known.row.series_instance_uid) is not None
         frames = harvested.frames_of(connection, known.row.series_instance_uid)
     technique = replace(technique, frames=frames)
     if purged or not instances:
         raise NotScorable("purged" if purged else "rejected")
     files = read_headers([source.spool.path(instance.path) for instance in instances])
     _check_filters(request, known, files.headers[0])
-    if len(patients(files.headers)) > 1:
+    if identities(files.headers) or disputed:
         raise NotScorable("several_patients")
     files = _of_the_scan(files)
     stacks = assemble_stacks(files.headers)

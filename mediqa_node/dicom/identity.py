@@ -1,0 +1,61 @@
+"""Read whom an image names, from a parsed header or from the bytes of the elements alone.
+
+Text that does not fit its declared character set counts as empty: it cannot tell two patients apart. A Patient ID that
+does not is kept as it was read, because an empty one would be another patient's.
+"""
+
+import re
+from collections.abc import Mapping
+
+from pydicom import Dataset
+from pydicom.charset import convert_encodings, decode_bytes
+
+from mediqa_node.dicom.values import is_misread, text
+from mediqa_node.domain.identity import Identity
+
+CHARACTER_SET = 0x00080005
+_STUDY_INSTANCE_UID = 0x0020000D
+ELEMENTS = {
+    "patient_id": 0x00100020,
+    "issuer": 0x00100021,
+    "name": 0x00100010,
+    "birth_date": 0x00100030,
+    "sex": 0x00100040,
+    "accession_number": 0x00080050,
+    "study_instance_uid": _STUDY_INSTANCE_UID,
+}
+"""The element of each field of an `Identity`."""
+_DELIMITERS = {0x5C, 0x3D, 0x5E}  # of values, of groups of a name and of its parts: each ends a code extension
+_NO_DIGIT = re.compile(r"\D")
+
+
+def identity_of(header: Dataset) -> Identity:
+    """Return the patient and visit that a header names."""
+    return _identity({field: text(header, tag) for field, tag in ELEMENTS.items()})
+
+
+def identity_of_elements(found: Mapping[int, bytes]) -> Identity:
+    """Return the patient and visit from the encoded values of `ELEMENTS` and `CHARACTER_SET`, by tag."""
+    character_set = found.get(CHARACTER_SET, b"").strip(b" \0").decode("latin-1")
+    return _identity({field: _decoded(found.get(tag, b""), character_set) for field, tag in ELEMENTS.items()})
+
+
+def _decoded(value: bytes, character_set: str) -> str:
+    value = value.strip(b" \0")
+    if not character_set or (value.isascii() and b"\x1b" not in value):
+        return _values(value.decode("latin-1"))
+    try:
+        return _values(decode_bytes(value, convert_encodings(character_set.split("\\")), _DELIMITERS))
+    except Exception:  # pydicom may raise anything for an unknown character set
+        return _values(value.decode("latin-1"))
+
+
+def _values(decoded: str) -> str:
+    parts = (part.replace("\0", " ").strip() for part in decoded.split("\\"))
+    return "\\".join(part for part in parts if part)
+
+
+def _identity(values: Mapping[str, str]) -> Identity:
+    kept = {field: "" if is_misread(value) and field != "patient_id" else value for field, value in values.items()}
+    kept["birth_date"] = _NO_DIGIT.sub("", kept["birth_date"])
+    return Identity(**kept)

@@ -1,0 +1,103 @@
+"""Before a report leaves: does the destination hold this study under the same patient?"""
+
+from dataclasses import dataclass
+
+from mediqa_node.dicom.identity import identity_of
+from mediqa_node.dicom.part10 import read_header
+from mediqa_node.domain.identity import Identity, differences
+from mediqa_node.domain.series import DeliveryReason, DeliveryState
+from mediqa_node.network.sender import PeerLink
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.storage import companions, index, outbox, retractions
+from mediqa_node.storage.outbox import DeliveryRow
+
+_STUDY_AGAIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Outcome of an attempt; `again_at` is set while the delivery waits."""
+
+    state: DeliveryState
+    code: DeliveryReason | None = None
+    message: str = ""
+    status: int | None = None
+    again_at: float | None = None
+
+
+def identity_check(
+    node: NodeContext, delivery: DeliveryRow, link: PeerLink
+) -> tuple[Outcome | None, DeliveryReason | None]:
+    """Compare the identity of a study with the destination's; never file a report under another patient.
+
+    Returns:
+        what keeps the report here, or None; and why the identity could not be compared, or None.
+
+    Raises:
+        QueryUnanswered: the peer offers C-FIND and fails to answer it.
+        LookupError: the instances of the series were deleted.
+    """
+    if node.delivery.identity_unanswered == "send" and is_overdue(node, delivery):
+        return None, DeliveryReason.IDENTITY_NOT_CHECKED
+    ours = _our_identity(node, delivery)
+    found = link.find_study(ours.study_instance_uid)
+    if found is None:
+        return None, DeliveryReason.IDENTITY_NOT_CHECKED
+    others: list[tuple[str, ...]] = []
+    n_agreeing = 0
+    for theirs in found:
+        if not (differing := differences(ours, theirs, link.peer.identity)):
+            n_agreeing += 1
+        elif not _holds_only_ours(node, link, theirs):
+            others.append(differing)
+    if others:
+        return _withheld(link, others, n_agreeing), None
+    if n_agreeing:
+        return None, None
+    if node.clock() < delivery.wait_for_study_until:
+        return _waiting(node, delivery), None
+    return None, DeliveryReason.STUDY_NOT_THERE
+
+
+def is_overdue(node: NodeContext, delivery: DeliveryRow) -> bool:
+    """Whether a report has waited for the answer to C-FIND as long as the site allows."""
+    return node.clock() - delivery.created_at >= node.delivery.identity_within_s
+
+
+def _our_identity(node: NodeContext, delivery: DeliveryRow) -> Identity:
+    with node.database.read() as connection:
+        instances = index.current_instances(connection, delivery.series_instance_uid)
+    if not instances:
+        raise LookupError("the instances of this series were deleted")
+    return instances[0].identity or identity_of(read_header(node.spool.path(instances[0].path)))
+
+
+def _holds_only_ours(node: NodeContext, link: PeerLink, theirs: Identity) -> bool:
+    """Whether a study at the peer holds nothing but what this node has sent: its own first report made that study."""
+    uids = link.find_series(theirs.study_instance_uid, theirs.patient_id)
+    if not uids:
+        return False
+    with node.database.read() as connection:
+        return all(
+            outbox.is_own_report(connection, uid)
+            or companions.is_own(connection, uid)
+            or retractions.is_own(connection, uid)
+            for uid in uids
+        )
+
+
+def _withheld(link: PeerLink, others: list[tuple[str, ...]], n_agreeing: int) -> Outcome:
+    what = ", ".join(dict.fromkeys(word for differing in others for word in differing))
+    message = f"identity: {link.peer.name} has this study with another {what}"
+    if n_agreeing:
+        message = f"identity: {link.peer.name} has this study twice, once as here and once with another {what}"
+    return Outcome(state=DeliveryState.WITHHELD, code=DeliveryReason.OTHER_IDENTITY, message=message)
+
+
+def _waiting(node: NodeContext, delivery: DeliveryRow) -> Outcome:
+    return Outcome(
+        state=DeliveryState.WAITING,
+        code=DeliveryReason.STUDY_NOT_THERE_YET,
+        message="waiting for the study at the destination",
+        again_at=min(node.clock() + _STUDY_AGAIN_S, delivery.wait_for_study_until),
+    )

@@ -1,0 +1,145 @@
+"""Take back reports that stand at a destination and must not: after a correction, a rejection or a withdrawal.
+
+One row for each destination, kept until it has taken a void report, or a note that rejects the node's own objects there
+(`peers.NAME.retraction`). `mediqa-node status` lists it until then.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import assert_never
+
+import pydicom
+import structlog
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from mediqa_node.dicom.report.build import report_bytes
+from mediqa_node.dicom.report.retraction import retraction_note, void_report
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.retraction import VoidReason
+from mediqa_node.domain.series import DeliveryState
+from mediqa_node.network.sender import connect, contexts_for
+from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.report import series_number
+from mediqa_node.storage import companions, outbox, retractions
+from mediqa_node.storage.database import Connection
+from mediqa_node.storage.outbox import ReportRow
+from mediqa_node.storage.retractions import RetractionRow
+from mediqa_node.system.failpoint import reach
+
+log = structlog.get_logger("courier")
+
+WRONG_PATIENT = VoidReason.WRONG_PATIENT
+
+
+def retract(node: NodeContext, connection: Connection, series_instance_uid: str, reason: VoidReason) -> int:
+    """Ask for the reports of a series to be taken back wherever they may stand; return how many destinations."""
+    n = retractions.add(node.database, connection, series_instance_uid, reason, at=node.clock())
+    if n:
+        log.warning("reports to be taken back", series=series_instance_uid, reason=reason.value, destinations=n)
+    return n
+
+
+def send_due_retractions(node: NodeContext, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Send what is due; return how many were taken. A destination that does not answer is asked once a round."""
+    with node.database.read() as connection:
+        due = retractions.due(connection, node.clock())
+    silent: set[str] = set()
+    taken = 0
+    for row in due:
+        if stopping():
+            break
+        if row.destination not in silent:
+            taken += _attempt(node, row, silent)
+    return taken
+
+
+def _attempt(node: NodeContext, row: RetractionRow, silent: set[str]) -> bool:
+    values: dict[str, object] = {"attempts": row.attempts + 1}
+    try:
+        status = _send(node, row)
+        values |= {"state": DeliveryState.SENT, "status": status, "message": None, "done_at": node.clock()}
+    except PeerUnavailable as error:
+        silent.add(row.destination)
+        values |= {"message": str(error), "not_before": node.clock() + node.delivery.backoff_s(row.attempts + 1)}
+    except PeerRefused as error:
+        values |= {"state": DeliveryState.PARKED, "message": str(error), "status": error.status}
+    except (LookupError, ValueError, MediqaError) as error:
+        if isinstance(error, MediqaError) and error.retryable:
+            raise
+        values |= {"state": DeliveryState.PARKED, "message": str(error)}
+    with node.database.write() as connection:
+        retractions.update(connection, row.id, **values)
+    taken = values.get("state") is DeliveryState.SENT
+    level = log.info if taken else log.warning
+    facts = {"series": row.series_instance_uid, "destination": row.destination, "message": values["message"]}
+    level("retraction", state=values.get("state", row.state), **facts)
+    return taken
+
+
+def _send(node: NodeContext, row: RetractionRow) -> int:
+    peer = node.peer(row.destination)
+    if peer is None:
+        raise PeerRefused(f"{row.destination} is no longer a configured peer")
+    part10 = row.part10 if row.part10 is not None else _build(node, row, peer)
+    sop_class = str(pydicom.dcmread(BytesIO(part10), stop_before_pixels=True).SOPClassUID)
+    timeout_s = node.delivery.timeout_s
+    with connect(peer, contexts_for([sop_class]), ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
+        if not link.accepts(sop_class):
+            raise PeerRefused(f"{peer.name} does not accept {UID(sop_class).name}")
+        reach("before-retraction")
+        return link.store(part10)
+
+
+def _build(node: NodeContext, row: RetractionRow, peer: Peer) -> bytes:
+    """Build what takes the report back, and commit it before it leaves."""
+    with node.database.read() as connection:
+        report = outbox.report_by_uid(connection, row.report_sop_instance_uid)
+    if report is None:
+        raise LookupError("the report to be taken back is not kept")
+    reason = VoidReason(row.reason)
+    built = _document(node, row, report, reason, peer)
+    part10 = report_bytes(built)
+    with node.database.write() as connection:
+        retractions.update(
+            connection,
+            row.id,
+            part10=part10,
+            sop_instance_uid=str(built.SOPInstanceUID),
+            sr_series_instance_uid=str(built.SeriesInstanceUID),
+            instance_number=int(built.InstanceNumber),
+        )
+    return part10
+
+
+def _document(node: NodeContext, row: RetractionRow, report: ReportRow, reason: VoidReason, peer: Peer) -> Dataset:
+    created_at = datetime.fromtimestamp(row.created_at, UTC)
+    delivered = pydicom.dcmread(BytesIO(report.part10))
+    if peer.retraction == "void":
+        return void_report(delivered, reason, device=node.device, created_at=created_at, time_zone=node.time_zone)
+    if peer.retraction == "note":
+        with node.database.read() as connection:
+            others = companions.taken_of(connection, row.series_instance_uid, row.destination, report.revision)
+        return retraction_note(
+            [delivered, *(_companion(delivered, *uids) for uids in others)],
+            reason,
+            device=node.device,
+            created_at=created_at,
+            series_number=series_number(node, report.study_instance_uid, f"retraction {row.id}"),
+            time_zone=node.time_zone,
+        )
+    assert_never(peer.retraction)
+
+
+def _companion(report: Dataset, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:
+    """Return a header of a companion: it names the same patient and study as its report, and its pixels may be gone."""
+    header = Dataset()
+    for element in report:
+        if element.keyword != "ContentSequence":
+            header.add(element)
+    header.SOPClassUID, header.SOPInstanceUID = sop_class_uid, sop_instance_uid
+    header.SeriesInstanceUID = series_instance_uid
+    header.Rows = 1  # it has pixels
+    return header

@@ -1,0 +1,98 @@
+"""Keep who an image names, which notes reject it, and which reports have to be taken back."""
+
+import json
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "v02_0002"
+down_revision = "v02_0001"
+
+_UID = sa.String(64)
+_KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
+
+
+def upgrade() -> None:
+    """Add columns and tables; keep the dose events and rejections that are known."""
+    op.add_column("instances", sa.Column("peer_address", sa.String(64), nullable=False, server_default=""))
+    op.add_column("instances", sa.Column("identity", sa.JSON))
+    op.add_column("instances", sa.Column("content_digest", sa.String(64)))
+    op.add_column("instances", sa.Column("unread", sa.Boolean, nullable=False, server_default=sa.false()))
+    where = sa.text("unread")
+    op.create_index("ix_instances_unread", "instances", ["unread"], sqlite_where=where, postgresql_where=where)
+    _key_dose_events_by_study_and_sender()
+    _key_rejections_by_note()
+    op.create_table(
+        "corrections",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("by", sa.String(64), nullable=False),
+        sa.Column("action", sa.String(16), nullable=False),
+        sa.Column("series_instance_uid", _UID, nullable=False),
+        sa.Column("copies", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_corrections")),
+    )
+    op.create_index(op.f("ix_corrections_series_instance_uid"), "corrections", ["series_instance_uid"])
+    op.create_table(
+        "retractions",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("series_instance_uid", _UID, nullable=False),
+        sa.Column("destination", sa.String(64), nullable=False),
+        sa.Column("report_sop_instance_uid", _UID, nullable=False),
+        sa.Column("reason", sa.String(16), nullable=False),
+        sa.Column("state", sa.String(12), nullable=False),
+        sa.Column("message", sa.Text),
+        sa.Column("status", sa.Integer),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("not_before", sa.Float, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("done_at", sa.Float),
+        sa.Column("sop_instance_uid", _UID),
+        sa.Column("sr_series_instance_uid", _UID),
+        sa.Column("instance_number", sa.Integer),
+        sa.Column("part10", sa.LargeBinary),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_retractions")),
+        sa.UniqueConstraint(
+            "report_sop_instance_uid", "destination", name=op.f("uq_retractions_report_sop_instance_uid_destination")
+        ),
+    )
+    op.create_index(op.f("ix_retractions_series_instance_uid"), "retractions", ["series_instance_uid"])
+
+
+def _key_dose_events_by_study_and_sender() -> None:
+    kept = op.get_bind().execute(sa.text("SELECT * FROM dose_events")).mappings().all()
+    op.drop_table("dose_events")
+    events = op.create_table(
+        "dose_events",
+        sa.Column("irradiation_event_uid", _UID, nullable=False),
+        sa.Column("study_instance_uid", _UID, nullable=False),
+        sa.Column("calling_ae_title", sa.String(16), nullable=False),
+        sa.Column("event", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint(
+            "irradiation_event_uid", "study_instance_uid", "calling_ae_title", name=op.f("pk_dose_events")
+        ),
+    )
+    op.bulk_insert(events, [{**row, "event": _json(row["event"]), "calling_ae_title": ""} for row in kept])
+
+
+def _key_rejections_by_note() -> None:
+    """Have the notes that are kept read again; images that they have rejected stay rejected."""
+    notes = sa.table("instances", sa.column("unread"), sa.column("sop_class_uid"), sa.column("purged_at"))
+    kept = (notes.c.sop_class_uid == _KEY_OBJECTS, notes.c.purged_at.is_(None))
+    op.execute(sa.update(notes).where(*kept).values(unread=sa.true()))
+    op.drop_table("rejected_instances")
+    op.create_table(
+        "rejected_instances",
+        sa.Column("sop_instance_uid", _UID, nullable=False),
+        sa.Column("note_sop_instance_uid", _UID, nullable=False),
+        sa.Column("study_instance_uid", _UID, nullable=False),
+        sa.Column("code", sa.String(16), nullable=False),
+        sa.Column("calling_ae_title", sa.String(16), nullable=False),
+        sa.Column("peer_address", sa.String(64), nullable=False),
+        sa.Column("identity", sa.JSON),
+        sa.PrimaryKeyConstraint("sop_instance_uid", "note_sop_instance_uid", name=op.f("pk_rejected_instances")),
+    )
+
+
+def _json(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value

@@ -1,0 +1,124 @@
+"""Which images a reject note names, and which of the notes count.
+
+A note is kept as it came, for the images that follow it. Whether it counts is decided for each image: only for the
+same patient and study, and only from the images' own source or an authority.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.domain.identity import Identity
+from mediqa_node.domain.series import InstanceStatus
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
+from mediqa_node.storage.tables import instances, rejected_instances
+
+_DOCUMENTS_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """One image that a reject note names.
+
+    Attributes:
+        sop_instance_uid, study_instance_uid: of the image, as the note states them.
+        code: title of the note, such as 113001.
+        calling_ae_title, peer_address, identity: of the note.
+    """
+
+    sop_instance_uid: str
+    note_sop_instance_uid: str
+    study_instance_uid: str
+    code: str
+    calling_ae_title: str
+    peer_address: str
+    identity: Identity | None
+
+
+Counts = Callable[[Rejection, InstanceRow], bool]
+
+
+def unread(connection: sa.Connection) -> list[InstanceRow]:
+    """Return documents that nobody has read yet, in order of arrival."""
+    query = sa.select(*INSTANCE).where(instances.c.unread).order_by(instances.c.id).limit(_DOCUMENTS_AT_ONCE)
+    return [instance_row(row) for row in connection.execute(query)]
+
+
+def studies_with_unread(connection: sa.Connection) -> set[str]:
+    """Return the studies of which a document was not read yet: it may reject their images."""
+    query = sa.select(instances.c.study_instance_uid).where(instances.c.unread).distinct()
+    return set(connection.execute(query).scalars())
+
+
+def mark_read(connection: sa.Connection, instance_id: int) -> None:
+    """Record that a document was read."""
+    connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(unread=False))
+
+
+def save(database: Database, connection: sa.Connection, rows: Sequence[Rejection]) -> None:
+    """Keep what a note names."""
+    for row in rows:
+        values = {name: getattr(row, name) for name in row.__dataclass_fields__}
+        values["identity"] = asdict(row.identity) if row.identity is not None else None
+        connection.execute(database.insert_or_ignore(rejected_instances, **values))
+
+
+def apply(connection: sa.Connection, series_instance_uid: str, counts: Counts) -> set[str]:
+    """Reject the current instances of a series that a note rejects which counts; return the titles of these notes."""
+    of_series = sa.select(instances.c.sop_instance_uid).where(
+        instances.c.series_instance_uid == series_instance_uid, instances.c.status == InstanceStatus.CURRENT
+    )
+    notes: dict[str, list[Rejection]] = {}
+    for row in connection.execute(
+        sa.select(rejected_instances).where(rejected_instances.c.sop_instance_uid.in_(of_series))
+    ):
+        found = _rejection(row)
+        notes.setdefault(found.sop_instance_uid, []).append(found)
+    if not notes:
+        return set()
+    current = sa.select(*INSTANCE).where(
+        instances.c.series_instance_uid == series_instance_uid,
+        instances.c.status == InstanceStatus.CURRENT,
+        instances.c.sop_instance_uid.in_(notes),
+    )
+    titles: set[str] = set()
+    for image in [instance_row(row) for row in connection.execute(current)]:
+        valid = [note for note in notes[image.sop_instance_uid] if counts(note, image)]
+        if valid:
+            connection.execute(
+                sa.update(instances).where(instances.c.id == image.id).values(status=InstanceStatus.REJECTED)
+            )
+            titles |= {note.code for note in valid}
+    return titles
+
+
+def series_named(connection: sa.Connection, sop_instance_uids: Sequence[str]) -> set[str]:
+    """Return the series that hold current copies of these instances."""
+    query = sa.select(instances.c.series_instance_uid).where(
+        instances.c.sop_instance_uid.in_(list(sop_instance_uids)), instances.c.status == InstanceStatus.CURRENT
+    )
+    return set(connection.execute(query.distinct()).scalars())
+
+
+def codes_of(connection: sa.Connection, sop_instance_uid: str) -> set[str]:
+    """Return the titles of all notes that name an instance."""
+    query = sa.select(rejected_instances.c.code).where(rejected_instances.c.sop_instance_uid == sop_instance_uid)
+    return set(connection.execute(query).scalars())
+
+
+def titles_of_series(connection: sa.Connection, series_instance_uid: str) -> set[str]:
+    """Return the titles of the notes that name rejected images of a series."""
+    query = (
+        sa.select(rejected_instances.c.code)
+        .join(instances, instances.c.sop_instance_uid == rejected_instances.c.sop_instance_uid)
+        .where(instances.c.series_instance_uid == series_instance_uid, instances.c.status == InstanceStatus.REJECTED)
+    )
+    return set(connection.execute(query.distinct()).scalars())
+
+
+def _rejection(row: sa.Row[*tuple[object, ...]]) -> Rejection:
+    values = dict(row._mapping)
+    known = values.pop("identity")
+    return Rejection(**values, identity=Identity(**known) if known is not None else None)
