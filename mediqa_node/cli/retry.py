@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mediqa_node.domain.series import CopyDecision
-    from mediqa_node.pipeline.node import NodeContext
     from mediqa_node.storage.copies import Decision
-    from mediqa_node.storage.database import Connection
+    from mediqa_node.storage.database import Connection, Database
     from mediqa_node.storage.index import InstanceRow
 
 
@@ -45,7 +44,6 @@ def retry(
     that disagree need a decision: with --keep-first or --keep-last the command shows what it would mean, and with
     --by also carries it out. The exit status is 1 if nothing was parked, withheld or undecided.
     """
-    from mediqa_node.composition import resources
     from mediqa_node.domain.series import CopyDecision
     from mediqa_node.storage import overview
 
@@ -55,10 +53,10 @@ def retry(
         raise typer.BadParameter("name the series with copies that disagree; `mediqa-node status` lists them")
     if by and not (keep_first or keep_last):
         raise typer.BadParameter("--by goes with --keep-first or --keep-last", param_hint="--by")
-    with open_node(context) as (settings, database):
+    with open_node(context) as (_, database):
         if keep_first or keep_last:
             action = CopyDecision.KEEP_FIRST if keep_first else CopyDecision.KEEP_LAST
-            sys.exit(_decide(resources.node_context(settings, database), which or [], action, by.strip()[:64]))
+            sys.exit(_decide(database, which or [], action, by.strip()[:64]))
         with database.write() as connection:
             names = [_delivery_or_series(connection, name) for name in which or []]
             n_deliveries, n_series = overview.retry(connection, names, now=time.time())
@@ -77,13 +75,12 @@ def _delivery_or_series(connection: Connection, name: str) -> str:
     return lookup.series_uid(connection, name) or name
 
 
-def _decide(node: NodeContext, names: Sequence[str], action: CopyDecision, by: str) -> int:
+def _decide(database: Database, names: Sequence[str], action: CopyDecision, by: str) -> int:
     """Show what a decision means and, if somebody takes it, carry it out; return the exit status."""
-    from mediqa_node.pipeline.copies import decide
     from mediqa_node.storage import copies, lookup
 
     status = 0
-    with node.database.write() as connection:
+    with database.write() as connection:
         for name in names:
             uid = lookup.series_uid(connection, name) or name
             decision = copies.proposal(connection, uid, action)
@@ -93,7 +90,7 @@ def _decide(node: NodeContext, names: Sequence[str], action: CopyDecision, by: s
                 continue
             _print(uid, decision)
             if by:
-                n_back = decide(node, connection, decision, by=by)
+                n_back = copies.decide(database, connection, decision, by=by, at=time.time())
                 fact("done", f"by {by}" + (f"; {count(n_back, 'report')} to be taken back" if n_back else ""))
             else:
                 fact(

@@ -192,24 +192,6 @@ def _right(
     return CopyDecision.SOURCE if own else None
 
 
-def decide(node: NodeContext, connection: Connection, decision: Decision, *, by: str) -> int:
-    """Carry out what a person has decided; return how many reports are to be taken back.
-
-    What destinations hold under an identity that is set aside is taken back.
-    """
-    wrong = {
-        row.series_instance_uid
-        for row in decision.set_aside
-        if row.status == InstanceStatus.CURRENT
-        and row.identity is not None
-        and decision.identity is not None
-        and disagreements((row.identity, decision.identity))
-    }
-    n_back = sum(retraction.retract(node, connection, uid, retraction.WRONG_PATIENT) for uid in sorted(wrong))
-    copies.apply(connection, decision, by=by, at=node.clock())
-    return n_back
-
-
 def _differing(pairs: list[tuple[InstanceRow, InstanceRow]]) -> str:
     """Return in words how many images have a copy with another identity, and in what they differ."""
     words = [

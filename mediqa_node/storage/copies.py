@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import sqlalchemy as sa
 
 from mediqa_node.domain.identity import Identity, disagreements
+from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import (
     CopyDecision,
     DeliveryReason,
@@ -18,8 +19,9 @@ from mediqa_node.domain.series import (
     ReasonCode,
     SeriesState,
 )
-from mediqa_node.storage import assessments, index, outbox
+from mediqa_node.storage import assessments, index, outbox, retractions
 from mediqa_node.storage.correction_tables import corrections
+from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
 from mediqa_node.storage.tables import deliveries, instances, series
 
@@ -166,6 +168,21 @@ def apply(connection: sa.Connection, decision: Decision, *, by: str, at: float) 
         if uid not in changed:
             settled(connection, uid, at=at)
     return changed
+
+
+def decide(database: Database, connection: sa.Connection, decision: Decision, *, by: str, at: float) -> int:
+    """Carry out what a person has decided; return how many reports are to be taken back.
+
+    Those are the reports that destinations hold under an identity that is set aside.
+    """
+    wrong = {
+        row.series_instance_uid
+        for row in decision.set_aside
+        if row.status == InstanceStatus.CURRENT and not _agree(row.identity, decision.identity)
+    }
+    n_back = sum(retractions.add(database, connection, uid, VoidReason.WRONG_PATIENT, at=at) for uid in sorted(wrong))
+    apply(connection, decision, by=by, at=at)
+    return n_back
 
 
 def _record(connection: sa.Connection, series_instance_uid: str, decision: Decision, *, by: str, at: float) -> None:

@@ -26,6 +26,7 @@ class ScriptedPacs:
         statuses: of the next C-STOREs; when empty, 0x0000.
         find_status: what C-FIND ends with.
         holds: what C-FIND finds, by keyword; an empty list: the study is absent.
+        holds_series: what C-FIND finds at the level of series.
         on_find: called while a C-FIND waits for its answer.
         received: the encoded dataset of every C-STORE, also of those that were refused.
     """
@@ -43,6 +44,7 @@ class ScriptedPacs:
         self.statuses = list(statuses)
         self.find_status = 0x0000
         self.holds: list[dict[str, str]] = []
+        self.holds_series: list[dict[str, str]] = []
         self.received: list[bytes] = []
         self.asked = 0
         self.aborts_find = False
@@ -80,9 +82,10 @@ class ScriptedPacs:
         if self.aborts_find:
             event.assoc.abort()
             return
-        for values in self.holds:
+        level = event.identifier.QueryRetrieveLevel
+        for values in self.holds_series if level == "SERIES" else self.holds:
             found = Dataset()
-            found.QueryRetrieveLevel, found.StudyInstanceUID = "STUDY", event.identifier.StudyInstanceUID
+            found.QueryRetrieveLevel, found.StudyInstanceUID = level, event.identifier.StudyInstanceUID
             for keyword, value in values.items():
                 setattr(found, keyword, value)
             yield 0xFF00, found
