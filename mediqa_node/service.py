@@ -135,8 +135,7 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
         score=partial(flow.assess, node),
         scores_at_once=_SERIES_ON_A_GPU if on_gpu else 1,
     )
-    scheduler = sweeps.schedule_worker(node)
-    scheduler.start()
+    sweeps.worker_loop(node, stop).start()
     log.info("scoring", checkpoint=checkpoint.name, trained=checkpoint.trained, weights=checkpoint.sha256[:16])
     _tell(f"model ready: {checkpoint.name}, {checkpoint.execution}")
     beside = shadow.Shadow(node, partial(open_stored, settings))
@@ -148,7 +147,6 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
             log.info("another checkpoint is active, the worker restarts")
             status = RESTART
             stop.set()
-    scheduler.shutdown(wait=False)
     durable.shut_down(within_s=int(DRAIN_S - 10))
     database.close()
     return status
@@ -172,23 +170,25 @@ def _is_replaced(database: Database, loaded: "Weights | None") -> bool:
 
 def _courier(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline import durable, flow, sweeps
-    from mediqa_node.pipeline.copies import Copies
+    from mediqa_node.pipeline.clock_watch import ClockWatch
 
     database = open_database(settings)
     node = node_context(settings, database)
     gate = durable.launch(database, executor_id="courier", deliver=partial(flow.deliver, node))
     nightly = nightly_export(settings, database)
-    scheduler = sweeps.schedule(node, durable.DurableJobs(database), stop.is_set, nightly)
+    jobs = durable.DurableJobs(database)
+    scheduler = sweeps.schedule(node, jobs, stop.is_set, nightly)
     scheduler.start()
-    rounds = threading.Thread(target=sweeps.Rounds(node, gate, stop).run, name="rounds", daemon=True)
-    rounds.start()
-    comparing = threading.Thread(target=Copies(node, stop.is_set).run, args=(stop,), name="copies", daemon=True)
-    comparing.start()
+    watch = ClockWatch(node, partial(sweeps.rearm, scheduler))
+    rounds = threading.Thread(target=sweeps.Rounds(node, gate, stop, watch).run, name="rounds", daemon=True)
+    threads = [rounds, *sweeps.courier_loops(node, jobs, stop)]
+    for thread in threads:
+        thread.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])
     stop.wait()
     scheduler.shutdown(wait=True)
-    rounds.join()
-    comparing.join()
+    for thread in threads:
+        thread.join()
     durable.shut_down(within_s=int(DRAIN_S - 10))
     database.close()
     return 0

@@ -279,7 +279,8 @@ def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, no
     """Return the earliest time of delivery: now if completeness is certain, and revisions some time apart."""
     sure = row.completion in (Completed.ANNOUNCED, Completed.CONTIGUOUS)
     earliest = now if sure else min(row.last_instance_at, now) + node.completion.deliver_after_s
-    apart = now if last_sent_at is None else last_sent_at + node.delivery.revisions_apart_s
+    # a report that was sent before the clock was set back has not been sent in the future
+    apart = now if last_sent_at is None else min(last_sent_at, now) + node.delivery.revisions_apart_s
     return max(earliest, now, apart)
 
 

@@ -94,7 +94,7 @@ class CompletionSweep:
                 job=job,
             )
             if moved:
-                index.learn_sender(connection, row)
+                index.learn_sender(connection, row, longest_gap_s=self.node.completion.forced_after_s)
                 self.node.jobs.score(connection, job, row.series_instance_uid, row.generation)
         reach("after-ready")
         if moved:

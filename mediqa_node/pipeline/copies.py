@@ -8,12 +8,10 @@ them; until then nothing of the series is delivered.
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 
 import structlog
 
 from mediqa_node.decode.reader import FrameReader
-from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.identity import differences, disagreements
 from mediqa_node.domain.series import CopyDecision, InstanceStatus
 from mediqa_node.pipeline import retraction
@@ -27,7 +25,6 @@ from mediqa_node.storage.index import InstanceRow
 
 log = structlog.get_logger("courier")
 
-_IDLE_S = 0.3
 _TURN_S = 5.0
 """How long the copies of one series are compared before those of another have their turn."""
 _WRONG_PATIENT = "113038"
@@ -39,21 +36,11 @@ class Copies:
     def __init__(self, node: NodeContext, stopping: Callable[[], bool] = lambda: False) -> None:
         self.node = node
         self._stopping = stopping
-        self._last = ""
 
-    def run(self, stop: Event) -> None:
-        """Compare until the process stops."""
-        while not stop.is_set():
-            try:
-                busy = self.compare_waiting() > 0
-            except MediqaError as error:
-                log.warning("copies not compared", reason=str(error))
-                busy = False
-            except Exception:
-                log.exception("copies not compared")
-                busy = False
-            if not busy:
-                stop.wait(_IDLE_S)
+    def compare_all(self) -> None:
+        """Compare until nothing waits."""
+        while not self._stopping() and self.compare_waiting():
+            pass
 
     def compare_waiting(self) -> int:
         """Compare the copies of one series after the other, each for its turn; return how many were compared."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Thread
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -13,15 +13,16 @@ from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, InstanceStatus, Reason, ReasonCode, SeriesState
 from mediqa_node.pipeline.assess import enqueue_due
 from mediqa_node.pipeline.checks import constancy
+from mediqa_node.pipeline.clock_watch import ClockWatch
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
-from mediqa_node.pipeline.copies import digest_for_retention
+from mediqa_node.pipeline.copies import Copies, digest_for_retention
 from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.durable import DurableJobs, Gate
 from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.retraction import send_due_retractions
-from mediqa_node.storage import activity, assessments, companions, copies, index, outbox, retention
+from mediqa_node.storage import activity, assessments, clock, companions, copies, index, outbox, retention
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow
@@ -33,6 +34,7 @@ BUSY_ROUND_S, IDLE_ROUND_S = 0.1, 0.5
 DUE_EVERY_S = 0.5
 COMPANIONS_EVERY_S = 1.0
 RETRACTIONS_EVERY_S = 2.0
+COPIES_EVERY_S = 0.3
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
 CONSTANCY_EVERY_S = 600.0
@@ -46,16 +48,15 @@ def schedule(
     stopping: Callable[[], bool] = lambda: False,
     nightly: NightlyExport | None = None,
 ) -> BackgroundScheduler:
-    """Return a scheduler, in memory, with the slow sweeps; the caller starts and stops it. `Rounds` has the fast ones.
+    """Return a scheduler, in memory, with what is done by the hour; the caller starts and stops it.
+
+    It goes by the wall clock: see `rearm`. Everything faster goes by `Loop` and `Rounds`.
 
     Args:
         stopping: whether the process is about to end: a long run breaks off.
         nightly: the nightly export, or None.
     """
     scheduler = _scheduler(
-        ("companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stopping)),  # may wait for a peer
-        ("retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stopping)),
-        ("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs)),
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
     )
@@ -65,17 +66,50 @@ def schedule(
     return scheduler
 
 
+def rearm(scheduler: BackgroundScheduler) -> None:
+    """Have every job of a scheduler wait from now on: the wall clock was set."""
+    for job in scheduler.get_jobs():
+        job.reschedule(job.trigger)
+
+
+class Loop(Thread):
+    """A sweep in a thread of its own, some time apart whatever the wall clock does."""
+
+    def __init__(self, name: str, every_s: float, sweep: Callable[[], object], stop: Event) -> None:
+        super().__init__(name=name, daemon=True)
+        self._every_s = every_s
+        self._sweep = _guarded(name, sweep)
+        self._stop_event = stop
+
+    def run(self) -> None:
+        """Sweep until the process stops."""
+        while not self._stop_event.wait(self._every_s):
+            self._sweep()
+
+
+def courier_loops(node: NodeContext, jobs: DurableJobs, stop: Event) -> list[Loop]:
+    """Return the sweeps of the courier that may wait for a peer or a decoder, and the one that looks after jobs."""
+    copies_waiting = Copies(node, stop.is_set)
+    return [
+        Loop("companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
+        Loop("retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
+        Loop("copies", COPIES_EVERY_S, copies_waiting.compare_all, stop),
+        Loop("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
+    ]
+
+
 class Rounds:
     """The fast sweeps of the courier: complete series and enqueue what is due. Neither waits for a peer.
 
-    One thread runs them in turn, several times a second while there is work; an idle round is a single query.
-    APScheduler runs the others: firing ten jobs a second would cost more than the jobs themselves.
+    One thread runs them in turn, several times a second while there is work; an idle round is a single query and a look
+    at the clocks.
     """
 
-    def __init__(self, node: NodeContext, gate: Gate, stop: Event) -> None:
+    def __init__(self, node: NodeContext, gate: Gate, stop: Event, watch: ClockWatch | None = None) -> None:
         self.node = node
         self._gate = gate
         self._stop = stop
+        self._look_at_clocks = _guarded("clock", (watch or ClockWatch(node)).look)
         self._sweeps = (
             _Paced("complete", 0.0, CompletionSweep(node).run),
             _Paced("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
@@ -88,6 +122,7 @@ class Rounds:
 
     def round(self) -> bool:
         """Run the sweeps that are due, if there is work; return whether there is."""
+        self._look_at_clocks()
         busy = keep_pace(self.node, self._gate)
         if busy:
             for sweep in self._sweeps:
@@ -124,9 +159,9 @@ def keep_pace(node: NodeContext, gate: Gate) -> bool:
     return busy
 
 
-def schedule_worker(node: NodeContext) -> BackgroundScheduler:
-    """Return a scheduler for the worker that checks constancy when it is due."""
-    return _scheduler(("constancy", CONSTANCY_EVERY_S, lambda: constancy.check_if_due(node)))
+def worker_loop(node: NodeContext, stop: Event) -> Loop:
+    """Return the worker's loop, which checks constancy when it is due."""
+    return Loop("constancy", CONSTANCY_EVERY_S, lambda: constancy.check_if_due(node), stop)
 
 
 def _scheduler(*sweeps: tuple[str, float, Callable[[], object]]) -> BackgroundScheduler:
@@ -234,11 +269,13 @@ def _purge(node: NodeContext, row: InstanceRow, before: float, now: float, reade
 
 
 def retain(node: NodeContext) -> int:
-    """Delete expired instances of finished series; return how many."""
+    """Delete expired instances of finished series; return how many. Nothing, while the clock is in doubt."""
     now = node.clock()
     before = now - node.retention.days * 86400
     count = 0
     with node.database.read() as connection:
+        if clock.is_paused(connection, now=now):
+            return 0
         leftover = retention.purged_paths(connection, since=now - 2 * 86400)
     for path in leftover:  # the process ended between the commit and the deletion
         node.spool.remove(path)

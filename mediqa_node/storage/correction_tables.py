@@ -1,4 +1,4 @@
-"""The tables of corrected identities and of the reports that have to be taken back because of them."""
+"""The tables of what has to be put right: identities, reports that were sent under a wrong one, and clocks."""
 
 import sqlalchemy as sa
 
@@ -35,4 +35,17 @@ retractions = sa.Table(
     sa.Column("instance_number", sa.Integer),
     sa.Column("part10", sa.LargeBinary, comment="built once, never regenerated"),
     sa.UniqueConstraint("report_sop_instance_uid", "destination"),
+)
+
+clock = sa.Table(
+    "clock",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, comment="1: the clock of the courier's machine"),
+    sa.Column("boot_id", sa.String(64), nullable=False),
+    sa.Column("offset_s", sa.Float, nullable=False, comment="wall clock minus boot clock"),
+    sa.Column("seen_at", sa.Float, nullable=False, comment="wall clock when this was written"),
+    sa.Column("step_s", sa.Float, comment="the last step, positive: set forward"),
+    sa.Column("stepped_at", sa.Float, comment="wall clock after it"),
+    sa.Column("paused_until", sa.Float, comment="until when nothing is deleted or given up"),
+    sa.Column("confirmed_by", sa.String(64)),
 )

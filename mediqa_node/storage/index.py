@@ -236,17 +236,20 @@ def release_acquisition(connection: sa.Connection, series_instance_uid: str, *, 
         reopen(connection, uid, reason=Reason(ReasonCode.OTHER_RECONSTRUCTION_FAILED), at=at)
 
 
-def learn_sender(connection: sa.Connection, row: SeriesRow) -> None:
+def learn_sender(connection: sa.Connection, row: SeriesRow, *, longest_gap_s: float) -> None:
     """Learn how this calling AE sent a complete series, unless an association broke.
 
     A broken association may be the node's own doing, such as a restart, and is not the sender's habit.
+
+    Args:
+        longest_gap_s: a longer pause is none of the sender's either: the series came in parts, or the clock was set.
     """
     broken = (
         sa.select(sa.literal(1))
         .join(associations, associations.c.id == instances.c.association_id)
         .where(instances.c.series_instance_uid == row.series_instance_uid, associations.c.released.is_(False))
     )
-    if connection.execute(broken.limit(1)).first() is not None:
+    if row.longest_gap_s > longest_gap_s or connection.execute(broken.limit(1)).first() is not None:
         return
     known = connection.execute(
         sa.select(senders).where(senders.c.calling_ae_title == row.calling_ae_title)

@@ -1,4 +1,4 @@
-"""Keep who an image names, which notes reject it, and which reports have to be taken back."""
+"""Keep who an image names, which notes reject it, which reports to take back, and how the clock ran."""
 
 import json
 
@@ -57,6 +57,18 @@ def upgrade() -> None:
         ),
     )
     op.create_index(op.f("ix_retractions_series_instance_uid"), "retractions", ["series_instance_uid"])
+    op.create_table(
+        "clock",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("boot_id", sa.String(64), nullable=False),
+        sa.Column("offset_s", sa.Float, nullable=False),
+        sa.Column("seen_at", sa.Float, nullable=False),
+        sa.Column("step_s", sa.Float),
+        sa.Column("stepped_at", sa.Float),
+        sa.Column("paused_until", sa.Float),
+        sa.Column("confirmed_by", sa.String(64)),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_clock")),
+    )
 
 
 def _key_dose_events_by_study_and_sender() -> None:

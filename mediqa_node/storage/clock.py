@@ -1,0 +1,112 @@
+"""How the wall clock ran, and the stored times that follow it when it is set."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.domain.series import UNFINISHED, DeliveryState, SeriesState
+from mediqa_node.storage.correction_tables import clock, retractions
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.tables import associations, deliveries, series
+
+_LONGEST_BACKOFF_S = 600.0
+_OPEN_SERIES = (SeriesState.RECEIVING, SeriesState.READY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockRow:
+    """What is known of the clock; times are seconds since 1970 on the wall clock.
+
+    Attributes:
+        boot_id: of the machine's last known start.
+        offset_s: wall clock minus boot clock.
+        seen_at: when this was written.
+        step_s: the last time the wall clock was set, seconds, positive: forward; None: never seen.
+        stepped_at: when that was noticed, on the clock as it was set.
+        paused_until: until when nothing is deleted or given up, since the clock may be wrong.
+        confirmed_by: who has confirmed that it is right.
+    """
+
+    boot_id: str
+    offset_s: float
+    seen_at: float
+    step_s: float | None = None
+    stepped_at: float | None = None
+    paused_until: float | None = None
+    confirmed_by: str | None = None
+
+
+_ROW = [clock.c[name] for name in ClockRow.__dataclass_fields__]
+
+
+def load(connection: sa.Connection) -> ClockRow | None:
+    """Return what is known of the clock, or None on a new node."""
+    row = connection.execute(sa.select(*_ROW).where(clock.c.id == 1)).one_or_none()
+    return ClockRow(**row._mapping) if row is not None else None
+
+
+def save(database: Database, connection: sa.Connection, row: ClockRow) -> None:
+    """Keep what is known of the clock."""
+    values = {name: getattr(row, name) for name in row.__dataclass_fields__}
+    connection.execute(database.insert_or_ignore(clock, id=1, **values))
+    connection.execute(sa.update(clock).where(clock.c.id == 1).values(**values))
+
+
+def confirm(connection: sa.Connection, *, by: str) -> bool:
+    """Let retention and giving up go on; False if they are not paused."""
+    statement = sa.update(clock).where(clock.c.id == 1, clock.c.paused_until.is_not(None))
+    return bool(connection.execute(statement.values(paused_until=None, confirmed_by=by)).rowcount)
+
+
+def is_paused(connection: sa.Connection, *, now: float) -> bool:
+    """Whether nothing may be deleted or given up, because the clock was set forward."""
+    row = load(connection)
+    return row is not None and row.paused_until is not None and now < row.paused_until
+
+
+def shift(connection: sa.Connection, step_s: float, *, now: float) -> None:
+    """Move the times that something waits for by a step of the wall clock.
+
+    A time that was written since the step, by a process that goes on, lies nearer to the new clock than to the old one
+    and stays. A deadline lies ahead of either: whether it moves depends on when its row was written. A retry sets a
+    deadline anew, so that after a long step its own value decides.
+
+    Args:
+        step_s: positive: the clock was set forward.
+        now: on the clock as it is set.
+    """
+    receiving = series.c.state.in_(_OPEN_SERIES)
+    for name in ("opened_at", "last_instance_at", "state_at"):
+        _move(connection, series.c[name], receiving, step_s, now)
+    sending = sa.select(series.c.association_id).where(receiving)
+    carriers = sa.or_(associations.c.closed_at.is_(None), associations.c.id.in_(sending))
+    for name in ("opened_at", "closed_at", "last_instance_at"):
+        _move(connection, associations.c[name], carriers, step_s, now)
+    is_short = abs(step_s) <= _LONGEST_BACKOFF_S
+    unfinished = deliveries.c.state.in_(UNFINISHED)
+    written = deliveries.c.created_at
+    _move(connection, deliveries.c.wait_for_study_until, unfinished, step_s, now, judged_by=written)
+    _move(connection, deliveries.c.not_before, unfinished, step_s, now, judged_by=written if is_short else None)
+    _move(connection, written, unfinished, step_s, now)
+    following = sa.and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at.is_not(None))
+    _move(connection, deliveries.c.companions_at, following, step_s, now, judged_by=deliveries.c.done_at)
+    _move(connection, deliveries.c.done_at, following, step_s, now)
+    waiting = retractions.c.state == DeliveryState.WAITING
+    written = retractions.c.created_at
+    _move(connection, retractions.c.not_before, waiting, step_s, now, judged_by=written if is_short else None)
+    _move(connection, written, waiting, step_s, now)
+
+
+def _move(
+    connection: sa.Connection,
+    column: sa.Column[float],
+    where: sa.ColumnElement[bool],
+    step_s: float,
+    now: float,
+    *,
+    judged_by: sa.Column[float] | None = None,
+) -> None:
+    middle = now - step_s / 2
+    judge = column if judged_by is None else judged_by
+    of_the_old_clock = judge < middle if step_s > 0 else judge > middle
+    connection.execute(sa.update(column.table).where(where, of_the_old_clock).values({column.name: column + step_s}))
