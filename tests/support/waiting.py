@@ -57,6 +57,7 @@ PACKAGES = {
     "/usr/bin/dsrdump": "dcmtk",
     "/usr/sbin/Orthanc": "orthanc",
     "/usr/bin/dcentvfy": "dicom3tools",
+    "/usr/bin/faketime": "faketime",
 }
 """Peers by the Debian package that installs them. `storescu` of pynetdicom would be no peer."""
 
