@@ -13,6 +13,7 @@ from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
 from mediqa_node.dicom.companions.request import COMPANION_CLASSES
 from mediqa_node.dicom.deidentify import native_pixels
 from mediqa_node.dicom.deidentify.instance import METHODS
+from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, receiver, sender
@@ -78,7 +79,8 @@ def _lines() -> Iterator[str]:
     yield from _section("Storage SOP classes accepted", level=3)
     yield f"{len(contexts.storage_classes())} standard classes, and those under `receiver.private_sop_classes`. CT,"
     yield "MR and ophthalmic photography are scored. All others are stored, and parameters are read from radiation"
-    yield "dose SR and rejection notes."
+    yield "dose SR. A Key Object Selection titled 113001, 113037, 113038 or 113039 rejects images of the same patient"
+    yield "and study, if it comes from their source or an authority."
     yield ""
     yield from _table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in contexts.storage_classes()))
 
@@ -121,7 +123,10 @@ def _services() -> Iterator[str]:
     yield ""
     yield "Of Comprehensive 3D SR, Comprehensive SR and Enhanced SR, the first that the destination accepts is sent"
     yield "(`peers.*.sr_sop_class` fixes one). Before each report the destination is queried for the study by C-FIND;"
-    yield "a different patient or accession number withholds the report. Companions are sent after the same query. A"
+    yield "a different patient or accession number withholds the report; a study that holds nothing but this node's own"
+    yield "series is ignored. A failed C-FIND holds the report for `delivery.identity_within_s`. A report that must not"
+    yield "stand is taken back by a void report of its class, without measurements, or by a Key Object Selection that"
+    yield "rejects the node's own objects. Companions are sent after the same query. A"
     yield "destination that does not accept their class, refuses them, or has not taken them at the third try within"
     yield "half an hour receives the report alone, which is recorded with the delivery."
     yield ""
@@ -162,6 +167,7 @@ def _proposed() -> Iterator[tuple[str, str, str]]:
         yield UID(uid).name, f"`{uid}`", "report"
     for key, uid in COMPANION_CLASSES.items():
         yield UID(uid).name, f"`{uid}`", f"`companions.{key}: true`; off by default"
+    yield UID(KEY_OBJECT_SELECTION).name, f"`{KEY_OBJECT_SELECTION}`", "`peers.*.retraction: note`; off by default"
     yield UID(sender.STUDY_ROOT_FIND).name, f"`{sender.STUDY_ROOT_FIND}`", "before each report"
     yield UID(contexts.VERIFICATION).name, f"`{contexts.VERIFICATION}`", "`mediqa-node echo`"
 

@@ -61,7 +61,7 @@ def test_a_series_becomes_a_report_on_postgresql(bench: Bench, pacs: ScriptedPac
     assert (row.state, row.reason.code) == ("WITHHELD", "identity")
     with bench.database.read() as connection:
         facts = overview.facts(connection)
-        assert overview.whole_series(connection, row)["copies"] == {"current": 6, "superseded": 1}
+        assert overview.whole_series(connection, row)["copies"] == {"current": 6, "disputed": 1}
     assert (facts.n_series, facts.n_instances) == (1, 7)
 
 

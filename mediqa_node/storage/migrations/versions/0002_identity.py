@@ -15,9 +15,20 @@ _KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
 def upgrade() -> None:
     """Add columns and tables; keep the dose events and rejections that are known."""
     op.add_column("instances", sa.Column("peer_address", sa.String(64), nullable=False, server_default=""))
-    op.add_column("instances", sa.Column("identity", sa.JSON))
-    op.add_column("instances", sa.Column("content_digest", sa.String(64)))
-    op.add_column("instances", sa.Column("unread", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column(
+        "instances",
+        sa.Column("identity", sa.JSON, comment="domain.identity.Identity; null: received before it was kept"),
+    )
+    op.add_column(
+        "instances",
+        sa.Column(
+            "content_digest", sa.String(64), comment="of geometry and pixels, or of a document; outlives the file"
+        ),
+    )
+    op.add_column(
+        "instances",
+        sa.Column("unread", sa.Boolean, nullable=False, server_default=sa.false(), comment="a document to be read yet"),
+    )
     where = sa.text("unread")
     op.create_index("ix_instances_unread", "instances", ["unread"], sqlite_where=where, postgresql_where=where)
     _key_dose_events_by_study_and_sender()
@@ -26,31 +37,31 @@ def upgrade() -> None:
         "corrections",
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("at", sa.Float, nullable=False),
-        sa.Column("by", sa.String(64), nullable=False),
-        sa.Column("action", sa.String(16), nullable=False),
+        sa.Column("by", sa.String(64), nullable=False, comment="a person, or the AE title of the sender"),
+        sa.Column("action", sa.String(16), nullable=False, comment="domain.series.CopyDecision"),
         sa.Column("series_instance_uid", _UID, nullable=False),
-        sa.Column("copies", sa.JSON, nullable=False),
+        sa.Column("copies", sa.JSON, nullable=False, comment="ids of those kept, and of those set aside"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_corrections")),
     )
     op.create_index(op.f("ix_corrections_series_instance_uid"), "corrections", ["series_instance_uid"])
     op.create_table(
         "retractions",
         sa.Column("id", sa.Integer, nullable=False),
-        sa.Column("series_instance_uid", _UID, nullable=False),
+        sa.Column("series_instance_uid", _UID, nullable=False, comment="of the images"),
         sa.Column("destination", sa.String(64), nullable=False),
-        sa.Column("report_sop_instance_uid", _UID, nullable=False),
-        sa.Column("reason", sa.String(16), nullable=False),
-        sa.Column("state", sa.String(12), nullable=False),
-        sa.Column("message", sa.Text),
-        sa.Column("status", sa.Integer),
+        sa.Column("report_sop_instance_uid", _UID, nullable=False, comment="the last report that stands there"),
+        sa.Column("reason", sa.String(16), nullable=False, comment="domain.series.VoidReason"),
+        sa.Column("state", sa.String(12), nullable=False, comment="domain.series.DeliveryState"),
+        sa.Column("message", sa.Text, comment="for people"),
+        sa.Column("status", sa.Integer, comment="DIMSE status of the last attempt"),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("not_before", sa.Float, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("done_at", sa.Float),
-        sa.Column("sop_instance_uid", _UID),
-        sa.Column("sr_series_instance_uid", _UID),
+        sa.Column("sop_instance_uid", _UID, comment="of the void report or note; null: not built yet"),
+        sa.Column("sr_series_instance_uid", _UID, comment="its series"),
         sa.Column("instance_number", sa.Integer),
-        sa.Column("part10", sa.LargeBinary),
+        sa.Column("part10", sa.LargeBinary, comment="built once, never regenerated"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_retractions")),
         sa.UniqueConstraint(
             "report_sop_instance_uid", "destination", name=op.f("uq_retractions_report_sop_instance_uid_destination")
@@ -59,13 +70,13 @@ def upgrade() -> None:
     op.create_index(op.f("ix_retractions_series_instance_uid"), "retractions", ["series_instance_uid"])
     op.create_table(
         "clock",
-        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("id", sa.Integer, nullable=False, comment="1: the clock of the courier's machine"),
         sa.Column("boot_id", sa.String(64), nullable=False),
-        sa.Column("offset_s", sa.Float, nullable=False),
-        sa.Column("seen_at", sa.Float, nullable=False),
-        sa.Column("step_s", sa.Float),
-        sa.Column("stepped_at", sa.Float),
-        sa.Column("paused_until", sa.Float),
+        sa.Column("offset_s", sa.Float, nullable=False, comment="wall clock minus boot clock"),
+        sa.Column("seen_at", sa.Float, nullable=False, comment="wall clock when this was written"),
+        sa.Column("step_s", sa.Float, comment="the last step, positive: set forward"),
+        sa.Column("stepped_at", sa.Float, comment="wall clock after it"),
+        sa.Column("paused_until", sa.Float, comment="until when nothing is deleted or given up"),
         sa.Column("confirmed_by", sa.String(64)),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_clock")),
     )
@@ -97,11 +108,11 @@ def _key_rejections_by_note() -> None:
         "rejected_instances",
         sa.Column("sop_instance_uid", _UID, nullable=False),
         sa.Column("note_sop_instance_uid", _UID, nullable=False),
-        sa.Column("study_instance_uid", _UID, nullable=False),
-        sa.Column("code", sa.String(16), nullable=False),
-        sa.Column("calling_ae_title", sa.String(16), nullable=False),
-        sa.Column("peer_address", sa.String(64), nullable=False),
-        sa.Column("identity", sa.JSON),
+        sa.Column("study_instance_uid", _UID, nullable=False, comment="of the images, as the note states it"),
+        sa.Column("code", sa.String(16), nullable=False, comment="title of the Key Object Selection, e.g. 113001"),
+        sa.Column("calling_ae_title", sa.String(16), nullable=False, comment="of the note"),
+        sa.Column("peer_address", sa.String(64), nullable=False, comment="of the note"),
+        sa.Column("identity", sa.JSON, comment="of the note; null: received before it was kept"),
         sa.PrimaryKeyConstraint("sop_instance_uid", "note_sop_instance_uid", name=op.f("pk_rejected_instances")),
     )
 
