@@ -16,7 +16,7 @@ from support.series import CT_IMAGE, ct_series, refreshed, series_uid, uid, writ
 from support.waiting import need, until
 
 from mediqa_node.dicom.photograph import wrap_photograph
-from mediqa_node.storage import assessments, constancy_checks, index
+from mediqa_node.storage import assessments, constancy_checks, copies
 
 pytestmark = pytest.mark.peers
 
@@ -186,7 +186,7 @@ def test_the_same_series_from_the_pacs_is_scored_once(node: Node, pacs: Orthanc,
 
     def compared() -> bool:
         with node.database.read() as connection:
-            return not any(row.series_instance_uid == series for row in index.candidates(connection))
+            return not any(row.series_instance_uid == series for row in copies.candidates(connection))
 
     until(compared, "the copies are compared")
     row = node.reaches(series, "DELIVERED")

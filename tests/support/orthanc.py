@@ -82,6 +82,10 @@ class Orthanc:
         """Post JSON, return JSON."""
         return json.loads(self._call(path, method="POST", body=json.dumps(what).encode()) or b"null")
 
+    def post_for_bytes(self, path: str, what: Any) -> bytes:
+        """Post JSON, return what comes back as it is."""
+        return self._call(path, method="POST", body=json.dumps(what).encode())
+
     def delete(self, path: str) -> None:
         """Delete an instance, series, study or patient."""
         self._call(path, method="DELETE")
