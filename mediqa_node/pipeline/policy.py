@@ -72,15 +72,23 @@ def _found(pattern: str | None, value: str) -> bool:
 def acquisition_key(headers: Sequence[Dataset]) -> str | None:
     """Return a key shared by the reconstructions of one acquisition, or None if the headers give none.
 
-    It is one of this patient and study only, since some devices use one UID for every patient: Irradiation Event UID
-    (0008,3010), else Frame of Reference UID + Acquisition Number + Acquisition Time; of several in one series the
-    smallest, so that every reconstruction yields the same key.
+    It is one of this patient and study only, since some devices use one UID for every patient, and the first patient
+    must not keep the others from being scored.
     """
-    keys = [key for header in headers if (key := _acquisition_of(header)) is not None]
-    if not keys:
+    if (acquisition := acquisition_of(headers)) is None:
         return None
     whose = [text(headers[0], name) for name in ("StudyInstanceUID", "IssuerOfPatientID", "PatientID")]
-    return f"{sha256(json.dumps(whose).encode()).hexdigest()[:32]} {min(keys)}"
+    return f"{sha256(json.dumps(whose).encode()).hexdigest()[:32]} {acquisition}"
+
+
+def acquisition_of(headers: Sequence[Dataset]) -> str | None:
+    """Return what names the acquisition of a series whatever patient it names, or None if the headers do not tell.
+
+    Irradiation Event UID (0008,3010), else Frame of Reference UID + Acquisition Number + Acquisition Time; of several
+    in one series the smallest, so that every reconstruction yields the same.
+    """
+    keys = [key for header in headers if (key := _acquisition_of(header)) is not None]
+    return min(keys, default=None)
 
 
 def _acquisition_of(header: Dataset) -> str | None:

@@ -87,6 +87,7 @@ def trial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         peers={"PACS": peer},
         completion={"quiet_after_s": 2, "deliver_after_s": 1, "contiguous_after_s": 0.5},
         score={"primary": "all"},
+        delivery={"allow_empty_patient_id": True},  # published data
         model={"device": "cpu"},  # the default checkpoint, which knows its domain
     )
     try:

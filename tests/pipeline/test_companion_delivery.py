@@ -176,6 +176,7 @@ def _photograph(folder: Path) -> Path:
     from mediqa_node.dicom.photograph import wrap_photograph
 
     dataset = wrap_photograph(np.asarray(Image.open(DATA / "fundus_chasedb1" / "Image_01L.jpg").convert("RGB")))
+    dataset.PatientID = "SYN001"
     dataset.save_as(folder / "fundus.dcm", enforce_file_format=True)
     return folder / "fundus.dcm"
 

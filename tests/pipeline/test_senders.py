@@ -11,7 +11,7 @@ from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, reject_note, series_uid
 
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import PrimaryRule, ScorePolicy
+from mediqa_node.domain.policy import PrimaryRule, ReturnRule, ScorePolicy
 from mediqa_node.storage import index
 
 
@@ -25,7 +25,11 @@ def pacs() -> Iterator[ScriptedPacs]:
 @pytest.fixture
 def bench(tmp_path: Path, pacs: ScriptedPacs) -> Iterator[Bench]:
     """A bench with the settings that a hospital starts with."""
-    made = Bench(tmp_path / "bench", peers=[Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)])
+    peers = [
+        Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port),
+        Peer(name="QC", ae_title="QC", host="127.0.0.1", port=1, authority=True),
+    ]
+    made = Bench(tmp_path / "bench", peers=peers, returns=[ReturnRule(to=("PACS",))])
     yield made
     made.close()
 
@@ -223,7 +227,7 @@ def test_when_the_chosen_reconstruction_cannot_be_scored_another_one_is(
     bench: Bench, pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
     event = {"IrradiationEventUID": "2.25.77"}
-    first, second = (ct_series(tmp_path / name, name, **event) for name in ("first", "second"))
+    first, second = (ct_series(tmp_path / name, name, study="one", **event) for name in ("first", "second"))
     bench.receive_all(first, association="a1")
     bench.pass_time(10)
     bench.receive_all(second, association="a2", aet="CT_2")

@@ -14,6 +14,7 @@ from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, refreshed, series_uid
 
 from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.policy import DeliveryRules
 from mediqa_node.model.checkpoint import load_checkpoint
 from mediqa_node.model.predict import NetworkScorer
 
@@ -31,10 +32,13 @@ def pacs() -> Iterator[ScriptedPacs]:
         yield running
 
 
+PUBLISHED = DeliveryRules(timeout_s=61.0, allow_empty_patient_id=True)
+
+
 @pytest.fixture
 def bench(tmp_path: Path, scorer: NetworkScorer, pacs: ScriptedPacs) -> Iterator[Bench]:
     peer = Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)
-    made = Bench(tmp_path / "bench", scorer=scorer, peers=[peer], allow_untrained=True)
+    made = Bench(tmp_path / "bench", scorer=scorer, peers=[peer], allow_untrained=True, delivery=PUBLISHED)
     yield made
     made.close()
 

@@ -31,7 +31,7 @@ from mediqa_node.domain.technique import Technique
 from mediqa_node.exchange.series_row import DescribedSeries, opinion, series_row
 from mediqa_node.image.salient import WANTED
 from mediqa_node.pipeline.identity import identities
-from mediqa_node.pipeline.policy import acquisition_key
+from mediqa_node.pipeline.policy import acquisition_of
 from mediqa_node.pipeline.score import SeriesFiles, read_headers
 from mediqa_node.storage import copies, harvested, index, ratings
 from mediqa_node.storage.database import Database
@@ -161,7 +161,7 @@ def _gathered(
         prompt=prompt,
         technique=technique,
         n_instances=len(files.paths),
-        acquisition=acquisition_key(files.headers),
+        acquisition=acquisition_of(files.headers),
         received_year=str(datetime.fromtimestamp(known.received_at, UTC).year),
         headers_sha256=_digest_of(instances),
         pixels_sha256=_middle_slice(stacks[0], files, reader),
