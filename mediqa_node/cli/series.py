@@ -172,6 +172,16 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
     yield "technique", _technique(technique) if technique else "–"
     deliveries = [delivery for delivery in found["deliveries"] if delivery["state"] != DeliveryState.SUPERSEDED]
     yield "report", "; ".join(_delivery(delivery) for delivery in deliveries[-3:]) or "not sent to any peer"
+    for made in found["corrections"][-3:]:
+        what = made["action"].replace("_", " ")
+        yield (
+            "corrected",
+            f"{since(made['at'])} by {made['by']} ({what}): {count(made['n_set_aside'], 'copy', 'copies')}",
+        )
+    for back in found["retractions"]:
+        waits = f"{back['state']}: {back['message'] or 'not tried yet'}"
+        done = f"since {since(back['done_at'])}" if back["done_at"] else waits
+        yield "taken back", f"report at {back['destination']} ({back['reason'].replace('_', ' ')}), {done}"
 
 
 def _score(assessment: Mapping[str, Any]) -> str:
@@ -217,9 +227,9 @@ def _delivery(delivery: Mapping[str, Any]) -> str:
 
 
 def _next_step(row: SeriesRow, found: Mapping[str, Any], key: str) -> str:
-    from mediqa_node.domain.series import HELD, DeliveryState, InstanceStatus, SeriesState
+    from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
 
-    if {InstanceStatus.CONFLICT, InstanceStatus.DISPUTED} & set(found["copies"]):
+    if found["undecided"]:
         return f"mediqa-node retry {key} --keep-first"
     held = [delivery for delivery in found["deliveries"] if delivery["state"] in HELD]
     if held:

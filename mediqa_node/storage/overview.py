@@ -8,12 +8,13 @@ import sqlalchemy as sa
 
 from mediqa_node.domain.series import (
     HELD,
+    CopyDecision,
     DeliveryState,
     InstanceStatus,
     ReasonCode,
     SeriesState,
 )
-from mediqa_node.storage import index, outbox, retractions
+from mediqa_node.storage import copies, index, outbox, retractions
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
     assessments,
@@ -122,16 +123,19 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
             assessments.c.series_instance_uid == uid, assessments.c.revision == row.revision
         )
     ).scalar_one_or_none()
-    copies = connection.execute(
+    statuses = connection.execute(
         sa.select(instances.c.status, sa.func.count()).where(instances.c.series_instance_uid == uid).group_by("status")
     )
     return {
         **row.as_dict(),
-        "copies": {status: int(n) for status, n in copies},
+        "copies": {status: int(n) for status, n in statuses},
         "technique": technique,
         "assessment": assessment,
         "companions": _companions(connection, row),
         "deliveries": [asdict(delivery) for delivery in outbox.deliveries_of(connection, uid)],
+        "undecided": copies.proposal(connection, uid, CopyDecision.KEEP_FIRST) is not None,
+        "corrections": [correction.as_dict() for correction in copies.corrections_of(connection, uid)],
+        "retractions": [row.as_dict() for row in retractions.of_series(connection, uid)],
     }
 
 

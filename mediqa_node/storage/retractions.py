@@ -1,6 +1,7 @@
 """Reports that stand at a destination and must not: what takes each of them back, and whether it was taken."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -31,6 +32,10 @@ class RetractionRow:
     sr_series_instance_uid: str | None
     instance_number: int | None
     part10: bytes | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the bytes."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "part10"}
 
 
 _ROW = [retractions.c[name] for name in RetractionRow.__dataclass_fields__]

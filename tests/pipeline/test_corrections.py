@@ -113,6 +113,20 @@ def waiting(bench: Bench, paths: list[Path]) -> str:
     return series_uid(paths)
 
 
+def test_a_copy_that_takes_long_to_compare_holds_up_its_own_series_only(
+    make: Make, pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    bench = make()
+    bench.receive_all(ct_series(tmp_path / "w", "x", **WRONG), **SCANNER)
+    bench.receive_all(ct_series(tmp_path / "r", "x", **RIGHT), association="a2", **SCANNER)
+    bench.receive_all(other := ct_series(tmp_path / "o", "other"), association="a3", **SCANNER)
+    bench.now += 10
+
+    assert bench.settler.run() == 1  # the sweep alone: nothing compares
+
+    assert bench.series(series_uid(other)).state == "READY"
+
+
 @pytest.mark.parametrize(
     "corrector",
     [ELSEWHERE, {"aet": "OTHER", "address": "10.0.0.5"}],
