@@ -1,5 +1,6 @@
 """Who may correct whom: the source of the images before a report leaves, an authority after it, else a person."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -487,6 +488,19 @@ def test_a_peer_that_fails_to_answer_c_find_holds_a_report_for_a_while(
     [delivery] = bench.deliveries(series_uid(paths))
     assert (delivery.state, len(stored(pacs))) == (state, int(state == "sent"))
     assert delivery.reason_code in ("identity_unanswered", "identity_not_checked")
+
+
+@pytest.mark.parametrize("how", ["silent", "aborts"])
+def test_so_does_one_that_keeps_silent_or_hangs_up(make: Make, pacs: ScriptedPacs, tmp_path: Path, how: str) -> None:
+    bench = make(delivery=DeliveryRules(timeout_s=0.3, identity_within_s=0))
+    pacs.aborts_find = how == "aborts"
+    pacs.on_find = (lambda: None) if how == "aborts" else (lambda: time.sleep(1))
+    bench.receive_all(paths := ct_series(tmp_path / "w", "x"), **SCANNER)
+    bench.pass_time(5)
+
+    [delivery] = bench.deliveries(series_uid(paths))
+    assert (delivery.state, delivery.reason_code) == ("withheld", "identity_unanswered")
+    assert bench.series(series_uid(paths)).reason.code == "identity"
 
 
 def test_the_command_shows_a_decision_first_and_takes_it_by_name(
