@@ -2,7 +2,7 @@
 
 Rules that make a score meaningless (`scorable=False`) are separate from rules that only make a poor training label. A
 rule about single images applies to the series if more than half of its images match; a minority only makes the series
-unfit for training.
+unfit for training. Image Type, frame type and geometry decide first; the name of a series is the last hint.
 """
 
 import re
@@ -23,7 +23,8 @@ from mediqa_node.dicom.header import (
     text,
     unexpected_frames,
 )
-from mediqa_node.dicom.series_exclusions import series_exclusions
+from mediqa_node.dicom.series_exclusions import named_exclusions, series_exclusions
+from mediqa_node.dicom.series_names import names_phantom
 from mediqa_node.dicom.stacks.mosaic import mosaic_evidence
 from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.domain.errors import UnreadableElement
@@ -48,23 +49,11 @@ _RESCALE = (("RescaleSlope", 1), ("RescaleIntercept", 1))
 _PLANE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
 _SPACING = (("PixelSpacing", 2), ("SliceThickness", 1))
 
-# Names of preparatory series. No word boundary before `bolus`, because of names like "LungBolus".
-_LOCALIZER_NAME = re.compile(
-    r"(?<![a-z])loc(?![a-z])|lo[ck]ali[sz]|scout|survey|pilot|topo(gram|\b)|surview|3[\W_]*pl(ane)?\b|smart[\W_]*prep"
-    r"|(?<!post )(?<!with )(?<!without )bolus|monitoring|\bmonitor\b|timing|calib|^\W*asset\W*$|asset\W*cal|\bshim"
-    r"|ref[\W_]*scan|sense[\W_]*ref|rep[eé]rage",
-    re.I,
-)
-_DOCUMENT_NAME = re.compile(
-    r"dose[\W_]*(report|info|summary|record|sheet)|patient[\W_]*protocol|screen[\W_]*(save|cap|shot)|\breport\b", re.I
-)
 _MAP_NAME = re.compile(r"apparent diffusion coef|fractional aniso|exponential apparent", re.I)
 _DERIVED_MAP_NAME = re.compile(
     r"(?<![a-z])(e?adc|fa|colfa|tracew|tensor|rel?cb[fv]|cb[fv]|mtt|ttp|tmax|[tr][12]\W?(star|\*)?\W?map)(?![a-z])",
     re.I,
 )
-_PHANTOM_NAME = re.compile(r"phantom(?!\W*(limb|pain))|\bdaily\b.*\bqa\b|\bACR\b.*\bQ[AC]\b|quality assurance", re.I)
-
 _LOCALIZER_TYPES = {"LOCALIZER", "TOPOGRAM", "SCOUT", "SURVIEW", "SURVEY"}
 _REFORMAT_TYPES = {
     "MPR", "CSA_MPR", "MIP", "CSA_MIP", "MNIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION_IMAGE", "REFORMATTED",
@@ -81,7 +70,11 @@ _VOLUMETRIC = (
     ("VolumeBasedCalculationTechnique", ("NONE", "MIXED")),
 )
 _MONOENERGETIC = re.compile(r"(?<![a-z])(mono[a-z]*|vmi|me)[\W_+]*\d+[\W_]*kev", re.I)
-_MATERIAL = re.compile(r"(?<![a-z])(vnc|virtual non.?contrast|iodine|iodmap|z.?eff|electron density)(?![a-z])", re.I)
+_MATERIAL = re.compile(
+    r"(?<![a-z])(vnc|virtual non.?contrast|(?<!with )(?<!post )(?<!no )(?<!iv )iodine(?!\W*(contrast|allerg|inj))"
+    r"|iodmap|z.?eff|electron density)(?![a-z])",
+    re.I,
+)
 
 
 def exclusions(
@@ -94,13 +87,13 @@ def exclusions(
 
     Args:
         headers: all instances of one series, without pixels, in any order.
-        placed, of_instances: their planes and `instance_exclusions`, if the caller has them already.
+        placed, of_instances: their planes and `exclusions_of_each`, if the caller has them already.
     """
     if not headers:
         return (Exclusion(code="no_images", detail="the series holds no instance", scorable=False),)
     counts: Counter[str] = Counter()
     first: dict[str, Exclusion] = {}
-    for one in of_instances or map(instance_exclusions, headers):
+    for one in of_instances or exclusions_of_each(headers, placed):
         for exclusion in {found.code: found for found in one}.values():
             counts[exclusion.code] += 1
             first.setdefault(exclusion.code, exclusion)
@@ -117,9 +110,22 @@ def _of_series(exclusion: Exclusion, hit: int, total: int) -> Exclusion:
     return Exclusion(code=exclusion.code, detail=detail, scorable=exclusion.scorable or 2 * hit <= total)
 
 
-def instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
-    """Yield the reasons to exclude one instance, not counting the geometry of the series."""
-    refusals = (_kind, _names, _image_type, _frame_type, _frames, _display, _ct_rules, _mr_rules, _unreadable)
+def exclusions_of_each(
+    headers: Sequence[Dataset], placed: Sequence[Plane] | None = None
+) -> list[tuple[Exclusion, ...]]:
+    """Return the reasons to exclude each instance of a series: by its own elements, and by the name of its series.
+
+    Args:
+        headers, placed: as `exclusions` takes them.
+    """
+    named = named_exclusions(headers, placed)
+    return [
+        (*(() if name is None else (name,)), *_instance_exclusions(ds)) for ds, name in zip(headers, named, strict=True)
+    ]
+
+
+def _instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
+    refusals = (_kind, _phantom, _image_type, _frame_type, _frames, _display, _ct_rules, _mr_rules, _unreadable)
     for rule in refusals:
         yield from (Exclusion(code=code, detail=detail, scorable=False) for code, detail in rule(ds))
     yield from (Exclusion(code=code, detail=detail, scorable=True) for code, detail in _training_only(ds))
@@ -147,17 +153,11 @@ def _kind(ds: Dataset) -> Findings:
         yield "modality", f"{text(ds, 'Modality') or 'no Modality'} (0008,0060), SOP class {sop_class or 'missing'}"
 
 
-def _names(ds: Dataset) -> Findings:
-    """Check the name of the series; for CT the protocol, which many series share, only if there is no other name."""
-    series, protocol = text(ds, "SeriesDescription"), text(ds, "ProtocolName")
-    name = f"{series} {protocol}" if modality_of(ds) != "CT" else series or protocol
-    if found := _LOCALIZER_NAME.search(name):
-        yield "localizer", f"{found.group()!r} in Series Description (0008,103E) or Protocol Name (0018,1030)"
-    if found := _DOCUMENT_NAME.search(series):
-        yield "document", f"{found.group()!r} in Series Description (0008,103E)"
-    if found := _PHANTOM_NAME.search(f"{name} {protocol} {text(ds, 'StudyDescription')}"):
-        yield "phantom", f"{found.group()!r} in a description"
-    elif re.search("phantom", text(ds, "PatientName"), re.I) or codes(ds, "QualityControlSubject") == ("YES",):
+def _phantom(ds: Dataset) -> Findings:
+    names = (text(ds, key) for key in ("SeriesDescription", "ProtocolName", "StudyDescription"))
+    if words := names_phantom(*names):
+        yield "phantom", f"{words!r} in a description"
+    elif names_phantom(text(ds, "PatientName")) or codes(ds, "QualityControlSubject") == ("YES",):
         yield "phantom", "Patient's Name (0010,0010) or Quality Control Subject (0010,0200) says phantom"
 
 

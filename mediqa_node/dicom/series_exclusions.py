@@ -1,11 +1,14 @@
-"""Rules that need the whole series: too few slices, gaps, several orientations, diffusion weighting."""
+"""Rules that need the whole series: its name and geometry, too few slices, gaps, diffusion weighting."""
 
 import re
 from collections.abc import Sequence
+from itertools import combinations
 
+import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import number, text
+from mediqa_node.dicom.series_names import NameHint, name_hint
 from mediqa_node.dicom.stacks.geometry import (
     SAME_POSITION_MM,
     position_along,
@@ -13,10 +16,14 @@ from mediqa_node.dicom.stacks.geometry import (
     slice_normal,
     spacing_flags,
 )
-from mediqa_node.dicom.stacks.planes import Plane
+from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.domain.technique import Exclusion
 
 MINIMUM_SLICES = 7
+# So many parallel slices are no localizer, whatever the series is called.
+VOLUME_SLICES = 20
+# Planes at right angles, to within about 15 degrees.
+_RIGHT_ANGLE_COSINE = 0.26
 # Up to this b-value an image of a diffusion series counts as b = 0.
 B0_LIMIT_S_MM2 = 50.0
 
@@ -33,7 +40,7 @@ def series_exclusions(headers: Sequence[Dataset], found: Sequence[Plane]) -> lis
     exclusions = []
     if len(groups) > 1:
         detail = f"{len(groups)} orientations in Image Orientation (Patient) (0020,0037)"
-        localizer = _is_siemens_localizer(headers)
+        localizer = _is_siemens_localizer(headers) or _is_three_plane(groups)
         exclusions.append(
             Exclusion(code="localizer" if localizer else "mixed_orientation", detail=detail, scorable=not localizer)
         )
@@ -49,6 +56,54 @@ def series_exclusions(headers: Sequence[Dataset], found: Sequence[Plane]) -> lis
         detail = f"b-value up to {max(weighted):g} s/mm2 in {len(weighted)} of {len(found)} images"
         exclusions.append(Exclusion(code="diffusion", detail=detail, scorable=True))
     return exclusions
+
+
+def named_exclusions(headers: Sequence[Dataset], placed: Sequence[Plane] | None) -> list[Exclusion | None]:
+    """Return what the name of its series has against each instance, where the planes do not contradict.
+
+    Args:
+        headers: all instances of one series.
+        placed: their planes, or None: they are found if a name asks for it.
+    """
+    hints = [_hint(header) for header in headers]
+    if not any(hints):
+        return [None] * len(headers)
+    found = planes(headers) if placed is None else placed
+    standing = {
+        hint: not _contradicted(hint, [plane for plane in found if hints[plane.ref.instance_index] == hint])
+        for hint in set(hints)
+        if hint is not None
+    }
+    where = "Series Description (0008,103E) or Protocol Name (0018,1030)"
+    return [
+        Exclusion(code=hint.code, detail=f"{hint.words!r} in {where}", scorable=False)
+        if hint is not None and standing[hint]
+        else None
+        for hint in hints
+    ]
+
+
+def _hint(header: Dataset) -> NameHint | None:
+    """Return what the description of a series says; without one the protocol, if it names nothing else."""
+    if description := text(header, "SeriesDescription"):
+        return name_hint(description)
+    hint = name_hint(text(header, "ProtocolName"))
+    return hint if hint is not None and hint.alone else None
+
+
+def _contradicted(hint: NameHint, named: Sequence[Plane]) -> bool:
+    """Whether planes are a volume, in spite of their name: many slices, most of which face the same way.
+
+    A name that holds other words is contradicted by fewer slices. Without geometry images count as slices.
+    """
+    if hint.calibration and hint.alone:
+        return False
+    groups = by_orientation([plane for plane in named if plane.orientation is not None])
+    facing = max(groups, key=len, default=[])
+    if groups and 5 * len(facing) < 4 * len(named):
+        return False
+    n_slices = len(unique_positions_mm(facing)) if groups else len(named)
+    return n_slices >= (VOLUME_SLICES if hint.alone else MINIMUM_SLICES)
 
 
 def by_orientation(placed: Sequence[Plane]) -> list[list[Plane]]:
@@ -79,3 +134,14 @@ def _is_siemens_localizer(headers: Sequence[Dataset]) -> bool:
     """Whether a series in several directions is a Siemens localizer: 2-D FLASH `fl2d1` with short TR."""
     first = headers[0]
     return bool(re.search("fl2d1", text(first, "SequenceName"))) and (number(first, "RepetitionTime") or 1e9) < 50
+
+
+def _is_three_plane(groups: Sequence[Sequence[Plane]]) -> bool:
+    """Whether a series holds a few slices in each of three directions at right angles."""
+    if any(len(unique_positions_mm(facing)) >= MINIMUM_SLICES for facing in groups):
+        return False
+    normals = [slice_normal(facing[0].orientation or ()) for facing in groups[:12]]
+    return any(
+        max(abs(float(np.dot(one, other))) for one, other in combinations(three, 2)) < _RIGHT_ANGLE_COSINE
+        for three in combinations(normals, 3)
+    )

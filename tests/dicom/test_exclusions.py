@@ -6,7 +6,7 @@ from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from support.header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, raw, series, stored
 
-from mediqa_node.dicom.exclusions import exclusions
+from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each
 
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 
@@ -45,8 +45,92 @@ def test_names_that_only_look_like_it_are_scored(name):
     assert refusals(series(MR, SeriesDescription=name)) == set()
 
 
-def test_a_brain_examined_for_phantom_pain_is_no_phantom():
-    assert refusals(series(MR, StudyDescription="fMRI phantom limb")) == set()
+@pytest.mark.parametrize("keyword", ["SeriesDescription", "ProtocolName", "StudyDescription"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CT SKELETAL SURVEY", "BONE SURVEY LOW DOSE", "TRAUMA SURVEY", "CTA CHEST BOLUS",
+        "CT ABD BOLUS TRACKING ARTERIAL", "SHIMADZU", "PILOT STUDY", "PILOT TRIAL ARM B", "CARDIAC TIMING 75%",
+        "LOCALIZED SPECTROSCOPY", "NEEDLE LOCALIZATION", "HEAD TRAUMA LOC", "CALCIUM SCORE", "SELF-CALIBRATED GRAPPA",
+        "AUTOCALIB T2", "THERAPY MONITORING", "CT LUNG MONITOR 3M", "TOPOGRAPHIC ANATOMY", "SCOUTING TRIP",
+        "THREE PLANET", "CHEST REPORT ON DISC", "OUTPATIENT PROTOCOL", "LUNG SCREEN CAP", "LOW DOSE INFOCUS",
+        "PRESCREENSHOTS",
+    ],
+)  # fmt: skip
+def test_a_word_in_the_name_of_a_volume_refuses_nothing(name, keyword):
+    assert refusals(series(CT, n=7, **{keyword: name})) == set()
+    assert refusals(series(MR, n=7, **{keyword: name})) == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SCOUT", "LOCALIZER", "Survey", "Topogram", "3 PL LOC", "TestBolus", "TIMING", "Dose Report", "COR SSFSE LOC"],
+)
+def test_twenty_parallel_slices_are_a_volume_whatever_they_are_called(name):
+    assert refusals(series(CT, n=20, SeriesDescription=name)) == set()
+    assert refusals(series(MR, n=20, SeriesDescription=name)) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["AAHScout", "AAHead_Scout_32ch", "ASSET calibration", "SENSE Ref Scan", "Calibration Scan"]
+)
+def test_alignment_and_coil_calibration_scans_are_refused_though_they_are_volumes(name):
+    assert refusals(series(MR, n=128, SeriesDescription=name)) == {"localizer"}
+
+
+AXIAL, SAGITTAL, CORONAL = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1]
+THREE_PLANES = {
+    "each_ImageOrientationPatient": [AXIAL] * 5 + [SAGITTAL] * 5 + [CORONAL] * 5,
+    "each_ImagePositionPatient": [[5.0 * (k % 5)] * 3 for k in range(15)],
+}
+
+
+def test_a_word_among_others_refuses_where_the_planes_are_those_of_a_localizer():
+    seven_each = {"each_ImageOrientationPatient": [AXIAL] * 8 + [SAGITTAL] * 8}
+
+    assert refusals(series(MR, n=16, **seven_each)) == set()
+    assert refusals(series(MR, n=16, **seven_each, SeriesDescription="LIVER SURVEY")) == {"localizer"}
+
+
+def test_one_position_again_and_again_is_bolus_tracking():
+    repeated = {"each_ImagePositionPatient": [[0, 0, 0]] * 20}
+
+    assert refusals(series(CT, n=20, **repeated, SeriesDescription="CHEST BOLUS")) == {"localizer"}
+
+
+def test_a_few_slices_in_three_planes_are_a_localizer_without_any_name():
+    assert refusals(series(MR, n=15, **THREE_PLANES)) == {"localizer"}
+
+
+def test_a_protocol_counts_only_where_it_names_nothing_else_and_the_series_has_no_name():
+    assert refusals(series(MR, n=3, ProtocolName="SURVEY")) == {"localizer"}
+    assert refusals(series(MR, n=3, ProtocolName="SURVEY", SeriesDescription="T2 TSE")) == set()
+    assert refusals(series(MR, n=3, ProtocolName="LIVER SURVEY")) == set()
+
+
+def test_images_of_another_name_in_a_series_are_left_out_alone():
+    names = ["CHEST"] * 8 + ["Dose Report"] * 2
+    headers = series(CT, n=10, each_SeriesDescription=names)
+
+    assert warnings(headers) == {"document"}
+    assert [bool(found) for found in exclusions_of_each(headers)] == [False] * 8 + [True] * 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"StudyDescription": "fMRI phantom limb"}, {"StudyDescription": "PHANTOM PAIN"},
+        {"ProtocolName": "QCT W/ PHANTOM"}, {"SeriesDescription": "PHANTOMLESS BMD"},
+        {"PatientName": "Phantomas^A"}, {"SeriesDescription": "DAILY DOSE AQA"},
+    ],
+)  # fmt: skip
+def test_a_word_that_only_contains_phantom_or_names_an_examination_refuses_nothing(values):
+    assert refusals(series(MR, **values)) == set()
+
+
+@pytest.mark.parametrize("name", ["CHEST WITH IODINE", "ABD IODINE CONTRAST 100ML", "NO IODINE"])
+def test_iodine_as_contrast_agent_is_no_iodine_map(name):
+    assert refusals(series(CT, SeriesDescription=name)) == set()
 
 
 def test_a_ct_protocol_that_mentions_smartprep_does_not_speak_for_its_diagnostic_series():

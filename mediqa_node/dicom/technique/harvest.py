@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydicom import Dataset
 
-from mediqa_node.dicom.exclusions import exclusions, instance_exclusions, modality_of
+from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, modality_of
 from mediqa_node.dicom.header import FrameHeader, frame_headers
 from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
 from mediqa_node.dicom.stacks.planes import Plane, planes
@@ -42,7 +42,7 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
         `eligible` is True only with a verified label and without any exclusion.
     """
     placed = planes(headers)
-    of_instances = [tuple(instance_exclusions(header)) for header in headers]
+    of_instances = exclusions_of_each(headers, placed)
     found = exclusions(headers, placed=placed, of_instances=of_instances)
     modality = modality_of(headers[0]) if headers else ""
     refusal = next((exclusion for exclusion in found if not exclusion.scorable), None)

@@ -1,0 +1,96 @@
+"""Recognise preparatory scans, documents and phantoms by the names of a series.
+
+Names are compared word by word, so that a word inside another (`SHIMADZU`, `OUTPATIENT PROTOCOL`) means nothing. A
+word among others is weak evidence: a skeletal survey, a pilot study and an angiography with a bolus are examinations.
+`exclusions` therefore asks the geometry first.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+_WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)|[\W_]+")
+
+_LOCALIZER = re.compile(
+    r"\b(?:lo[ck]ali[sz](?:ers?|ors?|ators?|ateurs?|ador|zatore)|loc|scout|pilot|survey|topo(?:gramm?e?)?"
+    r"|surview|3 pl(?:ane)?|smart ?prep|rep[eé]rage"
+    r"|(?<!post )(?<!with )(?<!without )(?:lung |test |timing |care )?bolus(?: (?:track(?:ing)?|trk|test|timing))?"
+    r"|(?:pre ?)?monitoring|monitor|timing)\b"
+)
+_CALIBRATION = re.compile(
+    r"\b(?:asset ?cal(?:ib(?:ration)?)?|calib(?:ration)?|shim(?:ming)?|(?:sense |coil )?ref(?:erence)? scan"
+    r"|sense ref)\b|^asset$|\baa\w*(?: \w+)? scout\b"
+)
+"""Coil calibration, and the automatic alignment scan of Siemens: volumes of many slices by nature."""
+_DOCUMENT = re.compile(
+    r"\b(?:dose (?:report|info(?:rmation)?|summary|record|sheet)|patient protocol|screen ?(?:save|cap(?:ture)?|shot)s?"
+    r"|report)\b"
+)
+_PHANTOM = re.compile(
+    r"(?<!with )(?<!w )(?<!without )(?<!plus )\bphantom\b(?! (?:limb|pain))|\bdaily\b.*\bqa\b|\bacr\b.*\bq[ac]\b"
+    r"|\bquality assurance\b"
+)
+_EXAMINATION = re.compile(
+    r"\b(?:skeletal|bones?|osseous|trauma|metasta\w+|myeloma|study|trial|project|therapy|treatment|cta|mra|angio\w*"
+    r"|contrast|calcium|spectroscopy)\b"
+)
+"""Words that make a name that of an examination: a bone survey, a pilot study, treatment monitoring, a CTA."""
+_PLAIN = re.compile(
+    r"\d+|[a-z]|ax|axial|tra|trans(?:verse)?|sag(?:ittal)?|cor(?:onal)?|plane?|iso|lat(?:eral)?|ap|pa|fast|rf|bh|mst"
+    r"|ch|gre|haste|ssfse|trufi|fiesta|bffe|series|scans?|images?|screen|patient"
+)
+"""Words that may accompany another in the name of a preparatory scan or a document: planes, numbers, sequences."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameHint:
+    """What the name of a series says it is.
+
+    Attributes:
+        code: `localizer` or `document`, a reason code.
+        words: the words found.
+        alone: whether the name holds nothing else, apart from planes, numbers and sequences.
+        calibration: whether it names a calibration scan, which is a volume by nature.
+    """
+
+    code: str
+    words: str
+    alone: bool
+    calibration: bool = False
+
+
+@lru_cache(maxsize=256)
+def name_hint(name: str) -> NameHint | None:
+    """Return what a Series Description (0008,103E) or Protocol Name (0018,1030) says, or None.
+
+    >>> name_hint("AAHScout_32ch").words, name_hint("3 PL LOC").alone, name_hint("ABD LOC").alone
+    ('aah scout', True, False)
+    >>> name_hint("CT SKELETAL SURVEY"), name_hint("SHIMADZU"), name_hint("PILOT STUDY"), name_hint("LOCALIZED")
+    (None, None, None, None)
+    """
+    words = _words(name)
+    kinds = (("localizer", _CALIBRATION), ("localizer", _LOCALIZER), ("document", _DOCUMENT))
+    for code, pattern in kinds:
+        if found := pattern.search(words):
+            others = _DOCUMENT.sub(" ", _LOCALIZER.sub(" ", _CALIBRATION.sub(" ", words))).split()
+            alone = all(_PLAIN.fullmatch(word) for word in others)
+            if not alone and _EXAMINATION.search(words):
+                return None
+            return NameHint(code, found.group(), alone, pattern is _CALIBRATION)
+    return None
+
+
+def names_phantom(*names: str) -> str | None:
+    """Return the words by which one of the names says that a phantom was scanned, or None.
+
+    >>> names_phantom("BarPhantom"), names_phantom("QCT SPINE W/ PHANTOM", "fMRI phantom limb")
+    ('phantom', None)
+    """
+    found = (_PHANTOM.search(_words(name)) for name in names)
+    return next((match.group() for match in found if match), None)
+
+
+@lru_cache(maxsize=256)
+def _words(name: str) -> str:
+    """Return the words of a name in lower case, separated by one space; a change of case or to digits ends a word."""
+    return _WORD_ENDS.sub(" ", name).strip().lower()
