@@ -73,7 +73,7 @@ def test_a_code_that_is_listed_as_missing_from_pydicom_is_missing(code):
 
 
 def test_the_codes_of_dose_reports_are_those_of_the_standard():
-    assert len(DOSE) == 12
+    assert len(DOSE) == 13
     for value, meaning in DOSE:
         assert meaning in {known_meaning.lower() for known_meaning in known("DCM")[value]}, value
 

@@ -2,9 +2,10 @@
 
 import pytest
 from pydicom import Dataset
-from support.header_builders import dataset
+from support.header_builders import dataset, series
 
-from mediqa_node.dicom.technique.dose_sr import RADIATION_DOSE_SR, dose_events
+from mediqa_node.dicom.technique.dose_sr import RADIATION_DOSE_SR, DoseEvent, dose_events
+from mediqa_node.dicom.technique.harvest import harvest
 
 
 def name(code: str, meaning: str) -> dict[str, Dataset]:
@@ -29,19 +30,19 @@ def source(*content: Dataset) -> Dataset:
 PER_ROTATION = num("113834", "Exposure Time per Rotation", 0.5, "s")
 
 
-def event(uid: str, *sources: Dataset, pitch: float | None = 1.5) -> Dataset:
+def event(uid: str, *sources: Dataset, pitch: float | None = 1.5, dose: bool = True) -> Dataset:
     pitches = [num("113828", "Pitch Factor", pitch, "{ratio}")] if pitch else []
     phantom = dataset(
         ValueType="CODE",
         ConceptCodeSequence=dataset(CodeValue="113691", CodingSchemeDesignator="DCM", CodeMeaning="IEC Body Phantom"),
         **name("113835", "CTDIw Phantom Type"),
     )
-    dose = container(
+    doses = container(
         "113829", "CT Dose", num("113830", "Mean CTDIvol", 8.5, "mGy"), num("113838", "DLP", 300, "mGy.cm"), phantom
     )
     parameters = container("113822", "CT Acquisition Parameters", *pitches, *sources)
     identity = dataset(ValueType="UIDREF", UID=uid, **name("113769", "Irradiation Event UID"))
-    return container("113819", "CT Acquisition", identity, parameters, dose)
+    return container("113819", "CT Acquisition", identity, parameters, *([doses] if dose else []))
 
 
 def report(*events: Dataset) -> Dataset:
@@ -73,10 +74,95 @@ def test_a_right_code_under_a_wrong_meaning_is_understood():
     assert found.rotation_time_s == 0.5
 
 
-def test_a_rotation_time_in_milliseconds_is_converted():
-    [found] = dose_events(report(event("1.9", source(num("113834", "Exposure Time per Rotation", 500, "ms")))))
+def measured(unit: str, value: float, code: str, meaning: str) -> DoseEvent:
+    """The event of a report that states one value in a unit, instead of the usual one."""
+    [found] = dose_events(report(event("1.9", container("113831", "Source", num(code, meaning, value, unit)))))
+    return found
 
-    assert found.rotation_time_s == 0.5
+
+@pytest.mark.parametrize(
+    ("unit", "value", "expected"),
+    [
+        ("s", 0.5, 0.5), ("ms", 500, 0.5), ("us", 500_000, 0.5), ("min", 0.01, 0.6), ("msec", 500, 0.5),
+        ("sec", 0.5, 0.5), ("S", 0.5, None), ("h", 0.5, None), ("mA", 0.5, None), ("", 0.5, None),
+        ("s", 500, None), ("ms", 0.5, None),
+    ],
+)  # fmt: skip
+def test_a_time_is_read_in_the_unit_it_states_or_left_out(unit, value, expected):
+    found = measured(unit, value, "113834", "Exposure Time per Rotation")
+
+    assert found.rotation_time_s == (pytest.approx(expected) if expected else None)
+    assert bool(found.flags) is (expected is None)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "expected"),
+    [
+        ("mA", 300, 300), ("uA", 300_000, 300), ("\u00b5A", 300_000, 300), ("A", 0.3, 300), ("kA", 0.0003, 300),
+        ("mA.s", 300, None), ("uA.s", 300, None), ("ma", 300, None), ("A", 300, None), ("", 300, None),
+    ],
+)  # fmt: skip
+def test_a_current_is_read_in_the_unit_it_states_or_left_out(unit, value, expected):
+    found = measured(unit, value, "113734", "X-Ray Tube Current")
+
+    assert found.tube_current_ma == (pytest.approx(expected) if expected else None)
+    assert bool(found.flags) is (expected is None)
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning", "field", "unit", "value", "expected"),
+    [
+        ("113838", "DLP", "dlp_mgy_cm", "dGy.cm", 3.2, 320),
+        ("113838", "DLP", "dlp_mgy_cm", "cGy.cm", 32, 320),
+        ("113838", "DLP", "dlp_mgy_cm", "mGycm", 320, 320),
+        ("113838", "DLP", "dlp_mgy_cm", "mGy", 320, None),
+        ("113838", "DLP", "dlp_mgy_cm", "mGy.m", 3.2, 320),
+        ("113838", "DLP", "dlp_mgy_cm", "mGy*cm", 320, 320),
+        ("113838", "DLP", "dlp_mgy_cm", "Gy.cm2", 1, None),
+        ("113830", "Mean CTDIvol", "ctdi_vol_mgy", "cGy", 0.85, 8.5),
+        ("113830", "Mean CTDIvol", "ctdi_vol_mgy", "uGy", 8500, 8.5),
+        ("113830", "Mean CTDIvol", "ctdi_vol_mgy", "rad", 1, None),
+        ("113736", "Exposure", "exposure_mas", "uA.s", 150_000, 150),
+        ("113736", "Exposure", "exposure_mas", "mAs", 150, 150),
+        ("113736", "Exposure", "exposure_mas", "A.s", 0.15, 150),
+        ("113736", "Exposure", "exposure_mas", "mA", 150, None),
+        ("113733", "KVP", "kvp_kv", "V", 120_000, 120),
+        ("113733", "KVP", "kvp_kv", "kVp", 120, 120),
+        ("113827", "Nominal Total Collimation Width", "total_collimation_mm", "cm", 4, 40),
+        ("113828", "Pitch Factor", "pitch", "%", 150, 1.5),
+        ("113828", "Pitch Factor", "pitch", "mm", 1.5, None),
+    ],
+)
+def test_every_other_value_is_read_in_its_unit_or_left_out(code, meaning, field, unit, value, expected):
+    [found] = dose_events(report(event("1.9", num(code, meaning, value, unit), pitch=None, dose=False)))
+
+    assert getattr(found, field) == (pytest.approx(expected) if expected else None)
+    assert found.flags == (() if expected else (f"dose_unit:{field}",))
+
+
+def test_a_pitch_in_an_unknown_unit_gives_no_tube_charge():
+    [found] = dose_events(report(event("1.9", source(PER_ROTATION), num("113828", "Pitch", 1.5, "mm"), pitch=None)))
+
+    assert found.tube_charge_mas is None
+
+
+@pytest.mark.parametrize("kind", ["67", "22", "33", "34"])
+def test_a_dose_report_is_read_in_every_class_that_scanners_write_it_in(kind):
+    written = report(event("1.9", source(PER_ROTATION)))
+    written.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.88.{kind}"
+
+    [found] = dose_events(written)
+
+    assert found.tube_charge_mas == pytest.approx(100)
+
+
+def test_a_value_that_was_left_out_is_flagged_in_the_technique_of_its_images():
+    [found] = dose_events(report(event("1.9", source(num("113834", "Exposure Time per Rotation", 0.5, "turns")))))
+
+    technique = harvest(series(IrradiationEventUID="1.9", ScanOptions="AXIAL"), dose_events={"1.9": found})
+
+    assert "dose_unit:rotation_time_s" in technique.flags
+    assert technique.tube_charge_mas is None
 
 
 def test_an_axial_event_has_no_pitch_to_divide_by():
@@ -98,8 +184,15 @@ def test_every_event_of_a_report_is_found_and_one_without_uid_is_left_out():
     assert [one.irradiation_event_uid for one in found] == ["1.1", "1.2"]
 
 
-def test_an_object_that_is_no_dose_report_has_no_events():
+@pytest.mark.parametrize("kind", ["88.11", "88.59", "88.65", "2"])
+def test_an_object_of_another_class_has_no_events(kind):
     other = report(event("1.9", source()))
-    other.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    other.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.{kind}"
 
     assert dose_events(other) == ()
+
+
+def test_a_comprehensive_report_of_something_else_has_no_events():
+    findings = container("126010", "Imaging Measurements", num("113733", "KVP", 120, "kV"))
+
+    assert dose_events(dataset(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", ContentSequence=[findings])) == ()

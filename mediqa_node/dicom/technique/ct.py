@@ -127,7 +127,8 @@ def read_ct(header: FrameHeader, z_mm: float | None, dose: DoseEvent | None) -> 
     }
     reading = ct_reading(header, dose, flags)
     derived = {"rotation_s": reading.rotation_s, "pitch": reading.pitch, "ma_t_mas": reading.ma_t_mas,
-               "rdsr_mas": dose.tube_charge_mas if dose else None}  # fmt: skip
+               "rdsr_mas": dose.tube_charge_mas if dose else None,
+               "rdsr_exposure_mas": dose.exposure_mas if dose else None}  # fmt: skip
     candidates |= {name: value for name, value in derived.items() if value is not None}
     choice = next((choice for rule in RULES if (choice := rule(reading)) is not None), None)
     choice = _all_tubes(header, reading, choice, candidates)

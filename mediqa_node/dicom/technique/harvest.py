@@ -116,6 +116,7 @@ def _harvest_ct(
     report = next((event.tube_charge_mas for event in events if event and event.tube_charge_mas), None)
     if differs(numbers.get("mean"), report, 0.2):
         flags.append("rdsr_mismatch")
+    flags += [flag for event in events if event for flag in event.flags]
     definitions = Counter(definition for _, definition in read if definition)
     flags += ["mixed_definition"] * (len(definitions) > 1)
     reading = ct_reading(frames[0], events[0], [])
