@@ -41,6 +41,7 @@ REASONS = {
     "missing_label": "mAs or tesla is missing",
     "unverified_label": "mAs or tesla could not be verified",
     "range": "mAs or tesla out of range",
+    "several_techniques": "images with several mAs, kV or tesla",
     "no_images": "no image in the series",
     "map": "computed map",
     "not_an_image": "not an image",

@@ -1,10 +1,14 @@
 """What separates planes at the same or interleaved positions, and what must not."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from dicom.test_stacks import series
 
+import mediqa_node
+from mediqa_node.dicom import vendor_elements
+from mediqa_node.dicom.stacks import split
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 
 SEPARATED = {
@@ -116,3 +120,14 @@ def test_passes_one_after_the_other_stay_whole():
 
     assert len(stack.frames) == 14
     assert stack.flags
+
+
+def test_the_documents_list_every_attribute_that_separates_and_every_element_of_a_vendor():
+    page = (Path(mediqa_node.__file__).parent / "docs" / "physics.md").read_text(encoding="utf-8")
+
+    for name, _ in split.SEPARATORS:
+        assert f"| `{name.partition('{')[0]}" in page
+    for element in (*vendor_elements.B_VALUES, *vendor_elements.TILE_COUNTS):
+        assert str(element) in page
+        assert f"`{element.creator}`" in page
+    assert all(f"`{word}` in Image Type" in page for word in vendor_elements.TILED_TYPES)

@@ -266,6 +266,67 @@ def test_a_scout_among_slices_does_not_move_the_median():
     assert not technique.eligible
 
 
+def twice(**values):
+    """Eight positions with two images each; the second of each pair was acquired later."""
+    times = ["100000", "100010"] * 8
+    positions = [[0, 0, 5.0 * (k // 2)] for k in range(16)]
+    return series(
+        n=16, each_AcquisitionTime=times, each_ImagePositionPatient=positions, ScanOptions="HELICAL", **values
+    )
+
+
+def codes(technique):
+    return {exclusion.code for exclusion in technique.exclusions}
+
+
+@pytest.mark.parametrize("mas", [[300, 100] * 8, [100, 300] * 8])
+def test_two_voltages_at_the_same_positions_give_the_label_of_the_stack_that_is_exported(mas):
+    technique = harvest(twice(each_KVP=[80, 140] * 8, each_Exposure=mas))
+
+    assert technique.tube_charge_mas in (100, 300)
+    assert {frame.tube_charge_mas for frame in technique.frames} == {technique.tube_charge_mas}
+    assert technique.statistics["n"] == 8
+    assert (technique.eligible, codes(technique)) == (False, {"several_techniques"})
+
+
+def test_images_that_were_dropped_at_a_repeated_position_do_not_move_the_label():
+    technique = harvest(twice(KVP=120, each_Exposure=[100, 300] * 8))
+
+    assert technique.tube_charge_mas == 100
+    assert (technique.eligible, codes(technique)) == (False, {"several_techniques"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"each_ConvolutionKernel": ["B30f", "B70f"] * 8, "Exposure": 100},
+        {"each_NominalPercentageOfCardiacPhase": [40.0, 70.0] * 8, "Exposure": 100},
+        {"each_Exposure": [100, 103] * 8},
+        {"Exposure": 100},
+    ],
+)
+def test_a_label_on_which_all_stacks_agree_is_eligible(values):
+    technique = harvest(twice(KVP=120, **values))
+
+    assert technique.tube_charge_mas == 100
+    assert (technique.eligible, codes(technique)) == (True, set())
+
+
+def test_one_repeated_slice_of_a_modulated_scan_is_compared_with_the_slice_it_repeats():
+    positions = [[0, 0, 5.0 * k] for k in range(10)] + [[0, 0, 5.0]]
+    mas = [100 + 40 * k for k in range(10)] + [140]
+
+    technique = harvest(series(n=11, each_ImagePositionPatient=positions, each_Exposure=mas, ScanOptions="HELICAL"))
+
+    assert (technique.eligible, technique.statistics["n"]) == (True, 10)
+
+
+def test_several_voltages_in_one_stack_are_no_label():
+    technique = harvest(series(Exposure=100, ScanOptions="HELICAL", each_KVP=[80, 80, 80, 80, 140, 140, 140, 140]))
+
+    assert codes(technique) == {"several_techniques"}
+
+
 def test_a_low_dose_pet_ct_with_a_slice_scaled_tag_is_shown_but_not_trained_on():
     technique = harvest(stored(DATA / "ct_sts003_lowdose"))
 

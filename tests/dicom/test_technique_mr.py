@@ -121,3 +121,23 @@ def test_a_fundus_photograph_has_covariates_and_no_label():
     assert technique.covariates["horizontal_field_of_view_deg"] == 45
     assert technique.covariates["pupil_dilated"] == "YES"
     assert "stage2_only" in {exclusion.code for exclusion in technique.exclusions}
+
+
+def test_two_field_strengths_at_the_same_positions_give_no_eligible_label():
+    positions = [[0, 0, 5.0 * (k // 2)] for k in range(16)]
+    values = {"each_ImagePositionPatient": positions, "each_AcquisitionTime": ["100000", "100010"] * 8}
+
+    technique = harvest(series(MR, n=16, each_MagneticFieldStrength=[1.5, 3.0] * 8, **values))
+
+    assert technique.field_strength_t == 1.5
+    assert [exclusion.code for exclusion in technique.exclusions] == ["several_techniques"]
+
+
+def test_the_echoes_of_one_scan_share_its_label():
+    positions = [[0, 0, 5.0 * (k // 2)] for k in range(16)]
+
+    technique = harvest(
+        series(MR, n=16, each_ImagePositionPatient=positions, each_EchoTime=[20, 80] * 8, MagneticFieldStrength=3)
+    )
+
+    assert (technique.eligible, technique.field_strength_t, technique.statistics["n"]) == (True, 3.0, 8)

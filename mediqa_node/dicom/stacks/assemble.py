@@ -48,7 +48,15 @@ def assemble_stacks(headers: Sequence[Dataset]) -> tuple[Stack, ...]:
     for header in headers:
         if evidence := mosaic_evidence(header):
             raise NotScorable("mosaic", evidence)
-    found = planes(headers)
+    return stacks_of(planes(headers), headers)
+
+
+def stacks_of(found: Sequence[Plane], headers: Sequence[Dataset]) -> tuple[Stack, ...]:
+    """Return the stacks of planes that are known already, as `assemble_stacks` does.
+
+    Args:
+        found: all or some of `planes(headers)`.
+    """
     placed = [plane for plane in found if plane.orientation is not None]
     groups = split(placed) + [Group(planes=(plane,)) for plane in found if plane.orientation is None]
     stacks = [(group, _stack(group, headers)) for group in groups]

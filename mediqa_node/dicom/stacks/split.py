@@ -57,8 +57,8 @@ def _split_each(groups: Iterable[Group], name: str, rule: Callable[[Sequence[Pla
 
 
 def _split_further(groups: list[Group]) -> list[Group]:
-    """Apply the rules of `_FURTHER` one after another; what separated a group is its field `separated_by`."""
-    for name, rule in _FURTHER:
+    """Apply the rules of `SEPARATORS` one after another; what separated a group is its field `separated_by`."""
+    for name, rule in SEPARATORS:
         groups = [
             replace(group, planes=tuple(members), key={**group.key, "separated_by": _joined(group, name, found)})
             for group in groups
@@ -233,7 +233,7 @@ def _where(value: Callable[[Plane], Hashable]) -> Callable[[Sequence[Plane]], Pa
     return lambda planes: _where_it_resolves(planes, value)
 
 
-_FURTHER: tuple[tuple[str, Callable[[Sequence[Plane]], Parts]], ...] = (
+SEPARATORS: tuple[tuple[str, Callable[[Sequence[Plane]], Parts]], ...] = (
     ("phase {:g} %", _where(lambda plane: plane.cardiac_phase_percent)),
     ("trigger {:g} ms", _where(lambda plane: plane.trigger_time_ms)),
     ("trigger {}", _in_turn),
@@ -243,4 +243,4 @@ _FURTHER: tuple[tuple[str, Callable[[Sequence[Plane]], Parts]], ...] = (
     ("station {}", _where(lambda plane: plane.station or None)),
     ("origin {}", _where(_in_plane_mm)),
 )
-"""What separates planes at the same or interleaved positions, strongest evidence first."""
+"""What separates planes at the same or interleaved positions, strongest evidence first; listed in docs/physics.md."""

@@ -2,8 +2,13 @@
 
 Tube charge is read per image, since tube current is modulated along the patient; the series' label is
 the median of its valid slices. Every raw candidate is kept with the chosen value.
+
+A label belongs to the primary stack, which is what is scored and exported, and only its images are read for it. Images
+that were dropped at a repeated position or are in other stacks may have been acquired differently: where their
+technique differs from that of the primary stack at the same place, the label is not eligible (`several_techniques`).
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +17,7 @@ from pydicom import Dataset
 
 from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, modality_of
 from mediqa_node.dicom.header import FrameHeader, frame_headers
+from mediqa_node.dicom.stacks.assemble import stacks_of
 from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
 from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.dicom.technique.ct import differs, read_ct
@@ -23,6 +29,7 @@ from mediqa_node.dicom.technique.op import op_covariates
 from mediqa_node.domain.technique import Exclusion, FrameTechnique, Technique
 
 VALID_FRACTION = 0.8
+_SAME_PLACE_MM = 0.5
 NO_DOSE_EVENTS: Mapping[str, DoseEvent] = {}
 # A value with one of these flags is shown but never used for training.
 _UNVERIFIED = frozenset({"ge_exposure_unverified", "dual_source_not_added", "rdsr_mismatch", "field_varies"})
@@ -53,14 +60,30 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
             label_name=None, tube_charge_mas=None, field_strength_t=None, source=source, exclusions=found,
             covariates=covariates,
         )  # fmt: skip
-    refused = frozenset(
-        id(header) for header, one in zip(headers, of_instances, strict=True) if not all(e.scorable for e in one)
-    )
-    frames = [frame for header in headers for frame in frame_headers(header)]
+    own, others = _of_primary(headers, placed, [all(e.scorable for e in one) for one in of_instances])
     z_mm = _z_positions_mm(placed)
     if modality == "CT":
-        return _harvest_ct(frames, refused, z_mm, found, dose_events)
-    return _harvest_mr(frames, refused, z_mm, found)
+        return _harvest_ct(own, others, z_mm, found, dose_events)
+    return _harvest_mr(own, others, z_mm, found)
+
+
+def _of_primary(
+    headers: Sequence[Dataset], placed: Sequence[Plane], fine: Sequence[bool]
+) -> tuple[list[FrameHeader], list[FrameHeader]]:
+    """Return the frames of the primary stack, and all others that are not refused on their own.
+
+    A refused image, such as a scout among the slices, counts for neither; if all are refused, all are used.
+    """
+    usable = [plane for plane in placed if fine[plane.ref.instance_index]] or placed
+    primary = {(ref.instance_index, ref.frame_number) for ref in stacks_of(usable, headers)[0].frames}
+    of_planes = {(plane.ref.instance_index, plane.ref.frame_number) for plane in usable}
+    own: list[FrameHeader] = []
+    others: list[FrameHeader] = []
+    for index, header in enumerate(headers):
+        for frame in frame_headers(header):
+            if (index, frame.frame_number) in of_planes:
+                (own if (index, frame.frame_number) in primary else others).append(frame)
+    return own, others
 
 
 def statistics(values: Sequence[float | None], z_mm: Sequence[float | None] = ()) -> dict[str, float]:
@@ -98,14 +121,14 @@ def statistics(values: Sequence[float | None], z_mm: Sequence[float | None] = ()
 
 def _harvest_ct(
     frames: Sequence[FrameHeader],
-    refused: frozenset[int],
+    others: Sequence[FrameHeader],
     z_mm: Mapping[FrameKey, float],
     found: tuple[Exclusion, ...],
     dose_events: Mapping[str, DoseEvent],
 ) -> Technique:
     events = [dose_events.get(frame.text("IrradiationEventUID")) for frame in frames]
     read = [read_ct(frame, z_mm.get(_key(frame)), event) for frame, event in zip(frames, events, strict=True)]
-    slices = _without(refused, frames, [frame for frame, _ in read])
+    slices = [frame for frame, _ in read]
     values = [frame.tube_charge_mas for frame in slices]
     numbers = statistics(values, [frame.z_mm for frame in slices])
     label, flags = _label(numbers)
@@ -120,7 +143,8 @@ def _harvest_ct(
     definitions = Counter(definition for _, definition in read if definition)
     flags += ["mixed_definition"] * (len(definitions) > 1)
     reading = ct_reading(frames[0], events[0], [])
-    missing = _label_exclusions("mas", label, RANGES["mas"], flags)
+    dropped = [read_ct(frame, z_mm.get(_key(frame)), None)[0] for frame in others]
+    missing = (*_label_exclusions("mas", label, RANGES["mas"], flags), *_other_techniques(slices, dropped))
     return Technique(
         label_name="mas",
         tube_charge_mas=label,
@@ -138,18 +162,19 @@ def _harvest_ct(
 
 def _harvest_mr(
     frames: Sequence[FrameHeader],
-    refused: frozenset[int],
+    others: Sequence[FrameHeader],
     z_mm: Mapping[FrameKey, float],
     found: tuple[Exclusion, ...],
 ) -> Technique:
-    slices = _without(refused, frames, [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in frames])
+    slices = [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in frames]
     numbers = statistics([frame.field_strength_t for frame in slices])
     tesla, flags = _label(numbers)
     label = nominal(tesla)
     flags = [*_flags(slices), *flags]
     flags += ["no_nominal_field"] * (tesla is not None and label is None)
     flags += ["field_varies"] * (tesla is not None and numbers["max"] - numbers["min"] > 0.05 * tesla)
-    missing = _label_exclusions("tesla", label, (0.01, 21.1), flags)
+    dropped = [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in others]
+    missing = (*_label_exclusions("tesla", label, (0.01, 21.1), flags), *_other_techniques(slices, dropped))
     return Technique(
         label_name="tesla",
         tube_charge_mas=None,
@@ -187,12 +212,35 @@ def _label_exclusions(
     return tuple(result)
 
 
-def _without(
-    refused: frozenset[int], frames: Sequence[FrameHeader], read: list[FrameTechnique]
-) -> list[FrameTechnique]:
-    """Leave out refused images: a scout among the slices would shift the median."""
-    kept = [one for frame, one in zip(frames, read, strict=True) if id(frame.dataset) not in refused]
-    return kept or read
+def _other_techniques(own: Sequence[FrameTechnique], others: Sequence[FrameTechnique]) -> tuple[Exclusion, ...]:
+    """Return an exclusion if the primary stack has several voltages, or other images of its place differ from it."""
+    if len(voltages := {round(found) for frame in own if (found := _kvp(frame)) is not None}) > 1:
+        detail = f"{min(voltages)} to {max(voltages)} kV in the primary stack"
+        return (Exclusion(code="several_techniques", detail=detail, scorable=True),)
+    located = sorted((frame.z_mm, index) for index, frame in enumerate(own) if frame.z_mm is not None)
+    n_different = 0
+    for other in others:
+        if other.z_mm is not None:
+            start = bisect_left(located, (other.z_mm - _SAME_PLACE_MM, 0))
+            end = bisect_right(located, (other.z_mm + _SAME_PLACE_MM, len(own)))
+            n_different += any(_differently(own[index], other) for _, index in located[start:end])
+    if not n_different:
+        return ()
+    detail = f"{n_different} images outside of the primary stack have another tube charge, voltage or field strength"
+    return (Exclusion(code="several_techniques", detail=detail, scorable=True),)
+
+
+def _differently(one: FrameTechnique, other: FrameTechnique) -> bool:
+    return (
+        differs(other.tube_charge_mas, one.tube_charge_mas)
+        or differs(other.field_strength_t, one.field_strength_t)
+        or differs(_kvp(other), _kvp(one), 0.01)
+    )
+
+
+def _kvp(frame: FrameTechnique) -> float | None:
+    found = frame.candidates.get("KVP")
+    return found if isinstance(found, float) else None
 
 
 def _flags(slices: Sequence[FrameTechnique]) -> list[str]:
