@@ -94,16 +94,16 @@ def _hint(header: Dataset) -> NameHint | None:
 def _contradicted(hint: NameHint, named: Sequence[Plane]) -> bool:
     """Whether planes are a volume, in spite of their name: many slices, most of which face the same way.
 
-    A name that holds other words is contradicted by fewer slices. Without geometry images count as slices.
+    Fewer slices contradict words that may mean something else. Without geometry images count as slices.
     """
-    if hint.calibration and hint.alone:
+    if hint.volume:
         return False
     groups = by_orientation([plane for plane in named if plane.orientation is not None])
     facing = max(groups, key=len, default=[])
     if groups and 5 * len(facing) < 4 * len(named):
         return False
     n_slices = len(unique_positions_mm(facing)) if groups else len(named)
-    return n_slices >= (VOLUME_SLICES if hint.alone else MINIMUM_SLICES)
+    return n_slices >= (VOLUME_SLICES if hint.certain else MINIMUM_SLICES)
 
 
 def by_orientation(placed: Sequence[Plane]) -> list[list[Plane]]:

@@ -12,20 +12,24 @@ from functools import lru_cache
 _WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)|[\W_]+")
 
 _LOCALIZER = re.compile(
-    r"\b(?:lo[ck]ali[sz](?:ers?|ors?|ators?|ateurs?|ador|zatore)|loc|scout|pilot|survey|topo(?:gramm?e?)?"
-    r"|surview|3 pl(?:ane)?|smart ?prep|rep[eé]rage"
-    r"|(?<!post )(?<!with )(?<!without )(?:lung |test |timing |care )?bolus(?: (?:track(?:ing)?|trk|test|timing))?"
-    r"|(?:pre ?)?monitoring|monitor|timing)\b"
+    r"\b(?:lo[ck]ali[sz](?:ers?|ors?|ators?|ateurs?|ador|zatore)|scout|topo(?:gramm?e?)?|surview|3 pl(?:ane)?"
+    r"|smart ?prep|rep[eé]rage)\b"
 )
+_PREPARATION = re.compile(
+    r"\b(?:loc|pilot|survey|(?:pre ?)?monitoring|monitor|timing"
+    r"|(?<!post )(?<!with )(?<!without )(?:lung |test |timing |care )?bolus(?: (?:track(?:ing)?|trk|test|timing))?)\b"
+)
+"""Words of localizers and bolus tracking that examinations are named with, too."""
 _CALIBRATION = re.compile(
     r"\b(?:asset ?cal(?:ib(?:ration)?)?|calib(?:ration)?|shim(?:ming)?|(?:sense |coil )?ref(?:erence)? scan"
     r"|sense ref)\b|^asset$|\baa\w*(?: \w+)? scout\b"
 )
 """Coil calibration, and the automatic alignment scan of Siemens: volumes of many slices by nature."""
 _DOCUMENT = re.compile(
-    r"\b(?:dose (?:report|info(?:rmation)?|summary|record|sheet)|patient protocol|screen ?(?:save|cap(?:ture)?|shot)s?"
-    r"|report)\b"
+    r"\b(?:dose (?:report|info(?:rmation)?|summary|record|sheet)|patient protocol"
+    r"|screen ?(?:save|capture|shot)s?)\b"
 )
+_REPORT = re.compile(r"\b(?:report|screen ?cap)\b")
 _PHANTOM = re.compile(
     r"(?<!with )(?<!w )(?<!without )(?<!plus )\bphantom\b(?! (?:limb|pain))|\bdaily\b.*\bqa\b|\bacr\b.*\bq[ac]\b"
     r"|\bquality assurance\b"
@@ -34,12 +38,20 @@ _EXAMINATION = re.compile(
     r"\b(?:skeletal|bones?|osseous|trauma|metasta\w+|myeloma|study|trial|project|therapy|treatment|cta|mra|angio\w*"
     r"|contrast|calcium|spectroscopy)\b"
 )
-"""Words that make a name that of an examination: a bone survey, a pilot study, treatment monitoring, a CTA."""
+"""Words by which a name is that of an examination: a bone survey, a pilot study, treatment monitoring, a CTA."""
 _PLAIN = re.compile(
     r"\d+|[a-z]|ax|axial|tra|trans(?:verse)?|sag(?:ittal)?|cor(?:onal)?|plane?|iso|lat(?:eral)?|ap|pa|fast|rf|bh|mst"
     r"|ch|gre|haste|ssfse|trufi|fiesta|bffe|series|scans?|images?|screen|patient"
 )
 """Words that may accompany another in the name of a preparatory scan or a document: planes, numbers, sequences."""
+_KINDS = (
+    ("localizer", _CALIBRATION, False),
+    ("localizer", _LOCALIZER, True),
+    ("localizer", _PREPARATION, False),
+    ("document", _DOCUMENT, True),
+    ("document", _REPORT, False),
+)
+"""Reason code, words, and whether they have no other meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +62,15 @@ class NameHint:
         code: `localizer` or `document`, a reason code.
         words: the words found.
         alone: whether the name holds nothing else, apart from planes, numbers and sequences.
-        calibration: whether it names a calibration scan, which is a volume by nature.
+        certain: whether it is alone, or the words have no other meaning.
+        volume: whether it names a calibration scan, which is a volume by nature.
     """
 
     code: str
     words: str
     alone: bool
-    calibration: bool = False
+    certain: bool
+    volume: bool
 
 
 @lru_cache(maxsize=256)
@@ -69,14 +83,14 @@ def name_hint(name: str) -> NameHint | None:
     (None, None, None, None)
     """
     words = _words(name)
-    kinds = (("localizer", _CALIBRATION), ("localizer", _LOCALIZER), ("document", _DOCUMENT))
-    for code, pattern in kinds:
-        if found := pattern.search(words):
-            others = _DOCUMENT.sub(" ", _LOCALIZER.sub(" ", _CALIBRATION.sub(" ", words))).split()
-            alone = all(_PLAIN.fullmatch(word) for word in others)
-            if not alone and _EXAMINATION.search(words):
-                return None
-            return NameHint(code, found.group(), alone, pattern is _CALIBRATION)
+    others = words
+    for _, pattern, _ in _KINDS:
+        others = pattern.sub(" ", others)
+    alone = all(_PLAIN.fullmatch(word) for word in others.split())
+    for code, pattern, only in _KINDS:
+        found = pattern.search(words)
+        if found and (only or alone or not _EXAMINATION.search(words)):
+            return NameHint(code, found.group(), alone, alone or only, alone and pattern is _CALIBRATION)
     return None
 
 

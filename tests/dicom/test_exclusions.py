@@ -92,6 +92,11 @@ def test_a_word_among_others_refuses_where_the_planes_are_those_of_a_localizer()
     assert refusals(series(MR, n=16, **seven_each, SeriesDescription="LIVER SURVEY")) == {"localizer"}
 
 
+def test_a_word_without_other_meaning_refuses_a_few_slices_in_company_too():
+    assert refusals(series(CT, SeriesDescription="CTA SCOUT OF THE CHEST")) == {"localizer"}
+    assert refusals(series(CT, n=20, SeriesDescription="CTA SCOUT OF THE CHEST")) == set()
+
+
 def test_one_position_again_and_again_is_bolus_tracking():
     repeated = {"each_ImagePositionPatient": [[0, 0, 0]] * 20}
 
