@@ -116,6 +116,7 @@ class _Shown:
 
     def _print_details(self, result: dict[str, Any]) -> None:
         _print_prediction(result)
+        _print_doubts(result)
         if self._verbose and result["measured"]:
             typer.echo(f"{place(result['files'])}: {result['measured']}")
 
@@ -151,6 +152,16 @@ def place(files: list[str]) -> str:
 def _raw(score: object) -> str:
     """Return a raw score, for a checkpoint that does not map it to 0..1."""
     return f"raw {score:.3f}" if isinstance(score, float) else "–"
+
+
+def _print_doubts(result: dict[str, Any]) -> None:
+    """Print which header values of a scored series contradict each other or the images."""
+    from mediqa_node.domain.technique import DOUBTS, doubts_in
+
+    if result["raw_score"] is not None:
+        flags = [*result["technique"]["flags"], *result["stacks"][0]["flags"]]
+        if words := "; ".join(DOUBTS[doubt] for doubt in doubts_in(flags)):
+            typer.echo(f"{place(result['files'])}: in doubt: {words}")
 
 
 def _print_prediction(result: dict[str, Any]) -> None:

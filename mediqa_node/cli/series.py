@@ -170,6 +170,8 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
     yield "score", _score(assessment) if assessment else "–"
     yield "measures", _measures(assessment)
     yield "technique", _technique(technique) if technique else "–"
+    if doubts := _doubts(technique, assessment):
+        yield "in doubt", doubts
     deliveries = [delivery for delivery in found["deliveries"] if delivery["state"] != DeliveryState.SUPERSEDED]
     yield "report", "; ".join(_delivery(delivery) for delivery in deliveries[-3:]) or "not sent to any peer"
     for made in found["corrections"][-3:]:
@@ -218,6 +220,15 @@ def _technique(technique: Mapping[str, Any]) -> str:
     excluded = ", ".join(exclusion["code"] for exclusion in technique["exclusions"])
     fit = "fit for training" if technique["eligible"] else f"not for training: {excluded or 'no label'}"
     return ", ".join([*values, fit])
+
+
+def _doubts(technique: Mapping[str, Any] | None, assessment: Mapping[str, Any] | None) -> str:
+    """Return in words which header values contradict each other or the images."""
+    from mediqa_node.domain.technique import DOUBTS, doubts_in
+
+    flags = list(technique["flags"]) if technique else []
+    flags += assessment["primary"]["stack"]["flags"] if assessment else []
+    return "; ".join(DOUBTS[doubt] for doubt in doubts_in(flags))
 
 
 def _delivery(delivery: Mapping[str, Any]) -> str:

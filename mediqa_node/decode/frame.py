@@ -9,6 +9,7 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.pixels import as_pixel_options, get_decoder
 
+from mediqa_node.dicom.values import with_known_vrs
 from mediqa_node.domain.errors import UndecodablePixels
 
 _TAGS = (
@@ -50,7 +51,7 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
     """
     try:
         stream.seek(0)
-        header = dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
+        header = with_known_vrs(dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS)))
         syntax = header.file_meta.TransferSyntaxUID
         options = as_pixel_options(header)
         group, element = struct.unpack("<HH" if syntax.is_little_endian else ">HH", stream.read(4).ljust(4, b"\0"))

@@ -23,11 +23,12 @@ from mediqa_node.dicom.header import (
     text,
     unexpected_frames,
 )
+from mediqa_node.dicom.plausible import check_bits, check_matrix, check_photometric, missing_palette, rescale, rescales
 from mediqa_node.dicom.series_exclusions import named_exclusions, series_exclusions
 from mediqa_node.dicom.series_names import names_phantom
 from mediqa_node.dicom.stacks.mosaic import mosaic_evidence
 from mediqa_node.dicom.stacks.planes import Plane, planes
-from mediqa_node.domain.errors import UnreadableElement
+from mediqa_node.domain.errors import ImplausibleElement, UnreadableElement
 from mediqa_node.domain.technique import Exclusion
 
 _STORAGE = r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\."
@@ -45,7 +46,6 @@ _PIXEL_ELEMENTS = (
     "PixelPaddingValue", "PixelPaddingRangeLimit",
 )  # fmt: skip
 # Keyword and number of values.
-_RESCALE = (("RescaleSlope", 1), ("RescaleIntercept", 1))
 _PLANE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
 _SPACING = (("PixelSpacing", 2), ("SliceThickness", 1))
 
@@ -203,8 +203,12 @@ def _frames(ds: Dataset) -> Findings:
 def _display(ds: Dataset) -> Findings:
     if codes(ds, "BurnedInAnnotation") == ("YES",):
         yield "burned_in", "Burned In Annotation (0028,0301) YES"
-    if modality_of(ds) in ("CT", "MR") and (number(ds, "SamplesPerPixel") or 1) > 1:
+    if modality_of(ds) not in ("CT", "MR"):
+        return
+    if (number(ds, "SamplesPerPixel") or 1) > 1:
         yield "colour", "Samples per Pixel (0028,0002) 3 in CT or MR"
+    elif codes(ds, "PhotometricInterpretation") == ("PALETTE COLOR",) and not missing_palette(ds):
+        yield "colour", "Photometric Interpretation (0028,0004) PALETTE COLOR in CT or MR"
 
 
 def _ct_rules(ds: Dataset) -> Findings:
@@ -243,30 +247,33 @@ def _unreadable(ds: Dataset) -> Findings:
     """Find unreadable elements that define the meaning or position of pixels."""
     modality = modality_of(ds)
     if modality:
-        yield from _first_unreadable("unreadable", _pixel_readings(ds, modality))
+        yield from _first_unreadable(_pixel_readings(ds, modality))
 
 
 def _pixel_readings(ds: Dataset, modality: str) -> Iterator[Callable[[], object]]:
     yield from (partial(exact, ds, key) for key in _PIXEL_ELEMENTS)
+    yield from (partial(check, ds) for check in (check_matrix, check_bits, check_photometric))
     if modality == "OP":
         return
-    rescaled = () if items(ds, "ModalityLUTSequence") else _RESCALE
+    rescaled = rescales(ds)
     for frame in frame_headers(ds):
-        yield from (partial(frame.exact, key, count) for key, count in (*rescaled, *_PLANE))
+        if rescaled:
+            yield partial(rescale, frame, modality)
+        yield from (partial(frame.exact, key, count) for key, count in _PLANE)
 
 
-def _first_unreadable(code: str, readings: Iterator[Callable[[], object]]) -> Findings:
+def _first_unreadable(readings: Iterator[Callable[[], object]], code: str = "") -> Findings:
     for read in readings:
         try:
             read()
         except UnreadableElement as error:
-            yield code, str(error)
+            yield code or ("implausible" if isinstance(error, ImplausibleElement) else "unreadable"), str(error)
             return
 
 
 def _training_only(ds: Dataset) -> Findings:
     frame = frame_header(ds, None)
-    yield from _first_unreadable("unreadable_spacing", (partial(frame.exact, key, count) for key, count in _SPACING))
+    yield from _first_unreadable((partial(frame.exact, key, count) for key, count in _SPACING), "unreadable_spacing")
     kind = codes(ds, "ImageType")
     if kind[:3] == ("DERIVED", "PRIMARY", "AXIAL"):
         yield "review", "Image Type (0008,0008) DERIVED\\PRIMARY\\AXIAL: some scanners and anonymisers write so"

@@ -12,6 +12,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from mediqa_node.dicom.exclusions import modality_of
 from mediqa_node.dicom.header import FrameHeader, exact, frame_header, items, text
+from mediqa_node.dicom.plausible import rescale
 from mediqa_node.domain.errors import UndecodablePixels
 
 AIR_FLOOR_HU = -1024.0
@@ -34,7 +35,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
 
     Raises:
         UndecodablePixels: neither gray nor three-sample colour, or a lookup table that cannot be applied.
-        UnreadableElement: an element that defines the meaning of stored values is not a number.
+        UnreadableElement: an element that defines the meaning of stored values is not a number, or cannot be true.
     """
     photometric = text(header, "PhotometricInterpretation") or "MONOCHROME2"
     modality = modality_of(header) or text(header, "Modality")
@@ -50,7 +51,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
         stored = _inverted(stored, header)
     if modality not in ("CT", "MR", "PT"):
         return _finite(stored.astype(np.float32) * (FULL_SCALE / _largest(stored, header)))
-    image = _rescaled(stored, frame_header(header, frame_number))
+    image = _rescaled(stored, frame_header(header, frame_number), modality)
     if modality == "CT":
         return np.maximum(np.where(padding, AIR_FLOOR_HU, image), AIR_FLOOR_HU).astype(np.float32)
     if padding.any() and not padding.all():
@@ -128,16 +129,15 @@ def _whole(header: Dataset, key: str) -> int | None:
     return None if found is None else int(found[0])
 
 
-def _rescaled(stored: np.ndarray, frame: FrameHeader) -> np.ndarray:
+def _rescaled(stored: np.ndarray, frame: FrameHeader, modality: str) -> np.ndarray:
     """Apply Modality LUT Sequence (0028,3000), else rescale slope and intercept; absent, they are 1 and 0.
 
-    A slope of 0, which would make every image constant, counts as absent.
+    A slope of 0, which would make every image constant, is refused.
     """
     if items(frame.dataset, "ModalityLUTSequence"):
         return _finite(_looked_up(apply_modality_lut, stored, frame.dataset, "Modality LUT Sequence (0028,3000)"))
-    [slope] = frame.exact("RescaleSlope") or (1.0,)
-    [intercept] = frame.exact("RescaleIntercept") or (0.0,)
-    return _finite(stored.astype(np.float64) * (slope or 1.0) + intercept)
+    slope, intercept = rescale(frame, modality)
+    return _finite(stored.astype(np.float64) * slope + intercept)
 
 
 def _looked_up(

@@ -61,6 +61,15 @@ def _vr_of(tag: BaseTag, stated: str | None) -> str:
         return "UN"
 
 
+def with_known_vrs(ds: Dataset) -> Dataset:
+    """Give elements of an unknown VR that of the data dictionary, in place, so that pydicom can convert them."""
+    for tag in list(ds.keys()):
+        element = ds.get_item(tag)
+        if isinstance(element, RawDataElement) and (vr := _vr_of(tag, element.VR)) != element.VR:
+            ds[tag] = element._replace(VR=vr)
+    return ds
+
+
 def _raw(ds: Dataset, key: Key) -> tuple[Any, str]:
     """Return an element's value and VR without conversions that could raise or warn."""
     tag = _tag(key)

@@ -7,7 +7,7 @@ from datetime import datetime
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction
-from mediqa_node.domain.technique import Technique
+from mediqa_node.domain.technique import HeaderDoubt, Technique, doubts_in
 
 VERDICTS = ("acceptable", "borderline", "review", "uncalibrated")
 
@@ -112,6 +112,11 @@ class Assessment:
     def quality(self) -> float:
         """Q of the series, 0..1; ValueError as in `mapped`."""
         return mapped(self.primary.quality)
+
+    @property
+    def doubts(self) -> tuple[HeaderDoubt, ...]:
+        """Header values that contradict each other or the images; `technique.DOUBTS` has the words."""
+        return doubts_in((*self.technique.flags, *self.primary.stack.flags))
 
 
 def weighted_quality(quality: Sequence[float], weights: Sequence[float]) -> float:

@@ -51,6 +51,10 @@ class UnreadableElement(UndecodablePixels):
     """A header element that decides what pixels mean or where they lie holds no number; the message names it."""
 
 
+class ImplausibleElement(UnreadableElement):
+    """Such an element holds a number, or a word, that cannot be true; the message names it."""
+
+
 class NotScorable(MediqaError):
     """The series ends as NOT_SCORED: it is nothing that the node assesses. Never a fault of the node.
 

@@ -21,6 +21,8 @@ REASONS = {
     "no_image": "no image to export",
     "undecodable": "pixels could not be decoded",
     "unreadable": "a header, or an element that the pixels depend on, could not be read",
+    "implausible": "a header value that cannot be true",
+    "doubtful_header": "header values that contradict each other or the images",
     "unreadable_spacing": "pixel spacing or slice thickness could not be read",
     "file_missing": "a file is missing",
     "file_unreadable": "a file could not be read",

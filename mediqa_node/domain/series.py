@@ -115,6 +115,7 @@ class ReasonCode(StrEnum):
     NOT_A_FUNDUS_PHOTOGRAPH = "not_a_fundus_photograph"
     # NOT_SCORED: what cannot be read
     UNREADABLE = "unreadable"
+    IMPLAUSIBLE = "implausible"
     UNDECODABLE = "undecodable"
     UNIDENTIFIED = "unidentified"
     # NOT_SCORED: decided otherwise

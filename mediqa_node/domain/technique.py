@@ -4,8 +4,60 @@ Every raw candidate is kept with the chosen value, so that a physicist can defen
 label.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class HeaderDoubt(StrEnum):
+    """A flag for header values that contradict each other or the images; the series is scored all the same."""
+
+    RESCALE_MISSING = "rescale_missing"
+    RESCALE_MISSING_SIGNED = "rescale_missing_signed"
+    HIGH_BIT = "high_bit"
+    PIXEL_SPACING = "pixel_spacing"
+    PIXEL_SPACING_MISSING = "pixel_spacing_missing"
+    PIXEL_SPACING_VARIES = "pixel_spacing_varies"
+    COARSE_MATRIX = "coarse_matrix"
+    ORIENTATION = "orientation"
+    MISSING_GEOMETRY = "missing_geometry"
+    DUPLICATE_POSITION = "duplicate_position"
+    MODALITY = "modality"
+    COLOUR_MODEL = "colour_model"
+
+
+DOUBTS: Mapping[HeaderDoubt, str] = {
+    HeaderDoubt.RESCALE_MISSING: "Rescale Slope or Intercept is missing, unsigned values count as HU",
+    HeaderDoubt.RESCALE_MISSING_SIGNED: "Rescale Slope or Intercept is missing, stored values count as HU",
+    HeaderDoubt.HIGH_BIT: "High Bit is not Bits Stored - 1",
+    HeaderDoubt.PIXEL_SPACING: "Pixel Spacing is not two plausible numbers",
+    HeaderDoubt.PIXEL_SPACING_MISSING: "Pixel Spacing is missing",
+    HeaderDoubt.PIXEL_SPACING_VARIES: "Pixel Spacing differs between slices",
+    HeaderDoubt.COARSE_MATRIX: "fewer than 64 rows or columns",
+    HeaderDoubt.ORIENTATION: "Image Orientation is not two perpendicular unit vectors",
+    HeaderDoubt.MISSING_GEOMETRY: "images without usable position or orientation are scored one by one",
+    HeaderDoubt.DUPLICATE_POSITION: "of images at the same position only the first is scored",
+    HeaderDoubt.MODALITY: "Modality does not fit the SOP class, which decides",
+    HeaderDoubt.COLOUR_MODEL: "nothing in the codestream confirms Photometric Interpretation, which decides",
+}
+"""Every doubt in words, as reports and commands show it; ASCII."""
+
+SPOILING = frozenset({
+    HeaderDoubt.RESCALE_MISSING, HeaderDoubt.HIGH_BIT, HeaderDoubt.PIXEL_SPACING, HeaderDoubt.PIXEL_SPACING_VARIES,
+    HeaderDoubt.ORIENTATION, HeaderDoubt.MODALITY,
+})  # fmt: skip
+"""Doubts with which a label is not used for training."""
+
+
+def doubts_in(flags: Iterable[str]) -> tuple[HeaderDoubt, ...]:
+    """Return the header doubts among flags, in the order of `HeaderDoubt`.
+
+    >>> [doubt.value for doubt in doubts_in(["gap", "high_bit", "unit_gauss"])]
+    ['high_bit']
+    """
+    given = set(flags)
+    return tuple(doubt for doubt in HeaderDoubt if doubt in given)
+
 
 REPAIRED = frozenset({"field_vs_freq_mismatch", "unit_gauss", "unit_kilogauss", "unit_millitesla"})
 """Flags of a field strength whose recorded value or unit was corrected."""

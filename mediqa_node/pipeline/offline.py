@@ -264,7 +264,7 @@ def _score(
             key: value for act in also for key, value in act(files, assessment, assessor(), series.output_name).items()
         }
     except NotScorable as reason:
-        if reason.code in (ReasonCode.UNREADABLE, ReasonCode.UNDECODABLE):
+        if reason.code in (ReasonCode.UNREADABLE, ReasonCode.IMPLAUSIBLE, ReasonCode.UNDECODABLE):
             unreadable.append((series.named[paths[0]], reason.detail))
         codes = {"reason_code": str(reason.code), "measured": reason.measured or None}
         return _result(series, technique, None, str(reason)) | codes

@@ -17,6 +17,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import SalientImages, image_getter, salient_images
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.part10 import read_header
+from mediqa_node.dicom.plausible import LONGEST_STRIP
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
@@ -34,8 +35,6 @@ from mediqa_node.image.verdict import verdict_of
 from mediqa_node.system.failpoint import reach
 
 OTHER_STACKS_AT_MOST = 3
-LONGEST_STRIP = 16
-"""Largest aspect ratio of an image: padded to a square, a longer one would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

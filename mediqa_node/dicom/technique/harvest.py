@@ -11,13 +11,15 @@ technique differs from that of the primary stack at the same place, the label is
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset
 
+from mediqa_node.dicom.doubts import stack_doubts
 from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, modality_of
 from mediqa_node.dicom.header import FrameHeader, frame_headers
-from mediqa_node.dicom.stacks.assemble import stacks_of
 from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
 from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.dicom.technique.ct import differs, read_ct
@@ -26,7 +28,15 @@ from mediqa_node.dicom.technique.ct_exposure import RANGES, ct_reading
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
 from mediqa_node.dicom.technique.mr import mr_covariates, nominal, read_mr
 from mediqa_node.dicom.technique.op import op_covariates
-from mediqa_node.domain.technique import Exclusion, FrameTechnique, Technique
+from mediqa_node.dicom.technique.primary import Primary, primary_stack
+from mediqa_node.domain.technique import (
+    DOUBTS,
+    SPOILING,
+    Exclusion,
+    FrameTechnique,
+    HeaderDoubt,
+    Technique,
+)
 
 VALID_FRACTION = 0.8
 _SAME_PLACE_MM = 0.5
@@ -53,37 +63,36 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
     found = exclusions(headers, placed=placed, of_instances=of_instances)
     modality = modality_of(headers[0]) if headers else ""
     refusal = next((exclusion for exclusion in found if not exclusion.scorable), None)
-    if refusal is not None or modality not in ("CT", "MR"):
-        covariates = op_covariates(frame_headers(headers[0])[0]) if modality == "OP" else {}
+    if refusal is not None or modality not in ("CT", "MR", "OP"):
         source = f"excluded:{refusal.code}" if refusal else None
-        return Technique(
-            label_name=None, tube_charge_mas=None, field_strength_t=None, source=source, exclusions=found,
-            covariates=covariates,
-        )  # fmt: skip
-    own, others = _of_primary(headers, placed, [all(e.scorable for e in one) for one in of_instances])
+        return _without_label(found, source=source)
+    primary = primary_stack(headers, placed, [all(e.scorable for e in one) for one in of_instances])
+    doubts = stack_doubts(primary.frames, primary.planes, primary.stack, modality)
+    if modality == "OP":
+        covariates = op_covariates(frame_headers(headers[0])[0])
+        return _without_label(found, flags=doubts, covariates=covariates)
+    found = (*found, *_doubtful(doubts))
     z_mm = _z_positions_mm(placed)
-    if modality == "CT":
-        return _harvest_ct(own, others, z_mm, found, dose_events)
-    return _harvest_mr(own, others, z_mm, found)
+    technique = (
+        _harvest_ct(primary, z_mm, found, dose_events) if modality == "CT" else _harvest_mr(primary, z_mm, found)
+    )
+    return replace(technique, flags=tuple(dict.fromkeys((*technique.flags, *doubts))))
 
 
-def _of_primary(
-    headers: Sequence[Dataset], placed: Sequence[Plane], fine: Sequence[bool]
-) -> tuple[list[FrameHeader], list[FrameHeader]]:
-    """Return the frames of the primary stack, and all others that are not refused on their own.
+def _without_label(found: tuple[Exclusion, ...], **values: Any) -> Technique:
+    return Technique(
+        label_name=None,
+        tube_charge_mas=None,
+        field_strength_t=None,
+        exclusions=found,
+        **({"source": None} | values),
+    )
 
-    A refused image, such as a scout among the slices, counts for neither; if all are refused, all are used.
-    """
-    usable = [plane for plane in placed if fine[plane.ref.instance_index]] or placed
-    primary = {(ref.instance_index, ref.frame_number) for ref in stacks_of(usable, headers)[0].frames}
-    of_planes = {(plane.ref.instance_index, plane.ref.frame_number) for plane in usable}
-    own: list[FrameHeader] = []
-    others: list[FrameHeader] = []
-    for index, header in enumerate(headers):
-        for frame in frame_headers(header):
-            if (index, frame.frame_number) in of_planes:
-                (own if (index, frame.frame_number) in primary else others).append(frame)
-    return own, others
+
+def _doubtful(doubts: Sequence[HeaderDoubt]) -> tuple[Exclusion, ...]:
+    """Return an exclusion from training for doubts that concern what pixels mean or where they lie."""
+    spoiling = [DOUBTS[doubt] for doubt in doubts if doubt in SPOILING]
+    return (Exclusion(code="doubtful_header", detail="; ".join(spoiling), scorable=True),) if spoiling else ()
 
 
 def statistics(values: Sequence[float | None], z_mm: Sequence[float | None] = ()) -> dict[str, float]:
@@ -120,12 +129,12 @@ def statistics(values: Sequence[float | None], z_mm: Sequence[float | None] = ()
 
 
 def _harvest_ct(
-    frames: Sequence[FrameHeader],
-    others: Sequence[FrameHeader],
+    primary: Primary,
     z_mm: Mapping[FrameKey, float],
     found: tuple[Exclusion, ...],
     dose_events: Mapping[str, DoseEvent],
 ) -> Technique:
+    frames = primary.frames
     events = [dose_events.get(frame.text("IrradiationEventUID")) for frame in frames]
     read = [read_ct(frame, z_mm.get(_key(frame)), event) for frame, event in zip(frames, events, strict=True)]
     slices = [frame for frame, _ in read]
@@ -143,7 +152,7 @@ def _harvest_ct(
     definitions = Counter(definition for _, definition in read if definition)
     flags += ["mixed_definition"] * (len(definitions) > 1)
     reading = ct_reading(frames[0], events[0], [])
-    dropped = [read_ct(frame, z_mm.get(_key(frame)), None)[0] for frame in others]
+    dropped = [read_ct(frame, z_mm.get(_key(frame)), None)[0] for frame in primary.others]
     missing = (*_label_exclusions("mas", label, RANGES["mas"], flags), *_other_techniques(slices, dropped))
     return Technique(
         label_name="mas",
@@ -160,12 +169,8 @@ def _harvest_ct(
     )
 
 
-def _harvest_mr(
-    frames: Sequence[FrameHeader],
-    others: Sequence[FrameHeader],
-    z_mm: Mapping[FrameKey, float],
-    found: tuple[Exclusion, ...],
-) -> Technique:
+def _harvest_mr(primary: Primary, z_mm: Mapping[FrameKey, float], found: tuple[Exclusion, ...]) -> Technique:
+    frames = primary.frames
     slices = [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in frames]
     numbers = statistics([frame.field_strength_t for frame in slices])
     tesla, flags = _label(numbers)
@@ -173,7 +178,7 @@ def _harvest_mr(
     flags = [*_flags(slices), *flags]
     flags += ["no_nominal_field"] * (tesla is not None and label is None)
     flags += ["field_varies"] * (tesla is not None and numbers["max"] - numbers["min"] > 0.05 * tesla)
-    dropped = [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in others]
+    dropped = [read_mr(frame, z_mm.get(_key(frame)))[0] for frame in primary.others]
     missing = (*_label_exclusions("tesla", label, (0.01, 21.1), flags), *_other_techniques(slices, dropped))
     return Technique(
         label_name="tesla",

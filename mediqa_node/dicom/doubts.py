@@ -1,0 +1,80 @@
+"""Find header values that contradict each other or the images, of series that are scored all the same.
+
+Each has a flag that stands in the report and in `mediqa-node show`; docs/physics.md lists them with what is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from pydicom import Dataset
+
+from mediqa_node.dicom.header import FrameHeader, number, text
+from mediqa_node.dicom.plausible import rescales
+from mediqa_node.dicom.stacks.planes import Plane
+from mediqa_node.domain.errors import UnreadableElement
+from mediqa_node.domain.images import Stack
+from mediqa_node.domain.technique import HeaderDoubt
+
+COARSE_PX = 64
+_SPACING_MM = (1e-3, 100.0)
+_SPACING_TOLERANCE = 0.01
+
+
+def stack_doubts(
+    frames: Sequence[FrameHeader], planes: Sequence[Plane], stack: Stack, modality: str
+) -> tuple[HeaderDoubt, ...]:
+    """Return the doubts about the images of a stack.
+
+    Args:
+        frames, planes: of the stack, in the same order.
+        modality: CT, MR or OP, by the SOP class.
+    """
+    found = set(_of_stack(stack, planes, modality))
+    seen: set[int] = set()
+    for frame, plane in zip(frames, planes, strict=True):
+        if id(frame.dataset) not in seen:
+            seen.add(id(frame.dataset))
+            found.update(_of_instance(frame.dataset, modality))
+        if modality != "OP":
+            found.update(_of_frame(frame, plane, modality))
+    return tuple(doubt for doubt in HeaderDoubt if doubt in found)
+
+
+def _of_stack(stack: Stack, planes: Sequence[Plane], modality: str) -> Iterator[HeaderDoubt]:
+    if 0 < min(stack.rows, stack.columns) < COARSE_PX:
+        yield HeaderDoubt.COARSE_MATRIX
+    if modality == "OP":
+        return
+    yield from (
+        doubt for doubt in (HeaderDoubt.MISSING_GEOMETRY, HeaderDoubt.DUPLICATE_POSITION) if doubt in stack.flags
+    )
+    for axis in (0, 1):
+        spacings = [plane.spacing_mm[axis] for plane in planes if plane.spacing_mm[axis] > 0]
+        if spacings and max(spacings) - min(spacings) > _SPACING_TOLERANCE * min(spacings):
+            yield HeaderDoubt.PIXEL_SPACING_VARIES
+
+
+def _of_instance(ds: Dataset, modality: str) -> Iterator[HeaderDoubt]:
+    if (stated := text(ds, "Modality").upper()) != modality and (modality != "OP" or stated in ("CT", "MR")):
+        yield HeaderDoubt.MODALITY
+    stored, high = number(ds, "BitsStored"), number(ds, "HighBit", signed=True)
+    if stored is not None and high is not None and high != stored - 1:
+        yield HeaderDoubt.HIGH_BIT
+
+
+def _of_frame(frame: FrameHeader, plane: Plane, modality: str) -> Iterator[HeaderDoubt]:
+    given = (frame.number(key, signed=True) for key in ("RescaleSlope", "RescaleIntercept"))
+    if modality == "CT" and rescales(frame.dataset) and None in given:
+        unsigned = number(frame.dataset, "PixelRepresentation", signed=True) == 0
+        yield HeaderDoubt.RESCALE_MISSING if unsigned else HeaderDoubt.RESCALE_MISSING_SIGNED
+    try:
+        spacing = frame.exact("PixelSpacing", 2)
+    except UnreadableElement:
+        yield HeaderDoubt.PIXEL_SPACING
+    else:
+        if spacing is None:
+            yield HeaderDoubt.PIXEL_SPACING_MISSING
+        elif not all(_SPACING_MM[0] <= value <= _SPACING_MM[1] for value in spacing):
+            yield HeaderDoubt.PIXEL_SPACING
+    located = (("ImageOrientationPatient", 6), ("ImagePositionPatient", 3))
+    if plane.orientation is None and all(frame.exact_or_none(key, count) for key, count in located):
+        yield HeaderDoubt.ORIENTATION

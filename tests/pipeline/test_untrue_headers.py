@@ -1,0 +1,198 @@
+"""Header values that cannot be true: refused by name, or scored with a flag that people see; never a silent default."""
+
+import re
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from support.bench import StandInScorer
+from support.series import ct_series
+
+import mediqa_node
+from mediqa_node import config
+from mediqa_node.composition import checkpoints
+from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import NotScorable
+from mediqa_node.domain.technique import DOUBTS, SPOILING, HeaderDoubt
+from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_headers
+
+PHYSICS = Path(mediqa_node.__file__).parent / "docs" / "physics.md"
+
+Change = Callable[[Dataset, int], Any]
+
+
+def to(**values: Any) -> Change:
+    """Set elements by keyword; None removes."""
+
+    def change(ds: Dataset, index: int) -> None:
+        for keyword, value in values.items():
+            if value is None:
+                del ds[keyword]
+            else:
+                setattr(ds, keyword, value)
+
+    return change
+
+
+def written(keyword: str, value: bytes, vr: str = "DS") -> Change:
+    """Put the bytes of an element in its place, whatever they are."""
+    tag = Tag(keyword)
+    element = RawDataElement(tag, vr, len(value), value, 0, False, True)
+    return lambda ds, index: ds.__setitem__(tag, element)
+
+
+def cropped(rows: int, columns: int) -> Change:
+    def change(ds: Dataset, index: int) -> None:
+        pixels = ds.pixel_array[:rows, :columns]
+        ds.Rows, ds.Columns, ds.PixelData = *pixels.shape, pixels.tobytes()
+
+    return change
+
+
+REFUSED = {
+    "slope 0": (to(RescaleSlope=0), "implausible", "Rescale Slope (0028,1053) 0"),
+    "slope -1": (to(RescaleSlope=-1), "implausible", "Rescale Slope (0028,1053) -1"),
+    "slope 1e30": (written("RescaleSlope", b"1e30"), "implausible", "Rescale Slope (0028,1053) 1e+30"),
+    "slope nan": (written("RescaleSlope", b"nan "), "unreadable", "RescaleSlope (0028,1053) 'nan'"),
+    "slope of words": (written("RescaleSlope", b"one "), "unreadable", "RescaleSlope (0028,1053) 'one'"),
+    "two slopes": (written("RescaleSlope", b"1\\2 "), "unreadable", "RescaleSlope (0028,1053) '1\\2'"),
+    "intercept 1e30": (written("RescaleIntercept", b"-1e30 "), "implausible", "Rescale Intercept (0028,1052) -1e+30"),
+    "intercept inf": (written("RescaleIntercept", b"inf "), "unreadable", "RescaleIntercept (0028,1052) 'inf'"),
+    "17 of 16 bits": (to(BitsStored=17, HighBit=16), "implausible", "Bits Stored (0028,0101) 17 of 16 allocated"),
+    "0 bits stored": (to(BitsStored=0), "implausible", "Bits Stored (0028,0101) 0"),
+    "0 bits allocated": (to(BitsAllocated=0), "implausible", "Bits Allocated (0028,0100) 0"),
+    "12 bits allocated": (to(BitsAllocated=12), "implausible", "Bits Allocated (0028,0100) 12"),
+    "representation 2": (to(PixelRepresentation=2), "implausible", "Pixel Representation (0028,0103) 2"),
+    "8 x 8": (cropped(8, 8), "implausible", "Rows, Columns (0028,0010), (0028,0011) are 8, 8"),
+    "1 x 1": (cropped(1, 1), "implausible", "Rows, Columns (0028,0010), (0028,0011) are 1, 1"),
+    "64 x 8": (cropped(64, 8), "implausible", "are 64, 8"),
+    "64 x 2": (cropped(64, 2), "strip", "64 x 2 pixels"),
+    "no rows": (to(Rows=0), "implausible", "Rows, Columns (0028,0010), (0028,0011) are 0, 64"),
+    "palette without table": (to(PhotometricInterpretation="PALETTE COLOR"), "implausible", "RedPaletteColorLookup"),
+    "RGB of one sample": (to(PhotometricInterpretation="RGB"), "implausible", "Photometric Interpretation (0028,0004)"),
+    "no colour model": (to(PhotometricInterpretation="SEPIA"), "implausible", "'SEPIA'"),
+    "position of words": (written("ImagePositionPatient", b"a\\b\\c "), "unreadable", "ImagePositionPatient"),
+    "orientation of two": (written("ImageOrientationPatient", b"1\\0 "), "unreadable", "ImageOrientationPatient"),
+    "frames": (to(NumberOfFrames=2), "frames_in_single_frame_class", "2 frames"),
+}  # fmt: skip
+"""What is wrong: the change, the reason code, and what the refusal names."""
+
+
+def spaced(ds: Dataset, index: int) -> None:
+    ds.PixelSpacing = [3 + index % 2 / 10, 3]
+
+
+FLAGGED = {
+    "high bit 7": (to(HighBit=7), "high_bit"),
+    "high bit 11 of 16": (to(HighBit=11), "high_bit"),
+    "12 bits on top": (to(BitsStored=12, HighBit=15), "high_bit"),
+    "no rescale": (to(RescaleSlope=None, RescaleIntercept=None), "rescale_missing_signed"),
+    "no rescale, unsigned": (to(RescaleIntercept=None, PixelRepresentation=0), "rescale_missing"),
+    "no spacing": (to(PixelSpacing=None), "pixel_spacing_missing"),
+    "spacing 0": (to(PixelSpacing=[0, 0]), "pixel_spacing"),
+    "negative spacing": (to(PixelSpacing=[-3, 3]), "pixel_spacing"),
+    "spacing 1e6": (to(PixelSpacing=[1e6, 1e6]), "pixel_spacing"),
+    "spacing of words": (written("PixelSpacing", b"fine\\fine "), "pixel_spacing"),
+    "spacing of one value": (written("PixelSpacing", b"0.7 "), "pixel_spacing"),
+    "unequal spacing": (spaced, "pixel_spacing_varies"),
+    "32 x 32": (cropped(32, 32), "coarse_matrix"),
+    "64 x 40": (cropped(64, 40), "coarse_matrix"),
+    "orientation 0": (to(ImageOrientationPatient=[0] * 6), "orientation"),
+    "orientation of length 2": (to(ImageOrientationPatient=[2, 0, 0, 0, 2, 0]), "orientation"),
+    "parallel axes": (to(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "orientation"),
+    "axes at 45 degrees": (to(ImageOrientationPatient=[1, 0, 0, 0.7071, 0.7071, 0]), "orientation"),
+    "no orientation": (to(ImageOrientationPatient=None), "missing_geometry"),
+    "no position": (to(ImagePositionPatient=None), "missing_geometry"),
+    "one position": (to(ImagePositionPatient=[0, 0, 0]), "duplicate_position"),
+    "MR in a CT class": (to(Modality="MR"), "modality"),
+    "ultrasound in a CT class": (to(Modality="US"), "modality"),
+    "no Modality": (to(Modality=""), "modality"),
+}  # fmt: skip
+"""What is wrong: the change, and the flag with which the series is scored."""
+
+READ_ALL_THE_SAME = {
+    "rows": written("Rows", b"\x40\x00", "ZZ"),
+    "photometric": written("PhotometricInterpretation", b"MONOCHROME2 ", "ZZ"),
+    "slope": written("RescaleSlope", b"1 ", "ZZ"),
+    "station": written("StationName", b"CT_ROOM1", "ZZ"),
+    "kernel": written("ConvolutionKernel", b"B30f", "ZZ"),
+    "orientation": written("ImageOrientationPatient", b"1\\0\\0\\0\\1\\0 ", "ZZ"),
+    "spacing with commas": written("PixelSpacing", b"3,125\\3,125 "),
+    "spacing as text": written("PixelSpacing", b"3.125\\3.125 ", "UT"),
+}
+"""Elements of an unknown or other value representation: they are read as in the data dictionary."""
+
+
+@cache
+def plain_series() -> tuple[bytes, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        return tuple(path.read_bytes() for path in ct_series(Path(folder), "untrue", slices=range(3)))
+
+
+@cache
+def assessor() -> Assessor:
+    return Assessor(scorer=StandInScorer(), prompts=checkpoints.prompt_rules(config.load(None, {})))
+
+
+def judged(folder: Path, change: Change) -> Assessment:
+    """Score a series of three slices after a change of each header."""
+    paths = []
+    folder.mkdir(exist_ok=True)
+    for index, content in enumerate(plain_series()):
+        ds = pydicom.dcmread(BytesIO(content))
+        change(ds, index)
+        paths.append(folder / f"{index}.dcm")
+        ds.save_as(paths[-1])
+    files = read_headers(paths)
+    return assess(files, harvest_series(files), assessor(), revision=1, assessed_at=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("wrong", REFUSED)
+def test_what_cannot_be_true_is_refused_by_name(tmp_path, wrong):
+    change, code, named = REFUSED[wrong]
+
+    with pytest.raises(NotScorable) as refusal:
+        judged(tmp_path, change)
+
+    assert (refusal.value.code, named in refusal.value.detail) == (code, True), refusal.value.detail
+
+
+@pytest.mark.parametrize("wrong", FLAGGED)
+def test_what_is_doubtful_is_scored_with_its_flag_and_trains_only_where_the_pixels_are_clear(tmp_path, wrong):
+    change, flag = FLAGGED[wrong]
+
+    assessment = judged(tmp_path, change)
+
+    doubts = [doubt for doubt in assessment.doubts if doubt != "missing_geometry" or flag == doubt]
+    assert doubts == [flag]
+    assert ("doubtful_header" in [found.code for found in assessment.technique.exclusions]) is (flag in SPOILING)
+
+
+@pytest.mark.parametrize("element", READ_ALL_THE_SAME)
+def test_another_value_representation_changes_nothing(tmp_path, element):
+    assert judged(tmp_path, READ_ALL_THE_SAME[element]).doubts == ()
+
+
+def test_one_slice_with_an_impossible_slope_is_left_out_and_named(tmp_path):
+    assessment = judged(tmp_path, lambda ds, index: to(RescaleSlope=1e12 if index == 1 else 1)(ds, index))
+
+    assert [frame.instance_index for frame in assessment.failed_slices] == [1]
+
+
+def test_the_documents_list_every_doubt_and_every_refusal():
+    table = PHYSICS.read_text(encoding="utf-8").partition("## Headers that cannot be true")[2].partition("\n## ")[0]
+
+    assert set(re.findall(r"`(\w+)`", table)) >= {*HeaderDoubt, *(code for _, code, _ in REFUSED.values())}
+    assert {flag for _, flag in FLAGGED.values()} | {"colour_model"} == {*HeaderDoubt} == set(DOUBTS)
+    for row in (row for row in table.splitlines() if row.startswith("|")):
+        flags = [doubt for doubt in HeaderDoubt if f"`{doubt}`" in row]
+        assert ("not for training" in row) is bool(SPOILING.intersection(flags)), row
