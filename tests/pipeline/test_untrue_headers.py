@@ -20,6 +20,7 @@ from support.series import ct_series
 import mediqa_node
 from mediqa_node import config
 from mediqa_node.composition import checkpoints
+from mediqa_node.dicom.report.content import comment
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.technique import DOUBTS, SPOILING, HeaderDoubt
@@ -174,6 +175,7 @@ def test_what_is_doubtful_is_scored_with_its_flag_and_trains_only_where_the_pixe
 
     doubts = [doubt for doubt in assessment.doubts if doubt != "missing_geometry" or flag == doubt]
     assert doubts == [flag]
+    assert DOUBTS[HeaderDoubt(flag)] in comment(assessment)
     assert ("doubtful_header" in [found.code for found in assessment.technique.exclusions]) is (flag in SPOILING)
 
 

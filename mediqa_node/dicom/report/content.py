@@ -25,7 +25,7 @@ from mediqa_node.dicom.stacks.assemble import stack_label
 from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, mapped
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.domain.technique import Technique
+from mediqa_node.domain.technique import DOUBTS, Technique
 from mediqa_node.domain.uid import is_canonical_uid
 
 LAYOUT = "2"
@@ -96,6 +96,8 @@ def comment(assessment: Assessment) -> str:
     scored = 1 + len(assessment.others)
     if assessment.n_stacks > 1:
         parts.append(f"The series holds {assessment.n_stacks} stacks of images; {scored} scored.")
+    if assessment.doubts:
+        parts.append(f"In doubt: {'; '.join(DOUBTS[doubt] for doubt in assessment.doubts)}.")
     return " ".join(parts)
 
 
