@@ -13,10 +13,8 @@ import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from mediqa_node.decode import openjpeg_plugin, wire
-from mediqa_node.decode.frame import PixelElement, locate_pixels, read_frame
+from mediqa_node.decode.frame import DecodedFrame, PixelElement, locate_pixels, read_frame
 from mediqa_node.decode.limits import DecodeLimits
 from mediqa_node.dicom.part10 import DEFLATED, inflated_file, transfer_syntax
 from mediqa_node.domain.errors import UndecodablePixels
@@ -65,7 +63,8 @@ def main() -> None:
 
 def _answer(request: dict[str, Any], source: _Source, limits: DecodeLimits, answers: BinaryIO) -> None:
     try:
-        header, payload = wire.reply(_decode(request, source, limits))
+        frame = _decode(request, source, limits)
+        header, payload = wire.reply(frame.values, colour_confirmed=frame.colour_confirmed)
     except Exception as error:  # a codec may raise anything; the process stays up for the next frame
         kind = "" if isinstance(error, UndecodablePixels) else f"{type(error).__name__}: "
         header, payload = wire.error_reply(f"{kind}{error}"), b""
@@ -74,7 +73,7 @@ def _answer(request: dict[str, Any], source: _Source, limits: DecodeLimits, answ
     answers.flush()
 
 
-def _decode(request: dict[str, Any], source: _Source, limits: DecodeLimits) -> np.ndarray:
+def _decode(request: dict[str, Any], source: _Source, limits: DecodeLimits) -> DecodedFrame:
     stream, element = source.find(Path(request["path"]))
     claimed = min(element.frame_bytes, limits.frame_bytes)
     _allow(address_bytes=limits.working_bytes + limits.working_factor * claimed, cpu_s=limits.cpu_s)

@@ -2,13 +2,16 @@
 
 import struct
 from dataclasses import dataclass
+from io import BytesIO
 from math import prod
 from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import as_pixel_options, get_decoder
 
+from mediqa_node.decode.colour import LOSSY_JPEG, colour_model, has_model, with_model
 from mediqa_node.dicom.values import with_known_vrs
 from mediqa_node.domain.errors import UndecodablePixels
 
@@ -17,6 +20,7 @@ _TAGS = (
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 )  # fmt: skip
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
 
@@ -27,11 +31,13 @@ class PixelElement:
     Attributes:
         options: rows, columns, bits, ... as pydicom's decoders take them.
         offset: of the element's value, from the start of the file.
+        length: of the value, as the element states it.
     """
 
     transfer_syntax_uid: str
     options: dict[str, Any]
     offset: int
+    length: int
 
     @property
     def frame_bytes(self) -> int:
@@ -56,11 +62,10 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         options = as_pixel_options(header)
         group, element = struct.unpack("<HH" if syntax.is_little_endian else ">HH", stream.read(4).ljust(4, b"\0"))
         keyword = _PIXELS[group << 16 | element]
-        if syntax.is_implicit_VR:
-            stream.seek(4, 1)
-        else:
+        if not syntax.is_implicit_VR:
             options["pixel_vr"] = stream.read(2).decode("ascii")
-            stream.seek(6, 1)
+            stream.seek(2, 1)
+        (length,) = struct.unpack("<I" if syntax.is_little_endian else ">I", stream.read(4).ljust(4, b"\0"))
     except OSError:
         raise
     except KeyError as error:
@@ -69,22 +74,32 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         raise UndecodablePixels(f"unreadable header: {type(error).__name__}: {error}"[:300]) from error
     options.setdefault("planar_configuration", 0)
     options |= {"pixel_keyword": keyword, "transfer_syntax_uid": syntax}
-    return PixelElement(transfer_syntax_uid=str(syntax), options=options, offset=stream.tell())
+    return PixelElement(transfer_syntax_uid=str(syntax), options=options, offset=stream.tell(), length=length)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """The stored values of one frame.
+
+    Attributes:
+        values: (rows, columns), or (rows, columns, samples) with colour as RGB; native byte order. Unused bits are as
+            stored: `dicom.pixels.to_image` cuts them.
+        colour_confirmed: False if only the label tells the colour model of a codestream (`colour.ColourModel`).
+    """
+
+    values: np.ndarray
+    colour_confirmed: bool = True
 
 
 def read_frame(
     stream: BinaryIO, element: PixelElement, frame_number: int | None, *, max_frame_bytes: int
-) -> np.ndarray:
-    """Return the stored values of one frame, reading only this frame's bytes of the pixel data.
+) -> DecodedFrame:
+    """Return one frame, reading only this frame's bytes of the pixel data.
 
     Args:
         stream: the file that `element` was found in.
         frame_number: from 1; None for a single-frame object.
         max_frame_bytes: the largest frame that the header may claim.
-
-    Returns:
-        (rows, columns), or (rows, columns, samples) with colour as RGB; native byte order. Unused bits
-        are as stored: `dicom.pixels.to_image` cuts them.
 
     Raises:
         UndecodablePixels: over budget, no such frame, or pydicom or a codec fails.
@@ -96,12 +111,50 @@ def read_frame(
     index, frames = (frame_number or 1) - 1, element.options["number_of_frames"]
     if not 0 <= index < frames:
         raise UndecodablePixels(f"frame {frame_number} of an object with {frames} frames")
-    options = element.options | {"correct_unused_bits": False, "allow_excess_frames": False}
     try:
         stream.seek(element.offset)
-        array, _ = get_decoder(element.transfer_syntax_uid).as_array(stream, index=index, **options)
+        if element.options.get("samples_per_pixel") == 3 and has_model(element.transfer_syntax_uid):
+            array, confirmed = _colours(stream, element, index)
+        else:
+            options, confirmed = _by_label(element)
+            array = _decoded(stream, element, index, options)
     except OSError:
         raise
     except Exception as error:  # a codec may raise anything
         raise UndecodablePixels(f"frame {index + 1}: {type(error).__name__}: {error}"[:300]) from error
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return DecodedFrame(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")), confirmed)
+
+
+def _decoded(stream: BinaryIO, element: PixelElement, index: int, options: dict[str, Any]) -> np.ndarray:
+    decode = get_decoder(element.transfer_syntax_uid).as_array
+    array, _ = decode(stream, index=index, **options | {"correct_unused_bits": False, "allow_excess_frames": False})
+    return array
+
+
+def _by_label(element: PixelElement) -> tuple[dict[str, Any], bool]:
+    """Return the options of pixels with nothing but a label; also whether the label is possible.
+
+    YBR_ICT and YBR_RCT exist in JPEG 2000 only, and here are what is left of a decoder that returned RGB. Native pixels
+    of YBR_FULL_422 hold two samples per pixel, so that three are not subsampled.
+    """
+    options, label = element.options, str(element.options.get("photometric_interpretation", ""))
+    if label in ("YBR_ICT", "YBR_RCT"):
+        return options | {"photometric_interpretation": "RGB"}, False
+    native = element.length != _UNDEFINED_LENGTH
+    if native and label == "YBR_FULL_422" and element.length >= element.frame_bytes * options["number_of_frames"]:
+        return options | {"photometric_interpretation": "YBR_FULL"}, False
+    return options, True
+
+
+def _colours(stream: BinaryIO, element: PixelElement, index: int) -> tuple[np.ndarray, bool]:
+    """Decode a frame of three samples by the colour model of its codestream; also return whether that confirms it."""
+    options = dict(element.options)
+    offsets, count = options.pop("extended_offsets", None), options.pop("number_of_frames")
+    codestream = get_frame(stream, index, extended_offsets=offsets, number_of_frames=count)
+    syntax = element.transfer_syntax_uid
+    model = colour_model(codestream, syntax, str(options.get("photometric_interpretation", "")))
+    options |= {"number_of_frames": 1, "photometric_interpretation": model.name}
+    if syntax in LOSSY_JPEG:  # libjpeg converts by the marker, GDCM by the label
+        codestream = with_model(codestream, model)
+        options |= {"photometric_interpretation": "RGB", "decoding_plugin": "pillow"}
+    return _decoded(BytesIO(encapsulate([codestream])), element, 0, options), model.confirmed

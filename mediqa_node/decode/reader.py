@@ -47,6 +47,8 @@ class FrameReader:
         self._child: subprocess.Popen[bytes] | None = None
         self._answered = False
         self._located: tuple[Path, PixelElement] | None = None
+        self.of_unconfirmed_colour: set[Path] = set()
+        """Files with a frame whose colour model only its label tells."""
 
     def raw(self, path: Path, frame_number: int | None) -> np.ndarray:
         """Return the stored values of one frame.
@@ -67,7 +69,11 @@ class FrameReader:
             with path.open("rb") as stream:
                 if self._located is None or self._located[0] != path:
                     self._located = path, locate_pixels(stream)
-                return read_frame(stream, self._located[1], frame_number, max_frame_bytes=self._limits.frame_bytes)
+                element, limit = self._located[1], self._limits.frame_bytes
+                frame = read_frame(stream, element, frame_number, max_frame_bytes=limit)
+            if not frame.colour_confirmed:
+                self.of_unconfirmed_colour.add(path)
+            return frame.values
         seasoned = self._answered
         try:
             return self._ask(path, frame_number)
@@ -115,6 +121,8 @@ class FrameReader:
             if "error" in (fields := wire.parsed(header)):
                 raise UndecodablePixels(str(fields["error"]))
             shape, dtype = wire.array_header(header, max_bytes=self._limits.frame_bytes)
+            if not fields.get("colour_confirmed", True):
+                self.of_unconfirmed_colour.add(path)
         except (ValueError, KeyError, TypeError) as error:
             raise _ChildFailed(f"the decoder sent an invalid answer: {error}") from error
         size = int(np.prod(shape)) * dtype.itemsize

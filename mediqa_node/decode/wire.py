@@ -20,10 +20,10 @@ def request_line(path: str, frame_number: int | None) -> bytes:
     return json.dumps({"path": path, "frame": frame_number}).encode() + b"\n"
 
 
-def reply(array: np.ndarray) -> tuple[bytes, bytes]:
+def reply(array: np.ndarray, *, colour_confirmed: bool = True) -> tuple[bytes, bytes]:
     """Return header and payload of a decoded frame."""
     payload = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    header = {"shape": payload.shape, "dtype": payload.dtype.str}
+    header = {"shape": payload.shape, "dtype": payload.dtype.str, "colour_confirmed": colour_confirmed}
     return _framed(header), payload.tobytes()
 
 

@@ -5,7 +5,7 @@ Uses neither database nor network: the node and `mediqa-node score` call the sam
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.prompt_opinion import PromptClassifier, completed
 from mediqa_node.domain.scoring import Scorer
-from mediqa_node.domain.technique import Technique
+from mediqa_node.domain.technique import HeaderDoubt, Technique
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.image.verdict import verdict_of
 from mediqa_node.system.failpoint import reach
@@ -171,7 +171,7 @@ def _score_stack(
     weights = scored.weights.tolist()
     raw, mapped = scored.raw.tolist(), None if scored.quality is None else scored.quality.tolist()
     return StackResult(
-        stack=stack,
+        stack=_with_colour_doubt(stack, found.frames, files, reader),
         prompt=prompt,
         quality=None if mapped is None else weighted_quality(mapped, weights),
         raw_score=float(np.dot(scored.raw, scored.weights)),
@@ -185,6 +185,13 @@ def _score_stack(
         maps=scored.maps,
         inference_s=inference_s,
     )
+
+
+def _with_colour_doubt(stack: Stack, frames: Sequence[FrameRef], files: SeriesFiles, reader: FrameReader) -> Stack:
+    """Flag a stack if only the label tells the colour model of a scored frame."""
+    if reader.of_unconfirmed_colour.isdisjoint(files.paths[frame.instance_index] for frame in frames):
+        return stack
+    return replace(stack, flags=(*stack.flags, HeaderDoubt.COLOUR_MODEL))
 
 
 def check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:

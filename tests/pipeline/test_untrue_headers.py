@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
@@ -20,6 +21,7 @@ from support.series import ct_series
 import mediqa_node
 from mediqa_node import config
 from mediqa_node.composition import checkpoints
+from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.dicom.report.content import comment
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
@@ -188,6 +190,17 @@ def test_one_slice_with_an_impossible_slope_is_left_out_and_named(tmp_path):
     assessment = judged(tmp_path, lambda ds, index: to(RescaleSlope=1e12 if index == 1 else 1)(ds, index))
 
     assert [frame.instance_index for frame in assessment.failed_slices] == [1]
+
+
+def test_a_photograph_with_an_impossible_colour_model_is_scored_with_a_flag(tmp_path):
+    ds = wrap_photograph(np.full((64, 64, 3), (170, 70, 30), dtype=np.uint8))
+    ds.PhotometricInterpretation = "YBR_ICT"
+    ds.save_as(tmp_path / "photograph.dcm", enforce_file_format=True)
+
+    files = read_headers([tmp_path / "photograph.dcm"])
+    assessment = assess(files, harvest_series(files), assessor(), revision=1, assessed_at=datetime.now(UTC))
+
+    assert assessment.doubts == ("colour_model",)
 
 
 def test_the_documents_list_every_doubt_and_every_refusal():
