@@ -13,35 +13,42 @@ _WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?
 
 _LOCALIZER = re.compile(
     r"\b(?:lo[ck]ali[sz](?:ers?|ors?|ators?|ateurs?|ador|zatore)|scout|topo(?:gramm?e?)?|surview|3 pl(?:ane)?"
-    r"|smart ?prep|rep[eé]rage)\b"
+    r"|smart ?prep|rep[eé]rage)\b",
+    re.I,
 )
 _PREPARATION = re.compile(
     r"\b(?:loc|pilot|survey|(?:pre ?)?monitoring|monitor|timing"
-    r"|(?<!post )(?<!with )(?<!without )(?:lung |test |timing |care )?bolus(?: (?:track(?:ing)?|trk|test|timing))?)\b"
+    r"|(?<!post )(?<!with )(?<!without )(?:lung |test |timing |care )?bolus(?: (?:track(?:ing)?|trk|test|timing))?)\b",
+    re.I,
 )
 """Words of localizers and bolus tracking that examinations are named with, too."""
 _CALIBRATION = re.compile(
     r"\b(?:asset ?cal(?:ib(?:ration)?)?|calib(?:ration)?|shim(?:ming)?|(?:sense |coil )?ref(?:erence)? scan"
-    r"|sense ref)\b|^asset$|\baa\w*(?: \w+)? scout\b"
+    r"|sense ref)\b|^asset$|\baa\w*(?: \w+)? scout\b",
+    re.I,
 )
 """Coil calibration, and the automatic alignment scan of Siemens: volumes of many slices by nature."""
 _DOCUMENT = re.compile(
     r"\b(?:dose (?:report|info(?:rmation)?|summary|record|sheet)|patient protocol"
-    r"|screen ?(?:save|capture|shot)s?)\b"
+    r"|screen ?(?:save|capture|shot)s?)\b",
+    re.I,
 )
-_REPORT = re.compile(r"\b(?:report|screen ?cap)\b")
+_REPORT = re.compile(r"\b(?:report|screen ?cap)\b", re.I)
 _PHANTOM = re.compile(
     r"(?<!with )(?<!w )(?<!without )(?<!plus )\bphantom\b(?! (?:limb|pain))|\bdaily\b.*\bqa\b|\bacr\b.*\bq[ac]\b"
-    r"|\bquality assurance\b"
+    r"|\bquality assurance\b",
+    re.I,
 )
 _EXAMINATION = re.compile(
     r"\b(?:skeletal|bones?|osseous|trauma|metasta\w+|myeloma|study|trial|project|therapy|treatment|cta|mra|angio\w*"
-    r"|contrast|calcium|spectroscopy)\b"
+    r"|contrast|calcium|spectroscopy)\b",
+    re.I,
 )
 """Words by which a name is that of an examination: a bone survey, a pilot study, treatment monitoring, a CTA."""
 _PLAIN = re.compile(
     r"\d+|[a-z]|ax|axial|tra|trans(?:verse)?|sag(?:ittal)?|cor(?:onal)?|plane?|iso|lat(?:eral)?|ap|pa|fast|rf|bh|mst"
-    r"|ch|gre|haste|ssfse|trufi|fiesta|bffe|series|scans?|images?|screen|patient"
+    r"|ch|gre|haste|ssfse|trufi|fiesta|bffe|series|scans?|images?|screen|patient",
+    re.I,
 )
 """Words that may accompany another in the name of a preparatory scan or a document: planes, numbers, sequences."""
 _KINDS = (
@@ -78,7 +85,7 @@ def name_hint(name: str) -> NameHint | None:
     """Return what a Series Description (0008,103E) or Protocol Name (0018,1030) says, or None.
 
     >>> name_hint("AAHScout_32ch").words, name_hint("3 PL LOC").alone, name_hint("ABD LOC").alone
-    ('aah scout', True, False)
+    ('AAH Scout', True, False)
     >>> name_hint("CT SKELETAL SURVEY"), name_hint("SHIMADZU"), name_hint("PILOT STUDY"), name_hint("LOCALIZED")
     (None, None, None, None)
     """
@@ -98,7 +105,7 @@ def names_phantom(*names: str) -> str | None:
     """Return the words by which one of the names says that a phantom was scanned, or None.
 
     >>> names_phantom("BarPhantom"), names_phantom("QCT SPINE W/ PHANTOM", "fMRI phantom limb")
-    ('phantom', None)
+    ('Phantom', None)
     """
     found = (_PHANTOM.search(_words(name)) for name in names)
     return next((match.group() for match in found if match), None)
@@ -106,5 +113,5 @@ def names_phantom(*names: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _words(name: str) -> str:
-    """Return the words of a name in lower case, separated by one space; a change of case or to digits ends a word."""
-    return _WORD_ENDS.sub(" ", name).strip().lower()
+    """Return the words of a name, separated by one space; a change of case or to digits ends a word."""
+    return _WORD_ENDS.sub(" ", name).strip()
