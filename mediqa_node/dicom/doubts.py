@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.header import FrameHeader, number, text
+from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, number, text
 from mediqa_node.dicom.plausible import rescales
 from mediqa_node.dicom.stacks.planes import Plane
 from mediqa_node.domain.errors import UnreadableElement
@@ -56,6 +56,8 @@ def _of_stack(stack: Stack, planes: Sequence[Plane], modality: str) -> Iterator[
 def _of_instance(ds: Dataset, modality: str) -> Iterator[HeaderDoubt]:
     if (stated := text(ds, "Modality").upper()) != modality and (modality != "OP" or stated in ("CT", "MR")):
         yield HeaderDoubt.MODALITY
+    if (number(ds, "NumberOfFrames") or 1) > MAX_FRAMES:
+        yield HeaderDoubt.NUMBER_OF_FRAMES
     stored, high = number(ds, "BitsStored"), number(ds, "HighBit", signed=True)
     if stored is not None and high is not None and high != stored - 1:
         yield HeaderDoubt.HIGH_BIT

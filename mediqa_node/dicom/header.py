@@ -184,11 +184,14 @@ class FrameHeader:
 
 
 def unexpected_frames(ds: Dataset) -> int | None:
-    """Return how many frames an object of CT or MR Image Storage claims, whose class has one; None if it has one."""
+    """Return how many frames an object of CT or MR Image Storage claims, whose class has one; None if it has one.
+
+    A claim of more than `MAX_FRAMES` is no reason to believe in a second one.
+    """
     if text(ds, "SOPClassUID") not in _SINGLE_FRAME:
         return None
     count = max(integer(ds, "NumberOfFrames") or 1, len(items(ds, "PerFrameFunctionalGroupsSequence")))
-    return count if count > 1 else None
+    return count if 1 < count <= MAX_FRAMES else None
 
 
 def frame_count(ds: Dataset, *, limit: int = MAX_FRAMES) -> int | None:

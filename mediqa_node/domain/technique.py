@@ -19,6 +19,7 @@ class HeaderDoubt(StrEnum):
     PIXEL_SPACING_MISSING = "pixel_spacing_missing"
     PIXEL_SPACING_VARIES = "pixel_spacing_varies"
     COARSE_MATRIX = "coarse_matrix"
+    NUMBER_OF_FRAMES = "number_of_frames"
     ORIENTATION = "orientation"
     MISSING_GEOMETRY = "missing_geometry"
     DUPLICATE_POSITION = "duplicate_position"
@@ -34,6 +35,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.PIXEL_SPACING_MISSING: "Pixel Spacing is missing",
     HeaderDoubt.PIXEL_SPACING_VARIES: "Pixel Spacing differs between slices",
     HeaderDoubt.COARSE_MATRIX: "fewer than 64 rows or columns",
+    HeaderDoubt.NUMBER_OF_FRAMES: "Number of Frames is not possible",
     HeaderDoubt.ORIENTATION: "Image Orientation is not two perpendicular unit vectors",
     HeaderDoubt.MISSING_GEOMETRY: "images without usable position or orientation are scored one by one",
     HeaderDoubt.DUPLICATE_POSITION: "of images at the same position only the first is scored",

@@ -113,6 +113,7 @@ FLAGGED = {
     "orientation of length 2": (to(ImageOrientationPatient=[2, 0, 0, 0, 2, 0]), "orientation"),
     "parallel axes": (to(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "orientation"),
     "axes at 45 degrees": (to(ImageOrientationPatient=[1, 0, 0, 0.7071, 0.7071, 0]), "orientation"),
+    "2,000,000,000 frames": (to(NumberOfFrames=2_000_000_000), "number_of_frames"),
     "no orientation": (to(ImageOrientationPatient=None), "missing_geometry"),
     "no position": (to(ImagePositionPatient=None), "missing_geometry"),
     "one position": (to(ImagePositionPatient=[0, 0, 0]), "duplicate_position"),
