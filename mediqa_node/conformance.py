@@ -16,7 +16,7 @@ from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
-from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, receiver, sender
+from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, places, receiver, sender
 from mediqa_node.pipeline import completion
 
 _STATUSES = (
@@ -37,14 +37,19 @@ _STATUSES = (
     (
         dimse.CANNOT_UNDERSTAND,
         "Cannot understand",
-        "dataset empty, truncated, not parsable, nested deeper than 32, or without a valid UID",
+        "dataset empty, truncated, not parsable, nested deeper than 32, without a valid UID, or too costly to check",
     ),
 )
 
 _REJECTIONS = (
     (negotiation.CALLED_AE_NOT_RECOGNISED, "the called AE title is not that of the node"),
     (negotiation.CALLING_AE_NOT_RECOGNISED, "no rule in `receiver.allowed` matches calling AE title and address"),
-    (negotiation.LOCAL_LIMIT_EXCEEDED, "too many associations, in total or for this AE title"),
+    (negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED, "the application context is not that of DICOM"),
+    (negotiation.PROTOCOL_VERSION_NOT_SUPPORTED, "bit 0 of the protocol version is not set"),
+    (
+        negotiation.LOCAL_LIMIT_EXCEEDED,
+        "too many associations, in total or for this AE title or address, all of which have sent something",
+    ),
     (negotiation.TEMPORARY_CONGESTION, "free space is below `retention.low_water_bytes`, or the node is stopping"),
 )
 
@@ -140,7 +145,11 @@ def _communication() -> Iterator[str]:
     yield f"Largest PDU received: {pdu_stream.MAX_PDU_BYTES:,} bytes. No asynchronous operations, role selection or"
     yield "extended negotiation. As SCU, Explicit and Implicit VR Little Endian are proposed."
     yield from _section("Association rejection", level=3)
-    yield from _table(("result, source, reason", "when"), ((", ".join(map(str, r)), w) for r, w in _REJECTIONS))
+    yield from _table(("result, source, reason", "when"), ((", ".join(map(str, r[:3])), w) for r, w in _REJECTIONS))
+    yield ""
+    yield "At `receiver.max_associations`, a caller takes the place of the association that has been silent the"
+    yield f"longest, at least {places.GRACE_S:g} s, and never sent a message. {places.ECHO_PLACES} further places are"
+    yield "for callers that agree on nothing but Verification. Address and AE titles are judged before anything else."
     yield from _section("Transfer syntaxes accepted", level=3)
     yield "For each Storage class those that the installed decoders decode, for Verification the two uncompressed"
     yield "ones. "

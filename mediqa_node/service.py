@@ -30,8 +30,9 @@ from mediqa_node.composition.resources import (
     prepare,
 )
 from mediqa_node.config import Settings
-from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, StorageFailed
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError, StorageFailed
 from mediqa_node.domain.returns import obstacle
+from mediqa_node.logs import log_uncaught
 from mediqa_node.storage.database import Database
 from mediqa_node.system.lock import Locked, is_locked, locked
 
@@ -58,6 +59,7 @@ _STEADY_AFTER_S = 20.0
 
 def run_role(role: str, settings: Settings) -> int:
     """Run one process until SIGTERM, or until its supervisor is gone."""
+    log_uncaught()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -71,7 +73,9 @@ def run_role(role: str, settings: Settings) -> int:
     except (ConfigurationError, CheckpointRefused) as error:
         log.error("cannot start", role=role, reason=str(error))
         return REFUSED
-    return 0
+    except MediqaError as error:  # such as a database that does not answer: the supervisor tries again
+        log.error("process failed", role=role, reason=str(error))
+        return 1
 
 
 def _watch_supervisor(stop: threading.Event) -> None:
@@ -164,7 +168,7 @@ def _is_replaced(database: Database, loaded: "Weights | None") -> bool:
     try:
         return _promoted(database) != loaded
     except StorageFailed as error:
-        log.warning("promotions not read", reason=str(error))
+        log.warning("promotions not read", reason=str(error), hourly_for=None)
         return False
 
 
@@ -208,6 +212,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Start all processes, restart what dies, stop on SIGTERM or SIGINT; return the exit status."""
+        log_uncaught()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         prepare(self.settings)

@@ -4,6 +4,8 @@ Fragments go from the socket's buffer straight to the file, the answer is one `s
 happens to an instance is decided by the intake.
 """
 
+import contextlib
+import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +78,13 @@ class _Message:
 
 
 class Association:
-    """Serves C-ECHO and C-STORE until the peer releases, aborts, or exceeds a deadline."""
+    """Serves C-ECHO and C-STORE until the peer releases, aborts, or exceeds a deadline.
+
+    Attributes:
+        accepted_at: monotonic time.
+        has_sent: whether a message has begun to arrive.
+        is_beyond_limit: holds one of the places that are kept for verification.
+    """
 
     def __init__(
         self,
@@ -95,6 +103,9 @@ class Association:
         self.intake = intake
         self.stored = self.refused = 0
         self.stopping = False
+        self.accepted_at = 0.0
+        self.has_sent = self.is_beyond_limit = False
+        self._ended_because = ""
         self._command = bytearray()
         self._message: _Message | None = None
 
@@ -102,6 +113,19 @@ class Association:
     def between_messages(self) -> bool:
         """Return whether no instance is half received, so that the association can end without loss."""
         return self._message is None and not self._command
+
+    @property
+    def only_verifies(self) -> bool:
+        """Return whether Verification is all that this association agreed on."""
+        return bool(self.contexts) and all(
+            context.abstract_syntax == VERIFICATION for context in self.contexts.values()
+        )
+
+    def end(self, why: str) -> None:
+        """Have the thread of this association abort it, from any thread."""
+        self._ended_because = why
+        with contextlib.suppress(OSError):
+            self.stream.connection.shutdown(socket.SHUT_RD)
 
     def run(self) -> None:
         """Serve until the end; never raises."""
@@ -113,21 +137,26 @@ class Association:
                 self.stream.abort()
             ending = "released" if released else "stopped"
         except (PeerGone, ValueError) as error:
-            ending = str(error)
+            ending = self._ended_because or str(error)
             self.stream.abort()
         except Exception:
             ending = "internal error"
-            log.exception("association failed", association=self.caller.association_id)
+            log.exception("association failed", association=self.caller.association_id, hourly_for=self._sender)
             self.stream.abort()
         finally:
             if self._message is not None:
                 self._drop(self._message)
             self.intake.closed(self.caller, released=released)
-            self._log_end(ending)
+            self._log_end(ending, quietly=not released and not self.stored)
 
-    def _log_end(self, ending: str) -> None:
+    @property
+    def _sender(self) -> tuple[str, str]:
+        return self.caller.calling_ae_title, self.caller.address
+
+    def _log_end(self, ending: str, *, quietly: bool) -> None:
         log.info(
             "association ended",
+            **({"hourly_for": self._sender} if quietly else {}),
             association=self.caller.association_id,
             calling_ae=self.caller.calling_ae_title,
             address=self.caller.address,
@@ -138,11 +167,13 @@ class Association:
 
     def _next_pdu(self) -> bool:
         """Handle one PDU; True when the association was released."""
-        idle = self.policy.idle_deadline_s if self.between_messages else self.policy.pdu_deadline_s
+        may_idle = self.between_messages and not self.is_beyond_limit
+        idle = self.policy.idle_deadline_s if may_idle else self.policy.pdu_deadline_s
         pdu_type, body = self.stream.read(
             first_byte_within_s=idle, deadline_s=self.policy.pdu_deadline_s, limit_bytes=MAX_PDU_BYTES + 64
         )
         if pdu_type == P_DATA_TF:
+            self.has_sent = True
             for fragment in dimse.fragments(body):
                 self._fragment(fragment)
             return False
@@ -230,7 +261,9 @@ class Association:
             return dimse.OUT_OF_RESOURCES, str(error), None
         except Exception:
             # the sender keeps its copy; 0x0110 and 0x0111 are statuses of DIMSE-N
-            log.exception("instance not stored: unforeseen", association=self.caller.association_id)
+            log.exception(
+                "instance not stored: unforeseen", association=self.caller.association_id, hourly_for=self._sender
+            )
             return dimse.OUT_OF_RESOURCES, "internal error", None
         return None
 
@@ -244,6 +277,7 @@ class Association:
         self.refused += 1
         log.warning(
             "instance refused",
+            hourly_for=(*self._sender, status),
             association=self.caller.association_id,
             calling_ae=self.caller.calling_ae_title,
             status=f"{status:#06x}",

@@ -6,30 +6,30 @@ The caller is known from the first bytes of a request, and is judged before anyt
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.network import associate_pdu as coding
 from mediqa_node.network.associate_pdu import ProposedContext, item
 from mediqa_node.network.pdu_stream import ASSOCIATE_AC, ASSOCIATE_RJ, MAX_PDU_BYTES
 
-Refusal = tuple[int, int, int]
-"""Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
 
-CALLED_AE_NOT_RECOGNISED = (1, 1, 7)
-CALLING_AE_NOT_RECOGNISED = (1, 1, 3)
-APPLICATION_CONTEXT_NOT_SUPPORTED = (1, 1, 2)
-PROTOCOL_VERSION_NOT_SUPPORTED = (1, 2, 2)
-LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
-TEMPORARY_CONGESTION = (2, 3, 1)
-REJECTIONS = {
-    CALLED_AE_NOT_RECOGNISED: "called AE title not recognized",
-    CALLING_AE_NOT_RECOGNISED: "calling AE title not recognized",
-    APPLICATION_CONTEXT_NOT_SUPPORTED: "application context name not supported",
-    PROTOCOL_VERSION_NOT_SUPPORTED: "protocol version not supported",
-    LOCAL_LIMIT_EXCEEDED: "local limit exceeded",
-    TEMPORARY_CONGESTION: "temporary congestion",
-}
-"""What A-ASSOCIATE-RJ calls result, source and reason, PS3.8 Table 9-21."""
+class Refusal(NamedTuple):
+    """Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21), and what the table calls them."""
+
+    result: int
+    source: int
+    reason: int
+    words: str
+
+
+CALLED_AE_NOT_RECOGNISED = Refusal(1, 1, 7, "called AE title not recognized")
+CALLING_AE_NOT_RECOGNISED = Refusal(1, 1, 3, "calling AE title not recognized")
+APPLICATION_CONTEXT_NOT_SUPPORTED = Refusal(1, 1, 2, "application context name not supported")
+PROTOCOL_VERSION_NOT_SUPPORTED = Refusal(1, 2, 2, "protocol version not supported")
+LOCAL_LIMIT_EXCEEDED = Refusal(2, 3, 2, "local limit exceeded")
+TEMPORARY_CONGESTION = Refusal(2, 3, 1, "temporary congestion: the node is stopping")
+NO_ROOM = Refusal(2, 3, 1, "temporary congestion: free space is below `retention.low_water_bytes`")
 
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 
@@ -126,9 +126,9 @@ def _user_information() -> bytes:
     )
 
 
-def reject(result: int, source: int, reason: int) -> bytes:
+def reject(refusal: Refusal) -> bytes:
     """Return an A-ASSOCIATE-RJ PDU."""
-    return struct.pack(">BBIBBBB", ASSOCIATE_RJ, 0, 4, 0, result, source, reason)
+    return struct.pack(">BBIBBBB", ASSOCIATE_RJ, 0, 4, 0, refusal.result, refusal.source, refusal.reason)
 
 
 def is_ae_title(value: str) -> bool:

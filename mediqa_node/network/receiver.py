@@ -18,14 +18,17 @@ from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.network import negotiation
 from mediqa_node.network.associate_pdu import DICOM_APPLICATION_CONTEXT, FIXED_BYTES
 from mediqa_node.network.association import Association, Caller, Intake, new_association_id
-from mediqa_node.network.negotiation import Refusal, RequestHead
+from mediqa_node.network.negotiation import Proposal, Refusal, RequestHead
 from mediqa_node.network.pdu_stream import ASSOCIATE_RQ, MAX_NEGOTIATION_BYTES, PduStream, PeerGone
+from mediqa_node.network.places import Places
 
 log = structlog.get_logger("receiver")
 
 BACKLOG = 256
 _NEGOTIATING_AT_MOST = 256
 _NEGOTIATING_PER_ADDRESS = 128
+_USUAL_REQUEST_BYTES = 65_536
+_LARGE_REQUESTS_AT_ONCE = 8
 _REST_BYTES = 65_536
 """Of a rejected request, so many bytes are taken in unread: more than an honest one has."""
 
@@ -54,8 +57,9 @@ class Receiver:
         self._contexts = contexts
         self._intake = intake
         self._has_room = has_room
+        self._places = Places(policy)
         self._lock = threading.Lock()
-        self._active: dict[str, Association] = {}
+        self._large_requests = threading.BoundedSemaphore(_LARGE_REQUESTS_AT_ONCE)
         self._negotiating: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._listener = socket.create_server((host, port), backlog=BACKLOG, reuse_port=False)
@@ -69,7 +73,7 @@ class Receiver:
     @property
     def n_associations(self) -> int:
         """Number of open associations."""
-        return len(self._active)
+        return len(self._places)
 
     # ── connections ──────────────────────────────────────────────────────────
 
@@ -92,7 +96,7 @@ class Receiver:
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            log.error("connection not accepted", reason=error.strerror)
+            log.error("connection not accepted", reason=error.strerror, hourly_for=error.errno)
             time.sleep(0.05)  # out of descriptors: the connection waits in the backlog
             return
         if not self._may_negotiate(address):
@@ -102,7 +106,7 @@ class Receiver:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._serve_connection, args=(connection, address), daemon=True).start()
         except (OSError, RuntimeError) as error:  # reset already, or no thread available
-            log.error("connection not served", address=address, reason=str(error))
+            log.error("connection not served", address=address, reason=str(error), hourly_for=type(error))
             self._negotiated(address)
             connection.close()
 
@@ -133,21 +137,21 @@ class Receiver:
                 association.run()
         except (PeerGone, ValueError) as error:
             stream.abort()
-            log.info("connection ended before an association", address=address, reason=str(error))
+            log.info("connection ended before an association", address=address, reason=str(error), hourly_for=address)
         except Exception:
             stream.abort()
-            log.exception("connection failed", address=address)
+            log.exception("connection failed", address=address, hourly_for=address)
         finally:
             if association is not None:
-                self._forget(association)
+                self._places.leave(association)
             stream.close()
 
     # ── admission ────────────────────────────────────────────────────────────
 
     def _negotiate(self, stream: PduStream, address: str) -> Association | None:
-        """Judge the caller by address and titles, then read what it proposes, and answer."""
+        """Judge the caller by address and titles, then read what it proposes, give it a place, and answer."""
         deadline = time.monotonic() + self.policy.negotiation_deadline_s
-        pdu_type, first, _ = stream.peek(FIXED_BYTES, within_s=self.policy.negotiation_deadline_s)
+        pdu_type, first, length = stream.peek(FIXED_BYTES, within_s=self.policy.negotiation_deadline_s)
         if pdu_type != ASSOCIATE_RQ:
             raise PeerGone(f"PDU of type {pdu_type} before an association")
         head = negotiation.parse_head(first)
@@ -157,76 +161,65 @@ class Receiver:
             called_ae_title=head.called_ae_title,
             address=address,
         )
-        admitted = self._admit(stream, caller, head)
-        if not isinstance(admitted, Association):
-            self._reject(stream, caller, admitted)
+        rule = self._rule_for(caller, head)
+        if isinstance(rule, Refusal):
+            self._reject(stream, caller, rule)
             return None
+        proposal = self._read_proposal(stream, length, deadline)
+        answer, contexts = negotiation.accept(head, proposal, self._contexts)
+        association = Association(stream, caller, rule, contexts, self.policy, self._intake)
+        refusal: Refusal | None = negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED
+        if proposal.application_context == DICOM_APPLICATION_CONTEXT:
+            refusal = self._places.take(association, within_s=max(deadline - time.monotonic(), 0.0))
+        if refusal is not None:
+            self._reject(stream, caller, refusal)
+            return None
+        try:
+            stream.send(answer)
+        except BaseException:
+            self._places.leave(association)  # else a peer that leaves early would occupy its place for ever
+            raise
+        return association
+
+    def _read_proposal(self, stream: PduStream, length: int, deadline: float) -> Proposal:
+        """Read the request of an admitted caller. Few may be large at once: each would hold a megabyte."""
+        is_large = length > _USUAL_REQUEST_BYTES
+        within = max(deadline - time.monotonic(), 0.0)
+        if is_large and not self._large_requests.acquire(timeout=within):
+            raise PeerGone("too many large requests at once")
         try:
             within = max(deadline - time.monotonic(), 0.0)
             _, body = stream.read(
                 first_byte_within_s=within, deadline_s=within, all_within_s=within, limit_bytes=MAX_NEGOTIATION_BYTES
             )
-            proposal = negotiation.parse_proposal(body)
-            if proposal.application_context != DICOM_APPLICATION_CONTEXT:
-                self._forget(admitted)
-                self._reject(stream, caller, negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED)
-                return None
-            answer, admitted.contexts = negotiation.accept(head, proposal, self._contexts)
-            stream.send(answer)
-        except BaseException:
-            self._forget(admitted)  # else a peer that leaves early would occupy its place for ever
-            raise
-        return admitted
+            return negotiation.parse_proposal(body)
+        finally:
+            if is_large:
+                self._large_requests.release()
 
     def _reject(self, stream: PduStream, caller: Caller, refusal: Refusal) -> None:
         log.warning(
             "association rejected",
+            hourly_for=(caller.calling_ae_title, caller.address, refusal),
             calling_ae=caller.calling_ae_title,
             called_ae=caller.called_ae_title,
             address=caller.address,
-            reject=refusal,
-            reason=negotiation.REJECTIONS[refusal],
+            reject=refusal[:3],
+            reason=refusal.words,
         )
-        stream.send(negotiation.reject(*refusal))
+        stream.send(negotiation.reject(refusal))
         _linger(stream)
 
-    def _admit(self, stream: PduStream, caller: Caller, head: RequestHead) -> Association | Refusal:
-        """Register the association, or return why not; counting and registering are one atomic step."""
-        refusal = self._refusal(caller, head)
-        rule = self.policy.rule_for(caller.calling_ae_title, caller.address)
-        if refusal is not None or rule is None:
-            return refusal or negotiation.CALLING_AE_NOT_RECOGNISED
-        if not self._has_room():
-            log.error("no room: free space is below retention.low_water_bytes")
-            return negotiation.TEMPORARY_CONGESTION
-        association = Association(stream, caller, rule, {}, self.policy, self._intake)
-        with self._lock:
-            if len(self._active) >= self.policy.max_associations or self._at_cap(caller, rule):
-                return negotiation.LOCAL_LIMIT_EXCEEDED
-            if self._stopping.is_set():
-                return negotiation.TEMPORARY_CONGESTION
-            self._active[caller.association_id] = association
-        return association
-
-    def _refusal(self, caller: Caller, head: RequestHead) -> Refusal | None:
-        """Return what is wrong with the head of a request, or None."""
+    def _rule_for(self, caller: Caller, head: RequestHead) -> AllowRule | Refusal:
+        """Return the rule that admits a caller, or why it is not admitted, from the head of its request."""
         if not head.protocol_version & 1:
             return negotiation.PROTOCOL_VERSION_NOT_SUPPORTED
         if self.policy.require_called_ae and caller.called_ae_title != self.ae_title:
             return negotiation.CALLED_AE_NOT_RECOGNISED
-        return None if negotiation.is_ae_title(caller.calling_ae_title) else negotiation.CALLING_AE_NOT_RECOGNISED
-
-    def _at_cap(self, caller: Caller, rule: AllowRule) -> bool:
-        callers = [association.caller for association in self._active.values()]
-        titles = sum(other.calling_ae_title == caller.calling_ae_title for other in callers)
-        addresses = sum(other.address == caller.address for other in callers)
-        return (rule.max_associations is not None and titles >= rule.max_associations) or (
-            rule.max_per_address is not None and addresses >= rule.max_per_address
-        )
-
-    def _forget(self, association: Association) -> None:
-        with self._lock:
-            self._active.pop(association.caller.association_id, None)
+        rule = self.policy.rule_for(caller.calling_ae_title, caller.address)
+        if rule is None or not negotiation.is_ae_title(caller.calling_ae_title):
+            return negotiation.CALLING_AE_NOT_RECOGNISED
+        return rule if self._has_room() else negotiation.NO_ROOM
 
     # ── the end ──────────────────────────────────────────────────────────────
 
@@ -236,6 +229,7 @@ class Receiver:
         An instance still arriving at the deadline is not acknowledged, so its sender keeps it.
         """
         self._stopping.set()
+        self._places.close()
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"x")
         deadline = time.monotonic() + within_s
@@ -244,13 +238,11 @@ class Receiver:
 
     def _end_associations(self, *, late: bool) -> int:
         """End idle associations, or all if it is `late`; return how many are left."""
-        with self._lock:
-            active = list(self._active.values())
+        active = self._places.all()
         for association in active:
             association.stopping = True
             if late or association.between_messages:
-                with contextlib.suppress(OSError):
-                    association.stream.connection.shutdown(socket.SHUT_RD)
+                association.end("stopped")
         return len(active)
 
 

@@ -350,7 +350,7 @@ def test_pynetdicom_reads_the_answer_as_it_was_meant() -> None:
     answer, accepted = negotiation.accept(negotiation.parse_head(body), negotiation.parse_proposal(body), SUPPORTED)
     read, rejected = A_ASSOCIATE_AC(), A_ASSOCIATE_RJ()
     read.decode(answer)
-    rejected.decode(negotiation.reject(2, 3, 1))
+    rejected.decode(negotiation.reject(negotiation.TEMPORARY_CONGESTION))
 
     results = read.to_primitive().presentation_context_definition_results_list
     assert [(context.context_id, context.result) for context in results] == [(1, 0), (3, 3), (5, 4)]

@@ -390,6 +390,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     root, before = logging.getLogger(), structlog.get_config()
     level, handlers = root.level, root.handlers[:]
     monkeypatch.setattr("sys.stderr", stream)
+    for room in ("receiver", "association"):
+        monkeypatch.setattr(f"mediqa_node.network.{room}.log", structlog.get_logger("receiver"))
     logs.configure(json_lines=True)
     structlog.configure(**{**structlog.get_config(), "cache_logger_on_first_use": False})
     yield stream
@@ -401,11 +403,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 FORGED = '\n{"event": "forged", "level": "info"}\r\n'
 
 
-def test_nothing_that_a_peer_sends_forges_a_line_of_the_log(
-    listening: Listen, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for room in ("receiver", "association"):
-        monkeypatch.setattr(f"mediqa_node.network.{room}.log", structlog.get_logger("receiver"))
+def test_nothing_that_a_peer_sends_forges_a_line_of_the_log(listening: Listen, log: io.StringIO) -> None:
     node = listening()
 
     for request in (
@@ -430,6 +428,37 @@ def test_nothing_that_a_peer_sends_forges_a_line_of_the_log(
     assert len(lines) >= 6
     assert {line["event"] for line in lines} <= {"association rejected", "association ended", "instance refused"}
     assert not any("SYN001" in str(line) or "Anna" in str(line) for line in lines)
+
+
+def test_what_a_peer_can_repeat_is_one_line_an_hour(listening: Listen, log: io.StringIO) -> None:
+    full, node = listening(has_room=lambda: False), listening()
+
+    for _ in range(5):
+        with pytest.raises(Rejected):
+            Scu(full.port)
+        with pytest.raises(Rejected):
+            Scu(node.port, calling=b"A B", called=b"OTHER")
+        with Scu(node.port, associate=False) as scu:
+            scu.send(struct.pack(">BBI", 7, 0, 4) + bytes(70))
+            assert scu.closed_within(5.0)
+        with Scu(node.port) as scu:
+            scu.send(p_data(77, b"", is_command=True))
+            assert scu.closed_within(5.0)
+    with Scu(node.port) as scu:
+        for _ in range(5):
+            assert scu.store(UID, b"nothing").status == 0xC000
+        scu.release()
+    node.stop()
+
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert sorted(f"{line['event']}: {line.get('reason') or line.get('ending')}" for line in lines) == [
+        "association ended: presentation context 77 was not accepted",
+        "association ended: released",
+        "association rejected: called AE title not recognized",
+        "association rejected: temporary congestion: free space is below `retention.low_water_bytes`",
+        "connection ended before an association: PDU of type 7 before an association",
+        "instance refused: None",
+    ]
 
 
 def test_the_association_is_on_a_blocking_thread_of_its_own(listening: Listen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -336,7 +336,8 @@ def test_a_calling_title_that_is_none_is_rejected(node: Listening, title: bytes)
 def test_more_associations_than_the_cap_are_rejected_for_now(listening: Listen) -> None:
     node = listening(max_associations=2)
 
-    with Scu(node.port) as first, Scu(node.port):
+    with Scu(node.port) as first, Scu(node.port) as second:
+        assert first.echo() == second.echo() == 0x0000, "else they would make room"
         assert rejection(node) == (2, 3, 2)
         first.release()
         first.closed_within(5)
