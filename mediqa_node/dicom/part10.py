@@ -6,7 +6,7 @@ The preamble is written as zeros: a polyglot that a peer sent never reaches the 
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -205,29 +205,36 @@ def inflated_file(path: Path, *, max_bytes: int) -> BytesIO:
 
 
 class Inflated:
-    """Reads a deflated dataset inflated, forwards only, holding one chunk at a time.
+    """Reads a deflated dataset inflated, once and forwards only, holding one chunk at a time.
 
-    Inflates twice: first to get the size and check completeness, then to read.
+    Its size is known at its end; until then it counts as large as the limit allows.
+
+    Args:
+        on_piece: called before each chunk; what it raises ends the reading.
 
     Raises:
         InvalidInstance: broken, truncated, or larger than the limit.
     """
 
-    def __init__(self, deflated: Encoded, limit_bytes: int) -> None:
-        self._size = sum(len(piece) for piece in _inflated(deflated, limit_bytes))
+    def __init__(self, deflated: Encoded, limit_bytes: int, on_piece: Callable[[], None] = lambda: None) -> None:
+        self._limit = limit_bytes
+        self._on_piece = on_piece
         self._rest = _inflated(deflated, limit_bytes)
         self._held, self._held_at = b"", 0
+        self._at_end = False
 
     def __len__(self) -> int:
-        return self._size
+        return self._held_at + len(self._held) if self._at_end else self._limit
 
     def __getitem__(self, part: slice) -> bytes:
-        start, stop = part.start, min(part.stop, self._size)
-        while self._held_at + len(self._held) < stop:
-            unneeded = min(start - self._held_at, len(self._held))
-            self._held = self._held[unneeded:] + next(self._rest)
+        while not self._at_end and self._held_at + len(self._held) < part.stop:
+            self._on_piece()
+            piece = next(self._rest, b"")
+            self._at_end = not piece
+            unneeded = max(0, min(part.start - self._held_at, len(self._held)))
+            self._held = self._held[unneeded:] + piece
             self._held_at += unneeded
-        return self._held[start - self._held_at : stop - self._held_at]
+        return self._held[part.start - self._held_at : part.stop - self._held_at]
 
 
 def _inflated(deflated: Encoded, limit_bytes: int, *, start: int = 0) -> Iterator[bytes]:

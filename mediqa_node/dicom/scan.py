@@ -2,13 +2,14 @@
 
 Walks every element without recursion and without building a Dataset: finds the few values that the receiver needs, and
 verifies all lengths, also inside nested sequences and encapsulated pixel data, so that a truncated instance is refused
-while its sender still has it. Memory stays at
-a few pages whatever the size: pixels are stepped over, a deflated dataset is inflated in passing.
+while its sender still has it. Memory stays at a few pages whatever the size: pixels are stepped over, a deflated
+dataset is inflated in passing.
 PS3.5 section 7 (data set encoding), A.4 (encapsulated pixel data), A.5 (deflated).
 """
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from pydicom.uid import UID
 
 from mediqa_node.dicom.identity import CHARACTER_SET, ELEMENTS, identity_of_elements
 from mediqa_node.dicom.part10 import Encoded, Inflated
+from mediqa_node.dicom.scan_budget import CpuBudget
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.uid import is_uid
@@ -47,9 +49,9 @@ _DELIMITERS = frozenset({_ITEM_END, _SEQUENCE_END})
 _ITEM_BYTES = b"\xfe\xff\x00\xe0"
 _UNDEFINED = 0xFFFFFFFF
 _DEPTH_LIMIT = 32
-_ELEMENTS_LIMIT = 10_000_000
+_SHORT_FORM = frozenset(re.findall(rb"..", b"AEASATCSDADSDTFDFLISLOLTPNSHSLSSSTTMUIULUS"))
 _VALUE_LIMIT = 512
-_WINDOW_BYTES = 8192
+_WINDOW_BYTES, _PADDING_BYTES = 8192, 65_536
 _MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
@@ -76,14 +78,15 @@ def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int
         inflate_limit_bytes: a deflated dataset larger than this is refused.
 
     Raises:
-        InvalidInstance: empty, truncated, nested too deeply, or without the UIDs that identify it.
+        InvalidInstance: empty, truncated, nested too deeply, without the UIDs that identify it, or too costly to check.
     """
-    if transfer_syntax_uid == DEFLATED:
-        dataset = Inflated(dataset, inflate_limit_bytes)
     if not len(dataset):
         raise InvalidInstance("empty dataset", offending=SOP_INSTANCE_UID)
-    walk = _Walk(dataset, transfer_syntax_uid)
-    found = walk.run()
+    with CpuBudget(len(dataset)) as budget:
+        if transfer_syntax_uid == DEFLATED:
+            dataset = Inflated(dataset, inflate_limit_bytes, budget.check)
+        walk = _Walk(dataset, transfer_syntax_uid, budget.check)
+        found = walk.run()
     header = ScannedHeader(
         sop_class_uid=_uid(found, SOP_CLASS_UID, "SOP Class UID"),
         sop_instance_uid=_uid(found, SOP_INSTANCE_UID, "SOP Instance UID"),
@@ -152,11 +155,12 @@ class _Walk:
     `pixel_bytes` is the length field of the pixel data: 0xFFFFFFFF when encapsulated, None without any.
     """
 
-    def __init__(self, data: Encoded, transfer_syntax_uid: str) -> None:
+    def __init__(self, data: Encoded, transfer_syntax_uid: str, check_time: Callable[[], None]) -> None:
         order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
         self.data = data
-        self.size = len(data)
+        self.check_time = check_time
         self.tag = struct.Struct(order + "HH").unpack_from
+        self.short = struct.Struct(order + "HH2sH").unpack_from
         self.u16 = struct.Struct(order + "H").unpack_from
         self.u32 = struct.Struct(order + "I").unpack_from
         self.levels: list[_Level] = []
@@ -170,6 +174,7 @@ class _Walk:
         """Return up to `count` bytes from the position; the pass moves forward only, with a small buffer."""
         offset = position - self._window_at
         if offset + count > len(self._window):
+            self.check_time()
             self._window = bytes(self.data[position : position + max(count, _WINDOW_BYTES)])
             self._window_at, offset = position, 0
         return self._window[offset : offset + count]
@@ -202,20 +207,23 @@ class _Walk:
             bits = bits * 2 // 3
         return bits // 8
 
+    @property
+    def size(self) -> int:
+        """Bytes of the dataset; of a deflated one known once its end was read."""
+        return len(self.data)
+
     def run(self) -> dict[int, bytes]:
-        position, n_elements = 0, 0
-        while position < self.size or self.levels:
+        position = 0
+        while True:
             position = self._close(position)
-            if position >= self.size and not self.levels:
-                break
-            if self._only_padding_follows(position):
-                break
-            if position + 8 > self.size:
-                raise InvalidInstance("truncated dataset")
-            n_elements += 1
-            if n_elements > _ELEMENTS_LIMIT:
-                raise InvalidInstance(f"more than {_ELEMENTS_LIMIT} elements")
+            if (further := self._plain(position)) > position:
+                position = further
+                continue
             head = self.take(position, 12)
+            if not self.levels and (not head or self._only_padding_follows(position)):
+                break
+            if len(head) < 8:
+                raise InvalidInstance("truncated dataset")
             group, element = self.tag(head)
             tag = group << 16 | element
             level = self.levels[-1] if self.levels else None
@@ -225,15 +233,32 @@ class _Walk:
                 position = self._delimiter(position, head, tag, level)
             else:
                 position = self._element(position, head, tag)
+        if position > self.size:
+            raise InvalidInstance("truncated dataset")
         return self.found
+
+    def _plain(self, position: int) -> int:
+        """Step over elements of an item that are as they should be; they are most of a large header."""
+        level = self.levels[-1] if self.levels else None
+        if level is None or level.kind != "item" or not level.explicit:
+            return position
+        window, start, unpack = self._window, self._window_at, self.short
+        last = min(level.limit, start + len(window)) - 8
+        while start <= position <= last:
+            group, _, vr, length = unpack(window, position - start)
+            end = position + 8 + length
+            if vr not in _SHORT_FORM or group == 0xFFFE or end > level.limit:
+                break
+            position = end
+        return position
 
     def _only_padding_follows(self, position: int) -> bool:
         """Whether all elements are read and zeros follow: some devices fill their files up to a block."""
         if self.levels or self.take(position, 4).strip(b"\0"):
             return False
         while position < self.size:
-            piece = self.take(position, _WINDOW_BYTES)
-            if piece.strip(b"\0"):
+            piece = self.take(position, _PADDING_BYTES)
+            if piece != bytes(len(piece)):
                 return False
             position += len(piece)
         return True

@@ -279,7 +279,7 @@ def test_a_deflated_bomb_is_refused_without_being_held() -> None:
     bomb = deflated(bytes(300 * 1024**2))
     tracemalloc.start()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InvalidInstance, match="inflates beyond"):
+    with pytest.raises(InvalidInstance, match=r"inflates beyond|CPU time"):
         scan(memoryview(bomb), DEFLATED)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
