@@ -146,7 +146,10 @@ def place(files: list[str]) -> str:
     """
     if len(files) == 1:
         return files[0]
-    return f"{os.path.commonpath([Path(file).parent for file in files])} ({len(files)} files)"
+    folders = [Path(file).parent for file in files]
+    if len({folder.is_absolute() for folder in folders}) > 1:  # given in both ways
+        folders = [folder.absolute() for folder in folders]
+    return f"{os.path.commonpath(folders)} ({len(files)} files)"
 
 
 def _raw(score: object) -> str:

@@ -5,6 +5,9 @@ message, patient names and identifiers never. `retryable` is the only flag: the 
 succeed later without a change of configuration or code.
 """
 
+import re
+import traceback
+
 from mediqa_node.domain.series import Reason, ReasonCode, parse_state
 
 
@@ -12,6 +15,23 @@ class MediqaError(Exception):
     """Base of every error that this package raises on purpose."""
 
     retryable = False
+
+
+def fault_of(error: BaseException) -> str:
+    """Name an error that nobody foresaw: class, element and place, without its message, which may quote a header.
+
+    >>> fault_of(NotImplementedError("Unknown Value Representation 'ZZ' in tag (0008,1010)"))
+    'NotImplementedError, element (0008,1010)'
+    >>> fault_of(UndecodablePixels("no table of colours"))
+    'no table of colours'
+    """
+    if isinstance(error, MediqaError):
+        return str(error)
+    element = re.search(r"\(([0-9A-Fa-f]{4}), ?([0-9A-Fa-f]{4})\)", str(error))
+    where = f", element ({element[1]},{element[2]})" if element else ""
+    ours = [place for place in traceback.extract_tb(error.__traceback__) if "mediqa_node" in place.filename]
+    at = f", {ours[-1].filename.rpartition('mediqa_node/')[2]}:{ours[-1].lineno}" if ours else ""
+    return f"{type(error).__name__}{where}{at}"
 
 
 class ConfigurationError(MediqaError):
@@ -31,6 +51,10 @@ class InvalidInstance(MediqaError):
         super().__init__(comment)
         self.offending = offending
         self.status = status
+
+
+class JobFailed(MediqaError):
+    """We have to act: a job met an error that nobody foresaw. The message is `fault_of` it."""
 
 
 class StorageFailed(MediqaError):

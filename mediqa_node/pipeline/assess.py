@@ -22,7 +22,7 @@ from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reject_notes import counts
-from mediqa_node.pipeline.score import SeriesFiles, assess, harvest_series, read_headers, require_scorable
+from mediqa_node.pipeline.score import SeriesFiles, assess, data_errors, harvest_series, read_headers, require_scorable
 from mediqa_node.storage import assessments, companions, copies, index, outbox, phantoms, rejections, retractions
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
@@ -49,7 +49,8 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
         if assessments.assessed_generation(connection, series_instance_uid, row.revision) == generation:
             return "already assessed"
     try:
-        return _assess(node, row)
+        with data_errors():
+            return _assess(node, row)
     except NotScorable as refused:
         scored_instead = refused.scored if isinstance(refused, _OtherReconstruction) else None
         return _not_scored(node, row, refused.reason, scored_instead=scored_instead)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import structlog
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus, _workflow_commands
 
-from mediqa_node.domain.errors import MediqaError
+from mediqa_node.domain.errors import JobFailed, MediqaError, fault_of
 from mediqa_node.storage.database import Database
 
 PIPELINE_VERSION = "pipeline-1"
@@ -75,7 +75,7 @@ def _why(workflow: WorkflowStatus) -> str | None:
         return None
     if workflow.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
         return "it ended its process again and again"
-    return f"internal error: {type(workflow.error).__name__ if workflow.error else workflow.status}"
+    return str(workflow.error or workflow.status.lower())  # the engine keeps the message of an error, not its class
 
 
 def _options(name: str, job: str) -> EnqueueOptions:
@@ -105,7 +105,7 @@ def launch(
         "application_version": PIPELINE_VERSION,
         "executor_id": executor_id,
         "serializer": DBOSPortableJSONSerializer(),
-        "log_level": "ERROR",
+        "log_level": "CRITICAL",  # it would print pages; what its jobs raise is logged here
         "run_migrations": False,
         "scheduler_polling_interval_sec": 3600.0,
     }
@@ -152,11 +152,11 @@ def _as_step(station: Callable[..., str], name: str) -> Callable[..., str]:
         except MediqaError as error:
             if not error.retryable:
                 raise
-            log.warning("job postponed", job=name, reason=str(error))
+            log.warning("job postponed", job=name, reason=str(error), hourly_for=(name, type(error)))
             return POSTPONED
-        except Exception:
-            log.exception("job failed", job=name)
-            raise
+        except Exception as error:
+            log.exception("job failed", job=name, arguments=list(arguments))
+            raise JobFailed(f"internal error: {fault_of(error)}") from error
 
     step = DBOS.step(name=f"{name}-step")(guarded)
 

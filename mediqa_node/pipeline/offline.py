@@ -31,11 +31,12 @@ from mediqa_node.dicom.stacks.assemble import stack_label
 from mediqa_node.dicom.technique.dose_sr import DoseEvent, dose_events
 from mediqa_node.domain.assessment import Assessment, StackResult
 from mediqa_node.domain.errors import (
+    CheckpointRefused,
     ConfigurationError,
     InvalidInstance,
-    MediqaError,
     NotScorable,
     UndecodablePixels,
+    fault_of,
 )
 from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.domain.technique import Technique
@@ -172,8 +173,8 @@ def _by_series(paths: Sequence[Path], folder: Path, unreadable: list[Unreadable]
         except NotScorable as reason:
             refused = _Series(f"file:{path}", refusal=reason.reason, files={"": path}, named={path: path})
             found[f"file:{path}"] = refused
-        except (MediqaError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            unreadable.append((path, f"cannot be read: {error}"))
+        except Exception as error:  # codecs and pydicom may raise anything
+            unreadable.append((path, f"cannot be read: {_described(error)}"))
         else:
             series = found.setdefault(header.series_instance_uid, _Series(header.series_instance_uid, header.modality))
             series.files.setdefault(header.sop_instance_uid, file)
@@ -218,11 +219,13 @@ def _wrapped(path: Path, folder: Path) -> Path:
 
     Raises:
         NotScorable: it cannot be a photograph of the fundus.
-        ValueError: too large to be opened.
+        UndecodablePixels: too large to be opened.
     """
     with Image.open(path) as picture:
         if picture.width * picture.height > _MOST_PIXELS:
-            raise ValueError(f"{picture.width:,} x {picture.height:,} pixels; at most {_MOST_PIXELS:,} are opened")
+            raise UndecodablePixels(
+                f"{picture.width:,} x {picture.height:,} pixels; at most {_MOST_PIXELS:,} are opened"
+            )
         colour = picture.mode not in ("1", "L", "I;16", "I", "F", "LA")
         rgb = np.asarray(picture.convert("RGB"))
     if not colour or not looks_like_fundus(rgb):
@@ -238,8 +241,8 @@ def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> dict
     for file in (file for series in found if series.modality == "SR" for file in series.files.values()):
         try:
             events |= {event.irradiation_event_uid: event for event in dose_events(read_header(file))}
-        except (MediqaError, OSError) as error:
-            unreadable.append((file, str(error)))
+        except Exception as error:
+            unreadable.append((file, _described(error)))
     return events
 
 
@@ -268,13 +271,20 @@ def _score(
             unreadable.append((series.named[paths[0]], reason.detail))
         codes = {"reason_code": str(reason.code), "measured": reason.measured or None}
         return _result(series, technique, None, str(reason)) | codes
-    except (UndecodablePixels, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
-        message = f"{type(error).__name__}: {error}"  # one broken series does not hide the others
+    except (ConfigurationError, CheckpointRefused):
+        raise  # would be the same for every series
+    except Exception as error:  # one broken series does not hide the others
+        message = _described(error)
         unreadable.append((series.named[paths[0]], message))
         return _result(series, technique, None, f"unreadable: {message}")
     for frame in assessment.failed_slices:
         unreadable.append((series.named[paths[frame.instance_index]], "its pixels could not be decoded"))
     return _result(series, technique, assessment, None) | more
+
+
+def _described(error: Exception) -> str:
+    """Return the system's or our own words for an error; the message of any other may quote a header."""
+    return f"{error.strerror or error}" if isinstance(error, OSError) else fault_of(error)
 
 
 def _result(

@@ -3,14 +3,17 @@
 Uses neither database nor network: the node and `mediqa-node score` call the same function.
 """
 
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import structlog
 from pydicom import Dataset
 
 from mediqa_node.decode.reader import FrameReader
@@ -23,7 +26,7 @@ from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
 from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, weighted_quality
-from mediqa_node.domain.errors import NotScorable, UndecodablePixels
+from mediqa_node.domain.errors import InconsistentGeometry, NotScorable, UndecodablePixels, UnreadableElement, fault_of
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
@@ -33,6 +36,8 @@ from mediqa_node.domain.technique import HeaderDoubt, Technique
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.image.verdict import verdict_of
 from mediqa_node.system.failpoint import reach
+
+log = structlog.get_logger("score")
 
 OTHER_STACKS_AT_MOST = 3
 
@@ -57,6 +62,33 @@ class SeriesFiles:
 
     paths: tuple[Path, ...]
     headers: tuple[Dataset, ...]
+
+
+_DATA_ERRORS = (
+    *(ValueError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError, struct.error),
+    *(NotImplementedError, RecursionError),  # of a RuntimeError, torch raises the others
+)
+"""What code raises that a header or pixels surprise."""
+
+
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """Turn every error of broken data into a refusal that names it: another attempt would end in the same way.
+
+    Raises:
+        NotScorable: `unreadable` or `undecodable`.
+    """
+    try:
+        yield
+    except NotScorable:
+        raise
+    except (UnreadableElement, InconsistentGeometry) as error:
+        raise NotScorable("unreadable", str(error)) from error
+    except UndecodablePixels as error:
+        raise NotScorable("undecodable", str(error)) from error
+    except _DATA_ERRORS as error:
+        log.exception("series not understood")
+        raise NotScorable("unreadable", fault_of(error)) from error
 
 
 def read_headers(paths: Sequence[Path]) -> SeriesFiles:
@@ -91,8 +123,13 @@ def require_scorable(technique: Technique) -> None:
 
 
 def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | None = None) -> Technique:
-    """Return the physical parameters of a series, scored or not."""
-    return harvest(files.headers, dose_events=dose_events or {})
+    """Return the physical parameters of a series, scored or not.
+
+    Raises:
+        NotScorable: the headers are broken.
+    """
+    with data_errors():
+        return harvest(files.headers, dose_events=dose_events or {})
 
 
 def assess(
@@ -101,8 +138,15 @@ def assess(
     """Assess one series: assemble stacks, score the primary one and a sample of the others.
 
     Raises:
-        NotScorable: a score of these images would have no meaning.
+        NotScorable: a score of these images would have no meaning, or they are broken.
     """
+    with data_errors():
+        return _assess(files, technique, assessor, revision=revision, assessed_at=assessed_at)
+
+
+def _assess(
+    files: SeriesFiles, technique: Technique, assessor: Assessor, *, revision: int, assessed_at: datetime
+) -> Assessment:
     require_scorable(technique)
     stacks = assemble_stacks(files.headers)
     if not stacks:

@@ -172,15 +172,23 @@ def _scheduler(*sweeps: tuple[str, float, Callable[[], object]]) -> BackgroundSc
 
 
 def _guarded(name: str, sweep: Callable[[], object]) -> Callable[[], None]:
-    """Log the failure of a sweep instead of ending it: the next run finds the same work."""
+    """Log the failure of a sweep, once an hour, instead of ending it: the next run finds the same work."""
+    failing = False
 
     def run() -> None:
+        nonlocal failing
         try:
             sweep()
         except MediqaError as error:
-            log.warning("sweep postponed", sweep=name, reason=str(error))
-        except Exception:
-            log.exception("sweep failed", sweep=name)
+            log.warning("sweep postponed", sweep=name, reason=str(error), hourly_for=(name, type(error)))
+            failing = True
+        except Exception as error:
+            log.exception("sweep failed", sweep=name, hourly_for=(name, type(error)))
+            failing = True
+        else:
+            if failing:
+                log.info("sweep works again", sweep=name, hourly_for=name)
+            failing = False
 
     return run
 

@@ -109,7 +109,7 @@ class IndexWriter:
                 for item in batch:  # one bad row must not fail its neighbours
                     self._commit([item])
                 return
-            log.exception("index entry failed: unforeseen")
+            log.exception("index entry failed: unforeseen", hourly_for=type(error))
             kind = CommitUncertain if self._committing else StorageFailed
             for entry in entries:
                 entry.failure = kind(f"index: {type(error).__name__}")

@@ -75,13 +75,20 @@ def test_an_idle_round_runs_no_sweep_and_closes_the_gate(bench: Bench, monkeypat
     assert not gate.is_open
 
 
-@pytest.fixture
-def launched(tmp_path: Path):
-    database = Database(f"sqlite:///{tmp_path / 'node.db'}")
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory):
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('engine') / 'node.db'}")
     upgrade(database)
     durable.migrate(database)
     ran: list[str] = []
-    gate = durable.launch(database, executor_id="worker", score=lambda uid, generation: ran.append(uid) or "done")
+
+    def score(uid: str, generation: int) -> str:
+        if uid == "broken":
+            raise KeyError("DOE^JANE")
+        ran.append(uid)
+        return "done"
+
+    gate = durable.launch(database, executor_id="worker", score=score)
     yield gate, database, ran
     durable.shut_down(within_s=1)
     database.close()
@@ -115,9 +122,9 @@ def test_a_closed_gate_is_passed_now_and_then(launched, monkeypatch: pytest.Monk
     gate.is_open = False
     monkeypatch.setattr(durable, "IDLE_POLL_S", 0.5)
 
-    enqueue(database, "1.1")
+    enqueue(database, "2.1")
 
-    until(lambda: ran == ["1.1"], "the job runs")
+    until(lambda: ran[-1:] == ["2.1"], "the job runs")
 
 
 def test_a_database_that_does_not_answer_ends_neither_worker_nor_courier(
@@ -138,3 +145,19 @@ def test_companions_which_wait_for_a_peer_hold_up_no_series(bench: Bench) -> Non
 
     assert {"companions", "retractions", "copies"} <= {loop.name for loop in loops}
     assert len(sweeps.Rounds(bench.node, Gate(), threading.Event())._sweeps) == 2
+
+
+def test_a_job_that_fails_is_named_without_its_message(launched) -> None:
+    gate, database, _ = launched
+    gate.is_open = True
+    enqueue(database, "broken")
+    jobs = durable.DurableJobs(database)
+
+    ended = until(lambda: jobs.ended(["score:broken"]), "the job has failed")
+
+    assert ended["score:broken"] == f"internal error: KeyError, pipeline/durable.py:{line_of_the_call()}"
+
+
+def line_of_the_call() -> int:
+    lines = Path(durable.__file__).read_text().splitlines()
+    return 1 + next(i for i, line in enumerate(lines) if "return station(*arguments)" in line)

@@ -14,7 +14,7 @@ import structlog
 
 from mediqa_node.dicom.header import text
 from mediqa_node.domain.assessment import Assessment
-from mediqa_node.domain.errors import MediqaError, NotScorable, StorageFailed
+from mediqa_node.domain.errors import MediqaError, NotScorable, StorageFailed, fault_of
 from mediqa_node.domain.promotion import ShadowScore, Weights
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, read_headers
@@ -112,7 +112,7 @@ class Shadow:
             if isinstance(error, MediqaError) and error.retryable:
                 raise
             log.warning("candidate failed", series=waiting.series_instance_uid, exc_info=True)
-            return _station(files), None, type(error).__name__  # its message may quote a header
+            return _station(files), None, fault_of(error)
 
 
 def _station(files: SeriesFiles) -> str:
@@ -127,8 +127,8 @@ def run(shadow: Shadow, stop: threading.Event) -> None:
         try:
             pause_s = 0.0 if shadow.score_next() else LOOK_EVERY_S
         except MediqaError as error:
-            log.warning("shadow postponed", reason=str(error))
+            log.warning("shadow postponed", reason=str(error), hourly_for=type(error))
             pause_s = TRY_AGAIN_S
-        except Exception:
-            log.exception("shadow failed")
+        except Exception as error:
+            log.exception("shadow failed", hourly_for=type(error))
             pause_s = TRY_AGAIN_S
