@@ -25,7 +25,7 @@ FIXED_BYTES = 68
 MAX_CONTEXTS = 128
 """Presentation contexts of one association: their IDs are the odd numbers of a byte."""
 
-_MAX_SYNTAXES = 64
+_MAX_SYNTAXES = 256
 _DEFAULT_MAX_LENGTH, _LEAST_MAX_LENGTH = 16_384, 128
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 _TITLES = b"ANY".ljust(16) * 2
@@ -169,3 +169,13 @@ def readable_rejection(raw: bytes) -> bytes:
     if reason not in {1: (1, 2, 3, 7), 2: (1, 2), 3: (1, 2)}.get(source, ()):
         source, reason = 1, 1  # service user, no reason given
     return raw[:7] + bytes((result, source, reason))
+
+
+def readable_abort(raw: bytes) -> bytes:
+    """Rewrite an A-ABORT whose source or reason PS3.8 section 9.3.8 does not know."""
+    source, reason = raw[8:10].ljust(2, b"\0")
+    if source not in (0, 2):
+        source = 2
+    if source == 0 or reason not in (0, 1, 2, 4, 5, 6):
+        reason = 0
+    return raw[:2] + struct.pack(">IBBBB", 4, 0, 0, source, reason)

@@ -19,9 +19,9 @@ from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, QueryUnanswe
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.peer import Peer
-from mediqa_node.network.associate_pdu import MAX_CONTEXTS, readable_acceptance, readable_rejection
+from mediqa_node.network.associate_pdu import MAX_CONTEXTS, readable_abort, readable_acceptance, readable_rejection
 from mediqa_node.network.contexts import SR_SOP_CLASSES, VERIFICATION
-from mediqa_node.network.pdu_stream import ASSOCIATE_AC, ASSOCIATE_RJ
+from mediqa_node.network.pdu_stream import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -242,6 +242,8 @@ def _read_leniently(event: evt.Event) -> None:
             raw = bytearray(readable_acceptance(bytes(raw)))
         elif raw[0] == ASSOCIATE_RJ:
             raw = bytearray(readable_rejection(bytes(raw)))
+        elif raw[0] == ABORT:
+            raw = bytearray(readable_abort(bytes(raw)))
         return decode(raw)
 
     provider._decode_pdu = readable

@@ -3,54 +3,18 @@
 # ruff: noqa: T201 (figures, with pytest -s)
 
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
+from support.receiver_process import stand_alone
 from support.receiving import CT, Rejected, Scu, command, ct, encode, p_data
-from support.waiting import free_port, until
-
-from mediqa_node.composition import resources
-from mediqa_node.config import load
 
 pytestmark = pytest.mark.acceptance
 
 MEGABYTE = 1024**2
-
-
-@contextmanager
-def stand_alone(folder: Path) -> Iterator[tuple[int, psutil.Process, float]]:
-    """Run the receiver process of a node; give its port, itself, and how long it took to answer."""
-    port = free_port()
-    configuration = folder / "node.yaml"
-    configuration.write_text(f"node: {{port: {port}, data_dir: var}}\nretention: {{low_water_bytes: 1000000}}\n")
-    resources.prepare(load(configuration))
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mediqa_node", "--config", str(configuration), "process", "receiver"],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until(lambda: _echoes(port), "the receiver answers", every_s=0.01)
-        yield port, psutil.Process(process.pid), time.monotonic() - started
-    finally:
-        process.terminate()
-        assert process.wait(timeout=600) == 0
-
-
-def _echoes(port: int) -> bool:
-    try:
-        with Scu(port) as scu:
-            return scu.echo() == 0x0000
-    except OSError:
-        return False
 
 
 def test_the_receiver_is_small_and_soon_ready(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
