@@ -45,8 +45,9 @@ def test_many_scanners_at_once_are_answered_in_time(tmp_path: Path, n_scanners: 
                 threading.Event().wait(0.1)
         with scu:
             for number in range(n_instances):
-                mine = f"{uid.decode()[:-8]}.{scanner:03}{number:04}".encode()[: len(uid)].ljust(len(uid), b"1")
+                mine = f"{uid.decode()[:-9]}.1{scanner:03}{number:04}".encode()
                 started = time.monotonic()
+                assert len(mine) == len(uid)
                 answer = scu.store(mine.decode(), data.replace(uid, mine, 1))
                 latencies.append(time.monotonic() - started)
                 assert answer.status == 0x0000
