@@ -29,7 +29,7 @@ APPLICATION_CONTEXT_NOT_SUPPORTED = Refusal(1, 1, 2, "application context name n
 PROTOCOL_VERSION_NOT_SUPPORTED = Refusal(1, 2, 2, "protocol version not supported")
 LOCAL_LIMIT_EXCEEDED = Refusal(2, 3, 2, "local limit exceeded")
 TEMPORARY_CONGESTION = Refusal(2, 3, 1, "temporary congestion: the node is stopping")
-NO_ROOM = Refusal(2, 3, 1, "temporary congestion: free space is below `retention.low_water_bytes`")
+NO_ROOM = Refusal(2, 3, 1, "temporary congestion: no spool, or free space is below `retention.low_water_bytes`")
 
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 

@@ -455,7 +455,7 @@ def test_what_a_peer_can_repeat_is_one_line_an_hour(listening: Listen, log: io.S
         "association ended: presentation context 77 was not accepted",
         "association ended: released",
         "association rejected: called AE title not recognized",
-        "association rejected: temporary congestion: free space is below `retention.low_water_bytes`",
+        "association rejected: temporary congestion: no spool, or free space is below `retention.low_water_bytes`",
         "connection ended before an association: PDU of type 7 before an association",
         "instance refused: None",
     ]
