@@ -44,9 +44,13 @@ class AllowRule:
 
     def matches(self, ae_title: str, address: str) -> bool:
         """Whether a caller with this title and IP address falls under this rule."""
+        return self.ae_title in ("*", ae_title) and self.covers(address)
+
+    def covers(self, address: str) -> bool:
+        """Whether callers from this IP address, of some title, fall under this rule."""
         caller = ip_address(address.removeprefix("::ffff:"))
         network = ip_network(self.address, strict=False)
-        return self.ae_title in ("*", ae_title) and caller.version == network.version and caller in network
+        return caller.version == network.version and caller in network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

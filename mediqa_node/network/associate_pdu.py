@@ -163,12 +163,12 @@ def _readable_user_information(value: memoryview) -> bytes:
 
 def readable_rejection(raw: bytes) -> bytes:
     """Rewrite an A-ASSOCIATE-RJ whose result, source or reason Table 9-21 of PS3.8 does not know."""
-    result, source, reason = raw[7:10]
+    result, source, reason = raw[7:10].ljust(3, b"\0")
     if result not in (1, 2):
         result = 1
     if reason not in {1: (1, 2, 3, 7), 2: (1, 2), 3: (1, 2)}.get(source, ()):
         source, reason = 1, 1  # service user, no reason given
-    return raw[:7] + bytes((result, source, reason))
+    return raw[:2] + struct.pack(">IBBBB", 4, 0, result, source, reason)
 
 
 def readable_abort(raw: bytes) -> bytes:

@@ -33,6 +33,11 @@ class PduStream:
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Return whether a part of the next PDU has arrived."""
+        return self._end > self._start
+
     def read(
         self, *, first_byte_within_s: float, deadline_s: float, limit_bytes: int, all_within_s: float | None = None
     ) -> tuple[int, memoryview]:

@@ -86,7 +86,7 @@ class Places:
         silent = [
             other
             for other in self._taken.values()
-            if not other.has_sent and other.is_beyond_limit == newcomer.is_beyond_limit
+            if not (other.has_sent or other.stream.has_begun) and other.is_beyond_limit == newcomer.is_beyond_limit
         ]
         if not silent or (not newcomer.is_beyond_limit and self._at_cap(newcomer)):
             return False

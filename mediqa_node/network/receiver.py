@@ -211,7 +211,9 @@ class Receiver:
         _linger(stream)
 
     def _rule_for(self, caller: Caller, head: RequestHead) -> AllowRule | Refusal:
-        """Return the rule that admits a caller, or why it is not admitted, from the head of its request."""
+        """Return the rule that admits a caller, or why it is not admitted: by its address first, then by the titles."""
+        if not any(rule.covers(caller.address) for rule in self.policy.allowed):
+            return negotiation.CALLING_AE_NOT_RECOGNISED
         if not head.protocol_version & 1:
             return negotiation.PROTOCOL_VERSION_NOT_SUPPORTED
         if self.policy.require_called_ae and caller.called_ae_title != self.ae_title:

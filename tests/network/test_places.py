@@ -15,6 +15,7 @@ from support.receiving import (
     ct,
     fill,
     item,
+    p_data,
 )
 from support.waiting import until
 
@@ -103,6 +104,17 @@ def test_two_places_beyond_the_limit_are_for_callers_who_only_verify(listening: 
             used(node.port, contexts=ECHO_ONLY).release()
             assert silent.closed_within(5.0), "it never verified"
             assert sender.echo() == 0x0000
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_an_association_whose_first_message_is_arriving_keeps_its_place(listening: Listen) -> None:
+    node = listening(max_associations=1)
+
+    with Scu(node.port) as slow:
+        slow.send(p_data(5, b"", is_command=True)[:3])
+        [association] = node.receiver._places.all()
+        until(lambda: association.stream.has_begun, "the first bytes are there")
+        assert rejected(node.port) == (2, 3, 2)
 
 
 def test_a_place_for_verification_is_not_held_in_silence(listening: Listen) -> None:

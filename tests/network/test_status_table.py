@@ -326,6 +326,7 @@ def test_an_address_that_is_not_allowed_is_rejected(listening: Listen) -> None:
     node = listening(allowed=(AllowRule(address="10.0.0.0/8"),))
 
     assert rejection(node) == (1, 1, 3)
+    assert rejection(node, called=b"OTHER") == (1, 1, 3), "a stranger learns nothing about titles"
 
 
 @pytest.mark.parametrize("title", [b"", b"A\nB", b"A\\B", b"\xc4RZTE"])
