@@ -87,7 +87,7 @@ def data_errors() -> Iterator[None]:
     except UndecodablePixels as error:
         raise NotScorable("undecodable", str(error)) from error
     except _DATA_ERRORS as error:
-        log.exception("series not understood")
+        log.warning("series not understood", exc_info=True)
         raise NotScorable("unreadable", fault_of(error)) from error
 
 

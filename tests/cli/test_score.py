@@ -14,6 +14,7 @@ from PIL import Image
 from support import command
 
 from mediqa_node import config
+from mediqa_node.cli.score import place
 from mediqa_node.composition import checkpoints
 from mediqa_node.pipeline.offline import score_paths
 from mediqa_node.pipeline.score import Assessor
@@ -366,3 +367,9 @@ def test_verbose_prints_the_numbers_behind_a_refusal(capsys):
         shown.add(refused)
 
         assert ("scans/a.dcm: noise 1.04" in capsys.readouterr().out) is verbose
+
+
+def test_files_given_relative_and_absolute_have_one_place(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir("/")
+
+    assert place(["scans/a.dcm", "/scans/b.dcm"]) == "/scans (2 files)"
