@@ -171,24 +171,26 @@ def _scheduler(*sweeps: tuple[str, float, Callable[[], object]]) -> BackgroundSc
     return scheduler
 
 
+_failing: set[str] = set()
+"""The sweeps of this process whose last run failed."""
+
+
 def _guarded(name: str, sweep: Callable[[], object]) -> Callable[[], None]:
     """Log the failure of a sweep, once an hour, instead of ending it: the next run finds the same work."""
-    failing = False
 
     def run() -> None:
-        nonlocal failing
         try:
             sweep()
         except MediqaError as error:
             log.warning("sweep postponed", sweep=name, reason=str(error), hourly_for=(name, type(error)))
-            failing = True
+            _failing.add(name)
         except Exception as error:
             log.exception("sweep failed", sweep=name, hourly_for=(name, type(error)))
-            failing = True
+            _failing.add(name)
         else:
-            if failing:
+            if name in _failing:
+                _failing.discard(name)
                 log.info("sweep works again", sweep=name, hourly_for=name)
-            failing = False
 
     return run
 
