@@ -25,6 +25,7 @@ from mediqa_node.domain.policy import (
     ExportRules,
     ModelChoice,
     ReceiverPolicy,
+    ReportRules,
     Retention,
     ReturnRule,
     ScorePolicy,
@@ -104,6 +105,7 @@ class Settings(_Strict):
     score: ScorePolicy = ScorePolicy()
     model: ModelChoice = ModelChoice()
     delivery: DeliveryRules = DeliveryRules()
+    report: ReportRules = ReportRules()
     companions: CompanionRules = CompanionRules()
     calibrations: tuple[Calibration, ...] = ()
     retention: Retention = Retention()

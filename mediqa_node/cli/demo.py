@@ -26,7 +26,7 @@ from mediqa_node import __version__, config, logs, service
 from mediqa_node.cli.present import fact
 from mediqa_node.composition import resources
 from mediqa_node.dicom.part10 import file_head
-from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.assessment import Assessment, rounded
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import ReceiverPolicy
@@ -227,5 +227,6 @@ def _findings(assessment: Assessment, completion: str) -> Iterator[tuple[str, st
     if assessment.technique.tube_charge_mas is not None:
         yield "recorded", f"{assessment.technique.tube_charge_mas:g} mAs ({assessment.technique.source})"
     yield "slices", "  ".join(f"{part.quality:.2f}" for part in assessment.primary.slices)
-    yield "weights", "  ".join(f"{part.weight:.2f}" for part in assessment.primary.slices)
-    yield "score", f"{assessment.quality:.2f} of 1, {assessment.verdict}"
+    if assessment.primary.has_learned_weights:
+        yield "weights", "  ".join(f"{part.weight:.2f}" for part in assessment.primary.slices)
+    yield "score", f"{rounded(assessment.quality, assessment.calibration)} of 1, {assessment.verdict}"

@@ -168,9 +168,9 @@ def _print_doubts(result: dict[str, Any]) -> None:
 
 
 def _print_prediction(result: dict[str, Any]) -> None:
-    """Print the prediction of the parameter head next to the recorded value."""
+    """Print a supported prediction of the parameter head next to the recorded value."""
     predicted = result["predicted"]
-    if not predicted:
+    if not predicted or not predicted["supported"]:
         return
     text = f"looks like {predicted['value']:.3g} {predicted['unit']}"
     recorded = predicted["recorded"]

@@ -187,17 +187,25 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
 
 
 def _score(assessment: Mapping[str, Any]) -> str:
+    from mediqa_node.domain.assessment import Calibration, rounded
+
     primary, checkpoint = assessment["primary"], assessment["checkpoint"]
     words = " ".join(str(primary["prompt"][name]["value"]) for name in ("dimension", "modality", "region", "type"))
     slices = " ".join(f"{part['quality']:.2f}" for part in primary["slices"] if part["quality"] is not None)
     untrained = "" if checkpoint["trained"] else "; UNTRAINED WEIGHTS: the score has no meaning"
-    quality = f"{primary['quality']:.2f} of 1, {assessment['verdict']}"
+    calibration = Calibration(**assessment["calibration"]) if assessment["calibration"] else None
+    quality = f"{rounded(primary['quality'], calibration)} of 1, {assessment['verdict']}"
     return f"{quality}, as {words}; slices {slices}; checkpoint {checkpoint['name']}{untrained}"
 
 
 def _measures(assessment: Mapping[str, Any] | None) -> str:
-    predicted = assessment["primary"].get("prediction") if assessment else None
-    return f"predicted {predicted['name']} {predicted['value']:.3g} {predicted['unit']}" if predicted else "none"
+    from mediqa_node.domain.scoring import Prediction
+
+    found = assessment["primary"].get("prediction") if assessment else None
+    predicted = Prediction(**found) if found else None
+    if predicted is None or not predicted.is_supported:
+        return "none"
+    return f"predicted {predicted.name} {predicted.value:.3g} {predicted.unit}"
 
 
 _COVARIATES = (

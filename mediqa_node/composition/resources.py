@@ -164,6 +164,7 @@ def node_context(settings: Settings, database: Database, *, assessor: "Assessor 
         completion=settings.completion,
         score=settings.score,
         delivery=settings.delivery,
+        report=settings.report,
         companions=settings.companions,
         retention=settings.retention,
         allow_untrained=settings.model.allow_untrained,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.prompt import Prompt
@@ -10,6 +11,7 @@ from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction
 from mediqa_node.domain.technique import HeaderDoubt, Technique, doubts_in
 
 VERDICTS = ("acceptable", "borderline", "review", "uncalibrated")
+_SAME_WEIGHT = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,12 @@ class StackResult:
     n_clamped: int = 0
     inference_s: float = field(default=0.0, compare=False)
 
+    @property
+    def has_learned_weights(self) -> bool:
+        """Whether the slices count differently; a checkpoint that never learned weights gives all the same."""
+        weights = [part.weight for part in self.slices]
+        return len(weights) > 1 and max(weights) - min(weights) > _SAME_WEIGHT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
@@ -73,6 +81,11 @@ class Calibration:
     weights_sha256: str
     card_sha256: str
     fingerprint: str
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Both thresholds on Q, 0..1."""
+        return self.review_below, self.borderline_below
 
     def made_for(self, weights_sha256: str, card_sha256: str) -> bool:
         """Return whether it was made for these weights with this card."""
@@ -127,6 +140,24 @@ def weighted_quality(quality: Sequence[float], weights: Sequence[float]) -> floa
     """
     total = float(sum(w * q for w, q in zip(weights, quality, strict=True)))
     return min(max(total, min(quality)), max(quality))
+
+
+def rounded(quality: float, calibration: Calibration | None, *, places: int = 2) -> Decimal:
+    """Return a quality for people, never rounded across a threshold of its calibration.
+
+    It has more than `places` decimals only where no shorter number is on its side of both thresholds.
+
+    >>> rounded(0.5967, None)
+    Decimal('0.60')
+    """
+    exact = Decimal(repr(quality))
+    thresholds = [Decimal(repr(limit)) for limit in calibration.thresholds] if calibration else []
+    step = Decimal(1).scaleb(-places)
+    down, up = (exact.quantize(step, rounding) for rounding in (ROUND_FLOOR, ROUND_CEILING))
+    for near in (up, down) if up - exact <= exact - down else (down, up):
+        if all((near < limit) == (exact < limit) for limit in thresholds):
+            return near
+    return rounded(quality, calibration, places=places + 1)  # ends where nothing is left to round
 
 
 def mapped(quality: float | None) -> float:

@@ -215,6 +215,20 @@ class DeliveryRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRules:
+    """What a report states in addition to the rating.
+
+    Attributes:
+        predicted_parameters: the exposure or field strength that the network predicts from the image, where the value
+            lies within what was learned and the card states the error on held-out sources.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    predicted_parameters: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompanionRules:
     """The companions to send with each report to each destination; none by default.
 

@@ -41,11 +41,20 @@ class Prediction:
     Attributes:
         name: `mas` or `tesla`.
         unit: UCUM: `mA.s`, `T`, or `{0:1}` for a normalised label.
+        learned: the lowest and highest label of the training samples; None if the card does not state them.
+        likely: one root mean square error on held-out sources below and above `value`; None if the card states none.
     """
 
     name: str
     value: float
     unit: str
+    learned: tuple[float, float] | None = None
+    likely: tuple[float, float] | None = None
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the value lies within what was learned and its error is known; no report states any other."""
+        return self.likely is not None and self.learned is not None and self.learned[0] <= self.value <= self.learned[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

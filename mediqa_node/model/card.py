@@ -14,6 +14,7 @@ from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.preprocessing import IntensityRule, PreprocessSpec
 from mediqa_node.domain.prompt import MODALITIES
+from mediqa_node.domain.scoring import Prediction
 from mediqa_node.image.measure.quality_statistics import VERSION
 from mediqa_node.image.training_range import TrainingRange
 from mediqa_node.model.card_training_range import is_number, read_training_ranges, require
@@ -75,6 +76,8 @@ class PredictedParameter:
         scale: `linear`, or `log`: the network predicts the natural logarithm.
         mean, sd: the network predicts standard units: its output times `sd` plus `mean` is the (logarithm of the)
             parameter.
+        lowest, highest: of the labels of the training samples, in `unit`; None: unknown.
+        held_out_rmse: root mean square error of the (logarithm of the) parameter on held-out sources; None: unknown.
     """
 
     name: str
@@ -83,10 +86,22 @@ class PredictedParameter:
     scale: str = "linear"
     mean: float = 0.0
     sd: float = 1.0
+    lowest: float | None = None
+    highest: float | None = None
+    held_out_rmse: float | None = None
 
-    def value(self, output: float) -> float:
+    def prediction(self, output: float) -> Prediction:
         """Return the parameter in its unit from the network's output."""
-        value = output * self.sd + self.mean
+        value, rmse = output * self.sd + self.mean, self.held_out_rmse
+        return Prediction(
+            name=self.name,
+            value=self._in_unit(value),
+            unit=self.unit,
+            learned=None if self.lowest is None or self.highest is None else (self.lowest, self.highest),
+            likely=None if rmse is None else (self._in_unit(value - rmse), self._in_unit(value + rmse)),
+        )
+
+    def _in_unit(self, value: float) -> float:
         return float(np.exp(value)) if self.scale == "log" else float(value)
 
 
@@ -228,6 +243,9 @@ def _check(card: Card) -> None:
         _one_of("parameter", parameter.name, PARAMETERS)
         _one_of("parameter scale", parameter.scale, ("linear", "log"))
         _one_of("parameter unit", parameter.unit, ("mA.s", "T", "{0:1}", "{pixels}"))
+        known = [one for one in (parameter.lowest, parameter.highest, parameter.held_out_rmse) if one is not None]
+        require(all(map(is_number, known)), f"{parameter.name}: lowest, highest and held_out_rmse are {known}")
+        require((parameter.held_out_rmse or 0) >= 0, f"{parameter.name}: held_out_rmse {parameter.held_out_rmse}")
     _check_fusion(card)
     for modality, claim in card.claims.items():
         _one_of("modality of a claim", modality, MODALITIES)

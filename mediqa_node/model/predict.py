@@ -166,7 +166,7 @@ class NetworkScorer:
         """Return the mean over slices, (n, k), of the parameter of this modality, or None."""
         for parameter, mean in zip(self.card.parameters, outputs.mean(axis=0), strict=True):
             if parameter.modality == modality and parameter.name in REPORTED:
-                return Prediction(name=parameter.name, value=parameter.value(float(mean)), unit=parameter.unit)
+                return parameter.prediction(float(mean))
         return None
 
     def _maps(self, views: Mapping[str, np.ndarray], inputs: NetworkInput) -> PatchMaps:

@@ -13,6 +13,7 @@ from mediqa_node.domain.policy import (
     CompletionRules,
     DeliveryRules,
     ReceiverPolicy,
+    ReportRules,
     Retention,
     ReturnRule,
     ScorePolicy,
@@ -47,6 +48,7 @@ class NodeContext:
     completion: CompletionRules = CompletionRules()
     score: ScorePolicy = ScorePolicy()
     delivery: DeliveryRules = DeliveryRules()
+    report: ReportRules = ReportRules()
     companions: CompanionRules = CompanionRules()
     retention: Retention = Retention()
     allow_untrained: bool = False

@@ -328,7 +328,8 @@ def _predicted(result: StackResult, technique: Technique) -> dict[str, Any] | No
     if found.unit == "{0:1}":  # a normalised label has its own scale
         recorded = None
     deviation = None if recorded is None else found.value - recorded
-    return {**dataclasses.asdict(found), "recorded": recorded, "deviation": deviation}
+    more = {"supported": found.is_supported, "recorded": recorded, "deviation": deviation}
+    return dataclasses.asdict(found) | more
 
 
 def _stack(result: StackResult) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
             predecessor=pydicom.dcmread(BytesIO(predecessor.part10)) if predecessor else None,
             sop_class=_CLASS_NAMES[sop_class_uid],
             time_zone=node.time_zone,
+            predicted_parameters=node.report.predicted_parameters,
         )
     )
     part10 = report_bytes(dataset)

@@ -36,7 +36,7 @@ def explained_slices(files: SeriesFiles, result: StackResult, maps: PatchMaps) -
             map=native_map(maps, index, (image.shape[0], image.shape[1])),
             quality=part.quality,
             raw=part.raw,
-            weight=part.weight,
+            weight=part.weight if result.has_learned_weights else None,
             aspect=aspect,
             background=background(image, modality=result.prompt.modality.value),
         )

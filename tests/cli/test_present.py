@@ -1,8 +1,15 @@
 """How tables and facts are printed, on a terminal and in a pipe."""
 
+from dataclasses import replace
+
 import pytest
+from pydantic import TypeAdapter
+from support.factories import ct_volume, predicted_mas
+from support.report_reading import with_assessment
 
 from mediqa_node.cli import present
+from mediqa_node.cli.series import _measures, _score
+from mediqa_node.domain.assessment import Assessment
 
 ROWS = [("1", "a long description of a series", "-0.5"), ("1,200", "short", "–")]
 
@@ -49,3 +56,22 @@ def test_a_word_wider_than_the_terminal_is_folded_and_not_lost(
 
 def test_what_is_no_finite_number_is_null() -> None:
     assert present.finite({"a": [float("nan"), 1.0], "b": (float("inf"), "x")}) == {"a": [None, 1.0], "b": [None, "x"]}
+
+
+def shown(**changes: object) -> tuple[str, str]:
+    """The score and the measures of `show`, from what the database holds."""
+    stored = TypeAdapter(Assessment).dump_python(with_assessment(ct_volume(), **changes).assessment, mode="json")
+    return _score(stored), _measures(stored)
+
+
+def test_show_rounds_no_score_across_a_threshold():
+    primary = replace(ct_volume().assessment.primary, quality=0.597)
+
+    assert shown(primary=primary, verdict="borderline")[0].startswith("0.59 of 1, borderline")
+    assert shown(primary=primary, verdict="uncalibrated", calibration=None)[0].startswith("0.60 of 1, uncalibrated")
+
+
+def test_show_states_no_prediction_outside_what_was_learned():
+    stacks = [replace(ct_volume().assessment.primary, prediction=predicted_mas(value)) for value in (101.5, 900.0)]
+
+    assert [shown(primary=stack)[1] for stack in stacks] == ["predicted mas 102 mA.s", "none"]

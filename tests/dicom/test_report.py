@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
 from support.factories import (
     ASSESSED_AT,
     QUALITIES,
@@ -19,16 +20,29 @@ from support.factories import (
     enhanced_mr,
     fundus,
     mr_without_field_strength,
+    predicted_mas,
     prompt,
     references,
     report_request,
     source_header,
     stack_result,
 )
-from support.report_reading import children, coded_value, comment, groups, name, number, parsed, walk, with_assessment
+from support.report_reading import (
+    children,
+    coded_value,
+    comment,
+    groups,
+    name,
+    number,
+    parsed,
+    text,
+    walk,
+    with_assessment,
+)
 
 from mediqa_node.dicom.report import codes
 from mediqa_node.dicom.report.build import ReportRequest, build_report
+from mediqa_node.domain.assessment import rounded
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.images import StackKey
 from mediqa_node.domain.prompt import REGIONS, TYPES
@@ -44,21 +58,24 @@ def test_the_series_is_rated_on_both_scales_and_each_slice_on_its_own():
     assert list(found) == ["IQA series", *(f"IQA slice {i}/7" for i in range(1, 8))]
     series, *slices = found.values()
     assert number(series, codes.RATING) == 100 * number(series, codes.SCORE)
-    assert float(number(series, codes.SCORE)) == pytest.approx(ct_volume().assessment.quality, abs=1e-12)
+    assert float(number(series, codes.SCORE)) == ct_volume().assessment.quality
     assert [float(number(g, codes.RATING)) for g in slices] == pytest.approx([100 * q for q in QUALITIES])
     assert [float(number(g, codes.SLICE_WEIGHT)) for g in slices] == pytest.approx(list(SLICE_WEIGHTS))
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(1e-6, 1)), min_size=2, max_size=7))
-def test_the_written_decimals_obey_the_weighted_sum(parts):
+def test_the_exact_values_obey_the_weighted_sum(parts):
     total = sum(w for _, w in parts)
+    weights = [w / total for _, w in parts]
     headers = [source_header(i + 1) for i in range(len(parts))]
-    primary = stack_result(references(headers), [q for q, _ in parts], [w / total for _, w in parts], prompt=prompt())
+    primary = stack_result(references(headers), [q for q, _ in parts], weights, prompt=prompt())
 
     series, *slices = groups(build_report(report_request(assessment(primary), headers))).values()
 
-    written = sum(number(g, codes.SLICE_WEIGHT) * number(g, codes.RATING) for g in slices)
+    learned = primary.has_learned_weights
+    shares = [number(g, codes.SLICE_WEIGHT) if learned else Decimal(1) / len(slices) for g in slices]
+    written = sum(w * number(g, codes.RATING) for w, g in zip(shares, slices, strict=True))
     assert abs(written - number(series, codes.RATING)) < Decimal("1e-6")
     assert all(0 <= number(g, codes.RATING) <= 100 for g in (series, *slices))
 
@@ -155,25 +172,137 @@ def test_stacks_of_another_matrix_get_a_library_group_of_their_own():
     assert [int(number(group, codes.COLUMNS)) for group in library.ContentSequence] == [128, 256]
 
 
-def test_recorded_values_are_acquisition_context_and_predicted_ones_have_private_names():
-    for make, recorded, predicted, value in (
-        (ct_volume, codes.EXPOSURE, codes.PREDICTED["mas"], "101.5"),
-        (enhanced_mr, codes.FIELD_STRENGTH, codes.PREDICTED["tesla"], "2.91"),
-    ):
-        report = parsed(make())
-        standard = [item for item in walk(report) if name(item) == recorded[:2]]
-        [guess] = children(groups(report)["IQA series"], predicted)
+def stated(prediction: Prediction, **changes: object) -> Dataset:
+    """The series group of a site that wants predicted parameters."""
+    primary = replace(ct_volume().assessment.primary, prediction=prediction)
+    wanted = replace(with_assessment(ct_volume(), primary=primary), predicted_parameters=True)
+    return groups(parsed(replace(wanted, **changes)))["IQA series"]
 
-        assert [item.RelationshipType for item in standard] == ["HAS ACQ CONTEXT"]
-        assert str(guess.MeasuredValueSequence[0].NumericValue) == value
+
+def test_recorded_values_are_acquisition_context_and_predicted_ones_have_private_names():
+    report = parsed(replace(ct_volume(), predicted_parameters=True))
+    standard = [item for item in walk(report) if name(item) == codes.EXPOSURE[:2]]
+
+    assert [item.RelationshipType for item in standard] == ["HAS ACQ CONTEXT"]
+    assert number(groups(report)["IQA series"], codes.PREDICTED["mas"]) == Decimal("101.5")
+    assert (
+        "Predicted exposure 102 mA.s, estimated from the image, not recorded; 50.8 to 203 mA.s within one root mean "
+        "square error on held-out sources." in comment(report)
+    )
+
+
+@pytest.mark.parametrize("make", [ct_volume, enhanced_mr])
+def test_no_predicted_parameter_is_stated_unless_the_site_asks(make):
+    report = parsed(make())
+
+    assert not {code[:2] for code in codes.PREDICTED.values()} & {name(item) for item in walk(report)}
+    assert "Predicted" not in comment(report)
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        predicted_mas(400.1),
+        predicted_mas(1.9),
+        predicted_mas(-3.0),
+        predicted_mas(learned=None),
+        predicted_mas(likely=None),
+        Prediction(name="tesla", value=20.5, unit="T", learned=(0.2, 7.0), likely=(11.0, 38.0)),
+    ],
+    ids=["above", "below", "negative", "range unknown", "error unknown", "20.5 T"],
+)
+def test_a_prediction_outside_what_was_learned_is_never_stated(prediction):
+    assert not {code[:2] for code in codes.PREDICTED.values()} & {name(item) for item in stated(prediction)[0x0040A730]}
+    primary = replace(ct_volume().assessment.primary, prediction=prediction)
+    request = replace(with_assessment(ct_volume(), primary=primary), predicted_parameters=True)
+    assert "Predicted" not in comment(parsed(request))
+
+
+def test_a_prediction_at_the_end_of_what_was_learned_is_stated():
+    assert [number(stated(predicted_mas(v)), codes.PREDICTED["mas"]) for v in (2.0, 400.0)] == [2, 400]
 
 
 def test_a_normalised_prediction_carries_no_physical_unit():
-    request = ct_volume()
-    primary = replace(request.assessment.primary, prediction=Prediction(name="mas", value=0.4, unit="{0:1}"))
-    [guess] = children(groups(parsed(with_assessment(request, primary=primary)))["IQA series"], codes.PREDICTED["mas"])
+    normalised = predicted_mas(0.4, unit="{0:1}", learned=(0.0, 1.0), likely=(0.3, 0.5))
+    [guess] = children(stated(normalised), codes.PREDICTED["mas"])
 
     assert guess.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "{0:1}"
+
+
+@pytest.mark.parametrize(
+    ("quality", "thresholds", "shown"),
+    [
+        (0.7345, (0.4, 0.6), "73"),
+        (0.735, (0.4, 0.6), "74"),
+        (0.597, (0.4, 0.6), "59"),
+        (0.599999999, (0.4, 0.6), "59"),
+        (0.6, (0.4, 0.6), "60"),
+        (0.29, (0.29, 0.6), "29"),
+        (0.604, (0.4, 0.604), "61"),
+        (0.603, (0.4, 0.604), "60"),
+        (0.3996, (0.4, 0.6), "39"),
+        (0.4004, (0.4004, 0.6), "41"),
+        (0.605, (0.602, 0.607), "60.5"),
+        (0.9999, (0.4, 1.0), "99"),
+        (1.0, (0.4, 1.0), "100"),
+        (0.0, (0.0, 0.6), "0"),
+        (1e-17, (0.0, 0.6), "0"),
+    ],
+)
+def test_a_rating_is_a_whole_number_on_its_own_side_of_the_thresholds(quality, thresholds, shown):
+    review, borderline = thresholds
+    record = calibration(review_below=review, borderline_below=borderline)
+    verdict = "acceptable" if quality >= borderline else "borderline" if quality >= review else "review"
+    request = one_image(quality)
+    report = parsed(with_assessment(request, calibration=record, verdict=verdict))
+    series = groups(report)["IQA series"]
+
+    assert text(series, codes.RATING) == shown
+    assert float(number(series, codes.RATING)) == pytest.approx(100 * quality, rel=1e-15)
+    assert float(number(series, codes.SCORE)) == quality
+    assert comment(report).startswith(f"Image quality rating {shown} of 100: ")
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_no_rounding_crosses_a_threshold(quality, one, other):
+    record = calibration(review_below=min(one, other), borderline_below=max(one, other))
+
+    shown = rounded(quality, record)
+
+    assert all((shown < Decimal(repr(limit))) == (quality < limit) for limit in record.thresholds)
+    assert abs(shown - Decimal(repr(quality))) <= Decimal("0.01")
+
+
+def test_a_rating_without_thresholds_is_rounded_to_the_nearest():
+    assert [text(groups(parsed(one_image(q)))["IQA series"], codes.RATING) for q in (0.597, 0.004, 0.995)] == [
+        "60",
+        "0",
+        "100",
+    ]
+
+
+@ALL
+def test_the_series_group_and_the_comment_begin_with_what_matters(make):
+    report = parsed(make())
+    first, second, *_ = groups(report)["IQA series"].ContentSequence
+    calibrated = make is ct_volume
+
+    assert name(first) == codes.RATING[:2]
+    assert name(second) == (codes.ACTION if calibrated else codes.CALIBRATION)[:2]
+    headline = comment(report).splitlines()[0]
+    shown = text(groups(report)["IQA series"], codes.RATING)
+    assert f"Image quality rating {shown} of 100: {'Acceptable' if calibrated else 'uncalibrated'}." in headline
+
+
+def test_equal_weights_that_nobody_learned_are_not_stated():
+    report = parsed(enhanced_mr())  # five slices of weight 0.2
+    series = groups(report)["IQA series"]
+
+    assert codes.SLICE_WEIGHT[:2] not in {name(item) for item in walk(report)}
+    assert "series=mean-of-slices" in [item.TextValue for item in children(series, codes.ALGORITHM_PARAMETERS)]
+    learned = parsed(ct_volume())
+    assert "mean-of-slices" not in learned.to_json()
+    assert sum(name(item) == codes.SLICE_WEIGHT[:2] for item in walk(learned)) == 7
 
 
 def test_a_header_without_field_strength_gives_no_field_strength():

@@ -76,7 +76,18 @@ def half_filled() -> ReportRequest:
     return replace(ct_image(), sources=[header])
 
 
-KINDS = {**REQUESTS, "enhanced-ct": enhanced_ct, "revision": revision, "dirty": dirty, "half-filled": half_filled}
+def predicted() -> ReportRequest:
+    return replace(ct_volume(), predicted_parameters=True)
+
+
+KINDS = {
+    **REQUESTS,
+    "enhanced-ct": enhanced_ct,
+    "revision": revision,
+    "dirty": dirty,
+    "half-filled": half_filled,
+    "predicted": predicted,
+}
 
 
 @pytest.fixture

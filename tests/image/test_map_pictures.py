@@ -103,6 +103,23 @@ def test_pictures_of_any_shape_hold_the_whole_slice(shape):
         assert picture.height <= 1000
 
 
+def test_a_weight_stands_in_the_picture_only_if_slices_count_differently(monkeypatch):
+    drawn: list[str] = []
+    monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda self, place, text, **more: drawn.append(text))
+
+    for weight in (0.25, None):
+        slices = [explained(halves(), weight=weight)] * 2
+        contact_sheet(slices, CAPTION)
+        slice_picture(slices, 1, CAPTION)
+
+    assert [text for text in drawn if "weight 0" in text] == [
+        "0.50   weight 0.25",
+        "0.50   weight 0.25",
+        "slice 2 of 2, weight 0.25, series 0.50   3D CT chest soft",
+    ]
+    assert "slice 2 of 2, series 0.50   3D CT chest soft" in drawn
+
+
 def test_untrained_weights_are_named_in_every_picture():
     part = explained(np.full((64, 64), 0.5))
     untrained = Caption(quality=0.5, raw=0.1, what="3D CT chest soft", trained=False)

@@ -124,6 +124,35 @@ def test_only_the_parameter_of_the_modality_is_predicted(scorer, images):
     assert (dose.name, dose.unit, dose.value) == ("mas", "mA.s", pytest.approx(np.exp(4.0)))
     assert (field.name, field.unit, field.value) == ("tesla", "T", pytest.approx(3.0))
     assert two_heads.score(network_input(images[:1]), prompt("OP")).prediction is None
+    assert not dose.is_supported  # this card states neither what was learned nor an error
+
+
+@pytest.mark.parametrize(
+    ("output", "changes", "supported"),
+    [
+        (0.0, {}, True),
+        (np.log(7.0), {}, True),
+        (np.log(20.5), {}, False),
+        (np.log(0.1), {}, False),
+        (0.0, {"lowest": None}, False),
+        (0.0, {"held_out_rmse": None}, False),
+    ],
+)
+def test_a_prediction_is_supported_within_what_was_learned(output, changes, supported):
+    known = {"lowest": 0.2, "highest": 7.0, "held_out_rmse": np.log(2.0)} | changes
+    parameter = PredictedParameter(name="tesla", unit="T", modality="MR", scale="log", **known)
+
+    assert parameter.prediction(output).is_supported == supported
+
+
+def test_the_error_on_held_out_sources_is_given_in_the_unit_of_the_parameter():
+    dose = PredictedParameter(
+        name="mas", unit="mA.s", modality="CT", scale="log", mean=np.log(100.0), sd=2.0, held_out_rmse=np.log(2.0)
+    )
+    blur = PredictedParameter(name="tesla", unit="T", modality="MR", mean=3.0, sd=2.0, held_out_rmse=0.5)
+
+    assert dose.prediction(0.0).likely == pytest.approx((50.0, 200.0))
+    assert blur.prediction(1.0).likely == pytest.approx((4.5, 5.5))
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,32 @@
 """A report's numbers, made again from what is kept."""
 
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
 import pytest
+import sqlalchemy as sa
 from support.bench import Bench, StandInScorer
+from support.report_reading import groups, walk
 from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, series_uid
 from support.siblings import before_release
 
+from mediqa_node.dicom.report import codes
+from mediqa_node.dicom.report.build import report_bytes
+from mediqa_node.dicom.report.items import number_item
+from mediqa_node.dicom.report.retraction import void_report
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.pipeline.checks.reproduce import Explanation, explain
 from mediqa_node.pipeline.score import Assessor
+from mediqa_node.storage.tables import reports
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -68,7 +79,50 @@ def test_every_number_of_a_delivered_report_comes_out_the_same(bench: Bench, nam
     assert found.largest_difference == 0.0
     assert found.written is not None
     assert ("IQA series", "Image Quality Rating") in found.written
-    assert sum(group.startswith("IQA slice") for group, _ in found.written) == 2 * slices
+    assert sum(group.startswith("IQA slice") for group, _ in found.written) == slices  # no learned weights
+
+
+def test_a_report_of_an_earlier_layout_is_compared_without_what_it_should_not_have_stated(bench: Bench) -> None:
+    uid = reported(bench, sorted((DATA / "ct_sts003_lowdose").glob("*.dcm")))
+    with bench.database.write() as connection:
+        row = connection.execute(sa.select(reports.c.part10).where(reports.c.sop_instance_uid == uid)).scalar_one()
+        old = in_layout_2(pydicom.dcmread(BytesIO(row)))
+        connection.execute(sa.update(reports).where(reports.c.sop_instance_uid == uid).values(part10=old))
+
+    found = explained(bench, uid)
+
+    assert found.is_reproduced
+    assert 0 < found.largest_difference < 1e-11  # twelve places
+    assert found.notes[-1].startswith("the report has layout 2, this version writes")
+
+
+def in_layout_2(report: pydicom.Dataset) -> bytes:
+    """The report as an earlier version wrote it: decimals of twelve places alone, and equal weights."""
+    for item in walk(report):
+        if "MeasuredValueSequence" in item and (exact := item.MeasuredValueSequence[0].get("FloatingPointValue")):
+            item.MeasuredValueSequence[0].NumericValue = f"{exact:.12f}"[:15]
+            del item.MeasuredValueSequence[0].FloatingPointValue
+        if "layout=" in item.get("TextValue", ""):
+            item.TextValue = re.sub("layout=[0-9]+", "layout=2", item.TextValue)
+    for label, group in groups(report).items():
+        if label.startswith("IQA slice"):
+            group.ContentSequence.append(
+                number_item("CONTAINS", codes.SLICE_WEIGHT, "0.142857142857", codes.UNIT_RANGE, estimated=True)
+            )
+    return report_bytes(report)
+
+
+def test_a_void_report_states_no_number(bench: Bench, tmp_path: Path) -> None:
+    uid = reported(bench, ct_series(tmp_path / "ct", "x"))
+    with bench.database.write() as connection:
+        row = connection.execute(sa.select(reports.c.part10).where(reports.c.sop_instance_uid == uid)).scalar_one()
+        sent = pydicom.dcmread(BytesIO(row))
+        void = void_report(sent, VoidReason.REJECTED, device=bench.node.device, created_at=datetime.now(UTC))
+        connection.execute(
+            sa.update(reports).where(reports.c.sop_instance_uid == uid).values(part10=report_bytes(void))
+        )
+
+    assert explained(bench, uid).missing == ("the report is void: it states no number",)
 
 
 def test_other_weights_do_not_reproduce_it(bench: Bench, tmp_path: Path) -> None:

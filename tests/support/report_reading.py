@@ -34,8 +34,16 @@ def groups(report: Dataset) -> dict[str, Dataset]:
 
 
 def number(item: Dataset, code: codes.Code) -> Decimal:
+    """The exact value, where there is one."""
     [found] = children(item, code)
-    return Decimal(str(found.MeasuredValueSequence[0].NumericValue))
+    measured = found.MeasuredValueSequence[0]
+    return Decimal(repr(measured.FloatingPointValue)) if "FloatingPointValue" in measured else Decimal(text(item, code))
+
+
+def text(item: Dataset, code: codes.Code) -> str:
+    """A number as a viewer shows it."""
+    [found] = children(item, code)
+    return str(found.MeasuredValueSequence[0].NumericValue)
 
 
 def coded_value(item: Dataset, code: codes.Code) -> str:
@@ -65,12 +73,13 @@ def tree_text(report: Dataset) -> str:
         value = {
             "CONTAINER": lambda: item.ContinuityOfContent,
             "CODE": lambda: "(" + ", ".join(e.value for e in item.ConceptCodeSequence[0]) + ")",
-            "TEXT": lambda: f'"{item.TextValue}"',
+            "TEXT": lambda: '"' + item.TextValue.replace("\r\n", " // ") + '"',
             "UIDREF": lambda: "<uid>",
             "DATE": lambda: item.Date,
             "NUM": lambda: (
                 f"{item.MeasuredValueSequence[0].NumericValue} "
                 f"{item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue}"
+                f" exact {item.MeasuredValueSequence[0].get('FloatingPointValue', 'so')}"
             ),
             "IMAGE": lambda: str(item.ReferencedSOPSequence[0].get("ReferencedFrameNumber", "whole")),
         }[item.ValueType]()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from support.samples import sample
 
+from mediqa_node.model.card import PredictedParameter
 from training.data.batches import Target
 from training.evaluate.by_method import NETWORK, QUALITY, SHIPPED, STATISTICS, MethodPredictions
-from training.evaluate.claims import claims_of
+from training.evaluate.claims import claims_of, held_out_rmse
 from training.evaluate.gates import GATE_HEADS, gate_rows, passed, results, sweep_rows, sweeps, undefined_lines
 from training.simulate.degraded import FACTORS
 
@@ -195,6 +196,20 @@ def test_nothing_is_called_simulated_that_is_not_and_one_is_singular():
 
 def test_an_agreement_that_is_undefined_is_called_so():
     assert "SRCC undefined over 40 images" in claims_of(gates(srcc=None), MADE_BY)["MR"]
+
+
+def test_the_error_of_a_predicted_parameter_is_that_of_what_is_shipped():
+    tasks = [
+        {"task": ["MR", "tesla"], "method": method, "agreement": {"rmse": {"value": value}}}
+        for method, value in ((NETWORK, 0.9), (SHIPPED, 0.5))
+    ]
+    tesla, mas = (
+        PredictedParameter(name=name, unit="T", modality=modality, sd=1.2)
+        for name, modality in (("tesla", "MR"), ("mas", "CT"))
+    )
+
+    assert held_out_rmse({"tasks": tasks}, tesla) == pytest.approx(0.6)  # from standard units
+    assert held_out_rmse({"tasks": tasks}, mas) is None
 
 
 def test_of_a_modality_that_was_not_judged_nothing_is_claimed():

@@ -210,5 +210,7 @@ def test_targets_are_in_standard_units_and_those_that_tell_nothing_are_left_out(
     learnt = torch.cat([batches(data).at(step).parameters for step in range(20)])[:, 0]
 
     assert (target.label, target.log) == ("mas", True)
+    known = [one.known["mas"] for one in data.samples if one.modality == "CT"]
+    assert (target.lowest, target.highest) == (min(known), max(known))
     assert abs(float(learnt.mean())) < 0.3
     assert float(learnt.std()) == pytest.approx(1.0, abs=0.2)

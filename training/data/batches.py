@@ -1,7 +1,7 @@
 """Training batches: a pure function of seed and step, so that a killed run resumes identically."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class Target:
         modality: samples of other modalities have no such label.
         log: whether the logarithm is learnt.
         mean, sd: of the (logarithm of the) label over the training samples, for conversion to standard units.
+        lowest, highest: of the label over the training samples; None: of a run of an earlier version.
     """
 
     label: str
@@ -55,6 +56,8 @@ class Target:
     log: bool
     mean: float
     sd: float
+    lowest: float | None = field(default=None, compare=False)
+    highest: float | None = field(default=None, compare=False)
 
     def standard(self, labels: np.ndarray) -> np.ndarray:
         """Return labels in standard units."""
@@ -187,10 +190,18 @@ def targets_of(data: Prepared, wanted: Sequence[tuple[str, str, bool]]) -> tuple
                 and (value > 0 or not log)
             ]
         )
-        values = np.log(values) if log else values
-        if len(values) > 1 and float(values.std()) > 1e-6:
+        learned = np.log(values) if log else values
+        if len(values) > 1 and float(learned.std()) > 1e-6:
             found.append(
-                Target(label=label, modality=modality, log=log, mean=float(values.mean()), sd=float(values.std()))
+                Target(
+                    label=label,
+                    modality=modality,
+                    log=log,
+                    mean=float(learned.mean()),
+                    sd=float(learned.std()),
+                    lowest=float(values.min()),
+                    highest=float(values.max()),
+                )
             )
     return tuple(found)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mediqa_node.model.card import PredictedParameter
 from training.evaluate.by_method import QUALITY, SHIPPED
 from training.evaluate.gates import DETECTED
 
@@ -42,6 +43,15 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
             + "Not comparable across modalities; no threshold before calibration at this site."
         )
     return claims
+
+
+def held_out_rmse(gates: Mapping[str, Any], parameter: PredictedParameter) -> float | None:
+    """Return the error of a predicted parameter on held-out sources, of its logarithm if that is learned, or None."""
+    for one in gates.get("tasks", []):
+        if (list(one["task"]), one["method"]) == ([parameter.modality, parameter.name], SHIPPED):
+            rmse = one["agreement"]["rmse"]["value"]
+            return None if rmse is None else float(rmse * parameter.sd)
+    return None
 
 
 def _by_region(swept: Sequence[Mapping[str, Any]]) -> str:

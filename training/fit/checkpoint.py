@@ -22,7 +22,7 @@ from mediqa_node.model.statistics_regressor import StatisticsRegressor
 from training.data.batches import Target
 from training.data.views import Prepared
 from training.evaluate.by_method import NETWORK, OUTPUTS, QUALITY, predict_by_method
-from training.evaluate.claims import claims_of
+from training.evaluate.claims import claims_of, held_out_rmse
 from training.fit.regressors import Fit, added, choose, fit_regressor, fuse, left_out
 from training.fit.runs import Run, trained_network
 
@@ -178,6 +178,8 @@ def make_card(
                 scale="log" if one.log else "linear",
                 mean=one.mean,
                 sd=one.sd,
+                lowest=one.lowest,
+                highest=one.highest,
             )
             for one in run.targets
             if one.label in _UNITS
@@ -237,12 +239,13 @@ def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
                     f"these gates are of other weights than {card.name} {card.weights_sha256[:12]}"
                 )
             found.update(claims_of(own, card.metrics["made_by"]))
+            parameters = tuple(replace(one, held_out_rmse=held_out_rmse(own, one)) for one in card.parameters)
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(
                 f"the gates or the card have another shape than `mediqa-train evaluate` and `card` write: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        return replace(card, claims=found, metrics={**card.metrics, "gates": gates})
+        return replace(card, claims=found, parameters=parameters, metrics={**card.metrics, "gates": gates})
 
     amend_card(folder, with_claims)
     return found

@@ -26,7 +26,7 @@ COMPANION_CLASSES = {
 }
 """By the keys of `companions` in the configuration: Secondary Capture Image, Parametric Map Storage."""
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Raised with every change of what stands in a companion, because its UID must change with it."""
 
 RESEARCH_ONLY = "For research use only, not for diagnosis."

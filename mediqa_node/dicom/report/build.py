@@ -49,7 +49,9 @@ def build_report(request: ReportRequest) -> Dataset:
     for result in (request.assessment.primary, *request.assessment.others):
         _check_result(result, sources)
     report = header(request, list(sources.values()))
-    tree = content_tree(request.assessment, request.device, report.StudyDate)
+    tree = content_tree(
+        request.assessment, request.device, report.StudyDate, predicted_parameters=request.predicted_parameters
+    )
     report.SOPInstanceUID = _instance_uid(request, report, tree)
     report.update(tree)
     return report

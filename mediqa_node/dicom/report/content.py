@@ -1,9 +1,11 @@
 """The content tree of an image-quality report: TID 1500 with one TID 1501 group per series, slice and stack.
 
-Items are in the order of the templates (PS3.16), which validators check.
+Items are in the order of the templates (PS3.16), which validators check. TID 1501 prescribes none: its groups begin
+with the rating and the verdict.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from pydicom import Dataset
@@ -22,17 +24,17 @@ from mediqa_node.dicom.report.items import (
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.dicom.report.uid import deterministic_uid
 from mediqa_node.dicom.stacks.assemble import stack_label
-from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, mapped
+from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, mapped, rounded
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.technique import DOUBTS, Technique
 from mediqa_node.domain.uid import is_canonical_uid
 
-LAYOUT = "2"
+LAYOUT = "3"
 """Raised with every change of the tree, because a report's UID must change with it."""
 
 SCORE_PLACES = 12
-"""PS3.5 section 9. What only describes is left out where it is against it; what identifies is kept as it is."""
+"""Decimals of Numeric Value (0040,A30A): as many as its 16 characters hold of 0..100."""
 
 OBSERVED, CONTEXT, MODIFIER, CONTAINS = "HAS OBS CONTEXT", "HAS ACQ CONTEXT", "HAS CONCEPT MOD", "CONTAINS"
 
@@ -45,12 +47,18 @@ UNTRAINED = "UNTRAINED WEIGHTS: the score has no meaning."
 NOT_EVALUATED = "NOT EVALUATED: nobody has measured what the score of these weights is worth."
 
 
-def content_tree(assessment: Assessment, device: ReportDevice, study_date: str) -> Dataset:
+def content_tree(
+    assessment: Assessment, device: ReportDevice, study_date: str, *, predicted_parameters: bool = False
+) -> Dataset:
     """Return the root container.
 
     Args:
         study_date: YYYYMMDD, or "" if the source has none.
+        predicted_parameters: also state the predicted exposure or field strength, where the checkpoint's card supports
+            the value.
     """
+    if not predicted_parameters:
+        assessment = _without_predictions(assessment)
     children = [
         code_item(MODIFIER, codes.LANGUAGE, codes.ENGLISH),
         *observer(device),
@@ -78,15 +86,22 @@ def matching_calibration(assessment: Assessment) -> Calibration | None:
     return record if same else None
 
 
+def _without_predictions(assessment: Assessment) -> Assessment:
+    stacks = [replace(stack, prediction=None) for stack in (assessment.primary, *assessment.others)]
+    return replace(assessment, primary=stacks[0], others=tuple(stacks[1:]))
+
+
 def comment(assessment: Assessment) -> str:
-    """Return the caveats that a reader needs before the score, in ASCII."""
+    """Return the text of the report in ASCII: in its first line the rating and the verdict, then the caveats."""
     parts = [RESEARCH_ONLY]
-    if not assessment.checkpoint.trained:
-        parts.insert(0, UNTRAINED)
-    elif not assessment.checkpoint.evaluated:
-        parts.insert(0, NOT_EVALUATED)
     if matching_calibration(assessment) is None:
         parts.append(UNCALIBRATED)
+    if (found := assessment.primary.prediction) is not None and found.likely is not None and found.is_supported:
+        low, high = found.likely
+        parts.append(
+            f"{codes.PREDICTED[found.name].meaning} {found.value:.3g} {found.unit}, estimated from the image, not "
+            f"recorded; {low:.3g} to {high:.3g} {found.unit} within one root mean square error on held-out sources."
+        )
     if claim := assessment.checkpoint.claims.get(assessment.modality):
         parts.append(claim)
     if assessment.failed_slices:
@@ -98,7 +113,16 @@ def comment(assessment: Assessment) -> str:
         parts.append(f"The series holds {assessment.n_stacks} stacks of images; {scored} scored.")
     if assessment.doubts:
         parts.append(f"In doubt: {'; '.join(DOUBTS[doubt] for doubt in assessment.doubts)}.")
-    return " ".join(parts)
+    return f"{_headline(assessment)}\r\n{' '.join(parts)}"
+
+
+def _headline(assessment: Assessment) -> str:
+    """Return the first line of the comment: what is wrong with the weights, the rating, the verdict."""
+    checkpoint, calibration = assessment.checkpoint, matching_calibration(assessment)
+    warning = UNTRAINED if not checkpoint.trained else "" if checkpoint.evaluated else NOT_EVALUATED
+    verdict = "uncalibrated" if calibration is None else codes.VERDICTS[assessment.verdict][1].meaning
+    rating = _rating_text(assessment.quality, calibration)
+    return f"{warning} Image quality rating {rating} of 100: {verdict}.".lstrip()
 
 
 def observer(device: ReportDevice) -> list[Dataset]:
@@ -141,7 +165,7 @@ def _recorded(technique: Technique) -> list[Dataset]:
         (codes.FIELD_STRENGTH, technique.field_strength_t, "T"),
     )
     return [
-        number_item(CONTEXT, concept, f"{value:.6g}", codes.UNITS[unit])
+        number_item(CONTEXT, concept, f"{value:.10g}", codes.UNITS[unit], exact=value)
         for concept, value, unit in found
         if value is not None
     ]
@@ -163,41 +187,53 @@ def _series_group(assessment: Assessment, device: ReportDevice) -> Dataset:
     primary = assessment.primary
     calibration = matching_calibration(assessment)
     parameters = [_prompt_sources(primary.prompt)]
+    if len(primary.slices) > 1 and not primary.has_learned_weights:
+        parameters.append("series=mean-of-slices")
     if calibration is not None:
         parameters += [
-            f"thresholds: borderline<{calibration.borderline_below:.4g} review<{calibration.review_below:.4g}",
+            f"thresholds: borderline<{calibration.borderline_below:.12g} review<{calibration.review_below:.12g}",
             f"calibration={calibration.id} series={calibration.n_series} readers={calibration.n_readers}",
         ]
-    items = _identity(assessment, device, "IQA series", primary.prompt, parameters)
-    items += _scores(primary)
-    if calibration is not None:
-        meets, action = codes.VERDICTS[assessment.verdict]
-        items += [
-            code_item(CONTAINS, codes.QUALITY_ASSESSMENT, meets),
-            code_item(CONTAINS, codes.QUALITY_STANDARD, codes.INSTITUTIONAL),
-            code_item(CONTAINS, codes.ACTION, action),
-        ]
-    items += _prompts(primary.prompt)
-    items += image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame for part in primary.slices])
+    items = [
+        _rating(assessment.quality, calibration),
+        *_verdict(assessment, calibration),
+        *_identity(assessment, device, "IQA series", primary.prompt, parameters),
+        *_details(primary),
+        *image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame for part in primary.slices]),
+    ]
     return container(codes.GROUP, items, template="1501")
+
+
+def _verdict(assessment: Assessment, calibration: Calibration | None) -> list[Dataset]:
+    if calibration is None:
+        return [code_item(CONTAINS, codes.CALIBRATION, codes.UNCALIBRATED)]
+    meets, action = codes.VERDICTS[assessment.verdict]
+    return [
+        code_item(CONTAINS, codes.ACTION, action),
+        code_item(CONTAINS, codes.QUALITY_ASSESSMENT, meets),
+        code_item(CONTAINS, codes.QUALITY_STANDARD, codes.INSTITUTIONAL),
+    ]
 
 
 def _stack_group(assessment: Assessment, device: ReportDevice, result: StackResult, label: str) -> Dataset:
     parameters = [f"stack: {stack_label(result.stack)}", _prompt_sources(result.prompt)]
-    items = _identity(assessment, device, label, result.prompt, parameters)
-    items += _scores(result) + _prompts(result.prompt)
-    items += image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame for part in result.slices])
+    items = [
+        _rating(mapped(result.quality), matching_calibration(assessment)),
+        *_identity(assessment, device, label, result.prompt, parameters),
+        *_details(result),
+        *image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame for part in result.slices]),
+    ]
     return container(codes.GROUP, items, template="1501")
 
 
 def _slice_group(assessment: Assessment, device: ReportDevice, part: SliceResult, label: str) -> Dataset:
-    weight = decimal(part.weight, SCORE_PLACES)
-    items = _identity(assessment, device, label, assessment.primary.prompt, [])
-    items += [
-        _rating(mapped(part.quality)),
-        number_item(CONTAINS, codes.SLICE_WEIGHT, weight, codes.UNIT_RANGE, estimated=True),
-        *image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame]),
+    items = [
+        _rating(mapped(part.quality), matching_calibration(assessment)),
+        *_identity(assessment, device, label, assessment.primary.prompt, []),
     ]
+    if assessment.primary.has_learned_weights:
+        items.append(_estimate(codes.SLICE_WEIGHT, part.weight, codes.UNIT_RANGE))
+    items += image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame])
     return container(codes.GROUP, items, template="1501")
 
 
@@ -232,22 +268,31 @@ def algorithm_version(assessment: Assessment, device: ReportDevice) -> str:
     return device.software_version + ("" if assessment.checkpoint.trained else "-untrained")
 
 
-def _scores(result: StackResult) -> list[Dataset]:
-    quality = mapped(result.quality)
-    items = [
-        _rating(quality),
-        number_item(CONTAINS, codes.SCORE, decimal(quality, SCORE_PLACES), codes.UNIT_RANGE, estimated=True),
-    ]
-    if result.prediction is not None:
-        concept, unit = codes.PREDICTED[result.prediction.name], codes.UNITS[result.prediction.unit]
-        items.append(number_item(CONTAINS, concept, f"{result.prediction.value:.6g}", unit, estimated=True))
-    return items
+def _details(result: StackResult) -> list[Dataset]:
+    """Return what else is known of a stack than its rating: Q, a supported prediction, the prompt."""
+    items = [_estimate(codes.SCORE, mapped(result.quality), codes.UNIT_RANGE)]
+    predicted = result.prediction
+    if predicted is not None and predicted.is_supported:
+        concept, unit = codes.PREDICTED[predicted.name], codes.UNITS[predicted.unit]
+        text = f"{predicted.value:.10g}"
+        items.append(number_item(CONTAINS, concept, text, unit, exact=predicted.value, estimated=True))
+    return items + _prompts(result.prompt)
 
 
-def _rating(quality: float) -> Dataset:
-    """DCM 111029 is defined from 0, worst, to 100, best: exactly 100 times the written Q."""
-    rating = Decimal(decimal(quality, SCORE_PLACES)) * 100
-    return number_item(CONTAINS, codes.RATING, decimal(rating, SCORE_PLACES - 2), codes.PERCENT_RANGE, estimated=True)
+def _estimate(concept: codes.Code, value: float, unit: codes.Code) -> Dataset:
+    return number_item(CONTAINS, concept, decimal(value, SCORE_PLACES), unit, exact=value, estimated=True)
+
+
+def _rating(quality: float, calibration: Calibration | None) -> Dataset:
+    """DCM 111029 is defined from 0, worst, to 100, best: a whole number to read, and exactly 100 Q to compute with."""
+    exact = float(Decimal(repr(quality)) * 100)
+    text = _rating_text(quality, calibration)
+    return number_item(CONTAINS, codes.RATING, text, codes.PERCENT_RANGE, exact=exact, estimated=True)
+
+
+def _rating_text(quality: float, calibration: Calibration | None) -> str:
+    """Return 100 Q as a whole number, with decimals only where no whole one is on its side of the thresholds."""
+    return f"{(rounded(quality, calibration) * 100).normalize():f}"
 
 
 def _prompts(prompt: Prompt) -> list[Dataset]:

@@ -69,17 +69,22 @@ def date_item(relationship: str, concept: Code, value: str) -> Dataset:
     return item
 
 
-def number_item(relationship: str, concept: Code, value: str, unit: Code, *, estimated: bool = False) -> Dataset:
+def number_item(
+    relationship: str, concept: Code, value: str, unit: Code, *, exact: float | None = None, estimated: bool = False
+) -> Dataset:
     """Return a NUM.
 
     Args:
-        value: decimal string, at most 16 characters (VR DS).
+        value: Numeric Value (0040,A30A), a decimal string of at most 16 characters (VR DS).
+        exact: Floating Point Value (0040,A161), for a value that no 16 characters hold (PS3.3 C.18.1); None: none.
         estimated: add Derivation = Estimated. Viewers read a group's NUM by its first child and
             fail on one without.
     """
     item = _item("NUM", relationship, concept)
     measured = Dataset()
     measured.NumericValue = value
+    if exact is not None:
+        measured.FloatingPointValue = exact
     measured.MeasurementUnitsCodeSequence = [coded(unit)]
     item.MeasuredValueSequence = [measured]
     if estimated:

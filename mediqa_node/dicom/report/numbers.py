@@ -1,10 +1,13 @@
 """Read the numbers of a report back from its content tree, by measurement group and concept name."""
 
+import re
 from collections.abc import Iterator
 
 from pydicom import Dataset
 
 from mediqa_node.dicom.report import codes
+
+_LAYOUT = re.compile(r"\blayout=(\S+)")
 
 Numbers = dict[tuple[str, str], float]
 """By tracking identifier of the measurement group (`IQA series`, `IQA slice 3/7`) and meaning of the concept."""
@@ -19,8 +22,23 @@ def numbers(report: Dataset) -> Numbers:
         for item in items:
             if item.ValueType == "NUM" and item.get("MeasuredValueSequence"):
                 meaning = str(item.ConceptNameCodeSequence[0].CodeMeaning)
-                found[label, meaning] = float(item.MeasuredValueSequence[0].NumericValue)
+                found[label, meaning] = _exact(item.MeasuredValueSequence[0])
     return found
+
+
+def layout_of(report: Dataset) -> str:
+    """Return the layout that a report was built in, as its Algorithm Parameters name it; "" if they do not."""
+    for group in _groups(report):
+        for item in group.get("ContentSequence", ()):
+            if _concept(item) == codes.ALGORITHM_PARAMETERS.value and (found := _LAYOUT.search(item.TextValue)):
+                return str(found[1])
+    return ""
+
+
+def _exact(measured: Dataset) -> float:
+    """Return Floating Point Value (0040,A161), or Numeric Value (0040,A30A) of reports of an earlier layout."""
+    exact = measured.get("FloatingPointValue")
+    return float(measured.NumericValue if exact is None else exact)
 
 
 def _groups(item: Dataset) -> Iterator[Dataset]:

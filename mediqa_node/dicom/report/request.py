@@ -44,6 +44,7 @@ class ReportRequest:
         predecessor: the report that this one revises.
         sop_class: a key of SOP_CLASSES.
         time_zone: of the site, used if the source has none in (0008,0201).
+        predicted_parameters: see `content_tree`.
     """
 
     assessment: Assessment
@@ -55,3 +56,4 @@ class ReportRequest:
     predecessor: Dataset | None = None
     sop_class: str = "comprehensive3d"
     time_zone: tzinfo = UTC
+    predicted_parameters: bool = False

@@ -29,7 +29,7 @@ class ExplainedSlice:
         window: the values shown black and white; None: percentiles of this image.
         map: of this slice, (rows, columns).
         quality: 0..1, or None if the card has no quality map.
-        weight: of the slice in Q.
+        weight: of the slice in Q; None where all slices count the same.
         aspect: height of a pixel over its width.
         background: mask of air around the body (`foreground.background`), which is left uncoloured; None: no mask.
     """
@@ -39,7 +39,7 @@ class ExplainedSlice:
     map: NativeMap
     quality: float | None
     raw: float
-    weight: float
+    weight: float | None
     aspect: float = 1.0
     background: np.ndarray | None = field(default=None, compare=False)
 

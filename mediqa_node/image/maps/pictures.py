@@ -73,7 +73,7 @@ def contact_sheet(slices: Sequence[ExplainedSlice], caption: Caption) -> Image.I
     for index, part in enumerate(slices):
         left, top = _MARGIN_PX + index % columns * cell[0], _HEAD_PX + index // columns * cell[1]
         draw.text((left, top), f"{index + 1}", font=_font(17), fill=_QUIET)
-        score = f"{_number(part.quality, part.raw)}   weight {part.weight:.2f}"
+        score = _number(part.quality, part.raw) + ("" if part.weight is None else f"   weight {part.weight:.2f}")
         draw.text((left + _THUMB_PX, top), score, font=_font(17), fill=_TEXT, anchor="ra")
         thumb = overlaid(part, scale, _THUMB_PX)
         picture.paste(thumb, (left + (_THUMB_PX - thumb.width) // 2, top + 24 + (_THUMB_PX - thumb.height) // 2))
@@ -104,7 +104,8 @@ def _slice_facts(slices: Sequence[ExplainedSlice], index: int, caption: Caption)
     if len(slices) == 1:
         return caption.what
     series = _number(caption.quality, caption.raw)
-    return f"slice {index + 1} of {len(slices)}, weight {part.weight:.2f}, series {series}   {caption.what}"
+    weight = "" if part.weight is None else f"weight {part.weight:.2f}, "
+    return f"slice {index + 1} of {len(slices)}, {weight}series {series}   {caption.what}"
 
 
 def _head(draw: ImageDraw.ImageDraw, title: str, facts: str, caption: Caption) -> None:

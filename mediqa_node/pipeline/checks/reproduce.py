@@ -7,8 +7,9 @@ from io import BytesIO
 import pydicom
 from pydicom import Dataset
 
-from mediqa_node.dicom.report.content import content_tree
-from mediqa_node.dicom.report.numbers import Numbers, numbers
+from mediqa_node.dicom.report.codes import PREDICTED, SLICE_WEIGHT
+from mediqa_node.dicom.report.content import LAYOUT, content_tree
+from mediqa_node.dicom.report.numbers import Numbers, layout_of, numbers
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import CheckpointRefused, NotScorable
 from mediqa_node.pipeline.checks.verify import dataset_sha256
@@ -18,7 +19,10 @@ from mediqa_node.storage import assessments, index, outbox
 from mediqa_node.storage.index import InstanceRow
 
 SAME = 1e-9
-"""Largest difference of a written number that counts as the same: they carry twelve places."""
+"""Largest difference of a written number that counts as the same: earlier layouts carry twelve places."""
+_PREDICTED = frozenset(concept.meaning for concept in PREDICTED.values())
+_OMITTED = _PREDICTED | {SLICE_WEIGHT.meaning}
+"""What earlier layouts stated even where nothing supports it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,10 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
         kept = index.current_instances(connection, report.series_instance_uid)
         technique = assessments.load_technique(connection, report.series_instance_uid)
     dataset = pydicom.dcmread(BytesIO(report.part10))
+    if "CurrentRequestedProcedureEvidenceSequence" not in dataset:
+        return Explanation(
+            series_instance_uid=report.series_instance_uid, missing=("the report is void: it states no number",)
+        )
     known = Explanation(series_instance_uid=report.series_instance_uid, written=numbers(dataset))
     if assessment is None:
         return replace(known, missing=("the assessment that the report was built from is gone",))
@@ -94,9 +102,16 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
         return replace(known, missing=(f"today the images are not scored: {reason}",))
     # later decisions of a site are not part of the score
     settled = replace(again, verdict=assessment.verdict, calibration=assessment.calibration)
-    tree = content_tree(settled, node.device, "")
+    written, layout = numbers(dataset), layout_of(dataset)
+    predicted = any(concept in _PREDICTED for _, concept in written)
+    reproduced = numbers(content_tree(settled, node.device, "", predicted_parameters=predicted))
     notes = _notes(assessment, again, instances)
-    return replace(known, notes=notes, reproduced=numbers(tree), assessment=settled)
+    if layout != LAYOUT:
+        notes += (
+            f"the report has layout {layout}, this version writes {LAYOUT}: what it no longer states is left out",
+        )
+        written = {key: value for key, value in written.items() if key in reproduced or key[1] not in _OMITTED}
+    return replace(known, notes=notes, written=written, reproduced=reproduced, assessment=settled)
 
 
 def _evidence(node: NodeContext, report: Dataset, kept: list[InstanceRow]) -> tuple[list[InstanceRow], list[str]]:
