@@ -21,6 +21,7 @@ from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
+from mediqa_node.domain.health import concerns
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.pipeline.checks.constancy import processor
 from mediqa_node.storage.database import Connection
@@ -69,6 +70,7 @@ def examine(path: Path | None) -> list[Finding]:
         ("data", data_folder),
         ("database", database),
         ("roles", roles),
+        ("queues", queues),
     ):
         findings += _asked(name, partial(about, settings))
     return findings
@@ -310,3 +312,30 @@ def roles(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="roles", mark=PROBLEM, text=text, fix="read the log of `mediqa-node serve`, then restart it")
     else:
         yield Finding(name="roles", mark=OK, text=f"running: {', '.join(running)}")
+
+
+def queues(settings: Settings) -> Iterator[Finding]:
+    """Find what `status` finds: destinations that take no reports, late sweeps, a receiver at its limit."""
+    from mediqa_node.storage import health
+    from mediqa_node.storage.migrate import mismatch
+
+    if settings.missing_database is not None:
+        return
+    opened = resources.open_database(settings)
+    try:
+        if mismatch(opened) is not None:
+            return
+        with opened.read() as connection:
+            destinations, beats = health.waiting_destinations(connection), health.read_heartbeats(connection)
+    except MediqaError:
+        return  # found by `database`
+    finally:
+        opened.close()
+    running, now = service.running_roles(settings), time.time()
+    at_work = [beat for beat in beats if beat.role in running]
+    found = list(concerns(destinations, at_work, has_room=True, now=now))  # room: found by `data_folder`
+    for one in found:
+        yield Finding(name="queues", mark=PROBLEM, text=f"{one.about}: {one.text}", fix=one.fix)
+    if not found:
+        waiting = ", ".join(f"{one.name}: {one.sentence(now)}" for one in destinations)
+        yield Finding(name="queues", mark=OK, text=waiting or "no report waits for a destination")

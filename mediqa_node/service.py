@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError, StorageFailed
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.logs import log_uncaught
+from mediqa_node.pipeline.heartbeat import Beat, Pulse
 from mediqa_node.storage.database import Database
 from mediqa_node.system.lock import Locked, is_locked, locked
 
@@ -110,6 +112,8 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
         )
     except OSError as error:
         raise ConfigurationError(_cannot_listen(settings, error)) from error
+    most = settings.receiver.max_associations
+    _start_heartbeat(database, "receiver", Pulse(), stop, associations=lambda: (receiver.n_associations, most))
     serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)
     serving.start()
     log.info("receiving", ae_title=settings.node.ae_title, host=settings.node.host, port=receiver.port)
@@ -126,10 +130,11 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline.checkpoints import shadow
     from mediqa_node.pipeline.checks import constancy
 
-    database = open_database(settings)
+    database, pulse = open_database(settings), Pulse()
+    _start_heartbeat(database, "worker", pulse, stop)  # before the weights are loaded, which takes a while
     loaded = _promoted(database)  # read once: a promotion from here on is noticed below
     assessor = open_at(settings, place_of(settings, loaded), reporting=True)
-    node = node_context(settings, database, assessor=assessor)
+    node = replace(node_context(settings, database, assessor=assessor), pulse=pulse)
     checkpoint = assessor.scorer.checkpoint
     constancy.check_if_due(node, at_start=True)  # before the first job: no unproven result leaves
     on_gpu = bool(assessor.scorer.hardware)
@@ -156,6 +161,17 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     return status
 
 
+def _start_heartbeat(
+    database: Database,
+    role: str,
+    pulse: Pulse,
+    stop: threading.Event,
+    associations: Callable[[], tuple[int, int]] | None = None,
+) -> None:
+    beat = Beat(database, role, pulse, associations=associations)
+    threading.Thread(target=beat.run, args=(stop,), name="heartbeat", daemon=True).start()
+
+
 def _promoted(database: Database) -> "Weights | None":
     from mediqa_node.storage import promotions
 
@@ -178,6 +194,7 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
 
     database = open_database(settings)
     node = node_context(settings, database)
+    _start_heartbeat(database, "courier", node.pulse, stop)
     gate = durable.launch(database, executor_id="courier", deliver=partial(flow.deliver, node))
     nightly = nightly_export(settings, database)
     jobs = durable.DurableJobs(database)

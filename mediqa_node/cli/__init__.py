@@ -59,6 +59,7 @@ def register() -> None:
         score,
         series,
         shadow,
+        status,
         tools,
     )
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import typer
 
+from mediqa_node.domain.health import span
+
 _UNLIMITED = 10_000
 
 
@@ -24,18 +26,6 @@ def width() -> int:
 def ago(seconds: float) -> str:
     """Return a span of time in one unit: `12 s ago`."""
     return f"{span(seconds)} ago"
-
-
-def span(seconds: float) -> str:
-    """Return a span of time in one unit.
-
-    >>> span(12), span(600), span(1e5), span(1e6)
-    ('12 s', '10 min', '28 h', '12 days')
-    """
-    for limit, unit, length in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{max(seconds, 0) / length:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"
 
 
 def date(at: float | None) -> str:

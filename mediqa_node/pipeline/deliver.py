@@ -26,7 +26,7 @@ from mediqa_node.network.sender import PeerLink, connect, report_contexts
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue
 from mediqa_node.pipeline.report import report_for
-from mediqa_node.storage import assessments, clock, copies, index, outbox, rejections
+from mediqa_node.storage import assessments, clock, copies, health, index, outbox, rejections
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow, ReportRow
@@ -70,6 +70,7 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
     outcome = _obstacle(node, delivery) or _attempt(node, delivery, report)
     now = node.clock()
     with node.database.write() as connection:
+        health.note_attempt(node.database, connection, delivery.destination, outcome.code, outcome.message, at=now)
         current = outbox.find_delivery(connection, delivery_id)
         sent = outcome.state is DeliveryState.SENT
         if current is None or (current.state is not DeliveryState.WAITING and not sent):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from mediqa_node.domain.policy import (
     ReturnRule,
     ScorePolicy,
 )
+from mediqa_node.pipeline.heartbeat import Pulse
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
@@ -53,6 +54,7 @@ class NodeContext:
     retention: Retention = Retention()
     allow_untrained: bool = False
     assessor: Assessor | None = None
+    pulse: Pulse = field(default_factory=Pulse)
     clock: Callable[[], float] = time.time
 
     def peer(self, name: str) -> Peer | None:

@@ -20,6 +20,7 @@ from mediqa_node.pipeline.copies import Copies, digest_for_retention
 from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.durable import DurableJobs, Gate
 from mediqa_node.pipeline.export.nightly import NightlyExport
+from mediqa_node.pipeline.heartbeat import Pulse
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.retraction import send_due_retractions
 from mediqa_node.storage import activity, assessments, clock, companions, copies, index, outbox, retention
@@ -35,6 +36,8 @@ DUE_EVERY_S = 0.5
 COMPANIONS_EVERY_S = 1.0
 RETRACTIONS_EVERY_S = 2.0
 COPIES_EVERY_S = 0.3
+_MAY_TAKE_S = 60.0
+"""How long a sweep may wait for peers or a decoder and still count as one that runs."""
 LIVENESS_EVERY_S = 5.0
 RETENTION_EVERY_S = 3600.0
 CONSTANCY_EVERY_S = 600.0
@@ -57,6 +60,7 @@ def schedule(
         nightly: the nightly export, or None.
     """
     scheduler = _scheduler(
+        node.pulse,
         ("retention", RETENTION_EVERY_S, lambda: retain(node)),
         ("forget", RETENTION_EVERY_S, lambda: jobs.forget(ended_before=node.clock() - JOBS_KEPT_S)),
     )
@@ -75,10 +79,10 @@ def rearm(scheduler: BackgroundScheduler) -> None:
 class Loop(Thread):
     """A sweep in a thread of its own, some time apart whatever the wall clock does."""
 
-    def __init__(self, name: str, every_s: float, sweep: Callable[[], object], stop: Event) -> None:
+    def __init__(self, pulse: Pulse, name: str, every_s: float, sweep: Callable[[], object], stop: Event) -> None:
         super().__init__(name=name, daemon=True)
         self._every_s = every_s
-        self._sweep = _guarded(name, sweep)
+        self._sweep = pulse.timed(name, max(every_s, _MAY_TAKE_S), _guarded(name, sweep))
         self._stop_event = stop
 
     def run(self) -> None:
@@ -91,10 +95,10 @@ def courier_loops(node: NodeContext, jobs: DurableJobs, stop: Event) -> list[Loo
     """Return the sweeps of the courier that may wait for a peer or a decoder, and the one that looks after jobs."""
     copies_waiting = Copies(node, stop.is_set)
     return [
-        Loop("companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
-        Loop("retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
-        Loop("copies", COPIES_EVERY_S, copies_waiting.compare_all, stop),
-        Loop("liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
+        Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
+        Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
+        Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_all, stop),
+        Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
     ]
 
 
@@ -117,7 +121,8 @@ class Rounds:
 
     def run(self) -> None:
         """Do rounds until the process stops."""
-        while not self._stop.wait(BUSY_ROUND_S if self.round() else IDLE_ROUND_S):
+        a_round = self.node.pulse.timed("rounds", IDLE_ROUND_S, self.round)
+        while not self._stop.wait(BUSY_ROUND_S if a_round() else IDLE_ROUND_S):
             pass
 
     def round(self) -> bool:
@@ -161,13 +166,14 @@ def keep_pace(node: NodeContext, gate: Gate) -> bool:
 
 def worker_loop(node: NodeContext, stop: Event) -> Loop:
     """Return the worker's loop, which checks constancy when it is due."""
-    return Loop("constancy", CONSTANCY_EVERY_S, lambda: constancy.check_if_due(node), stop)
+    return Loop(node.pulse, "constancy", CONSTANCY_EVERY_S, lambda: constancy.check_if_due(node), stop)
 
 
-def _scheduler(*sweeps: tuple[str, float, Callable[[], object]]) -> BackgroundScheduler:
+def _scheduler(pulse: Pulse, *sweeps: tuple[str, float, Callable[[], object]]) -> BackgroundScheduler:
     scheduler = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
     for name, every_s, sweep in sweeps:
-        scheduler.add_job(_guarded(name, sweep), "interval", seconds=every_s, id=name)
+        timed = pulse.timed(name, every_s, _guarded(name, sweep))
+        scheduler.add_job(timed, "interval", seconds=every_s, id=name)
     return scheduler
 
 

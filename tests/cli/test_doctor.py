@@ -48,7 +48,7 @@ def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> N
     named = {line.split()[1] for line in lines}
     assert named == {
         "mediqa-node", "packages", "size", "torchvision", "processor", "accelerator", "decoders", "settings", "reports",
-        "model", "data", "database", "constancy", "roles",
+        "model", "data", "database", "constancy", "roles", "queues",
     } | ({"quota"} if "quota" in named else set())  # fmt: skip
     assert "digests of weights and card verified" in result.stdout
     assert "JPEG 2000" in result.stdout

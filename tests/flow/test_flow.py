@@ -1,5 +1,6 @@
 """What a hospital sees: images go in by DCMTK, reports come out at Orthanc. One node serves all tests."""
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -16,7 +17,9 @@ from support.series import CT_IMAGE, ct_series, refreshed, series_uid, uid, writ
 from support.waiting import need, until
 
 from mediqa_node.dicom.photograph import wrap_photograph
-from mediqa_node.storage import assessments, constancy_checks, copies
+from mediqa_node.domain.health import Heartbeat
+from mediqa_node.service import ROLES
+from mediqa_node.storage import assessments, constancy_checks, copies, health
 
 pytestmark = pytest.mark.peers
 
@@ -273,6 +276,18 @@ def test_an_archive_whose_answer_was_lost_holds_one_report(
     }
     looked = node.command("verify", "--json")
     assert looked.returncode == 0, looked.stdout
+
+
+def test_every_process_writes_its_heartbeat(node: Node) -> None:
+    def beats() -> dict[str, Heartbeat]:
+        with node.database.read() as connection:
+            return {beat.role: beat for beat in health.read_heartbeats(connection)}
+
+    until(lambda: "constancy" in beats()["worker"].sweeps, "the second heartbeat", within_s=30)
+    assert set(beats()) == set(ROLES)
+    assert set(beats()["courier"].sweeps) == {"companions", "liveness", "retention", "forget", "rounds"}
+    assert beats()["receiver"].max_associations == 32
+    assert json.loads(node.command("status", "--json").stdout)["concerns"] == []
 
 
 def test_status_says_that_all_is_well_and_verify_finds_nothing(node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import mediqa_node.storage.health  # noqa: F401 (it adds tables)
 from mediqa_node.storage.tables import metadata
 
 OWN_TABLES = set(metadata.tables)

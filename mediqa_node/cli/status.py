@@ -1,0 +1,247 @@
+"""`mediqa-node status`: what the node is doing and what needs attention, in a bounded number of lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from mediqa_node.cli import app
+from mediqa_node.cli.common import open_node
+from mediqa_node.cli.options import Json
+from mediqa_node.cli.present import ago, as_json, count, fact, size
+
+if TYPE_CHECKING:
+    from mediqa_node.config import Settings
+    from mediqa_node.domain.constancy import Check
+    from mediqa_node.domain.health import Concern, Destination, Heartbeat
+    from mediqa_node.domain.promotion import Standing
+    from mediqa_node.pipeline.export.nightly import Outcome
+    from mediqa_node.storage.database import Database
+    from mediqa_node.storage.index import SeriesRow
+    from mediqa_node.storage.outbox import DeliveryRow
+    from mediqa_node.storage.overview import Dispute, Facts
+
+SHOWN = 10
+"""Items of one kind that are printed; the others are counted."""
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the database, the spool and the locks of the processes show."""
+
+    now: float
+    facts: Facts
+    waiting: list[DeliveryRow]
+    held: list[DeliveryRow]
+    stopped: list[SeriesRow]
+    disputes: list[Dispute]
+    destinations: list[Destination]
+    heartbeats: list[Heartbeat]
+    concerns: list[Concern]
+    checked: Check | None
+    exported: Outcome | None
+    weights: Standing
+    weights_in_words: str
+    running: list[str]
+    missing: list[str]
+    has_room: bool
+    free_bytes: int
+
+    @property
+    def drifted(self) -> Check | None:
+        return self.checked if self.checked is not None and self.checked.withholds else None
+
+    @property
+    def needs_a_person(self) -> bool:
+        not_exported = self.exported is not None and self.exported.problem
+        held = self.held or self.stopped or self.disputes
+        return bool(held or self.missing or self.drifted or not_exported or self.concerns)
+
+
+@app.command()
+def status(context: typer.Context, json: Json = False) -> None:
+    """Show what the node is doing and what needs attention.
+
+    The exit status is 1 if something needs attention.
+    """
+    with open_node(context) as (settings, database):
+        found = _look(settings, database)
+    if json:
+        as_json(_as_dict(found))
+    else:
+        _print(found, settings)
+    sys.exit(found.needs_a_person)
+
+
+def _look(settings: Settings, database: Database) -> _Found:
+    from mediqa_node import service
+    from mediqa_node.composition import checkpoints, resources
+    from mediqa_node.domain.health import concerns
+    from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
+    from mediqa_node.pipeline.export.nightly import last_outcome
+    from mediqa_node.storage import constancy_checks, health, index, outbox, overview, promotions
+
+    now, spool, running = time.time(), resources.open_spool(settings), service.running_roles(settings)
+    has_room = spool.has_room()
+    with database.read() as connection:
+        destinations = health.waiting_destinations(connection)
+        beats = health.read_heartbeats(connection)
+        at_work = [beat for beat in beats if beat.role in running]
+        decided = promotions.standing(connection)
+        return _Found(
+            now=now,
+            facts=overview.facts(connection),
+            waiting=outbox.deliveries_in(connection, DeliveryState.WAITING),
+            held=outbox.deliveries_in(connection, *HELD),
+            stopped=index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD),
+            disputes=overview.disputes(connection),
+            destinations=destinations,
+            heartbeats=beats,
+            concerns=list(concerns(destinations, at_work, has_room=has_room, now=now)),
+            checked=constancy_checks.standing(connection),
+            exported=last_outcome(settings.export_folder) if settings.export.nightly else None,
+            weights=decided,
+            weights_in_words=checkpoints.sentence(settings, decided),
+            running=running,
+            missing=[role for role in service.ROLES if role not in running],
+            has_room=has_room,
+            free_bytes=spool.free_bytes(),
+        )
+
+
+def _as_dict(found: _Found) -> dict[str, Any]:
+    return {
+        **found.facts.as_dict(),
+        "running": found.running,
+        "has_room": found.has_room,
+        "concerns": [asdict(one) for one in found.concerns],
+        "destinations": [asdict(one) for one in found.destinations],
+        "heartbeats": [asdict(one) for one in found.heartbeats],
+        "held": [asdict(row) for row in found.held],
+        "waiting": [asdict(row) for row in found.waiting],
+        "stopped": [row.as_dict() for row in found.stopped],
+        "disputes": [asdict(row) for row in found.disputes],
+        "constancy": asdict(found.checked) if found.checked else None,
+        "export": asdict(found.exported) if found.exported else None,
+        "weights": {"in_force": found.weights_in_words, **asdict(found.weights)},
+    }
+
+
+def _print(found: _Found, settings: Settings) -> None:
+    facts, now = found.facts, found.now
+    state = f"{', '.join(found.missing)} not running here" if found.missing else "running"
+    arriving = f"{count(facts.n_receiving, 'series', 'series')} arriving, {count(facts.n_ready, 'assessment')}"
+    kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
+    fact("node", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}: {state}")
+    _print_processes(found.concerns)
+    fact("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet")
+    fact("kept", f"{kept}; {size(found.free_bytes)} free")
+    if not found.has_room:
+        fact("", f"→ nothing is received until {size(settings.retention.low_water_bytes)} are free")
+    fact("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}")
+    _print_destinations(found.destinations, found.concerns, now)
+    fact("checkpoint", found.weights_in_words)
+    fact("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet")
+    _print_checks(found.exported, found.drifted, now)
+    _print_held(found.held, found.stopped, found.disputes)
+
+
+def _print_processes(look: Sequence[Concern]) -> None:
+    """Print late sweeps and a full receiver."""
+    from mediqa_node.domain.health import ConcernKind
+
+    names = {ConcernKind.LATE_SWEEP: "late", ConcernKind.RECEIVER_FULL: "full"}
+    for concern in look:
+        if concern.kind in names:
+            fact(names[concern.kind], f"{concern.about}: {concern.text}")
+            fact("", f"→ {concern.fix}")
+
+
+def _print_destinations(destinations: Sequence[Destination], look: Sequence[Concern], now: float) -> None:
+    """Print what waits for each destination, and the next step where a person should look."""
+    from mediqa_node.domain.health import ConcernKind
+
+    kinds = (ConcernKind.UNREACHABLE, ConcernKind.OLD_DELIVERY)
+    fixes = {concern.about: concern.fix for concern in look if concern.kind in kinds}
+    for destination in destinations:
+        fact("", f"{destination.name}: {destination.sentence(now)}")
+        if destination.name in fixes:
+            fact("", f"→ {fixes[destination.name]}")
+
+
+def _print_checks(exported: Outcome | None, drifted: Check | None, now: float) -> None:
+    """Print the last nightly export, and a constancy check that withholds results."""
+    if exported is not None:
+        series = f"{count(exported.n_series, 'series', 'series')} to {exported.folder}"
+        fact("exported", f"{ago(now - exported.at)}: {exported.problem or series}")
+    if drifted:
+        fact("constancy", f"failed {ago(now - drifted.checked_at)}: {drifted.finding()}")
+        fact("", f"→ {drifted.advice()}")
+
+
+def _print_held(held: list[DeliveryRow], stopped: list[SeriesRow], disputes: list[Dispute]) -> None:
+    """Print what needs attention, each with its next step."""
+    from mediqa_node.domain.series import UNPROVEN
+
+    disputed = {dispute.series_instance_uid for dispute in disputes}
+    shown = disputed | {delivery.series_instance_uid for delivery in held}
+    unproven = [row for row in stopped if row.reason and row.reason.code in UNPROVEN]
+    rest = [row for row in stopped if row.series_instance_uid not in shown and row not in unproven]
+    for state in dict.fromkeys(delivery.state for delivery in held):
+        some = [delivery for delivery in held if delivery.state == state]
+        _print_first(some, partial(_print_delivery, disputed), f"{state} deliveries", state)
+    _print_unproven(unproven)
+    for name in dict.fromkeys(row.state.lower() for row in rest):
+        _print_first([row for row in rest if row.state.lower() == name], _print_series, f"{name} series", name)
+    _print_first(disputes, _print_dispute, "series with differing copies", "withheld")
+
+
+def _print_first(found: Sequence[_Item], show: Callable[[_Item], None], what: str, state: str) -> None:
+    """Print the first items, and how many more there are and where."""
+    for one in found[:SHOWN]:
+        show(one)
+    if len(found) > SHOWN:
+        fact("", f"{len(found) - SHOWN:,} more {what}; mediqa-node series --state {state}")
+
+
+def _print_delivery(disputed: set[str], delivery: DeliveryRow) -> None:
+    from mediqa_node.domain.series import DeliveryState
+
+    fact(delivery.state, f"delivery {delivery.id} to {delivery.destination}: {delivery.message}")
+    if delivery.series_instance_uid not in disputed:  # else its next step stands below
+        first = "" if delivery.state == DeliveryState.WITHHELD else f"mediqa-node echo {delivery.destination}, then "
+        fact("", f"→ {first}mediqa-node retry {delivery.id}")
+
+
+def _print_series(row: SeriesRow) -> None:
+    fact(row.state.lower(), f"series {row.series_instance_uid}: {row.reason}")
+    fact("", f"→ mediqa-node retry {row.series_instance_uid}")
+
+
+def _print_dispute(dispute: Dispute) -> None:
+    what = "other pixels" if dispute.status == "conflict" else "another patient, study or description"
+    copies = count(dispute.n_copies, "further copy", "further copies")
+    fact(dispute.status, f"series {dispute.series_instance_uid}: {copies} with {what}")
+    fact("", f"→ mediqa-node retry {dispute.series_instance_uid} --keep-first")
+
+
+def _print_unproven(rows: list[SeriesRow]) -> None:
+    """Print how many series wait for a good constancy check, instead of one line for each."""
+    from mediqa_node.domain.series import ReasonCode
+
+    unscored = [row for row in rows if row.reason and row.reason.code == ReasonCode.CONSTANCY_UNKNOWN]
+    drifted = len(rows) - len(unscored)
+    if unscored:
+        fact("withheld", f"{count(len(unscored), 'series', 'series')}, because the reference set could not be scored")
+        fact("", "→ they continue by themselves after a good check of the worker")
+    if drifted:
+        fact("withheld", f"{count(drifted, 'series', 'series')}, because the score has drifted")
+        fact("", "→ mediqa-node retry, once a check is good or the drift is accepted")

@@ -1,0 +1,168 @@
+"""When a person should look at a node: what its processes and its destinations have written down, and the limits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+HEARTBEAT_EVERY_S = 10.0
+"""How often each process writes its row."""
+UNREACHABLE_AFTER_S = 600.0
+OLDEST_AFTER_S = 1800.0
+LATE_AFTER_PERIODS = 10
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in one unit.
+
+    >>> span(12), span(600), span(1e5), span(1e6)
+    ('12 s', '10 min', '28 h', '12 days')
+    """
+    for limit, unit, length in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{max(seconds, 0) / length:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+class ConcernKind(StrEnum):
+    """Why a person should look."""
+
+    UNREACHABLE = "unreachable"
+    OLD_DELIVERY = "old_delivery"
+    LATE_SWEEP = "late_sweep"
+    RECEIVER_FULL = "receiver_full"
+    LOW_WATER = "low_water"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """Something that a person should look at.
+
+    Attributes:
+        about: the destination, the role or the folder.
+        fix: the next step.
+    """
+
+    kind: ConcernKind
+    about: str
+    text: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """What waits for a destination, and whether it answers. Times are seconds since 1970.
+
+    Attributes:
+        oldest_at: when the delivery that has waited longest was asked for.
+        failing_since: the first failed attempt since its last answer; None: it answered, or was not tried yet.
+        why: what the last attempt failed with, or what a delivery waits for; "" if nothing is known.
+    """
+
+    name: str
+    n_waiting: int
+    oldest_at: float
+    failing_since: float | None = None
+    why: str = ""
+
+    def sentence(self, now: float) -> str:
+        """Return the state of the destination in words."""
+        reports = "1 report waits" if self.n_waiting == 1 else f"{self.n_waiting:,} reports wait"
+        text = f"{reports}, for up to {span(now - self.oldest_at)}"
+        if self.failing_since is not None:
+            text += f"; unreachable for {span(now - self.failing_since)}"
+        return f"{text}: {self.why}" if self.why else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A periodic task of a process.
+
+    Attributes:
+        every_s: its period.
+        age_s: time since it last ended, by a clock that nobody sets, when the heartbeat was written.
+    """
+
+    every_s: float
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """What a process last wrote about itself.
+
+    Attributes:
+        at: when, seconds since 1970.
+        n_associations, max_associations: of the receiver; None for other roles.
+    """
+
+    role: str
+    host: str
+    pid: int
+    started_at: float
+    at: float
+    sweeps: Mapping[str, Sweep]
+    n_associations: int | None = None
+    max_associations: int | None = None
+
+    def late(self, now: float) -> Iterator[tuple[str, Sweep]]:
+        """Return the sweeps that are ten periods late, with their present age; `heartbeat` is one of them."""
+        silent_s = max(0.0, now - self.at)
+        if silent_s > LATE_AFTER_PERIODS * HEARTBEAT_EVERY_S:
+            yield "heartbeat", Sweep(every_s=HEARTBEAT_EVERY_S, age_s=silent_s)
+            return  # of the others nothing is known
+        for name, sweep in self.sweeps.items():
+            age_s = sweep.age_s + silent_s
+            if age_s > LATE_AFTER_PERIODS * sweep.every_s + HEARTBEAT_EVERY_S:
+                yield name, Sweep(every_s=sweep.every_s, age_s=age_s)
+
+
+def concerns(
+    destinations: Sequence[Destination], heartbeats: Sequence[Heartbeat], *, has_room: bool, now: float
+) -> Iterator[Concern]:
+    """Return what a person should look at.
+
+    Args:
+        heartbeats: of the roles that run.
+        has_room: whether the spool has more free space than `retention.low_water_bytes`.
+    """
+    for destination in destinations:
+        if (kind := _of_destination(destination, now)) is not None:
+            yield Concern(
+                kind=kind,
+                about=destination.name,
+                text=destination.sentence(now),
+                fix=f"mediqa-node echo {destination.name}",
+            )
+    for beat in heartbeats:
+        yield from _of_process(beat, now)
+    if not has_room:
+        yield Concern(
+            kind=ConcernKind.LOW_WATER,
+            about="data",
+            text="less is free than `retention.low_water_bytes`: nothing is received",
+            fix="free space, or lower `retention.days`",
+        )
+
+
+def _of_destination(destination: Destination, now: float) -> ConcernKind | None:
+    if destination.failing_since is not None and now - destination.failing_since > UNREACHABLE_AFTER_S:
+        return ConcernKind.UNREACHABLE
+    return ConcernKind.OLD_DELIVERY if now - destination.oldest_at > OLDEST_AFTER_S else None
+
+
+def _of_process(beat: Heartbeat, now: float) -> Iterator[Concern]:
+    for name, sweep in beat.late(now):
+        yield Concern(
+            kind=ConcernKind.LATE_SWEEP,
+            about=beat.role,
+            text=f"{name} last ran {span(sweep.age_s)} ago and should run every {sweep.every_s:g} s",
+            fix="read the log of `mediqa-node serve`, then restart it",
+        )
+    n_open, at_most = beat.n_associations, beat.max_associations
+    if n_open is not None and at_most is not None and n_open >= at_most:
+        yield Concern(
+            kind=ConcernKind.RECEIVER_FULL,
+            about=beat.role,
+            text=f"{n_open} of {at_most} associations are open: further ones are rejected",
+            fix="look for senders that leave associations open, or raise `receiver.max_associations`",
+        )

@@ -1,0 +1,91 @@
+"""The heartbeat of a process: which of its sweeps ran when, written to the database for `status`."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from threading import Event
+from typing import TypeVar
+
+import structlog
+
+from mediqa_node.domain.errors import StorageFailed
+from mediqa_node.domain.health import HEARTBEAT_EVERY_S, Heartbeat, Sweep
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.health import write_heartbeat
+
+log = structlog.get_logger("heartbeat")
+
+_Result = TypeVar("_Result")
+
+
+class Pulse:
+    """When each sweep of this process last ended, by the monotonic clock."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ended: dict[str, tuple[float, float]] = {}
+
+    def timed(self, name: str, every_s: float, sweep: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Return a sweep that notes when it ends; it is expected every `every_s` from now on."""
+        self._ended[name] = every_s, self._clock()
+
+        def run() -> _Result:
+            try:
+                return sweep()
+            finally:
+                self._ended[name] = every_s, self._clock()
+
+        return run
+
+    def sweeps(self) -> dict[str, Sweep]:
+        """Return the period and the age of each sweep."""
+        now = self._clock()
+        return {name: Sweep(every_s=every_s, age_s=now - ended) for name, (every_s, ended) in self._ended.items()}
+
+
+class Beat:
+    """Writes the row of one process until it stops.
+
+    Args:
+        role: receiver, worker or courier.
+        associations: how many are open and how many may be, for the receiver.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        role: str,
+        pulse: Pulse,
+        *,
+        associations: Callable[[], tuple[int, int]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database, self._role, self._pulse = database, role, pulse
+        self._associations, self._clock = associations, clock
+        self._started_at = clock()
+
+    def run(self, stop: Event) -> None:
+        """Write the row at once, then every `HEARTBEAT_EVERY_S`."""
+        while True:
+            try:
+                self.write()
+            except StorageFailed as error:
+                log.warning("heartbeat not written", role=self._role, reason=str(error))
+            if stop.wait(HEARTBEAT_EVERY_S):
+                return
+
+    def write(self) -> None:
+        """Write the row once."""
+        n_open, at_most = self._associations() if self._associations else (None, None)
+        beat = Heartbeat(
+            role=self._role,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=self._started_at,
+            at=self._clock(),
+            sweeps=self._pulse.sweeps(),
+            n_associations=n_open,
+            max_associations=at_most,
+        )
+        write_heartbeat(self._database, beat)

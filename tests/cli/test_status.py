@@ -1,0 +1,213 @@
+"""`status` in each state in which a person should look, on a real database; `doctor` agrees."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import sqlalchemy as sa
+import yaml
+from support.bench import migrate
+from typer.testing import CliRunner
+
+from mediqa_node import config, doctor
+from mediqa_node.cli import app, register
+from mediqa_node.cli.status import SHOWN
+from mediqa_node.composition import resources
+from mediqa_node.domain.health import Heartbeat, Sweep
+from mediqa_node.domain.series import DeliveryReason
+from mediqa_node.service import ROLES
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.health import note_attempt, write_heartbeat
+from mediqa_node.storage.tables import deliveries, instances, series
+from mediqa_node.system.lock import locked
+
+REFUSED = "PACS (ARCHIVE at 10.0.0.5:104) is not reachable or did not answer"
+
+register()
+
+
+class Status:
+    """A node's folder and database, and what the commands say about it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.now = folder / "node.yaml", time.time()
+        peers = {"PACS": {"ae_title": "ARCHIVE", "host": "10.0.0.5", "port": 104}}
+        self.configure(peers=peers, returns=[{"to": ["PACS"]}], retention={"low_water_bytes": 0})
+        settings = config.load(self.file, {})
+        resources.make_data_folder(settings)
+        self.database: Database = resources.open_database(settings)
+        migrate(self.database)
+
+    def configure(self, **settings: object) -> None:
+        known = yaml.safe_load(self.file.read_text()) if self.file.exists() else {}
+        self.file.write_text(yaml.safe_dump(known | settings))
+
+    def beats(self, **of_courier: object) -> None:
+        """Let every role write a heartbeat; `of_courier` overrides that of the courier."""
+        for role in ROLES:
+            sweeps = {"liveness": Sweep(every_s=5.0, age_s=2.0)} if role == "courier" else {}
+            counts = {"n_associations": 3, "max_associations": 32} if role == "receiver" else {}
+            values = {"host": "node", "pid": 1, "started_at": self.now - 9000, "at": self.now, "sweeps": sweeps}
+            changes = of_courier if role == "courier" else {}
+            write_heartbeat(self.database, Heartbeat(role=role, **(values | counts | changes)))  # type: ignore[arg-type]
+
+    def deliveries(self, n: int, *, age_s: float, state: str = "waiting", message: str | None = None) -> None:
+        with self.database.write() as connection:
+            for number in range(n):
+                row = {"series_instance_uid": f"1.2.3.{state}.{number}", "state": state, "message": message}
+                times = {"created_at": self.now - age_s + number, "not_before": 0.0, "wait_for_study_until": 0.0}
+                more = {"revision": 1, "destination": "PACS", "attempts": 1, "jobs": 0}
+                connection.execute(sa.insert(deliveries).values(**row, **times, **more))
+
+    def fails(self, since_s: float) -> None:
+        with self.database.write() as connection:
+            at = self.now - since_s
+            note_attempt(self.database, connection, "PACS", DeliveryReason.NO_ANSWER, REFUSED, at=at)
+
+    def says(self) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["-c", str(self.file), "status"])
+        return result.exit_code, result.stdout
+
+    def as_json(self) -> dict[str, list[dict[str, object]]]:
+        return json.loads(CliRunner().invoke(app, ["-c", str(self.file), "status", "--json"]).stdout)
+
+    def doctor(self) -> list[tuple[str, str]]:
+        """What `doctor` finds about the queues."""
+        settings = config.load(self.file, {})
+        return [(finding.mark, finding.text) for finding in doctor.queues(settings)]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Status]:
+    """A node whose three processes run, as far as locks and heartbeats show."""
+    made = Status(tmp_path)
+    made.beats()
+    with ExitStack() as held, patch("mediqa_node.storage.spool.Spool.free_bytes", lambda self: 141 * 10**9):
+        for role in ROLES:
+            held.enter_context(locked(tmp_path / "var" / f"{role}.lock"))
+        yield made
+    made.database.close()
+
+
+def test_a_node_that_is_well_needs_nobody(node: Status) -> None:
+    code, said = node.says()
+
+    assert (code, node.doctor()) == (0, [("ok", "no report waits for a destination")]), said
+    assert node.as_json()["concerns"] == []
+
+
+def test_reports_that_wait_a_short_while_need_nobody(node: Status) -> None:
+    node.deliveries(3, age_s=120)
+    node.fails(since_s=90)
+
+    code, said = node.says()
+
+    line = f"PACS: 3 reports wait, for up to 2 min; unreachable for 90 s: {REFUSED}"
+    assert code == 0, said
+    assert f"            {line}\n" in said
+    assert node.doctor() == [("ok", line)]
+
+
+def test_a_dead_pacs_needs_a_person_after_ten_minutes(node: Status) -> None:
+    node.deliveries(12, age_s=1000)
+    node.fails(since_s=900)
+
+    code, said = node.says()
+
+    assert code == 1
+    assert f"PACS: 12 reports wait, for up to 17 min; unreachable for 15 min: {REFUSED}\n" in said
+    assert "→ mediqa-node echo PACS\n" in said
+    [(mark, text)] = node.doctor()
+    assert (mark, "unreachable for 15 min" in text) == ("problem", True)
+    found = node.as_json()
+    assert [(one["kind"], one["about"]) for one in found["concerns"]] == [("unreachable", "PACS")]
+    [destination] = found["destinations"]
+    assert (destination["n_waiting"], destination["failing_since"]) == (12, node.now - 900)
+
+
+def test_a_report_that_waits_for_half_an_hour_needs_a_person(node: Status) -> None:
+    node.deliveries(1, age_s=2400, message="waiting for the study at the destination")
+
+    code, said = node.says()
+
+    assert code == 1
+    assert "PACS: 1 report waits, for up to 40 min: waiting for the study at the destination\n" in said
+    assert [one["kind"] for one in node.as_json()["concerns"]] == ["old_delivery"]
+    assert [mark for mark, _ in node.doctor()] == ["problem"]
+
+
+def test_a_late_sweep_needs_a_person(node: Status) -> None:
+    node.beats(sweeps={"liveness": Sweep(every_s=5.0, age_s=720.0), "rounds": Sweep(every_s=0.5, age_s=0.1)})
+
+    code, said = node.says()
+
+    assert code == 1
+    assert "late        courier: liveness last ran 12 min ago and should run every 5 s\n" in said
+    assert [mark for mark, _ in node.doctor()] == ["problem"]
+
+
+def test_a_process_that_is_silent_needs_a_person(node: Status) -> None:
+    node.beats(at=node.now - 7300)
+
+    code, said = node.says()
+
+    assert code == 1
+    assert "late        courier: heartbeat last ran 2 h ago and should run every 10 s\n" in said
+
+
+def test_a_receiver_at_its_limit_needs_a_person(node: Status) -> None:
+    full = {"host": "node", "pid": 1, "started_at": node.now, "at": node.now, "sweeps": {}}
+    write_heartbeat(node.database, Heartbeat(role="receiver", n_associations=32, max_associations=32, **full))
+
+    code, said = node.says()
+
+    assert code == 1
+    assert "full        receiver: 32 of 32 associations are open: further ones are rejected\n" in said
+    assert [mark for mark, _ in node.doctor()] == ["problem"]
+
+
+def test_low_water_needs_a_person(node: Status) -> None:
+    node.configure(retention={"low_water_bytes": 200 * 10**9})
+
+    code, said = node.says()
+
+    assert code == 1
+    assert "→ nothing is received until 200 GB are free\n" in said
+    found = node.as_json()
+    assert ([one["kind"] for one in found["concerns"]], found["has_room"]) == (["low_water"], False)
+
+
+def test_many_conflicts_take_few_lines(node: Status) -> None:
+    node.deliveries(40, age_s=60, state="parked", message="PACS refused the object (status 0x0122)")
+    with node.database.write() as connection:
+        for number in range(500):
+            add_disputed(connection, f"1.2.4.{number}")
+
+    code, said = node.says()
+
+    assert code == 1
+    assert len(said.splitlines()) < 60
+    assert said.count("parked      delivery") == said.count("further copy with other pixels") == SHOWN
+    assert "30 more parked deliveries; mediqa-node series --state parked\n" in said
+    assert "490 more series with differing copies; mediqa-node series --state withheld\n" in said
+    found = node.as_json()
+    assert (len(found["held"]), len(found["disputes"])) == (40, 500)
+
+
+def add_disputed(connection: sa.Connection, uid: str) -> None:
+    row = {column.name: _blank(column) for column in series.c if not column.nullable}
+    connection.execute(sa.insert(series).values(row | {"series_instance_uid": uid, "state": "WITHHELD"}))
+    copy = {column.name: _blank(column) for column in instances.c if not column.nullable and column.name != "id"}
+    connection.execute(
+        sa.insert(instances).values(
+            copy | {"series_instance_uid": uid, "sop_instance_uid": uid, "path": uid, "status": "conflict"}
+        )
+    )
+
+
+def _blank(column: sa.Column[object]) -> object:
+    return "" if isinstance(column.type, sa.String) else 0
