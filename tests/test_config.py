@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from mediqa_node.composition import resources
 from mediqa_node.config import find, load
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.storage.database import Database
 
 
 def written(folder: Path, text: str) -> Path:
@@ -103,3 +105,12 @@ def test_the_file_is_the_argument_else_the_variable_else_the_usual_place(
 
     with pytest.raises(ConfigurationError, match="no such configuration file"):
         find(tmp_path / "absent.yaml", {})
+
+
+def test_the_rules_of_reports_reach_the_stations(tmp_path: Path) -> None:
+    settings = load(written(tmp_path, "report: {predicted_parameters: true}"), {})
+    database = Database(f"sqlite:///{tmp_path / 'node.db'}")
+
+    assert resources.node_context(settings, database).report.predicted_parameters
+    assert not load(None, {}).report.predicted_parameters
+    database.close()

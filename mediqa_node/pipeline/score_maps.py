@@ -53,6 +53,7 @@ def caption(assessment: Assessment) -> Caption:
         raw=result.raw_score,
         what=" ".join(term.value for term in words),
         trained=assessment.checkpoint.trained,
+        calibration=assessment.calibration,
     )
 
 

@@ -1,9 +1,11 @@
 """Pictures of maps: what the colours are, and what stands in them."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.factories import calibration
 
 from mediqa_node.image.maps.native import NativeMap
 from mediqa_node.image.maps.overlay import ExplainedSlice, grey, overlaid, scale_of, smoothed
@@ -118,6 +120,21 @@ def test_a_weight_stands_in_the_picture_only_if_slices_count_differently(monkeyp
         "slice 2 of 2, weight 0.25, series 0.50   3D CT chest soft",
     ]
     assert "slice 2 of 2, series 0.50   3D CT chest soft" in drawn
+
+
+def test_no_quality_is_rounded_across_a_threshold(monkeypatch):
+    drawn: list[str] = []
+    monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda self, place, text, **more: drawn.append(text))
+
+    for record in (calibration(borderline_below=0.6), None):
+        caption = replace(CAPTION, quality=0.597, calibration=record)
+        contact_sheet([explained(halves(), quality=0.5967)] * 2, caption)
+
+    assert [text for text in drawn if text in ("Series quality 0.59", "Series quality 0.60")] == [
+        "Series quality 0.59",
+        "Series quality 0.60",
+    ]
+    assert [text.split()[0] for text in drawn if "weight 1" in text] == ["0.59", "0.59", "0.60", "0.60"]
 
 
 def test_untrained_weights_are_named_in_every_picture():

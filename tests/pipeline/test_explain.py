@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 import sqlalchemy as sa
 from support.bench import Bench, StandInScorer
+from support.factories import predicted_mas
 from support.report_reading import groups, walk
 from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, series_uid
@@ -22,7 +24,11 @@ from mediqa_node.dicom.report.items import number_item
 from mediqa_node.dicom.report.retraction import void_report
 from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.policy import ReportRules
+from mediqa_node.domain.preprocessing import NetworkInput
+from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.retraction import VoidReason
+from mediqa_node.domain.scoring import ScoredSlices
 from mediqa_node.model.predict import NetworkScorer, load_scorer
 from mediqa_node.pipeline.checks.reproduce import Explanation, explain
 from mediqa_node.pipeline.score import Assessor
@@ -110,6 +116,28 @@ def in_layout_2(report: pydicom.Dataset) -> bytes:
                 number_item("CONTAINS", codes.SLICE_WEIGHT, "0.142857142857", codes.UNIT_RANGE, estimated=True)
             )
     return report_bytes(report)
+
+
+class Predicting(StandInScorer):
+    """Predicts an exposure that its card supports."""
+
+    def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
+        return replace(super().score(inputs, prompt), prediction=predicted_mas())
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_predicted_parameter_is_reported_and_reproduced_where_the_site_asks_for_it(
+    tmp_path: Path, pacs: ScriptedPacs, wanted: bool
+) -> None:
+    peer = Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)
+    rules = ReportRules(predicted_parameters=wanted)
+    bench = Bench(tmp_path / "bench", peers=[peer], scorer=Predicting(), report=rules, allow_untrained=True)
+
+    found = explained(bench, reported(bench, ct_series(tmp_path / "ct", "x")))
+
+    assert found.is_reproduced
+    assert (("IQA series", "Predicted exposure") in (found.written or {})) == wanted
+    bench.close()
 
 
 def test_a_void_report_states_no_number(bench: Bench, tmp_path: Path) -> None:

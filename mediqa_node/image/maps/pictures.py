@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mediqa_node.domain.assessment import Calibration, rounded
 from mediqa_node.image.maps.overlay import ExplainedSlice, Scale, overlaid, plain, scale_of
 from mediqa_node.image.maps.palette import coloured
 
@@ -36,12 +37,14 @@ class Caption:
     Attributes:
         quality: Q, 0..1, or None; then `raw` is shown.
         what: the prompt in words, e.g. `3D CT chest lung`.
+        calibration: of the site; no quality is rounded across its thresholds.
     """
 
     quality: float | None
     raw: float
     what: str
     trained: bool
+    calibration: Calibration | None = None
 
 
 def slice_picture(slices: Sequence[ExplainedSlice], index: int, caption: Caption) -> Image.Image:
@@ -51,7 +54,7 @@ def slice_picture(slices: Sequence[ExplainedSlice], index: int, caption: Caption
     width, height = panels[0].size
     box = 3 * _MARGIN_PX + 2 * width + _BAR_ROOM_PX, _HEAD_PX + max(height, _PANEL_PX // 2) + _FOOT_PX
     picture, draw = _canvas((max(box[0], _LEAST_PX), box[1]))
-    title = _named(part.quality, part.raw, "slice" if len(slices) > 1 else "image")
+    title = _named(part, "slice" if len(slices) > 1 else "image", caption)
     _head(draw, title, _slice_facts(slices, index, caption), caption)
     for number, panel in enumerate(panels):
         picture.paste(panel, (_MARGIN_PX + number * (width + _MARGIN_PX), _HEAD_PX))
@@ -69,11 +72,11 @@ def contact_sheet(slices: Sequence[ExplainedSlice], caption: Caption) -> Image.I
     size = _MARGIN_PX + columns * cell[0] + _BAR_ROOM_PX, _HEAD_PX + rows * cell[1] + _FOOT_PX
     picture, draw = _canvas((max(size[0], _LEAST_PX), size[1]))
     facts = f"{caption.what}   {len(slices)} slice{'s' if len(slices) > 1 else ''} scored"
-    _head(draw, _named(caption.quality, caption.raw, "series"), facts, caption)
+    _head(draw, _named(caption, "series", caption), facts, caption)
     for index, part in enumerate(slices):
         left, top = _MARGIN_PX + index % columns * cell[0], _HEAD_PX + index // columns * cell[1]
         draw.text((left, top), f"{index + 1}", font=_font(17), fill=_QUIET)
-        score = _number(part.quality, part.raw) + ("" if part.weight is None else f"   weight {part.weight:.2f}")
+        score = _number(part, caption) + ("" if part.weight is None else f"   weight {part.weight:.2f}")
         draw.text((left + _THUMB_PX, top), score, font=_font(17), fill=_TEXT, anchor="ra")
         thumb = overlaid(part, scale, _THUMB_PX)
         picture.paste(thumb, (left + (_THUMB_PX - thumb.width) // 2, top + 24 + (_THUMB_PX - thumb.height) // 2))
@@ -91,19 +94,19 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size_px)
 
 
-def _number(quality: float | None, raw: float) -> str:
-    return f"{raw:.3g}" if quality is None else f"{quality:.2f}"
+def _number(of: ExplainedSlice | Caption, caption: Caption) -> str:
+    return f"{of.raw:.3g}" if of.quality is None else str(rounded(of.quality, caption.calibration))
 
 
-def _named(quality: float | None, raw: float, what: str) -> str:
-    return f"{what} {'raw score' if quality is None else 'quality'} {_number(quality, raw)}"
+def _named(of: ExplainedSlice | Caption, what: str, caption: Caption) -> str:
+    return f"{what} {'raw score' if of.quality is None else 'quality'} {_number(of, caption)}"
 
 
 def _slice_facts(slices: Sequence[ExplainedSlice], index: int, caption: Caption) -> str:
     part = slices[index]
     if len(slices) == 1:
         return caption.what
-    series = _number(caption.quality, caption.raw)
+    series = _number(caption, caption)
     weight = "" if part.weight is None else f"weight {part.weight:.2f}, "
     return f"slice {index + 1} of {len(slices)}, {weight}series {series}   {caption.what}"
 
