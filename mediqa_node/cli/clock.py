@@ -10,7 +10,8 @@ import typer
 
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_node
-from mediqa_node.cli.present import ago, fact, span
+from mediqa_node.cli.present import ago, fact
+from mediqa_node.domain.health import span
 
 if TYPE_CHECKING:
     from mediqa_node.storage.clock import ClockRow

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from mediqa_node.cli import app
+from mediqa_node.cli.clock import ADVICE, is_paused, step_in_words
 from mediqa_node.cli.common import open_node
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import ago, as_json, count, fact, size
+from mediqa_node.domain.health import UNREACHABLE_AFTER_S
+from mediqa_node.domain.series import HELD
 
 if TYPE_CHECKING:
     from mediqa_node.config import Settings
@@ -22,13 +25,16 @@ if TYPE_CHECKING:
     from mediqa_node.domain.health import Concern, Destination, Heartbeat
     from mediqa_node.domain.promotion import Standing
     from mediqa_node.pipeline.export.nightly import Outcome
-    from mediqa_node.storage.database import Database
+    from mediqa_node.storage.clock import ClockRow
+    from mediqa_node.storage.database import Connection, Database
     from mediqa_node.storage.index import SeriesRow
     from mediqa_node.storage.outbox import DeliveryRow
     from mediqa_node.storage.overview import Dispute, Facts
+    from mediqa_node.storage.retractions import RetractionRow
 
 SHOWN = 10
 """Items of one kind that are printed; the others are counted."""
+_LATELY_S = 86_400.0
 
 _Item = TypeVar("_Item")
 
@@ -43,6 +49,10 @@ class _Found:
     held: list[DeliveryRow]
     stopped: list[SeriesRow]
     disputes: list[Dispute]
+    undecided: list[str]
+    standing: list[RetractionRow]
+    ambiguous: dict[str, list[str]]
+    clock: ClockRow | None
     destinations: list[Destination]
     heartbeats: list[Heartbeat]
     concerns: list[Concern]
@@ -60,9 +70,16 @@ class _Found:
         return self.checked if self.checked is not None and self.checked.withholds else None
 
     @property
+    def is_paused(self) -> bool:
+        return self.clock is not None and is_paused(self.clock, self.now)
+
+    @property
     def needs_a_person(self) -> bool:
         not_exported = self.exported is not None and self.exported.problem
-        held = self.held or self.stopped or self.disputes
+        held = self.held or self.stopped or self.disputes or self.ambiguous or self.is_paused
+        held = held or any(
+            row.state in HELD or self.now - row.created_at > UNREACHABLE_AFTER_S for row in self.standing
+        )
         return bool(held or self.missing or self.drifted or not_exported or self.concerns)
 
 
@@ -87,7 +104,17 @@ def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node.domain.health import concerns
     from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
     from mediqa_node.pipeline.export.nightly import last_outcome
-    from mediqa_node.storage import constancy_checks, health, index, outbox, overview, promotions
+    from mediqa_node.pipeline.sources import ambiguous
+    from mediqa_node.storage import (
+        clock,
+        constancy_checks,
+        health,
+        index,
+        outbox,
+        overview,
+        promotions,
+        retractions,
+    )
 
     now, spool, running = time.time(), resources.open_spool(settings), service.running_roles(settings)
     has_room = spool.has_room()
@@ -96,13 +123,18 @@ def _look(settings: Settings, database: Database) -> _Found:
         beats = health.read_heartbeats(connection)
         at_work = [beat for beat in beats if beat.role in running]
         decided = promotions.standing(connection)
+        stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
         return _Found(
             now=now,
             facts=overview.facts(connection),
             waiting=outbox.deliveries_in(connection, DeliveryState.WAITING),
             held=outbox.deliveries_in(connection, *HELD),
-            stopped=index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD),
+            stopped=stopped,
             disputes=overview.disputes(connection),
+            undecided=_undecided(connection, stopped),
+            standing=retractions.unfinished(connection),
+            ambiguous={title: list(seen) for title, seen in ambiguous(settings.receiver, connection).items()},
+            clock=clock.load(connection),
             destinations=destinations,
             heartbeats=beats,
             concerns=list(concerns(destinations, at_work, has_room=has_room, now=now)),
@@ -117,6 +149,20 @@ def _look(settings: Settings, database: Database) -> _Found:
         )
 
 
+def _undecided(connection: Connection, stopped: Sequence[SeriesRow]) -> list[str]:
+    """Return the series with images that name different patients, where a person has to say which is kept."""
+    from mediqa_node.domain.series import CopyDecision, ReasonCode
+    from mediqa_node.storage import copies
+
+    return [
+        row.series_instance_uid
+        for row in stopped
+        if row.reason is not None
+        and row.reason.code is ReasonCode.IDENTITY
+        and copies.proposal(connection, row.series_instance_uid, CopyDecision.KEEP_FIRST) is not None
+    ]
+
+
 def _as_dict(found: _Found) -> dict[str, Any]:
     return {
         **found.facts.as_dict(),
@@ -129,6 +175,10 @@ def _as_dict(found: _Found) -> dict[str, Any]:
         "waiting": [asdict(row) for row in found.waiting],
         "stopped": [row.as_dict() for row in found.stopped],
         "disputes": [asdict(row) for row in found.disputes],
+        "undecided": found.undecided,
+        "retractions": [row.as_dict() for row in found.standing],
+        "ambiguous_sources": found.ambiguous,
+        "clock": {**asdict(found.clock), "paused": found.is_paused} if found.clock else None,
         "constancy": asdict(found.checked) if found.checked else None,
         "export": asdict(found.exported) if found.exported else None,
         "weights": {"in_force": found.weights_in_words, **asdict(found.weights)},
@@ -142,6 +192,13 @@ def _print(found: _Found, settings: Settings) -> None:
     kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
     fact("node", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}: {state}")
     _print_processes(found.concerns)
+    if found.clock is not None and found.clock.stepped_at is not None and now - found.clock.stepped_at < _LATELY_S:
+        fact("clock", step_in_words(found.clock, now))
+        if found.is_paused:
+            fact("", ADVICE)
+    for title, addresses in found.ambiguous.items():
+        fact("source", f"{title} was seen from {' and '.join(addresses)}: its corrections do not count any more")
+        fact("", "→ admit one address only: `address` of its rule in `receiver.allowed`")
     fact("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet")
     fact("kept", f"{kept}; {size(found.free_bytes)} free")
     if not found.has_room:
@@ -151,7 +208,8 @@ def _print(found: _Found, settings: Settings) -> None:
     fact("checkpoint", found.weights_in_words)
     fact("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet")
     _print_checks(found.exported, found.drifted, now)
-    _print_held(found.held, found.stopped, found.disputes)
+    _print_held(found.held, found.stopped, found.disputes, found.undecided)
+    _print_first(found.standing, _print_standing, "reports to be taken back", "withheld")
 
 
 def _print_processes(look: Sequence[Concern]) -> None:
@@ -187,7 +245,18 @@ def _print_checks(exported: Outcome | None, drifted: Check | None, now: float) -
         fact("", f"→ {drifted.advice()}")
 
 
-def _print_held(held: list[DeliveryRow], stopped: list[SeriesRow], disputes: list[Dispute]) -> None:
+def _print_standing(row: RetractionRow) -> None:
+    """Print a report that stands at a destination and must not."""
+    why = str(row.reason).replace("_", " ")
+    answer = row.message or "not sent yet"
+    fact("take back", f"report at {row.destination} of series {row.series_instance_uid} ({why}): {row.state}, {answer}")
+    if row.state == "parked":
+        fact("", f"→ mediqa-node echo {row.destination}, then mediqa-node retry {row.series_instance_uid}")
+
+
+def _print_held(
+    held: list[DeliveryRow], stopped: list[SeriesRow], disputes: list[Dispute], undecided: list[str]
+) -> None:
     """Print what needs attention, each with its next step."""
     from mediqa_node.domain.series import UNPROVEN
 
@@ -200,7 +269,12 @@ def _print_held(held: list[DeliveryRow], stopped: list[SeriesRow], disputes: lis
         _print_first(some, partial(_print_delivery, disputed), f"{state} deliveries", state)
     _print_unproven(unproven)
     for name in dict.fromkeys(row.state.lower() for row in rest):
-        _print_first([row for row in rest if row.state.lower() == name], _print_series, f"{name} series", name)
+        _print_first(
+            [row for row in rest if row.state.lower() == name],
+            partial(_print_series, undecided),
+            f"{name} series",
+            name,
+        )
     _print_first(disputes, _print_dispute, "series with differing copies", "withheld")
 
 
@@ -221,13 +295,14 @@ def _print_delivery(disputed: set[str], delivery: DeliveryRow) -> None:
         fact("", f"→ {first}mediqa-node retry {delivery.id}")
 
 
-def _print_series(row: SeriesRow) -> None:
+def _print_series(undecided: Sequence[str], row: SeriesRow) -> None:
     fact(row.state.lower(), f"series {row.series_instance_uid}: {row.reason}")
-    fact("", f"→ mediqa-node retry {row.series_instance_uid}")
+    keep = " --keep-first" if row.series_instance_uid in undecided else ""
+    fact("", f"→ mediqa-node retry {row.series_instance_uid}{keep}")
 
 
 def _print_dispute(dispute: Dispute) -> None:
-    what = "other pixels" if dispute.status == "conflict" else "another patient, study or description"
+    what = "other pixels" if dispute.status == "conflict" else "another patient, study or accession"
     copies = count(dispute.n_copies, "further copy", "further copies")
     fact(dispute.status, f"series {dispute.series_instance_uid}: {copies} with {what}")
     fact("", f"→ mediqa-node retry {dispute.series_instance_uid} --keep-first")

@@ -210,7 +210,7 @@ def _unanswered(node: NodeContext, delivery: DeliveryRow, message: str) -> Outco
     if not is_overdue(node, delivery):
         again = _again(node, delivery, message)
         latest = delivery.created_at + node.delivery.identity_within_s
-        return replace(again, again_at=min(again.again_at or latest, latest))
+        return replace(again, code=DeliveryReason.IDENTITY_UNANSWERED, again_at=min(again.again_at or latest, latest))
     if node.delivery.identity_unanswered == "send":  # the next attempt does not ask
         return Outcome(
             state=DeliveryState.WAITING,

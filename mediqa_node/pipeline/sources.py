@@ -4,12 +4,17 @@ A source is a calling AE title and address under an `allowed` rule with `source:
 a caller states: one that was seen from two addresses proves nothing any more.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
-from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import copies
-from mediqa_node.storage.database import Connection
+
+if TYPE_CHECKING:
+    from mediqa_node.pipeline.node import NodeContext
+    from mediqa_node.storage.database import Connection
 
 
 def is_authority(node: NodeContext, calling_ae_title: str) -> bool:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from mediqa_node.domain.series import UNFINISHED, DeliveryState, SeriesState
 from mediqa_node.storage.correction_tables import clock, retractions
 from mediqa_node.storage.database import Database
+from mediqa_node.storage.health import destinations
 from mediqa_node.storage.tables import associations, deliveries, series
 
 _LONGEST_BACKOFF_S = 600.0
@@ -91,6 +92,7 @@ def shift(connection: sa.Connection, step_s: float, *, now: float) -> None:
     following = sa.and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at.is_not(None))
     _move(connection, deliveries.c.companions_at, following, step_s, now, judged_by=deliveries.c.done_at)
     _move(connection, deliveries.c.done_at, following, step_s, now)
+    _move(connection, destinations.c.failing_since, sa.true(), step_s, now)
     waiting = retractions.c.state == DeliveryState.WAITING
     written = retractions.c.created_at
     _move(connection, retractions.c.not_before, waiting, step_s, now, judged_by=written if is_short else None)
