@@ -50,6 +50,8 @@ RESTART = 75
 """Exit status of a worker that restarts with another checkpoint (sysexits EX_TEMPFAIL)."""
 DRAIN_S = 30.0
 _SERIES_ON_A_GPU = 4
+_SWITCH_S = 0.001
+"""How long a thread of the receiver computes while others wait. Python's 5 ms make C-ECHO wait for many senders."""
 _LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 _STEADY_AFTER_S = 20.0
@@ -98,6 +100,7 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline.flow import receive
     from mediqa_node.pipeline.recovery import recover
 
+    sys.setswitchinterval(_SWITCH_S)
     database, spool = open_database(settings), open_spool(settings)
     recover(database, spool, now=time.time())
     try:

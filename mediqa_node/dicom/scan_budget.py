@@ -13,7 +13,7 @@ from mediqa_node.domain.errors import InvalidInstance
 
 _CPU_S, _BYTES_PER_CPU_S, _MOST_CPU_S = 1.5, 2_000_000, 20.0
 """Every check may take the first; one second more for so many bytes received; at most the last."""
-_LONG_CHECK_S = 0.05
+_LONG_CHECK_S = 0.02
 _long_check = threading.Lock()
 """Held by the one check at a time that takes long: Python runs one thread, and C-ECHO waits for its turn among all."""
 
