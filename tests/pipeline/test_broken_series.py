@@ -87,7 +87,7 @@ def test_a_healthy_series_is_scored_among_broken_ones(tmp_path: Path) -> None:
 
     assert results[uid("series", "healthy")]["not_scored"] is None
     for name in NEVER_SCORED - {"pixels cut short"}:  # its files are refused one by one, as the receiver would
-        assert results[uid("series", name)]["reason_code"] in {"unreadable", "undecodable", "no_image"}, name
+        assert results[uid("series", name)]["reason_code"] in {"unreadable", "undecodable", "implausible"}, name
     assert len([reason for reason in unreadable if "truncated" in reason]) == 2
     assert not [text for text in [*unreadable, *map(str, results.values())] if "Wasser" in text]
 
