@@ -11,7 +11,6 @@ import structlog
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.reject_note import Named, rejected_by
-from mediqa_node.domain.errors import UndecodablePixels
 from mediqa_node.domain.identity import Identity, differences
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import InstanceStatus, Reason, ReasonCode
@@ -50,7 +49,7 @@ def _read(node: NodeContext, document: InstanceRow) -> None:
         header = read_header(node.spool.path(document.path))
         code, named = rejected_by(header)
         identity = identity_of(header)
-    except (UndecodablePixels, OSError) as error:
+    except Exception as error:  # one document must not stop the reading of the others
         log.error("document not read", instance=document.sop_instance_uid, reason=type(error).__name__)
         code, named, identity = "", (), None
     rows = [_rejection(document, code, one, identity) for one in named]
