@@ -101,12 +101,12 @@ def test_a_node_that_is_well_needs_nobody(node: Status) -> None:
 
 
 def test_reports_that_wait_a_short_while_need_nobody(node: Status) -> None:
-    node.deliveries(3, age_s=120)
-    node.fails(since_s=90)
+    node.deliveries(3, age_s=240)
+    node.fails(since_s=180)
 
     code, said = node.says()
 
-    line = f"PACS: 3 reports wait, for up to 2 min; unreachable for 90 s: {REFUSED}"
+    line = f"PACS: 3 reports wait, for up to 4 min; unreachable for 3 min: {REFUSED}"
     assert code == 0, said
     assert f"            {line}\n" in said
     assert node.doctor() == [("ok", line)]
