@@ -20,6 +20,7 @@ from support.series import ct_series
 
 import mediqa_node
 from mediqa_node import config
+from mediqa_node.cli import score, series
 from mediqa_node.composition import checkpoints
 from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.dicom.report.content import comment
@@ -202,6 +203,17 @@ def test_a_photograph_with_an_impossible_colour_model_is_scored_with_a_flag(tmp_
     assessment = assess(files, harvest_series(files), assessor(), revision=1, assessed_at=datetime.now(UTC))
 
     assert assessment.doubts == ("colour_model",)
+
+
+def test_show_and_score_print_doubts_in_words(capsys):
+    flags = {"technique": {"flags": ["high_bit", "gap"]}, "stacks": [{"flags": ["colour_model"]}]}
+    words = f"{DOUBTS[HeaderDoubt.HIGH_BIT]}; {DOUBTS[HeaderDoubt.COLOUR_MODEL]}"
+
+    score._print_doubts({"raw_score": 0.5, "files": ["a.dcm"], **flags})
+
+    assert capsys.readouterr().out == f"a.dcm: in doubt: {words}\n"
+    assert series._doubts(flags["technique"], {"primary": {"stack": flags["stacks"][0]}}) == words
+    assert series._doubts(None, None) == ""
 
 
 def test_the_documents_list_every_doubt_and_every_refusal():
