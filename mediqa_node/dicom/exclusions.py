@@ -41,10 +41,8 @@ _SCORED = {
 }
 _CONVERTED = {"DF", "DI", "DRW", "SD", "SI", "SYN", "WSD"}
 
-_PIXEL_ELEMENTS = (
-    "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "PixelPaddingValue", "PixelPaddingRangeLimit",
-)  # fmt: skip
+# Read as they are; `plausible` reads the others.
+_PIXEL_ELEMENTS = ("HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit")
 # Keyword and number of values.
 _PLANE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
 _SPACING = (("PixelSpacing", 2), ("SliceThickness", 1))
