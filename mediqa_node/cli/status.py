@@ -16,7 +16,7 @@ from mediqa_node.cli.clock import ADVICE, is_paused, step_in_words
 from mediqa_node.cli.common import open_node
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import ago, as_json, count, fact, size
-from mediqa_node.domain.health import UNREACHABLE_AFTER_S
+from mediqa_node.domain.health import OLDEST_AFTER_S
 from mediqa_node.domain.series import HELD
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Found:
     stopped: list[SeriesRow]
     disputes: list[Dispute]
     undecided: list[str]
-    standing: list[RetractionRow]
+    retractions: list[RetractionRow]
     ambiguous: dict[str, list[str]]
     clock: ClockRow | None
     destinations: list[Destination]
@@ -77,9 +77,7 @@ class _Found:
     def needs_a_person(self) -> bool:
         not_exported = self.exported is not None and self.exported.problem
         held = self.held or self.stopped or self.disputes or self.ambiguous or self.is_paused
-        held = held or any(
-            row.state in HELD or self.now - row.created_at > UNREACHABLE_AFTER_S for row in self.standing
-        )
+        held = held or any(row.state in HELD or self.now - row.created_at > OLDEST_AFTER_S for row in self.retractions)
         return bool(held or self.missing or self.drifted or not_exported or self.concerns)
 
 
@@ -132,7 +130,7 @@ def _look(settings: Settings, database: Database) -> _Found:
             stopped=stopped,
             disputes=overview.disputes(connection),
             undecided=_undecided(connection, stopped),
-            standing=retractions.unfinished(connection),
+            retractions=retractions.unfinished(connection),
             ambiguous={title: list(seen) for title, seen in ambiguous(settings.receiver, connection).items()},
             clock=clock.load(connection),
             destinations=destinations,
@@ -176,7 +174,7 @@ def _as_dict(found: _Found) -> dict[str, Any]:
         "stopped": [row.as_dict() for row in found.stopped],
         "disputes": [asdict(row) for row in found.disputes],
         "undecided": found.undecided,
-        "retractions": [row.as_dict() for row in found.standing],
+        "retractions": [row.as_dict() for row in found.retractions],
         "ambiguous_sources": found.ambiguous,
         "clock": {**asdict(found.clock), "paused": found.is_paused} if found.clock else None,
         "constancy": asdict(found.checked) if found.checked else None,
@@ -209,7 +207,7 @@ def _print(found: _Found, settings: Settings) -> None:
     fact("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet")
     _print_checks(found.exported, found.drifted, now)
     _print_held(found.held, found.stopped, found.disputes, found.undecided)
-    _print_first(found.standing, _print_standing, "reports to be taken back", "withheld")
+    _print_first(found.retractions, _print_retraction, "reports to be taken back", "withheld")
 
 
 def _print_processes(look: Sequence[Concern]) -> None:
@@ -245,12 +243,12 @@ def _print_checks(exported: Outcome | None, drifted: Check | None, now: float) -
         fact("", f"→ {drifted.advice()}")
 
 
-def _print_standing(row: RetractionRow) -> None:
+def _print_retraction(row: RetractionRow) -> None:
     """Print a report that stands at a destination and must not."""
-    why = str(row.reason).replace("_", " ")
-    answer = row.message or "not sent yet"
-    fact("take back", f"report at {row.destination} of series {row.series_instance_uid} ({why}): {row.state}, {answer}")
-    if row.state == "parked":
+    text = f"report of series {row.series_instance_uid} at {row.destination}, to be taken back"
+    why = f": {row.message}" if row.message else ""
+    fact("retraction", f"{text} ({row.reason.replace('_', ' ')}){why}")
+    if row.state in HELD:
         fact("", f"→ mediqa-node echo {row.destination}, then mediqa-node retry {row.series_instance_uid}")
 
 

@@ -36,6 +36,7 @@ _NO_ANSWER = (DeliveryReason.NO_ANSWER, DeliveryReason.GIVEN_UP)
 _ANSWER = (
     None,
     DeliveryReason.STUDY_NOT_THERE_YET,
+    DeliveryReason.IDENTITY_UNANSWERED,
     DeliveryReason.STUDY_NOT_THERE,
     DeliveryReason.IDENTITY_NOT_CHECKED,
     DeliveryReason.OTHER_IDENTITY,

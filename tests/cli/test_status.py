@@ -20,6 +20,9 @@ from mediqa_node.composition import resources
 from mediqa_node.domain.health import Heartbeat, Sweep
 from mediqa_node.domain.series import DeliveryReason
 from mediqa_node.service import ROLES
+from mediqa_node.storage import clock
+from mediqa_node.storage.clock import ClockRow
+from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.health import note_attempt, write_heartbeat
 from mediqa_node.storage.tables import deliveries, instances, series
@@ -179,6 +182,37 @@ def test_low_water_needs_a_person(node: Status) -> None:
     assert "→ nothing is received until 200 GB are free\n" in said
     found = node.as_json()
     assert ([one["kind"] for one in found["concerns"]], found["has_room"]) == (["low_water"], False)
+
+
+@pytest.mark.parametrize(("state", "age_s", "code"), [("waiting", 60, 0), ("waiting", 2000, 1), ("parked", 60, 1)])
+def test_what_stands_under_the_wrong_patient_is_listed_until_it_is_taken_back(
+    node: Status, state: str, age_s: float, code: int
+) -> None:
+    why = "PACS refused the object (status 0x0122)" if state == "parked" else None
+    with node.database.write() as connection:
+        row = {"series_instance_uid": "1.2.3", "destination": "PACS", "report_sop_instance_uid": "1.2.4"}
+        more = {"reason": "wrong_patient", "state": state, "attempts": 1, "message": why}
+        times = {"not_before": 0.0, "created_at": node.now - age_s}
+        connection.execute(sa.insert(retractions).values(**row, **more, **times))
+
+    found, said = node.says()
+
+    line = "retraction  report of series 1.2.3 at PACS, to be taken back (wrong patient)"
+    assert found == code
+    assert (f"{line}: {why}\n" if why else f"{line}\n") in said
+    assert ("→ mediqa-node echo PACS, then mediqa-node retry 1.2.3\n" in said) == (state == "parked")
+    assert [one["destination"] for one in node.as_json()["retractions"]] == ["PACS"]
+
+
+def test_a_clock_that_was_set_far_forward_needs_a_person(node: Status) -> None:
+    step = {"step_s": 40 * 86400.0, "stepped_at": node.now - 60, "paused_until": node.now + 86000}
+    with node.database.write() as connection:
+        clock.save(node.database, connection, ClockRow(boot_id="b", offset_s=0.0, seen_at=node.now, **step))
+
+    code, said = node.says()
+
+    assert code == 1
+    assert "clock       the clock was set forward by 40 days, 60 s ago; nothing is deleted or given up" in said
 
 
 def test_many_conflicts_take_few_lines(node: Status) -> None:
