@@ -49,8 +49,7 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
         if assessments.assessed_generation(connection, series_instance_uid, row.revision) == generation:
             return "already assessed"
     try:
-        with data_errors():
-            return _assess(node, row)
+        return _assess(node, row)
     except NotScorable as refused:
         scored_instead = refused.scored if isinstance(refused, _OtherReconstruction) else None
         return _not_scored(node, row, refused.reason, scored_instead=scored_instead)
@@ -65,7 +64,8 @@ def _assess(node: NodeContext, row: SeriesRow) -> str:
     files = read_headers([node.spool.path(instance.path) for instance in instances])
     _read_documents(node, row, files.headers)
     technique = _harvest(node, row, files)
-    rule = policy.phantom_rule(node.score, files.headers[0])
+    with data_errors():
+        rule = policy.phantom_rule(node.score, files.headers[0])
     if rule is not None:
         return _measure(node, row, files, technique, rule.name)
     return _keep(node, row, _score(node, row, files, technique), files)
@@ -105,15 +105,17 @@ def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: T
         return _not_scored(node, row, reason, state=SeriesState.WITHHELD)
     from mediqa_node.pipeline.phantom import measure  # imports scipy, which the courier does not need
 
-    measured = measure(files, technique, rule)
+    with data_errors():
+        measured = measure(files, technique, rule)
     return _not_scored(node, row, Reason(ReasonCode.PHANTOM, measured.finding()), measured)
 
 
 def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
     require_scorable(technique)
-    policy.check_age(node.score, files.headers[0], node.clock())
-    policy.check_reconstruction(node.score, files.headers[0])
-    key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
+    with data_errors():
+        policy.check_age(node.score, files.headers[0], node.clock())
+        policy.check_reconstruction(node.score, files.headers[0])
+        key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
     if key is not None:
         with node.database.write() as connection:
             chosen = assessments.claim_acquisition(node.database, connection, key, row.series_instance_uid)
@@ -141,7 +143,8 @@ def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, .
         own = (outbox.is_own_report, companions.is_own, retractions.is_own)
         if any(is_own(connection, uid) for is_own in own):
             raise NotScorable("own_report", "sent back to the node that wrote it")
-    found = {event.irradiation_event_uid: event for header in headers for event in dose_events(header)}
+    with data_errors():
+        found = {event.irradiation_event_uid: event for header in headers for event in dose_events(header)}
     if not found:
         return
     with node.database.write() as connection:

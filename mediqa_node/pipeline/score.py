@@ -71,9 +71,27 @@ _DATA_ERRORS = (
 """What code raises that a header or pixels surprise."""
 
 
+class _ModelFailed(Exception):
+    """Carries what a network raised past those who would take it for an error of the images."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def _of_the_model() -> Iterator[None]:
+    try:
+        yield
+    except _DATA_ERRORS as error:
+        raise _ModelFailed(error) from error
+
+
 @contextmanager
 def data_errors() -> Iterator[None]:
     """Turn every error of broken data into a refusal that names it: another attempt would end in the same way.
+
+    What a network raises is no fault of the images, and is raised as it is.
 
     Raises:
         NotScorable: `unreadable` or `undecodable`.
@@ -82,6 +100,8 @@ def data_errors() -> Iterator[None]:
         yield
     except NotScorable:
         raise
+    except _ModelFailed as failed:
+        raise failed.error from failed.error.__cause__
     except (UnreadableElement, InconsistentGeometry) as error:
         raise NotScorable("unreadable", str(error)) from error
     except UndecodablePixels as error:
@@ -203,13 +223,18 @@ def _score_stack(
     check_scorable(stack, prompt, assessor.scorer.spec)
     found = _salient(stack, files, reader, assessor.scorer.spec, prompt, failed)
     if assessor.classifier is not None and not assessor.scorer.spec.reads_stored_values:
-        prompt = completed(prompt, assessor.classifier.opinion(found.images, prompt.modality.value))
+        with _of_the_model():
+            opinion = assessor.classifier.opinion(found.images, prompt.modality.value)
+        prompt = completed(prompt, opinion)
     inputs = _prepared(found.images, assessor.scorer.spec, prompt)
     reach("after-decode")
-    if outside := assessor.scorer.outside_training_range(inputs, prompt.modality.value):
+    with _of_the_model():
+        outside = assessor.scorer.outside_training_range(inputs, prompt.modality.value)
+    if outside:
         raise NotScorable("outside_training_range", outside.summary, measured=outside.details)
     started = time.perf_counter()
-    scored = assessor.scorer.score(inputs, prompt)
+    with _of_the_model():
+        scored = assessor.scorer.score(inputs, prompt)
     inference_s = time.perf_counter() - started
     reach("after-inference")
     weights = scored.weights.tolist()

@@ -67,8 +67,10 @@ def test_broken_data_outside_the_score_is_refused_too(
     assert assessed(bench, tmp_path)[0] == "NOT_SCORED"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("out of memory"), MemoryError()])
-def test_a_machine_that_fails_is_no_property_of_the_data(
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), MemoryError(), FloatingPointError("NaN"), ValueError("3 views")]
+)
+def test_a_machine_or_a_network_that_fails_is_no_property_of_the_data(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def raises(*_: object) -> None:
