@@ -123,7 +123,7 @@ def test_a_note_rejects_the_node_s_own_objects_and_no_image_of_a_scanner(reason)
 
     code, rejected = rejected_by(rejection)
     assert code == TITLES[reason].value
-    assert set(rejected) == {found.SOPInstanceUID for found in own}
+    assert {one.sop_instance_uid for one in rejected} == {found.SOPInstanceUID for found in own}
     referred = {
         (reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID, item.ValueType)
         for item in walk(rejection)
