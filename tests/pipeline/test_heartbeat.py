@@ -89,11 +89,12 @@ def test_every_sweep_of_courier_and_worker_is_watched(bench: Bench) -> None:
     stop = threading.Event()
     stop.set()
     sweeps.schedule(bench.node, jobs=None)  # type: ignore[arg-type]
-    sweeps.schedule_worker(bench.node)
+    sweeps.courier_loops(bench.node, None, stop)  # type: ignore[arg-type]
+    sweeps.worker_loop(bench.node, stop)
     sweeps.Rounds(bench.node, type("Gate", (), {"is_open": False})(), stop).run()
 
     assert set(bench.node.pulse.sweeps()) == {
-        "companions", "liveness", "retention", "forget", "constancy", "rounds",
+        "companions", "retractions", "copies", "liveness", "retention", "forget", "constancy", "rounds",
     }  # fmt: skip
 
 
