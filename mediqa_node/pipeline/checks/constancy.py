@@ -40,7 +40,7 @@ LIBRARIES = (
     "torch", "timm", "numpy", "pillow", "pydicom", "pylibjpeg-openjpeg", "python-gdcm", "pyjpegls",
 )  # fmt: skip
 """Packages that a score depends on: network, preprocessing, decoders."""
-_FAULTS = (ReasonCode.UNDECODABLE, ReasonCode.UNREADABLE)
+_FAULTS = (ReasonCode.UNDECODABLE, ReasonCode.UNREADABLE, ReasonCode.IMPLAUSIBLE)
 """Reasons of NotScorable that are faults of the installation, not properties of the image."""
 _ONE_AT_A_TIME = Lock()
 
