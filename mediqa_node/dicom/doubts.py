@@ -13,6 +13,7 @@ from mediqa_node.dicom.stacks.planes import Plane
 from mediqa_node.domain.errors import UnreadableElement
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.technique import HeaderDoubt
+from mediqa_node.domain.uid import is_canonical_uid
 
 COARSE_PX = 64
 _SPACING_MM = (1e-3, 100.0)
@@ -58,6 +59,9 @@ def _of_instance(ds: Dataset, modality: str) -> Iterator[HeaderDoubt]:
         yield HeaderDoubt.MODALITY
     if (number(ds, "NumberOfFrames") or 1) > MAX_FRAMES:
         yield HeaderDoubt.NUMBER_OF_FRAMES
+    given = (text(ds, key) for key in ("FrameOfReferenceUID", "IrradiationEventUID"))
+    if any(uid and not is_canonical_uid(uid) for uid in given):
+        yield HeaderDoubt.MALFORMED_UID
     stored, high = number(ds, "BitsStored"), number(ds, "HighBit", signed=True)
     if stored is not None and high is not None and high != stored - 1:
         yield HeaderDoubt.HIGH_BIT

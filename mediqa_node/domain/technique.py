@@ -25,6 +25,7 @@ class HeaderDoubt(StrEnum):
     DUPLICATE_POSITION = "duplicate_position"
     MODALITY = "modality"
     COLOUR_MODEL = "colour_model"
+    MALFORMED_UID = "malformed_uid"
 
 
 DOUBTS: Mapping[HeaderDoubt, str] = {
@@ -40,6 +41,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.MISSING_GEOMETRY: "images without usable position or orientation are scored one by one",
     HeaderDoubt.DUPLICATE_POSITION: "of images at the same position only the first is scored",
     HeaderDoubt.MODALITY: "Modality does not fit the SOP class, which decides",
+    HeaderDoubt.MALFORMED_UID: "Frame of Reference or Irradiation Event UID is malformed and left out",
     HeaderDoubt.COLOUR_MODEL: "nothing in the codestream confirms Photometric Interpretation, which decides",
 }
 """Every doubt in words, as reports and commands show it; ASCII."""

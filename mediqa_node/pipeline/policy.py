@@ -12,6 +12,7 @@ from mediqa_node.dicom.header import number, text
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.policy import PhantomRule, PrimaryRule, ScorePolicy
+from mediqa_node.domain.uid import is_uid
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage.index import SeriesRow
 
@@ -92,7 +93,7 @@ def acquisition_of(headers: Sequence[Dataset]) -> str | None:
 
 
 def _acquisition_of(header: Dataset) -> str | None:
-    if event := text(header, "IrradiationEventUID"):
+    if is_uid(event := text(header, "IrradiationEventUID")):
         return f"event {event}"[:160]
     if text(header, "Modality") != "CT":
         return None

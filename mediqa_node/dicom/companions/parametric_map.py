@@ -27,6 +27,7 @@ from mediqa_node.dicom.report.items import put_uid, sop_reference
 from mediqa_node.dicom.report.uid import deterministic_uid
 from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.domain.images import Stack
+from mediqa_node.domain.uid import is_canonical_uid
 
 KIND = "parametric_map"
 
@@ -42,8 +43,8 @@ def build_parametric_map(request: CompanionRequest, maps: Sequence[np.ndarray]) 
         ValueError: not one map for each scored slice.
     """
     stack, slices = request.assessment.primary.stack, request.assessment.primary.slices
-    located = _planes(request)
-    if len(located) < len(slices) or not stack.frame_of_reference_uid or min(stack.spacing_mm[1:]) <= 0:
+    located, frame = _planes(request), stack.frame_of_reference_uid or ""
+    if len(located) < len(slices) or not is_canonical_uid(frame) or min(stack.spacing_mm[1:]) <= 0:
         return None
     if len(maps) != len(slices):
         raise ValueError(f"to map {len(slices)} slices: {len(maps)} maps of quality were given")
@@ -57,7 +58,7 @@ def build_parametric_map(request: CompanionRequest, maps: Sequence[np.ndarray]) 
     organisation = deterministic_uid("dimensions", uid)
     for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
         item.DimensionOrganizationUID = organisation
-    put_uid(made, "FrameOfReferenceUID", stack.frame_of_reference_uid)
+    put_uid(made, "FrameOfReferenceUID", frame)
     return made
 
 
