@@ -250,6 +250,8 @@ def _next_step(row: SeriesRow, found: Mapping[str, Any], key: str) -> str:
 
     if found["undecided"]:
         return f"mediqa-node retry {key} --keep-first"
+    if any(row["state"] in HELD for row in found["retractions"]):
+        return f"mediqa-node retry {key}"
     held = [delivery for delivery in found["deliveries"] if delivery["state"] in HELD]
     if held:
         withheld = held[0]["state"] == DeliveryState.WITHHELD  # the destination answers
