@@ -17,7 +17,7 @@ from mediqa_node.cli.common import open_node
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import ago, as_json, count, fact, size
 from mediqa_node.domain.health import OLDEST_AFTER_S
-from mediqa_node.domain.series import HELD
+from mediqa_node.domain.series import HELD, ReasonCode
 
 if TYPE_CHECKING:
     from mediqa_node.config import Settings
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Items of one kind that are printed; the others are counted."""
+EITHER = "--keep-first, or --keep-last: shows what it would mean"
 _LATELY_S = 86_400.0
 
 _Item = TypeVar("_Item")
@@ -207,7 +208,7 @@ def _print(found: _Found, settings: Settings) -> None:
     fact("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet")
     _print_checks(found.exported, found.drifted, now)
     _print_held(found.held, found.stopped, found.disputes, found.undecided)
-    _print_first(found.retractions, _print_retraction, "reports to be taken back", "withheld")
+    _print_first(found.retractions, _print_retraction, "reports to be taken back", "")
 
 
 def _print_processes(look: Sequence[Concern]) -> None:
@@ -281,7 +282,8 @@ def _print_first(found: Sequence[_Item], show: Callable[[_Item], None], what: st
     for one in found[:SHOWN]:
         show(one)
     if len(found) > SHOWN:
-        fact("", f"{len(found) - SHOWN:,} more {what}; mediqa-node series --state {state}")
+        where = f"; mediqa-node series --state {state}" if state else "; mediqa-node status --json"
+        fact("", f"{len(found) - SHOWN:,} more {what}{where}")
 
 
 def _print_delivery(disputed: set[str], delivery: DeliveryRow) -> None:
@@ -295,15 +297,19 @@ def _print_delivery(disputed: set[str], delivery: DeliveryRow) -> None:
 
 def _print_series(undecided: Sequence[str], row: SeriesRow) -> None:
     fact(row.state.lower(), f"series {row.series_instance_uid}: {row.reason}")
-    keep = " --keep-first" if row.series_instance_uid in undecided else ""
-    fact("", f"→ mediqa-node retry {row.series_instance_uid}{keep}")
+    if row.series_instance_uid in undecided:
+        fact("", f"→ mediqa-node retry {row.series_instance_uid} {EITHER}")
+    elif row.reason is not None and row.reason.code == ReasonCode.NO_PATIENT_ID:
+        fact("", "→ correct it at the scanner, or set `delivery.allow_empty_patient_id` and retry")
+    else:
+        fact("", f"→ mediqa-node retry {row.series_instance_uid}")
 
 
 def _print_dispute(dispute: Dispute) -> None:
     what = "other pixels" if dispute.status == "conflict" else "another patient, study or accession"
     copies = count(dispute.n_copies, "further copy", "further copies")
     fact(dispute.status, f"series {dispute.series_instance_uid}: {copies} with {what}")
-    fact("", f"→ mediqa-node retry {dispute.series_instance_uid} --keep-first")
+    fact("", f"→ mediqa-node retry {dispute.series_instance_uid} {EITHER}")
 
 
 def _print_unproven(rows: list[SeriesRow]) -> None:

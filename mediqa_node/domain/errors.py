@@ -122,6 +122,10 @@ class PeerUnavailable(MediqaError):
     retryable = True
 
 
+class OutOfResources(PeerUnavailable):
+    """The peer has refused the object for now (0xA7xx): it has not stored it."""
+
+
 class QueryUnanswered(PeerUnavailable):
     """The peer offers C-FIND and failed to answer it, or kept silent."""
 

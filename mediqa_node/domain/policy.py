@@ -15,6 +15,15 @@ from mediqa_node.domain.export import Payload
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
 
+def plain_address(address: str) -> str:
+    """Return an address in one form, whether the socket was IPv4 or both.
+
+    >>> plain_address("::ffff:192.0.2.7")
+    '192.0.2.7'
+    """
+    return address.removeprefix("::ffff:")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowRule:
     """Who may associate: calling AE title and address must both match.
@@ -48,7 +57,7 @@ class AllowRule:
 
     def covers(self, address: str) -> bool:
         """Whether callers from this IP address, of some title, fall under this rule."""
-        caller = ip_address(address.removeprefix("::ffff:"))
+        caller = ip_address(plain_address(address))
         network = ip_network(self.address, strict=False)
         return caller.version == network.version and caller in network
 
@@ -75,8 +84,13 @@ class ReceiverPolicy:
                 raise ValueError(f"{name} must be greater than 0")
 
     def rule_for(self, ae_title: str, address: str) -> AllowRule | None:
-        """Return the first rule that admits the caller, or None."""
-        return next((rule for rule in self.allowed if rule.matches(ae_title, address)), None)
+        """Return the first rule that admits the caller, or None.
+
+        The AE title of a source is bound to the addresses of the rules that name it: `*` does not admit it elsewhere.
+        """
+        bound = any(rule.source and rule.ae_title == ae_title for rule in self.allowed)
+        rules = [rule for rule in self.allowed if not bound or rule.ae_title == ae_title]
+        return next((rule for rule in rules if rule.matches(ae_title, address)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

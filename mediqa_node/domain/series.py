@@ -128,6 +128,7 @@ class ReasonCode(StrEnum):
 
     # WITHHELD
     IDENTITY = "identity"
+    NO_PATIENT_ID = "no_patient_id"
     UNTRAINED = "untrained"
     CONSTANCY_DRIFT = "constancy_drift"
     CONSTANCY_UNKNOWN = "constancy_unknown"
@@ -156,6 +157,7 @@ _WORDS = {
     ReasonCode.TOO_OLD: "policy",
     ReasonCode.NO_PRIMARY_RULE: "policy",
     ReasonCode.UNTRAINED: "untrained",
+    ReasonCode.NO_PATIENT_ID: "identity",
 }
 
 

@@ -15,7 +15,7 @@ from pydicom import Dataset
 from pynetdicom import AE, Association, build_context, evt
 from pynetdicom.presentation import PresentationContext
 
-from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, QueryUnanswered
+from mediqa_node.domain.errors import OutOfResources, PeerRefused, PeerUnavailable, QueryUnanswered
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.peer import Peer
@@ -150,7 +150,7 @@ class PeerLink:
         if status in STORED:
             return status
         if 0xA700 <= status <= 0xA7FF:
-            raise PeerUnavailable(f"{self.peer.name} is out of resources (status {status:#06x})")
+            raise OutOfResources(f"{self.peer.name} is out of resources (status {status:#06x})")
         raise PeerRefused(f"{self.peer.name} refused the object (status {status:#06x})", status=status)
 
     def _status(self, answer: Dataset, what: str) -> int:

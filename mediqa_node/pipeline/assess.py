@@ -5,7 +5,6 @@ killed at any point leaves either all of it or nothing.
 """
 
 from datetime import UTC, datetime
-from functools import partial
 
 import structlog
 from pydicom import Dataset
@@ -19,10 +18,12 @@ from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import policy
 from mediqa_node.pipeline.checks import constancy
+from mediqa_node.pipeline.copies import fill_identities
 from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.reject_notes import counts
+from mediqa_node.pipeline.reject_notes import take_back
 from mediqa_node.pipeline.score import SeriesFiles, assess, data_errors, harvest_series, read_headers, require_scorable
+from mediqa_node.pipeline.sources import Sources
 from mediqa_node.storage import assessments, companions, copies, index, outbox, phantoms, rejections, retractions
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
@@ -60,6 +61,7 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
 
 
 def _assess(node: NodeContext, row: SeriesRow) -> str:
+    fill_identities(node, row.series_instance_uid)
     instances = _instances(node, row.series_instance_uid)
     files = read_headers([node.spool.path(instance.path) for instance in instances])
     _read_documents(node, row, files.headers)
@@ -88,7 +90,7 @@ def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]
         NotScorable: some were deleted after retention, or all were rejected.
     """
     with node.database.write() as connection:
-        rejections.apply(connection, series_instance_uid, partial(counts, node, connection))
+        rejections.apply(connection, series_instance_uid, Sources(node, connection).counts)
         instances = index.current_instances(connection, series_instance_uid)
         purged = index.is_purged(connection, series_instance_uid)
     if purged:
@@ -197,6 +199,7 @@ def _not_scored(
         if moved:
             index.release_acquisition(connection, row.series_instance_uid, at=now)
             outbox.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
+            take_back(node, connection, row.series_instance_uid)
             if measured is not None:
                 phantoms.save(connection, measured, at=now)
             elif reason.code is not ReasonCode.PURGED:
@@ -236,11 +239,15 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
         )
         if not moved:
             return "superseded"
-        if withheld and withheld.code is ReasonCode.IDENTITY:  # any other reason applies to every reconstruction
+        question = copies.open_question(connection, row.series_instance_uid)
+        if withheld and withheld.code is ReasonCode.IDENTITY and question is None:
+            # any other reason applies to every reconstruction, and so does a patient who is in question
             index.release_acquisition(connection, row.series_instance_uid, at=now)
         assessments.save_assessment(connection, assessment, generation=row.generation)
         phantoms.forget(connection, row.series_instance_uid)
         outbox.supersede_deliveries(connection, row.series_instance_uid, reason="a newer revision", now=now)
+        if not destinations:
+            take_back(node, connection, row.series_instance_uid)
         leaves_at = _leaves_at(node, row, outbox.last_sent_at(connection, row.series_instance_uid), now)
         for name, wait_s in destinations:
             outbox.add_delivery(
@@ -266,7 +273,7 @@ def _identity(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Reason |
     if differing:
         return Reason(ReasonCode.IDENTITY, f"images of this series name different {', '.join(differing)}")
     if not node.delivery.allow_empty_patient_id and not all(text(header, "PatientID") for header in files.headers):
-        return Reason(ReasonCode.IDENTITY, "Patient ID (0010,0020) is empty; `delivery.allow_empty_patient_id` is off")
+        return Reason(ReasonCode.NO_PATIENT_ID, "Patient ID (0010,0020) is empty")
     with node.database.read() as connection:
         return copies.open_question(connection, row.series_instance_uid)
 

@@ -27,6 +27,13 @@ _DOUBTFUL_S = 3600.0
 PAUSE_S = 24 * 3600.0
 
 
+def was_set_unnoticed(node: NodeContext) -> bool:
+    """Whether the wall clock was set, and what waits has not been moved yet: no age can be trusted."""
+    with node.database.read() as connection:
+        known = clock.load(connection)
+    return known is not None and known.boot_id == boot_id() and abs(wall_offset_s() - known.offset_s) >= STEP_S
+
+
 class ClockWatch:
     """Compares the clocks, several times a second.
 
@@ -49,22 +56,24 @@ class ClockWatch:
         self._offset_s = offset_s
         self._boot_id = boot()
         self._known: float | None = None
-        self._kept_at = float("-inf")
+        self._kept_at = self._looked_at = float("-inf")
 
     def look(self) -> None:
         """Compare the clocks; move stored times if the wall clock was set since the last look."""
         offset = self._offset_s()
+        looked_at, self._looked_at = self._looked_at, time.monotonic()
         fresh = time.monotonic() - self._kept_at < _KEEP_EVERY_S
         if self._known is not None and abs(offset - self._known) < _SLEWED_S and fresh:
             return
+        window_s = min(time.monotonic() - looked_at, _KEEP_EVERY_S) + _SLEWED_S
         with self.node.database.write() as connection:
-            step_s = self._follow(connection, offset)
+            step_s = self._follow(connection, offset, window_s)
         self._known, self._kept_at = offset, time.monotonic()
         if step_s:
             log.warning("the clock was set", seconds=round(step_s, 1))
             self._stepped()
 
-    def _follow(self, connection: Connection, offset: float) -> float:
+    def _follow(self, connection: Connection, offset: float, window_s: float) -> float:
         """Move stored times by the step since the last look, and keep what is known; return the step, or 0."""
         now = self.node.clock()
         known = clock.load(connection)
@@ -75,7 +84,7 @@ class ClockWatch:
         step_s = self._step(known, offset, now)
         row = replace(known, boot_id=seen.boot_id, offset_s=offset, seen_at=now)
         if step_s:
-            clock.shift(connection, step_s, now=now)
+            clock.shift(connection, step_s, now=now, window_s=window_s)
             row = replace(row, step_s=step_s, stepped_at=now)
             if row.paused_until is not None:
                 row = replace(row, paused_until=row.paused_until + step_s)

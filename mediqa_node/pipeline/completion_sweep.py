@@ -52,9 +52,12 @@ class CompletionSweep:
 
         A series waits while a copy of one of its images is compared, and while a document of its study is unread.
         """
-        read_unread(self.node)
+        try:
+            read_unread(self.node)
+        except MediqaError as error:  # only the studies of these documents wait
+            log.warning("documents not read", reason=str(error), hourly_for="documents")
         with self.node.database.read() as connection:
-            unresolved = {candidate.series_instance_uid for candidate in copies.candidates(connection)}
+            unresolved = copies.candidate_series(connection)
             unread = rejections.studies_with_unread(connection)
             receiving = index.series_in(connection, SeriesState.RECEIVING)
         now = self.node.clock()

@@ -12,22 +12,25 @@ from pathlib import Path
 import structlog
 
 from mediqa_node.decode.reader import FrameReader
+from mediqa_node.dicom.identity import identity_of
+from mediqa_node.dicom.part10 import read_header
+from mediqa_node.domain.errors import UndecodablePixels
 from mediqa_node.domain.identity import differences, disagreements
 from mediqa_node.domain.series import CopyDecision, InstanceStatus
 from mediqa_node.pipeline import retraction
 from mediqa_node.pipeline.identity import Relation, compare, content_digest
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.sources import is_authority, is_source
-from mediqa_node.storage import copies, outbox, rejections
+from mediqa_node.pipeline.sources import Sources
+from mediqa_node.storage import copies, index, outbox, rejections
 from mediqa_node.storage.copies import Decision
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow
 
 log = structlog.get_logger("courier")
 
+_WRONG_PATIENT = "113038"
 _TURN_S = 5.0
 """How long the copies of one series are compared before those of another have their turn."""
-_WRONG_PATIENT = "113038"
 
 
 class Copies:
@@ -36,25 +39,26 @@ class Copies:
     def __init__(self, node: NodeContext, stopping: Callable[[], bool] = lambda: False) -> None:
         self.node = node
         self._stopping = stopping
-
-    def compare_all(self) -> None:
-        """Compare until nothing waits."""
-        while not self._stopping() and self.compare_waiting():
-            pass
+        self._has_settled = False
 
     def compare_waiting(self) -> int:
         """Compare the copies of one series after the other, each for its turn; return how many were compared."""
         with self.node.database.read() as connection:
             waiting = copies.candidates(connection)
+            unsettled = [] if self._has_settled else copies.disputed_series(connection)
+        for series_instance_uid in unsettled:  # the process ended between a comparison and what follows from it
+            self._settle(series_instance_uid)
+        self._has_settled = True
         if not waiting:
             return 0
         by_series: dict[str, list[InstanceRow]] = {}
         for candidate in waiting:
             by_series.setdefault(candidate.series_instance_uid, []).append(candidate)
         with FrameReader() as reader:
-            return sum(self._turn(rows, reader) for rows in by_series.values())
+            return sum(self._turn(uid, rows, reader) for uid, rows in by_series.items())
 
-    def _turn(self, waiting: list[InstanceRow], reader: FrameReader) -> int:
+    def _turn(self, series_instance_uid: str, waiting: list[InstanceRow], reader: FrameReader) -> int:
+        fill_identities(self.node, series_instance_uid)
         until = time.monotonic() + _TURN_S
         done = 0
         for candidate in waiting:
@@ -62,28 +66,49 @@ class Copies:
                 break
             resolve(self.node, candidate, reader)
             done += 1
+        self._settle(series_instance_uid)
         return done
+
+    def _settle(self, series_instance_uid: str) -> None:
+        with self.node.database.write() as connection:
+            settle(self.node, connection, series_instance_uid)
+
+
+def fill_identities(node: NodeContext, series_instance_uid: str) -> None:
+    """Read whom the current images of a series name, where they were received before that was kept."""
+    with node.database.read() as connection:
+        unknown = [row for row in index.current_instances(connection, series_instance_uid) if row.identity is None]
+    found = []
+    for row in unknown:
+        try:
+            found.append((row.id, identity_of(read_header(node.spool.path(row.path)))))
+        except (UndecodablePixels, OSError) as error:
+            log.warning("identity not read", instance=row.sop_instance_uid, reason=type(error).__name__)
+    if found:
+        with node.database.write() as connection:
+            for instance_id, identity in found:
+                copies.keep_identity(connection, instance_id, identity)
 
 
 def resolve(node: NodeContext, candidate: InstanceRow, reader: FrameReader) -> None:
-    """Compare one copy, record what it is, and settle its series if that completes a correction."""
+    """Compare one copy with the current one, or with the rejected one, and record what it is."""
     with node.database.read() as connection:
         current = copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.CURRENT)
         known = current or copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.REJECTED)
     relation = _relation(node, known, candidate, reader)
     now = node.clock()
     with node.database.write() as connection:
+        index.lock_series(connection, candidate.series_instance_uid)
         if not copies.is_candidate(connection, candidate.id):
             return  # settled meanwhile
         if known is None:
-            copies.apply(connection, _replacing(CopyDecision.SOURCE, [], [candidate]), by=_by(candidate), at=now)
+            _of_no_current_image(connection, candidate, now)
         elif known.status == InstanceStatus.REJECTED:
-            _of_a_rejected_image(connection, known, candidate, relation, now)
+            _of_a_rejected_image(node, connection, known, candidate, relation, now)
         elif relation is Relation.DESCRIPTION:
             _redescribe(node, connection, known, candidate, now)
         else:
             copies.set_status(connection, candidate.id, _STATUS[relation])
-            settle(node, connection, candidate.series_instance_uid)
     level = log.info if relation in (Relation.SAME, Relation.DESCRIPTION) else log.warning
     level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
 
@@ -108,25 +133,44 @@ def _relation(node: NodeContext, known: InstanceRow | None, candidate: InstanceR
         return Relation.CONFLICT
 
 
+def _of_no_current_image(connection: Connection, candidate: InstanceRow, now: float) -> None:
+    """Use a copy of an image that has none in use, unless somebody has left it out under this identity."""
+    left_out = copies.was_set_aside(connection, candidate.sop_instance_uid)
+    rest = copies.copies_of(connection, candidate.series_instance_uid, InstanceStatus.CURRENT)
+    named = [row.identity for row in rest if row.identity is not None]
+    if left_out and (candidate.identity is None or disagreements([*named, candidate.identity])):
+        copies.set_status(connection, candidate.id, InstanceStatus.DISPUTED)
+    else:
+        copies.apply(connection, _replacing(CopyDecision.SOURCE, [], [candidate]), by=_by(candidate), at=now)
+
+
 def _of_a_rejected_image(
-    connection: Connection, rejected: InstanceRow, candidate: InstanceRow, relation: Relation, now: float
+    node: NodeContext,
+    connection: Connection,
+    rejected: InstanceRow,
+    candidate: InstanceRow,
+    relation: Relation,
+    now: float,
 ) -> None:
-    """A rejected image stays rejected in any form, unless it was withdrawn as another patient's and names a new one."""
-    moved = relation is Relation.CORRECTION and _WRONG_PATIENT in rejections.codes_of(
-        connection, candidate.sop_instance_uid
-    )
-    if moved:
+    """A rejected image stays rejected in any form.
+
+    Except one that was withdrawn as another patient's, in a copy that names a new one, from who may correct it.
+    """
+    sources = Sources(node, connection)
+    withdrawn = _WRONG_PATIENT in rejections.titles_of(connection, rejected, sources.counts)
+    may = sources.may_change(rejected, candidate.calling_ae_title, candidate.peer_address)
+    if withdrawn and may and relation is Relation.CORRECTION:
         copies.apply(connection, _replacing(CopyDecision.SOURCE, [], [candidate]), by=_by(candidate), at=now)
     else:
-        status = InstanceStatus.CONFLICT if relation is Relation.CONFLICT else InstanceStatus.REJECTED
-        copies.set_status(connection, candidate.id, status)
+        copies.set_status(connection, candidate.id, InstanceStatus.REJECTED)
 
 
 def _redescribe(
     node: NodeContext, connection: Connection, current: InstanceRow, candidate: InstanceRow, now: float
 ) -> None:
     """Use a copy of the same patient with other descriptions if its sender may correct; else the first ones stand."""
-    if (action := _right(node, connection, [(current, candidate)])) is None:
+    action = _right(node, connection, [(current, candidate)])
+    if action is None or copies.returns(connection, candidate, whoever=True):
         copies.set_status(connection, candidate.id, InstanceStatus.SAME)
     else:
         copies.apply(connection, _replacing(action, [current], [candidate]), by=_by(candidate), at=now)
@@ -137,6 +181,7 @@ def settle(node: NodeContext, connection: Connection, series_instance_uid: str) 
 
     Otherwise the series is withheld while any copy names another patient, study or accession.
     """
+    index.lock_series(connection, series_instance_uid)
     rows = copies.copies_of(connection, series_instance_uid, InstanceStatus.CURRENT, InstanceStatus.DISPUTED)
     disputed = {row.sop_instance_uid: row for row in rows if row.status == InstanceStatus.DISPUTED}
     if not disputed:
@@ -146,13 +191,20 @@ def settle(node: NodeContext, connection: Connection, series_instance_uid: str) 
     pairs = [(row, disputed[uid]) for uid, row in current.items() if uid in disputed]
     carried = [(disputed.get(uid) or row).identity for uid, row in current.items()]
     complete = None not in carried and not disagreements(one for one in carried if one is not None)
+    complete = complete and not any(copies.returns(connection, copy, whoever=False) for copy in disputed.values())
     action = _right(node, connection, pairs) if complete and len(pairs) == len(disputed) else None
+    words = _differing(pairs)
     if action is None:
-        copies.withhold(connection, series_instance_uid, _differing(pairs), at=now)
+        n = len(disputed)
+        what = (
+            f"{n} {'image has a copy' if n == 1 else 'images have copies'} with another {', '.join(words) or 'patient'}"
+        )
+        copies.withhold(connection, series_instance_uid, what, at=now)
         return
     fresh = [copy for _, copy in pairs]
-    aside = [row for row in rows if row not in fresh and row.sop_instance_uid in disputed]
-    retraction.retract(node, connection, series_instance_uid, retraction.WRONG_PATIENT)
+    kept = {row.id for row in fresh}
+    aside = [row for row in rows if row.id not in kept and row.sop_instance_uid in disputed]
+    retraction.retract(node, connection, series_instance_uid, copies.reason_to_void(words))
     copies.apply(connection, _replacing(action, aside, fresh), by=_by(fresh[0]), at=now)
     log.warning("copies corrected", series=series_instance_uid, images=len(fresh), by=action.value)
 
@@ -161,35 +213,24 @@ def _right(
     node: NodeContext, connection: Connection, pairs: list[tuple[InstanceRow, InstanceRow]]
 ) -> CopyDecision | None:
     """Return on what grounds all these copies may replace the current ones; None if a person has to decide."""
-    if any(copies.returns(connection, copy) for _, copy in pairs):
-        return None
-    if all(is_authority(node, copy.calling_ae_title) for _, copy in pairs):
+    sources = Sources(node, connection)
+    if all(sources.is_authority(copy.calling_ae_title) for _, copy in pairs):
         return CopyDecision.AUTHORITY
-    for uid in {row.series_instance_uid for row, _ in pairs}:
-        if outbox.may_have_left(connection, uid):
-            return None
-    own = all(
-        is_authority(node, copy.calling_ae_title)
-        or (
-            (row.calling_ae_title, row.peer_address) == (copy.calling_ae_title, copy.peer_address)
-            and is_source(node, connection, copy.calling_ae_title, copy.peer_address)
-        )
-        for row, copy in pairs
-    )
+    if any(outbox.may_have_left(connection, uid) for uid in {row.series_instance_uid for row, _ in pairs}):
+        return None
+    own = all(sources.may_change(row, copy.calling_ae_title, copy.peer_address) for row, copy in pairs)
     return CopyDecision.SOURCE if own else None
 
 
-def _differing(pairs: list[tuple[InstanceRow, InstanceRow]]) -> str:
-    """Return in words how many images have a copy with another identity, and in what they differ."""
+def _differing(pairs: list[tuple[InstanceRow, InstanceRow]]) -> tuple[str, ...]:
+    """Return in words what the copies of images differ in from the current ones."""
     words = [
         word
         for row, copy in pairs
         if row.identity is not None and copy.identity is not None
         for word in differences(row.identity, copy.identity)
     ]
-    what = ", ".join(dict.fromkeys(words)) or "identity"
-    n = len(pairs)
-    return f"{n} {'image has a copy' if n == 1 else 'images have copies'} with another {what}"
+    return tuple(dict.fromkeys(words))
 
 
 def _replacing(action: CopyDecision, aside: list[InstanceRow], fresh: list[InstanceRow]) -> Decision:

@@ -10,7 +10,14 @@ from dataclasses import replace
 import structlog
 from pydicom.uid import UID
 
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, QueryUnanswered, StorageFailed
+from mediqa_node.domain.errors import (
+    MediqaError,
+    OutOfResources,
+    PeerRefused,
+    PeerUnavailable,
+    QueryUnanswered,
+    StorageFailed,
+)
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.series import (
     HELD,
@@ -23,6 +30,7 @@ from mediqa_node.domain.series import (
     SeriesState,
 )
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
+from mediqa_node.pipeline.clock_watch import was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue
 from mediqa_node.pipeline.report import report_for
@@ -71,6 +79,7 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
     now = node.clock()
     with node.database.write() as connection:
         health.note_attempt(node.database, connection, delivery.destination, outcome.code, outcome.message, at=now)
+        index.lock_series(connection, delivery.series_instance_uid)
         current = outbox.find_delivery(connection, delivery_id)
         sent = outcome.state is DeliveryState.SENT
         if current is None or (current.state is not DeliveryState.WAITING and not sent):
@@ -87,10 +96,17 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
             companions_at=now if sent and node.companions.wanted else None,
             companions=CompanionState.PENDING if sent and node.companions.wanted else None,
             job=None,
+            **_not_there(delivery, outcome),
         )
         update_series_state(connection, delivery, now)
     _log(delivery, outcome)
     return outcome.state
+
+
+def _not_there(delivery: DeliveryRow, outcome: Outcome) -> dict[str, object]:
+    """Forget that a report may have arrived, if the peer has refused it and no earlier attempt was in doubt."""
+    refused = outcome.was_refused and delivery.report_sop_instance_uid is None
+    return {"report_sop_instance_uid": None} if refused else {}
 
 
 def _obstacle(node: NodeContext, delivery: DeliveryRow) -> Outcome | None:
@@ -146,10 +162,10 @@ def _attempt(node: NodeContext, delivery: DeliveryRow, report: BuildReport) -> O
         return _send(node, delivery, peer, report)
     except PeerUnavailable as error:
         wait = _unanswered if isinstance(error, QueryUnanswered) else _again
-        return wait(node, delivery, str(error))
+        return replace(wait(node, delivery, str(error)), was_refused=isinstance(error, OutOfResources))
     except PeerRefused as error:
         code = DeliveryReason.NO_REPORT_CLASS if isinstance(error, _NoReportClass) else DeliveryReason.REFUSED
-        return _parked(code, str(error), status=error.status)
+        return replace(_parked(code, str(error), status=error.status), was_refused=error.status is not None)
     except FileNotFoundError:
         return _parked(DeliveryReason.FILE_MISSING, "a spooled file is missing; `mediqa-node verify` names it")
     except OSError as error:
@@ -173,6 +189,7 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildRepo
         report = build(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
         reach("after-report-commit")
         with node.database.write() as connection:
+            index.lock_series(connection, delivery.series_instance_uid)
             if (changed := obstacle_in(node, connection, delivery)) is not None:
                 return changed  # a correction or a further copy arrived meanwhile
             # committed before the first byte leaves: from here on this UID may be at the peer
@@ -236,7 +253,9 @@ def _again(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
 def _is_doubtful(node: NodeContext, now: float) -> bool:
     """Whether the clock was set forward lately: nothing is given up because of it."""
     with node.database.read() as connection:
-        return clock.is_paused(connection, now=now)
+        if clock.is_paused(connection, now=now):
+            return True
+    return was_set_unnoticed(node)
 
 
 def update_series_state(connection: Connection, delivery: DeliveryRow, now: float) -> None:
@@ -269,6 +288,8 @@ def _move(connection: Connection, row: SeriesRow, state: SeriesState, now: float
 
 def _log(delivery: DeliveryRow, outcome: Outcome) -> None:
     level = log.info if outcome.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) else log.warning
+    if outcome.code in (DeliveryReason.COPY_BEING_COMPARED, DeliveryReason.DOCUMENT_UNREAD):
+        level = log.debug  # every second, until that is done
     level(
         "delivery",
         delivery=delivery.id,

@@ -11,6 +11,7 @@ import structlog
 from mediqa_node.dicom.part10 import file_head
 from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance, StorageFailed
+from mediqa_node.domain.policy import plain_address
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.domain.uid import is_uid
 from mediqa_node.network.association import Caller
@@ -66,7 +67,7 @@ class SpoolingIntake:
             transfer_syntax_uid=transfer_syntax_uid,
             calling_ae_title=caller.calling_ae_title,
             called_ae_title=caller.called_ae_title,
-            peer_address=caller.address,
+            peer_address=plain_address(caller.address),
             association_id=caller.association_id,
             received_at=datetime.now(UTC),
             path=path,

@@ -7,6 +7,7 @@ from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.identity import Identity, differences
 from mediqa_node.domain.series import DeliveryReason, DeliveryState
 from mediqa_node.network.sender import PeerLink
+from mediqa_node.pipeline.clock_watch import was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import companions, index, outbox, retractions
 from mediqa_node.storage.outbox import DeliveryRow
@@ -16,13 +17,19 @@ _STUDY_AGAIN_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Outcome of an attempt; `again_at` is set while the delivery waits."""
+    """Outcome of an attempt.
+
+    Attributes:
+        again_at: set while the delivery waits.
+        was_refused: the peer has said that it did not store the report.
+    """
 
     state: DeliveryState
     code: DeliveryReason | None = None
     message: str = ""
     status: int | None = None
     again_at: float | None = None
+    was_refused: bool = False
 
 
 def identity_check(
@@ -61,7 +68,8 @@ def identity_check(
 
 def is_overdue(node: NodeContext, delivery: DeliveryRow) -> bool:
     """Whether a report has waited for the answer to C-FIND as long as the site allows."""
-    return node.clock() - delivery.created_at >= node.delivery.identity_within_s
+    overdue = node.clock() - delivery.created_at >= node.delivery.identity_within_s
+    return overdue and not was_set_unnoticed(node)
 
 
 def _our_identity(node: NodeContext, delivery: DeliveryRow) -> Identity:

@@ -16,7 +16,7 @@ from pydicom.uid import UID
 
 from mediqa_node.dicom.report.build import report_bytes
 from mediqa_node.dicom.report.retraction import retraction_note, void_report
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, fault_of
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import DeliveryState
@@ -66,10 +66,10 @@ def _attempt(node: NodeContext, row: RetractionRow, silent: set[str]) -> bool:
         values |= {"message": str(error), "not_before": node.clock() + node.delivery.backoff_s(row.attempts + 1)}
     except PeerRefused as error:
         values |= {"state": DeliveryState.PARKED, "message": str(error), "status": error.status}
-    except (LookupError, ValueError, MediqaError) as error:
+    except Exception as error:  # one report that cannot be taken back must not stop the others
         if isinstance(error, MediqaError) and error.retryable:
             raise
-        values |= {"state": DeliveryState.PARKED, "message": str(error)}
+        values |= {"state": DeliveryState.PARKED, "message": fault_of(error)}
     with node.database.write() as connection:
         retractions.update(connection, row.id, **values)
     taken = values.get("state") is DeliveryState.SENT
@@ -120,10 +120,12 @@ def _document(node: NodeContext, row: RetractionRow, report: ReportRow, reason: 
     if peer.retraction == "void":
         return void_report(delivered, reason, device=node.device, created_at=created_at, time_zone=node.time_zone)
     if peer.retraction == "note":
+        reports = _reports_there(node, row, delivered)
+        revisions = {revision for revision, _ in reports}
         with node.database.read() as connection:
-            others = companions.taken_of(connection, row.series_instance_uid, row.destination, report.revision)
+            others = companions.taken_of(connection, row.series_instance_uid, row.destination, revisions)
         return retraction_note(
-            [delivered, *(_companion(delivered, *uids) for uids in others)],
+            [*(found for _, found in reports), *(_companion(delivered, *uids) for uids in others)],
             reason,
             device=node.device,
             created_at=created_at,
@@ -131,6 +133,18 @@ def _document(node: NodeContext, row: RetractionRow, report: ReportRow, reason: 
             time_zone=node.time_zone,
         )
     assert_never(peer.retraction)
+
+
+def _reports_there(node: NodeContext, row: RetractionRow, delivered: Dataset) -> list[tuple[int, Dataset]]:
+    """Return every report of the series that may stand at the destination under the same patient, by revision."""
+    with node.database.read() as connection:
+        kept = outbox.reports_at(connection, row.series_instance_uid, row.destination)
+    found = [(report.revision, pydicom.dcmread(BytesIO(report.part10))) for report in kept]
+    return [(revision, report) for revision, report in found if _whose(report) == _whose(delivered)]
+
+
+def _whose(report: Dataset) -> tuple[str, str, str]:
+    return str(report.PatientID), str(report.get("IssuerOfPatientID", "")), str(report.StudyInstanceUID)
 
 
 def _companion(report: Dataset, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:

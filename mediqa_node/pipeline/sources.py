@@ -1,4 +1,4 @@
-"""Whose corrections count: the source of the images, or an authority of the site.
+"""Whose corrections and reject notes count: those of the images' own source, or of an authority of the site.
 
 A source is a calling AE title and address under an `allowed` rule with `source: true`. An AE title is only a word that
 a caller states: one that was seen from two addresses proves nothing any more.
@@ -7,28 +7,59 @@ a caller states: one that was seen from two addresses proves nothing any more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
+from mediqa_node.domain.identity import differences
+from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.storage import copies
 
 if TYPE_CHECKING:
     from mediqa_node.pipeline.node import NodeContext
     from mediqa_node.storage.database import Connection
+    from mediqa_node.storage.index import InstanceRow
+    from mediqa_node.storage.rejections import Rejection
+
+_VISIT = {"accession number"}
 
 
-def is_authority(node: NodeContext, calling_ae_title: str) -> bool:
-    """Whether corrections and reject notes of this caller always count."""
-    peer = node.peer_of(calling_ae_title)
-    return peer is not None and peer.authority
+class Sources:
+    """Judges senders, for one transaction."""
 
+    def __init__(self, node: NodeContext, connection: Connection) -> None:
+        self._node = node
+        self._connection = connection
 
-def is_source(node: NodeContext, connection: Connection, calling_ae_title: str, address: str) -> bool:
-    """Whether corrections and reject notes of this caller count for the images that it has sent itself."""
-    if not address:
-        return False
-    rule = node.receiver.rule_for(calling_ae_title, address)
-    return rule is not None and rule.source and calling_ae_title not in ambiguous(node.receiver, connection)
+    def is_authority(self, calling_ae_title: str) -> bool:
+        """Whether corrections and reject notes of this caller always count."""
+        peer = self._node.peer_of(calling_ae_title)
+        return peer is not None and peer.authority
+
+    def is_source(self, calling_ae_title: str, address: str) -> bool:
+        """Whether this caller may correct and reject the images that it has sent itself."""
+        if not address:
+            return False
+        rule = self._node.receiver.rule_for(calling_ae_title, address)
+        return rule is not None and rule.source and calling_ae_title not in self._ambiguous
+
+    def may_change(self, image: InstanceRow, calling_ae_title: str, address: str) -> bool:
+        """Whether what this caller says about an image counts."""
+        if self.is_authority(calling_ae_title):
+            return True
+        own = (calling_ae_title, address) == (image.calling_ae_title, image.peer_address)
+        return own and self.is_source(calling_ae_title, address)
+
+    def counts(self, note: Rejection, image: InstanceRow) -> bool:
+        """Whether a reject note counts for an image that it names: of the same patient and study, from who may."""
+        if note.study_instance_uid != image.study_instance_uid:
+            return False
+        if note.identity and image.identity and set(differences(note.identity, image.identity)) - _VISIT:
+            return False
+        return self.may_change(image, note.calling_ae_title, note.peer_address)
+
+    @cached_property
+    def _ambiguous(self) -> Mapping[str, Sequence[str]]:
+        return ambiguous(self._node.receiver, self._connection)
 
 
 def ambiguous(receiver: ReceiverPolicy, connection: Connection) -> Mapping[str, Sequence[str]]:
@@ -39,11 +70,7 @@ def ambiguous(receiver: ReceiverPolicy, connection: Connection) -> Mapping[str, 
     titles = {rule.ae_title for rule in receiver.allowed if rule.source}
     seen = copies.addresses_of(connection, titles) if titles else {}
     admitted = {
-        title: sorted(address for address in addresses if _admits(receiver.allowed, title, address))
+        title: sorted(address for address in addresses if receiver.rule_for(title, address) is not None)
         for title, addresses in seen.items()
     }
     return {title: addresses for title, addresses in sorted(admitted.items()) if len(addresses) > 1}
-
-
-def _admits(rules: Sequence[AllowRule], title: str, address: str) -> bool:
-    return any(rule.matches(title, address) for rule in rules)

@@ -7,6 +7,7 @@ from threading import Event, Thread
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.domain.errors import MediqaError
@@ -73,7 +74,10 @@ def schedule(
 def rearm(scheduler: BackgroundScheduler) -> None:
     """Have every job of a scheduler wait from now on: the wall clock was set."""
     for job in scheduler.get_jobs():
-        job.reschedule(job.trigger)
+        trigger = job.trigger
+        if isinstance(trigger, IntervalTrigger):  # which keeps the time at which it was made
+            trigger = IntervalTrigger(seconds=int(trigger.interval.total_seconds()))
+        job.reschedule(trigger)
 
 
 class Loop(Thread):
@@ -97,7 +101,7 @@ def courier_loops(node: NodeContext, jobs: DurableJobs, stop: Event) -> list[Loo
     return [
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
         Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
-        Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_all, stop),
+        Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_waiting, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
     ]
 
@@ -273,7 +277,7 @@ def _after_delivery(node: NodeContext, connection: Connection, delivery: Deliver
 def _purge(node: NodeContext, row: InstanceRow, before: float, now: float, reader: FrameReader) -> bool:
     """Delete the file of an expired instance; keep what further copies are compared with."""
     digest = row.content_digest
-    if digest is None and row.status == InstanceStatus.CURRENT:
+    if digest is None and row.status in (InstanceStatus.CURRENT, InstanceStatus.REJECTED):
         digest = digest_for_retention(node.spool.path(row.path), reader)
     with node.database.write() as connection:
         gone = retention.purge(connection, row.id, before, at=now)

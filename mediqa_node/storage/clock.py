@@ -1,6 +1,7 @@
 """How the wall clock ran, and the stored times that follow it when it is set."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -11,6 +12,7 @@ from mediqa_node.storage.health import destinations
 from mediqa_node.storage.tables import associations, deliveries, series
 
 _LONGEST_BACKOFF_S = 600.0
+_AHEAD_S = 1.0
 _OPEN_SERIES = (SeriesState.RECEIVING, SeriesState.READY)
 
 
@@ -65,50 +67,54 @@ def is_paused(connection: sa.Connection, *, now: float) -> bool:
     return row is not None and row.paused_until is not None and now < row.paused_until
 
 
-def shift(connection: sa.Connection, step_s: float, *, now: float) -> None:
+def shift(connection: sa.Connection, step_s: float, *, now: float, window_s: float) -> None:
     """Move the times that something waits for by a step of the wall clock.
 
-    A time that was written since the step, by a process that goes on, lies nearer to the new clock than to the old one
-    and stays. A deadline lies ahead of either: whether it moves depends on when its row was written. A retry sets a
-    deadline anew, so that after a long step its own value decides.
+    What was written since the step, by a process that goes on, stays: its time lies within the window. A deadline lies
+    ahead of either clock: whether it moves depends on when its row was written. A retry sets one anew, which after a
+    long step shows in the deadline itself.
 
     Args:
         step_s: positive: the clock was set forward.
         now: on the clock as it is set.
+        window_s: how long ago the clock may have been set.
     """
+    move = partial(_move, connection, step_s=step_s, now=now, window_s=window_s)
     receiving = series.c.state.in_(_OPEN_SERIES)
     for name in ("opened_at", "last_instance_at", "state_at"):
-        _move(connection, series.c[name], receiving, step_s, now)
+        move(series.c[name], receiving)
     sending = sa.select(series.c.association_id).where(receiving)
     carriers = sa.or_(associations.c.closed_at.is_(None), associations.c.id.in_(sending))
     for name in ("opened_at", "closed_at", "last_instance_at"):
-        _move(connection, associations.c[name], carriers, step_s, now)
-    is_short = abs(step_s) <= _LONGEST_BACKOFF_S
-    unfinished = deliveries.c.state.in_(UNFINISHED)
-    written = deliveries.c.created_at
-    _move(connection, deliveries.c.wait_for_study_until, unfinished, step_s, now, judged_by=written)
-    _move(connection, deliveries.c.not_before, unfinished, step_s, now, judged_by=written if is_short else None)
-    _move(connection, written, unfinished, step_s, now)
+        move(associations.c[name], carriers)
+    for table, waits in (
+        (deliveries, deliveries.c.state.in_(UNFINISHED)),
+        (retractions, retractions.c.state == DeliveryState.WAITING),
+    ):
+        written, due = table.c.created_at, table.c.not_before
+        if table is deliveries:
+            move(deliveries.c.wait_for_study_until, waits, judged_by=written)
+        if abs(step_s) > _LONGEST_BACKOFF_S:
+            move(due, sa.and_(waits, ~due.between(now, now + _LONGEST_BACKOFF_S)), judged_by=written)
+        else:
+            move(due, waits, judged_by=written)
+        move(written, waits)
     following = sa.and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at.is_not(None))
-    _move(connection, deliveries.c.companions_at, following, step_s, now, judged_by=deliveries.c.done_at)
-    _move(connection, deliveries.c.done_at, following, step_s, now)
-    _move(connection, destinations.c.failing_since, sa.true(), step_s, now)
-    waiting = retractions.c.state == DeliveryState.WAITING
-    written = retractions.c.created_at
-    _move(connection, retractions.c.not_before, waiting, step_s, now, judged_by=written if is_short else None)
-    _move(connection, written, waiting, step_s, now)
+    move(deliveries.c.companions_at, following, judged_by=deliveries.c.done_at)
+    move(deliveries.c.done_at, following)
+    move(destinations.c.failing_since, sa.true())
 
 
 def _move(
     connection: sa.Connection,
     column: sa.Column[float],
     where: sa.ColumnElement[bool],
+    *,
     step_s: float,
     now: float,
-    *,
+    window_s: float,
     judged_by: sa.Column[float] | None = None,
 ) -> None:
-    middle = now - step_s / 2
     judge = column if judged_by is None else judged_by
-    of_the_old_clock = judge < middle if step_s > 0 else judge > middle
+    of_the_old_clock = ~judge.between(now - window_s, now + _AHEAD_S)
     connection.execute(sa.update(column.table).where(where, of_the_old_clock).values({column.name: column + step_s}))

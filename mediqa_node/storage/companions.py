@@ -5,7 +5,7 @@ recognises its own objects when they are sent back.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,15 +81,15 @@ def taken(connection: sa.Connection, destination: str, sop_instance_uids: Sequen
 
 
 def taken_of(
-    connection: sa.Connection, series_instance_uid: str, destination: str, revision: int
+    connection: sa.Connection, series_instance_uid: str, destination: str, revisions: Collection[int]
 ) -> list[tuple[str, str, str]]:
-    """Return class, instance and series UID of the companions that a destination took with reports up to a revision."""
+    """Return class, instance and series UID of the companions that a destination took with some revisions."""
     query = (
         sa.select(companions.c.sop_class_uid, companions.c.sop_instance_uid, companions.c.companion_series_instance_uid)
         .join(companion_deliveries, companion_deliveries.c.sop_instance_uid == companions.c.sop_instance_uid)
         .where(
             companions.c.series_instance_uid == series_instance_uid,
-            companions.c.revision <= revision,
+            companions.c.revision.in_(list(revisions)),
             companion_deliveries.c.destination == destination,
         )
         .order_by(companions.c.revision, companions.c.instance_number)

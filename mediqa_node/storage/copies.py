@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.identity import Identity, disagreements
+from mediqa_node.domain.identity import Identity, differences, disagreements
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import (
+    HELD,
     CopyDecision,
     DeliveryReason,
     DeliveryState,
@@ -23,7 +24,7 @@ from mediqa_node.storage import assessments, index, outbox, retractions
 from mediqa_node.storage.correction_tables import corrections
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
-from mediqa_node.storage.tables import deliveries, instances, series
+from mediqa_node.storage.tables import OPEN_COPIES, deliveries, instances, sender_addresses, series
 
 OPEN = (InstanceStatus.DISPUTED, InstanceStatus.CONFLICT)
 """Copies that a person, or a correction of the whole series, has to decide on."""
@@ -58,14 +59,41 @@ def copy_in(connection: sa.Connection, sop_instance_uid: str, status: InstanceSt
     return found[-1] if found else None
 
 
-def returns(connection: sa.Connection, copy: InstanceRow) -> bool:
-    """Whether the bytes of a copy were set aside before: somebody has decided against them."""
-    query = sa.select(sa.literal(1)).where(
+def returns(connection: sa.Connection, copy: InstanceRow, *, whoever: bool) -> bool:
+    """Whether a copy was set aside before, in these bytes or in another form: somebody has decided against it.
+
+    Args:
+        whoever: compare the bytes alone, not whom a copy names.
+    """
+    aside = _rows(
+        connection,
         instances.c.sop_instance_uid == copy.sop_instance_uid,
-        instances.c.sha256 == copy.sha256,
         instances.c.status == InstanceStatus.SUPERSEDED,
     )
-    return connection.execute(query.limit(1)).first() is not None
+    return any(
+        row.sha256 == copy.sha256
+        or (not whoever and row.identity and copy.identity and not differences(row.identity, copy.identity))
+        for row in aside
+    )
+
+
+def was_set_aside(connection: sa.Connection, sop_instance_uid: str) -> bool:
+    """Whether any copy of an instance was set aside."""
+    return copy_in(connection, sop_instance_uid, InstanceStatus.SUPERSEDED) is not None
+
+
+def disputed_series(connection: sa.Connection) -> list[str]:
+    """Return the series with copies that name another patient, study or accession."""
+    query = sa.select(instances.c.series_instance_uid).where(
+        sa.text(OPEN_COPIES), instances.c.status == InstanceStatus.DISPUTED
+    )
+    return list(connection.execute(query.distinct()).scalars())
+
+
+def candidate_series(connection: sa.Connection) -> set[str]:
+    """Return the series with copies that wait to be compared."""
+    query = sa.select(instances.c.series_instance_uid).where(instances.c.status == InstanceStatus.CANDIDATE)
+    return set(connection.execute(query.distinct()).scalars())
 
 
 def is_candidate(connection: sa.Connection, instance_id: int) -> bool:
@@ -79,6 +107,12 @@ def is_candidate(connection: sa.Connection, instance_id: int) -> bool:
 def set_status(connection: sa.Connection, instance_id: int, status: InstanceStatus) -> None:
     """Set the status of a copy."""
     connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(status=status))
+
+
+def keep_identity(connection: sa.Connection, instance_id: int, identity: Identity) -> None:
+    """Keep whom a copy names, which was received before this was done at receipt."""
+    known = sa.update(instances).where(instances.c.id == instance_id)
+    connection.execute(known.values(identity=asdict(identity)))
 
 
 def keep_digest(connection: sa.Connection, instance_id: int, digest: str) -> None:
@@ -175,14 +209,30 @@ def decide(database: Database, connection: sa.Connection, decision: Decision, *,
 
     Those are the reports that destinations hold under an identity that is set aside.
     """
-    wrong = {
-        row.series_instance_uid
-        for row in decision.set_aside
-        if row.status == InstanceStatus.CURRENT and not _agree(row.identity, decision.identity)
-    }
-    n_back = sum(retractions.add(database, connection, uid, VoidReason.WRONG_PATIENT, at=at) for uid in sorted(wrong))
+    wrong: dict[str, set[str]] = {}
+    for row in decision.set_aside:
+        words = _told_apart(row.identity, decision.identity) if row.status == InstanceStatus.CURRENT else ()
+        if words:
+            wrong.setdefault(row.series_instance_uid, set()).update(words)
+    for uid in sorted({row.series_instance_uid for row in (*decision.kept, *decision.set_aside)}):
+        index.lock_series(connection, uid)
+    n_back = sum(
+        retractions.add(database, connection, uid, reason_to_void(words), at=at) for uid, words in sorted(wrong.items())
+    )
     apply(connection, decision, by=by, at=at)
     return n_back
+
+
+def _told_apart(one: Identity | None, other: Identity | None) -> tuple[str, ...]:
+    """Return in words what tells two identities apart; one that is not known may be anybody."""
+    if one is None and other is None:
+        return ()
+    return disagreements((one, other)) if one is not None and other is not None else ("patient ID",)
+
+
+def reason_to_void(words: Iterable[str]) -> VoidReason:
+    """Return why a report is taken back, by what its patient or visit was corrected in."""
+    return VoidReason.WITHDRAWN if set(words) <= {"accession number", "sex"} else VoidReason.WRONG_PATIENT
 
 
 def _record(connection: sa.Connection, series_instance_uid: str, decision: Decision, *, by: str, at: float) -> None:
@@ -238,7 +288,7 @@ def withhold(connection: sa.Connection, series_instance_uid: str, detail: str, *
 def settled(connection: sa.Connection, series_instance_uid: str, *, at: float) -> None:
     """Let a series go on whose open copies were set aside: its deliveries, or an assessment if it has none."""
     row = index.find_series(connection, series_instance_uid)
-    if row is None or row.state != SeriesState.WITHHELD or has_status(connection, series_instance_uid, *OPEN):
+    if row is None or has_status(connection, series_instance_uid, *OPEN):
         return
     mine = (deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.revision == row.revision)
     connection.execute(
@@ -247,6 +297,8 @@ def settled(connection: sa.Connection, series_instance_uid: str, *, at: float) -
         .values(state=DeliveryState.WAITING, reason_code=None, message=None, not_before=at, job=None)
     )
     rows = [one for one in outbox.deliveries_of(connection, series_instance_uid) if one.revision == row.revision]
+    if row.state != SeriesState.WITHHELD or any(one.state in HELD for one in rows):
+        return
     judged = assessments.assessed_generation(connection, series_instance_uid, row.revision) == row.generation
     if judged and rows:
         sent = all(one.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) for one in rows)
@@ -291,11 +343,9 @@ def corrections_of(connection: sa.Connection, series_instance_uid: str) -> list[
 def addresses_of(connection: sa.Connection, calling_ae_titles: Iterable[str]) -> dict[str, set[str]]:
     """Return the addresses from which instances came under each AE title."""
     found: dict[str, set[str]] = {}
-    query = (
-        sa.select(instances.c.calling_ae_title, instances.c.peer_address)
-        .where(instances.c.calling_ae_title.in_(list(calling_ae_titles)), instances.c.peer_address != "")
-        .distinct()
+    query = sa.select(sender_addresses.c.calling_ae_title, sender_addresses.c.address).where(
+        sender_addresses.c.calling_ae_title.in_(list(calling_ae_titles))
     )
     for row in connection.execute(query):
-        found.setdefault(row.calling_ae_title, set()).add(row.peer_address)
+        found.setdefault(row.calling_ae_title, set()).add(row.address)
     return found

@@ -114,6 +114,15 @@ def find_series(connection: sa.Connection, series_instance_uid: str) -> SeriesRo
     return _series_row(row) if row is not None else None
 
 
+def lock_series(connection: sa.Connection, series_instance_uid: str) -> None:
+    """Hold a series until the end of the transaction, so that a correction and a delivery follow one another.
+
+    SQLite has one writer at a time, and needs no lock.
+    """
+    query = sa.select(series.c.generation).where(series.c.series_instance_uid == series_instance_uid)
+    connection.execute(query.with_for_update()).first()
+
+
 def series_of_study(connection: sa.Connection, study_instance_uid: str) -> list[SeriesRow]:
     """Return the series of a study."""
     query = sa.select(*_SERIES).where(series.c.study_instance_uid == study_instance_uid)

@@ -15,7 +15,7 @@ from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.series import InstanceStatus, ReasonCode, ReceivedInstance, SeriesState
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import associations, instances, series
+from mediqa_node.storage.tables import associations, instances, sender_addresses, series
 
 
 class Recorded(StrEnum):
@@ -32,7 +32,13 @@ _NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
 _ASSOCIATION: sa.BindParameter[str] = sa.bindparam("association", type_=sa.String)
 
 _KNOWN = sa.select(
-    instances.c.id, instances.c.sha256, instances.c.path, instances.c.purged_at, instances.c.status
+    instances.c.id,
+    instances.c.sha256,
+    instances.c.path,
+    instances.c.purged_at,
+    instances.c.status,
+    instances.c.calling_ae_title,
+    instances.c.peer_address,
 ).where(instances.c.sop_instance_uid == _UID)
 _ENTER = sa.insert(instances)
 _GAP = _NOW - series.c.last_instance_at
@@ -94,6 +100,7 @@ def record(
         if same.path == instance.path:
             return Recorded.NEW
         if is_there(same.path):
+            _complete_sender(connection, same, instance)
             return Recorded.DUPLICATE
         connection.execute(sa.update(instances).where(instances.c.id == same.id).values(path=instance.path))
         connection.execute(_REOPEN, {"uid": instance.series_instance_uid, "now": instance.received_at.timestamp()})
@@ -110,11 +117,16 @@ def record(
 def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance) -> bool:
     """Whether a row with the same bytes makes an instance a duplicate.
 
-    Not if its file was deleted, and not if it was set aside: that it comes again is a question for a person.
+    Not if its file was deleted, and not if it was set aside: that it comes again is a question for a person. Neither
+    where it matters who has sent it, and that is somebody else: a disputed copy, or a document.
     """
     if row.path == instance.path:
         return True
-    return row.purged_at is None and row.status != InstanceStatus.SUPERSEDED
+    if row.purged_at is not None or row.status == InstanceStatus.SUPERSEDED:
+        return False
+    sender = (row.calling_ae_title, row.peer_address) == (instance.calling_ae_title, instance.peer_address)
+    matters = row.status == InstanceStatus.DISPUTED or instance.sop_class_uid == KEY_OBJECT_SELECTION
+    return sender or not matters
 
 
 _SAME_NAME = (
@@ -130,6 +142,13 @@ _SAME_NAME = (
     "sha256",
     "size_bytes",
 )
+
+
+def _complete_sender(connection: sa.Connection, row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance) -> None:
+    """Keep the address of a sender that was not known: the file was found after a crash."""
+    if row.peer_address == "" and instance.peer_address and row.calling_ae_title == instance.calling_ae_title:
+        found = sa.update(instances).where(instances.c.id == row.id)
+        connection.execute(found.values(peer_address=instance.peer_address))
 
 
 def _touch_series(
@@ -176,6 +195,15 @@ def _touch_association(database: Database, connection: sa.Connection, instance: 
             last_instance_at=now,
         )
     )
+    if instance.peer_address:
+        connection.execute(
+            database.insert_or_ignore(
+                sender_addresses,
+                calling_ae_title=instance.calling_ae_title,
+                address=instance.peer_address,
+                first_seen=now,
+            )
+        )
 
 
 def close_association(connection: sa.Connection, association_id: str, *, released: bool, at: float) -> None:

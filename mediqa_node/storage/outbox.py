@@ -100,6 +100,17 @@ def report_by_uid(connection: sa.Connection, sop_instance_uid: str) -> ReportRow
     return ReportRow(**row._mapping) if row is not None else None
 
 
+def reports_at(connection: sa.Connection, series_instance_uid: str, destination: str) -> list[ReportRow]:
+    """Return the reports of a series that a destination may hold, oldest revision first."""
+    query = (
+        sa.select(*_REPORT)
+        .join(deliveries, deliveries.c.report_sop_instance_uid == reports.c.sop_instance_uid)
+        .where(deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.destination == destination)
+        .order_by(reports.c.revision)
+    )
+    return [ReportRow(**row._mapping) for row in connection.execute(query)]
+
+
 def is_own_report(connection: sa.Connection, sr_series_instance_uid: str) -> bool:
     """Return whether a series UID belongs to reports of this node."""
     query = sa.select(sa.literal(1)).where(reports.c.sr_series_instance_uid == sr_series_instance_uid)

@@ -10,13 +10,13 @@ from mediqa_node.domain.series import (
     HELD,
     CopyDecision,
     DeliveryState,
-    InstanceStatus,
     ReasonCode,
     SeriesState,
 )
 from mediqa_node.storage import copies, index, outbox, retractions
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
+    OPEN_COPIES,
     assessments,
     companion_deliveries,
     companions,
@@ -26,11 +26,11 @@ from mediqa_node.storage.tables import (
     techniques,
 )
 
-_DIFFERING = (InstanceStatus.CONFLICT, InstanceStatus.DISPUTED)
 _RETRIED_PARKED = (ReasonCode.SCORING_FAILED, ReasonCode.FILE_MISSING)
 _RETRIED_WITHHELD = (
     ReasonCode.UNTRAINED,
     ReasonCode.IDENTITY,
+    ReasonCode.NO_PATIENT_ID,
     ReasonCode.CONSTANCY_DRIFT,
     ReasonCode.CONSTANCY_UNKNOWN,
 )
@@ -102,7 +102,7 @@ def disputes(connection: sa.Connection) -> list[Dispute]:
     columns = (instances.c.series_instance_uid, instances.c.status)
     query = (
         sa.select(*columns, sa.func.count().label("n"))
-        .where(instances.c.status.in_(_DIFFERING))
+        .where(sa.text(OPEN_COPIES))
         .group_by(*columns)
         .order_by(*columns)
     )
@@ -161,7 +161,7 @@ def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tup
         which: delivery ids or series UIDs; empty: all.
     """
     ids = [int(name) for name in which if name.isdigit() and len(name) < 12]
-    disputed = sa.select(instances.c.series_instance_uid).where(instances.c.status.in_(_DIFFERING))
+    disputed = sa.select(instances.c.series_instance_uid).where(sa.text(OPEN_COPIES))
     held = sa.update(deliveries).where(deliveries.c.state.in_(HELD))
     stopped = sa.or_(
         sa.and_(series.c.state == SeriesState.PARKED, series.c.reason_code.in_(_RETRIED_PARKED)),

@@ -16,6 +16,8 @@ from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
 from mediqa_node.storage.tables import instances, rejected_instances
 
 _DOCUMENTS_AT_ONCE = 100
+_AT_ONCE = 500
+_OPEN = (InstanceStatus.DISPUTED, InstanceStatus.CONFLICT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,56 +68,65 @@ def save(database: Database, connection: sa.Connection, rows: Sequence[Rejection
 
 
 def apply(connection: sa.Connection, series_instance_uid: str, counts: Counts) -> set[str]:
-    """Reject the current instances of a series that a note rejects which counts; return the titles of these notes."""
-    of_series = sa.select(instances.c.sop_instance_uid).where(
-        instances.c.series_instance_uid == series_instance_uid, instances.c.status == InstanceStatus.CURRENT
-    )
-    notes: dict[str, list[Rejection]] = {}
-    for row in connection.execute(
-        sa.select(rejected_instances).where(rejected_instances.c.sop_instance_uid.in_(of_series))
-    ):
-        found = _rejection(row)
-        notes.setdefault(found.sop_instance_uid, []).append(found)
-    if not notes:
-        return set()
-    current = sa.select(*INSTANCE).where(
-        instances.c.series_instance_uid == series_instance_uid,
-        instances.c.status == InstanceStatus.CURRENT,
-        instances.c.sop_instance_uid.in_(notes),
-    )
+    """Reject the current instances of a series that a note rejects which counts; return the titles of these notes.
+
+    Copies of them that somebody had to decide on are rejected with them.
+    """
     titles: set[str] = set()
-    for image in [instance_row(row) for row in connection.execute(current)]:
-        valid = [note for note in notes[image.sop_instance_uid] if counts(note, image)]
-        if valid:
-            connection.execute(
-                sa.update(instances).where(instances.c.id == image.id).values(status=InstanceStatus.REJECTED)
-            )
-            titles |= {note.code for note in valid}
+    for image, found in _named(connection, series_instance_uid, InstanceStatus.CURRENT, counts):
+        same = instances.c.sop_instance_uid == image.sop_instance_uid
+        connection.execute(
+            sa.update(instances)
+            .where(same, instances.c.status.in_((InstanceStatus.CURRENT, *_OPEN)))
+            .values(status=InstanceStatus.REJECTED)
+        )
+        titles |= found
     return titles
 
 
+def titles(connection: sa.Connection, series_instance_uid: str, counts: Counts) -> set[str]:
+    """Return the titles of the notes that count for the rejected images of a series."""
+    found = _named(connection, series_instance_uid, InstanceStatus.REJECTED, counts)
+    return {title for _, of_image in found for title in of_image}
+
+
+def titles_of(connection: sa.Connection, image: InstanceRow, counts: Counts) -> set[str]:
+    """Return the titles of the notes that count for an image."""
+    query = sa.select(rejected_instances).where(rejected_instances.c.sop_instance_uid == image.sop_instance_uid)
+    notes = [_rejection(row) for row in connection.execute(query)]
+    return {note.code for note in notes if counts(note, image)}
+
+
+def _named(
+    connection: sa.Connection, series_instance_uid: str, status: InstanceStatus, counts: Counts
+) -> list[tuple[InstanceRow, set[str]]]:
+    """Return the images of a series in a state that notes which count name, and the titles of these."""
+    here = (instances.c.series_instance_uid == series_instance_uid, instances.c.status == status)
+    uids = sa.select(instances.c.sop_instance_uid).where(*here)
+    notes: dict[str, list[Rejection]] = {}
+    for row in connection.execute(sa.select(rejected_instances).where(rejected_instances.c.sop_instance_uid.in_(uids))):
+        note = _rejection(row)
+        notes.setdefault(note.sop_instance_uid, []).append(note)
+    if not notes:
+        return []
+    images = [instance_row(row) for row in connection.execute(sa.select(*INSTANCE).where(*here))]
+    found = [
+        (image, {note.code for note in notes.get(image.sop_instance_uid, ()) if counts(note, image)})
+        for image in images
+    ]
+    return [(image, codes) for image, codes in found if codes]
+
+
 def series_named(connection: sa.Connection, sop_instance_uids: Sequence[str]) -> set[str]:
-    """Return the series that hold current copies of these instances."""
-    query = sa.select(instances.c.series_instance_uid).where(
-        instances.c.sop_instance_uid.in_(list(sop_instance_uids)), instances.c.status == InstanceStatus.CURRENT
-    )
-    return set(connection.execute(query.distinct()).scalars())
-
-
-def codes_of(connection: sa.Connection, sop_instance_uid: str) -> set[str]:
-    """Return the titles of all notes that name an instance."""
-    query = sa.select(rejected_instances.c.code).where(rejected_instances.c.sop_instance_uid == sop_instance_uid)
-    return set(connection.execute(query).scalars())
-
-
-def titles_of_series(connection: sa.Connection, series_instance_uid: str) -> set[str]:
-    """Return the titles of the notes that name rejected images of a series."""
-    query = (
-        sa.select(rejected_instances.c.code)
-        .join(instances, instances.c.sop_instance_uid == rejected_instances.c.sop_instance_uid)
-        .where(instances.c.series_instance_uid == series_instance_uid, instances.c.status == InstanceStatus.REJECTED)
-    )
-    return set(connection.execute(query.distinct()).scalars())
+    """Return the series that hold these instances, current or rejected before."""
+    found: set[str] = set()
+    for some in (sop_instance_uids[i : i + _AT_ONCE] for i in range(0, len(sop_instance_uids), _AT_ONCE)):
+        query = sa.select(instances.c.series_instance_uid).where(
+            instances.c.sop_instance_uid.in_(list(some)),
+            instances.c.status.in_((InstanceStatus.CURRENT, InstanceStatus.REJECTED)),
+        )
+        found.update(connection.execute(query.distinct()).scalars())
+    return found
 
 
 def _rejection(row: sa.Row[*tuple[object, ...]]) -> Rejection:

@@ -15,6 +15,8 @@ metadata = sa.MetaData(
 )
 
 UID = _UID = sa.String(64)
+OPEN_COPIES = "status IN ('conflict', 'disputed')"
+"""The condition of a partial index, word for word: a query has to state it so."""
 
 associations = sa.Table(
     "associations",
@@ -90,8 +92,15 @@ instances = sa.Table(
     sa.Index(
         "ix_instances_unread",
         "unread",
-        sqlite_where=sa.text("unread"),
+        sqlite_where=sa.text("unread = 1"),  # as a query spells it: else no index serves it
         postgresql_where=sa.text("unread"),
+    ),
+    sa.Index(
+        "ix_instances_open",
+        "series_instance_uid",
+        "status",
+        sqlite_where=sa.text(OPEN_COPIES),
+        postgresql_where=sa.text(OPEN_COPIES),
     ),
     sa.Index(
         "uq_instances_current",
@@ -107,6 +116,14 @@ acquisitions = sa.Table(
     metadata,
     sa.Column("acquisition_key", sa.String(200), primary_key=True, comment="shared by its reconstructions"),
     sa.Column("series_instance_uid", _UID, nullable=False, comment="the one that is scored"),
+)
+
+sender_addresses = sa.Table(
+    "sender_addresses",
+    metadata,
+    sa.Column("calling_ae_title", sa.String(16), primary_key=True),
+    sa.Column("address", sa.String(64), primary_key=True),
+    sa.Column("first_seen", sa.Float, nullable=False),
 )
 
 senders = sa.Table(
@@ -165,8 +182,8 @@ rejected_instances = sa.Table(
     sa.Column("note_sop_instance_uid", _UID, primary_key=True),
     sa.Column("study_instance_uid", _UID, nullable=False, comment="of the images, as the note states it"),
     sa.Column("code", sa.String(16), nullable=False, comment="title of the Key Object Selection, e.g. 113001"),
-    sa.Column("calling_ae_title", sa.String(16), nullable=False, comment="of the note"),
-    sa.Column("peer_address", sa.String(64), nullable=False, comment="of the note"),
+    sa.Column("calling_ae_title", sa.String(16), primary_key=True, comment="of the note"),
+    sa.Column("peer_address", sa.String(64), primary_key=True, comment="of the note"),
     sa.Column("identity", sa.JSON, comment="of the note; null: received before it was kept"),
 )
 

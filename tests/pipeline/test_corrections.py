@@ -1,7 +1,6 @@
 """Who may correct whom: the source of the images before a report leaves, an authority after it, else a person."""
 
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,53 +9,16 @@ import pytest
 from pipeline.test_identity import RIGHT, WRONG, command, stored
 from pydicom import Dataset
 from support.bench import Bench
-from support.scripted import ScriptedPacs, scripted
+from support.corrections import ELSEWHERE, RULES, SCANNER, Make
+from support.scripted import ScriptedPacs
 from support.series import ct_series, reject_note, series_uid
 
 from mediqa_node.domain.identity import IdentityRules
-from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import AllowRule, DeliveryRules, ReceiverPolicy, Retention, ReturnRule
+from mediqa_node.domain.policy import AllowRule, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.domain.series import CopyDecision
 from mediqa_node.pipeline import sources
 from mediqa_node.pipeline.sweeps import retain
 from mediqa_node.storage import copies, retractions
-
-SCANNER = {"aet": "CT_ROOM_1", "address": "10.0.0.5"}
-ELSEWHERE = {"aet": "CT_ROOM_1", "address": "10.0.0.9"}
-RULES = ReceiverPolicy(
-    allowed=(
-        AllowRule(ae_title="CT_ROOM_1", address="10.0.0.0/8", source=True),
-        AllowRule(address="0.0.0.0/0"),
-    )
-)
-Make = Callable[..., Bench]
-
-
-@pytest.fixture
-def pacs() -> Iterator[ScriptedPacs]:
-    """A PACS that stores what it gets and knows no study."""
-    with scripted(classes=[f"1.2.840.10008.5.1.4.1.1.88.{last}" for last in (22, 33, 34, 59)]) as running:
-        yield running
-
-
-@pytest.fixture
-def make(tmp_path: Path, pacs: ScriptedPacs) -> Iterator[Make]:
-    """Make a bench whose scanner CT_ROOM_1 is a source, and QC an authority."""
-    made: list[Bench] = []
-
-    def bench(**policy: Any) -> Bench:
-        peer = {"name": "PACS", "ae_title": "SCRIPTED", "host": "127.0.0.1", "port": pacs.port}
-        peers = [
-            Peer(**{**peer, **policy.pop("peer", {})}),
-            Peer(name="QC", ae_title="QC", host="127.0.0.1", port=1, authority=True),
-        ]
-        policy.setdefault("receiver", RULES)
-        made.append(Bench(tmp_path / "bench", peers=peers, returns=[ReturnRule(to=("PACS",))], **policy))
-        return made[-1]
-
-    yield bench
-    for one in made:
-        one.close()
 
 
 def settle(bench: Bench, series: str, action: CopyDecision) -> int:

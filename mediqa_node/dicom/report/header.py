@@ -141,7 +141,10 @@ def _set_series(report: Dataset, request: ReportRequest) -> None:
     series_uid = deterministic_uid("series", *series, request.device.device_uid)
     if (old := request.predecessor) is not None:
         # of one patient and study only: a corrected report starts a series of its own
-        whose = [(str(found.get("PatientID", "")), str(found.StudyInstanceUID)) for found in (old, report)]
+        whose = [
+            tuple(str(found.get(name, "")) for name in ("PatientID", "StudyInstanceUID", "IssuerOfPatientID"))
+            for found in (old, report)
+        ]
         series_uid = (
             str(old.SeriesInstanceUID)
             if whose[0] == whose[1]

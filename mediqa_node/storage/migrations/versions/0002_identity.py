@@ -29,8 +29,23 @@ def upgrade() -> None:
         "instances",
         sa.Column("unread", sa.Boolean, nullable=False, server_default=sa.false(), comment="a document to be read yet"),
     )
-    where = sa.text("unread")
-    op.create_index("ix_instances_unread", "instances", ["unread"], sqlite_where=where, postgresql_where=where)
+    op.create_index(
+        "ix_instances_unread",
+        "instances",
+        ["unread"],
+        sqlite_where=sa.text("unread = 1"),
+        postgresql_where=sa.text("unread"),
+    )
+    where = sa.text("status IN ('conflict', 'disputed')")
+    columns = ["series_instance_uid", "status"]
+    op.create_index("ix_instances_open", "instances", columns, sqlite_where=where, postgresql_where=where)
+    op.create_table(
+        "sender_addresses",
+        sa.Column("calling_ae_title", sa.String(16), nullable=False),
+        sa.Column("address", sa.String(64), nullable=False),
+        sa.Column("first_seen", sa.Float, nullable=False),
+        sa.PrimaryKeyConstraint("calling_ae_title", "address", name=op.f("pk_sender_addresses")),
+    )
     _key_dose_events_by_study_and_sender()
     _key_rejections_by_note()
     op.create_table(
@@ -113,7 +128,13 @@ def _key_rejections_by_note() -> None:
         sa.Column("calling_ae_title", sa.String(16), nullable=False, comment="of the note"),
         sa.Column("peer_address", sa.String(64), nullable=False, comment="of the note"),
         sa.Column("identity", sa.JSON, comment="of the note; null: received before it was kept"),
-        sa.PrimaryKeyConstraint("sop_instance_uid", "note_sop_instance_uid", name=op.f("pk_rejected_instances")),
+        sa.PrimaryKeyConstraint(
+            "sop_instance_uid",
+            "note_sop_instance_uid",
+            "calling_ae_title",
+            "peer_address",
+            name=op.f("pk_rejected_instances"),
+        ),
     )
 
 
