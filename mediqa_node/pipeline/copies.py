@@ -18,7 +18,7 @@ from mediqa_node.domain.errors import UndecodablePixels
 from mediqa_node.domain.identity import differences, disagreements
 from mediqa_node.domain.series import CopyDecision, InstanceStatus
 from mediqa_node.pipeline import retraction
-from mediqa_node.pipeline.identity import Relation, compare, content_digest
+from mediqa_node.pipeline.identity import Interrupted, Relation, compare, content_digest
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.sources import Sources
 from mediqa_node.storage import copies, index, outbox, rejections
@@ -64,7 +64,7 @@ class Copies:
         for candidate in waiting:
             if self._stopping() or time.monotonic() > until:
                 break
-            resolve(self.node, candidate, reader)
+            resolve(self.node, candidate, reader, self._stopping)
             done += 1
         self._settle(series_instance_uid)
         return done
@@ -90,12 +90,14 @@ def fill_identities(node: NodeContext, series_instance_uid: str) -> None:
                 copies.keep_identity(connection, instance_id, identity)
 
 
-def resolve(node: NodeContext, candidate: InstanceRow, reader: FrameReader) -> None:
+def resolve(
+    node: NodeContext, candidate: InstanceRow, reader: FrameReader, stopping: Callable[[], bool] = lambda: False
+) -> None:
     """Compare one copy with the current one, or with the rejected one, and record what it is."""
     with node.database.read() as connection:
         current = copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.CURRENT)
         known = current or copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.REJECTED)
-    relation = _relation(node, known, candidate, reader)
+    relation = _relation(node, known, candidate, reader, stopping)
     now = node.clock()
     with node.database.write() as connection:
         index.lock_series(connection, candidate.series_instance_uid)
@@ -120,14 +122,22 @@ _STATUS = {
 }
 
 
-def _relation(node: NodeContext, known: InstanceRow | None, candidate: InstanceRow, reader: FrameReader) -> Relation:
+def _relation(
+    node: NodeContext,
+    known: InstanceRow | None,
+    candidate: InstanceRow,
+    reader: FrameReader,
+    stopping: Callable[[], bool],
+) -> Relation:
     """Return how a copy relates to the known one; copies that cannot be compared are in conflict."""
     if known is None:
         return Relation.CORRECTION
     if known.sha256 == candidate.sha256:
         return Relation.SAME  # the first copy was deleted after retention and sent again
     try:
-        return compare(known, candidate, node.spool, reader)
+        return compare(known, candidate, node.spool, reader, stopping)
+    except Interrupted:
+        raise
     except Exception as error:  # no header may stop the comparison of other copies
         log.error("further copy not compared", instance=candidate.sop_instance_uid, reason=type(error).__name__)
         return Relation.CONFLICT

@@ -4,7 +4,7 @@ Never a report under the wrong patient, never a second score for the same pixels
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.header import integer, items, text
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
-from mediqa_node.domain.errors import UndecodablePixels
+from mediqa_node.domain.errors import MediqaError, UndecodablePixels
 from mediqa_node.domain.identity import Identity, differences, disagreements
 from mediqa_node.storage.index import InstanceRow
 from mediqa_node.storage.spool import Spool
@@ -48,7 +48,19 @@ class Relation(StrEnum):
     CONFLICT = "conflict"
 
 
-def compare(current: InstanceRow, candidate: InstanceRow, spool: Spool, reader: FrameReader) -> Relation:
+class Interrupted(MediqaError):
+    """The process stops: the comparison is made again by the next one."""
+
+    retryable = True
+
+
+def compare(
+    current: InstanceRow,
+    candidate: InstanceRow,
+    spool: Spool,
+    reader: FrameReader,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Relation:
     """Compare two copies of an instance by content and identity.
 
     Only a transfer syntax or what an archive fills in differs: SAME. Patient, study or accession differ: CORRECTION;
@@ -57,6 +69,7 @@ def compare(current: InstanceRow, candidate: InstanceRow, spool: Spool, reader: 
 
     Raises:
         UndecodablePixels: a header cannot be read.
+        Interrupted: the process stops.
         OSError: a file cannot be opened.
     """
     if current.series_instance_uid != candidate.series_instance_uid:
@@ -65,7 +78,7 @@ def compare(current: InstanceRow, candidate: InstanceRow, spool: Spool, reader: 
     gone = current.purged_at is not None
     one = None if gone else read_header(spool.path(current.path))
     ours = current.identity or (identity_of(one) if one is not None else Identity())
-    if not _same_content(current, candidate, spool, reader):
+    if not _same_content(current, candidate, spool, reader, stopping):
         return Relation.CONFLICT
     if differences(ours, candidate.identity or identity_of(other)):
         return Relation.CORRECTION
@@ -79,14 +92,16 @@ def identities(headers: Iterable[Dataset]) -> tuple[str, ...]:
     return disagreements(map(identity_of, headers))
 
 
-def _same_content(current: InstanceRow, candidate: InstanceRow, spool: Spool, reader: FrameReader) -> bool:
+def _same_content(
+    current: InstanceRow, candidate: InstanceRow, spool: Spool, reader: FrameReader, stopping: Callable[[], bool]
+) -> bool:
     known = current.content_digest
     if known is None and current.purged_at is None:
-        known = content_digest(spool.path(current.path), reader)
-    return known is not None and known == content_digest(spool.path(candidate.path), reader)
+        known = content_digest(spool.path(current.path), reader, stopping)
+    return known is not None and known == content_digest(spool.path(candidate.path), reader, stopping)
 
 
-def content_digest(path: Path, reader: FrameReader) -> str:
+def content_digest(path: Path, reader: FrameReader, stopping: Callable[[], bool] = lambda: False) -> str:
     """Return a digest over what makes an instance what it is, whatever patient it names and however it is coded.
 
     Of an image: geometry and decoded frames. Of anything else, and of an image of one value, which looks like any
@@ -98,18 +113,22 @@ def content_digest(path: Path, reader: FrameReader) -> str:
     """
     header = read_header(path)
     digest = hashlib.sha256(repr(_values(header, _GEOMETRY)).encode())
-    if "Rows" not in header or not _add_frames(digest, path, header, reader):
+    if "Rows" not in header or not _add_frames(digest, path, header, reader, stopping):
         for part in _content(header):
             digest.update(part)
     return digest.hexdigest()
 
 
-def _add_frames(digest: "hashlib._Hash", path: Path, header: Dataset, reader: FrameReader) -> bool:
+def _add_frames(
+    digest: "hashlib._Hash", path: Path, header: Dataset, reader: FrameReader, stopping: Callable[[], bool]
+) -> bool:
     """Add all decoded frames; return whether they show anything."""
     n_frames = integer(header, "NumberOfFrames") or 0
     lowest = highest = None
     try:
         for number in range(1, n_frames + 1) if n_frames else [None]:
+            if stopping():
+                raise Interrupted("the process stops")
             values = reader.raw(path, number)
             digest.update(values.tobytes())
             lowest = values.min() if lowest is None else min(lowest, values.min())
