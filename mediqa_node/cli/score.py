@@ -130,12 +130,20 @@ def _cells(result: dict[str, Any]) -> tuple[str, ...]:
     words = " ".join(str(prompt[key]["value"]) for key in _PROMPTS if key in prompt)
     quality = result["quality"]
     return (
-        f"{quality:.2f}" if isinstance(quality, float) else _raw(result["raw_score"]),
+        _quality(result) if isinstance(quality, float) else _raw(result["raw_score"]),
         str(result["verdict"] or "–"),
         words or str(result["modality"] or "–"),
         place(result["files"]),
         str(result["not_scored"] or ""),
     )
+
+
+def _quality(result: dict[str, Any]) -> str:
+    """Return the quality with two decimals, or more where two would show it on the other side of a threshold."""
+    from mediqa_node.domain.assessment import Calibration, rounded
+
+    calibration = result["calibration"]
+    return str(rounded(result["quality"], Calibration(**calibration) if calibration else None))
 
 
 def place(files: list[str]) -> str:

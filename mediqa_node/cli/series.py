@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,14 +113,17 @@ def _cells(row: SeriesRow, keys: Mapping[str, str], origin: Origin, score: Score
 
 def _short_score(score: Scored | None) -> str:
     """Return the score, with its verdict if the site has calibrated it."""
+    from mediqa_node.domain.assessment import rounded
+
     if score is None:
         return "–"
-    return f"{score.quality:.2f}" if score.verdict == "uncalibrated" else f"{score.quality:.2f} {score.verdict}"
+    quality = str(rounded(score.quality, score.calibration))
+    return quality if score.verdict == "uncalibrated" else f"{quality} {score.verdict}"
 
 
 def _series_dict(row: SeriesRow, score: Scored | None, keys: Mapping[str, str]) -> dict[str, object]:
-    unknown = {"quality": None, "verdict": None, "trained": None}
-    return {**row.as_dict(), **(asdict(score) if score else unknown), "key": keys[row.series_instance_uid]}
+    judged = {name: getattr(score, name, None) for name in ("quality", "verdict", "trained")}
+    return {**row.as_dict(), **judged, "key": keys[row.series_instance_uid]}
 
 
 # ── one series ───────────────────────────────────────────────────────────────

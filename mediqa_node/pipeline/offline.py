@@ -305,6 +305,7 @@ def _result(
         "slice_frame_numbers": [part.frame.frame_number for part in slices],
         "slices_beyond_scale": primary.n_clamped if primary else 0,
         "verdict": assessment.verdict if assessment else None,
+        "calibration": dataclasses.asdict(assessment.calibration) if assessment and assessment.calibration else None,
         "prompt": dataclasses.asdict(primary.prompt) if primary else None,
         "technique": dataclasses.asdict(dataclasses.replace(technique, frames=())) if technique else None,
         "stacks": [_stack(result) for result in (primary, *assessment.others)] if assessment and primary else [],

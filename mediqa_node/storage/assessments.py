@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.assessment import Assessment, Calibration
 from mediqa_node.domain.scoring import PatchMaps
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.maps.patches import packed, unpacked
@@ -199,22 +199,29 @@ def assessed_generation(connection: sa.Connection, series_instance_uid: str, rev
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """The latest score of a series."""
+    """The latest score of a series, and the calibration that its verdict rests on."""
 
     quality: float
     verdict: str
     trained: bool
+    calibration: Calibration | None
 
 
 def scored(connection: sa.Connection, series_instance_uids: Sequence[str]) -> dict[str, Scored]:
     """Return the latest score of each series that has one."""
-    columns = (assessments.c.quality, assessments.c.verdict, assessments.c.trained)
+    calibration = assessments.c.assessment["calibration"].label("calibration")
+    columns = (assessments.c.quality, assessments.c.verdict, assessments.c.trained, calibration)
     query = (
         sa.select(assessments.c.series_instance_uid, *columns)
         .where(assessments.c.series_instance_uid.in_(list(series_instance_uids)))
         .order_by(assessments.c.revision)
     )
     return {
-        row.series_instance_uid: Scored(quality=row.quality, verdict=row.verdict, trained=row.trained)
+        row.series_instance_uid: Scored(
+            quality=row.quality,
+            verdict=row.verdict,
+            trained=row.trained,
+            calibration=Calibration(**row.calibration) if row.calibration else None,
+        )
         for row in connection.execute(query)
     }

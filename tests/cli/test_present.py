@@ -1,6 +1,6 @@
 """How tables and facts are printed, on a terminal and in a pipe."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from pydantic import TypeAdapter
@@ -8,8 +8,10 @@ from support.factories import ct_volume, predicted_mas
 from support.report_reading import with_assessment
 
 from mediqa_node.cli import present
-from mediqa_node.cli.series import _measures, _score
+from mediqa_node.cli.score import _quality
+from mediqa_node.cli.series import _measures, _score, _short_score
 from mediqa_node.domain.assessment import Assessment
+from mediqa_node.storage.assessments import Scored
 
 ROWS = [("1", "a long description of a series", "-0.5"), ("1,200", "short", "–")]
 
@@ -69,6 +71,18 @@ def test_show_rounds_no_score_across_a_threshold():
 
     assert shown(primary=primary, verdict="borderline")[0].startswith("0.59 of 1, borderline")
     assert shown(primary=primary, verdict="uncalibrated", calibration=None)[0].startswith("0.60 of 1, uncalibrated")
+
+
+def test_tables_round_no_score_across_a_threshold():
+    calibration = ct_volume().assessment.calibration
+    assert calibration is not None
+    score = Scored(quality=0.597, verdict="borderline", trained=True, calibration=calibration)
+    result = {"quality": 0.597, "calibration": asdict(calibration)}
+
+    assert _short_score(score) == "0.59 borderline"
+    assert _short_score(replace(score, verdict="uncalibrated", calibration=None)) == "0.60"
+    assert _quality(result) == "0.59"
+    assert _quality({**result, "calibration": None}) == "0.60"
 
 
 def test_show_states_no_prediction_outside_what_was_learned():

@@ -39,6 +39,7 @@ MORE = {
     "execution",
     "predicted",
     "slices_beyond_scale",
+    "calibration",
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
