@@ -124,9 +124,10 @@ def test_status_says_that_nothing_is_deleted_until_somebody_has_confirmed_the_cl
     running, _ = node
     shown = running.command("status")
     assert "the clock was set forward" in shown.stdout
+    assert "nothing is deleted" in shown.stdout
     assert "mediqa-node clock --confirm --by NAME" in shown.stdout
     assert shown.returncode == 1
 
     confirmed = running.command("clock", "--confirm", "--by", "Curie")
     assert confirmed.returncode == 0, confirmed.stderr
-    assert "the clock was set forward" not in running.command("status").stdout
+    assert "nothing is deleted" not in running.command("status").stdout

@@ -48,6 +48,7 @@ RETRIED = {
     SeriesState.WITHHELD: {
         ReasonCode.UNTRAINED,
         ReasonCode.IDENTITY,
+        ReasonCode.NO_PATIENT_ID,
         ReasonCode.CONSTANCY_DRIFT,
         ReasonCode.CONSTANCY_UNKNOWN,
     },
