@@ -1,7 +1,7 @@
 """Decide the colour model of a compressed frame: the codestream where it is unambiguous, else the label.
 
 Photometric Interpretation (0028,0004) is often wrong: encoders transform RGB to YCbCr, and the label stays RGB, or the
-reverse. A JPEG stream tells its model by an Adobe APP14 marker, a JFIF APP0 marker, component identifiers `RGB`, or
+reverse. A JPEG stream states its model in an Adobe APP14 marker, a JFIF APP0 marker, component identifiers `RGB`, or
 subsampled chroma (ITU-T T.81, T.871, T.872); JPEG 2000 by the multiple component transformation in its COD marker
 (ITU-T T.800 A.6.1). JPEG-LS, RLE and native pixels have nothing but the label.
 """
@@ -25,7 +25,7 @@ class ColourModel:
 
     Attributes:
         name: `RGB` or `YBR_FULL` of the samples in the codestream, or the label where a codec needs it as it is.
-        confirmed: False if nothing but the label tells, where the codestream usually does.
+        confirmed: False if only the label states it, where a codestream usually does.
     """
 
     name: str
@@ -63,7 +63,7 @@ def _by_label(label: str) -> str:
 
 
 def with_model(codestream: bytes, model: ColourModel) -> bytes:
-    """Return a JPEG stream in which an Adobe marker alone tells the colour model, so that decoders agree on it.
+    """Return a JPEG stream in which only an Adobe marker states the colour model, so that decoders agree on it.
 
     The markers APP0 and APP14 are replaced; a stream that is not JPEG is returned as it is.
     """

@@ -84,7 +84,7 @@ class DecodedFrame:
     Attributes:
         values: (rows, columns), or (rows, columns, samples) with colour as RGB; native byte order. Unused bits are as
             stored: `dicom.pixels.to_image` cuts them.
-        colour_confirmed: False if only the label tells the colour model of a codestream (`colour.ColourModel`).
+        colour_confirmed: False if only the label states the colour model of a codestream (`colour.ColourModel`).
     """
 
     values: np.ndarray

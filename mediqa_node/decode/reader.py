@@ -48,7 +48,7 @@ class FrameReader:
         self._answered = False
         self._located: tuple[Path, PixelElement] | None = None
         self.of_unconfirmed_colour: set[Path] = set()
-        """Files with a frame whose colour model only its label tells."""
+        """Files with a frame whose colour model only the label states."""
 
     def raw(self, path: Path, frame_number: int | None) -> np.ndarray:
         """Return the stored values of one frame.

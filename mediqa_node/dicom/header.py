@@ -184,9 +184,9 @@ class FrameHeader:
 
 
 def unexpected_frames(ds: Dataset) -> int | None:
-    """Return how many frames an object of CT or MR Image Storage claims, whose class has one; None if it has one.
+    """Return the number of frames of a CT or MR Image Storage object with several, which its class forbids; else None.
 
-    A claim of more than `MAX_FRAMES` is no reason to believe in a second one.
+    A Number of Frames above `MAX_FRAMES` is not believed.
     """
     if text(ds, "SOPClassUID") not in _SINGLE_FRAME:
         return None

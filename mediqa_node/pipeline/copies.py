@@ -77,7 +77,7 @@ class Copies:
 def fill_identities(node: NodeContext, series_instance_uid: str) -> None:
     """Read whom the current images of a series name, where they were received before that was kept."""
     with node.database.read() as connection:
-        unknown = [row for row in index.current_instances(connection, series_instance_uid) if row.identity is None]
+        unknown = copies.without_identity(connection, series_instance_uid)
     found = []
     for row in unknown:
         try:
@@ -151,7 +151,9 @@ def _of_no_current_image(connection: Connection, candidate: InstanceRow, now: fl
     if left_out and (candidate.identity is None or disagreements([*named, candidate.identity])):
         copies.set_status(connection, candidate.id, InstanceStatus.DISPUTED)
     else:
-        copies.apply(connection, _replacing(CopyDecision.SOURCE, [], [candidate]), by=_by(candidate), at=now)
+        copies.apply(
+            connection, _replacing(CopyDecision.SOURCE, [], [candidate]), by=candidate.calling_ae_title, at=now
+        )
 
 
 def _of_a_rejected_image(
@@ -170,7 +172,9 @@ def _of_a_rejected_image(
     withdrawn = _WRONG_PATIENT in rejections.titles_of(connection, rejected, sources.counts)
     may = sources.may_change(rejected, candidate.calling_ae_title, candidate.peer_address)
     if withdrawn and may and relation is Relation.CORRECTION:
-        copies.apply(connection, _replacing(CopyDecision.SOURCE, [], [candidate]), by=_by(candidate), at=now)
+        copies.apply(
+            connection, _replacing(CopyDecision.SOURCE, [], [candidate]), by=candidate.calling_ae_title, at=now
+        )
     else:
         copies.set_status(connection, candidate.id, InstanceStatus.REJECTED)
 
@@ -183,7 +187,7 @@ def _redescribe(
     if action is None or copies.returns(connection, candidate, whoever=True):
         copies.set_status(connection, candidate.id, InstanceStatus.SAME)
     else:
-        copies.apply(connection, _replacing(action, [current], [candidate]), by=_by(candidate), at=now)
+        copies.apply(connection, _replacing(action, [current], [candidate]), by=candidate.calling_ae_title, at=now)
 
 
 def settle(node: NodeContext, connection: Connection, series_instance_uid: str) -> None:
@@ -205,17 +209,15 @@ def settle(node: NodeContext, connection: Connection, series_instance_uid: str) 
     action = _right(node, connection, pairs) if complete and len(pairs) == len(disputed) else None
     words = _differing(pairs)
     if action is None:
-        n = len(disputed)
-        what = (
-            f"{n} {'image has a copy' if n == 1 else 'images have copies'} with another {', '.join(words) or 'patient'}"
-        )
+        images = "1 image has a copy" if len(disputed) == 1 else f"{len(disputed)} images have copies"
+        what = f"{images} with another {', '.join(words) or 'patient'}"
         copies.withhold(connection, series_instance_uid, what, at=now)
         return
     fresh = [copy for _, copy in pairs]
     kept = {row.id for row in fresh}
     aside = [row for row in rows if row.id not in kept and row.sop_instance_uid in disputed]
     retraction.retract(node, connection, series_instance_uid, copies.reason_to_void(words))
-    copies.apply(connection, _replacing(action, aside, fresh), by=_by(fresh[0]), at=now)
+    copies.apply(connection, _replacing(action, aside, fresh), by=fresh[0].calling_ae_title, at=now)
     log.warning("copies corrected", series=series_instance_uid, images=len(fresh), by=action.value)
 
 
@@ -245,10 +247,6 @@ def _differing(pairs: list[tuple[InstanceRow, InstanceRow]]) -> tuple[str, ...]:
 
 def _replacing(action: CopyDecision, aside: list[InstanceRow], fresh: list[InstanceRow]) -> Decision:
     return Decision(action=action, kept=tuple(fresh), set_aside=tuple(aside))
-
-
-def _by(copy: InstanceRow) -> str:
-    return copy.calling_ae_title
 
 
 def digest_for_retention(path: Path, reader: FrameReader) -> str | None:

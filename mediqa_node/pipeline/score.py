@@ -257,7 +257,7 @@ def _score_stack(
 
 
 def _with_colour_doubt(stack: Stack, frames: Sequence[FrameRef], files: SeriesFiles, reader: FrameReader) -> Stack:
-    """Flag a stack if only the label tells the colour model of a scored frame."""
+    """Flag a stack if only the label states the colour model of a scored frame."""
     if reader.of_unconfirmed_colour.isdisjoint(files.paths[frame.instance_index] for frame in frames):
         return stack
     return replace(stack, flags=(*stack.flags, HeaderDoubt.COLOUR_MODEL))

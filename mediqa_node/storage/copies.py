@@ -109,6 +109,17 @@ def set_status(connection: sa.Connection, instance_id: int, status: InstanceStat
     connection.execute(sa.update(instances).where(instances.c.id == instance_id).values(status=status))
 
 
+def without_identity(connection: sa.Connection, series_instance_uid: str) -> list[InstanceRow]:
+    """Return the current images of a series, still on disk, that were received before their identity was kept."""
+    return _rows(
+        connection,
+        instances.c.series_instance_uid == series_instance_uid,
+        instances.c.status == InstanceStatus.CURRENT,
+        instances.c.purged_at.is_(None),
+        instances.c.identity.is_(sa.null()),
+    )
+
+
 def keep_identity(connection: sa.Connection, instance_id: int, identity: Identity) -> None:
     """Keep whom a copy names, which was received before this was done at receipt."""
     known = sa.update(instances).where(instances.c.id == instance_id)

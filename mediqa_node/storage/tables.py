@@ -65,12 +65,7 @@ instances = sa.Table(
     sa.Column("series_instance_uid", _UID, sa.ForeignKey("series.series_instance_uid"), nullable=False, index=True),
     sa.Column("study_instance_uid", _UID, nullable=False),
     sa.Column("transfer_syntax_uid", _UID, nullable=False),
-    sa.Column(
-        "status",
-        sa.String(12),
-        nullable=False,
-        comment="domain.series.InstanceStatus",
-    ),
+    sa.Column("status", sa.String(12), nullable=False, comment="domain.series.InstanceStatus"),
     sa.Column("association_id", sa.String(32), nullable=False),
     sa.Column("calling_ae_title", sa.String(16), nullable=False),
     sa.Column("peer_address", sa.String(64), nullable=False, server_default=""),
@@ -79,7 +74,9 @@ instances = sa.Table(
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("purged_at", sa.Float),
-    sa.Column("identity", sa.JSON, comment="domain.identity.Identity; null: received before it was kept"),
+    sa.Column(
+        "identity", sa.JSON(none_as_null=True), comment="domain.identity.Identity; null: received before it was kept"
+    ),
     sa.Column("content_digest", sa.String(64), comment="of geometry and pixels, or of a document; outlives the file"),
     sa.Column("unread", sa.Boolean, nullable=False, server_default=sa.false(), comment="a document to be read yet"),
     sa.Index("ix_instances_sop_instance_uid_status", "sop_instance_uid", "status"),
