@@ -13,6 +13,7 @@ from typing import Any
 import pydicom
 from pydicom import Dataset
 from pynetdicom import AE, Association, build_context, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 
 from mediqa_node.domain.errors import OutOfResources, PeerRefused, PeerUnavailable, QueryUnanswered
@@ -210,18 +211,19 @@ def connect(
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = min(timeout_s, 10.0)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+    rejections: list[A_ASSOCIATE_RJ] = []
     try:
         association = entity.associate(
             peer.host,
             peer.port,
             list(contexts),
             ae_title=peer.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _read_leniently)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, _read_leniently), (evt.EVT_PDU_RECV, _keep_rejection, [rejections])],
         )
     except OSError as error:  # the host name does not resolve
         raise PeerUnavailable(f"{peer.name} ({peer.host}): {error.strerror}") from error
     if not association.is_established:
-        raise _failure(association, peer)
+        raise _failure(association, peer, rejections)
     try:
         yield PeerLink(association, peer)
     finally:
@@ -249,12 +251,19 @@ def _read_leniently(event: evt.Event) -> None:
     provider._decode_pdu = readable
 
 
-def _failure(association: Association, peer: Peer) -> PeerUnavailable | PeerRefused:
+def _keep_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
+    """Note a rejection as it is read: one that comes at once, pynetdicom may take for a connection that failed."""
+    if isinstance(event.pdu, A_ASSOCIATE_RJ):
+        rejections.append(event.pdu)
+
+
+def _failure(
+    association: Association, peer: Peer, rejections: Sequence[A_ASSOCIATE_RJ]
+) -> PeerUnavailable | PeerRefused:
     where = f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        reason = f"{where} rejected the association: {answer.reason_str}" if answer else f"{where} rejected"
-        return PeerUnavailable(reason) if answer is None or answer.result == 2 else PeerRefused(reason)
+    if rejections:
+        reason = f"{where} rejected the association: {rejections[0].reason_str}"
+        return PeerUnavailable(reason) if rejections[0].result == 2 else PeerRefused(reason)
     if association.acceptor.primitive is not None and association.acceptor.primitive.result == 0:
         return PeerRefused(f"{where} accepts none of the presentation contexts proposed")
     return PeerUnavailable(f"{where} is not reachable or did not answer")

@@ -3,10 +3,13 @@
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from pynetdicom.transport import AssociationSocket
 from support.receiving import CT, EXPLICIT, IMPLICIT, VERIFICATION, Aborted, Listening, Rejected, Scu, ct, item
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
@@ -281,6 +284,24 @@ def test_a_pacs_that_refuses_every_context_is_said_to_refuse(result: bytes, synt
 def test_a_rejection_with_an_unknown_reason_is_a_rejection(reason: bytes, expected: type[Exception]) -> None:
     with pytest.raises(expected, match="reject"):
         echoes(struct.pack(">BBIB", 3, 0, 4, 0) + reason)
+
+
+def test_a_rejection_that_is_read_before_the_caller_looks_is_a_rejection(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            done = super().wait(timeout)
+            time.sleep(0.5)  # the other thread has read the answer and closed the connection
+            return done
+
+    def slow(self: AssociationSocket, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        self._ready = Late()
+
+    begin = AssociationSocket.__init__
+    monkeypatch.setattr(AssociationSocket, "__init__", slow)
+
+    with pytest.raises(PeerRefused, match="rejected the association: Called AE title not recognised"):
+        echoes(struct.pack(">BBIB", 3, 0, 4, 0) + b"\1\1\7")
 
 
 def test_a_pacs_whose_answer_makes_no_sense_is_not_reachable() -> None:
