@@ -11,13 +11,37 @@ from support.command import invoke_in, run_in
 
 from mediqa_node import config
 from mediqa_node.composition import resources
+from mediqa_node.domain.preprocessing import NetworkInput
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.scoring import ScoredSlices
 from mediqa_node.model.checkpoint import seeded_weights
 from mediqa_node.model.lock import DEFAULT_LOCK, digest, read_lock
 from mediqa_node.model.network import MedIQA
+from mediqa_node.model.predict import NetworkScorer
 from mediqa_node.model.sizes import SIZES
 from mediqa_node.storage import constancy_checks
 
-pytestmark = pytest.mark.usefixtures("one_decoder")
+pytestmark = pytest.mark.usefixtures("one_decoder", "scored_once")
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[tuple[str, bytes], ScoredSlices]:
+    """What each checkpoint has said of each image of these tests."""
+    return {}
+
+
+@pytest.fixture
+def scored_once(known: dict[tuple[str, bytes], ScoredSlices], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the network score the reference images once for each checkpoint: these tests are about what is said."""
+    score = NetworkScorer.score
+
+    def remembered(self: NetworkScorer, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
+        key = self.checkpoint.sha256, inputs.images.tobytes()
+        if key not in known:
+            known[key] = score(self, inputs, prompt)
+        return known[key]
+
+    monkeypatch.setattr(NetworkScorer, "score", remembered)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from support.checkpoints import checkpoint
 from support.command import run_in
+from support.siblings import before_release
 
 from mediqa_node import config
 from mediqa_node.composition import checkpoints, resources
@@ -90,15 +91,19 @@ def test_what_the_lock_names_and_cannot_score_is_listed_as_that(node: Path) -> N
     ("arguments", "status", "said"),
     [
         (["promote", "second"], 2, "give the name of who decides"),
-        (["promote", "third"], 2, "known: first"),
-        (["shadow", "third"], 2, "known: first"),
-        (["promote", "second", "--by", " "], 2, "1 to 64"),
+        *before_release(
+            (["promote", "third"], 2, "known: first"),
+            (["shadow", "third"], 2, "known: first"),
+            (["promote", "second", "--by", " "], 2, "1 to 64"),
+        ),
         (["promote", "third", "--by", "x"], 2, "known: first"),
         (["promote", "first", "--by", "x"], 1, "is active already"),
         (["promote", "second", "--by", "x"], 1, "reference scores (`mediqa-node model pin`)"),
         (["rollback", "--by", "x"], 1, "no promotion to roll back"),
-        (["shadow", "--by", "x"], 2, "name a candidate, or --off"),
-        (["shadow", "--off", "--by", "x"], 1, "nothing is in shadow"),
+        *before_release(
+            (["shadow", "--by", "x"], 2, "name a candidate, or --off"),
+            (["shadow", "--off", "--by", "x"], 1, "nothing is in shadow"),
+        ),
     ],
 )
 def test_what_cannot_be_decided_says_why(node: Path, arguments: list[str], status: int, said: str) -> None:

@@ -3,10 +3,12 @@
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import highdicom as hd
 import pytest
+from pydicom import Dataset
 from support.factories import (
     ASSESSED_AT,
     DEVICE,
@@ -44,6 +46,12 @@ def changed_header(**changes: object) -> ReportRequest:
     return replace(ct_volume(), sources=[source_header(i, **changes) for i in range(1, 21)])
 
 
+@cache
+def first_report() -> Dataset:
+    """The report that each of `DIFFERENT` is compared with."""
+    return build_report(ct_volume())
+
+
 DIFFERENT = {
     "patient id": lambda: changed_header(PatientID="SYN002"),
     "issuer": lambda: changed_header(IssuerOfPatientID="OTHER"),
@@ -60,13 +68,13 @@ DIFFERENT = {
     "thresholds": lambda: with_assessment(ct_volume(), calibration=calibration(borderline_below=0.61)),
     "recorded technique": lambda: with_assessment(ct_volume(), technique=technique(mas=121.0)),
     "SR class": lambda: replace(ct_volume(), sop_class="comprehensive"),
-    "predecessor": lambda: replace(ct_volume(), predecessor=build_report(ct_volume()), instance_number=2),
+    "predecessor": lambda: replace(ct_volume(), predecessor=first_report(), instance_number=2),
 }
 
 
 @pytest.mark.parametrize("make", DIFFERENT.values(), ids=DIFFERENT)
 def test_another_input_gives_another_instance_uid(make):
-    assert build_report(make()).SOPInstanceUID != build_report(ct_volume()).SOPInstanceUID
+    assert build_report(make()).SOPInstanceUID != first_report().SOPInstanceUID
 
 
 def test_another_layout_gives_another_instance_uid(monkeypatch):

@@ -343,6 +343,7 @@ def test_bytes_that_are_no_numbers_cost_a_flag_and_no_crash():
     assert [len(stack.frames) for stack in stacks] == [3, 1]
 
 
+@pytest.mark.acceptance
 def test_a_claim_of_two_billion_frames_is_cut():
     header = image(0, modality="OP", NumberOfFrames=2_000_000_000)
     del header.ImageOrientationPatient

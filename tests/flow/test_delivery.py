@@ -8,6 +8,7 @@ from support.bench import Bench
 from support.proxy import Proxy
 from support.scripted import ABORT, SR_CLASSES, scripted, silent_port
 from support.series import ct_series, series_uid
+from support.siblings import before_release
 from support.waiting import free_port
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, StorageFailed
@@ -56,7 +57,7 @@ def only_delivery(bench: Bench, series: str) -> DeliveryRow:
 # ── what the peer answers ────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007])
+@pytest.mark.parametrize("status", [0x0000, 0xB000, *before_release(0xB006, 0xB007)])
 def test_a_report_that_was_stored_is_sent_and_the_warning_is_kept(
     bench_to: MakeBench, tmp_path: Path, status: int
 ) -> None:
@@ -70,7 +71,7 @@ def test_a_report_that_was_stored_is_sent_and_the_warning_is_kept(
     assert len(pacs.received) == 1
 
 
-@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0122, 0x0124])
+@pytest.mark.parametrize("status", [*before_release(0xA900), 0xC000, *before_release(0x0122, 0x0124)])
 def test_a_report_that_was_refused_is_parked_and_can_be_sent_again(
     bench_to: MakeBench, tmp_path: Path, status: int
 ) -> None:
@@ -260,7 +261,7 @@ def test_a_peer_that_takes_no_sr_class_is_asked_once_for_all_that_waits(bench_to
     assert {bench.series(series_uid(paths)).state for paths in sent} == {"PARKED"}
 
 
-@pytest.mark.parametrize("status", [0xA900, 0xC001, 0xFE00])
+@pytest.mark.parametrize("status", [0xA900, *before_release(0xC001, 0xFE00)])
 def test_a_report_never_leaves_unchecked_because_a_search_failed(
     bench_to: MakeBench, tmp_path: Path, status: int
 ) -> None:
@@ -322,7 +323,7 @@ def test_an_answer_that_was_lost_after_storing_is_asked_for_again_with_the_same_
     assert pacs.received[0] == pacs.received[1]
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("share", [*before_release(0.02), 0.3, *before_release(0.6), 0.9])
 def test_a_connection_cut_anywhere_is_tried_again(bench_to: MakeBench, tmp_path: Path, share: float) -> None:
     with scripted() as pacs:
         proxy = Proxy(pacs.port)

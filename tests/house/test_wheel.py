@@ -50,32 +50,43 @@ def test_a_wheel_holds_the_configuration_and_the_weights_and_no_second_copy(whee
     assert [name for name in names if Path(name).name == "prompts.yaml"] == ["mediqa_config/prompts.yaml"]
 
 
-@pytest.mark.acceptance
-@pytest.mark.timeout(1800)
-def test_a_wheel_runs_the_demonstration_and_a_training_from_an_empty_folder(wheel, tmp_path):
-    python(tmp_path, "-m", "venv", "--without-pip", tmp_path / "venv")
-    [library] = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has the wheel, and borrows what it depends on."""
+    folder = tmp_path_factory.mktemp("installed")
+    python(folder, "-m", "venv", "--without-pip", folder / "venv")
+    [library] = (folder / "venv" / "lib").glob("python*/site-packages")
     packages = [*site.getsitepackages(), *(path for path in sys.path if path.endswith("site-packages"))]
     (library / "dependencies.pth").write_text("\n".join(dict.fromkeys(packages)) + "\n")
-    own = tmp_path / "venv" / "bin" / "python"
-    python(tmp_path, "-m", "pip", "install", "--no-deps", wheel, executable=own)
-    empty = tmp_path / "empty"
-    empty.mkdir()
+    own = folder / "venv" / "bin" / "python"
+    python(folder, "-m", "pip", "install", "--no-deps", wheel, executable=own)
     code = "import mediqa_config, mediqa_node, training; print(*[m.__file__ for m in (mediqa_config, mediqa_node)])"
-    assert all(str(library) in path for path in python(empty, "-c", code, executable=own).split())
+    assert all(str(library) in path for path in python(folder, "-c", code, executable=own).split())
+    return own
 
-    def run(command: str, *arguments: object) -> str:
-        return python(empty, own.parent / command, *arguments, executable=own)
 
-    shown = run("mediqa-node", "demo", "--keep", str(tmp_path / "demo"))
-    for name in ("a", "b"):
-        ct_series(empty / "images" / name, name)
-    run("mediqa-train", "simulate", "--collection", "images", "--preset", "small", "--out", "store")
-    trained = run("mediqa-train", "pretrain", "store", "--out", "stage1", "--steps", 1)
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+def test_a_wheel_runs_the_demonstration_from_an_empty_folder(installed, tmp_path):
+    kept = tmp_path / "demo"
+
+    shown = python(tmp_path, installed.parent / "mediqa-node", "demo", "--keep", kept, executable=installed)
 
     assert "8 images of a chest CT" in shown
     assert "C-STORE" in shown
     assert "UNTRAINED" not in shown
-    [report] = (tmp_path / "demo" / "pacs").glob("2*/*.dcm")
+    [report] = (kept / "pacs").glob("2*/*.dcm")
     assert str(report) in shown
-    assert "1 steps on" in trained
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+def test_a_wheel_trains_from_an_empty_folder(installed, tmp_path):
+    for name in ("a", "b"):
+        ct_series(tmp_path / "images" / name, name)
+
+    def train(*arguments: object) -> str:
+        return python(tmp_path, installed.parent / "mediqa-train", *arguments, executable=installed)
+
+    train("simulate", "--collection", "images", "--preset", "small", "--out", "store")
+    assert "1 steps on" in train("pretrain", "store", "--out", "stage1", "--steps", 1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.siblings import one_in
 
 from mediqa_node.domain.preprocessing import View
 from mediqa_node.domain.scoring import PatchMaps
@@ -101,7 +102,7 @@ def test_a_slice_takes_its_own_views_only():
         native_map(two, 2, (2, 2))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", one_in(4, range(20)))
 def test_every_pixel_is_the_weighted_mean_of_the_patches_over_it(seed):
     """Against the definition, pixel by pixel, for views of any size and place."""
     noise = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from support.bench import StandInScorer
 from support.series import ct_series, uid
+from support.siblings import before_release
 
 from mediqa_node import config
 from mediqa_node.composition import checkpoints
@@ -99,7 +100,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("step", ["_scanned", "read_headers", "harvest_series", "assess"])
+@pytest.mark.parametrize("step", ["_scanned", *before_release("read_headers", "harvest_series"), "assess"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_whatever_a_series_raises_stays_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str

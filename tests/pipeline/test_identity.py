@@ -310,9 +310,9 @@ def test_rejected_images_that_come_back_in_another_form_stay_rejected(
             (
                 {"PatientID": "SYN001", "IssuerOfPatientID": "ELSEWHERE", "AccessionNumber": "A123"},
                 "issuer of patient ID",
-            )
+            ),
+            ({"PatientID": "SYN001", "AccessionNumber": "A999"}, "accession number"),
         ),
-        ({"PatientID": "SYN001", "AccessionNumber": "A999"}, "accession number"),
     ],
 )
 def test_a_study_that_the_pacs_holds_under_another_patient_withholds_the_report_until_that_is_mended(

@@ -57,7 +57,7 @@ def test_an_association_held_open_for_an_hour_makes_one_report_for_each_series(
     for paths in sent:  # slices as they are reconstructed, then a pause until the next scan
         for path in paths:
             bench.receive(path, association="open")
-            bench.pass_time(20)
+            bench.pass_time(20, step_s=2)
         bench.pass_time(900 - 100, step_s=5)
 
     assert len(pacs.received) == 4, "nobody waits for the end of the association"

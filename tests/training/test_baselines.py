@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from support.siblings import one_in
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.image.measure.noise import immerkaer
@@ -36,7 +37,7 @@ def noisy(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return (disc + noise).clamp(0, 1).expand(n, 3, 224, 224), strength
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", one_in(3, NETWORKS))
 def test_a_small_baseline_gives_one_score_an_image_and_learns_noise(name):
     torch.manual_seed(0)
     network = baseline(name, small=True)
