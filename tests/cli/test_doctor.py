@@ -56,6 +56,7 @@ def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> N
     assert [(entry["name"], entry["mark"]) for entry in found] == [(line.split()[1], line.split()[0]) for line in lines]
 
 
+@pytest.mark.acceptance
 def test_a_torchvision_that_does_not_fit_is_named_with_the_way_out(node: Path, tmp_path: Path) -> None:
     shadow = tmp_path / "shadow" / "torchvision"
     shadow.mkdir(parents=True)

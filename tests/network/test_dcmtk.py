@@ -131,6 +131,7 @@ def test_files_of_one_class_in_two_transfer_syntaxes_are_sent_together(
     assert list(send_files(peer, sent, ae_title="SENDER")) == [(path, "") for path in sent]
 
 
+@pytest.mark.acceptance
 def test_files_of_more_pairs_than_an_association_has_contexts_are_all_sent(tmp_path: Path) -> None:
     source = pydicom.dcmread(min((DATA / "ct_sts003_lowdose").glob("*.dcm")))
     known = [str(context.abstract_syntax) for context in StoragePresentationContexts]

@@ -147,8 +147,9 @@ def test_the_map_that_arrives_is_the_map_that_was_scored(bench_to: MakeBench, tm
     ("folder", "kinds"),
     [
         ("fundus", [CAPTURE]),
-        ("mr_brain_t1_xa30_enhanced", [CAPTURE] * 7 + [MAP]),
-        *before_release(("ct_sts003_lowdose", [CAPTURE] * 7 + [MAP])),
+        *before_release(
+            ("mr_brain_t1_xa30_enhanced", [CAPTURE] * 7 + [MAP]), ("ct_sts003_lowdose", [CAPTURE] * 7 + [MAP])
+        ),
     ],
 )
 def test_real_series_get_valid_companions(bench_to: MakeBench, tmp_path: Path, folder: str, kinds: list[str]) -> None:
@@ -233,6 +234,7 @@ def test_a_companion_that_fails_for_now_is_tried_again_with_the_same_bytes_and_w
     assert len(pacs.received) == 4 + 3, "what was taken is not sent again"
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("failure", [0xA700, *before_release(ABORT)])
 def test_a_peer_that_never_takes_pictures_gets_the_report_once_and_three_tries(
     bench_to: MakeBench, tmp_path: Path, failure: int
@@ -300,6 +302,7 @@ def test_a_report_that_is_refused_has_no_companions(bench_to: MakeBench, tmp_pat
     assert len(pacs.received) == 1
 
 
+@pytest.mark.acceptance
 def test_two_destinations_get_the_same_bytes(tmp_path: Path) -> None:
     with scripted(classes=EVERYTHING) as one, scripted(classes=EVERYTHING) as other:
         peers = [
@@ -440,6 +443,7 @@ def test_a_copy_that_is_compared_holds_pictures_until_it_is_known(
     assert (only_delivery(bench, series).companions, only_delivery(bench, series).companions_note) == ("sent", None)
 
 
+@pytest.mark.acceptance
 def test_a_slow_drawing_keeps_no_association_waiting(
     bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,6 +474,7 @@ def test_images_without_a_place_have_pictures_and_no_map(bench_to: MakeBench, tm
     assert [dataset.SOPClassUID for dataset in received(pacs)][1:] == [CAPTURE]
 
 
+@pytest.mark.acceptance
 def test_companions_of_a_series_that_changes_meanwhile_stay_here(
     bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -529,6 +534,7 @@ def test_companions_sent_back_to_the_node_end_there(bench_to: MakeBench, tmp_pat
     assert len(pacs.received) == 7
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("sop_class", [CAPTURE, *before_release(MAP)])
 def test_another_nodes_companions_are_not_scored_either(tmp_path: Path, bench_to: MakeBench, sop_class: str) -> None:
     with scripted(classes=EVERYTHING) as pacs:
@@ -577,6 +583,7 @@ def test_bytes_go_with_retention_and_the_node_still_knows_its_own(bench_to: Make
             assert assessments.load_maps(connection, series, 1) is None, "the patch maps go with the images"
 
 
+@pytest.mark.acceptance
 def test_patch_maps_stay_as_long_as_images_do(bench_to: MakeBench, tmp_path: Path) -> None:
     with scripted(classes=EVERYTHING) as pacs:
         bench = bench_to(pacs.port)
@@ -588,6 +595,7 @@ def test_patch_maps_stay_as_long_as_images_do(bench_to: MakeBench, tmp_path: Pat
         assert assessments.load_maps(connection, series, 1) is not None
 
 
+@pytest.mark.acceptance
 def test_a_picture_whose_bytes_are_gone_is_noted(bench_to: MakeBench, tmp_path: Path) -> None:
     with scripted(classes=EVERYTHING, statuses=[0, 0, ABORT]) as pacs:
         bench = bench_to(pacs.port, rules=CompanionRules(secondary_capture=True))

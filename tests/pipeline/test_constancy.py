@@ -13,11 +13,10 @@ import pydicom
 import pytest
 import yaml
 from support.bench import DEVICE, Bench, StandInScorer
+from support.command import invoke_in
 from support.series import ct_series, series_uid
 from support.siblings import before_release
-from typer.testing import CliRunner
 
-from mediqa_node.cli.node import app
 from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
 from mediqa_node.decode.reader import FrameReader
@@ -468,9 +467,9 @@ def test_status_tells_of_a_day_of_withheld_series_in_one_line(tmp_path: Path) ->
     settings = {"node": {"data_dir": "node"}, "database": {"url": bench.database.url}}
     (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
 
-    told = CliRunner().invoke(app, ["-c", str(tmp_path / "node.yaml"), "status"])
+    told = invoke_in(tmp_path, "status")
 
-    assert told.exit_code == 1
+    assert told.returncode == 1
     assert "constancy   failed" in told.stdout
     assert "withheld    3 series, because the score has drifted" in told.stdout
     assert told.stdout.count("→ mediqa-node retry") == 1
@@ -484,7 +483,7 @@ def test_status_does_not_call_a_set_that_could_not_be_scored_a_drift(tmp_path: P
     settings = {"node": {"data_dir": "node"}, "database": {"url": bench.database.url}}
     (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
 
-    told = CliRunner().invoke(app, ["-c", str(tmp_path / "node.yaml"), "status"]).stdout
+    told = invoke_in(tmp_path, "status").stdout
 
     assert "withheld    1 series, because the reference set could not be scored" in told
     assert "drifted" not in told
@@ -519,6 +518,7 @@ def test_a_pinned_series_that_is_not_scored_any_more_fails(plain: Bench) -> None
     assert "mr_knee is not scored" in found.finding()
 
 
+@pytest.mark.acceptance
 def test_a_changed_checkpoint_under_an_old_card_is_noticed(default, tmp_path: Path) -> None:
     network, scorer = default
     with moved(network, "fc_score.3.bias", 0.01):
@@ -587,6 +587,7 @@ def test_a_reference_file_that_is_not_as_packed_is_named_and_is_no_drift(
         constancy.acknowledge(plain.database, "Dr. Curie", at=plain.now)
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("slices", [[3], *before_release(list(range(7)))], ids=["one", "all"])
 def test_a_decoder_at_fault_is_a_problem_and_no_drift(
     default, plain: Bench, reference: Path, slices: list[int]
@@ -630,6 +631,7 @@ def test_a_set_that_could_not_be_scored_is_tried_again_at_the_next_sweep(plain: 
     assert constancy.reason_to_withhold(plain.node) is None
 
 
+@pytest.mark.acceptance
 def test_rules_of_the_site_for_prompts_are_no_drift(default) -> None:
     prompts, kernels = (
         yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("prompts.yaml", "kernels.yaml")

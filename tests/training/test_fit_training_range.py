@@ -112,6 +112,7 @@ def test_training_measures_what_the_node_shows_its_network(tmp_path):
     assert np.array_equal(of_node.images, mine.images)
 
 
+@pytest.mark.acceptance
 def test_sets_of_one_fold_are_one_source_and_are_held_out_together(with_scout, tmp_path):
     folder = collection(tmp_path / "images", PATIENTS, same_fold=[["thigh", "pelvis"]])
     sets = {one.name: one for one in read_collection(folder, folder / "manifest.json")}
