@@ -9,15 +9,19 @@ from pydicom import Dataset
 
 from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, number, text
 from mediqa_node.dicom.plausible import rescales
-from mediqa_node.dicom.stacks.planes import Plane
+from mediqa_node.dicom.stacks.planes import Plane, geometry
 from mediqa_node.domain.errors import UnreadableElement
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.technique import HeaderDoubt
 from mediqa_node.domain.uid import is_canonical_uid
 
 COARSE_PX = 64
-_SPACING_MM = (1e-3, 100.0)
+_SPACING_MM = (1e-2, 25.0)
+_SPACING_RATIO = 4.0
+"""Pixels of patients are not longer than that by their width."""
 _SPACING_TOLERANCE = 0.01
+_CT_SLOPES = (0.1, 10.0)
+_CT_BITS = 12
 
 
 def stack_doubts(
@@ -38,6 +42,21 @@ def stack_doubts(
         if modality != "OP":
             found.update(_of_frame(frame, plane, modality))
     return tuple(doubt for doubt in HeaderDoubt if doubt in found)
+
+
+def doubts_outside(others: Sequence[FrameHeader]) -> tuple[HeaderDoubt, ...]:
+    """Return the doubts about images of CT or MR that are in no stack with geometry, beside one that has it."""
+    found: set[HeaderDoubt] = set()
+    for frame in others:
+        if geometry(frame) == (None, None):
+            found.add(HeaderDoubt.MISSING_GEOMETRY)
+            found.update([HeaderDoubt.ORIENTATION] if _is_located(frame) else [])
+    return tuple(doubt for doubt in HeaderDoubt if doubt in found)
+
+
+def _is_located(frame: FrameHeader) -> bool:
+    located = (("ImageOrientationPatient", 6), ("ImagePositionPatient", 3))
+    return all(frame.exact_or_none(key, count) for key, count in located)
 
 
 def _of_stack(stack: Stack, planes: Sequence[Plane], modality: str) -> Iterator[HeaderDoubt]:
@@ -65,13 +84,13 @@ def _of_instance(ds: Dataset, modality: str) -> Iterator[HeaderDoubt]:
     stored, high = number(ds, "BitsStored"), number(ds, "HighBit", signed=True)
     if stored is not None and high is not None and high != stored - 1:
         yield HeaderDoubt.HIGH_BIT
+    if modality == "CT" and stored is not None and stored < _CT_BITS:
+        yield HeaderDoubt.FEW_BITS
 
 
 def _of_frame(frame: FrameHeader, plane: Plane, modality: str) -> Iterator[HeaderDoubt]:
-    given = (frame.number(key, signed=True) for key in ("RescaleSlope", "RescaleIntercept"))
-    if modality == "CT" and rescales(frame.dataset) and None in given:
-        unsigned = number(frame.dataset, "PixelRepresentation", signed=True) == 0
-        yield HeaderDoubt.RESCALE_MISSING if unsigned else HeaderDoubt.RESCALE_MISSING_SIGNED
+    if modality == "CT" and rescales(frame.dataset):
+        yield from _of_rescale(frame)
     try:
         spacing = frame.exact("PixelSpacing", 2)
     except UnreadableElement:
@@ -79,8 +98,16 @@ def _of_frame(frame: FrameHeader, plane: Plane, modality: str) -> Iterator[Heade
     else:
         if spacing is None:
             yield HeaderDoubt.PIXEL_SPACING_MISSING
-        elif not all(_SPACING_MM[0] <= value <= _SPACING_MM[1] for value in spacing):
+        elif not _SPACING_MM[0] <= min(spacing) <= max(spacing) <= min(_SPACING_MM[1], _SPACING_RATIO * min(spacing)):
             yield HeaderDoubt.PIXEL_SPACING
-    located = (("ImageOrientationPatient", 6), ("ImagePositionPatient", 3))
-    if plane.orientation is None and all(frame.exact_or_none(key, count) for key, count in located):
+    if plane.orientation is None and _is_located(frame):
         yield HeaderDoubt.ORIENTATION
+
+
+def _of_rescale(frame: FrameHeader) -> Iterator[HeaderDoubt]:
+    slope, intercept = (frame.number(key, signed=True) for key in ("RescaleSlope", "RescaleIntercept"))
+    if slope is None or intercept is None:
+        unsigned = number(frame.dataset, "PixelRepresentation", signed=True) == 0
+        yield HeaderDoubt.RESCALE_MISSING if unsigned else HeaderDoubt.RESCALE_MISSING_SIGNED
+    elif intercept > 0 or not _CT_SLOPES[0] <= slope <= _CT_SLOPES[1]:
+        yield HeaderDoubt.RESCALE_UNUSUAL

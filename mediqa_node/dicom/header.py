@@ -65,7 +65,9 @@ _GROUP_MEMBERS = {
     "MRImageFrameTypeSequence": "FrameType VolumetricProperties VolumeBasedCalculationTechnique "
     "ComplexImageComponent AcquisitionContrast",
     "IrradiationEventIdentificationSequence": "IrradiationEventUID",
-    "FrameContentSequence": "TemporalPositionIndex FrameAcquisitionNumber FrameAcquisitionDateTime",
+    "FrameContentSequence": "TemporalPositionIndex FrameAcquisitionNumber FrameAcquisitionDateTime StackID",
+    "TemporalPositionSequence": "TemporalPositionTimeOffset",
+    "CardiacSynchronizationSequence": "NominalPercentageOfCardiacPhase NominalCardiacTriggerDelayTime",
     "MREchoSequence": "EffectiveEchoTime EchoTime",
     "MRTimingAndRelatedParametersSequence": "RepetitionTime FlipAngle EchoTrainLength RFEchoTrainLength "
     "GradientEchoTrainLength",

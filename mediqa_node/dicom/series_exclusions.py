@@ -17,6 +17,7 @@ from mediqa_node.dicom.stacks.geometry import (
     spacing_flags,
 )
 from mediqa_node.dicom.stacks.planes import Plane, planes
+from mediqa_node.domain.images import Stack
 from mediqa_node.domain.technique import Exclusion
 
 MINIMUM_SLICES = 7
@@ -55,6 +56,23 @@ def series_exclusions(headers: Sequence[Dataset], found: Sequence[Plane]) -> lis
     if weighted:
         detail = f"b-value up to {max(weighted):g} s/mm2 in {len(weighted)} of {len(found)} images"
         exclusions.append(Exclusion(code="diffusion", detail=detail, scorable=True))
+    return exclusions
+
+
+def stack_exclusions(stack: Stack, found: Sequence[Exclusion]) -> list[Exclusion]:
+    """Return the reasons to exclude a CT or MR series for what its primary stack lacks and the whole has.
+
+    Args:
+        found: the exclusions of the series; none of them is repeated.
+    """
+    known = {exclusion.code for exclusion in found}
+    exclusions = []
+    if len(stack.frames) < MINIMUM_SLICES and "too_few_slices" not in known:
+        detail = f"{len(stack.frames)} positions in the primary stack, {MINIMUM_SLICES} are needed"
+        exclusions.append(Exclusion(code="too_few_slices", detail=detail, scorable=True))
+    if "gap" in stack.flags and "gap" not in known:
+        detail = "a step between slices of the primary stack is more than 1.5 times the median"
+        exclusions.append(Exclusion(code="gap", detail=detail, scorable=True))
     return exclusions
 
 

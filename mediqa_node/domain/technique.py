@@ -14,7 +14,9 @@ class HeaderDoubt(StrEnum):
 
     RESCALE_MISSING = "rescale_missing"
     RESCALE_MISSING_SIGNED = "rescale_missing_signed"
+    RESCALE_UNUSUAL = "rescale_unusual"
     HIGH_BIT = "high_bit"
+    FEW_BITS = "few_bits"
     PIXEL_SPACING = "pixel_spacing"
     PIXEL_SPACING_MISSING = "pixel_spacing_missing"
     PIXEL_SPACING_VARIES = "pixel_spacing_varies"
@@ -31,7 +33,9 @@ class HeaderDoubt(StrEnum):
 DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.RESCALE_MISSING: "Rescale Slope or Intercept is missing, unsigned values count as HU",
     HeaderDoubt.RESCALE_MISSING_SIGNED: "Rescale Slope or Intercept is missing, stored values count as HU",
+    HeaderDoubt.RESCALE_UNUSUAL: "Rescale Slope or Intercept is unlike that of any CT",
     HeaderDoubt.HIGH_BIT: "High Bit is not Bits Stored - 1",
+    HeaderDoubt.FEW_BITS: "fewer than 12 bits are stored in CT",
     HeaderDoubt.PIXEL_SPACING: "Pixel Spacing is not two plausible numbers",
     HeaderDoubt.PIXEL_SPACING_MISSING: "Pixel Spacing is missing",
     HeaderDoubt.PIXEL_SPACING_VARIES: "Pixel Spacing differs between slices",
@@ -47,8 +51,8 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
 """Every doubt in words, as reports and commands show it; ASCII."""
 
 SPOILING = frozenset({
-    HeaderDoubt.RESCALE_MISSING, HeaderDoubt.HIGH_BIT, HeaderDoubt.PIXEL_SPACING, HeaderDoubt.PIXEL_SPACING_VARIES,
-    HeaderDoubt.ORIENTATION, HeaderDoubt.MODALITY,
+    HeaderDoubt.RESCALE_MISSING, HeaderDoubt.RESCALE_UNUSUAL, HeaderDoubt.HIGH_BIT, HeaderDoubt.FEW_BITS,
+    HeaderDoubt.PIXEL_SPACING, HeaderDoubt.PIXEL_SPACING_VARIES, HeaderDoubt.ORIENTATION, HeaderDoubt.MODALITY,
 })  # fmt: skip
 """Doubts with which a label is not used for training."""
 

@@ -68,6 +68,112 @@ def test_trigger_times_that_drift_from_slice_to_slice_are_counted_at_each_positi
     assert [stack.key.label() for stack in stacks] == ["trigger 1", "trigger 2", "trigger 3"]
 
 
+def beats(times_of_slice: Any, *, n: int = 8, phases: int = 3, keyword: str = "TriggerTime") -> list[Any]:
+    """A cine: `phases` images at each of `n` positions, with a time of its own for each."""
+    headers = []
+    for phase in range(phases):
+        for k, header in enumerate(series(n, number=1 + 100 * phase)):
+            setattr(header, keyword, times_of_slice(k, phase))
+            headers.append(header)
+    return headers
+
+
+DRIFTS = {
+    "two heart rates, the first phase equal": lambda k, phase: (40.0 if k < 4 else 41.0) * phase,
+    "two heart rates, some phases equal": lambda k, phase: phase * (800 if k < 5 else 900) / 20,
+    "every slice its own": lambda k, phase: 30.0 * phase + 1.7 * k,
+}
+
+
+@pytest.mark.parametrize("keyword", ["TriggerTime", "InversionTime"])
+@pytest.mark.parametrize("name", list(DRIFTS))
+def test_times_that_drift_make_as_many_volumes_as_there_are_phases(name, keyword):
+    stacks = assemble_stacks(beats(DRIFTS[name], keyword=keyword))
+
+    assert [len(stack.frames) for stack in stacks] == [8, 8, 8]
+    assert all(stack.flags == () for stack in stacks)
+
+
+def test_a_phase_that_lacks_an_image_lacks_it_alone():
+    headers = [h for i, h in enumerate(beats(DRIFTS["every slice its own"])) if i != 12]
+
+    assert [len(stack.frames) for stack in assemble_stacks(headers)] == [8, 8, 7]
+
+
+def test_echo_times_that_are_adjusted_from_slice_to_slice_are_counted_at_each_position():
+    headers = beats(lambda k, echo: 10.0 + 70 * echo + 0.1 * (k % 2), phases=2, keyword="EchoTime")
+
+    stacks = assemble_stacks(headers)
+
+    assert [len(stack.frames) for stack in stacks] == [8, 8]
+    assert [stack.key.label() for stack in stacks] == ["echo 10 ms", "echo 80 ms"]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("EchoTime", lambda k: 80 + 0.2 * k),
+        ("EchoNumbers", lambda k: k + 1),
+        ("TemporalPositionIdentifier", lambda k: k // 2),
+    ],
+)
+def test_what_counts_slices_splits_no_volume(keyword, value):
+    headers = series(16)
+    for k, header in enumerate(headers):
+        if keyword == "EchoNumbers" and "EchoTime" in header:
+            del header.EchoTime
+        setattr(header, keyword, value(k))
+
+    assert [len(stack.frames) for stack in assemble_stacks(headers)] == [16]
+
+
+def test_two_echoes_at_different_places_are_told_apart():
+    low, high = series(5, EchoTime=10), series(5, number=100, EchoTime=80)
+    for header in high:
+        header.ImagePositionPatient = [-10, -20, header.ImagePositionPatient[2] + 500]
+
+    assert [len(stack.frames) for stack in assemble_stacks(low + high)] == [5, 5]
+
+
+def test_volumes_one_after_the_other_are_passes_if_nothing_else_tells_them_apart():
+    headers = []
+    for turn in range(4):
+        for k, header in enumerate(series(5, number=1 + 100 * turn)):
+            header.AcquisitionTime = f"12{turn:02}{k:02}"
+            headers.append(header)
+
+    stacks = assemble_stacks(headers)
+
+    assert [stack.key.label() for stack in stacks] == ["pass 1", "pass 2", "pass 3", "pass 4"]
+    assert all((len(stack.frames), stack.flags) == (5, ()) for stack in stacks)
+
+
+def test_images_sent_twice_are_no_passes():
+    stacks = assemble_stacks(series(5, AcquisitionTime="120000") + series(5, number=100, AcquisitionTime="120000"))
+
+    assert [(len(stack.frames), stack.flags) for stack in stacks] == [(5, ("duplicate_position",))]
+
+
+def test_the_origin_is_compared_and_not_rounded():
+    wide, narrow = series(8), series(8, number=100)
+    for k, header in enumerate(wide):
+        header.ImagePositionPatient = [-10.5 + 1e-4 * (-1) ** k, -20, header.ImagePositionPatient[2]]
+    for header in narrow:
+        header.ImagePositionPatient = [-5, -8, header.ImagePositionPatient[2]]
+
+    assert [len(stack.frames) for stack in assemble_stacks(wide + narrow)] == [8, 8]
+
+
+def test_two_fields_of_view_with_a_tilted_gantry_are_told_apart():
+    tilted = [1, 0, 0, 0, 0.9397, -0.342]
+    wide, narrow = (series(10, number=1 + 100 * i, ImageOrientationPatient=tilted) for i in range(2))
+    for shift, headers in ((0, wide), (30, narrow)):
+        for k, header in enumerate(headers):
+            header.ImagePositionPatient = [-100 + shift, -100, 5.0 * k]
+
+    assert [len(stack.frames) for stack in assemble_stacks(wide + narrow)] == [10, 10]
+
+
 def test_two_fields_of_view_at_the_same_positions_are_told_apart():
     wide, narrow = series(4), series(4, number=100)
     for header in narrow:
@@ -109,6 +215,12 @@ def test_passes_that_overlap_between_each_others_positions_are_told_apart():
     assert all(stack.flags == () for stack in stacks)
 
 
+def test_a_pass_that_lacks_an_image_is_told_apart_all_the_same():
+    stacks = assemble_stacks(passes([3.0 * k for k in range(14) if k != 6], [31.5 + 3.0 * k for k in range(14)]))
+
+    assert [(len(stack.frames), stack.flags) for stack in stacks] == [(14, ()), (13, ("gap",))]
+
+
 def test_interleaved_halves_of_one_volume_stay_whole():
     [stack] = assemble_stacks(passes([6.0 * k for k in range(7)], [3.0 + 6.0 * k for k in range(7)]))
 
@@ -125,7 +237,7 @@ def test_passes_one_after_the_other_stay_whole():
 def test_the_documents_list_every_attribute_that_separates_and_every_element_of_a_vendor():
     page = (Path(mediqa_node.__file__).parent / "docs" / "physics.md").read_text(encoding="utf-8")
 
-    for name, _ in split.SEPARATORS:
+    for name, _ in (*split.SEPARATORS, *split.LAST_SEPARATORS):
         assert f"| `{name.partition('{')[0]}" in page
     for element in (*vendor_elements.B_VALUES, *vendor_elements.TILE_COUNTS):
         assert str(element) in page

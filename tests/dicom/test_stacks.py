@@ -431,6 +431,28 @@ def test_what_a_frame_says_goes_before_what_all_frames_share():
     assert stacks[0].spacing_mm == (2.0, 2.0, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("group", "keyword", "values", "label"),
+    [
+        ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase", (40.0, 75.0), "phase 40 %"),
+        ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", (20.0, 60.0), "trigger 20 ms"),
+        ("TemporalPositionSequence", "TemporalPositionTimeOffset", (0.0, 12.5), "offset 0 s"),
+        ("FrameContentSequence", "StackID", ("1", "2"), "stack 1"),
+    ],
+)
+def test_frames_of_an_enhanced_object_are_told_apart_by_their_groups(group, keyword, values, label):
+    header = enhanced([0, 2, 4, 0, 2, 4])
+    for index, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
+        item = Dataset()
+        setattr(item, keyword, values[index // 3])
+        setattr(frame, group, Sequence([item]))
+
+    stacks = assemble_stacks([header])
+
+    assert [len(stack.frames) for stack in stacks] == [3, 3]
+    assert stacks[0].key.label() == label
+
+
 def test_a_legacy_converted_object_is_read_through_its_unassigned_groups():
     header = enhanced([0, 2, 0, 2])
     for index, frame in enumerate(header.PerFrameFunctionalGroupsSequence):

@@ -321,6 +321,40 @@ def test_one_repeated_slice_of_a_modulated_scan_is_compared_with_the_slice_it_re
     assert (technique.eligible, technique.statistics["n"]) == (True, 10)
 
 
+@pytest.mark.parametrize(
+    ("mas", "trains"),
+    [
+        ([100] * 5 + [300] * 5, False),
+        ([50, 300] * 5, False),
+        ([100, 101] * 5, True),
+        ([100 + 10 * k for k in range(10)], True),
+        ([100] * 9 + [300], True),
+    ],
+    ids=["two runs", "in turn", "rounded", "modulated", "one image"],
+)
+def test_two_constant_tube_charges_in_one_stack_are_no_label(mas, trains):
+    technique = harvest(series(n=10, KVP=120, each_Exposure=mas, ScanOptions="HELICAL"))
+
+    assert (technique.eligible, codes(technique)) == (trains, set() if trains else {"several_techniques"})
+
+
+def test_a_tube_charge_that_is_given_twice_trains_nothing():
+    technique = harvest(series(n=10, KVP=120, Exposure=[100, 200], ScanOptions="HELICAL"))
+
+    assert (technique.eligible, codes(technique)) == (False, {"unverified_label"})
+
+
+def test_the_slices_that_are_needed_are_those_of_the_primary_stack():
+    parts = [series(n=4, KVP=120, Exposure=100, ScanOptions="HELICAL", Rows=rows) for rows in (512, 256, 128)]
+    for number, header in enumerate(header for part in parts for header in part):
+        header.SOPInstanceUID = f"1.2.3.{number}"
+        header.ImagePositionPatient = [0, 0, 5.0 * number]
+
+    technique = harvest([header for part in parts for header in part])
+
+    assert "too_few_slices" in codes(technique)
+
+
 def test_several_voltages_in_one_stack_are_no_label():
     technique = harvest(series(Exposure=100, ScanOptions="HELICAL", each_KVP=[80, 80, 80, 80, 140, 140, 140, 140]))
 

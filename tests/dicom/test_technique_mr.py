@@ -133,6 +133,12 @@ def test_two_field_strengths_at_the_same_positions_give_no_eligible_label():
     assert [exclusion.code for exclusion in technique.exclusions] == ["several_techniques"]
 
 
+def test_a_field_strength_that_is_given_twice_trains_nothing():
+    technique = harvest(series(MR, MagneticFieldStrength=[1.5, 3]))
+
+    assert [exclusion.code for exclusion in technique.exclusions] == ["unverified_label"]
+
+
 def test_the_echoes_of_one_scan_share_its_label():
     positions = [[0, 0, 5.0 * (k // 2)] for k in range(16)]
 

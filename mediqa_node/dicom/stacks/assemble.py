@@ -1,9 +1,9 @@
 """Sort the images of one series into stacks: planes that belong together, in order along their normal.
 
 A series is not a volume. It may hold localisers in three directions, several echoes, time points and
-b-values, magnitude and phase, a slice that was acquired twice. Stacks always differ by size, orientation, echo, time or
-b-value. Image type, and then acquisition number, separate stacks only if positions repeat (one head CT in our
-collection has 14 slices and 13 acquisition numbers, and is one stack). Instance Number (0020,0013) never orders planes.
+b-values, magnitude and phase, a slice that was acquired twice. Size, orientation and b-value always separate stacks.
+What else does, it does mostly where positions repeat (`split`): one head CT in our collection has 14 slices and 13
+acquisition numbers, and is one stack. Instance Number (0020,0013) never orders planes.
 """
 
 from collections.abc import Sequence

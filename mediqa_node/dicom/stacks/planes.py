@@ -45,6 +45,8 @@ class Plane:
     tube_voltage_kv: float | None = None
     kernel: str = ""
     station: str = ""
+    stack_id: str = ""
+    time_offset_s: float | None = None
     tilt_deg: float
     seniority: tuple[str, int, int, int]
 
@@ -57,7 +59,7 @@ def planes(headers: Sequence[Dataset]) -> list[Plane]:
 
 def _plane(frame: FrameHeader, index: int) -> Plane:
     header = frame.dataset
-    orientation, origin = _geometry(frame)
+    orientation, origin = geometry(frame)
     spacing = frame.exact_or_none("PixelSpacing", 2)
     return Plane(
         ref=FrameRef(
@@ -83,12 +85,14 @@ def _plane(frame: FrameHeader, index: int) -> Plane:
         tube_voltage_kv=frame.number("KVP"),
         kernel=frame.text("ConvolutionKernel"),
         station=text(header, "StationName"),
+        stack_id=frame.text("StackID"),
+        time_offset_s=frame.number("TemporalPositionTimeOffset", signed=True),
         tilt_deg=frame.number("GantryDetectorTilt", signed=True) or 0.0,
         seniority=_seniority(frame),
     )
 
 
-def _geometry(frame: FrameHeader) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def geometry(frame: FrameHeader) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Return orientation and origin, or (None, None) if either is missing, unreadable or contradicts C.7.6.2."""
     orientation = frame.exact_or_none("ImageOrientationPatient", 6)
     origin = frame.exact_or_none("ImagePositionPatient", 3)

@@ -16,11 +16,18 @@ from mediqa_node.dicom.stacks.geometry import (
 from mediqa_node.dicom.stacks.planes import Plane
 
 ECHO_TOLERANCE_MS = 0.05
+SMALLEST_PART = 3
+"""Without a repeated position, echo times tell images apart only if so many have each of them."""
+ORIGIN_MM = 1.0
+"""Two reconstructions of one scan differ by more in their origin within the plane."""
 B_TOLERANCE = 1.0
 B_TOLERANCE_FRACTION = 0.02
 
 Parts = list[tuple[Any, list[Plane]]]
 """The parts that a rule splits planes into: the distinguishing value and the planes of each."""
+
+Separators = tuple[tuple[str, Callable[[Sequence[Plane]], Parts]], ...]
+"""Rules, each with the label of its parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +50,9 @@ def split(planes: Sequence[Plane]) -> list[Group]:
     groups = _split_each(groups, "temporal_position", _times)
     groups = _split_each(groups, "b_value", _b_values)
     groups = _split_each(groups, "image_type", _image_types)
-    groups = _split_further(groups)
-    return _split_each(groups, "acquisition_number", _acquisitions)
+    groups = _split_further(groups, SEPARATORS)
+    groups = _split_each(groups, "acquisition_number", _acquisitions)
+    return _split_further(groups, LAST_SEPARATORS)
 
 
 def _split_each(groups: Iterable[Group], name: str, rule: Callable[[Sequence[Plane]], Parts]) -> list[Group]:
@@ -56,9 +64,9 @@ def _split_each(groups: Iterable[Group], name: str, rule: Callable[[Sequence[Pla
     ]
 
 
-def _split_further(groups: list[Group]) -> list[Group]:
-    """Apply the rules of `SEPARATORS` one after another; what separated a group is its field `separated_by`."""
-    for name, rule in SEPARATORS:
+def _split_further(groups: list[Group], rules: Separators) -> list[Group]:
+    """Apply rules one after another; what separated a group is its field `separated_by`."""
+    for name, rule in rules:
         groups = [
             replace(group, planes=tuple(members), key={**group.key, "separated_by": _joined(group, name, found)})
             for group in groups
@@ -107,18 +115,30 @@ def _nominal(values: Iterable[float | None], tolerance: Callable[[float], float]
 
 
 def _echoes(planes: Sequence[Plane]) -> Parts:
-    """Split by echo time, or by echo number (0018,0086) if there is no time."""
+    """Split by echo time, or by echo number (0018,0086) if there is no time.
+
+    A time that is adjusted from slice to slice is counted at each position. If no position repeats, it may differ in
+    every slice, and splits nothing.
+    """
     if all(plane.echo_time_ms is None for plane in planes):
-        return [(None, members) for members in _by(planes, lambda plane: plane.echo_number).values()]
+        found = list(_by(planes, lambda plane: plane.echo_number).values())
+        return [(None, members) for members in (found if positions_repeat(planes) else [list(planes)])]
     nominal = _nominal((plane.echo_time_ms for plane in planes), lambda _: ECHO_TOLERANCE_MS)
-    return list(_by(planes, lambda plane: nominal[plane.echo_time_ms]).items())
+    parts = list(_by(planes, lambda plane: nominal[plane.echo_time_ms]).items())
+    if not positions_repeat(planes):
+        if all(len(members) >= SMALLEST_PART for _, members in parts):
+            return parts
+        return [(min(echo for echo, _ in parts if echo is not None), list(planes))]
+    if _are_complete(planes, parts):
+        return parts
+    turns = _in_turn(planes, lambda plane: nominal[plane.echo_time_ms])
+    return [(nominal[members[0].echo_time_ms], members) for _, members in turns] if len(turns) > 1 else parts
 
 
 def _times(planes: Sequence[Plane]) -> Parts:
-    """Split by temporal position, unless it differs for every plane: then it counts slices, not time points."""
+    """If positions repeat, split by temporal position; otherwise it counts slices, not time points."""
     found = _by(planes, lambda plane: plane.temporal_position)
-    shattered = all(len(members) == 1 for members in found.values()) and not positions_repeat(planes)
-    return [(None, list(planes))] if shattered or len(found) == 1 else list(found.items())
+    return list(found.items()) if len(found) > 1 and positions_repeat(planes) else [(None, list(planes))]
 
 
 def _b_values(planes: Sequence[Plane]) -> Parts:
@@ -144,19 +164,56 @@ def _acquisitions(planes: Sequence[Plane]) -> Parts:
     return _where_it_resolves(planes, lambda plane: plane.acquisition_number)
 
 
-def _in_turn(planes: Sequence[Plane]) -> Parts:
-    """If all positions repeat as often, split by the order of trigger times at each: they drift from slice to slice."""
-    if any(plane.trigger_time_ms is None for plane in planes) or not positions_repeat(planes):
-        return [(None, list(planes))]
-    turns: dict[int, list[Plane]] = {}
-    for here in _at_each_position(planes):
-        times = sorted(here, key=lambda plane: (plane.trigger_time_ms or 0.0, plane.seniority))
-        if len({plane.trigger_time_ms for plane in here}) < len(here):
-            return [(None, list(planes))]
-        for turn, plane in enumerate(times, start=1):
-            turns.setdefault(turn, []).append(plane)
-    even = len({len(members) for members in turns.values()}) == 1
-    return list(turns.items()) if even else [(None, list(planes))]
+def _are_complete(planes: Sequence[Plane], parts: Parts) -> bool:
+    """Whether every part has an image at every position."""
+    n_positions = distinct_positions(planes)
+    return all(distinct_positions(members) == n_positions for _, members in parts)
+
+
+def _in_turn(planes: Sequence[Plane], value: Callable[[Plane], float | None], apart: float = 0.0) -> Parts:
+    """Split by the order of a value at each position, for values that drift from slice to slice.
+
+    Most positions must hold the same number of images. Where one is missing, the others go where their values are
+    nearest.
+
+    Args:
+        apart: how much values at one position differ at least.
+    """
+    whole: Parts = [(None, list(planes))]
+    known = {id(plane): found for plane in planes if (found := value(plane)) is not None}
+    if len(known) < len(planes) or not positions_repeat(planes):
+        return whole
+    rows = [sorted(here, key=lambda plane: known[id(plane)]) for here in _at_each_position(planes)]
+    n_turns = max(map(len, rows))
+    full = [row for row in rows if len(row) == n_turns]
+    steps = [known[id(after)] - known[id(before)] for row in rows for before, after in pairwise(row)]
+    if 2 * len(full) <= len(rows) or min(steps) <= apart:
+        return whole
+    centres = [median(known[id(row[turn])] for row in full) for turn in range(n_turns)]
+    turns: list[list[Plane]] = [[] for _ in range(n_turns)]
+    for row in rows:
+        of_row = range(n_turns) if len(row) == n_turns else [_nearest(known[id(plane)], centres) for plane in row]
+        if len(set(of_row)) < len(row):
+            return whole
+        for turn, plane in zip(of_row, row, strict=True):
+            turns[turn].append(plane)
+    return list(enumerate(turns, start=1))
+
+
+def _nearest(value: float, centres: Sequence[float]) -> int:
+    return min(range(len(centres)), key=lambda turn: abs(centres[turn] - value))
+
+
+def _passes(planes: Sequence[Plane]) -> Parts:
+    """If all positions repeat as often, split into passes that were acquired one after the other."""
+    whole: Parts = [(None, list(planes))]
+    rows = [sorted(here, key=lambda plane: plane.seniority) for here in _at_each_position(planes)]
+    if len(rows) < SMALLEST_PART or len({len(row) for row in rows}) > 1 or len(rows[0]) == 1:
+        return whole
+    passes = list(zip(*rows, strict=True))
+    times = [sorted(plane.seniority[0] for plane in members) for members in passes]
+    one_after_the_other = all(earlier[-1] < later[0] for earlier, later in pairwise(times))
+    return [(turn, list(members)) for turn, members in enumerate(passes, start=1)] if one_after_the_other else whole
 
 
 def _where_it_resolves(planes: Sequence[Plane], value: Callable[[Plane], Hashable]) -> Parts:
@@ -184,7 +241,7 @@ def _interleave(planes: Sequence[Plane], parts: Sequence[Sequence[Plane]]) -> bo
     if not spacing_flags(_positions_mm(planes)):
         return False
     of_parts = sorted(_positions_mm(part, like=planes[0]) for part in parts)
-    if any(len(positions) < 3 or spacing_flags(positions) for positions in of_parts):
+    if any(len(positions) < SMALLEST_PART or "uneven_spacing" in spacing_flags(positions) for positions in of_parts):
         return False
     return any(later[0] < earlier[-1] for earlier, later in pairwise(of_parts))
 
@@ -222,25 +279,68 @@ def positions_repeat(planes: Sequence[Plane]) -> bool:
 
 
 def _in_plane_mm(plane: Plane) -> tuple[float, float]:
-    """Return the origin along rows and columns, to a millimetre: two reconstructions of one scan may differ in it."""
+    """Return the origin along rows and columns: two reconstructions of one scan may differ in it."""
     row, column = (plane.orientation or ())[:3], (plane.orientation or ())[3:]
     origin = plane.origin_mm or ()
     along = [sum(a * b for a, b in zip(axis, origin, strict=True)) for axis in (row, column)]
-    return round(along[0]), round(along[1])
+    return along[0], along[1]
+
+
+def _origins(planes: Sequence[Plane]) -> Parts:
+    """Split by origin within the plane; a tilted gantry shifts it from slice to slice, and it is counted at each."""
+    origins = {id(plane): _in_plane_mm(plane) for plane in planes}
+    nominal = [_nominal((origin[axis] for origin in origins.values()), lambda _: ORIGIN_MM) for axis in (0, 1)]
+
+    def nominal_mm(plane: Plane) -> tuple[int, int]:
+        along = [nominal[axis][origins[id(plane)][axis]] or 0.0 for axis in (0, 1)]
+        return round(along[0]), round(along[1])
+
+    parts = _where_it_resolves(planes, nominal_mm)
+    if len(parts) > 1 and _are_complete(planes, parts):
+        return parts
+    for axis in (0, 1):
+        turns = _in_turn(planes, lambda plane, axis=axis: origins[id(plane)][axis], apart=ORIGIN_MM)  # type: ignore[misc]
+        if len(turns) > 1:
+            return turns
+    return parts
 
 
 def _where(value: Callable[[Plane], Hashable]) -> Callable[[Sequence[Plane]], Parts]:
     return lambda planes: _where_it_resolves(planes, value)
 
 
-SEPARATORS: tuple[tuple[str, Callable[[Sequence[Plane]], Parts]], ...] = (
+def _where_complete(value: Callable[[Plane], Hashable]) -> Callable[[Sequence[Plane]], Parts]:
+    """Return a rule that splits by exact values if each occurs at every position."""
+
+    def rule(planes: Sequence[Plane]) -> Parts:
+        parts = list(_by(planes, value).items()) if positions_repeat(planes) else []
+        return parts if len(parts) > 1 and _are_complete(planes, parts) else [(None, list(planes))]
+
+    return rule
+
+
+def _drifting(name: str, value: Callable[[Plane], float | None]) -> Separators:
+    """Return rules for a time that a scanner may repeat exactly or adjust from slice to slice, strongest first."""
+    exact = f"{name} {{:g}} ms"
+    return (
+        (exact, _where_complete(value)),
+        (f"{name} {{}}", lambda planes: _in_turn(planes, value)),
+        (exact, _where(value)),
+    )
+
+
+SEPARATORS: Separators = (
     ("phase {:g} %", _where(lambda plane: plane.cardiac_phase_percent)),
-    ("trigger {:g} ms", _where(lambda plane: plane.trigger_time_ms)),
-    ("trigger {}", _in_turn),
-    ("TI {:g} ms", _where(lambda plane: plane.inversion_time_ms)),
+    *_drifting("trigger", lambda plane: plane.trigger_time_ms),
+    *_drifting("TI", lambda plane: plane.inversion_time_ms),
+    ("offset {:g} s", _where(lambda plane: plane.time_offset_s)),
     ("{:g} kV", _where(lambda plane: plane.tube_voltage_kv)),
     ("kernel {}", _where(lambda plane: plane.kernel or None)),
     ("station {}", _where(lambda plane: plane.station or None)),
-    ("origin {}", _where(_in_plane_mm)),
+    ("stack {}", _where(lambda plane: plane.stack_id or None)),
+    ("origin {}", _origins),
 )
 """What separates planes at the same or interleaved positions, strongest evidence first; listed in docs/physics.md."""
+
+LAST_SEPARATORS: Separators = (("pass {}", _passes),)
+"""What separates planes that even their acquisition numbers do not; listed as well."""

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
-from mediqa_node.dicom.doubts import stack_doubts
+from mediqa_node.dicom.doubts import doubts_outside, stack_doubts
 from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, modality_of
 from mediqa_node.dicom.header import FrameHeader, frame_headers
+from mediqa_node.dicom.series_exclusions import stack_exclusions
 from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
 from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.dicom.technique.ct import differs, read_ct
@@ -42,7 +43,12 @@ VALID_FRACTION = 0.8
 _SAME_PLACE_MM = 0.5
 NO_DOSE_EVENTS: Mapping[str, DoseEvent] = {}
 # A value with one of these flags is shown but never used for training.
-_UNVERIFIED = frozenset({"ge_exposure_unverified", "dual_source_not_added", "rdsr_mismatch", "field_varies"})
+_UNVERIFIED = frozenset({
+    "ge_exposure_unverified", "dual_source_not_added", "rdsr_mismatch", "field_varies", "mixed_definition",
+})  # fmt: skip
+_CONSTANT = 0.02
+_APART = 1.2
+_SHARE = 0.2
 
 FrameKey = tuple[str, int | None]
 
@@ -71,7 +77,9 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
     if modality == "OP":
         covariates = op_covariates(frame_headers(headers[0])[0])
         return _without_label(found, flags=doubts, covariates=covariates)
-    found = (*found, *_doubtful(doubts))
+    if primary.stack.orientation is not None:
+        doubts = tuple(dict.fromkeys((*doubts, *doubts_outside(primary.others))))
+    found = (*found, *stack_exclusions(primary.stack, found), *_doubtful(doubts))
     z_mm = _z_positions_mm(placed)
     technique = (
         _harvest_ct(primary, z_mm, found, dose_events) if modality == "CT" else _harvest_mr(primary, z_mm, found)
@@ -212,7 +220,7 @@ def _label_exclusions(
     result = []
     if not limits[0] <= label <= limits[1]:
         result.append(Exclusion(code="range", detail=f"{name} {label:g} outside {limits}", scorable=True))
-    if doubts := sorted(_UNVERIFIED.intersection(flags)):
+    if doubts := sorted(flag for flag in set(flags) if flag in _UNVERIFIED or flag.startswith("multi_value:")):
         result.append(Exclusion(code="unverified_label", detail=", ".join(doubts), scorable=True))
     return tuple(result)
 
@@ -221,6 +229,9 @@ def _other_techniques(own: Sequence[FrameTechnique], others: Sequence[FrameTechn
     """Return an exclusion if the primary stack has several voltages, or other images of its place differ from it."""
     if len(voltages := {round(found) for frame in own if (found := _kvp(frame)) is not None}) > 1:
         detail = f"{min(voltages)} to {max(voltages)} kV in the primary stack"
+        return (Exclusion(code="several_techniques", detail=detail, scorable=True),)
+    if len(charges := _constant_charges([frame.tube_charge_mas for frame in own if frame.tube_charge_mas])) > 1:
+        detail = f"{' and '.join(f'{charge:g}' for charge in charges)} mAs in the primary stack"
         return (Exclusion(code="several_techniques", detail=detail, scorable=True),)
     located = sorted((frame.z_mm, index) for index, frame in enumerate(own) if frame.z_mm is not None)
     n_different = 0
@@ -233,6 +244,22 @@ def _other_techniques(own: Sequence[FrameTechnique], others: Sequence[FrameTechn
         return ()
     detail = f"{n_different} images outside of the primary stack have another tube charge, voltage or field strength"
     return (Exclusion(code="several_techniques", detail=detail, scorable=True),)
+
+
+def _constant_charges(values: Sequence[float]) -> list[float]:
+    """Return the tube charges of a stack that has a few constant ones, mAs; [] where it is modulated.
+
+    Each is that of a fifth of the images at least, and all images have one of them.
+    """
+    groups: list[list[float]] = []
+    for value in sorted(values):
+        if not groups or value > (1 + _CONSTANT) * groups[-1][0]:
+            groups.append([])
+        groups[-1].append(value)
+    if any(len(group) < max(2, _SHARE * len(values)) for group in groups):
+        return []
+    charges = [group[0] for group in groups]
+    return charges if charges and charges[-1] > _APART * charges[0] else []
 
 
 def _differently(one: FrameTechnique, other: FrameTechnique) -> bool:
