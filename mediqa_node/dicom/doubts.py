@@ -9,7 +9,9 @@ from pydicom import Dataset
 
 from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, number, text
 from mediqa_node.dicom.plausible import rescales
+from mediqa_node.dicom.report.header import TAKEN
 from mediqa_node.dicom.stacks.planes import Plane, geometry
+from mediqa_node.dicom.values import holds_misread
 from mediqa_node.domain.errors import UnreadableElement
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.technique import HeaderDoubt
@@ -42,6 +44,12 @@ def stack_doubts(
         if modality != "OP":
             found.update(_of_frame(frame, plane, modality))
     return tuple(doubt for doubt in HeaderDoubt if doubt in found)
+
+
+def text_doubts(headers: Sequence[Dataset]) -> tuple[HeaderDoubt, ...]:
+    """Return the doubts about the text that a report copies: from the first image by SOP Instance UID."""
+    source = min(headers, key=lambda ds: text(ds, "SOPInstanceUID"))
+    return (HeaderDoubt.MISREAD_TEXT,) if holds_misread(source, TAKEN) else ()
 
 
 def doubts_outside(others: Sequence[FrameHeader]) -> tuple[HeaderDoubt, ...]:

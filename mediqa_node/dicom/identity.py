@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 
 from pydicom import Dataset
-from pydicom.charset import convert_encodings, decode_bytes
 
+from mediqa_node.dicom import character_sets
 from mediqa_node.dicom.values import is_misread, text
 from mediqa_node.domain.identity import Identity
 
@@ -25,13 +25,12 @@ ELEMENTS = {
     "study_instance_uid": _STUDY_INSTANCE_UID,
 }
 """The element of each field of an `Identity`."""
-_DELIMITERS = {0x5C, 0x3D, 0x5E}  # of values, of groups of a name and of its parts: each ends a code extension
 _NO_DIGIT = re.compile(r"\D")
 
 
 def identity_of(header: Dataset) -> Identity:
     """Return the patient and visit that a header names."""
-    return _identity({field: text(header, tag) for field, tag in ELEMENTS.items()})
+    return _identity({field: (text(header, tag), is_misread(header, tag)) for field, tag in ELEMENTS.items()})
 
 
 def identity_of_elements(found: Mapping[int, bytes]) -> Identity:
@@ -40,14 +39,16 @@ def identity_of_elements(found: Mapping[int, bytes]) -> Identity:
     return _identity({field: _decoded(found.get(tag, b""), character_set) for field, tag in ELEMENTS.items()})
 
 
-def _decoded(value: bytes, character_set: str) -> str:
+def _decoded(value: bytes, character_set: str) -> tuple[str, bool]:
+    """Return the text of an encoded value, and whether it is misread."""
     value = value.strip(b" \0")
-    if not character_set or (value.isascii() and b"\x1b" not in value):
-        return _values(value.decode("latin-1"))
+    if value.isascii() and b"\x1b" not in value:
+        return _values(value.decode("ascii")), False
     try:
-        return _values(decode_bytes(value, convert_encodings(character_set.split("\\")), _DELIMITERS))
+        decoded, encodings = character_sets.decoded(value, character_set)
     except Exception:  # pydicom may raise anything for an unknown character set
-        return _values(value.decode("latin-1"))
+        return _values(value.decode("latin-1")), True
+    return _values(decoded), character_sets.is_misread(decoded, encodings)
 
 
 def _values(decoded: str) -> str:
@@ -55,7 +56,7 @@ def _values(decoded: str) -> str:
     return "\\".join(part for part in parts if part)
 
 
-def _identity(values: Mapping[str, str]) -> Identity:
-    kept = {field: "" if is_misread(value) and field != "patient_id" else value for field, value in values.items()}
+def _identity(values: Mapping[str, tuple[str, bool]]) -> Identity:
+    kept = {field: "" if misread and field != "patient_id" else value for field, (value, misread) in values.items()}
     kept["birth_date"] = _NO_DIGIT.sub("", kept["birth_date"])
     return Identity(**kept)

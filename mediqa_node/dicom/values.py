@@ -25,6 +25,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import VR
 
+from mediqa_node.dicom import character_sets
 from mediqa_node.domain.errors import UnreadableElement
 
 Key = str | int | BaseTag
@@ -43,6 +44,8 @@ _BINARY_CODES = {
 _BYTES_OF_UNKNOWN_TYPE = ("UN", "OB", "OW", "OF", "OD")
 _UNSPLIT = ("ST", "LT", "UT", "UR")
 """Value representations in which a backslash is an ordinary character (PS3.5 table 6.2-1)."""
+_IN_CHARACTER_SET = ("SH", "LO", "UC", "ST", "LT", "UT", "PN")
+"""Value representations to which Specific Character Set applies (PS3.5 6.1.2.3)."""
 _SHOWN_CHARACTERS = 24
 
 
@@ -220,7 +223,7 @@ def _shown(value: Any) -> str:
 def texts(ds: Dataset, key: Key) -> tuple[str, ...]:
     """Return the values of a text element, stripped, without empty ones.
 
-    Bytes that pydicom cannot decode are read as Latin-1. A wrong character set leaves U+FFFD in the text
+    Bytes that pydicom cannot decode are read as Latin-1. With a wrong character set, this is another text
     (`is_misread`).
     """
     value, vr = _raw(ds, key)
@@ -232,7 +235,11 @@ def texts(ds: Dataset, key: Key) -> tuple[str, ...]:
     if isinstance(value, str) and vr not in _UNSPLIT:
         parts = value.split("\\")
     cleaned = (_stripped(part) for part in parts if part is not None and not isinstance(part, Dataset))
-    return tuple(part for part in cleaned if part)
+    return tuple(_without_designators(ds, part) for part in cleaned if part)
+
+
+def _without_designators(ds: Dataset, part: str) -> str:
+    return character_sets.without_designators(part, character_sets.encodings_of(ds)) if "\x1b" in part else part
 
 
 def _stripped(part: Any) -> str:
@@ -247,9 +254,19 @@ def text(ds: Dataset, key: Key) -> str:
     return "\\".join(texts(ds, key))
 
 
-def is_misread(found: str) -> bool:
-    """Whether a text was decoded with a character set that does not fit its bytes."""
-    return "\ufffd" in found
+def is_misread(ds: Dataset, key: Key) -> bool:
+    """Whether the text of an element is not in Specific Character Set (0008,0005), so that it reads as another one."""
+    value, vr = _raw(ds, key)
+    if isinstance(value, bytes):
+        if vr == "UN":
+            vr = _vr_of(_tag(key), None)
+        return vr in _IN_CHARACTER_SET and (not value.isascii() or b"\x1b" in value)
+    return any(character_sets.is_misread(part, character_sets.encodings_of(ds)) for part in texts(ds, key))
+
+
+def holds_misread(ds: Dataset, keys: Iterable[Key]) -> bool:
+    """Whether the text of one of some elements, or in the items of one, is misread."""
+    return any(is_misread(ds, key) or any(holds_misread(one, one.keys()) for one in items(ds, key)) for key in keys)
 
 
 def codes(ds: Dataset, key: Key) -> tuple[str, ...]:

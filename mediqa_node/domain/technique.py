@@ -28,6 +28,7 @@ class HeaderDoubt(StrEnum):
     MODALITY = "modality"
     COLOUR_MODEL = "colour_model"
     MALFORMED_UID = "malformed_uid"
+    MISREAD_TEXT = "misread_text"
 
 
 DOUBTS: Mapping[HeaderDoubt, str] = {
@@ -46,6 +47,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.DUPLICATE_POSITION: "of images at the same position only the first is scored",
     HeaderDoubt.MODALITY: "Modality does not fit the SOP class, which decides",
     HeaderDoubt.MALFORMED_UID: "Frame of Reference or Irradiation Event UID is malformed and left out",
+    HeaderDoubt.MISREAD_TEXT: "text of patient or study is not in Specific Character Set and left out",
     HeaderDoubt.COLOUR_MODEL: "nothing in the codestream confirms Photometric Interpretation, which decides",
 }
 """Every doubt in words, as reports and commands show it; ASCII."""

@@ -15,8 +15,12 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 from support.factories import ct_image, source_header
 
+from mediqa_node.dicom.identity import CHARACTER_SET, ELEMENTS, identity_of, identity_of_elements
 from mediqa_node.dicom.report.build import build_report, report_bytes
+from mediqa_node.dicom.report.header import TAKEN
+from mediqa_node.dicom.values import holds_misread
 from mediqa_node.domain.errors import InvalidInstance
+from mediqa_node.domain.identity import Identity
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # dirt is what these tests are about
 
@@ -217,25 +221,138 @@ def test_an_instance_that_came_twice_is_evidence_once():
     assert len(series.ReferencedSOPSequence) == 1
 
 
-def misread(keyword: str, value: bytes) -> Dataset:
-    """A header in UTF-8 with bytes that are none."""
-    tag = Tag(keyword)
-    source = as_received(source_header(SpecificCharacterSet="ISO_IR 192"))
-    source[tag] = RawDataElement(tag, dictionary_VR(keyword), len(value), value, 0, False, True)
+def encoded(character_set: object, **values: bytes) -> Dataset:
+    """A header received with these bytes, whatever its character set is."""
+    source = as_received(source_header(SpecificCharacterSet=character_set))
+    for keyword, value in values.items():
+        tag = Tag(keyword)
+        source[tag] = RawDataElement(tag, dictionary_VR(keyword), len(value), value, 0, False, True)
     return source
 
 
-@pytest.mark.parametrize("keyword", ["PatientName", "StudyDescription", "ReferringPhysicianName"])
-def test_text_in_another_character_set_than_declared_is_left_out(keyword):
-    report = reported(misread(keyword, "Müller^Jörg".encode("latin-1")))
-
-    assert not report.get(keyword)
-    assert "\ufffd" not in str(report)
+def identities(source: Dataset, character_set: str | list[str] | None, name: bytes) -> list[Identity]:
+    """Whom a header names as parsed, and as its bytes come over the network."""
+    sets = "\\".join([character_set] if isinstance(character_set, str) else character_set or [])
+    return [identity_of(source), identity_of_elements({CHARACTER_SET: sets.encode(), ELEMENTS["name"]: name})]
 
 
-def test_a_patient_id_in_another_character_set_than_declared_is_refused():
+YAMADA = b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B"
+JAPANESE, KOREAN = ["", "ISO 2022 IR 87"], ["", "ISO 2022 IR 149"]
+MISREAD = {
+    "latin 1 in utf-8": ("ISO_IR 192", "Müller^Jörg".encode("latin-1")),
+    "utf-8, none declared": (None, "Müller^Jörg".encode()),
+    "utf-8 in ascii": ("ISO_IR 6", "Müller^Jörg".encode()),
+    "latin 1, none declared": (None, "Müller^Jörg".encode("latin-1")),
+    "latin 1 in an unknown set": ("ISO_IR 999", "Müller^Jörg".encode("latin-1")),
+    "utf-8 in latin 1": ("ISO_IR 100", "Müller^Jörg".encode()),
+    "utf-8 in latin 1, code extensions": (["ISO 2022 IR 100", "ISO 2022 IR 87"], "Müller^Jörg".encode()),
+    "utf-8 in latin 2": ("ISO_IR 101", "Müller^Jörg".encode()),
+    "utf-8 in latin 5": ("ISO_IR 148", "Gül^Ayşe".encode()),
+    "utf-8 in cyrillic": ("ISO_IR 144", "Иванов^Иван".encode()),
+    "utf-8 in greek": ("ISO_IR 126", "Διονυσιος".encode()),
+    "utf-8 in thai": ("ISO_IR 166", "สมชาย".encode()),
+    "chinese utf-8 in latin 1": ("ISO_IR 100", "山".encode()),
+    "utf-8 in japanese": (JAPANESE, "Müller^Jörg".encode()),
+    "utf-8 in korean": (KOREAN, "홍^길동".encode()),
+    "cp850, none declared": (None, "Müller^Jörg".encode("cp850")),
+    "cp850 in latin 1": ("ISO_IR 100", "Müller^Jörg".encode("cp850")),
+    "shift-jis, none declared": (None, "山田^太郎".encode("shift_jis")),
+    "gb 18030, none declared": (None, "王^小东".encode("gb18030")),
+    "japanese, none declared": (None, YAMADA),
+    "japanese in latin 1": ("ISO_IR 100", YAMADA),
+    "japanese in utf-8": ("ISO_IR 192", YAMADA),
+    "japanese in korean": (KOREAN, YAMADA),
+    "korean in japanese": (JAPANESE, b"Hong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce"),
+}  # fmt: skip
+"""Specific Character Set and the bytes of a name that is in another one."""
+
+
+@pytest.mark.parametrize("kind", MISREAD)
+def test_text_in_another_character_set_than_declared_is_left_out(kind):
+    character_set, value = MISREAD[kind]
+    source = encoded(character_set, PatientName=value, StudyDescription=value, ReferringPhysicianName=value)
+    report = reported(source)
+
+    assert (str(report.PatientName), str(report.ReferringPhysicianName)) == ("", "")
+    assert "StudyDescription" not in report
+    assert report.PatientID == source.PatientID
+    assert holds_misread(source, TAKEN)
+    assert {found.name for found in identities(source, character_set, value)} == {""}
+
+
+@pytest.mark.parametrize("kind", MISREAD)
+def test_a_patient_id_in_another_character_set_than_declared_is_refused(kind):
+    character_set, value = MISREAD[kind]
+
     with pytest.raises(InvalidInstance, match=r"Patient ID \(0010,0020\)"):
-        reported(misread("PatientID", "Müller1".encode("latin-1")))
+        reported(encoded(character_set, PatientID=value.replace(b"^", b"1")))
+
+
+@pytest.mark.parametrize("value", [b"A\x01B", b"A\tB", b"A\r\nB"])
+def test_a_patient_id_with_control_characters_is_refused(value):
+    with pytest.raises(InvalidInstance, match=r"Patient ID \(0010,0020\)"):
+        reported(encoded("ISO_IR 192", PatientID=value))
+
+
+@pytest.mark.parametrize(
+    ("character_set", "value", "name"),
+    [
+        (None, b"Doe^Jane", "Doe^Jane"),
+        (None, b"Doe\x1b(B^Jane", "Doe^Jane"),
+        *(
+            (character_set, name.encode(encoding), name)
+            for character_set, encoding, name in (
+                ("ISO_IR 100", "latin-1", "Müller^Jörg"),
+                ("ISO_IR 100", "latin-1", "Ångström^Åse"),
+                ("ISO_IR 100", "latin-1", "«CAFÉ»^MÃ"),
+                ("ISO_IR 101", "iso8859-2", "Jóźwiak^Łukasz"),
+                ("ISO_IR 101", "iso8859-2", "JÓŹWIAK"),
+                ("ISO_IR 109", "iso8859-3", "Ĝoja"),
+                ("ISO_IR 110", "iso8859-4", "Ķēniņš"),
+                ("ISO_IR 144", "iso8859-5", "Иванов^Иван"),
+                ("ISO_IR 144", "iso8859-5", "ТАТА"),
+                ("ISO_IR 126", "iso8859-7", "Διονυσιος"),
+                ("ISO_IR 127", "iso8859-6", "قباني^نزار"),
+                ("ISO_IR 138", "iso8859-8", "שרון^דבורה"),
+                ("ISO_IR 148", "iso8859-9", "Çavuşoğlu^Gülşen"),
+                ("ISO_IR 166", "tis-620", "เดช"),
+                ("ISO_IR 13", "shift_jis", "ﾔﾏﾀﾞ^ﾐｱ"),
+                ("ISO_IR 192", "utf-8", "Müller^Jörg"),
+                ("ISO_IR 192", "utf-8", "MÃ¼ller"),
+                ("GB18030", "gb18030", "联通"),
+                ("GBK", "gbk", "王^小东"),
+            )
+        ),
+        (JAPANESE, YAMADA, "Yamada^Tarou=山田^太郎"),
+        (["", "ISO 2022 IR 58"], b"Wang=\x1b$)A\xcd\xf5^\x1b$)A\xd0\xa1", "Wang=王^小"),
+        (["ISO 2022 IR 100", "ISO 2022 IR 144"], b"M\xfcller=\x1b-L\xb8\xd2\xd0\xdd", "Müller=Иван"),
+    ],
+)
+def test_text_in_its_declared_character_set_is_kept(character_set, value, name):
+    source = encoded(character_set, PatientName=value, PatientID=value.replace(b"^", b""))
+    report = reported(source)
+
+    assert (str(report.PatientName), report.PatientID) == (name, name.replace("^", ""))
+    assert not holds_misread(source, TAKEN)
+    assert {found.name for found in identities(source, character_set, value)} == {name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda item: {"RequestAttributesSequence": [item]},
+        lambda item: {"OtherPatientIDsSequence": [item]},
+        lambda item: {"ProcedureCodeSequence": [item]},
+    ],
+)
+def test_misread_text_inside_a_sequence_is_noticed_and_left_out(change):
+    item = Dataset()
+    item.PatientID = item.RequestedProcedureID = item.CodeMeaning = "MÃ¼ller"
+    item.CodeValue, item.CodingSchemeDesignator = "1", "99LOCAL"
+    source = as_received(source_header(SpecificCharacterSet="ISO_IR 100", **change(item)))
+
+    assert holds_misread(source, TAKEN)
+    assert "MÃ" not in str(reported(source))
 
 
 def test_an_element_of_unknown_value_representation_is_no_obstacle():

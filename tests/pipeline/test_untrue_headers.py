@@ -99,6 +99,7 @@ FLAGGED = {
     "frame of reference with an empty component": (to(FrameOfReferenceUID="1.2..3"), "malformed_uid"),
     "frame of reference with leading zeros": (to(FrameOfReferenceUID="1.2.003"), "malformed_uid"),
     "an event that is a word": (to(IrradiationEventUID="EVENT 7"), "malformed_uid"),
+    "a name in another character set": (written("PatientName", "Müller".encode("latin-1"), "PN"), "misread_text"),
     "high bit 7": (to(HighBit=7), "high_bit"),
     "high bit 11 of 16": (to(HighBit=11), "high_bit"),
     "12 bits on top": (to(BitsStored=12, HighBit=15), "high_bit"),

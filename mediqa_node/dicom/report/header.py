@@ -56,6 +56,14 @@ REQUEST_TEXTS = (
     "RequestedProcedureDescription",
 )
 
+SCANNER = ("Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName")
+TAKEN = (
+    "PatientID", *ALWAYS, *IF_KNOWN, *CODES, *TRIAL_MANDATORY, *TRIAL_EMPTY, *SCANNER, *REQUEST_TEXTS,
+    "IssuerOfAccessionNumberSequence", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence",
+    "RequestAttributesSequence", "RequestedProcedureCodeSequence",
+)  # fmt: skip
+"""Every element of the first source with text that a report may hold."""
+
 
 def header(request: ReportRequest, sources: Sequence[Dataset]) -> Dataset:
     """Return the report's dataset without SOP Instance UID and content tree.
@@ -166,7 +174,7 @@ def set_equipment(report: Dataset, assessment: Assessment, device: ReportDevice,
     if value_of(source, "Manufacturer"):
         scanner = Dataset()
         scanner.PurposeOfReferenceCodeSequence = [coded(codes.ACQUISITION_EQUIPMENT)]
-        for keyword in ("Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName"):
+        for keyword in SCANNER:
             if text := value_of(source, keyword):
                 setattr(scanner, keyword, text)
         report.ContributingEquipmentSequence = [scanner]

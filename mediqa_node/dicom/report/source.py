@@ -68,11 +68,11 @@ def patient_id(source: Dataset) -> str:
 
     Raises:
         InvalidInstance: longer than 64 characters, or not in the declared character set: a damaged ID may be another
-            patient's.
+            patient's. So may one without its control characters.
     """
-    if any(map(is_misread, texts(source, "PatientID"))):
+    if is_misread(source, "PatientID") or any(map(_CONTROL.search, texts(source, "PatientID"))):
         raise InvalidInstance(
-            "Patient ID (0010,0020) is not in Specific Character Set (0008,0005): no report can carry it",
+            "Patient ID (0010,0020) has characters outside Specific Character Set (0008,0005): no report can carry it",
             offending=0x00100020,
         )
     text = _text(source, "PatientID")
@@ -134,9 +134,10 @@ def _text(source: Dataset, keyword: str) -> str:
 
 
 def _texts(source: Dataset, keyword: str) -> list[str]:
-    """Return the non-empty values as printable text, without those that do not match the character set."""
-    found = [_printable(text) for text in texts(source, keyword) if not is_misread(text)]
-    return [text for text in found if text]
+    """Return the non-empty values as printable text, or [] if they are not in the declared character set."""
+    if is_misread(source, keyword):
+        return []
+    return [text for text in map(_printable, texts(source, keyword)) if text]
 
 
 def _printable(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
-from mediqa_node.dicom.doubts import doubts_outside, stack_doubts
+from mediqa_node.dicom.doubts import doubts_outside, stack_doubts, text_doubts
 from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, modality_of
 from mediqa_node.dicom.header import FrameHeader, frame_headers
 from mediqa_node.dicom.series_exclusions import stack_exclusions
@@ -73,7 +73,7 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
         source = f"excluded:{refusal.code}" if refusal else None
         return _without_label(found, source=source)
     primary = primary_stack(headers, placed, [all(e.scorable for e in one) for one in of_instances])
-    doubts = stack_doubts(primary.frames, primary.planes, primary.stack, modality)
+    doubts = (*stack_doubts(primary.frames, primary.planes, primary.stack, modality), *text_doubts(headers))
     if modality == "OP":
         covariates = op_covariates(frame_headers(headers[0])[0])
         return _without_label(found, flags=doubts, covariates=covariates)
