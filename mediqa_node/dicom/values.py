@@ -12,7 +12,6 @@ No function raises anything else, for any bytes.
 """
 
 import math
-import re
 import struct
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -26,17 +25,13 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import VR
 
 from mediqa_node.dicom import character_sets
+from mediqa_node.dicom.written_numbers import PADDING, written_numbers
 from mediqa_node.domain.errors import UnreadableElement
 
 Key = str | int | BaseTag
 """A DICOM keyword or a tag."""
 
 _LISTS = (MultiValue, list, tuple)  # a PersonName is iterable too, by letters
-_PADDING = "\0 \t\r\n"
-_NUMBER = re.compile(
-    r"([-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?)"  # a decimal point or comma
-    r"(?:\s*(?![xXeE.,\d])[a-zA-Z%/(\[\u00b0\u00b5\u03bc][^\\]*)?"  # a unit
-)
 _KNOWN_VRS = frozenset(str(vr) for vr in VR if len(vr) == 2)
 _BINARY_CODES = {
     "FD": "d", "FL": "f", "US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "US or SS": "H",
@@ -88,40 +83,37 @@ def _raw(ds: Dataset, key: Key) -> tuple[Any, str]:
         return element.value, vr
 
 
-def _floats(value: Any, vr: str) -> Iterator[float]:
-    """Yield every value as a float, NaN for one that is not a number."""
+def _floats(ds: Dataset, key: Key) -> tuple[float, ...]:
+    """Return every value of an element as a float, NaN for one that is not a number."""
+    tag = _tag(key)
+    value, vr = _raw(ds, key)
+    return tuple(_floats_of(value, vr, tag))
+
+
+def _floats_of(value: Any, vr: str, tag: BaseTag) -> Iterator[float]:
     if value is None:
         return
+    if isinstance(value, list | MultiValue) and all(isinstance(one, str) for one in value):
+        value = "\\".join(value)
     if isinstance(value, bytes):
-        yield from _floats_of_bytes(value, vr)
+        yield from _floats_of_bytes(value, vr, tag)
     elif isinstance(value, str):
-        if filled := value.rstrip(_PADDING + "\\"):
-            yield from (_parsed(part.strip(_PADDING)) for part in filled.split("\\"))
+        yield from written_numbers(value, tag, whole="IS" in (vr, _vr_of(tag, None)))
     elif isinstance(value, int | float):
         yield float(value)
     elif hasattr(value, "__iter__") and not isinstance(value, Dataset):
         for item in value:
-            yield from _floats(item, vr)
+            yield from _floats_of(item, vr, tag)
     else:
         yield math.nan
 
 
-def _parsed(text: str) -> float:
-    """Return the number that a text holds, or NaN.
-
-    >>> _parsed("-1024,0"), _parsed("120 kV"), _parsed("1,024.5")
-    (-1024.0, 120.0, nan)
-    """
-    match = _NUMBER.fullmatch(text)
-    return float(match.group(1).replace(",", ".")) if match else math.nan
-
-
-def _floats_of_bytes(value: bytes, vr: str) -> Iterator[float]:
+def _floats_of_bytes(value: bytes, vr: str, tag: BaseTag) -> Iterator[float]:
     """Decode text, else little-endian binary: of the VR's type, or floats by size if the VR is unknown."""
     text = value.rstrip(b"\0 ")
     printable = all(32 <= byte < 127 for byte in text)
     if vr not in _BINARY_CODES and (printable or vr not in _BYTES_OF_UNKNOWN_TYPE):
-        yield from _floats(value.decode("latin-1"), vr)
+        yield from _floats_of(value.decode("latin-1"), vr, tag)
         return
     code = _BINARY_CODES.get(vr) or ("f" if len(value) == 4 else "d")
     count, rest = divmod(len(value), struct.calcsize(code))
@@ -137,8 +129,7 @@ def numbers(ds: Dataset, key: Key, *, signed: bool = False) -> tuple[float, ...]
             cannot be zero, and 0 is how scanners write "unknown".
 
     Returns:
-        finite floats in the element's own unit; a unit after a number ("120 kV") is dropped and a decimal comma
-        accepted.
+        finite floats in the element's own unit, which may follow a number ("120 kV"); a decimal comma is accepted.
 
     >>> numbers(example := Dataset(), "KVP")
     ()
@@ -146,8 +137,7 @@ def numbers(ds: Dataset, key: Key, *, signed: bool = False) -> tuple[float, ...]
     >>> numbers(example, "KVP")
     (120.0,)
     """
-    value, vr = _raw(ds, key)
-    return tuple(x for x in _floats(value, vr) if math.isfinite(x) and (signed or x > 0))
+    return tuple(x for x in _floats(ds, key) if math.isfinite(x) and (signed or x > 0))
 
 
 def number(ds: Dataset, key: Key, *, signed: bool = False, flags: list[str] | None = None) -> float | None:
@@ -183,20 +173,19 @@ def exact(ds: Dataset, key: Key, count: int = 1) -> tuple[float, ...] | None:
     """
     if not has_value(ds, key):
         return None
-    value, vr = _raw(ds, key)
-    found = tuple(_floats(value, vr))
+    found = _floats(ds, key)
     if count == 1 and len(set(found)) == 1:
         found = found[:1]
     if len(found) != count or not all(map(math.isfinite, found)):
         raise UnreadableElement(
-            f"{element_name(key)} {_shown(value)} is not {'a number' if count == 1 else f'{count} numbers'}"
+            f"{element_name(key)} {_shown(_raw(ds, key)[0])} is not {'a number' if count == 1 else f'{count} numbers'}"
         )
     return found
 
 
 def is_unreadable(ds: Dataset, key: Key) -> bool:
     """Whether an element has a value but no number."""
-    return has_value(ds, key) and not any(math.isfinite(x) for x in _floats(*_raw(ds, key)))
+    return has_value(ds, key) and not any(math.isfinite(x) for x in _floats(ds, key))
 
 
 def element_name(key: Key) -> str:
@@ -216,7 +205,7 @@ def _shown(value: Any) -> str:
     """Return a value for a message, in printable ASCII, truncated to the length of a number."""
     parts = value if isinstance(value, _LISTS) else (value,)
     raw = value.decode("latin-1") if isinstance(value, bytes) else "\\".join(map(str, parts))
-    printable = "".join(character if " " <= character <= "~" else "?" for character in raw.strip(_PADDING))
+    printable = "".join(character if " " <= character <= "~" else "?" for character in raw.strip(PADDING))
     return f"'{printable[:_SHOWN_CHARACTERS]}{'...' if len(printable) > _SHOWN_CHARACTERS else ''}'"
 
 
@@ -322,4 +311,4 @@ def has_value(ds: Dataset, key: Key) -> bool:
         return False
     if isinstance(element.value, bytes):
         return bool(element.value.strip(b"\0 ")) or _vr_of(tag, element.VR) in _BINARY_CODES
-    return not isinstance(element.value, str) or bool(element.value.strip(_PADDING))
+    return not isinstance(element.value, str) or bool(element.value.strip(PADDING))

@@ -418,3 +418,11 @@ def test_a_bent_intercept_leaves_as_the_number_that_it_was_read_as() -> None:
     ds[tag] = pydicom.dataelem.RawDataElement(pydicom.tag.BaseTag(tag), "DS", 8, b"-1024,0 ", 0, False, True)
 
     assert deidentify(ds, KEYS).RescaleIntercept == -1024
+
+
+def test_a_position_with_an_ambiguous_comma_does_not_leave_with_two_numbers() -> None:
+    ds = header()
+    tag = tag_for_keyword("ImagePositionPatient")
+    ds[tag] = pydicom.dataelem.RawDataElement(pydicom.tag.BaseTag(tag), "UT", 9, b"0\\0\\1,000", 0, False, True)
+
+    assert not deidentify(ds, KEYS).get("ImagePositionPatient")

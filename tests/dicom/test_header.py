@@ -31,7 +31,7 @@ from mediqa_node.domain.errors import UnreadableElement
     ("written", "understood"),
     [
         (b"120 kV", 120.0),
-        (b"1,5 T", 1.5),
+        (b"1,5 kV", 1.5),
         (b" 300 ", 300.0),
         (b"1.2e2", 120.0),
         (b"+42.0", 42.0),
@@ -165,7 +165,16 @@ def test_a_classic_object_is_one_frame_without_a_number():
         (b"-1024\\", -1024.0),
         (b"-1024 HU", -1024.0),
         (b"-1.024E3", -1024.0),
+        (b"-1024 [HU]", -1024.0),
         (b"0", 0.0),
+        (b"0,488", 0.488),
+        (b"-0,488", -0.488),
+        (b"12,5", 12.5),
+        (b"-10,25", -10.25),
+        (b"1,2345", 1.2345),
+        (b"1234,567", 1234.567),
+        (b",125", 0.125),
+        (b"1,5e3", 1500.0),
     ],
 )
 def test_a_bent_number_that_has_one_meaning_is_read(written, understood):
@@ -185,12 +194,62 @@ def test_a_bent_number_that_has_one_meaning_is_read(written, understood):
         b"1e999",
         b"5-3",
         b"\xa0 -1024.0",
+        b"1,250",
+        b"-1,024",
+        b"1,000",
+        b"+12,500",
+        b"-100,000",
+        b"1,024 HU",
+        b"1,024e1",
+        b"1,024,000",
+        b"-1.024D+03",
+        b"-1024 mm",
+        b"-1024 H U",
         b"?",
     ],
 )
 def test_a_value_without_one_meaning_is_refused_by_name(written):
     with pytest.raises(UnreadableElement, match=r"^RescaleIntercept \(0028,1052\) '.*' is not a number$"):
         exact(raw(Dataset(), "RescaleIntercept", "DS", written), "RescaleIntercept")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "written", "understood"),
+    [
+        ("Exposure", "IS", b"1,250", ()),
+        ("Exposure", "IS", b"12,5", ()),
+        ("Exposure", "UT", b"12,5", ()),
+        ("KVP", "IS", b"12,5", ()),
+        ("Exposure", "IS", b"12.5", (12.5,)),
+        ("Exposure", "IS", b"100 mAs", (100.0,)),
+        ("Exposure", "IS", b"100 uAs", ()),
+        ("XRayTubeCurrent", "IS", b"1,200", ()),
+        ("XRayTubeCurrent", "IS", b"0.2 A", ()),
+        ("ExposureTime", "IS", b"0.5 s", ()),
+        ("ExposureTime", "IS", b"500 ms", (500.0,)),
+        ("ExposureTimeInuS", "DS", b"500 \xb5s", (500.0,)),
+        ("MagneticFieldStrength", "DS", b"1,494", ()),
+        ("MagneticFieldStrength", "DS", b"1,5 Tesla", (1.5,)),
+        ("MagneticFieldStrength", "DS", b"15000 G", ()),
+        ("ImagePositionPatient", "DS", b"0\\0\\1,000", (0.0, 0.0)),
+        ("ImagePositionPatient", "DS", b"-0,5\\12,25\\1,000", (-0.5, 12.25, 1.0)),
+        ("ImagePositionPatient", "UT", b"-0,5\\12,25\\1,000", (-0.5, 12.25, 1.0)),
+        ("ImagePositionPatient", "LO", b"-0,5\\12,25\\1,000", (-0.5, 12.25, 1.0)),
+        ("ImagePositionPatient", "DS", b"1,000\\2,000\\3,000", ()),
+        ("PixelSpacing", "DS", b"3,125\\3,125", (3.125, 3.125)),
+        ("PixelSpacing", "DS", b"0.05 cm\\0.05 cm", ()),
+        ("PixelSpacing", "DS", b"0.5 mm\\0.5 (mm)", (0.5, 0.5)),
+        ("WindowCenter", "DS", b"1,024\\40", (40.0,)),
+    ],
+)
+def test_a_comma_or_a_unit_that_may_mean_something_else_gives_no_number(keyword, vr, written, understood):
+    assert numbers(raw(Dataset(), keyword, vr, written), keyword, signed=True) == understood
+
+
+@pytest.mark.parametrize("written", [b"0\\0\\1,000", b"1,000\\2,000\\3,000"])
+def test_a_position_with_a_comma_for_thousands_is_refused(written):
+    with pytest.raises(UnreadableElement, match=r"^ImagePositionPatient"):
+        exact(raw(Dataset(), "ImagePositionPatient", "DS", written), "ImagePositionPatient", 3)
 
 
 @pytest.mark.parametrize("written", [b"", b"  ", b"\0\0"])

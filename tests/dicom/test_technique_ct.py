@@ -4,7 +4,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
-from support.header_builders import CT, DATA, DEMO, dataset, multi_frame, series, stored
+from support.header_builders import CT, DATA, DEMO, dataset, multi_frame, raw, series, stored
 
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
 from mediqa_node.dicom.technique.harvest import harvest, statistics
@@ -26,6 +26,28 @@ def test_ge_tube_charge_does_not_depend_on_the_reconstructed_slice_thickness(thi
     assert (technique.source, technique.mas_definition) == ("ma_rot_pitch", "effective")
     assert "exposure_differs_from_ma_t" in technique.flags
     assert technique.eligible
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("Exposure", b"1,250"),
+        ("XRayTubeCurrent", b"1,200"),
+        ("XRayTubeCurrent", b"0.2 A "),
+        ("ExposureTime", b"0.5 s "),
+    ],
+)
+def test_a_number_that_may_mean_two_things_gives_no_tube_charge(keyword, value):
+    technical = {"Exposure": 100} if keyword == "Exposure" else {"XRayTubeCurrent": 200, "ExposureTime": 500}
+    headers = series(KVP=120, **technical)
+    for header in headers:
+        raw(header, keyword, "IS", value)
+
+    technique = harvest(headers)
+
+    assert technique.tube_charge_mas is None
+    assert f"unreadable:{keyword}" in technique.flags
+    assert not technique.eligible
 
 
 def test_ge_is_recognised_by_its_private_creator_where_the_manufacturer_was_blanked():

@@ -198,7 +198,8 @@ def _numbers(dataset: Dataset, tag: BaseTag, keyword: str, forbidden: frozenset[
     if _vr(tag) in ("DS", "IS"):
         written = [str(one).strip() for one in values]
         if keyword in _NEEDED and not all(map(_WRITTEN_NUMBER.fullmatch, written)):
-            written = [f"{one:.10g}" for one in numbers(dataset, tag, signed=True)] or written  # "-1024,0", VR UT
+            read = [f"{one:.10g}" for one in numbers(dataset, tag, signed=True)]  # "-1024,0", VR UT
+            written = read if len(read) == len("\\".join(written).split("\\")) else written
         if not all(map(_WRITTEN_NUMBER.fullmatch, written)):
             return None
         if keyword not in _NEEDED and any(_identifies(one, keyword, forbidden) for one in written):
