@@ -16,6 +16,7 @@ _JPEG_2000 = {"1.2.840.10008.1.2.4." + end for end in ("90", "91", "201", "202",
 _APP0, _APP14, _START_OF_SCAN = 0xE0, 0xEE, 0xDA
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _ADOBE_TRANSFORMS = {0: "RGB", 1: "YBR_FULL"}
+_SUBSAMPLED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"})
 _SIZ, _COD, _START_OF_TILE = 0xFF51, 0xFF52, 0xFF90
 
 
@@ -25,7 +26,8 @@ class ColourModel:
 
     Attributes:
         name: `RGB` or `YBR_FULL` of the samples in the codestream, or the label where a codec needs it as it is.
-        confirmed: False if only the label states it, where a codestream usually does.
+        confirmed: False if only the label states it, where a codestream usually does; if the label is one that the
+            samples cannot have; or if the markers of the codestream contradict each other.
     """
 
     name: str
@@ -47,14 +49,15 @@ def colour_model(codestream: bytes, transfer_syntax_uid: str, label: str) -> Col
     if transfer_syntax_uid in _JPEG:
         jpeg = _JpegHeader.of(codestream)
         if found := jpeg.model:
-            return ColourModel(found)
-        return ColourModel(_by_label(label), confirmed=transfer_syntax_uid not in LOSSY_JPEG or jpeg.components != 3)
+            return ColourModel(found, confirmed=jpeg.consistent)
+        bare = transfer_syntax_uid in LOSSY_JPEG and jpeg.components == 3
+        return ColourModel(_by_label(label), confirmed=not bare and label not in _SUBSAMPLED)
     if transfer_syntax_uid in _JPEG_2000:
         transformed = _is_transformed(codestream)
         if transformed:
             return ColourModel("RGB")  # every codec undoes the transformation
         claimed = label in ("YBR_ICT", "YBR_RCT")
-        return ColourModel("RGB" if claimed else _by_label(label), confirmed=not claimed)
+        return ColourModel("RGB" if claimed else _by_label(label), confirmed=not claimed and label not in _SUBSAMPLED)
     return ColourModel(label)
 
 
@@ -85,6 +88,8 @@ class _JpegHeader:
 
     components: int = 0
     model: str | None = None
+    consistent: bool = True
+    """Whether all that states the model states the same."""
     markers: list[tuple[int, int]] = field(default_factory=list)
     """Start and end of APP0 and APP14 segments."""
 
@@ -115,10 +120,14 @@ class _JpegHeader:
                 ids, sampling = body[6::3], set(body[7::3])
             position = end
         if found.components == 3:
-            named = ids[:3].upper() == b"RGB"
-            subsampled = len(sampling) > 1
-            by_markers = "RGB" if named else "YBR_FULL" if jfif or subsampled else None
-            found.model = adobe or by_markers
+            stated = (  # in the order in which they decide
+                "YBR_FULL" if len(sampling) > 1 else None,  # RGB has no chroma to subsample
+                adobe,
+                "RGB" if ids[:3].upper() == b"RGB" else None,
+                "YBR_FULL" if jfif else None,
+            )
+            models = [model for model in stated if model]
+            found.model, found.consistent = next(iter(models), None), len(set(models)) < 2
         return found
 
 

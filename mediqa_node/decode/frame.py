@@ -118,7 +118,7 @@ def read_frame(
         else:
             options, confirmed = _by_label(element)
             array = _decoded(stream, element, index, options)
-    except OSError:
+    except (OSError, UndecodablePixels):
         raise
     except Exception as error:  # a codec may raise anything
         raise UndecodablePixels(f"frame {index + 1}: {type(error).__name__}: {error}"[:300]) from error
@@ -134,10 +134,14 @@ def _decoded(stream: BinaryIO, element: PixelElement, index: int, options: dict[
 def _by_label(element: PixelElement) -> tuple[dict[str, Any], bool]:
     """Return the options of pixels with nothing but a label; also whether the label is possible.
 
+    The retired YBR_PARTIAL_422 and YBR_PARTIAL_420 are refused: no decoder converts them.
+
     YBR_ICT and YBR_RCT exist in JPEG 2000 only, and here are what is left of a decoder that returned RGB. Native pixels
     of YBR_FULL_422 hold two samples per pixel, so that three are not subsampled.
     """
     options, label = element.options, str(element.options.get("photometric_interpretation", ""))
+    if label.startswith("YBR_PARTIAL"):
+        raise UndecodablePixels(f"Photometric Interpretation (0028,0004) {label[:16]} is not supported here")
     if label in ("YBR_ICT", "YBR_RCT"):
         return options | {"photometric_interpretation": "RGB"}, False
     native = element.length != _UNDEFINED_LENGTH

@@ -48,7 +48,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.MODALITY: "Modality does not fit the SOP class, which decides",
     HeaderDoubt.MALFORMED_UID: "Frame of Reference or Irradiation Event UID is malformed and left out",
     HeaderDoubt.MISREAD_TEXT: "text of patient or study is not in Specific Character Set and left out",
-    HeaderDoubt.COLOUR_MODEL: "nothing in the codestream confirms Photometric Interpretation, which decides",
+    HeaderDoubt.COLOUR_MODEL: "the codestream does not confirm the colour model, or its markers contradict each other",
 }
 """Every doubt in words, as reports and commands show it; ASCII."""
 

@@ -20,17 +20,20 @@ from pydicom.uid import (
     HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
 
 from mediqa_node.decode import openjpeg_plugin
-from mediqa_node.decode.colour import colour_model
+from mediqa_node.decode.colour import ColourModel, colour_model
 from mediqa_node.decode.frame import DecodedFrame, locate_pixels, read_frame
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.deidentify.native_pixels import put_pixels
 from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.dicom.pixels import to_image
+from mediqa_node.domain.errors import UndecodablePixels
 
 LABELS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 JPEG_2000_SYNTAXES = (JPEG2000Lossless, JPEG2000, HTJ2KLossless)
@@ -131,6 +134,38 @@ def test_a_jpeg_stream_without_marker_and_subsampling_keeps_its_label_and_is_fla
     assert not frame.colour_confirmed
 
 
+def named_rgb(codestream: bytes) -> bytes:
+    """Name the components R, G, B instead of 1, 2, 3."""
+    changed = bytearray(codestream)
+    frame, scan = codestream.index(b"\xff\xc0"), codestream.index(b"\xff\xda")
+    for index, name in enumerate(b"RGB"):
+        changed[frame + 10 + 3 * index] = changed[scan + 5 + 2 * index] = name
+    return bytes(changed)
+
+
+CONTRADICTORY: dict[str, Callable[[], bytes]] = {
+    "4:2:0, Adobe 0": lambda: adobe(bare(jpeg(subsampling=2)), 0),
+    "4:2:2, Adobe 0": lambda: adobe(bare(jpeg(subsampling=1)), 0),
+    "4:2:0, components R G B": lambda: named_rgb(bare(jpeg(subsampling=2))),
+    "4:2:0, Adobe 0, components R G B": lambda: adobe(named_rgb(bare(jpeg(subsampling=2))), 0),
+    "JFIF 4:2:0, Adobe 0": lambda: adobe(jpeg(subsampling=2), 0),
+    "JFIF 4:4:4, Adobe 0": lambda: adobe(numbered(bare(jpeg(rgb=True))), 0).replace(*JFIF, 1),
+    "JFIF 4:4:4, components R G B": lambda: bare(jpeg(rgb=True)).replace(*JFIF, 1),
+    "Adobe 1, components R G B": lambda: adobe(named_rgb(bare(jpeg())), 1),
+}
+JFIF = b"\xff\xd8", b"\xff\xd8\xff\xe0" + struct.pack(">H5s9B", 16, b"JFIF\0", 1, 1, 0, 0, 1, 0, 1, 0, 0)
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("kind", CONTRADICTORY)
+def test_a_jpeg_stream_whose_markers_contradict_each_other_is_flagged(kind, label):
+    """Subsampled chroma decides, then Adobe, then the names of the components."""
+    frame = decoded(labelled(label, JPEGBaseline8Bit, CONTRADICTORY[kind]()))
+
+    assert shows(frame, photograph())
+    assert not frame.colour_confirmed
+
+
 def jpeg_2000(pixels: np.ndarray, *, transformed: bool) -> bytes:
     return bytes(encode_array(pixels, bits_stored=8, photometric_interpretation=1, use_mct=transformed))
 
@@ -146,13 +181,13 @@ def test_a_component_transformation_of_jpeg_2000_wins_over_any_label(syntax, lab
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("syntax", JPEG_2000_SYNTAXES, ids=lambda uid: uid[-3:])
-def test_without_a_transformation_the_label_decides_and_one_that_claims_it_is_flagged(syntax, label):
+def test_without_a_transformation_the_label_decides_and_an_impossible_one_is_flagged(syntax, label):
     stored = luminance_first() if label.startswith("YBR_FULL") else photograph()
 
     frame = decoded(labelled(label, syntax, jpeg_2000(stored, transformed=False)))
 
     assert shows(frame, photograph())
-    assert frame.colour_confirmed is (label not in ("YBR_ICT", "YBR_RCT"))
+    assert frame.colour_confirmed is (label in ("RGB", "YBR_FULL"))
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -168,6 +203,26 @@ def test_where_there_is_nothing_but_the_label_it_decides_and_an_impossible_one_i
     assert shows(frame, photograph())
     possible = {"RGB", "YBR_FULL"} if syntax == ExplicitVRLittleEndian else {"RGB", "YBR_FULL", "YBR_FULL_422"}
     assert frame.colour_confirmed is (label in possible)
+
+
+@pytest.mark.parametrize("label", ["YBR_PARTIAL_422", "YBR_PARTIAL_420"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless], ids=lambda uid: uid[-3:])
+def test_a_retired_colour_model_is_refused_by_name_and_never_shown_as_rgb(syntax, label):
+    ds = wrap_photograph(luminance_first())
+    if syntax != ExplicitVRLittleEndian:
+        ds.compress(syntax, generate_instance_uid=False)
+    ds.PhotometricInterpretation = label
+
+    with pytest.raises(UndecodablePixels, match=rf"^Photometric Interpretation \(0028,0004\) {label}"):
+        decoded(ds)
+
+
+@pytest.mark.parametrize("label", ["YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1], ids=lambda uid: uid[-3:])
+def test_a_subsampled_label_of_a_lossless_stream_that_is_not_is_flagged(syntax, label):
+    stream = jpeg_2000(photograph(), transformed=False) if syntax == JPEG2000Lossless else bare(jpeg())
+
+    assert colour_model(stream, syntax, label) == ColourModel("YBR_FULL", confirmed=False)
 
 
 @pytest.mark.parametrize("length", range(0, 400, 7))
