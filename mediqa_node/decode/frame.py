@@ -1,6 +1,5 @@
 """Read one frame from an open Part 10 stream. Compressed frames are read in the child process."""
 
-import struct
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -12,6 +11,7 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import as_pixel_options, get_decoder
 
 from mediqa_node.decode.colour import LOSSY_JPEG, colour_model, has_model, with_model
+from mediqa_node.dicom.stored_frames import PIXEL_TAGS, UNDEFINED_LENGTH, pixel_element
 from mediqa_node.dicom.values import with_known_vrs
 from mediqa_node.domain.errors import UndecodablePixels
 
@@ -20,8 +20,6 @@ _TAGS = (
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 )  # fmt: skip
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +58,10 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         header = with_known_vrs(dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS)))
         syntax = header.file_meta.TransferSyntaxUID
         options = as_pixel_options(header)
-        group, element = struct.unpack("<HH" if syntax.is_little_endian else ">HH", stream.read(4).ljust(4, b"\0"))
-        keyword = _PIXELS[group << 16 | element]
-        if not syntax.is_implicit_VR:
-            options["pixel_vr"] = stream.read(2).decode("ascii")
-            stream.seek(2, 1)
-        (length,) = struct.unpack("<I" if syntax.is_little_endian else ">I", stream.read(4).ljust(4, b"\0"))
+        tag, vr, length = pixel_element(stream, implicit=syntax.is_implicit_VR, little=syntax.is_little_endian)
+        keyword = PIXEL_TAGS[tag]
+        if vr:
+            options["pixel_vr"] = vr
     except OSError:
         raise
     except KeyError as error:
@@ -144,7 +140,7 @@ def _by_label(element: PixelElement) -> tuple[dict[str, Any], bool]:
         raise UndecodablePixels(f"Photometric Interpretation (0028,0004) {label[:16]} is not supported here")
     if label in ("YBR_ICT", "YBR_RCT"):
         return options | {"photometric_interpretation": "RGB"}, False
-    native = element.length != _UNDEFINED_LENGTH
+    native = element.length != UNDEFINED_LENGTH
     if native and label == "YBR_FULL_422" and element.length >= element.frame_bytes * options["number_of_frames"]:
         return options | {"photometric_interpretation": "YBR_FULL"}, False
     return options, True

@@ -23,11 +23,20 @@ from mediqa_node.dicom.header import (
     text,
     unexpected_frames,
 )
-from mediqa_node.dicom.plausible import check_bits, check_matrix, check_photometric, missing_palette, rescale, rescales
+from mediqa_node.dicom.plausible import (
+    check_bits,
+    check_frames,
+    check_matrix,
+    check_photometric,
+    missing_palette,
+    rescale,
+    rescales,
+)
 from mediqa_node.dicom.series_exclusions import named_exclusions, series_exclusions
 from mediqa_node.dicom.series_names import names_phantom
 from mediqa_node.dicom.stacks.mosaic import mosaic_evidence
 from mediqa_node.dicom.stacks.planes import Plane, planes
+from mediqa_node.dicom.stored_frames import stored_frames
 from mediqa_node.domain.errors import ImplausibleElement, UnreadableElement
 from mediqa_node.domain.technique import Exclusion
 
@@ -195,7 +204,8 @@ def _frame_type(ds: Dataset) -> Findings:
 def _frames(ds: Dataset) -> Findings:
     """Refuse frames that their class has no place for: no reference could name one, and the first is not the series."""
     if count := unexpected_frames(ds):
-        yield "frames_in_single_frame_class", f"{count} frames, SOP Class UID (0008,0016) {text(ds, 'SOPClassUID')}"
+        where = " in Pixel Data (7FE0,0010)" if stored_frames(ds) == count else ""
+        yield "frames_in_single_frame_class", f"{count} frames{where}, SOP class {text(ds, 'SOPClassUID')}"
 
 
 def _display(ds: Dataset) -> Findings:
@@ -250,7 +260,7 @@ def _unreadable(ds: Dataset) -> Findings:
 
 def _pixel_readings(ds: Dataset, modality: str) -> Iterator[Callable[[], object]]:
     yield from (partial(exact, ds, key) for key in _PIXEL_ELEMENTS)
-    yield from (partial(check, ds) for check in (check_matrix, check_bits, check_photometric))
+    yield from (partial(check, ds) for check in (check_matrix, check_bits, check_frames, check_photometric))
     if modality == "OP":
         return
     rescaled = rescales(ds)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pydicom.tag import BaseTag
 
+from mediqa_node.dicom.stored_frames import stored_frames
 from mediqa_node.dicom.values import (
     Key,
     binary,
@@ -188,12 +189,13 @@ class FrameHeader:
 def unexpected_frames(ds: Dataset) -> int | None:
     """Return the number of frames of a CT or MR Image Storage object with several, which its class forbids; else None.
 
-    A Number of Frames above `MAX_FRAMES` is not believed.
+    By the header, or by pixels that hold more. A Number of Frames above `MAX_FRAMES` is not believed.
     """
     if text(ds, "SOPClassUID") not in _SINGLE_FRAME:
         return None
     count = max(integer(ds, "NumberOfFrames") or 1, len(items(ds, "PerFrameFunctionalGroupsSequence")))
-    return count if 1 < count <= MAX_FRAMES else None
+    count = max(count if count <= MAX_FRAMES else 1, stored_frames(ds) or 1)
+    return count if count > 1 else None
 
 
 def frame_count(ds: Dataset, *, limit: int = MAX_FRAMES) -> int | None:

@@ -20,6 +20,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian
 
+from mediqa_node.dicom.stored_frames import count_frames, keep_stored_frames
 from mediqa_node.domain.errors import InvalidInstance, UndecodablePixels
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -170,14 +171,18 @@ def transfer_syntax(path: Path) -> str:
 def read_header(path: Path, *, max_inflated_bytes: int = MAX_INFLATED_BYTES) -> Dataset:
     """Return the dataset of a file up to its pixels; a deflated one costs at most `max_inflated_bytes`.
 
+    `stored_frames` knows how many frames the pixels hold.
+
     Raises:
         UndecodablePixels: unreadable, or over budget.
         OSError: it cannot be opened.
     """
     try:
-        if transfer_syntax(path) != DEFLATED:
-            return dcmread(path, stop_before_pixels=True)
-        return dcmread(inflated_file(path, max_bytes=max_inflated_bytes), stop_before_pixels=True)
+        deflated = transfer_syntax(path) == DEFLATED
+        with inflated_file(path, max_bytes=max_inflated_bytes) if deflated else path.open("rb") as stream:
+            header = dcmread(stream, stop_before_pixels=True)
+            keep_stored_frames(header, count_frames(stream, header))
+        return header
     except (OSError, UndecodablePixels):
         raise
     except Exception as error:  # pydicom may raise anything on hostile bytes

@@ -5,7 +5,8 @@ What is refused and what is only doubted (`doubts`) is listed in docs/physics.md
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.header import FrameHeader, exact, has_value, items, text
+from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, exact, has_value, integer, items, text, unexpected_frames
+from mediqa_node.dicom.stored_frames import stored_frames
 from mediqa_node.dicom.values import element_name
 from mediqa_node.domain.errors import ImplausibleElement
 
@@ -66,6 +67,23 @@ def check_bits(ds: Dataset) -> None:
         raise ImplausibleElement(f"Bits Stored (0028,0101) {stored[0]:g} of {limit}")
     if sign is not None and sign[0] not in (0, 1):
         raise ImplausibleElement(f"Pixel Representation (0028,0103) {sign[0]:g} is neither 0 nor 1")
+
+
+def check_frames(ds: Dataset) -> None:
+    """Raise ImplausibleElement where frames, functional groups and pixels of a multi-frame object are not as many.
+
+    A Number of Frames above `MAX_FRAMES` is only doubted, and pixels that are cut short are left to the decoder.
+    """
+    groups = len(items(ds, "PerFrameFunctionalGroupsSequence"))
+    claimed = integer(ds, "NumberOfFrames")
+    stored, expected = stored_frames(ds) or 0, max(1, 1 if claimed is None else claimed)
+    if expected > MAX_FRAMES or unexpected_frames(ds):
+        return
+    number = f"Number of Frames (0028,0008) is {'missing' if claimed is None else claimed}"
+    if groups not in (0, expected):
+        raise ImplausibleElement(f"{number}, Per-frame Functional Groups (5200,9230) has {groups} items")
+    if stored > expected:
+        raise ImplausibleElement(f"{number}, Pixel Data (7FE0,0010) holds {stored} frames")
 
 
 def check_photometric(ds: Dataset) -> None:

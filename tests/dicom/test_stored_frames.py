@@ -1,0 +1,162 @@
+"""Frames that the pixels hold and the header does not claim: none of them is dropped in silence."""
+
+import pydicom
+import pytest
+from pydicom import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+from support.header_builders import CT, MR, OP, dataset, multi_frame, series
+
+from mediqa_node.dicom.exclusions import exclusions
+from mediqa_node.dicom.part10 import read_header
+from mediqa_node.dicom.stored_frames import keep_stored_frames, stored_frames
+from mediqa_node.dicom.technique.harvest import harvest
+
+EDGE = 16
+FRAME = EDGE * EDGE * 2
+BEGINS = {
+    RLELossless: b"\2\0\0\0\x40\0\0\0\x50\0\0\0",
+    JPEGBaseline8Bit: b"\xff\xd8\xff\xe0\0\x10",
+    JPEGLSLossless: b"\xff\xd8\xff\xf7\0\x0b",
+    JPEG2000Lossless: b"\xff\x4f\xff\x51\0\x29",
+}
+
+
+def held(path, syntax: UID, pixels: bytes, **changes: object) -> Dataset:
+    """Write an image of 16 x 16 and read its header."""
+    [ds] = series(CT, n=1, **{"Rows": EDGE, "Columns": EDGE, "BitsAllocated": 16, "SamplesPerPixel": 1} | changes)
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PixelData = pixels
+    ds["PixelData"].VR = "OB" if syntax.is_encapsulated else "OW"
+    ds["PixelData"].is_undefined_length = syntax.is_encapsulated
+    ds.save_as(path / "image.dcm", enforce_file_format=True)
+    return read_header(path / "image.dcm")
+
+
+def refused(headers: list[Dataset]) -> list[tuple[str, str]]:
+    return [(found.code, found.detail) for found in exclusions(headers) if not found.scorable]
+
+
+@pytest.mark.parametrize("claimed", [{}, {"NumberOfFrames": 0}, {"NumberOfFrames": 1}])
+@pytest.mark.parametrize(
+    "syntax",
+    [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, *BEGINS],
+)
+def test_twelve_frames_in_an_image_of_one_refuse_it(tmp_path, syntax, claimed):
+    pixels = encapsulate([BEGINS[syntax]] * 12, has_bot=bool(claimed)) if syntax in BEGINS else bytes(12 * FRAME)
+
+    header = held(tmp_path, syntax, pixels, **claimed)
+
+    [(code, detail)] = refused([header])
+    assert (stored_frames(header), code) == (12, "frames_in_single_frame_class")
+    assert "12 frames in Pixel Data (7FE0,0010)" in detail
+    assert not harvest([header]).eligible
+
+
+@pytest.mark.parametrize("begins", BEGINS.values(), ids=[syntax.keyword for syntax in BEGINS])
+def test_fragments_that_go_on_with_a_frame_are_none(tmp_path, begins):
+    header = held(tmp_path, JPEG2000Lossless, encapsulate([begins + bytes(64)], fragments_per_frame=5))
+
+    assert (stored_frames(header), refused([header])) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("length", "frames"),
+    [
+        (FRAME, 1), (FRAME + 2, 1), (FRAME + 300, 1), (FRAME - 2, 1), (FRAME // 2, 0), (2 * FRAME - 2, 2),
+        (2 * FRAME, 2), (3 * FRAME + 90, 3),
+    ],
+)  # fmt: skip
+def test_padding_is_no_frame_and_a_frame_may_lack_its_last_bytes(tmp_path, length, frames):
+    header = held(tmp_path, ExplicitVRLittleEndian, bytes(length))
+
+    assert (stored_frames(header), len(refused([header]))) == (frames, frames > 1)
+
+
+@pytest.mark.parametrize("changes", [{"Rows": EDGE // 2, "Columns": 2 * EDGE}, {"SamplesPerPixel": 3}, {"Rows": 0}])
+def test_a_frame_has_the_size_that_the_header_claims(tmp_path, changes):
+    rows, columns = changes.get("Rows", EDGE), changes.get("Columns", EDGE)
+    frame_bytes = rows * columns * changes.get("SamplesPerPixel", 1) * 2
+
+    header = held(tmp_path, ExplicitVRLittleEndian, bytes(5 * frame_bytes or 10), **changes)
+
+    assert stored_frames(header) == (5 if frame_bytes else None)
+
+
+def test_half_the_rows_of_its_pixels_refuse_an_image(tmp_path):
+    header = held(tmp_path, ExplicitVRLittleEndian, bytes(4 * FRAME), Rows=EDGE, Columns=2 * EDGE)
+
+    assert [code for code, _ in refused([header])] == ["frames_in_single_frame_class"]
+
+
+@pytest.mark.parametrize("sop_class", [CT, MR])
+@pytest.mark.parametrize(("wrong", "scored"), [(2, True), (6, True), (7, False), (12, False)])
+def test_a_minority_with_too_many_frames_is_left_out_and_does_not_train(sop_class, wrong, scored):
+    headers = series(sop_class, n=12, Exposure=100, KVP=120, ExposureTime=500, MagneticFieldStrength=3)
+    for header in headers[:wrong]:
+        keep_stored_frames(header, 12)
+
+    technique = harvest(headers)
+
+    assert (technique.refusal is None, technique.eligible) == (scored, False)
+    assert len(technique.frames) == (12 - wrong if scored else 0)
+
+
+ENHANCED_CT, ENHANCED_MR = CT + ".1", MR + ".1"
+
+
+def multi(sop_class: str, claimed: object, groups: int, pixels: int | None) -> Dataset:
+    header = multi_frame(sop_class, Dataset(), [Dataset() for _ in range(groups)], NumberOfFrames=claimed)
+    if not groups:
+        del header.PerFrameFunctionalGroupsSequence
+    keep_stored_frames(header, pixels)
+    return header
+
+
+@pytest.mark.parametrize("sop_class", [ENHANCED_CT, ENHANCED_MR])
+@pytest.mark.parametrize(
+    ("claimed", "groups", "pixels", "named"),
+    [
+        (10, 20, None, ["(0028,0008) is 10", "(5200,9230) has 20 items"]),
+        (1, 20, 20, ["(0028,0008) is 1", "(5200,9230) has 20 items"]),
+        (20, 10, None, ["(0028,0008) is 20", "(5200,9230) has 10 items"]),
+        (20, 1, 20, ["(0028,0008) is 20", "(5200,9230) has 1 items"]),
+        (None, 20, 20, ["(0028,0008) is missing", "(5200,9230) has 20 items"]),
+        (-3, 2, 2, ["(0028,0008) is -3", "(5200,9230) has 2 items"]),
+        (10, 10, 20, ["(0028,0008) is 10", "(7FE0,0010) holds 20 frames"]),
+        (1, 1, 2, ["(0028,0008) is 1", "(7FE0,0010) holds 2 frames"]),
+        (10, 0, 20, ["(0028,0008) is 10", "(7FE0,0010) holds 20 frames"]),
+    ],
+)
+def test_a_multi_frame_object_whose_parts_count_differently_is_refused(sop_class, claimed, groups, pixels, named):
+    header = multi(sop_class, claimed, groups, pixels)
+
+    [(code, detail)] = refused([header])
+
+    assert (code, [part for part in named if part not in detail]) == ("implausible", [])
+    assert not harvest([header]).eligible
+
+
+@pytest.mark.parametrize(("claimed", "groups", "pixels"), [(20, 20, 20), (20, 20, None), (20, 20, 19), (1, 1, 1)])
+def test_a_multi_frame_object_whose_parts_agree_is_scored(claimed, groups, pixels):
+    assert refused([multi(ENHANCED_CT, claimed, groups, pixels)]) == []
+
+
+def test_a_photograph_that_holds_a_second_one_is_refused():
+    header = dataset(SOPClassUID=OP, Rows=64, Columns=64, SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    keep_stored_frames(header, 2)
+
+    assert refused([header]) == [
+        ("implausible", "Number of Frames (0028,0008) is missing, Pixel Data (7FE0,0010) holds 2 frames")
+    ]
