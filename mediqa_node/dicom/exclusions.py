@@ -1,13 +1,15 @@
 """Reasons not to score a series, or not to train on it: localizers, screens, maps, reformats.
 
 Rules that make a score meaningless (`scorable=False`) are separate from rules that only make a poor training label. A
-rule about single images applies to the series if more than half of its images match; a minority only makes the series
-unfit for training. Image Type, frame type and geometry decide first; the name of a series is the last hint.
+rule about single images applies to the series if more than half of its images match, or if nothing is left of it; a
+minority is left out, and makes the series unfit for training. Image Type, frame type and geometry decide first; the
+name of a series is the last hint.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from pydicom import Dataset
@@ -100,21 +102,32 @@ def exclusions(
         return (Exclusion(code="no_images", detail="the series holds no instance", scorable=False),)
     counts: Counter[str] = Counter()
     first: dict[str, Exclusion] = {}
-    for one in of_instances or exclusions_of_each(headers, placed):
+    of_instances = of_instances or exclusions_of_each(headers, placed)
+    for one in of_instances:
         for exclusion in {found.code: found for found in one}.values():
             counts[exclusion.code] += 1
             first.setdefault(exclusion.code, exclusion)
-    found = [_of_series(first[code], counts[code], len(headers)) for code in first]
+    some_left = any(scorable(of_instances))
+    found = [_of_series(first[code], counts[code], len(headers), some_left=some_left) for code in first]
     if modality_of(headers[0]) in ("CT", "MR"):
         found += series_exclusions(headers, planes(headers) if placed is None else placed)
     return tuple(sorted(found, key=lambda exclusion: exclusion.scorable))
 
 
-def _of_series(exclusion: Exclusion, hit: int, total: int) -> Exclusion:
+def _of_series(exclusion: Exclusion, hit: int, total: int, *, some_left: bool) -> Exclusion:
     if hit == total:
         return exclusion
     detail = f"{exclusion.detail} ({hit} of {total} images)"
-    return Exclusion(code=exclusion.code, detail=detail, scorable=exclusion.scorable or 2 * hit <= total)
+    return replace(exclusion, detail=detail, scorable=exclusion.scorable or (some_left and 2 * hit <= total))
+
+
+def scorable(of_instances: Sequence[Sequence[Exclusion]]) -> list[bool]:
+    """Return for each instance whether nothing refuses it on its own: only such images are scored and exported.
+
+    Args:
+        of_instances: as `exclusions_of_each` returns them.
+    """
+    return [all(exclusion.scorable for exclusion in one) for one in of_instances]
 
 
 def exclusions_of_each(

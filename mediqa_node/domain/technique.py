@@ -29,6 +29,7 @@ class HeaderDoubt(StrEnum):
     COLOUR_MODEL = "colour_model"
     MALFORMED_UID = "malformed_uid"
     MISREAD_TEXT = "misread_text"
+    REFUSED_IMAGES = "refused_images"
 
 
 DOUBTS: Mapping[HeaderDoubt, str] = {
@@ -49,6 +50,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.MALFORMED_UID: "Frame of Reference or Irradiation Event UID is malformed and left out",
     HeaderDoubt.MISREAD_TEXT: "text of patient or study is not in Specific Character Set and left out",
     HeaderDoubt.COLOUR_MODEL: "the codestream does not confirm the colour model, or its markers contradict each other",
+    HeaderDoubt.REFUSED_IMAGES: "some images are refused on their own, such as a localizer, and left out",
 }
 """Every doubt in words, as reports and commands show it; ASCII."""
 

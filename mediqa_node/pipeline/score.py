@@ -18,6 +18,7 @@ from pydicom import Dataset
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import SalientImages, image_getter, salient_images
+from mediqa_node.dicom.exclusions import exclusions_of_each, scorable
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.plausible import LONGEST_STRIP
@@ -157,6 +158,8 @@ def assess(
 ) -> Assessment:
     """Assess one series: assemble stacks, score the primary one and a sample of the others.
 
+    Images that are refused on their own, such as a localizer among the slices, are left out.
+
     Raises:
         NotScorable: a score of these images would have no meaning, or they are broken.
     """
@@ -168,7 +171,7 @@ def _assess(
     files: SeriesFiles, technique: Technique, assessor: Assessor, *, revision: int, assessed_at: datetime
 ) -> Assessment:
     require_scorable(technique)
-    stacks = assemble_stacks(files.headers)
+    stacks = assemble_stacks(files.headers, scorable(exclusions_of_each(files.headers)))
     if not stacks:
         raise NotScorable("no_image", "no instance of the series holds an image plane")
     failed: list[FrameRef] = []

@@ -47,6 +47,11 @@ def to(**values: Any) -> Change:
     return change
 
 
+def of_one(**values: Any) -> Change:
+    """Change the image in the middle only."""
+    return lambda ds, index: to(**values)(ds, index) if index == 1 else None
+
+
 def written(keyword: str, value: bytes, vr: str = "DS") -> Change:
     """Put the bytes of an element in its place, whatever they are."""
     tag = Tag(keyword)
@@ -140,6 +145,7 @@ FLAGGED = {
     "MR in a CT class": (to(Modality="MR"), "modality"),
     "ultrasound in a CT class": (to(Modality="US"), "modality"),
     "no Modality": (to(Modality=""), "modality"),
+    "a localizer among the slices": (of_one(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "refused_images"),
 }  # fmt: skip
 """What is wrong: the change, and the flag with which the series is scored."""
 
@@ -207,10 +213,41 @@ def test_another_value_representation_changes_nothing(tmp_path, element):
     assert judged(tmp_path, READ_ALL_THE_SAME[element]).doubts == ()
 
 
-def test_one_slice_with_an_impossible_slope_is_left_out_and_named(tmp_path):
-    assessment = judged(tmp_path, lambda ds, index: to(RescaleSlope=1e12 if index == 1 else 1)(ds, index))
+REFUSED_ALONE = {
+    "a slope": (of_one(RescaleSlope=1e12), "implausible"),
+    "a localizer": (of_one(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "localizer"),
+    "a screen": (of_one(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), "secondary_capture"),
+    "a reformat": (of_one(ImageType=["DERIVED", "PRIMARY", "MIP"]), "reformat"),
+    "frames": (of_one(NumberOfFrames=2), "frames_in_single_frame_class"),
+    "half the rows": (of_one(Rows=32), "frames_in_single_frame_class"),
+}
+"""What refuses one image of three, and the reason."""
 
-    assert [frame.instance_index for frame in assessment.failed_slices] == [1]
+
+@pytest.mark.parametrize("wrong", REFUSED_ALONE)
+def test_an_image_that_is_refused_alone_is_left_out_and_named(tmp_path, wrong):
+    change, code = REFUSED_ALONE[wrong]
+
+    assessment = judged(tmp_path, change)
+
+    assert [frame.instance_index for frame in assessment.primary.stack.frames] == [0, 2]
+    assert [part.frame.instance_index for part in assessment.primary.slices] == [0, 2]
+    assert (assessment.n_stacks, assessment.others, assessment.failed_slices) == (1, (), ())
+    assert [frame.sop_instance_uid for frame in assessment.technique.frames] == [
+        frame.sop_instance_uid for frame in assessment.primary.stack.frames
+    ]
+    named = {found.code: found.detail for found in assessment.technique.exclusions}
+    assert "(1 of 3 images)" in named[code]
+    assert assessment.doubts == ("refused_images",)
+
+
+def test_a_series_of_which_nothing_is_left_is_refused(tmp_path):
+    types = ["LOCALIZER", "MIP", "MPR"]
+
+    with pytest.raises(NotScorable) as refusal:
+        judged(tmp_path, lambda ds, index: to(ImageType=["ORIGINAL", "PRIMARY", types[index]])(ds, index))
+
+    assert refusal.value.code in ("localizer", "reformat")
 
 
 def test_a_photograph_with_an_impossible_colour_model_is_scored_with_a_flag(tmp_path):

@@ -7,7 +7,7 @@ acquisition numbers, and is one stack. Instance Number (0020,0013) never orders 
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any
 
 from pydicom import Dataset
@@ -31,11 +31,12 @@ from mediqa_node.domain.images import Stack, StackKey
 _VOLUMETRIC = ("CT", "MR", "PT")
 
 
-def assemble_stacks(headers: Sequence[Dataset]) -> tuple[Stack, ...]:
+def assemble_stacks(headers: Sequence[Dataset], fine: Sequence[bool] | None = None) -> tuple[Stack, ...]:
     """Return the stacks of one series, those with most positions first; () for no headers.
 
     Args:
         headers: of one series, without pixels, in any order; `FrameRef.instance_index` is an index into it.
+        fine: for each header, whether its image counts (`exclusions.scorable`); None: all do.
 
     Returns:
         The same stacks for any order of `headers` (apart from `instance_index`). An image without
@@ -45,10 +46,11 @@ def assemble_stacks(headers: Sequence[Dataset]) -> tuple[Stack, ...]:
     Raises:
         NotScorable: `mosaic`, if an image is a mosaic of slices.
     """
-    for header in headers:
+    counting = [fine is None or fine[index] for index in range(len(headers))]
+    for header in compress(headers, counting):
         if evidence := mosaic_evidence(header):
             raise NotScorable("mosaic", evidence)
-    return stacks_of(planes(headers), headers)
+    return stacks_of([plane for plane in planes(headers) if counting[plane.ref.instance_index]], headers)
 
 
 def stacks_of(found: Sequence[Plane], headers: Sequence[Dataset]) -> tuple[Stack, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.dicom.doubts import doubts_outside, stack_doubts, text_doubts
-from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, modality_of
+from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, modality_of, scorable
 from mediqa_node.dicom.header import FrameHeader, frame_headers
 from mediqa_node.dicom.series_exclusions import stack_exclusions
 from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
@@ -72,8 +72,10 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
     if refusal is not None or modality not in ("CT", "MR", "OP"):
         source = f"excluded:{refusal.code}" if refusal else None
         return _without_label(found, source=source)
-    primary = primary_stack(headers, placed, [all(e.scorable for e in one) for one in of_instances])
+    fine = scorable(of_instances)
+    primary = primary_stack(headers, placed, fine)
     doubts = (*stack_doubts(primary.frames, primary.planes, primary.stack, modality), *text_doubts(headers))
+    doubts += (HeaderDoubt.REFUSED_IMAGES,) * (not all(fine))
     if modality == "OP":
         covariates = op_covariates(frame_headers(headers[0])[0])
         return _without_label(found, flags=doubts, covariates=covariates)

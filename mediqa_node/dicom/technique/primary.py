@@ -29,15 +29,14 @@ class Primary:
 def primary_stack(headers: Sequence[Dataset], placed: Sequence[Plane], fine: Sequence[bool]) -> Primary:
     """Return the primary stack of a series.
 
-    A refused image, such as a scout among the slices, counts for nothing; if all are refused, all are used.
+    A refused image, such as a scout among the slices, counts for nothing.
 
     Args:
         headers: at least one.
         placed: `planes(headers)`.
-        fine: for each header, whether nothing refuses it on its own.
+        fine: for each header, whether nothing refuses it on its own; true of at least one.
     """
     usable = {_place(plane): plane for plane in placed if fine[plane.ref.instance_index]}
-    usable = usable or {_place(plane): plane for plane in placed}
     stack = stacks_of(list(usable.values()), headers)[0]
     in_stack = {(ref.instance_index, ref.frame_number) for ref in stack.frames}
     own: dict[tuple[int, int | None], FrameHeader] = {}
