@@ -25,6 +25,8 @@ from mediqa_node.dicom.header import (
     text,
     unexpected_frames,
 )
+from mediqa_node.dicom.image_types import Findings, frame_findings, image_type_findings
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.plausible import (
     check_bits,
     check_frames,
@@ -45,11 +47,6 @@ from mediqa_node.domain.technique import Exclusion
 _STORAGE = r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\."
 _NO_IMAGE = re.compile(_STORAGE + r"(11|88|66|104|481|9|4\.2)(\.|$)|^1\.2\.840\.10008\.5\.1\.4\.(34|43|44|45)\.")
 _SECONDARY_CAPTURE = re.compile(_STORAGE + r"7(\.|$)")
-_SCORED = {
-    "CT": re.compile(_STORAGE + r"2(\.1|\.2)?$"),
-    "MR": re.compile(_STORAGE + r"4(\.1|\.3|\.4)?$"),
-    "OP": re.compile(_STORAGE + r"77\.1\.5\.[1256]$"),
-}
 _CONVERTED = {"DF", "DI", "DRW", "SD", "SI", "SYN", "WSD"}
 
 # Read as they are; `plausible` reads the others.
@@ -63,27 +60,18 @@ _DERIVED_MAP_NAME = re.compile(
     r"(?<![a-z])(e?adc|fa|colfa|tracew|tensor|rel?cb[fv]|cb[fv]|mtt|ttp|tmax|[tr][12]\W?(star|\*)?\W?map)(?![a-z])",
     re.I,
 )
-_LOCALIZER_TYPES = {"LOCALIZER", "TOPOGRAM", "SCOUT", "SURVIEW", "SURVEY"}
-_REFORMAT_TYPES = {
-    "MPR", "CSA_MPR", "MIP", "CSA_MIP", "MNIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION_IMAGE", "REFORMATTED",
-    "RESAMPLED", "CSAPARALLEL", "SUBTRACTION", "AVERAGE", "SCREEN_SAVE", "MPR_THICK", "VRT", "VOLUME_RENDER",
-    "CURVED_MPR",
-}  # fmt: skip
-_MAP_TYPES = {
-    "ADC", "EADC", "FA", "COLFA", "TRACEW", "TENSOR", "PHASE", "REAL", "IMAGINARY", "VELOCITY", "RCBF", "RELCBF",
-    "RCBV", "RELCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "PBP", "KTRANS", "IRON", "FAT_FRACTION", "R2STAR",
-}  # fmt: skip
-# Some scanners mark every EPI as DISTORTED, even original diffusion images, so it is not a reason to refuse.
-_VOLUMETRIC = (
-    ("VolumetricProperties", ("VOLUME", "MIXED", "DISTORTED")),
-    ("VolumeBasedCalculationTechnique", ("NONE", "MIXED")),
-)
 _MONOENERGETIC = re.compile(r"(?<![a-z])(mono[a-z]*|vmi|me)[\W_+]*\d+[\W_]*kev", re.I)
 _MATERIAL = re.compile(
-    r"(?<![a-z])(vnc|virtual non.?contrast|(?<!with )(?<!post )(?<!no )(?<!iv )iodine(?!\W*(contrast|allerg|inj))"
-    r"|iodmap|z.?eff|electron density)(?![a-z])",
+    r"(?<![a-z])(vnc|virtual non.?(contrast|iodine)|iodine(?!\W*(contrast|allerg|inj|free))|iodmap|z.?eff"
+    r"|electron density)(?![a-z])",
     re.I,
 )
+_IODINE_GIVEN = re.compile(
+    r"(?<![a-z])(?<!virtual[\W_])(with(out)?|w[\W_]*o?|non?|not|sans|pre|post|before|after|iv|i\.v\.)[\W_]*iodine"
+    r"(?!\W*(map|density|overlay|image|concentration))(?![a-z])",
+    re.I,
+)
+"""Iodine as a contrast medium that was given, or not: no map of it."""
 
 
 def exclusions(
@@ -100,25 +88,26 @@ def exclusions(
     """
     if not headers:
         return (Exclusion(code="no_images", detail="the series holds no instance", scorable=False),)
-    counts: Counter[str] = Counter()
-    first: dict[str, Exclusion] = {}
     of_instances = of_instances or exclusions_of_each(headers, placed)
-    for one in of_instances:
-        for exclusion in {found.code: found for found in one}.values():
-            counts[exclusion.code] += 1
-            first.setdefault(exclusion.code, exclusion)
     some_left = any(scorable(of_instances))
-    found = [_of_series(first[code], counts[code], len(headers), some_left=some_left) for code in first]
-    if modality_of(headers[0]) in ("CT", "MR"):
+    alike: dict[tuple[str, bool], list[str]] = {}
+    for one in of_instances:
+        for kind, detail in {(exclusion.code, exclusion.scorable): exclusion.detail for exclusion in one}.items():
+            alike.setdefault(kind, []).append(detail)
+    found = []
+    for (code, minor), details in alike.items():
+        several = _of_several(code, details, len(headers), "images", some_left=some_left)
+        found.append(replace(several, scorable=minor or several.scorable))
+    if series_modality(headers) in ("CT", "MR"):
         found += series_exclusions(headers, planes(headers) if placed is None else placed)
     return tuple(sorted(found, key=lambda exclusion: exclusion.scorable))
 
 
-def _of_series(exclusion: Exclusion, hit: int, total: int, *, some_left: bool) -> Exclusion:
-    if hit == total:
-        return exclusion
-    detail = f"{exclusion.detail} ({hit} of {total} images)"
-    return replace(exclusion, detail=detail, scorable=exclusion.scorable or (some_left and 2 * hit <= total))
+def _of_several(code: str, details: Sequence[str], total: int, what: str, *, some_left: bool) -> Exclusion:
+    """Return a refusal by more than half of images or frames, or if none of them is left; else a poor label."""
+    hit = len(details)
+    detail = details[0] if hit == total else f"{details[0]} ({hit} of {total} {what})"
+    return Exclusion(code=code, detail=detail, scorable=some_left and 2 * hit <= total)
 
 
 def scorable(of_instances: Sequence[Sequence[Exclusion]]) -> list[bool]:
@@ -139,28 +128,36 @@ def exclusions_of_each(
         headers, placed: as `exclusions` takes them.
     """
     named = named_exclusions(headers, placed)
+    modality = series_modality(headers)
     return [
-        (*(() if name is None else (name,)), *_instance_exclusions(ds)) for ds, name in zip(headers, named, strict=True)
+        (*(() if name is None else (name,)), *_other_modality(ds, modality), *_instance_exclusions(ds))
+        for ds, name in zip(headers, named, strict=True)
     ]
 
 
 def _instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
-    refusals = (_kind, _phantom, _image_type, _frame_type, _frames, _display, _ct_rules, _mr_rules, _unreadable)
-    for rule in refusals:
-        yield from (Exclusion(code=code, detail=detail, scorable=False) for code, detail in rule(ds))
+    yield from _refused(_kind, _phantom, image_type_findings, ds=ds)
+    yield from _frame_kinds(ds)
+    yield from _refused(_frames, _display, _ct_rules, _mr_rules, _unreadable, ds=ds)
     yield from (Exclusion(code=code, detail=detail, scorable=True) for code, detail in _training_only(ds))
 
 
-def modality_of(ds: Dataset) -> str:
-    """Return `CT`, `MR`, `OP` or "" from SOP Class UID (0008,0016), or from Modality (0008,0060) without it."""
-    sop_class = text(ds, "SOPClassUID")
-    if not sop_class:
-        modality = text(ds, "Modality").upper()
-        return modality if modality in _SCORED else ""
-    return next((modality for modality, pattern in _SCORED.items() if pattern.match(sop_class)), "")
+def _refused(*rules: Callable[[Dataset], Findings], ds: Dataset) -> Iterator[Exclusion]:
+    for rule in rules:
+        yield from (Exclusion(code=code, detail=detail, scorable=False) for code, detail in rule(ds))
 
 
-Findings = Iterator[tuple[str, str]]
+def series_modality(headers: Sequence[Dataset]) -> str:
+    """Return `CT`, `MR` or `OP`, as most images of a series are by their SOP class; "" if none has the majority."""
+    counts = Counter(modality for header in headers if (modality := modality_of(header)))
+    modality, hit = counts.most_common(1)[0] if counts else ("", 0)
+    return modality if 2 * hit > counts.total() else ""
+
+
+def _other_modality(ds: Dataset, of_series: str) -> Iterator[Exclusion]:
+    if (own := modality_of(ds)) not in ("", of_series):
+        detail = f"{own} by SOP Class UID (0008,0016), in a series of {of_series or 'several modalities'}"
+        yield Exclusion(code="modality", detail=detail, scorable=False)
 
 
 def _kind(ds: Dataset) -> Findings:
@@ -181,37 +178,13 @@ def _phantom(ds: Dataset) -> Findings:
         yield "phantom", "Patient's Name (0010,0010) or Quality Control Subject (0010,0200) says phantom"
 
 
-def _image_type(ds: Dataset) -> Findings:
-    """Check Image Type (0008,0008), PS3.3 C.7.6.1.1.2, from its third value on."""
-    yield from _types(codes(ds, "ImageType"), "Image Type (0008,0008)", modality_of(ds))
-
-
-def _types(values: tuple[str, ...], where: str, modality: str) -> Findings:
-    words = {value.replace(" ", "_") for value in values[2:]}
-    if found := words & _LOCALIZER_TYPES:
-        yield "localizer", f"{where} {min(found)}"
-    if found := words & _REFORMAT_TYPES:
-        yield "reformat", f"{where} {min(found)}"
-    if modality != "MR":
-        return
-    maps = words & _MAP_TYPES | {word for word in words if re.search(r"(^|_|[TR]\d)MAP$", word)}
-    # The component is one letter: third at Siemens, fourth at Philips.
-    maps |= set(values[2:4]) & {"P", "R", "I"}
-    if maps:
-        yield "map", f"{where} {min(maps)}"
-
-
-def _frame_type(ds: Dataset) -> Findings:
-    """Check the Frame Type of the first frame of Enhanced objects, PS3.3 C.8.13.3 and C.8.15.3.3."""
-    header = frame_header(ds, None)
-    yield from _types(header.codes("FrameType"), "Frame Type (0008,9007)", modality_of(ds))
-    for key, fine in _VOLUMETRIC:
-        value = header.codes(key)
-        if value and value[0] not in fine:
-            yield "reformat", f"{key} {value[0]}"
-    component = header.codes("ComplexImageComponent")
-    if component and component[0] in ("PHASE", "REAL", "IMAGINARY"):
-        yield "map", f"Complex Image Component (0008,9208) {component[0]}"
+def _frame_kinds(ds: Dataset) -> Iterator[Exclusion]:
+    """Apply to the frames of an instance the rule for the images of a series: most of them refuse it, or all."""
+    found = [dict(frame_findings(frame)) for frame in frame_headers(ds)]
+    some_left = not all(found)
+    for code in dict.fromkeys(code for one in found for code in one):
+        details = [one[code] for one in found if code in one]
+        yield _of_several(code, details, len(found), "frames", some_left=some_left)
 
 
 def _frames(ds: Dataset) -> Findings:
@@ -235,14 +208,7 @@ def _display(ds: Dataset) -> Findings:
 def _ct_rules(ds: Dataset) -> Findings:
     if modality_of(ds) != "CT":
         return
-    header = frame_header(ds, None)
-    thickness_mm = header.number("SliceThickness") or 0.0
-    if thickness_mm > 25:
-        yield "localizer", f"Slice Thickness (0018,0050) {thickness_mm:g} mm"
-    kind = header.codes("RescaleType")
-    if kind and not re.match(r"H(U|OUNS|.*FIELD)|US|UNSPECIFIED", kind[0]):
-        yield "map", f"Rescale Type (0028,1054) {kind[0]}"
-    if found := _MATERIAL.search(text(ds, "SeriesDescription")):
+    if found := _MATERIAL.search(_IODINE_GIVEN.sub(" ", text(ds, "SeriesDescription"))):
         yield "map", f"{found.group()!r} in Series Description (0008,103E)"
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
-from mediqa_node.dicom.exclusions import modality_of
 from mediqa_node.dicom.header import FrameHeader, exact, frame_header, items, text
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.plausible import rescale
 from mediqa_node.domain.errors import UndecodablePixels
 

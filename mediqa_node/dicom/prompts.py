@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.exclusions import modality_of
 from mediqa_node.dicom.header import FrameHeader, frame_headers, items, text
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.prompt_rules import PromptRules, SiteRule, TextRule, default_rules
 from mediqa_node.dicom.technique.ct_exposure import ct_vendor
 from mediqa_node.dicom.technique.mr_contrast import contrast_by_physics, mr_timing

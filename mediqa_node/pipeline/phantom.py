@@ -6,8 +6,8 @@ from pydicom import Dataset
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
-from mediqa_node.dicom.exclusions import modality_of
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.domain.images import Stack

@@ -134,9 +134,29 @@ def test_a_word_that_only_contains_phantom_or_names_an_examination_refuses_nothi
     assert refusals(series(MR, **values)) == set()
 
 
-@pytest.mark.parametrize("name", ["CHEST WITH IODINE", "ABD IODINE CONTRAST 100ML", "NO IODINE"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CHEST WITH IODINE", "ABD IODINE CONTRAST 100ML", "NO IODINE", "ABDOMEN WITHOUT IODINE", "HEAD W/O IODINE",
+        "HEAD WO IODINE", "HEAD W/IODINE", "NON IODINE CT", "NON-IODINE", "AFTER IODINE", "POST IODINE", "POST-IODINE",
+        "before_iodine", "pre iodine", "IV IODINE", "without  iodine", "IODINE ALLERGY", "IODINE-FREE",
+        "POST IODINATED CONTRAST",
+    ],
+)  # fmt: skip
 def test_iodine_as_contrast_agent_is_no_iodine_map(name):
-    assert refusals(series(CT, SeriesDescription=name)) == set()
+    assert refusals(series(CT, n=30, SeriesDescription=name)) == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Iodine map", "IODINE 5MM", "Iodine(Water)", "AX IODINE OVERLAY", "POST IODINE MAP", "ABD IODINE NO WATER",
+        "IODINE WITHOUT CALCIUM", "VNC 1.5", "Virtual non-contrast", "VIRTUAL NON IODINE", "THYROIODINE IODINE DENSITY",
+        "IodMap", "Z eff", "electron density",
+    ],
+)  # fmt: skip
+def test_a_material_map_is_refused_whatever_else_its_name_has(name):
+    assert refusals(series(CT, n=30, SeriesDescription=name)) == {"map"}
 
 
 def test_a_ct_protocol_that_mentions_smartprep_does_not_speak_for_its_diagnostic_series():

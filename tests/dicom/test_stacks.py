@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from support.header_builders import raw
+from support.header_builders import CT, MR, OP, raw
 
 from mediqa_node.dicom.header import frame_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks, concatenation_complete, stack_label
@@ -26,10 +26,8 @@ def headers_of(folder: Path) -> list[Dataset]:
 
 def image(z_mm: float, *, number: int = 1, modality: str = "CT", **changes: object) -> Dataset:
     header = Dataset()
-    header.SOPClassUID, header.SOPInstanceUID = (
-        "1.2.840.10008.5.1.4.1.1.77.1.5.1" if modality == "OP" else "1.2.840.10008.5.1.4.1.1.2",
-        f"1.2.3.{number}.{round(z_mm * 100) + 10**6}",
-    )
+    header.SOPClassUID = {"OP": OP, "MR": MR}.get(modality, CT)
+    header.SOPInstanceUID = f"1.2.3.{number}.{round(z_mm * 100) + 10**6}"
     header.StudyInstanceUID, header.SeriesInstanceUID, header.Modality = "1.2.1", "1.2.2", modality
     header.Rows = header.Columns = 64
     header.PixelSpacing = [0.5, 0.75]

@@ -23,8 +23,8 @@ from pydicom import Dataset
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
-from mediqa_node.dicom.exclusions import modality_of
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.part10 import is_part10, read_header
 from mediqa_node.dicom.prompts import default_rules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks

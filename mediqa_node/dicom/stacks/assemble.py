@@ -13,6 +13,7 @@ from typing import Any
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import integer, text
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.stacks.geometry import (
     SAME_POSITION_MM,
     TILT_DEG,
@@ -98,7 +99,7 @@ def _stack(group: Group, headers: Sequence[Dataset]) -> Stack:
     ordered, positions = _in_order(group.planes)
     first = ordered[0]
     header = headers[first.ref.instance_index]
-    modality = text(header, "Modality")
+    modality = modality_of(header) or text(header, "Modality")
     flags = [*group.flags, *spacing_flags(positions)]
     flags += ["duplicate_position"] * (len(ordered) < len(group.planes))
     flags += ["missing_geometry"] * (first.orientation is None and modality in _VOLUMETRIC)

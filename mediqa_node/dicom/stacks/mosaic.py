@@ -6,6 +6,7 @@ import struct
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import FrameHeader, codes, integer, numbers, text
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.vendor_elements import TILE_COUNTS, TILED_TYPES, TILING_VENDORS
 
 _CSA_NAME = b"NumberOfImagesInMosaic\0"
@@ -22,7 +23,7 @@ def mosaic_evidence(header: Dataset) -> str | None:
     """
     if words := TILED_TYPES.intersection(codes(header, "ImageType")):
         return f"Image Type (0008,0008) contains {min(words)}"
-    if codes(header, "Modality") == ("CT",):
+    if modality_of(header) == "CT":
         return None
     return _counted(header) or _by_size(header)
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, frame_headers, integer, text
+from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, integer, text
+from mediqa_node.dicom.image_types import fine_frames
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.stacks.geometry import slice_normal
 from mediqa_node.dicom.technique.diffusion import b_value
 from mediqa_node.domain.errors import InconsistentGeometry
@@ -52,8 +54,11 @@ class Plane:
 
 
 def planes(headers: Sequence[Dataset]) -> list[Plane]:
-    """Return every plane of a series, in an order that does not depend on the order of `headers`."""
-    found = [_plane(frame, index) for index, header in enumerate(headers) for frame in frame_headers(header)]
+    """Return the planes of a series, in an order that does not depend on the order of `headers`.
+
+    Frames of an enhanced object that are no slices, such as localizers or projections, are none (`fine_frames`).
+    """
+    found = [_plane(frame, index) for index, header in enumerate(headers) for frame in fine_frames(header)]
     return sorted(found, key=lambda plane: (plane.ref.sop_instance_uid, plane.ref.frame_number or 0, plane.seniority))
 
 
@@ -131,7 +136,7 @@ def _image_type(frame: FrameHeader) -> tuple[str, ...]:
     3 imaginary.
     """
     kind = (frame.codes("FrameType") or frame.codes("ImageType")) + frame.codes("ComplexImageComponent")
-    if frame.codes("Modality") == ("CT",):
+    if modality_of(frame.dataset) == "CT":
         return kind
     ge = next((int(x) for x in frame.private_numbers(0x0043, "GEMS_PARM_01", 0x2F)), -1)
     return kind + (_GE_COMPONENT[ge : ge + 1] if ge >= 0 else ())

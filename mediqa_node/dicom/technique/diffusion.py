@@ -4,6 +4,7 @@ Private elements are resolved by their creator (PS3.5 7.8.1), never by a fixed b
 """
 
 from mediqa_node.dicom.header import FrameHeader
+from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.vendor_elements import B_VALUES
 
 GE_FLAG = 1_000_000_000
@@ -19,7 +20,7 @@ def b_value(frame: FrameHeader) -> float | None:
     standard = frame.number("DiffusionBValue", signed=True)
     if standard is not None:
         return standard
-    if frame.codes("Modality") == ("CT",):
+    if modality_of(frame.dataset) == "CT":
         return None
     for private in B_VALUES:
         for found in frame.private_numbers(private.group, private.creator, private.element)[:1]:

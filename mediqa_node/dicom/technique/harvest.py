@@ -18,7 +18,7 @@ import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.dicom.doubts import doubts_outside, stack_doubts, text_doubts
-from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, modality_of, scorable
+from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, scorable, series_modality
 from mediqa_node.dicom.header import FrameHeader, frame_headers
 from mediqa_node.dicom.series_exclusions import stack_exclusions
 from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
@@ -67,17 +67,17 @@ def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] 
     placed = planes(headers)
     of_instances = exclusions_of_each(headers, placed)
     found = exclusions(headers, placed=placed, of_instances=of_instances)
-    modality = modality_of(headers[0]) if headers else ""
+    modality = series_modality(headers)
     refusal = next((exclusion for exclusion in found if not exclusion.scorable), None)
     if refusal is not None or modality not in ("CT", "MR", "OP"):
         source = f"excluded:{refusal.code}" if refusal else None
         return _without_label(found, source=source)
-    fine = scorable(of_instances)
+    fine, n_frames = scorable(of_instances), sum(len(frame_headers(header)) for header in headers)
     primary = primary_stack(headers, placed, fine)
     doubts = (*stack_doubts(primary.frames, primary.planes, primary.stack, modality), *text_doubts(headers))
-    doubts += (HeaderDoubt.REFUSED_IMAGES,) * (not all(fine))
+    doubts += (HeaderDoubt.REFUSED_IMAGES,) * (not all(fine) or len(placed) < n_frames)
     if modality == "OP":
-        covariates = op_covariates(frame_headers(headers[0])[0])
+        covariates = op_covariates(frame_headers(headers[primary.stack.frames[0].instance_index])[0])
         return _without_label(found, flags=doubts, covariates=covariates)
     if primary.stack.orientation is not None:
         doubts = tuple(dict.fromkeys((*doubts, *doubts_outside(primary.others))))

@@ -1,0 +1,83 @@
+"""What images are no slices, by Image Type, frame type and what goes with them: localizers, reformats, maps.
+
+PS3.3 C.7.6.1.1.2 (Image Type), C.8.13.3 and C.8.15.3.3 (Frame Type of enhanced MR and CT).
+"""
+
+import re
+from collections.abc import Iterator
+
+from pydicom import Dataset
+
+from mediqa_node.dicom.header import FrameHeader, codes, frame_headers
+from mediqa_node.dicom.modality import modality_of
+
+Findings = Iterator[tuple[str, str]]
+"""Code and detail of reasons not to score an image."""
+
+_LOCALIZER_TYPES = {"LOCALIZER", "TOPOGRAM", "SCOUT", "SURVIEW", "SURVEY"}
+_REFORMAT_TYPES = {
+    "MPR", "CSA_MPR", "MIP", "CSA_MIP", "MNIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION_IMAGE", "REFORMATTED",
+    "RESAMPLED", "CSAPARALLEL", "SUBTRACTION", "AVERAGE", "SCREEN_SAVE", "MPR_THICK", "VRT", "VOLUME_RENDER",
+    "CURVED_MPR",
+}  # fmt: skip
+_MAP_TYPES = {
+    "ADC", "EADC", "FA", "COLFA", "TRACEW", "TENSOR", "PHASE", "REAL", "IMAGINARY", "VELOCITY", "RCBF", "RELCBF",
+    "RCBV", "RELCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "PBP", "KTRANS", "IRON", "FAT_FRACTION", "R2STAR",
+}  # fmt: skip
+# Some scanners mark every EPI as DISTORTED, even original diffusion images, so it is not a reason to refuse.
+_VOLUMETRIC = (
+    ("VolumetricProperties", ("VOLUME", "MIXED", "DISTORTED")),
+    ("VolumeBasedCalculationTechnique", ("NONE", "MIXED")),
+)
+
+
+def image_type_findings(ds: Dataset) -> Findings:
+    """Check Image Type (0008,0008), from its third value on."""
+    yield from _types(codes(ds, "ImageType"), "Image Type (0008,0008)", modality_of(ds))
+
+
+def frame_findings(frame: FrameHeader) -> Findings:
+    """Check what an enhanced object states of each frame, and a classic one of itself."""
+    modality = modality_of(frame.dataset)
+    yield from _types(frame.codes("FrameType"), "Frame Type (0008,9007)", modality)
+    for key, fine in _VOLUMETRIC:
+        value = frame.codes(key)
+        if value and value[0] not in fine:
+            yield "reformat", f"{key} {value[0]}"
+    component = frame.codes("ComplexImageComponent")
+    if component and component[0] in ("PHASE", "REAL", "IMAGINARY"):
+        yield "map", f"Complex Image Component (0008,9208) {component[0]}"
+    if modality == "CT":
+        yield from _ct_frame(frame)
+
+
+def fine_frames(ds: Dataset) -> tuple[FrameHeader, ...]:
+    """Return the frames of an instance that `frame_findings` has nothing against; all, if none is left."""
+    frames = frame_headers(ds)
+    if len(frames) == 1:
+        return frames
+    return tuple(frame for frame in frames if not any(frame_findings(frame))) or frames
+
+
+def _ct_frame(frame: FrameHeader) -> Findings:
+    thickness_mm = frame.number("SliceThickness") or 0.0
+    if thickness_mm > 25:
+        yield "localizer", f"Slice Thickness (0018,0050) {thickness_mm:g} mm"
+    kind = frame.codes("RescaleType")
+    if kind and not re.match(r"H(U|OUNS|.*FIELD)|US|UNSPECIFIED", kind[0]):
+        yield "map", f"Rescale Type (0028,1054) {kind[0]}"
+
+
+def _types(values: tuple[str, ...], where: str, modality: str) -> Findings:
+    words = {value.replace(" ", "_") for value in values[2:]}
+    if found := words & _LOCALIZER_TYPES:
+        yield "localizer", f"{where} {min(found)}"
+    if found := words & _REFORMAT_TYPES:
+        yield "reformat", f"{where} {min(found)}"
+    if modality != "MR":
+        return
+    maps = words & _MAP_TYPES | {word for word in words if re.search(r"(^|_|[TR]\d)MAP$", word)}
+    # The component is one letter: third at Siemens, fourth at Philips.
+    maps |= set(values[2:4]) & {"P", "R", "I"}
+    if maps:
+        yield "map", f"{where} {min(maps)}"
