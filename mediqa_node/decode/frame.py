@@ -1,5 +1,6 @@
 """Read one frame from an open Part 10 stream. Compressed frames are read in the child process."""
 
+import struct
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -9,6 +10,7 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import as_pixel_options, get_decoder
+from pydicom.uid import RLELossless
 
 from mediqa_node.decode.colour import LOSSY_JPEG, colour_model, has_model, with_model
 from mediqa_node.dicom.stored_frames import PIXEL_TAGS, UNDEFINED_LENGTH, pixel_element
@@ -20,6 +22,8 @@ _TAGS = (
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 )  # fmt: skip
+_NO_RUN = 128
+"""The byte of an RLE segment that stands for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,11 @@ def read_frame(
         else:
             options, confirmed = _by_label(element)
             array = _decoded(stream, element, index, options)
+        if element.transfer_syntax_uid == RLELossless:
+            stream.seek(element.offset)
+            offsets = element.options.get("extended_offsets")
+            codestream = get_frame(stream, index, extended_offsets=offsets, number_of_frames=frames)
+            _check_rle(codestream, *array.shape[:2])
     except (OSError, UndecodablePixels):
         raise
     except Exception as error:  # a codec may raise anything
@@ -158,3 +167,16 @@ def _colours(stream: BinaryIO, element: PixelElement, index: int) -> tuple[np.nd
         codestream = with_model(codestream, model)
         options |= {"photometric_interpretation": "RGB", "decoding_plugin": "pillow"}
     return _decoded(BytesIO(encapsulate([codestream])), element, 0, options), model.confirmed
+
+
+def _check_rle(codestream: bytes, rows: int, columns: int) -> None:
+    """Raise UndecodablePixels where the first segment (PS3.5 G.3) is much longer than a frame; decoders cut it."""
+    start, end = struct.unpack_from("<2I", codestream, 4)
+    segment = codestream[start : end or None]
+    position = pixels = 0
+    while position < len(segment):
+        run = segment[position]
+        pixels += run + 1 if run < _NO_RUN else (257 - run) % 129
+        position += run + 2 if run < _NO_RUN else 1 + (run > _NO_RUN)
+    if 2 * pixels > 3 * rows * columns:
+        raise UndecodablePixels(f"{pixels} pixels in a frame of {rows} x {columns}")

@@ -3,7 +3,8 @@
 A header is read without its pixels, so that `part10.read_header` counts them and keeps the number with the dataset.
 Native pixels are counted by their length, encapsulated ones by the fragments that begin a frame (PS3.5 A.4): JPEG,
 JPEG-LS and JPEG 2000 codestreams and RLE segments (PS3.5 G.5) each begin in their own way, and a frame never begins
-inside a fragment. Offset tables are not asked: they may be absent, or wrong.
+inside a fragment. Offset tables are not asked: they may be absent, or wrong. Pixels of twice the rows in the header
+count as two frames, also where only the codestream tells its size.
 """
 
 import re
@@ -21,7 +22,8 @@ _HELD = "n_frames_held"
 _ITEM, _HEAD_BYTES = 0xFFFEE000, 8
 _FRAME_START = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  |[\x01-\x0f]\0\0\0\x40\0\0\0")
 """SOI and SOC with what follows them, the JP2 signature box, an RLE header: 1 to 15 segments, the first at byte 64."""
-_MOST_FRAGMENTS = 100_000
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_MOST_FRAGMENTS, _START_BYTES = 100_000, 4096
 _TOLERANCE = 8
 """So many parts of a frame may lack at the end of pixels that are too long."""
 
@@ -50,7 +52,11 @@ def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
     tag, _, length = pixel_element(stream, implicit=bool(implicit), little=bool(little))
     if tag not in PIXEL_TAGS:
         return None
-    return _frames_begun(stream) if length == UNDEFINED_LENGTH else _frames_within(8 * length, header)
+    rows, columns, bits = (integer(header, key) or 0 for key in ("Rows", "Columns", "BitsAllocated"))
+    if length != UNDEFINED_LENGTH:
+        return _whole(8 * length, rows * columns * bits * (integer(header, "SamplesPerPixel") or 1))
+    begun, size_px = _frames_begun(stream)
+    return max(begun, _whole(begun * size_px, rows * columns) or 0)
 
 
 def pixel_element(stream: BinaryIO, *, implicit: bool, little: bool) -> tuple[int, str, int]:
@@ -66,23 +72,42 @@ def pixel_element(stream: BinaryIO, *, implicit: bool, little: bool) -> tuple[in
     return group << 16 | element, vr, length
 
 
-def _frames_within(bits: int, header: Dataset) -> int | None:
-    """Return how many frames of the size in the header (PS3.3 C.7.6.3.1) fit; padding is none."""
-    sizes = [integer(header, key) or 0 for key in ("Rows", "Columns", "BitsAllocated")]
-    frame_bits = sizes[0] * sizes[1] * sizes[2] * (integer(header, "SamplesPerPixel") or 1)
-    return (bits + frame_bits // _TOLERANCE) // frame_bits if frame_bits > 0 else None
+def _whole(held: int, frame: int) -> int | None:
+    """Return how many frames of this size there are; padding is none. None if the header states no size."""
+    return (held + frame // _TOLERANCE) // frame if frame > 0 else None
 
 
-def _frames_begun(stream: BinaryIO) -> int:
-    """Return how many fragments begin a frame; the first item, the Basic Offset Table, is none."""
-    begun = 0
+def _frames_begun(stream: BinaryIO) -> tuple[int, int]:
+    """Return how many fragments begin a frame, and the pixels of the first one; 0 if unknown.
+
+    The first item, the Basic Offset Table, begins none.
+    """
+    begun, size_px = 0, 0
     for number in range(_MOST_FRAGMENTS):
-        head = stream.read(2 * _HEAD_BYTES)
+        head = stream.read(_HEAD_BYTES)
         if len(head) < _HEAD_BYTES:
             break
-        group, element, length = struct.unpack_from("<HHI", head)
+        group, element, length = struct.unpack("<HHI", head)
         if group << 16 | element != _ITEM or length == UNDEFINED_LENGTH:
             break
-        begun += number > 0 and _FRAME_START.match(head, _HEAD_BYTES) is not None
-        stream.seek(length + _HEAD_BYTES - len(head), 1)
-    return begun
+        start = stream.read(min(length, 12 if begun else _START_BYTES)) if number else b""
+        if _FRAME_START.match(start):
+            size_px = size_px if begun else _codestream_px(start)
+            begun += 1
+        stream.seek(length - len(start), 1)
+    return begun, size_px
+
+
+def _codestream_px(start: bytes) -> int:
+    """Return rows x columns of a codestream by SIZ (JPEG 2000) or the frame header (JPEG, JPEG-LS); 0 if unknown."""
+    position = start.find(b"\xff\x4f\xff\x51")
+    if position >= 0 and len(start) >= position + 24:
+        right, bottom, left, top = struct.unpack_from(">4I", start, position + 8)
+        return int((right - left) * (bottom - top))
+    position = 2
+    while start.startswith(b"\xff\xd8") and position + 9 <= len(start) and start[position] == 0xFF:
+        marker, length, _, rows, columns = struct.unpack_from(">BHBHH", start, position + 1)
+        if marker in _FRAME_HEADERS:
+            return int(rows * columns)
+        position += 2 + length
+    return 0

@@ -106,6 +106,19 @@ def as_compressed(source: Path, syntax: UID, path: Path, change=lambda codestrea
     return written(dataset, path)
 
 
+@pytest.mark.parametrize("source", [CT, RGB], ids=["CT", "RGB"])
+@pytest.mark.parametrize("changes", [{"Rows": 2}, {"Columns": 2}, {"Rows": 4, "Columns": 3}], ids=str)
+def test_rle_of_more_pixels_than_the_header_is_no_image_of_half_of_them(reader, tmp_path, source, changes):
+    path = as_compressed(source, RLELossless, tmp_path / "rle.dcm")
+    assert np.array_equal(reader.raw(path, None), pydicom.dcmread(source).pixel_array)
+    dataset = pydicom.dcmread(path)
+    for keyword, divisor in changes.items():
+        setattr(dataset, keyword, dataset[keyword].value // divisor)
+
+    with pytest.raises(UndecodablePixels, match="pixels in a frame of"):
+        reader.raw(written(dataset, tmp_path / "half.dcm"), None)
+
+
 @pytest.mark.parametrize("source", [CT, MR, RGB], ids=["signed CT", "MR", "RGB"])
 def test_a_native_frame_equals_what_pydicom_reads(reader, source):
     assert np.array_equal(reader.raw(source, None), pydicom.dcmread(source).pixel_array)

@@ -1,5 +1,8 @@
 """Frames that the pixels hold and the header does not claim: none of them is dropped in silence."""
 
+import struct
+from functools import partial
+
 import pydicom
 import pytest
 from pydicom import Dataset
@@ -98,6 +101,34 @@ def test_half_the_rows_of_its_pixels_refuse_an_image(tmp_path):
     header = held(tmp_path, ExplicitVRLittleEndian, bytes(4 * FRAME), Rows=EDGE, Columns=2 * EDGE)
 
     assert [code for code, _ in refused([header])] == ["frames_in_single_frame_class"]
+
+
+def jpeg(rows: int, columns: int, *, marker: int = 0xC0, before: bytes = b"") -> bytes:
+    return b"\xff\xd8" + before + struct.pack(">BBHBHHB", 0xFF, marker, 11, 8, rows, columns, 1) + bytes(40)
+
+
+def j2k(rows: int, columns: int, *, origin: int = 0, before: bytes = b"") -> bytes:
+    return before + struct.pack(">4H4I", 0xFF4F, 0xFF51, 41, 0, columns + origin, rows + origin, origin, origin)
+
+
+APP1 = b"\xff\xe1" + struct.pack(">H", 502) + b"\xff\xd8\xff\xc0\0\x0b\x08\0\x04\0\x04" + bytes(489)
+JP2 = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(60)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "write"),
+    [
+        (JPEGBaseline8Bit, jpeg), (JPEGLSLossless, partial(jpeg, marker=0xF7)),
+        (JPEGBaseline8Bit, partial(jpeg, before=APP1)), (JPEG2000Lossless, j2k),
+        (JPEG2000Lossless, partial(j2k, origin=9)), (JPEG2000Lossless, partial(j2k, before=JP2)),
+    ],
+    ids=["JPEG", "JPEG-LS", "JPEG with a thumbnail", "JPEG 2000", "JPEG 2000 off the origin", "JP2"],
+)  # fmt: skip
+@pytest.mark.parametrize(("rows", "frames"), [(EDGE, 1), (EDGE + 1, 1), (EDGE // 2, 1), (2 * EDGE, 2), (12 * EDGE, 12)])
+def test_a_codestream_of_more_rows_than_the_header_counts_as_frames(tmp_path, syntax, write, rows, frames):
+    header = held(tmp_path, syntax, encapsulate([write(rows, EDGE)]))
+
+    assert (stored_frames(header), len(refused([header]))) == (frames, frames > 1)
 
 
 @pytest.mark.parametrize("sop_class", [CT, MR])
