@@ -6,7 +6,7 @@ set: an odd item costs itself, never the association.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from mediqa_node.domain.uid import is_uid
@@ -115,8 +115,11 @@ def pdu(kind: int, fixed: bytes, *parts: bytes) -> bytes:
     return struct.pack(">BBI", kind, 0, len(body)) + body
 
 
-def readable_acceptance(raw: bytes) -> bytes:
+def readable_acceptance(raw: bytes, proposed: Mapping[int | None, Collection[str]]) -> bytes:
     """Rewrite an A-ASSOCIATE-AC so that a strict reader takes it: the same results, nothing that is odd.
+
+    Args:
+        proposed: transfer syntaxes by the ID of their context; a context accepted with another one is refused.
 
     Raises:
         ValueError: its items do not fit.
@@ -125,7 +128,7 @@ def readable_acceptance(raw: bytes) -> bytes:
     contexts, user = {}, b""
     for kind, value in items(body[FIXED_BYTES:]):
         if kind == CONTEXT_RESULT and len(value) >= 4 and value[0] % 2 and value[0] not in contexts:
-            contexts[value[0]] = _readable_result(value)
+            contexts[value[0]] = _readable_result(value, proposed.get(value[0], ()))
         elif kind == USER_INFORMATION and not user:
             user = _readable_user_information(value)
     fixed = b"\0\1\0\0" + _TITLES + bytes(32)
@@ -134,10 +137,10 @@ def readable_acceptance(raw: bytes) -> bytes:
     return pdu(raw[0], fixed, name, *contexts.values(), item(USER_INFORMATION, user))
 
 
-def _readable_result(value: memoryview) -> bytes:
+def _readable_result(value: memoryview, proposed: Collection[str]) -> bytes:
     result = value[2] if value[2] <= TRANSFER_SYNTAXES_NOT_SUPPORTED else USER_REJECTION
     syntax = next((uid(part) for kind, part in items(value[4:]) if kind == TRANSFER_SYNTAX), "")
-    if result == ACCEPTED and not syntax:
+    if result == ACCEPTED and syntax not in proposed:
         result = TRANSFER_SYNTAXES_NOT_SUPPORTED
     return context_result(value[0], result, syntax if result == ACCEPTED else _IMPLICIT_LITTLE)
 

@@ -1,44 +1,52 @@
 """The SCU side: verify a peer, query a study, store a report.
 
-Low volume, so pynetdicom does all of it. A failure is one of two errors: it may work later
-(`PeerUnavailable`), or a person has to act (`PeerRefused`).
+Low volume, so pynetdicom does all of it, under the watch of `requestor`. A failure is one of two errors: it may work
+later (`PeerUnavailable`), or a person has to act (`PeerRefused`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pydicom
 from pydicom import Dataset
-from pynetdicom import AE, Association, build_context, evt
-from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom import AE, Association, build_context
 from pynetdicom.presentation import PresentationContext
 
+from mediqa_node.dicom.values import items, text
 from mediqa_node.domain.errors import OutOfResources, PeerRefused, PeerUnavailable, QueryUnanswered
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.peer import Peer
-from mediqa_node.network.associate_pdu import MAX_CONTEXTS, readable_abort, readable_acceptance, readable_rejection
+from mediqa_node.network.associate_pdu import MAX_CONTEXTS
 from mediqa_node.network.contexts import SR_SOP_CLASSES, VERIFICATION
-from mediqa_node.network.pdu_stream import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ
+from mediqa_node.network.requestor import Watch
+from mediqa_node.network.responses import PENDING
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 
-STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
-"""Success and the three warnings after which the object is in the archive (PS3.4 table B.2-1)."""
+WARNINGS = frozenset({0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)})
+"""Statuses of class Warning (PS3.7 annex C, PS3.4 table B.2-1): the object is in the archive."""
+
+STORED = WARNINGS | {0x0000}
+DUPLICATE_INSTANCE = 0x0111
 
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
+_TRANSIENT, _SERVICE_PROVIDER = 2, 3
+"""Result and source of a rejection that may pass (PS3.8 Table 9-21): the latter's reasons are load and limits."""
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
+_KEYS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+"""The unique key of each level (PS3.4 section C.6.2.1): every answer has it."""
 
 
 class PeerLink:
     """An open association with a peer."""
 
-    def __init__(self, association: Association, peer: Peer) -> None:
+    def __init__(self, association: Association, peer: Peer, watch: Watch) -> None:
         self._association = association
+        self._watch = watch
         self.peer = peer
 
     @property
@@ -57,7 +65,7 @@ class PeerLink:
         Raises:
             PeerUnavailable: no answer.
         """
-        if self._status(self._association.send_c_echo(), "C-ECHO") != 0x0000:
+        if self._answer(self._association.send_c_echo, what="C-ECHO") != 0x0000:
             raise PeerRefused(f"{self.peer.name} answered C-ECHO with a failure")
 
     def find_study(self, study_instance_uid: str) -> list[Identity] | None:
@@ -67,7 +75,7 @@ class PeerLink:
             [] if the study is absent; None if the peer answers no C-FIND.
 
         Raises:
-            QueryUnanswered: the association broke, no answer came in time, or the query failed.
+            QueryUnanswered: the association broke, no answer came in time, it cannot be read, or the query failed.
         """
         if not self.accepts(STUDY_ROOT_FIND):
             return None
@@ -76,15 +84,12 @@ class PeerLink:
         query.StudyInstanceUID = study_instance_uid
         for keyword in _IDENTITY:
             setattr(query, keyword, "")
-        found = []
-        for code, identifier in self._found(query):
-            if code in (0xFF00, 0xFF01) and identifier is not None:
-                found.append(_study_identity(identifier, study_instance_uid))
-            elif code == _SOP_CLASS_NOT_SUPPORTED and not found:
-                return None
-            elif code != 0x0000:
-                raise QueryUnanswered(f"{self.peer.name} could not be asked for the study (C-FIND status {code:#06x})")
-        return found
+        status, found = self._found(query)
+        if status == _SOP_CLASS_NOT_SUPPORTED and not found:
+            return None
+        if status != 0x0000:
+            raise QueryUnanswered(f"{self.peer.name} could not be asked for the study (C-FIND status {status:#06x})")
+        return [_study_identity(answer) for answer in found]
 
     def find_series(self, study_instance_uid: str, patient_id: str) -> list[str]:
         """Return the series of a study that the peer holds under a Patient ID; [] if it does not say.
@@ -92,32 +97,38 @@ class PeerLink:
         A peer that leaves the Patient ID out of its answers is taken to mean every series of the study.
 
         Raises:
-            QueryUnanswered: the association broke, or no answer came in time.
+            QueryUnanswered: the association broke, no answer came in time, or it cannot be read.
         """
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
         query.StudyInstanceUID = study_instance_uid
         query.SeriesInstanceUID = ""
         query.PatientID = ""
-        found = []
-        for code, identifier in self._found(query):
-            if code in (0xFF00, 0xFF01) and identifier is not None:
-                whose = _text(identifier, "PatientID")
-                if not whose or whose == patient_id:
-                    found.append(_text(identifier, "SeriesInstanceUID"))
-            elif code != 0x0000:
-                return []
-        return found
+        status, found = self._found(query)
+        if status != 0x0000:
+            return []
+        return [text(answer, "SeriesInstanceUID") for answer in found if text(answer, "PatientID") in ("", patient_id)]
 
-    def _found(self, query: Dataset) -> Iterator[tuple[int, Dataset | None]]:
-        """Send a C-FIND and yield the status and identifier of each answer."""
+    def _found(self, query: Dataset) -> tuple[int, list[Dataset]]:
+        """Send a C-FIND; return its final status and the answers that match.
+
+        An archive that ignores a key answers with objects that were not asked for.
+        """
+        found: list[Dataset] = []
         try:
-            for status, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND):
-                if "Status" not in status:
-                    raise QueryUnanswered(f"{self.peer.name} did not answer C-FIND")
-                yield int(status.Status), identifier
+            with self._watch.operation():
+                for answer, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND):
+                    if "Status" not in answer:
+                        raise QueryUnanswered(f"{self.peer.name} did not answer C-FIND")
+                    if answer.Status not in PENDING:
+                        return int(answer.Status), found
+                    if identifier is None or not _is_readable(identifier, query.QueryRetrieveLevel):
+                        raise QueryUnanswered(f"{self.peer.name} answered C-FIND with an identifier that is unreadable")
+                    if all(text(identifier, key) in ("", query[key].value) for key in _KEYS.values() if query.get(key)):
+                        found.append(identifier)
         except RuntimeError as error:  # pynetdicom: the association is no longer established
             raise QueryUnanswered(f"{self.peer.name} ended the association before C-FIND") from error
+        raise QueryUnanswered(f"{self.peer.name} did not answer C-FIND")
 
     def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
         """Return whether the peer finds an instance; None if it answers no C-FIND at this level."""
@@ -128,49 +139,49 @@ class PeerLink:
         query.StudyInstanceUID = study_instance_uid
         query.SeriesInstanceUID = series_instance_uid
         query.SOPInstanceUID = sop_instance_uid
-        found = False
-        for code, _ in self._found(query):
-            if code in (0xFF00, 0xFF01):
-                found = True
-            elif code != 0x0000:
-                return None
-        return found
+        status, found = self._found(query)
+        return bool(found) if status == 0x0000 else None
 
-    def store(self, part10: bytes) -> int:
+    def store(self, part10: bytes, *, was_sent: bool = False) -> int:
         """Send one object and return the peer's status if it has stored it.
+
+        Args:
+            was_sent: these bytes were sent before, and no answer came: the peer may call them a duplicate.
 
         Raises:
             PeerUnavailable: the association broke, no answer, or out of resources (0xA7xx).
             PeerRefused: any other failure.
         """
-        try:
-            answer = self._association.send_c_store(pydicom.dcmread(BytesIO(part10)))
-        except RuntimeError as error:  # pynetdicom: the association is no longer established
-            raise PeerUnavailable(f"{self.peer.name} ended the association before C-STORE") from error
-        status = self._status(answer, "C-STORE")
-        if status in STORED:
+        status = self._answer(self._association.send_c_store, pydicom.dcmread(BytesIO(part10)), what="C-STORE")
+        if status in STORED or (status == DUPLICATE_INSTANCE and was_sent):
             return status
         if 0xA700 <= status <= 0xA7FF:
             raise OutOfResources(f"{self.peer.name} is out of resources (status {status:#06x})")
         raise PeerRefused(f"{self.peer.name} refused the object (status {status:#06x})", status=status)
 
-    def _status(self, answer: Dataset, what: str) -> int:
+    def _answer(self, send: Callable[..., Dataset], *arguments: Dataset, what: str) -> int:
+        try:
+            with self._watch.operation():
+                answer = send(*arguments)
+        except RuntimeError as error:  # pynetdicom: the association is no longer established
+            raise PeerUnavailable(f"{self.peer.name} ended the association before {what}") from error
         if "Status" not in answer:
             raise PeerUnavailable(f"{self.peer.name} did not answer {what}")
         return int(answer.Status)
 
 
-def _study_identity(answer: Dataset, study_instance_uid: str) -> Identity:
+def _is_readable(identifier: Dataset, level: str) -> bool:
+    """Whether an answer to C-FIND says what it found, and no identifier of the patient is something else than text."""
+    return bool(text(identifier, _KEYS[level])) and not any(items(identifier, keyword) for keyword in _IDENTITY)
+
+
+def _study_identity(answer: Dataset) -> Identity:
     return Identity(
-        patient_id=_text(answer, "PatientID"),
-        issuer=_text(answer, "IssuerOfPatientID"),
-        accession_number=_text(answer, "AccessionNumber"),
-        study_instance_uid=study_instance_uid,
+        patient_id=text(answer, "PatientID"),
+        issuer=text(answer, "IssuerOfPatientID"),
+        accession_number=text(answer, "AccessionNumber"),
+        study_instance_uid=text(answer, "StudyInstanceUID"),
     )
-
-
-def _text(answer: Dataset, keyword: str) -> str:
-    return str(answer.get(keyword, "") or "").strip()
 
 
 def contexts_for(sop_class_uids: Sequence[str]) -> list[PresentationContext]:
@@ -211,61 +222,39 @@ def connect(
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = min(timeout_s, 10.0)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
-    rejections: list[A_ASSOCIATE_RJ] = []
+    watch = Watch(timeout_s)
     try:
-        association = entity.associate(
-            peer.host,
-            peer.port,
-            list(contexts),
-            ae_title=peer.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _read_leniently), (evt.EVT_PDU_RECV, _keep_rejection, [rejections])],
-        )
-    except OSError as error:  # the host name does not resolve
-        raise PeerUnavailable(f"{peer.name} ({peer.host}): {error.strerror}") from error
-    if not association.is_established:
-        raise _failure(association, peer, rejections)
-    try:
-        yield PeerLink(association, peer)
+        try:
+            association = entity.associate(
+                peer.host, peer.port, list(contexts), ae_title=peer.ae_title, evt_handlers=watch.handlers
+            )
+        except (OSError, UnicodeError) as error:  # the host name does not resolve, or is none
+            reason = error.strerror if isinstance(error, OSError) else "no host name"
+            raise PeerUnavailable(f"{peer.name} ({peer.host}): {reason}") from error
+        watch.negotiated()
+        if not association.is_established:
+            raise _failure(association, peer, watch)
+        try:
+            yield PeerLink(association, peer, watch)
+        finally:
+            watch.release(association)
     finally:
-        if association.is_established:
-            association.release()
+        watch.close()
 
 
-def _read_leniently(event: evt.Event) -> None:
-    """Rewrite the answer to a request before pynetdicom decodes it, which refuses one for an odd version name.
-
-    pynetdicom offers no place for that; its minor version is pinned, and a test sees this one go.
-    """
-    provider: Any = event.assoc.dul
-    decode = provider._decode_pdu
-
-    def readable(raw: bytearray) -> Any:
-        if raw[0] == ASSOCIATE_AC:
-            raw = bytearray(readable_acceptance(bytes(raw)))
-        elif raw[0] == ASSOCIATE_RJ:
-            raw = bytearray(readable_rejection(bytes(raw)))
-        elif raw[0] == ABORT:
-            raw = bytearray(readable_abort(bytes(raw)))
-        return decode(raw)
-
-    provider._decode_pdu = readable
-
-
-def _keep_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
-    """Note a rejection as it is read: one that comes at once, pynetdicom may take for a connection that failed."""
-    if isinstance(event.pdu, A_ASSOCIATE_RJ):
-        rejections.append(event.pdu)
-
-
-def _failure(
-    association: Association, peer: Peer, rejections: Sequence[A_ASSOCIATE_RJ]
-) -> PeerUnavailable | PeerRefused:
+def _failure(association: Association, peer: Peer, watch: Watch) -> PeerUnavailable | PeerRefused:
     where = f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
-    if rejections:
-        reason = f"{where} rejected the association: {rejections[0].reason_str}"
-        return PeerUnavailable(reason) if rejections[0].result == 2 else PeerRefused(reason)
+    if watch.rejections:
+        rejection = watch.rejections[0]
+        reason = f"{where} rejected the association: {rejection.reason_str}"
+        may_pass = rejection.result == _TRANSIENT or rejection.source == _SERVICE_PROVIDER
+        return PeerUnavailable(reason) if may_pass else PeerRefused(reason)
+    if association.accepted_contexts:
+        return PeerUnavailable(f"{where} ended the association as soon as it had accepted it")
     if association.acceptor.primitive is not None and association.acceptor.primitive.result == 0:
         return PeerRefused(f"{where} accepts none of the presentation contexts proposed")
+    if watch.was_aborted:
+        return PeerUnavailable(f"{where} aborted the association")
     return PeerUnavailable(f"{where} is not reachable or did not answer")
 
 

@@ -192,7 +192,7 @@ def _send_one(node: NodeContext, delivery: DeliveryRow, link: PeerLink, row: Com
     if row.part10 is None:
         raise _Left("the bytes were deleted after retention")
     reach("before-companion")
-    status = link.store(row.part10)
+    status = link.store(row.part10, was_sent=delivery.companions_note is not None)
     with node.database.write() as connection:
         companions.note_taken(
             node.database, connection, row.sop_instance_uid, delivery.destination, status=status, at=node.clock()

@@ -195,7 +195,8 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildRepo
             # committed before the first byte leaves: from here on this UID may be at the peer
             outbox.update_delivery(connection, delivery.id, report_sop_instance_uid=report.sop_instance_uid)
         reach("mid-store")
-        status = link.store(report.part10)
+        was_sent = delivery.report_sop_instance_uid == report.sop_instance_uid
+        status = link.store(report.part10, was_sent=was_sent)
         reach("after-store")
     message = _SENT_UNPROVEN[unproven].format(peer=peer.name) if unproven else ""
     return Outcome(state=DeliveryState.SENT, code=unproven, message=message, status=status)

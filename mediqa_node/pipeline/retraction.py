@@ -90,7 +90,7 @@ def _send(node: NodeContext, row: RetractionRow) -> int:
         if not link.accepts(sop_class):
             raise PeerRefused(f"{peer.name} does not accept {UID(sop_class).name}")
         reach("before-retraction")
-        return link.store(part10)
+        return link.store(part10, was_sent=row.part10 is not None)
 
 
 def _build(node: NodeContext, row: RetractionRow, peer: Peer) -> bytes:
