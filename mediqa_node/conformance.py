@@ -54,7 +54,11 @@ _REJECTIONS = (
 )
 
 _SENDER_STATUSES = (
-    (sorted(sender.STORED), "sent; warnings are recorded with the delivery"),
+    (
+        [0x0000, *sorted(sender.WARNINGS - set(range(0xB000, 0xC000))), 0xB000],
+        "and 0xBxxx: sent; warnings are recorded with the delivery",
+    ),
+    ([sender.DUPLICATE_INSTANCE], "sent, if an earlier attempt to send the same object was not answered; else parked"),
     ([0xA700], "and 0xA7xx: tried again, with growing pauses"),
     (
         [0xA900, 0xC000, 0x0122, 0x0124],

@@ -1,21 +1,31 @@
 """What pynetdicom lacks as a requestor: limits to what a peer may hold up, and a lenient reading of its answers.
 
-pynetdicom waits without a limit inside a PDU and for its own threads, and takes a PDU of 4 GB. What is set on its
-objects here is not part of its documented interface: its minor version is pinned, and
-`tests/network/test_odd_answers.py` sees each of these go.
+pynetdicom waits without a limit inside a PDU and for its own threads, takes a PDU of 4 GB, and ends its thread in an
+exception at many a PDU out of turn. `Watch` therefore reads for it, in the place of `AssociationSocket.recv`, and cuts
+the connection when time is up. That method is not meant to be replaced: the minor version of pynetdicom is pinned, and
+`tests/network/test_odd_answers.py` sees it go.
 """
 
 import contextlib
 import socket
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pynetdicom import Association, evt
-from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_RELEASE_RQ
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from mediqa_node.network.associate_pdu import readable_abort, readable_acceptance, readable_rejection
-from mediqa_node.network.pdu_stream import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, MAX_NEGOTIATION_BYTES, P_DATA_TF
+from mediqa_node.network.pdu_stream import (
+    ABORT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    MAX_NEGOTIATION_BYTES,
+    P_DATA_TF,
+    RELEASE_RP,
+    RELEASE_RQ,
+)
 from mediqa_node.network.responses import Responses
 
 RELEASE_WITHIN_S = 5.0
@@ -26,6 +36,9 @@ _GRACE = 1.25
 
 _LAST_WORDS_S = 0.2
 _WIND_DOWN_S = 2.0
+_HEADER_BYTES = 6
+_ABORT_PDU = bytes((ABORT, 0, 0, 0, 0, 4, 0, 0, 2, 0))
+_RELEASE_RP_PDU = bytes((RELEASE_RP, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 
 
 class Watch:
@@ -33,15 +46,16 @@ class Watch:
 
     Attributes:
         rejections: as they were read: one that comes at once, pynetdicom may take for a connection that failed.
-        was_aborted: the peer has sent an A-ABORT.
+        received: the types of the PDUs that came.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self.rejections: list[A_ASSOCIATE_RJ] = []
-        self.was_aborted = False
-        self._asks_for_release = False
+        self.received: set[int] = set()
         self._timeout_s = timeout_s
+        self._proposed: dict[int | None, set[str]] = {}
         self._responses = Responses()
+        self._is_releasing = False
         self._connection: Any = None
         self._provider: Any = None
         self._negotiation: threading.Timer | None = None
@@ -61,71 +75,26 @@ class Watch:
             timer.cancel()
 
     @contextlib.contextmanager
-    def operation(self) -> Iterator[None]:
-        """Allow one request and its answers, all of them within the timeout."""
-        self._responses.begin()
-        with self.within(self._timeout_s):
-            yield
+    def operation(self) -> Iterator[int]:
+        """Allow one request, with the Message ID given, and its answers, all of them within the timeout.
 
-    def _timer(self, limit_s: float) -> threading.Timer:
-        timer = threading.Timer(_GRACE * limit_s, self._cut)
-        timer.daemon = True
-        timer.start()
-        return timer
+        Raises:
+            RuntimeError: as pynetdicom's where the association is no longer established: the peer has released it.
+        """
+        if RELEASE_RQ in self.received:
+            raise RuntimeError("the peer has released the association")
+        with self.within(self._timeout_s):
+            yield self._responses.begin()
 
     def negotiated(self) -> None:
         """End the watch over the negotiation, which begins with the connection."""
         if self._negotiation is not None:
             self._negotiation.cancel()
 
-    def _open(self, event: evt.Event) -> None:
-        self._provider = event.assoc.dul
-        channel = self._provider.socket
-        self._connection = channel.socket
-        proposed = {c.context_id: set(map(str, c.transfer_syntax)) for c in event.assoc.requestor.requested_contexts}
-        receive, decode = channel.recv, self._provider._decode_pdu
-
-        def limited(n_bytes: int) -> bytearray:
-            if n_bytes > MAX_NEGOTIATION_BYTES:
-                raise OSError(f"PDU of {n_bytes} bytes exceeds {MAX_NEGOTIATION_BYTES}")
-            read: bytearray = receive(n_bytes)
-            return read
-
-        def readable(raw: bytearray) -> Any:
-            return decode(bytearray(self._readable(bytes(raw), proposed)))
-
-        channel.recv, self._provider._decode_pdu = limited, readable
-        self._negotiation = self._timer(self._timeout_s)
-
-    def _readable(self, raw: bytes, proposed: dict[int | None, set[str]]) -> bytes:
-        """Rewrite an answer before pynetdicom decodes it, which refuses one for an odd version name."""
-        if raw[0] == ASSOCIATE_AC:
-            return readable_acceptance(raw, proposed)
-        if raw[0] == ASSOCIATE_RJ:
-            return readable_rejection(raw)
-        if raw[0] == ABORT:
-            return readable_abort(raw)
-        return self._responses.readable(raw) if raw[0] == P_DATA_TF else raw
-
-    def _note(self, event: evt.Event) -> None:
-        if isinstance(event.pdu, A_ASSOCIATE_RJ):
-            self.rejections.append(event.pdu)
-        elif isinstance(event.pdu, A_ABORT_RQ):
-            self.was_aborted = True
-        elif isinstance(event.pdu, A_RELEASE_RQ):
-            self._asks_for_release = True
-
-    def _cut(self) -> None:
-        """End the connection, then the thread that reads it: pynetdicom waits for that thread without a limit."""
-        _shut(self._connection)
-        self._provider.join(_LAST_WORDS_S)  # it tells the thread that waits for an answer
-        self._provider.kill_dul()
-
     def release(self, association: Association) -> None:
-        """Release an association, unless the peer is about to."""
-        if self._asks_for_release:
-            association.join(_LAST_WORDS_S)  # pynetdicom answers
-        elif association.is_established and self._provider.is_alive():
+        """Release an association, unless it has ended already."""
+        if association.is_established and self._provider.is_alive():
+            self._is_releasing = True
             association.acse_timeout = limit_s = min(self._timeout_s, RELEASE_WITHIN_S)
             with self.within(limit_s):
                 association.release()
@@ -134,12 +103,85 @@ class Watch:
         """Leave no connection and no thread behind, whatever the association came to."""
         self.negotiated()
         if self._connection is not None:
-            _shut(self._connection)
+            self._shut()
             self._provider.kill_dul()
             self._provider.join(_WIND_DOWN_S)
             self._connection.close()
 
+    def _open(self, event: evt.Event) -> None:
+        contexts = event.assoc.requestor.requested_contexts
+        self._proposed = {context.context_id: set(map(str, context.transfer_syntax)) for context in contexts}
+        self._provider = event.assoc.dul
+        channel = self._provider.socket
+        self._connection = channel.socket
+        channel.recv = self._reader(channel.recv)
+        self._negotiation = self._timer(self._timeout_s)
 
-def _shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+    def _note(self, event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self.rejections.append(event.pdu)
+
+    def _timer(self, limit_s: float) -> threading.Timer:
+        timer = threading.Timer(_GRACE * limit_s, self._cut)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _cut(self) -> None:
+        """End the connection, then the thread that reads it: pynetdicom waits for that thread without a limit."""
+        self._shut()
+        self._provider.join(_LAST_WORDS_S)  # it tells the thread that waits for an answer
+        self._provider.kill_dul()
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _reader(self, receive: Callable[[int], bytearray]) -> Callable[[int], bytearray]:
+        """Return what reads for pynetdicom, which asks for the six bytes of a header, then for the body."""
+        body: bytearray | None = None
+
+        def read(n_bytes: int) -> bytearray:
+            nonlocal body
+            if body is not None:
+                wanted, body = body, None
+                return wanted
+            header = receive(_HEADER_BYTES)
+            if len(header) < _HEADER_BYTES:  # the end of the connection
+                return header
+            try:
+                pdu = self._readable(header, receive)
+            except ValueError as error:
+                self._say(_ABORT_PDU)
+                raise OSError(str(error)) from error  # to pynetdicom, the connection is lost
+            body = bytearray(pdu[_HEADER_BYTES:])
+            return bytearray(pdu[:_HEADER_BYTES])
+
+        return read
+
+    def _readable(self, header: bytearray, receive: Callable[[int], bytearray]) -> bytes:
+        """Read the rest of a PDU and rewrite it: pynetdicom refuses an answer for an odd version name."""
+        kind, length = struct.unpack(">BxI", header)
+        if kind not in self._awaited() or length > MAX_NEGOTIATION_BYTES:
+            raise ValueError(f"PDU of type {kind} and {length} bytes out of turn")
+        raw = bytes(header + receive(length))
+        if len(raw) < _HEADER_BYTES + length:
+            raise ValueError("the connection ended inside a PDU")
+        self.received.add(kind)
+        if kind == RELEASE_RQ:  # pynetdicom would answer it in some states, and wait or fail in others
+            self._say(_RELEASE_RP_PDU)
+            raise OSError("the peer has released the association")
+        if kind == ASSOCIATE_AC:
+            return readable_acceptance(raw, self._proposed)
+        rewrite = {ASSOCIATE_RJ: readable_rejection, ABORT: readable_abort, P_DATA_TF: self._responses.readable}
+        return rewrite[kind](raw) if kind in rewrite else raw
+
+    def _say(self, pdu: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.send(pdu, socket.MSG_DONTWAIT)
+
+    def _awaited(self) -> set[int]:
+        """Return the PDUs that a peer may send now (PS3.8 section 9.2)."""
+        if ASSOCIATE_AC not in self.received:
+            return {ASSOCIATE_AC, ASSOCIATE_RJ, ABORT}
+        return {P_DATA_TF, RELEASE_RQ, ABORT, *([RELEASE_RP] if self._is_releasing else [])}

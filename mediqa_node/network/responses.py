@@ -12,8 +12,7 @@ MAX_ANSWERS = 2000
 """Matches of one C-FIND: it asks for one study."""
 
 _MAX_MESSAGE_BYTES = 65_536
-_MESSAGE_ID = 1
-"""pynetdicom's, unless told otherwise: no request is sent before the last is answered."""
+_MESSAGE_IDS = 0xFFFF
 
 _ELEMENT = struct.Struct("<HHI")
 
@@ -27,12 +26,15 @@ class Responses:
 
     def __init__(self) -> None:
         self._is_awaited = self._has_dataset = False
+        self._message_id = 0
         self._command = b""
         self._n_answers = self._n_bytes = 0
 
-    def begin(self) -> None:
-        """Expect the responses to one request."""
+    def begin(self) -> int:
+        """Expect the responses to one request; return the Message ID for it."""
+        self._message_id = self._message_id % _MESSAGE_IDS + 1
         self._is_awaited, self._n_answers = True, 0
+        return self._message_id
 
     def readable(self, raw: bytes) -> bytes:
         """Rewrite a P-DATA-TF.
@@ -70,7 +72,8 @@ class Responses:
         if field is None or (field & 0x8000 and status is None):
             raise ValueError("command set without Command Field or Status")
         is_pending = status in PENDING
-        if not self._is_awaited or field not in (C_ECHO_RSP, C_STORE_RSP, C_FIND_RSP):
+        is_late = 0 < (_number(found, 0x0120) or 0) < self._message_id  # to a request that was answered
+        if is_late or not self._is_awaited or field not in (C_ECHO_RSP, C_STORE_RSP, C_FIND_RSP):
             return b""
         if is_pending and field != C_FIND_RSP:  # the last word is to come
             return b""
@@ -80,7 +83,7 @@ class Responses:
             raise ValueError(f"more than {MAX_ANSWERS} answers to C-FIND")
         self._has_dataset = is_pending and _number(found, 0x0800) != NO_DATASET
         dataset = 0 if self._has_dataset else NO_DATASET
-        values = {0x0100: field, 0x0120: _MESSAGE_ID, 0x0800: dataset, 0x0900: status}
+        values = {0x0100: field, 0x0120: self._message_id, 0x0800: dataset, 0x0900: status}
         body = b"".join(_ELEMENT.pack(0, element, 2) + struct.pack("<H", value) for element, value in values.items())
         return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
 

@@ -5,7 +5,7 @@ later (`PeerUnavailable`), or a person has to act (`PeerRefused`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMEN
 from mediqa_node.domain.peer import Peer
 from mediqa_node.network.associate_pdu import MAX_CONTEXTS
 from mediqa_node.network.contexts import SR_SOP_CLASSES, VERIFICATION
+from mediqa_node.network.pdu_stream import ABORT
 from mediqa_node.network.requestor import Watch
 from mediqa_node.network.responses import PENDING
 
@@ -116,8 +117,8 @@ class PeerLink:
         """
         found: list[Dataset] = []
         try:
-            with self._watch.operation():
-                for answer, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND):
+            with self._watch.operation() as message:
+                for answer, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND, msg_id=message):
                     if "Status" not in answer:
                         raise QueryUnanswered(f"{self.peer.name} did not answer C-FIND")
                     if answer.Status not in PENDING:
@@ -161,8 +162,8 @@ class PeerLink:
 
     def _answer(self, send: Callable[..., Dataset], *arguments: Dataset, what: str) -> int:
         try:
-            with self._watch.operation():
-                answer = send(*arguments)
+            with self._watch.operation() as message:
+                answer = send(*arguments, msg_id=message)
         except RuntimeError as error:  # pynetdicom: the association is no longer established
             raise PeerUnavailable(f"{self.peer.name} ended the association before {what}") from error
         if "Status" not in answer:
@@ -221,9 +222,9 @@ def connect(
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = min(timeout_s, 10.0)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
-    watch = Watch(timeout_s)
-    try:
+    entity.acse_timeout = entity.dimse_timeout = timeout_s
+    entity.network_timeout = None  # an idle association would be aborted twice, where another timeout is due as well
+    with closing(Watch(timeout_s)) as watch:
         try:
             association = entity.associate(
                 peer.host, peer.port, list(contexts), ae_title=peer.ae_title, evt_handlers=watch.handlers
@@ -238,8 +239,6 @@ def connect(
             yield PeerLink(association, peer, watch)
         finally:
             watch.release(association)
-    finally:
-        watch.close()
 
 
 def _failure(association: Association, peer: Peer, watch: Watch) -> PeerUnavailable | PeerRefused:
@@ -253,7 +252,7 @@ def _failure(association: Association, peer: Peer, watch: Watch) -> PeerUnavaila
         return PeerUnavailable(f"{where} ended the association as soon as it had accepted it")
     if association.acceptor.primitive is not None and association.acceptor.primitive.result == 0:
         return PeerRefused(f"{where} accepts none of the presentation contexts proposed")
-    if watch.was_aborted:
+    if ABORT in watch.received:
         return PeerUnavailable(f"{where} aborted the association")
     return PeerUnavailable(f"{where} is not reachable or did not answer")
 

@@ -95,6 +95,27 @@ def test_a_report_that_was_refused_is_parked_and_can_be_sent_again(
     assert pacs.received[0] == pacs.received[1], "built once, sent again to the bit"
 
 
+def test_a_report_that_is_there_since_an_attempt_without_answer_is_sent(bench_to: MakeBench, tmp_path: Path) -> None:
+    with scripted(statuses=[ABORT, 0x0111]) as pacs:
+        bench = bench_to(pacs.port)
+        series = assessed(bench, tmp_path)
+        assert only_delivery(bench, series).state == "waiting"
+
+        bench.pass_time(30)
+
+    delivery = only_delivery(bench, series)
+    assert (delivery.state, delivery.status, delivery.attempts) == ("sent", 0x0111, 2)
+    assert pacs.received[0] == pacs.received[1]
+
+
+def test_a_uid_that_the_peer_holds_before_the_report_was_sent_parks_it(bench_to: MakeBench, tmp_path: Path) -> None:
+    with scripted(statuses=[0x0111]) as pacs:
+        bench = bench_to(pacs.port)
+        series = assessed(bench, tmp_path)
+
+    assert (only_delivery(bench, series).state, only_delivery(bench, series).status) == ("parked", 0x0111)
+
+
 def test_out_of_resources_three_times_is_tried_again_with_longer_pauses(bench_to: MakeBench, tmp_path: Path) -> None:
     with scripted(statuses=[0xA700, 0xA702, 0xA700]) as pacs:
         bench = bench_to(pacs.port)
