@@ -5,6 +5,7 @@ negotiation, and the names that implementations give themselves. Values may be p
 set: an odd item costs itself, never the association.
 """
 
+import contextlib
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,12 @@ def items(body: memoryview) -> Iterator[tuple[int, memoryview]]:
             raise ValueError(f"item {kind:#04x} of an A-ASSOCIATE PDU exceeds what contains it")
         yield kind, body[position + 4 : end]
         position = end
+
+
+def readable_items(body: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Return the items of a body as `items` does, up to one that is longer than the body."""
+    with contextlib.suppress(ValueError):
+        yield from items(body)
 
 
 def item(kind: int, value: bytes) -> bytes:
@@ -122,15 +129,17 @@ def readable_acceptance(raw: bytes, proposed: Mapping[int | None, Collection[str
         proposed: transfer syntaxes by the ID of their context; a context accepted with another one is refused.
 
     Raises:
-        ValueError: its items do not fit.
+        ValueError: its items do not fit, and no result comes before the one that does not.
     """
     body = memoryview(raw)[6:]
     contexts, user = {}, b""
-    for kind, value in items(body[FIXED_BYTES:]):
+    for kind, value in readable_items(body[FIXED_BYTES:]):
         if kind == CONTEXT_RESULT and len(value) >= 4 and value[0] % 2 and value[0] not in contexts:
             contexts[value[0]] = _readable_result(value, proposed.get(value[0], ()))
         elif kind == USER_INFORMATION and not user:
             user = _readable_user_information(value)
+    if not contexts:
+        list(items(body[FIXED_BYTES:]))
     fixed = b"\0\1\0\0" + _TITLES + bytes(32)
     name = item(APPLICATION_CONTEXT, DICOM_APPLICATION_CONTEXT.encode())
     user = user or item(MAXIMUM_LENGTH, struct.pack(">I", _DEFAULT_MAX_LENGTH))
@@ -139,7 +148,7 @@ def readable_acceptance(raw: bytes, proposed: Mapping[int | None, Collection[str
 
 def _readable_result(value: memoryview, proposed: Collection[str]) -> bytes:
     result = value[2] if value[2] <= TRANSFER_SYNTAXES_NOT_SUPPORTED else USER_REJECTION
-    syntax = next((uid(part) for kind, part in items(value[4:]) if kind == TRANSFER_SYNTAX), "")
+    syntax = next((uid(part) for kind, part in readable_items(value[4:]) if kind == TRANSFER_SYNTAX), "")
     if result == ACCEPTED and syntax not in proposed:
         result = TRANSFER_SYNTAXES_NOT_SUPPORTED
     return context_result(value[0], result, syntax if result == ACCEPTED else _IMPLICIT_LITTLE)
@@ -147,7 +156,7 @@ def _readable_result(value: memoryview, proposed: Collection[str]) -> bytes:
 
 def _readable_user_information(value: memoryview) -> bytes:
     length, implementation, version = _DEFAULT_MAX_LENGTH, "", ""
-    for kind, part in items(value):
+    for kind, part in readable_items(value):
         if kind == MAXIMUM_LENGTH and len(part) == 4:
             length = int.from_bytes(part, "big")
         elif kind == IMPLEMENTATION_CLASS:
