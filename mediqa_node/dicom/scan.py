@@ -48,6 +48,8 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITERS = frozenset({_ITEM_END, _SEQUENCE_END})
 _ITEM_BYTES = b"\xfe\xff\x00\xe0"
 _UNDEFINED = 0xFFFFFFFF
+_NEVER_IN_A_DATASET = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
+"""Groups, PS3.5 7.1. Readers of files take a Transfer Syntax UID (0002,0010) there for that of the file."""
 _DEPTH_LIMIT = 32
 _SHORT_FORM = frozenset(re.findall(rb"..", b"AEASATCSDADSDTFDFLISLOLTPNSHSLSSSTTMUIULUS"))
 _VALUE_LIMIT = 512
@@ -152,7 +154,9 @@ class _Level:
 class _Walk:
     """State of one pass: position, open levels, values found at the top level.
 
-    `pixel_bytes` is the length field of the pixel data: 0xFFFFFFFF when encapsulated, None without any.
+    Attributes:
+        pixel_bytes: the length field of the pixel data: 0xFFFFFFFF when encapsulated, None without any.
+        past_header: the pixel data was reached; `read_header` ends there, so no value is taken from what follows.
     """
 
     def __init__(self, data: Encoded, transfer_syntax_uid: str, check_time: Callable[[], None]) -> None:
@@ -167,6 +171,7 @@ class _Walk:
         self.explicit = transfer_syntax_uid != IMPLICIT_LITTLE
         self.found: dict[int, bytes] = {}
         self.pixel_bytes: int | None = None
+        self.past_header = False
         self.n_fragments = 0
         self._window, self._window_at = b"", 0
 
@@ -268,6 +273,8 @@ class _Walk:
         (length,) = self.u32(head, 4)
         if length:
             raise InvalidInstance("a delimiter with a length", offending=tag)
+        if tag == _ITEM_END and level is None and not self.past_header:
+            raise InvalidInstance("the end of an item outside of any: readers stop there", offending=tag)
         if tag == _ITEM_END and level is not None and level.kind == "item" and level.end is None:
             self.levels.pop()
         return position + 8
@@ -310,8 +317,10 @@ class _Walk:
         vr, length, header_bytes = self._vr_and_length(head, tag, explicit)
         position += header_bytes
         top = not self.levels
+        if top and tag < 0x00080000 and tag >> 16 in _NEVER_IN_A_DATASET:
+            raise InvalidInstance("not a dataset: an element of a command, file meta or directory", offending=tag)
         if top and tag in _PIXEL_TAGS:
-            self.pixel_bytes = length
+            self.pixel_bytes, self.past_header = length, True
         if length == _UNDEFINED:
             fragments = vr in (b"OB", b"OW") or (not explicit and tag == PIXEL_DATA)
             # PS3.5 6.2.2: UN of undefined length is an implicit VR little endian sequence
@@ -321,7 +330,7 @@ class _Walk:
         if vr == b"SQ" or (not explicit and self._looks_nested(position, length, tag)):
             self._open(_Level("sequence", end, explicit))
             return position
-        if top and tag in _WANTED:
+        if top and tag in _WANTED and not self.past_header:
             self.found[tag] = self.take(position, min(length, _VALUE_LIMIT))
         return end
 
