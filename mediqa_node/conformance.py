@@ -154,6 +154,8 @@ def _communication() -> Iterator[str]:
     yield "At `receiver.max_associations`, a caller takes the place of the association that has been silent the"
     yield f"longest, at least {places.GRACE_S:g} s, and never sent a message. {places.ECHO_PLACES} further places are"
     yield "for callers that agree on nothing but Verification. Address and AE titles are judged before anything else."
+    yield "Where too many connections wait for a request, the oldest one of the address with the most is closed for a"
+    yield "new one; addresses that no rule covers are counted apart."
     yield from _section("Transfer syntaxes accepted", level=3)
     yield "For each Storage class those that the installed decoders decode, for Verification the two uncompressed"
     yield "ones. "

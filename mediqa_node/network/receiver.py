@@ -2,6 +2,7 @@
 
 Everything before an association is accepted has short deadlines and bounds of its own, so that
 silent, slow or half-open connections occupy a thread for seconds and never keep a scanner out.
+Callers whose address no rule covers have a few threads of their own, enough to be told so.
 """
 
 import contextlib
@@ -9,7 +10,6 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
@@ -18,6 +18,7 @@ from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.network import negotiation
 from mediqa_node.network.associate_pdu import DICOM_APPLICATION_CONTEXT, FIXED_BYTES
 from mediqa_node.network.association import Association, Caller, Intake, new_association_id
+from mediqa_node.network.connections import Connection, Connections
 from mediqa_node.network.negotiation import Proposal, Refusal, RequestHead
 from mediqa_node.network.pdu_stream import ASSOCIATE_RQ, MAX_NEGOTIATION_BYTES, PduStream, PeerGone
 from mediqa_node.network.places import Places
@@ -27,6 +28,8 @@ log = structlog.get_logger("receiver")
 BACKLOG = 256
 _NEGOTIATING_AT_MOST = 256
 _NEGOTIATING_PER_ADDRESS = 128
+_STRANGERS_AT_MOST = 32
+_STRANGERS_PER_ADDRESS = 16
 _USUAL_REQUEST_BYTES = 65_536
 _LARGE_REQUESTS_AT_ONCE = 8
 _REST_BYTES = 65_536
@@ -58,9 +61,9 @@ class Receiver:
         self._intake = intake
         self._has_room = has_room
         self._places = Places(policy)
-        self._lock = threading.Lock()
         self._large_requests = threading.BoundedSemaphore(_LARGE_REQUESTS_AT_ONCE)
-        self._negotiating: Counter[str] = Counter()
+        self._negotiating = Connections(at_most=_NEGOTIATING_AT_MOST, per_address=_NEGOTIATING_PER_ADDRESS)
+        self._strangers = Connections(at_most=_STRANGERS_AT_MOST, per_address=_STRANGERS_PER_ADDRESS)
         self._stopping = threading.Event()
         self._listener = socket.create_server((host, port), backlog=BACKLOG, reuse_port=False)
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -92,52 +95,40 @@ class Receiver:
 
     def _accept(self) -> None:
         try:
-            connection, (address, *_) = self._listener.accept()
+            accepted, (address, *_) = self._listener.accept()
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
             log.error("connection not accepted", reason=error.strerror, hourly_for=error.errno)
             time.sleep(0.05)  # out of descriptors: the connection waits in the backlog
             return
-        if not self._may_negotiate(address):
-            connection.close()
+        waiting = self._negotiating if self._is_covered(address) else self._strangers
+        connection = waiting.enter(accepted, address)
+        if connection is None:
+            accepted.close()
             return
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve_connection, args=(connection, address), daemon=True).start()
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._serve_connection, args=(connection, waiting), daemon=True).start()
         except (OSError, RuntimeError) as error:  # reset already, or no thread available
             log.error("connection not served", address=address, reason=str(error), hourly_for=type(error))
-            self._negotiated(address)
-            connection.close()
+            waiting.leave(connection)
+            accepted.close()
 
-    def _may_negotiate(self, address: str) -> bool:
-        with self._lock:
-            if self._negotiating.total() >= _NEGOTIATING_AT_MOST:
-                return False
-            if self._negotiating[address] >= _NEGOTIATING_PER_ADDRESS:
-                return False
-            self._negotiating[address] += 1
-            return True
-
-    def _negotiated(self, address: str) -> None:
-        with self._lock:
-            self._negotiating[address] -= 1
-            if not self._negotiating[address]:
-                del self._negotiating[address]
-
-    def _serve_connection(self, connection: socket.socket, address: str) -> None:
-        stream = PduStream(connection)
+    def _serve_connection(self, connection: Connection, waiting: Connections) -> None:
+        stream, address = PduStream(connection.socket), connection.address
         association = None
         try:
             try:
-                association = self._negotiate(stream, address)
+                association = self._negotiate(stream, connection)
             finally:
-                self._negotiated(address)
+                waiting.leave(connection)
             if association is not None:
                 association.run()
         except (PeerGone, ValueError) as error:
             stream.abort()
-            log.info("connection ended before an association", address=address, reason=str(error), hourly_for=address)
+            reason = "made room for another connection" if connection.made_room else str(error)
+            log.info("connection ended before an association", address=address, reason=reason, hourly_for=address)
         except Exception:
             stream.abort()
             log.exception("connection failed", address=address, hourly_for=address)
@@ -148,7 +139,7 @@ class Receiver:
 
     # ── admission ────────────────────────────────────────────────────────────
 
-    def _negotiate(self, stream: PduStream, address: str) -> Association | None:
+    def _negotiate(self, stream: PduStream, connection: Connection) -> Association | None:
         """Judge the caller by address and titles, then read what it proposes, give it a place, and answer."""
         deadline = time.monotonic() + self.policy.negotiation_deadline_s
         pdu_type, first, length = stream.peek(FIXED_BYTES, within_s=self.policy.negotiation_deadline_s)
@@ -159,7 +150,7 @@ class Receiver:
             association_id=new_association_id(),
             calling_ae_title=head.calling_ae_title,
             called_ae_title=head.called_ae_title,
-            address=address,
+            address=connection.address,
         )
         rule = self._rule_for(caller, head)
         if isinstance(rule, Refusal):
@@ -168,10 +159,12 @@ class Receiver:
         proposal = self._read_proposal(stream, length, deadline)
         answer, contexts = negotiation.accept(head, proposal, self._contexts)
         association = Association(stream, caller, rule, contexts, self.policy, self._intake)
+        connection.may_end = False
         refusal: Refusal | None = negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED
         if proposal.application_context == DICOM_APPLICATION_CONTEXT:
             refusal = self._places.take(association, within_s=max(deadline - time.monotonic(), 0.0))
         if refusal is not None:
+            connection.may_end = True
             self._reject(stream, caller, refusal)
             return None
         try:
@@ -212,7 +205,7 @@ class Receiver:
 
     def _rule_for(self, caller: Caller, head: RequestHead) -> AllowRule | Refusal:
         """Return the rule that admits a caller, or why it is not admitted: by its address first, then by the titles."""
-        if not any(rule.covers(caller.address) for rule in self.policy.allowed):
+        if not self._is_covered(caller.address):
             return negotiation.CALLING_AE_NOT_RECOGNISED
         if not head.protocol_version & 1:
             return negotiation.PROTOCOL_VERSION_NOT_SUPPORTED
@@ -222,6 +215,9 @@ class Receiver:
         if rule is None or not negotiation.is_ae_title(caller.calling_ae_title):
             return negotiation.CALLING_AE_NOT_RECOGNISED
         return rule if self._has_room() else negotiation.NO_ROOM
+
+    def _is_covered(self, address: str) -> bool:
+        return any(rule.covers(address) for rule in self.policy.allowed)
 
     # ── the end ──────────────────────────────────────────────────────────────
 
