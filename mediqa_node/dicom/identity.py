@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 
 from pydicom import Dataset
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.tag import BaseTag
 
 from mediqa_node.dicom import character_sets
 from mediqa_node.dicom.values import is_misread, text
@@ -25,6 +27,7 @@ ELEMENTS = {
     "study_instance_uid": _STUDY_INSTANCE_UID,
 }
 """The element of each field of an `Identity`."""
+NO_ODD_VRS: Mapping[int, bytes] = {}
 _NO_DIGIT = re.compile(r"\D")
 
 
@@ -33,10 +36,28 @@ def identity_of(header: Dataset) -> Identity:
     return _identity({field: (text(header, tag), is_misread(header, tag)) for field, tag in ELEMENTS.items()})
 
 
-def identity_of_elements(found: Mapping[int, bytes]) -> Identity:
-    """Return the patient and visit from the encoded values of `ELEMENTS` and `CHARACTER_SET`, by tag."""
+def identity_of_elements(
+    found: Mapping[int, bytes], odd_vrs: Mapping[int, bytes] = NO_ODD_VRS, *, is_little_endian: bool = True
+) -> Identity:
+    """Return the patient and visit from the encoded values of `ELEMENTS` and `CHARACTER_SET`, by tag.
+
+    Args:
+        odd_vrs: value representations that are not those of the data dictionary; with any, the values are decoded as
+            those of a header.
+    """
+    if odd_vrs:
+        return identity_of(_header(found, odd_vrs, is_little_endian=is_little_endian))
     character_set = found.get(CHARACTER_SET, b"").strip(b" \0").decode("latin-1")
     return _identity({field: _decoded(found.get(tag, b""), character_set) for field, tag in ELEMENTS.items()})
+
+
+def _header(found: Mapping[int, bytes], vrs: Mapping[int, bytes], *, is_little_endian: bool) -> Dataset:
+    elements: dict[BaseTag, DataElement | RawDataElement] = {}
+    for tag in found.keys() & {CHARACTER_SET, *ELEMENTS.values()}:
+        vr = vrs[tag].decode("latin-1") if tag in vrs else None
+        value = found[tag]
+        elements[BaseTag(tag)] = RawDataElement(BaseTag(tag), vr, len(value), value, 0, vr is None, is_little_endian)
+    return Dataset(elements)
 
 
 def _decoded(value: bytes, character_set: str) -> tuple[str, bool]:

@@ -4,6 +4,10 @@ Walks every element without recursion and without building a Dataset: finds the 
 verifies all lengths, also inside nested sequences and encapsulated pixel data, so that a truncated instance is refused
 while its sender still has it. Memory stays at a few pages whatever the size: pixels are stepped over, a deflated
 dataset is inflated in passing.
+
+Foreign encodings are read as pydicom reads them, so that an image is stored if it can be read later, and under the
+identity that its header then has: implicit elements in an explicit dataset, unknown value representations, sequences
+that cannot be read but whose length is known.
 PS3.5 section 7 (data set encoding), A.4 (encapsulated pixel data), A.5 (deflated).
 """
 
@@ -13,11 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
+from mediqa_node.dicom import scan_pixels
 from mediqa_node.dicom.identity import CHARACTER_SET, ELEMENTS, identity_of_elements
 from mediqa_node.dicom.part10 import Encoded, Inflated
 from mediqa_node.dicom.scan_budget import CpuBudget
+from mediqa_node.dicom.scan_pixels import PIXEL_DATA, PIXEL_TAGS, Pixels, check_pixels
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.uid import is_uid
@@ -32,17 +39,13 @@ MODALITY = 0x00080060
 STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
 SERIES_NUMBER = 0x00200011
-PIXEL_DATA = 0x7FE00010
 
-_SAMPLES, _PHOTOMETRIC, _FRAMES = 0x00280002, 0x00280004, 0x00280008
-_ROWS, _COLUMNS, _BITS = 0x00280010, 0x00280011, 0x00280100
-_PIXELS_ELSEWHERE = frozenset({0x00287FE0, 0x56000020})  # Pixel Data Provider URL, Spectroscopy Data
-_WANTED = _PIXELS_ELSEWHERE | {
-    *(SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SERIES_NUMBER),
-    *(_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS),
-    *(CHARACTER_SET, *ELEMENTS.values()),
+_IDENTIFYING = frozenset({CHARACTER_SET, *ELEMENTS.values()})
+_UIDS = {SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID}
+_WANTED = {
+    tag: dictionary_VR(tag).encode() for tag in scan_pixels.WANTED | _IDENTIFYING | _UIDS | {MODALITY, SERIES_NUMBER}
 }
-_PIXEL_TAGS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
+"""The elements whose values are kept, and their value representations."""
 _LONG_FORM = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITERS = frozenset({_ITEM_END, _SEQUENCE_END})
@@ -52,7 +55,7 @@ _NEVER_IN_A_DATASET = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
 """Groups, PS3.5 7.1. Readers of files take a Transfer Syntax UID (0002,0010) there for that of the file."""
 _DEPTH_LIMIT = 32
 _SHORT_FORM = frozenset(re.findall(rb"..", b"AEASATCSDADSDTFDFLISLOLTPNSHSLSSSTTMUIULUS"))
-_VALUE_LIMIT = 512
+_VALUE_LIMIT, _IDENTIFIER_LIMIT = 512, 65_535
 _WINDOW_BYTES, _PADDING_BYTES = 8192, 65_536
 _MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")
 
@@ -96,10 +99,11 @@ def scan(dataset: Encoded, transfer_syntax_uid: str, *, inflate_limit_bytes: int
         series_instance_uid=_uid(found, SERIES_INSTANCE_UID, "Series Instance UID"),
         modality=_modality(found),
         series_number=_integer(found.get(SERIES_NUMBER, b"")),
-        has_pixels=walk.pixel_bytes is not None,
-        identity=identity_of_elements(found),
+        has_pixels=walk.pixels is not None,
+        identity=identity_of_elements(found, walk.odd_vrs, is_little_endian=transfer_syntax_uid != EXPLICIT_BIG),
     )
-    walk.check_pixels(is_image=_is_image_class(header.sop_class_uid))
+    is_image = _is_image_class(header.sop_class_uid)
+    check_pixels(found, walk.pixels, transfer_syntax_uid, is_image=is_image, u16=walk.u16)
     return header
 
 
@@ -136,6 +140,11 @@ def _uid(found: dict[int, bytes], tag: int, name: str) -> str:
     return value
 
 
+def _may_be_vr(read: bytes, *, otherwise: bool) -> bool:
+    """Whether the first element of a dataset or an item has a VR, by its two bytes; without them, `otherwise`."""
+    return read.isalpha() and read.isupper() if len(read) == 2 else otherwise
+
+
 @dataclass(slots=True)
 class _Level:
     """An open sequence, item or run of pixel fragments.
@@ -151,29 +160,35 @@ class _Level:
     has_offset_table: bool = False
 
 
+class _Unreadable(InvalidInstance):
+    """The structure of the dataset is broken here."""
+
+
 class _Walk:
     """State of one pass: position, open levels, values found at the top level.
 
     Attributes:
-        pixel_bytes: the length field of the pixel data: 0xFFFFFFFF when encapsulated, None without any.
+        pixels: the pixel data, None without any.
         past_header: the pixel data was reached; `read_header` ends there, so no value is taken from what follows.
+        odd_vrs: value representations of identifying elements that are not those of the data dictionary.
     """
 
     def __init__(self, data: Encoded, transfer_syntax_uid: str, check_time: Callable[[], None]) -> None:
         order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
-        self.data = data
+        self.data = data  # the length of a deflated one is known once its end was read
         self.check_time = check_time
         self.tag = struct.Struct(order + "HH").unpack_from
         self.short = struct.Struct(order + "HH2sH").unpack_from
         self.u16 = struct.Struct(order + "H").unpack_from
         self.u32 = struct.Struct(order + "I").unpack_from
         self.levels: list[_Level] = []
-        self.explicit = transfer_syntax_uid != IMPLICIT_LITTLE
         self.found: dict[int, bytes] = {}
-        self.pixel_bytes: int | None = None
+        self.odd_vrs: dict[int, bytes] = {}
+        self.is_compressed = scan_pixels.is_compressed(transfer_syntax_uid)
+        self.pixels: Pixels | None = None
         self.past_header = False
-        self.n_fragments = 0
         self._window, self._window_at = b"", 0
+        self.explicit = _may_be_vr(self.take(0, 6)[4:6], otherwise=transfer_syntax_uid != IMPLICIT_LITTLE)
 
     def take(self, position: int, count: int) -> bytes:
         """Return up to `count` bytes from the position; the pass moves forward only, with a small buffer."""
@@ -184,63 +199,49 @@ class _Walk:
             self._window_at, offset = position, 0
         return self._window[offset : offset + count]
 
-    def check_pixels(self, *, is_image: bool) -> None:
-        """Refuse an image without pixels, or with fewer bytes of pixels than its header requires."""
-        if _PIXELS_ELSEWHERE & self.found.keys():
-            return
-        if self.pixel_bytes is None:
-            if is_image or {_ROWS, _BITS} <= self.found.keys():
-                raise InvalidInstance("truncated: an image without pixel data", offending=PIXEL_DATA)
-            return
-        if self.pixel_bytes == _UNDEFINED:
-            if not self.n_fragments:
-                raise InvalidInstance("truncated: pixel data without a fragment", offending=PIXEL_DATA)
-        elif self.pixel_bytes < self._least_pixel_bytes():
-            raise InvalidInstance("pixel data is truncated", offending=PIXEL_DATA)
-
-    def _least_pixel_bytes(self) -> int:
-        """Return the minimum size of native pixel data in bytes, PS3.3 C.7.6.3.1 (chroma may be subsampled)."""
-        frames = _text(self.found.get(_FRAMES, b"1")) or "1"
-        bits = int(frames) if frames.isascii() and frames.isdigit() else 1
-        for tag in (_ROWS, _COLUMNS, _SAMPLES, _BITS):
-            value = self.found.get(tag, b"")
-            bits *= self.u16(value)[0] if len(value) >= 2 else (0 if tag != _SAMPLES else 1)
-        photometric = self.found.get(_PHOTOMETRIC, b"")
-        if b"420" in photometric:
-            bits //= 2
-        elif b"422" in photometric:
-            bits = bits * 2 // 3
-        return bits // 8
-
-    @property
-    def size(self) -> int:
-        """Bytes of the dataset; of a deflated one known once its end was read."""
-        return len(self.data)
-
     def run(self) -> dict[int, bytes]:
+        """Return the values of `_WANTED` at the top level, by tag."""
         position = 0
         while True:
-            position = self._close(position)
-            if (further := self._plain(position)) > position:
-                position = further
-                continue
-            head = self.take(position, 12)
-            if not self.levels and (not head or self._only_padding_follows(position)):
+            try:
+                self._walk_from(position)
+                return self.found
+            except _Unreadable as broken:
+                position = self._behind_sequence(broken)
+
+    def _behind_sequence(self, broken: _Unreadable) -> int:
+        """Return the end of the innermost sequence of defined length: later stations read it when they need it."""
+        for depth in range(len(self.levels) - 1, -1, -1):
+            level = self.levels[depth]
+            if level.kind == "sequence" and level.end is not None and level.end >= self._window_at:
+                del self.levels[depth:]
+                return level.end
+        raise broken
+
+    def _walk_from(self, position: int) -> None:
+        """Walk to the end of the dataset."""
+        while True:
+            if self.levels:
+                position = self._close(position)
+                if (further := self._plain(position)) > position:
+                    position = further
+                    continue
+            head = self.take(position, 14)
+            level = self.levels[-1] if self.levels else None
+            if level is None and not head[:4].strip(b"\0") and (not head or self._only_padding_follows(position)):
                 break
             if len(head) < 8:
-                raise InvalidInstance("truncated dataset")
+                raise _Unreadable("truncated dataset")
             group, element = self.tag(head)
             tag = group << 16 | element
-            level = self.levels[-1] if self.levels else None
             if tag in _DELIMITERS and (level is None or level.end is not None or level.kind == "item"):
                 position = self._needless_delimiter(position, head, tag, level)
             elif level is not None and level.kind != "item":
                 position = self._delimiter(position, head, tag, level)
             else:
                 position = self._element(position, head, tag)
-        if position > self.size:
-            raise InvalidInstance("truncated dataset")
-        return self.found
+        if position > len(self.data):
+            raise _Unreadable("truncated dataset")
 
     def _plain(self, position: int) -> int:
         """Step over elements of an item that are as they should be; they are most of a large header."""
@@ -259,9 +260,7 @@ class _Walk:
 
     def _only_padding_follows(self, position: int) -> bool:
         """Whether all elements are read and zeros follow: some devices fill their files up to a block."""
-        if self.levels or self.take(position, 4).strip(b"\0"):
-            return False
-        while position < self.size:
+        while position < len(self.data):
             piece = self.take(position, _PADDING_BYTES)
             if piece != bytes(len(piece)):
                 return False
@@ -271,11 +270,12 @@ class _Walk:
     def _needless_delimiter(self, position: int, head: bytes, tag: int, level: _Level | None) -> int:
         """Step over the end of a sequence or an item whose length says already where it ends."""
         (length,) = self.u32(head, 4)
-        if length:
-            raise InvalidInstance("a delimiter with a length", offending=tag)
+        ends_item = tag == _ITEM_END and level is not None and level.end is None
+        if length and not ends_item:
+            raise _Unreadable("a delimiter with a length", offending=tag)
         if tag == _ITEM_END and level is None and not self.past_header:
             raise InvalidInstance("the end of an item outside of any: readers stop there", offending=tag)
-        if tag == _ITEM_END and level is not None and level.kind == "item" and level.end is None:
+        if ends_item:
             self.levels.pop()
         return position + 8
 
@@ -286,7 +286,7 @@ class _Walk:
             if position < end:
                 break
             if position > end:
-                raise InvalidInstance("a nested element exceeds its sequence")
+                raise _Unreadable("a nested element exceeds its sequence")
             self.levels.pop()
         return position
 
@@ -294,22 +294,22 @@ class _Walk:
         """Read an item tag inside a sequence or a run of fragments."""
         (length,) = self.u32(head, 4)
         position += 8
-        if tag == _SEQUENCE_END and level.end is None:
-            self.levels.pop()
-            return position
-        if tag == _ITEM_END and level.kind == "sequence" and not length:
-            return position  # of an item whose length said already where it ends
         if tag != _ITEM:
-            raise InvalidInstance("an item was expected inside a sequence", offending=tag)
+            if tag == _SEQUENCE_END and level.end is None:
+                self.levels.pop()
+            elif length or tag not in (_ITEM_END, 0):
+                raise _Unreadable("an item was expected inside a sequence", offending=tag)
+            return position  # also behind the end of an item whose length said so, and zeros that fill the sequence
         if level.kind == "fragments":
             if length == _UNDEFINED:
-                raise InvalidInstance("a pixel data fragment has no length", offending=PIXEL_DATA)
-            if len(self.levels) == 1 and length and level.has_offset_table:
-                self.n_fragments += 1
+                raise _Unreadable("a pixel data fragment has no length", offending=PIXEL_DATA)
+            if len(self.levels) == 1 and length and level.has_offset_table and self.pixels is not None:
+                self.pixels.n_fragments += 1
             level.has_offset_table = True
             return self._within(position + length, PIXEL_DATA)
         end = None if length == _UNDEFINED else self._within(position + length, tag)
-        self._open(_Level("item", end, level.explicit))
+        explicit = level.explicit and (head[12:14] in _SHORT_FORM or _may_be_vr(head[12:14], otherwise=True))
+        self._open(_Level("item", end, explicit))
         return position
 
     def _element(self, position: int, head: bytes, tag: int) -> int:
@@ -319,51 +319,75 @@ class _Walk:
         top = not self.levels
         if top and tag < 0x00080000 and tag >> 16 in _NEVER_IN_A_DATASET:
             raise InvalidInstance("not a dataset: an element of a command, file meta or directory", offending=tag)
-        if top and tag in _PIXEL_TAGS:
-            self.pixel_bytes, self.past_header = length, True
-        if length == _UNDEFINED:
-            fragments = vr in (b"OB", b"OW") or (not explicit and tag == PIXEL_DATA)
-            # PS3.5 6.2.2: UN of undefined length is an implicit VR little endian sequence
-            self._open(_Level("fragments" if fragments else "sequence", None, explicit and vr != b"UN"))
-            return position
+        if top and tag in PIXEL_TAGS:
+            first = self.take(position, 4) if self.is_compressed and length != _UNDEFINED else b""
+            self.pixels, self.past_header = Pixels(tag, length, first), True
+        if length == _UNDEFINED or vr == b"SQ":
+            return self._open_element(position, length, tag, vr, explicit)
         end = self._within(position + length, tag)
-        if vr == b"SQ" or (not explicit and self._looks_nested(position, length, tag)):
+        if top and tag in _WANTED:
+            if length > _VALUE_LIMIT or (vr and vr != _WANTED[tag]) or self.past_header or self.odd_vrs:
+                self._keep_odd(position, length, tag, vr)
+            else:
+                self.found[tag] = self.take(position, length)
+        elif not vr and self._looks_nested(position, length, tag):
             self._open(_Level("sequence", end, explicit))
             return position
-        if top and tag in _WANTED and not self.past_header:
-            self.found[tag] = self.take(position, min(length, _VALUE_LIMIT))
         return end
 
+    def _open_element(self, position: int, length: int, tag: int, vr: bytes, explicit: bool) -> int:
+        """Open a sequence, or a value of undefined length."""
+        top = not self.levels
+        if top and tag in _IDENTIFYING and not self.past_header:
+            raise InvalidInstance("a sequence in place of a text", offending=tag)
+        # PS3.5 6.2.2: UN of undefined length is a sequence
+        bulk = vr != b"SQ" and ((tag == PIXEL_DATA and (top or not vr)) or vr not in (b"", b"UN"))
+        end = None if length == _UNDEFINED else self._within(position + length, tag)
+        self._open(_Level("fragments" if bulk else "sequence", end, explicit))
+        return position
+
+    def _keep_odd(self, position: int, length: int, tag: int, vr: bytes) -> None:
+        """Keep the value of a wanted element that is long, has an odd VR, or comes after one that has."""
+        if self.past_header:
+            return
+        self.odd_vrs.pop(tag, None)
+        limit = _VALUE_LIMIT
+        if tag in _IDENTIFYING:
+            limit = _IDENTIFIER_LIMIT
+            if length > limit:
+                raise InvalidInstance(f"a text of {length:,} bytes identifies nothing", offending=tag)
+            if vr and vr != _WANTED[tag]:
+                self.odd_vrs[tag] = vr
+        self.found[tag] = self.take(position, min(length, limit))
+
     def _vr_and_length(self, head: bytes, tag: int, explicit: bool) -> tuple[bytes, int, int]:
-        """Return the VR (empty if implicit), the value length, and the length of the element's header."""
-        if not explicit:
-            return b"", self.u32(head, 4)[0], 8
+        """Return the VR (empty if implicit), the value length, and the length of the element's header.
+
+        An unknown VR has a length of two bytes, and what cannot be a VR is the length of an implicit element.
+        """
         vr = head[4:6]
-        if not vr.isalpha() or not vr.isupper():
-            raise InvalidInstance("unparsable: an element without a value representation", offending=tag)
+        if not explicit or not b"AA" <= vr <= b"ZZ":
+            return b"", self.u32(head, 4)[0], 8
         if vr not in _LONG_FORM:
             return vr, self.u16(head, 6)[0], 8
         if len(head) < 12:
-            raise InvalidInstance("truncated dataset", offending=tag)
+            raise _Unreadable("truncated dataset", offending=tag)
         return vr, self.u32(head, 8)[0], 12
 
     def _looks_nested(self, position: int, length: int, tag: int) -> bool:
         """Whether an implicit value is a sequence: a standard element, not pixels, that begins with an item."""
-        if length < 8 or tag >> 16 & 1 or tag in _PIXEL_TAGS:
+        if length < 8 or tag >> 16 & 1 or tag in PIXEL_TAGS:
             return False
         return self.take(position, 4) == _ITEM_BYTES
 
     def _open(self, level: _Level) -> None:
-        level.limit = level.end if level.end is not None else self._limit()
+        level.limit = level.end if level.end is not None else self.levels[-1].limit if self.levels else len(self.data)
         self.levels.append(level)
         if len(self.levels) > 2 * _DEPTH_LIMIT:
             raise InvalidInstance(f"nested deeper than {_DEPTH_LIMIT} sequences")
 
-    def _limit(self) -> int:
-        return self.levels[-1].limit if self.levels else self.size
-
     def _within(self, end: int, tag: int) -> int:
-        if end > self._limit():
+        if end > (self.levels[-1].limit if self.levels else len(self.data)):
             what = "pixel data is truncated" if tag == PIXEL_DATA else "truncated dataset"
-            raise InvalidInstance(what, offending=tag)
+            raise _Unreadable(what, offending=tag)
         return end

@@ -156,11 +156,11 @@ def test_no_cut_at_the_border_of_an_element_is_taken_for_whole() -> None:
 def test_no_cut_of_encapsulated_pixels_is_taken_for_whole() -> None:
     ds = pydicom.dcmread(DATA / "ct_body_totalseg_j2k" / "000.dcm")
     ds.SOPClassUID, ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID = CT, "1.2.3", "1.2.4", "1.2.5"
-    data = encode(ds)
-    assert scanned(data)
+    data, syntax = encode(ds), str(ds.file_meta.TransferSyntaxUID)
+    assert scanned(data, syntax)
 
-    assert [cut for cut in range(len(data) - 200, len(data)) if scanned(data[:cut])] == []
-    assert [cut for cut in range(0, len(data), 101) if scanned(data[:cut])] == []
+    assert [cut for cut in range(len(data) - 200, len(data)) if scanned(data[:cut], syntax)] == []
+    assert [cut for cut in range(0, len(data), 101) if scanned(data[:cut], syntax)] == []
 
 
 def test_no_cut_of_a_deflated_dataset_is_taken_for_whole() -> None:
@@ -173,8 +173,8 @@ def test_pixel_data_without_a_fragment_is_not_whole() -> None:
     data = encode(ct(PixelData=None)) + b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"
     table, end = b"\xfe\xff\x00\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0"
 
-    assert scanned(data + table + end) is None
-    assert scanned(data + table + b"\xfe\xff\x00\xe0\x02\0\0\0ab" + end)
+    assert scanned(data + table + end, "1.2.840.10008.1.2.4.50") is None
+    assert scanned(data + table + b"\xfe\xff\x00\xe0\x02\0\0\0ab" + end, "1.2.840.10008.1.2.4.50")
 
 
 # ── bundled files ────────────────────────────────────────────────────────────

@@ -137,3 +137,145 @@ def test_both_are_stored_as_they_came(listening: Callable[..., Listening]) -> No
     assert statuses == [0, 0]
     kept = {str(pydicom.dcmread(path).SOPInstanceUID): path.read_bytes() for path in node.files()}
     assert all(kept[uid].endswith(data) for uid, data in sent.items())
+
+
+# ── encodings that change on the way ─────────────────────────────────────────
+
+ENDLESS = 0xFFFFFFFF
+IMPLICIT_CODE = element(IMPLICIT, 0x0008, 0x0100, b"SH", b"T-D1")
+EXPLICIT_CODE = element(EXPLICIT, 0x0008, 0x0100, b"SH", b"T-D1")
+
+
+def unknown(content: bytes) -> bytes:
+    """Anatomic Region Sequence as UN of undefined length."""
+    return struct.pack("<HH2sHI", 0x0008, 0x2218, b"UN", 0, ENDLESS) + content + SEQUENCE_END
+
+
+CHANGES = {
+    "implicit items in a sequence": sequence(EXPLICIT, item(IMPLICIT_CODE)),
+    "implicit items in an open sequence": sequence(EXPLICIT, item(IMPLICIT_CODE) + SEQUENCE_END, length=ENDLESS),
+    "open implicit items": sequence(
+        EXPLICIT, item(IMPLICIT_CODE + ITEM_END, length=ENDLESS) + SEQUENCE_END, length=ENDLESS
+    ),
+    "an implicit item, then an explicit one": sequence(EXPLICIT, item(IMPLICIT_CODE) + item(EXPLICIT_CODE)),
+    "an empty item, then an implicit one": sequence(EXPLICIT, item(IMPLICIT_CODE) + item(b"")),
+    "UN with implicit items": unknown(item(IMPLICIT_CODE)),
+    "UN with explicit items": unknown(item(EXPLICIT_CODE)),
+    "UN with open explicit items": unknown(item(EXPLICIT_CODE + ITEM_END, length=ENDLESS)),
+    "zeros at the end of a sequence": sequence(EXPLICIT, item(EXPLICIT_CODE) + bytes(16)),
+    "zeros at the end of an item": sequence(EXPLICIT, item(EXPLICIT_CODE + bytes(16))),
+    "zeros at the end of an open sequence": sequence(
+        EXPLICIT, item(EXPLICIT_CODE) + bytes(8) + SEQUENCE_END, length=ENDLESS
+    ),
+    "an end of an item with a length": sequence(
+        EXPLICIT, item(EXPLICIT_CODE + ITEM_END[:4] + b"\1\0\0\0", length=ENDLESS) + SEQUENCE_END, length=ENDLESS
+    ),
+    "an element of an unknown VR": sequence(EXPLICIT, item(EXPLICIT_CODE + b"\x08\0\x04\x01ZZ\2\0ab")),
+    "an implicit element among explicit ones": sequence(
+        EXPLICIT, item(EXPLICIT_CODE + element(IMPLICIT, 0x0008, 0x0104, b"LO", b"head"))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_an_image_that_can_be_read_is_stored(name: str) -> None:
+    content = around(EXPLICIT, CHANGES[name])
+
+    scanned, whole = scan(memoryview(content), EXPLICIT), read(content, EXPLICIT)
+
+    assert scanned == scan(memoryview(encode(ct())), EXPLICIT)
+    assert whole.AnatomicRegionSequence[0].CodeValue == "T-D1"
+    assert whole.PixelData == ct().PixelData
+
+
+UNREADABLE = {
+    "three zeros": item(EXPLICIT_CODE) + bytes(3),
+    "text": b"not a sequence at all",
+    "an item longer than the sequence": item(EXPLICIT_CODE, length=1000),
+    "an element longer than its item": item(EXPLICIT_CODE[:-2]),
+    "an open item": item(EXPLICIT_CODE, length=ENDLESS),
+    "another sequence, broken": item(sequence(EXPLICIT, item(EXPLICIT_CODE, length=1000))),
+    "half a delimiter": item(EXPLICIT_CODE) + SEQUENCE_END[:5],
+}
+
+
+@SYNTAXES
+@pytest.mark.parametrize("name", list(UNREADABLE))
+def test_a_sequence_of_known_length_that_cannot_be_read_costs_itself(syntax: str, name: str) -> None:
+    content = around(syntax, sequence(syntax, UNREADABLE[name]))
+
+    assert scan(memoryview(content), syntax) == scan(memoryview(encode(ct(), syntax)), syntax)
+    assert read(content, syntax).PixelData == ct().PixelData
+
+
+@pytest.mark.parametrize("name", ["text", "an item longer than the sequence", "an element longer than its item"])
+def test_one_of_unknown_length_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInstance):
+        scan(memoryview(around(EXPLICIT, sequence(EXPLICIT, UNREADABLE[name], length=ENDLESS))), EXPLICIT)
+
+
+def test_no_cut_behind_an_unreadable_sequence_is_taken_for_whole() -> None:
+    content = around(EXPLICIT, sequence(EXPLICIT, UNREADABLE["text"]))
+    for cut in range(len(content)):
+        with pytest.raises(InvalidInstance):
+            scan(memoryview(content[:cut]), EXPLICIT)
+
+
+# ── pixels and their transfer syntax ─────────────────────────────────────────
+
+JPEG, JPEG_2000, RLE = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"
+VIDEO, PRIVATE = "1.2.840.10008.1.2.4.102", "1.2.840.113619.5.9"
+COMPRESSED = pytest.mark.parametrize("syntax", [JPEG, JPEG_2000, RLE, VIDEO])
+HEADER = encode(ct(PixelData=None))
+
+
+def pixels(vr: bytes, value: bytes, *, length: int | None = None) -> bytes:
+    return struct.pack("<HH2sHI", 0x7FE0, 0x0010, vr, 0, len(value) if length is None else length) + value
+
+
+FRAGMENTS = item(b"") + item(b"\xff\xd8ab")
+
+
+@COMPRESSED
+def test_uncompressed_pixels_in_a_compressed_syntax_are_refused(syntax: str) -> None:
+    with pytest.raises(InvalidInstance, match="uncompressed pixel data"):
+        scan(memoryview(encode(ct())), syntax)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
+def test_encapsulated_pixels_in_an_uncompressed_syntax_are_refused(syntax: str) -> None:
+    content = HEADER + pixels(b"OB", FRAGMENTS + SEQUENCE_END, length=ENDLESS)
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    sent = content if syntax == EXPLICIT else deflater.compress(content) + deflater.flush()
+    with pytest.raises(InvalidInstance, match="encapsulated pixel data"):
+        scan(memoryview(sent), syntax)
+
+
+@COMPRESSED
+@pytest.mark.parametrize(
+    "element",
+    [
+        pixels(b"OB", FRAGMENTS + SEQUENCE_END, length=ENDLESS),
+        pixels(b"OW", FRAGMENTS + SEQUENCE_END, length=ENDLESS),
+        pixels(b"UN", FRAGMENTS + SEQUENCE_END, length=ENDLESS),
+        pixels(b"OB", FRAGMENTS + ITEM_END + SEQUENCE_END, length=ENDLESS),
+        pixels(b"OB", (FRAGMENTS + SEQUENCE_END).ljust(512, b"\0")),
+        pixels(b"OB", b"\xff\xd8\xff\xe0".ljust(512, b"\0")),
+    ],
+    ids=["OB", "OW", "UN", "the end of an item among the fragments", "a stated length", "a bare codestream"],
+)
+def test_what_a_reader_may_decode_is_stored(syntax: str, element: bytes) -> None:
+    assert scan(memoryview(HEADER + element), syntax).has_pixels
+
+
+def test_pixels_in_an_unknown_syntax_are_not_judged() -> None:
+    for element in (pixels(b"OW", bytes(512)), pixels(b"OB", FRAGMENTS + SEQUENCE_END, length=ENDLESS)):
+        assert scan(memoryview(HEADER + element), PRIVATE).has_pixels
+
+
+@COMPRESSED
+def test_no_pixels_and_empty_ones_are_left_to_what_the_class_asks(syntax: str) -> None:
+    report = encode(ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", Rows=None, Columns=None, PixelData=None))
+
+    assert not scan(memoryview(report), syntax).has_pixels
+    assert scan(memoryview(report + pixels(b"OB", b"")), syntax).has_pixels

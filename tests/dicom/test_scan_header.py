@@ -181,3 +181,91 @@ def test_the_row_names_the_patient_of_the_file(listening: Callable[..., Listenin
     assert (behind.status, foreign.status, foreign.offending) == (0, 0xC000, 0x00020010)
     [row] = node.rows()
     assert row.identity["patient_id"] == read_header(node.spool.path(row.path)).PatientID == "SYN001"
+
+
+# ── identifying elements as they should not be ───────────────────────────────
+
+ODD_IDENTIFIERS = {
+    "US": (b"US", b"\x39\x30"),
+    "US, two values": (b"US", b"\1\0\2\0"),
+    "SL": (b"SL", b"\xfe\xff\xff\xff"),
+    "AT": (b"AT", b"\x10\0\x20\0"),
+    "FD": (b"FD", struct.pack("<d", 12345.0)),
+    "FL": (b"FL", struct.pack("<f", 0.1)),
+    "UN": (b"UN", "Müller".encode("latin-1")),
+    "OB": (b"OB", "Müller".encode("latin-1")),
+    "DS": (b"DS", b"007 "),
+    "IS": (b"IS", b"007 "),
+    "UI": (b"UI", b"1.2.3\0"),
+    "PN": (b"PN", b"Doe^J "),
+    "LT": (b"LT", b"A\\B "),
+    "UT": (b"UT", b"A\\B "),
+    "unknown": (b"ZZ", b"AB"),
+    "one byte of two": (b"US", b"\1"),
+    "600 characters": (b"LO", b"x" * 600),
+    "600 characters of another VR": (b"UT", b"x" * 600),
+    "60,000 characters": (b"UC", b"x" * 60_000),
+    "empty": (b"LO", b""),
+    "only NUL": (b"LO", b"\0\0"),
+    "two values": (b"LO", b"P1\\P2 "),
+}
+
+
+@pytest.mark.parametrize("tag", [PATIENT_ID, 0x00100021, 0x00100030, 0x00080050])
+@pytest.mark.parametrize("name", list(ODD_IDENTIFIERS))
+def test_an_odd_identifier_is_read_as_the_header_reads_it(name: str, tag: int, tmp_path: Path) -> None:
+    content = with_element(
+        EXPLICIT, tag, element(EXPLICIT, tag, *ODD_IDENTIFIERS[name]), SpecificCharacterSet="ISO_IR 100"
+    )
+
+    assert scan(memoryview(content), EXPLICIT).identity == identity_of(header(content, EXPLICIT, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["UN", "600 characters", "two values", "only NUL"])
+@pytest.mark.parametrize("syntax", [IMPLICIT, BIG])
+def test_an_odd_identifier_is_read_alike_in_every_syntax(syntax: str, name: str, tmp_path: Path) -> None:
+    content = with_element(syntax, PATIENT_ID, element(syntax, PATIENT_ID, *ODD_IDENTIFIERS[name]))
+
+    assert scan(memoryview(content), syntax).identity == identity_of(header(content, syntax, tmp_path))
+
+
+def test_an_identifier_that_is_given_twice_is_the_last_one(tmp_path: Path) -> None:
+    first, last = element(EXPLICIT, PATIENT_ID, b"US", b"\1\0"), element(EXPLICIT, PATIENT_ID, b"LO", b"A1")
+    for content in (with_element(EXPLICIT, PATIENT_ID, one) for one in (first + last, last + first)):
+        assert scan(memoryview(content), EXPLICIT).identity == identity_of(header(content, EXPLICIT, tmp_path))
+
+
+@pytest.mark.parametrize("tag", [PATIENT_ID, 0x00100010, 0x00080005, STUDY])
+def test_a_sequence_is_no_identifier(tag: int) -> None:
+    item = b"\xfe\xff\x00\xe0\0\0\0\0"
+    endless = struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, b"SQ", 0, 0xFFFFFFFF) + b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+    for encoded in (element(EXPLICIT, tag, b"SQ", item), element(EXPLICIT, tag, b"SQ", b""), endless):
+        assert refusal(with_element(EXPLICIT, tag, encoded)).offending == tag
+
+
+def test_a_text_of_100_000_characters_is_no_identifier() -> None:
+    assert refusal(with_element(EXPLICIT, PATIENT_ID, element(EXPLICIT, PATIENT_ID, b"UT", b"x" * 100_000))).offending
+
+
+def test_an_implicit_identifier_that_begins_like_an_item_is_a_text(tmp_path: Path) -> None:
+    value = b"\xfe\xff\x00\xe0\x04\0\0\0abcd"
+    content = with_element(IMPLICIT, PATIENT_ID, element(IMPLICIT, PATIENT_ID, b"LO", value))
+
+    found = scan(memoryview(content), IMPLICIT).identity
+
+    assert found.patient_id.endswith("abcd")
+    assert found == identity_of(header(content, IMPLICIT, tmp_path))
+
+
+# ── other encodings than the syntax says ─────────────────────────────────────
+
+
+@pytest.mark.parametrize(("syntax", "real"), [(EXPLICIT, IMPLICIT), (IMPLICIT, EXPLICIT)])
+def test_a_dataset_in_the_other_encoding_is_read_as_the_header_is(syntax: str, real: str, tmp_path: Path) -> None:
+    content = encode(ct(), real)
+
+    found = scan(memoryview(content), syntax)
+
+    assert found == scan(memoryview(content), real)
+    assert found.identity == identity_of(header(content, syntax, tmp_path))
