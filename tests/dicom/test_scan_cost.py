@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from support.receiving import CT, DEFLATED, EXPLICIT, IMPLICIT, ct, encode
+from support.waiting import until
 
 from mediqa_node.dicom import scan as scanning
 from mediqa_node.dicom import scan_budget
@@ -121,14 +122,37 @@ def test_long_checks_take_turns_and_short_ones_do_not_wait(monkeypatch: pytest.M
         done.set()
 
     thread = threading.Thread(target=check)
-    with scan_budget._long_check:
-        thread.start()
-        assert not done.wait(0.3)
-        assert scan(memoryview(short), EXPLICIT).sop_class_uid == CT
+    scan_budget._turns.take()
+    thread.start()
+    assert not done.wait(0.3)
+    assert scan(memoryview(short), EXPLICIT).sop_class_uid == CT
+    scan_budget._turns.give_back()
     thread.join(timeout=600)
 
     assert done.is_set()
-    assert not scan_budget._long_check.locked()
+    assert not scan_budget._turns.is_taken
+
+
+def test_a_real_header_does_not_wait_for_the_end_of_longer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, bomb = enhanced(40), encode(ct(PixelData=None)) + EMPTY * 60_000
+    monkeypatch.setattr(scan_budget, "_LONG_CHECK_S", 0.001)
+    monkeypatch.setattr(scan_budget, "_TURN_S", 0.002)
+    used = [0.0, 0.0]
+
+    def check(number: int) -> None:
+        used[number] = cpu_s(bomb, EXPLICIT)
+
+    threads = [threading.Thread(target=check, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: scan_budget._turns.is_taken, "one of them takes long", every_s=0.001)
+    assert scan(memoryview(real), EXPLICIT).sop_class_uid == ENHANCED_MR
+    assert used == [0.0, 0.0], "the real one was stored before either ended"
+    for thread in threads:
+        thread.join(timeout=600)
+
+    assert min(used) > 0.05
+    assert not scan_budget._turns.is_taken
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
