@@ -45,6 +45,7 @@ _REJECTIONS = (
     (negotiation.CALLED_AE_NOT_RECOGNISED, "the called AE title is not that of the node"),
     (negotiation.CALLING_AE_NOT_RECOGNISED, "no rule in `receiver.allowed` matches calling AE title and address"),
     (negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED, "the application context is not that of DICOM"),
+    (negotiation.NO_CONTEXT, "no presentation context with an odd ID is proposed"),
     (negotiation.PROTOCOL_VERSION_NOT_SUPPORTED, "bit 0 of the protocol version is not set"),
     (
         negotiation.LOCAL_LIMIT_EXCEEDED,

@@ -85,7 +85,7 @@ def proposed_contexts(body: memoryview) -> list[ProposedContext]:
     An ID that is no odd number (PS3.8 section 9.3.2.2) is skipped: no answer could name it.
     """
     found: dict[int, ProposedContext] = {}
-    for kind, value in items(body):
+    for kind, value in readable_items(body):
         if kind != PROPOSED_CONTEXT or len(value) < 4:
             continue
         number = value[0]
@@ -98,7 +98,7 @@ def proposed_contexts(body: memoryview) -> list[ProposedContext]:
 def _proposed(number: int, value: memoryview) -> ProposedContext:
     abstract = ""
     transfer: list[str] = []
-    for kind, syntax in items(value):
+    for kind, syntax in readable_items(value):
         if kind == ABSTRACT_SYNTAX:
             abstract = abstract or uid(syntax)
         elif kind == TRANSFER_SYNTAX and len(transfer) < _MAX_SYNTAXES:
@@ -108,7 +108,7 @@ def _proposed(number: int, value: memoryview) -> ProposedContext:
 
 def application_context(body: memoryview) -> str:
     """Return the application context name among the items of a request; empty without one."""
-    return next((text(value) for kind, value in items(body) if kind == APPLICATION_CONTEXT), "")
+    return next((text(value) for kind, value in readable_items(body) if kind == APPLICATION_CONTEXT), "")
 
 
 def context_result(number: int, result: int, transfer_syntax: str) -> bytes:

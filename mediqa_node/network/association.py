@@ -147,16 +147,17 @@ class Association:
             if self._message is not None:
                 self._drop(self._message)
             self.intake.closed(self.caller, released=released)
-            self._log_end(ending, quietly=not released and not self.stored)
+            self._log_end(ending, released=released)
 
     @property
     def _sender(self) -> tuple[str, str]:
         return self.caller.calling_ae_title, self.caller.address
 
-    def _log_end(self, ending: str, *, quietly: bool) -> None:
+    def _log_end(self, ending: str, *, released: bool) -> None:
+        """Log one line for each association that stored something, and one an hour for a sender's others."""
         log.info(
             "association ended",
-            **({"hourly_for": self._sender} if quietly else {}),
+            **({} if self.stored else {"hourly_for": (*self._sender, released)}),
             association=self.caller.association_id,
             calling_ae=self.caller.calling_ae_title,
             address=self.caller.address,

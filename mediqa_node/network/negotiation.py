@@ -26,6 +26,7 @@ class Refusal(NamedTuple):
 CALLED_AE_NOT_RECOGNISED = Refusal(1, 1, 7, "called AE title not recognized")
 CALLING_AE_NOT_RECOGNISED = Refusal(1, 1, 3, "calling AE title not recognized")
 APPLICATION_CONTEXT_NOT_SUPPORTED = Refusal(1, 1, 2, "application context name not supported")
+NO_CONTEXT = Refusal(1, 1, 1, "no presentation context with an odd ID is proposed")
 PROTOCOL_VERSION_NOT_SUPPORTED = Refusal(1, 2, 2, "protocol version not supported")
 LOCAL_LIMIT_EXCEEDED = Refusal(2, 3, 2, "local limit exceeded")
 TEMPORARY_CONGESTION = Refusal(2, 3, 1, "temporary congestion: the node is stopping")
@@ -81,16 +82,9 @@ def parse_head(body: memoryview) -> RequestHead:
 
 
 def parse_proposal(body: memoryview) -> Proposal:
-    """Decode the items of an A-ASSOCIATE-RQ from its body.
-
-    Raises:
-        ValueError: they do not fit, or propose no context.
-    """
+    """Decode the items of an A-ASSOCIATE-RQ from its body, as far as they can be read."""
     parts = body[coding.FIXED_BYTES :]
-    proposal = Proposal(coding.application_context(parts), coding.proposed_contexts(parts))
-    if not proposal.contexts:
-        raise ValueError("not an A-ASSOCIATE-RQ: no presentation context proposed")
-    return proposal
+    return Proposal(coding.application_context(parts), coding.proposed_contexts(parts))
 
 
 def accept(

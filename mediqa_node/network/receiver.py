@@ -65,7 +65,7 @@ class Receiver:
         self._negotiating = Connections(at_most=_NEGOTIATING_AT_MOST, per_address=_NEGOTIATING_PER_ADDRESS)
         self._strangers = Connections(at_most=_STRANGERS_AT_MOST, per_address=_STRANGERS_PER_ADDRESS)
         self._stopping = threading.Event()
-        self._listener = socket.create_server((host, port), backlog=BACKLOG, reuse_port=False)
+        self._listener = _listener(host, port)
         self._wake_reader, self._wake_writer = socket.socketpair()
 
     @property
@@ -160,8 +160,12 @@ class Receiver:
         answer, contexts = negotiation.accept(head, proposal, self._contexts)
         association = Association(stream, caller, rule, contexts, self.policy, self._intake)
         connection.may_end = False
-        refusal: Refusal | None = negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED
-        if proposal.application_context == DICOM_APPLICATION_CONTEXT:
+        refusal: Refusal | None
+        if proposal.application_context != DICOM_APPLICATION_CONTEXT:
+            refusal = negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED
+        elif not proposal.contexts:
+            refusal = negotiation.NO_CONTEXT
+        else:
             refusal = self._places.take(association, within_s=max(deadline - time.monotonic(), 0.0))
         if refusal is not None:
             connection.may_end = True
@@ -242,6 +246,13 @@ class Receiver:
             if late or association.between_messages:
                 association.end("stopped")
         return len(active)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Listen on an address, a name or all interfaces; `::` takes IPv4 callers too, where the system can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
 
 
 def _linger(stream: PduStream) -> None:

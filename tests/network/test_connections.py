@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
-from support.receiving import IMPLICIT, VERIFICATION, Listening, Scu, associate_rq, item
+from support.receiving import IMPLICIT, VERIFICATION, Listening, Rejected, Scu, associate_rq, item
 from support.waiting import until
 
 from mediqa_node.domain.policy import AllowRule
@@ -158,3 +158,36 @@ def test_threads_that_have_not_noticed_are_counted() -> None:
     assert not second.made_room
     connections.leave(first)
     entered(connections, "three")
+
+
+# ── IPv6 ─────────────────────────────────────────────────────────────────────
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 on this machine")
+@pytest.mark.parametrize(
+    ("host", "caller", "rule"),
+    [
+        ("::1", "::1", "::1/128"),
+        ("::", "::1", "::1/128"),
+        ("::", "127.0.0.1", "127.0.0.1/32"),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1/32"),
+        ("localhost", "127.0.0.1", "127.0.0.1/32"),
+    ],
+)
+def test_callers_of_both_families_are_served_under_their_rules(
+    listening: Listen, host: str, caller: str, rule: str
+) -> None:
+    node = listening(host=host, allowed=(AllowRule(address=rule),))
+    strict = listening(host=host, allowed=(AllowRule(address="192.0.2.0/24"), AllowRule(address="2001:db8::/32")))
+
+    assert echo(node.port, host=caller) == 0
+    with pytest.raises(Rejected):
+        echo(strict.port, host=caller)

@@ -417,7 +417,7 @@ def test_nothing_that_a_peer_sends_forges_a_line_of_the_log(listening: Listen, l
                 scu.release()
         except Rejected:
             pass
-    with Scu(node.port) as scu:
+    with Scu(node.port, calling=b"CT_ROOM_2") as scu:
         scu.store(f"1.2.3{FORGED}", encode(ct()))
         scu.store(UID, encode(ct(PatientID=FORGED)).replace(b"2.1125.7", b"2.11\n5.7"))
         scu.release()
@@ -457,6 +457,27 @@ def test_what_a_peer_can_repeat_is_one_line_an_hour(listening: Listen, log: io.S
         "association rejected: temporary congestion: no spool, or free space is below `retention.low_water_bytes`",
         "connection ended before an association: PDU of type 7 before an association",
         "instance refused: None",
+    ]
+
+
+def test_only_associations_that_stored_something_have_a_line_each(listening: Listen, log: io.StringIO) -> None:
+    node = listening()
+    for number in range(5):
+        with Scu(node.port) as scu:
+            scu.echo()
+            scu.release()
+        with Scu(node.port) as scu:
+            scu.store_dataset(ct(number))
+            scu.release()
+        with Scu(node.port, calling=b"MONITOR") as scu:
+            scu.reset()
+    node.stop()
+
+    ended = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["stored"] for line in ended if line["event"] == "association ended"].count(1) == 5
+    assert sorted((line["calling_ae"], line["stored"]) for line in ended if not line["stored"]) == [
+        ("CT_ROOM_1", 0),
+        ("MONITOR", 0),
     ]
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from pynetdicom.transport import AssociationSocket
-from support.receiving import CT, EXPLICIT, IMPLICIT, VERIFICATION, Aborted, Listening, Rejected, Scu, ct, item
+from support import receiving
+from support.receiving import CT, EXPLICIT, IMPLICIT, VERIFICATION, Listening, Rejected, Scu, ct, item
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
 from mediqa_node.domain.peer import Peer
@@ -67,6 +68,13 @@ ODD_CONTEXTS = {
         0x20, b"\7\0\0\0" + item(0x30, CT.encode()) + item(0x41, b"xyz") + item(0x40, EXPLICIT.encode())
     ),
     "three bytes": item(0x20, b"\7\0\0"),
+    "an abstract syntax longer than its context": item(0x20, b"\7\0\0\0\x30\0\0\x60" + CT.encode()),
+    "a transfer syntax longer than its context": item(
+        0x20, b"\7\0\0\0" + item(0x30, CT.encode()) + b"\x40\0\0\x60" + EXPLICIT.encode()
+    ),
+    "half a sub-item": item(0x20, b"\7\0\0\0" + item(0x30, CT.encode()) + b"\x40\0"),
+    "a context longer than the request": b"\x20\0\xff\xff\7\0\0\0" + item(0x30, CT.encode()),
+    "an unknown item longer than the request": b"\x60\0\0\xff",
     "an unknown item": item(0x60, b"abc"),
     "a context result": item(0x21, b"\7\0\0\0"),
     "two bytes left over": b"\0\0",
@@ -126,19 +134,32 @@ def test_a_request_full_of_contexts_is_answered(listening: Listen) -> None:
     assert results(answer) == dict.fromkeys(range(1, 256, 2), 0)
 
 
-@pytest.mark.parametrize(
-    ("more", "what"),
-    [(b"\x20\0\xff\xff\1\0\0\0", "an item longer than the request"), (item(0x50, b"\x51\0\0\xff"), "a sub-item")],
-)
-def test_an_item_that_is_longer_than_what_holds_it_ends_the_association(
-    listening: Listen, more: bytes, what: str
-) -> None:
+def test_user_information_longer_than_what_holds_it_is_skipped(listening: Listen) -> None:
     node = listening()
-    if what == "a sub-item":
-        assert serves(node.port, more=more), "nothing of it is used"
-    else:
-        with pytest.raises(Aborted):
-            Scu(node.port, more=more)
+    for more in (item(0x50, b"\x51\0\0\xff"), b"\x50\0\xff\xff\x51\0\0\4", item(0x50, b"\x55\0\0\x20ACME")):
+        assert serves(node.port, more=more)
+
+
+def test_a_context_keeps_the_syntaxes_before_one_that_is_too_long(listening: Listen) -> None:
+    broken = item(0x40, EXPLICIT.encode()) + b"\x40\0\0\x60" + IMPLICIT.encode()
+    more = item(0x20, b"\7\0\0\0" + item(0x30, CT.encode()) + broken)
+    with Scu(listening().port, associate=False) as scu:
+        assert results(scu.associate(more=more))[7] == 0
+
+
+@pytest.mark.parametrize(
+    "contexts",
+    [{}, {2: (CT, [EXPLICIT])}, {0: (CT, [EXPLICIT]), 4: (VERIFICATION, [IMPLICIT])}],
+    ids=["none", "an even ID", "only even IDs"],
+)
+def test_a_request_without_a_context_that_can_be_answered_is_rejected(
+    listening: Listen, contexts: dict[int, tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "CONTEXTS", {})
+    with pytest.raises(Rejected) as caught:
+        Scu(listening().port, contexts=contexts)
+
+    assert caught.value.args == (1, 1, 1)
 
 
 # ── strangers ────────────────────────────────────────────────────────────────

@@ -34,14 +34,22 @@ CONTEXTS = {1: (CT, [EXPLICIT]), 3: (MR, [EXPLICIT]), 5: (VERIFICATION, [IMPLICI
 class Listening:
     """Receiver, index writer, spool and SQLite of a node, in one folder."""
 
-    def __init__(self, folder: Path, *, intake: Any = None, has_room: Callable[[], bool] | None = None, **policy: Any):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        intake: Any = None,
+        has_room: Callable[[], bool] | None = None,
+        **policy: Any,
+    ) -> None:
         self.database = Database(f"sqlite:///{folder / 'node.db'}")
         metadata.create_all(self.database.engine)
         self.spool = Spool(folder / "spool")
         self.writer = IndexWriter(self.database, self.spool)
         self.receiver = Receiver(
             ae_title="MEDIQA",
-            host="127.0.0.1",
+            host=host,
             port=0,
             policy=ReceiverPolicy(**policy),
             contexts=acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",)),
@@ -200,8 +208,10 @@ def store_rq(uid: str, data: bytes, *, sop_class: str = CT, context: int = 1, fr
 class Scu:
     """One connection to the receiver."""
 
-    def __init__(self, port: int, *, associate: bool = True, timeout_s: float = 20.0, **request: Any) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(
+        self, port: int, *, host: str = "127.0.0.1", associate: bool = True, timeout_s: float = 20.0, **request: Any
+    ) -> None:
+        self.socket = socket.create_connection((host, port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if associate:
             try:
