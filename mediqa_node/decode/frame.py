@@ -62,7 +62,7 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         header = with_known_vrs(dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS)))
         syntax = header.file_meta.TransferSyntaxUID
         options = as_pixel_options(header)
-        tag, vr, length = pixel_element(stream, implicit=syntax.is_implicit_VR, little=syntax.is_little_endian)
+        tag, vr, length = pixel_element(stream, little=syntax.is_little_endian)
         keyword = PIXEL_TAGS[tag]
         if vr:
             options["pixel_vr"] = vr

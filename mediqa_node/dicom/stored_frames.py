@@ -18,6 +18,8 @@ from mediqa_node.dicom.values import integer
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
+_PIXEL_VRS = frozenset((b"OB", b"OW", b"OF", b"OD", b"UN"))
+"""Whatever the transfer syntax promises; an even length does not begin with these bytes."""
 _HELD = "n_frames_held"
 _ITEM, _HEAD_BYTES = 0xFFFEE000, 8
 _FRAME_START = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  |[\x01-\x0f]\0\0\0\x40\0\0\0")
@@ -48,8 +50,8 @@ def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
     Args:
         header: as pydicom read it from the stream, which is at the first element that the header lacks.
     """
-    implicit, little = header.original_encoding
-    tag, _, length = pixel_element(stream, implicit=bool(implicit), little=bool(little))
+    _, little = header.original_encoding
+    tag, _, length = pixel_element(stream, little=bool(little))
     if tag not in PIXEL_TAGS:
         return None
     rows, columns, bits = (integer(header, key) or 0 for key in ("Rows", "Columns", "BitsAllocated"))
@@ -59,7 +61,7 @@ def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
     return max(begun, _whole(begun * size_px, rows * columns) or 0)
 
 
-def pixel_element(stream: BinaryIO, *, implicit: bool, little: bool) -> tuple[int, str, int]:
+def pixel_element(stream: BinaryIO, *, little: bool) -> tuple[int, str, int]:
     """Return tag, value representation and length of an element, read up to its value.
 
     The value representation is "" without one, also where a file breaks the promise of its transfer syntax. At the end
@@ -67,7 +69,7 @@ def pixel_element(stream: BinaryIO, *, implicit: bool, little: bool) -> tuple[in
     """
     order = "<" if little else ">"
     group, element, rest = struct.unpack(f"{order}HH4s", stream.read(8).ljust(8, b"\0"))
-    vr = "" if implicit or not re.match(b"[A-Z]{2}", rest) else rest[:2].decode("ascii")
+    vr = rest[:2].decode("ascii") if rest[:2] in _PIXEL_VRS else ""
     (length,) = struct.unpack(f"{order}I", stream.read(4).ljust(4, b"\0") if vr else rest)
     return group << 16 | element, vr, length
 

@@ -8,6 +8,7 @@ import pytest
 from pydicom import Dataset
 from support.receiving import BIG, CT, DEFLATED, EXPLICIT, IMPLICIT, Listening, Scu, ct, encode
 
+from mediqa_node.decode.frame import locate_pixels
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import file_head, read_header
 from mediqa_node.dicom.scan import scan
@@ -263,9 +264,14 @@ def test_an_implicit_identifier_that_begins_like_an_item_is_a_text(tmp_path: Pat
 
 @pytest.mark.parametrize(("syntax", "real"), [(EXPLICIT, IMPLICIT), (IMPLICIT, EXPLICIT)])
 def test_a_dataset_in_the_other_encoding_is_read_as_the_header_is(syntax: str, real: str, tmp_path: Path) -> None:
-    content = encode(ct(), real)
+    pixels = bytes(range(256)) * 2
+    content = encode(ct(PixelData=pixels), real)
 
     found = scan(memoryview(content), syntax)
 
     assert found == scan(memoryview(content), real)
     assert found.identity == identity_of(header(content, syntax, tmp_path))
+    with (tmp_path / "stored.dcm").open("rb") as stream:
+        element = locate_pixels(stream)
+        stream.seek(element.offset)
+        assert stream.read(element.length) == pixels
