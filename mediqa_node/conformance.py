@@ -37,7 +37,8 @@ _STATUSES = (
     (
         dimse.CANNOT_UNDERSTAND,
         "Cannot understand",
-        "dataset empty, truncated, not parsable, nested deeper than 32, without a valid UID, or too costly to check",
+        "dataset empty, truncated, not parsable, nested deeper than 32, without a valid UID before its pixels, with "
+        "elements of groups 0000 to 0006, too costly to check, or with pixels that contradict the transfer syntax",
     ),
 )
 

@@ -27,6 +27,7 @@ ELEMENTS = {
     "study_instance_uid": _STUDY_INSTANCE_UID,
 }
 """The element of each field of an `Identity`."""
+_IN_NO_CHARACTER_SET = (ELEMENTS["sex"], ELEMENTS["birth_date"], ELEMENTS["study_instance_uid"])
 NO_ODD_VRS: Mapping[int, bytes] = {}
 _NO_DIGIT = re.compile(r"\D")
 
@@ -42,10 +43,10 @@ def identity_of_elements(
     """Return the patient and visit from the encoded values of `ELEMENTS` and `CHARACTER_SET`, by tag.
 
     Args:
-        odd_vrs: value representations that are not those of the data dictionary; with any, the values are decoded as
-            those of a header.
+        odd_vrs: value representations that are not those of the data dictionary. With any, or with other characters
+            than ASCII where no character set applies, the values are decoded as those of a header.
     """
-    if odd_vrs:
+    if odd_vrs or not all(found.get(tag, b"").isascii() for tag in _IN_NO_CHARACTER_SET):
         return identity_of(_header(found, odd_vrs, is_little_endian=is_little_endian))
     character_set = found.get(CHARACTER_SET, b"").strip(b" \0").decode("latin-1")
     return _identity({field: _decoded(found.get(tag, b""), character_set) for field, tag in ELEMENTS.items()})

@@ -55,6 +55,7 @@ _NEVER_IN_A_DATASET = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
 """Groups, PS3.5 7.1. Readers of files take a Transfer Syntax UID (0002,0010) there for that of the file."""
 _DEPTH_LIMIT = 32
 _SHORT_FORM = frozenset(re.findall(rb"..", b"AEASATCSDADSDTFDFLISLOLTPNSHSLSSSTTMUIULUS"))
+_NUMBERS = frozenset(re.findall(rb"..", b"ATFDFLSLSSSVULUSUV"))
 _VALUE_LIMIT, _IDENTIFIER_LIMIT = 512, 65_535
 _WINDOW_BYTES, _PADDING_BYTES = 8192, 65_536
 _MODALITY = re.compile(r"[A-Z0-9_ ]{1,16}")
@@ -350,6 +351,8 @@ class _Walk:
         """Keep the value of a wanted element that is long, has an odd VR, or comes after one that has."""
         if self.past_header:
             return
+        if tag in _UIDS and vr in _NUMBERS:
+            raise InvalidInstance(f"a UID with the value representation {vr.decode()}", offending=tag)
         self.odd_vrs.pop(tag, None)
         limit = _VALUE_LIMIT
         if tag in _IDENTIFYING:

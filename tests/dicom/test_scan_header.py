@@ -1,5 +1,6 @@
 """Identity at receipt is the identity of the header that is read later, or the image stays with its sender."""
 
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -222,6 +223,17 @@ def test_an_odd_identifier_is_read_as_the_header_reads_it(name: str, tag: int, t
     assert scan(memoryview(content), EXPLICIT).identity == identity_of(header(content, EXPLICIT, tmp_path))
 
 
+@pytest.mark.parametrize("tag", [0x00100040, 0x00100030])
+@pytest.mark.parametrize("character_set", [None, "ISO_IR 100", "ISO_IR 192", "GB18030", "nonsense"])
+def test_what_no_character_set_applies_to_is_read_as_the_header_reads_it(
+    character_set: str | None, tag: int, tmp_path: Path
+) -> None:
+    odd = element(EXPLICIT, tag, b"CS" if tag == 0x00100040 else b"DA", b"7\x92")
+    content = with_element(EXPLICIT, tag, odd, SpecificCharacterSet=character_set)
+
+    assert scan(memoryview(content), EXPLICIT).identity == identity_of(header(content, EXPLICIT, tmp_path))
+
+
 @pytest.mark.parametrize("name", ["UN", "600 characters", "two values", "only NUL"])
 @pytest.mark.parametrize("syntax", [IMPLICIT, BIG])
 def test_an_odd_identifier_is_read_alike_in_every_syntax(syntax: str, name: str, tmp_path: Path) -> None:
@@ -234,6 +246,24 @@ def test_an_identifier_that_is_given_twice_is_the_last_one(tmp_path: Path) -> No
     first, last = element(EXPLICIT, PATIENT_ID, b"US", b"\1\0"), element(EXPLICIT, PATIENT_ID, b"LO", b"A1")
     for content in (with_element(EXPLICIT, PATIENT_ID, one) for one in (first + last, last + first)):
         assert scan(memoryview(content), EXPLICIT).identity == identity_of(header(content, EXPLICIT, tmp_path))
+
+
+@pytest.mark.parametrize("tag", [0x00080016, 0x00080018, STUDY, 0x0020000E])
+@pytest.mark.parametrize("vr", [b"US", b"SL", b"AT", b"FD", b"UV"])
+def test_a_uid_is_no_number(vr: bytes, tag: int) -> None:
+    value = uid(str(ct()[tag].value)).ljust(32, b"\0")
+    long = struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, vr, 0, len(value)) + value
+    encoded = long if vr == b"UV" else element(EXPLICIT, tag, vr, value)
+
+    assert refusal(with_element(EXPLICIT, tag, encoded)).offending == tag
+
+
+@pytest.mark.parametrize("tag", [0x00080018, STUDY, 0x0020000E])
+@pytest.mark.parametrize("vr", [b"LO", b"OB", b"UN", b"UT", b"ZZ"])
+def test_a_uid_may_be_any_text(vr: bytes, tag: int) -> None:
+    encoded = element(EXPLICIT, tag, vr, uid(str(ct()[tag].value)))
+
+    assert scan(memoryview(with_element(EXPLICIT, tag, encoded)), EXPLICIT) == scan(memoryview(encode(ct())), EXPLICIT)
 
 
 @pytest.mark.parametrize("tag", [PATIENT_ID, 0x00100010, 0x00080005, STUDY])
@@ -275,3 +305,27 @@ def test_a_dataset_in_the_other_encoding_is_read_as_the_header_is(syntax: str, r
         element = locate_pixels(stream)
         stream.seek(element.offset)
         assert stream.read(element.length) == pixels
+
+
+# ── mutations ────────────────────────────────────────────────────────────────
+
+PIECES = (b"\0", b"\xff\xff\xff\xff", b"SQ", b"UN", b"US", b"\xfe\xff\x0d\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0")
+
+
+@SYNTAXES
+def test_a_mutated_dataset_is_refused_or_has_the_identity_of_its_header(syntax: str, tmp_path: Path) -> None:
+    inner = ct(SOPClassUID=None, PixelData=None)
+    original = encode(ct(ReferencedSeriesSequence=[inner, inner], PatientSex="F", AccessionNumber="A1"), syntax)
+    chance, n_stored = random.Random(12), 0
+    for _ in range(250):
+        at = chance.randrange(len(original) - 520)
+        piece = chance.choice((*PIECES, chance.randbytes(2)))
+        content = original[:at] + piece + original[at + chance.randrange(5) :]
+        try:
+            found = scan(memoryview(content), syntax)
+        except InvalidInstance:
+            continue
+        n_stored += 1
+        assert found.identity == identity_of(header(content, syntax, tmp_path)), content
+
+    assert n_stored > 25
