@@ -1,6 +1,7 @@
 """What nobody foresaw: it is named, stays with its series, and does not fill the log."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,6 +12,7 @@ from support.siblings import before_release
 from mediqa_node.domain.errors import MediqaError, StorageFailed, UndecodablePixels, UnreadableElement, fault_of
 from mediqa_node.pipeline import assess, sweeps
 from mediqa_node.pipeline import score as scoring
+from mediqa_node.pipeline.durable import DurableJobs
 
 
 @pytest.fixture
@@ -111,3 +113,20 @@ def test_a_sweep_that_fails_says_so_once_and_when_it_works_again() -> None:
         ("sweep failed", ("pace", KeyError)),
         ("sweep works again", "pace"),
     ]
+
+
+def test_a_job_that_ends_while_its_series_is_looked_after_is_not_asked_for_again(bench: Bench, tmp_path: Path) -> None:
+    class Ends:
+        def ended(self, names: list[str]) -> dict[str, str | None]:
+            bench.work()  # the series is assessed between the reading of its row and the answer
+            return dict.fromkeys(names)
+
+    bench.receive_all(paths := ct_series(tmp_path / "one", "x"))
+    bench.now += 100
+    bench.complete_series()
+    sweeps.enqueue_waiting(bench.node)
+    assert bench.series(series_uid(paths)).state == "READY"
+
+    sweeps.look_after_jobs(bench.node, cast(DurableJobs, Ends()))
+
+    assert bench.series(series_uid(paths)).state == "ASSESSED"
