@@ -53,7 +53,7 @@ def text_doubts(headers: Sequence[Dataset]) -> tuple[HeaderDoubt, ...]:
 
 
 def doubts_outside(others: Sequence[FrameHeader]) -> tuple[HeaderDoubt, ...]:
-    """Return the doubts about images of CT or MR that are in no stack with geometry, beside one that has it."""
+    """Return the doubts about CT or MR images without usable geometry, where the primary stack has it."""
     found: set[HeaderDoubt] = set()
     for frame in others:
         if geometry(frame) == (None, None):

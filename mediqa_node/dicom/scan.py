@@ -24,7 +24,8 @@ from mediqa_node.dicom import scan_pixels
 from mediqa_node.dicom.identity import CHARACTER_SET, ELEMENTS, identity_of_elements
 from mediqa_node.dicom.part10 import Encoded, Inflated
 from mediqa_node.dicom.scan_budget import CpuBudget
-from mediqa_node.dicom.scan_pixels import PIXEL_DATA, PIXEL_TAGS, Pixels, check_pixels
+from mediqa_node.dicom.scan_pixels import PIXEL_DATA, Pixels, check_pixels
+from mediqa_node.dicom.stored_frames import PIXEL_TAGS, UNDEFINED_LENGTH
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.uid import is_uid
@@ -50,7 +51,6 @@ _LONG_FORM = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DELIMITERS = frozenset({_ITEM_END, _SEQUENCE_END})
 _ITEM_BYTES = b"\xfe\xff\x00\xe0"
-_UNDEFINED = 0xFFFFFFFF
 _NEVER_IN_A_DATASET = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
 """Groups, PS3.5 7.1. Readers of files take a Transfer Syntax UID (0002,0010) there for that of the file."""
 _DEPTH_LIMIT = 32
@@ -302,13 +302,13 @@ class _Walk:
                 raise _Unreadable("an item was expected inside a sequence", offending=tag)
             return position  # also behind the end of an item whose length said so, and zeros that fill the sequence
         if level.kind == "fragments":
-            if length == _UNDEFINED:
+            if length == UNDEFINED_LENGTH:
                 raise _Unreadable("a pixel data fragment has no length", offending=PIXEL_DATA)
             if len(self.levels) == 1 and length and level.has_offset_table and self.pixels is not None:
                 self.pixels.n_fragments += 1
             level.has_offset_table = True
             return self._within(position + length, PIXEL_DATA)
-        end = None if length == _UNDEFINED else self._within(position + length, tag)
+        end = None if length == UNDEFINED_LENGTH else self._within(position + length, tag)
         explicit = level.explicit and (head[12:14] in _SHORT_FORM or _may_be_vr(head[12:14], otherwise=True))
         self._open(_Level("item", end, explicit))
         return position
@@ -321,9 +321,9 @@ class _Walk:
         if top and tag < 0x00080000 and tag >> 16 in _NEVER_IN_A_DATASET:
             raise InvalidInstance("not a dataset: an element of a command, file meta or directory", offending=tag)
         if top and tag in PIXEL_TAGS:
-            first = self.take(position, 4) if self.is_compressed and length != _UNDEFINED else b""
+            first = self.take(position, 4) if self.is_compressed and length != UNDEFINED_LENGTH else b""
             self.pixels, self.past_header = Pixels(tag, length, first), True
-        if length == _UNDEFINED or vr == b"SQ":
+        if length == UNDEFINED_LENGTH or vr == b"SQ":
             return self._open_element(position, length, tag, vr, explicit)
         end = self._within(position + length, tag)
         if top and tag in _WANTED:
@@ -343,7 +343,7 @@ class _Walk:
             raise InvalidInstance("a sequence in place of a text", offending=tag)
         # PS3.5 6.2.2: UN of undefined length is a sequence
         bulk = vr != b"SQ" and ((tag == PIXEL_DATA and (top or not vr)) or vr not in (b"", b"UN"))
-        end = None if length == _UNDEFINED else self._within(position + length, tag)
+        end = None if length == UNDEFINED_LENGTH else self._within(position + length, tag)
         self._open(_Level("fragments" if bulk else "sequence", end, explicit))
         return position
 

@@ -4,17 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mediqa_node.dicom.part10 import DEFLATED, NATIVE
+from mediqa_node.dicom.stored_frames import UNDEFINED_LENGTH
 from mediqa_node.domain.errors import InvalidInstance
 
 PIXEL_DATA = 0x7FE00010
-PIXEL_TAGS = frozenset({PIXEL_DATA, 0x7FE00008, 0x7FE00009})
 _SAMPLES, _PHOTOMETRIC, _FRAMES = 0x00280002, 0x00280004, 0x00280008
 _ROWS, _COLUMNS, _BITS = 0x00280010, 0x00280011, 0x00280100
 _ELSEWHERE = frozenset({0x00287FE0, 0x56000020})
 """Pixel Data Provider URL, Spectroscopy Data."""
 WANTED = _ELSEWHERE | {_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS}
 """The elements of a header that these checks need."""
-UNDEFINED_LENGTH = 0xFFFFFFFF
 
 _JPEG_AND_VIDEO, _RLE = "1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5"
 _CODED = (b"\xfe\xff\x00\xe0", b"\xff\xd8", b"\xff\x4f")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.prompt_opinion import PromptClassifier, completed
 from mediqa_node.domain.scoring import Scorer
-from mediqa_node.domain.technique import HeaderDoubt, Technique
+from mediqa_node.domain.technique import Exclusion, HeaderDoubt, Technique
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.image.verdict import verdict_of
 from mediqa_node.system.failpoint import reach
@@ -57,12 +57,17 @@ class Assessor:
     classifier: PromptClassifier | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SeriesFiles:
     """The files of one series and their headers, in the same order."""
 
     paths: tuple[Path, ...]
     headers: tuple[Dataset, ...]
+
+    @cached_property
+    def exclusions(self) -> list[tuple[Exclusion, ...]]:
+        """What each image is refused for on its own; harvest, scoring and export all ask."""
+        return exclusions_of_each(self.headers)
 
 
 _DATA_ERRORS = (
@@ -150,7 +155,7 @@ def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | No
         NotScorable: the headers are broken.
     """
     with data_errors():
-        return harvest(files.headers, dose_events=dose_events or {})
+        return harvest(files.headers, dose_events=dose_events or {}, of_instances=files.exclusions)
 
 
 def assess(
@@ -171,7 +176,7 @@ def _assess(
     files: SeriesFiles, technique: Technique, assessor: Assessor, *, revision: int, assessed_at: datetime
 ) -> Assessment:
     require_scorable(technique)
-    stacks = assemble_stacks(files.headers, scorable(exclusions_of_each(files.headers)))
+    stacks = assemble_stacks(files.headers, scorable(files.exclusions))
     if not stacks:
         raise NotScorable("no_image", "no instance of the series holds an image plane")
     failed: list[FrameRef] = []

@@ -232,7 +232,7 @@ def look_after_jobs(node: NodeContext, jobs: DurableJobs) -> int:
         return 0
     with node.database.write() as connection:
         for row, job in ready:
-            if job in ended and index.find_series(connection, row.series_instance_uid) == row:  # else it has done it
+            if job in ended and index.find_series(connection, row.series_instance_uid) == row:  # else its job did it
                 _after_scoring(node, connection, row, ended[job])
         for delivery, job in waiting:
             if job in ended and outbox.find_delivery(connection, delivery.id) == delivery:

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.series import InstanceStatus
+from mediqa_node.storage.copies import OPEN
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
 from mediqa_node.storage.tables import instances, rejected_instances
 
 _DOCUMENTS_AT_ONCE = 100
 _AT_ONCE = 500
-_OPEN = (InstanceStatus.DISPUTED, InstanceStatus.CONFLICT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def apply(connection: sa.Connection, series_instance_uid: str, counts: Counts) -
         same = instances.c.sop_instance_uid == image.sop_instance_uid
         connection.execute(
             sa.update(instances)
-            .where(same, instances.c.status.in_((InstanceStatus.CURRENT, *_OPEN)))
+            .where(same, instances.c.status.in_((InstanceStatus.CURRENT, *OPEN)))
             .values(status=InstanceStatus.REJECTED)
         )
         titles |= found

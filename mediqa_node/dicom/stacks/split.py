@@ -298,11 +298,9 @@ def _origins(planes: Sequence[Plane]) -> Parts:
     parts = _where_it_resolves(planes, nominal_mm)
     if len(parts) > 1 and _are_complete(planes, parts):
         return parts
-    for axis in (0, 1):
-        turns = _in_turn(planes, lambda plane, axis=axis: origins[id(plane)][axis], apart=ORIGIN_MM)  # type: ignore[misc]
-        if len(turns) > 1:
-            return turns
-    return parts
+    by_row = _in_turn(planes, lambda plane: origins[id(plane)][0], apart=ORIGIN_MM)
+    by_column = _in_turn(planes, lambda plane: origins[id(plane)][1], apart=ORIGIN_MM)
+    return next((turns for turns in (by_row, by_column) if len(turns) > 1), parts)
 
 
 def _where(value: Callable[[Plane], Hashable]) -> Callable[[Sequence[Plane]], Parts]:

@@ -53,19 +53,25 @@ _SHARE = 0.2
 FrameKey = tuple[str, int | None]
 
 
-def harvest(headers: Sequence[Dataset], *, dose_events: Mapping[str, DoseEvent] = NO_DOSE_EVENTS) -> Technique:
+def harvest(
+    headers: Sequence[Dataset],
+    *,
+    dose_events: Mapping[str, DoseEvent] = NO_DOSE_EVENTS,
+    of_instances: Sequence[tuple[Exclusion, ...]] | None = None,
+) -> Technique:
     """Return the technique of one series.
 
     Args:
         headers: all instances of the series, without pixels, in any order.
         dose_events: irradiation events of the study's dose reports, by Irradiation Event UID (0008,3010).
+        of_instances: `exclusions_of_each(headers)`, if the caller has it already.
 
     Returns:
         label `mas` for CT (median effective tube charge, mAs), `tesla` for MR (nominal field), None otherwise.
         `eligible` is True only with a verified label and without any exclusion.
     """
     placed = planes(headers)
-    of_instances = exclusions_of_each(headers, placed)
+    of_instances = exclusions_of_each(headers, placed) if of_instances is None else of_instances
     found = exclusions(headers, placed=placed, of_instances=of_instances)
     modality = series_modality(headers)
     refusal = next((exclusion for exclusion in found if not exclusion.scorable), None)

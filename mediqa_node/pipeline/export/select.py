@@ -16,7 +16,7 @@ from pydicom import Dataset
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
-from mediqa_node.dicom.exclusions import exclusions_of_each, scorable
+from mediqa_node.dicom.exclusions import scorable
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
@@ -243,7 +243,7 @@ def _of_the_scan(files: SeriesFiles) -> SeriesFiles:
     A few of them do not refuse the series, but a screen capture among its slices may show a name, which header
     filters do not see.
     """
-    fine = scorable(exclusions_of_each(files.headers))
+    fine = scorable(files.exclusions)
     return SeriesFiles(paths=tuple(compress(files.paths, fine)), headers=tuple(compress(files.headers, fine)))
 
 
