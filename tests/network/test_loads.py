@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydicom.uid import JPEG2000Lossless
 from support.receiver_process import stand_alone
-from support.receiving import CT, Rejected, Scu, command, ct, encode, p_data
+from support.receiving import CT, EXPLICIT, Rejected, Scu, command, ct, encode, p_data
 
 pytestmark = pytest.mark.acceptance
 
@@ -82,10 +83,11 @@ def test_many_scanners_at_once_are_answered_in_time(tmp_path: Path, n_scanners: 
 @pytest.mark.parametrize("kind", ["native", "encapsulated"])
 def test_objects_of_500_megabytes_do_not_make_the_receiver_large(tmp_path: Path, kind: str) -> None:
     header, pixels = _large(kind)
+    syntax = EXPLICIT if kind == "native" else str(JPEG2000Lossless)
     peak = [0.0]
 
     def send(port: int, scanner: int) -> None:
-        with Scu(port, calling=f"CT_{scanner}".encode(), timeout_s=300) as scu:
+        with Scu(port, calling=f"CT_{scanner}".encode(), contexts={1: (CT, [syntax])}, timeout_s=300) as scu:
             uid = str(ct().SOPInstanceUID)
             mine = f"{uid[:-1]}{scanner + 2}"
             scu.send(p_data(1, command(CT, mine), is_command=True))
