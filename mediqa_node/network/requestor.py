@@ -41,6 +41,37 @@ _ABORT_PDU = bytes((ABORT, 0, 0, 0, 0, 4, 0, 0, 2, 0))
 _RELEASE_RP_PDU = bytes((RELEASE_RP, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 
 
+class _Checkpoint(threading.Event):
+    """Where the thread of an association stops while a request of ours waits for its answer."""
+
+    def __init__(self, association: Association) -> None:
+        super().__init__()
+        self._association = association
+        self._passing = threading.Lock()
+        self.set()
+
+    def clear(self) -> None:
+        with self._passing:
+            super().clear()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        while True:
+            super().wait(timeout)
+            with self._passing:
+                if self.is_set():
+                    self._association._is_paused = False
+                    return True
+
+
+def keep_answers(association: Association) -> None:
+    """Let pynetdicom's own thread take no answer from the request that waits for it; before the association begins.
+
+    The thread may wake so late after one request that the next has begun. That one took it for stopped, and waited for
+    an answer that the thread had taken for a message out of turn.
+    """
+    association._reactor_checkpoint = _Checkpoint(association)
+
+
 class Watch:
     """Watches over one association from its connection to its end.
 
@@ -109,6 +140,7 @@ class Watch:
             self._connection.close()
 
     def _open(self, event: evt.Event) -> None:
+        keep_answers(event.assoc)
         contexts = event.assoc.requestor.requested_contexts
         self._proposed = {context.context_id: set(map(str, context.transfer_syntax)) for context in contexts}
         self._provider = event.assoc.dul

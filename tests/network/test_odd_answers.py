@@ -13,6 +13,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pynetdicom import AE, Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from support.factories import source_header
 from support.raw_pacs import (
     ABORT,
@@ -72,6 +73,26 @@ def nothing_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     assert [thread for thread in threading.enumerate() if thread not in before and not thread.daemon] == []
+
+
+def test_an_answer_that_comes_early_is_that_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, get_msg = threading.Event.wait, DIMSEServiceProvider.get_msg
+
+    def late(event: threading.Event, timeout: float | None = None) -> bool:
+        is_set = wait(event, timeout)
+        if isinstance(threading.current_thread(), Association):
+            time.sleep(0.05)  # until the next request has begun, and its answer has come
+        return is_set
+
+    def later(provider: DIMSEServiceProvider, block: bool = False) -> Any:
+        time.sleep(0.15 if block else 0.0)
+        return get_msg(provider, block)
+
+    monkeypatch.setattr(threading.Event, "wait", late)
+    monkeypatch.setattr(DIMSEServiceProvider, "get_msg", later)
+
+    with raw_pacs() as peer, connect(peer, report_contexts(peer), ae_title="MEDIQA", timeout_s=2.0) as link:
+        assert [link.store(REPORT) for _ in range(4)] == [0x0000] * 4
 
 
 # ── nothing holds a delivery, or the process ─────────────────────────────────

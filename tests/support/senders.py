@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Self
 
 import pydicom
-from pynetdicom import AE, _config, build_context
+from pynetdicom import AE, _config, build_context, evt
 
+from mediqa_node.network.requestor import keep_answers
 from support.waiting import PATIENCE_S
 
 _STORESCU = "/usr/bin/storescu"
@@ -75,7 +76,13 @@ class Scu:
         # as it lies in the file, bit for bit: also what pynetdicom would not encode again
         _config.STORE_SEND_CHUNKED_DATASET = True
         self._held.callback(setattr, _config, "STORE_SEND_CHUNKED_DATASET", False)
-        self.association = self._entity.associate("127.0.0.1", self.port, self._contexts, ae_title="MEDIQA")
+        self.association = self._entity.associate(
+            "127.0.0.1",
+            self.port,
+            self._contexts,
+            ae_title="MEDIQA",
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: keep_answers(event.assoc))],
+        )
         assert self.association.is_established
         return self
 
