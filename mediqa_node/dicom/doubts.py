@@ -11,7 +11,7 @@ from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, number, text
 from mediqa_node.dicom.plausible import rescales
 from mediqa_node.dicom.report.header import TAKEN
 from mediqa_node.dicom.stacks.planes import Plane, geometry
-from mediqa_node.dicom.values import holds_misread
+from mediqa_node.dicom.values import holds_misread, is_loosely_written
 from mediqa_node.domain.errors import UnreadableElement
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.technique import HeaderDoubt
@@ -22,6 +22,7 @@ _SPACING_MM = (1e-2, 25.0)
 _SPACING_RATIO = 4.0
 """Pixels of patients are not longer than that by their width."""
 _SPACING_TOLERANCE = 0.01
+_RESCALE = ("RescaleSlope", "RescaleIntercept")
 _CT_SLOPES = (0.1, 10.0)
 _CT_BITS = 12
 
@@ -113,7 +114,9 @@ def _of_frame(frame: FrameHeader, plane: Plane, modality: str) -> Iterator[Heade
 
 
 def _of_rescale(frame: FrameHeader) -> Iterator[HeaderDoubt]:
-    slope, intercept = (frame.number(key, signed=True) for key in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (frame.number(key, signed=True) for key in _RESCALE)
+    if any(is_loosely_written(frame.holder(key), key) for key in _RESCALE):
+        yield HeaderDoubt.RESCALE_FORMAT
     if slope is None or intercept is None:
         unsigned = number(frame.dataset, "PixelRepresentation", signed=True) == 0
         yield HeaderDoubt.RESCALE_MISSING if unsigned else HeaderDoubt.RESCALE_MISSING_SIGNED

@@ -12,6 +12,7 @@ No function raises anything else, for any bytes.
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -41,6 +42,7 @@ _UNSPLIT = ("ST", "LT", "UT", "UR")
 """Value representations in which a backslash is an ordinary character (PS3.5 table 6.2-1)."""
 _IN_CHARACTER_SET = ("SH", "LO", "UC", "ST", "LT", "UT", "PN")
 """Value representations to which Specific Character Set applies (PS3.5 6.1.2.3)."""
+_DECIMAL_STRING = re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?")
 _SHOWN_CHARACTERS = 24
 
 
@@ -186,6 +188,14 @@ def exact(ds: Dataset, key: Key, count: int = 1) -> tuple[float, ...] | None:
 def is_unreadable(ds: Dataset, key: Key) -> bool:
     """Whether an element has a value but no number."""
     return has_value(ds, key) and not any(math.isfinite(x) for x in _floats(ds, key))
+
+
+def is_loosely_written(ds: Dataset, key: Key) -> bool:
+    """Whether a number is text in another form than PS3.5 table 6.2-1 has it: with a decimal comma, a unit, words."""
+    value, _ = _raw(ds, key)
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    return isinstance(value, str) and value.isprintable() and not _DECIMAL_STRING.fullmatch(value.strip(PADDING))
 
 
 def element_name(key: Key) -> str:
