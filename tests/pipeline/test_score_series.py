@@ -59,11 +59,13 @@ def test_a_station_of_unknown_value_representation_does_not_stop_a_series(tmp_pa
     judged(StandInScorer(), *bent(tmp_path, b"\x08\x00\x10\x10SH", b"\x08\x00\x10\x10ZZ"))
 
 
-def test_a_comma_in_the_intercept_changes_nothing_of_what_is_scored(tmp_path: Path) -> None:
+def test_a_comma_in_the_intercept_changes_no_pixel_and_no_label_but_the_series_never_trains(tmp_path: Path) -> None:
     plain = read_headers(bent(tmp_path / "plain", b"-1024.0", b"-1024.0"))
     comma = read_headers(bent(tmp_path / "comma", b"-1024.0", b"-1024,0"))
 
-    assert harvest_series(comma) == harvest_series(plain)
+    expected, found = harvest_series(plain), harvest_series(comma)
+    assert (expected.eligible, found.eligible) == (True, False)
+    assert replace(found, flags=expected.flags, exclusions=expected.exclusions, eligible=True) == expected
     assert (shown(comma) == shown(plain)).all()
 
 
