@@ -26,11 +26,17 @@ class Connection:
 
 
 class Connections:
-    """The connections of one kind of caller, never more than a total and a number for each address."""
+    """The connections of one kind of caller, never more than a total and a number for each address.
 
-    def __init__(self, *, at_most: int, per_address: int) -> None:
+    Args:
+        ending_at_most: connections that have made room and whose threads have not noticed yet, as on a busy machine;
+            while there are so many, no newcomer gets in.
+    """
+
+    def __init__(self, *, at_most: int, per_address: int, ending_at_most: int) -> None:
         self._at_most = at_most
         self._per_address = per_address
+        self._ending_at_most = ending_at_most
         self._lock = threading.Lock()
         self._open: dict[str, dict[Connection, None]] = {}
         self._n_open = self._n_ending = 0
@@ -38,7 +44,7 @@ class Connections:
     def enter(self, accepted: socket.socket, address: str) -> Connection | None:
         """Return the connection, for which another may have been ended; None if there is no room."""
         with self._lock:
-            if self._n_ending >= self._at_most:  # their threads have not noticed yet
+            if self._n_ending >= self._ending_at_most:
                 return None
             if len(self._open.get(address, ())) >= self._per_address:
                 fits = self._end_oldest(address)

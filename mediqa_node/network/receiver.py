@@ -30,6 +30,7 @@ _NEGOTIATING_AT_MOST = 256
 _NEGOTIATING_PER_ADDRESS = 128
 _STRANGERS_AT_MOST = 32
 _STRANGERS_PER_ADDRESS = 16
+_ENDING_AT_MOST = 256
 _USUAL_REQUEST_BYTES = 65_536
 _LARGE_REQUESTS_AT_ONCE = 8
 _REST_BYTES = 65_536
@@ -62,8 +63,12 @@ class Receiver:
         self._has_room = has_room
         self._places = Places(policy)
         self._large_requests = threading.BoundedSemaphore(_LARGE_REQUESTS_AT_ONCE)
-        self._negotiating = Connections(at_most=_NEGOTIATING_AT_MOST, per_address=_NEGOTIATING_PER_ADDRESS)
-        self._strangers = Connections(at_most=_STRANGERS_AT_MOST, per_address=_STRANGERS_PER_ADDRESS)
+        self._negotiating = Connections(
+            at_most=_NEGOTIATING_AT_MOST, per_address=_NEGOTIATING_PER_ADDRESS, ending_at_most=_ENDING_AT_MOST
+        )
+        self._strangers = Connections(
+            at_most=_STRANGERS_AT_MOST, per_address=_STRANGERS_PER_ADDRESS, ending_at_most=_ENDING_AT_MOST
+        )
         self._stopping = threading.Event()
         self._listener = _listener(host, port)
         self._wake_reader, self._wake_writer = socket.socketpair()

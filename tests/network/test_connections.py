@@ -128,7 +128,7 @@ def entered(connections: Connections, address: str) -> Connection:
 
 
 def test_the_address_with_the_most_connections_makes_room() -> None:
-    connections = Connections(at_most=4, per_address=3)
+    connections = Connections(at_most=4, per_address=3, ending_at_most=4)
     honest = entered(connections, "honest")
     greedy = [entered(connections, "greedy") for _ in range(3)]
 
@@ -138,7 +138,7 @@ def test_the_address_with_the_most_connections_makes_room() -> None:
 
 
 def test_what_is_being_decided_does_not_make_room() -> None:
-    connections = Connections(at_most=2, per_address=2)
+    connections = Connections(at_most=2, per_address=2, ending_at_most=2)
     decided = [entered(connections, "one") for _ in range(2)]
     for one in decided:
         one.may_end = False
@@ -150,7 +150,7 @@ def test_what_is_being_decided_does_not_make_room() -> None:
 
 
 def test_threads_that_have_not_noticed_are_counted() -> None:
-    connections = Connections(at_most=1, per_address=1)
+    connections = Connections(at_most=1, per_address=1, ending_at_most=1)
     first, second = entered(connections, "one"), entered(connections, "two")
 
     assert (first.made_room, second.made_room) == (True, False)
