@@ -46,7 +46,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
     if raw.ndim != 2:
         raise UndecodablePixels(f"cannot read pixels of shape {raw.shape}, {photometric}, as gray or RGB")
     padding = _padding(raw, header)
-    stored = _stored_values(raw, header)
+    stored = stored_values(raw, header)
     if photometric == "MONOCHROME1" and modality != "CT":
         stored = _inverted(stored, header)
     if modality not in ("CT", "MR", "PT"):
@@ -71,13 +71,16 @@ def without_unused_bits(raw: np.ndarray, header: Dataset) -> np.ndarray:
     """
     if raw.ndim != 2:
         return raw
-    return np.where(_padding(raw, header), raw, _stored_values(raw, header).astype(raw.dtype, copy=False))
+    return np.where(_padding(raw, header), raw, stored_values(raw, header).astype(raw.dtype, copy=False))
 
 
-def _stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
-    """Keep Bits Stored (0028,0101) below High Bit (0028,0102), with the sign of Pixel Representation (0028,0103).
+def stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
+    """Return Bits Stored (0028,0101) below High Bit (0028,0102), with the sign of Pixel Representation (0028,0103).
 
     Old overlays are stored in the unused bits. Values that a decoder has already corrected do not change.
+
+    Raises:
+        UnreadableElement: one of these elements is not a number.
     """
     allocated = raw.dtype.itemsize * 8
     stored = _whole(header, "BitsStored") or allocated

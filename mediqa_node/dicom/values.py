@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
+from unicodedata import normalize
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_keyword, dictionary_VR
@@ -251,6 +252,26 @@ def _stripped(part: Any) -> str:
 def text(ds: Dataset, key: Key) -> str:
     r"""Return a text element as one string, values joined by a backslash; "" if there is none."""
     return "\\".join(texts(ds, key))
+
+
+def in_one_form(ds: Dataset, key: Key) -> str:
+    r"""Return a plain element as text that does not depend on how it is written; "" if there is none.
+
+    Numbers are compared as numbers, and text as composed characters.
+
+    >>> example = Dataset()
+    >>> example.PixelSpacing, example.StudyDescription = ["0.50", "-0"], " Kopf "
+    >>> in_one_form(example, "PixelSpacing"), in_one_form(example, "StudyDescription")
+    ('0.5\\0.0', 'Kopf')
+    """
+    value, vr = _raw(ds, key)
+    if vr in ("DS", "IS", *_BINARY_CODES):
+        found = numbers(ds, key, signed=True)
+        if found and len(found) == len(texts(ds, key)):
+            return "\\".join(str(number + 0.0) for number in found)  # -0.0 + 0.0 is 0.0
+    if isinstance(value, bytes) and vr not in ("DS", "IS", "CS", "UI"):
+        return value.strip(b"\0 ").decode("latin-1")
+    return normalize("NFC", text(ds, key))
 
 
 def is_misread(ds: Dataset, key: Key) -> bool:

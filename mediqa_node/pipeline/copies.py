@@ -7,6 +7,7 @@ them; until then nothing of the series is delivered.
 
 import time
 from collections.abc import Callable
+from errno import EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ESTALE, ETIMEDOUT
 from pathlib import Path
 
 import structlog
@@ -14,11 +15,12 @@ import structlog
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
-from mediqa_node.domain.errors import UndecodablePixels
+from mediqa_node.domain.errors import StorageFailed, UndecodablePixels
 from mediqa_node.domain.identity import differences, disagreements
 from mediqa_node.domain.series import CopyDecision, InstanceStatus
 from mediqa_node.pipeline import retraction
-from mediqa_node.pipeline.identity import Interrupted, Relation, compare, content_digest
+from mediqa_node.pipeline.content import Interrupted, content_digest
+from mediqa_node.pipeline.identity import Relation, compare
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.sources import Sources
 from mediqa_node.storage import copies, index, outbox, rejections
@@ -29,6 +31,8 @@ from mediqa_node.storage.index import InstanceRow
 log = structlog.get_logger("courier")
 
 _WRONG_PATIENT = "113038"
+_PASSING = frozenset((EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ESTALE, ETIMEDOUT))
+"""Errors of a machine short of something, or of a share that is away; others stay."""
 _TURN_S = 5.0
 """How long the copies of one series are compared before those of another have their turn."""
 
@@ -64,7 +68,11 @@ class Copies:
         for candidate in waiting:
             if self._stopping() or time.monotonic() > until:
                 break
-            resolve(self.node, candidate, reader, self._stopping)
+            try:
+                resolve(self.node, candidate, reader, self._stopping)
+            except StorageFailed as error:
+                log.warning("further copy not compared yet", reason=str(error), hourly_for=("not compared", str(error)))
+                break
             done += 1
         self._settle(series_instance_uid)
         return done
@@ -93,7 +101,11 @@ def fill_identities(node: NodeContext, series_instance_uid: str) -> None:
 def resolve(
     node: NodeContext, candidate: InstanceRow, reader: FrameReader, stopping: Callable[[], bool] = lambda: False
 ) -> None:
-    """Compare one copy with the current one, or with the rejected one, and record what it is."""
+    """Compare one copy with the current one, or with the rejected one, and record what it is.
+
+    Raises:
+        StorageFailed: a file cannot be read now, but perhaps later.
+    """
     with node.database.read() as connection:
         current = copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.CURRENT)
         known = current or copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.REJECTED)
@@ -129,7 +141,7 @@ def _relation(
     reader: FrameReader,
     stopping: Callable[[], bool],
 ) -> Relation:
-    """Return how a copy relates to the known one; copies that cannot be compared are in conflict."""
+    """Return how a copy relates to the known one; copies that can never be compared are in conflict."""
     if known is None:
         return Relation.CORRECTION
     if known.sha256 == candidate.sha256:
@@ -139,6 +151,8 @@ def _relation(
     except Interrupted:
         raise
     except Exception as error:  # no header may stop the comparison of other copies
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            raise StorageFailed(f"a copy cannot be read: {error.strerror}") from error
         log.error("further copy not compared", instance=candidate.sop_instance_uid, reason=type(error).__name__)
         return Relation.CONFLICT
 
