@@ -1,13 +1,15 @@
 """Which patient, study and visit an image names, and whether two images name the same.
 
 Headers of one patient differ without meaning it: an archive fills in what a scanner left empty, pads a name with
-carets, or writes it in capitals. What one side leaves empty is therefore no difference, except the Patient ID.
+carets, or writes it in capitals or with composed characters. What one side leaves empty is therefore no difference,
+except the Patient ID.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import ClassVar
+from unicodedata import normalize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ class IdentityRules:
 
     def text(self, text: str) -> str:
         """Return an identifier other than a Patient ID in the form that is compared."""
-        text = text.strip()
+        text = normalize("NFC", text.strip())
         return text.upper() if self.ignore_case else text
 
 
@@ -78,9 +80,11 @@ _WORDS = {
 
 
 def differences(one: Identity, other: Identity, rules: IdentityRules = EXACT) -> tuple[str, ...]:
-    """Return in words what tells two identities apart; () if both may be the same patient and visit.
+    r"""Return in words what tells two identities apart; () if both may be the same patient and visit.
 
     >>> differences(Identity(patient_id="1", name="DOE^JANE^^"), Identity(patient_id="1", name="Doe^Jane", sex="F"))
+    ()
+    >>> differences(Identity(patient_id="1", name="M\u00fcller"), Identity(patient_id="1", name="Mu\u0308ller"))
     ()
     >>> differences(Identity(patient_id="1"), Identity(accession_number="A2"))
     ('patient ID',)
@@ -106,6 +110,16 @@ def disagreements(identities: Iterable[Identity]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for one, other in combinations(distinct, 2) for word in differences(one, other)))
 
 
+def merged(identities: Sequence[Identity]) -> Identity:
+    """Return what any of the images of a series states, of each field the first that is not empty.
+
+    >>> merged([Identity(patient_id="1"), Identity(patient_id="1", issuer="RIS")]).issuer
+    'RIS'
+    """
+    names = Identity.__dataclass_fields__
+    return Identity(**{name: next(filter(None, (getattr(one, name) for one in identities)), "") for name in names})
+
+
 def _both_differ(one: str, other: str) -> bool:
     return bool(one and other) and one != other
 
@@ -117,4 +131,4 @@ def _names_differ(one: str, other: str) -> bool:
 
 
 def _group(text: str) -> str:
-    return "^".join(part.strip() for part in text.split("^")).rstrip("^").casefold()
+    return normalize("NFC", "^".join(part.strip() for part in text.split("^")).rstrip("^").casefold())

@@ -1,10 +1,11 @@
 """Before a report leaves: does the destination hold this study under the same patient?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
-from mediqa_node.domain.identity import Identity, differences
+from mediqa_node.domain.errors import QueryUnanswered
+from mediqa_node.domain.identity import Identity, differences, merged
 from mediqa_node.domain.series import DeliveryReason, DeliveryState
 from mediqa_node.network.sender import PeerLink
 from mediqa_node.pipeline.clock_watch import was_set_unnoticed
@@ -41,7 +42,7 @@ def identity_check(
         what keeps the report here, or None; and why the identity could not be compared, or None.
 
     Raises:
-        QueryUnanswered: the peer offers C-FIND and fails to answer it.
+        QueryUnanswered: the peer offers C-FIND and fails to answer it, or does not say whose the study is.
         LookupError: the instances of the series were deleted.
     """
     if node.delivery.identity_unanswered == "send" and is_overdue(node, delivery):
@@ -52,13 +53,16 @@ def identity_check(
         return None, DeliveryReason.IDENTITY_NOT_CHECKED
     others: list[tuple[str, ...]] = []
     n_agreeing = 0
-    for theirs in found:
+    for answered in found:
+        theirs = replace(answered, patient_id=answered.patient_id or ours.patient_id)
         if not (differing := differences(ours, theirs, link.peer.identity)):
             n_agreeing += 1
         elif not _holds_only_ours(node, link, theirs):
             others.append(differing)
     if others:
         return _withheld(link, others, n_agreeing), None
+    if ours.patient_id and not all(theirs.patient_id for theirs in found):
+        raise QueryUnanswered(f"{link.peer.name} answers C-FIND without Patient ID (0010,0020)")
     if n_agreeing:
         return None, None
     if node.clock() < delivery.wait_for_study_until:
@@ -73,11 +77,12 @@ def is_overdue(node: NodeContext, delivery: DeliveryRow) -> bool:
 
 
 def _our_identity(node: NodeContext, delivery: DeliveryRow) -> Identity:
+    """Return what any image of the series states: images that contradict each other were withheld before."""
     with node.database.read() as connection:
         instances = index.current_instances(connection, delivery.series_instance_uid)
     if not instances:
         raise LookupError("the instances of this series were deleted")
-    return instances[0].identity or identity_of(read_header(node.spool.path(instances[0].path)))
+    return merged([one.identity or identity_of(read_header(node.spool.path(one.path))) for one in instances])
 
 
 def _holds_only_ours(node: NodeContext, link: PeerLink, theirs: Identity) -> bool:

@@ -441,6 +441,49 @@ def test_identifiers_are_compared_as_the_peer_writes_them(
     assert bool(stored(pacs)) is sent
 
 
+@pytest.mark.parametrize(
+    ("keyword", "theirs", "state"),
+    [
+        ("IssuerOfPatientID", "HOSP_A", "sent"),
+        ("IssuerOfPatientID", "HOSP_B", "withheld"),
+        *before_release(("AccessionNumber", "HOSP_B", "withheld"), ("AccessionNumber", "HOSP_A", "sent")),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["first image", "last image"])
+def test_what_one_image_leaves_empty_another_one_states(
+    make: Make, pacs: ScriptedPacs, tmp_path: Path, keyword: str, theirs: str, state: str, first: bool
+) -> None:
+    bench = make()
+    named = ct_series(tmp_path / "w", "x", **{keyword: "HOSP_A"})
+    empty = ct_series(tmp_path / "e", "x", slices=[0], **{keyword: ""})
+    pacs.holds = [{"PatientID": "SYN001", keyword: theirs}]
+    bench.receive_all([*empty, *named[1:]] if first else [*named[1:], *empty], **SCANNER)
+    bench.pass_time(20)
+
+    [delivery] = bench.deliveries(series_uid(named))
+    assert delivery.state == state
+    assert [report[keyword].value for report in stored(pacs)] == ["HOSP_A"] * (state == "sent")
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "message"),
+    [
+        ({"AccessionNumber": ""}, "waiting", "PACS answers C-FIND without Patient ID (0010,0020)"),
+        ({"AccessionNumber": "B999"}, "withheld", "identity: PACS has this study with another accession number"),
+    ],
+)
+def test_a_c_find_answer_without_patient_id_is_not_another_patient(
+    make: Make, pacs: ScriptedPacs, tmp_path: Path, answer: dict[str, str], state: str, message: str
+) -> None:
+    bench = make()
+    pacs.holds = [answer]
+    bench.receive_all(paths := ct_series(tmp_path / "w", "x", AccessionNumber="A123"), **SCANNER)
+    bench.pass_time(20)
+
+    [delivery] = bench.deliveries(series_uid(paths))
+    assert (delivery.state, delivery.message, pacs.received) == (state, message, [])
+
+
 @pytest.mark.parametrize("status", [0xA900, *before_release(0xC000, 0xA700)])
 @pytest.mark.parametrize(("then", "state"), [("withhold", "withheld"), ("send", "sent")])
 def test_a_peer_that_fails_to_answer_c_find_holds_a_report_for_a_while(

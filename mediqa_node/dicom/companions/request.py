@@ -13,7 +13,7 @@ from datetime import UTC, datetime, tzinfo
 from pydicom import Dataset
 
 from mediqa_node.dicom.report import codes
-from mediqa_node.dicom.report.header import copy_patient_and_study, set_dates, set_equipment
+from mediqa_node.dicom.report.header import copy_patient_and_study, fill_in, set_dates, set_equipment
 from mediqa_node.dicom.report.items import coded, put_uid, sop_reference
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.dicom.report.source import uid_of, value_of
@@ -97,10 +97,11 @@ def instance_uid(kind: str, request: CompanionRequest, source: Dataset, number: 
 
 
 def clean_header(request: CompanionRequest, source: Dataset) -> Dataset:
-    """Return the patient and study of a source in valid form, in UTF-8, with the study's UID."""
+    """Return the patient and study of a source, or of others where it names none, in UTF-8, with the study's UID."""
     clean = Dataset()
     clean.SpecificCharacterSet = "ISO_IR 192"
     copy_patient_and_study(clean, source)
+    fill_in(clean, (found for _, found in sorted(request.by_uid.items())))
     put_uid(clean, "StudyInstanceUID", request.assessment.study_instance_uid)
     if value_of(source, "LossyImageCompression") == "01":  # once lossy, always lossy (PS3.3 C.7.6.1.1.5)
         for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):

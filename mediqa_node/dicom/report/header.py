@@ -70,7 +70,7 @@ def header(request: ReportRequest, sources: Sequence[Dataset]) -> Dataset:
 
     Args:
         sources: every instance of the series once, sorted by SOP Instance UID; patient and study are taken from the
-            first.
+            first, and what it leaves empty from the next one that names it.
 
     Raises:
         InvalidInstance: a source cannot be referenced, or its Patient ID cannot be carried.
@@ -79,6 +79,7 @@ def header(request: ReportRequest, sources: Sequence[Dataset]) -> Dataset:
     report.SpecificCharacterSet = "ISO_IR 192"
     report.SOPClassUID = SOP_CLASSES[request.sop_class]
     copy_patient_and_study(report, sources[0])
+    fill_in(report, sources)
     put_uid(report, "StudyInstanceUID", request.assessment.study_instance_uid)
     _set_series(report, request)
     set_equipment(report, request.assessment, request.device, sources[0])
@@ -110,6 +111,13 @@ def copy_patient_and_study(report: Dataset, source: Dataset) -> None:
         _set_items(report, keyword, [item for item in copies if len(item)])
     _complete(report, source)
     _copy_trial(report, source)
+
+
+def fill_in(report: Dataset, sources: Iterable[Dataset]) -> None:
+    """Take what an image leaves empty of patient, study and visit from the first of the others that names it."""
+    for keyword in (*ALWAYS, "IssuerOfPatientID"):
+        if not report.get(keyword) and (value := next(filter(None, (value_of(one, keyword) for one in sources)), "")):
+            setattr(report, keyword, value)
 
 
 def _complete(report: Dataset, source: Dataset) -> None:
