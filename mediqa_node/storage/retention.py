@@ -3,14 +3,22 @@
 import sqlalchemy as sa
 
 from mediqa_node.domain.series import END_STATES, UNFINISHED, InstanceStatus, SeriesState
+from mediqa_node.storage.copies import OPEN
 from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
 from mediqa_node.storage.tables import deliveries, instances, series
 
 
 def _may_go(before: float) -> sa.ColumnElement[bool]:
     """The condition on an instance: finished is delivered, confirmed, not scored, or assessed without any
-    delivery that still waits. What is withheld or parked stays until a person has decided.
+    delivery that still waits. What is withheld or parked, and every series with an image of which another copy is in
+    question, stays until a person has decided.
     """
+    copies, open_copies = instances.alias(), instances.alias()
+    in_question = (
+        sa.select(copies.c.series_instance_uid)
+        .join(open_copies, open_copies.c.sop_instance_uid == copies.c.sop_instance_uid)
+        .where(open_copies.c.status.in_(OPEN))
+    )
     pending = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state.in_(UNFINISHED))
     finished = sa.select(series.c.series_instance_uid).where(
         series.c.last_instance_at < before,
@@ -24,6 +32,7 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
         instances.c.received_at < before,
         instances.c.status != InstanceStatus.CANDIDATE,
         instances.c.series_instance_uid.in_(finished),
+        instances.c.series_instance_uid.not_in(in_question),
     )
 
 

@@ -16,7 +16,7 @@ from support.scripted import ScriptedPacs
 from support.series import ct_series, reject_note, series_uid
 from support.siblings import before_release
 
-from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
+from mediqa_node.domain.policy import AllowRule, ReceiverPolicy, Retention
 from mediqa_node.domain.series import CopyDecision
 from mediqa_node.pipeline import sweeps
 from mediqa_node.pipeline.sweeps import retain
@@ -356,3 +356,35 @@ def test_no_query_of_a_sweep_reads_the_whole_archive(bench: Bench, ask: Any) -> 
 
     assert plans
     assert [plan for plan in plans if "SCAN instances" in plan and "INDEX" not in plan] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"SeriesInstanceUID": "2.25.4711"}, *before_release({"pixels": "other"}, {})],
+    ids=["another series", "other pixels", "not scored"],
+)
+def test_what_is_in_question_outlives_retention(
+    make: Make, pacs: ScriptedPacs, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    bench = make(retention=Retention(days=1))
+    if not change:  # another reconstruction of the acquisition is scored
+        bench.receive_all(
+            ct_series(tmp_path / "0", "first", study="s", event="e", **WRONG), association="a0", **SCANNER
+        )
+        bench.pass_time(20)
+    bench.receive_all(paths := ct_series(tmp_path / "w", "x", study="s", event="e", **WRONG), **SCANNER)
+    bench.pass_time(40)
+    copied = ct_series(tmp_path / "r", "x", slices=[0], study="s", event="e", **{**RIGHT, **change})
+    bench.receive_all(copied, association="a2", **STRANGER)
+    bench.pass_time(60)
+
+    bench.now += 2 * 86400
+    assert retain(bench.node) == (0 if change else 5)
+    with bench.database.read() as connection:
+        for action in (CopyDecision.KEEP_FIRST, CopyDecision.KEEP_LAST):
+            decision = copies.proposal(connection, series_uid(paths), action)
+            assert all(row.purged_at is None for row in (*decision.kept, *decision.set_aside))
+
+    settle(bench, series_uid(paths), CopyDecision.KEEP_FIRST)
+    bench.now += 2 * 86400
+    assert retain(bench.node) > 0, "it is no question any more"
