@@ -11,13 +11,15 @@ PAYLOADS: tuple[str, ...] = get_args(Payload)
 SPLITS = ("train", "val", "test")
 
 REASONS = {
-    "not_settled": "still arriving or not assessed yet",
+    "not_settled": "still arriving, or not assessed or compared yet",
     "not_harvested": "no technique was read",
     "not_eligible": "neither a label nor ratings",
     "phantom": "phantom of the site",
     "purged": "images deleted after retention",
     "rejected": "images rejected by a reject note",
     "several_patients": "images of several patients",
+    "conflicting_copies": "copies of an image with other pixels",
+    "other_identity": "an archive has the study under another patient",
     "no_image": "no image to export",
     "undecodable": "pixels could not be decoded",
     "unreadable": "a header, or an element that the pixels depend on, could not be read",

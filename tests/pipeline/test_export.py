@@ -21,7 +21,8 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from support.bench import Bench, StandInScorer
-from support.series import ct_series, refreshed, series_uid
+from support.scripted import scripted
+from support.series import ct_series, refreshed, reject_note, series_uid
 from support.series import write as save
 from support.siblings import before_release, one_in
 
@@ -33,6 +34,8 @@ from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.domain.errors import ConfigurationError, StorageFailed
 from mediqa_node.domain.export import PAYLOADS, ExportRequest, ExportSummary
+from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.policy import ReturnRule
 from mediqa_node.domain.rating import Rating
 from mediqa_node.exchange.splits import split_of
 from mediqa_node.image.preprocess import preprocess
@@ -597,3 +600,27 @@ def test_the_document_for_machines_names_every_column_and_its_file(bench: Bench,
     assert [field["source"]["extract"]["column"] for field in series["field"]] == head
     card = (tmp_path / "out" / "README.md").read_text()
     assert all(f"| {name} |" in card for name in head)
+
+
+def test_nothing_leaves_while_it_is_in_question(tmp_path: Path) -> None:
+    with scripted() as pacs:
+        pacs.holds = [{"PatientID": "somebody else"}]
+        peer = Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)
+        bench = Bench(tmp_path / "node", peers=[peer], returns=[ReturnRule(sender="CT_9", to=("PACS",))])
+        folder = tmp_path / "in"
+        receive(bench, patient(folder, "good"), patient(folder, "P1"), patient(folder, "P2"))
+        receive(bench, patient(folder, "elsewhere"), aet="CT_9")
+        receive(bench, patient(folder / "again", "P1", pixels="other"))
+        receive(bench, ct_series(folder / "third", "P2", slices=[0], size_px=32, patient_id="P3"))
+
+        assert write(bench, tmp_path / "one").reasons == {
+            "conflicting_copies": 1,
+            "several_patients": 1,
+            "other_identity": 1,
+        }
+
+        bench.receive_all(ct_series(folder / "5", "good", slices=[0], size_px=32, patient_id="P5"), association="c")
+        bench.receive_all([reject_note(tmp_path / "note.dcm", patient(folder, "P1"))], association="n")
+        with pytest.raises(ConfigurationError, match="or not assessed or compared yet 3"):
+            write(bench, tmp_path / "two")
+        bench.close()

@@ -26,17 +26,17 @@ from mediqa_node.domain.images import Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.rating import Mos
-from mediqa_node.domain.series import ReasonCode, SeriesState
+from mediqa_node.domain.series import DeliveryReason, DeliveryState, InstanceStatus, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.exchange.series_row import DescribedSeries, opinion, series_row
 from mediqa_node.image.salient import WANTED
 from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.policy import acquisition_of
 from mediqa_node.pipeline.score import SeriesFiles, read_headers
-from mediqa_node.storage import copies, harvested, index, ratings
-from mediqa_node.storage.database import Database
+from mediqa_node.storage import copies, harvested, index, outbox, ratings, rejections
+from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.harvested import HarvestedSeries
-from mediqa_node.storage.index import InstanceRow
+from mediqa_node.storage.index import InstanceRow, SeriesRow
 from mediqa_node.storage.spool import Spool
 
 log = structlog.get_logger("export")
@@ -140,15 +140,17 @@ def _gathered(
     with source.database.read() as connection:
         instances = index.current_instances(connection, known.row.series_instance_uid)
         purged = index.is_purged(connection, known.row.series_instance_uid)
-        disputed = copies.open_question(connection, known.row.series_instance_uid) is not None
+        question = _question(connection, known.row)
         frames = harvested.frames_of(connection, known.row.series_instance_uid)
     technique = replace(technique, frames=frames)
     if purged or not instances:
         raise NotScorable("purged" if purged else "rejected")
     files = read_headers([source.spool.path(instance.path) for instance in instances])
     _check_filters(request, known, files.headers[0])
-    if identities(files.headers) or disputed:
+    if identities(files.headers):
         raise NotScorable("several_patients")
+    if question is not None:
+        raise NotScorable(question)
     files = _of_the_scan(files)
     stacks = assemble_stacks(files.headers)
     if not stacks:
@@ -174,6 +176,23 @@ def _gathered(
         received_at=known.received_at,
         n_bytes=_about_bytes(request.payload, stacks, colour=prompt.modality.value == "OP"),
     )
+
+
+def _question(connection: Connection, row: SeriesRow) -> str | None:
+    """Return the code of what is open about whose images these are, or which, or whether they count; None: nothing."""
+    uid = row.series_instance_uid
+    at_archives = outbox.deliveries_of(connection, uid)
+    open_questions = {
+        "not_settled": copies.has_status(connection, uid, InstanceStatus.CANDIDATE)
+        or row.study_instance_uid in rejections.studies_with_unread(connection),
+        "several_patients": copies.has_status(connection, uid, InstanceStatus.DISPUTED),
+        "conflicting_copies": copies.has_status(connection, uid, InstanceStatus.CONFLICT),
+        "other_identity": any(
+            one.state is DeliveryState.WITHHELD and one.reason_code is DeliveryReason.OTHER_IDENTITY
+            for one in at_archives
+        ),
+    }
+    return next((code for code, is_open in open_questions.items() if is_open), None)
 
 
 def _technique(known: HarvestedSeries, request: ExportRequest, *, rated: bool) -> Technique:
