@@ -28,6 +28,8 @@ from mediqa_node.storage.tables import OPEN_COPIES, deliveries, instances, sende
 
 OPEN = (InstanceStatus.DISPUTED, InstanceStatus.CONFLICT)
 """Copies that a person, or a correction of the whole series, has to decide on."""
+OTHER_PIXELS = "other_pixels"
+"""In `corrections.copies`: the images that a decision has replaced by other ones under the same UID."""
 _JUDGED = (SeriesState.ASSESSED, SeriesState.DELIVERED, SeriesState.CONFIRMED, SeriesState.WITHHELD)
 
 
@@ -251,7 +253,10 @@ def _record(connection: sa.Connection, series_instance_uid: str, decision: Decis
         "kept": [row.id for row in decision.kept if row.series_instance_uid == series_instance_uid],
         "set_aside": [row.id for row in decision.set_aside if row.series_instance_uid == series_instance_uid],
     }
-    values = {"at": at, "by": by, "action": decision.action, "series_instance_uid": series_instance_uid, "copies": ids}
+    other = [row for row in decision.kept if row.status == InstanceStatus.CONFLICT]
+    images = [row.sop_instance_uid for row in other if row.series_instance_uid == series_instance_uid]
+    what = {**ids, OTHER_PIXELS: images}
+    values = {"at": at, "by": by, "action": decision.action, "series_instance_uid": series_instance_uid, "copies": what}
     connection.execute(sa.insert(corrections).values(**values))
 
 

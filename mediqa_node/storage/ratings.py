@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 from mediqa_node.domain.rating import CRITERIA, Mos, Rating, RatingImport
 from mediqa_node.reader_study.mos import mos_by_series
+from mediqa_node.storage.copies import OTHER_PIXELS
+from mediqa_node.storage.correction_tables import corrections
 from mediqa_node.storage.database import take_table
 from mediqa_node.storage.tables import instances, rating_imports, ratings, series
 
@@ -71,14 +73,34 @@ def withdraw(connection: sa.Connection, number: int, *, by: str, at: float) -> b
 
 
 def kept(connection: sa.Connection, *, criterion: str | None = None) -> list[KeptRating]:
-    """Return the ratings that count, in order of import; `criterion` None: of all criteria."""
-    query = sa.select(ratings).join(rating_imports, rating_imports.c.id == ratings.c.import_id).where(_COUNTS)
+    """Return the ratings that count, in order of import; `criterion` None: of all criteria.
+
+    Those of images that a decision has since replaced by other ones under the same UID count no more.
+    """
+    query = (
+        sa.select(ratings, rating_imports.c.imported_at)
+        .join(rating_imports, rating_imports.c.id == ratings.c.import_id)
+        .where(_COUNTS)
+    )
     if criterion is not None:
         query = query.where(ratings.c.criterion == criterion)
+    replaced = _replaced(connection)
     return [
         KeptRating(rating=Rating(**{name: row._mapping[name] for name in _RATING}), import_id=row.import_id)
         for row in connection.execute(query.order_by(ratings.c.id))
+        if row.imported_at > replaced.get((row.series_instance_uid, row.sop_instance_uid), 0.0)
     ]
+
+
+def _replaced(connection: sa.Connection) -> dict[tuple[str, str | None], float]:
+    """Return when images were last replaced by other ones, by series and SOP Instance UID; None: any of the series."""
+    query = sa.select(corrections.c.series_instance_uid, corrections.c.copies, corrections.c.at)
+    return {
+        (row.series_instance_uid, image): row.at
+        for row in connection.execute(query.order_by(corrections.c.id))
+        if (images := row.copies.get(OTHER_PIXELS))
+        for image in (None, *images)
+    }
 
 
 def mos_of(

@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pipeline.test_corrections import settle
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -37,6 +38,7 @@ from mediqa_node.domain.export import PAYLOADS, ExportRequest, ExportSummary
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import ReturnRule
 from mediqa_node.domain.rating import Rating
+from mediqa_node.domain.series import CopyDecision
 from mediqa_node.exchange.splits import split_of
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.pipeline.export.export import export
@@ -377,6 +379,43 @@ def test_scores_of_experts_go_along_without_comments(bench: Bench, tmp_path: Pat
     assert [one["score"] for one in found] == ["2.0", "3.0"]
     assert len({one["reader_key"] for one in found}) == 2
     assert "private" not in (tmp_path / "out" / "annotations.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("action", "n_kept"), [(CopyDecision.KEEP_LAST, [0, 1, 1]), (CopyDecision.KEEP_FIRST, [1, 2, 2])]
+)
+def test_a_rating_of_other_pixels_counts_no_more(
+    bench: Bench, tmp_path: Path, action: CopyDecision, n_kept: list[int]
+) -> None:
+    receive(bench, first := patient(tmp_path / "1", "x"))
+    receive(bench, patient(tmp_path / "2", "x", pixels="other"))
+    uid, image = series_uid(first), pydicom.dcmread(first[0]).SOPInstanceUID
+
+    def rate(sop_instance_uid: str | None) -> None:
+        given = Rating(
+            series_instance_uid=uid, reader_id="r1", score=2, scale_min=0, scale_max=4,
+            scale_direction="higher_better", sop_instance_uid=sop_instance_uid,
+        )  # fmt: skip
+        with bench.database.write() as connection:
+            ratings.save_import(connection, [given], sha256="0" * 64, by="me", at=bench.now)
+
+    def counted() -> int:
+        with bench.database.read() as connection:
+            return len(ratings.kept(connection))
+
+    rate(None)
+    bench.now += 1
+    settle(bench, uid, action)
+    found = [counted()]
+    bench.now += 1
+    rate(image)
+    found.append(counted())
+    third = ct_series(tmp_path / "3", "x", slices=[1], size_px=32, patient_id="x", pixels="third")
+    receive(bench, third)
+    settle(bench, uid, CopyDecision.KEEP_FIRST)
+    found.append(counted())
+
+    assert found == n_kept
 
 
 # ── what is left out, and why ────────────────────────────────────────────────
