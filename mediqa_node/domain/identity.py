@@ -104,6 +104,11 @@ def differences(one: Identity, other: Identity, rules: IdentityRules = EXACT) ->
     return tuple(_WORDS[field] for field in found)
 
 
+def is_same_patient(one: Identity, other: Identity) -> bool:
+    """Whether both may be one patient in one study, be it another visit."""
+    return not set(differences(one, other)) - {_WORDS["accession_number"]}
+
+
 def disagreements(identities: Iterable[Identity]) -> tuple[str, ...]:
     """Return in words what tells any two of the images apart; () if all may be one patient and visit."""
     distinct = tuple(dict.fromkeys(identities))

@@ -10,13 +10,13 @@ import structlog
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import text
-from mediqa_node.dicom.technique.dose_sr import DoseEvent, dose_events
+from mediqa_node.dicom.technique.dose_sr import dose_events
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable, StorageFailed
 from mediqa_node.domain.phantom import PhantomMeasurement
 from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
-from mediqa_node.pipeline import policy
+from mediqa_node.pipeline import dose_reports, policy
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.copies import fill_identities
 from mediqa_node.pipeline.identity import identities
@@ -62,7 +62,7 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
 
 def _assess(node: NodeContext, row: SeriesRow) -> str:
     fill_identities(node, row.series_instance_uid)
-    instances = _instances(node, row.series_instance_uid)
+    instances = _instances(node, row)
     files = read_headers([node.spool.path(instance.path) for instance in instances])
     _read_documents(node, row, files.headers)
     technique = _harvest(node, row, files)
@@ -75,20 +75,19 @@ def _assess(node: NodeContext, row: SeriesRow) -> str:
 
 def _harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique:
     """Harvest the parameters of a series, with the dose events known of its study, and keep them."""
-    with node.database.read() as connection:
-        stored = assessments.load_dose_events(connection, row.study_instance_uid, row.calling_ae_title)
-    technique = harvest_series(files, {uid: DoseEvent(**event) for uid, event in stored.items()})
+    technique = harvest_series(files, dose_reports.events_for(node, row, files))
     with node.database.write() as connection:
         assessments.save_technique(connection, row.series_instance_uid, technique)
     return technique
 
 
-def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]:
-    """Return the current instances of a series.
+def _instances(node: NodeContext, row: SeriesRow) -> list[InstanceRow]:
+    """Return the current instances of a series; without any, its dose reports count no more.
 
     Raises:
         NotScorable: some were deleted after retention, or all were rejected.
     """
+    series_instance_uid = row.series_instance_uid
     with node.database.write() as connection:
         rejections.apply(connection, series_instance_uid, Sources(node, connection).counts)
         instances = index.current_instances(connection, series_instance_uid)
@@ -97,6 +96,7 @@ def _instances(node: NodeContext, series_instance_uid: str) -> list[InstanceRow]
         log.error("late instance of a series whose source was deleted", series=series_instance_uid)
         raise NotScorable("purged", "the other instances were deleted after retention; the last report stands")
     if not instances:
+        _read_dose_reports(node, row)
         raise NotScorable("rejected", "every instance was rejected, or none is kept")
     return instances
 
@@ -145,27 +145,30 @@ def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, .
         own = (outbox.is_own_report, companions.is_own, retractions.is_own)
         if any(is_own(connection, uid) for is_own in own):
             raise NotScorable("own_report", "sent back to the node that wrote it")
+    _read_dose_reports(node, row)
     with data_errors():
-        found = {event.irradiation_event_uid: event for header in headers for event in dose_events(header)}
-    if not found:
-        return
-    with node.database.write() as connection:
-        assessments.save_dose_events(node.database, connection, row.study_instance_uid, row.calling_ae_title, found)
-    for uid in _harvested_series(node, row):
-        harvest_again(node, uid)
+        for header in headers:
+            dose_events(header)
 
 
-def _harvested_series(node: NodeContext, row: SeriesRow) -> set[str]:
+def _read_dose_reports(node: NodeContext, row: SeriesRow) -> None:
+    """Harvest the series again to whose studies the dose reports of a series belong."""
+    for study in dose_reports.read_again(node, row.series_instance_uid):
+        for uid in _harvested_series(node, study):
+            harvest_again(node, uid)
+
+
+def _harvested_series(node: NodeContext, study_instance_uid: str) -> set[str]:
     with node.database.read() as connection:
         return {
             other.series_instance_uid
-            for other in index.series_of_study(connection, row.study_instance_uid)
+            for other in index.series_of_study(connection, study_instance_uid)
             if assessments.load_technique(connection, other.series_instance_uid) is not None
         }
 
 
 def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
-    """Harvest a series again because a dose report arrived after its images; its score stays."""
+    """Harvest a series again because a dose report arrived after its images, or is gone; its score stays."""
     with node.database.read() as connection:
         row = index.find_series(connection, series_instance_uid)
         instances = index.current_instances(connection, series_instance_uid)

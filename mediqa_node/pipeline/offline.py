@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import dataset_offset, is_part10, read_header, transfer_syntax
 from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.dicom.scan import (
@@ -38,6 +39,7 @@ from mediqa_node.domain.errors import (
     UndecodablePixels,
     fault_of,
 )
+from mediqa_node.domain.identity import Identity, is_same_patient, merged
 from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.fundus import looks_like_fundus
@@ -236,14 +238,22 @@ def _wrapped(path: Path, folder: Path) -> Path:
     return target
 
 
-def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> dict[str, DoseEvent]:
-    events: dict[str, DoseEvent] = {}
+def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> list[tuple[Identity, DoseEvent]]:
+    """Return the irradiation events of all dose reports, each with the patient that its report names."""
+    events: list[tuple[Identity, DoseEvent]] = []
     for file in (file for series in found if series.modality == "SR" for file in series.files.values()):
         try:
-            events |= {event.irradiation_event_uid: event for event in dose_events(read_header(file))}
+            header = read_header(file)
+            events += [(identity_of(header), event) for event in dose_events(header)]
         except Exception as error:
             unreadable.append((file, _described(error)))
     return events
+
+
+def _events_of(files: SeriesFiles, events: Sequence[tuple[Identity, DoseEvent]]) -> dict[str, DoseEvent]:
+    """Return the events by UID that are stated of the patient of these images."""
+    patient = merged([identity_of(header) for header in files.headers]) if events else Identity()
+    return {event.irradiation_event_uid: event for identity, event in events if is_same_patient(identity, patient)}
 
 
 # ── scoring ─────────────────────────────────────────────────────────
@@ -251,7 +261,7 @@ def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> dict
 
 def _score(
     series: _Series,
-    events: Mapping[str, DoseEvent],
+    events: Sequence[tuple[Identity, DoseEvent]],
     assessor: Callable[[], Assessor],
     unreadable: list[Unreadable],
     also: Sequence[Also],
@@ -261,7 +271,7 @@ def _score(
     technique, paths = None, list(series.files.values())
     try:
         files = read_headers(paths)
-        technique = harvest_series(files, events)
+        technique = harvest_series(files, _events_of(files, events))
         assessment = assess(files, technique, assessor(), revision=1, assessed_at=datetime.now(UTC))
         more = {
             key: value for act in also for key, value in act(files, assessment, assessor(), series.output_name).items()

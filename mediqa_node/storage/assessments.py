@@ -1,8 +1,8 @@
-"""Harvested parameters, dose events and assessments."""
+"""Harvested parameters and assessments."""
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -17,7 +17,6 @@ from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import (
     acquisitions,
     assessments,
-    dose_events,
     frame_techniques,
     instances,
     patch_maps,
@@ -79,38 +78,6 @@ def load_technique(connection: sa.Connection, series_instance_uid: str) -> Techn
         sa.select(techniques.c.technique).where(techniques.c.series_instance_uid == series_instance_uid)
     ).scalar_one_or_none()
     return _adapter(Technique).validate_python(stored) if stored is not None else None
-
-
-def save_dose_events(
-    database: Database,
-    connection: sa.Connection,
-    study_instance_uid: str,
-    calling_ae_title: str,
-    events: Mapping[str, Any],
-) -> None:
-    """Keep irradiation events of a dose report, by their UID and its sender; dataclasses become JSON."""
-    for uid, event in events.items():
-        connection.execute(
-            database.insert_or_ignore(
-                dose_events,
-                irradiation_event_uid=uid,
-                study_instance_uid=study_instance_uid,
-                calling_ae_title=calling_ae_title,
-                event=dataclasses.asdict(event),
-            )
-        )
-
-
-def load_dose_events(
-    connection: sa.Connection, study_instance_uid: str, calling_ae_title: str
-) -> dict[str, dict[str, Any]]:
-    """Return the irradiation events known of a study, by UID; of several senders, the given one is believed."""
-    query = sa.select(dose_events.c.irradiation_event_uid, dose_events.c.event).where(
-        dose_events.c.study_instance_uid == study_instance_uid
-    )
-    own = sa.case((dose_events.c.calling_ae_title == calling_ae_title, 1), else_=0)
-    rows = connection.execute(query.order_by(own, dose_events.c.calling_ae_title))
-    return {row.irradiation_event_uid: row.event for row in rows}
 
 
 def claim_acquisition(

@@ -17,12 +17,13 @@ from mediqa_node.dicom.header import items, number, text
 from mediqa_node.dicom.technique.units import Quantity, converted
 
 RADIATION_DOSE_SR = "1.2.840.10008.5.1.4.1.1.88.67"
-_DOSE_REPORTS = frozenset({
+DOSE_REPORTS = frozenset({
     RADIATION_DOSE_SR,
     "1.2.840.10008.5.1.4.1.1.88.22",  # Enhanced SR
     "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
     "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
 })  # fmt: skip
+"""SOP classes in which a dose report may be written."""
 
 # Concepts of TID 10013 and its included templates: code value (scheme DCM) and meaning, PS3.16 annex D.
 _EVENT = ("113819", "ct acquisition")
@@ -97,7 +98,7 @@ def dose_events(ds: Dataset) -> tuple[DoseEvent, ...]:
     Returns:
         () if the object is not a dose report or has no event UID.
     """
-    if text(ds, "SOPClassUID") not in _DOSE_REPORTS:
+    if text(ds, "SOPClassUID") not in DOSE_REPORTS:
         return ()
     events = (_event(item) for item in _descendants(ds) if _is(item, _EVENT))
     return tuple(event for event in events if event is not None)
