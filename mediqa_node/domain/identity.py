@@ -5,9 +5,9 @@ carets, or writes it in capitals or with composed characters. What one side leav
 except the Patient ID.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, zip_longest
 from typing import ClassVar
 from unicodedata import normalize
 
@@ -115,14 +115,16 @@ def disagreements(identities: Iterable[Identity]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for one, other in combinations(distinct, 2) for word in differences(one, other)))
 
 
-def merged(identities: Sequence[Identity]) -> Identity:
-    """Return what any of the images of a series states, of each field the first that is not empty.
+def merged(one: Identity, other: Identity) -> Identity:
+    """Return the first of two identities that agree, with what it leaves empty filled in from the other.
 
-    >>> merged([Identity(patient_id="1"), Identity(patient_id="1", issuer="RIS")]).issuer
-    'RIS'
+    >>> merged(Identity(name="DOE^J"), Identity(name="Doe^J=水")).name
+    'DOE^J=水'
     """
-    names = Identity.__dataclass_fields__
-    return Identity(**{name: next(filter(None, (getattr(one, name) for one in identities)), "") for name in names})
+    filled = {field: getattr(one, field) or getattr(other, field) for field in _WORDS}
+    groups = zip_longest(one.name.split("="), other.name.split("="), fillvalue="")
+    filled["name"] = "=".join(ours if _group(ours) else theirs for ours, theirs in groups)
+    return Identity(**filled)
 
 
 def _both_differ(one: str, other: str) -> bool:

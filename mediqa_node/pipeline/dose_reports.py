@@ -1,6 +1,7 @@
 """Irradiation events of dose reports for the images of their study: of documents in use, for their own patient only."""
 
 from dataclasses import asdict
+from functools import reduce
 
 import structlog
 
@@ -67,7 +68,7 @@ def events_for(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> dict[st
         known = stored.of_study(connection, row.study_instance_uid, sender=row.calling_ae_title)
     if not known:
         return {}
-    patient = merged([identity_of(header) for header in files.headers])
+    patient = reduce(merged, map(identity_of, files.headers))
     return {one.irradiation_event_uid: DoseEvent(**one.event) for one in known if _is_about(patient, one)}
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import reduce
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -252,7 +253,7 @@ def _dose_events(found: Sequence[_Series], unreadable: list[Unreadable]) -> list
 
 def _events_of(files: SeriesFiles, events: Sequence[tuple[Identity, DoseEvent]]) -> dict[str, DoseEvent]:
     """Return the events by UID that are stated of the patient of these images."""
-    patient = merged([identity_of(header) for header in files.headers]) if events else Identity()
+    patient = reduce(merged, map(identity_of, files.headers)) if events else Identity()
     return {event.irradiation_event_uid: event for identity, event in events if is_same_patient(identity, patient)}
 
 

@@ -1,6 +1,7 @@
 """Before a report leaves: does the destination hold this study under the same patient?"""
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
@@ -82,7 +83,7 @@ def _our_identity(node: NodeContext, delivery: DeliveryRow) -> Identity:
         instances = index.current_instances(connection, delivery.series_instance_uid)
     if not instances:
         raise LookupError("the instances of this series were deleted")
-    return merged([one.identity or identity_of(read_header(node.spool.path(one.path))) for one in instances])
+    return reduce(merged, (one.identity or identity_of(read_header(node.spool.path(one.path))) for one in instances))
 
 
 def _holds_only_ours(node: NodeContext, link: PeerLink, theirs: Identity) -> bool:
