@@ -232,6 +232,10 @@ def decide(database: Database, connection: sa.Connection, decision: Decision, *,
     n_back = sum(
         retractions.add(database, connection, uid, reason_to_void(words), at=at) for uid, words in sorted(wrong.items())
     )
+    left = {row.series_instance_uid for row in decision.set_aside if row.status == InstanceStatus.CURRENT}
+    for uid in sorted(left - {row.series_instance_uid for row in decision.kept} - set(wrong)):
+        # its images are in another series now, which has a report of its own
+        n_back += retractions.add(database, connection, uid, VoidReason.WITHDRAWN, at=at)
     apply(connection, decision, by=by, at=at)
     return n_back
 

@@ -388,3 +388,20 @@ def test_what_is_in_question_outlives_retention(
     settle(bench, series_uid(paths), CopyDecision.KEEP_FIRST)
     bench.now += 2 * 86400
     assert retain(bench.node) > 0, "it is no question any more"
+
+
+@pytest.mark.parametrize(("action", "n_back"), [(CopyDecision.KEEP_LAST, 1), (CopyDecision.KEEP_FIRST, 0)])
+def test_images_that_were_moved_to_another_series_leave_one_report(
+    bench: Bench, pacs: ScriptedPacs, tmp_path: Path, action: CopyDecision, n_back: int
+) -> None:
+    bench.receive_all(paths := ct_series(tmp_path / "one", "x"), **SCANNER)
+    bench.pass_time(20)
+    moved = ct_series(tmp_path / "two", "x", SeriesInstanceUID="2.25.4711")
+    bench.receive_all(moved, association="a2", **AUTHORITY)
+    bench.pass_time(40)
+
+    assert settle(bench, series_uid(paths), action) == n_back
+    bench.pass_time(100)
+
+    assert [is_void for _, is_void in whose(stored(pacs))].count(True) == n_back
+    assert len(stored(pacs)) == 1 + 2 * n_back
