@@ -17,7 +17,7 @@ from support.factories import ct_image, source_header
 
 from mediqa_node.dicom.identity import CHARACTER_SET, ELEMENTS, identity_of, identity_of_elements
 from mediqa_node.dicom.report.build import build_report, report_bytes
-from mediqa_node.dicom.report.header import TAKEN
+from mediqa_node.dicom.report.header import ALWAYS, TAKEN
 from mediqa_node.dicom.values import holds_misread
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.identity import Identity
@@ -64,6 +64,22 @@ def test_patient_and_study_are_those_of_the_images():
 
     for keyword in COPIED:
         assert report[keyword].value == source[keyword].value, keyword
+
+
+def test_what_the_first_image_leaves_empty_is_that_of_the_next():
+    empty = dict.fromkeys((*ALWAYS, "IssuerOfPatientID"), "")
+    first = as_received(source_header(1, **empty))
+    second = as_received(
+        source_header(2, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg", IssuerOfPatientID="")
+    )
+    third = as_received(source_header(3, PatientName="Other^Name"))
+    report = reported(third, second, first)
+
+    assert report.PatientName == "Müller^Jörg"
+    for keyword in ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyDate"):
+        assert report[keyword].value == second[keyword].value != "", keyword
+    assert report.IssuerOfPatientID == "HOSPITAL"
+    assert report.ReferencedRequestSequence[0].AccessionNumber == second.AccessionNumber
 
 
 @pytest.mark.parametrize(
