@@ -5,6 +5,7 @@ Exit status: 0 good, 1 not good, 2 misused. Heavy libraries are imported inside 
 process of a node import this package.
 """
 
+import io
 import sys
 from typing import Annotated
 
@@ -67,6 +68,9 @@ def register() -> None:
 def main() -> None:
     """Run the command line; print an expected error as one sentence instead of a traceback."""
     register()
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold what their encoding cannot
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except MediqaError as error:

@@ -94,6 +94,22 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         typer.echo(line.rstrip())
 
 
+def held_step(delivery_id: int, destination: str, state: str, reason_code: str | None) -> str:
+    """Return what a person does about a delivery that is held; no retry alone where it could only fail again."""
+    from mediqa_node.domain.series import DeliveryReason, DeliveryState
+
+    retry = f"mediqa-node retry {delivery_id}"
+    if state == DeliveryState.WITHHELD:  # the destination answers
+        return retry
+    first = {
+        DeliveryReason.NOT_CONFIGURED: f"add {destination} to `peers` again",
+        DeliveryReason.NOT_BUILT: "correct the images at their source and send them again, or the configuration",
+        DeliveryReason.FILE_MISSING: "mediqa-node verify",
+    }
+    before = next((step for code, step in first.items() if code == reason_code), f"mediqa-node echo {destination}")
+    return f"{before}, then {retry}"
+
+
 def as_json(value: Any) -> None:
     """Print JSON; numbers that are not finite become null."""
     typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False))

@@ -12,7 +12,7 @@ import typer
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_node
 from mediqa_node.cli.options import Json
-from mediqa_node.cli.present import as_json, count, date, fact, since, table
+from mediqa_node.cli.present import as_json, count, date, fact, held_step, since, table
 
 if TYPE_CHECKING:
     from mediqa_node.config import Settings
@@ -248,7 +248,7 @@ def _delivery(delivery: Mapping[str, Any]) -> str:
 
 
 def _next_step(row: SeriesRow, found: Mapping[str, Any], key: str) -> str:
-    from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
+    from mediqa_node.domain.series import HELD, SeriesState
 
     if found["undecided"]:
         return f"mediqa-node retry {key} --keep-first"
@@ -256,9 +256,7 @@ def _next_step(row: SeriesRow, found: Mapping[str, Any], key: str) -> str:
         return f"mediqa-node retry {key}"
     held = [delivery for delivery in found["deliveries"] if delivery["state"] in HELD]
     if held:
-        withheld = held[0]["state"] == DeliveryState.WITHHELD  # the destination answers
-        first = "" if withheld else f"mediqa-node echo {held[0]['destination']}, then "
-        return f"{first}mediqa-node retry {held[0]['id']}"
+        return held_step(held[0]["id"], held[0]["destination"], held[0]["state"], held[0]["reason_code"])
     if row.state in (SeriesState.PARKED, SeriesState.WITHHELD):
         return f"mediqa-node retry {key}"
     if any(delivery["report_sop_instance_uid"] for delivery in found["deliveries"]):

@@ -15,7 +15,7 @@ from mediqa_node.cli import app
 from mediqa_node.cli.clock import ADVICE, is_paused, step_in_words
 from mediqa_node.cli.common import open_node
 from mediqa_node.cli.options import Json
-from mediqa_node.cli.present import ago, as_json, count, fact, size
+from mediqa_node.cli.present import ago, as_json, count, fact, held_step, size
 from mediqa_node.domain.health import OLDEST_AFTER_S
 from mediqa_node.domain.series import HELD, ReasonCode
 
@@ -287,12 +287,9 @@ def _print_first(found: Sequence[_Item], show: Callable[[_Item], None], what: st
 
 
 def _print_delivery(disputed: set[str], delivery: DeliveryRow) -> None:
-    from mediqa_node.domain.series import DeliveryState
-
     fact(delivery.state, f"delivery {delivery.id} to {delivery.destination}: {delivery.message}")
     if delivery.series_instance_uid not in disputed:  # else its next step stands below
-        first = "" if delivery.state == DeliveryState.WITHHELD else f"mediqa-node echo {delivery.destination}, then "
-        fact("", f"→ {first}mediqa-node retry {delivery.id}")
+        fact("", f"→ {held_step(delivery.id, delivery.destination, delivery.state, delivery.reason_code)}")
 
 
 def _print_series(undecided: Sequence[str], row: SeriesRow) -> None:

@@ -105,13 +105,16 @@ class Heartbeat:
     max_associations: int | None = None
 
     def late(self, now: float) -> Iterator[tuple[str, Sweep]]:
-        """Return the sweeps that are ten periods late, with their present age; `heartbeat` is one of them."""
-        silent_s = max(0.0, now - self.at)
-        if silent_s > LATE_AFTER_PERIODS * HEARTBEAT_EVERY_S:
-            yield "heartbeat", Sweep(every_s=HEARTBEAT_EVERY_S, age_s=silent_s)
+        """Return the sweeps that are ten periods late, with their present age; `heartbeat` is one of them.
+
+        A heartbeat as far ahead is late too: the clock was set back, and the process has not written since.
+        """
+        silent_s = now - self.at
+        if abs(silent_s) > LATE_AFTER_PERIODS * HEARTBEAT_EVERY_S:
+            yield "heartbeat", Sweep(every_s=HEARTBEAT_EVERY_S, age_s=abs(silent_s))
             return  # of the others nothing is known
         for name, sweep in self.sweeps.items():
-            age_s = sweep.age_s + silent_s
+            age_s = sweep.age_s + max(0.0, silent_s)
             if age_s > LATE_AFTER_PERIODS * sweep.every_s + HEARTBEAT_EVERY_S:
                 yield name, Sweep(every_s=sweep.every_s, age_s=age_s)
 

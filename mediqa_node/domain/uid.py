@@ -8,11 +8,11 @@ MAX_LENGTH = 64
 
 
 def is_uid(text: str) -> bool:
-    """Return whether a text names something: numbers between single dots, 64 characters at most, and not only `0`.
+    """Return whether a text names something: numbers between single dots, 64 characters at most, not only zeros.
 
     Leading zeros break PS3.5 but occur in real files; a reference has to repeat them as they are.
     """
-    return len(text) <= MAX_LENGTH and text != "0" and bool(_UID.fullmatch(text))
+    return len(text) <= MAX_LENGTH and bool(text.strip("0")) and bool(_UID.fullmatch(text))
 
 
 def is_canonical_uid(text: str) -> bool:

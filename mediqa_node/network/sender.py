@@ -93,12 +93,12 @@ class PeerLink:
         return [_study_identity(answer) for answer in found]
 
     def find_series(self, study_instance_uid: str, patient_id: str) -> list[str]:
-        """Return the series of a study that the peer holds under a Patient ID; [] if it does not say.
+        """Return the series of a study that the peer holds under a Patient ID; [] if it does not serve such queries.
 
         A peer that leaves the Patient ID out of its answers is taken to mean every series of the study.
 
         Raises:
-            QueryUnanswered: the association broke, no answer came in time, or it cannot be read.
+            QueryUnanswered: the association broke, no answer came in time, it cannot be read, or the query failed.
         """
         query = Dataset()
         query.QueryRetrieveLevel = "SERIES"
@@ -106,8 +106,10 @@ class PeerLink:
         query.SeriesInstanceUID = ""
         query.PatientID = ""
         status, found = self._found(query)
-        if status != 0x0000:
+        if status == _SOP_CLASS_NOT_SUPPORTED and not found:
             return []
+        if status != 0x0000:
+            raise QueryUnanswered(f"{self.peer.name} could not be asked for the series (C-FIND status {status:#06x})")
         return [text(answer, "SeriesInstanceUID") for answer in found if text(answer, "PatientID") in ("", patient_id)]
 
     def _found(self, query: Dataset) -> tuple[int, list[Dataset]]:

@@ -15,8 +15,8 @@ from pydicom import Dataset
 
 from mediqa_node.dicom.companions.request import COMPANION_CLASSES, CompanionRequest, companion_series_uid
 from mediqa_node.dicom.report.build import report_bytes
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
-from mediqa_node.domain.series import CompanionState, DeliveryState
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, QueryUnanswered
+from mediqa_node.domain.series import CompanionState, DeliveryReason, DeliveryState
 from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import slice_picture
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
@@ -162,7 +162,12 @@ def _link(node: NodeContext, delivery: DeliveryRow, silent: set[str]) -> Iterato
     contexts = report_contexts(peer, [COMPANION_CLASSES[kind] for kind in node.companions.wanted])
     timeout_s = min(node.delivery.timeout_s, _PATIENCE_S)
     with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
-        obstacle, _ = identity_check(node, delivery, link)
+        try:
+            obstacle, _ = identity_check(node, delivery, link)
+        except QueryUnanswered:
+            if delivery.reason_code is not DeliveryReason.IDENTITY_NOT_CHECKED:
+                raise
+            obstacle = None  # the report went without an answer, and its companions follow it
         if obstacle is not None and obstacle.state is DeliveryState.WITHHELD:
             raise _Left(obstacle.message)
         yield link

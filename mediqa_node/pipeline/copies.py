@@ -124,7 +124,13 @@ def resolve(
         else:
             copies.set_status(connection, candidate.id, _STATUS[relation])
     level = log.info if relation in (Relation.SAME, Relation.DESCRIPTION) else log.warning
-    level("further copy of an instance", instance=candidate.sop_instance_uid, relation=relation.value)
+    level(
+        "further copies of instances",
+        hourly_for=(candidate.series_instance_uid, relation),
+        series=candidate.series_instance_uid,
+        instance=candidate.sop_instance_uid,
+        relation=relation.value,
+    )
 
 
 _STATUS = {

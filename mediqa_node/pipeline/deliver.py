@@ -32,7 +32,7 @@ from mediqa_node.domain.series import (
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
 from mediqa_node.pipeline.clock_watch import was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue
+from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue, unanswered_since
 from mediqa_node.pipeline.report import report_for
 from mediqa_node.storage import assessments, clock, copies, health, index, outbox, rejections
 from mediqa_node.storage.database import Connection
@@ -181,9 +181,20 @@ def _parked(code: DeliveryReason, message: str, *, status: int | None = None) ->
 
 
 def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildReport) -> Outcome:
+    """Send a report once the peer has been asked for its study; unasked only if this attempt went unanswered too."""
+    try:
+        return _connected(node, delivery, peer, build, asks=True)
+    except QueryUnanswered:
+        if node.delivery.identity_unanswered != "send" or not is_overdue(node, unanswered_since(node, delivery)):
+            raise
+    return _connected(node, delivery, peer, build, asks=False)
+
+
+def _connected(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildReport, *, asks: bool) -> Outcome:
     with connect(peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
         sop_class_uid = _sop_class(node, delivery, link)
-        obstacle, unproven = identity_check(node, delivery, link)
+        unchecked = None, DeliveryReason.IDENTITY_NOT_CHECKED
+        obstacle, unproven = identity_check(node, delivery, link) if asks else unchecked
         if obstacle is not None:
             return obstacle
         report = build(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
@@ -225,17 +236,13 @@ def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
 
 def _unanswered(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
     """A peer that offers C-FIND and fails to answer holds a report for a while, not for ever."""
-    if not is_overdue(node, delivery):
+    since = unanswered_since(node, delivery)
+    if not is_overdue(node, since) or node.delivery.identity_unanswered == "send":
         again = _again(node, delivery, message)
-        latest = delivery.created_at + node.delivery.identity_within_s
-        return replace(again, code=DeliveryReason.IDENTITY_UNANSWERED, again_at=min(again.again_at or latest, latest))
-    if node.delivery.identity_unanswered == "send":  # the next attempt does not ask
-        return Outcome(
-            state=DeliveryState.WAITING,
-            code=DeliveryReason.IDENTITY_UNANSWERED,
-            message=message,
-            again_at=node.clock(),
-        )
+        latest = max(since + node.delivery.identity_within_s, node.clock() + _AGAIN_S)
+        if again.again_at is None:
+            return again
+        return replace(again, code=DeliveryReason.IDENTITY_UNANSWERED, again_at=min(again.again_at, latest))
     return Outcome(
         state=DeliveryState.WITHHELD,
         code=DeliveryReason.IDENTITY_UNANSWERED,
@@ -293,6 +300,8 @@ def _log(delivery: DeliveryRow, outcome: Outcome) -> None:
         level = log.debug  # every second, until that is done
     level(
         "delivery",
+        # asked every five seconds while the study is not there
+        **({"hourly_for": delivery.id} if outcome.code is DeliveryReason.STUDY_NOT_THERE_YET else {}),
         delivery=delivery.id,
         series=delivery.series_instance_uid,
         destination=delivery.destination,

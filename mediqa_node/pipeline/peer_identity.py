@@ -46,8 +46,6 @@ def identity_check(
         QueryUnanswered: the peer offers C-FIND and fails to answer it, or does not say whose the study is.
         LookupError: the instances of the series were deleted.
     """
-    if node.delivery.identity_unanswered == "send" and is_overdue(node, delivery):
-        return None, DeliveryReason.IDENTITY_NOT_CHECKED
     ours = _our_identity(node, delivery)
     found = link.find_study(ours.study_instance_uid)
     if found is None:
@@ -60,6 +58,8 @@ def identity_check(
             n_agreeing += 1
         elif not _holds_only_ours(node, link, theirs):
             others.append(differing)
+    if delivery.unanswered_since is not None:
+        _note(node, delivery, None)
     if others:
         return _withheld(link, others, n_agreeing), None
     if ours.patient_id and not all(theirs.patient_id for theirs in found):
@@ -71,10 +71,22 @@ def identity_check(
     return None, DeliveryReason.STUDY_NOT_THERE
 
 
-def is_overdue(node: NodeContext, delivery: DeliveryRow) -> bool:
+def unanswered_since(node: NodeContext, delivery: DeliveryRow) -> float:
+    """Return since when the peer fails to answer C-FIND about a report: now, unless an earlier attempt noted it."""
+    if delivery.unanswered_since is None:
+        _note(node, delivery, now := node.clock())
+        return now
+    return delivery.unanswered_since
+
+
+def is_overdue(node: NodeContext, since: float) -> bool:
     """Whether a report has waited for the answer to C-FIND as long as the site allows."""
-    overdue = node.clock() - delivery.created_at >= node.delivery.identity_within_s
-    return overdue and not was_set_unnoticed(node)
+    return node.clock() - since >= node.delivery.identity_within_s and not was_set_unnoticed(node)
+
+
+def _note(node: NodeContext, delivery: DeliveryRow, since: float | None) -> None:
+    with node.database.write() as connection:
+        outbox.update_delivery(connection, delivery.id, unanswered_since=since)
 
 
 def _our_identity(node: NodeContext, delivery: DeliveryRow) -> Identity:

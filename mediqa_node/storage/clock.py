@@ -94,6 +94,7 @@ def shift(connection: sa.Connection, step_s: float, *, now: float, window_s: flo
         written, due = table.c.created_at, table.c.not_before
         if table is deliveries:
             move(deliveries.c.wait_for_study_until, waits, judged_by=written)
+            move(deliveries.c.unanswered_since, waits)
         if abs(step_s) > _LONGEST_BACKOFF_S:
             move(due, sa.and_(waits, ~due.between(now, now + _LONGEST_BACKOFF_S)), judged_by=written)
         else:

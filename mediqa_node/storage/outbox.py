@@ -56,6 +56,7 @@ class DeliveryRow:
     companions_at: float | None
     companions: CompanionState | str | None
     companions_note: str | None
+    unanswered_since: float | None = None
 
 
 _REPORT = [reports.c[name] for name in ReportRow.__dataclass_fields__]

@@ -384,6 +384,7 @@ deliveries = sa.Table(
     sa.Column("companions_at", sa.Float, index=True, comment="when a sent report's companions are tried; null: over"),
     sa.Column("companions", sa.String(12), comment="domain.series.CompanionState; null: none are wanted"),
     sa.Column("companions_note", sa.Text, comment="what is missing of them, for people"),
+    sa.Column("unanswered_since", sa.Float, comment="first C-FIND in a row that failed; null: the last was answered"),
     sa.UniqueConstraint("series_instance_uid", "revision", "destination"),
 )
 

@@ -89,3 +89,21 @@ def test_show_states_no_prediction_outside_what_was_learned():
     stacks = [replace(ct_volume().assessment.primary, prediction=predicted_mas(value)) for value in (101.5, 900.0)]
 
     assert [shown(primary=stack)[1] for stack in stacks] == ["predicted mas 102 mA.s", "none"]
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "step"),
+    [
+        ("withheld", "other_identity", "mediqa-node retry 7"),
+        ("parked", "refused", "mediqa-node echo PACS, then mediqa-node retry 7"),
+        ("parked", None, "mediqa-node echo PACS, then mediqa-node retry 7"),
+        ("parked", "not_configured", "add PACS to `peers` again, then mediqa-node retry 7"),
+        ("parked", "file_missing", "mediqa-node verify, then mediqa-node retry 7"),
+    ],
+)
+def test_a_retry_is_not_offered_alone_where_it_would_fail_again(state: str, code: str | None, step: str) -> None:
+    assert present.held_step(7, "PACS", state, code) == step
+
+
+def test_a_report_that_cannot_be_built_is_corrected_first() -> None:
+    assert present.held_step(7, "PACS", "parked", "not_built").startswith("correct the images at their source")

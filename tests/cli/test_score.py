@@ -1,6 +1,7 @@
 """`mediqa-node score PATH… --json`: what a script can rely on."""
 
 import json
+import os
 import shutil
 import subprocess
 from functools import cache
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 from PIL import Image
 from support import command
+from support.siblings import before_release
 
 from mediqa_node import config
 from mediqa_node.cli.score import place
@@ -234,6 +236,20 @@ def test_a_truncated_file_is_named_and_the_rest_is_scored(tmp_path, kept):
     assert status == 1
     assert "003.dcm" in said
     assert len(results[0]["slice_scores"]) == 6
+
+
+@pytest.mark.parametrize("form", ["--json", *before_release("--json-lines")])
+def test_a_file_name_that_the_terminal_cannot_show_stops_no_series(tmp_path, form):
+    for source in CT.glob("*.dcm"):
+        shutil.copy(source, tmp_path)
+    (tmp_path / "000.dcm").rename(os.fsdecode(os.fsencode(tmp_path) + b"/Sch\xe4del.dcm"))
+
+    ran = command.run("score", form, tmp_path, folder=tmp_path)
+
+    assert (ran.returncode, ran.stderr.count("Traceback")) == (0, 0)
+    [result] = [json.loads(ran.stdout)] if form == "--json-lines" else json.loads(ran.stdout)
+    assert len(result["slice_scores"]) == 7
+    assert any("del.dcm" in path for path in result["files"])
 
 
 def test_the_command_fails_where_something_could_not_be_read_and_still_answers(tmp_path):

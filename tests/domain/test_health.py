@@ -51,7 +51,8 @@ def test_a_destination_needs_a_person(changes: dict[str, float], kind: ConcernKi
         (0.5, 15.1, 0.0, True),
         (5.0, 0.0, 100.0, True),
         (3600.0, 0.0, 100.0, False),
-        (5.0, 0.0, -86_400.0, False),  # the clock was set back
+        (5.0, 0.0, -60.0, False),
+        (5.0, 0.0, -86_400.0, True),  # the clock was set back, and the process has not written since
     ],
 )
 def test_a_sweep_is_late_after_ten_periods(every_s: float, age_s: float, silent_s: float, late: bool) -> None:

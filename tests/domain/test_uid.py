@@ -11,8 +11,23 @@ from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.uid import is_canonical_uid, is_uid
 
 UIDS = ["1.2.3", "2.25.0", "1.2.840.0.1", "1.2." + "3" * 60]
-ODD = ["1.02.3", "1" * 64, "9.9", "5", "00"]
-NONE = ["", "0", ".", "1.2.", ".1.2", "1..2", "1.2.840.99999..4", "1.2\n", "1.a", "1" * 65, "1 2", "١.٢"]
+ODD = ["1.02.3", "1" * 64, "9.9", "5"]
+NONE = [
+    "",
+    "0",
+    "00",
+    "0" * 64,
+    ".",
+    "1.2.",
+    ".1.2",
+    "1..2",
+    "1.2.840.99999..4",
+    "1.2\n",
+    "1.a",
+    "1" * 65,
+    "1 2",
+    "١.٢",
+]
 
 SENDABLE = [text for text in (*UIDS, *ODD, *NONE) if text.isascii() and text.isprintable() and len(text) <= 64]
 

@@ -452,6 +452,17 @@ def test_series_and_instances_of_another_study_are_not_found() -> None:
         assert ask(peer, lambda link: link.has_instance(STUDY, "1.5", "1.5.1")) is False
 
 
+def test_a_query_for_series_that_fails_is_unanswered_and_one_that_is_not_served_finds_none() -> None:
+    def answer(context: int, command: Command) -> bytes:
+        return response(context, command, statuses.pop(0))
+
+    statuses = [0xA700, 0x0122]
+    with raw_pacs(answer=answer) as peer:
+        with pytest.raises(QueryUnanswered, match="0xa700"):
+            ask(peer, lambda link: link.find_series(STUDY, "P1"))
+        assert ask(peer, lambda link: link.find_series(STUDY, "P1")) == []
+
+
 @pytest.mark.parametrize("pause_s", [0.0, SHORT_S / 4])
 def test_answers_without_end_are_no_answer(nothing_left: None, monkeypatch: pytest.MonkeyPatch, pause_s: float) -> None:
     sent = count()
