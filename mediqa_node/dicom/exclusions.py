@@ -32,6 +32,7 @@ from mediqa_node.dicom.plausible import (
     check_frames,
     check_matrix,
     check_photometric,
+    check_pixels,
     missing_palette,
     rescale,
     rescales,
@@ -239,7 +240,8 @@ def _unreadable(ds: Dataset) -> Findings:
 
 def _pixel_readings(ds: Dataset, modality: str) -> Iterator[Callable[[], object]]:
     yield from (partial(exact, ds, key) for key in _PIXEL_ELEMENTS)
-    yield from (partial(check, ds) for check in (check_matrix, check_bits, check_frames, check_photometric))
+    checks = (check_matrix, check_bits, check_frames, check_photometric, check_pixels)
+    yield from (partial(check, ds) for check in checks)
     if modality == "OP":
         return
     rescaled = rescales(ds)

@@ -6,7 +6,7 @@ What is refused and what is only doubted (`doubts`) is listed in docs/physics.md
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, exact, has_value, integer, items, text, unexpected_frames
-from mediqa_node.dicom.stored_frames import stored_frames
+from mediqa_node.dicom.stored_frames import contradiction, stored_frames
 from mediqa_node.dicom.values import element_name
 from mediqa_node.domain.errors import ImplausibleElement
 
@@ -84,6 +84,12 @@ def check_frames(ds: Dataset) -> None:
         raise ImplausibleElement(f"{number}, Per-frame Functional Groups (5200,9230) has {groups} items")
     if stored > expected:
         raise ImplausibleElement(f"{number}, Pixel Data (7FE0,0010) holds {stored} frames")
+
+
+def check_pixels(ds: Dataset) -> None:
+    """Raise ImplausibleElement where the pixels say otherwise than the header how large or deep they are."""
+    if contrary := contradiction(ds):
+        raise ImplausibleElement(f"Rows, Columns or Bits Stored contradict Pixel Data (7FE0,0010): {contrary}")
 
 
 def check_photometric(ds: Dataset) -> None:

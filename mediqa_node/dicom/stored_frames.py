@@ -1,4 +1,4 @@
-"""Count the frames that Pixel Data really holds, which the header may understate.
+"""Count the frames that Pixel Data really holds, which the header may understate, and find what else it contradicts.
 
 A header is read without its pixels, so that `part10.read_header` counts them and keeps the number with the dataset.
 Native pixels are counted by their length, encapsulated ones by the fragments that begin a frame (PS3.5 A.4): JPEG,
@@ -9,6 +9,7 @@ count as two frames, also where only the codestream tells its size.
 
 import re
 import struct
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from pydicom import Dataset
@@ -20,7 +21,7 @@ PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 
 
 _PIXEL_VRS = frozenset((b"OB", b"OW", b"OF", b"OD", b"UN"))
 """Whatever the transfer syntax promises; an even length does not begin with these bytes."""
-_HELD = "n_frames_held"
+_HELD, _CONTRADICTION = "n_frames_held", "pixel_contradiction"
 _ITEM, _HEAD_BYTES = 0xFFFEE000, 8
 _FRAME_START = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  |[\x01-\x0f]\0\0\0\x40\0\0\0")
 """SOI and SOC with what follows them, the JP2 signature box, an RLE header: 1 to 15 segments, the first at byte 64."""
@@ -28,6 +29,18 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _MOST_FRAGMENTS, _START_BYTES = 100_000, 4096
 _TOLERANCE = 8
 """So many parts of a frame may lack at the end of pixels that are too long."""
+_TAIL_BYTES = 65536
+_COARSE_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Codestream:
+    """What a codestream says of itself: in SIZ (JPEG 2000) or its frame header (JPEG, JPEG-LS)."""
+
+    rows: int
+    columns: int
+    samples: int
+    bits: int
 
 
 def stored_frames(ds: Dataset) -> int | None:
@@ -44,8 +57,13 @@ def keep_stored_frames(ds: Dataset, count: int | None) -> None:
     setattr(ds, _HELD, count)
 
 
+def contradiction(ds: Dataset) -> str:
+    """Return how the pixels of a header from `part10.read_header` contradict it; "" if they do not, as far as known."""
+    return str(getattr(ds, _CONTRADICTION, ""))
+
+
 def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
-    """Count the frames of an open file, or return None.
+    """Count the frames of an open file, or return None; note with the header what its pixels contradict.
 
     Args:
         header: as pydicom read it from the stream, which is at the first element that the header lacks.
@@ -55,10 +73,18 @@ def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
     if tag not in PIXEL_TAGS:
         return None
     rows, columns, bits = (integer(header, key) or 0 for key in ("Rows", "Columns", "BitsAllocated"))
+    samples = integer(header, "SamplesPerPixel") or 1
     if length != UNDEFINED_LENGTH:
-        return _whole(8 * length, rows * columns * bits * (integer(header, "SamplesPerPixel") or 1))
-    begun, size_px = _frames_begun(stream)
-    return max(begun, _whole(begun * size_px, rows * columns) or 0)
+        frame_bits = rows * columns * bits * samples
+        claimed = (integer(header, "NumberOfFrames") or 1) * frame_bits // 8
+        if claimed and _holds_more(stream, length - claimed, skipped=claimed, row_bytes=columns * bits * samples // 8):
+            more = f"{length - claimed:,} bytes more than {rows} x {columns} pixels have"
+            setattr(header, _CONTRADICTION, f"Pixel Data (7FE0,0010) holds {more}")
+        return _whole(8 * length, frame_bits)
+    begun, found = _frames_begun(stream)
+    if found is not None and found.rows and rows and columns:  # a JPEG may state its lines at its end
+        setattr(header, _CONTRADICTION, _differences(found, rows, columns, samples, integer(header, "BitsStored") or 0))
+    return max(begun, _whole(begun * found.rows * found.columns if found else 0, rows * columns) or 0)
 
 
 def pixel_element(stream: BinaryIO, *, little: bool) -> tuple[int, str, int]:
@@ -79,12 +105,33 @@ def _whole(held: int, frame: int) -> int | None:
     return (held + frame // _TOLERANCE) // frame if frame > 0 else None
 
 
-def _frames_begun(stream: BinaryIO) -> tuple[int, int]:
-    """Return how many fragments begin a frame, and the pixels of the first one; 0 if unknown.
+def _holds_more(stream: BinaryIO, surplus: int, *, skipped: int, row_bytes: int) -> bool:
+    """Whether the pixels go on behind what the header claims: a row or more that is not of one value, as padding is."""
+    if surplus < max(row_bytes, 1):
+        return False
+    stream.seek(skipped, 1)
+    tail = stream.read(min(surplus, _TAIL_BYTES))
+    return len(tail) >= row_bytes and tail.count(tail[:1]) < len(tail)
+
+
+def _differences(found: Codestream, rows: int, columns: int, samples: int, bits_stored: int) -> str:
+    """Return what a codestream says otherwise than its header: its size, its samples, or too few bits."""
+    if found.samples != samples:
+        return f"its codestream has {found.samples} samples per pixel, the header {samples}"
+    multiple = found.columns == columns and found.rows % rows == 0  # twice the rows count as two frames
+    if not multiple and (found.rows, found.columns) != (rows, columns):
+        return f"its codestream is of {found.rows} x {found.columns} pixels, the header of {rows} x {columns}"
+    if 0 < found.bits <= _COARSE_BITS < bits_stored:
+        return f"its codestream has {found.bits} bits, Bits Stored (0028,0101) is {bits_stored}"
+    return ""
+
+
+def _frames_begun(stream: BinaryIO) -> tuple[int, Codestream | None]:
+    """Return how many fragments begin a frame, and what the first one says; None if unknown.
 
     The first item, the Basic Offset Table, begins none.
     """
-    begun, size_px = 0, 0
+    begun, found = 0, None
     for number in range(_MOST_FRAGMENTS):
         head = stream.read(_HEAD_BYTES)
         if len(head) < _HEAD_BYTES:
@@ -94,22 +141,23 @@ def _frames_begun(stream: BinaryIO) -> tuple[int, int]:
             break
         start = stream.read(min(length, 12 if begun else _START_BYTES)) if number else b""
         if _FRAME_START.match(start):
-            size_px = size_px if begun else _codestream_px(start)
+            found = found if begun else _codestream(start)
             begun += 1
         stream.seek(length - len(start), 1)
-    return begun, size_px
+    return begun, found
 
 
-def _codestream_px(start: bytes) -> int:
-    """Return rows x columns of a codestream by SIZ (JPEG 2000) or the frame header (JPEG, JPEG-LS); 0 if unknown."""
+def _codestream(start: bytes) -> Codestream | None:
+    """Read SIZ (JPEG 2000, ITU-T T.800 A.5.1) or the frame header (JPEG, T.81 B.2.2; JPEG-LS); None if unknown."""
     position = start.find(b"\xff\x4f\xff\x51")
-    if position >= 0 and len(start) >= position + 24:
+    if position >= 0 and len(start) >= position + 43:
         right, bottom, left, top = struct.unpack_from(">4I", start, position + 8)
-        return int((right - left) * (bottom - top))
+        samples, depth = struct.unpack_from(">HB", start, position + 40)
+        return Codestream(bottom - top, right - left, samples, (depth & 0x7F) + 1)
     position = 2
-    while start.startswith(b"\xff\xd8") and position + 9 <= len(start) and start[position] == 0xFF:
-        marker, length, _, rows, columns = struct.unpack_from(">BHBHH", start, position + 1)
+    while start.startswith(b"\xff\xd8") and position + 10 <= len(start) and start[position] == 0xFF:
+        marker, length, bits, rows, columns, samples = struct.unpack_from(">BHBHHB", start, position + 1)
         if marker in _FRAME_HEADERS:
-            return int(rows * columns)
+            return Codestream(rows, columns, samples, bits)
         position += 2 + length
-    return 0
+    return None

@@ -107,8 +107,10 @@ def jpeg(rows: int, columns: int, *, marker: int = 0xC0, before: bytes = b"") ->
     return b"\xff\xd8" + before + struct.pack(">BBHBHHB", 0xFF, marker, 11, 8, rows, columns, 1) + bytes(40)
 
 
-def j2k(rows: int, columns: int, *, origin: int = 0, before: bytes = b"") -> bytes:
-    return before + struct.pack(">4H4I", 0xFF4F, 0xFF51, 41, 0, columns + origin, rows + origin, origin, origin)
+def j2k(rows: int, columns: int, *, origin: int = 0, before: bytes = b"", samples: int = 1, bits: int = 12) -> bytes:
+    area = (columns + origin, rows + origin, origin, origin)
+    size = struct.pack(">4H8IHB", 0xFF4F, 0xFF51, 41, 0, *area, columns, rows, 0, 0, samples, bits - 1)
+    return before + size + bytes(40)
 
 
 APP1 = b"\xff\xe1" + struct.pack(">H", 502) + b"\xff\xd8\xff\xc0\0\x0b\x08\0\x04\0\x04" + bytes(489)
@@ -128,7 +130,43 @@ JP2 = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(60)
 def test_a_codestream_of_more_rows_than_the_header_counts_as_frames(tmp_path, syntax, write, rows, frames):
     header = held(tmp_path, syntax, encapsulate([write(rows, EDGE)]))
 
-    assert (stored_frames(header), len(refused([header]))) == (frames, frames > 1)
+    expected = ["frames_in_single_frame_class"] if frames > 1 else ["implausible"] if rows != EDGE else []
+    assert (stored_frames(header), [code for code, _ in refused([header])]) == (frames, expected)
+
+
+@pytest.mark.parametrize(
+    ("write", "changes", "named"),
+    [
+        (partial(j2k, EDGE, EDGE + 8), {}, "16 x 24 pixels"),
+        (partial(jpeg, EDGE, 2 * EDGE), {"Rows": 2 * EDGE}, "16 x 32 pixels, the header of 32 x 16"),
+        (partial(jpeg, 2 * EDGE, EDGE), {"Columns": 2 * EDGE}, "32 x 16 pixels, the header of 16 x 32"),
+        (partial(j2k, EDGE, EDGE, samples=3), {}, "3 samples"),
+        (partial(j2k, EDGE, EDGE, bits=8), {"BitsStored": 12}, "8 bits"),
+        (partial(jpeg, EDGE, EDGE), {"BitsStored": 16}, "8 bits"),
+    ],
+)
+def test_a_codestream_that_contradicts_its_header_refuses_the_image(tmp_path, write, changes, named):
+    header = held(tmp_path, JPEG2000Lossless, encapsulate([write()]), **changes)
+
+    [(code, detail)] = refused([header])
+    assert (code, named in detail) == ("implausible", True), detail
+    assert not harvest([header]).eligible
+
+
+@pytest.mark.parametrize(("bits", "stored"), [(16, 12), (12, 16), (12, 12), (9, 12), (8, 8)])
+def test_a_codestream_may_have_more_bits_than_are_stored_or_a_few_less(tmp_path, bits, stored):
+    header = held(tmp_path, JPEG2000Lossless, encapsulate([j2k(EDGE, EDGE, bits=bits)]), BitsStored=stored)
+
+    assert refused([header]) == []
+
+
+@pytest.mark.parametrize("rows", [EDGE - 1, EDGE - 4])
+def test_native_pixels_that_go_on_behind_the_header_refuse_the_image(tmp_path, rows):
+    pixels = bytes(range(256)) * (FRAME // 256)
+
+    header = held(tmp_path, ExplicitVRLittleEndian, pixels, Rows=rows, Columns=EDGE)
+
+    assert [code for code, _ in refused([header])] == ["implausible"]
 
 
 @pytest.mark.parametrize("sop_class", [CT, MR])
