@@ -65,8 +65,7 @@ def run_role(role: str, settings: Settings) -> int:
     """Run one process until SIGTERM, or until its supervisor is gone."""
     log_uncaught()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    _stop_at_a_signal(stop)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
     try:
         # the name of a role is its identity in the durable engine, and must be unique
@@ -80,6 +79,18 @@ def run_role(role: str, settings: Settings) -> int:
     except MediqaError as error:  # such as a database that does not answer: the supervisor tries again
         log.error("process failed", role=role, reason=str(error))
         return 1
+
+
+def _stop_at_a_signal(stop: threading.Event) -> None:
+    """Stop at the first signal; another one, which service managers and terminals send, would wait for its lock."""
+
+    def end(*_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
 
 def _watch_supervisor(stop: threading.Event) -> None:
@@ -233,8 +244,7 @@ class Supervisor:
     def run(self) -> int:
         """Start all processes, restart what dies, stop on SIGTERM or SIGINT; return the exit status."""
         log_uncaught()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
+        _stop_at_a_signal(self._stop)
         prepare(self.settings)
         threads = [threading.Thread(target=self._keep, args=(role,), daemon=True) for role in ROLES]
         for thread in threads:

@@ -18,6 +18,7 @@ from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import dose_reports, policy
 from mediqa_node.pipeline.checks import constancy
+from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.copies import fill_identities
 from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.node import NodeContext
@@ -115,7 +116,8 @@ def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: T
 def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
     require_scorable(technique)
     with data_errors():
-        policy.check_age(node.score, files.headers[0], node.clock())
+        if not is_doubtful(node):
+            policy.check_age(node.score, files.headers[0], node.clock())
         policy.check_reconstruction(node.score, files.headers[0])
         key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
     if key is not None:

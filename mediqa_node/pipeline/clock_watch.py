@@ -34,6 +34,14 @@ def was_set_unnoticed(node: NodeContext) -> bool:
     return known is not None and known.boot_id == boot_id() and abs(wall_offset_s() - known.offset_s) >= STEP_S
 
 
+def is_doubtful(node: NodeContext) -> bool:
+    """Whether the clock was set forward lately, or unnoticed: nothing is deleted, given up or too old because of it."""
+    with node.database.read() as connection:
+        if clock.is_paused(connection, now=node.clock()):
+            return True
+    return was_set_unnoticed(node)
+
+
 class ClockWatch:
     """Compares the clocks, several times a second.
 

@@ -30,11 +30,11 @@ from mediqa_node.domain.series import (
     SeriesState,
 )
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
-from mediqa_node.pipeline.clock_watch import was_set_unnoticed
+from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue, unanswered_since
 from mediqa_node.pipeline.report import report_for
-from mediqa_node.storage import assessments, clock, copies, health, index, outbox, rejections
+from mediqa_node.storage import assessments, copies, health, index, outbox, rejections
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow, ReportRow
@@ -252,18 +252,10 @@ def _unanswered(node: NodeContext, delivery: DeliveryRow, message: str) -> Outco
 
 def _again(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:
     attempts, now = delivery.attempts + 1, node.clock()
-    if now - delivery.created_at > node.delivery.give_up_after_s and not _is_doubtful(node, now):
+    if now - delivery.created_at > node.delivery.give_up_after_s and not is_doubtful(node):
         return _parked(DeliveryReason.GIVEN_UP, f"given up after {attempts} attempts: {message}")
     again_at = now + node.delivery.backoff_s(attempts)
     return Outcome(state=DeliveryState.WAITING, code=DeliveryReason.NO_ANSWER, message=message, again_at=again_at)
-
-
-def _is_doubtful(node: NodeContext, now: float) -> bool:
-    """Whether the clock was set forward lately: nothing is given up because of it."""
-    with node.database.read() as connection:
-        if clock.is_paused(connection, now=now):
-            return True
-    return was_set_unnoticed(node)
 
 
 def update_series_state(connection: Connection, delivery: DeliveryRow, now: float) -> None:

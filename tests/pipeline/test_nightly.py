@@ -51,6 +51,19 @@ def receive(bench: Bench, folder: Path) -> None:
     bench.pass_time(20, step_s=5)
 
 
+def test_nights_on_a_wrong_clock_take_no_newer_export_away(bench: Bench, tmp_path: Path) -> None:
+    receive(bench, tmp_path / "in")
+    job = nightly(bench, tmp_path / "exports", keep=2)
+    first = job.run(lambda: False)
+    bench.now += 400 * 86400
+    wrong = job.run(lambda: False)
+    bench.now -= 399 * 86400
+
+    right = job.run(lambda: False)
+
+    assert [Path(str(made.folder)).is_dir() for made in (first, wrong, right)] == [False, True, True]
+
+
 def test_each_night_has_its_folder_and_the_newest_stay(bench: Bench, tmp_path: Path) -> None:
     receive(bench, tmp_path / "in")
     job = nightly(bench, tmp_path / "exports", keep=2)

@@ -12,7 +12,8 @@ from support.series import ct_series, reject_note, series_uid
 
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import PrimaryRule, ReturnRule, ScorePolicy
-from mediqa_node.storage import index
+from mediqa_node.storage import clock, index
+from mediqa_node.storage.clock import ClockRow
 
 
 @pytest.fixture
@@ -143,6 +144,20 @@ def test_a_prior_from_the_archive_is_harvested_and_not_scored(tmp_path: Path, pa
     bench.pass_time(20)
 
     assert bench.series(series_uid(paths)).reason.code == "too_old"
+    bench.close()
+
+
+def test_no_study_is_too_old_by_a_clock_that_was_set_forward(tmp_path: Path, pacs: ScriptedPacs) -> None:
+    peer = Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)
+    bench = Bench(tmp_path / "bench", peers=[peer], score=ScorePolicy(max_age_days=3))
+    paused = ClockRow(boot_id="", offset_s=0.0, seen_at=bench.now, paused_until=bench.now + 86400)
+    with bench.database.write() as connection:
+        clock.save(bench.database, connection, paused)
+    bench.receive_all(paths := ct_series(tmp_path / "today", "today", StudyDate="20190102"))
+
+    bench.pass_time(20)
+
+    assert bench.series(series_uid(paths)).state == "DELIVERED"
     bench.close()
 
 

@@ -97,8 +97,9 @@ class NightlyExport:
                 clear(self.folder / day)
 
     def _forget(self) -> None:
-        """Delete all but the newest exports; other files in the folder stay."""
-        days = sorted(day for day in self.folder.glob(_DAYS) if (day / MARK).is_file())
+        """Delete all but the exports made last, however a wrong clock named them; other files in the folder stay."""
+        days = [day for day in self.folder.glob(_DAYS) if (day / MARK).is_file()]
+        days.sort(key=lambda day: ((day / MARK).stat().st_mtime_ns, day.name))
         for day in days[: -self.rules.keep]:
             with suppress(ConfigurationError):
                 remove(day)
