@@ -36,7 +36,7 @@ def stack_doubts(
         frames, planes: of the stack, in the same order.
         modality: CT, MR or OP, by the SOP class.
     """
-    found = set(_of_stack(stack, planes, modality))
+    found = set(_of_stack(stack, frames, planes, modality))
     seen: set[int] = set()
     for frame, plane in zip(frames, planes, strict=True):
         if id(frame.dataset) not in seen:
@@ -68,7 +68,9 @@ def _is_located(frame: FrameHeader) -> bool:
     return all(frame.exact_or_none(key, count) for key, count in located)
 
 
-def _of_stack(stack: Stack, planes: Sequence[Plane], modality: str) -> Iterator[HeaderDoubt]:
+def _of_stack(
+    stack: Stack, frames: Sequence[FrameHeader], planes: Sequence[Plane], modality: str
+) -> Iterator[HeaderDoubt]:
     if 0 < min(stack.rows, stack.columns) < COARSE_PX:
         yield HeaderDoubt.COARSE_MATRIX
     if modality == "OP":
@@ -76,10 +78,17 @@ def _of_stack(stack: Stack, planes: Sequence[Plane], modality: str) -> Iterator[
     yield from (
         doubt for doubt in (HeaderDoubt.MISSING_GEOMETRY, HeaderDoubt.DUPLICATE_POSITION) if doubt in stack.flags
     )
+    if modality == "CT" and len({_scale(frame) for frame in frames}) > 1:
+        yield HeaderDoubt.RESCALE_VARIES
     for axis in (0, 1):
         spacings = [plane.spacing_mm[axis] for plane in planes if plane.spacing_mm[axis] > 0]
         if spacings and max(spacings) - min(spacings) > _SPACING_TOLERANCE * min(spacings):
             yield HeaderDoubt.PIXEL_SPACING_VARIES
+
+
+def _scale(frame: FrameHeader) -> tuple[float | None, ...]:
+    slope, intercept = (frame.number(key, signed=True) for key in _RESCALE)
+    return slope, intercept, number(frame.dataset, "PixelRepresentation", signed=True)
 
 
 def _of_instance(ds: Dataset, modality: str) -> Iterator[HeaderDoubt]:
@@ -114,11 +123,10 @@ def _of_frame(frame: FrameHeader, plane: Plane, modality: str) -> Iterator[Heade
 
 
 def _of_rescale(frame: FrameHeader) -> Iterator[HeaderDoubt]:
-    slope, intercept = (frame.number(key, signed=True) for key in _RESCALE)
+    slope, intercept, sign = _scale(frame)
     if any(is_loosely_written(frame.holder(key), key) for key in _RESCALE):
         yield HeaderDoubt.RESCALE_FORMAT
     if slope is None or intercept is None:
-        unsigned = number(frame.dataset, "PixelRepresentation", signed=True) == 0
-        yield HeaderDoubt.RESCALE_MISSING if unsigned else HeaderDoubt.RESCALE_MISSING_SIGNED
-    elif intercept > 0 or not _CT_SLOPES[0] <= slope <= _CT_SLOPES[1]:
+        yield HeaderDoubt.RESCALE_MISSING if sign == 0 else HeaderDoubt.RESCALE_MISSING_SIGNED
+    elif intercept > 0 or (intercept == 0 and sign == 0) or not _CT_SLOPES[0] <= slope <= _CT_SLOPES[1]:
         yield HeaderDoubt.RESCALE_UNUSUAL

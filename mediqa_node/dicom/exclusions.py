@@ -58,12 +58,13 @@ _SPACING = (("PixelSpacing", 2), ("SliceThickness", 1))
 
 _MAP_NAME = re.compile(r"apparent diffusion coef|fractional aniso|exponential apparent", re.I)
 _DERIVED_MAP_NAME = re.compile(
-    r"(?<![a-z])(e?adc|fa|colfa|tracew|tensor|rel?cb[fv]|cb[fv]|mtt|ttp|tmax|[tr][12]\W?(star|\*)?\W?map)(?![a-z])",
+    r"(?<![a-z])(e?adc|fa(?![\W_]*\d)|colfa|tracew|tensor|rel?cb[fv]|cb[fv]|mtt|ttp|tmax|[tr][12]\W?(star|\*)?\W?map)(?![a-z])",
     re.I,
 )
 _MONOENERGETIC = re.compile(r"(?<![a-z])(mono[a-z]*|vmi|me)[\W_+]*\d+[\W_]*kev", re.I)
 _MATERIAL = re.compile(
-    r"(?<![a-z])(vnc|virtual non.?(contrast|iodine)|iodine(?!\W*(contrast|allerg|inj|free))|iodmap|z.?eff"
+    r"(?<![a-z])(vnc|virtual non.?(contrast|iodine)|iodmap|z.?eff"
+    r"|iodine(?!\W*(contrast|allerg|inj|free|therap|treat|stag|uptake|ablat|\d{3}))"
     r"|electron density)(?![a-z])",
     re.I,
 )
@@ -73,6 +74,8 @@ _IODINE_GIVEN = re.compile(
     re.I,
 )
 """Iodine as a contrast medium that was given, or not: no map of it."""
+_SCOUT_OPTION = re.compile(r"(?<![A-Z])(SCOUT|TOP|TOPO|TOPOGRAM|SURVIEW|SCANOSCOPE|SCANOGRAM)(?![A-Z])")
+"""Scan Options (0018,0022): `SCOUT MODE` of GE, `CT_SOM5 TOP` of Siemens."""
 
 
 def exclusions(
@@ -209,6 +212,8 @@ def _display(ds: Dataset) -> Findings:
 def _ct_rules(ds: Dataset) -> Findings:
     if modality_of(ds) != "CT":
         return
+    if found := _SCOUT_OPTION.search(" ".join(codes(ds, "ScanOptions"))):
+        yield "localizer", f"{found.group()!r} in Scan Options (0018,0022)"
     if found := _MATERIAL.search(_IODINE_GIVEN.sub(" ", text(ds, "SeriesDescription"))):
         yield "map", f"{found.group()!r} in Series Description (0008,103E)"
 

@@ -23,6 +23,7 @@ _REFORMAT_TYPES = {
 _MAP_TYPES = {
     "ADC", "EADC", "FA", "COLFA", "TRACEW", "TENSOR", "PHASE", "REAL", "IMAGINARY", "VELOCITY", "RCBF", "RELCBF",
     "RCBV", "RELCBV", "CBF", "CBV", "MTT", "TTP", "TMAX", "PBP", "KTRANS", "IRON", "FAT_FRACTION", "R2STAR",
+    "DIFFUSION_ANISO", "DIFFUSION_ATTNTD", "T_TEST", "Z_SCORE", "STD_DEVIATION", "NEI", "TEMPERATURE",
 }  # fmt: skip
 # Some scanners mark every EPI as DISTORTED, even original diffusion images, so it is not a reason to refuse.
 _VOLUMETRIC = (
@@ -63,6 +64,8 @@ def _ct_frame(frame: FrameHeader) -> Findings:
     thickness_mm = frame.number("SliceThickness") or 0.0
     if thickness_mm > 25:
         yield "localizer", f"Slice Thickness (0018,0050) {thickness_mm:g} mm"
+    if frame.codes("AcquisitionType") == ("CONSTANT_ANGLE",):  # PS3.3 C.8.15.3.2
+        yield "localizer", "Acquisition Type (0018,9302) CONSTANT_ANGLE"
     kind = frame.codes("RescaleType")
     if kind and not re.match(r"H(U|OUNS|.*FIELD)|US|UNSPECIFIED", kind[0]):
         yield "map", f"Rescale Type (0028,1054) {kind[0]}"

@@ -16,6 +16,7 @@ class HeaderDoubt(StrEnum):
     RESCALE_MISSING_SIGNED = "rescale_missing_signed"
     RESCALE_UNUSUAL = "rescale_unusual"
     RESCALE_FORMAT = "rescale_format"
+    RESCALE_VARIES = "rescale_varies"
     HIGH_BIT = "high_bit"
     FEW_BITS = "few_bits"
     PIXEL_SPACING = "pixel_spacing"
@@ -38,6 +39,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.RESCALE_MISSING_SIGNED: "Rescale Slope or Intercept is missing, stored values count as HU",
     HeaderDoubt.RESCALE_UNUSUAL: "Rescale Slope or Intercept is unlike that of any CT",
     HeaderDoubt.RESCALE_FORMAT: "Rescale Slope or Intercept is written in a way that other software may misread",
+    HeaderDoubt.RESCALE_VARIES: "Rescale Slope, Intercept or the sign of pixels differ between slices of CT",
     HeaderDoubt.HIGH_BIT: "High Bit is not Bits Stored - 1",
     HeaderDoubt.FEW_BITS: "fewer than 12 bits are stored in CT",
     HeaderDoubt.PIXEL_SPACING: "Pixel Spacing is not two plausible numbers",
@@ -57,9 +59,9 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
 """Every doubt in words, as reports and commands show it; ASCII."""
 
 SPOILING = frozenset({
-    HeaderDoubt.RESCALE_MISSING, HeaderDoubt.RESCALE_UNUSUAL, HeaderDoubt.RESCALE_FORMAT, HeaderDoubt.HIGH_BIT,
-    HeaderDoubt.FEW_BITS, HeaderDoubt.PIXEL_SPACING, HeaderDoubt.PIXEL_SPACING_VARIES, HeaderDoubt.ORIENTATION,
-    HeaderDoubt.MODALITY,
+    HeaderDoubt.RESCALE_MISSING, HeaderDoubt.RESCALE_UNUSUAL, HeaderDoubt.RESCALE_FORMAT, HeaderDoubt.RESCALE_VARIES,
+    HeaderDoubt.HIGH_BIT, HeaderDoubt.FEW_BITS, HeaderDoubt.PIXEL_SPACING, HeaderDoubt.PIXEL_SPACING_VARIES,
+    HeaderDoubt.ORIENTATION, HeaderDoubt.MODALITY,
 })  # fmt: skip
 """Doubts with which a label is not used for training."""
 

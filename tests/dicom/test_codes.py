@@ -11,6 +11,7 @@ from mediqa_node.dicom.companions import request
 from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.dicom.report import codes, header
 from mediqa_node.dicom.report.codes import PRIVATE_SCHEME, Code
+from mediqa_node.dicom.report.items import text_item
 from mediqa_node.dicom.technique import dose_sr
 
 ELSEWHERE = {
@@ -93,3 +94,9 @@ def test_codes_and_meanings_fit_their_elements_and_mean_one_thing():
         assert len(code.value) <= 16, code
         assert len(code.meaning) <= 64, code
         assert meanings.setdefault((code.scheme, code.value), code.meaning) == code.meaning
+
+
+def test_a_text_holds_nothing_that_a_display_cannot_show() -> None:
+    item = text_item("CONTAINS", codes.COMMENT, "kernel B70f\x1b[2J, station Ger\ufffdt2\r\nsecond line")
+
+    assert item.TextValue == "kernel B70f?[2J, station Ger?t2\r\nsecond line"

@@ -140,7 +140,7 @@ def test_a_word_that_only_contains_phantom_or_names_an_examination_refuses_nothi
         "CHEST WITH IODINE", "ABD IODINE CONTRAST 100ML", "NO IODINE", "ABDOMEN WITHOUT IODINE", "HEAD W/O IODINE",
         "HEAD WO IODINE", "HEAD W/IODINE", "NON IODINE CT", "NON-IODINE", "AFTER IODINE", "POST IODINE", "POST-IODINE",
         "before_iodine", "pre iodine", "IV IODINE", "without  iodine", "IODINE ALLERGY", "IODINE-FREE",
-        "POST IODINATED CONTRAST",
+        "POST IODINATED CONTRAST", "CT Iodine-131 staging", "I-131 IODINE THERAPY PLANNING CT", "ABD IODINE 300",
     ],
 )  # fmt: skip
 def test_iodine_as_contrast_agent_is_no_iodine_map(name):
@@ -157,6 +157,23 @@ def test_iodine_as_contrast_agent_is_no_iodine_map(name):
 )  # fmt: skip
 def test_a_material_map_is_refused_whatever_else_its_name_has(name):
     assert refusals(series(CT, n=30, SeriesDescription=name)) == {"map"}
+
+
+@pytest.mark.parametrize("name", ["t1_vibe_dixon_FA12_W", "T1 VFA FA 5", "FA=15", "fa_30"])
+def test_a_flip_angle_is_no_map_of_anisotropy(name):
+    kind = ["DERIVED", "PRIMARY", "DIXON", "WATER"]
+    assert "map" not in refusals(series(MR, n=30, SeriesDescription=name, ImageType=kind))
+    assert "map" in refusals(series(MR, n=30, SeriesDescription="dti FA", ImageType=kind))
+
+
+@pytest.mark.parametrize("options", ["SCOUT MODE", "CT_SOM5 TOP", ["TOMO", "SURVIEW"]])
+def test_a_scan_option_makes_a_localizer_whatever_the_image_type(options):
+    assert refusals(series(CT, n=1, ScanOptions=options)) == {"localizer"}
+
+
+@pytest.mark.parametrize("options", ["HELICAL MODE", "CT_SOM5 SPI", "AXIAL_MODE", "STOP"])
+def test_other_scan_options_refuse_nothing(options):
+    assert refusals(series(CT, n=30, ScanOptions=options)) == set()
 
 
 def test_a_ct_protocol_that_mentions_smartprep_does_not_speak_for_its_diagnostic_series():
@@ -184,6 +201,7 @@ def test_a_slice_of_650_mm_is_a_scout():
         ({"BurnedInAnnotation": "YES"}, "burned_in"),
         ({"SamplesPerPixel": 3}, "colour"),
         ({"RescaleType": "MGML"}, "map"),
+        ({"AcquisitionType": "CONSTANT_ANGLE"}, "localizer"),
         ({"SeriesDescription": "Iodine map"}, "map"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary_capture"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.4"}, "secondary_capture"),

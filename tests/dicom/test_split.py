@@ -17,6 +17,7 @@ SEPARATED = {
     "inversion time": ("InversionTime", (100.0, 400.0, 900.0), "TI 100 ms"),
     "kilovolts": ("KVP", (80.0, 140.0), "80 kV"),
     "kernel": ("ConvolutionKernel", ("B30f", "B70f"), "kernel B30f"),
+    "thickness": ("SliceThickness", (1.25, 5.0), "slices of 1.25 mm"),
     "station": ("StationName", ("CT1", "CT2"), "station CT1"),
     "acquisition": ("AcquisitionNumber", (1, 2), "acquisition 1"),
 }

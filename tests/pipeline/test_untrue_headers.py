@@ -120,6 +120,8 @@ FLAGGED = {
     "intercept with a decimal comma": (written("RescaleIntercept", b"-1024,0 "), "rescale_format"),
     "intercept with a unit": (written("RescaleIntercept", b"-1024 HU"), "rescale_format"),
     "slope with a decimal comma, as text": (written("RescaleSlope", b"1,0 ", "LO"), "rescale_format"),
+    "intercept 0 of unsigned pixels": (to(RescaleIntercept=0, PixelRepresentation=0), "rescale_unusual"),
+    "another intercept in one slice": (of_one(RescaleIntercept=-2048), "rescale_varies"),
     "8 bits of 16": (to(BitsStored=8, HighBit=7), "few_bits"),
     "10 bits of 16": (to(BitsStored=10, HighBit=9), "few_bits"),
     "pixels like strips": (to(PixelSpacing=[0.7, 70]), "pixel_spacing"),

@@ -1,5 +1,6 @@
 """Content items of a Structured Report (PS3.3 C.17.3), one function per value type."""
 
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
@@ -9,6 +10,9 @@ from pydicom.tag import Tag
 
 from mediqa_node.dicom.report.codes import DERIVATION, ESTIMATED, Code
 from mediqa_node.domain.images import FrameRef
+
+_UNSHOWN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ufffd]")
+"""Control characters other than those of a UT (PS3.5 6.1.3), and what stands for bytes that could not be decoded."""
 
 
 def coded(code: Code) -> Dataset:
@@ -49,9 +53,9 @@ def code_item(relationship: str, concept: Code, value: Code) -> Dataset:
 
 
 def text_item(relationship: str, concept: Code, value: str) -> Dataset:
-    """Return a TEXT."""
+    """Return a TEXT; what no display can show, such as an escape in the name of a kernel, is a question mark."""
     item = _item("TEXT", relationship, concept)
-    item.TextValue = value
+    item.TextValue = _UNSHOWN.sub("?", value)
     return item
 
 

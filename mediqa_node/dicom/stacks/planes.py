@@ -47,6 +47,7 @@ class Plane:
     tube_voltage_kv: float | None = None
     kernel: str = ""
     station: str = ""
+    thickness_mm: float | None = None
     stack_id: str = ""
     time_offset_s: float | None = None
     tilt_deg: float
@@ -79,7 +80,7 @@ def _plane(frame: FrameHeader, index: int) -> Plane:
         origin_mm=origin,
         spacing_mm=(spacing[0], spacing[1]) if spacing else (0.0, 0.0),
         echo_time_ms=_echo_time_ms(frame),
-        echo_number=integer(header, "EchoNumbers"),
+        echo_number=frame.integer("EchoNumbers"),
         temporal_position=_first_integer(frame, "TemporalPositionIndex", "TemporalPositionIdentifier"),
         b_value=b_value(frame),
         acquisition_number=_acquisition_number(frame),
@@ -90,6 +91,7 @@ def _plane(frame: FrameHeader, index: int) -> Plane:
         tube_voltage_kv=frame.number("KVP"),
         kernel=frame.text("ConvolutionKernel"),
         station=text(header, "StationName"),
+        thickness_mm=frame.number("SliceThickness"),
         stack_id=frame.text("StackID"),
         time_offset_s=frame.number("TemporalPositionTimeOffset", signed=True),
         tilt_deg=frame.number("GantryDetectorTilt", signed=True) or 0.0,
@@ -144,7 +146,7 @@ def _image_type(frame: FrameHeader) -> tuple[str, ...]:
 
 def _seniority(frame: FrameHeader) -> tuple[str, int, int, int]:
     header = frame.dataset
-    time = frame.text("FrameAcquisitionDateTime") or text(header, "AcquisitionTime")
+    time = frame.text("FrameAcquisitionDateTime") or frame.text("AcquisitionTime")
     acquisition = _acquisition_number(frame) or 0
     if text(header, "ConcatenationUID"):
         return time, acquisition, 0, _frames_before(header) + (frame.frame_number or 0)

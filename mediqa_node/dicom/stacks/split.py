@@ -334,6 +334,7 @@ SEPARATORS: Separators = (
     ("offset {:g} s", _where(lambda plane: plane.time_offset_s)),
     ("{:g} kV", _where(lambda plane: plane.tube_voltage_kv)),
     ("kernel {}", _where(lambda plane: plane.kernel or None)),
+    ("slices of {:g} mm", _where(lambda plane: plane.thickness_mm)),
     ("station {}", _where(lambda plane: plane.station or None)),
     ("stack {}", _where(lambda plane: plane.stack_id or None)),
     ("origin {}", _origins),
