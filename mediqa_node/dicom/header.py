@@ -66,7 +66,8 @@ _GROUP_MEMBERS = {
     "MRImageFrameTypeSequence": "FrameType VolumetricProperties VolumeBasedCalculationTechnique "
     "ComplexImageComponent AcquisitionContrast",
     "IrradiationEventIdentificationSequence": "IrradiationEventUID",
-    "FrameContentSequence": "TemporalPositionIndex FrameAcquisitionNumber FrameAcquisitionDateTime StackID",
+    "FrameContentSequence": "TemporalPositionIndex FrameAcquisitionNumber FrameAcquisitionDateTime StackID "
+    "DimensionIndexValues",
     "TemporalPositionSequence": "TemporalPositionTimeOffset",
     "CardiacSynchronizationSequence": "NominalPercentageOfCardiacPhase NominalCardiacTriggerDelayTime",
     "MREchoSequence": "EffectiveEchoTime EchoTime",

@@ -19,6 +19,8 @@ SEPARATED = {
     "kernel": ("ConvolutionKernel", ("B30f", "B70f"), "kernel B30f"),
     "thickness": ("SliceThickness", (1.25, 5.0), "slices of 1.25 mm"),
     "station": ("StationName", ("CT1", "CT2"), "station CT1"),
+    "flip angle": ("FlipAngle", (5.0, 15.0), "flip angle 5"),
+    "repetition time": ("RepetitionTime", (500.0, 2000.0), "TR 500 ms"),
     "acquisition": ("AcquisitionNumber", (1, 2), "acquisition 1"),
 }
 
@@ -93,6 +95,40 @@ def test_times_that_drift_make_as_many_volumes_as_there_are_phases(name, keyword
 
     assert [len(stack.frames) for stack in stacks] == [8, 8, 8]
     assert all(stack.flags == () for stack in stacks)
+
+
+def test_a_temporal_position_that_counts_images_tells_time_points_by_its_order():
+    headers = beats(lambda k, phase: 1 + k + 8 * phase, keyword="TemporalPositionIdentifier", phases=4)
+
+    assert [len(stack.frames) for stack in assemble_stacks(headers)] == [8] * 4
+
+
+@pytest.mark.parametrize("keyword", ["TemporalPositionIdentifier", "EchoTime"])
+def test_one_repeated_slice_does_not_take_a_volume_apart(keyword):
+    headers = [*series(14), *series(1, number=15)]
+    for count, header in enumerate(headers):
+        setattr(header, keyword, 1 + count if keyword != "EchoTime" else 80 + 0.1 * count)
+
+    [stack] = assemble_stacks(headers)
+
+    assert (len(stack.frames), stack.flags) == (14, ("duplicate_position",))
+
+
+def test_time_points_that_were_corrected_for_motion_are_told_apart():
+    headers = beats(lambda k, phase: 1 + phase, keyword="TemporalPositionIdentifier", phases=4)
+    for count, header in enumerate(headers):
+        header.ImagePositionPatient = [*header.ImagePositionPatient[:2], 5.0 * (count % 8) + 0.025 * (count // 8)]
+
+    assert [len(stack.frames) for stack in assemble_stacks(headers)] == [8] * 4
+
+
+@pytest.mark.parametrize(("uids", "found"), [(2, [5, 5]), (10, [10])])
+def test_positions_of_two_frames_of_reference_are_not_compared(uids, found):
+    headers = series(10)
+    for k, header in enumerate(headers):
+        header.FrameOfReferenceUID = f"1.2.3.{k * uids // 10}"
+
+    assert [len(stack.frames) for stack in assemble_stacks(headers)] == found
 
 
 def test_a_phase_that_lacks_an_image_lacks_it_alone():

@@ -436,6 +436,7 @@ def test_what_a_frame_says_goes_before_what_all_frames_share():
         ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", (20.0, 60.0), "trigger 20 ms"),
         ("TemporalPositionSequence", "TemporalPositionTimeOffset", (0.0, 12.5), "offset 0 s"),
         ("FrameContentSequence", "StackID", ("1", "2"), "stack 1"),
+        ("FrameContentSequence", "DimensionIndexValues", ([1, 7], [2, 7]), "index 1"),
     ],
 )
 def test_frames_of_an_enhanced_object_are_told_apart_by_their_groups(group, keyword, values, label):

@@ -24,6 +24,7 @@ class Plane:
         orientation: Image Orientation (0020,0037), checked, or None.
         origin_mm: Image Position (0020,0032), LPS, or None. Both are given or neither.
         spacing_mm: Pixel Spacing (0028,0030): between rows, between columns; 0.0 if absent.
+        dimensions: Dimension Index Values (0020,9157) of an enhanced object.
         tilt_deg: Gantry/Detector Tilt (0018,1120).
         seniority: acquisition time, acquisition number, instance number, frame: orders planes at the same position,
             earliest first.
@@ -50,6 +51,10 @@ class Plane:
     thickness_mm: float | None = None
     stack_id: str = ""
     time_offset_s: float | None = None
+    flip_angle_deg: float | None = None
+    repetition_time_ms: float | None = None
+    dimensions: tuple[float, ...] = ()
+    frame_of_reference: str = ""
     tilt_deg: float
     seniority: tuple[str, int, int, int]
 
@@ -94,6 +99,10 @@ def _plane(frame: FrameHeader, index: int) -> Plane:
         thickness_mm=frame.number("SliceThickness"),
         stack_id=frame.text("StackID"),
         time_offset_s=frame.number("TemporalPositionTimeOffset", signed=True),
+        flip_angle_deg=frame.number("FlipAngle"),
+        repetition_time_ms=frame.number("RepetitionTime"),
+        dimensions=frame.numbers("DimensionIndexValues", signed=True),
+        frame_of_reference=text(header, "FrameOfReferenceUID"),
         tilt_deg=frame.number("GantryDetectorTilt", signed=True) or 0.0,
         seniority=_seniority(frame),
     )

@@ -20,6 +20,8 @@ SMALLEST_PART = 3
 """Without a repeated position, echo times tell images apart only if so many have each of them."""
 ORIGIN_MM = 1.0
 """Two reconstructions of one scan differ by more in their origin within the plane."""
+_DIMENSIONS = 6
+"""So many indices of an enhanced object are tried."""
 B_TOLERANCE = 1.0
 B_TOLERANCE_FRACTION = 0.02
 
@@ -46,6 +48,7 @@ def split(planes: Sequence[Plane]) -> list[Group]:
         sizes = _by(facing, lambda plane: (plane.rows, plane.columns))
         flags = ("mixed_size",) if len(sizes) > 1 else ()
         groups += [Group(planes=tuple(members), flags=flags) for members in sizes.values()]
+    groups = _split_further(groups, (("frame of reference {}", _frames_of_reference),))
     groups = _split_each(groups, "echo_time_ms", _echoes)
     groups = _split_each(groups, "temporal_position", _times)
     groups = _split_each(groups, "b_value", _b_values)
@@ -132,13 +135,27 @@ def _echoes(planes: Sequence[Plane]) -> Parts:
     if _are_complete(planes, parts):
         return parts
     turns = _in_turn(planes, lambda plane: nominal[plane.echo_time_ms])
-    return [(nominal[members[0].echo_time_ms], members) for _, members in turns] if len(turns) > 1 else parts
+    if len(turns) > 1:
+        return [(nominal[members[0].echo_time_ms], members) for _, members in turns]
+    parts = _where_it_resolves(planes, lambda plane: nominal[plane.echo_time_ms])
+    return parts if len(parts) > 1 else [(min(echo for echo in nominal.values() if echo is not None), list(planes))]
+
+
+def _frames_of_reference(planes: Sequence[Plane]) -> Parts:
+    """Split by frame of reference, between which positions mean nothing (PS3.3 C.7.4.1), unless it counts images."""
+    found = list(_by(planes, lambda plane: plane.frame_of_reference).values())
+    if len(found) == 1 or any(len(members) < SMALLEST_PART for members in found):
+        return [(None, list(planes))]
+    return list(enumerate(found, start=1))
 
 
 def _times(planes: Sequence[Plane]) -> Parts:
-    """If positions repeat, split by temporal position; otherwise it counts slices, not time points."""
-    found = _by(planes, lambda plane: plane.temporal_position)
-    return list(found.items()) if len(found) > 1 and positions_repeat(planes) else [(None, list(planes))]
+    """Split by temporal position where that resolves repeated positions.
+
+    Where it counts images instead of time points, its order at each position tells the time points.
+    """
+    parts = _where_it_resolves(planes, lambda plane: plane.temporal_position)
+    return parts if len(parts) > 1 else _in_turn(planes, lambda plane: plane.temporal_position)
 
 
 def _b_values(planes: Sequence[Plane]) -> Parts:
@@ -327,6 +344,10 @@ def _drifting(name: str, value: Callable[[Plane], float | None]) -> Separators:
     )
 
 
+def _dimension(place: int) -> Callable[[Plane], float | None]:
+    return lambda plane: plane.dimensions[place] if place < len(plane.dimensions) else None
+
+
 SEPARATORS: Separators = (
     ("phase {:g} %", _where(lambda plane: plane.cardiac_phase_percent)),
     *_drifting("trigger", lambda plane: plane.trigger_time_ms),
@@ -341,5 +362,10 @@ SEPARATORS: Separators = (
 )
 """What separates planes at the same or interleaved positions, strongest evidence first; listed in docs/physics.md."""
 
-LAST_SEPARATORS: Separators = (("pass {}", _passes),)
+LAST_SEPARATORS: Separators = (
+    ("pass {}", _passes),
+    ("flip angle {:g}", _where(lambda plane: plane.flip_angle_deg)),
+    ("TR {:g} ms", _where(lambda plane: plane.repetition_time_ms)),
+    *(("index {:g}", _where(_dimension(place))) for place in range(_DIMENSIONS)),
+)
 """What separates planes that even their acquisition numbers do not; listed as well."""
