@@ -15,7 +15,6 @@ from functools import partial
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import (
-    FrameHeader,
     codes,
     exact,
     frame_header,
@@ -223,12 +222,6 @@ def _mr_rules(ds: Dataset) -> Findings:
         return
     if evidence := mosaic_evidence(ds):
         yield "mosaic", evidence
-    header = FrameHeader(ds)
-    if header.private_numbers(0x0019, "GEMS_ACQU_01", 0x17)[:1] == (256.0,):
-        yield "localizer", "three-plane localizer, GE (0019,xx17) 256"
-    component = header.private_numbers(0x0043, "GEMS_PARM_01", 0x2F)[:1]
-    if component and component[0] in (1.0, 2.0, 3.0):
-        yield "map", f"phase, real or imaginary image, GE (0043,xx2F) {component[0]:g}"
     name = text(ds, "SeriesDescription")
     derived = codes(ds, "ImageType")[:1] == ("DERIVED",)
     found = _MAP_NAME.search(name) or (_DERIVED_MAP_NAME.search(name) if derived else None)

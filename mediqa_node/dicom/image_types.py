@@ -41,6 +41,8 @@ def frame_findings(frame: FrameHeader) -> Findings:
     """Check what an enhanced object states of each frame, and a classic one of itself."""
     modality = modality_of(frame.dataset)
     yield from _types(frame.codes("FrameType"), "Frame Type (0008,9007)", modality)
+    if (converted := frame.codes("ImageType")) != codes(frame.dataset, "ImageType"):  # of a legacy converted object
+        yield from _types(converted, "Image Type (0008,0008)", modality)
     for key, fine in _VOLUMETRIC:
         value = frame.codes(key)
         if value and value[0] not in fine:
@@ -50,6 +52,8 @@ def frame_findings(frame: FrameHeader) -> Findings:
         yield "map", f"Complex Image Component (0008,9208) {component[0]}"
     if modality == "CT":
         yield from _ct_frame(frame)
+    elif modality == "MR":
+        yield from _ge_frame(frame)
 
 
 def fine_frames(ds: Dataset) -> tuple[FrameHeader, ...]:
@@ -58,6 +62,14 @@ def fine_frames(ds: Dataset) -> tuple[FrameHeader, ...]:
     if len(frames) == 1:
         return frames
     return tuple(frame for frame in frames if not any(frame_findings(frame))) or frames
+
+
+def _ge_frame(frame: FrameHeader) -> Findings:
+    if frame.private_numbers(0x0019, "GEMS_ACQU_01", 0x17)[:1] == (256.0,):
+        yield "localizer", "three-plane localizer, GE (0019,xx17) 256"
+    component = frame.private_numbers(0x0043, "GEMS_PARM_01", 0x2F)[:1]
+    if component and component[0] in (1.0, 2.0, 3.0):
+        yield "map", f"phase, real or imaginary image, GE (0043,xx2F) {component[0]:g}"
 
 
 def _ct_frame(frame: FrameHeader) -> Findings:

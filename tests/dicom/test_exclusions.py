@@ -260,6 +260,18 @@ def test_a_ge_phase_image_is_told_by_its_private_component():
     assert refusals(headers) == {"map"}
 
 
+@pytest.mark.parametrize("code", ["map", "localizer"])
+def test_what_a_legacy_converter_could_not_place_refuses_its_frames(code):
+    left = Dataset()
+    if code == "map":
+        left.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", 1)
+    else:
+        left.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    frames = [dataset(UnassignedPerFrameConvertedAttributesSequence=left) for _ in range(8)]
+
+    assert code in refusals([multi_frame(ENHANCED_MR, Dataset(), frames, Modality="MR")])
+
+
 @pytest.mark.parametrize(
     ("values", "code"),
     [
