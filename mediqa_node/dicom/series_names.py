@@ -107,7 +107,7 @@ def names_phantom(*names: str) -> str | None:
     >>> names_phantom("BarPhantom"), names_phantom("QCT SPINE W/ PHANTOM", "fMRI phantom limb")
     ('Phantom', None)
     """
-    found = (_PHANTOM.search(_words(name)) for name in names)
+    found = (_PHANTOM.search(_words(name.replace("+", " plus "))) for name in names)
     return next((match.group() for match in found if match), None)
 
 

@@ -122,6 +122,15 @@ def test_time_points_that_were_corrected_for_motion_are_told_apart():
     assert [len(stack.frames) for stack in assemble_stacks(headers)] == [8] * 4
 
 
+@pytest.mark.parametrize("later", [{"AcquisitionDate": "20261130"}, {"AcquisitionDateTime": "20261130120000"}])
+def test_passes_of_two_days_are_told_apart_whatever_the_time(later):
+    first = {"AcquisitionDate": "20261129", "AcquisitionTime": "120000"}
+
+    stacks = assemble_stacks([*series(5, **first), *series(5, number=100, **(first | later))])
+
+    assert [stack.key.label() for stack in stacks] == ["pass 1", "pass 2"]
+
+
 @pytest.mark.parametrize(("uids", "found"), [(2, [5, 5]), (10, [10])])
 def test_positions_of_two_frames_of_reference_are_not_compared(uids, found):
     headers = series(10)

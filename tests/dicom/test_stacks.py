@@ -395,6 +395,13 @@ def test_a_private_b_value_is_found_by_its_creator(creator, group, element, vr, 
     assert b_value(frame_header(header, None)) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("*ep_b0", 0), ("*ep_b1000t", 1000), ("ep_b700#12", 700), ("*epfid2d1_64", None)]
+)
+def test_a_siemens_sequence_names_its_b_value(name, expected):
+    assert b_value(frame_header(image(0, modality="MR", SequenceName=name), None)) == expected
+
+
 def enhanced(z_mm: list[float], *, shared: bool = False, **root: object) -> Dataset:
     header = image(0, modality="MR", NumberOfFrames=len(z_mm), **root)
     del header.ImageOrientationPatient, header.ImagePositionPatient, header.PixelSpacing

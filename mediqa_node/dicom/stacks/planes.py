@@ -155,7 +155,8 @@ def _image_type(frame: FrameHeader) -> tuple[str, ...]:
 
 def _seniority(frame: FrameHeader) -> tuple[str, int, int, int]:
     header = frame.dataset
-    time = frame.text("FrameAcquisitionDateTime") or frame.text("AcquisitionTime")
+    time = frame.text("FrameAcquisitionDateTime") or frame.text("AcquisitionDateTime")
+    time = time or frame.text("AcquisitionDate") + frame.text("AcquisitionTime")
     acquisition = _acquisition_number(frame) or 0
     if text(header, "ConcatenationUID"):
         return time, acquisition, 0, _frames_before(header) + (frame.frame_number or 0)

@@ -22,6 +22,7 @@ DOSE_REPORTS = frozenset({
     "1.2.840.10008.5.1.4.1.1.88.22",  # Enhanced SR
     "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
     "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
+    "1.2.840.10008.5.1.4.1.1.88.35",  # Extensible SR
 })  # fmt: skip
 """SOP classes in which a dose report may be written."""
 
@@ -173,7 +174,7 @@ def _measured(content: tuple[Dataset, ...], concept: tuple[str, str]) -> tuple[f
     """Return the first numeric value of a concept and its UCUM unit."""
     for item in _matching(content, concept):
         for measured in items(item, "MeasuredValueSequence"):
-            value = number(measured, "NumericValue")
+            value = number(measured, "NumericValue") or number(measured, "FloatingPointValue")
             if value is not None:
                 units = items(measured, "MeasurementUnitsCodeSequence")
                 return value, text(units[0], "CodeValue") if units else ""
