@@ -25,6 +25,7 @@ _SPACING_TOLERANCE = 0.01
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 _CT_SLOPES = (0.1, 10.0)
 _CT_BITS = 12
+_AIR_HU = -900.0
 
 
 def stack_doubts(
@@ -86,6 +87,15 @@ def _of_stack(
             yield HeaderDoubt.PIXEL_SPACING_VARIES
 
 
+def _pads_tissue(frame: FrameHeader) -> bool:
+    """Whether Pixel Padding Range Limit (0028,0121) takes in more than air, in HU."""
+    ends = [number(frame.dataset, key, signed=True) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    slope, intercept, _ = _scale(frame)
+    if None in ends or slope is None or intercept is None:
+        return False
+    return max(end for end in ends if end is not None) * slope + intercept > _AIR_HU
+
+
 def _scale(frame: FrameHeader) -> tuple[float | None, ...]:
     slope, intercept = (frame.number(key, signed=True) for key in _RESCALE)
     return slope, intercept, number(frame.dataset, "PixelRepresentation", signed=True)
@@ -109,6 +119,8 @@ def _of_instance(ds: Dataset, modality: str) -> Iterator[HeaderDoubt]:
 def _of_frame(frame: FrameHeader, plane: Plane, modality: str) -> Iterator[HeaderDoubt]:
     if modality == "CT" and rescales(frame.dataset):
         yield from _of_rescale(frame)
+        if _pads_tissue(frame):
+            yield HeaderDoubt.PADDING_RANGE
     try:
         spacing = frame.exact("PixelSpacing", 2)
     except UnreadableElement:

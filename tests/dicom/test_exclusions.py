@@ -127,7 +127,8 @@ def test_images_of_another_name_in_a_series_are_left_out_alone():
     [
         {"StudyDescription": "fMRI phantom limb"}, {"StudyDescription": "PHANTOM PAIN"},
         {"ProtocolName": "QCT W/ PHANTOM"}, {"SeriesDescription": "PHANTOMLESS BMD"},
-        {"PatientName": "Phantomas^A"}, {"ProtocolName": "QCT SPINE + PHANTOM"}, {"SeriesDescription": "DAILY DOSE AQA"},
+        {"PatientName": "Phantomas^A"}, {"ProtocolName": "QCT SPINE + PHANTOM"},
+        {"SeriesDescription": "DAILY DOSE AQA"},
     ],
 )  # fmt: skip
 def test_a_word_that_only_contains_phantom_or_names_an_examination_refuses_nothing(values):

@@ -52,6 +52,14 @@ def of_one(**values: Any) -> Change:
     return lambda ds, index: to(**values)(ds, index) if index == 1 else None
 
 
+def padded(*ends: int) -> Change:
+    def change(ds: Dataset, index: int) -> None:
+        for tag, end in zip((0x00280120, 0x00280121), ends, strict=True):
+            ds.add_new(tag, "SS", end)
+
+    return change
+
+
 def written(keyword: str, value: bytes, vr: str = "DS") -> Change:
     """Put the bytes of an element in its place, whatever they are."""
     tag = Tag(keyword)
@@ -122,6 +130,7 @@ FLAGGED = {
     "slope with a decimal comma, as text": (written("RescaleSlope", b"1,0 ", "LO"), "rescale_format"),
     "intercept 0 of unsigned pixels": (to(RescaleIntercept=0, PixelRepresentation=0), "rescale_unusual"),
     "another intercept in one slice": (of_one(RescaleIntercept=-2048), "rescale_varies"),
+    "padding up to 0 HU": (padded(-2000, 0), "padding_range"),
     "8 bits of 16": (to(BitsStored=8, HighBit=7), "few_bits"),
     "10 bits of 16": (to(BitsStored=10, HighBit=9), "few_bits"),
     "pixels like strips": (to(PixelSpacing=[0.7, 70]), "pixel_spacing"),
