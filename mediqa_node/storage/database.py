@@ -34,12 +34,20 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Open a connection for queries; it never blocks a writer."""
+        """Open a connection for queries; it never blocks a writer.
+
+        Raises:
+            StorageFailed: the database does not answer, or is damaged.
+        """
         try:
             with self.engine.connect() as connection:
                 yield connection
         except sa.exc.OperationalError as error:
             raise StorageFailed(f"database did not answer: {error.orig}") from error
+        except sa.exc.DatabaseError as error:
+            if type(error) is not sa.exc.DatabaseError:  # a fault of a query
+                raise
+            raise StorageFailed(f"database is damaged: {error.orig}") from error
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.errors import ConfigurationError, StorageFailed
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import mismatch, upgrade
 from mediqa_node.storage.tables import metadata
@@ -41,3 +41,15 @@ def test_a_database_of_another_version_is_refused_with_the_way_out(tmp_path: Pat
     assert "move node.db aside" in str(refused.value)
     assert sa.inspect(database.engine).get_table_names() == ["alembic_version", "series"]
     database.close()
+
+
+def test_a_damaged_database_is_named_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "node.db"
+    database = Database(f"sqlite:///{file}")
+    upgrade(database)
+    database.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+
+    with pytest.raises(StorageFailed, match="damaged"), Database(f"sqlite:///{file}").read() as connection:
+        connection.exec_driver_sql("SELECT * FROM series").all()
