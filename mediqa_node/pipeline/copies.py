@@ -8,6 +8,7 @@ them; until then nothing of the series is delivered.
 import time
 from collections.abc import Callable
 from errno import EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ESTALE, ETIMEDOUT
+from functools import reduce
 from pathlib import Path
 
 import structlog
@@ -16,14 +17,14 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import StorageFailed, UndecodablePixels
-from mediqa_node.domain.identity import differences, disagreements
+from mediqa_node.domain.identity import differences, disagreements, merged
 from mediqa_node.domain.series import CopyDecision, InstanceStatus
-from mediqa_node.pipeline import retraction
+from mediqa_node.pipeline import policy, retraction
 from mediqa_node.pipeline.content import Interrupted, content_digest
-from mediqa_node.pipeline.identity import Relation, compare
+from mediqa_node.pipeline.identity import Relation, compare, names_nobody
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.sources import Sources
-from mediqa_node.storage import copies, index, outbox, rejections
+from mediqa_node.pipeline.sources import Sources, rules_of
+from mediqa_node.storage import assessments, copies, index, outbox, rejections, retractions
 from mediqa_node.storage.copies import Decision
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow
@@ -108,7 +109,7 @@ def resolve(
     """
     with node.database.read() as connection:
         current = copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.CURRENT)
-        known = current or copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.REJECTED)
+        known = current or _rejected(Sources(node, connection), connection, candidate.sop_instance_uid)
     relation = _relation(node, known, candidate, reader, stopping)
     now = node.clock()
     with node.database.write() as connection:
@@ -116,7 +117,7 @@ def resolve(
         if not copies.is_candidate(connection, candidate.id):
             return  # settled meanwhile
         if known is None:
-            _of_no_current_image(connection, candidate, now)
+            _of_no_current_image(node, connection, candidate, relation, now)
         elif known.status == InstanceStatus.REJECTED:
             _of_a_rejected_image(node, connection, known, candidate, relation, now)
         elif relation is Relation.DESCRIPTION:
@@ -133,10 +134,18 @@ def resolve(
     )
 
 
+def _rejected(sources: Sources, connection: Connection, sop_instance_uid: str) -> InstanceRow | None:
+    """Return the last copy of an image that a note rejects which counts, and not one that was refused after it."""
+    rejected = copies.copies_in(connection, sop_instance_uid, InstanceStatus.REJECTED)
+    named = [row for row in rejected if rejections.titles_of(connection, row, sources.counts)]
+    return next(reversed(named or rejected), None)
+
+
 _STATUS = {
     Relation.SAME: InstanceStatus.SAME,
     Relation.CORRECTION: InstanceStatus.DISPUTED,
     Relation.CONFLICT: InstanceStatus.CONFLICT,
+    Relation.NAMELESS: InstanceStatus.SUPERSEDED,
 }
 
 
@@ -148,12 +157,13 @@ def _relation(
     stopping: Callable[[], bool],
 ) -> Relation:
     """Return how a copy relates to the known one; copies that can never be compared are in conflict."""
-    if known is None:
-        return Relation.CORRECTION
-    if known.sha256 == candidate.sha256:
+    if known is not None and known.sha256 == candidate.sha256:
         return Relation.SAME  # the first copy was deleted after retention and sent again
     try:
-        return compare(known, candidate, node.spool, reader, stopping)
+        if known is None:
+            nobody = names_nobody(read_header(node.spool.path(candidate.path)))
+            return Relation.NAMELESS if nobody else Relation.CORRECTION
+        return compare(known, candidate, node.spool, reader, stopping, rules_of(node, candidate.calling_ae_title))
     except Interrupted:
         raise
     except Exception as error:  # no header may stop the comparison of other copies
@@ -163,12 +173,18 @@ def _relation(
         return Relation.CONFLICT
 
 
-def _of_no_current_image(connection: Connection, candidate: InstanceRow, now: float) -> None:
+def _of_no_current_image(
+    node: NodeContext, connection: Connection, candidate: InstanceRow, relation: Relation, now: float
+) -> None:
     """Use a copy of an image that has none in use, unless somebody has left it out under this identity."""
     left_out = copies.was_set_aside(connection, candidate.sop_instance_uid)
     rest = copies.copies_of(connection, candidate.series_instance_uid, InstanceStatus.CURRENT)
-    named = [row.identity for row in rest if row.identity is not None]
-    if left_out and (candidate.identity is None or disagreements([*named, candidate.identity])):
+    rules = rules_of(node, candidate.calling_ae_title)
+    theirs = candidate.identity
+    differing = theirs is None or any(row.identity and differences(row.identity, theirs, rules) for row in rest)
+    if differing and relation is Relation.NAMELESS:
+        copies.set_status(connection, candidate.id, InstanceStatus.SUPERSEDED)
+    elif differing and left_out:
         copies.set_status(connection, candidate.id, InstanceStatus.DISPUTED)
     else:
         copies.apply(
@@ -191,12 +207,15 @@ def _of_a_rejected_image(
     sources = Sources(node, connection)
     withdrawn = _WRONG_PATIENT in rejections.titles_of(connection, rejected, sources.counts)
     may = sources.may_change(rejected, candidate.calling_ae_title, candidate.peer_address)
-    if withdrawn and may and relation is Relation.CORRECTION:
+    rules = rules_of(node, candidate.calling_ae_title)
+    if not (withdrawn and may and relation is Relation.CORRECTION):
+        copies.set_status(connection, candidate.id, InstanceStatus.REJECTED)
+    elif copies.returns(connection, candidate, rejected, rules, (InstanceStatus.SUPERSEDED,)):
+        copies.set_status(connection, candidate.id, InstanceStatus.DISPUTED)
+    else:
         copies.apply(
             connection, _replacing(CopyDecision.SOURCE, [], [candidate]), by=candidate.calling_ae_title, at=now
         )
-    else:
-        copies.set_status(connection, candidate.id, InstanceStatus.REJECTED)
 
 
 def _redescribe(
@@ -204,7 +223,7 @@ def _redescribe(
 ) -> None:
     """Use a copy of the same patient with other descriptions if its sender may correct; else the first ones stand."""
     action = _right(node, connection, [(current, candidate)])
-    if action is None or copies.returns(connection, candidate, whoever=True):
+    if action is None or copies.came_before(connection, candidate):
         copies.set_status(connection, candidate.id, InstanceStatus.SAME)
     else:
         copies.apply(connection, _replacing(action, [current], [candidate]), by=candidate.calling_ae_title, at=now)
@@ -225,10 +244,12 @@ def settle(node: NodeContext, connection: Connection, series_instance_uid: str) 
     pairs = [(row, disputed[uid]) for uid, row in current.items() if uid in disputed]
     carried = [(disputed.get(uid) or row).identity for uid, row in current.items()]
     complete = None not in carried and not disagreements(one for one in carried if one is not None)
-    complete = complete and not any(copies.returns(connection, copy, whoever=False) for copy in disputed.values())
-    action = _right(node, connection, pairs) if complete and len(pairs) == len(disputed) else None
-    words = _differing(pairs)
+    complete = complete and len(pairs) == len(disputed)
+    rules = rules_of(node, next(iter(disputed.values())).calling_ae_title)
+    complete = complete and not any(copies.returns(connection, copy, row, rules) for row, copy in pairs)
+    action = _right(node, connection, pairs) if complete else None
     if action is None:
+        words = _differing(pairs)
         images = "1 image has a copy" if len(disputed) == 1 else f"{len(disputed)} images have copies"
         what = f"{images} with another {', '.join(words) or 'patient'}"
         copies.withhold(connection, series_instance_uid, what, at=now)
@@ -236,7 +257,8 @@ def settle(node: NodeContext, connection: Connection, series_instance_uid: str) 
     fresh = [copy for _, copy in pairs]
     kept = {row.id for row in fresh}
     aside = [row for row in rows if row.id not in kept and row.sop_instance_uid in disputed]
-    retraction.retract(node, connection, series_instance_uid, copies.reason_to_void(words))
+    named = reduce(merged, (one for one in carried if one is not None))
+    retraction.retract_naming_others(node, connection, series_instance_uid, named, rules)
     copies.apply(connection, _replacing(action, aside, fresh), by=fresh[0].calling_ae_title, at=now)
     log.warning("copies corrected", series=series_instance_uid, images=len(fresh), by=action.value)
 
@@ -250,8 +272,23 @@ def _right(
         return CopyDecision.AUTHORITY
     if any(outbox.may_have_left(connection, uid) for uid in {row.series_instance_uid for row, _ in pairs}):
         return None
+    if _stands_for_another(node, connection, *pairs[0]):
+        return None
     own = all(sources.may_change(row, copy.calling_ae_title, copy.peer_address) for row, copy in pairs)
     return CopyDecision.SOURCE if own else None
+
+
+def _stands_for_another(node: NodeContext, connection: Connection, row: InstanceRow, copy: InstanceRow) -> bool:
+    """Whether a report of another reconstruction of the same acquisition names somebody else than a corrected copy."""
+    if row.purged_at is not None or row.identity == copy.identity:
+        return False
+    try:
+        key = policy.acquisition_key([read_header(node.spool.path(row.path))])
+    except (UndecodablePixels, OSError):
+        return False
+    scored = assessments.scored_of_acquisition(connection, key) if key is not None else None
+    rules = rules_of(node, copy.calling_ae_title)
+    return scored is not None and retractions.stands_for_another(connection, scored, copy.identity, rules)
 
 
 def _differing(pairs: list[tuple[InstanceRow, InstanceRow]]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.header import items, text
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
-from mediqa_node.domain.identity import Identity, differences, disagreements
+from mediqa_node.domain.identity import EXACT, Identity, IdentityRules, differences, disagreements
 from mediqa_node.pipeline.content import content_digest
 from mediqa_node.storage.index import InstanceRow
 from mediqa_node.storage.spool import Spool
@@ -30,6 +30,7 @@ class Relation(StrEnum):
     DESCRIPTION = "description"
     CORRECTION = "correction"
     CONFLICT = "conflict"
+    NAMELESS = "nameless"
 
 
 def compare(
@@ -38,31 +39,47 @@ def compare(
     spool: Spool,
     reader: FrameReader,
     stopping: Callable[[], bool] = lambda: False,
+    rules: IdentityRules = EXACT,
 ) -> Relation:
     """Compare two copies of an instance by content and identity.
 
     Only a transfer syntax or what an archive fills in differs: SAME. Patient, study or accession differ: CORRECTION;
     only how they are described: DESCRIPTION. Pixels, geometry or the content of a document differ, or cannot be
-    compared: CONFLICT. A current copy whose file was deleted after retention is compared by what was kept of it.
+    compared: CONFLICT. The further copy names no patient, or one that was removed: NAMELESS. A current copy whose file
+    was deleted after retention is compared by what was kept of it.
+
+    Args:
+        rules: how the sender of the further copy writes identifiers. In another writing its descriptions are not used
+            either, or the images of one series would name their patient in two.
 
     Raises:
         UndecodablePixels: a header cannot be read.
         Interrupted: the process stops.
         OSError: a file cannot be opened.
     """
-    if current.series_instance_uid != candidate.series_instance_uid:
-        return Relation.CONFLICT
     other = read_header(spool.path(candidate.path))
     gone = current.purged_at is not None
     one = None if gone else read_header(spool.path(current.path))
     ours = current.identity or (identity_of(one) if one is not None else Identity())
+    theirs = candidate.identity or identity_of(other)
+    differing = differences(ours, theirs, rules)
+    if differing and names_nobody(other):
+        return Relation.NAMELESS
+    if current.series_instance_uid != candidate.series_instance_uid:
+        return Relation.CONFLICT
     if not _same_content(current, candidate, spool, reader, stopping):
         return Relation.CONFLICT
-    if differences(ours, candidate.identity or identity_of(other)):
+    if differing:
         return Relation.CORRECTION
-    if one is None or _values(one, _DESCRIPTIONS) == _values(other, _DESCRIPTIONS):
+    in_another_writing = differences(ours, theirs) != ()
+    if in_another_writing or one is None or _values(one, _DESCRIPTIONS) == _values(other, _DESCRIPTIONS):
         return Relation.SAME
     return Relation.DESCRIPTION
+
+
+def names_nobody(header: Dataset) -> bool:
+    """Whether a header says nothing about the patient: Patient ID is empty, or Patient Identity Removed is YES."""
+    return not text(header, "PatientID") or text(header, "PatientIdentityRemoved").upper() == "YES"
 
 
 def identities(headers: Iterable[Dataset]) -> tuple[str, ...]:

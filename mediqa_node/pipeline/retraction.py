@@ -17,6 +17,7 @@ from pydicom.uid import UID
 from mediqa_node.dicom.report.build import report_bytes
 from mediqa_node.dicom.report.retraction import retraction_note, void_report
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, fault_of
+from mediqa_node.domain.identity import Identity, IdentityRules
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import DeliveryState
@@ -39,6 +40,16 @@ def retract(node: NodeContext, connection: Connection, series_instance_uid: str,
     n = retractions.add(node.database, connection, series_instance_uid, reason, at=node.clock())
     if n:
         log.warning("reports to be taken back", series=series_instance_uid, reason=reason.value, destinations=n)
+    return n
+
+
+def retract_naming_others(
+    node: NodeContext, connection: Connection, series_instance_uid: str, identity: Identity, rules: IdentityRules
+) -> int:
+    """Ask for the reports of a series to be taken back that name another than its images do; return how many."""
+    n = retractions.add_naming_others(node.database, connection, series_instance_uid, identity, rules, at=node.clock())
+    if n:
+        log.warning("reports to be taken back", series=series_instance_uid, reason="corrected", destinations=n)
     return n
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mediqa_node.domain.identity import differences
+from mediqa_node.domain.identity import EXACT, IdentityRules, differences
 from mediqa_node.domain.policy import ReceiverPolicy
-from mediqa_node.storage import copies
+from mediqa_node.storage import copies, rejections
 
 if TYPE_CHECKING:
     from mediqa_node.pipeline.node import NodeContext
@@ -23,12 +23,19 @@ if TYPE_CHECKING:
 _VISIT = {"accession number"}
 
 
+def rules_of(node: NodeContext, calling_ae_title: str) -> IdentityRules:
+    """Return how identifiers that this caller writes are compared with those of the images."""
+    peer = node.peer_of(calling_ae_title)
+    return peer.identity if peer is not None else EXACT
+
+
 class Sources:
     """Judges senders, for one transaction."""
 
     def __init__(self, node: NodeContext, connection: Connection) -> None:
         self._node = node
         self._connection = connection
+        self._kept: dict[str, dict[int, float]] = {}
 
     def is_authority(self, calling_ae_title: str) -> bool:
         """Whether corrections and reject notes of this caller always count."""
@@ -50,12 +57,26 @@ class Sources:
         return own and self.is_source(calling_ae_title, address)
 
     def counts(self, note: Rejection, image: InstanceRow) -> bool:
-        """Whether a reject note counts for an image that it names: of the same patient and study, from who may."""
+        """Whether a reject note counts for an image that it names: of the same patient and study, from who may.
+
+        Not if somebody has decided for this copy since.
+        """
         if note.study_instance_uid != image.study_instance_uid:
             return False
-        if note.identity and image.identity and set(differences(note.identity, image.identity)) - _VISIT:
-            return False
-        return self.may_change(image, note.calling_ae_title, note.peer_address)
+        if note.identity and image.identity:
+            rules = rules_of(self._node, note.calling_ae_title)
+            if set(differences(note.identity, image.identity, rules)) - _VISIT:
+                return False
+        may = self.may_change(image, note.calling_ae_title, note.peer_address)
+        return may and not self._was_overruled(note, image)
+
+    def _was_overruled(self, note: Rejection, image: InstanceRow) -> bool:
+        """Whether a person has decided for this copy of an image since its note was sent."""
+        uid = image.series_instance_uid
+        if uid not in self._kept:
+            self._kept[uid] = rejections.kept_by_persons(self._connection, uid)
+        decided_at = self._kept[uid].get(image.id)
+        return decided_at is not None and decided_at > rejections.sent_at(self._connection, note)
 
     @cached_property
     def _ambiguous(self) -> Mapping[str, Sequence[str]]:

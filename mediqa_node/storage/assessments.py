@@ -96,6 +96,12 @@ def claim_acquisition(
     )
 
 
+def scored_of_acquisition(connection: sa.Connection, acquisition_key: str) -> str | None:
+    """Return the series that is scored for an acquisition, or None."""
+    query = sa.select(acquisitions.c.series_instance_uid).where(acquisitions.c.acquisition_key == acquisition_key)
+    return connection.execute(query).scalar_one_or_none()
+
+
 def save_assessment(connection: sa.Connection, assessment: Assessment, *, generation: int) -> None:
     """Keep the assessment of a series at its revision."""
     slim = dataclasses.replace(

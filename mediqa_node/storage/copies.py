@@ -5,10 +5,11 @@ No decision deletes a copy: one that is set aside stays until retention, and eve
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.identity import Identity, differences, disagreements
+from mediqa_node.domain.identity import EXACT, Identity, IdentityRules, differences, disagreements, merged
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import (
     HELD,
@@ -55,28 +56,51 @@ def has_status(connection: sa.Connection, series_instance_uid: str, *statuses: I
     return connection.execute(query.limit(1)).first() is not None
 
 
+def copies_in(connection: sa.Connection, sop_instance_uid: str, status: InstanceStatus) -> list[InstanceRow]:
+    """Return the copies of an instance in a state, in order of arrival; their files may be deleted after retention."""
+    return _rows(connection, instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == status)
+
+
 def copy_in(connection: sa.Connection, sop_instance_uid: str, status: InstanceStatus) -> InstanceRow | None:
     """Return the last copy of an instance in a state, or None; its file may have been deleted after retention."""
-    found = _rows(connection, instances.c.sop_instance_uid == sop_instance_uid, instances.c.status == status)
-    return found[-1] if found else None
+    return next(reversed(copies_in(connection, sop_instance_uid, status)), None)
 
 
-def returns(connection: sa.Connection, copy: InstanceRow, *, whoever: bool) -> bool:
-    """Whether a copy was set aside before, in these bytes or in another form: somebody has decided against it.
+def came_before(connection: sa.Connection, copy: InstanceRow) -> bool:
+    """Whether these bytes were set aside before: somebody has decided against them."""
+    return any(row.sha256 == copy.sha256 for row in _aside(connection, copy))
 
-    Args:
-        whoever: compare the bytes alone, not whom a copy names.
+
+_ASIDE = (InstanceStatus.SUPERSEDED, InstanceStatus.REJECTED)
+
+
+def returns(
+    connection: sa.Connection,
+    copy: InstanceRow,
+    known: InstanceRow,
+    rules: IdentityRules = EXACT,
+    among: Sequence[InstanceStatus] = _ASIDE,
+) -> bool:
+    """Whether a copy names whom somebody has decided against, in the same bytes or in another form.
+
+    A copy that was set aside only for its descriptions names whom the known one names, and decides nothing.
     """
-    aside = _rows(
-        connection,
-        instances.c.sop_instance_uid == copy.sop_instance_uid,
-        instances.c.status == InstanceStatus.SUPERSEDED,
-    )
     return any(
         row.sha256 == copy.sha256
-        or (not whoever and row.identity and copy.identity and not differences(row.identity, copy.identity))
-        for row in aside
+        or (
+            _told_apart(row.identity, known.identity)
+            and row.identity is not None
+            and copy.identity is not None
+            and not differences(row.identity, copy.identity, rules)
+        )
+        for row in _aside(connection, copy, among)
     )
+
+
+def _aside(
+    connection: sa.Connection, copy: InstanceRow, statuses: Sequence[InstanceStatus] = _ASIDE
+) -> list[InstanceRow]:
+    return _rows(connection, instances.c.sop_instance_uid == copy.sop_instance_uid, instances.c.status.in_(statuses))
 
 
 def was_set_aside(connection: sa.Connection, sop_instance_uid: str) -> bool:
@@ -167,8 +191,8 @@ class Decision:
 def proposal(connection: sa.Connection, series_instance_uid: str, action: CopyDecision) -> Decision | None:
     """Return what keeping the first or the last identity of a series would mean; None if nothing is open.
 
-    The identity kept is that of the copy that was received first or last. Of each image, the first or last copy
-    under this identity is kept.
+    The identity kept is that of the copy that was received first or last; what it leaves empty, the next copies that
+    agree with it fill in. Of each image, the first or last copy under this identity is kept.
     """
     rows = copies_of(connection, series_instance_uid, InstanceStatus.CURRENT, *OPEN)
     named = [row.identity for row in rows if row.identity is not None]
@@ -176,6 +200,9 @@ def proposal(connection: sa.Connection, series_instance_uid: str, action: CopyDe
         return None
     pick = 0 if action is CopyDecision.KEEP_FIRST else -1
     wanted = rows[pick].identity
+    for identity in named if action is CopyDecision.KEEP_FIRST else reversed(named):
+        if wanted is not None and not differences(wanted, identity):
+            wanted = merged(wanted, identity)
     kept: list[InstanceRow] = []
     left_out = 0
     for uid in dict.fromkeys(row.sop_instance_uid for row in rows):
@@ -185,12 +212,13 @@ def proposal(connection: sa.Connection, series_instance_uid: str, action: CopyDe
         else:
             left_out += 1
     chosen = {row.id for row in kept}
+    stated = [row.identity for row in kept if row.identity is not None]
     return Decision(
         action=action,
         kept=tuple(kept),
         set_aside=tuple(row for row in rows if row.id not in chosen),
         left_out=left_out,
-        identity=wanted,
+        identity=reduce(merged, stated or [wanted]) if wanted is not None else None,
     )
 
 
@@ -222,15 +250,15 @@ def decide(database: Database, connection: sa.Connection, decision: Decision, *,
 
     Those are the reports that destinations hold under an identity that is set aside.
     """
-    wrong: dict[str, set[str]] = {}
-    for row in decision.set_aside:
-        words = _told_apart(row.identity, decision.identity) if row.status == InstanceStatus.CURRENT else ()
-        if words:
-            wrong.setdefault(row.series_instance_uid, set()).update(words)
+    wrong = {
+        row.series_instance_uid
+        for row in decision.set_aside
+        if row.status == InstanceStatus.CURRENT and _told_apart(row.identity, decision.identity)
+    }
     for uid in sorted({row.series_instance_uid for row in (*decision.kept, *decision.set_aside)}):
         index.lock_series(connection, uid)
     n_back = sum(
-        retractions.add(database, connection, uid, reason_to_void(words), at=at) for uid, words in sorted(wrong.items())
+        retractions.add_naming_others(database, connection, uid, decision.identity, at=at) for uid in sorted(wrong)
     )
     left = {row.series_instance_uid for row in decision.set_aside if row.status == InstanceStatus.CURRENT}
     for uid in sorted(left - {row.series_instance_uid for row in decision.kept} - set(wrong)):
@@ -245,11 +273,6 @@ def _told_apart(one: Identity | None, other: Identity | None) -> tuple[str, ...]
     if one is None and other is None:
         return ()
     return disagreements((one, other)) if one is not None and other is not None else ("patient ID",)
-
-
-def reason_to_void(words: Iterable[str]) -> VoidReason:
-    """Return why a report is taken back, by what its patient or visit was corrected in."""
-    return VoidReason.WITHDRAWN if set(words) <= {"accession number", "sex"} else VoidReason.WRONG_PATIENT
 
 
 def _record(connection: sa.Connection, series_instance_uid: str, decision: Decision, *, by: str, at: float) -> None:

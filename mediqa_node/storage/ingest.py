@@ -94,7 +94,9 @@ def record(
         is_there: whether the spooled file of an earlier row still exists; if not, the copy replaces it.
     """
     known = connection.execute(_KNOWN, {"uid": instance.sop_instance_uid}).all()
-    same = next((row for row in known if row.sha256 == instance.sha256 and _counts(row, instance)), None)
+    is_in_use = any(row.status == InstanceStatus.CURRENT for row in known)
+    alike = (row for row in known if row.sha256 == instance.sha256)
+    same = next((row for row in alike if _counts(row, instance, is_in_use=is_in_use)), None)
     _touch_association(database, connection, instance)
     if same is not None:
         if same.path == instance.path:
@@ -114,19 +116,24 @@ def record(
     return Recorded.CANDIDATE if known else Recorded.NEW
 
 
-def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance) -> bool:
+def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance, *, is_in_use: bool) -> bool:
     """Whether a row with the same bytes makes an instance a duplicate.
 
-    Not if its file was deleted, and not if it was set aside: that it comes again is a question for a person. Neither
-    where it matters who has sent it, and that is somebody else: a disputed copy, or a document.
+    Not if its file was deleted, and not if it was set aside, or rejected and replaced: that it comes again is a
+    question for a person. Neither where it matters who has sent it, and that is somebody else: a copy that waits to be
+    compared, a disputed or rejected one, or a document.
+
+    Args:
+        is_in_use: a copy of this instance is current.
     """
     if row.path == instance.path:
         return True
-    if row.purged_at is not None or row.status == InstanceStatus.SUPERSEDED:
+    replaced = row.status == InstanceStatus.REJECTED and is_in_use
+    if row.purged_at is not None or row.status == InstanceStatus.SUPERSEDED or replaced:
         return False
     sender = (row.calling_ae_title, row.peer_address) == (instance.calling_ae_title, instance.peer_address)
-    matters = row.status == InstanceStatus.DISPUTED or instance.sop_class_uid == KEY_OBJECT_SELECTION
-    return sender or not matters
+    matters = row.status in (InstanceStatus.CANDIDATE, InstanceStatus.DISPUTED, InstanceStatus.REJECTED)
+    return sender or not (matters or instance.sop_class_uid == KEY_OBJECT_SELECTION)
 
 
 _SAME_NAME = (

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 import sqlalchemy as sa
 
 from mediqa_node.domain.identity import Identity
-from mediqa_node.domain.series import InstanceStatus
+from mediqa_node.domain.series import CopyDecision, InstanceStatus
 from mediqa_node.storage.copies import OPEN
+from mediqa_node.storage.correction_tables import corrections
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
 from mediqa_node.storage.tables import instances, rejected_instances
@@ -70,16 +71,17 @@ def save(database: Database, connection: sa.Connection, rows: Sequence[Rejection
 def apply(connection: sa.Connection, series_instance_uid: str, counts: Counts) -> set[str]:
     """Reject the current instances of a series that a note rejects which counts; return the titles of these notes.
 
-    Copies of them that somebody had to decide on are rejected with them.
+    Copies of them that somebody had to decide on are compared again, as if they had come after the note.
     """
     titles: set[str] = set()
     for image, found in _named(connection, series_instance_uid, InstanceStatus.CURRENT, counts):
         same = instances.c.sop_instance_uid == image.sop_instance_uid
-        connection.execute(
-            sa.update(instances)
-            .where(same, instances.c.status.in_((InstanceStatus.CURRENT, *OPEN)))
-            .values(status=InstanceStatus.REJECTED)
-        )
+        for statuses, status in (
+            ((InstanceStatus.CURRENT,), InstanceStatus.REJECTED),
+            (OPEN, InstanceStatus.CANDIDATE),
+        ):
+            where = (same, instances.c.status.in_(statuses))
+            connection.execute(sa.update(instances).where(*where).values(status=status))
         titles |= found
     return titles
 
@@ -95,6 +97,26 @@ def titles_of(connection: sa.Connection, image: InstanceRow, counts: Counts) -> 
     query = sa.select(rejected_instances).where(rejected_instances.c.sop_instance_uid == image.sop_instance_uid)
     notes = [_rejection(row) for row in connection.execute(query)]
     return {note.code for note in notes if counts(note, image)}
+
+
+def sent_at(connection: sa.Connection, note: Rejection) -> float:
+    """Return when the sender of a note last sent it; 0 where that is not known."""
+    query = sa.select(sa.func.max(instances.c.received_at)).where(
+        instances.c.sop_instance_uid == note.note_sop_instance_uid,
+        instances.c.calling_ae_title == note.calling_ae_title,
+        instances.c.peer_address == note.peer_address,
+    )
+    return connection.execute(query).scalar_one_or_none() or 0.0
+
+
+def kept_by_persons(connection: sa.Connection, series_instance_uid: str) -> dict[int, float]:
+    """Return when a person last decided for each copy, by its id in the index."""
+    query = sa.select(corrections).where(
+        corrections.c.series_instance_uid == series_instance_uid,
+        corrections.c.action.in_((CopyDecision.KEEP_FIRST, CopyDecision.KEEP_LAST)),
+    )
+    rows = connection.execute(query.order_by(corrections.c.id)).all()
+    return {instance_id: row.at for row in rows for instance_id in row.copies["kept"]}
 
 
 def _named(

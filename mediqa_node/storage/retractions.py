@@ -1,12 +1,17 @@
 """Reports that stand at a destination and must not: what takes each of them back, and whether it was taken."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import sqlalchemy as sa
+from pydicom import dcmread
 
+from mediqa_node.dicom.identity import identity_of
+from mediqa_node.domain.identity import EXACT, Identity, IdentityRules, differences
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import HELD, DeliveryState, parse_state
+from mediqa_node.storage import outbox
 from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import deliveries, reports
@@ -52,6 +57,62 @@ def add(
     database: Database, connection: sa.Connection, series_instance_uid: str, reason: VoidReason, *, at: float
 ) -> int:
     """Ask for the last report of a series at each destination that may hold one to be taken back; return how many."""
+    standing = _standing(connection, series_instance_uid)
+    for destination, uid in standing.items():
+        _add(database, connection, series_instance_uid, destination, uid, reason, at)
+    return len(standing)
+
+
+def add_naming_others(
+    database: Database,
+    connection: sa.Connection,
+    series_instance_uid: str,
+    identity: Identity | None,
+    rules: IdentityRules = EXACT,
+    *,
+    at: float,
+) -> int:
+    """Ask for those last reports to be taken back that name another patient or visit than the one given.
+
+    The report itself decides: a stray image may have been among those of its series since. Where it is not known whom
+    the images name, any report may be another patient's.
+    """
+    found = _naming_others(connection, series_instance_uid, identity, rules)
+    for destination, uid, reason in found:
+        _add(database, connection, series_instance_uid, destination, uid, reason, at)
+    return len(found)
+
+
+def stands_for_another(
+    connection: sa.Connection, series_instance_uid: str, identity: Identity | None, rules: IdentityRules = EXACT
+) -> bool:
+    """Whether any last report of a series names another than the identity given, and nobody has asked it back."""
+    asked_back = sa.select(retractions.c.destination, retractions.c.report_sop_instance_uid).where(
+        retractions.c.series_instance_uid == series_instance_uid
+    )
+    known = {(row.destination, row.report_sop_instance_uid) for row in connection.execute(asked_back)}
+    found = _naming_others(connection, series_instance_uid, identity, rules)
+    return any((destination, uid) not in known for destination, uid, _ in found)
+
+
+def _naming_others(
+    connection: sa.Connection, series_instance_uid: str, identity: Identity | None, rules: IdentityRules
+) -> list[tuple[str, str, VoidReason]]:
+    """Return the last reports that name another, by destination and UID, and why they are taken back."""
+    found = []
+    for destination, uid in _standing(connection, series_instance_uid).items():
+        report = outbox.report_by_uid(connection, uid)
+        differing: tuple[str, ...] = ("patient ID",)
+        if identity is not None and report is not None:
+            differing = differences(identity_of(dcmread(BytesIO(report.part10))), identity, rules)
+        if differing:
+            visit = set(differing) <= {"accession number", "sex"}
+            found.append((destination, uid, VoidReason.WITHDRAWN if visit else VoidReason.WRONG_PATIENT))
+    return found
+
+
+def _standing(connection: sa.Connection, series_instance_uid: str) -> dict[str, str]:
+    """Return the last report of a series that each destination may hold, by destination."""
     query = (
         sa.select(deliveries.c.destination, deliveries.c.report_sop_instance_uid)
         .where(
@@ -60,22 +121,31 @@ def add(
         )
         .order_by(deliveries.c.revision)
     )
-    standing = {row.destination: row.report_sop_instance_uid for row in connection.execute(query)}
-    for destination, uid in standing.items():
-        connection.execute(
-            database.insert_or_ignore(
-                retractions,
-                series_instance_uid=series_instance_uid,
-                destination=destination,
-                report_sop_instance_uid=uid,
-                reason=reason,
-                state=DeliveryState.WAITING,
-                attempts=0,
-                not_before=at,
-                created_at=at,
-            )
+    return {row.destination: row.report_sop_instance_uid for row in connection.execute(query)}
+
+
+def _add(
+    database: Database,
+    connection: sa.Connection,
+    series_instance_uid: str,
+    destination: str,
+    report_sop_instance_uid: str,
+    reason: VoidReason,
+    at: float,
+) -> None:
+    connection.execute(
+        database.insert_or_ignore(
+            retractions,
+            series_instance_uid=series_instance_uid,
+            destination=destination,
+            report_sop_instance_uid=report_sop_instance_uid,
+            reason=reason,
+            state=DeliveryState.WAITING,
+            attempts=0,
+            not_before=at,
+            created_at=at,
         )
-    return len(standing)
+    )
 
 
 def due(connection: sa.Connection, now: float) -> list[RetractionRow]:
