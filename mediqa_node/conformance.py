@@ -133,11 +133,11 @@ def _services() -> Iterator[str]:
     yield from _table(("SOP class", "UID", "when"), _proposed())
     yield ""
     yield "Of Comprehensive 3D SR, Comprehensive SR and Enhanced SR, the first that the destination accepts is sent"
-    yield "(`peers.*.sr_sop_class` fixes one). Before each report the destination is queried for the study by C-FIND;"
+    yield "(`peers.*.sr_sop_class` fixes one). Before each report, void ones too, the study is queried for by C-FIND;"
     yield "a different patient or accession number withholds the report; a study that holds nothing but this node's own"
     yield "series is ignored. A failed C-FIND holds the report for `delivery.identity_within_s`. A report that must not"
     yield "stand is taken back by a void report of its class, without measurements, or by a Key Object Selection that"
-    yield "rejects the node's own objects. Companions are sent after the same query. A"
+    yield "rejects the node's own objects; its companions by the latter. Companions are sent after the same query. A"
     yield "destination that does not accept their class, refuses them, or has not taken them at the third try within"
     yield "half an hour receives the report alone, which is recorded with the delivery."
     yield ""
@@ -184,7 +184,7 @@ def _proposed() -> Iterator[tuple[str, str, str]]:
         yield UID(uid).name, f"`{uid}`", "report"
     for key, uid in COMPANION_CLASSES.items():
         yield UID(uid).name, f"`{uid}`", f"`companions.{key}: true`; off by default"
-    yield UID(KEY_OBJECT_SELECTION).name, f"`{KEY_OBJECT_SELECTION}`", "`peers.*.retraction: note`; off by default"
+    yield UID(KEY_OBJECT_SELECTION).name, f"`{KEY_OBJECT_SELECTION}`", "`peers.*.retraction: note`, or companions"
     yield UID(sender.STUDY_ROOT_FIND).name, f"`{sender.STUDY_ROOT_FIND}`", "before each report"
     yield UID(contexts.VERIFICATION).name, f"`{contexts.VERIFICATION}`", "`mediqa-node echo`"
 

@@ -28,10 +28,11 @@ def rejected_by(document: Dataset) -> tuple[str, tuple[Named, ...]]:
     code = text(title, "CodeValue")
     if text(title, "CodingSchemeDesignator") != "DCM" or code not in REJECT_TITLES:
         return "", ()
-    return code, tuple(dict.fromkeys(_referenced(document)))
+    return code, tuple(dict.fromkeys(referenced(document)))
 
 
-def _referenced(document: Dataset) -> Iterator[Named]:
+def referenced(document: Dataset) -> Iterator[Named]:
+    """Yield the instances that a document names as its evidence (0040,A375)."""
     for study in items(document, "CurrentRequestedProcedureEvidenceSequence"):
         for series in items(study, "ReferencedSeriesSequence"):
             for instance in items(series, "ReferencedSOPSequence"):

@@ -10,3 +10,10 @@ class VoidReason(StrEnum):
     REJECTED = "rejected"
     UNSAFE = "unsafe"
     WITHDRAWN = "withdrawn"
+
+    def outweighs(self, other: "VoidReason") -> bool:
+        """Whether a report that is void for the other reason has to be called void for this one as well."""
+        return _WEIGHT.index(self) > _WEIGHT.index(other)
+
+
+_WEIGHT = (VoidReason.WITHDRAWN, VoidReason.REJECTED, VoidReason.UNSAFE, VoidReason.WRONG_PATIENT)

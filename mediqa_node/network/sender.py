@@ -199,10 +199,12 @@ def report_contexts(peer: Peer, companions: Sequence[str] = ()) -> list[Presenta
         companions: SOP Class UIDs of companions.
     """
     classes = SR_SOP_CLASSES.values() if peer.sr_sop_class == "auto" else [SR_SOP_CLASSES[peer.sr_sop_class]]
-    return [
-        *contexts_for([*classes, *companions]),
-        build_context(STUDY_ROOT_FIND, [EXPLICIT_LITTLE, IMPLICIT_LITTLE]),
-    ]
+    return [*contexts_for([*classes, *companions]), study_query()]
+
+
+def study_query() -> PresentationContext:
+    """Return the context proposed to ask for a study."""
+    return build_context(STUDY_ROOT_FIND, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])
 
 
 def verification_contexts() -> list[PresentationContext]:

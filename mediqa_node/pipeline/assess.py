@@ -22,7 +22,7 @@ from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.copies import fill_identities
 from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.reject_notes import take_back
+from mediqa_node.pipeline.reject_notes import may_be_replaced, take_back
 from mediqa_node.pipeline.score import SeriesFiles, assess, data_errors, harvest_series, read_headers, require_scorable
 from mediqa_node.pipeline.sources import Sources
 from mediqa_node.storage import assessments, companions, copies, index, outbox, phantoms, rejections, retractions
@@ -202,7 +202,8 @@ def _not_scored(
             job=None,
         )
         if moved:
-            index.release_acquisition(connection, row.series_instance_uid, at=now)
+            if reason.code is not ReasonCode.PURGED and may_be_replaced(node, connection, row.series_instance_uid):
+                index.release_acquisition(connection, row.series_instance_uid, at=now)
             outbox.supersede_deliveries(connection, row.series_instance_uid, reason="not scored", now=now)
             take_back(node, connection, row.series_instance_uid)
             if measured is not None:

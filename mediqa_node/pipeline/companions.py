@@ -15,14 +15,14 @@ from pydicom import Dataset
 
 from mediqa_node.dicom.companions.request import COMPANION_CLASSES, CompanionRequest, companion_series_uid
 from mediqa_node.dicom.report.build import report_bytes
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, QueryUnanswered
+from mediqa_node.domain.errors import MediqaError, OutOfResources, PeerRefused, PeerUnavailable, QueryUnanswered
 from mediqa_node.domain.series import CompanionState, DeliveryReason, DeliveryState
 from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import slice_picture
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
 from mediqa_node.pipeline.deliver import obstacle_in
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.peer_identity import identity_check
+from mediqa_node.pipeline.peer_identity import Outcome, identity_check
 from mediqa_node.pipeline.report import series_number
 from mediqa_node.pipeline.score import read_headers
 from mediqa_node.pipeline.score_maps import caption, explained_slices
@@ -179,7 +179,6 @@ def _send(node: NodeContext, delivery: DeliveryRow, link: PeerLink, rows: Sequen
     left = [row for row in rows if row.sop_instance_uid not in there]
     for sent, row in enumerate(left):
         try:
-            _check(node, delivery)
             _send_one(node, delivery, link, row)
         except MediqaError as error:  # the same error, with how much is missing
             raise type(error)(f"{error} ({len(left) - sent} of {len(rows)} not sent)") from error
@@ -188,7 +187,10 @@ def _send(node: NodeContext, delivery: DeliveryRow, link: PeerLink, rows: Sequen
 def _check(node: NodeContext, delivery: DeliveryRow) -> None:
     """Raise if the series has changed since it was scored: its headers may name another patient."""
     with node.database.read() as connection:
-        obstacle = obstacle_in(node, connection, delivery)
+        _require(obstacle_in(node, connection, delivery))
+
+
+def _require(obstacle: Outcome | None) -> None:
     if obstacle is not None:
         raise (_Later if obstacle.state is DeliveryState.WAITING else _Left)(obstacle.message)
 
@@ -196,12 +198,22 @@ def _check(node: NodeContext, delivery: DeliveryRow) -> None:
 def _send_one(node: NodeContext, delivery: DeliveryRow, link: PeerLink, row: CompanionRow) -> None:
     if row.part10 is None:
         raise _Left("the bytes were deleted after retention")
-    reach("before-companion")
-    status = link.store(row.part10, was_sent=delivery.companions_note is not None)
+    which = (row.sop_instance_uid, delivery.destination)
     with node.database.write() as connection:
-        companions.note_taken(
-            node.database, connection, row.sop_instance_uid, delivery.destination, status=status, at=node.clock()
-        )
+        index.lock_series(connection, delivery.series_instance_uid)
+        _require(obstacle_in(node, connection, delivery))
+        # committed before the first byte leaves: from here on it may be at the peer
+        is_first = companions.note_begun(node.database, connection, *which, at=node.clock())
+    reach("before-companion")
+    try:
+        status = link.store(row.part10, was_sent=delivery.companions_note is not None)
+    except (PeerRefused, OutOfResources):
+        if is_first:
+            with node.database.write() as connection:
+                companions.note_refused(connection, *which)
+        raise
+    with node.database.write() as connection:
+        companions.note_taken(connection, *which, status=status, at=node.clock())
 
 
 def companions_for(node: NodeContext, series_instance_uid: str, revision: int, kind: str) -> list[CompanionRow]:

@@ -223,7 +223,8 @@ def _redescribe(
 ) -> None:
     """Use a copy of the same patient with other descriptions if its sender may correct; else the first ones stand."""
     action = _right(node, connection, [(current, candidate)])
-    if action is None or copies.came_before(connection, candidate):
+    others = action is CopyDecision.SOURCE and candidate.calling_ae_title != current.calling_ae_title
+    if action is None or others or copies.came_before(connection, candidate):
         copies.set_status(connection, candidate.id, InstanceStatus.SAME)
     else:
         copies.apply(connection, _replacing(action, [current], [candidate]), by=candidate.calling_ae_title, at=now)

@@ -1,5 +1,6 @@
 """Before a report leaves: does the destination hold this study under the same patient?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -50,14 +51,7 @@ def identity_check(
     found = link.find_study(ours.study_instance_uid)
     if found is None:
         return None, DeliveryReason.IDENTITY_NOT_CHECKED
-    others: list[tuple[str, ...]] = []
-    n_agreeing = 0
-    for answered in found:
-        theirs = replace(answered, patient_id=answered.patient_id or ours.patient_id)
-        if not (differing := differences(ours, theirs, link.peer.identity)):
-            n_agreeing += 1
-        elif not _holds_only_ours(node, link, theirs):
-            others.append(differing)
+    n_agreeing, others = compare_found(node, link, ours, found)
     if delivery.unanswered_since is not None:
         _note(node, delivery, None)
     if others:
@@ -77,6 +71,21 @@ def unanswered_since(node: NodeContext, delivery: DeliveryRow) -> float:
         _note(node, delivery, now := node.clock())
         return now
     return delivery.unanswered_since
+
+
+def compare_found(
+    node: NodeContext, link: PeerLink, ours: Identity, found: Sequence[Identity]
+) -> tuple[int, list[tuple[str, ...]]]:
+    """Return how many of the studies found at a destination are ours, and in what each of the others differs."""
+    others: list[tuple[str, ...]] = []
+    n_agreeing = 0
+    for answered in found:
+        theirs = replace(answered, patient_id=answered.patient_id or ours.patient_id)
+        if not (differing := differences(ours, theirs, link.peer.identity)):
+            n_agreeing += 1
+        elif not _holds_only_ours(node, link, theirs):
+            others.append(differing)
+    return n_agreeing, others
 
 
 def is_overdue(node: NodeContext, since: float) -> bool:

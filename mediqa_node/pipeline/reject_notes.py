@@ -4,13 +4,16 @@ A note counts only for images of the same patient and study, and only from the i
 the site: otherwise any caller could silence any patient. A note that does not count is kept and logged.
 """
 
+from io import BytesIO
+
+import pydicom
 import structlog
 
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
-from mediqa_node.dicom.reject_note import Named, rejected_by
+from mediqa_node.dicom.reject_note import Named, referenced, rejected_by
 from mediqa_node.domain.errors import StorageFailed
-from mediqa_node.domain.identity import Identity
+from mediqa_node.domain.identity import Identity, differences
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import InstanceStatus, Reason, ReasonCode
 from mediqa_node.domain.uid import is_uid
@@ -18,9 +21,10 @@ from mediqa_node.pipeline import copies, retraction
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.sources import Sources
 from mediqa_node.storage import index, outbox, rejections
-from mediqa_node.storage.copies import has_status
+from mediqa_node.storage.copies import copies_of, has_status
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow
+from mediqa_node.storage.outbox import ReportRow
 from mediqa_node.storage.rejections import Rejection
 
 log = structlog.get_logger("courier")
@@ -31,15 +35,34 @@ VOIDS = {
     "113038": VoidReason.WRONG_PATIENT,
 }
 """Titles of notes that take back a report. 113039, retention expired, ends exports and new reports only."""
+_OF_THIS_IMAGE_ALONE = {"113001", "113037"}
+"""Titles that say nothing against another reconstruction: its patient is the right one, and its report is wanted."""
+_WRONG_PATIENT = "113038"
 
 
 def read_unread(node: NodeContext) -> int:
-    """Read the documents that nobody has read yet; return how many."""
-    with node.database.read() as connection:
-        documents = rejections.unread(connection)
-    for document in documents:
-        _read(node, document)
-    return len(documents)
+    """Read documents that nobody has read yet; return how many.
+
+    Raises:
+        StorageFailed: some cannot be read for now; those after them were.
+    """
+    n_read, after = 0, 0
+    failed: StorageFailed | None = None
+    while True:
+        with node.database.read() as connection:
+            documents = rejections.unread(connection, after=after)
+        before = failed
+        for document in documents:
+            try:
+                _read(node, document)
+                n_read += 1
+            except StorageFailed as error:
+                failed, after = error, document.id
+        if failed is before:
+            break
+    if failed is not None:
+        raise failed
+    return n_read
 
 
 def _read(node: NodeContext, document: InstanceRow) -> None:
@@ -89,8 +112,8 @@ def _rejection(document: InstanceRow, code: str, named: Named, identity: Identit
 def reject(node: NodeContext, connection: Connection, series_instance_uid: str) -> bool:
     """Reject the images of a series that a note rejects which counts, and have the rest assessed.
 
-    If none is left, the reports that stand at destinations are taken back; else a revised one replaces them. A note
-    that only ends the retention of images takes nothing back, and does not revise a report.
+    If none is left, the reports that stand at destinations and cite a rejected image are taken back; else a revised one
+    replaces them. A note that only ends the retention of images takes nothing back, and does not revise a report.
 
     Returns:
         whether any note counts for images of the series.
@@ -99,7 +122,7 @@ def reject(node: NodeContext, connection: Connection, series_instance_uid: str) 
     index.lock_series(connection, uid)
     counts = Sources(node, connection).counts
     fresh = rejections.apply(connection, uid, counts)
-    known = rejections.titles(connection, uid, counts)
+    known = rejections.rejected(connection, uid, counts)
     any_left = has_status(connection, uid, InstanceStatus.CURRENT)
     only_ended = not set(VOIDS) & fresh and any_left and outbox.may_have_left(connection, uid)
     if fresh and not only_ended:
@@ -108,16 +131,46 @@ def reject(node: NodeContext, connection: Connection, series_instance_uid: str) 
         outbox.supersede_deliveries(connection, uid, reason=f"reject note {code}", now=now)
     if not any_left:
         take_back(node, connection, uid)
+        if may_be_replaced(node, connection, uid):
+            index.release_acquisition(connection, uid, at=now)
     if fresh:
         copies.settle(node, connection, uid)
     return bool(known)
 
 
 def take_back(node: NodeContext, connection: Connection, series_instance_uid: str) -> None:
-    """Take back the reports of a series with rejected images that no further report replaces."""
-    if not outbox.may_have_left(connection, series_instance_uid):
-        return
-    titles = rejections.titles(connection, series_instance_uid, Sources(node, connection).counts)
-    reasons = [VOIDS[title] for title in sorted(titles) if title in VOIDS]
-    if reasons:
-        retraction.retract(node, connection, series_instance_uid, reasons[-1])
+    """Take back the reports of a series that cite rejected images, where no further report replaces them."""
+    found = rejections.rejected(connection, series_instance_uid, Sources(node, connection).counts)
+    for destination, report in outbox.standing(connection, series_instance_uid).items() if found else ():
+        reasons = [VOIDS[title] for title in sorted(_against(report, found)) if title in VOIDS]
+        if reasons:
+            retraction.retract(node, connection, series_instance_uid, reasons[-1], at_destinations={destination})
+
+
+def _against(report: ReportRow, rejected: list[tuple[InstanceRow, set[str]]]) -> set[str]:
+    """Return the titles of the notes that reject an image which a report cites, of the same patient and visit."""
+    document = pydicom.dcmread(BytesIO(report.part10))
+    cited, whose = {named.sop_instance_uid for named in referenced(document)}, identity_of(document)
+    return {
+        title
+        for image, titles in rejected
+        if image.sop_instance_uid in cited and (image.identity is None or not differences(whose, image.identity))
+        for title in titles
+    }
+
+
+def may_be_replaced(node: NodeContext, connection: Connection, series_instance_uid: str) -> bool:
+    """Whether another reconstruction of the acquisition may be scored instead, as far as reject notes are concerned.
+
+    Not if images were withdrawn as another patient's, since they all are; and not if the retention of the images has
+    ended, since their report stands.
+    """
+    found = rejections.rejected(connection, series_instance_uid, Sources(node, connection).counts)
+    left = copies_of(connection, series_instance_uid, InstanceStatus.CURRENT)
+    replaced = {row.sop_instance_uid for row in left}
+    titles = [of_image for image, of_image in found if image.sop_instance_uid not in replaced]
+    if any(_WRONG_PATIENT in of_image for of_image in titles):
+        return False
+    if left or not titles:
+        return bool(left) or not has_status(connection, series_instance_uid, InstanceStatus.REJECTED)
+    return all(of_image & _OF_THIS_IMAGE_ALONE for of_image in titles)

@@ -4,16 +4,18 @@ One row for each destination, kept until it has taken a void report, or a note t
 (`peers.NAME.retraction`). `mediqa-node status` lists it until then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import assert_never
 
 import pydicom
 import structlog
 from pydicom import Dataset
 from pydicom.uid import UID
 
+from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.report.build import report_bytes
 from mediqa_node.dicom.report.retraction import retraction_note, void_report
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, fault_of
@@ -21,8 +23,9 @@ from mediqa_node.domain.identity import Identity, IdentityRules
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import DeliveryState
-from mediqa_node.network.sender import connect, contexts_for
+from mediqa_node.network.sender import PeerLink, connect, contexts_for, study_query
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.peer_identity import compare_found
 from mediqa_node.pipeline.report import series_number
 from mediqa_node.storage import companions, outbox, retractions
 from mediqa_node.storage.database import Connection
@@ -35,9 +38,21 @@ log = structlog.get_logger("courier")
 WRONG_PATIENT = VoidReason.WRONG_PATIENT
 
 
-def retract(node: NodeContext, connection: Connection, series_instance_uid: str, reason: VoidReason) -> int:
-    """Ask for the reports of a series to be taken back wherever they may stand; return how many destinations."""
-    n = retractions.add(node.database, connection, series_instance_uid, reason, at=node.clock())
+def retract(
+    node: NodeContext,
+    connection: Connection,
+    series_instance_uid: str,
+    reason: VoidReason,
+    *,
+    at_destinations: Collection[str] | None = None,
+) -> int:
+    """Ask for the reports of a series to be taken back wherever they may stand; return how many destinations.
+
+    Args:
+        at_destinations: only from these.
+    """
+    at = node.clock()
+    n = retractions.add(node.database, connection, series_instance_uid, reason, at=at, at_destinations=at_destinations)
     if n:
         log.warning("reports to be taken back", series=series_instance_uid, reason=reason.value, destinations=n)
     return n
@@ -95,23 +110,57 @@ def _send(node: NodeContext, row: RetractionRow) -> int:
     if peer is None:
         raise PeerRefused(f"{row.destination} is no longer a configured peer")
     part10 = row.part10 if row.part10 is not None else _build(node, row, peer)
-    sop_class = str(pydicom.dcmread(BytesIO(part10), stop_before_pixels=True).SOPClassUID)
+    document = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True)
+    sop_class = str(document.SOPClassUID)
     timeout_s = node.delivery.timeout_s
-    with connect(peer, contexts_for([sop_class]), ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
+    contexts = [*contexts_for([sop_class]), study_query()]
+    with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
         if not link.accepts(sop_class):
             raise PeerRefused(f"{peer.name} does not accept {UID(sop_class).name}")
+        if node.clock() - row.created_at < node.delivery.identity_within_s:  # else it has not answered for too long
+            _require_same_patient(node, link, identity_of(document))
         reach("before-retraction")
         return link.store(part10, was_sent=row.part10 is not None)
 
 
+def _require_same_patient(node: NodeContext, link: PeerLink, ours: Identity) -> None:
+    """Raise if the destination has the study under another patient only: it has moved what stood there.
+
+    Raises:
+        PeerRefused: it has.
+        QueryUnanswered: it offers C-FIND and fails to answer it.
+    """
+    found = link.find_study(ours.study_instance_uid) or []
+    # of the same patient, a study may have got another accession number
+    n_agreeing, others = compare_found(node, link, replace(ours, accession_number=""), found)
+    if others and not n_agreeing:
+        what = ", ".join(dict.fromkeys(word for differing in others for word in differing))
+        raise PeerRefused(f"{link.peer.name} has this study with another {what}: remove our report there by hand")
+
+
 def _build(node: NodeContext, row: RetractionRow, peer: Peer) -> bytes:
-    """Build what takes the report back, and commit it before it leaves."""
+    """Build what takes the report back, and commit it before it leaves.
+
+    With a void report, the note that takes back what was sent with the report: no report can make a picture void.
+    """
     with node.database.read() as connection:
         report = outbox.report_by_uid(connection, row.report_sop_instance_uid)
+        of_pictures = report is None
+        report = report or _report_of_companion(connection, row)
     if report is None:
         raise LookupError("the report to be taken back is not kept")
-    reason = VoidReason(row.reason)
-    built = _document(node, row, report, reason, peer)
+    delivered = pydicom.dcmread(BytesIO(report.part10))
+    reports = _reports_there(node, row, report.revision, delivered)
+    with node.database.read() as connection:
+        revisions = {revision for revision, _ in reports}
+        pictures = companions.sent_of(connection, row.series_instance_uid, row.destination, revisions)
+    is_void = peer.retraction == "void" and not of_pictures
+    own = [] if of_pictures else [found for _, found in reports]
+    built = (
+        _void(node, row, delivered)
+        if is_void
+        else _note(node, row, report, [*own, *(_companion(delivered, *uids) for uids in pictures)])
+    )
     part10 = report_bytes(built)
     with node.database.write() as connection:
         retractions.update(
@@ -122,36 +171,52 @@ def _build(node: NodeContext, row: RetractionRow, peer: Peer) -> bytes:
             sr_series_instance_uid=str(built.SeriesInstanceUID),
             instance_number=int(built.InstanceNumber),
         )
+        if is_void and pictures:
+            _, last, _ = pictures[-1]
+            retractions.add_note(node.database, connection, row, last, message="pictures and maps of the report")
     return part10
 
 
-def _document(node: NodeContext, row: RetractionRow, report: ReportRow, reason: VoidReason, peer: Peer) -> Dataset:
-    created_at = datetime.fromtimestamp(row.created_at, UTC)
-    delivered = pydicom.dcmread(BytesIO(report.part10))
-    if peer.retraction == "void":
-        return void_report(delivered, reason, device=node.device, created_at=created_at, time_zone=node.time_zone)
-    if peer.retraction == "note":
-        reports = _reports_there(node, row, delivered)
-        revisions = {revision for revision, _ in reports}
-        with node.database.read() as connection:
-            others = companions.taken_of(connection, row.series_instance_uid, row.destination, revisions)
-        return retraction_note(
-            [*(found for _, found in reports), *(_companion(delivered, *uids) for uids in others)],
-            reason,
-            device=node.device,
-            created_at=created_at,
-            series_number=series_number(node, report.study_instance_uid, f"retraction {row.id}"),
-            time_zone=node.time_zone,
-        )
-    assert_never(peer.retraction)
+def _report_of_companion(connection: Connection, row: RetractionRow) -> ReportRow | None:
+    """Return the report that a companion was sent with."""
+    revision = companions.revision_of(connection, row.report_sop_instance_uid)
+    kept = outbox.reports_at(connection, row.series_instance_uid, row.destination)
+    return next((report for report in kept if report.revision == revision), None)
 
 
-def _reports_there(node: NodeContext, row: RetractionRow, delivered: Dataset) -> list[tuple[int, Dataset]]:
-    """Return every report of the series that may stand at the destination under the same patient, by revision."""
+def _void(node: NodeContext, row: RetractionRow, delivered: Dataset) -> Dataset:
+    return void_report(
+        delivered,
+        VoidReason(row.reason),
+        device=node.device,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+        instance_number=row.instance_number,
+        time_zone=node.time_zone,
+    )
+
+
+def _note(node: NodeContext, row: RetractionRow, report: ReportRow, objects: list[Dataset]) -> Dataset:
+    return retraction_note(
+        objects,
+        VoidReason(row.reason),
+        device=node.device,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+        series_number=series_number(node, report.study_instance_uid, f"retraction {row.id} {row.reason}"),
+        time_zone=node.time_zone,
+    )
+
+
+def _reports_there(
+    node: NodeContext, row: RetractionRow, revision: int, delivered: Dataset
+) -> list[tuple[int, Dataset]]:
+    """Return the reports that may stand at the destination under the same patient, by revision, up to the given one.
+
+    A later one is right: it may have left before this one was taken back.
+    """
     with node.database.read() as connection:
         kept = outbox.reports_at(connection, row.series_instance_uid, row.destination)
-    found = [(report.revision, pydicom.dcmread(BytesIO(report.part10))) for report in kept]
-    return [(revision, report) for revision, report in found if _whose(report) == _whose(delivered)]
+    found = [(row.revision, pydicom.dcmread(BytesIO(row.part10))) for row in kept if row.revision <= revision]
+    return [(number, report) for number, report in found if _whose(report) == _whose(delivered)]
 
 
 def _whose(report: Dataset) -> tuple[str, str, str]:
@@ -163,7 +228,7 @@ def _companion(report: Dataset, sop_class_uid: str, sop_instance_uid: str, serie
     header = Dataset()
     for element in report:
         if element.keyword != "ContentSequence":
-            header.add(element)
+            header.add(deepcopy(element))
     header.SOPClassUID, header.SOPInstanceUID = sop_class_uid, sop_instance_uid
     header.SeriesInstanceUID = series_instance_uid
     header.Rows = 1  # it has pixels

@@ -53,8 +53,13 @@ class Sources:
         """Whether what this caller says about an image counts."""
         if self.is_authority(calling_ae_title):
             return True
-        own = (calling_ae_title, address) == (image.calling_ae_title, image.peer_address)
-        return own and self.is_source(calling_ae_title, address)
+        if not self.is_source(calling_ae_title, address):
+            return False
+        sender = (calling_ae_title, address)
+        if sender == (image.calling_ae_title, image.peer_address):
+            return True
+        first = copies.first_form(self._connection, image)  # an authority has described it otherwise: its source stays
+        return first is not None and sender == (first.calling_ae_title, first.peer_address)
 
     def counts(self, note: Rejection, image: InstanceRow) -> bool:
         """Whether a reject note counts for an image that it names: of the same patient and study, from who may.

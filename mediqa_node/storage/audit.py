@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mediqa_node.domain.series import DeliveryState, SeriesState
+from mediqa_node.storage.companions import UNANSWERED
 from mediqa_node.storage.tables import companion_deliveries, companions, deliveries, instances, reports, series
 
 
@@ -78,6 +79,7 @@ def sent_companions(connection: sa.Connection) -> list[SentReport]:
             companions.c.sop_instance_uid,
         )
         .join(companions, companions.c.sop_instance_uid == companion_deliveries.c.sop_instance_uid)
+        .where(companion_deliveries.c.status != UNANSWERED)
         .order_by(companion_deliveries.c.sent_at, companions.c.sop_instance_uid)
     )
     return [SentReport(**row._mapping, what="companion") for row in connection.execute(query)]

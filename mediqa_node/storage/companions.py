@@ -15,6 +15,9 @@ from mediqa_node.domain.series import UNFINISHED
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import companion_deliveries, companions, deliveries
 
+UNANSWERED = -1
+"""Instead of a status in `companion_deliveries`: it was sent, and may have arrived."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompanionRow:
@@ -63,27 +66,47 @@ def next_instance_number(connection: sa.Connection, companion_series_instance_ui
     return int(connection.execute(query).scalar_one_or_none() or 0) + 1
 
 
-def note_taken(
-    database: Database, connection: sa.Connection, sop_instance_uid: str, destination: str, *, status: int, at: float
-) -> None:
-    """Record that a destination has acknowledged a companion."""
-    values = {"sop_instance_uid": sop_instance_uid, "destination": destination, "status": status, "sent_at": at}
+def note_begun(
+    database: Database, connection: sa.Connection, sop_instance_uid: str, destination: str, *, at: float
+) -> bool:
+    """Record that a companion is about to be sent, and may arrive unanswered; return whether this is the first time."""
+    query = sa.select(sa.literal(1)).select_from(companion_deliveries).where(*_one(sop_instance_uid, destination))
+    is_first = connection.execute(query).first() is None
+    values = {"sop_instance_uid": sop_instance_uid, "destination": destination, "status": UNANSWERED, "sent_at": at}
     connection.execute(database.insert_or_ignore(companion_deliveries, **values))
+    return is_first
+
+
+def note_taken(connection: sa.Connection, sop_instance_uid: str, destination: str, *, status: int, at: float) -> None:
+    """Record that a destination has acknowledged a companion that was begun."""
+    begun = sa.update(companion_deliveries).where(*_one(sop_instance_uid, destination))
+    connection.execute(begun.values(status=status, sent_at=at))
+
+
+def note_refused(connection: sa.Connection, sop_instance_uid: str, destination: str) -> None:
+    """Forget that a companion was begun: the destination has said that it did not store it."""
+    connection.execute(sa.delete(companion_deliveries).where(*_one(sop_instance_uid, destination)))
+
+
+def _one(sop_instance_uid: str, destination: str) -> tuple[sa.ColumnElement[bool], ...]:
+    found = companion_deliveries.c
+    return found.sop_instance_uid == sop_instance_uid, found.destination == destination
 
 
 def taken(connection: sa.Connection, destination: str, sop_instance_uids: Sequence[str]) -> set[str]:
     """Return which of these companions a destination has acknowledged."""
     query = sa.select(companion_deliveries.c.sop_instance_uid).where(
         companion_deliveries.c.destination == destination,
+        companion_deliveries.c.status != UNANSWERED,
         companion_deliveries.c.sop_instance_uid.in_(list(sop_instance_uids)),
     )
     return set(connection.execute(query).scalars())
 
 
-def taken_of(
+def sent_of(
     connection: sa.Connection, series_instance_uid: str, destination: str, revisions: Collection[int]
 ) -> list[tuple[str, str, str]]:
-    """Return class, instance and series UID of the companions that a destination took with some revisions."""
+    """Return class, instance and series UID of the companions of some revisions that a destination may hold."""
     query = (
         sa.select(companions.c.sop_class_uid, companions.c.sop_instance_uid, companions.c.companion_series_instance_uid)
         .join(companion_deliveries, companion_deliveries.c.sop_instance_uid == companions.c.sop_instance_uid)
@@ -95,6 +118,12 @@ def taken_of(
         .order_by(companions.c.revision, companions.c.instance_number)
     )
     return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+
+def revision_of(connection: sa.Connection, sop_instance_uid: str) -> int | None:
+    """Return the revision whose companion an instance is, or None."""
+    query = sa.select(companions.c.revision).where(companions.c.sop_instance_uid == sop_instance_uid)
+    return connection.execute(query).scalar_one_or_none()
 
 
 def is_own(connection: sa.Connection, series_instance_uid: str) -> bool:

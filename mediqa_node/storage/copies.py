@@ -103,6 +103,19 @@ def _aside(
     return _rows(connection, instances.c.sop_instance_uid == copy.sop_instance_uid, instances.c.status.in_(statuses))
 
 
+def first_form(connection: sa.Connection, image: InstanceRow) -> InstanceRow | None:
+    """Return the copy of an image that was received first, if an authority has only described it otherwise since."""
+    rows = _rows(connection, instances.c.sop_instance_uid == image.sop_instance_uid)
+    first = rows[0] if rows else image
+    if first.status != InstanceStatus.SUPERSEDED or first.identity is None or image.identity is None:
+        return None
+    made = sa.select(corrections.c.copies).where(
+        corrections.c.series_instance_uid == first.series_instance_uid, corrections.c.action == CopyDecision.AUTHORITY
+    )
+    by_authority = any(first.id in ids["set_aside"] for ids in connection.execute(made).scalars())
+    return first if by_authority and not differences(first.identity, image.identity) else None
+
+
 def was_set_aside(connection: sa.Connection, sop_instance_uid: str) -> bool:
     """Whether any copy of an instance was set aside."""
     return copy_in(connection, sop_instance_uid, InstanceStatus.SUPERSEDED) is not None
@@ -351,36 +364,6 @@ def settled(connection: sa.Connection, series_instance_uid: str, *, at: float) -
 
 
 _ABOUT_COPIES = (DeliveryReason.DISPUTED_IDENTITY, DeliveryReason.CONFLICTING_COPIES)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """A decision as it is kept."""
-
-    at: float
-    by: str
-    action: str
-    n_kept: int
-    n_set_aside: int
-
-    def as_dict(self) -> dict[str, object]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-
-def corrections_of(connection: sa.Connection, series_instance_uid: str) -> list[Correction]:
-    """Return the decisions about copies of a series, oldest first."""
-    query = sa.select(corrections).where(corrections.c.series_instance_uid == series_instance_uid)
-    return [
-        Correction(
-            at=row.at,
-            by=row.by,
-            action=row.action,
-            n_kept=len(row.copies["kept"]),
-            n_set_aside=len(row.copies["set_aside"]),
-        )
-        for row in connection.execute(query.order_by(corrections.c.id))
-    ]
 
 
 def addresses_of(connection: sa.Connection, calling_ae_titles: Iterable[str]) -> dict[str, set[str]]:

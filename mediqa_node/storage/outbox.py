@@ -112,6 +112,18 @@ def reports_at(connection: sa.Connection, series_instance_uid: str, destination:
     return [ReportRow(**row._mapping) for row in connection.execute(query)]
 
 
+def standing(connection: sa.Connection, series_instance_uid: str) -> dict[str, ReportRow]:
+    """Return the last report of a series that each destination may hold."""
+    query = (
+        sa.select(deliveries.c.destination, *_REPORT)
+        .join(reports, deliveries.c.report_sop_instance_uid == reports.c.sop_instance_uid)
+        .where(deliveries.c.series_instance_uid == series_instance_uid)
+        .order_by(deliveries.c.revision)
+    )
+    found = [dict(row._mapping) for row in connection.execute(query)]
+    return {values.pop("destination"): ReportRow(**values) for values in found}
+
+
 def is_own_report(connection: sa.Connection, sr_series_instance_uid: str) -> bool:
     """Return whether a series UID belongs to reports of this node."""
     query = sa.select(sa.literal(1)).where(reports.c.sr_series_instance_uid == sr_series_instance_uid)

@@ -13,7 +13,8 @@ from mediqa_node.domain.series import (
     ReasonCode,
     SeriesState,
 )
-from mediqa_node.storage import copies, index, outbox, retractions
+from mediqa_node.storage import copies, decisions, index, outbox, retractions
+from mediqa_node.storage.companions import UNANSWERED
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
     OPEN_COPIES,
@@ -134,7 +135,7 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
         "companions": _companions(connection, row),
         "deliveries": [asdict(delivery) for delivery in outbox.deliveries_of(connection, uid)],
         "undecided": copies.proposal(connection, uid, CopyDecision.KEEP_FIRST) is not None,
-        "corrections": [correction.as_dict() for correction in copies.corrections_of(connection, uid)],
+        "corrections": [correction.as_dict() for correction in decisions.corrections_of(connection, uid)],
         "retractions": [row.as_dict() for row in retractions.of_series(connection, uid)],
     }
 
@@ -145,7 +146,13 @@ def _companions(connection: sa.Connection, row: SeriesRow) -> list[dict[str, Any
     columns = (companions.c.sop_instance_uid, companions.c.sop_class_uid, companion_deliveries.c.destination)
     query = (
         sa.select(*columns)
-        .outerjoin(companion_deliveries, companion_deliveries.c.sop_instance_uid == companions.c.sop_instance_uid)
+        .outerjoin(
+            companion_deliveries,
+            sa.and_(
+                companion_deliveries.c.sop_instance_uid == companions.c.sop_instance_uid,
+                companion_deliveries.c.status != UNANSWERED,
+            ),
+        )
         .where(*here)
         .order_by(companions.c.sop_class_uid, companions.c.instance_number, companion_deliveries.c.destination)
     )

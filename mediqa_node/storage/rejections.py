@@ -43,9 +43,10 @@ class Rejection:
 Counts = Callable[[Rejection, InstanceRow], bool]
 
 
-def unread(connection: sa.Connection) -> list[InstanceRow]:
-    """Return documents that nobody has read yet, in order of arrival."""
-    query = sa.select(*INSTANCE).where(instances.c.unread).order_by(instances.c.id).limit(_DOCUMENTS_AT_ONCE)
+def unread(connection: sa.Connection, *, after: int = 0) -> list[InstanceRow]:
+    """Return documents that nobody has read yet, in order of arrival: some, of those with a higher id than `after`."""
+    here = (instances.c.unread, instances.c.id > after)
+    query = sa.select(*INSTANCE).where(*here).order_by(instances.c.id).limit(_DOCUMENTS_AT_ONCE)
     return [instance_row(row) for row in connection.execute(query)]
 
 
@@ -61,8 +62,11 @@ def mark_read(connection: sa.Connection, instance_id: int) -> None:
 
 
 def save(database: Database, connection: sa.Connection, rows: Sequence[Rejection]) -> None:
-    """Keep what a note names."""
+    """Keep what a note names; a note that its sender has corrected under its UID replaces what it said before."""
+    key = rejected_instances.primary_key.columns
     for row in rows:
+        before = [column == getattr(row, column.name) for column in key]
+        connection.execute(sa.delete(rejected_instances).where(*before))
         values = {name: getattr(row, name) for name in row.__dataclass_fields__}
         values["identity"] = asdict(row.identity) if row.identity is not None else None
         connection.execute(database.insert_or_ignore(rejected_instances, **values))
@@ -86,10 +90,9 @@ def apply(connection: sa.Connection, series_instance_uid: str, counts: Counts) -
     return titles
 
 
-def titles(connection: sa.Connection, series_instance_uid: str, counts: Counts) -> set[str]:
-    """Return the titles of the notes that count for the rejected images of a series."""
-    found = _named(connection, series_instance_uid, InstanceStatus.REJECTED, counts)
-    return {title for _, of_image in found for title in of_image}
+def rejected(connection: sa.Connection, series_instance_uid: str, counts: Counts) -> list[tuple[InstanceRow, set[str]]]:
+    """Return the rejected images of a series, and the titles of the notes that count for each."""
+    return _named(connection, series_instance_uid, InstanceStatus.REJECTED, counts)
 
 
 def titles_of(connection: sa.Connection, image: InstanceRow, counts: Counts) -> set[str]:

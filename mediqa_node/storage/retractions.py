@@ -1,5 +1,6 @@
 """Reports that stand at a destination and must not: what takes each of them back, and whether it was taken."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -14,7 +15,8 @@ from mediqa_node.domain.series import HELD, DeliveryState, parse_state
 from mediqa_node.storage import outbox
 from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import deliveries, reports
+from mediqa_node.storage.outbox import ReportRow
+from mediqa_node.storage.tables import reports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +56,24 @@ def _row(row: sa.Row[*tuple[object, ...]]) -> RetractionRow:
 
 
 def add(
-    database: Database, connection: sa.Connection, series_instance_uid: str, reason: VoidReason, *, at: float
+    database: Database,
+    connection: sa.Connection,
+    series_instance_uid: str,
+    reason: VoidReason,
+    *,
+    at: float,
+    at_destinations: Collection[str] | None = None,
 ) -> int:
-    """Ask for the last report of a series at each destination that may hold one to be taken back; return how many."""
-    standing = _standing(connection, series_instance_uid)
-    for destination, uid in standing.items():
-        _add(database, connection, series_instance_uid, destination, uid, reason, at)
-    return len(standing)
+    """Ask for the last report of a series at each destination that may hold one to be taken back; return how many.
+
+    Args:
+        at_destinations: only from these.
+    """
+    standing = outbox.standing(connection, series_instance_uid)
+    wanted = standing if at_destinations is None else standing.keys() & at_destinations
+    for destination in sorted(wanted):
+        _add(database, connection, destination, standing[destination], reason, at)
+    return len(wanted)
 
 
 def add_naming_others(
@@ -78,8 +91,8 @@ def add_naming_others(
     the images name, any report may be another patient's.
     """
     found = _naming_others(connection, series_instance_uid, identity, rules)
-    for destination, uid, reason in found:
-        _add(database, connection, series_instance_uid, destination, uid, reason, at)
+    for destination, report, reason in found:
+        _add(database, connection, destination, report, reason, at)
     return len(found)
 
 
@@ -92,60 +105,98 @@ def stands_for_another(
     )
     known = {(row.destination, row.report_sop_instance_uid) for row in connection.execute(asked_back)}
     found = _naming_others(connection, series_instance_uid, identity, rules)
-    return any((destination, uid) not in known for destination, uid, _ in found)
+    return any((destination, report.sop_instance_uid) not in known for destination, report, _ in found)
 
 
 def _naming_others(
     connection: sa.Connection, series_instance_uid: str, identity: Identity | None, rules: IdentityRules
-) -> list[tuple[str, str, VoidReason]]:
-    """Return the last reports that name another, by destination and UID, and why they are taken back."""
+) -> list[tuple[str, ReportRow, VoidReason]]:
+    """Return the last reports that name another, with their destinations, and why they are taken back."""
     found = []
-    for destination, uid in _standing(connection, series_instance_uid).items():
-        report = outbox.report_by_uid(connection, uid)
+    for destination, report in sorted(outbox.standing(connection, series_instance_uid).items()):
         differing: tuple[str, ...] = ("patient ID",)
-        if identity is not None and report is not None:
+        if identity is not None:
             differing = differences(identity_of(dcmread(BytesIO(report.part10))), identity, rules)
         if differing:
             visit = set(differing) <= {"accession number", "sex"}
-            found.append((destination, uid, VoidReason.WITHDRAWN if visit else VoidReason.WRONG_PATIENT))
+            found.append((destination, report, VoidReason.WITHDRAWN if visit else VoidReason.WRONG_PATIENT))
     return found
-
-
-def _standing(connection: sa.Connection, series_instance_uid: str) -> dict[str, str]:
-    """Return the last report of a series that each destination may hold, by destination."""
-    query = (
-        sa.select(deliveries.c.destination, deliveries.c.report_sop_instance_uid)
-        .where(
-            deliveries.c.series_instance_uid == series_instance_uid,
-            deliveries.c.report_sop_instance_uid.is_not(None),
-        )
-        .order_by(deliveries.c.revision)
-    )
-    return {row.destination: row.report_sop_instance_uid for row in connection.execute(query)}
 
 
 def _add(
     database: Database,
     connection: sa.Connection,
-    series_instance_uid: str,
     destination: str,
-    report_sop_instance_uid: str,
+    report: ReportRow,
     reason: VoidReason,
     at: float,
 ) -> None:
+    """Ask for a report to be taken back.
+
+    The Instance Number of a void report is kept free, so that a later revision in the same series stays the last.
+    """
+    asked: dict[str, object] = {
+        "reason": reason,
+        "state": DeliveryState.WAITING,
+        "attempts": 0,
+        "not_before": at,
+        "created_at": at,
+        "sr_series_instance_uid": report.sr_series_instance_uid,
+        "instance_number": _void_number(connection, report, reason),
+    }
+    where = {"destination": destination, "report_sop_instance_uid": report.sop_instance_uid}
+    _ask_again(connection, destination, report, reason, asked)
+    new = database.insert_or_ignore(retractions, series_instance_uid=report.series_instance_uid, **where, **asked)
+    connection.execute(new)
+
+
+def add_note(
+    database: Database, connection: sa.Connection, voided: RetractionRow, sop_instance_uid: str, *, message: str
+) -> None:
+    """Ask for the companions of a report that is void to be taken back by a note, unless that was done before.
+
+    Args:
+        sop_instance_uid: of the last of them, which stands for all.
+    """
     connection.execute(
         database.insert_or_ignore(
             retractions,
-            series_instance_uid=series_instance_uid,
-            destination=destination,
-            report_sop_instance_uid=report_sop_instance_uid,
-            reason=reason,
+            series_instance_uid=voided.series_instance_uid,
+            destination=voided.destination,
+            report_sop_instance_uid=sop_instance_uid,
+            reason=voided.reason,
             state=DeliveryState.WAITING,
+            message=message,
             attempts=0,
-            not_before=at,
-            created_at=at,
+            not_before=voided.not_before,
+            created_at=voided.created_at,
         )
     )
+
+
+def _ask_again(
+    connection: sa.Connection, destination: str, report: ReportRow, reason: VoidReason, asked: Mapping[str, object]
+) -> None:
+    """Have a report taken back once more if it is void for less: quality, and now it is another patient's."""
+    lesser = [other for other in VoidReason if reason.outweighs(other)]
+    statement = sa.update(retractions).where(
+        retractions.c.report_sop_instance_uid == report.sop_instance_uid,
+        retractions.c.destination == destination,
+        retractions.c.reason.in_(lesser),
+    )
+    forgotten = dict.fromkeys(("message", "status", "done_at", "sop_instance_uid", "part10"))
+    connection.execute(statement.values(**asked, **forgotten))
+
+
+def _void_number(connection: sa.Connection, report: ReportRow, reason: VoidReason) -> int:
+    """Return the Instance Number of the void report that takes a report back: the same for every destination."""
+    query = sa.select(retractions.c.instance_number).where(
+        retractions.c.report_sop_instance_uid == report.sop_instance_uid,
+        retractions.c.sr_series_instance_uid == report.sr_series_instance_uid,
+        retractions.c.reason == reason,
+    )
+    known = connection.execute(query.limit(1)).scalar_one_or_none()
+    return int(known or last_instance_number(connection, report.sr_series_instance_uid) + 1)
 
 
 def due(connection: sa.Connection, now: float) -> list[RetractionRow]:

@@ -19,7 +19,7 @@ from mediqa_node.domain.policy import AllowRule, DeliveryRules, ReceiverPolicy, 
 from mediqa_node.domain.series import CopyDecision
 from mediqa_node.pipeline import sources
 from mediqa_node.pipeline.sweeps import retain
-from mediqa_node.storage import copies, retractions
+from mediqa_node.storage import copies, decisions, retractions
 
 
 def settle(bench: Bench, series: str, action: CopyDecision) -> int:
@@ -46,7 +46,7 @@ def test_the_scanner_corrects_its_own_series_before_its_report_leaves(
 
     assert whose(stored(pacs)) == [("RIGHT", False)]
     with bench.database.read() as connection:
-        [made] = copies.corrections_of(connection, series_uid(right))
+        [made] = decisions.corrections_of(connection, series_uid(right))
     assert (made.action, made.by, made.n_kept, made.n_set_aside) == ("source", "CT_ROOM_1", 5, 5)
 
 

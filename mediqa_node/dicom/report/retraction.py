@@ -46,16 +46,23 @@ _NOT_COPIED = (
 
 
 def void_report(
-    delivered: Dataset, reason: VoidReason, *, device: ReportDevice, created_at: datetime, time_zone: tzinfo = UTC
+    delivered: Dataset,
+    reason: VoidReason,
+    *,
+    device: ReportDevice,
+    created_at: datetime,
+    instance_number: int | None = None,
+    time_zone: tzinfo = UTC,
 ) -> Dataset:
     """Return the void revision of a delivered report, without file meta: same series, patient and study, no result.
 
-    It refers to no image, because images may have moved to another patient, and follows its predecessor's Instance
-    Number, because viewers show the last document of an SR series.
+    It refers to no image, because images may have moved to another patient.
 
     Args:
         delivered: the report as it was sent.
         created_at: timezone-aware, from the job's record.
+        instance_number: (0020,0013), above the delivered report's and below that of a later revision, because viewers
+            show the last document of an SR series. None: the next one.
         time_zone: of the site, used if the delivered report has none in (0008,0201).
     """
     report = Dataset()
@@ -64,7 +71,7 @@ def void_report(
             report.add(deepcopy(element))
     predecessor = uid_of(delivered, "SOPInstanceUID")
     report.SOPInstanceUID = deterministic_uid("void", LAYOUT, predecessor, reason, device.software_version)
-    report.InstanceNumber = int(delivered.InstanceNumber) + 1
+    report.InstanceNumber = int(delivered.InstanceNumber) + 1 if instance_number is None else instance_number
     report.SeriesDescription = VOID[reason]
     report.CompletionFlag = "COMPLETE"
     report.SoftwareVersions = device.software_version
