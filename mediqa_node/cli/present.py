@@ -106,7 +106,8 @@ def held_step(delivery_id: int, destination: str, state: str, reason_code: str |
         DeliveryReason.NOT_BUILT: "correct the images at their source and send them again, or the configuration",
         DeliveryReason.FILE_MISSING: "mediqa-node verify",
     }
-    before = next((step for code, step in first.items() if code == reason_code), f"mediqa-node echo {destination}")
+    before = first.get(DeliveryReason(reason_code)) if reason_code else None
+    before = before or f"mediqa-node echo {destination}"
     return f"{before}, then {retry}"
 
 

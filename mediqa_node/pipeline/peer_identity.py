@@ -52,12 +52,12 @@ def identity_check(
     if found is None:
         return None, DeliveryReason.IDENTITY_NOT_CHECKED
     n_agreeing, others = compare_found(node, link, ours, found)
-    if delivery.unanswered_since is not None:
-        _note(node, delivery, None)
     if others:
         return _withheld(link, others, n_agreeing), None
     if ours.patient_id and not all(theirs.patient_id for theirs in found):
         raise QueryUnanswered(f"{link.peer.name} answers C-FIND without Patient ID (0010,0020)")
+    if delivery.unanswered_since is not None:
+        _note(node, delivery, None)
     if n_agreeing:
         return None, None
     if node.clock() < delivery.wait_for_study_until:

@@ -18,7 +18,7 @@ from pydicom.uid import UID
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.report.build import report_bytes
 from mediqa_node.dicom.report.retraction import retraction_note, void_report
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, fault_of
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, QueryUnanswered, fault_of
 from mediqa_node.domain.identity import Identity, IdentityRules
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.retraction import VoidReason
@@ -106,6 +106,16 @@ def _attempt(node: NodeContext, row: RetractionRow, silent: set[str]) -> bool:
 
 
 def _send(node: NodeContext, row: RetractionRow) -> int:
+    """Send once the peer has been asked for its study; unasked only if this attempt went unanswered too."""
+    try:
+        return _connected(node, row, asks=True)
+    except QueryUnanswered:
+        if node.clock() - row.created_at < node.delivery.identity_within_s:
+            raise
+    return _connected(node, row, asks=False)
+
+
+def _connected(node: NodeContext, row: RetractionRow, *, asks: bool) -> int:
     peer = node.peer(row.destination)
     if peer is None:
         raise PeerRefused(f"{row.destination} is no longer a configured peer")
@@ -117,7 +127,7 @@ def _send(node: NodeContext, row: RetractionRow) -> int:
     with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
         if not link.accepts(sop_class):
             raise PeerRefused(f"{peer.name} does not accept {UID(sop_class).name}")
-        if node.clock() - row.created_at < node.delivery.identity_within_s:  # else it has not answered for too long
+        if asks:
             _require_same_patient(node, link, identity_of(document))
         reach("before-retraction")
         return link.store(part10, was_sent=row.part10 is not None)

@@ -31,13 +31,13 @@ def waiting(pacs: ScriptedPacs, tmp_path: Path) -> Iterator[Make]:
     """A report that has waited for its study at the PACS for longer than the PACS may stay without an answer."""
     made: list[Bench] = []
 
-    def make(then: Any) -> tuple[Bench, str]:
+    def make(then: Any, **rules: Any) -> tuple[Bench, str]:
         peer = Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)
         bench = Bench(
             tmp_path / "bench",
             peers=[peer],
             returns=[ReturnRule(to=("PACS",), wait_for_study_s=600)],
-            delivery=DeliveryRules(timeout_s=61.0, identity_within_s=60, identity_unanswered=then),
+            delivery=DeliveryRules(timeout_s=61.0, identity_within_s=60, identity_unanswered=then, **rules),
         )
         made.append(bench)
         bench.receive_all(paths := ct_series(tmp_path / "w", "x", slices=range(3)))
@@ -104,3 +104,13 @@ def test_a_peer_is_asked_in_every_attempt(
     [delivery] = bench.deliveries(series)
     assert (delivery.state, len(pacs.received)) == (state, n_sent)
     assert pacs.asked - before == delivery.attempts - before
+
+
+def test_answers_that_never_say_whose_the_study_is_are_waited_for_once(waiting: Make, pacs: ScriptedPacs) -> None:
+    bench, series = waiting("withhold", retry_at_most_s=15)
+
+    pacs.holds = [{"AccessionNumber": "A123"}]
+    bench.pass_time(150, step_s=15)
+
+    [delivery] = bench.deliveries(series)
+    assert (delivery.state, delivery.reason_code, pacs.received) == ("withheld", "identity_unanswered", [])

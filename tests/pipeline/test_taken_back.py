@@ -392,3 +392,18 @@ def test_a_destination_that_answers_no_query_is_sent_the_void_report_in_the_end(
     bench.now += bench.node.delivery.identity_within_s + 3600
     bench.work()
     assert whose(stored(pacs)) == [("WRONG", False), ("WRONG", True)]
+
+
+def test_a_void_report_that_has_waited_long_is_still_held_against_its_study(
+    bench: Bench, pacs: ScriptedPacs, tmp_path: Path
+) -> None:
+    bench.receive_all(wrong := ct_series(tmp_path / "w", "x", **WRONG), **SCANNER)
+    bench.pass_time(20)
+    pacs.find_status = 0xC000
+    note(bench, tmp_path / "n.dcm", wrong, "113038")
+
+    pacs.find_status, pacs.holds = 0x0000, [{"PatientID": "RIGHT"}]
+    bench.now += bench.node.delivery.identity_within_s + 3600
+    bench.work()
+
+    assert whose(stored(pacs)) == [("WRONG", False)]
