@@ -27,7 +27,7 @@ export_id             str   -    SHA-256 over all other columns and the configur
 patient_key           str   -    keyed pseudonym of issuer and Patient ID
 study_key             str   -    of Study Instance UID
 series_key            str   -    of Series Instance UID
-acq_group_key         str   -    shared by the reconstructions of one acquisition
+acq_group_key         str   -    shared by the reconstructions of one acquisition in a study
 frame_of_reference_key str  -    of Frame of Reference UID
 site_key              str   -    of Institution Name
 device_key            str   -    of manufacturer, model, serial number and Station Name

@@ -158,7 +158,10 @@ def _keys(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any]:
         "patient_key": pseudonyms.patient(patient_identity(header)),
         "study_key": key("study", series.stack.study_instance_uid),
         "series_key": key("series", series.stack.series_instance_uid),
-        "acq_group_key": key("acquisition", series.acquisition or ""),
+        # within its study: some devices give every patient the same event UID
+        "acq_group_key": key("acquisition", series.stack.study_instance_uid, series.acquisition)
+        if series.acquisition
+        else None,
         "frame_of_reference_key": key("frame of reference", series.stack.frame_of_reference_uid or ""),
         "site_key": key("site", text(header, "InstitutionName")),
         "device_key": key("device", *device),

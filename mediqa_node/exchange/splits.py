@@ -4,7 +4,8 @@ A patient's split is drawn from the patient's key alone (HMAC), so that further 
 change it. Patients who turn out to be the same person (one acquisition or the same pixels under two Patient IDs) form a
 group. If their splits differ, no patient may change split, yet the group must not span two: it keeps the split of the
 patient received first, and series of patients in other splits are left out. Links between patients have to be
-remembered, because they are visible only while the series of both are kept.
+remembered, because they are visible only while the series of both are kept. A series whose patient was corrected goes
+over to the split of the right one, and links neither: two patients are not one because their images were mixed up.
 """
 
 from collections import defaultdict
@@ -35,12 +36,14 @@ class Member:
     Attributes:
         links: keys that link it to other series: acquisition, pixels.
         received_at: when the node received its first instance, seconds since 1970.
+        former_patients: keys of the patients whom it named until it was corrected.
     """
 
     series_key: str
     patient_key: str
     links: tuple[str, ...]
     received_at: float
+    former_patients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,13 @@ def links_of(members: Iterable[Member]) -> dict[tuple[str, str], float]:
             bond = link, member.patient_key
             found[bond] = min(member.received_at, found.get(bond, member.received_at))
     return found
+
+
+def withdrawn_links(members: Iterable[Member]) -> set[tuple[str, str]]:
+    """Return the links, with patient keys, that past exports saw in series that have been corrected since."""
+    members = tuple(members)
+    former = {(link, patient) for member in members for link in member.links for patient in member.former_patients}
+    return former - links_of(members).keys()
 
 
 def place(

@@ -71,7 +71,8 @@ def came_before(connection: sa.Connection, copy: InstanceRow) -> bool:
     return any(row.sha256 == copy.sha256 for row in _aside(connection, copy))
 
 
-_ASIDE = (InstanceStatus.SUPERSEDED, InstanceStatus.REJECTED)
+SET_ASIDE = (InstanceStatus.SUPERSEDED, InstanceStatus.REJECTED)
+"""Copies that somebody has decided against."""
 
 
 def returns(
@@ -79,7 +80,7 @@ def returns(
     copy: InstanceRow,
     known: InstanceRow,
     rules: IdentityRules = EXACT,
-    among: Sequence[InstanceStatus] = _ASIDE,
+    among: Sequence[InstanceStatus] = SET_ASIDE,
 ) -> bool:
     """Whether a copy names whom somebody has decided against, in the same bytes or in another form.
 
@@ -98,7 +99,7 @@ def returns(
 
 
 def _aside(
-    connection: sa.Connection, copy: InstanceRow, statuses: Sequence[InstanceStatus] = _ASIDE
+    connection: sa.Connection, copy: InstanceRow, statuses: Sequence[InstanceStatus] = SET_ASIDE
 ) -> list[InstanceRow]:
     return _rows(connection, instances.c.sop_instance_uid == copy.sop_instance_uid, instances.c.status.in_(statuses))
 

@@ -1,6 +1,6 @@
 """Every series with its harvested parameters: the source of exports."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -55,11 +55,14 @@ def frames_of(connection: sa.Connection, series_instance_uid: str) -> tuple[Fram
     )
 
 
-def remember_links(database: Database, seen: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+def remember_links(
+    database: Database, seen: Mapping[tuple[str, str], float], *, withdrawn: Collection[tuple[str, str]] = ()
+) -> dict[tuple[str, str], float]:
     """Keep the links between patients beyond the retention of their images; return all links.
 
     Args:
         seen: time of the first series, by link and patient key (pseudonyms); seconds since 1970.
+        withdrawn: links that turned out to be wrong, and are forgotten.
     """
     with database.read() as connection:
         rows = connection.execute(
@@ -71,7 +74,12 @@ def remember_links(database: Database, seen: Mapping[tuple[str, str], float]) ->
         for (link, patient), at in seen.items()
         if (link, patient) not in known
     ]
-    if new:
+    wrong = known.keys() & set(withdrawn)
+    if new or wrong:
         with database.write() as connection:
-            connection.execute(database.insert_or_ignore(patient_links), new)
-    return {**seen, **known}
+            for link, patient in sorted(wrong):
+                this = (patient_links.c.link == link, patient_links.c.patient_key == patient)
+                connection.execute(sa.delete(patient_links).where(*this))
+            if new:
+                connection.execute(database.insert_or_ignore(patient_links), new)
+    return {bond: at for bond, at in {**seen, **known}.items() if bond not in wrong}

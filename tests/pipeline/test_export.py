@@ -335,7 +335,8 @@ def test_over_incremental_exports_no_patient_moves_and_splits_share_nobody(bench
 
 def test_one_acquisition_under_two_patient_ids_is_not_on_both_sides(bench: Bench, tmp_path: Path) -> None:
     drawn = {split_of(KEYS.patient({"PatientID": f"P{n}"}), KEYS): f"P{n}" for n in range(40)}
-    receive(bench, *(patient(tmp_path / "in", drawn[split], event="shared") for split in ("test", "train")))
+    shared = {"study": "one", "event": "shared"}
+    receive(bench, *(patient(tmp_path / "in", drawn[split], **shared) for split in ("test", "train")))
 
     write(bench, tmp_path / "out", payload="refs")
 
@@ -349,8 +350,9 @@ def test_one_person_under_two_ids_stays_one_when_the_first_series_is_not_exporte
 ) -> None:
     drawn = {split_of(KEYS.patient({"PatientID": f"P{n}"}), KEYS): f"P{n}" for n in range(40)}
     first, second = drawn["test"], drawn["train"]
-    receive(bench, patient(tmp_path / "in", first, event="shared"), aet="ROOM_A")
-    receive(bench, patient(tmp_path / "in", second, event="shared"), patient(tmp_path / "in", "other"), aet="ROOM_B")
+    shared = {"study": "one", "event": "shared"}
+    receive(bench, patient(tmp_path / "in", first, **shared), aet="ROOM_A")
+    receive(bench, patient(tmp_path / "in", second, **shared), patient(tmp_path / "in", "other"), aet="ROOM_B")
     write(bench, tmp_path / "one")
 
     write(bench, tmp_path / "two", scanners=("ROOM_B",))
@@ -358,6 +360,49 @@ def test_one_person_under_two_ids_stays_one_when_the_first_series_is_not_exporte
     keys = {row["patient_key"] for row in table(tmp_path / "two" / "manifest.csv")}
     assert keys == {KEYS.patient({"PatientID": "other"})}
     assert "split_conflict" in {row["reason"] for row in table(tmp_path / "two" / "excluded.csv")}
+
+
+def test_a_device_that_gives_every_patient_one_event_makes_them_no_group(bench: Bench, tmp_path: Path) -> None:
+    drawn = {split_of(KEYS.patient({"PatientID": f"P{n}"}), KEYS): f"P{n}" for n in range(40)}
+    receive(bench, *(patient(tmp_path / "in", drawn[split], event="shared") for split in ("test", "train")))
+
+    write(bench, tmp_path / "out", payload="refs")
+
+    assert {row["split"] for row in table(tmp_path / "out" / "manifest.csv")} == {"test", "train"}
+
+
+@pytest.mark.parametrize("exported_before", [True, False])
+@pytest.mark.parametrize("right_came", ["first", "last"])
+def test_a_corrected_series_goes_over_to_the_split_of_its_patient(
+    bench: Bench, tmp_path: Path, right_came: str, exported_before: bool
+) -> None:
+    drawn = {split_of(KEYS.patient({"PatientID": f"P{n}"}), KEYS): f"P{n}" for n in range(40)}
+    wrong, right = drawn["train"], drawn["test"]
+    own = patient(tmp_path / "in", right)
+    if right_came == "first":
+        receive(bench, own)
+    receive(bench, patient(tmp_path / "in", wrong), mixed := ct_series(
+        tmp_path / "wrong", "mixed", slices=range(9), size_px=32, patient_id=wrong, event="of the mixed"
+    ))  # fmt: skip
+    if right_came == "last":
+        receive(bench, own)
+    if exported_before:
+        write(bench, tmp_path / "before", payload="refs")
+    receive(bench, ct_series(
+        tmp_path / "right", "mixed", slices=range(9), size_px=32, patient_id=right, event="of the mixed"
+    ))  # fmt: skip
+    settle(bench, series_uid(mixed), CopyDecision.KEEP_LAST)
+    bench.pass_time(40, step_s=5)
+
+    for out in ("after", "again"):
+        write(bench, tmp_path / out, payload="refs")
+
+        rows = table(tmp_path / out / "manifest.csv")
+        key = {name: KEYS.patient({"PatientID": name}) for name in (wrong, right)}
+        assert sorted((row["patient_key"], row["split"]) for row in rows) == sorted(
+            [(key[wrong], "train"), (key[right], "test"), (key[right], "test")]
+        )
+        assert not table(tmp_path / out / "excluded.csv")
 
 
 def test_scores_of_experts_go_along_without_comments(bench: Bench, tmp_path: Path) -> None:

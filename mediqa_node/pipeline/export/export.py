@@ -25,7 +25,7 @@ from mediqa_node.exchange.dataset_card import dataset_card
 from mediqa_node.exchange.folder import MARK, Writing, check_room, check_target, writing
 from mediqa_node.exchange.normalizer import fit_normalizers, normalized
 from mediqa_node.exchange.series_row import rating_row, slice_rows
-from mediqa_node.exchange.splits import Member, assert_apart, links_of, place, splits_json
+from mediqa_node.exchange.splits import Member, assert_apart, links_of, place, splits_json, withdrawn_links
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 from mediqa_node.pipeline.export.pixels import write_pixels
 from mediqa_node.pipeline.export.select import ExportSource, Gathered, gather, reasons_of
@@ -123,10 +123,11 @@ def _split(
             patient_key=series.row["patient_key"],
             links=tuple(key for name in ("acq_group_key", "pixel_sha256") if (key := series.row[name])),
             received_at=series.received_at,
+            former_patients=series.former_patients,
         )
         for series in taken
     ]
-    remembered = harvested.remember_links(source.database, links_of(members))
+    remembered = harvested.remember_links(source.database, links_of(members), withdrawn=withdrawn_links(members))
     placed = place(members, source.pseudonyms, remembered)
     stays = []
     for series in taken:

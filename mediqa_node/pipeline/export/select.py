@@ -1,6 +1,6 @@
 """Selection of an export: every series of the node is either described, or left out with the reason."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
@@ -34,6 +34,7 @@ from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.policy import acquisition_of
 from mediqa_node.pipeline.score import SeriesFiles, read_headers
 from mediqa_node.storage import copies, harvested, index, outbox, ratings, rejections
+from mediqa_node.storage.copies import SET_ASIDE
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.harvested import HarvestedSeries
 from mediqa_node.storage.index import InstanceRow, SeriesRow
@@ -74,6 +75,7 @@ class Gathered:
         row: of the manifest, without split, label map and path.
         paths: kept instances that belong to the scan.
         received_at: of its first instance, seconds since 1970.
+        former_patients: keys of the patients whom copies named that were set aside, so that it is not theirs.
         n_bytes: approximate size of its decoded pixels.
     """
 
@@ -82,6 +84,7 @@ class Gathered:
     paths: tuple[Path, ...]
     prompt: Prompt
     received_at: float
+    former_patients: tuple[str, ...]
     n_bytes: int
 
 
@@ -141,6 +144,7 @@ def _gathered(
         instances = index.current_instances(connection, known.row.series_instance_uid)
         purged = index.is_purged(connection, known.row.series_instance_uid)
         question = _question(connection, known.row)
+        set_aside = copies.copies_of(connection, known.row.series_instance_uid, *SET_ASIDE)
         frames = harvested.frames_of(connection, known.row.series_instance_uid)
     technique = replace(technique, frames=frames)
     if purged or not instances:
@@ -168,14 +172,31 @@ def _gathered(
         headers_sha256=_digest_of(instances),
         pixels_sha256=_middle_slice(stacks[0], files, reader),
     )
+    row = series_row(described, source.pseudonyms)
     return Gathered(
         series_instance_uid=known.row.series_instance_uid,
-        row=series_row(described, source.pseudonyms) | opinion(mos),
+        row=row | opinion(mos),
         paths=files.paths,
         prompt=prompt,
         received_at=known.received_at,
+        former_patients=tuple(sorted(_patients_of(set_aside, source.pseudonyms) - {row["patient_key"]})),
         n_bytes=_about_bytes(request.payload, stacks, colour=prompt.modality.value == "OP"),
     )
+
+
+def _patients_of(rows: Iterable[InstanceRow], pseudonyms: Pseudonyms) -> set[str]:
+    """Return the keys of the patients whom copies name."""
+    return {
+        pseudonyms.patient(
+            {
+                "PatientID": named.patient_id,
+                "IssuerOfPatientID": named.issuer,
+                "StudyInstanceUID": named.study_instance_uid,
+            }
+        )
+        for row in rows
+        if (named := row.identity) is not None
+    }
 
 
 def _question(connection: Connection, row: SeriesRow) -> str | None:
