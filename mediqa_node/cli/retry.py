@@ -34,27 +34,34 @@ def retry(
     keep_last: Annotated[
         bool, typer.Option("--keep-last", help="Of copies that disagree, keep what was received last.")
     ] = False,
+    removed: Annotated[
+        bool, typer.Option("--removed", help="The report that was to be taken back has been removed there by hand.")
+    ] = False,
     by: Annotated[
-        str, typer.Option(metavar="NAME", help="Who decides between the copies. Without it, nothing is changed.")
+        str, typer.Option(metavar="NAME", help="Who decides, or has removed it. Without it, nothing is changed.")
     ] = "",
 ) -> None:
     """Retry what was parked or withheld.
 
     Deliveries and retractions are sent again; series that could not be assessed are assessed again. Copies of one image
     that disagree need a decision: with --keep-first or --keep-last the command shows what it would mean, and with
-    --by also carries it out. The exit status is 1 if nothing was parked, withheld or undecided.
+    --by also carries it out. So does --removed for a report that no peer takes back. The exit status is 1 if nothing
+    was parked, withheld or undecided.
     """
     from mediqa_node.domain.series import CopyDecision
     from mediqa_node.storage import overview
 
-    if keep_first and keep_last:
-        raise typer.BadParameter("--keep-first and --keep-last exclude each other")
-    if (keep_first or keep_last) and not which:
-        raise typer.BadParameter("name the series with copies that disagree; `mediqa-node status` lists them")
-    if by and not (keep_first or keep_last):
-        raise typer.BadParameter("--by goes with --keep-first or --keep-last", param_hint="--by")
+    if sum((keep_first, keep_last, removed)) > 1:
+        raise typer.BadParameter("--keep-first, --keep-last and --removed exclude each other")
+    decides = keep_first or keep_last or removed
+    if decides and not which:
+        raise typer.BadParameter("name the series; `mediqa-node status` lists them")
+    if by and not decides:
+        raise typer.BadParameter("--by goes with --keep-first, --keep-last or --removed", param_hint="--by")
     with open_node(context) as (_, database):
-        if keep_first or keep_last:
+        if removed:
+            sys.exit(_end_retractions(database, which or [], by.strip()[:64]))
+        if decides:
             action = CopyDecision.KEEP_FIRST if keep_first else CopyDecision.KEEP_LAST
             sys.exit(_decide(database, which or [], action, by.strip()[:64]))
         with database.write() as connection:
@@ -96,6 +103,30 @@ def _decide(database: Database, names: Sequence[str], action: CopyDecision, by: 
                 fact(
                     "", f"nothing was changed. → mediqa-node retry {name} --{action.value.replace('_', '-')} --by NAME"
                 )
+    return status
+
+
+def _end_retractions(database: Database, names: Sequence[str], by: str) -> int:
+    """Show which reports were to be taken back and, if somebody has removed them, end that; return the exit status."""
+    from mediqa_node.storage import lookup, retractions
+
+    status = 0
+    with database.write() as connection:
+        for name in names:
+            uid = lookup.series_uid(connection, name) or name
+            parked = retractions.parked_of(connection, uid)
+            if not parked:
+                typer.echo(f"{name}: no report of it waits in vain to be taken back; `mediqa-node status` lists those")
+                status = 1
+                continue
+            fact("series", uid)
+            for row in parked:
+                fact("removed", f"report {row.report_sop_instance_uid} at {row.destination}")
+            if by:
+                retractions.removed_by_hand(connection, parked, by=by, at=time.time())
+                fact("done", f"by {by}; no longer listed")
+            else:
+                fact("", f"nothing was changed. → mediqa-node retry {name} --removed --by NAME")
     return status
 
 

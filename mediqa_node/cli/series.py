@@ -184,7 +184,8 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
         )
     for back in found["retractions"]:
         waits = f"{back['state']}: {back['message'] or 'not tried yet'}"
-        done = f"since {since(back['done_at'])}" if back["done_at"] else waits
+        how = f", {back['message']}" if back["message"] else ""
+        done = f"since {since(back['done_at'])}{how}" if back["done_at"] else waits
         yield "taken back", f"report at {back['destination']} ({back['reason'].replace('_', ' ')}), {done}"
 
 

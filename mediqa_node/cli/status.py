@@ -251,6 +251,7 @@ def _print_retraction(row: RetractionRow) -> None:
     fact("retraction", f"{text} ({row.reason.replace('_', ' ')}){why}")
     if row.state in HELD:
         fact("", f"→ mediqa-node echo {row.destination}, then mediqa-node retry {row.series_instance_uid}")
+        fact("", f"→ or remove it there by hand, then mediqa-node retry {row.series_instance_uid} --removed --by NAME")
 
 
 def _print_held(

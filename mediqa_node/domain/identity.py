@@ -39,7 +39,7 @@ class IdentityRules:
     """How identifiers of one peer are compared with those of the images.
 
     Attributes:
-        ignore_padding_zeros: `007` and `7` are one Patient ID.
+        ignore_padding_zeros: `007` and `7` are one Patient ID or accession number.
         ignore_case: `ab1` and `AB1` are one Patient ID, issuer or accession number.
         ignore_issuer: the peer writes an issuer of its own.
     """
@@ -50,17 +50,17 @@ class IdentityRules:
     ignore_case: bool = False
     ignore_issuer: bool = False
 
-    def patient_id(self, text: str) -> str:
-        """Return a Patient ID in the form that is compared.
+    def number(self, text: str) -> str:
+        """Return a Patient ID or accession number in the form that is compared.
 
-        >>> IdentityRules(ignore_padding_zeros=True, ignore_case=True).patient_id("00ab1")
+        >>> IdentityRules(ignore_padding_zeros=True, ignore_case=True).number("00ab1")
         'AB1'
         """
         text = self.text(text)
         return (text.lstrip("0") or text[-1:]) if self.ignore_padding_zeros else text
 
     def text(self, text: str) -> str:
-        """Return an identifier other than a Patient ID in the form that is compared."""
+        """Return an issuer in the form that is compared."""
         text = normalize("NFC", text.strip())
         return text.upper() if self.ignore_case else text
 
@@ -86,10 +86,12 @@ def differences(one: Identity, other: Identity, rules: IdentityRules = EXACT) ->
     ()
     >>> differences(Identity(patient_id="1", name="M\u00fcller"), Identity(patient_id="1", name="Mu\u0308ller"))
     ()
+    >>> differences(Identity(patient_id="1", name="Doe^Jane"), Identity(patient_id="1", name="Doe^Jane^Marie"))
+    ()
     >>> differences(Identity(patient_id="1"), Identity(accession_number="A2"))
     ('patient ID',)
     """
-    found = ["patient_id"] if rules.patient_id(one.patient_id) != rules.patient_id(other.patient_id) else []
+    found = ["patient_id"] if rules.number(one.patient_id) != rules.number(other.patient_id) else []
     if not rules.ignore_issuer and _both_differ(rules.text(one.issuer), rules.text(other.issuer)):
         found.append("issuer")
     if _names_differ(one.name, other.name):
@@ -97,7 +99,7 @@ def differences(one: Identity, other: Identity, rules: IdentityRules = EXACT) ->
     for field in ("birth_date", "sex"):
         if _both_differ(getattr(one, field).upper(), getattr(other, field).upper()):
             found.append(field)
-    if _both_differ(rules.text(one.accession_number), rules.text(other.accession_number)):
+    if _both_differ(rules.number(one.accession_number), rules.number(other.accession_number)):
         found.append("accession_number")
     if one.study_instance_uid != other.study_instance_uid:
         found.append("study_instance_uid")
@@ -120,10 +122,12 @@ def merged(one: Identity, other: Identity) -> Identity:
 
     >>> merged(Identity(name="DOE^J"), Identity(name="Doe^J=水")).name
     'DOE^J=水'
+    >>> merged(Identity(name="Doe^Jane^^Dr"), Identity(name="Doe^^Marie")).name
+    'Doe^Jane^Marie^Dr'
     """
     filled = {field: getattr(one, field) or getattr(other, field) for field in _WORDS}
     groups = zip_longest(one.name.split("="), other.name.split("="), fillvalue="")
-    filled["name"] = "=".join(ours if _group(ours) else theirs for ours, theirs in groups)
+    filled["name"] = "=".join(_filled(ours, theirs) for ours, theirs in groups)
     return Identity(**filled)
 
 
@@ -132,10 +136,21 @@ def _both_differ(one: str, other: str) -> bool:
 
 
 def _names_differ(one: str, other: str) -> bool:
-    """Compare the groups of a name (PS3.5 section 6.2.1.1) that both sides have: a romanised one is often added."""
+    """Compare what both names have (PS3.5 section 6.2.1.1): a romanised group or a middle name is often added."""
     groups = zip(one.split("="), other.split("="), strict=False)
-    return any(_both_differ(_group(ours), _group(theirs)) for ours, theirs in groups)
+    return any(
+        _both_differ(_component(ours), _component(theirs))
+        for group in groups
+        for ours, theirs in zip(*(text.split("^") for text in group), strict=False)
+    )
 
 
-def _group(text: str) -> str:
-    return normalize("NFC", "^".join(part.strip() for part in text.split("^")).rstrip("^").casefold())
+def _component(text: str) -> str:
+    return normalize("NFC", text.strip().casefold())
+
+
+def _filled(group: str, other: str) -> str:
+    """Return a group of a name with its empty components filled in from another; as it stands if none is."""
+    components = zip_longest(group.split("^"), other.split("^"), fillvalue="")
+    filled = "^".join(ours if ours.strip() else theirs for ours, theirs in components).rstrip("^")
+    return group if group.rstrip("^") == filled else filled

@@ -1,6 +1,6 @@
 """Reports that stand at a destination and must not: what takes each of them back, and whether it was taken."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -229,6 +229,17 @@ def retry(connection: sa.Connection, series_instance_uids: tuple[str, ...], *, n
         statement = statement.where(retractions.c.series_instance_uid.in_(series_instance_uids))
     again = {"state": DeliveryState.WAITING, "not_before": now, "created_at": now, "message": None}
     return int(connection.execute(statement.values(**again)).rowcount)
+
+
+def parked_of(connection: sa.Connection, series_instance_uid: str) -> list[RetractionRow]:
+    """Return the retractions of a series' reports that are not tried any more, oldest first."""
+    return [row for row in of_series(connection, series_instance_uid) if row.state in HELD]
+
+
+def removed_by_hand(connection: sa.Connection, rows: Sequence[RetractionRow], *, by: str, at: float) -> None:
+    """Note that somebody has removed these reports where they stood: nothing has to be sent for them any more."""
+    for row in rows:
+        update(connection, row.id, state=DeliveryState.SENT, message=f"removed by hand, says {by}", done_at=at)
 
 
 def last_instance_number(connection: sa.Connection, sr_series_instance_uid: str) -> int:

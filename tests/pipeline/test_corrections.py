@@ -243,9 +243,10 @@ def test_an_empty_patient_id_is_withheld_unless_the_site_allows_it(
             {"IssuerOfPatientID": "HOSPITAL"},
         ),
         {"PatientName": "Wasser^Anna=水^安娜"},
+        {"PatientName": "Wasser^Anna^Maria^Dr"},
         *before_release({"StudyDescription": "ABDOMEN CT", "InstitutionName": "Elsewhere"}),
     ],
-    ids=["case and padding", "emptied", "filled in", "a second writing", "descriptions"],
+    ids=["case and padding", "emptied", "filled in", "a second writing", "a middle name", "descriptions"],
 )
 def test_what_an_archive_fills_in_is_no_other_patient(
     make: Make, pacs: ScriptedPacs, tmp_path: Path, filled: dict[str, str]
@@ -434,8 +435,8 @@ def test_identifiers_are_compared_as_the_peer_writes_them(
     make: Make, pacs: ScriptedPacs, tmp_path: Path, rules: dict[str, bool], ours: str, theirs: str, sent: bool
 ) -> None:
     bench = make(peer={"identity": IdentityRules(**rules)})
-    pacs.holds = [{"PatientID": theirs}]
-    bench.receive_all(ct_series(tmp_path / "w", "x", patient_id=ours), **SCANNER)
+    pacs.holds = [{"PatientID": theirs, "AccessionNumber": theirs}]
+    bench.receive_all(ct_series(tmp_path / "w", "x", patient_id=ours, AccessionNumber=ours), **SCANNER)
     bench.pass_time(20)
 
     assert bool(stored(pacs)) is sent

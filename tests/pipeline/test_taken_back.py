@@ -6,7 +6,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pipeline.test_corrections import whose
-from pipeline.test_identity import RIGHT, WRONG, stored
+from pipeline.test_identity import RIGHT, WRONG, command, stored
 from pydicom import Dataset
 from support.bench import Bench
 from support.corrections import ELSEWHERE, SCANNER, Make
@@ -378,6 +378,27 @@ def test_no_void_report_goes_into_a_study_that_the_destination_has_moved(
         left = retractions.unfinished(connection)
     said = "PACS has this study with another patient ID: remove our report there by hand"
     assert [(row.state, row.message) for row in left] == ([] if is_sent else [("parked", said)])
+
+
+def test_what_somebody_has_removed_by_hand_is_listed_no_more(bench: Bench, pacs: ScriptedPacs, tmp_path: Path) -> None:
+    bench.receive_all(wrong := ct_series(tmp_path / "w", "x", **WRONG), **SCANNER)
+    bench.pass_time(20)
+    series = series_uid(wrong)
+    unheld = command(bench, tmp_path, "retry", series, "--removed", "--by", "Curie")
+    assert (unheld.returncode, "waits in vain" in unheld.stdout) == (1, True)
+    pacs.holds = [{"PatientID": "RIGHT"}]
+    note(bench, tmp_path / "n.dcm", wrong, "113038")
+
+    shown = command(bench, tmp_path, "retry", series, "--removed")
+    assert (shown.returncode, "nothing was changed" in shown.stdout) == (0, True)
+    with bench.database.read() as connection:
+        assert len(retractions.unfinished(connection)) == 1
+    done = command(bench, tmp_path, "retry", series, "--removed", "--by", "Curie")
+    assert (done.returncode, done.stderr) == (0, "")
+    with bench.database.read() as connection:
+        assert retractions.unfinished(connection) == []
+    assert "removed by hand, says Curie" in command(bench, tmp_path, "show", series).stdout
+    assert len(stored(pacs)) == 1
 
 
 def test_a_destination_that_answers_no_query_is_sent_the_void_report_in_the_end(
