@@ -148,7 +148,7 @@ def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, .
         if any(is_own(connection, uid) for is_own in own):
             raise NotScorable("own_report", "sent back to the node that wrote it")
     _read_dose_reports(node, row)
-    with data_errors():
+    with data_errors():  # a dose report that cannot be read refuses its series, where `read_again` leaves it out
         for header in headers:
             dose_events(header)
 

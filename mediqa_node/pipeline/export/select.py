@@ -202,18 +202,16 @@ def _patients_of(rows: Iterable[InstanceRow], pseudonyms: Pseudonyms) -> set[str
 def _question(connection: Connection, row: SeriesRow) -> str | None:
     """Return the code of what is open about whose images these are, or which, or whether they count; None: nothing."""
     uid = row.series_instance_uid
-    at_archives = outbox.deliveries_of(connection, uid)
-    open_questions = {
-        "not_settled": copies.has_status(connection, uid, InstanceStatus.CANDIDATE)
-        or row.study_instance_uid in rejections.studies_with_unread(connection),
-        "several_patients": copies.has_status(connection, uid, InstanceStatus.DISPUTED),
-        "conflicting_copies": copies.has_status(connection, uid, InstanceStatus.CONFLICT),
-        "other_identity": any(
-            one.state is DeliveryState.WITHHELD and one.reason_code is DeliveryReason.OTHER_IDENTITY
-            for one in at_archives
-        ),
-    }
-    return next((code for code, is_open in open_questions.items() if is_open), None)
+    if copies.has_status(connection, uid, InstanceStatus.CANDIDATE):
+        return "not_settled"
+    if row.study_instance_uid in rejections.studies_with_unread(connection):
+        return "not_settled"
+    if copies.has_status(connection, uid, InstanceStatus.DISPUTED):
+        return "several_patients"
+    if copies.has_status(connection, uid, InstanceStatus.CONFLICT):
+        return "conflicting_copies"
+    withheld = [one for one in outbox.deliveries_of(connection, uid) if one.state is DeliveryState.WITHHELD]
+    return "other_identity" if any(one.reason_code is DeliveryReason.OTHER_IDENTITY for one in withheld) else None
 
 
 def _technique(known: HarvestedSeries, request: ExportRequest, *, rated: bool) -> Technique:
