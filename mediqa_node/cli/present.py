@@ -103,7 +103,7 @@ def held_step(delivery_id: int, destination: str, state: str, reason_code: str |
         return retry
     first = {
         DeliveryReason.NOT_CONFIGURED: f"add {destination} to `peers` again",
-        DeliveryReason.NOT_BUILT: "correct the images at their source and send them again, or correct the configuration",
+        DeliveryReason.NOT_BUILT: "correct the images at their source and send them again, or mend the configuration",
         DeliveryReason.FILE_MISSING: "mediqa-node verify",
     }
     before = first.get(DeliveryReason(reason_code)) if reason_code else None
