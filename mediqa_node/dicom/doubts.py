@@ -76,9 +76,8 @@ def _of_stack(
         yield HeaderDoubt.COARSE_MATRIX
     if modality == "OP":
         return
-    yield from (
-        doubt for doubt in (HeaderDoubt.MISSING_GEOMETRY, HeaderDoubt.DUPLICATE_POSITION) if doubt in stack.flags
-    )
+    of_places = (HeaderDoubt.MISSING_GEOMETRY, HeaderDoubt.DUPLICATE_POSITION, HeaderDoubt.ORIENTATION)
+    yield from (doubt for doubt in of_places if doubt in stack.flags)
     if modality == "CT" and len({_scale(frame) for frame in frames}) > 1:
         yield HeaderDoubt.RESCALE_VARIES
     for axis in (0, 1):

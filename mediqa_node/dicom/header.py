@@ -67,7 +67,7 @@ _GROUP_MEMBERS = {
     "ComplexImageComponent AcquisitionContrast",
     "IrradiationEventIdentificationSequence": "IrradiationEventUID",
     "FrameContentSequence": "TemporalPositionIndex FrameAcquisitionNumber FrameAcquisitionDateTime StackID "
-    "DimensionIndexValues",
+    "InStackPositionNumber DimensionIndexValues",
     "TemporalPositionSequence": "TemporalPositionTimeOffset",
     "CardiacSynchronizationSequence": "NominalPercentageOfCardiacPhase NominalCardiacTriggerDelayTime",
     "MREchoSequence": "EffectiveEchoTime EchoTime",

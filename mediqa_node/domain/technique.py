@@ -49,7 +49,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.PIXEL_SPACING_VARIES: "Pixel Spacing differs between slices",
     HeaderDoubt.COARSE_MATRIX: "fewer than 64 rows or columns",
     HeaderDoubt.NUMBER_OF_FRAMES: "Number of Frames is not possible",
-    HeaderDoubt.ORIENTATION: "Image Orientation is not two perpendicular unit vectors",
+    HeaderDoubt.ORIENTATION: "Image Orientation is not two perpendicular unit vectors, or not that of the positions",
     HeaderDoubt.MISSING_GEOMETRY: "images without usable position or orientation are scored one by one",
     HeaderDoubt.DUPLICATE_POSITION: "of images at the same position only the first is scored",
     HeaderDoubt.MODALITY: "Modality does not fit the SOP class, which decides",

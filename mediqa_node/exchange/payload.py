@@ -17,7 +17,7 @@ from mediqa_node.domain.images import Stack
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.preprocessing import NetworkInput
 
-_UNEVEN = ("gap", "uneven_spacing", "gantry_tilt", "missing_geometry")
+_UNEVEN = ("gap", "uneven_spacing", "gantry_tilt", "missing_geometry", "orientation")
 _VIEW = ("slice_index", "top", "left", "height", "width")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from dicom.test_stacks import series
+from support.siblings import before_release
 
 import mediqa_node
 from mediqa_node.dicom import vendor_elements
@@ -239,6 +240,78 @@ def test_two_keys_separate_what_one_does_not():
 
     assert len(stacks) == 4
     assert all(stack.flags == () for stack in stacks)
+
+
+# ── positions that cannot be true ────────────────────────────────────────────
+
+
+COUNTED = {
+    "AcquisitionNumber": lambda k: k + 1,
+    "TemporalPositionIdentifier": lambda k: k + 1,
+    "TriggerTime": lambda k: 30.0 * k,
+    "EchoTime": lambda k: 20.0 + k,
+}
+
+
+@pytest.mark.parametrize("keyword", ["TriggerTime", *before_release(*(COUNTED.keys() - {"TriggerTime"}))])
+@pytest.mark.parametrize(
+    ("location", "found"),
+    [(lambda k: 5.0 * k, [("duplicate_position",)]), (lambda k: 7.0, [()] * 8), (lambda k: None, [()] * 8)],
+    ids=["counts", "constant", "missing"],
+)
+def test_one_position_with_something_that_counts_is_a_cine_unless_slice_location_says_no(keyword, location, found):
+    headers = series(8, step_mm=0)
+    for k, header in enumerate(headers):
+        setattr(header, keyword, COUNTED[keyword](k))
+        header.SliceLocation = location(k)
+
+    assert [stack.flags for stack in assemble_stacks(headers)] == found
+
+
+AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+ALONG_PLANE = {
+    "one position along the normal": lambda k: [4.0 * k, 0, 0],
+    "half a millimetre along the normal": lambda k: [4.0 * k, 0, 0.5 * k],
+    "at 60 degrees": lambda k: [3.5 * k, 0, 2.0 * k],
+}
+
+
+@pytest.mark.parametrize("counted", [{}, {"AcquisitionNumber": 1}])
+@pytest.mark.parametrize("name", list(ALONG_PLANE))
+def test_slices_with_the_orientation_of_others_are_flagged(name, counted):
+    headers = series(8)
+    for k, header in enumerate(headers):
+        header.ImagePositionPatient = ALONG_PLANE[name](k)
+        if counted:
+            header.AcquisitionNumber = k + 1
+
+    [stack] = assemble_stacks(headers)
+
+    assert "orientation" in stack.flags
+    assert ("duplicate_position" in stack.flags) is (len(stack.frames) == 1)
+
+
+TRUE_PLACES = {
+    "a gantry tilted by 30 degrees": (AXIAL, lambda k: [0, 2.5 * k, 4.33 * k], 1),
+    "coronal stations of one image": (CORONAL, lambda k: [0, 0, -40.0 * k], 8),
+    "two knees, one after the other": (AXIAL, lambda k: [100.0 * (k // 4), 0, 4.0 * k], 1),
+    "two knees by turns": (AXIAL, lambda k: [100.0 * (k % 2), 0, 4.0 * k], 1),
+    "a cine with an origin that drifts": (AXIAL, lambda k: [0.1 * k, 0, 0], 1),
+    "a cine that is corrected for motion": (AXIAL, lambda k: [(0, 3, 1, 4, 2, 5, 1, 3)[k], (2, 0, 1, 4)[k % 4], 0], 2),
+}
+
+
+@pytest.mark.parametrize("name", list(TRUE_PLACES))
+def test_places_that_look_odd_and_are_true_raise_no_doubt(name):
+    orientation, place, n_stacks = TRUE_PLACES[name]
+    headers = series(8, ImageOrientationPatient=orientation)
+    for k, header in enumerate(headers):
+        header.ImagePositionPatient = place(k)
+
+    stacks = assemble_stacks(headers)
+
+    assert len(stacks) == n_stacks
+    assert not any("orientation" in stack.flags for stack in stacks)
 
 
 # ── passes that interleave ───────────────────────────────────────────────────

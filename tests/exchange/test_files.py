@@ -103,7 +103,7 @@ def test_a_volume_is_held_in_memory_hardly_more_than_once() -> None:
     assert np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj).max() == slices - 1
 
 
-@pytest.mark.parametrize("flag", ["gap", "uneven_spacing", "gantry_tilt", "missing_geometry"])
+@pytest.mark.parametrize("flag", ["gap", "uneven_spacing", "gantry_tilt", "missing_geometry", "orientation"])
 def test_what_is_no_even_grid_is_no_nifti(flag: str) -> None:
     with pytest.raises(NotScorable, match=flag):
         check_grid(stack(flags=(flag,)))

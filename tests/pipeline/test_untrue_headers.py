@@ -112,6 +112,13 @@ def spaced(ds: Dataset, index: int) -> None:
     ds.PixelSpacing = [3 + index % 2 / 10, 3]
 
 
+def placed(origin: Callable[[int], list[float]], **counted: Callable[[int], Any]) -> Change:
+    """Give every image a position, and elements that count."""
+    return lambda ds, index: to(
+        ImagePositionPatient=origin(index), **{key: value(index) for key, value in counted.items()}
+    )(ds, index)
+
+
 FLAGGED = {
     "frame of reference with an empty component": (to(FrameOfReferenceUID="1.2..3"), "malformed_uid"),
     "frame of reference with leading zeros": (to(FrameOfReferenceUID="1.2.003"), "malformed_uid"),
@@ -156,6 +163,11 @@ FLAGGED = {
     "one image without position": (lambda ds, i: i or to(ImagePositionPatient=None)(ds, i), "missing_geometry"),
     "one image with orientation 0": (lambda ds, i: i or to(ImageOrientationPatient=[0] * 6)(ds, i), "orientation"),
     "one position": (to(ImagePositionPatient=[0, 0, 0]), "duplicate_position"),
+    "one position, acquisitions and Slice Location count": (
+        placed(lambda i: [0, 0, 0], AcquisitionNumber=lambda i: i + 1, SliceLocation=lambda i: 5 * i),
+        "duplicate_position",
+    ),
+    "positions that run along the plane": (placed(lambda i: [5 * i, 0, 0.5 * i]), "orientation"),
     "MR in a CT class": (to(Modality="MR"), "modality"),
     "ultrasound in a CT class": (to(Modality="US"), "modality"),
     "no Modality": (to(Modality=""), "modality"),

@@ -50,6 +50,8 @@ class Plane:
     station: str = ""
     thickness_mm: float | None = None
     stack_id: str = ""
+    in_stack_position: int | None = None
+    slice_location_mm: float | None = None
     time_offset_s: float | None = None
     flip_angle_deg: float | None = None
     repetition_time_ms: float | None = None
@@ -98,6 +100,8 @@ def _plane(frame: FrameHeader, index: int) -> Plane:
         station=text(header, "StationName"),
         thickness_mm=frame.number("SliceThickness"),
         stack_id=frame.text("StackID"),
+        in_stack_position=frame.integer("InStackPositionNumber"),
+        slice_location_mm=frame.number("SliceLocation", signed=True),
         time_offset_s=frame.number("TemporalPositionTimeOffset", signed=True),
         flip_angle_deg=frame.number("FlipAngle"),
         repetition_time_ms=frame.number("RepetitionTime"),

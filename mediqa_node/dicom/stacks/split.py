@@ -6,12 +6,14 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from mediqa_node.dicom.stacks.geometry import (
-    SAME_POSITION_MM,
-    position_along,
-    same_orientation,
-    slice_normal,
-    spacing_flags,
+from mediqa_node.dicom.stacks.geometry import same_orientation, spacing_flags
+from mediqa_node.dicom.stacks.places import (
+    at_each_position,
+    distinct_positions,
+    lie_apart,
+    positions_mm,
+    positions_repeat,
+    run_along_plane,
 )
 from mediqa_node.dicom.stacks.planes import Plane
 
@@ -49,13 +51,26 @@ def split(planes: Sequence[Plane]) -> list[Group]:
         flags = ("mixed_size",) if len(sizes) > 1 else ()
         groups += [Group(planes=tuple(members), flags=flags) for members in sizes.values()]
     groups = _split_further(groups, (("frame of reference {}", _frames_of_reference),))
+    groups = [replace(group, flags=_position_flags(group)) for group in groups]
+    untrue = [group for group in groups if _is_misplaced(group)]
+    groups = [group for group in groups if not _is_misplaced(group)]
     groups = _split_each(groups, "echo_time_ms", _echoes)
     groups = _split_each(groups, "temporal_position", _times)
     groups = _split_each(groups, "b_value", _b_values)
     groups = _split_each(groups, "image_type", _image_types)
     groups = _split_further(groups, SEPARATORS)
     groups = _split_each(groups, "acquisition_number", _acquisitions)
-    return _split_further(groups, LAST_SEPARATORS)
+    return untrue + _split_further(groups, LAST_SEPARATORS)
+
+
+def _position_flags(group: Group) -> tuple[str, ...]:
+    return (*group.flags, "orientation") if run_along_plane(group.planes) else group.flags
+
+
+def _is_misplaced(group: Group) -> bool:
+    """Whether slices were given one position or two, which nothing that counts them may tell apart as volumes."""
+    places = at_each_position(group.planes)
+    return len(places) < SMALLEST_PART and ("orientation" in group.flags or any(map(lie_apart, places)))
 
 
 def _split_each(groups: Iterable[Group], name: str, rule: Callable[[Sequence[Plane]], Parts]) -> list[Group]:
@@ -200,7 +215,7 @@ def _in_turn(planes: Sequence[Plane], value: Callable[[Plane], float | None], ap
     known = {id(plane): found for plane in planes if (found := value(plane)) is not None}
     if len(known) < len(planes) or not positions_repeat(planes):
         return whole
-    rows = [sorted(here, key=lambda plane: known[id(plane)]) for here in _at_each_position(planes)]
+    rows = [sorted(here, key=lambda plane: known[id(plane)]) for here in at_each_position(planes)]
     n_turns = max(map(len, rows))
     full = [row for row in rows if len(row) == n_turns]
     steps = [known[id(after)] - known[id(before)] for row in rows for before, after in pairwise(row)]
@@ -224,7 +239,7 @@ def _nearest(value: float, centres: Sequence[float]) -> int:
 def _passes(planes: Sequence[Plane]) -> Parts:
     """If all positions repeat as often, split into passes that were acquired one after the other."""
     whole: Parts = [(None, list(planes))]
-    rows = [sorted(here, key=lambda plane: plane.seniority) for here in _at_each_position(planes)]
+    rows = [sorted(here, key=lambda plane: plane.seniority) for here in at_each_position(planes)]
     if len(rows) < SMALLEST_PART or len({len(row) for row in rows}) > 1 or len(rows[0]) == 1:
         return whole
     passes = list(zip(*rows, strict=True))
@@ -255,44 +270,12 @@ def _where_it_resolves(planes: Sequence[Plane], value: Callable[[Plane], Hashabl
 
 def _interleave(planes: Sequence[Plane], parts: Sequence[Sequence[Plane]]) -> bool:
     """Whether parts that are evenly spaced run into each other, so that the whole is not."""
-    if not spacing_flags(_positions_mm(planes)):
+    if not spacing_flags(positions_mm(planes)):
         return False
-    of_parts = sorted(_positions_mm(part, like=planes[0]) for part in parts)
+    of_parts = sorted(positions_mm(part, like=planes[0]) for part in parts)
     if any(len(positions) < SMALLEST_PART or "uneven_spacing" in spacing_flags(positions) for positions in of_parts):
         return False
     return any(later[0] < earlier[-1] for earlier, later in pairwise(of_parts))
-
-
-def _positions_mm(planes: Sequence[Plane], *, like: Plane | None = None) -> list[float]:
-    """Return positions along the normal of the first plane, or of another, ascending."""
-    normal = slice_normal((like or planes[0]).orientation or ())
-    return sorted(position_along(normal, plane.origin_mm or ()) for plane in planes)
-
-
-def _at_each_position(planes: Sequence[Plane]) -> list[list[Plane]]:
-    """Return the planes at each position, to within 0.01 mm."""
-    normal = slice_normal(planes[0].orientation or ())
-    located = sorted(
-        ((position_along(normal, plane.origin_mm or ()), plane) for plane in planes),
-        key=lambda pair: (pair[0], pair[1].seniority),
-    )
-    found = [[located[0][1]]]
-    for (before, _), (position, plane) in pairwise(located):
-        if position - before > SAME_POSITION_MM:
-            found.append([])
-        found[-1].append(plane)
-    return found
-
-
-def distinct_positions(planes: Sequence[Plane]) -> int:
-    """Count distinct positions along the normal of the first plane, to within 0.01 mm."""
-    steps = (after - before for before, after in pairwise(_positions_mm(planes)))
-    return 1 + sum(step > SAME_POSITION_MM for step in steps)
-
-
-def positions_repeat(planes: Sequence[Plane]) -> bool:
-    """Whether two planes have the same position."""
-    return distinct_positions(planes) < len(planes)
 
 
 def _in_plane_mm(plane: Plane) -> tuple[float, float]:
@@ -305,6 +288,8 @@ def _in_plane_mm(plane: Plane) -> tuple[float, float]:
 
 def _origins(planes: Sequence[Plane]) -> Parts:
     """Split by origin within the plane; a tilted gantry shifts it from slice to slice, and it is counted at each."""
+    if run_along_plane(planes):
+        return [(None, list(planes))]
     origins = {id(plane): _in_plane_mm(plane) for plane in planes}
     nominal = [_nominal((origin[axis] for origin in origins.values()), lambda _: ORIGIN_MM) for axis in (0, 1)]
 

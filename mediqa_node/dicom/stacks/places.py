@@ -1,0 +1,85 @@
+"""Where the planes of a series lie: their positions along the normal, and whether these can be true."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from mediqa_node.dicom.stacks.geometry import (
+    SAME_POSITION_MM,
+    position_along,
+    slice_normal,
+    slice_spacing,
+    spacing_flags,
+)
+from mediqa_node.dicom.stacks.planes import Plane
+
+_APART_MM = 1.0
+"""Images at one position whose Slice Locations differ by more are not at one position."""
+_OFF_LINE = 0.1
+_ALONG_PLANE = 0.7
+"""Cosine of about 45 degrees: no gantry is tilted so far."""
+_SLICE_STEPS_MM = (0.3, 0.25)
+"""A step between slices is no smaller; and, as a fraction of the field of view, no larger."""
+
+
+def positions_mm(planes: Sequence[Plane], *, like: Plane | None = None) -> list[float]:
+    """Return positions along the normal of the first plane, or of another, ascending."""
+    normal = slice_normal((like or planes[0]).orientation or ())
+    return sorted(position_along(normal, plane.origin_mm or ()) for plane in planes)
+
+
+def at_each_position(planes: Sequence[Plane]) -> list[list[Plane]]:
+    """Return the planes at each position, to within 0.01 mm."""
+    normal = slice_normal(planes[0].orientation or ())
+    located = sorted(
+        ((position_along(normal, plane.origin_mm or ()), plane) for plane in planes),
+        key=lambda pair: (pair[0], pair[1].seniority),
+    )
+    found = [[located[0][1]]]
+    for (before, _), (position, plane) in pairwise(located):
+        if position - before > SAME_POSITION_MM:
+            found.append([])
+        found[-1].append(plane)
+    return found
+
+
+def distinct_positions(planes: Sequence[Plane]) -> int:
+    """Count distinct positions along the normal of the first plane, to within 0.01 mm."""
+    steps = (after - before for before, after in pairwise(positions_mm(planes)))
+    return 1 + sum(step > SAME_POSITION_MM for step in steps)
+
+
+def positions_repeat(planes: Sequence[Plane]) -> bool:
+    """Whether two planes have the same position."""
+    return distinct_positions(planes) < len(planes)
+
+
+def lie_apart(here: Sequence[Plane]) -> bool:
+    """Whether images at one position are different slices by Slice Location or In-Stack Position Number."""
+    locations = [plane.slice_location_mm for plane in here if plane.slice_location_mm is not None]
+    numbers = {(plane.stack_id, plane.in_stack_position) for plane in here if plane.in_stack_position is not None}
+    stack_ids = {stack_id for stack_id, _ in numbers}
+    return len(numbers) > len(stack_ids) or (bool(locations) and max(locations) - min(locations) > _APART_MM)
+
+
+def run_along_plane(planes: Sequence[Plane]) -> bool:
+    """Whether positions follow each other like slices, but in the plane: they have the orientation of others.
+
+    Fields of view side by side are further apart than slices, and what is corrected for motion is not on a line.
+    """
+    origins = np.unique(np.round([plane.origin_mm or () for plane in planes], 2), axis=0)
+    if len(origins) < 3:
+        return False
+    normal = slice_normal(planes[0].orientation or ())
+    centred = origins - origins.mean(axis=0)
+    line = np.linalg.svd(centred, full_matrices=False)[2][0]
+    along = centred @ line
+    steps = np.diff(centred[np.argsort(along)], axis=0)
+    straight = np.linalg.norm(centred - np.outer(along, line)) <= _OFF_LINE * np.linalg.norm(along)
+    if not straight or np.median(np.abs(steps @ normal) / np.linalg.norm(steps, axis=1)) > _ALONG_PLANE:
+        return False
+    located = sorted(along.tolist())
+    field_mm = max(planes[0].rows * planes[0].spacing_mm[0], planes[0].columns * planes[0].spacing_mm[1])
+    smallest, largest = _SLICE_STEPS_MM[0], _SLICE_STEPS_MM[1] * field_mm
+    return smallest <= slice_spacing(located) <= largest and "uneven_spacing" not in spacing_flags(located)
