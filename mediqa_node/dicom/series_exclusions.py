@@ -59,21 +59,23 @@ def series_exclusions(headers: Sequence[Dataset], found: Sequence[Plane]) -> lis
     return exclusions
 
 
-def stack_exclusions(stack: Stack, found: Sequence[Exclusion]) -> list[Exclusion]:
-    """Return the reasons to exclude a CT or MR series for what its primary stack lacks and the whole has.
+def with_stack(found: Sequence[Exclusion], stack: Stack) -> tuple[Exclusion, ...]:
+    """Return the exclusions of a CT or MR series with those of its primary stack.
+
+    The steps between the slices of the stack count, not those of a series in which several interleave.
 
     Args:
         found: the exclusions of the series; none of them is repeated.
     """
     known = {exclusion.code for exclusion in found}
-    exclusions = []
+    exclusions = [exclusion for exclusion in found if exclusion.code != "gap" or "gap" in stack.flags]
     if len(stack.frames) < MINIMUM_SLICES and "too_few_slices" not in known:
         detail = f"{len(stack.frames)} positions in the primary stack, {MINIMUM_SLICES} are needed"
         exclusions.append(Exclusion(code="too_few_slices", detail=detail, scorable=True))
     if "gap" in stack.flags and "gap" not in known:
         detail = "a step between slices of the primary stack is more than 1.5 times the median"
         exclusions.append(Exclusion(code="gap", detail=detail, scorable=True))
-    return exclusions
+    return tuple(exclusions)
 
 
 def named_exclusions(headers: Sequence[Dataset], placed: Sequence[Plane] | None) -> list[Exclusion | None]:

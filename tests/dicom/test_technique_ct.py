@@ -366,6 +366,23 @@ def test_a_tube_charge_that_is_given_twice_trains_nothing():
     assert (technique.eligible, codes(technique)) == (False, {"unverified_label"})
 
 
+@pytest.mark.parametrize(
+    ("missing", "found"),
+    [((), set()), ((3,), set()), ((19,), set()), ((3, 19), {"gap"})],
+    ids=["none", "in the first", "in the second", "in both"],
+)
+def test_a_gap_is_one_between_slices_of_the_primary_stack(missing, found):
+    volumes = [(volume, k) for volume in (0, 1) for k in range(16) if 16 * volume + k not in missing]
+    positions = [[0, 0, 5.0 * k + 0.02 * volume] for volume, k in volumes]
+    kernels = [("B30f", "B70f")[volume] for volume, _ in volumes]
+
+    technique = harvest(
+        series(n=len(volumes), each_ImagePositionPatient=positions, each_ConvolutionKernel=kernels, Exposure=100)
+    )
+
+    assert codes(technique) == found
+
+
 def test_the_slices_that_are_needed_are_those_of_the_primary_stack():
     parts = [series(n=4, KVP=120, Exposure=100, ScanOptions="HELICAL", Rows=rows) for rows in (512, 256, 128)]
     for number, header in enumerate(header for part in parts for header in part):

@@ -20,7 +20,7 @@ from pydicom import Dataset
 from mediqa_node.dicom.doubts import doubts_outside, stack_doubts, text_doubts
 from mediqa_node.dicom.exclusions import exclusions, exclusions_of_each, scorable, series_modality
 from mediqa_node.dicom.header import FrameHeader, frame_headers
-from mediqa_node.dicom.series_exclusions import stack_exclusions
+from mediqa_node.dicom.series_exclusions import with_stack
 from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
 from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.dicom.technique.ct import differs, read_ct
@@ -87,7 +87,7 @@ def harvest(
         return _without_label(found, flags=doubts, covariates=covariates)
     if primary.stack.orientation is not None:
         doubts = tuple(dict.fromkeys((*doubts, *doubts_outside(primary.others))))
-    found = (*found, *stack_exclusions(primary.stack, found), *_doubtful(doubts))
+    found = (*with_stack(found, primary.stack), *_doubtful(doubts))
     z_mm = _z_positions_mm(placed)
     technique = (
         _harvest_ct(primary, z_mm, found, dose_events) if modality == "CT" else _harvest_mr(primary, z_mm, found)
