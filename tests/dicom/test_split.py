@@ -1,5 +1,6 @@
 """What separates planes at the same or interleaved positions, and what must not."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,63 @@ def test_volumes_one_after_the_other_are_passes_if_nothing_else_tells_them_apart
     assert all((len(stack.frames), stack.flags) == (5, ()) for stack in stacks)
 
 
+def scan(*runs: list[int], jitter_mm: float = 0.0, **changes: Any) -> list[Any]:
+    """Images of slices 5 mm apart, each acquired 1 s after the one before and each run a minute after the other."""
+    headers = []
+    for run, slices in enumerate(runs):
+        for k, header in enumerate(series(len(slices), number=100 * run, **changes)):
+            header.ImagePositionPatient = [-10, -20, 5.0 * slices[k] + jitter_mm * run]
+            header.AcquisitionTime = f"12{run:02}{k:02}"
+            headers.append(header)
+    return headers
+
+
+ALL = list(range(8))
+PASSES = {
+    "the last was aborted": ((ALL, ALL, ALL, ALL[:5]), [8, 8, 8, 5]),
+    "the last was aborted at once": ((ALL, ALL, ALL, ALL[:2]), [8, 8, 8, 2]),
+    "the first was aborted": ((ALL[:4], ALL), [8, 4]),
+    "one lacks an image": ((ALL, ALL, [0, 1, 2, 4, 5, 6, 7]), [8, 8, 7]),
+    "each lacks an image": ((ALL[1:], ALL[:-1]), [7, 7]),
+    "back and forth": ((ALL, ALL[::-1], ALL[:5]), [8, 8, 5]),
+    "odd slices first": (([0, 2, 4, 6, 1, 3, 5, 7], [0, 2, 4, 6, 1, 3]), [8, 6]),
+}
+
+
+OFTEN = ("the last was aborted", "each lacks an image")
+
+
+@pytest.mark.parametrize("name", [*OFTEN, *before_release(*(name for name in PASSES if name not in OFTEN))])
+def test_passes_are_told_apart_though_images_are_missing(name):
+    runs, lengths = PASSES[name]
+
+    stacks = assemble_stacks(scan(*runs))
+
+    assert [len(stack.frames) for stack in stacks] == lengths
+    assert not any("duplicate_position" in stack.flags for stack in stacks)
+
+
+@pytest.mark.parametrize("runs", [(ALL, [3]), (ALL, [3, 4]), (ALL[:6], ALL[5:]), (ALL[:4], ALL[3:]), ([0], ALL)])
+def test_a_slice_that_was_repeated_is_no_pass(runs):
+    [stack] = assemble_stacks(scan(*runs))
+
+    assert (len(stack.frames), stack.flags) == (8, ("duplicate_position",))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, *before_release({"EchoNumbers": 1, "modality": "MR"}, {"AcquisitionNumber": 1})], ids=str
+)
+def test_passes_that_lie_a_hundredth_apart_are_told_apart(changes):
+    headers = scan(ALL, ALL, ALL, jitter_mm=0.02, **changes)
+    for header in headers:
+        for keyword in changes.keys() - {"modality"}:
+            header[keyword].value = 1 + round(header.ImagePositionPatient[2] % 5 / 0.02)
+
+    stacks = assemble_stacks(headers)
+
+    assert [(len(stack.frames), stack.flags) for stack in stacks] == [(8, ())] * 3
+
+
 def test_images_sent_twice_are_no_passes():
     stacks = assemble_stacks(series(5, AcquisitionTime="120000") + series(5, number=100, AcquisitionTime="120000"))
 
@@ -253,7 +311,9 @@ COUNTED = {
 }
 
 
-@pytest.mark.parametrize("keyword", ["TriggerTime", *before_release(*(COUNTED.keys() - {"TriggerTime"}))])
+@pytest.mark.parametrize(
+    "keyword", ["TriggerTime", *before_release(*(name for name in COUNTED if name != "TriggerTime"))]
+)
 @pytest.mark.parametrize(
     ("location", "found"),
     [(lambda k: 5.0 * k, [("duplicate_position",)]), (lambda k: 7.0, [()] * 8), (lambda k: None, [()] * 8)],
@@ -338,6 +398,40 @@ def test_a_pass_that_lacks_an_image_is_told_apart_all_the_same():
     stacks = assemble_stacks(passes([3.0 * k for k in range(14) if k != 6], [31.5 + 3.0 * k for k in range(14)]))
 
     assert [(len(stack.frames), stack.flags) for stack in stacks] == [(14, ()), (13, ("gap",))]
+
+
+def acquisitions(*runs: Iterable[int]) -> list[Any]:
+    """Images of slices 5 mm apart, each run an acquisition of its own; nothing tells when."""
+    return [
+        header
+        for number, slices in enumerate(runs, start=1)
+        for k in slices
+        for header in series(1, number=100 * number + k, AcquisitionNumber=number)
+        if setattr(header, "ImagePositionPatient", [-10, -20, 5.0 * k]) is None
+    ]
+
+
+@pytest.mark.parametrize("overlap", [4, *before_release(1, 6)])
+@pytest.mark.parametrize("count", [3, *before_release(2, 6)])
+def test_passes_whose_overlaps_coincide_are_told_apart(count, overlap):
+    stacks = assemble_stacks(acquisitions(*(range(n * (14 - overlap), n * (14 - overlap) + 14) for n in range(count))))
+
+    assert [(len(stack.frames), stack.flags) for stack in stacks] == [(14, ())] * count
+
+
+ROTATIONS = {
+    "one of 4 slices was repeated": [range(4 * n, 4 * n + 4) for n in (0, 1, 2, 3, 1)],
+    "one of 8 slices was repeated": [range(8 * n, 8 * n + 8) for n in (0, 1, 2, 3, 1)],
+    "4 slices, the last of which coincides": [range(3 * n, 3 * n + 4) for n in range(5)],
+    "two of 8 slices overlap": [range(8 * n - (n > 1), 8 * n - (n > 1) + 8) for n in range(4)],
+}
+
+
+@pytest.mark.parametrize("name", list(ROTATIONS))
+def test_rotations_of_one_volume_stay_whole(name):
+    [stack] = assemble_stacks(acquisitions(*ROTATIONS[name]))
+
+    assert stack.flags == ("duplicate_position",)
 
 
 def test_interleaved_halves_of_one_volume_stay_whole():

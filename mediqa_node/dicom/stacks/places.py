@@ -14,6 +14,8 @@ from mediqa_node.dicom.stacks.geometry import (
 )
 from mediqa_node.dicom.stacks.planes import Plane
 
+SMALLEST_PART = 3
+"""Fewer images have no spacing of their own."""
 _APART_MM = 1.0
 """Images at one position whose Slice Locations differ by more are not at one position."""
 _OFF_LINE = 0.1
@@ -29,8 +31,8 @@ def positions_mm(planes: Sequence[Plane], *, like: Plane | None = None) -> list[
     return sorted(position_along(normal, plane.origin_mm or ()) for plane in planes)
 
 
-def at_each_position(planes: Sequence[Plane]) -> list[list[Plane]]:
-    """Return the planes at each position, to within 0.01 mm."""
+def at_each_position(planes: Sequence[Plane], *, within_mm: float = SAME_POSITION_MM) -> list[list[Plane]]:
+    """Return the planes at each position."""
     normal = slice_normal(planes[0].orientation or ())
     located = sorted(
         ((position_along(normal, plane.origin_mm or ()), plane) for plane in planes),
@@ -38,7 +40,7 @@ def at_each_position(planes: Sequence[Plane]) -> list[list[Plane]]:
     )
     found = [[located[0][1]]]
     for (before, _), (position, plane) in pairwise(located):
-        if position - before > SAME_POSITION_MM:
+        if position - before > within_mm:
             found.append([])
         found[-1].append(plane)
     return found
@@ -53,6 +55,16 @@ def distinct_positions(planes: Sequence[Plane]) -> int:
 def positions_repeat(planes: Sequence[Plane]) -> bool:
     """Whether two planes have the same position."""
     return distinct_positions(planes) < len(planes)
+
+
+def interleave(planes: Sequence[Plane], parts: Sequence[Sequence[Plane]]) -> bool:
+    """Whether parts that are evenly spaced run into each other, so that the whole is not."""
+    if not spacing_flags(positions_mm(planes)):
+        return False
+    of_parts = sorted(positions_mm(part, like=planes[0]) for part in parts)
+    if any(len(positions) < SMALLEST_PART or "uneven_spacing" in spacing_flags(positions) for positions in of_parts):
+        return False
+    return any(later[0] < earlier[-1] for earlier, later in pairwise(of_parts))
 
 
 def lie_apart(here: Sequence[Plane]) -> bool:

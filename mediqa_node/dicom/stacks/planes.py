@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom import Dataset
 
@@ -59,6 +60,10 @@ class Plane:
     frame_of_reference: str = ""
     tilt_deg: float
     seniority: tuple[str, int, int, int]
+
+
+Parts = list[tuple[Any, list[Plane]]]
+"""The parts that a rule splits planes into: the distinguishing value and the planes of each."""
 
 
 def planes(headers: Sequence[Dataset]) -> list[Plane]:

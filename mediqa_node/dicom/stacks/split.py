@@ -6,29 +6,26 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from mediqa_node.dicom.stacks.geometry import same_orientation, spacing_flags
+from mediqa_node.dicom.stacks.geometry import same_orientation
+from mediqa_node.dicom.stacks.passes import are_overlapping_runs, passes
 from mediqa_node.dicom.stacks.places import (
+    SMALLEST_PART,
     at_each_position,
     distinct_positions,
+    interleave,
     lie_apart,
-    positions_mm,
     positions_repeat,
     run_along_plane,
 )
-from mediqa_node.dicom.stacks.planes import Plane
+from mediqa_node.dicom.stacks.planes import Parts, Plane
 
 ECHO_TOLERANCE_MS = 0.05
-SMALLEST_PART = 3
-"""Without a repeated position, echo times tell images apart only if so many have each of them."""
 ORIGIN_MM = 1.0
 """Two reconstructions of one scan differ by more in their origin within the plane."""
 _DIMENSIONS = 6
 """So many indices of an enhanced object are tried."""
 B_TOLERANCE = 1.0
 B_TOLERANCE_FRACTION = 0.02
-
-Parts = list[tuple[Any, list[Plane]]]
-"""The parts that a rule splits planes into: the distinguishing value and the planes of each."""
 
 Separators = tuple[tuple[str, Callable[[Sequence[Plane]], Parts]], ...]
 """Rules, each with the label of its parts."""
@@ -139,8 +136,7 @@ def _echoes(planes: Sequence[Plane]) -> Parts:
     every slice, and splits nothing.
     """
     if all(plane.echo_time_ms is None for plane in planes):
-        found = list(_by(planes, lambda plane: plane.echo_number).values())
-        return [(None, members) for members in (found if positions_repeat(planes) else [list(planes)])]
+        return [(None, members) for _, members in _where_it_resolves(planes, lambda plane: plane.echo_number)]
     nominal = _nominal((plane.echo_time_ms for plane in planes), lambda _: ECHO_TOLERANCE_MS)
     parts = list(_by(planes, lambda plane: nominal[plane.echo_time_ms]).items())
     if not positions_repeat(planes):
@@ -236,24 +232,12 @@ def _nearest(value: float, centres: Sequence[float]) -> int:
     return min(range(len(centres)), key=lambda turn: abs(centres[turn] - value))
 
 
-def _passes(planes: Sequence[Plane]) -> Parts:
-    """If all positions repeat as often, split into passes that were acquired one after the other."""
-    whole: Parts = [(None, list(planes))]
-    rows = [sorted(here, key=lambda plane: plane.seniority) for here in at_each_position(planes)]
-    if len(rows) < SMALLEST_PART or len({len(row) for row in rows}) > 1 or len(rows[0]) == 1:
-        return whole
-    passes = list(zip(*rows, strict=True))
-    times = [sorted(plane.seniority[0] for plane in members) for members in passes]
-    one_after_the_other = all(earlier[-1] < later[0] for earlier, later in pairwise(times))
-    return [(turn, list(members)) for turn, members in enumerate(passes, start=1)] if one_after_the_other else whole
-
-
 def _where_it_resolves(planes: Sequence[Plane], value: Callable[[Plane], Hashable]) -> Parts:
     """Split only where planes are in each other's way and the parts are not.
 
-    Where positions repeat, fewer must repeat within the parts, and half of the parts must cover half of the positions:
-    one repeated slice must not split a head CT in which each slice is an acquisition of its own. Where positions only
-    interleave, the parts must be evenly spaced, and the whole is not.
+    Where positions repeat, fewer must repeat within the parts, and half of the parts must cover half of the positions
+    unless all are runs that overlap: one repeated slice must not split a head CT in which each slice is an acquisition
+    of its own. Where positions only interleave, the parts must be evenly spaced, and the whole is not.
     """
     parts = _by(planes, value)
     whole: Parts = [(None, list(planes))]
@@ -261,21 +245,13 @@ def _where_it_resolves(planes: Sequence[Plane], value: Callable[[Plane], Hashabl
         return whole
     n_positions = distinct_positions(planes)
     if n_positions == len(planes):
-        return list(parts.items()) if _interleave(planes, list(parts.values())) else whole
+        return list(parts.items()) if interleave(planes, list(parts.values())) else whole
     repeated = sum(len(part) - distinct_positions(part) for part in parts.values())
     covered = median(distinct_positions(part) for part in parts.values())
-    resolved = repeated < len(planes) - n_positions and covered >= n_positions / 2
+    if repeated >= len(planes) - n_positions:
+        return whole
+    resolved = covered >= n_positions / 2 or are_overlapping_runs(planes, list(parts.values()))
     return list(parts.items()) if resolved else whole
-
-
-def _interleave(planes: Sequence[Plane], parts: Sequence[Sequence[Plane]]) -> bool:
-    """Whether parts that are evenly spaced run into each other, so that the whole is not."""
-    if not spacing_flags(positions_mm(planes)):
-        return False
-    of_parts = sorted(positions_mm(part, like=planes[0]) for part in parts)
-    if any(len(positions) < SMALLEST_PART or "uneven_spacing" in spacing_flags(positions) for positions in of_parts):
-        return False
-    return any(later[0] < earlier[-1] for earlier, later in pairwise(of_parts))
 
 
 def _in_plane_mm(plane: Plane) -> tuple[float, float]:
@@ -348,7 +324,7 @@ SEPARATORS: Separators = (
 """What separates planes at the same or interleaved positions, strongest evidence first; listed in docs/physics.md."""
 
 LAST_SEPARATORS: Separators = (
-    ("pass {}", _passes),
+    ("pass {}", passes),
     ("flip angle {:g}", _where(lambda plane: plane.flip_angle_deg)),
     ("TR {:g} ms", _where(lambda plane: plane.repetition_time_ms)),
     *(("index {:g}", _where(_dimension(place))) for place in range(_DIMENSIONS)),
