@@ -423,6 +423,7 @@ ROTATIONS = {
     "one of 4 slices was repeated": [range(4 * n, 4 * n + 4) for n in (0, 1, 2, 3, 1)],
     "one of 8 slices was repeated": [range(8 * n, 8 * n + 8) for n in (0, 1, 2, 3, 1)],
     "4 slices, the last of which coincides": [range(3 * n, 3 * n + 4) for n in range(5)],
+    "odd and even slices, one repeated": [range(0, 20, 2), [*range(1, 20, 2), 4]],
     "two of 8 slices overlap": [range(8 * n - (n > 1), 8 * n - (n > 1) + 8) for n in range(4)],
 }
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
-from mediqa_node.dicom.stacks.geometry import SAME_POSITION_MM
+from mediqa_node.dicom.stacks.geometry import SAME_POSITION_MM, spacing_flags
 from mediqa_node.dicom.stacks.places import (
     SMALLEST_PART,
     at_each_position,
@@ -99,8 +99,23 @@ def _seconds(time: str) -> float:
 
 def are_overlapping_runs(planes: Sequence[Plane], parts: Sequence[Sequence[Plane]]) -> bool:
     """Whether parts are long runs of neighbouring positions, of which each begins before another ends."""
-    row_of = {id(plane): row for row, here in enumerate(at_each_position(planes)) for plane in here}
-    runs = sorted(sorted({row_of[id(plane)] for plane in part}) for part in parts)
-    if any(len(run) < max(_SHORTEST_RUN, _NEARLY_ALL * (run[-1] - run[0] + 1)) for run in runs):
+    runs = sorted(_rows_of(planes, parts))
+    if not all(len(run) >= _SHORTEST_RUN and _is_dense(run) for run in runs):
         return False
     return all(later[0] <= earlier[-1] for earlier, later in pairwise(runs))
+
+
+def complement_each_other(planes: Sequence[Plane], parts: Sequence[Sequence[Plane]]) -> bool:
+    """Whether evenly spaced planes are of one volume whose odd and even slices, say, were acquired in turn."""
+    first_of_each = [here[0] for here in at_each_position(planes)]
+    return not spacing_flags(positions_mm(first_of_each)) and not any(map(_is_dense, _rows_of(planes, parts)))
+
+
+def _rows_of(planes: Sequence[Plane], parts: Sequence[Sequence[Plane]]) -> list[list[int]]:
+    """Return for each part its positions, ascending, counted among those of all planes."""
+    row_of = {id(plane): row for row, here in enumerate(at_each_position(planes)) for plane in here}
+    return [sorted({row_of[id(plane)] for plane in part}) for part in parts]
+
+
+def _is_dense(run: Sequence[int]) -> bool:
+    return len(run) >= _NEARLY_ALL * (run[-1] - run[0] + 1)

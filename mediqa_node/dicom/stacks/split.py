@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from mediqa_node.dicom.stacks.geometry import same_orientation
-from mediqa_node.dicom.stacks.passes import are_overlapping_runs, passes
+from mediqa_node.dicom.stacks.passes import are_overlapping_runs, complement_each_other, passes
 from mediqa_node.dicom.stacks.places import (
     SMALLEST_PART,
     at_each_position,
@@ -237,7 +237,8 @@ def _where_it_resolves(planes: Sequence[Plane], value: Callable[[Plane], Hashabl
 
     Where positions repeat, fewer must repeat within the parts, and half of the parts must cover half of the positions
     unless all are runs that overlap: one repeated slice must not split a head CT in which each slice is an acquisition
-    of its own. Where positions only interleave, the parts must be evenly spaced, and the whole is not.
+    of its own, nor one whose odd and even slices are. Where positions only interleave, the parts must be evenly spaced,
+    and the whole is not.
     """
     parts = _by(planes, value)
     whole: Parts = [(None, list(planes))]
@@ -248,7 +249,7 @@ def _where_it_resolves(planes: Sequence[Plane], value: Callable[[Plane], Hashabl
         return list(parts.items()) if interleave(planes, list(parts.values())) else whole
     repeated = sum(len(part) - distinct_positions(part) for part in parts.values())
     covered = median(distinct_positions(part) for part in parts.values())
-    if repeated >= len(planes) - n_positions:
+    if repeated >= len(planes) - n_positions or complement_each_other(planes, list(parts.values())):
         return whole
     resolved = covered >= n_positions / 2 or are_overlapping_runs(planes, list(parts.values()))
     return list(parts.items()) if resolved else whole
