@@ -253,6 +253,34 @@ def test_passes_that_lie_a_hundredth_apart_are_told_apart(changes):
     assert [(len(stack.frames), stack.flags) for stack in stacks] == [(8, ())] * 3
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("EchoTime", lambda k, turn: 10.0 + 70 * turn + 0.1 * (k % 2)),
+        *before_release(
+            ("TriggerTime", lambda k, turn: 30.0 * turn + 1.7 * k),
+            ("TemporalPositionIdentifier", lambda k, turn: 1 + k + 8 * turn),
+        ),
+    ],
+)
+def test_values_that_drift_between_positions_that_jitter_make_as_many_volumes(keyword, value):
+    headers = beats(value, keyword=keyword)
+    for count, header in enumerate(headers):
+        header.ImagePositionPatient = [-10, -20, 5.0 * (count % 8) + 0.02 * (count // 8)]
+
+    assert [(len(stack.frames), stack.flags) for stack in assemble_stacks(headers)] == [(8, ())] * 3
+
+
+@pytest.mark.parametrize("pitch_mm", [0.6, 3.0])
+def test_blocks_of_slices_stay_whole_though_something_counts_the_slices(pitch_mm):
+    headers = series(15, modality="MR")
+    for k, header in enumerate(headers):
+        header.ImagePositionPatient = [-10, -20, 10 * pitch_mm * (k // 3) + pitch_mm * (k % 3)]
+        header.TriggerTime, header.AcquisitionTime = 30.0 * k, f"1200{k:02}"
+
+    assert [(len(stack.frames), stack.flags) for stack in assemble_stacks(headers)] == [(15, ("gap",))]
+
+
 def test_images_sent_twice_are_no_passes():
     stacks = assemble_stacks(series(5, AcquisitionTime="120000") + series(5, number=100, AcquisitionTime="120000"))
 

@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
-from mediqa_node.dicom.stacks.geometry import SAME_POSITION_MM, spacing_flags
+from mediqa_node.dicom.stacks.geometry import spacing_flags
 from mediqa_node.dicom.stacks.places import (
     SMALLEST_PART,
     at_each_position,
+    at_shared_positions,
     interleave,
     positions_mm,
     positions_repeat,
@@ -28,8 +29,7 @@ def passes(planes: Sequence[Plane]) -> Parts:
     slices that were repeated among the others are no pass.
     """
     whole: Parts = [(None, list(planes))]
-    apart = not positions_repeat(planes)
-    rows = at_each_position(planes, within_mm=_jitter_mm(planes) if apart else SAME_POSITION_MM)
+    rows = at_shared_positions(planes)
     if len(rows) < SMALLEST_PART or len(rows) == len(planes):
         return whole
     runs = _restarts(planes, rows)
@@ -41,13 +41,7 @@ def passes(planes: Sequence[Plane]) -> Parts:
     if any(len(covered) < smallest or not covered <= set().union(*full) for covered in aborted):
         return whole
     parts = [members for _, members in runs]
-    return whole if apart and not interleave(planes, parts) else list(enumerate(parts, start=1))
-
-
-def _jitter_mm(planes: Sequence[Plane]) -> float:
-    """Return a distance that is short among the steps between slices: passes that differ by less may interleave."""
-    steps = [after - before for before, after in pairwise(positions_mm(planes))]
-    return max(steps, default=0.0) / 4
+    return list(enumerate(parts, start=1)) if positions_repeat(planes) or interleave(planes, parts) else whole
 
 
 def _restarts(planes: Sequence[Plane], rows: Sequence[Sequence[Plane]]) -> list[tuple[set[int], list[Plane]]]:

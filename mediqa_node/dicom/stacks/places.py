@@ -16,6 +16,7 @@ from mediqa_node.dicom.stacks.planes import Plane
 
 SMALLEST_PART = 3
 """Fewer images have no spacing of their own."""
+_MOST_JITTER_MM = 1.0
 _APART_MM = 1.0
 """Images at one position whose Slice Locations differ by more are not at one position."""
 _OFF_LINE = 0.1
@@ -44,6 +45,17 @@ def at_each_position(planes: Sequence[Plane], *, within_mm: float = SAME_POSITIO
             found.append([])
         found[-1].append(plane)
     return found
+
+
+def at_shared_positions(planes: Sequence[Plane]) -> list[list[Plane]]:
+    """Return the planes at each position; where none repeats, those whose positions lie a fraction of a step apart.
+
+    The latter may be volumes that were corrected for motion, if they are evenly spaced (`interleave`).
+    """
+    if positions_repeat(planes):
+        return at_each_position(planes)
+    steps_mm = (after - before for before, after in pairwise(positions_mm(planes)))
+    return at_each_position(planes, within_mm=min(_MOST_JITTER_MM, max(steps_mm, default=0.0) / 4))
 
 
 def distinct_positions(planes: Sequence[Plane]) -> int:

@@ -11,6 +11,7 @@ from mediqa_node.dicom.stacks.passes import are_overlapping_runs, complement_eac
 from mediqa_node.dicom.stacks.places import (
     SMALLEST_PART,
     at_each_position,
+    at_shared_positions,
     distinct_positions,
     interleave,
     lie_apart,
@@ -139,17 +140,16 @@ def _echoes(planes: Sequence[Plane]) -> Parts:
         return [(None, members) for _, members in _where_it_resolves(planes, lambda plane: plane.echo_number)]
     nominal = _nominal((plane.echo_time_ms for plane in planes), lambda _: ECHO_TOLERANCE_MS)
     parts = list(_by(planes, lambda plane: nominal[plane.echo_time_ms]).items())
-    if not positions_repeat(planes):
-        if all(len(members) >= SMALLEST_PART for _, members in parts):
-            return parts
-        return [(min(echo for echo, _ in parts if echo is not None), list(planes))]
-    if _are_complete(planes, parts):
+    lowest: Parts = [(min(echo for echo in nominal.values() if echo is not None), list(planes))]
+    if len(at_shared_positions(planes)) < len(planes) and _are_complete(planes, parts):
         return parts
     turns = _in_turn(planes, lambda plane: nominal[plane.echo_time_ms])
     if len(turns) > 1:
         return [(nominal[members[0].echo_time_ms], members) for _, members in turns]
+    if not positions_repeat(planes):
+        return parts if all(len(members) >= SMALLEST_PART for _, members in parts) else lowest
     parts = _where_it_resolves(planes, lambda plane: nominal[plane.echo_time_ms])
-    return parts if len(parts) > 1 else [(min(echo for echo in nominal.values() if echo is not None), list(planes))]
+    return parts if len(parts) > 1 else lowest
 
 
 def _frames_of_reference(planes: Sequence[Plane]) -> Parts:
@@ -194,24 +194,26 @@ def _acquisitions(planes: Sequence[Plane]) -> Parts:
 
 def _are_complete(planes: Sequence[Plane], parts: Parts) -> bool:
     """Whether every part has an image at every position."""
-    n_positions = distinct_positions(planes)
-    return all(distinct_positions(members) == n_positions for _, members in parts)
+    row_of = {id(plane): row for row, here in enumerate(at_shared_positions(planes)) for plane in here}
+    n_rows = len(set(row_of.values()))
+    return all(len({row_of[id(plane)] for plane in members}) == n_rows for _, members in parts)
 
 
 def _in_turn(planes: Sequence[Plane], value: Callable[[Plane], float | None], apart: float = 0.0) -> Parts:
     """Split by the order of a value at each position, for values that drift from slice to slice.
 
     Most positions must hold the same number of images. Where one is missing, the others go where their values are
-    nearest.
+    nearest. Where positions only lie close, the values of a turn must all be above those of the turn before.
 
     Args:
         apart: how much values at one position differ at least.
     """
     whole: Parts = [(None, list(planes))]
     known = {id(plane): found for plane in planes if (found := value(plane)) is not None}
-    if len(known) < len(planes) or not positions_repeat(planes):
+    at_positions = at_shared_positions(planes)
+    if len(known) < len(planes) or len(at_positions) == len(planes):
         return whole
-    rows = [sorted(here, key=lambda plane: known[id(plane)]) for here in at_each_position(planes)]
+    rows = [sorted(here, key=lambda plane: known[id(plane)]) for here in at_positions]
     n_turns = max(map(len, rows))
     full = [row for row in rows if len(row) == n_turns]
     steps = [known[id(after)] - known[id(before)] for row in rows for before, after in pairwise(row)]
@@ -225,6 +227,10 @@ def _in_turn(planes: Sequence[Plane], value: Callable[[Plane], float | None], ap
             return whole
         for turn, plane in zip(of_row, row, strict=True):
             turns[turn].append(plane)
+    if not positions_repeat(planes):
+        ends = [(min(of_turn), max(of_turn)) for of_turn in ([known[id(plane)] for plane in turn] for turn in turns)]
+        if any(later[0] <= earlier[1] for earlier, later in pairwise(ends)) or not interleave(planes, turns):
+            return whole
     return list(enumerate(turns, start=1))
 
 
@@ -290,8 +296,9 @@ def _where_complete(value: Callable[[Plane], Hashable]) -> Callable[[Sequence[Pl
     """Return a rule that splits by exact values if each occurs at every position."""
 
     def rule(planes: Sequence[Plane]) -> Parts:
-        parts = list(_by(planes, value).items()) if positions_repeat(planes) else []
-        return parts if len(parts) > 1 and _are_complete(planes, parts) else [(None, list(planes))]
+        parts = list(_by(planes, value).items())
+        shared = len(at_shared_positions(planes)) < len(planes)
+        return parts if shared and len(parts) > 1 and _are_complete(planes, parts) else [(None, list(planes))]
 
     return rule
 
