@@ -29,6 +29,8 @@ def passes(planes: Sequence[Plane]) -> Parts:
     slices that were repeated among the others are no pass.
     """
     whole: Parts = [(None, list(planes))]
+    if len({plane.seniority[0] for plane in planes}) == 1:
+        return whole
     rows = at_shared_positions(planes)
     if len(rows) < SMALLEST_PART or len(rows) == len(planes):
         return whole

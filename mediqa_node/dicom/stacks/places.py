@@ -7,7 +7,6 @@ import numpy as np
 
 from mediqa_node.dicom.stacks.geometry import (
     SAME_POSITION_MM,
-    position_along,
     slice_normal,
     slice_spacing,
     spacing_flags,
@@ -28,16 +27,18 @@ _SLICE_STEPS_MM = (0.3, 0.25)
 
 def positions_mm(planes: Sequence[Plane], *, like: Plane | None = None) -> list[float]:
     """Return positions along the normal of the first plane, or of another, ascending."""
-    normal = slice_normal((like or planes[0]).orientation or ())
-    return sorted(position_along(normal, plane.origin_mm or ()) for plane in planes)
+    return sorted(_along_normal(planes, like or planes[0]))
+
+
+def _along_normal(planes: Sequence[Plane], like: Plane) -> list[float]:
+    origins = np.array([plane.origin_mm for plane in planes], dtype=np.float64)
+    return [float(position) for position in origins @ slice_normal(like.orientation or ())]
 
 
 def at_each_position(planes: Sequence[Plane], *, within_mm: float = SAME_POSITION_MM) -> list[list[Plane]]:
     """Return the planes at each position."""
-    normal = slice_normal(planes[0].orientation or ())
     located = sorted(
-        ((position_along(normal, plane.origin_mm or ()), plane) for plane in planes),
-        key=lambda pair: (pair[0], pair[1].seniority),
+        zip(_along_normal(planes, planes[0]), planes, strict=True), key=lambda pair: (pair[0], pair[1].seniority)
     )
     found = [[located[0][1]]]
     for (before, _), (position, plane) in pairwise(located):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 from statistics import median
 from typing import Any
 
@@ -50,8 +50,9 @@ def split(planes: Sequence[Plane]) -> list[Group]:
         groups += [Group(planes=tuple(members), flags=flags) for members in sizes.values()]
     groups = _split_further(groups, (("frame of reference {}", _frames_of_reference),))
     groups = [replace(group, flags=_position_flags(group)) for group in groups]
-    untrue = [group for group in groups if _is_misplaced(group)]
-    groups = [group for group in groups if not _is_misplaced(group)]
+    misplaced = [_is_misplaced(group) for group in groups]
+    untrue = list(compress(groups, misplaced))
+    groups = [group for group, is_misplaced in zip(groups, misplaced, strict=True) if not is_misplaced]
     groups = _split_each(groups, "echo_time_ms", _echoes)
     groups = _split_each(groups, "temporal_position", _times)
     groups = _split_each(groups, "b_value", _b_values)
@@ -210,8 +211,10 @@ def _in_turn(planes: Sequence[Plane], value: Callable[[Plane], float | None], ap
     """
     whole: Parts = [(None, list(planes))]
     known = {id(plane): found for plane in planes if (found := value(plane)) is not None}
+    if len(known) < len(planes) or len(set(known.values())) == 1:
+        return whole
     at_positions = at_shared_positions(planes)
-    if len(known) < len(planes) or len(at_positions) == len(planes):
+    if len(at_positions) == len(planes):
         return whole
     rows = [sorted(here, key=lambda plane: known[id(plane)]) for here in at_positions]
     n_turns = max(map(len, rows))
@@ -297,8 +300,9 @@ def _where_complete(value: Callable[[Plane], Hashable]) -> Callable[[Sequence[Pl
 
     def rule(planes: Sequence[Plane]) -> Parts:
         parts = list(_by(planes, value).items())
-        shared = len(at_shared_positions(planes)) < len(planes)
-        return parts if shared and len(parts) > 1 and _are_complete(planes, parts) else [(None, list(planes))]
+        if len(parts) == 1 or len(at_shared_positions(planes)) == len(planes) or not _are_complete(planes, parts):
+            return [(None, list(planes))]
+        return parts
 
     return rule
 
