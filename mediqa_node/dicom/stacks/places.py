@@ -105,6 +105,7 @@ def run_along_plane(planes: Sequence[Plane]) -> bool:
     if not straight or np.median(np.abs(steps @ normal) / np.linalg.norm(steps, axis=1)) > _ALONG_PLANE:
         return False
     located = sorted(along.tolist())
-    field_mm = max(planes[0].rows * planes[0].spacing_mm[0], planes[0].columns * planes[0].spacing_mm[1])
+    first, spacing_mm = planes[0], [spacing or 1.0 for spacing in planes[0].spacing_mm]
+    field_mm = max(first.rows * spacing_mm[0], first.columns * spacing_mm[1])
     smallest, largest = _SLICE_STEPS_MM[0], _SLICE_STEPS_MM[1] * field_mm
     return smallest <= slice_spacing(located) <= largest and "uneven_spacing" not in spacing_flags(located)
