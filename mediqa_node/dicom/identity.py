@@ -49,7 +49,12 @@ def identity_of_elements(
     if odd_vrs or not all(found.get(tag, b"").isascii() for tag in _IN_NO_CHARACTER_SET):
         return identity_of(_header(found, odd_vrs, is_little_endian=is_little_endian))
     character_set = found.get(CHARACTER_SET, b"").strip(b" \0").decode("latin-1")
-    return _identity({field: _decoded(found.get(tag, b""), character_set) for field, tag in ELEMENTS.items()})
+    return _identity(
+        {
+            field: _decoded(found.get(tag, b""), character_set, is_name=field == "name")
+            for field, tag in ELEMENTS.items()
+        }
+    )
 
 
 def _header(found: Mapping[int, bytes], vrs: Mapping[int, bytes], *, is_little_endian: bool) -> Dataset:
@@ -61,7 +66,7 @@ def _header(found: Mapping[int, bytes], vrs: Mapping[int, bytes], *, is_little_e
     return Dataset(elements)
 
 
-def _decoded(value: bytes, character_set: str) -> tuple[str, bool]:
+def _decoded(value: bytes, character_set: str, *, is_name: bool) -> tuple[str, bool]:
     """Return the text of an encoded value, and whether it is misread."""
     value = value.strip(b" \0")
     if value.isascii() and b"\x1b" not in value:
@@ -70,7 +75,10 @@ def _decoded(value: bytes, character_set: str) -> tuple[str, bool]:
         decoded, encodings = character_sets.decoded(value, character_set)
     except Exception:  # pydicom may raise anything for an unknown character set
         return _values(value.decode("latin-1")), True
-    return _values(decoded), character_sets.is_misread(decoded, encodings)
+    misread = character_sets.is_misread(decoded, encodings)
+    if is_name and not misread:
+        misread = character_sets.is_of_another_script(decoded, encodings, is_name=True)
+    return _values(decoded), misread
 
 
 def _values(decoded: str) -> str:

@@ -43,6 +43,8 @@ _UNSPLIT = ("ST", "LT", "UT", "UR")
 """Value representations in which a backslash is an ordinary character (PS3.5 table 6.2-1)."""
 _IN_CHARACTER_SET = ("SH", "LO", "UC", "ST", "LT", "UT", "PN")
 """Value representations to which Specific Character Set applies (PS3.5 6.1.2.3)."""
+_READ_BY_PEOPLE = ("LO", "UC", "ST", "LT", "UT", "PN")
+"""Value representations of names and descriptions, apart from those of a few identifiers."""
 _DECIMAL_STRING = re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?")
 _SHOWN_CHARACTERS = 24
 
@@ -277,11 +279,16 @@ def in_one_form(ds: Dataset, key: Key) -> str:
 def is_misread(ds: Dataset, key: Key) -> bool:
     """Whether the text of an element is not in Specific Character Set (0008,0005), so that it reads as another one."""
     value, vr = _raw(ds, key)
+    if vr == "UN":
+        vr = _vr_of(_tag(key), None)
     if isinstance(value, bytes):
-        if vr == "UN":
-            vr = _vr_of(_tag(key), None)
         return vr in _IN_CHARACTER_SET and (not value.isascii() or b"\x1b" in value)
-    return any(character_sets.is_misread(part, character_sets.encodings_of(ds)) for part in texts(ds, key))
+    encodings, found = character_sets.encodings_of(ds), texts(ds, key)
+    if any(character_sets.is_misread(part, encodings) for part in found):
+        return True
+    if all(map(str.isascii, found)) or vr not in _READ_BY_PEOPLE or "ID" in element_name(key):
+        return False
+    return any(character_sets.is_of_another_script(part, encodings, is_name=vr == "PN") for part in found)
 
 
 def holds_misread(ds: Dataset, keys: Iterable[Key]) -> bool:
