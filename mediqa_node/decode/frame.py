@@ -10,10 +10,10 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import as_pixel_options, get_decoder
-from pydicom.uid import RLELossless
+from pydicom.uid import UID, RLELossless
 
 from mediqa_node.decode.colour import LOSSY_JPEG, colour_model, has_model, with_model
-from mediqa_node.dicom.stored_frames import PIXEL_TAGS, UNDEFINED_LENGTH, pixel_element
+from mediqa_node.dicom.stored_frames import PIXEL_TAGS, UNDEFINED_LENGTH, fragments, pixel_element
 from mediqa_node.dicom.values import with_known_vrs
 from mediqa_node.domain.errors import UndecodablePixels
 
@@ -34,12 +34,14 @@ class PixelElement:
         options: rows, columns, bits, ... as pydicom's decoders take them.
         offset: of the element's value, from the start of the file.
         length: of the value, as the element states it.
+        frames: offset and length of the fragments of each frame, where as many begin a frame as there are frames.
     """
 
     transfer_syntax_uid: str
     options: dict[str, Any]
     offset: int
     length: int
+    frames: tuple[tuple[tuple[int, int], ...], ...] = ()
 
     @property
     def frame_bytes(self) -> int:
@@ -66,6 +68,8 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         keyword = PIXEL_TAGS[tag]
         if vr:
             options["pixel_vr"] = vr
+        offset = stream.tell()
+        frames = _frames(stream) if length == UNDEFINED_LENGTH else ()
     except OSError:
         raise
     except KeyError as error:
@@ -74,7 +78,21 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
         raise UndecodablePixels(f"unreadable header: {type(error).__name__}: {error}"[:300]) from error
     options.setdefault("planar_configuration", 0)
     options |= {"pixel_keyword": keyword, "transfer_syntax_uid": syntax}
-    return PixelElement(transfer_syntax_uid=str(syntax), options=options, offset=stream.tell(), length=length)
+    frames = frames if len(frames) == options["number_of_frames"] else ()
+    return PixelElement(transfer_syntax_uid=str(syntax), options=options, offset=offset, length=length, frames=frames)
+
+
+def _frames(stream: BinaryIO) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Return the fragments of each frame by how they begin; () if the first one begins none."""
+    found: list[list[tuple[int, int]]] = []
+    for fragment in fragments(stream):
+        if fragment.begins_frame:
+            found.append([])
+        elif fragment.length and not found:
+            return ()
+        if fragment.length:
+            found[-1].append(fragment[:2])
+    return tuple(map(tuple, found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +131,11 @@ def read_frame(
         raise UndecodablePixels(f"frame {frame_number} of an object with {frames} frames")
     try:
         stream.seek(element.offset)
-        if element.options.get("samples_per_pixel") == 3 and has_model(element.transfer_syntax_uid):
-            array, confirmed = _colours(stream, element, index)
+        if UID(element.transfer_syntax_uid).is_encapsulated:
+            array, confirmed = _decompressed(_codestream(stream, element, index), element)
         else:
             options, confirmed = _by_label(element)
             array = _decoded(stream, element, index, options)
-        if element.transfer_syntax_uid == RLELossless:
-            stream.seek(element.offset)
-            offsets = element.options.get("extended_offsets")
-            codestream = get_frame(stream, index, extended_offsets=offsets, number_of_frames=frames)
-            _check_rle(codestream, *array.shape[:2])
     except (OSError, UndecodablePixels):
         raise
     except Exception as error:  # a codec may raise anything
@@ -155,18 +168,34 @@ def _by_label(element: PixelElement) -> tuple[dict[str, Any], bool]:
     return options, True
 
 
-def _colours(stream: BinaryIO, element: PixelElement, index: int) -> tuple[np.ndarray, bool]:
-    """Decode a frame of three samples by the colour model of its codestream; also return whether that confirms it."""
-    options = dict(element.options)
-    offsets, count = options.pop("extended_offsets", None), options.pop("number_of_frames")
-    codestream = get_frame(stream, index, extended_offsets=offsets, number_of_frames=count)
-    syntax = element.transfer_syntax_uid
-    model = colour_model(codestream, syntax, str(options.get("photometric_interpretation", "")))
-    options |= {"number_of_frames": 1, "photometric_interpretation": model.name}
-    if syntax in LOSSY_JPEG:  # libjpeg converts by the marker, GDCM by the label
-        codestream = with_model(codestream, model)
-        options |= {"photometric_interpretation": "RGB", "decoding_plugin": "pillow"}
-    return _decoded(BytesIO(encapsulate([codestream])), element, 0, options), model.confirmed
+def _codestream(stream: BinaryIO, element: PixelElement, index: int) -> bytes:
+    """Return a frame as its fragments begin it; only where these do not tell, as the offset tables have it."""
+    if element.frames:
+        parts = []
+        for offset, length in element.frames[index]:
+            stream.seek(offset)
+            parts.append(stream.read(length))
+        return b"".join(parts)
+    offsets, count = element.options.get("extended_offsets"), element.options["number_of_frames"]
+    return get_frame(stream, index, extended_offsets=offsets, number_of_frames=count)
+
+
+def _decompressed(codestream: bytes, element: PixelElement) -> tuple[np.ndarray, bool]:
+    """Decode a frame, colours by the model of the codestream; also return whether that confirms them."""
+    options, syntax = element.options, element.transfer_syntax_uid
+    if options.get("samples_per_pixel") == 3 and has_model(syntax):
+        model = colour_model(codestream, syntax, str(options.get("photometric_interpretation", "")))
+        options, confirmed = options | {"photometric_interpretation": model.name}, model.confirmed
+        if syntax in LOSSY_JPEG:  # libjpeg converts by the marker, GDCM by the label
+            codestream = with_model(codestream, model)
+            options |= {"photometric_interpretation": "RGB", "decoding_plugin": "pillow"}
+    else:
+        options, confirmed = _by_label(element)
+    options = {key: value for key, value in options.items() if key != "extended_offsets"} | {"number_of_frames": 1}
+    array = _decoded(BytesIO(encapsulate([codestream])), element, 0, options)
+    if syntax == RLELossless:
+        _check_rle(codestream, *array.shape[:2])
+    return array, confirmed
 
 
 def _check_rle(codestream: bytes, rows: int, columns: int) -> None:

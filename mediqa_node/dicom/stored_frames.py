@@ -9,8 +9,9 @@ count as two frames, also where only the codestream tells its size.
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pydicom import Dataset
 
@@ -41,6 +42,15 @@ class Codestream:
     columns: int
     samples: int
     bits: int
+
+
+class Fragment(NamedTuple):
+    """An item of encapsulated pixels: its offset in the file, its length in bytes, whether a frame begins with it."""
+
+    offset: int
+    length: int
+    begins_frame: bool
+    start: bytes
 
 
 def stored_frames(ds: Dataset) -> int | None:
@@ -126,12 +136,12 @@ def _differences(found: Codestream, rows: int, columns: int, samples: int, bits_
     return ""
 
 
-def _frames_begun(stream: BinaryIO) -> tuple[int, Codestream | None]:
-    """Return how many fragments begin a frame, and what the first one says; None if unknown.
+def fragments(stream: BinaryIO) -> Iterator[Fragment]:
+    """Yield the fragments of encapsulated pixels, at most 100,000, from a stream that is at their Basic Offset Table.
 
-    The first item, the Basic Offset Table, begins none.
+    The rest of the fragment that was yielded last may be read from the stream.
     """
-    begun, found = 0, None
+    begun = False
     for number in range(_MOST_FRAGMENTS):
         head = stream.read(_HEAD_BYTES)
         if len(head) < _HEAD_BYTES:
@@ -139,11 +149,22 @@ def _frames_begun(stream: BinaryIO) -> tuple[int, Codestream | None]:
         group, element, length = struct.unpack("<HHI", head)
         if group << 16 | element != _ITEM or length == UNDEFINED_LENGTH:
             break
-        start = stream.read(min(length, 12 if begun else _START_BYTES)) if number else b""
-        if _FRAME_START.match(start):
-            found = found if begun else _codestream(start)
+        offset = stream.tell()
+        if number:  # the first item is the Basic Offset Table
+            start = stream.read(min(length, 12 if begun else _START_BYTES))
+            begins = _FRAME_START.match(start) is not None
+            begun = begun or begins
+            yield Fragment(offset, length, begins, start)
+        stream.seek(offset + length)
+
+
+def _frames_begun(stream: BinaryIO) -> tuple[int, Codestream | None]:
+    """Return how many fragments begin a frame, and what the first one says; None if unknown."""
+    begun, found = 0, None
+    for fragment in fragments(stream):
+        if fragment.begins_frame:
+            found = found if begun else _codestream(fragment.start)
             begun += 1
-        stream.seek(length - len(start), 1)
     return begun, found
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,68 @@ def test_frames_of_a_compressed_multi_frame_file_come_one_by_one(reader, tmp_pat
 
     assert np.array_equal(reader.raw(path, 4), frames[3])
     assert np.array_equal(reader.raw(path, 1), frames[0])
+
+
+FRAMES = [np.add.outer(np.arange(64), np.arange(48)).astype(np.uint8) // 2 + 40 * k for k in range(3)]
+"""Three frames that differ in every pixel."""
+OFFSETS: dict[str, Callable[[list[int]], list[int]]] = {
+    "none": lambda right: [],
+    "right": lambda right: right,
+    "zeros": lambda right: [0] * len(right),
+    "too short": lambda right: right[:2],
+    "too long": lambda right: [*right, right[-1] + 8],
+    "off by two": lambda right: [offset + 2 for offset in right],
+    "counted from the table": lambda right: [offset + 8 + 4 * len(right) for offset in right],
+    "rotated": lambda right: right[1:] + right[:1],
+}
+"""What Basic Offset Tables hold, by what they should."""
+
+
+def item(value: bytes) -> bytes:
+    return b"\xfe\xff\x00\xe0" + len(value).to_bytes(4, "little") + value
+
+
+def small_codestreams(syntax: UID) -> tuple[Dataset, list[bytes]]:
+    """An object without pixels, and its frames as fragments of even length."""
+    dataset = bare(RGB)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.NumberOfFrames = 1, "MONOCHROME2", len(FRAMES)
+    dataset.Rows, dataset.Columns = FRAMES[0].shape
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.PixelData = b"".join(frame.tobytes() for frame in FRAMES)
+    if syntax == JPEG2000Lossless:
+        found = [bytes(encode_array(frame, 8, photometric_interpretation=2)) for frame in FRAMES]
+    else:
+        dataset.compress(syntax, generate_instance_uid=False)
+        found = list(generate_frames(dataset.PixelData, number_of_frames=len(FRAMES)))
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset, [one + bytes(len(one) % 2) for one in found]
+
+
+@pytest.mark.parametrize("pieces", [1, 2], ids=["one fragment", "two fragments"])
+@pytest.mark.parametrize("kind", OFFSETS)
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.name)
+def test_a_wrong_basic_offset_table_takes_no_frame_for_another(reader, tmp_path, syntax, kind, pieces):
+    dataset, codestreams = small_codestreams(syntax)
+    middles = [len(one) // 4 * 2 for one in codestreams] if pieces == 2 else [0] * 3
+    parts = [[one[:at], one[at:]] for at, one in zip(middles, codestreams, strict=True)]
+    runs = [b"".join(item(part) for part in each if part) for each in parts]
+    table = OFFSETS[kind]([sum(map(len, runs[:k])) for k in range(3)])
+    dataset.PixelData = item(b"".join(offset.to_bytes(4, "little") for offset in table)) + b"".join(runs)
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    path = written(dataset, tmp_path / "a.dcm")
+
+    assert all(np.array_equal(reader.raw(path, k + 1), frame) for k, frame in enumerate(FRAMES))
+
+
+def test_a_wrong_extended_offset_table_takes_no_frame_for_another(reader, tmp_path):
+    dataset, codestreams = small_codestreams(RLELossless)
+    dataset.PixelData = item(b"") + b"".join(map(item, codestreams))
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.ExtendedOffsetTable = bytes(24)
+    dataset.ExtendedOffsetTableLengths = b"".join(len(one).to_bytes(8, "little") for one in codestreams)
+    path = written(dataset, tmp_path / "a.dcm")
+
+    assert all(np.array_equal(reader.raw(path, k + 1), frame) for k, frame in enumerate(FRAMES))
 
 
 @pytest.mark.skipif(DCMCJPEG is None, reason="needs /usr/bin/dcmcjpeg: apt-get install dcmtk")
