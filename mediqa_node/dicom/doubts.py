@@ -11,6 +11,7 @@ from mediqa_node.dicom.header import MAX_FRAMES, FrameHeader, number, text
 from mediqa_node.dicom.plausible import rescales
 from mediqa_node.dicom.report.header import TAKEN
 from mediqa_node.dicom.stacks.planes import Plane, geometry
+from mediqa_node.dicom.stored_frames import uses_unstored_bits
 from mediqa_node.dicom.values import holds_misread, is_loosely_written
 from mediqa_node.domain.errors import UnreadableElement
 from mediqa_node.domain.images import Stack
@@ -113,6 +114,8 @@ def _of_instance(ds: Dataset, modality: str) -> Iterator[HeaderDoubt]:
         yield HeaderDoubt.HIGH_BIT
     if modality == "CT" and stored is not None and stored < _CT_BITS:
         yield HeaderDoubt.FEW_BITS
+    elif uses_unstored_bits(ds):
+        yield HeaderDoubt.UNSTORED_BITS
 
 
 def _of_frame(frame: FrameHeader, plane: Plane, modality: str) -> Iterator[HeaderDoubt]:

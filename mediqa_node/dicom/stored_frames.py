@@ -11,7 +11,8 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from functools import lru_cache
+from typing import BinaryIO, Literal, NamedTuple
 
 from pydicom import Dataset
 
@@ -22,7 +23,7 @@ PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 
 
 _PIXEL_VRS = frozenset((b"OB", b"OW", b"OF", b"OD", b"UN"))
 """Whatever the transfer syntax promises; an even length does not begin with these bytes."""
-_HELD, _CONTRADICTION = "n_frames_held", "pixel_contradiction"
+_HELD, _CONTRADICTION, _UNSTORED = "n_frames_held", "pixel_contradiction", "uses_unstored_bits"
 _ITEM, _HEAD_BYTES = 0xFFFEE000, 8
 _FRAME_START = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  |[\x01-\x0f]\0\0\0\x40\0\0\0")
 """SOI and SOC with what follows them, the JP2 signature box, an RLE header: 1 to 15 segments, the first at byte 64."""
@@ -32,6 +33,9 @@ _TOLERANCE = 8
 """So many parts of a frame may lack at the end of pixels that are too long."""
 _TAIL_BYTES = 65536
 _COARSE_BITS = 8
+_SAMPLE_BYTES = 16384
+_WORDS = {8: "B", 16: "H", 32: "I"}
+_OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,14 @@ def contradiction(ds: Dataset) -> str:
     return str(getattr(ds, _CONTRADICTION, ""))
 
 
+def uses_unstored_bits(ds: Dataset) -> bool:
+    """Whether native pixels of a header from `part10.read_header` use bits above Bits Stored, for more than padding.
+
+    What is there is no sign and no overlay of the header (60xx,0102). Only the middle of Pixel Data is read for it.
+    """
+    return bool(getattr(ds, _UNSTORED, False))
+
+
 def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
     """Count the frames of an open file, or return None; note with the header what its pixels contradict.
 
@@ -85,6 +97,7 @@ def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
     rows, columns, bits = (integer(header, key) or 0 for key in ("Rows", "Columns", "BitsAllocated"))
     samples = integer(header, "SamplesPerPixel") or 1
     if length != UNDEFINED_LENGTH:
+        setattr(header, _UNSTORED, bits in _WORDS and _unstored(stream, header, length, bits, little=bool(little)))
         frame_bits = rows * columns * bits * samples
         claimed = (integer(header, "NumberOfFrames") or 1) * frame_bits // 8
         if claimed and _holds_more(stream, length - claimed, skipped=claimed, row_bytes=columns * bits * samples // 8):
@@ -122,6 +135,42 @@ def _holds_more(stream: BinaryIO, surplus: int, *, skipped: int, row_bytes: int)
     stream.seek(skipped, 1)
     tail = stream.read(min(surplus, _TAIL_BYTES))
     return len(tail) >= row_bytes and tail.count(tail[:1]) < len(tail)
+
+
+def _unstored(stream: BinaryIO, header: Dataset, length: int, allocated: int, *, little: bool) -> bool:
+    """Sample the pixels for words whose bits above Bits Stored (0028,0101) hold something; the stream stays."""
+    stored, high = integer(header, "BitsStored") or 0, integer(header, "HighBit")
+    if not 0 < stored < allocated or high not in (None, stored - 1) or _overlays_reach(header, stored):
+        return False
+    start, size = stream.tell(), allocated // 8
+    middle = max(0, length - _SAMPLE_BYTES) // 2
+    stream.seek(start + middle - middle % size)
+    sample = stream.read(min(length, _SAMPLE_BYTES))
+    stream.seek(start)
+    sample = sample[: len(sample) - len(sample) % size]
+    order: Literal["little", "big"] = "little" if little else "big"
+    bits = int.from_bytes(sample, order)
+    if signed := integer(header, "PixelRepresentation") == 1:
+        bits ^= bits << 1  # a sign goes on in the bits above
+    if not bits & _upper_bits(allocated, stored, len(sample) // size):
+        return False
+    words = set(struct.unpack(f"{'<' if little else '>'}{len(sample) // size}{_WORDS[allocated]}", sample))
+    sign = (1 << allocated) - (1 << (stored - 1)) if signed else 1 << allocated
+    above = {word for word in words if word >> stored and word < sign}
+    ends = [integer(header, key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    padding = sorted(end for end in ends if end is not None)
+    return any(not padding or (word - padding[0]) % (1 << allocated) > padding[-1] - padding[0] for word in above)
+
+
+@lru_cache(maxsize=8)
+def _upper_bits(allocated: int, stored: int, count: int) -> int:
+    """Return the bits above Bits Stored of so many words in one number, of either byte order."""
+    return int.from_bytes(((1 << allocated) - (1 << stored)).to_bytes(allocated // 8, "little") * count, "little")
+
+
+def _overlays_reach(header: Dataset, stored: int) -> bool:
+    """Whether Overlay Bit Position (60xx,0102) of an overlay is above Bits Stored, as was done before 2004."""
+    return any((integer(header, group << 16 | 0x0102) or 0) >= stored for group in _OVERLAY_GROUPS)
 
 
 def _differences(found: Codestream, rows: int, columns: int, samples: int, bits_stored: int) -> str:

@@ -19,6 +19,7 @@ class HeaderDoubt(StrEnum):
     RESCALE_VARIES = "rescale_varies"
     HIGH_BIT = "high_bit"
     FEW_BITS = "few_bits"
+    UNSTORED_BITS = "unstored_bits"
     PADDING_RANGE = "padding_range"
     PIXEL_SPACING = "pixel_spacing"
     PIXEL_SPACING_MISSING = "pixel_spacing_missing"
@@ -43,6 +44,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.RESCALE_VARIES: "Rescale Slope, Intercept or the sign of pixels differ between slices of CT",
     HeaderDoubt.HIGH_BIT: "High Bit is not Bits Stored - 1",
     HeaderDoubt.FEW_BITS: "fewer than 12 bits are stored in CT",
+    HeaderDoubt.UNSTORED_BITS: "values use bits above Bits Stored, which are cut",
     HeaderDoubt.PADDING_RANGE: "Pixel Padding Range Limit takes tissue for padding",
     HeaderDoubt.PIXEL_SPACING: "Pixel Spacing is not two plausible numbers",
     HeaderDoubt.PIXEL_SPACING_MISSING: "Pixel Spacing is missing",
@@ -62,9 +64,8 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
 
 SPOILING = frozenset({
     HeaderDoubt.RESCALE_MISSING, HeaderDoubt.RESCALE_UNUSUAL, HeaderDoubt.RESCALE_FORMAT, HeaderDoubt.RESCALE_VARIES,
-    HeaderDoubt.HIGH_BIT, HeaderDoubt.FEW_BITS, HeaderDoubt.PADDING_RANGE, HeaderDoubt.PIXEL_SPACING,
-    HeaderDoubt.PIXEL_SPACING_VARIES,
-    HeaderDoubt.ORIENTATION, HeaderDoubt.MODALITY,
+    HeaderDoubt.HIGH_BIT, HeaderDoubt.FEW_BITS, HeaderDoubt.UNSTORED_BITS, HeaderDoubt.PADDING_RANGE,
+    HeaderDoubt.PIXEL_SPACING, HeaderDoubt.PIXEL_SPACING_VARIES, HeaderDoubt.ORIENTATION, HeaderDoubt.MODALITY,
 })  # fmt: skip
 """Doubts with which a label is not used for training."""
 

@@ -1,6 +1,7 @@
 """Frames that the pixels hold and the header does not claim: none of them is dropped in silence."""
 
 import struct
+from collections.abc import Callable
 from functools import partial
 
 import pydicom
@@ -22,7 +23,7 @@ from support.header_builders import CT, MR, OP, dataset, multi_frame, series
 
 from mediqa_node.dicom.exclusions import exclusions
 from mediqa_node.dicom.part10 import read_header
-from mediqa_node.dicom.stored_frames import keep_stored_frames, stored_frames
+from mediqa_node.dicom.stored_frames import keep_stored_frames, stored_frames, uses_unstored_bits
 from mediqa_node.dicom.technique.harvest import harvest
 
 EDGE = 16
@@ -35,7 +36,9 @@ BEGINS = {
 }
 
 
-def held(path, syntax: UID, pixels: bytes, **changes: object) -> Dataset:
+def held(
+    path, syntax: UID, pixels: bytes, change: Callable[[Dataset], None] = lambda ds: None, **changes: object
+) -> Dataset:
     """Write an image of 16 x 16 and read its header."""
     [ds] = series(CT, n=1, **{"Rows": EDGE, "Columns": EDGE, "BitsAllocated": 16, "SamplesPerPixel": 1} | changes)
     ds.file_meta = pydicom.dataset.FileMetaDataset()
@@ -43,6 +46,7 @@ def held(path, syntax: UID, pixels: bytes, **changes: object) -> Dataset:
     ds.PixelData = pixels
     ds["PixelData"].VR = "OB" if syntax.is_encapsulated else "OW"
     ds["PixelData"].is_undefined_length = syntax.is_encapsulated
+    change(ds)
     ds.save_as(path / "image.dcm", enforce_file_format=True)
     return read_header(path / "image.dcm")
 
@@ -167,6 +171,41 @@ def test_native_pixels_that_go_on_behind_the_header_refuse_the_image(tmp_path, r
     header = held(tmp_path, ExplicitVRLittleEndian, pixels, Rows=rows, Columns=EDGE)
 
     assert [code for code, _ in refused([header])] == ["implausible"]
+
+
+SIGN = {"PixelRepresentation": 1}
+TWELVE = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    ("changes", "value", "flagged"),
+    [
+        (TWELVE, 4095, False), (TWELVE, 4096, True), (TWELVE, 60000, True), (TWELVE, 0xF000, True),
+        (TWELVE | SIGN, 2047, False), (TWELVE | SIGN, 0x0800, False), (TWELVE | SIGN, 0xF800, False),
+        (TWELVE | SIGN, 0xF7FF, True), (TWELVE | SIGN, 0x0FFF, False), (TWELVE | SIGN, 0xFFFF, False),
+        ({"BitsStored": 12}, 5000, True), ({"BitsStored": 10, "HighBit": 9}, 1024, True),
+        ({"BitsStored": 16, "HighBit": 15}, 60000, False), ({"BitsStored": 12, "HighBit": 15}, 60000, False),
+        (TWELVE | {"PixelPaddingValue": 63536}, 63536, False), (TWELVE | {"PixelPaddingValue": 63536}, 63535, True),
+        (TWELVE | SIGN | {"PixelPaddingValue": -32768}, 0x8000, False),
+        (TWELVE | SIGN | {"PixelPaddingValue": -32768, "PixelPaddingRangeLimit": -32000}, 0x8080, False),
+        (TWELVE | SIGN | {"PixelPaddingValue": -32768, "PixelPaddingRangeLimit": -32000}, 0x9000, True),
+    ],
+)  # fmt: skip
+def test_values_above_bits_stored_are_noticed_unless_sign_or_padding(tmp_path, syntax, changes, value, flagged):
+    pixels = struct.pack(f"{'<' if syntax.is_little_endian else '>'}{EDGE * EDGE}H", *[7] * 255, value)
+
+    assert uses_unstored_bits(held(tmp_path, syntax, pixels, **changes)) is flagged
+
+
+@pytest.mark.parametrize(("position", "flagged"), [(12, False), (15, False), (0, True)])
+def test_a_declared_overlay_may_use_bits_above(tmp_path, position, flagged):
+    pixels = struct.pack(f"<{EDGE * EDGE}H", *[0x1007] * 256)
+
+    def with_overlay(ds: Dataset) -> None:
+        ds.add_new(0x60020102, "US", position)
+
+    assert uses_unstored_bits(held(tmp_path, ExplicitVRLittleEndian, pixels, with_overlay, **TWELVE)) is flagged
 
 
 @pytest.mark.parametrize("sop_class", [CT, MR])

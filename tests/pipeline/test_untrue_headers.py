@@ -119,6 +119,12 @@ def placed(origin: Callable[[int], list[float]], **counted: Callable[[int], Any]
     )(ds, index)
 
 
+def sixteen_bits(ds: Dataset, index: int) -> None:
+    """Claim 12 bits of values that reach 16."""
+    ds.BitsStored, ds.HighBit = 12, 11
+    ds.PixelData = (ds.pixel_array.astype("<i2") * 12).tobytes()
+
+
 FLAGGED = {
     "frame of reference with an empty component": (to(FrameOfReferenceUID="1.2..3"), "malformed_uid"),
     "frame of reference with leading zeros": (to(FrameOfReferenceUID="1.2.003"), "malformed_uid"),
@@ -140,6 +146,7 @@ FLAGGED = {
     "padding up to 0 HU": (padded(-2000, 0), "padding_range"),
     "8 bits of 16": (to(BitsStored=8, HighBit=7), "few_bits"),
     "10 bits of 16": (to(BitsStored=10, HighBit=9), "few_bits"),
+    "16 bits used, 12 stored": (sixteen_bits, "unstored_bits"),
     "pixels like strips": (to(PixelSpacing=[0.7, 70]), "pixel_spacing"),
     "spacing 0.001": (to(PixelSpacing=[0.001, 0.001]), "pixel_spacing"),
     "spacing 99": (to(PixelSpacing=[99, 99]), "pixel_spacing"),
