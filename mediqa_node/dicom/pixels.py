@@ -40,7 +40,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
     photometric = text(header, "PhotometricInterpretation") or "MONOCHROME2"
     modality = modality_of(header) or text(header, "Modality")
     if photometric == "PALETTE COLOR":
-        return _scaled_rgb(_looked_up(apply_color_lut, raw, header, "Palette Color Lookup Table (0028,1201)"))
+        return _scaled_rgb(_coloured(raw, header), bits=_palette_bits(header))
     if raw.ndim == 3 and raw.shape[2] == 3:
         return _scaled_rgb(raw, bits=_whole(header, "BitsStored"))
     if raw.ndim != 2:
@@ -141,6 +141,19 @@ def _rescaled(stored: np.ndarray, frame: FrameHeader, modality: str) -> np.ndarr
         return _finite(_looked_up(apply_modality_lut, stored, frame.dataset, "Modality LUT Sequence (0028,3000)"))
     slope, intercept = rescale(frame, modality)
     return _finite(stored.astype(np.float64) * slope + intercept)
+
+
+def _coloured(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    return _looked_up(apply_color_lut, stored, header, "Palette Color Lookup Table (0028,1201)")
+
+
+def _palette_bits(header: Dataset) -> int | None:
+    """Return 8 for tables without an entry above 255, which some devices write in words (PS3.3 C.7.6.3.1.5)."""
+    if (descriptor := exact(header, "RedPaletteColorLookupTableDescriptor", 3)) is None:
+        return None
+    first, count = int(descriptor[1]), int(descriptor[0]) % (1 << 16) or 1 << 16
+    entries = _coloured(np.arange(first, first + count), header)
+    return 8 if entries.max(initial=0) <= FULL_SCALE else None
 
 
 def _looked_up(

@@ -144,18 +144,30 @@ def test_a_modality_lut_is_looked_up():
     assert to_image(np.array([[0, 1, 2]], dtype=np.uint16), header, None).tolist() == [[100, 200, 400]]
 
 
-def test_palette_colours_come_out_as_rgb():
+@pytest.mark.parametrize("first", [0, 10])
+@pytest.mark.parametrize(
+    ("bits", "dtype", "factor", "segmented"),
+    [(16, "<u2", 257, False), (8, "u1", 1, False), (8, "<u2", 1, False), (16, "<u2", 1, False), (16, "<u2", 1, True),
+     (16, "<u2", 257, True)],
+    ids=["16 bits", "8 bits", "8 bits in words", "8 bits called 16", "8 bits called 16, segmented", "segmented"],
+)  # fmt: skip
+def test_palette_colours_come_out_as_rgb(first, bits, dtype, factor, segmented):
     header = gray("OP", bits=8, PhotometricInterpretation="PALETTE COLOR", BitsAllocated=8)
+    header.set_original_encoding(is_implicit_vr=False, is_little_endian=True)
     for colour, values in (("Red", (0, 255)), ("Green", (0, 128)), ("Blue", (0, 0))):
-        setattr(header, f"{colour}PaletteColorLookupTableDescriptor", [2, 0, 16])
+        setattr(header, f"{colour}PaletteColorLookupTableDescriptor", [2, first, bits])
         header[f"{colour}PaletteColorLookupTableDescriptor"].VR = "US"
-        table = np.array(values, dtype="<u2") * 257
-        setattr(header, f"{colour}PaletteColorLookupTableData", table.tobytes())
+        table = np.array(values, dtype=dtype) * factor
+        if segmented:
+            table = np.array([0, 2, *table], dtype=dtype)  # one discrete segment of two
+        name = f"{colour}PaletteColorLookupTableData"
+        setattr(header, f"Segmented{name}" if segmented else name, table.astype(dtype).tobytes())
 
-    image = to_image(np.array([[0, 1]], dtype=np.uint8), header, None)
+    image = to_image(np.array([[first, first + 1], [first, first]], dtype=np.uint8), header, None)
 
-    assert image.shape == (1, 2, 3)
+    assert image.shape == (2, 2, 3)
     assert image[0].tolist() == [[0, 0, 0], [255, 128, 0]]
+    assert to_image(np.array([[first]], dtype=np.uint8), header, None).max() == 0  # the tables decide, not the image
 
 
 def test_gray_photographs_use_the_range_0_to_255():
