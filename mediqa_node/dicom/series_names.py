@@ -34,11 +34,14 @@ _DOCUMENT = re.compile(
     re.I,
 )
 _REPORT = re.compile(r"\b(?:report|screen ?cap)\b", re.I)
-_PHANTOM = re.compile(
-    r"(?<!with )(?<!w )(?<!without )(?<!plus )\bphantom\b(?! (?:limb|pain))|\bdaily\b.*\bqa\b|\bacr\b.*\bq[ac]\b"
-    r"|\bquality assurance\b",
+_PHANTOM = re.compile(r"\bphantom\b|\bdaily\b.*\bqa\b|\bacr\b.*\bq[ac]\b|\bquality assurance\b", re.I)
+_NO_PHANTOM = re.compile(
+    r"\b(?:with(?:out)?|w(?: o)?|no|and|plus|incl(?:uding)?)"
+    r"(?: (?:calibration|reference|bone|mineral|density|bmd|qct|mindways|cirs))* phantom\b"
+    r"|\bphantom (?:limb|pain|less|free)\b",
     re.I,
 )
+"""Of a patient with a phantom of bone density, or of another meaning."""
 _EXAMINATION = re.compile(
     r"\b(?:skeletal|bones?|osseous|trauma|metasta\w+|myeloma|study|trial|project|therapy|treatment|cta|mra|angio\w*"
     r"|contrast|calcium|spectroscopy)\b",
@@ -107,7 +110,8 @@ def names_phantom(*names: str) -> str | None:
     >>> names_phantom("BarPhantom"), names_phantom("QCT SPINE W/ PHANTOM", "fMRI phantom limb")
     ('Phantom', None)
     """
-    found = (_PHANTOM.search(_words(name.replace("+", " plus "))) for name in names)
+    words = (_words(name.replace("+", " plus ").replace("&", " and ")) for name in names)
+    found = (_PHANTOM.search(_NO_PHANTOM.sub(" ", one)) for one in words)
     return next((match.group() for match in found if match), None)
 
 
