@@ -27,6 +27,7 @@ _RESCALE = ("RescaleSlope", "RescaleIntercept")
 _CT_SLOPES = (0.1, 10.0)
 _CT_BITS = 12
 _AIR_HU = -900.0
+_FARTHEST_MM = 10_000.0
 
 
 def stack_doubts(
@@ -132,6 +133,8 @@ def _of_frame(frame: FrameHeader, plane: Plane, modality: str) -> Iterator[Heade
             yield HeaderDoubt.PIXEL_SPACING_MISSING
         elif not _SPACING_MM[0] <= min(spacing) <= max(spacing) <= min(_SPACING_MM[1], _SPACING_RATIO * min(spacing)):
             yield HeaderDoubt.PIXEL_SPACING
+    if plane.origin_mm is not None and max(map(abs, plane.origin_mm)) > _FARTHEST_MM:
+        yield HeaderDoubt.POSITION
     if plane.orientation is None and _is_located(frame):
         yield HeaderDoubt.ORIENTATION
 

@@ -87,9 +87,9 @@ def check_frames(ds: Dataset) -> None:
 
 
 def check_pixels(ds: Dataset) -> None:
-    """Raise ImplausibleElement where the pixels say otherwise than the header how large or deep they are."""
+    """Raise ImplausibleElement where the header does not tell how to read its pixels, or they contradict it."""
     if contrary := contradiction(ds):
-        raise ImplausibleElement(f"Rows, Columns or Bits Stored contradict Pixel Data (7FE0,0010): {contrary}")
+        raise ImplausibleElement(f"the header does not fit Pixel Data (7FE0,0010): {contrary}")
 
 
 def check_photometric(ds: Dataset) -> None:

@@ -114,7 +114,8 @@ def _hint(header: Dataset) -> NameHint | None:
 def _contradicted(hint: NameHint, named: Sequence[Plane]) -> bool:
     """Whether planes are a volume, in spite of their name: many slices, most of which face the same way.
 
-    Fewer slices contradict words that may mean something else. Without geometry images count as slices.
+    Fewer slices contradict words that may mean something else. Without geometry images count as slices, which pages of
+    a document may be.
     """
     if hint.volume:
         return False
@@ -123,7 +124,8 @@ def _contradicted(hint: NameHint, named: Sequence[Plane]) -> bool:
     if groups and 5 * len(facing) < 4 * len(named):
         return False
     n_slices = len(unique_positions_mm(facing)) if groups else len(named)
-    return n_slices >= (VOLUME_SLICES if hint.certain else MINIMUM_SLICES)
+    pages = hint.code == "document" and not groups
+    return n_slices >= (VOLUME_SLICES if hint.certain or pages else MINIMUM_SLICES)
 
 
 def by_orientation(placed: Sequence[Plane]) -> list[list[Plane]]:

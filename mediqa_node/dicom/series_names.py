@@ -13,9 +13,10 @@ _WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?
 
 _LOCALIZER = re.compile(
     r"\b(?:lo[ck]ali[sz](?:ers?|ors?|ators?|ateurs?|ador|zatore)|scout|topo(?:gramm?e?)?|surview|3 pl(?:ane)?"
-    r"|smart ?prep|rep[eé]rage)\b",
+    r"|rep[eé]rage)\b(?! guided)",
     re.I,
 )
+_TRACKING = re.compile(r"\bsmart ?prep\b", re.I)
 _PREPARATION = re.compile(
     r"\b(?:loc|pilot|survey|(?:pre ?)?monitoring|monitor|timing"
     r"|(?<!post )(?<!with )(?<!without )(?:lung |test |timing |care )?bolus(?: (?:track(?:ing)?|trk|test|timing))?)\b",
@@ -57,11 +58,12 @@ _PLAIN = re.compile(
 _KINDS = (
     ("localizer", _CALIBRATION, False),
     ("localizer", _LOCALIZER, True),
+    ("localizer", _TRACKING, True),
     ("localizer", _PREPARATION, False),
     ("document", _DOCUMENT, True),
     ("document", _REPORT, False),
 )
-"""Reason code, words, and whether they have no other meaning."""
+"""Reason code, words, and whether they tell it among the words of an examination, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class NameHint:
         code: `localizer` or `document`, a reason code.
         words: the words found.
         alone: whether the name holds nothing else, apart from planes, numbers and sequences.
-        certain: whether it is alone, or the words have no other meaning.
+        certain: whether it is alone, or the words are those of localizers only.
         volume: whether it names a calibration scan, which is a volume by nature.
     """
 
@@ -100,7 +102,8 @@ def name_hint(name: str) -> NameHint | None:
     for code, pattern, only in _KINDS:
         found = pattern.search(words)
         if found and (only or alone or not _EXAMINATION.search(words)):
-            return NameHint(code, found.group(), alone, alone or only, alone and pattern is _CALIBRATION)
+            certain, volume = alone or pattern is _LOCALIZER, alone and pattern is _CALIBRATION
+            return NameHint(code, found.group(), alone, certain, volume)
     return None
 
 

@@ -16,11 +16,13 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.values import integer
+from mediqa_node.dicom.values import element_name, has_value, integer
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
+_REQUIRED = ("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation")
+"""No decoder reads pixels without these, besides their size."""
 _PIXEL_VRS = frozenset((b"OB", b"OW", b"OF", b"OD", b"UN"))
 """Whatever the transfer syntax promises; an even length does not begin with these bytes."""
 _HELD, _CONTRADICTION, _UNSTORED = "n_frames_held", "pixel_contradiction", "uses_unstored_bits"
@@ -94,6 +96,9 @@ def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
     tag, _, length = pixel_element(stream, little=bool(little))
     if tag not in PIXEL_TAGS:
         return None
+    missing = next((key for key in _REQUIRED if not has_value(header, key)), None)
+    if missing and PIXEL_TAGS[tag] == "PixelData":  # the others need less
+        setattr(header, _CONTRADICTION, f"{element_name(missing)} is missing")
     rows, columns, bits = (integer(header, key) or 0 for key in ("Rows", "Columns", "BitsAllocated"))
     samples = integer(header, "SamplesPerPixel") or 1
     if length != UNDEFINED_LENGTH:
@@ -105,7 +110,7 @@ def count_frames(stream: BinaryIO, header: Dataset) -> int | None:
             setattr(header, _CONTRADICTION, f"Pixel Data (7FE0,0010) holds {more}")
         return _whole(8 * length, frame_bits)
     begun, found = _frames_begun(stream)
-    if found is not None and found.rows and rows and columns:  # a JPEG may state its lines at its end
+    if found and found.rows and rows and columns and not missing:  # a JPEG may state its lines at its end
         setattr(header, _CONTRADICTION, _differences(found, rows, columns, samples, integer(header, "BitsStored") or 0))
     return max(begun, _whole(begun * found.rows * found.columns if found else 0, rows * columns) or 0)
 

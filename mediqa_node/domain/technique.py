@@ -26,6 +26,7 @@ class HeaderDoubt(StrEnum):
     PIXEL_SPACING_VARIES = "pixel_spacing_varies"
     COARSE_MATRIX = "coarse_matrix"
     NUMBER_OF_FRAMES = "number_of_frames"
+    POSITION = "position"
     ORIENTATION = "orientation"
     MISSING_GEOMETRY = "missing_geometry"
     DUPLICATE_POSITION = "duplicate_position"
@@ -51,6 +52,7 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
     HeaderDoubt.PIXEL_SPACING_VARIES: "Pixel Spacing differs between slices",
     HeaderDoubt.COARSE_MATRIX: "fewer than 64 rows or columns",
     HeaderDoubt.NUMBER_OF_FRAMES: "Number of Frames is not possible",
+    HeaderDoubt.POSITION: "Image Position is more than 10 m from the origin",
     HeaderDoubt.ORIENTATION: "Image Orientation is not two perpendicular unit vectors, or not that of the positions",
     HeaderDoubt.MISSING_GEOMETRY: "images without usable position or orientation are scored one by one",
     HeaderDoubt.DUPLICATE_POSITION: "of images at the same position only the first is scored",
@@ -65,7 +67,8 @@ DOUBTS: Mapping[HeaderDoubt, str] = {
 SPOILING = frozenset({
     HeaderDoubt.RESCALE_MISSING, HeaderDoubt.RESCALE_UNUSUAL, HeaderDoubt.RESCALE_FORMAT, HeaderDoubt.RESCALE_VARIES,
     HeaderDoubt.HIGH_BIT, HeaderDoubt.FEW_BITS, HeaderDoubt.UNSTORED_BITS, HeaderDoubt.PADDING_RANGE,
-    HeaderDoubt.PIXEL_SPACING, HeaderDoubt.PIXEL_SPACING_VARIES, HeaderDoubt.ORIENTATION, HeaderDoubt.MODALITY,
+    HeaderDoubt.PIXEL_SPACING, HeaderDoubt.PIXEL_SPACING_VARIES, HeaderDoubt.POSITION, HeaderDoubt.ORIENTATION,
+    HeaderDoubt.MODALITY,
 })  # fmt: skip
 """Doubts with which a label is not used for training."""
 

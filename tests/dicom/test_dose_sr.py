@@ -128,8 +128,11 @@ def test_a_current_is_read_in_the_unit_it_states_or_left_out(unit, value, expect
         ("113736", "Exposure", "exposure_mas", "mA", 150, None),
         ("113733", "KVP", "kvp_kv", "V", 120_000, 120),
         ("113733", "KVP", "kvp_kv", "kVp", 120, 120),
+        ("113733", "KVP", "kvp_kv", "KV", 120, 120),
         ("113827", "Nominal Total Collimation Width", "total_collimation_mm", "cm", 4, 40),
         ("113828", "Pitch Factor", "pitch", "%", 150, 1.5),
+        ("113828", "Pitch Factor", "pitch", "No units", 1.5, 1.5),
+        ("113828", "Pitch Factor", "pitch", "{no_units}", 1.5, 1.5),
         ("113828", "Pitch Factor", "pitch", "mm", 1.5, None),
     ],
 )
@@ -140,13 +143,31 @@ def test_every_other_value_is_read_in_its_unit_or_left_out(code, meaning, field,
     assert found.flags == (() if expected else (f"dose_unit:{field}",))
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"FloatingPointValue": 300.0}, {"RationalNumeratorValue": 600, "RationalDenominatorValue": 2},
+        {"NumericValue": 300, "FloatingPointValue": 299.9},
+    ],
+)  # fmt: skip
+def test_a_value_may_be_written_as_floating_point_or_fraction_alone(written):
+    item = num("113734", "X-Ray Tube Current", 0, "mA")
+    del item.MeasuredValueSequence[0].NumericValue
+    for key, value in written.items():
+        setattr(item.MeasuredValueSequence[0], key, value)
+
+    [found] = dose_events(report(event("1.9", container("113831", "Source", item))))
+
+    assert (found.tube_current_ma, found.flags) == (300, ())
+
+
 def test_a_pitch_in_an_unknown_unit_gives_no_tube_charge():
     [found] = dose_events(report(event("1.9", source(PER_ROTATION), num("113828", "Pitch", 1.5, "mm"), pitch=None)))
 
     assert found.tube_charge_mas is None
 
 
-@pytest.mark.parametrize("kind", ["67", "22", "33", "34"])
+@pytest.mark.parametrize("kind", ["67", "22", "33", "34", "35"])
 def test_a_dose_report_is_read_in_every_class_that_scanners_write_it_in(kind):
     written = report(event("1.9", source(PER_ROTATION)))
     written.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.88.{kind}"

@@ -64,6 +64,26 @@ def test_a_word_in_the_name_of_a_volume_refuses_nothing(name, keyword):
 
 
 @pytest.mark.parametrize(
+    "name", ["Low Dose Info", "PATIENT PROTOCOL LUNG", "SMARTPREP ABDOMEN 5mm", "LOCALIZER GUIDED BIOPSY"]
+)
+def test_seven_slices_contradict_what_a_volume_may_be_called_too(name):
+    assert refusals(series(CT, n=7, SeriesDescription=name)) == set()
+
+
+@pytest.mark.parametrize("name", ["CTA SMARTPREP", "SmartPrep Series", "CTA Dose Report", "Patient Protocol Chest"])
+def test_documents_and_bolus_tracking_are_recognised_in_company(name):
+    repeated = {"each_ImagePositionPatient": [[0, 0, 0]] * 12}
+    code = "localizer" if "prep" in name.lower() else "document"
+
+    assert refusals(series(CT, n=12, **repeated, SeriesDescription=name)) == {code}
+
+
+@pytest.mark.parametrize("name", ["CTA Dose Report", "Patient Protocol Chest"])
+def test_twelve_pages_of_a_document_are_no_slices(name):
+    assert refusals(series(CT, n=12, ImagePositionPatient=None, SeriesDescription=name)) == {"document"}
+
+
+@pytest.mark.parametrize(
     "name",
     ["SCOUT", "LOCALIZER", "Survey", "Topogram", "3 PL LOC", "TestBolus", "TIMING", "Dose Report", "COR SSFSE LOC"],
 )

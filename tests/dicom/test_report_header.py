@@ -337,6 +337,13 @@ def test_a_name_with_symbols_is_left_out(character_set, encoding, name):
     assert {found.name for found in identities(source, character_set, name.encode(encoding))} == {""}
 
 
+def test_a_patient_id_of_two_values_is_refused_and_one_written_twice_is_not():
+    with pytest.raises(InvalidInstance, match=r"Patient ID \(0010,0020\) has several values"):
+        reported(encoded("ISO_IR 192", PatientID=b"A\\B "))
+
+    assert reported(encoded("ISO_IR 192", PatientID=b"A\\A ")).PatientID == "A"
+
+
 @pytest.mark.parametrize("value", [b"A\x01B", b"A\tB", b"A\r\nB"])
 def test_a_patient_id_with_control_characters_is_refused(value):
     with pytest.raises(InvalidInstance, match=r"Patient ID \(0010,0020\)"):

@@ -36,11 +36,17 @@ BEGINS = {
 }
 
 
+PIXELS = {
+    "Rows": EDGE, "Columns": EDGE, "BitsAllocated": 16, "BitsStored": 8, "PixelRepresentation": 0, "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+}  # fmt: skip
+
+
 def held(
     path, syntax: UID, pixels: bytes, change: Callable[[Dataset], None] = lambda ds: None, **changes: object
 ) -> Dataset:
     """Write an image of 16 x 16 and read its header."""
-    [ds] = series(CT, n=1, **{"Rows": EDGE, "Columns": EDGE, "BitsAllocated": 16, "SamplesPerPixel": 1} | changes)
+    [ds] = series(CT, n=1, **PIXELS | changes)
     ds.file_meta = pydicom.dataset.FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = syntax
     ds.PixelData = pixels
@@ -162,6 +168,23 @@ def test_a_codestream_may_have_more_bits_than_are_stored_or_a_few_less(tmp_path,
     header = held(tmp_path, JPEG2000Lossless, encapsulate([j2k(EDGE, EDGE, bits=bits)]), BitsStored=stored)
 
     assert refused([header]) == []
+
+
+@pytest.mark.parametrize(
+    "missing", ["BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"]
+)
+@pytest.mark.parametrize("absent", [True, False])
+def test_pixels_that_no_decoder_can_read_refuse_the_image(tmp_path, missing, absent):
+    def without(ds: Dataset) -> None:
+        ds[missing].value = None
+        if absent:
+            del ds[missing]
+
+    header = held(tmp_path, JPEG2000Lossless, encapsulate([j2k(EDGE, EDGE)]), without)
+
+    [(code, detail)] = refused([header])
+    assert (code, f"{missing} (0028," in detail) == ("implausible", True), detail
+    assert not harvest([header]).eligible
 
 
 @pytest.mark.parametrize("rows", [EDGE - 1, EDGE - 4])

@@ -160,6 +160,7 @@ FLAGGED = {
     "unequal spacing": (spaced, "pixel_spacing_varies"),
     "32 x 32": (cropped(32, 32), "coarse_matrix"),
     "64 x 40": (cropped(64, 40), "coarse_matrix"),
+    "positions up to 3e30": (lambda ds, i: to(ImagePositionPatient=[0, 0, 1e30 * (i + 1)])(ds, i), "position"),
     "orientation 0": (to(ImageOrientationPatient=[0] * 6), "orientation"),
     "orientation of length 2": (to(ImageOrientationPatient=[2, 0, 0, 0, 2, 0]), "orientation"),
     "parallel axes": (to(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "orientation"),

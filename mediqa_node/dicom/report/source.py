@@ -67,14 +67,16 @@ def patient_id(source: Dataset) -> str:
     """Return Patient ID (0010,0020).
 
     Raises:
-        InvalidInstance: longer than 64 characters, or not in the declared character set: a damaged ID may be another
-            patient's. So may one without its control characters.
+        InvalidInstance: several, longer than 64 characters, or not in the declared character set: a damaged ID may be
+            another patient's. So may one without its control characters.
     """
     if is_misread(source, "PatientID") or any(map(_CONTROL.search, texts(source, "PatientID"))):
         raise InvalidInstance(
             "Patient ID (0010,0020) has characters outside Specific Character Set (0008,0005): no report can carry it",
             offending=0x00100020,
         )
+    if len(set(texts(source, "PatientID"))) > 1:
+        raise InvalidInstance("Patient ID (0010,0020) has several values: no report can carry it", offending=0x00100020)
     text = _text(source, "PatientID")
     if len(text) > LIMITS["LO"]:
         raise InvalidInstance("Patient ID longer than 64 characters: no report can carry it", offending=0x00100020)

@@ -174,8 +174,13 @@ def _measured(content: tuple[Dataset, ...], concept: tuple[str, str]) -> tuple[f
     """Return the first numeric value of a concept and its UCUM unit."""
     for item in _matching(content, concept):
         for measured in items(item, "MeasuredValueSequence"):
-            value = number(measured, "NumericValue") or number(measured, "FloatingPointValue")
+            value = number(measured, "NumericValue") or number(measured, "FloatingPointValue") or _ratio(measured)
             if value is not None:
                 units = items(measured, "MeasurementUnitsCodeSequence")
                 return value, text(units[0], "CodeValue") if units else ""
     return None
+
+
+def _ratio(measured: Dataset) -> float | None:
+    parts = number(measured, "RationalNumeratorValue"), number(measured, "RationalDenominatorValue")
+    return parts[0] / parts[1] if parts[0] and parts[1] else None

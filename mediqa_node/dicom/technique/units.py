@@ -44,7 +44,7 @@ UNITS: dict[Quantity, dict[str, float]] = {
 _ALIASES = {
     "sec": "s", "msec": "ms", "seconds": "s", "second": "s", "milliseconds": "ms", "mAs": "mA.s", "uAs": "uA.s",
     "As": "A.s", "kVp": "kV", "mGycm": "mGy.cm", "Gycm": "Gy.cm", "cGycm": "cGy.cm", "dGycm": "dGy.cm", "": "1",
-    "ratio": "1", "no units": "1",
+    "ratio": "1", "no units": "1", "{no units}": "1", "{no_units}": "1", "unity": "1", "kv": "kV", "kvp": "kV",
 }  # fmt: skip
 """What vendors write in place of a UCUM code."""
 
@@ -58,5 +58,5 @@ def converted(value: float, code: str, quantity: Quantity) -> float | None:
     True
     """
     plain = code.strip().replace("\u00b5", "u").replace("\u03bc", "u").replace("*", ".").replace("\u00b7", ".")
-    factor = UNITS[quantity].get(_ALIASES.get(plain, plain))
+    factor = UNITS[quantity].get(_ALIASES.get(plain, _ALIASES.get(plain.lower(), plain)))
     return None if factor is None else value * factor
