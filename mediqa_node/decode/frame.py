@@ -77,6 +77,8 @@ def locate_pixels(stream: BinaryIO) -> PixelElement:
     except Exception as error:  # a parser of hostile bytes may raise anything
         raise UndecodablePixels(f"unreadable header: {type(error).__name__}: {error}"[:300]) from error
     options.setdefault("planar_configuration", 0)
+    if label := options.get("photometric_interpretation"):
+        options["photometric_interpretation"] = str(label).strip(" \0").upper()
     options |= {"pixel_keyword": keyword, "transfer_syntax_uid": syntax}
     frames = frames if len(frames) == options["number_of_frames"] else ()
     return PixelElement(transfer_syntax_uid=str(syntax), options=options, offset=offset, length=length, frames=frames)

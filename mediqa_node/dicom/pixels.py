@@ -37,7 +37,7 @@ def to_image(raw: np.ndarray, header: Dataset, frame_number: int | None) -> np.n
         UndecodablePixels: neither gray nor three-sample colour, or a lookup table that cannot be applied.
         UnreadableElement: an element that defines the meaning of stored values is not a number, or cannot be true.
     """
-    photometric = text(header, "PhotometricInterpretation") or "MONOCHROME2"
+    photometric = text(header, "PhotometricInterpretation").upper() or "MONOCHROME2"
     modality = modality_of(header) or text(header, "Modality")
     if photometric == "PALETTE COLOR":
         return _scaled_rgb(_coloured(raw, header), bits=_palette_bits(header))

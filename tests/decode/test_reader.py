@@ -262,11 +262,12 @@ def test_jpeg_of_dcmtk_is_decoded(reader, tmp_path, option, source, tolerance):
     assert (difference > 0).any() == (tolerance > 0)
 
 
-def test_ybr_colour_comes_back_as_rgb(reader, tmp_path):
+@pytest.mark.parametrize("label", ["YBR_FULL", "ybr_full", "Ybr_Full "])
+def test_ybr_colour_comes_back_as_rgb(reader, tmp_path, label):
     dataset = pydicom.dcmread(RGB)
     expected = dataset.pixel_array.astype(int)
     dataset.PixelData = pydicom.pixels.convert_color_space(dataset.pixel_array, "RGB", "YBR_FULL").tobytes()
-    dataset.PhotometricInterpretation = "YBR_FULL"
+    dataset.PhotometricInterpretation = label
 
     array = reader.raw(written(dataset, tmp_path / "a.dcm"), None)
 

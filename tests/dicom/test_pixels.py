@@ -110,8 +110,9 @@ def test_values_above_a_high_bit_that_is_not_the_lowest_possible_are_shifted_dow
     assert to_image(raw, gray("MR", bits=12, HighBit=15), None).tolist() == [[40]]
 
 
-def test_monochrome1_is_inverted_for_mr():
-    header = gray("MR", bits=12, PhotometricInterpretation="MONOCHROME1")
+@pytest.mark.parametrize("label", ["MONOCHROME1", "Monochrome1", "monochrome1 "])
+def test_monochrome1_is_inverted_for_mr(label):
+    header = gray("MR", bits=12, PhotometricInterpretation=label)
 
     assert to_image(np.array([[0, 4095, 95]], dtype=np.uint16), header, None).tolist() == [[4095, 0, 4000]]
 

@@ -23,7 +23,7 @@ def put_pixels(dataset: Dataset, frames: Sequence[np.ndarray], header: Dataset) 
     Raises:
         UndecodablePixels: colour tables, lookup tables or floating point, which cannot be exported with the pixels.
     """
-    first, photometric = frames[0], text(header, "PhotometricInterpretation")
+    first, photometric = frames[0], text(header, "PhotometricInterpretation").upper()
     if photometric == "PALETTE COLOR" or "ModalityLUTSequence" in header or first.dtype.kind not in "iu":
         raise UndecodablePixels(f"pixels of {photometric}, type {first.dtype}, need a table that is not let out")
     if any(frame.shape != first.shape or frame.dtype != first.dtype for frame in frames):
