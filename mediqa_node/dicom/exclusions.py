@@ -68,7 +68,7 @@ _MATERIAL = re.compile(
     re.I,
 )
 _IODINE_GIVEN = re.compile(
-    r"(?<![a-z])(?<!virtual[\W_])(with(out)?|w[\W_]*o?|non?|not|sans|pre|post|before|after|iv|i\.v\.)[\W_]*iodine"
+    r"(?<![a-z])(?<!virtual[\W_])(with(out)?|w[\W_]*o?|non?|not|sans|pre|post|before|after|iv|i\.v\.|oral|to|c\+)[\W_]*iodine"
     r"(?!\W*(map|density|overlay|image|concentration))(?![a-z])",
     re.I,
 )

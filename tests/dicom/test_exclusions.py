@@ -164,6 +164,7 @@ def test_a_word_that_only_contains_phantom_or_names_an_examination_refuses_nothi
         "CHEST WITH IODINE", "ABD IODINE CONTRAST 100ML", "NO IODINE", "ABDOMEN WITHOUT IODINE", "HEAD W/O IODINE",
         "HEAD WO IODINE", "HEAD W/IODINE", "NON IODINE CT", "NON-IODINE", "AFTER IODINE", "POST IODINE", "POST-IODINE",
         "before_iodine", "pre iodine", "IV IODINE", "without  iodine", "IODINE ALLERGY", "IODINE-FREE",
+        "ORAL IODINE", "ABD C+ IODINE", "ALLERGIC TO IODINE",
         "POST IODINATED CONTRAST", "CT Iodine-131 staging", "I-131 IODINE THERAPY PLANNING CT", "ABD IODINE 300",
     ],
 )  # fmt: skip
