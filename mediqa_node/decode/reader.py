@@ -49,6 +49,8 @@ class FrameReader:
         self._located: tuple[Path, PixelElement] | None = None
         self.of_unconfirmed_colour: set[Path] = set()
         """Files with a frame whose colour model only the label states."""
+        self.of_unstored_bits: set[Path] = set()
+        """Files with values above Bits Stored, as `image_getter` finds them."""
 
     def raw(self, path: Path, frame_number: int | None) -> np.ndarray:
         """Return the stored values of one frame.

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.decode.reader import FrameReader
-from mediqa_node.dicom.pixels import to_image
+from mediqa_node.dicom.pixels import to_image, uses_unstored_bits
 from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
@@ -44,8 +44,11 @@ def image_getter(
     @lru_cache(maxsize=32)
     def image_at(index: int) -> np.ndarray:
         frame = stack.frames[index]
-        raw = reader.raw(paths[frame.instance_index], frame.frame_number)
-        return raw if stored else to_image(raw, headers[frame.instance_index], frame.frame_number)
+        path, header = paths[frame.instance_index], headers[frame.instance_index]
+        raw = reader.raw(path, frame.frame_number)
+        if uses_unstored_bits(raw, header):
+            reader.of_unstored_bits.add(path)
+        return raw if stored else to_image(raw, header, frame.frame_number)
 
     return image_at
 

@@ -115,7 +115,7 @@ def _of_instance(ds: Dataset, modality: str) -> Iterator[HeaderDoubt]:
         yield HeaderDoubt.HIGH_BIT
     if modality == "CT" and stored is not None and stored < _CT_BITS:
         yield HeaderDoubt.FEW_BITS
-    elif uses_unstored_bits(ds):
+    if uses_unstored_bits(ds):
         yield HeaderDoubt.UNSTORED_BITS
 
 

@@ -13,6 +13,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut
 from mediqa_node.dicom.header import FrameHeader, exact, frame_header, items, text
 from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.plausible import rescale
+from mediqa_node.dicom.stored_frames import overlays_reach
 from mediqa_node.domain.errors import UndecodablePixels
 
 AIR_FLOOR_HU = -1024.0
@@ -91,6 +92,23 @@ def stored_values(raw: np.ndarray, header: Dataset) -> np.ndarray:
     signed = _whole(header, "PixelRepresentation") == 1
     bits = raw.view(np.dtype(f"{'i' if signed else 'u'}{raw.dtype.itemsize}"))
     return np.asarray(np.right_shift(np.left_shift(bits, above), allocated - stored))
+
+
+def uses_unstored_bits(raw: np.ndarray, header: Dataset) -> bool:
+    """Whether gray values use bits above Bits Stored (0028,0101) for more than a sign, padding or a declared overlay.
+
+    `stored_frames` samples native pixels for it when their header is read.
+    """
+    allocated, stored, high = raw.dtype.itemsize * 8, _whole(header, "BitsStored"), _whole(header, "HighBit")
+    if raw.ndim != 2 or raw.dtype.kind not in "iu" or stored is None or not 0 < stored < allocated:
+        return False
+    if high not in (None, stored - 1) or overlays_reach(header, stored):
+        return False
+    bits = raw.view(f"u{raw.dtype.itemsize}")
+    above = bits >> stored > 0
+    if _whole(header, "PixelRepresentation") == 1:
+        above &= bits >> stored - 1 != (1 << (allocated - stored + 1)) - 1
+    return bool(above.any() and (above & ~_padding(raw, header)).any())
 
 
 def _padding(raw: np.ndarray, header: Dataset) -> np.ndarray:

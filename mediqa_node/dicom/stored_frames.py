@@ -145,7 +145,7 @@ def _holds_more(stream: BinaryIO, surplus: int, *, skipped: int, row_bytes: int)
 def _unstored(stream: BinaryIO, header: Dataset, length: int, allocated: int, *, little: bool) -> bool:
     """Sample the pixels for words whose bits above Bits Stored (0028,0101) hold something; the stream stays."""
     stored, high = integer(header, "BitsStored") or 0, integer(header, "HighBit")
-    if not 0 < stored < allocated or high not in (None, stored - 1) or _overlays_reach(header, stored):
+    if not 0 < stored < allocated or high not in (None, stored - 1) or overlays_reach(header, stored):
         return False
     start, size = stream.tell(), allocated // 8
     middle = max(0, length - _SAMPLE_BYTES) // 2
@@ -173,7 +173,7 @@ def _upper_bits(allocated: int, stored: int, count: int) -> int:
     return int.from_bytes(((1 << allocated) - (1 << stored)).to_bytes(allocated // 8, "little") * count, "little")
 
 
-def _overlays_reach(header: Dataset, stored: int) -> bool:
+def overlays_reach(header: Dataset, stored: int) -> bool:
     """Whether Overlay Bit Position (60xx,0102) of an overlay is above Bits Stored, as was done before 2004."""
     return any((integer(header, group << 16 | 0x0102) or 0) >= stored for group in _OVERLAY_GROUPS)
 

@@ -248,7 +248,7 @@ def _score_stack(
     weights = scored.weights.tolist()
     raw, mapped = scored.raw.tolist(), None if scored.quality is None else scored.quality.tolist()
     return StackResult(
-        stack=_with_colour_doubt(stack, found.frames, files, reader),
+        stack=_with_pixel_doubts(stack, found.frames, files, reader),
         prompt=prompt,
         quality=None if mapped is None else weighted_quality(mapped, weights),
         raw_score=float(np.dot(scored.raw, scored.weights)),
@@ -264,11 +264,12 @@ def _score_stack(
     )
 
 
-def _with_colour_doubt(stack: Stack, frames: Sequence[FrameRef], files: SeriesFiles, reader: FrameReader) -> Stack:
-    """Flag a stack if only the label states the colour model of a scored frame."""
-    if reader.of_unconfirmed_colour.isdisjoint(files.paths[frame.instance_index] for frame in frames):
-        return stack
-    return replace(stack, flags=(*stack.flags, HeaderDoubt.COLOUR_MODEL))
+def _with_pixel_doubts(stack: Stack, frames: Sequence[FrameRef], files: SeriesFiles, reader: FrameReader) -> Stack:
+    """Flag a stack for doubts about a scored frame that only its decoded pixels give."""
+    scored = {files.paths[frame.instance_index] for frame in frames}
+    found = [HeaderDoubt.COLOUR_MODEL] * bool(scored & reader.of_unconfirmed_colour)
+    found += [HeaderDoubt.UNSTORED_BITS] * bool(scored & reader.of_unstored_bits)
+    return replace(stack, flags=(*stack.flags, *found)) if found else stack
 
 
 def check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:

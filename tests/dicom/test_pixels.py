@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 from support.header_builders import raw as put_raw
 
-from mediqa_node.dicom.pixels import to_image
+from mediqa_node.dicom.pixels import to_image, uses_unstored_bits
 from mediqa_node.domain.errors import UndecodablePixels, UnreadableElement
 
 DATA = Path(__file__).parents[1] / "data"
@@ -102,6 +102,25 @@ def test_the_sign_of_a_twelve_bit_value_is_kept():
     raw = np.array([[0x0FFF, 0x0001, -5]], dtype=np.int16)
 
     assert to_image(raw, gray(bits=12, signed=True), None).tolist() == [[-1, 1, -5]]
+
+
+@pytest.mark.parametrize(
+    ("values", "signed", "changes", "expected"),
+    [
+        ([0, 4095], False, {}, False), ([0, 4096], False, {}, True), ([0, 63536], False, {}, True),
+        ([0, 63536], False, {"PixelPaddingValue": 63536}, False),
+        ([-2048, 2047], True, {}, False), ([0, 2048], True, {}, False), ([0, 4096], True, {}, True),
+        ([0, -2049], True, {}, True), ([0, -3000], True, {"PixelPaddingValue": -3000}, False),
+        ([0, 4096], False, {"HighBit": 15}, False),
+    ],
+)  # fmt: skip
+def test_values_above_bits_stored_are_noticed_unless_sign_or_padding(values, signed, changes, expected):
+    raw = np.array([values], dtype=np.int16 if signed else np.uint16)
+    header = gray("MR", bits=12, signed=signed, **changes)
+
+    assert uses_unstored_bits(raw, header) is expected
+    header.add_new(0x60000102, "US", 12)
+    assert not uses_unstored_bits(raw, header)
 
 
 def test_values_above_a_high_bit_that_is_not_the_lowest_possible_are_shifted_down():

@@ -15,6 +15,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
+from pydicom.uid import RLELossless
 from support.bench import StandInScorer
 from support.series import ct_series
 
@@ -125,6 +126,16 @@ def sixteen_bits(ds: Dataset, index: int) -> None:
     ds.PixelData = (ds.pixel_array.astype("<i2") * 12).tobytes()
 
 
+def of_bits(count: int) -> Change:
+    """Store values of fewer bits, and say so."""
+
+    def change(ds: Dataset, index: int) -> None:
+        ds.BitsStored, ds.HighBit = count, count - 1
+        ds.PixelData = (ds.pixel_array.astype("<i2") >> 16 - count).tobytes()
+
+    return change
+
+
 FLAGGED = {
     "frame of reference with an empty component": (to(FrameOfReferenceUID="1.2..3"), "malformed_uid"),
     "frame of reference with leading zeros": (to(FrameOfReferenceUID="1.2.003"), "malformed_uid"),
@@ -144,8 +155,8 @@ FLAGGED = {
     "intercept 0 of unsigned pixels": (to(RescaleIntercept=0, PixelRepresentation=0), "rescale_unusual"),
     "another intercept in one slice": (of_one(RescaleIntercept=-2048), "rescale_varies"),
     "padding up to 0 HU": (padded(-2000, 0), "padding_range"),
-    "8 bits of 16": (to(BitsStored=8, HighBit=7), "few_bits"),
-    "10 bits of 16": (to(BitsStored=10, HighBit=9), "few_bits"),
+    "8 bits of 16": (of_bits(8), "few_bits"),
+    "10 bits of 16": (of_bits(10), "few_bits"),
     "16 bits used, 12 stored": (sixteen_bits, "unstored_bits"),
     "pixels like strips": (to(PixelSpacing=[0.7, 70]), "pixel_spacing"),
     "spacing 0.001": (to(PixelSpacing=[0.001, 0.001]), "pixel_spacing"),
@@ -282,6 +293,15 @@ def test_a_series_of_which_nothing_is_left_is_refused(tmp_path):
         judged(tmp_path, lambda ds, index: to(ImageType=["ORIGINAL", "PRIMARY", types[index]])(ds, index))
 
     assert refusal.value.code in ("localizer", "reformat")
+
+
+def test_values_that_are_cut_in_few_bits_or_behind_a_compression_are_flagged_too(tmp_path):
+    def compressed(ds: Dataset, index: int) -> None:
+        sixteen_bits(ds, index)
+        ds.compress(RLELossless, generate_instance_uid=False)
+
+    assert judged(tmp_path / "few", to(BitsStored=10, HighBit=9)).doubts == ("few_bits", "unstored_bits")
+    assert judged(tmp_path / "compressed", compressed).doubts == ("unstored_bits",)
 
 
 def test_a_photograph_with_an_impossible_colour_model_is_scored_with_a_flag(tmp_path):
