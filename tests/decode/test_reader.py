@@ -28,6 +28,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from support.siblings import before_release
 
 from mediqa_node.decode import wire
 from mediqa_node.decode.limits import MIB, DecodeLimits
@@ -220,7 +221,7 @@ def small_codestreams(syntax: UID) -> tuple[Dataset, list[bytes]]:
 
 @pytest.mark.parametrize("pieces", [1, 2], ids=["one fragment", "two fragments"])
 @pytest.mark.parametrize("kind", OFFSETS)
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.name)
+@pytest.mark.parametrize("syntax", [RLELossless, *before_release(JPEGLSLossless), JPEG2000Lossless])
 def test_a_wrong_basic_offset_table_takes_no_frame_for_another(reader, tmp_path, syntax, kind, pieces):
     dataset, codestreams = small_codestreams(syntax)
     middles = [len(one) // 4 * 2 for one in codestreams] if pieces == 2 else [0] * 3
