@@ -30,7 +30,7 @@ from mediqa_node.domain.series import (
     SeriesState,
 )
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
-from mediqa_node.pipeline.clock_watch import is_doubtful
+from mediqa_node.pipeline.clock_watch import is_doubtful, was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue, unanswered_since
 from mediqa_node.pipeline.report import report_for
@@ -54,6 +54,9 @@ _ABOUT_IDENTITY = (
     DeliveryReason.IDENTITY_UNANSWERED,
 )
 _AGAIN_S = 1.0
+_SLOW_S = 1.0
+"""A query that fails after so long holds up the reports behind it."""
+_NEXT_S = 0.001
 
 _SENT_UNPROVEN = {
     DeliveryReason.STUDY_NOT_THERE: "the study is not in that archive yet",
@@ -75,6 +78,8 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
         delivery = outbox.find_delivery(connection, delivery_id)
     if delivery is None or delivery.state is not DeliveryState.WAITING:
         return "nothing to do"
+    if delivery.job is None and delivery.not_before > node.clock():
+        return "nothing to do"  # it was put off while its job was in the queue
     outcome = _obstacle(node, delivery) or _attempt(node, delivery, report)
     now = node.clock()
     with node.database.write() as connection:
@@ -182,9 +187,12 @@ def _parked(code: DeliveryReason, message: str, *, status: int | None = None) ->
 
 def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildReport) -> Outcome:
     """Send a report once the peer has been asked for its study; unasked only if this attempt went unanswered too."""
+    asked_at = node.clock()
     try:
         return _connected(node, delivery, peer, build, asks=True)
-    except QueryUnanswered:
+    except QueryUnanswered as error:
+        if node.clock() - asked_at >= min(node.delivery.timeout_s, _SLOW_S):
+            _put_off_others(node, delivery, str(error))
         if node.delivery.identity_unanswered != "send" or not is_overdue(node, unanswered_since(node, delivery)):
             raise
     return _connected(node, delivery, peer, build, asks=False)
@@ -248,6 +256,37 @@ def _unanswered(node: NodeContext, delivery: DeliveryRow, message: str) -> Outco
         code=DeliveryReason.IDENTITY_UNANSWERED,
         message=f"identity: {message}",
     )
+
+
+def _put_off_others(node: NodeContext, delivery: DeliveryRow, message: str) -> None:
+    """Spare the other reports that are due at a destination a query that would take as long to fail.
+
+    They keep their turns and ask before this one does again: it may be the only study that the peer has trouble with.
+    Those that have waited as long as the site allows are withheld; with `send`, each has to ask before it leaves.
+    """
+    now, rules = node.clock(), node.delivery
+    overdue_since = float("-inf") if was_set_unnoticed(node) else now - rules.identity_within_s
+    with node.database.write() as connection:
+        others = outbox.others_due(connection, delivery, now)
+        since = {other.id: now if other.unanswered_since is None else other.unanswered_since for other in others}
+        overdue = [other for other in others if since[other.id] <= overdue_since]
+        code, put_off = DeliveryReason.IDENTITY_UNANSWERED, [other for other in others if other not in overdue]
+        for place, other in enumerate(reversed(put_off), start=1):
+            again_at = min(now + rules.retry_first_s, max(since[other.id] + rules.identity_within_s, now + _AGAIN_S))
+            values = {"unanswered_since": since[other.id], "not_before": again_at - place * _NEXT_S, "job": None}
+            outbox.update_delivery(connection, other.id, reason_code=code, message=message, **values)
+    withheld = overdue if rules.identity_unanswered == "withhold" else []
+    for other in withheld:
+        with node.database.write() as connection:
+            index.lock_series(connection, other.series_instance_uid)
+            current = outbox.find_delivery(connection, other.id)
+            if current is None or current.state is not DeliveryState.WAITING:
+                continue
+            held = {"state": DeliveryState.WITHHELD, "reason_code": code, "message": f"identity: {message}"}
+            outbox.update_delivery(connection, other.id, **held, job=None)
+            update_series_state(connection, other, now)
+    if withheld:
+        log.warning("reports withheld", destination=delivery.destination, reports=len(withheld), message=message)
 
 
 def _again(node: NodeContext, delivery: DeliveryRow, message: str) -> Outcome:

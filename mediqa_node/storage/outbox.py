@@ -61,6 +61,7 @@ class DeliveryRow:
 
 _REPORT = [reports.c[name] for name in ReportRow.__dataclass_fields__]
 _DELIVERY = [deliveries.c[name] for name in DeliveryRow.__dataclass_fields__]
+_IN_TURN = (deliveries.c.not_before, deliveries.c.id)
 
 
 def _delivery_row(row: sa.Row[*tuple[Any, ...]]) -> DeliveryRow:
@@ -226,11 +227,22 @@ def deliveries_of(connection: sa.Connection, series_instance_uid: str) -> list[D
 
 
 def due_deliveries(connection: sa.Connection, now: float) -> list[DeliveryRow]:
-    """Return due deliveries without a job."""
+    """Return due deliveries without a job, the one that has been due longest first."""
     query = sa.select(*_DELIVERY).where(
         deliveries.c.state == DeliveryState.WAITING, deliveries.c.job.is_(None), deliveries.c.not_before <= now
     )
-    return [_delivery_row(row) for row in connection.execute(query.order_by(deliveries.c.id))]
+    return [_delivery_row(row) for row in connection.execute(query.order_by(*_IN_TURN))]
+
+
+def others_due(connection: sa.Connection, delivery: DeliveryRow, now: float) -> list[DeliveryRow]:
+    """Return every other delivery that is due at the same destination, in turn."""
+    query = sa.select(*_DELIVERY).where(
+        deliveries.c.destination == delivery.destination,
+        deliveries.c.state == DeliveryState.WAITING,
+        deliveries.c.not_before <= now,
+        deliveries.c.id != delivery.id,
+    )
+    return [_delivery_row(row) for row in connection.execute(query.order_by(*_IN_TURN))]
 
 
 def update_delivery(connection: sa.Connection, delivery_id: int, **values: object) -> None:

@@ -28,6 +28,7 @@ from mediqa_node.storage.tables import (
 )
 
 _RETRIED_PARKED = (ReasonCode.SCORING_FAILED, ReasonCode.FILE_MISSING)
+_WAITS_ANEW = {"state": DeliveryState.WAITING, "reason_code": None, "unanswered_since": None, "job": None}
 _RETRIED_WITHHELD = (
     ReasonCode.UNTRAINED,
     ReasonCode.IDENTITY,
@@ -186,9 +187,7 @@ def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tup
         deliveries.c.revision == series.c.revision, deliveries.c.state.in_(HELD)
     )
     n_series = index.assess_again(connection, stopped, mine, series.c.series_instance_uid.not_in(with_delivery), at=now)
-    n_deliveries = connection.execute(
-        held.values(state=DeliveryState.WAITING, reason_code=None, not_before=now, created_at=now, job=None)
-    ).rowcount
+    n_deliveries = connection.execute(held.values(**_WAITS_ANEW, not_before=now, created_at=now)).rowcount
     n_retractions = retractions.retry(connection, tuple(which), now=now)
     return int(n_deliveries) + n_retractions, n_series
 
