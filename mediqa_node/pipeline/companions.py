@@ -21,6 +21,7 @@ from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import slice_picture
 from mediqa_node.network.sender import PeerLink, connect, report_contexts
 from mediqa_node.pipeline.deliver import obstacle_in
+from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import Outcome, identity_check
 from mediqa_node.pipeline.report import series_number
@@ -61,6 +62,7 @@ def send_due_companions(node: NodeContext, stopping: Callable[[], bool] = lambda
         _begin(node, delivery)
         _end(node, delivery, _send_companions(node, delivery, silent))
         tried += 1
+        goes_on()
     return tried
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -59,12 +60,42 @@ _PIECE_BYTES = 1 << 20
 
 
 class Interrupted(MediqaError):
-    """The process stops: the comparison is made again by the next one."""
+    """The process stops, or the copies of another series have their turn."""
 
     retryable = True
 
 
-def content_digest(path: Path, reader: FrameReader, stopping: Callable[[], bool] = lambda: False) -> str:
+@dataclass(slots=True)
+class _Frames:
+    """What is decoded of an object: the digest of its first frames, and their lowest and highest value."""
+
+    digest: "hashlib._Hash"
+    n_done: int = 0
+    lowest: int | None = None
+    highest: int | None = None
+
+
+class Contents:
+    """Digests of instances, made in pieces: what was decoded before an interruption is not decoded again.
+
+    Args:
+        stopping: whether to break off; asked after each frame.
+    """
+
+    def __init__(self, reader: FrameReader, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.reader, self.stopping = reader, stopping
+        self._begun: dict[Path, _Frames] = {}
+
+    def digest(self, path: Path) -> str:
+        """Return the `content_digest` of a file."""
+        return _digest(path, self)
+
+    def frames(self, path: Path, digest: "hashlib._Hash") -> _Frames:
+        """Return what is decoded of a file so far; `digest` stands for no frame."""
+        return self._begun.setdefault(path, _Frames(digest))
+
+
+def content_digest(path: Path, reader: FrameReader) -> str:
     """Return a digest over what makes an instance what it is, whatever patient it names and however it is coded.
 
     Of an image: geometry and decoded frames. Of anything else, and of an image of one value, which looks like any
@@ -73,38 +104,44 @@ def content_digest(path: Path, reader: FrameReader, stopping: Callable[[], bool]
 
     Raises:
         UndecodablePixels: the header cannot be read.
-        Interrupted: the process stops.
         OSError: the file cannot be opened.
     """
+    return Contents(reader).digest(path)
+
+
+def _digest(path: Path, contents: Contents) -> str:
     header = read_header(path)
     geometry = tuple(in_one_form(header, keyword) for keyword in _GEOMETRY)
     digest = hashlib.sha256(repr(geometry).encode())
-    if "Rows" not in header or not _add_frames(digest, path, header, reader, stopping):
+    if "Rows" not in header or not _add_frames(digest, path, header, contents):
         for part in _content(header):
             digest.update(part)
     return digest.hexdigest()
 
 
-def _add_frames(
-    digest: "hashlib._Hash", path: Path, header: Dataset, reader: FrameReader, stopping: Callable[[], bool]
-) -> bool:
-    """Add all decoded frames; return whether they show anything. Bits that are not stored do not count."""
+def _add_frames(digest: "hashlib._Hash", path: Path, header: Dataset, contents: Contents) -> bool:
+    """Add all decoded frames; return whether they show anything. Bits that are not stored do not count.
+
+    Raises:
+        Interrupted: at least one more frame is decoded, and others are left.
+    """
     n_frames = integer(header, "NumberOfFrames") or 0
-    lowest = highest = None
-    decoded = digest.copy()
+    numbers = list(range(1, n_frames + 1)) if n_frames else [None]
+    frames = contents.frames(path, digest.copy())
     try:
-        for number in range(1, n_frames + 1) if n_frames else [None]:
-            if stopping():
-                raise Interrupted("the process stops")
-            values = stored_values(reader.raw(path, number), header)
-            decoded.update(values.tobytes())
-            lowest = values.min() if lowest is None else min(lowest, values.min())
-            highest = values.max() if highest is None else max(highest, values.max())
+        for number in numbers[frames.n_done :]:
+            values = stored_values(contents.reader.raw(path, number), header)
+            frames.digest.update(values.tobytes())
+            frames.lowest = values.min() if frames.lowest is None else min(frames.lowest, values.min())
+            frames.highest = values.max() if frames.highest is None else max(frames.highest, values.max())
+            frames.n_done += 1
+            if frames.n_done < len(numbers) and contents.stopping():
+                raise Interrupted("a comparison goes on later")
     except UndecodablePixels:
         _add_coded_pixels(digest, path)
         return False
-    digest.update(decoded.digest())
-    return bool(lowest != highest)
+    digest.update(frames.digest.digest())
+    return bool(frames.lowest != frames.highest)
 
 
 def _add_coded_pixels(digest: "hashlib._Hash", path: Path) -> None:

@@ -5,6 +5,7 @@ A corrected copy is used only once all images of its series carry the new identi
 them; until then nothing of the series is delivered.
 """
 
+import math
 import time
 from collections.abc import Callable
 from errno import EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ESTALE, ETIMEDOUT
@@ -20,7 +21,8 @@ from mediqa_node.domain.errors import StorageFailed, UndecodablePixels
 from mediqa_node.domain.identity import differences, disagreements, merged
 from mediqa_node.domain.series import CopyDecision, InstanceStatus
 from mediqa_node.pipeline import policy, retraction
-from mediqa_node.pipeline.content import Interrupted, content_digest
+from mediqa_node.pipeline.content import Contents, Interrupted, content_digest
+from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.identity import Relation, compare, names_nobody
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.sources import Sources, rules_of
@@ -35,7 +37,7 @@ _WRONG_PATIENT = "113038"
 _PASSING = frozenset((EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOMEM, ESTALE, ETIMEDOUT))
 """Errors of a machine short of something, or of a share that is away; others stay."""
 _TURN_S = 5.0
-"""How long the copies of one series are compared before those of another have their turn."""
+"""How long the copies of one series are compared before those of another have their turn, and a frame more."""
 
 
 class Copies:
@@ -45,36 +47,55 @@ class Copies:
         self.node = node
         self._stopping = stopping
         self._has_settled = False
+        self._until = math.inf
+        self._was_cut = False
 
     def compare_waiting(self) -> int:
         """Compare the copies of one series after the other, each for its turn; return how many were compared."""
         with self.node.database.read() as connection:
-            waiting = copies.candidates(connection)
             unsettled = [] if self._has_settled else copies.disputed_series(connection)
         for series_instance_uid in unsettled:  # the process ended between a comparison and what follows from it
             self._settle(series_instance_uid)
         self._has_settled = True
-        if not waiting:
-            return 0
-        by_series: dict[str, list[InstanceRow]] = {}
-        for candidate in waiting:
-            by_series.setdefault(candidate.series_instance_uid, []).append(candidate)
+        done = 0
         with FrameReader() as reader:
-            return sum(self._turn(uid, rows, reader) for uid, rows in by_series.items())
+            contents = Contents(reader, self._is_over)
+            while waiting := self._waiting():
+                self._was_cut = False
+                for series_instance_uid, rows in waiting.items():
+                    done += self._turn(series_instance_uid, rows, contents)
+                    goes_on()
+                if self._stopping() or not self._was_cut:
+                    break
+        return done
 
-    def _turn(self, series_instance_uid: str, waiting: list[InstanceRow], reader: FrameReader) -> int:
+    def _waiting(self) -> dict[str, list[InstanceRow]]:
+        by_series: dict[str, list[InstanceRow]] = {}
+        with self.node.database.read() as connection:
+            for candidate in copies.candidates(connection):
+                by_series.setdefault(candidate.series_instance_uid, []).append(candidate)
+        return by_series
+
+    def _is_over(self) -> bool:
+        return self._stopping() or time.monotonic() > self._until
+
+    def _turn(self, series_instance_uid: str, waiting: list[InstanceRow], contents: Contents) -> int:
         fill_identities(self.node, series_instance_uid)
-        until = time.monotonic() + _TURN_S
+        self._until = time.monotonic() + _TURN_S
         done = 0
         for candidate in waiting:
-            if self._stopping() or time.monotonic() > until:
-                break
             try:
-                resolve(self.node, candidate, reader, self._stopping)
+                resolve(self.node, candidate, contents)
+            except Interrupted:
+                self._was_cut = True
+                break
             except StorageFailed as error:
                 log.warning("further copy not compared yet", reason=str(error), hourly_for=("not compared", str(error)))
                 break
             done += 1
+            if self._is_over():
+                self._was_cut = True
+                break
         self._settle(series_instance_uid)
         return done
 
@@ -99,18 +120,17 @@ def fill_identities(node: NodeContext, series_instance_uid: str) -> None:
                 copies.keep_identity(connection, instance_id, identity)
 
 
-def resolve(
-    node: NodeContext, candidate: InstanceRow, reader: FrameReader, stopping: Callable[[], bool] = lambda: False
-) -> None:
+def resolve(node: NodeContext, candidate: InstanceRow, contents: Contents) -> None:
     """Compare one copy with the current one, or with the rejected one, and record what it is.
 
     Raises:
+        Interrupted: it goes on in the next turn.
         StorageFailed: a file cannot be read now, but perhaps later.
     """
     with node.database.read() as connection:
         current = copies.copy_in(connection, candidate.sop_instance_uid, InstanceStatus.CURRENT)
         known = current or _rejected(Sources(node, connection), connection, candidate.sop_instance_uid)
-    relation = _relation(node, known, candidate, reader, stopping)
+    relation = _relation(node, known, candidate, contents)
     now = node.clock()
     with node.database.write() as connection:
         index.lock_series(connection, candidate.series_instance_uid)
@@ -149,13 +169,7 @@ _STATUS = {
 }
 
 
-def _relation(
-    node: NodeContext,
-    known: InstanceRow | None,
-    candidate: InstanceRow,
-    reader: FrameReader,
-    stopping: Callable[[], bool],
-) -> Relation:
+def _relation(node: NodeContext, known: InstanceRow | None, candidate: InstanceRow, contents: Contents) -> Relation:
     """Return how a copy relates to the known one; copies that can never be compared are in conflict."""
     if known is not None and known.sha256 == candidate.sha256:
         return Relation.SAME  # the first copy was deleted after retention and sent again
@@ -163,7 +177,7 @@ def _relation(
         if known is None:
             nobody = names_nobody(read_header(node.spool.path(candidate.path)))
             return Relation.NAMELESS if nobody else Relation.CORRECTION
-        return compare(known, candidate, node.spool, reader, stopping, rules_of(node, candidate.calling_ae_title))
+        return compare(known, candidate, node.spool, contents, rules_of(node, candidate.calling_ae_title))
     except Interrupted:
         raise
     except Exception as error:  # no header may stop the comparison of other copies

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from threading import Event
+from threading import Event, local
 from typing import TypeVar
 
 import structlog
@@ -19,22 +19,42 @@ log = structlog.get_logger("heartbeat")
 _Result = TypeVar("_Result")
 
 
+class _Running(local):
+    """The sweep that runs in this thread."""
+
+    note: Callable[[], None] | None = None
+
+
+_running = _Running()
+
+
+def goes_on() -> None:
+    """Note that the sweep of this thread has done one of many things: it does not hang."""
+    if _running.note is not None:
+        _running.note()
+
+
 class Pulse:
-    """When each sweep of this process last ended, by the monotonic clock."""
+    """When each sweep of this process last ended or went on, by the monotonic clock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ended: dict[str, tuple[float, float]] = {}
 
     def timed(self, name: str, every_s: float, sweep: Callable[[], _Result]) -> Callable[[], _Result]:
-        """Return a sweep that notes when it ends; it is expected every `every_s` from now on."""
+        """Return a sweep that notes when it ends, or when it `goes_on`; it is expected every `every_s` from now on."""
         self._ended[name] = every_s, self._clock()
 
+        def note() -> None:
+            self._ended[name] = every_s, self._clock()
+
         def run() -> _Result:
+            _running.note = note
             try:
                 return sweep()
             finally:
-                self._ended[name] = every_s, self._clock()
+                _running.note = None
+                note()
 
         return run
 

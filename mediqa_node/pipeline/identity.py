@@ -3,17 +3,16 @@
 Never a report under the wrong patient, never a second score for the same pixels.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import StrEnum
 
 from pydicom import Dataset
 
-from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.header import items, text
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.identity import EXACT, Identity, IdentityRules, differences, disagreements
-from mediqa_node.pipeline.content import content_digest
+from mediqa_node.pipeline.content import Contents
 from mediqa_node.storage.index import InstanceRow
 from mediqa_node.storage.spool import Spool
 
@@ -37,8 +36,7 @@ def compare(
     current: InstanceRow,
     candidate: InstanceRow,
     spool: Spool,
-    reader: FrameReader,
-    stopping: Callable[[], bool] = lambda: False,
+    contents: Contents,
     rules: IdentityRules = EXACT,
 ) -> Relation:
     """Compare two copies of an instance by content and identity.
@@ -54,7 +52,7 @@ def compare(
 
     Raises:
         UndecodablePixels: a header cannot be read.
-        Interrupted: the process stops.
+        Interrupted: the process stops, or the turn is over.
         OSError: a file cannot be opened.
     """
     other = read_header(spool.path(candidate.path))
@@ -67,7 +65,7 @@ def compare(
         return Relation.NAMELESS
     if current.series_instance_uid != candidate.series_instance_uid:
         return Relation.CONFLICT
-    if not _same_content(current, candidate, spool, reader, stopping):
+    if not _same_content(current, candidate, spool, contents):
         return Relation.CONFLICT
     if differing:
         return Relation.CORRECTION
@@ -87,13 +85,11 @@ def identities(headers: Iterable[Dataset]) -> tuple[str, ...]:
     return disagreements(map(identity_of, headers))
 
 
-def _same_content(
-    current: InstanceRow, candidate: InstanceRow, spool: Spool, reader: FrameReader, stopping: Callable[[], bool]
-) -> bool:
+def _same_content(current: InstanceRow, candidate: InstanceRow, spool: Spool, contents: Contents) -> bool:
     known = current.content_digest
     if known is None and current.purged_at is None:
-        known = content_digest(spool.path(current.path), reader, stopping)
-    return known is not None and known == content_digest(spool.path(candidate.path), reader, stopping)
+        known = contents.digest(spool.path(current.path))
+    return known is not None and known == contents.digest(spool.path(candidate.path))
 
 
 def _values(header: Dataset, keywords: tuple[str, ...]) -> tuple[str, ...]:

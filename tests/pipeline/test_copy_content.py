@@ -11,13 +11,18 @@ from pipeline.test_corrections import whose
 from pipeline.test_identity import RIGHT, WRONG, stored
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
+from support.bench import Bench
 from support.corrections import SCANNER, Make
 from support.scripted import ScriptedPacs
 from support.series import ct_series
+from support.siblings import before_release
 
 from mediqa_node.decode.reader import FrameReader
-from mediqa_node.pipeline import content
+from mediqa_node.domain.health import Heartbeat
+from mediqa_node.pipeline import content, copies
 from mediqa_node.pipeline.content import content_digest
+from mediqa_node.pipeline.copies import Copies
+from mediqa_node.pipeline.heartbeat import Pulse
 
 Change = Callable[[Dataset], object]
 
@@ -163,3 +168,54 @@ def test_an_error_that_passes_is_tried_again(
 
     assert failures == []
     assert whose(stored(pacs)) == [("RIGHT", False)]
+
+
+N_FRAMES = 5
+
+
+def of_many_frames(path: Path, n: int = N_FRAMES) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds = slice_of(path.parent, as_it_is)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    ds.PixelData = b"".join(bytes([number]) * len(ds.PixelData) for number in range(n))
+    ds.NumberOfFrames = n
+    ds.save_as(path)
+    return path
+
+
+def again(bench: Bench, path: Path, association: str, **change: str) -> None:
+    put(PatientComments="again", **change)(ds := pydicom.dcmread(path))
+    ds.save_as(path)
+    bench.receive_all([path], association=association, aet="PACS")
+
+
+@pytest.mark.parametrize("change", [{}, *before_release({"StudyID": "7"}, {"PatientID": "SYN002"})], ids=str)
+def test_an_object_of_many_frames_holds_no_copy_of_another_series_up_and_is_decoded_once(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    bench = make()
+    big, small = of_many_frames(tmp_path / "big" / "a.dcm"), ct_series(tmp_path / "s", "small", slices=[0])[0]
+    uids = [str(pydicom.dcmread(path).SOPInstanceUID) for path in (big, small)]
+    for n, path in enumerate((big, small)):
+        bench.receive_all([path], association=f"a{n}", **SCANNER)
+        again(bench, path, f"b{n}", **change)
+    at, reads, when_settled = [0.0], [], {}
+    pulse, raw = Pulse(clock=lambda: at[0]), FrameReader.raw
+
+    def read(reader: FrameReader, path: Path, number: int | None) -> np.ndarray:
+        at[0] += 300.0  # each frame takes longer than a turn
+        sweeps = pulse.sweeps()
+        beat = Heartbeat(role="courier", host="", pid=1, started_at=0, at=at[0], sweeps=sweeps)
+        assert not list(beat.late(at[0]))
+        reads.append((path, number))
+        when_settled.update({uid: len(reads) for uid in uids if "candidate" not in bench.copies(uid)} | when_settled)
+        return raw(reader, path, number)
+
+    monkeypatch.setattr(FrameReader, "raw", read)
+    monkeypatch.setattr(copies, "_TURN_S", -1.0)
+    assert pulse.timed("copies", 60.0, Copies(bench.node).compare_waiting)() == 2
+
+    assert when_settled[uids[1]] <= 6
+    assert len(reads) == len(set(reads)) == 2 * (N_FRAMES + 1)
+    status = "disputed" if "PatientID" in change else "same"
+    assert [bench.copies(uid) for uid in uids] == [["current", status]] * 2
