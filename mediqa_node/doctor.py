@@ -21,7 +21,7 @@ from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.health import concerns
+from mediqa_node.domain.health import STUCK_AFTER_S, concerns
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.pipeline.checks.constancy import processor
 from mediqa_node.storage.database import Connection
@@ -315,7 +315,7 @@ def roles(settings: Settings) -> Iterator[Finding]:
 
 
 def queues(settings: Settings) -> Iterator[Finding]:
-    """Find what `status` finds: destinations that take no reports, late sweeps, a receiver at its limit."""
+    """Find what `status` finds: destinations that take no reports, late sweeps, series that do not move on."""
     from mediqa_node.storage import health
     from mediqa_node.storage.migrate import mismatch
 
@@ -325,15 +325,19 @@ def queues(settings: Settings) -> Iterator[Finding]:
     try:
         if mismatch(opened) is not None:
             return
+        now = time.time()
         with opened.read() as connection:
             destinations, beats = health.waiting_destinations(connection), health.read_heartbeats(connection)
+            stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
+            no_images = resources.no_images(settings, connection)
     except MediqaError:
         return  # found by `database`
     finally:
         opened.close()
-    running, now = service.running_roles(settings), time.time()
+    running = service.running_roles(settings)
     at_work = [beat for beat in beats if beat.role in running]
-    found = list(concerns(destinations, at_work, has_room=True, now=now))  # room: found by `data_folder`
+    # room: found by `data_folder`
+    found = list(concerns(destinations, at_work, has_room=True, now=now, stuck=stuck, no_images=no_images))
     for one in found:
         yield Finding(name="queues", mark=PROBLEM, text=f"{one.about}: {one.text}", fix=one.fix)
     if not found:

@@ -64,7 +64,7 @@ class _Found:
     running: list[str]
     missing: list[str]
     has_room: bool
-    free_bytes: int
+    free_bytes: int | None
 
     @property
     def drifted(self) -> Check | None:
@@ -100,7 +100,7 @@ def status(context: typer.Context, json: Json = False) -> None:
 def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node import service
     from mediqa_node.composition import checkpoints, resources
-    from mediqa_node.domain.health import concerns
+    from mediqa_node.domain.health import STUCK_AFTER_S, concerns
     from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
     from mediqa_node.pipeline.export.nightly import last_outcome
     from mediqa_node.pipeline.sources import ambiguous
@@ -115,12 +115,17 @@ def _look(settings: Settings, database: Database) -> _Found:
         retractions,
     )
 
-    now, spool, running = time.time(), resources.open_spool(settings), service.running_roles(settings)
-    has_room = spool.has_room()
+    now, running = time.time(), service.running_roles(settings)
     with database.read() as connection:
+        no_images = resources.no_images(settings, connection)
+        spool = None if no_images else resources.open_spool(settings)  # which makes the folder
+        has_room = spool is not None and spool.has_room()
         destinations = health.waiting_destinations(connection)
         beats = health.read_heartbeats(connection)
         at_work = [beat for beat in beats if beat.role in running]
+        stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
+        room = has_room or spool is None
+        look = list(concerns(destinations, at_work, has_room=room, now=now, stuck=stuck, no_images=no_images))
         decided = promotions.standing(connection)
         stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
         return _Found(
@@ -136,7 +141,7 @@ def _look(settings: Settings, database: Database) -> _Found:
             clock=clock.load(connection),
             destinations=destinations,
             heartbeats=beats,
-            concerns=list(concerns(destinations, at_work, has_room=has_room, now=now)),
+            concerns=look,
             checked=constancy_checks.standing(connection),
             exported=last_outcome(settings.export_folder) if settings.export.nightly else None,
             weights=decided,
@@ -144,7 +149,7 @@ def _look(settings: Settings, database: Database) -> _Found:
             running=running,
             missing=[role for role in service.ROLES if role not in running],
             has_room=has_room,
-            free_bytes=spool.free_bytes(),
+            free_bytes=spool.free_bytes() if spool is not None else None,
         )
 
 
@@ -199,8 +204,8 @@ def _print(found: _Found, settings: Settings) -> None:
         fact("source", f"{title} was seen from {' and '.join(addresses)}: its corrections do not count any more")
         fact("", "→ admit one address only: `address` of its rule in `receiver.allowed`")
     fact("received", f"last {ago(now - facts.last_at)} from {facts.last_from}" if facts.last_at else "nothing yet")
-    fact("kept", f"{kept}; {size(found.free_bytes)} free")
-    if not found.has_room:
+    fact("kept", kept if found.free_bytes is None else f"{kept}; {size(found.free_bytes)} free")
+    if not found.has_room and found.free_bytes is not None:
         fact("", f"→ nothing is received until {size(settings.retention.low_water_bytes)} are free")
     fact("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}")
     _print_destinations(found.destinations, found.concerns, now)
@@ -212,10 +217,15 @@ def _print(found: _Found, settings: Settings) -> None:
 
 
 def _print_processes(look: Sequence[Concern]) -> None:
-    """Print late sweeps and a full receiver."""
+    """Print late sweeps, a full receiver, series that do not move on, and a lost folder."""
     from mediqa_node.domain.health import ConcernKind
 
-    names = {ConcernKind.LATE_SWEEP: "late", ConcernKind.RECEIVER_FULL: "full"}
+    names = {
+        ConcernKind.LATE_SWEEP: "late",
+        ConcernKind.RECEIVER_FULL: "full",
+        ConcernKind.STUCK_SERIES: "stuck",
+        ConcernKind.NO_IMAGES: "lost",
+    }
     for concern in look:
         if concern.kind in names:
             fact(names[concern.kind], f"{concern.about}: {concern.text}")

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from datetime import tzinfo
+from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -14,7 +15,8 @@ from mediqa_node import __version__
 from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.storage.database import Database
+from mediqa_node.storage import audit
+from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
 from mediqa_node.system.atomic import write_atomically
 
@@ -35,10 +37,30 @@ def open_database(settings: Settings) -> Database:
     return Database(settings.database_url)
 
 
+def spool_folder(settings: Settings) -> Path:
+    """Return the folder of the received images."""
+    return settings.data_dir / "spool"
+
+
+def no_images(settings: Settings, connection: Connection) -> str:
+    """Return why received images cannot be read, as far as the folder and the last image show; "" if they can."""
+    if audit.last_received_at(connection) is None:
+        return ""
+    folder, last = spool_folder(settings), audit.last_kept_path(connection)
+    try:
+        if not folder.is_dir():
+            return f"{folder} is missing: no image can be received or read"
+        if last is not None and not (folder / last).exists():
+            return f"{folder} does not have the last image received, {last}"
+    except OSError as error:
+        return f"{folder} cannot be read: {error.strerror}"
+    return ""
+
+
 def open_spool(settings: Settings) -> Spool:
     """Open the spool of this node."""
     return Spool(
-        settings.data_dir / "spool",
+        spool_folder(settings),
         durable=settings.receiver.durability == "power-loss",
         low_water_bytes=settings.retention.low_water_bytes,
     )

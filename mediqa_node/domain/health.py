@@ -9,6 +9,8 @@ HEARTBEAT_EVERY_S = 10.0
 UNREACHABLE_AFTER_S = 600.0
 OLDEST_AFTER_S = 1800.0
 LATE_AFTER_PERIODS = 10
+STUCK_AFTER_S = 3600.0
+"""After this and `completion.forced_after_s`."""
 
 
 def span(seconds: float) -> str:
@@ -31,6 +33,8 @@ class ConcernKind(StrEnum):
     LATE_SWEEP = "late_sweep"
     RECEIVER_FULL = "receiver_full"
     LOW_WATER = "low_water"
+    STUCK_SERIES = "stuck_series"
+    NO_IMAGES = "no_images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +57,10 @@ class Destination:
     """What waits for a destination, and whether it answers. Times are seconds since 1970.
 
     Attributes:
-        oldest_at: when the delivery that has waited longest was asked for.
+        oldest_at: when the delivery that has waited longest was asked for, or followed a report.
         failing_since: the first failed attempt since its last answer; None: it answered, or was not tried yet.
         why: what the last attempt failed with, or what a delivery waits for; "" if nothing is known.
+        n_companions: reports that have arrived, and whose pictures or maps wait.
     """
 
     name: str
@@ -63,14 +68,33 @@ class Destination:
     oldest_at: float
     failing_since: float | None = None
     why: str = ""
+    n_companions: int = 0
 
     def sentence(self, now: float) -> str:
         """Return the state of the destination in words."""
-        reports = "1 report waits" if self.n_waiting == 1 else f"{self.n_waiting:,} reports wait"
-        text = f"{reports}, for up to {span(now - self.oldest_at)}"
+        what = [f"{self.n_waiting:,} {'report' if self.n_waiting == 1 else 'reports'}"] if self.n_waiting else []
+        what += [f"the companions of {self.n_companions:,}"] if self.n_companions else []
+        waits = "waits" if (self.n_waiting, self.n_companions) == (1, 0) else "wait"
+        text = f"{' and '.join(what)} {waits}, for up to {span(now - self.oldest_at)}"
         if self.failing_since is not None:
             text += f"; unreachable for {span(now - self.failing_since)}"
         return f"{text}: {self.why}" if self.why else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """Series that have waited too long in one state.
+
+    Attributes:
+        state: RECEIVING or READY.
+        oldest_at: when the first of them came into it, seconds since 1970.
+        oldest_uid: its Series Instance UID.
+    """
+
+    state: str
+    n: int
+    oldest_at: float
+    oldest_uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +144,20 @@ class Heartbeat:
 
 
 def concerns(
-    destinations: Sequence[Destination], heartbeats: Sequence[Heartbeat], *, has_room: bool, now: float
+    destinations: Sequence[Destination],
+    heartbeats: Sequence[Heartbeat],
+    *,
+    has_room: bool,
+    now: float,
+    stuck: Sequence[Stuck] = (),
+    no_images: str = "",
 ) -> Iterator[Concern]:
     """Return what a person should look at.
 
     Args:
         heartbeats: of the roles that run.
         has_room: whether the spool has more free space than `retention.low_water_bytes`.
+        no_images: why received images cannot be read; "" if they can.
     """
     for destination in destinations:
         if (kind := _of_destination(destination, now)) is not None:
@@ -145,6 +176,21 @@ def concerns(
             text="less is free than `retention.low_water_bytes`: nothing is received",
             fix="free space, or lower `retention.days`",
         )
+    for some in stuck:
+        yield _of_series(some, now)
+    if no_images:
+        fix = "mount or restore it, then restart the node; `mediqa-node verify` names what is missing"
+        yield Concern(kind=ConcernKind.NO_IMAGES, about="spool", text=no_images, fix=fix)
+
+
+def _of_series(stuck: Stuck, now: float) -> Concern:
+    series = "1 series has" if stuck.n == 1 else f"{stuck.n:,} series have"
+    return Concern(
+        kind=ConcernKind.STUCK_SERIES,
+        about="series",
+        text=f"{series} been {stuck.state} for up to {span(now - stuck.oldest_at)}, first {stuck.oldest_uid}",
+        fix="read the log of `mediqa-node serve`: a file cannot be read, or scoring is slow; mediqa-node verify",
+    )
 
 
 def _of_destination(destination: Destination, now: float) -> ConcernKind | None:

@@ -27,7 +27,7 @@ from mediqa_node.pipeline.peer_identity import Outcome, identity_check
 from mediqa_node.pipeline.report import series_number
 from mediqa_node.pipeline.score import read_headers
 from mediqa_node.pipeline.score_maps import caption, explained_slices
-from mediqa_node.storage import assessments, companions, index, outbox
+from mediqa_node.storage import assessments, companions, health, index, outbox
 from mediqa_node.storage.companions import CompanionRow
 from mediqa_node.storage.outbox import DeliveryRow
 from mediqa_node.system.failpoint import reach
@@ -108,6 +108,7 @@ def _send_companions(node: NodeContext, delivery: DeliveryRow, silent: set[str])
         silent: destinations that did not answer in this round; extended here.
     """
     problems: list[tuple[str, Exception]] = []
+    was_silent = delivery.destination in silent
     built = _built(node, delivery, problems)
     try:
         if any(built.values()):
@@ -120,7 +121,19 @@ def _send_companions(node: NodeContext, delivery: DeliveryRow, silent: set[str])
             silent.add(delivery.destination)
         elif not isinstance(problem, MediqaError):
             log.error("companion failed", series=delivery.series_instance_uid, kind=kind, exc_info=problem)
+    if any(built.values()) and not was_silent:
+        _note_answer(node, delivery, [problem for _, problem in problems])
     return problems
+
+
+def _note_answer(node: NodeContext, delivery: DeliveryRow, problems: list[Exception]) -> None:
+    """Keep for `status` whether the destination answers, if the attempt shows it."""
+    dead = next((error for error in problems if isinstance(error, PeerUnavailable)), None)
+    if (problems and dead is None) or isinstance(dead, QueryUnanswered | OutOfResources):
+        return
+    code, message = (DeliveryReason.NO_ANSWER, str(dead)) if dead is not None else (None, "")
+    with node.database.write() as connection:
+        health.note_attempt(node.database, connection, delivery.destination, code, message, at=node.clock())
 
 
 def _built(

@@ -48,6 +48,12 @@ def all_paths(connection: sa.Connection) -> set[str]:
     return set(connection.execute(sa.select(instances.c.path)).scalars())
 
 
+def last_kept_path(connection: sa.Connection) -> str | None:
+    """Return the file of the instance that was received last and is kept, or None."""
+    query = sa.select(instances.c.path).where(instances.c.purged_at.is_(None)).order_by(instances.c.id.desc())
+    return connection.execute(query.limit(1)).scalar_one_or_none()
+
+
 def last_received_at(connection: sa.Connection) -> float | None:
     """Return the time of the last instance, or None."""
     return connection.execute(sa.select(sa.func.max(instances.c.received_at))).scalar_one_or_none()

@@ -2,13 +2,14 @@
 destination, rewritten by each attempt to reach it."""
 
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.health import Destination, Heartbeat, Sweep
-from mediqa_node.domain.series import DeliveryReason, DeliveryState
+from mediqa_node.domain.health import Destination, Heartbeat, Stuck, Sweep
+from mediqa_node.domain.series import DeliveryReason, DeliveryState, SeriesState
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import deliveries, metadata
+from mediqa_node.storage.tables import deliveries, metadata, series
 
 heartbeats = sa.Table(
     "heartbeats",
@@ -90,18 +91,42 @@ def note_attempt(
 
 
 def waiting_destinations(connection: sa.Connection) -> list[Destination]:
-    """Return the destinations that deliveries wait for, by name."""
+    """Return the destinations that deliveries or the companions of sent reports wait for, by name."""
+    waits = deliveries.c.state == DeliveryState.WAITING
+    follows = sa.and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at.is_not(None))
+    why = sa.case((waits, deliveries.c.message), else_=deliveries.c.companions_note)
     query = (
         sa.select(
             deliveries.c.destination.label("name"),
-            sa.func.count().label("n_waiting"),
-            sa.func.min(deliveries.c.created_at).label("oldest_at"),
+            sa.func.count().filter(waits).label("n_waiting"),
+            sa.func.count().filter(follows).label("n_companions"),
+            sa.func.min(sa.case((waits, deliveries.c.created_at), else_=deliveries.c.done_at)).label("oldest_at"),
             destinations.c.failing_since,
-            sa.func.coalesce(destinations.c.failure, sa.func.max(deliveries.c.message), "").label("why"),
+            sa.func.coalesce(destinations.c.failure, sa.func.max(why), "").label("why"),
         )
         .outerjoin(destinations, destinations.c.name == deliveries.c.destination)
-        .where(deliveries.c.state == DeliveryState.WAITING)
+        .where(sa.or_(waits, follows))
         .group_by(deliveries.c.destination, destinations.c.failing_since, destinations.c.failure)
         .order_by(deliveries.c.destination)
     )
     return [Destination(**row._mapping) for row in connection.execute(query)]
+
+
+def stuck_series(connection: sa.Connection, *, before: float) -> list[Stuck]:
+    """Return, by state, the series that have been arriving, or ready for assessment, since before a time."""
+    query = (
+        sa.select(series.c.state, series.c.state_at, series.c.series_instance_uid)
+        .where(
+            series.c.state.in_((SeriesState.RECEIVING, SeriesState.READY)),
+            series.c.state_at < before,
+            series.c.last_instance_at < before,
+        )
+        .order_by(series.c.state_at, series.c.series_instance_uid)
+    )
+    by_state: dict[str, list[sa.Row[*tuple[Any, ...]]]] = {}
+    for row in connection.execute(query):
+        by_state.setdefault(row.state, []).append(row)
+    return [
+        Stuck(state=state.lower(), n=len(rows), oldest_at=rows[0].state_at, oldest_uid=rows[0].series_instance_uid)
+        for state, rows in by_state.items()
+    ]

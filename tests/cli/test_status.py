@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 from support.bench import migrate
+from support.siblings import before_release
 from typer.testing import CliRunner
 
 from mediqa_node import config, doctor
@@ -230,6 +231,89 @@ def test_many_conflicts_take_few_lines(node: Status) -> None:
     assert "490 more series with differing copies; mediqa-node series --state withheld\n" in said
     found = node.as_json()
     assert (len(found["held"]), len(found["disputes"])) == (40, 500)
+
+
+HOURS_S = 5.5 * 3600.0
+
+
+def add_series(node: Status, n: int, **changes: object) -> None:
+    row = {column.name: _blank(column) for column in series.c if not column.nullable}
+    with node.database.write() as connection:
+        for number in range(n):
+            values = row | {"series_instance_uid": f"1.2.5.{number}"} | changes
+            connection.execute(sa.insert(series).values(values))
+
+
+@pytest.mark.parametrize(
+    ("state", "since_s", "silent_s", "code"),
+    [
+        ("RECEIVING", HOURS_S, HOURS_S, 1),
+        ("READY", HOURS_S, HOURS_S, 1),
+        *before_release(
+            ("READY", 4400.0, 4400.0, 0),  # a backlog is no fault for an hour
+            ("RECEIVING", HOURS_S, 60.0, 0),  # images still come
+            ("ASSESSED", HOURS_S, HOURS_S, 0),
+            ("RECEIVING", -HOURS_S, -HOURS_S, 0),  # the clock was set back
+        ),
+    ],
+)
+def test_series_that_do_not_move_on_need_a_person(
+    node: Status, state: str, since_s: float, silent_s: float, code: int
+) -> None:
+    add_series(node, 300, state=state, state_at=node.now - since_s, last_instance_at=node.now - silent_s)
+
+    found, said = node.says()
+
+    assert found == code, said
+    line = f"stuck       series: 300 series have been {state.lower()} for up to 6 h, first 1.2.5.0\n"
+    assert (line in said) == bool(code)
+    assert len(said.splitlines()) < 15
+    assert [mark for mark, _ in node.doctor()] == ["problem" if code else "ok"]
+
+
+@pytest.mark.parametrize(
+    ("state", "age_s", "code", "line"),
+    [
+        ("sent", 2000.0, 1, "PACS: the companions of 2 wait, for up to 33 min: not reachable\n"),
+        *before_release(
+            ("sent", 60.0, 0, "PACS: the companions of 2 wait, for up to 60 s: not reachable\n"),
+            ("waiting", 2000.0, 1, "PACS: 2 reports wait, for up to 33 min\n"),
+        ),
+    ],
+)
+def test_companions_that_wait_long_need_a_person(node: Status, state: str, age_s: float, code: int, line: str) -> None:
+    node.deliveries(2, age_s=age_s, state=state)
+    if state == "sent":
+        follows = {"done_at": node.now - age_s, "companions_at": node.now + 100, "companions_note": "not reachable"}
+        with node.database.write() as connection:
+            connection.execute(sa.update(deliveries).values(**follows))
+
+    found, said = node.says()
+
+    assert (found, line in said) == (code, True), said
+
+
+@pytest.mark.parametrize("lost", ["folder", *before_release("mount", "nothing")])
+def test_images_that_are_gone_need_a_person(node: Status, lost: str) -> None:
+    spool = node.file.parent / "var" / "spool"
+    spool.mkdir()
+    (spool / "1.dcm").touch()
+    add_series(node, 1, state="NOT_SCORED")
+    with node.database.write() as connection:
+        copy = {column.name: _blank(column) for column in instances.c if not column.nullable and column.name != "id"}
+        here = {"series_instance_uid": "1.2.5.0", "path": "1.dcm", "status": "current"}
+        connection.execute(sa.insert(instances).values(copy | here))
+    if lost != "nothing":
+        (spool / "1.dcm").unlink()
+    if lost == "folder":
+        spool.rmdir()
+
+    found, said = node.says()
+
+    assert found == (lost != "nothing"), said
+    assert ("lost        spool: " in said) == (lost != "nothing")
+    assert spool.exists() == (lost != "folder"), "the command makes no folder where one is missing"
+    assert [mark for mark, _ in node.doctor()] == ["ok" if lost == "nothing" else "problem"]
 
 
 def add_disputed(connection: sa.Connection, uid: str) -> None:

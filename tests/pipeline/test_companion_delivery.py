@@ -5,12 +5,14 @@ import errno
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+import sqlalchemy as sa
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from support.bench import Bench
@@ -28,6 +30,7 @@ from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.storage import assessments, overview
 from mediqa_node.storage import companions as stored
 from mediqa_node.storage.companions import CompanionRow
+from mediqa_node.storage.health import destinations, waiting_destinations
 from mediqa_node.storage.outbox import DeliveryRow
 
 CAPTURE, MAP = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.30"
@@ -274,6 +277,18 @@ def test_a_peer_that_is_gone_after_the_report_is_asked_once_a_round(
     for uid in uids:
         assert only_delivery(bench, uid).state == "sent"
         assert "without companions: PACS" in str(only_delivery(bench, uid).companions_note)
+    with bench.database.read() as connection:
+        [gone] = waiting_destinations(connection)
+    assert (gone.n_waiting, gone.n_companions, gone.failing_since) == (0, 2, bench.now)
+    assert "not reachable" in gone.why
+
+    with scripted(classes=EVERYTHING) as pacs:
+        bench.node = replace(bench.node, peers=tuple(replace(peer, port=pacs.port) for peer in bench.node.peers))
+        bench.now += 400
+        companions.send_due_companions(bench.node)
+    with bench.database.read() as connection:
+        assert waiting_destinations(connection) == []
+        assert connection.execute(sa.select(destinations.c.failing_since)).scalar_one() is None
 
 
 @pytest.mark.parametrize("status", [0xC000, *before_release(0xA900, 0x0122)])
