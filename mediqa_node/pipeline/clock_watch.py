@@ -21,7 +21,8 @@ log = structlog.get_logger("courier")
 STEP_S = 5.0
 """A smaller change is slewing, or of no consequence."""
 _SLEWED_S = 1.0
-_KEEP_EVERY_S = 600.0
+_KEEP_EVERY_S = 10.0
+_AWAY_AT_MOST_S = 600.0
 _DOUBTFUL_S = 3600.0
 """After a longer step forward nothing is deleted or given up until somebody has confirmed it, or a day has passed."""
 PAUSE_S = 24 * 3600.0
@@ -69,20 +70,23 @@ class ClockWatch:
     def look(self) -> None:
         """Compare the clocks; move stored times if the wall clock was set since the last look."""
         offset = self._offset_s()
-        looked_at, self._looked_at = self._looked_at, time.monotonic()
+        since_s, self._looked_at = time.monotonic() - self._looked_at, time.monotonic()
         fresh = time.monotonic() - self._kept_at < _KEEP_EVERY_S
         if self._known is not None and abs(offset - self._known) < _SLEWED_S and fresh:
             return
-        window_s = min(time.monotonic() - looked_at, _KEEP_EVERY_S) + _SLEWED_S
         with self.node.database.write() as connection:
-            step_s = self._follow(connection, offset, window_s)
+            step_s = self._follow(connection, offset, since_s)
         self._known, self._kept_at = offset, time.monotonic()
         if step_s:
             log.warning("the clock was set", seconds=round(step_s, 1))
             self._stepped()
 
-    def _follow(self, connection: Connection, offset: float, window_s: float) -> float:
-        """Move stored times by the step since the last look, and keep what is known; return the step, or 0."""
+    def _follow(self, connection: Connection, offset: float, since_s: float) -> float:
+        """Move stored times by the step since the last look, and keep what is known; return the step, or 0.
+
+        Args:
+            since_s: time since the last look of this process.
+        """
         now = self.node.clock()
         known = clock.load(connection)
         seen = ClockRow(boot_id=self._boot_id, offset_s=offset, seen_at=now)
@@ -92,7 +96,9 @@ class ClockWatch:
         step_s = self._step(known, offset, now)
         row = replace(known, boot_id=seen.boot_id, offset_s=offset, seen_at=now)
         if step_s:
-            clock.shift(connection, step_s, now=now, window_s=window_s)
+            if known.boot_id == self._boot_id:  # another process may have looked later than this one, which has begun
+                since_s = min(since_s, max(0.0, (now - offset) - (known.seen_at - known.offset_s)))
+            clock.shift(connection, step_s, now=now, window_s=min(since_s, _AWAY_AT_MOST_S) + _SLEWED_S)
             row = replace(row, step_s=step_s, stepped_at=now)
             if row.paused_until is not None:
                 row = replace(row, paused_until=row.paused_until + step_s)

@@ -104,6 +104,37 @@ def test_a_report_that_was_waiting_leaves_in_its_own_time(
     assert len(pacs.received) == 1
 
 
+@pytest.mark.parametrize(
+    ("step_s", "away_s"),
+    [(120.0, 7.0), *before_release((300.0, 7.0), (-120.0, 7.0), (40.0, 25.0), (DAY_S, 1300.0), (-DAY_S, 1300.0))],
+)
+def test_a_clock_that_is_set_while_the_courier_restarts_changes_nothing_either(
+    bench: Bench, pacs: ScriptedPacs, tmp_path: Path, step_s: float, away_s: float
+) -> None:
+    machine = Machine(bench)
+    paths = ct_series(tmp_path / "one", "x", slices=range(6))
+    bench.now += 700
+    machine.courier().look()  # which keeps that it has looked
+    for path in paths[:3]:
+        bench.receive(path)
+    last = bench.now
+    bench.now += away_s / 2
+    machine.set_by_s += step_s
+    bench.now += step_s + away_s / 2 - 2
+    late = ct_series(tmp_path / "late", "z")
+    bench.receive(late[0], association="a2")
+    bench.now += 2
+    (restarted := machine.courier()).look()
+
+    row = bench.series(series_uid(paths))
+    assert bench.now - row.last_instance_at == pytest.approx(away_s), "as long ago as it was"
+    assert row.last_instance_at == pytest.approx(last + step_s)
+    assert bench.now - bench.series(series_uid(late)).last_instance_at == pytest.approx(2), "by the clock as it is set"
+    assert machine.steps == 1
+    restarted.look()
+    assert machine.steps == 1
+
+
 def test_a_dead_peer_is_not_given_up_because_the_clock_was_set(
     bench: Bench, pacs: ScriptedPacs, tmp_path: Path
 ) -> None:
