@@ -35,13 +35,15 @@ class Fragment:
 
 
 def fragments(body: memoryview) -> Iterator[Fragment]:
-    """Split the body of a P-DATA-TF PDU into its values.
+    """Split the body of a P-DATA-TF PDU into its values; zeros behind the last are ignored.
 
     Raises:
         ValueError: lengths do not fit.
     """
     position = 0
     while position < len(body):
+        if position and not any(body[position : position + 6]) and not any(body[position:]):
+            return
         if position + 6 > len(body):
             raise ValueError("P-DATA-TF ends inside an item header")
         length, context_id, control = _FRAGMENT.unpack_from(body, position)
@@ -64,7 +66,7 @@ class Command:
 
 
 def parse_command(data: bytes) -> Command:
-    """Read a command set.
+    """Read a command set; zeros behind the last element are ignored, and a C-STORE always has a dataset.
 
     Raises:
         ValueError: it is not a command set.
@@ -73,6 +75,8 @@ def parse_command(data: bytes) -> Command:
     position = 0
     while position < len(data):
         if position + 8 > len(data):
+            if not any(data[position:]):
+                break
             raise ValueError("command set is truncated")
         group, element, length = _ELEMENT.unpack_from(data, position)
         position += 8
@@ -82,10 +86,11 @@ def parse_command(data: bytes) -> Command:
         position += length
     if len(elements.get(0x0100, b"")) < 2 or len(elements.get(0x0110, b"\0\0")) < 2:
         raise ValueError("command set without Command Field or Message ID")
+    field = _number(elements, 0x0100)
     return Command(
-        field=_number(elements, 0x0100),
+        field=field,
         message_id=_number(elements, 0x0110),
-        dataset_type=_number(elements, 0x0800, NO_DATASET),
+        dataset_type=_number(elements, 0x0800, 0 if field == C_STORE_RQ else NO_DATASET),
         sop_class_uid=_text(elements, 0x0002),
         sop_instance_uid=_text(elements, 0x1000),
     )

@@ -150,6 +150,15 @@ ODD_MESSAGES = {
         value(elements((0x0002, CT.encode() + b" "), *PLAIN[1:4], (0x1000, UID.encode() + b"  ")), 3)
     )
     + pdu(value(DATASET, 2)),
+    "no word on a dataset": pdu(value(elements(*PLAIN[:3], PLAIN[4]), 3)) + pdu(value(DATASET, 2)),
+    **{
+        f"{n} zeros behind a command": pdu(value(COMMAND + bytes(n), 3)) + pdu(value(DATASET + bytes(n), 2))
+        for n in (2, 128)
+    },
+    **{
+        f"{n} zeros behind a value": pdu(value(COMMAND, 3), bytes(n)) + pdu(value(DATASET, 2), bytes(n))
+        for n in (2, 4, 64)
+    },
     "any number but 0101H for a dataset": pdu(value(elements(*PLAIN[:3], (0x0800, b"\xfe\xfe"), PLAIN[4]), 3))
     + pdu(value(DATASET, 2)),
 }
