@@ -191,9 +191,10 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildRepo
     try:
         return _connected(node, delivery, peer, build, asks=True)
     except QueryUnanswered as error:
+        since = unanswered_since(node, delivery)
         if node.clock() - asked_at >= min(node.delivery.timeout_s, _SLOW_S):
             _put_off_others(node, delivery, str(error))
-        if node.delivery.identity_unanswered != "send" or not is_overdue(node, unanswered_since(node, delivery)):
+        if node.delivery.identity_unanswered != "send" or not is_overdue(node, since):
             raise
     return _connected(node, delivery, peer, build, asks=False)
 

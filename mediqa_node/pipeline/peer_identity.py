@@ -12,7 +12,7 @@ from mediqa_node.domain.series import DeliveryReason, DeliveryState
 from mediqa_node.network.sender import PeerLink
 from mediqa_node.pipeline.clock_watch import was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import companions, index, outbox, retractions
+from mediqa_node.storage import companions, health, index, outbox, retractions
 from mediqa_node.storage.outbox import DeliveryRow
 
 _STUDY_AGAIN_S = 5.0
@@ -67,10 +67,13 @@ def identity_check(
 
 def unanswered_since(node: NodeContext, delivery: DeliveryRow) -> float:
     """Return since when the peer fails to answer C-FIND about a report: now, unless an earlier attempt noted it."""
-    if delivery.unanswered_since is None:
+    with node.database.write() as connection:
+        health.outage_over(connection, delivery.destination, at=node.clock())
+        current = outbox.find_delivery(connection, delivery.id)
+    if current is None or current.unanswered_since is None:
         _note(node, delivery, now := node.clock())
         return now
-    return delivery.unanswered_since
+    return current.unanswered_since
 
 
 def compare_found(

@@ -90,6 +90,18 @@ def note_attempt(
         connection.execute(sa.update(destinations).where(here).values(**answered))
 
 
+def outage_over(connection: sa.Connection, destination: str, *, at: float) -> None:
+    """Take the time in which a destination was unreachable off that in which it answered no C-FIND about reports."""
+    here = destinations.c.name == destination
+    since = connection.execute(sa.select(destinations.c.failing_since).where(here)).scalar_one_or_none()
+    if since is None:
+        return
+    waited = sa.and_(deliveries.c.destination == destination, deliveries.c.unanswered_since <= since)
+    later = deliveries.c.unanswered_since + max(at - since, 0.0)
+    connection.execute(sa.update(deliveries).where(waited).values(unanswered_since=later))
+    connection.execute(sa.update(destinations).where(here).values(failing_since=None, failure=None, answered_at=at))
+
+
 def waiting_destinations(connection: sa.Connection) -> list[Destination]:
     """Return the destinations that deliveries or the companions of sent reports wait for, by name."""
     waits = deliveries.c.state == DeliveryState.WAITING

@@ -1,6 +1,7 @@
 """What a destination answers about a study, or fails to answer, before a report leaves."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,24 @@ def test_a_report_that_has_waited_long_is_still_held_against_its_study(
 
     [delivery] = bench.deliveries(series)
     assert (delivery.state, delivery.reason_code, pacs.received) == ("withheld", "other_identity", [])
+
+
+@pytest.mark.parametrize("then", ["withhold", *before_release("send")])
+def test_an_outage_is_no_time_without_an_answer(waiting: Make, pacs: ScriptedPacs, then: str) -> None:
+    bench, series = waiting(then, retry_at_most_s=40)
+    pacs.holds, pacs.find_status = OURS, BUSY
+    bench.pass_time(6, step_s=6)
+    up = bench.node.peers
+
+    bench.node = replace(bench.node, peers=(replace(up[0], port=1),))
+    bench.pass_time(200, step_s=50)
+    bench.node = replace(bench.node, peers=up)
+    bench.pass_time(50, step_s=50)
+    [delivery] = bench.deliveries(series)
+    assert (delivery.state, delivery.reason_code, pacs.received) == ("waiting", "identity_unanswered", [])
+
+    bench.pass_time(100, step_s=50)
+    assert bench.deliveries(series)[0].state == {"withhold": "withheld", "send": "sent"}[then]
 
 
 @pytest.mark.parametrize("then", ["send", *before_release("withhold")])
