@@ -17,7 +17,7 @@ from mediqa_node.domain.policy import DeliveryRules
 from mediqa_node.pipeline import durable
 from mediqa_node.pipeline.assess import assess_series
 from mediqa_node.pipeline.deliver import deliver_report
-from mediqa_node.storage import outbox, overview
+from mediqa_node.storage import health, outbox, overview
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade
 from mediqa_node.storage.tables import metadata
@@ -52,6 +52,11 @@ def test_a_series_becomes_a_report_on_postgresql(bench: Bench, pacs: ScriptedPac
         ("TWO", "sent"),
         ("QC", "waiting"),
     ]
+    with bench.database.write() as connection:
+        [waits] = health.waiting_destinations(connection)
+        health.outage_over(connection, waits.name, at=bench.now)
+        assert health.stuck_series(connection, before=bench.now) == []
+    assert (waits.name, waits.n_waiting, waits.n_companions, waits.failing_since is None) == ("QC", 1, 0, False)
 
     bench.receive_all(paths[5:], association="a2")
     bench.receive_all(ct_series(tmp_path / "r", "x", slices=[0], patient_id="RIGHT"), association="a3", aet="QC")
