@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.bench import Bench
-from support.command import run_in
+from support.command import invoke_in
 from support.series import ct_series, series_uid
 
 from mediqa_node import config
@@ -51,19 +51,19 @@ def test_a_table_is_tried_imported_known_and_reported(kept: tuple[Path, list[str
     folder, uids = kept
     (folder / "scores.csv").write_text(table(uids, study="main"))
 
-    tried = run_in(folder, "annotations", "import", "scores.csv", "--dry-run")
-    done = run_in(folder, "annotations", "import", "scores.csv", "--by", "Dr. Curie")
-    again = run_in(folder, "annotations", "import", "scores.csv")
+    tried = invoke_in(folder, "annotations", "import", "scores.csv", "--dry-run")
+    done = invoke_in(folder, "annotations", "import", "scores.csv", "--by", "Dr. Curie")
+    again = invoke_in(folder, "annotations", "import", "scores.csv")
 
     assert [result.returncode for result in (tried, done, again)] == [0, 0, 0], done.stderr
     assert tried.stdout.splitlines()[0] == "good        36 ratings of 12 series by 3 readers would be imported"
     assert done.stdout.splitlines()[0].startswith("imported    36 ratings of 12 series by 3 readers, as import ")
     assert again.stdout.startswith("known       import ")
-    listed = json.loads(run_in(folder, "annotations", "list", "--json").stdout)
+    listed = json.loads(invoke_in(folder, "annotations", "list", "--json").stdout)
     assert [(one["imported_by"], one["n_ratings"]) for one in listed] == [("Dr. Curie", 36)]
 
-    shown = run_in(folder, "annotations", "report", "--readers")
-    [found] = json.loads(run_in(folder, "annotations", "report", "--json").stdout)
+    shown = invoke_in(folder, "annotations", "report", "--readers")
+    [found] = json.loads(invoke_in(folder, "annotations", "report", "--json").stdout)
     assert shown.returncode == 0
     assert shown.stdout.splitlines()[1].split()[:5] == ["main", "overall", "12", "6", "3"]
     assert (found["agreement"]["n_series"], found["agreement"]["n_patients"]) == (12, 6)
@@ -98,7 +98,7 @@ def test_problems_are_named_by_their_rows_and_nothing_is_imported(kept: tuple[Pa
     bad = table(uids[:2], study="bad").replace(uids[0], "9.9") + f"{uids[1]},r9,77,1,5,higher_better,bad\n"
     (folder / "bad.csv").write_text(bad)
 
-    result = run_in(folder, "annotations", "import", "bad.csv")
+    result = invoke_in(folder, "annotations", "import", "bad.csv")
 
     assert result.returncode == 1
     assert result.stdout.splitlines()[0] == "refused     4 problems; nothing was imported"
@@ -112,7 +112,7 @@ def test_a_wide_table_is_read_by_the_names_that_are_given(kept: tuple[Path, list
     scale = [f"--value={pair}" for pair in ("scale_min=1", "scale_max=5", "scale_direction=lower_better", "study_id=w")]
 
     readers = ("--reader", "A", "--reader", "B", "--column", "series_uid=Fall")
-    result = run_in(folder, "annotations", "import", "wide.csv", "--dry-run", *readers, *scale)
+    result = invoke_in(folder, "annotations", "import", "wide.csv", "--dry-run", *readers, *scale)
 
     assert result.returncode == 0, result.stdout + result.stderr
     assert "24 ratings of 12 series by 2 readers would be imported" in result.stdout
@@ -124,7 +124,7 @@ def test_readers_of_an_export_name_series_by_its_keys(kept: tuple[Path, list[str
     settings = config.load(folder / "node.yaml", {})
     text = table(uids, study="blind").replace("series_uid", "series_key")
     (folder / "blind.csv").write_text(text)
-    unknown = run_in(folder, "annotations", "import", "blind.csv")
+    unknown = invoke_in(folder, "annotations", "import", "blind.csv")
     database = resources.open_database(settings)
     pseudonyms = resources.export_source(settings, database).pseudonyms
     database.close()
@@ -132,7 +132,7 @@ def test_readers_of_an_export_name_series_by_its_keys(kept: tuple[Path, list[str
         text = text.replace(f"{uid},", f"{pseudonyms.key('series', uid)},")
     (folder / "blind.csv").write_text(text)
 
-    result = run_in(folder, "annotations", "import", "blind.csv")
+    result = invoke_in(folder, "annotations", "import", "blind.csv")
 
     assert (unknown.returncode, "no column names the series: series_uid" in unknown.stdout) == (1, True)
     assert result.stdout.startswith("imported    36 ratings of 12 series by 3 readers")
@@ -151,7 +151,7 @@ def test_readers_of_an_export_name_series_by_its_keys(kept: tuple[Path, list[str
 def test_what_cannot_be_says_why(kept: tuple[Path, list[str]], arguments: list[str], status: int, said: str) -> None:
     (kept[0] / "empty.csv").write_text("")
 
-    result = run_in(kept[0], "annotations", *arguments)
+    result = invoke_in(kept[0], "annotations", *arguments)
 
     assert (result.returncode, said in result.stderr) == (status, True), result.stderr
 
@@ -165,7 +165,7 @@ def test_a_killed_import_leaves_nothing_and_the_next_takes_in_all(kept: tuple[Pa
 
     killed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     left = _of_study(folder, "killed")
-    again = run_in(folder, "annotations", "import", "killed.csv")
+    again = invoke_in(folder, "annotations", "import", "killed.csv")
 
     assert killed.returncode == -signal.SIGKILL
     assert left == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.bench import Bench
-from support.command import run_in
+from support.command import invoke_in
 from support.series import ct_series
 
 
@@ -25,7 +25,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_says_what_left_and_what_comes_next(node: Path) -> None:
-    result = run_in(node, "export", "first")
+    result = invoke_in(node, "export", "first")
 
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -39,9 +39,9 @@ def test_it_says_what_left_and_what_comes_next(node: Path) -> None:
 
 
 def test_a_second_run_needs_force_and_is_the_same_export(node: Path) -> None:
-    first = run_in(node, "export", "again", "--json")
-    refused = run_in(node, "export", "again")
-    forced = run_in(node, "export", "again", "--force", "--json")
+    first = invoke_in(node, "export", "again", "--json")
+    refused = invoke_in(node, "export", "again")
+    forced = invoke_in(node, "export", "again", "--force", "--json")
 
     assert refused.returncode == 2
     assert "replace it with --force" in refused.stderr
@@ -49,7 +49,7 @@ def test_a_second_run_needs_force_and_is_the_same_export(node: Path) -> None:
 
 
 def test_network_input_is_made_by_the_card_of_the_configured_checkpoint(node: Path) -> None:
-    result = run_in(node, "export", "npz", "--payload", "npz", "--json")
+    result = invoke_in(node, "export", "npz", "--payload", "npz", "--json")
 
     assert result.returncode == 0, result.stderr
     assert len(list((node / "npz" / "images").iterdir())) == 2
@@ -66,7 +66,7 @@ def test_network_input_is_made_by_the_card_of_the_configured_checkpoint(node: Pa
     ],
 )
 def test_misuse_is_told(node: Path, arguments: list[str], words: str) -> None:
-    result = run_in(node, "export", "wrong", *arguments)
+    result = invoke_in(node, "export", "wrong", *arguments)
 
     assert result.returncode == 2
     assert words in " ".join(result.stderr.split())
@@ -76,7 +76,7 @@ def test_misuse_is_told(node: Path, arguments: list[str], words: str) -> None:
 def test_without_a_node_it_says_how_to_start_one(tmp_path: Path) -> None:
     (tmp_path / "node.yaml").write_text("{}")
 
-    result = run_in(tmp_path, "export", "out")
+    result = invoke_in(tmp_path, "export", "out")
 
     assert result.returncode == 2
     assert "mediqa-node serve" in result.stderr
@@ -89,9 +89,9 @@ def test_status_tells_how_the_last_night_went(node: Path) -> None:
     note = {"at": 0.0, "folder": "/exports/1970-01-01", "n_series": 2}
     (node / "var" / "exports" / ".last.json").write_text(json.dumps(note))
 
-    good = run_in(node, "status")
+    good = invoke_in(node, "status")
     (node / "var" / "exports" / ".last.json").write_text(json.dumps({"at": 0.0, "problem": "no room for about 9 MB"}))
-    bad = run_in(node, "status", "--json")
+    bad = invoke_in(node, "status", "--json")
 
     assert "exported    " in good.stdout
     assert "2 series to /exports/1970-01-01" in good.stdout

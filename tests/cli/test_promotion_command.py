@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.checkpoints import checkpoint
-from support.command import run_in
+from support.command import invoke_in
 from support.siblings import before_release
 
 from mediqa_node import config
@@ -35,18 +35,18 @@ def node(tmp_path: Path) -> Path:
 
 
 def roles(node: Path) -> dict[str, list[str]]:
-    listed = json.loads(run_in(node, "model", "list", "--json").stdout)["checkpoints"]
+    listed = json.loads(invoke_in(node, "model", "list", "--json").stdout)["checkpoints"]
     return {one["weights"]["name"]: one["roles"] for one in listed}
 
 
 def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> None:
-    before = run_in(node, "model", "list")
+    before = invoke_in(node, "model", "list")
     decision = ("--by", "Dr. Curie", "--reason", "readers agree")
-    done = run_in(node, "model", "promote", "second", "--unevaluated", *decision, "--name", "two")
-    after, status = roles(node), run_in(node, "status").stdout
-    doctor = run_in(node, "doctor").stdout
-    back = run_in(node, "model", "rollback", "--by", "Dr. Bohr")
-    history = run_in(node, "model", "list", "--history").stdout
+    done = invoke_in(node, "model", "promote", "second", "--unevaluated", *decision, "--name", "two")
+    after, status = roles(node), invoke_in(node, "status").stdout
+    doctor = invoke_in(node, "doctor").stdout
+    back = invoke_in(node, "model", "rollback", "--by", "Dr. Bohr")
+    history = invoke_in(node, "model", "list", "--history").stdout
 
     assert before.stdout.splitlines()[-1].endswith("by `model.checkpoint`")
     assert done.returncode == 0, done.stderr
@@ -63,12 +63,12 @@ def test_a_promotion_says_what_it_voids_and_a_rollback_undoes_it(node: Path) -> 
 
 
 def test_the_list_names_what_a_calibration_has_to_name(node: Path) -> None:
-    run_in(node, "model", "promote", "second", "--unevaluated", "--by", "Dr. Curie")
+    invoke_in(node, "model", "promote", "second", "--unevaluated", "--by", "Dr. Curie")
     settings = config.load(node / "node.yaml", {})
 
     [listed] = [
         one
-        for one in json.loads(run_in(node, "model", "list", "--json").stdout)["checkpoints"]
+        for one in json.loads(invoke_in(node, "model", "list", "--json").stdout)["checkpoints"]
         if "current" in one["roles"]
     ]
     scorer = checkpoints.open_active(settings).scorer
@@ -107,13 +107,13 @@ def test_what_the_lock_names_and_cannot_score_is_listed_as_that(node: Path) -> N
     ],
 )
 def test_what_cannot_be_decided_says_why(node: Path, arguments: list[str], status: int, said: str) -> None:
-    result = run_in(node, "model", *arguments)
+    result = invoke_in(node, "model", *arguments)
 
     assert (result.returncode, said in result.stderr) == (status, True), result.stderr
 
 
 def test_weights_that_nobody_has_evaluated_leave_nothing_in_the_store_and_do_not_score(node: Path) -> None:
-    refused = run_in(node, "model", "promote", "second", "--by", "x")
+    refused = invoke_in(node, "model", "promote", "second", "--by", "x")
 
     assert "lacks claims (`mediqa-train evaluate --sweep`" in refused.stderr
     assert "a training range" in refused.stderr
@@ -121,7 +121,7 @@ def test_weights_that_nobody_has_evaluated_leave_nothing_in_the_store_and_do_not
 
 
 def test_weights_promoted_all_the_same_are_reported_as_not_evaluated(node: Path) -> None:
-    done = run_in(node, "model", "promote", "second", "--unevaluated", "--by", "x")
+    done = invoke_in(node, "model", "promote", "second", "--unevaluated", "--by", "x")
     active = checkpoints.open_active(config.load(node / "node.yaml", {})).scorer.checkpoint
 
     assert "NOT EVALUATED" in done.stdout
@@ -131,13 +131,13 @@ def test_weights_promoted_all_the_same_are_reported_as_not_evaluated(node: Path)
 def test_a_promotion_says_what_becomes_of_the_shadow(node: Path) -> None:
     checkpoint(node, "third", seed=3)
     promote = ("model", "promote", "--unevaluated", "--by", "x")
-    run_in(node, "model", "shadow", "second", "--by", "x")
+    invoke_in(node, "model", "shadow", "second", "--by", "x")
 
-    other = run_in(node, *promote, "third")
-    same = run_in(node, *promote, "second", "--json")
-    run_in(node, "model", "rollback", "--by", "x")
-    run_in(node, "model", "shadow", "first", "--by", "x")
-    back = run_in(node, "model", "rollback", "--by", "x")
+    other = invoke_in(node, *promote, "third")
+    same = invoke_in(node, *promote, "second", "--json")
+    invoke_in(node, "model", "rollback", "--by", "x")
+    invoke_in(node, "model", "shadow", "first", "--by", "x")
+    back = invoke_in(node, "model", "rollback", "--by", "x")
 
     assert "goes on" in other.stdout
     assert json.loads(same.stdout)["shadow_ended"].startswith("second ")
@@ -146,15 +146,15 @@ def test_a_promotion_says_what_becomes_of_the_shadow(node: Path) -> None:
 
 def test_a_comparison_speaks_of_each_scanner(node: Path) -> None:
     settings = config.load(node / "node.yaml", {})
-    named = run_in(node, "model", "shadow", "second", "--by", "Dr. Curie")
-    empty = run_in(node, "model", "compare")
+    named = invoke_in(node, "model", "shadow", "second", "--by", "Dr. Curie")
+    empty = invoke_in(node, "model", "compare")
     candidate = checkpoints.standing(settings).shadow
     assert candidate is not None
     shadowed(settings, candidate, {"CT1": [(0.5, 0.6), (0.6, 0.8), (0.7, 0.7), (0.4, None)], "CT2": [(0.5, 0.4)]})
 
-    shown = run_in(node, "model", "compare")
-    found = json.loads(run_in(node, "model", "compare", "--json").stdout)
-    ended = run_in(node, "model", "shadow", "--off", "--by", "Dr. Curie")
+    shown = invoke_in(node, "model", "compare")
+    found = json.loads(invoke_in(node, "model", "compare", "--json").stdout)
+    ended = invoke_in(node, "model", "shadow", "--off", "--by", "Dr. Curie")
 
     assert named.stdout.startswith("in shadow   second ")
     assert (empty.returncode, "has scored no series" in empty.stdout) == (1, True)
@@ -194,6 +194,6 @@ def test_a_database_of_an_older_version_is_left_alone(node: Path) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
     database.close()
 
-    result = run_in(node, "model", "promote", "second", "--unevaluated", "--by", "x")
+    result = invoke_in(node, "model", "promote", "second", "--unevaluated", "--by", "x")
 
     assert (result.returncode, "was written by another version" in result.stderr) == (2, True)

@@ -70,7 +70,7 @@ def test_a_copy_set_aside_for_its_descriptions_names_nobody_who_was_set_aside(
     assert (report.AccessionNumber, report.PatientName) in [("A2", "Wasser^Anna"), ("A123", "Roe^Mary")]
 
 
-@pytest.mark.parametrize("how", ["person", "authority", "keep last"])
+@pytest.mark.parametrize("how", ["person", *before_release("authority", "keep last")])
 def test_a_stray_slice_does_not_take_back_the_report_of_the_others(
     bench: Bench, pacs: ScriptedPacs, tmp_path: Path, how: str
 ) -> None:
@@ -120,8 +120,10 @@ def test_a_decision_settles_a_series_whose_first_and_last_image_name_nobody(
     "whom",
     [
         {"patient_id": "", "patient_name": ""},
-        {"patient_id": "ANON", "patient_name": "ANON", "PatientIdentityRemoved": "YES"},
-        *before_release({"patient_id": "ANON", "PatientIdentityRemoved": "YES", "pixels": "masked"}),
+        *before_release(
+            {"patient_id": "ANON", "patient_name": "ANON", "PatientIdentityRemoved": "YES"},
+            {"patient_id": "ANON", "PatientIdentityRemoved": "YES", "pixels": "masked"},
+        ),
     ],
     ids=str,
 )
@@ -153,8 +155,10 @@ def test_withdrawn_images_do_not_come_back_without_a_name(bench: Bench, pacs: Sc
     assert bench.series(series_uid(wrong)).state == "NOT_SCORED"
 
 
-@pytest.mark.parametrize("writing", [{"patient_id": "7"}, {"IssuerOfPatientID": "PACS"}], ids=str)
-@pytest.mark.parametrize("sent", ["copies", "redescribed copies", "note"])
+@pytest.mark.parametrize(
+    "writing", [{"patient_id": "7"}, *before_release({"IssuerOfPatientID": "PACS"})], ids=["zeros", "issuer"]
+)
+@pytest.mark.parametrize("sent", ["copies", *before_release("redescribed copies"), "note"])
 def test_an_authority_writes_identifiers_in_its_own_way(
     make: Make, pacs: ScriptedPacs, tmp_path: Path, writing: dict[str, str], sent: str
 ) -> None:

@@ -1,7 +1,6 @@
 """Fault F13: whose image is it? Never a report under a wrong patient, never one for rejected images."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from pydicom import Dataset
 from support.bench import Bench
+from support.command import invoke_in
 from support.orthanc import predecessors
 from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, reject_note, series_uid
@@ -216,10 +216,9 @@ def test_other_pixels_under_a_known_uid_hold_the_report(
 
 def command(bench: Bench, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `mediqa-node` on the bench's database."""
-    configuration = folder / "node.yaml"
-    configuration.write_text(yaml.safe_dump({"node": {"data_dir": "bench"}, "database": {"url": bench.database.url}}))
-    line = [sys.executable, "-m", "mediqa_node", "-c", str(configuration), *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
+    settings = {"node": {"data_dir": "bench"}, "database": {"url": bench.database.url}}
+    (folder / "node.yaml").write_text(yaml.safe_dump(settings))
+    return invoke_in(folder, *arguments)
 
 
 def test_a_copy_that_cannot_be_compared_is_a_conflict_and_stops_nobody_else(

@@ -116,7 +116,9 @@ def test_waiting_for_a_study_is_logged_once_an_hour(waiting: Make, pacs: Scripte
     assert all("hourly_for" in line for line in waits)
 
 
-@pytest.mark.parametrize(("then", "state", "n_sent"), [("send", "sent", 1), ("withhold", "withheld", 0)])
+@pytest.mark.parametrize(
+    ("then", "state", "n_sent"), [("send", "sent", 1), *before_release(("withhold", "withheld", 0))]
+)
 def test_a_peer_is_asked_in_every_attempt(
     waiting: Make, pacs: ScriptedPacs, then: str, state: str, n_sent: int
 ) -> None:

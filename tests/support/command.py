@@ -5,6 +5,7 @@ and every command is a fork of that: its own memory, folder and streams, as from
 """
 
 import contextlib
+import io
 import multiprocessing
 import os
 import subprocess
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import IO
 
 import structlog
-from typer.testing import CliRunner
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
@@ -55,18 +55,27 @@ def run_in(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]
 
 
 def invoke_in(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the same in this process, where weights and decoders are warm: for what a command says, again and again."""
-    from mediqa_node.cli import app, register
+    """Run `mediqa-node -c FOLDER/node.yaml ARGUMENTS` in `folder`, but in this process."""
+    return invoke("-c", folder / "node.yaml", *arguments, folder=folder)
 
-    register()
-    command = ["-c", str(folder / "node.yaml"), *map(str, arguments)]
-    logging = structlog.get_config()
+
+def invoke(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `mediqa-node` in this process, where code and weights are warm: for what a command says, again and again."""
+    from mediqa_node.cli import main
+
+    command = ["mediqa-node", *map(str, arguments)]
+    logging, before, status = structlog.get_config(), sys.argv, 0
+    out, err = io.StringIO(), io.StringIO()
     try:
-        with contextlib.chdir(folder):
-            result = CliRunner().invoke(app, command, catch_exceptions=False)
+        sys.argv = command
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     finally:
+        sys.argv = before
         structlog.configure(**logging)
-    return subprocess.CompletedProcess(command, int(result.exit_code), result.stdout, result.stderr)
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
 
 
 def _main(command: list[str], folder: Path, out: Path, err: Path) -> None:
