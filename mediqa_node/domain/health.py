@@ -72,13 +72,17 @@ class Destination:
 
     def sentence(self, now: float) -> str:
         """Return the state of the destination in words."""
-        what = [f"{self.n_waiting:,} {'report' if self.n_waiting == 1 else 'reports'}"] if self.n_waiting else []
-        what += [f"the companions of {self.n_companions:,}"] if self.n_companions else []
+        what = [_reports(self.n_waiting)] if self.n_waiting else []
+        what += [f"the companions of {_reports(self.n_companions)}"] if self.n_companions else []
         waits = "waits" if (self.n_waiting, self.n_companions) == (1, 0) else "wait"
         text = f"{' and '.join(what)} {waits}, for up to {span(now - self.oldest_at)}"
         if self.failing_since is not None:
             text += f"; unreachable for {span(now - self.failing_since)}"
         return f"{text}: {self.why}" if self.why else text
+
+
+def _reports(n: int) -> str:
+    return f"{n:,} {'report' if n == 1 else 'reports'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import DeliveryState
 from mediqa_node.network.sender import PeerLink, connect, contexts_for, study_query
+from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import compare_found
 from mediqa_node.pipeline.report import series_number
@@ -79,6 +80,7 @@ def send_due_retractions(node: NodeContext, stopping: Callable[[], bool] = lambd
             break
         if row.destination not in silent:
             taken += _attempt(node, row, silent)
+            goes_on()
     return taken
 
 

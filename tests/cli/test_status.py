@@ -274,9 +274,9 @@ def test_series_that_do_not_move_on_need_a_person(
 @pytest.mark.parametrize(
     ("state", "age_s", "code", "line"),
     [
-        ("sent", 2000.0, 1, "PACS: the companions of 2 wait, for up to 33 min: not reachable\n"),
+        ("sent", 2000.0, 1, "PACS: the companions of 2 reports wait, for up to 33 min: not reachable\n"),
         *before_release(
-            ("sent", 60.0, 0, "PACS: the companions of 2 wait, for up to 60 s: not reachable\n"),
+            ("sent", 60.0, 0, "PACS: the companions of 2 reports wait, for up to 60 s: not reachable\n"),
             ("waiting", 2000.0, 1, "PACS: 2 reports wait, for up to 33 min\n"),
         ),
     ],
