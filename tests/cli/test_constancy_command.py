@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.numpy import load, save
-from support.command import invoke_in, run_in
+from support.command import invoke_in
 
 from mediqa_node import config
 from mediqa_node.composition import resources
@@ -73,7 +73,7 @@ def drifted(node: Path) -> Path:
 def test_it_checks_without_a_node_and_says_that_nothing_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "node.yaml").write_text("{}")
 
-    result = run_in(tmp_path, "constancy")
+    result = invoke_in(tmp_path, "constancy")
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("steady")
