@@ -376,7 +376,8 @@ DIRTY: dict[str, Callable[[Dataset], None]] = {
     "impossible date": raws(StudyDate=("DA", b"20261345"), StudyTime=("TM", b"25:61:99")),
     "words for dates": raws(StudyDate=("DA", b"unknown "), StudyTime=("TM", b"noon")),
     "several study dates": raws(StudyDate=("DA", b"20261120\\20261121")),
-    "several names": raws(PatientName=("PN", b"One^A\\Two^B "), PatientID=("LO", b"ID1\\ID2 ")),
+    "several names": raws(PatientName=("PN", b"One^A\\Two^B "), PatientID=("LO", b"ID1\\ID1 ")),
+    "several patient IDs": raws(PatientID=("LO", b"ID1\\ID2 ")),
     "several of what is one": raws(
         AccessionNumber=("SH", b"A1\\A2 "), StudyID=("SH", b"1\\2 "), StudyDescription=("LO", b"a\\b "),
         SeriesNumber=("IS", b"3\\4 "), InstanceNumber=("IS", b"1\\2 "),
@@ -428,6 +429,7 @@ DIRTY: dict[str, Callable[[Dataset], None]] = {
 
 REFUSED = {
     "long patient ID": "Patient ID longer than 64 characters",
+    "several patient IDs": "several values",
     "no rows": "Rows, Columns",
     "no bits": "Bits Allocated",
     "samples of colour": "colour",
