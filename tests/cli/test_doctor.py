@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import yaml
-from support.command import run_in
+from support.command import invoke_in
 
 from mediqa_node import config, doctor
 from mediqa_node.composition import resources
@@ -39,7 +39,7 @@ def node(tmp_path: Path) -> Path:
 
 
 def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> None:
-    result = run_in(node, "doctor")
+    result = invoke_in(node, "doctor")
 
     assert result.returncode == 0, result.stdout
     first, *lines = result.stdout.splitlines()
@@ -52,7 +52,7 @@ def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> N
     } | ({"quota"} if "quota" in named else set())  # fmt: skip
     assert "digests of weights and card verified" in result.stdout
     assert "JPEG 2000" in result.stdout
-    found = json.loads(run_in(node, "doctor", "--json").stdout)
+    found = json.loads(invoke_in(node, "doctor", "--json").stdout)
     assert [(entry["name"], entry["mark"]) for entry in found] == [(line.split()[1], line.split()[0]) for line in lines]
 
 
@@ -89,7 +89,7 @@ def test_a_node_that_can_send_no_report_has_a_problem(tmp_path: Path, settings: 
     (tmp_path / "node.yaml").write_text(yaml.safe_dump(settings))
 
     [reports] = findings(tmp_path)["reports"]
-    checked = run_in(tmp_path, "config", "check")
+    checked = invoke_in(tmp_path, "config", "check")
 
     assert (reports.mark, fix in str(reports.fix)) == ("problem", True), reports
     assert (checked.returncode, "WARNING" in checked.stdout, fix in checked.stdout) == (0, True, True)

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from PIL import Image
 from support.bench import StandInScorer
-from support.command import run_in
+from support.command import invoke_in
 from support.series import ct_series
 
 from mediqa_node import config
@@ -130,7 +130,7 @@ def test_the_command_writes_them_and_marks_untrained_weights(tmp_path):
     paths = ct_series(tmp_path / "ct", "command")
     (tmp_path / "node.yaml").write_text("model: {checkpoint: untrained}")
 
-    finished = run_in(tmp_path, "score", "--json", "--maps", tmp_path / "maps", *paths)
+    finished = invoke_in(tmp_path, "score", "--json", "--maps", tmp_path / "maps", *paths)
 
     assert finished.returncode == 0, finished.stderr
     [result] = json.loads(finished.stdout)

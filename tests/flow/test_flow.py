@@ -63,7 +63,7 @@ def test_a_ct_series_becomes_exactly_one_sound_report(
 
 
 @pytest.mark.parametrize(
-    "name", [*before_release("ct_sts003_lowdose"), "mr_brain_epi_ge750", "mr_brain_t1_xa30_enhanced"]
+    "name", [*before_release("ct_sts003_lowdose", "mr_brain_epi_ge750"), "mr_brain_t1_xa30_enhanced"]
 )
 def test_real_images_of_each_kind_are_reported(node: Node, pacs: Orthanc, name: str) -> None:
     paths = sorted((DATA / name).glob("*.dcm"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import typer
-from support.command import run_in
+from support.command import invoke_in
 from support.golden import digests, goldens
 
 from mediqa_node.exchange import columns
@@ -100,4 +100,4 @@ EXITS = {
 def test_exit_codes_stay(tmp_path: Path) -> None:
     (tmp_path / "node.yaml").write_text(f"node: {{data_dir: {tmp_path / 'var'}}}\n", encoding="utf-8")
 
-    assert {words: run_in(tmp_path, *words).returncode for words in EXITS} == EXITS
+    assert {words: invoke_in(tmp_path, *words).returncode for words in EXITS} == EXITS
