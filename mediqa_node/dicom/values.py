@@ -23,6 +23,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_keyword, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import VR
 
@@ -216,6 +217,8 @@ def element_name(key: Key) -> str:
 
 def _shown(value: Any) -> str:
     """Return a value for a message, in printable ASCII, truncated to the length of a number."""
+    if isinstance(value, Sequence):  # whose items may be unreadable, too
+        return "sequence"
     parts = value if isinstance(value, _LISTS) else (value,)
     raw = value.decode("latin-1") if isinstance(value, bytes) else "\\".join(map(str, parts))
     printable = "".join(character if " " <= character <= "~" else "?" for character in raw.strip(PADDING))

@@ -5,7 +5,7 @@ import struct
 
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from support.header_builders import CT, MR, dataset, multi_frame, raw, series
@@ -299,6 +299,7 @@ def test_a_sequence_under_the_tag_of_a_number_is_refused_by_name():
         exact(header, "RescaleIntercept")
 
 
+@example(bytes(7) + b"\1" + bytes(7) + b"\1\0", "SQ")
 @given(
     st.binary(min_size=1, max_size=24), st.sampled_from(["DS", "IS", "FD", "US", "UN", "LO", "UT", "OB", "ZZ", "SQ"])
 )
