@@ -25,8 +25,8 @@ _SHORTEST_RUN = 7
 def passes(planes: Sequence[Plane]) -> Parts:
     """Split into passes that were acquired one after the other.
 
-    A pass may lack a few images. Another may have been aborted, early or late, but holds no position of its own: a few
-    slices that were repeated among the others are no pass.
+    A pass may lack a few images, and the first or the last may have been aborted. An aborted pass covers no position
+    that the complete ones lack. A few slices that were repeated are no pass.
     """
     whole: Parts = [(None, list(planes))]
     if len({plane.seniority[0] for plane in planes}) == 1:
