@@ -13,7 +13,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut
 from mediqa_node.dicom.header import FrameHeader, exact, frame_header, items, text
 from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.plausible import rescale
-from mediqa_node.dicom.stored_frames import overlays_reach
+from mediqa_node.dicom.stored_frames import above_stored, overlays_reach
 from mediqa_node.domain.errors import UndecodablePixels
 
 AIR_FLOOR_HU = -1024.0
@@ -104,10 +104,8 @@ def uses_unstored_bits(raw: np.ndarray, header: Dataset) -> bool:
         return False
     if high not in (None, stored - 1) or overlays_reach(header, stored):
         return False
-    bits = raw.view(f"u{raw.dtype.itemsize}")
-    above = bits >> stored > 0
-    if _whole(header, "PixelRepresentation") == 1:
-        above &= bits >> stored - 1 != (1 << (allocated - stored + 1)) - 1
+    words = raw.view(f"u{raw.dtype.itemsize}")
+    above = above_stored(words, stored, signed=_whole(header, "PixelRepresentation") == 1)
     return bool(above.any() and (above & ~_padding(raw, header)).any())
 
 

@@ -11,9 +11,9 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, NamedTuple
 
+import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.dicom.values import element_name, has_value, integer
@@ -36,7 +36,7 @@ _TOLERANCE = 8
 _TAIL_BYTES = 65536
 _COARSE_BITS = 8
 _SAMPLE_BYTES = 16384
-_WORDS = {8: "B", 16: "H", 32: "I"}
+_WORDS = (8, 16, 32)
 _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
 
@@ -152,25 +152,21 @@ def _unstored(stream: BinaryIO, header: Dataset, length: int, allocated: int, *,
     stream.seek(start + middle - middle % size)
     sample = stream.read(min(length, _SAMPLE_BYTES))
     stream.seek(start)
-    sample = sample[: len(sample) - len(sample) % size]
-    order: Literal["little", "big"] = "little" if little else "big"
-    bits = int.from_bytes(sample, order)
-    if signed := integer(header, "PixelRepresentation") == 1:
-        bits ^= bits << 1  # a sign goes on in the bits above
-    if not bits & _upper_bits(allocated, stored, len(sample) // size):
-        return False
-    words = set(struct.unpack(f"{'<' if little else '>'}{len(sample) // size}{_WORDS[allocated]}", sample))
-    sign = (1 << allocated) - (1 << (stored - 1)) if signed else 1 << allocated
-    above = {word for word in words if word >> stored and word < sign}
+    words = np.frombuffer(sample[: len(sample) - len(sample) % size], f"{'<' if little else '>'}u{size}")
+    above = words[above_stored(words, stored, signed=integer(header, "PixelRepresentation") == 1)].astype(np.int64)
     ends = [integer(header, key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     padding = sorted(end for end in ends if end is not None)
-    return any(not padding or (word - padding[0]) % (1 << allocated) > padding[-1] - padding[0] for word in above)
+    if not padding:
+        return bool(above.size)
+    return bool(((above - padding[0]) % (1 << allocated) > padding[-1] - padding[0]).any())
 
 
-@lru_cache(maxsize=8)
-def _upper_bits(allocated: int, stored: int, count: int) -> int:
-    """Return the bits above Bits Stored of so many words in one number, of either byte order."""
-    return int.from_bytes(((1 << allocated) - (1 << stored)).to_bytes(allocated // 8, "little") * count, "little")
+def above_stored(words: np.ndarray, stored: int, *, signed: bool) -> np.ndarray:
+    """Return the mask of unsigned words that use bits above Bits Stored (0028,0101), for more than a sign."""
+    above = words >> stored > 0
+    if signed:
+        above &= words >> (stored - 1) != (1 << (words.dtype.itemsize * 8 - stored + 1)) - 1
+    return np.asarray(above)
 
 
 def overlays_reach(header: Dataset, stored: int) -> bool:
