@@ -1,0 +1,334 @@
+"""The catalogue of measured quantities: what each name means, in which unit, by which method.
+
+A name never changes its meaning. Where the same pixels would give another value, the version of the method is raised;
+exports, baselines and reports keep the version with every value.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from mediqa_node.domain.measures import Limit, Measure, Method, Validity
+
+Adverse = Literal["high", "low", ""]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """One quantity that can be measured.
+
+    Attributes:
+        title: for people, at most 40 characters.
+        unit: UCUM.
+        definition: one sentence that a physicist can check.
+        adverse: which tail of its usual values means worse images; "" for neither (a size, a dose).
+        places: decimals shown to people.
+    """
+
+    name: str
+    title: str
+    unit: str
+    definition: str
+    method: Method
+    adverse: Adverse = ""
+    places: int = 1
+
+    def measured(
+        self,
+        value: float,
+        *,
+        n: int,
+        uncertainty: float | None = None,
+        spread: float | None = None,
+        limit: Limit | None = None,
+        detail: str = "",
+    ) -> Measure:
+        """Return a measure that is valid, or limited if there is a limit."""
+        return Measure(
+            name=self.name,
+            value=value,
+            unit=self.unit,
+            uncertainty=uncertainty,
+            spread=spread,
+            n=n,
+            method=self.method,
+            validity=Validity.VALID if limit is None else Validity.LIMITED,
+            limit=limit,
+            detail=detail,
+        )
+
+    def not_measurable(self, limit: Limit, detail: str = "", *, n: int = 0) -> Measure:
+        """Return a measure without a value, with the reason."""
+        return Measure(
+            name=self.name,
+            value=None,
+            unit=self.unit,
+            uncertainty=None,
+            spread=None,
+            n=n,
+            method=self.method,
+            validity=Validity.NOT_MEASURABLE,
+            limit=limit,
+            detail=detail,
+        )
+
+
+HOUNSFIELD = "[hnsf'U]"
+PIXELS = "{pixels}"
+SLICES = "{slices}"
+SHOWN_UNITS = {HOUNSFIELD: "HU", "/mm": "1/mm", "1": "", PIXELS: "px", SLICES: "slices"}
+"""Units as people write them, where they differ from UCUM."""
+
+# ── CT ───────────────────────────────────────────────────────────────────────
+
+CT_NOISE = Quantity(
+    name="ct.noise.soft",
+    title="noise in soft tissue",
+    unit=HOUNSFIELD,
+    definition="median over slices of the mode of local standard deviations over 10 x 10 mm in soft tissue",
+    method=Method(name="mode of local SD", version=1, citation="Christianson et al. 2015, doi 10.2214/AJR.14.13613"),
+    adverse="high",
+)
+CT_PEAK_FREQUENCY = Quantity(
+    name="ct.noise.peak_frequency",
+    title="peak frequency of noise",
+    unit="/mm",
+    definition="frequency at which the radial noise power spectrum of homogeneous regions is largest",
+    method=Method(name="radial NPS of patches", version=1, citation="ICRU 87, 2012"),
+    places=2,
+)
+CT_DW = Quantity(
+    name="ct.dw",
+    title="water-equivalent diameter",
+    unit="mm",
+    definition="mean over slices of 2 sqrt((mean HU / 1000 + 1) area / pi) of the patient, without table and clothes",
+    method=Method(name="water-equivalent diameter", version=1, citation="AAPM Report 220, 2014, doi 10.37206/146"),
+    places=0,
+)
+CT_LATERAL = Quantity(
+    name="ct.lateral",
+    title="lateral width",
+    unit="mm",
+    definition="mean over slices of the width of the patient from left to right",
+    method=Method(name="extent of the patient", version=1, citation="AAPM Report 204, 2011, doi 10.37206/143"),
+    places=0,
+)
+CT_AP = Quantity(
+    name="ct.ap",
+    title="anteroposterior thickness",
+    unit="mm",
+    definition="mean over slices of the thickness of the patient from front to back",
+    method=CT_LATERAL.method,
+    places=0,
+)
+CT_TRUNCATION = Quantity(
+    name="ct.truncation",
+    title="truncated outline",
+    unit="1",
+    definition="mean over slices of the share of the patient's outline that the field of view cuts",
+    method=Method(name="outline at the field of view", version=1, citation="AAPM Report 220, 2014, section 5"),
+    adverse="high",
+    places=2,
+)
+CT_SSDE = Quantity(
+    name="ct.ssde",
+    title="size-specific dose estimate",
+    unit="mGy",
+    definition="CTDIvol x the conversion factor of its phantom at the water-equivalent diameter",
+    method=Method(name="SSDE", version=1, citation="AAPM Reports 204, 2011, 220, 2014, and 293, 2019"),
+)
+CT_SHARPNESS = Quantity(
+    name="ct.sharpness",
+    title="sharpness of the skin edge (f50)",
+    unit="/mm",
+    definition="frequency at which the modulation transfer of the skin-air edge falls to one half, in-plane; "
+    "of high contrast, not of soft tissue under iterative reconstruction",
+    method=Method(name="MTF of the skin edge", version=1, citation="Sanders et al. 2016, doi 10.1118/1.4961984"),
+    adverse="low",
+    places=2,
+)
+CT_FIGURE_OF_MERIT = Quantity(
+    name="ct.figure_of_merit",
+    title="figure of merit",
+    unit="[hnsf'U]-2.mGy-1.mm-1",
+    definition="1 / (noise squared x SSDE x slice thickness), within one class of size, kernel and reconstruction",
+    method=Method(name="noise at dose and thickness", version=1, citation="Samei et al. 2018, doi 10.1002/mp.12864"),
+    adverse="low",
+    places=6,
+)
+
+# ── MR ───────────────────────────────────────────────────────────────────────
+
+MR_SNR = Quantity(
+    name="mr.snr",
+    title="signal to noise",
+    unit="1",
+    definition="median over slices of the median signal of the body over the standard deviation of noise, estimated in "
+    "the acquired part of k-space",
+    method=Method(name="wavelet MAD, Rician", version=1, citation="Koay & Basser 2006, doi 10.1016/j.jmr.2006.01.016"),
+    adverse="low",
+)
+MR_GHOST = Quantity(
+    name="mr.ghost_ratio",
+    title="ghost ratio",
+    unit="1",
+    definition="signal of the air beside the body along phase encoding less that along readout, over the body's signal",
+    method=Method(name="ghost ratio of the air", version=1, citation="NEMA MS 1 and ACR MRI QC Manual 2015"),
+    adverse="high",
+    places=3,
+)
+MR_SUPPORT_ROWS = Quantity(
+    name="mr.support.rows",
+    title="acquired part of k-space, rows",
+    unit="1",
+    definition="share of the spatial frequencies along a column of pixels that hold signal or noise",
+    method=Method(name="support of the spectrum", version=1, citation="Bernstein et al. 2001, doi 10.1002/jmri.1084"),
+    places=2,
+)
+MR_SUPPORT_COLUMNS = Quantity(
+    name="mr.support.columns",
+    title="acquired part of k-space, columns",
+    unit="1",
+    definition="share of the spatial frequencies along a row of pixels that hold signal or noise",
+    method=MR_SUPPORT_ROWS.method,
+    places=2,
+)
+MR_NONUNIFORMITY = Quantity(
+    name="mr.nonuniformity",
+    title="nonuniformity of the signal",
+    unit="1",
+    definition="interquartile range of the smooth bias field inside the body over its median",
+    method=Method(name="smooth bias field", version=1, citation="Sled et al. 1998, doi 10.1109/42.668698"),
+    adverse="high",
+    places=2,
+)
+MR_MOTION = Quantity(
+    name="mr.motion_between_slices",
+    title="motion between slices",
+    unit="mm",
+    definition="median in-plane shift between neighbouring slices beyond the smooth course of the anatomy",
+    method=Method(name="shift between slices", version=1, citation="Guizar-Sicairos 2008, doi 10.1364/OL.33.000156"),
+    adverse="high",
+    places=2,
+)
+
+# ── fundus photographs ───────────────────────────────────────────────────────
+
+OP_FIELD_DIAMETER = Quantity(
+    name="op.field_diameter",
+    title="diameter of the field",
+    unit=PIXELS,
+    definition="diameter of the circle fitted to the border of the illuminated field",
+    method=Method(name="circle of the field", version=1, citation="Fu et al. 2019, doi 10.1007/978-3-030-32239-7_6"),
+    places=0,
+)
+OP_FIELD_COVERAGE = Quantity(
+    name="op.field_coverage",
+    title="illuminated part of the field",
+    unit="1",
+    definition="share of the field's circle that lies inside the image and is bright enough to be read",
+    method=OP_FIELD_DIAMETER.method,
+    adverse="low",
+    places=2,
+)
+OP_FOCUS = Quantity(
+    name="op.focus",
+    title="focus",
+    unit="1",
+    definition="energy of the green channel at the scale of vessels over that of the whole field",
+    method=Method(name="energy in the band of vessels", version=1, citation="Marrugo et al. 2014, PMC4179271"),
+    adverse="low",
+    places=3,
+)
+OP_ILLUMINATION = Quantity(
+    name="op.illumination",
+    title="unevenness of illumination",
+    unit="1",
+    definition="interquartile range of the smoothed green channel inside the field over its median",
+    method=Method(
+        name="smoothed green channel", version=1, citation="Foracchia et al. 2005, doi 10.1016/j.media.2004.07.001"
+    ),
+    adverse="high",
+    places=2,
+)
+OP_CLIPPED = Quantity(
+    name="op.clipped",
+    title="clipped pixels",
+    unit="1",
+    definition="share of the field in which a colour is at an end of its range, dark pixels apart",
+    method=Method(name="values at the end of the range", version=1, citation="ISO 10940:2009"),
+    adverse="high",
+    places=3,
+)
+OP_VESSEL_CONTRAST = Quantity(
+    name="op.vessel_contrast",
+    title="contrast of vessels",
+    unit="1",
+    definition="median of the depth of vessels in the green channel over the level of their surroundings",
+    method=Method(name="depth of vessels", version=1, citation="Chaudhuri et al. 1989, doi 10.1109/42.34715"),
+    adverse="low",
+    places=3,
+)
+
+# ── any modality ─────────────────────────────────────────────────────────────
+
+MISSING_SLICES = Quantity(
+    name="stack.missing_slices",
+    title="missing slices",
+    unit=SLICES,
+    definition="slices that are missing between the first and the last position, at the stack's median step",
+    method=Method(name="positions", version=1, citation="DICOM PS3.3 C.7.6.2.1.1"),
+    adverse="high",
+    places=0,
+)
+REPEATED_SLICES = Quantity(
+    name="stack.repeated_slices",
+    title="repeated slices",
+    unit=SLICES,
+    definition="slices whose pixels are those of a neighbour",
+    method=Method(name="equal pixels", version=1, citation="DICOM PS3.3 C.7.6.3"),
+    adverse="high",
+    places=0,
+)
+SPACING_TO_THICKNESS = Quantity(
+    name="stack.spacing_to_thickness",
+    title="slice spacing to thickness",
+    unit="1",
+    definition="median step between slices over Slice Thickness (0018,0050); above 1 tissue is not imaged",
+    method=MISSING_SLICES.method,
+    places=2,
+)
+BURNED_IN_TEXT = Quantity(
+    name="stack.burned_in_text",
+    title="slices with suspected text",
+    unit=SLICES,
+    definition="measured slices that hold what looks like characters drawn into the pixels",
+    method=Method(name="isolated strokes of one value", version=1, citation="DICOM PS3.3 C.7.6.1.1.6"),
+    adverse="high",
+    places=0,
+)
+
+CT_QUANTITIES = (
+    CT_NOISE, CT_PEAK_FREQUENCY, CT_DW, CT_LATERAL, CT_AP, CT_TRUNCATION, CT_SSDE, CT_SHARPNESS, CT_FIGURE_OF_MERIT,
+)  # fmt: skip
+MR_QUANTITIES = (MR_SNR, MR_GHOST, MR_SUPPORT_ROWS, MR_SUPPORT_COLUMNS, MR_NONUNIFORMITY, MR_MOTION)
+OP_QUANTITIES = (OP_FIELD_DIAMETER, OP_FIELD_COVERAGE, OP_FOCUS, OP_ILLUMINATION, OP_CLIPPED, OP_VESSEL_CONTRAST)
+STACK_QUANTITIES = (MISSING_SLICES, REPEATED_SLICES, SPACING_TO_THICKNESS, BURNED_IN_TEXT)
+
+QUANTITIES = {one.name: one for one in (*CT_QUANTITIES, *MR_QUANTITIES, *OP_QUANTITIES, *STACK_QUANTITIES)}
+"""Every quantity by name, in the order of reports and tables."""
+
+
+def in_order(measures: Iterable[Measure]) -> tuple[Measure, ...]:
+    """Return measures in the order of the catalogue; names that it does not know come last."""
+    places = {name: place for place, name in enumerate(QUANTITIES)}
+    return tuple(sorted(measures, key=lambda one: places.get(one.name, len(places))))
+
+
+def shown(value: float, quantity: Quantity) -> str:
+    """Return a value with its unit for people.
+
+    >>> shown(21.34, CT_NOISE)
+    '21.3 HU'
+    """
+    return f"{value:.{quantity.places}f} {SHOWN_UNITS.get(quantity.unit, quantity.unit)}".rstrip()
