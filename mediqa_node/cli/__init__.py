@@ -48,11 +48,13 @@ def register() -> None:
     """Import the modules that add their commands to the application."""
     from mediqa_node.cli import (  # noqa: F401 (they register their commands)
         annotations,
+        baseline,
         clock,
         constancy,
         doctor,
         explain,
         export,
+        measures,
         model,
         node,
         promotion,

@@ -11,6 +11,7 @@ import typer
 
 from mediqa_node.cli import app
 from mediqa_node.cli.common import quiet, settings_of
+from mediqa_node.cli.measure_table import print_measures
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import as_json, count, table
 from mediqa_node.cli.progress import progress
@@ -42,6 +43,9 @@ def score(
     maps: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write score maps here, as pictures and NPZ files.")
     ] = None,
+    measures: Annotated[
+        bool, typer.Option("--measures", help="Also print what was measured on the pixels, with units.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print the numbers behind a refusal.")] = False,
 ) -> None:
     """Score files or folders without a node.
@@ -58,7 +62,7 @@ def score(
     assessor = cache(lambda: checkpoints.open_folder(settings, model) if model else checkpoints.open_active(settings))
     also = [dump_network_input(dump_input)] if dump_input else []
     also += [write_maps(maps)] if maps else []
-    shown = _Shown(as_lines=json_lines, as_array=json, verbose=verbose)
+    shown = _Shown(as_lines=json_lines, as_array=json, verbose=verbose, with_measures=measures)
     unreadable: list[Unreadable] = []
     total = 0
     try:
@@ -69,7 +73,10 @@ def score(
                 total = n
                 advance(done, n)
 
-            _, unreadable = score_paths(paths, assessor=assessor, advance=note, also=also, emit=shown.add)
+            wanted = settings.score.measured
+            _, unreadable = score_paths(
+                paths, assessor=assessor, advance=note, also=also, emit=shown.add, measures=wanted
+            )
     except KeyboardInterrupt:
         shown.end()
         typer.echo(f"interrupted after {len(shown.results)} of {count(total, 'series', 'series')}", err=True)
@@ -89,8 +96,8 @@ def score(
 class _Shown:
     """Prints results: each as its series finishes, or all at the end as a table or a JSON array."""
 
-    def __init__(self, *, as_lines: bool, as_array: bool, verbose: bool) -> None:
-        self._verbose = verbose
+    def __init__(self, *, as_lines: bool, as_array: bool, verbose: bool, with_measures: bool) -> None:
+        self._verbose, self._with_measures = verbose, with_measures
         self.results: list[dict[str, Any]] = []
         self._as_lines, self._as_array = as_lines, as_array
         self._at_once = not as_lines and not as_array and not sys.stdout.isatty()
@@ -119,6 +126,9 @@ class _Shown:
         _print_doubts(result)
         if self._verbose and result["measured"]:
             typer.echo(f"{place(result['files'])}: {result['measured']}")
+        if self._with_measures and result["measures"]:
+            typer.echo(f"{place(result['files'])}: measured")
+            print_measures(result["measures"])
 
 
 def _print_line(cells: tuple[str, ...]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from itertools import starmap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_node
+from mediqa_node.cli.dates import day
+from mediqa_node.cli.measure_table import short
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import as_json, count, date, fact, held_step, since, table
 
@@ -47,7 +49,7 @@ def series(
     from mediqa_node.storage import assessments, index, lookup
 
     chosen = [_state(state)] if state else []
-    earliest = _day(after)
+    earliest = day(after, "--since") or 0.0
     with open_node(context) as (settings, database), database.read() as connection:
         rows = [row for row in index.series_in(connection, *chosen) if row.last_instance_at >= earliest]
         at_most = limit if limit is not None else 0 if json else SHOWN_AT_MOST
@@ -79,13 +81,6 @@ def _state(name: str) -> SeriesState:
     except ValueError:
         known = ", ".join(SeriesState).lower()
         raise typer.BadParameter(f"{name!r}: must be one of {known}", param_hint="--state") from None
-
-
-def _day(given: str | None) -> float:
-    try:
-        return datetime.strptime(given, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() if given else 0.0
-    except ValueError:
-        raise typer.BadParameter(f"{given!r}: must be a day such as 2026-11-30", param_hint="--since") from None
 
 
 def _origins(settings: Settings, connection: Connection, uids: list[str]) -> dict[str, Origin]:
@@ -170,7 +165,9 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
     yield "state", f"{row.state.lower().replace('_', ' ')} since {since(row.state_at)}, revision {row.revision}"
     yield "reason", str(row.reason or (f"complete: {row.completion}" if row.completion else "still arriving"))
     yield "score", _score(assessment) if assessment else "–"
-    yield "measures", _measures(assessment)
+    yield "measures", "; ".join(starmap(short, found["measures"].items())) or "none"
+    if predicted := _predicted(assessment):
+        yield "predicted", predicted
     yield "technique", _technique(technique) if technique else "–"
     if doubts := _doubts(technique, assessment):
         yield "in doubt", doubts
@@ -201,14 +198,14 @@ def _score(assessment: Mapping[str, Any]) -> str:
     return f"{quality}, as {words}; slices {slices}; checkpoint {checkpoint['name']}{untrained}"
 
 
-def _measures(assessment: Mapping[str, Any] | None) -> str:
+def _predicted(assessment: Mapping[str, Any] | None) -> str:
     from mediqa_node.domain.scoring import Prediction
 
     found = assessment["primary"].get("prediction") if assessment else None
     predicted = Prediction(**found) if found else None
     if predicted is None or not predicted.is_supported:
-        return "none"
-    return f"predicted {predicted.name} {predicted.value:.3g} {predicted.unit}"
+        return ""
+    return f"{predicted.name} {predicted.value:.3g} {predicted.unit}"
 
 
 _COVARIATES = (

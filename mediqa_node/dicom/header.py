@@ -79,7 +79,7 @@ _GROUP_MEMBERS = {
     "MRImagingModifierSequence": "PixelBandwidth TransmitterFrequency",
     "MRReceiveCoilSequence": "ReceiveCoilName ReceiveCoilType",
     "MRFOVGeometrySequence": "MRAcquisitionPhaseEncodingStepsInPlane MRAcquisitionFrequencyEncodingSteps "
-    "PercentSampling PercentPhaseFieldOfView",
+    "InPlanePhaseEncodingDirection PercentSampling PercentPhaseFieldOfView",
     "MRDiffusionSequence": "DiffusionBValue",
     "PixelMeasuresSequence": "PixelSpacing SliceThickness",
     "PlanePositionSequence": "ImagePositionPatient",

@@ -4,9 +4,11 @@ A measure needs no training and no labels. It states what was measured and how, 
 it cannot be measured, it states why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from mediqa_node.domain.images import FrameRef
 
 
 class Validity(StrEnum):
@@ -39,7 +41,7 @@ class Limit(StrEnum):
     NO_DOSE = "no_dose"
     PHANTOM_UNKNOWN = "phantom_unknown"
     SIZE_OUT_OF_RANGE = "size_out_of_range"
-    BODY_OR_HEAD = "body_or_head"
+    HEAD_OR_TRUNK = "head_or_trunk"
     PART_MISSING = "part_missing"
     # MR
     UNKNOWN_SUPPORT = "unknown_support"
@@ -75,7 +77,7 @@ LIMITS: Mapping[Limit, str] = {
     Limit.NO_DOSE: "neither the images nor a dose report state CTDIvol",
     Limit.PHANTOM_UNKNOWN: "CTDIvol refers to no stated phantom of 16 or 32 cm",
     Limit.SIZE_OUT_OF_RANGE: "the size is outside of the range of the published conversion factors",
-    Limit.BODY_OR_HEAD: "neither the region nor the phantom tells whether factors for heads or for bodies apply",
+    Limit.HEAD_OR_TRUNK: "conversion factors are published for heads and trunks; the region is neither, or unknown",
     Limit.PART_MISSING: "a quantity that it is calculated from is missing or limited",
     Limit.UNKNOWN_SUPPORT: "the acquired part of k-space cannot be told from the images",
     Limit.NO_AIR: "too little air around the body",
@@ -148,3 +150,69 @@ class Measure:
         if self.limit is None:
             return ""
         return LIMITS[self.limit] + (f" ({self.detail})" if self.detail else "")
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for JSON, without the name."""
+        return {
+            **{name: getattr(self, name) for name in ("value", "unit", "uncertainty", "spread", "n")},
+            "validity": str(self.validity),
+            "reason": self.reason or None,
+            "reason_code": None if self.limit is None else str(self.limit),
+            "method": {"name": self.method.name, "version": self.method.version, "citation": self.method.citation},
+        }
+
+
+def by_name(measures: Iterable[Measure]) -> dict[str, dict[str, object]]:
+    """Return measures by name as plain values for JSON."""
+    return {one.name: one.as_dict() for one in measures}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredStack:
+    """The measures of a series' primary stack, and what decides with which others they may be compared.
+
+    Attributes:
+        frames: the slices that were measured at full resolution, at most 16.
+        modality: CT, MR or OP.
+        scanner: Station Name (0008,1010), else Manufacturer's Model Name (0008,1090); "" if neither is there.
+        protocol: Protocol Name (0018,1030), else Series Description (0008,103E).
+        stack: label of the stack within its series: echo, b-value, phase.
+        size_class: band of the patient's size; "" where there is no size.
+        body_part: `head`, `trunk`, or None if it is neither or unknown.
+        kernel: Convolution Kernel (0018,1210); "" without one.
+        recon_class: `fbp`, `hybrid_ir`, `mbir`, `dlr`, `unknown`; "" for other modalities than CT.
+        ctdi_vol_mgy, ctdi_phantom_cm: of images or dose report; None if not stated.
+        acquired: date and time of acquisition as recorded, `2026-11-20 10:15:00`; "" if it is not.
+    """
+
+    series_instance_uid: str
+    study_instance_uid: str
+    modality: str
+    scanner: str
+    protocol: str
+    stack: str
+    size_class: str
+    measures: tuple[Measure, ...]
+    frames: tuple[FrameRef, ...] = ()
+    body_part: str | None = None
+    kernel: str = ""
+    recon_class: str = ""
+    thickness_mm: float | None = None
+    ctdi_vol_mgy: float | None = None
+    ctdi_phantom_cm: float | None = None
+    acquired: str = ""
+
+    def measure(self, name: str) -> Measure | None:
+        """Return a measure by name, or None if it was not asked for."""
+        return next((one for one in self.measures if one.name == name), None)
+
+
+SIZE_BAND_MM = 40
+
+
+def size_class(dw: Measure | None) -> str:
+    """Return the band of 40 mm that a water-equivalent diameter is in; "" for none, or one that is limited."""
+    if dw is None or dw.value is None or dw.validity is not Validity.VALID:
+        return ""
+    low = int(dw.value // SIZE_BAND_MM) * SIZE_BAND_MM
+    return f"Dw {low}-{low + SIZE_BAND_MM} mm"

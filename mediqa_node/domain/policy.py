@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mediqa_node.domain.export import Payload
+from mediqa_node.domain.quantities import QUANTITIES
 
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
@@ -164,6 +165,8 @@ class ScorePolicy:
         primary: `first` complete reconstruction of an acquisition, `all`, or rules of which one must match.
         max_age_days: older studies (prefetched priors) are not scored; None: no limit.
         phantoms: series that are measured, not scored; the first rule that matches names the trend.
+        measures: names of the quantities that are measured on the pixels of every series; `all`, or some of
+            `domain.quantities`.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -171,8 +174,16 @@ class ScorePolicy:
     primary: Literal["first", "all"] | tuple[PrimaryRule, ...] = "first"
     max_age_days: float | None = None
     phantoms: tuple[PhantomRule, ...] = ()
+    measures: Literal["all"] | tuple[str, ...] = "all"
+
+    @property
+    def measured(self) -> frozenset[str]:
+        """Names of the quantities that are measured."""
+        return frozenset(QUANTITIES if self.measures == "all" else self.measures)
 
     def __post_init__(self) -> None:
+        if unknown := sorted(self.measured - QUANTITIES.keys()):
+            raise ValueError(f"no measures {', '.join(unknown)}; known: all, or a list of {', '.join(QUANTITIES)}")
         names = [rule.name for rule in self.phantoms]
         if len(names) != len(set(names)):
             raise ValueError(f"two rules of `phantoms` have one name: {', '.join(names)}")

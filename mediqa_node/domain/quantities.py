@@ -11,6 +11,7 @@ from typing import Literal
 from mediqa_node.domain.measures import Limit, Measure, Method, Validity
 
 Adverse = Literal["high", "low", ""]
+Statistic = Literal["median", "mean", ""]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class Quantity:
         title: for people, at most 40 characters.
         unit: UCUM.
         definition: one sentence that a physicist can check.
+        statistic: what stands for a stack of slices: `median`, `mean`, or "" where it is not one of the slices.
         adverse: which tail of its usual values means worse images; "" for neither (a size, a dose).
         places: decimals shown to people.
     """
@@ -30,6 +32,7 @@ class Quantity:
     unit: str
     definition: str
     method: Method
+    statistic: Statistic = ""
     adverse: Adverse = ""
     places: int = 1
 
@@ -87,6 +90,7 @@ CT_NOISE = Quantity(
     unit=HOUNSFIELD,
     definition="median over slices of the mode of local standard deviations over 10 x 10 mm in soft tissue",
     method=Method(name="mode of local SD", version=1, citation="Christianson et al. 2015, doi 10.2214/AJR.14.13613"),
+    statistic="median",
     adverse="high",
 )
 CT_PEAK_FREQUENCY = Quantity(

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 1
+from mediqa_node.domain.quantities import CT_NOISE, QUANTITIES, SHOWN_UNITS
+
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +17,13 @@ class Column:
     meaning: str
 
 
-def _columns(table: str) -> tuple[Column, ...]:
+def columns_of(table: str) -> tuple[Column, ...]:
     """Read lines of `name kind unit meaning`; `-` for no unit."""
     rows = (line.split(maxsplit=3) for line in table.strip().splitlines())
     return tuple(Column(name, kind, "" if unit == "-" else unit, meaning) for name, kind, unit, meaning in rows)
 
 
-MANIFEST = _columns("""
+_BEFORE_MEASURES = columns_of("""
 schema_version        int   -    of this table
 export_id             str   -    SHA-256 over all other columns and the configuration of the export
 patient_key           str   -    keyed pseudonym of issuer and Patient ID
@@ -100,7 +102,7 @@ filter                str   -    Filter Type (0018,1160)
 focal_spot            float mm   Focal Spot(s) (0018,1190)
 window_center         float HU   first Window Center (0028,1050)
 window_width          float HU   first Window Width (0028,1051)
-noise_hu              float HU   never filled by this version
+noise_hu              float HU   noise in soft tissue: ct.noise.soft of measures.csv
 b0_raw                float -    Magnetic Field Strength (0018,0087) as written, whatever its unit
 b0_tesla              float T    flux density as understood
 b0_nominal            float T    of the magnet: the label of MR
@@ -135,6 +137,8 @@ dilation              float mm   Degree of Dilation (0022,000E)
 rows                  int   1    Rows (0028,0010)
 cols                  int   1    Columns (0028,0011)
 device_type           str   -    Acquisition Device Type (0022,0015), as the code's dictionary says
+""")
+_AFTER_MEASURES = columns_of("""
 label_name            str   -    mas or tesla; expert scores stand in mos and mos_norm
 label_value           float -    in label_unit
 label_unit            str   -    UCUM
@@ -162,7 +166,36 @@ source_dataset        str   -    never filled: images of the site
 license               str   -    never filled: the site decides
 """)
 
-SLICES = _columns("""
+MEASURE_COLUMNS = {CT_NOISE.name: "noise_hu"} | {
+    name: name.replace(".", "_") for name in QUANTITIES if name != CT_NOISE.name
+}
+"""Column of the manifest by the name of the measure that it holds, valid or limited."""
+_MEASURES = tuple(
+    Column(column, "float", SHOWN_UNITS.get(QUANTITIES[name].unit, QUANTITIES[name].unit), QUANTITIES[name].definition)
+    for name, column in MEASURE_COLUMNS.items()
+    if name != CT_NOISE.name
+)
+_LIMITED = columns_of("""
+measures_limited      str   -    names of the measures above that are limited, by ;: measures.csv has the reasons
+""")
+MANIFEST = (*_BEFORE_MEASURES, *_MEASURES, *_LIMITED, *_AFTER_MEASURES)
+
+MEASURES = columns_of("""
+series_key            str   -    row of the manifest
+name                  str   -    of the quantity
+value                 float -    in unit; null: not measurable
+unit                  str   -    UCUM
+uncertainty           float -    standard uncertainty, k = 1, in unit
+spread                float -    interquartile range over slices, in unit: anatomy and modulation, not error
+n                     int   1    slices
+validity              str   -    valid, limited or not measurable
+reason                str   -    why it is limited or not measurable
+method                str   -    how it was measured
+method_version        int   1    values of different versions are not comparable
+citation              str   -    publication that the method follows
+""")
+
+SLICES = columns_of("""
 series_key            str   -    row of the manifest
 instance_key          str   -    keyed pseudonym of SOP Instance UID
 frame_number          int   -    from 1; null for single-frame objects
@@ -175,14 +208,14 @@ source                str   -    rule that chose the value
 flags                 str   -    by ;
 """)
 
-EXCLUDED = _columns("""
+EXCLUDED = columns_of("""
 series_key            str   -    keyed pseudonym of Series Instance UID
 modality              str   -    Modality (0008,0060)
 reason                str   -    codes by ;
 reason_text           str   -    the same in words
 """)
 
-ANNOTATIONS = _columns("""
+ANNOTATIONS = columns_of("""
 series_key            str   -    row of the manifest
 instance_key          str   -    the image that was rated; null: the series as a whole
 reader_key            str   -    keyed pseudonym of the reader

@@ -18,10 +18,11 @@ from mediqa_node.dicom.deidentify.instance import (
 from mediqa_node.dicom.deidentify.pseudonyms import Pseudonyms
 from mediqa_node.dicom.header import FrameHeader, frame_headers, text
 from mediqa_node.domain.images import Stack
+from mediqa_node.domain.measures import Measure, Validity
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.rating import Mos, Rating
 from mediqa_node.domain.technique import REPAIRED, FrameTechnique, Technique
-from mediqa_node.exchange.columns import SCHEMA_VERSION
+from mediqa_node.exchange.columns import MEASURE_COLUMNS, SCHEMA_VERSION
 
 # Column of the manifest by covariate of the harvest (`dicom.technique`).
 _COVARIATES = {
@@ -62,6 +63,7 @@ class DescribedSeries:
     Attributes:
         header: of the first frame of the primary stack.
         technique: with its frames.
+        measures: of its newest content.
         acquisition: identifier shared by the reconstructions of one acquisition, or None.
         received_year: year in which the node received its first instance.
         headers_sha256, pixels_sha256: of the kept datasets, and of the middle slice; None if it is not distinctive.
@@ -71,6 +73,7 @@ class DescribedSeries:
     stack: Stack
     prompt: Prompt
     technique: Technique
+    measures: tuple[Measure, ...]
     n_instances: int
     acquisition: str | None
     received_year: str
@@ -87,6 +90,7 @@ def series_row(series: DescribedSeries, pseudonyms: Pseudonyms) -> dict[str, Any
         **_context(series, frame, forbidden),
         **{column: series.technique.covariates.get(name) for name, column in _COVARIATES.items()},
         **_geometry(series, frame),
+        **_measured(series.measures),
         **_label(series.technique),
     }
     if row["label_name"] == "mas":
@@ -212,6 +216,33 @@ def _geometry(series: DescribedSeries, frame: FrameHeader) -> dict[str, Any]:
         "acq_matrix": "x".join(map(str, matrix)) or None,
         "device_type": device,
     }
+
+
+def _measured(measures: Iterable[Measure]) -> dict[str, Any]:
+    known = [one for one in measures if one.name in MEASURE_COLUMNS]
+    limited = [one.name for one in known if one.validity is Validity.LIMITED]
+    return {
+        **dict.fromkeys(MEASURE_COLUMNS.values()),
+        **{MEASURE_COLUMNS[one.name]: one.value for one in known},
+        "measures_limited": ";".join(limited) or None,
+    }
+
+
+def measure_rows(series_key: str, measures: Iterable[Measure]) -> list[dict[str, Any]]:
+    """Return the rows of a series for `measures.csv`."""
+    as_they_are = ("name", "value", "unit", "uncertainty", "spread", "n")
+    return [
+        {
+            "series_key": series_key,
+            **{name: getattr(one, name) for name in as_they_are},
+            "validity": str(one.validity),
+            "reason": one.reason or None,
+            "method": one.method.name,
+            "method_version": one.method.version,
+            "citation": one.method.citation,
+        }
+        for one in measures
+    ]
 
 
 def _label(technique: Technique) -> dict[str, Any]:

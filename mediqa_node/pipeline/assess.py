@@ -21,11 +21,22 @@ from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.copies import fill_identities
 from mediqa_node.pipeline.identity import identities
+from mediqa_node.pipeline.measures import measure_series
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reject_notes import may_be_replaced, take_back
 from mediqa_node.pipeline.score import SeriesFiles, assess, data_errors, harvest_series, read_headers, require_scorable
 from mediqa_node.pipeline.sources import Sources
-from mediqa_node.storage import assessments, companions, copies, index, outbox, phantoms, rejections, retractions
+from mediqa_node.storage import (
+    assessments,
+    companions,
+    copies,
+    index,
+    measures,
+    outbox,
+    phantoms,
+    rejections,
+    retractions,
+)
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
 from mediqa_node.system.failpoint import reach
@@ -67,6 +78,7 @@ def _assess(node: NodeContext, row: SeriesRow) -> str:
     files = read_headers([node.spool.path(instance.path) for instance in instances])
     _read_documents(node, row, files.headers)
     technique = _harvest(node, row, files)
+    _keep_measures(node, row, files, technique)
     with data_errors():
         rule = policy.phantom_rule(node.score, files.headers[0])
     if rule is not None:
@@ -80,6 +92,16 @@ def _harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique
     with node.database.write() as connection:
         assessments.save_technique(connection, row.series_instance_uid, technique)
     return technique
+
+
+def _keep_measures(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> None:
+    """Measure the pixels of a series, scored or not, and keep the measures with the content they are of."""
+    if node.assessor is None:
+        return
+    measured = measure_series(files, technique, node.assessor.prompts, node.score.measured)
+    if measured is not None:
+        with node.database.write() as connection:
+            measures.save(connection, measured, generation=row.generation)
 
 
 def _instances(node: NodeContext, row: SeriesRow) -> list[InstanceRow]:

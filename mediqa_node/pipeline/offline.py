@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
@@ -41,9 +41,11 @@ from mediqa_node.domain.errors import (
     fault_of,
 )
 from mediqa_node.domain.identity import Identity, is_same_patient, merged
+from mediqa_node.domain.measures import by_name
 from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.fundus import looks_like_fundus
+from mediqa_node.pipeline.measures import ALL, measure_series
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers, shown_again
 from mediqa_node.system import npz
 
@@ -92,6 +94,7 @@ def score_paths(
     advance: Callable[[int, int], None],
     also: Sequence[Also] = (),
     emit: Callable[[dict[str, Any]], None] = lambda result: None,
+    measures: Collection[str] = ALL,
 ) -> tuple[list[dict[str, Any]], list[Unreadable]]:
     """Score every series and picture found in files and folders.
 
@@ -100,6 +103,7 @@ def score_paths(
         advance: called with the number of series that are done, and of all series.
         also: called with every assessed series while its files exist.
         emit: called with every result as soon as its series is done.
+        measures: names of the quantities to measure on the pixels.
 
     Returns:
         one plain dictionary for each series, in order of discovery, and the files that could not be read, with the
@@ -112,7 +116,7 @@ def score_paths(
         results = []
         for done, series in enumerate(found):
             advance(done, len(found))
-            results.append(_score(series, events, assessor, unreadable, also))
+            results.append(_score(series, events, assessor, unreadable, also, measures))
             emit(results[-1])
         advance(len(found), len(found))
     return results, unreadable
@@ -266,13 +270,16 @@ def _score(
     assessor: Callable[[], Assessor],
     unreadable: list[Unreadable],
     also: Sequence[Also],
+    measures: Collection[str],
 ) -> dict[str, Any]:
     if series.refusal is not None:
         return _result(series, None, None, str(series.refusal)) | {"reason_code": str(series.refusal.code)}
     technique, paths = None, list(series.files.values())
+    measured: dict[str, Any] = {"measures": {}}
     try:
         files = read_headers(paths)
         technique = harvest_series(files, _events_of(files, events))
+        measured = _measured(files, technique, assessor(), measures)
         assessment = assess(files, technique, assessor(), revision=1, assessed_at=datetime.now(UTC))
         more = {
             key: value for act in also for key, value in act(files, assessment, assessor(), series.output_name).items()
@@ -281,16 +288,21 @@ def _score(
         if reason.code in (ReasonCode.UNREADABLE, ReasonCode.IMPLAUSIBLE, ReasonCode.UNDECODABLE):
             unreadable.append((series.named[paths[0]], reason.detail))
         codes = {"reason_code": str(reason.code), "measured": reason.measured or None}
-        return _result(series, technique, None, str(reason)) | codes
+        return _result(series, technique, None, str(reason)) | codes | measured
     except (ConfigurationError, CheckpointRefused):
         raise  # would be the same for every series
     except Exception as error:  # one broken series does not hide the others
         message = _described(error)
         unreadable.append((series.named[paths[0]], message))
-        return _result(series, technique, None, f"unreadable: {message}")
+        return _result(series, technique, None, f"unreadable: {message}") | measured
     for frame in assessment.failed_slices:
         unreadable.append((series.named[paths[frame.instance_index]], "its pixels could not be decoded"))
-    return _result(series, technique, assessment, None) | more
+    return _result(series, technique, assessment, None) | measured | more
+
+
+def _measured(files: SeriesFiles, technique: Technique, assessor: Assessor, wanted: Collection[str]) -> dict[str, Any]:
+    found = measure_series(files, technique, assessor.prompts, wanted)
+    return {"measures": by_name(found.measures) if found is not None else {}}
 
 
 def _described(error: Exception) -> str:
@@ -328,6 +340,7 @@ def _result(
         "not_scored": not_scored,
         "reason_code": None if not_scored is None else str(ReasonCode.UNREADABLE),
         "measured": None,
+        "measures": {},
     }
 
 

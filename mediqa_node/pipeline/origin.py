@@ -1,5 +1,6 @@
 """Where and when a series was acquired, from the header of one of its kept instances."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from pydicom import Dataset
 from mediqa_node.dicom.header import text
 from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import MediqaError
+
+_DATES = ("AcquisitionDate", "SeriesDate", "ContentDate", "StudyDate")
+_TIMES = ("AcquisitionTime", "SeriesTime", "ContentTime", "StudyTime")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,7 @@ def read_origin(path: Path) -> Origin:
     model = text(header, "ManufacturerModelName")
     maker = text(header, "Manufacturer")
     return Origin(
-        scanner=text(header, "StationName") or model,
+        scanner=scanner_of(header),
         model=model if model.startswith(maker) else f"{maker} {model}".strip(),
         acquired=next((at for at in (_when(header, kind) for kind in ("Acquisition", "Series", "Study")) if at), ""),
         description=text(header, "SeriesDescription") or text(header, "ProtocolName"),
@@ -49,3 +53,20 @@ def _when(header: Dataset, kind: str) -> str:
         return ""
     clock = f" {time[:2]}:{time[2:4]}" if time[:4].isdigit() and len(time) >= 4 else ""
     return f"{day[:4]}-{day[4:6]}-{day[6:8]}{clock}"
+
+
+def scanner_of(header: Dataset) -> str:
+    """Return Station Name (0008,1010), else Manufacturer's Model Name (0008,1090); "" if neither is there."""
+    return text(header, "StationName") or text(header, "ManufacturerModelName")
+
+
+def acquired_at(header: Dataset) -> str:
+    """`2026-11-20 10:15:00` of acquisition, else of series, content or study; "" where the header gives none."""
+    date, time = (_first(header, names) for names in (_DATES, _TIMES))
+    day = f"{date[:4]}-{date[4:6]}-{date[6:8]}" if date[:8].isdigit() and len(date) >= 8 else ""
+    clock = f"{time[:2]}:{time[2:4]}:{time[4:6] or '00'}" if time[:4].isdigit() and len(time) >= 4 else ""
+    return f"{day} {clock}".strip() if day else ""
+
+
+def _first(header: Dataset, names: Sequence[str]) -> str:
+    return next((found for name in names if (found := text(header, name))), "")

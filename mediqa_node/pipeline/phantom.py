@@ -1,9 +1,5 @@
 """Measurement of a phantom series on the slices that would have been scored."""
 
-from collections.abc import Sequence
-
-from pydicom import Dataset
-
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.header import text
@@ -15,10 +11,8 @@ from mediqa_node.domain.phantom import PhantomMeasurement, PhantomSlice
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.measure.phantom import measure_phantom
 from mediqa_node.image.salient import salient_slices
+from mediqa_node.pipeline.origin import acquired_at
 from mediqa_node.pipeline.score import SeriesFiles
-
-_DATES = ("AcquisitionDate", "SeriesDate", "ContentDate", "StudyDate")
-_TIMES = ("AcquisitionTime", "SeriesTime", "ContentTime", "StudyTime")
 
 
 def measure(files: SeriesFiles, technique: Technique, rule: str) -> PhantomMeasurement:
@@ -48,7 +42,7 @@ def measure(files: SeriesFiles, technique: Technique, rule: str) -> PhantomMeasu
         modality=modality,
         station_name=text(header, "StationName"),
         rule=rule,
-        acquired_at=_acquired_at(header),
+        acquired_at=acquired_at(header),
         slices=_slices(stacks[0], files, modality),
     )
 
@@ -67,15 +61,3 @@ def _slices(stack: Stack, files: SeriesFiles, modality: str) -> tuple[PhantomSli
     if not measured:
         raise NotScorable("phantom", f"not measured on any of {len(failures)} slices: {failures[0]}")
     return tuple(measured)
-
-
-def _acquired_at(header: Dataset) -> str:
-    """`2026-11-20 10:15:00` of acquisition, else of series, content or study; "" where the header gives none."""
-    date, time = (_first(header, names) for names in (_DATES, _TIMES))
-    day = f"{date[:4]}-{date[4:6]}-{date[6:8]}" if date[:8].isdigit() and len(date) >= 8 else ""
-    clock = f"{time[:2]}:{time[2:4]}:{time[4:6] or '00'}" if time[:4].isdigit() and len(time) >= 4 else ""
-    return f"{day} {clock}".strip() if day else ""
-
-
-def _first(header: Dataset, names: Sequence[str]) -> str:
-    return next((found for name in names if (found := text(header, name))), "")

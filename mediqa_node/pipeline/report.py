@@ -8,9 +8,10 @@ import pydicom
 
 from mediqa_node.dicom.report.build import build_report, report_bytes
 from mediqa_node.dicom.report.request import SOP_CLASSES, ReportRequest
+from mediqa_node.domain.baseline import Group
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import read_headers
-from mediqa_node.storage import assessments, index, outbox, retractions
+from mediqa_node.storage import assessments, baselines, index, measures, outbox, retractions
 from mediqa_node.storage.outbox import ReportRow
 
 _CLASS_NAMES = {uid: name for name, uid in SOP_CLASSES.items()}
@@ -28,6 +29,9 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
         instances = index.current_instances(connection, series_instance_uid)
         predecessor = outbox.last_report(connection, series_instance_uid, sop_class_uid)
         sent_in = predecessor.sr_series_instance_uid if predecessor else ""
+        generation = assessments.assessed_generation(connection, series_instance_uid, revision)
+        measured = measures.load(connection, series_instance_uid, generation) if generation is not None else None
+        usual = baselines.active_usual(connection, Group.of(measured)) if measured is not None else []
         last_number = retractions.last_instance_number(connection, sent_in)
     if known is not None:
         return known
@@ -48,6 +52,8 @@ def report_for(node: NodeContext, series_instance_uid: str, revision: int, sop_c
             sop_class=_CLASS_NAMES[sop_class_uid],
             time_zone=node.time_zone,
             predicted_parameters=node.report.predicted_parameters,
+            measured=measured,
+            usual=usual,
         )
     )
     part10 = report_bytes(dataset)

@@ -13,6 +13,8 @@ import mediqa_node
 
 DEMO = Path(mediqa_node.__file__).parent / "demo_series"
 CT = "1.2.840.10008.5.1.4.1.1.2"
+MR = "1.2.840.10008.5.1.4.1.1.4"
+BRAIN = Path(__file__).parents[1] / "data" / "mr_brain_t1_xa30_enhanced"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
@@ -70,6 +72,28 @@ def write_ct_series(folder: Path, slices: int, *, size: int = 512, seed: int = 0
     for i in range(slices):
         ds = ct_slice(pool[i % len(pool)], 2.0 * i, i + 1, series, study)
         ds.save_as(folder / f"{i:04d}.dcm", enforce_file_format=True)
+    return series
+
+
+def write_mr_series(folder: Path, slices: int, *, size: int = 256, seed: int = 0) -> str:
+    """Write one evenly spaced MR series with the anatomy of a real brain and fresh noise; return its UID."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    series, study = generate_uid(), generate_uid()
+    frames = pydicom.dcmread(next(BRAIN.glob("*.dcm"))).pixel_array
+    for i in range(slices):
+        frame = frames[len(frames) // 4 + i % (len(frames) // 2)]
+        pixels = np.zeros((size, size), dtype=np.float64)
+        height, width = (min(size, edge) for edge in frame.shape)
+        pixels[:height, :width] = frame[:height, :width]
+        noisy = np.hypot(pixels + rng.normal(0, 5, pixels.shape), rng.normal(0, 5, pixels.shape))
+        ds = ct_slice(noisy.clip(0, 4095).astype("<u2"), 2.0 * i, i + 1, series, study)
+        ds.SOPClassUID, ds.Modality, ds.SeriesDescription, ds.BodyPartExamined = MR, "MR", "T1", "BRAIN"
+        ds.ImageType, ds.MagneticFieldStrength = ["ORIGINAL", "PRIMARY", "M"], 3
+        ds.AcquisitionMatrix, ds.InPlanePhaseEncodingDirection = [size, 0, 0, size], "ROW"
+        ds.ScanningSequence, ds.SequenceVariant, ds.MRAcquisitionType = "GR", "MP", "3D"
+        ds.RescaleSlope, ds.RescaleIntercept = 1, 0
+        _with_meta(ds).save_as(folder / f"{i:04d}.dcm", enforce_file_format=True)
     return series
 
 

@@ -9,7 +9,7 @@ from pydicom.sr.codedict import codes as dictionary
 from mediqa_node.dicom import reject_note
 from mediqa_node.dicom.companions import request
 from mediqa_node.dicom.deidentify.instance import METHODS
-from mediqa_node.dicom.report import codes, header
+from mediqa_node.dicom.report import codes, header, measure_codes
 from mediqa_node.dicom.report.codes import PRIVATE_SCHEME, Code
 from mediqa_node.dicom.report.items import text_item
 from mediqa_node.dicom.technique import dose_sr
@@ -49,7 +49,7 @@ def codes_in(value: object) -> Iterator[Code]:
             yield from codes_in(one)
 
 
-TYPED = sorted({code for module in (codes, header, request) for code in codes_in(module)})
+TYPED = sorted({code for module in (codes, header, measure_codes, request) for code in codes_in(module)})
 STANDARD = [code for code in TYPED if code.scheme != PRIVATE_SCHEME and code not in ELSEWHERE]
 DOSE = {
     value for value in vars(dose_sr).values() if isinstance(value, tuple) and all(isinstance(v, str) for v in value)

@@ -23,9 +23,11 @@ from support.factories import (
     source_header,
     stack_result,
 )
+from support.measured import measured_stack, measures
 from support.siblings import one_in
 
 from mediqa_node.dicom.report.build import SOP_CLASSES, ReportRequest, build_report, report_bytes
+from mediqa_node.domain.baseline import usual_values
 from mediqa_node.domain.errors import InvalidInstance
 
 TESTS = Path(__file__).parents[1]
@@ -81,6 +83,11 @@ def predicted() -> ReportRequest:
     return replace(ct_volume(), predicted_parameters=True)
 
 
+def measured() -> ReportRequest:
+    usual = usual_values([measured_stack(measures=measures(11.0 + i % 3)) for i in range(40)])
+    return replace(ct_volume(), measured=measured_stack(measures=measures(30.0)), usual=usual)
+
+
 KINDS = {
     **REQUESTS,
     "enhanced-ct": enhanced_ct,
@@ -88,6 +95,7 @@ KINDS = {
     "dirty": dirty,
     "half-filled": half_filled,
     "predicted": predicted,
+    "measured": measured,
 }
 
 

@@ -48,9 +48,17 @@ def build_report(request: ReportRequest) -> Dataset:
     _check_numbers(request)
     for result in (request.assessment.primary, *request.assessment.others):
         _check_result(result, sources)
+    if request.measured is not None:
+        for frame in request.measured.frames:
+            _check_frame(frame, sources)
     report = header(request, list(sources.values()))
     tree = content_tree(
-        request.assessment, request.device, report.StudyDate, predicted_parameters=request.predicted_parameters
+        request.assessment,
+        request.device,
+        report.StudyDate,
+        predicted_parameters=request.predicted_parameters,
+        measured=request.measured,
+        usual=request.usual,
     )
     report.SOPInstanceUID = _instance_uid(request, report, tree)
     report.update(tree)

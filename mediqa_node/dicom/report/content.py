@@ -21,16 +21,19 @@ from mediqa_node.dicom.report.items import (
     text_item,
     uid_item,
 )
+from mediqa_node.dicom.report.measures import in_words, measure_group
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.dicom.report.uid import deterministic_uid
 from mediqa_node.dicom.stacks.assemble import stack_label
 from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, mapped, rounded
+from mediqa_node.domain.baseline import StandsOut, Usual, usual_of, what_stands_out
 from mediqa_node.domain.images import FrameRef
+from mediqa_node.domain.measures import MeasuredStack
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.technique import DOUBTS, Technique
 from mediqa_node.domain.uid import is_canonical_uid
 
-LAYOUT = "3"
+LAYOUT = "4"
 """Raised with every change of the tree, because a report's UID must change with it."""
 
 SCORE_PLACES = 12
@@ -48,17 +51,32 @@ NOT_EVALUATED = "NOT EVALUATED: nobody has measured what the score of these weig
 
 
 def content_tree(
-    assessment: Assessment, device: ReportDevice, study_date: str, *, predicted_parameters: bool = False
+    assessment: Assessment,
+    device: ReportDevice,
+    study_date: str,
+    *,
+    predicted_parameters: bool = False,
+    measured: MeasuredStack | None = None,
+    usual: Sequence[Usual] = (),
 ) -> Dataset:
     """Return the root container.
 
     Args:
+        measured: physical measures of the series, in a group of their own after those of the score.
+        usual: of the site's approved baseline; what stands out from it is said in the comment.
         study_date: YYYYMMDD, or "" if the source has none.
         predicted_parameters: also state the predicted exposure or field strength, where the checkpoint's card supports
             the value.
     """
     if not predicted_parameters:
         assessment = _without_predictions(assessment)
+    groups = _groups(assessment, device)
+    standing_out: tuple[StandsOut, ...] = ()
+    if measured is not None and measured.measures:
+        comparable = usual_of(measured, usual)
+        standing_out = what_stands_out(measured.measures, comparable)
+        site = codes.REGIONS[assessment.primary.prompt.region.value]
+        groups.append(measure_group(measured, device, site, usual=comparable, standing_out=standing_out))
     children = [
         code_item(MODIFIER, codes.LANGUAGE, codes.ENGLISH),
         *observer(device),
@@ -68,10 +86,10 @@ def content_tree(
             codes.PROCEDURES.get(assessment.modality, codes.OTHER_PROCEDURE),
         ),
         container(codes.IMAGE_LIBRARY, _library_groups(assessment, study_date)),
-        container(codes.MEASUREMENTS, _groups(assessment, device)),
+        container(codes.MEASUREMENTS, groups),
         container(
             codes.QUALITATIVE_EVALUATIONS,
-            [text_item(CONTAINS, codes.COMMENT, comment(assessment))],
+            [text_item(CONTAINS, codes.COMMENT, comment(assessment, standing_out))],
         ),
     ]
     return container(codes.REPORT, children, relationship=None, template="1500")
@@ -91,7 +109,7 @@ def _without_predictions(assessment: Assessment) -> Assessment:
     return replace(assessment, primary=stacks[0], others=tuple(stacks[1:]))
 
 
-def comment(assessment: Assessment) -> str:
+def comment(assessment: Assessment, standing_out: Sequence[StandsOut] = ()) -> str:
     """Return the text of the report in ASCII: in its first line the rating and the verdict, then the caveats."""
     parts = [RESEARCH_ONLY]
     if matching_calibration(assessment) is None:
@@ -113,7 +131,8 @@ def comment(assessment: Assessment) -> str:
         parts.append(f"The series holds {assessment.n_stacks} stacks of images; {scored} scored.")
     if assessment.doubts:
         parts.append(f"In doubt: {'; '.join(DOUBTS[doubt] for doubt in assessment.doubts)}.")
-    return f"{_headline(assessment)}\r\n{' '.join(parts)}"
+    lines = [_headline(assessment), in_words(standing_out), " ".join(parts)]
+    return "\r\n".join(filter(None, lines))
 
 
 def _headline(assessment: Assessment) -> str:

@@ -11,14 +11,15 @@ from pydicom.tag import Tag
 from mediqa_node.dicom.report.codes import DERIVATION, ESTIMATED, Code
 from mediqa_node.domain.images import FrameRef
 
+_LONGEST_CODE = 16
 _UNSHOWN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ufffd]")
 """Control characters other than those of a UT (PS3.5 6.1.3), and what stands for bytes that could not be decoded."""
 
 
 def coded(code: Code) -> Dataset:
-    """Return the item of a code sequence (PS3.3 table 8.8-1)."""
+    """Return the item of a code sequence (PS3.3 table 8.8-1); a value of more than 16 characters is a long one."""
     item = Dataset()
-    item.CodeValue = code.value
+    setattr(item, "CodeValue" if len(code.value) <= _LONGEST_CODE else "LongCodeValue", code.value)
     item.CodingSchemeDesignator = code.scheme
     item.CodeMeaning = code.meaning
     return item

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, tzinfo
 from pydicom import Dataset
 
 from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.baseline import Usual
+from mediqa_node.domain.measures import MeasuredStack
 
 SOP_CLASSES = {
     "comprehensive3d": "1.2.840.10008.5.1.4.1.1.88.34",
@@ -44,7 +46,7 @@ class ReportRequest:
         predecessor: the report that this one revises.
         sop_class: a key of SOP_CLASSES.
         time_zone: of the site, used if the source has none in (0008,0201).
-        predicted_parameters: see `content_tree`.
+        predicted_parameters, measured, usual: see `content_tree`.
     """
 
     assessment: Assessment
@@ -57,3 +59,5 @@ class ReportRequest:
     sop_class: str = "comprehensive3d"
     time_zone: tzinfo = UTC
     predicted_parameters: bool = False
+    measured: MeasuredStack | None = None
+    usual: Sequence[Usual] = ()

@@ -19,12 +19,12 @@ from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.domain.errors import ConfigurationError, StorageFailed
 from mediqa_node.domain.export import SPLITS, Excluded, ExportRequest, ExportSummary, Row, in_words
 from mediqa_node.domain.preprocessing import PreprocessSpec
-from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, SCHEMA_VERSION, SLICES
+from mediqa_node.exchange.columns import ANNOTATIONS, EXCLUDED, MANIFEST, MEASURES, SCHEMA_VERSION, SLICES
 from mediqa_node.exchange.croissant import croissant
 from mediqa_node.exchange.dataset_card import dataset_card
 from mediqa_node.exchange.folder import MARK, Writing, check_room, check_target, writing
 from mediqa_node.exchange.normalizer import fit_normalizers, normalized
-from mediqa_node.exchange.series_row import rating_row, slice_rows
+from mediqa_node.exchange.series_row import measure_rows, rating_row, slice_rows
 from mediqa_node.exchange.splits import Member, assert_apart, links_of, place, splits_json, withdrawn_links
 from mediqa_node.exchange.tables import ParquetTable, csv_bytes
 from mediqa_node.pipeline.export.pixels import write_pixels
@@ -65,6 +65,7 @@ def export(
         rows = _labelled(leaving.rows, source, provenance)
         left_out.sort(key=lambda one: one.series_key)
         into.put("slices.parquet", leaving.slices.content())
+        into.put("measures.csv", csv_bytes(MEASURES, leaving.measures))
         if annotations := _annotations(source, leaving.keys):
             into.put("annotations.csv", csv_bytes(ANNOTATIONS, annotations))
         _write_tables(into, rows, left_out, provenance, source)
@@ -79,6 +80,7 @@ class _Leaving:
 
     rows: list[Row] = field(default_factory=list)
     slices: ParquetTable = field(default_factory=lambda: ParquetTable(SLICES))
+    measures: list[Row] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
 
 
@@ -109,6 +111,7 @@ def _write_images(
             leaving.keys[series.series_instance_uid] = key
             leaving.rows.append(series.row | {"relative_path": path, "payload_kind": request.payload})
             leaving.slices.add(slice_rows(key, frames, source.pseudonyms))
+            leaving.measures += measure_rows(key, series.measures)
     advance("writing", len(taken), len(taken))
     return leaving
 

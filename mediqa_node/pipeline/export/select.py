@@ -23,6 +23,7 @@ from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.errors import NotScorable, StorageFailed, UndecodablePixels
 from mediqa_node.domain.export import Excluded, ExportRequest, Payload
 from mediqa_node.domain.images import Stack
+from mediqa_node.domain.measures import Measure
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.rating import Mos
@@ -34,6 +35,7 @@ from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.policy import acquisition_of
 from mediqa_node.pipeline.score import SeriesFiles, read_headers
 from mediqa_node.storage import copies, harvested, index, outbox, ratings, rejections
+from mediqa_node.storage import measures as stored_measures
 from mediqa_node.storage.copies import SET_ASIDE
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.harvested import HarvestedSeries
@@ -73,6 +75,7 @@ class Gathered:
 
     Attributes:
         row: of the manifest, without split, label map and path.
+        measures: of its newest content.
         paths: kept instances that belong to the scan.
         received_at: of its first instance, seconds since 1970.
         former_patients: keys of the patients whom copies named that were set aside, so that it is not theirs.
@@ -81,6 +84,7 @@ class Gathered:
 
     series_instance_uid: str
     row: dict[str, Any]
+    measures: tuple[Measure, ...]
     paths: tuple[Path, ...]
     prompt: Prompt
     received_at: float
@@ -146,6 +150,7 @@ def _gathered(
         question = _question(connection, known.row)
         set_aside = copies.copies_of(connection, known.row.series_instance_uid, *SET_ASIDE)
         frames = harvested.frames_of(connection, known.row.series_instance_uid)
+        measured = stored_measures.load(connection, known.row.series_instance_uid, known.row.generation)
     technique = replace(technique, frames=frames)
     if purged or not instances:
         raise NotScorable("purged" if purged else "rejected")
@@ -166,6 +171,7 @@ def _gathered(
         stack=stacks[0],
         prompt=prompt,
         technique=technique,
+        measures=() if measured is None else measured.measures,
         n_instances=len(files.paths),
         acquisition=acquisition_of(files.headers),
         received_year=str(datetime.fromtimestamp(known.received_at, UTC).year),
@@ -176,6 +182,7 @@ def _gathered(
     return Gathered(
         series_instance_uid=known.row.series_instance_uid,
         row=row | opinion(mos),
+        measures=described.measures,
         paths=files.paths,
         prompt=prompt,
         received_at=known.received_at,

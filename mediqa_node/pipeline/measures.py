@@ -1,0 +1,169 @@
+"""Measure the physical quality of a series on its pixels: no network, no labels; scored or not.
+
+Only the primary stack is measured, so that echoes, b-values and phases are never mixed. A series that is refused for
+what its pixels are (a localizer, a map, a screen) is not measured; one that is refused for another reason is.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import numpy as np
+import structlog
+
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.dicom.exclusions import scorable, series_modality
+from mediqa_node.dicom.header import FrameHeader, frame_header, text
+from mediqa_node.dicom.pixels import to_image
+from mediqa_node.dicom.plausible import LONGEST_STRIP
+from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
+from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.dicom.technique.stack_facts import ct_facts, mr_facts
+from mediqa_node.domain.errors import NotScorable
+from mediqa_node.domain.images import Stack
+from mediqa_node.domain.measure_facts import CtFacts
+from mediqa_node.domain.measures import Measure, MeasuredStack, size_class
+from mediqa_node.domain.quantities import CT_DW, QUANTITIES, in_order
+from mediqa_node.domain.technique import Technique
+from mediqa_node.image.measure.stack_source import StackSource, evenly
+from mediqa_node.pipeline.origin import acquired_at, scanner_of
+from mediqa_node.pipeline.score import SeriesFiles, data_errors
+
+log = structlog.get_logger("measure")
+
+ALL = frozenset(QUANTITIES)
+SLICES_AT_FULL_RESOLUTION = 16
+_COARSE = 4
+_MEASURED_THOUGH_REFUSED = frozenset({"phantom", "burned_in"})
+_OLDEST_KEPT = 24
+
+
+def measure_series(
+    files: SeriesFiles, technique: Technique, prompts: PromptRules, wanted: Collection[str] = ALL
+) -> MeasuredStack | None:
+    """Return the measures of the primary stack of a series; None where its pixels are not those of a slice.
+
+    Broken data are logged and give None, because a measure must never stand in the way of a score.
+
+    Args:
+        wanted: names of `domain.quantities`.
+    """
+    if not wanted:
+        return None
+    try:
+        with data_errors():
+            return _measured(files, technique, prompts, wanted)
+    except NotScorable as reason:
+        log.warning("series not measured", reason=str(reason.code))
+        return None
+
+
+def _measured(
+    files: SeriesFiles, technique: Technique, prompts: PromptRules, wanted: Collection[str]
+) -> MeasuredStack | None:
+    modality = series_modality(files.headers)
+    refusals = {one.code for one in technique.exclusions if not one.scorable}
+    if modality not in ("CT", "MR", "OP") or refusals - _MEASURED_THOUGH_REFUSED:
+        return None
+    stacks = assemble_stacks(files.headers, None if refusals else scorable(files.exclusions))
+    if not stacks or _is_strip(stacks[0]):
+        return None
+    stack = stacks[0]
+    first = stack.frames[0]
+    header = frame_header(files.headers[first.instance_index], first.frame_number)
+    region = prompt_from_header(files.headers, stack, prompts).region.value
+    with FrameReader() as reader:
+        source = _source(stack, files, header, reader)
+        measures = in_order(_measures(modality, source, stack, header, technique, region, wanted))
+    measured = _context(stack, header, modality, technique, region)
+    dw = next((one for one in measures if one.name == CT_DW.name), None)
+    return replace(measured, measures=measures, size_class=size_class(dw))
+
+
+def _is_strip(stack: Stack) -> bool:
+    short, long = sorted((stack.rows, stack.columns))
+    return LONGEST_STRIP * short < long
+
+
+def _measures(
+    modality: str,
+    source: StackSource,
+    stack: Stack,
+    header: FrameHeader,
+    technique: Technique,
+    region: str,
+    wanted: Collection[str],
+) -> list[Measure]:
+    # numpy alone would do for the courier; scipy costs it 0.1 s and 20 MB
+    from mediqa_node.image.measure.ct.series import measure_ct
+    from mediqa_node.image.measure.mr.series import measure_mr
+    from mediqa_node.image.measure.op.series import measure_op
+    from mediqa_node.image.measure.stack import measure_stack
+
+    if modality == "CT":
+        of_modality = measure_ct(source, ct_facts(stack, technique, region), wanted)
+    elif modality == "MR":
+        of_modality = measure_mr(source, mr_facts(header), wanted)
+    else:
+        of_modality = measure_op(source, wanted)
+    return [*of_modality, *measure_stack(source, wanted)]
+
+
+def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: FrameReader) -> StackSource:
+    return StackSource(
+        count=len(stack.frames),
+        image_at=_cached(_getter(stack, files, reader, step=1)),
+        coarse_at=_getter(stack, files, reader, step=_COARSE),
+        spacing_mm=stack.spacing_mm[1:],
+        thickness_mm=header.number("SliceThickness"),
+        positions_mm=stack.positions_mm,
+    )
+
+
+def _getter(stack: Stack, files: SeriesFiles, reader: FrameReader, *, step: int) -> Callable[[int], np.ndarray]:
+    """Return a function that decodes every `step`-th row and column of a slice; rescaling all of it costs more."""
+
+    def image_at(index: int) -> np.ndarray:
+        frame = stack.frames[index]
+        raw = reader.raw(files.paths[frame.instance_index], frame.frame_number)
+        return to_image(raw[::step, ::step], files.headers[frame.instance_index], frame.frame_number)
+
+    return image_at
+
+
+def _cached(image_at: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """Keep the last few slices: several measures look at the same ones."""
+    kept: dict[int, np.ndarray] = {}
+
+    def cached(index: int) -> np.ndarray:
+        if index not in kept:
+            if len(kept) >= _OLDEST_KEPT:
+                del kept[next(iter(kept))]
+            kept[index] = image_at(index)
+        return kept[index]
+
+    return cached
+
+
+def _context(stack: Stack, header: FrameHeader, modality: str, technique: Technique, region: str) -> MeasuredStack:
+    """Return what the measures may be compared with, without the measures."""
+    facts = ct_facts(stack, technique, region) if modality == "CT" else CtFacts()
+    kernel, recon = (technique.covariates.get(name) for name in ("kernel", "recon_class"))
+    protocol = text(header.dataset, "ProtocolName") or text(header.dataset, "SeriesDescription")
+    return MeasuredStack(
+        series_instance_uid=stack.series_instance_uid,
+        study_instance_uid=stack.study_instance_uid,
+        modality=modality,
+        scanner=scanner_of(header.dataset),
+        protocol=protocol,
+        stack=replace(stack.key, acquisition_number=None, temporal_position=None, orientation=None).label(),
+        size_class="",
+        measures=(),
+        frames=tuple(stack.frames[index] for index in evenly(len(stack.frames), SLICES_AT_FULL_RESOLUTION)),
+        body_part=facts.body_part,
+        kernel=kernel if isinstance(kernel, str) else "",
+        recon_class=recon if isinstance(recon, str) and modality == "CT" else "",
+        thickness_mm=header.number("SliceThickness"),
+        ctdi_vol_mgy=facts.dose.ctdi_vol_mgy,
+        ctdi_phantom_cm=facts.dose.phantom_cm,
+        acquired=acquired_at(header.dataset),
+    )

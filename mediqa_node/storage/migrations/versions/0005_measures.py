@@ -1,0 +1,88 @@
+"""Measured quantities of series, and what is usual for them."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "v02_0005"
+down_revision = "v02_0004"
+
+_UID = sa.String(64)
+
+
+def upgrade() -> None:
+    """Create the tables; series that were assessed before have no measures."""
+    op.create_table(
+        "measured_stacks",
+        sa.Column("series_instance_uid", _UID, nullable=False),
+        sa.Column("generation", sa.Integer, nullable=False, comment="of the content that was measured"),
+        sa.Column("study_instance_uid", _UID, nullable=False),
+        sa.Column("modality", sa.String(16), nullable=False),
+        sa.Column("scanner", sa.String(64), nullable=False),
+        sa.Column("protocol", sa.String(64), nullable=False),
+        sa.Column("stack", sa.String(200), nullable=False, comment="echo, b-value, phase"),
+        sa.Column("size_class", sa.String(32), nullable=False),
+        sa.Column("body_part", sa.String(8)),
+        sa.Column("kernel", sa.String(64), nullable=False),
+        sa.Column("recon_class", sa.String(16), nullable=False),
+        sa.Column("thickness_mm", sa.Float),
+        sa.Column("ctdi_vol_mgy", sa.Float),
+        sa.Column("ctdi_phantom_cm", sa.Float),
+        sa.Column("acquired", sa.String(32), nullable=False),
+        sa.Column("frames", sa.JSON, nullable=False, comment="slices measured at full resolution"),
+        sa.Column("measured_at", sa.Float, nullable=False),
+        sa.PrimaryKeyConstraint("series_instance_uid", "generation", name=op.f("pk_measured_stacks")),
+    )
+    op.create_index(op.f("ix_measured_stacks_measured_at"), "measured_stacks", ["measured_at"])
+    op.create_table(
+        "measures",
+        sa.Column("series_instance_uid", _UID, nullable=False),
+        sa.Column("generation", sa.Integer, nullable=False),
+        sa.Column("name", sa.String(64), nullable=False, comment="domain.quantities"),
+        sa.Column("value", sa.Float, comment="null: not measurable"),
+        sa.Column("unit", sa.String(32), nullable=False, comment="UCUM"),
+        sa.Column("uncertainty", sa.Float, comment="standard uncertainty, k = 1"),
+        sa.Column("spread", sa.Float, comment="interquartile range over slices"),
+        sa.Column("n", sa.Integer, nullable=False, comment="slices"),
+        sa.Column("validity", sa.String(16), nullable=False, comment="domain.measures.Validity"),
+        sa.Column("limit_code", sa.String(32), comment="domain.measures.Limit"),
+        sa.Column("detail", sa.Text, nullable=False, comment="numbers of the limit, for people"),
+        sa.Column("method", sa.String(64), nullable=False),
+        sa.Column("method_version", sa.Integer, nullable=False),
+        sa.Column("citation", sa.String(200), nullable=False),
+        sa.PrimaryKeyConstraint("series_instance_uid", "generation", "name", name=op.f("pk_measures")),
+    )
+    _create_baselines()
+
+
+def _create_baselines() -> None:
+    op.create_table(
+        "baselines",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("made_at", sa.Float, nullable=False),
+        sa.Column("made_by", sa.String(64), nullable=False),
+        sa.Column("since", sa.Float, nullable=False),
+        sa.Column("until", sa.Float, nullable=False),
+        sa.Column("approved_at", sa.Float, comment="null: not used for any comparison"),
+        sa.Column("approved_by", sa.String(64)),
+        sa.Column("withdrawn_at", sa.Float, comment="since when it is used no more"),
+        sa.Column("withdrawn_by", sa.String(64)),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_baselines")),
+    )
+    op.create_table(
+        "usual_values",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("baseline_id", sa.Integer, sa.ForeignKey("baselines.id"), nullable=False),
+        sa.Column("modality", sa.String(16), nullable=False),
+        sa.Column("scanner", sa.String(64), nullable=False),
+        sa.Column("protocol", sa.String(64), nullable=False),
+        sa.Column("stack", sa.String(200), nullable=False),
+        sa.Column("size_class", sa.String(32), nullable=False),
+        sa.Column("name", sa.String(64), nullable=False, comment="domain.quantities"),
+        sa.Column("method", sa.String(64), nullable=False),
+        sa.Column("method_version", sa.Integer, nullable=False),
+        sa.Column("n", sa.Integer, nullable=False, comment="series"),
+        sa.Column("median", sa.Float, nullable=False),
+        sa.Column("spread", sa.Float, nullable=False, comment="robust standard deviation over series"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_usual_values")),
+    )
+    op.create_index(op.f("ix_usual_values_baseline_id"), "usual_values", ["baseline_id"])
