@@ -40,6 +40,8 @@ class Limit(StrEnum):
     PHANTOM_UNKNOWN = "phantom_unknown"
     SIZE_OUT_OF_RANGE = "size_out_of_range"
     BODY_OR_HEAD = "body_or_head"
+    NO_HEAD_FACTORS = "no_head_factors"
+    TEXTURE = "texture"
     PART_MISSING = "part_missing"
     # MR
     UNKNOWN_SUPPORT = "unknown_support"
@@ -76,6 +78,8 @@ LIMITS: Mapping[Limit, str] = {
     Limit.PHANTOM_UNKNOWN: "CTDIvol refers to no stated phantom of 16 or 32 cm",
     Limit.SIZE_OUT_OF_RANGE: "the size is outside of the range of the published conversion factors",
     Limit.BODY_OR_HEAD: "neither the region nor the phantom tells whether factors for heads or for bodies apply",
+    Limit.NO_HEAD_FACTORS: "the conversion factors for bodies do not hold for heads, whose own are not included",
+    Limit.TEXTURE: "the texture of tissue hides the spectrum of the noise",
     Limit.PART_MISSING: "a quantity that it is calculated from is missing or limited",
     Limit.UNKNOWN_SUPPORT: "the acquired part of k-space cannot be told from the images",
     Limit.NO_AIR: "too little air around the body",
