@@ -21,7 +21,7 @@ class CtFacts:
     """What the header of a CT stack states that its measures depend on.
 
     Attributes:
-        body_part: `head`, `trunk`, or None if it is neither or unknown.
+        body_part: `head`, `body`, or None if it is neither or unknown.
         axial: whether the slices lie across the patient, within 20 degrees, so that sizes are those of the patient.
         is_hu: False where it is doubtful that values are Hounsfield units.
     """

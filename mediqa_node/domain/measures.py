@@ -41,7 +41,9 @@ class Limit(StrEnum):
     NO_DOSE = "no_dose"
     PHANTOM_UNKNOWN = "phantom_unknown"
     SIZE_OUT_OF_RANGE = "size_out_of_range"
-    HEAD_OR_TRUNK = "head_or_trunk"
+    BODY_OR_HEAD = "body_or_head"
+    NO_HEAD_FACTORS = "no_head_factors"
+    TEXTURE = "texture"
     PART_MISSING = "part_missing"
     # MR
     UNKNOWN_SUPPORT = "unknown_support"
@@ -77,7 +79,9 @@ LIMITS: Mapping[Limit, str] = {
     Limit.NO_DOSE: "neither the images nor a dose report state CTDIvol",
     Limit.PHANTOM_UNKNOWN: "CTDIvol refers to no stated phantom of 16 or 32 cm",
     Limit.SIZE_OUT_OF_RANGE: "the size is outside of the range of the published conversion factors",
-    Limit.HEAD_OR_TRUNK: "conversion factors are published for heads and trunks; the region is neither, or unknown",
+    Limit.BODY_OR_HEAD: "neither the region nor the phantom tells whether factors for heads or for bodies apply",
+    Limit.NO_HEAD_FACTORS: "the conversion factors for bodies do not hold for heads, whose own are not included",
+    Limit.TEXTURE: "the texture of tissue hides the spectrum of the noise",
     Limit.PART_MISSING: "a quantity that it is calculated from is missing or limited",
     Limit.UNKNOWN_SUPPORT: "the acquired part of k-space cannot be told from the images",
     Limit.NO_AIR: "too little air around the body",
@@ -178,7 +182,7 @@ class MeasuredStack:
         protocol: Protocol Name (0018,1030), else Series Description (0008,103E).
         stack: label of the stack within its series: echo, b-value, phase.
         size_class: band of the patient's size; "" where there is no size.
-        body_part: `head`, `trunk`, or None if it is neither or unknown.
+        body_part: `head`, `body`, or None if it is neither or unknown.
         kernel: Convolution Kernel (0018,1210); "" without one.
         recon_class: `fbp`, `hybrid_ir`, `mbir`, `dlr`, `unknown`; "" for other modalities than CT.
         ctdi_vol_mgy, ctdi_phantom_cm: of images or dose report; None if not stated.

@@ -84,11 +84,11 @@ mas_definition        str   -    effective, per_rotation, slice_scaled or unknow
 mas_source            str   -    rule that chose the value
 n_valid               int   1    slices with a value
 aec_type              str   -    Exposure Modulation Type (0018,9323)
-ctdivol_mean          float mGy  CTDIvol (0018,9345) over slices
-ctdi_phantom          float cm   diameter of the phantom that CTDIvol refers to
+ctdivol_mean          float mGy  CTDIvol (0018,9345) over slices, or mean CTDIvol of the dose report
+ctdi_phantom          float cm   diameter of the IEC phantom that CTDIvol refers to, empty for any other
 dlp                   float mGy.cm dose length product
 dw_mm                 float mm   Water Equivalent Diameter (0018,1271)
-ssde                  float mGy  CTDIvol x AAPM 204/220 factor, 32 cm phantom only
+ssde                  float mGy  CTDIvol x AAPM 204 factor of its phantom at dw_mm; empty for heads
 kernel                str   -    Convolution Kernel (0018,1210)
 kernel_class          str   -    type that the kernel says: lung, soft, bone
 recon_class           str   -    fbp, hybrid_ir, mbir, dlr or unknown

@@ -17,7 +17,7 @@ series_instance_uid   str   -    Series Instance UID (0020,000E)
 acquired              str   -    date and time of acquisition as recorded
 scanner               str   -    Station Name (0008,1010), else model
 protocol              str   -    Protocol Name (0018,1030), else Series Description
-body_part             str   -    head, trunk, or empty
+body_part             str   -    head, body, or empty
 noise_hu              float HU   ct.noise.soft
 noise_uncertainty_hu  float HU   its standard uncertainty, k = 1
 noise_validity        str   -    valid, limited or not measurable

@@ -55,7 +55,31 @@ def test_an_event_gives_current_rotation_time_pitch_and_dose():
     assert found.irradiation_event_uid == "1.9"
     assert (found.tube_current_ma, found.rotation_time_s, found.pitch) == (300, 0.5, 1.5)
     assert (found.ctdi_vol_mgy, found.dlp_mgy_cm, found.ctdi_phantom) == (8.5, 300, "IEC Body Phantom")
+    assert (found.ctdi_phantom_code, found.ctdi_phantom_cm) == ("113691", 32)
     assert found.tube_charge_mas == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning", "diameter_cm"),
+    [
+        ("113690", "IEC Head Dosimetry Phantom", 16),
+        ("113691", "", 32),
+        ("113692", "NEMA XR21-2000 Phantom", None),
+        ("113692", "IEC 32 cm", None),
+        ("0", "IEC Head Dosimetry Phantom", 16),
+        ("0", "IEC 16cm", 16),
+        ("0", "body", None),
+        ("0", "16 or 32 cm IEC", None),
+    ],
+)
+def test_the_phantom_of_a_report_is_told_by_its_code_or_by_a_clear_meaning(code, meaning, diameter_cm):
+    one = event("1.9", source())
+    [phantom] = [item for item in one.ContentSequence[-1].ContentSequence if item.ValueType == "CODE"]
+    phantom.ConceptCodeSequence[0].CodeValue, phantom.ConceptCodeSequence[0].CodeMeaning = code, meaning
+
+    [found] = dose_events(report(one))
+
+    assert (found.ctdi_phantom_code, found.ctdi_phantom_cm) == (code, diameter_cm)
 
 
 def test_a_right_meaning_under_a_wrong_code_is_understood():

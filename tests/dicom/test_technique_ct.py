@@ -463,13 +463,71 @@ def test_the_reconstruction_is_told_by_kernel_or_name(kernel, description, expec
     assert technique.covariates["recon_class"] == expected
 
 
-def test_ssde_is_given_for_the_body_phantom_only():
-    def phantom(meaning: str) -> list[Dataset]:
-        code = dataset(CodeValue="1", CodingSchemeDesignator="DCM", CodeMeaning=meaning)
-        return series(Exposure=100, CTDIvol=10.0, WaterEquivalentDiameter=300.0, CTDIPhantomTypeCodeSequence=code)
+HEAD_16_CM = ("113690", "DCM", "IEC Head Dosimetry Phantom")
+BODY_32_CM = ("113691", "DCM", "IEC Body Dosimetry Phantom")
 
-    body = harvest(phantom("IEC Body Dosimetry Phantom")).covariates
-    head = harvest(phantom("IEC Head Dosimetry Phantom")).covariates
 
-    assert body["ssde_mgy"] == pytest.approx(12.3, abs=0.1)
-    assert head["ssde_mgy"] is None
+def dosed(code: tuple[str, str, str] | None, **values: object) -> dict[str, object]:
+    """The covariates of a series with a dose of 10 mGy, a patient of 30 cm and a phantom by its code."""
+    stated: dict[str, object] = {"Exposure": 100, "CTDIvol": 10.0, "WaterEquivalentDiameter": 300.0}
+    if code is not None:
+        value, scheme, meaning = code
+        item = dataset(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+        stated["CTDIPhantomTypeCodeSequence"] = item
+    return dict(harvest(series(**(stated | values))).covariates)
+
+
+@pytest.mark.parametrize(
+    ("code", "body_part", "diameter_cm", "ssde_mgy"),
+    [
+        (BODY_32_CM, "ABDOMEN", 32, 12.31),
+        (BODY_32_CM, "", 32, 12.31),
+        (HEAD_16_CM, "CHEST", 16, 5.87),
+        (HEAD_16_CM, "HEAD", 16, None),
+        (BODY_32_CM, "BRAIN", 32, None),
+        (HEAD_16_CM, "", 16, None),
+        (HEAD_16_CM, "HEADNECK", 16, None),
+        (("113692", "DCM", "NEMA XR21-2000 Phantom"), "ABDOMEN", None, None),
+        (("113692", "DCM", "IEC Body Dosimetry Phantom"), "ABDOMEN", None, None),
+        (("113690", "DCM", "IEC Body Dosimetry Phantom"), "CHEST", 16, 5.87),
+        (("1", "99X", "IEC Body Dosimetry Phantom"), "ABDOMEN", 32, 12.31),
+        (("1", "99X", "IEC 32 cm"), "ABDOMEN", 32, 12.31),
+        (("1", "99X", "32 cm"), "ABDOMEN", None, None),
+        (("1", "99X", "Head"), "CHEST", None, None),
+        (("113691", "99X", "something"), "ABDOMEN", None, None),
+        (None, "ABDOMEN", None, None),
+    ],
+)
+def test_the_phantom_is_told_by_its_code_and_decides_about_ssde(code, body_part, diameter_cm, ssde_mgy):
+    found = dosed(code, BodyPartExamined=body_part)
+
+    assert found["ctdi_phantom_cm"] == diameter_cm
+    assert found["ssde_mgy"] == (None if ssde_mgy is None else pytest.approx(ssde_mgy, abs=0.01))
+
+
+def test_no_ssde_is_given_beyond_the_sizes_of_the_tables():
+    assert dosed(BODY_32_CM, WaterEquivalentDiameter=460.0)["ssde_mgy"] is None
+    assert dosed(BODY_32_CM, WaterEquivalentDiameter=79.0)["ssde_mgy"] is None
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({}, (8.0, 32, True)),
+        ({"CTDIvol": 9.0}, (9.0, 32, False)),
+        ({"CTDIvol": 16.0}, (16.0, None, False)),
+        ({"CTDIvol": 9.0, "CTDIPhantomTypeCodeSequence": HEAD_16_CM}, (9.0, 16, False)),
+    ],
+)
+def test_a_dose_report_fills_in_ctdi_vol_with_its_phantom(header, expected):
+    if code := header.get("CTDIPhantomTypeCodeSequence"):
+        value, scheme, meaning = code
+        item = dataset(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+        header = header | {"CTDIPhantomTypeCodeSequence": item}
+    event = DoseEvent(irradiation_event_uid="1.9", ctdi_vol_mgy=8.0, ctdi_phantom_cm=32)
+
+    found = harvest(series(Exposure=100, IrradiationEventUID="1.9", **header), dose_events={"1.9": event})
+
+    stated = found.covariates["ctdi_vol_mgy"], found.covariates["ctdi_phantom_cm"]
+    assert (*stated, "ctdi_vol_from_report" in found.flags) == expected
+    assert found.frames[0].ctdi_vol_mgy == expected[0]

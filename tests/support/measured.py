@@ -39,7 +39,7 @@ def measured_stack(**changes: Any) -> MeasuredStack:
         size_class="Dw 280-320 mm",
         measures=measures(),
         frames=tuple(frame(index) for index in (2, 5, 8)),
-        body_part="trunk",
+        body_part="body",
         kernel="B31f",
         recon_class="fbp",
         thickness_mm=5.0,

@@ -1,10 +1,10 @@
 """Read what affects the noise of a CT image in addition to tube charge: voltage, voxel, kernel, reconstruction."""
 
-import math
 import re
 
-from mediqa_node.dicom.header import FrameHeader, text
+from mediqa_node.dicom.header import FrameHeader
 from mediqa_node.dicom.technique.ct_exposure import CtReading
+from mediqa_node.domain.size_specific_dose import size_factor
 
 # Names of reconstructions, most specific first; the last is Siemens kernel notation without a strength.
 _RECON = (
@@ -14,15 +14,17 @@ _RECON = (
     ("fbp", re.compile(r"^[BHTU]\d\d[a-z]( |$)")),
 )  # fmt: skip
 
+# Defined Terms of Body Part Examined (PS3.16 annex L), and how they are written.
+_HEAD = re.compile(r"head|brain|skull|cran|\bIAC\b|orbit|sinus|\bface|facial|pituitary|temporal", re.I)
+_BODY = re.compile(r"neck|chest|thorax|lung|heart|abd|pelvi|body|spine|liver|kidney|pancreas|hip|shoulder|breast", re.I)
+
 
 def ct_covariates(header: FrameHeader, reading: CtReading) -> dict[str, float | str | None]:
     """Return the covariates of CT noise; units in the names, None if absent."""
-    phantom = " ".join(text(item, "CodeMeaning") for item in header.items("CTDIPhantomTypeCodeSequence")[:1])
-    phantom_cm = 16.0 if re.search(r"16\s*cm|head", phantom, re.I) else 32.0 if phantom else None
+    phantom_cm = reading.ctdi_phantom_cm
     dw_mm = header.number("WaterEquivalentDiameter")
     ctdi = reading.ctdi_vol_mgy
-    # SSDE by AAPM 204/220 holds for the 32 cm phantom only; another phantom has another factor.
-    factor = 3.704369 * math.exp(-0.03671937 * dw_mm / 10) if dw_mm and phantom_cm == 32.0 else None
+    factor = size_factor(dw_mm, phantom_cm, body_or_head(header)) if dw_mm else None
     return {
         "manufacturer": header.text("Manufacturer"),
         "model": header.text("ManufacturerModelName"),
@@ -36,9 +38,9 @@ def ct_covariates(header: FrameHeader, reading: CtReading) -> dict[str, float | 
         "table_feed_mm": header.number("TableFeedPerRotation"),
         "exposure_modulation": "\\".join(header.codes("ExposureModulationType")) or None,
         "ctdi_vol_mgy": ctdi,
-        "ctdi_phantom_cm": phantom_cm,
+        "ctdi_phantom_cm": None if phantom_cm is None else float(phantom_cm),
         "water_equivalent_diameter_mm": dw_mm,
-        "ssde_mgy": ctdi * factor if ctdi and factor else None,
+        "ssde_mgy": ctdi * factor if ctdi and isinstance(factor, float) else None,
         "dlp_mgy_cm": next(iter(header.private_numbers(0x7005, "TOSHIBA_MEC_CT3", 0x40)), None)
         or next(iter(header.private_numbers(0x00E1, "ELSCINT1", 0x21)), None),
         "kernel": header.text("ConvolutionKernel") or None,
@@ -54,6 +56,13 @@ def ct_covariates(header: FrameHeader, reading: CtReading) -> dict[str, float | 
         "window_width_hu": header.number("WindowWidth"),
         "contrast_agent": "yes" if header.text("ContrastBolusAgent") else None,
     }
+
+
+def body_or_head(header: FrameHeader) -> str | None:
+    """Return `head` or `body` by Body Part Examined (0018,0015), None where it is neither, both, or missing."""
+    words = header.text("BodyPartExamined")
+    head, body = _HEAD.search(words), _BODY.search(words)
+    return None if bool(head) == bool(body) else "head" if head else "body"
 
 
 def recon_class(header: FrameHeader) -> str:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import FrameHeader, items, number, private_creators
+from mediqa_node.dicom.technique.ctdi_phantom import phantom_cm
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
 
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 # The limits of a diagnostic CT; a number outside of them is an encoding error.
 RANGES = {"mas": (0.5, 3000.0), "ma": (1.0, 2000.0), "kvp": (40.0, 160.0), "time_s": (0.001, 600.0)}
+SAME_CTDI = 0.2
+"""Of the report's mean: a header's CTDIvol nearer to it is of the same phantom; the other phantom's differs by half."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,8 @@ class CtReading:
         tag_mas: Exposure (0018,1152); `fine_mas`: ExposureInuAs (0018,1153) / 1000.
         time_s: ExposureTime; on GE the total beam-on time of the image, elsewhere per rotation.
         helical: None if the header does not state the scan mode.
+        ctdi_vol_mgy: of the header, else of the dose report.
+        ctdi_phantom_cm: 16 or 32, the IEC phantom of `ctdi_vol_mgy`; None for any other, or none.
     """
 
     vendor: str
@@ -41,6 +46,7 @@ class CtReading:
     pitch: float | None
     kvp_kv: float | None
     ctdi_vol_mgy: float | None
+    ctdi_phantom_cm: int | None
     dose: DoseEvent | None
 
     @property
@@ -80,6 +86,7 @@ def ct_reading(header: FrameHeader, dose: DoseEvent | None, flags: list[str]) ->
         return None
 
     pitch = ct_pitch(header)
+    ctdi_vol_mgy, ctdi_phantom_cm = _ctdi(header, dose, flags)
     return CtReading(
         vendor=ct_vendor(header),
         enhanced=header.text("SOPClassUID") == ENHANCED_CT,
@@ -97,10 +104,29 @@ def ct_reading(header: FrameHeader, dose: DoseEvent | None, flags: list[str]) ->
         rotation_s=rotation_time_s(header),
         pitch=pitch,
         kvp_kv=value("KVP", "kvp"),
-        ctdi_vol_mgy=header.number("CTDIvol")
-        or next((x for x in header.private_numbers(0x7005, "TOSHIBA_MEC_CT3", 0x63) if x > 0), None),
+        ctdi_vol_mgy=ctdi_vol_mgy,
+        ctdi_phantom_cm=ctdi_phantom_cm,
         dose=dose,
     )
+
+
+def _ctdi(header: FrameHeader, dose: DoseEvent | None, flags: list[str]) -> tuple[float | None, int | None]:
+    """Return CTDIvol, mGy, and the diameter of its phantom, cm: from the header, else both from the dose report.
+
+    A header without phantom is taken to mean that of the report where both state the same dose.
+    """
+    found = header.number("CTDIvol") or next(
+        (x for x in header.private_numbers(0x7005, "TOSHIBA_MEC_CT3", 0x63) if x > 0), None
+    )
+    codes = header.items("CTDIPhantomTypeCodeSequence")
+    stated = phantom_cm(codes[0]) if codes else None
+    if dose is None or dose.ctdi_vol_mgy is None:
+        return found, stated
+    if not found:
+        flags.append("ctdi_vol_from_report")
+        return dose.ctdi_vol_mgy, dose.ctdi_phantom_cm
+    same = abs(found - dose.ctdi_vol_mgy) <= SAME_CTDI * dose.ctdi_vol_mgy
+    return found, dose.ctdi_phantom_cm if same and not codes else stated
 
 
 def ct_vendor(header: FrameHeader) -> str:

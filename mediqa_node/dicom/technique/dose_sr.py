@@ -14,6 +14,7 @@ from functools import partial
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import items, number, text
+from mediqa_node.dicom.technique.ctdi_phantom import phantom_cm
 from mediqa_node.dicom.technique.units import Quantity, converted
 
 RADIATION_DOSE_SR = "1.2.840.10008.5.1.4.1.1.88.67"
@@ -56,6 +57,8 @@ class DoseEvent:
         rotation_time_s: exposure time per rotation, s.
         pitch: table feed per rotation over total collimation, dimensionless.
         ctdi_vol_mgy: mean CTDIvol, mGy, in the phantom of `ctdi_phantom`.
+        ctdi_phantom: as the report words it; `ctdi_phantom_code` its code, `ctdi_phantom_cm` 16 or 32 for the two IEC
+            phantoms and None for any other.
         dlp_mgy_cm: dose length product, mGy cm.
         exposure_mas: tube charge as the report states it, mA.s.
         n_sources: X-ray sources that fired; with more than one, no tube charge is derived.
@@ -72,6 +75,8 @@ class DoseEvent:
     total_collimation_mm: float | None = None
     ctdi_vol_mgy: float | None = None
     ctdi_phantom: str = ""
+    ctdi_phantom_code: str = ""
+    ctdi_phantom_cm: int | None = None
     dlp_mgy_cm: float | None = None
     exposure_mas: float | None = None
     n_sources: int = 1
@@ -112,6 +117,7 @@ def _event(acquisition: Dataset) -> DoseEvent | None:
         return None
     flags: list[str] = []
     value = partial(_value, content, flags)
+    phantom = _coded(content, _PHANTOM)
     return DoseEvent(
         irradiation_event_uid=uid,
         tube_current_ma=value("tube_current_ma", _MEAN_CURRENT, Quantity.CURRENT_MA),
@@ -121,7 +127,9 @@ def _event(acquisition: Dataset) -> DoseEvent | None:
         kvp_kv=value("kvp_kv", _KVP, Quantity.VOLTAGE_KV),
         total_collimation_mm=value("total_collimation_mm", _COLLIMATION, Quantity.LENGTH_MM),
         ctdi_vol_mgy=value("ctdi_vol_mgy", _CTDI_VOL, Quantity.DOSE_MGY),
-        ctdi_phantom=next((_meaning(item, "ConceptCodeSequence") for item in _matching(content, _PHANTOM)), ""),
+        ctdi_phantom=text(phantom, "CodeMeaning"),
+        ctdi_phantom_code=text(phantom, "CodeValue"),
+        ctdi_phantom_cm=phantom_cm(phantom),
         dlp_mgy_cm=value("dlp_mgy_cm", _DLP, Quantity.DOSE_LENGTH_MGY_CM),
         exposure_mas=value("exposure_mas", _EXPOSURE, Quantity.CHARGE_MAS),
         n_sources=max(1, len(_matching(content, _SOURCE))),
@@ -136,8 +144,10 @@ def _descendants(ds: Dataset) -> Iterator[Dataset]:
         yield from _descendants(item)
 
 
-def _meaning(item: Dataset, sequence: str) -> str:
-    return next((text(code, "CodeMeaning") for code in items(item, sequence)), "")
+def _coded(content: tuple[Dataset, ...], concept: tuple[str, str]) -> Dataset:
+    """Return the code that the first item of a concept holds; an empty one without any."""
+    codes = (code for item in _matching(content, concept) for code in items(item, "ConceptCodeSequence"))
+    return next(codes, Dataset())
 
 
 def _is(item: Dataset, concept: tuple[str, str]) -> bool:

@@ -15,7 +15,7 @@ from mediqa_node.domain.images import Stack
 from mediqa_node.domain.measure_facts import CtDose, CtFacts, MrFacts
 from mediqa_node.domain.technique import HeaderDoubt, Technique
 
-_TRUNK = frozenset({"chest", "heart", "abdomen", "pelvis", "breast", "spine"})
+_BODY = frozenset({"neck", "chest", "heart", "abdomen", "pelvis", "breast", "spine"})
 _HEAD = frozenset({"head", "brain"})
 _AXIAL = 0.94
 """Cosine of 20 degrees between the slices' normal and the patient's long axis."""
@@ -29,8 +29,8 @@ _FILTERED = re.compile(r"(^|[^A-Z])(DIS2D|DIS3D|FIL|FILTERED|MFSPLIT|DENOISED|AI
 
 
 def body_part(region: str) -> str | None:
-    """Return `head`, `trunk`, or None for regions without published factors of size-specific dose."""
-    return "head" if region in _HEAD else "trunk" if region in _TRUNK else None
+    """Return `head` or `body`, for which factors of size-specific dose are published; None for extremities and the unknown."""
+    return "head" if region in _HEAD else "body" if region in _BODY else None
 
 
 def ct_facts(stack: Stack, technique: Technique, region: str) -> CtFacts:

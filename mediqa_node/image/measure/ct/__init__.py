@@ -1,0 +1,1 @@
+"""Measures of CT stacks: noise, size, dose for the size, sharpness. Pure."""

@@ -1,0 +1,203 @@
+"""All measures of a CT stack: sizes on every coarse slice, noise, spectrum and sharpness on at most sixteen full ones.
+
+Every quantity that was asked for comes back, measured, limited or not measurable with a reason. A slice that cannot be
+decoded is left out.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mediqa_node.domain.errors import UndecodablePixels
+from mediqa_node.domain.measure_facts import CtFacts
+from mediqa_node.domain.measures import Limit, Measure
+from mediqa_node.domain.quantities import (
+    CT_AP,
+    CT_DW,
+    CT_FIGURE_OF_MERIT,
+    CT_LATERAL,
+    CT_NOISE,
+    CT_PEAK_FREQUENCY,
+    CT_QUANTITIES,
+    CT_SHARPNESS,
+    CT_TRUNCATION,
+    Quantity,
+)
+from mediqa_node.image.measure.ct.dose import figure_of_merit, size_specific_dose
+from mediqa_node.image.measure.ct.noise_spectrum import (
+    FEWEST_PATCHES,
+    RadialSpectrum,
+    noise_spectrum,
+    spectrum_measure,
+)
+from mediqa_node.image.measure.ct.patient import patient_mask
+from mediqa_node.image.measure.ct.size import SliceSize, slice_size
+from mediqa_node.image.measure.ct.skin_edge import edge_spread, f50
+from mediqa_node.image.measure.ct.soft_noise import BRAIN_HU, SOFT_HU, soft_noise
+from mediqa_node.image.measure.over_slices import over_slices
+from mediqa_node.image.measure.stack_source import SliceGetter, StackSource, evenly
+
+MOST_FULL_SLICES = 16
+TRUNCATED_FROM = 0.05
+"""Share of the outline, mean over slices, from which sizes are limited."""
+_COARSE = 4
+_SIZES: tuple[tuple[Quantity, str], ...] = (
+    (CT_DW, "dw_mm"),
+    (CT_LATERAL, "lateral_mm"),
+    (CT_AP, "ap_mm"),
+    (CT_TRUNCATION, "cut"),
+)
+
+
+@dataclass
+class _Found:
+    """What the slices of a stack gave."""
+
+    sizes: list[SliceSize] = field(default_factory=list)
+    decoded: int = 0
+    bodies: int = 0
+    noise: list[float] = field(default_factory=list)
+    spectra: list[RadialSpectrum] = field(default_factory=list)
+    sharpness: list[float] = field(default_factory=list)
+
+
+def measure_ct(source: StackSource, facts: CtFacts, wanted: Collection[str]) -> tuple[Measure, ...]:
+    """Return a measure of every CT quantity that is wanted, in the order of the catalogue.
+
+    Args:
+        source: HU slices, with or without spacing and thickness.
+        facts: what the header states.
+        wanted: names of quantities; others than those of CT are ignored.
+    """
+    quantities = [one for one in CT_QUANTITIES if one.name in wanted]
+    refused = _refused(source, facts)
+    if refused is not None:
+        return tuple(one.not_measurable(refused) for one in quantities)
+    found = _found(source, facts, {one.name for one in quantities})
+    measures = {one.name: one for one in _measures(source, facts, found)}
+    return tuple(measures[one.name] for one in quantities)
+
+
+def _refused(source: StackSource, facts: CtFacts) -> Limit | None:
+    """Return why nothing of a stack can be measured, None if something may."""
+    if not facts.is_hu:
+        return Limit.DOUBTFUL_PIXELS
+    if not all(np.isfinite(step) and step > 0 for step in source.spacing_mm):
+        return Limit.NO_SPACING
+    return None
+
+
+def _found(source: StackSource, facts: CtFacts, wanted: set[str]) -> _Found:
+    found = _Found()
+    full = evenly(source.count, MOST_FULL_SLICES)
+    pixel_mm = source.spacing_mm[0] * _COARSE, source.spacing_mm[1] * _COARSE
+    patients: dict[int, np.ndarray] = {}
+    for index in range(source.count):
+        coarse = _slice(source.coarse_at, index)
+        if coarse is None:
+            continue
+        found.decoded += 1
+        patient = patient_mask(coarse, pixel_mm)
+        size = slice_size(coarse, patient, pixel_mm)
+        if size is not None:
+            found.bodies += 1
+            found.sizes.append(size)
+            if index in full:
+                patients[index] = patient
+    if wanted & {CT_NOISE.name, CT_PEAK_FREQUENCY.name, CT_SHARPNESS.name, CT_FIGURE_OF_MERIT.name}:
+        for index, patient in patients.items():
+            _measure_full(source, index, patient, facts, found, wanted)
+    return found
+
+
+def _slice(getter: SliceGetter, index: int) -> np.ndarray | None:
+    """Return a slice, None where it cannot be decoded or is no gray image."""
+    try:
+        image = getter(index)
+    except UndecodablePixels:
+        return None
+    if image.ndim != 2 or not image.size:
+        return None
+    return image if np.isfinite(image).all() else np.nan_to_num(image, nan=-1024.0, posinf=3071.0, neginf=-1024.0)
+
+
+def _measure_full(
+    source: StackSource, index: int, patient: np.ndarray, facts: CtFacts, found: _Found, wanted: Collection[str]
+) -> None:
+    image = _slice(source.image_at, index)
+    if image is None:
+        return
+    inside = np.repeat(np.repeat(patient, _COARSE, axis=0), _COARSE, axis=1)[: image.shape[0], : image.shape[1]]
+    if inside.shape != image.shape:
+        return
+    soft_hu = BRAIN_HU if facts.body_part == "head" else SOFT_HU
+    noise = soft_noise(image, inside, source.spacing_mm, soft_hu=soft_hu)
+    if noise is not None:
+        found.noise.append(noise)
+        if CT_PEAK_FREQUENCY.name in wanted:
+            spectrum = noise_spectrum(image, inside, source.spacing_mm, noise, soft_hu=soft_hu)
+            found.spectra += [] if spectrum is None else [spectrum]
+    if CT_SHARPNESS.name in wanted:
+        edge = edge_spread(image, patient, source.spacing_mm)
+        if edge is not None:
+            found.sharpness.append(f50(edge, _nyquist(source)))
+
+
+def _nyquist(source: StackSource) -> float:
+    return 0.5 / max(source.spacing_mm)
+
+
+def _measures(source: StackSource, facts: CtFacts, found: _Found) -> tuple[Measure, ...]:
+    missing = None if found.bodies else Limit.NO_BODY if found.decoded else Limit.UNDECODABLE
+    sizes = _size_measures(facts, found, missing)
+    noise = _from_slices(CT_NOISE, found.noise, missing or Limit.NO_SOFT_TISSUE)
+    ssde = size_specific_dose(facts, sizes[0])
+    return (
+        noise,
+        _peak(found, missing),
+        *sizes,
+        ssde,
+        _sharpness(source, found, missing),
+        figure_of_merit(noise, ssde, source.thickness_mm),
+    )
+
+
+def _from_slices(quantity: Quantity, values: list[float], missing: Limit) -> Measure:
+    return over_slices(quantity, values) if values else quantity.not_measurable(missing)
+
+
+def _size_measures(facts: CtFacts, found: _Found, missing: Limit | None) -> list[Measure]:
+    if not facts.axial:
+        missing = Limit.UNSUITABLE
+    if missing is not None:
+        return [quantity.not_measurable(missing) for quantity, _ in _SIZES]
+    cut = float(np.mean([size.cut for size in found.sizes]))
+    limited = Limit.TRUNCATED if cut >= TRUNCATED_FROM else None
+    detail = f"{cut:.0%} of the outline" if limited else ""
+    result = []
+    for quantity, name in _SIZES:
+        values = [getattr(size, name) for size in found.sizes]
+        if quantity is CT_TRUNCATION:
+            result.append(over_slices(quantity, values, statistic="mean"))
+        else:
+            result.append(over_slices(quantity, values, statistic="mean", limit=limited, detail=detail))
+    return result
+
+
+def _peak(found: _Found, missing: Limit | None) -> Measure:
+    patches = sum(spectrum.patches for spectrum in found.spectra)
+    if missing is not None or patches < FEWEST_PATCHES:
+        detail = f"{patches} of at least {FEWEST_PATCHES}" if missing is None else ""
+        return CT_PEAK_FREQUENCY.not_measurable(missing or Limit.FEW_PATCHES, detail)
+    return spectrum_measure(found.spectra)
+
+
+def _sharpness(source: StackSource, found: _Found, missing: Limit | None) -> Measure:
+    if not found.sharpness:
+        return CT_SHARPNESS.not_measurable(missing or Limit.NO_EDGE)
+    nyquist = _nyquist(source)
+    if np.median(found.sharpness) >= nyquist:
+        detail = f"Nyquist frequency {nyquist:.2f}/mm"
+        return over_slices(CT_SHARPNESS, found.sharpness, limit=Limit.CENSORED, detail=detail)
+    return over_slices(CT_SHARPNESS, found.sharpness)
