@@ -1,0 +1,1 @@
+"""Physical measures of magnetic resonance images."""
