@@ -30,6 +30,7 @@ class Limit(StrEnum):
     FEW_SLICES = "few_slices"
     NO_POSITIONS = "no_positions"
     NO_THICKNESS = "no_thickness"
+    UNEVEN_STEPS = "uneven_steps"
     UNSUITABLE = "unsuitable"
     # CT
     NO_BODY = "no_body"
@@ -69,6 +70,7 @@ LIMITS: Mapping[Limit, str] = {
     Limit.FEW_SLICES: "too few slices",
     Limit.NO_POSITIONS: "Image Position (0020,0032) is missing",
     Limit.NO_THICKNESS: "Slice Thickness (0018,0050) is missing",
+    Limit.UNEVEN_STEPS: "the steps between slices are not those of one stack",
     Limit.UNSUITABLE: "the method does not hold for images of this kind",
     Limit.NO_BODY: "no body was found in the images",
     Limit.NO_SOFT_TISSUE: "too little soft tissue",

@@ -223,7 +223,7 @@ OP_FIELD_DIAMETER = Quantity(
     title="diameter of the field",
     unit=PIXELS,
     definition="diameter of the circle fitted to the border of the illuminated field",
-    method=Method(name="circle of the field", version=1, citation="Fu et al. 2019, doi 10.1007/978-3-030-32239-7_6"),
+    method=Method(name="circle of the field", version=1, citation="Kasa 1976, doi 10.1109/TIM.1976.6312298"),
     places=0,
 )
 OP_FIELD_COVERAGE = Quantity(
@@ -239,8 +239,10 @@ OP_FOCUS = Quantity(
     name="op.focus",
     title="focus",
     unit="1",
-    definition="energy of the green channel at the scale of vessels over that of the whole field",
-    method=Method(name="energy in the band of vessels", version=1, citation="Marrugo et al. 2014, PMC4179271"),
+    definition="energy of the green channel at the scale of fine vessels over that of all structure up to the background",
+    method=Method(
+        name="energy in the band of vessels", version=1, citation="Moscaritolo et al. 2009, doi 10.1109/TMI.2009.2019755"
+    ),
     adverse="low",
     places=3,
 )
@@ -248,9 +250,9 @@ OP_ILLUMINATION = Quantity(
     name="op.illumination",
     title="unevenness of illumination",
     unit="1",
-    definition="interquartile range of the smoothed green channel inside the field over its median",
+    definition="interquartile range of the smoothed green channel, without vessels and optic disc, over its median",
     method=Method(
-        name="smoothed green channel", version=1, citation="Foracchia et al. 2005, doi 10.1016/j.media.2004.07.001"
+        name="smoothed green channel", version=1, citation="Foracchia et al., Med Image Anal 9, 179-190, 2005"
     ),
     adverse="high",
     places=2,
@@ -259,7 +261,7 @@ OP_CLIPPED = Quantity(
     name="op.clipped",
     title="clipped pixels",
     unit="1",
-    definition="share of the field in which a colour is at an end of its range, dark pixels apart",
+    definition="share of the field in which a colour has reached the upper end of its range",
     method=Method(name="values at the end of the range", version=1, citation="ISO 10940:2009"),
     adverse="high",
     places=3,

@@ -1,0 +1,1 @@
+"""Measures of fundus photographs."""
