@@ -239,9 +239,11 @@ OP_FOCUS = Quantity(
     name="op.focus",
     title="focus",
     unit="1",
-    definition="energy of the green channel at the scale of fine vessels over that of all structure up to the background",
+    definition="energy of the green channel at the scale of fine vessels over that of all structure",
     method=Method(
-        name="energy in the band of vessels", version=1, citation="Moscaritolo et al. 2009, doi 10.1109/TMI.2009.2019755"
+        name="energy in the band of vessels",
+        version=1,
+        citation="Moscaritolo et al. 2009, doi 10.1109/TMI.2009.2019755",
     ),
     adverse="low",
     places=3,

@@ -29,7 +29,7 @@ _FILTERED = re.compile(r"(^|[^A-Z])(DIS2D|DIS3D|FIL|FILTERED|MFSPLIT|DENOISED|AI
 
 
 def body_part(region: str) -> str | None:
-    """Return `head` or `body`, for which factors of size-specific dose are published; None for extremities and the unknown."""
+    """Return `head` or `body`; None for extremities and where it is unknown."""
     return "head" if region in _HEAD else "body" if region in _BODY else None
 
 

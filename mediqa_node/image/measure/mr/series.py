@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mediqa_node.domain.errors import UndecodablePixels
+from mediqa_node.domain.measure_facts import MrFacts
 from mediqa_node.domain.measures import Limit, Measure
 from mediqa_node.domain.quantities import (
     MR_GHOST,
@@ -26,7 +27,7 @@ from mediqa_node.image.measure.mr.nonuniformity import nonuniformity
 from mediqa_node.image.measure.mr.regions import Regions, regions
 from mediqa_node.image.measure.mr.support import Edge, Support, spectrum, support
 from mediqa_node.image.measure.over_slices import over_slices
-from mediqa_node.image.measure.stack_source import MrFacts, StackSource, evenly
+from mediqa_node.image.measure.stack_source import StackSource, evenly
 
 SLICES = 16
 _SMALLEST_PX = 32
