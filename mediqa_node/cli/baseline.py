@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 baseline_app = typer.Typer(
     cls=Commands,
-    help="Show, make and approve baselines: the usual values of each measure by scanner, protocol and patient size.",
+    help="Make and approve the usual values of measures.",
     no_args_is_help=True,
 )
 app.add_typer(baseline_app, name="baseline")
@@ -118,7 +118,7 @@ def show(
 
 @baseline_app.command()
 def approve(context: typer.Context, number: Number, by: By) -> None:
-    """Use a baseline from now on, in place of the one that is approved.
+    """Approve a baseline, in place of any other.
 
     Reports then state what is usual here, and at most three measures that stand out from it.
     """

@@ -73,24 +73,27 @@ def score(
                 total = n
                 advance(done, n)
 
-            wanted = settings.score.measured
-            _, unreadable = score_paths(
-                paths, assessor=assessor, advance=note, also=also, emit=shown.add, measures=wanted
-            )
+            named = settings.score.measured
+            _, unreadable = score_paths(paths, assessor, advance=note, also=also, emit=shown.add, measures=named)
     except KeyboardInterrupt:
         shown.end()
         typer.echo(f"interrupted after {len(shown.results)} of {count(total, 'series', 'series')}", err=True)
         sys.exit(INTERRUPTED)
     shown.end()
+    sys.exit(_closing(shown.results, unreadable, paths))
+
+
+def _closing(results: list[dict[str, Any]], unreadable: list[tuple[Path, str]], paths: list[Path]) -> int:
+    """Print what could not be read and the caveats; return the exit status."""
     for path, reason in unreadable:
         typer.echo(f"{path}: {reason}", err=True)
-    if not shown.results and not unreadable:
+    if not results and not unreadable:
         typer.echo(f"no images found in {', '.join(map(str, paths))}", err=True)
-        sys.exit(1)
-    if any(not result["trained"] for result in shown.results if result["raw_score"] is not None):
+        return 1
+    if any(not result["trained"] for result in results if result["raw_score"] is not None):
         typer.echo("UNTRAINED WEIGHTS: these scores have no meaning.", err=True)
     typer.echo("Research use only – not for diagnosis.", err=True)
-    sys.exit(1 if unreadable else 0)
+    return 1 if unreadable else 0
 
 
 class _Shown:

@@ -166,6 +166,8 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
     yield "reason", str(row.reason or (f"complete: {row.completion}" if row.completion else "still arriving"))
     yield "score", _score(assessment) if assessment else "–"
     yield "measures", "; ".join(starmap(short, found["measures"].items())) or "none"
+    if found["stands_out"]:
+        yield "stands out", "; ".join(found["stands_out"])
     if predicted := _predicted(assessment):
         yield "predicted", predicted
     yield "technique", _technique(technique) if technique else "–"

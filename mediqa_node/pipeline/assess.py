@@ -21,7 +21,7 @@ from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.copies import fill_identities
 from mediqa_node.pipeline.identity import identities
-from mediqa_node.pipeline.measures import measure_series
+from mediqa_node.pipeline.measures import measure_series, with_dose
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reject_notes import may_be_replaced, take_back
 from mediqa_node.pipeline.score import SeriesFiles, assess, data_errors, harvest_series, read_headers, require_scorable
@@ -198,7 +198,12 @@ def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
         instances = index.current_instances(connection, series_instance_uid)
         if row is None or not instances:
             return
-    _harvest(node, row, read_headers([node.spool.path(instance.path) for instance in instances]))
+    technique = _harvest(node, row, read_headers([node.spool.path(instance.path) for instance in instances]))
+    with node.database.write() as connection:
+        measured = measures.load(connection, series_instance_uid, row.generation)
+        again = with_dose(measured, technique) if measured is not None else None
+        if again is not None:
+            measures.save(connection, again, generation=row.generation)
 
 
 def _not_scored(

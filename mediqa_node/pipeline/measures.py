@@ -17,12 +17,12 @@ from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.plausible import LONGEST_STRIP
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
-from mediqa_node.dicom.technique.stack_facts import ct_facts, mr_facts
+from mediqa_node.dicom.technique.stack_facts import ct_dose, ct_facts, mr_facts
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.measure_facts import CtFacts
 from mediqa_node.domain.measures import Measure, MeasuredStack, size_class
-from mediqa_node.domain.quantities import CT_DW, QUANTITIES, in_order
+from mediqa_node.domain.quantities import CT_DW, CT_FIGURE_OF_MERIT, CT_NOISE, CT_SSDE, QUANTITIES, in_order
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.measure.stack_source import StackSource, evenly
 from mediqa_node.pipeline.origin import acquired_at, scanner_of
@@ -167,3 +167,23 @@ def _context(stack: Stack, header: FrameHeader, modality: str, technique: Techni
         ctdi_phantom_cm=facts.dose.phantom_cm,
         acquired=acquired_at(header.dataset),
     )
+
+
+def with_dose(measured: MeasuredStack, technique: Technique) -> MeasuredStack | None:
+    """Return the measures with those that rest on dose calculated again; None if the dose is the same.
+
+    For a dose report that arrives after the images: no pixel is read again.
+    """
+    from mediqa_node.image.measure.ct.dose import figure_of_merit, size_specific_dose
+
+    dose = ct_dose(technique)
+    size, noise = measured.measure(CT_DW.name), measured.measure(CT_NOISE.name)
+    same = (dose.ctdi_vol_mgy, dose.phantom_cm) == (measured.ctdi_vol_mgy, measured.ctdi_phantom_cm)
+    if measured.modality != "CT" or same or size is None:
+        return None
+    again = {CT_SSDE.name: size_specific_dose(CtFacts(dose=dose, body_part=measured.body_part), size)}
+    if noise is not None:
+        ssde = again[CT_SSDE.name]
+        again[CT_FIGURE_OF_MERIT.name] = figure_of_merit(noise, ssde, measured.thickness_mm)
+    measures = tuple(again.get(one.name, one) for one in measured.measures)
+    return replace(measured, measures=measures, ctdi_vol_mgy=dose.ctdi_vol_mgy, ctdi_phantom_cm=dose.phantom_cm)

@@ -89,8 +89,8 @@ Also = Callable[[SeriesFiles, Assessment, Assessor, str], Mapping[str, Any]]
 
 def score_paths(
     paths: Sequence[Path],
-    *,
     assessor: Callable[[], Assessor],
+    *,
     advance: Callable[[int, int], None],
     also: Sequence[Also] = (),
     emit: Callable[[dict[str, Any]], None] = lambda result: None,

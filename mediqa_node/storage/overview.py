@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.baseline import Group, usual_of, what_stands_out
 from mediqa_node.domain.measures import by_name
 from mediqa_node.domain.series import (
     HELD,
@@ -14,7 +15,7 @@ from mediqa_node.domain.series import (
     ReasonCode,
     SeriesState,
 )
-from mediqa_node.storage import copies, decisions, index, measures, outbox, retractions
+from mediqa_node.storage import baselines, copies, decisions, index, measures, outbox, retractions
 from mediqa_node.storage.companions import UNANSWERED
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
@@ -130,12 +131,15 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
         sa.select(instances.c.status, sa.func.count()).where(instances.c.series_instance_uid == uid).group_by("status")
     )
     measured = measures.load(connection, uid)
+    usual = usual_of(measured, baselines.active_usual(connection, Group.of(measured))) if measured is not None else {}
     return {
         **row.as_dict(),
         "copies": {status: int(n) for status, n in statuses},
         "technique": technique,
         "assessment": assessment,
         "measures": by_name(measured.measures) if measured is not None else {},
+        "usual": {name: {key: getattr(one, key) for key in ("median", "spread", "n")} for name, one in usual.items()},
+        "stands_out": [one.in_words() for one in what_stands_out(measured.measures if measured else (), usual)],
         "companions": _companions(connection, row),
         "deliveries": [asdict(delivery) for delivery in outbox.deliveries_of(connection, uid)],
         "undecided": copies.proposal(connection, uid, CopyDecision.KEEP_FIRST) is not None,

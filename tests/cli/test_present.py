@@ -9,7 +9,7 @@ from support.report_reading import with_assessment
 
 from mediqa_node.cli import present
 from mediqa_node.cli.score import _quality
-from mediqa_node.cli.series import _measures, _score, _short_score
+from mediqa_node.cli.series import _predicted, _score, _short_score
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.storage.assessments import Scored
 
@@ -61,9 +61,9 @@ def test_what_is_no_finite_number_is_null() -> None:
 
 
 def shown(**changes: object) -> tuple[str, str]:
-    """The score and the measures of `show`, from what the database holds."""
+    """The score and the prediction of `show`, from what the database holds."""
     stored = TypeAdapter(Assessment).dump_python(with_assessment(ct_volume(), **changes).assessment, mode="json")
-    return _score(stored), _measures(stored)
+    return _score(stored), _predicted(stored)
 
 
 def test_show_rounds_no_score_across_a_threshold():
@@ -88,7 +88,7 @@ def test_tables_round_no_score_across_a_threshold():
 def test_show_states_no_prediction_outside_what_was_learned():
     stacks = [replace(ct_volume().assessment.primary, prediction=predicted_mas(value)) for value in (101.5, 900.0)]
 
-    assert [shown(primary=stack)[1] for stack in stacks] == ["predicted mas 102 mA.s", "none"]
+    assert [shown(primary=stack)[1] for stack in stacks] == ["mas 102 mA.s", ""]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ MORE = {
     "predicted",
     "slices_beyond_scale",
     "calibration",
+    "measures",
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -377,7 +378,7 @@ def test_verbose_prints_the_numbers_behind_a_refusal(capsys):
         "measured": "noise 1.04",
     }  # fmt: skip
     for verbose in (False, True):
-        shown = command._Shown(as_lines=False, as_array=False, verbose=verbose)
+        shown = command._Shown(as_lines=False, as_array=False, verbose=verbose, with_measures=False)
         shown._at_once = True
         shown.add(refused)
 
