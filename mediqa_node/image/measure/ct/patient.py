@@ -9,14 +9,18 @@ an arm beside the trunk.
 Source: AAPM Report 220 (2014) asks for the patient alone and leaves the method to the implementer.
 Assumptions: axial slices, displayed as acquired; one patient; tables and headrests are shells or foam.
 What breaks it: thick, solid objects of the density of tissue that touch the patient (water bags, phantoms for
-calibration, casts); lungs of which the field of view cuts the wall; fingers and ears are dropped, as they are thin.
+calibration, casts); emphysema that the field of view cuts open; fingers and ears are dropped, as they are thin.
 """
 
 import numpy as np
 from scipy import ndimage
 
+from mediqa_node.image.measure.ct.field import distance_px, field_radius
+
 MATTER_HU = -400.0
 THIN_MM = 10.0
+LUNG_FROM_HU = -900.0
+"""Mean of air that opens to the border of the field: lungs are denser, air around a patient is not."""
 SMALLEST_MM2 = 500.0
 _REGROWN_PX = 2
 _TISSUE_HU = (-250.0, 400.0)
@@ -41,7 +45,7 @@ def patient_mask(image_hu: np.ndarray, pixel_mm: Pixel) -> np.ndarray:
         return thick
     for _ in range(_REGROWN_PX):
         thick = _dilated(thick, (3, 3)) & matter
-    solid = _opened(_filled(thick), window)
+    solid = _opened(_filled(thick, image_hu), window)
     return _tissue(solid, matter, image_hu, pixel_mm)
 
 
@@ -58,14 +62,23 @@ def _opened(mask: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
     return _dilated(_eroded(mask, window), window)
 
 
-def _filled(mask: np.ndarray) -> np.ndarray:
-    """Return a mask with its holes filled: background that does not reach the border."""
-    parts, count = ndimage.label(~mask)
-    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
-    outside = np.zeros(count + 1, dtype=bool)
-    outside[border] = True
+def _filled(mask: np.ndarray, image_hu: np.ndarray) -> np.ndarray:
+    """Return a mask with the air inside of the patient: what does not reach the border of the field, and lungs that do.
+
+    A lung that the field cuts opens to its border; its density tells it from the air around the patient.
+    """
+    within = np.ones_like(mask)
+    radius = field_radius(image_hu)
+    if radius is not None:
+        within = distance_px(mask.shape) < radius
+    parts, count = ndimage.label(~mask & within)
+    border = within & ~np.asarray(ndimage.binary_erosion(within, border_value=0))
+    open_parts = np.bincount(parts[border], minlength=count + 1) > 0
+    sizes = np.maximum(np.bincount(parts.ravel(), minlength=count + 1), 1)
+    density = np.bincount(parts.ravel(), weights=image_hu.ravel(), minlength=count + 1) / sizes
+    outside = open_parts & (density < LUNG_FROM_HU)
     outside[0] = False
-    return np.asarray(~outside[parts])
+    return np.asarray((mask | (parts > 0)) & ~outside[parts])
 
 
 def _tissue(solid: np.ndarray, matter: np.ndarray, image_hu: np.ndarray, pixel_mm: Pixel) -> np.ndarray:

@@ -24,6 +24,7 @@ from mediqa_node.domain.quantities import (
     Quantity,
 )
 from mediqa_node.image.measure.ct.dose import figure_of_merit, size_specific_dose
+from mediqa_node.image.measure.ct.field import field_radius
 from mediqa_node.image.measure.ct.noise_spectrum import (
     FEWEST_PATCHES,
     RadialSpectrum,
@@ -31,7 +32,7 @@ from mediqa_node.image.measure.ct.noise_spectrum import (
     spectrum_measure,
 )
 from mediqa_node.image.measure.ct.patient import patient_mask
-from mediqa_node.image.measure.ct.size import SliceSize, field_radius, slice_size
+from mediqa_node.image.measure.ct.size import SliceSize, slice_size
 from mediqa_node.image.measure.ct.skin_edge import edge_spread, f50
 from mediqa_node.image.measure.ct.soft_noise import soft_noise
 from mediqa_node.image.measure.ct.windows import BRAIN_HU, SOFT_HU, soft_windows
