@@ -36,3 +36,10 @@ def distance_px(shape: tuple[int, ...]) -> np.ndarray:
     """Return the distance of every pixel from the middle of an image, in pixels; not to be written to."""
     y, x = (np.abs(np.arange(size) - (size - 1) / 2) for size in shape)
     return np.asarray(np.hypot(y[:, None], x[None, :]))
+
+
+@lru_cache(maxsize=4)
+def is_beside(shape: tuple[int, ...]) -> np.ndarray:
+    """Return which pixels lie further to the side than up or down from the middle of an image; not to be written to."""
+    y, x = (np.abs(np.arange(size) - (size - 1) / 2) for size in shape)
+    return np.asarray(x[None, :] > y[:, None])

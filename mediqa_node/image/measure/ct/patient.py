@@ -15,12 +15,15 @@ calibration, casts); emphysema that the field of view cuts open; fingers and ear
 import numpy as np
 from scipy import ndimage
 
-from mediqa_node.image.measure.ct.field import distance_px, field_radius
+from mediqa_node.image.measure.ct.field import distance_px, field_radius, is_beside
 
 MATTER_HU = -400.0
 THIN_MM = 10.0
 LUNG_FROM_HU = -900.0
-"""Mean of air that opens to the border of the field: lungs are denser, air around a patient is not."""
+_MOSTLY, _OPEN = 0.6, 0.42
+"""Of a lung that opens to the border of the field: share that is denser, or that opens sideways, at least; share of its
+own border that opens, at most, where it does not open sideways."""
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
 SMALLEST_MM2 = 500.0
 _REGROWN_PX = 2
 _TISSUE_HU = (-250.0, 400.0)
@@ -65,20 +68,24 @@ def _opened(mask: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
 def _filled(mask: np.ndarray, image_hu: np.ndarray) -> np.ndarray:
     """Return a mask with the air inside of the patient: what does not reach the border of the field, and lungs that do.
 
-    A lung that the field cuts opens to its border; its density tells it from the air around the patient.
+    A lung that the field cuts opens to its border. It is denser than the air around the patient; that below a cut
+    patient, which artefacts make as dense, opens widely and downwards.
     """
-    within = np.ones_like(mask)
     radius = field_radius(image_hu)
-    if radius is not None:
-        within = distance_px(mask.shape) < radius
-    parts, count = ndimage.label(~mask & within)
-    border = within & ~np.asarray(ndimage.binary_erosion(within, border_value=0))
-    open_parts = np.bincount(parts[border], minlength=count + 1) > 0
-    sizes = np.maximum(np.bincount(parts.ravel(), minlength=count + 1), 1)
-    density = np.bincount(parts.ravel(), weights=image_hu.ravel(), minlength=count + 1) / sizes
-    outside = open_parts & (density < LUNG_FROM_HU)
+    air = ~mask if radius is None else ~mask & (distance_px(mask.shape) < radius)
+    parts, count = ndimage.label(air)
+    every = np.bincount(parts.ravel(), minlength=count + 1)
+    dense = np.bincount(parts[image_hu > LUNG_FROM_HU], minlength=count + 1)
+    edge = air & ~np.asarray(ndimage.binary_erosion(air, _CROSS))
+    beyond = _dilated(~(mask | air), (3, 3)) if radius is not None else np.zeros_like(mask)
+    beyond[[0, -1]] = beyond[:, [0, -1]] = True
+    around = np.bincount(parts[edge], minlength=count + 1)
+    cut = np.bincount(parts[edge & beyond], minlength=count + 1)
+    beside = np.bincount(parts[edge & beyond & is_beside(mask.shape)], minlength=count + 1)
+    lung = (dense >= _MOSTLY * every) & ((cut <= _OPEN * around) | (beside >= _MOSTLY * cut))
+    outside = (cut > 0) & ~lung
     outside[0] = False
-    return np.asarray((mask | (parts > 0)) & ~outside[parts])
+    return np.asarray((mask | air) & ~outside[parts])
 
 
 def _tissue(solid: np.ndarray, matter: np.ndarray, image_hu: np.ndarray, pixel_mm: Pixel) -> np.ndarray:
