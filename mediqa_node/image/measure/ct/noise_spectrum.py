@@ -3,7 +3,7 @@
 Method: patches of 20 x 20 mm inside the patient whose mean is that of soft tissue and whose standard deviation and
 quarters differ from the slice's noise by no more than noise does. A plane is subtracted from each, a Hann window
 applied, and the squared Fourier transforms are averaged over rings of frequency. The peak is that of the smoothed
-spectrum, at a parabola through its three largest values.
+spectrum, at the top of a parabola through its summit.
 
 Sources: ICRU Report 87 (2012) and IEC 61223-3-5 for the spectrum; patches in patients instead of a phantom.
 Assumptions: noise that is stationary within 20 mm; patches hold noise alone.
@@ -19,19 +19,20 @@ import numpy as np
 from mediqa_node.domain.measures import Limit, Measure
 from mediqa_node.domain.quantities import CT_PEAK_FREQUENCY
 from mediqa_node.image.measure.ct.patient import Pixel
-from mediqa_node.image.measure.ct.soft_noise import SOFT_HU, local_moments
+from mediqa_node.image.measure.ct.windows import STEP_PX, Windows
 from mediqa_node.image.measure.over_slices import RESAMPLES
 
-PATCH_MM = 20.0
 FEWEST_PATCHES = 16
 MOST_PATCHES = 24
 _RING_PER_MM = 0.025
 _PADDED = 2
-_UNEVEN = 1.15
-"""Standard deviation of a patch over the slice's noise, at most."""
+_UNEVEN = 1.3
+"""Standard deviation of a window over the slice's noise, at most; and the noise over that of a patch."""
+_SMALLEST_PX = 8
 _LOWEST_PER_MM = 0.075
 _STANDS_OUT = 1.1
 """Power at the peak over the least power below its frequency: less is a shoulder of the texture of tissue."""
+_SUMMIT = 0.8
 _SEED = 20261129
 
 
@@ -43,35 +44,23 @@ class RadialSpectrum:
     patches: int
 
 
-def noise_spectrum(
-    image_hu: np.ndarray,
-    patient: np.ndarray,
-    pixel_mm: Pixel,
-    noise_hu: float,
-    *,
-    soft_hu: tuple[float, float] = SOFT_HU,
-) -> RadialSpectrum | None:
+def noise_spectrum(image_hu: np.ndarray, windows: Windows, pixel_mm: Pixel, noise_hu: float) -> RadialSpectrum | None:
     """Return the spectrum of the homogeneous patches of a slice, None without any.
 
     Args:
         image_hu: (rows, columns), full resolution.
-        patient: mask of the patient, the same shape.
+        windows: of the slice.
         pixel_mm: between rows, between columns.
         noise_hu: `soft_noise` of the slice.
-        soft_hu: range of a patch's mean.
     """
-    size = tuple(2 * round(PATCH_MM / step / 2) for step in pixel_mm)
-    if min(size) < 8 or any(length < width for length, width in zip(image_hu.shape, size, strict=True)):
-        return None
-    corners = _patches(image_hu, patient, size, noise_hu, soft_hu)
-    if not len(corners):
+    corners, size = _patches(windows, noise_hu)
+    if not len(corners) or min(size) < _SMALLEST_PX:
         return None
     y, x = np.mgrid[: size[0], : size[1]]
     patches = image_hu[corners[:, 0, None, None] + y, corners[:, 1, None, None] + x].astype(np.float64)
-    window = np.hanning(size[0] + 2)[1:-1, None] * np.hanning(size[1] + 2)[None, 1:-1]
-    flat = _without_plane(patches) * window
-    padded = tuple(_PADDED * length for length in size)
-    power = (np.abs(np.fft.rfft2(flat, s=padded)) ** 2).sum(axis=0)
+    taper = np.hanning(size[0] + 2)[1:-1, None] * np.hanning(size[1] + 2)[None, 1:-1]
+    padded = _PADDED * size[0], _PADDED * size[1]
+    power = (np.abs(np.fft.rfft2(_without_trend(patches) * taper, s=padded)) ** 2).sum(axis=0)
     return RadialSpectrum(power=_rings(power, padded, pixel_mm), patches=len(corners))
 
 
@@ -88,43 +77,53 @@ def peak_frequency(power: np.ndarray) -> float | None:
     at = low + int(np.argmax(rest / valleys)) if rest.argmax() == 0 else low + int(rest.argmax())
     if at <= low or at + 1 >= len(smooth) or smooth[at] < _STANDS_OUT * valleys[at - low]:
         return None
-    left, middle, right = smooth[at - 1 : at + 2]
-    bend = left - 2 * middle + right
-    shift = float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5)) if bend < 0 else 0.0
-    return (at + 0.5 + shift) * _RING_PER_MM
+    return (0.5 + _summit(smooth, at)) * _RING_PER_MM
 
 
-def _patches(
-    image_hu: np.ndarray, patient: np.ndarray, size: tuple[int, ...], noise_hu: float, soft_hu: tuple[float, float]
-) -> np.ndarray:
-    """Return the corners, (n, 2), of at most 24 patches that hold noise alone, the most even ones."""
-    step = max(1, min(size) // 2)
-    quarter = tuple(length // 2 for length in size)
-    mean, variance = local_moments(image_hu, size, step)
-    inside, _ = local_moments(patient.astype(np.float32), size, step)
-    deviation = np.sqrt(variance)
-    wanted = (inside > 0.999) & (mean > soft_hu[0]) & (mean < soft_hu[1])
-    wanted &= (deviation < _UNEVEN * noise_hu) & (deviation > noise_hu / _UNEVEN / 1.2)
+def _summit(smooth: np.ndarray, at: int) -> float:
+    """Return where the parabola through the rings around a peak that hold 80 % of its power is largest, in rings."""
+    high = smooth >= _SUMMIT * smooth[at]
+    first = at - int(np.argmin(high[at::-1])) + 1 if not high[: at + 1].all() else 0
+    last = at + int(np.argmin(high[at:])) - 1 if not high[at:].all() else len(smooth) - 1
+    first, last = min(first, at - 1), min(max(last, at + 1), len(smooth) - 1)
+    bend, slope, _ = np.polyfit(np.arange(first, last + 1) - at, smooth[first : last + 1], 2)
+    return at + float(np.clip(-slope / (2 * bend), first - at, last - at)) if bend < 0 else float(at)
+
+
+def _patches(windows: Windows, noise_hu: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the corners, (n, 2), and the size of at most 24 patches that hold noise alone, the most even ones.
+
+    A patch is four windows side by side: all of soft tissue, with means that differ by less than the noise.
+    """
+    across = tuple(round(length / STEP_PX) for length in windows.size)
+    size = (across[0] * STEP_PX + windows.size[0], across[1] * STEP_PX + windows.size[1])
+    shape = windows.mean.shape
+    ends = [max(0, length - over) for length, over in zip(shape, across, strict=True)]
+    starts = [slice(0, end, max(1, over // 2)) for end, over in zip(ends, across, strict=True)]
+    four = [
+        tuple(slice(start.start + by * over, start.stop + by * over, start.step)
+              for start, over, by in zip(starts, across, corner, strict=True))
+        for corner in ((0, 0), (0, 1), (1, 0), (1, 1))
+    ]  # fmt: skip
+    means = np.stack([windows.mean[place] for place in four])
+    variances = np.stack([windows.variance[place] for place in four])
+    deviation = np.sqrt(variances.mean(axis=0))
+    wanted = np.stack([windows.soft[place] for place in four]).all(axis=0)
+    wanted &= (np.ptp(means, axis=0) < noise_hu) & (np.sqrt(variances.max(axis=0)) < _UNEVEN * noise_hu)
+    wanted &= deviation > noise_hu / _UNEVEN
     rows, columns = np.nonzero(wanted)
     order = np.argsort(deviation[rows, columns], kind="stable")[:MOST_PATCHES]
-    corners = np.stack([rows[order], columns[order]], axis=1) * step
-    quarters = [
-        np.array([image_hu[r + dy : r + dy + quarter[0], c + dx : c + dx + quarter[1]].mean() for r, c in corners])
-        for dy in (0, quarter[0])
-        for dx in (0, quarter[1])
-    ]
-    even = np.ptp(quarters, axis=0) < noise_hu if len(corners) else np.zeros(0, dtype=bool)
-    return np.asarray(corners[even])
+    corners = np.stack([rows[order] * starts[0].step, columns[order] * starts[1].step], axis=1) * STEP_PX
+    return corners + np.asarray(windows.corner), size
 
 
-def _without_plane(patches: np.ndarray) -> np.ndarray:
+def _without_trend(patches: np.ndarray) -> np.ndarray:
+    """Return patches without their least-squares polynomial of second order, (n, rows, columns)."""
     rows, columns = patches.shape[1:]
-    y = np.linspace(-1, 1, rows)[:, None]
-    x = np.linspace(-1, 1, columns)[None, :]
-    flat = patches - patches.mean(axis=(1, 2), keepdims=True)
-    for axis in (np.broadcast_to(y, (rows, columns)), np.broadcast_to(x, (rows, columns))):
-        flat = flat - (flat * axis).sum(axis=(1, 2), keepdims=True) / (axis**2).sum() * axis
-    return np.asarray(flat)
+    y, x = (part.ravel() for part in np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij"))
+    basis, _ = np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))
+    flat = patches.reshape(len(patches), -1)
+    return np.asarray((flat - flat @ basis @ basis.T).reshape(patches.shape))
 
 
 def _rings(power: np.ndarray, padded: tuple[int, ...], pixel_mm: Pixel) -> np.ndarray:

@@ -9,14 +9,21 @@ an arm beside the trunk.
 Source: AAPM Report 220 (2014) asks for the patient alone and leaves the method to the implementer.
 Assumptions: axial slices, displayed as acquired; one patient; tables and headrests are shells or foam.
 What breaks it: thick, solid objects of the density of tissue that touch the patient (water bags, phantoms for
-calibration, casts); lungs of which the field of view cuts the wall; fingers and ears are dropped, as they are thin.
+calibration, casts); emphysema that the field of view cuts open; fingers and ears are dropped, as they are thin.
 """
 
 import numpy as np
 from scipy import ndimage
 
+from mediqa_node.image.measure.ct.field import distance_px, field_radius, is_beside
+
 MATTER_HU = -400.0
 THIN_MM = 10.0
+LUNG_FROM_HU = -900.0
+_MOSTLY, _OPEN = 0.6, 0.42
+"""Of a lung that opens to the border of the field: share that is denser, or that opens sideways, at least; share of its
+own border that opens, at most, where it does not open sideways."""
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
 SMALLEST_MM2 = 500.0
 _REGROWN_PX = 2
 _TISSUE_HU = (-250.0, 400.0)
@@ -41,7 +48,7 @@ def patient_mask(image_hu: np.ndarray, pixel_mm: Pixel) -> np.ndarray:
         return thick
     for _ in range(_REGROWN_PX):
         thick = _dilated(thick, (3, 3)) & matter
-    solid = _opened(_filled(thick), window)
+    solid = _opened(_filled(thick, image_hu), window)
     return _tissue(solid, matter, image_hu, pixel_mm)
 
 
@@ -58,14 +65,27 @@ def _opened(mask: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
     return _dilated(_eroded(mask, window), window)
 
 
-def _filled(mask: np.ndarray) -> np.ndarray:
-    """Return a mask with its holes filled: background that does not reach the border."""
-    parts, count = ndimage.label(~mask)
-    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
-    outside = np.zeros(count + 1, dtype=bool)
-    outside[border] = True
+def _filled(mask: np.ndarray, image_hu: np.ndarray) -> np.ndarray:
+    """Return a mask with the air inside of the patient: what does not reach the border of the field, and lungs that do.
+
+    A lung that the field cuts opens to its border. It is denser than the air around the patient; that below a cut
+    patient, which artefacts make as dense, opens widely and downwards.
+    """
+    radius = field_radius(image_hu)
+    air = ~mask if radius is None else ~mask & (distance_px(mask.shape) < radius)
+    parts, count = ndimage.label(air)
+    every = np.bincount(parts.ravel(), minlength=count + 1)
+    dense = np.bincount(parts[image_hu > LUNG_FROM_HU], minlength=count + 1)
+    edge = air & ~np.asarray(ndimage.binary_erosion(air, _CROSS))
+    beyond = _dilated(~(mask | air), (3, 3)) if radius is not None else np.zeros_like(mask)
+    beyond[[0, -1]] = beyond[:, [0, -1]] = True
+    around = np.bincount(parts[edge], minlength=count + 1)
+    cut = np.bincount(parts[edge & beyond], minlength=count + 1)
+    beside = np.bincount(parts[edge & beyond & is_beside(mask.shape)], minlength=count + 1)
+    lung = (dense >= _MOSTLY * every) & ((cut <= _OPEN * around) | (beside >= _MOSTLY * cut))
+    outside = (cut > 0) & ~lung
     outside[0] = False
-    return np.asarray(~outside[parts])
+    return np.asarray((mask | air) & ~outside[parts])
 
 
 def _tissue(solid: np.ndarray, matter: np.ndarray, image_hu: np.ndarray, pixel_mm: Pixel) -> np.ndarray:

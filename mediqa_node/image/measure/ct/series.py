@@ -25,6 +25,7 @@ from mediqa_node.domain.quantities import (
     Quantity,
 )
 from mediqa_node.image.measure.ct.dose import figure_of_merit, size_specific_dose
+from mediqa_node.image.measure.ct.field import field_radius
 from mediqa_node.image.measure.ct.noise_spectrum import (
     FEWEST_PATCHES,
     RadialSpectrum,
@@ -34,7 +35,8 @@ from mediqa_node.image.measure.ct.noise_spectrum import (
 from mediqa_node.image.measure.ct.patient import patient_mask
 from mediqa_node.image.measure.ct.size import SliceSize, slice_size
 from mediqa_node.image.measure.ct.skin_edge import edge_spread, f50
-from mediqa_node.image.measure.ct.soft_noise import BRAIN_HU, SOFT_HU, soft_noise
+from mediqa_node.image.measure.ct.soft_noise import soft_noise
+from mediqa_node.image.measure.ct.windows import BRAIN_HU, SOFT_HU, soft_windows
 from mediqa_node.image.measure.over_slices import over_slices
 from mediqa_node.image.measure.stack_source import SliceGetter, StackSource, evenly
 
@@ -132,14 +134,16 @@ def _measure_full(
     if inside.shape != image.shape:
         return
     soft_hu = BRAIN_HU if facts.body_part == "head" else SOFT_HU
-    noise = soft_noise(image, inside, source.spacing_mm, soft_hu=soft_hu)
-    if noise is not None:
+    windows = soft_windows(image, inside, source.spacing_mm, soft_hu)
+    noise = None if windows is None else soft_noise(windows)
+    if windows is not None and noise is not None:
         found.noise.append(noise)
         if CT_PEAK_FREQUENCY.name in wanted:
-            spectrum = noise_spectrum(image, inside, source.spacing_mm, noise, soft_hu=soft_hu)
+            spectrum = noise_spectrum(image, windows, source.spacing_mm, noise)
             found.spectra += [] if spectrum is None else [spectrum]
     if CT_SHARPNESS.name in wanted:
-        edge = edge_spread(image, patient, source.spacing_mm)
+        field_px = field_radius(image[::_COARSE, ::_COARSE])
+        edge = edge_spread(image, patient, source.spacing_mm, field_radius_px=field_px)
         if edge is not None:
             found.sharpness.append(f50(edge, _nyquist(source)))
 

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from mediqa_node.image.measure.ct.field import distance_px, field_radius
 from mediqa_node.image.measure.ct.patient import Pixel
 
-_FIELD_FROM = 0.9
-"""Of half the image: no scanner's field is a smaller circle of it."""
-_CONSTANT = 0.98
 _ON_THE_CIRCLE_PX = 1.6
 """How far inside the circle the outline of a cut patient may lie: a pixel and its diagonal."""
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
@@ -62,30 +60,5 @@ def _cut(image_hu: np.ndarray, patient: np.ndarray) -> float:
     border[[0, -1]] = border[:, [0, -1]] = True
     radius = field_radius(image_hu)
     if radius is not None:
-        border |= _distance(image_hu.shape) >= radius - _ON_THE_CIRCLE_PX
+        border |= distance_px(image_hu.shape) >= radius - _ON_THE_CIRCLE_PX
     return float((outline & border).sum() / outline.sum())
-
-
-def field_radius(image_hu: np.ndarray) -> float | None:
-    """Return the radius in pixels of the circle beyond which a slice is constant, None if there is no such circle.
-
-    A patient in the middle of air that is constant to the last unit cannot be told from it, and real air never is.
-    """
-    rows, columns = image_hu.shape
-    constant = image_hu == image_hu[0, 0]
-    if not constant[[0, 0, -1, -1], [0, -1, 0, -1]].all():
-        return None
-    distance = _distance(image_hu.shape)
-    half = min(rows, columns) / 2
-    if constant[distance > half].mean() < _CONSTANT:
-        return None
-    rings = np.arange(int(_FIELD_FROM * half), int(half) + 1)
-    filled = [r for r in rings if constant[distance > r].mean() >= _CONSTANT]
-    inside = constant[(distance <= half * _FIELD_FROM)].mean()
-    return float(filled[0]) if filled and inside < _CONSTANT else None
-
-
-def _distance(shape: tuple[int, ...]) -> np.ndarray:
-    """Return the distance of every pixel from the middle of an image, in pixels."""
-    y, x = (np.abs(np.arange(size) - (size - 1) / 2) for size in shape)
-    return np.asarray(np.hypot(y[:, None], x[None, :]))
