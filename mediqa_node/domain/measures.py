@@ -55,6 +55,8 @@ class Limit(StrEnum):
     NORMALISED = "normalised"
     NO_PHASE_DIRECTION = "no_phase_direction"
     LOW_SIGNAL = "low_signal"
+    FINE_ANATOMY = "fine_anatomy"
+    STRAY_TISSUE = "stray_tissue"
     # fundus
     NO_FIELD = "no_field"
     NO_VESSELS = "no_vessels"
@@ -93,6 +95,8 @@ LIMITS: Mapping[Limit, str] = {
     Limit.NORMALISED: "the signal was corrected for the sensitivity of the coils, so that noise varies in space",
     Limit.NO_PHASE_DIRECTION: "In-plane Phase Encoding Direction (0018,1312) is missing",
     Limit.LOW_SIGNAL: "the signal hardly exceeds the noise",
+    Limit.STRAY_TISSUE: "tissue or strong ghosts lie in what was taken for air",
+    Limit.FINE_ANATOMY: "anatomy as fine as the pixels counts as noise, so that the ratio is too low",
     Limit.NO_FIELD: "no field of a fundus photograph was found",
     Limit.NO_VESSELS: "too few vessels were found",
     Limit.NO_COLOUR: "the image has no colour",

@@ -167,17 +167,20 @@ MR_SNR = Quantity(
     name="mr.snr",
     title="signal to noise",
     unit="1",
-    definition="median over slices of the median signal of the body over the standard deviation of noise, estimated in "
-    "the acquired part of k-space",
-    method=Method(name="wavelet MAD, Rician", version=1, citation="Koay & Basser 2006, doi 10.1016/j.jmr.2006.01.016"),
+    definition="median over slices of the median signal of the body over the standard deviation of the noise of the "
+    "real part of a pixel: of air if that is the noise of one coil, else of the acquired part of k-space",
+    method=Method(
+        name="air or finest details, Rician", version=1, citation="Koay & Basser 2006, doi 10.1016/j.jmr.2006.01.016"
+    ),
     adverse="low",
 )
 MR_GHOST = Quantity(
     name="mr.ghost_ratio",
     title="ghost ratio",
     unit="1",
-    definition="signal of the air beside the body along phase encoding less that along readout, over the body's signal",
-    method=Method(name="ghost ratio of the air", version=1, citation="NEMA MS 1 and ACR MRI QC Manual 2015"),
+    definition="root of the power of the air beside the body along phase encoding less that of the air beyond its "
+    "extent along readout, over the body's median signal; medians over the air",
+    method=Method(name="power of the air", version=1, citation="after the ACR MRI Quality Control Manual 2015"),
     adverse="high",
     places=3,
 )
@@ -185,15 +188,17 @@ MR_SUPPORT_ROWS = Quantity(
     name="mr.support.rows",
     title="acquired part of k-space, rows",
     unit="1",
-    definition="share of the spatial frequencies along a column of pixels that hold signal or noise",
-    method=Method(name="support of the spectrum", version=1, citation="Bernstein et al. 2001, doi 10.1002/jmri.1084"),
+    definition="share of the spatial frequencies along a column of pixels that was acquired, by the spectrum of the "
+    "images; below 1 they are filled with zeros",
+    method=Method(name="end of the spectrum", version=1, citation="Bernstein et al. 2001, doi 10.1002/jmri.1183"),
     places=2,
 )
 MR_SUPPORT_COLUMNS = Quantity(
     name="mr.support.columns",
     title="acquired part of k-space, columns",
     unit="1",
-    definition="share of the spatial frequencies along a row of pixels that hold signal or noise",
+    definition="share of the spatial frequencies along a row of pixels that was acquired, by the spectrum of the "
+    "images; below 1 they are filled with zeros",
     method=MR_SUPPORT_ROWS.method,
     places=2,
 )
@@ -201,17 +206,8 @@ MR_NONUNIFORMITY = Quantity(
     name="mr.nonuniformity",
     title="nonuniformity of the signal",
     unit="1",
-    definition="interquartile range of the smooth bias field inside the body over its median",
-    method=Method(name="smooth bias field", version=1, citation="Sled et al. 1998, doi 10.1109/42.668698"),
-    adverse="high",
-    places=2,
-)
-MR_MOTION = Quantity(
-    name="mr.motion_between_slices",
-    title="motion between slices",
-    unit="mm",
-    definition="median in-plane shift between neighbouring slices beyond the smooth course of the anatomy",
-    method=Method(name="shift between slices", version=1, citation="Guizar-Sicairos 2008, doi 10.1364/OL.33.000156"),
+    definition="median over slices of the interquartile range of the smooth bias field inside the body over its median",
+    method=Method(name="sparse gradients, second degree", version=1, citation="Zheng et al. 2009, MICCAI"),
     adverse="high",
     places=2,
 )
@@ -319,7 +315,7 @@ BURNED_IN_TEXT = Quantity(
 CT_QUANTITIES = (
     CT_NOISE, CT_PEAK_FREQUENCY, CT_DW, CT_LATERAL, CT_AP, CT_TRUNCATION, CT_SSDE, CT_SHARPNESS, CT_FIGURE_OF_MERIT,
 )  # fmt: skip
-MR_QUANTITIES = (MR_SNR, MR_GHOST, MR_SUPPORT_ROWS, MR_SUPPORT_COLUMNS, MR_NONUNIFORMITY, MR_MOTION)
+MR_QUANTITIES = (MR_SNR, MR_GHOST, MR_SUPPORT_ROWS, MR_SUPPORT_COLUMNS, MR_NONUNIFORMITY)
 OP_QUANTITIES = (OP_FIELD_DIAMETER, OP_FIELD_COVERAGE, OP_FOCUS, OP_ILLUMINATION, OP_CLIPPED, OP_VESSEL_CONTRAST)
 STACK_QUANTITIES = (MISSING_SLICES, REPEATED_SLICES, SPACING_TO_THICKNESS, BURNED_IN_TEXT)
 

@@ -1,43 +1,51 @@
 """Measure the smooth variation of the signal inside the body: the bias field of coils and transmission.
 
-Method: the logarithm of the image is averaged over blocks; a polynomial of the second degree is fitted to its
-differences between neighbouring blocks of the body, by least absolute deviations (weights anew in each of 10 rounds).
-Anatomy has few and large differences, the field many small ones (Zheng, Grossman, Awate and Gee 2009, MICCAI: sparse
-gradients). The value is the interquartile range of the exponential of the polynomial over the body, over its median.
+Method: the image is averaged over about 32 x 32 blocks; a polynomial of the second degree is fitted to the differences
+of its logarithm between neighbouring blocks of the body, each weighted by the inverse square of its residual, but no
+residual less than the median (20 rounds). Anatomy has few and large differences, the field many small ones: the
+gradients left are made sparse (Zheng, Grossman, Awate and Gee, MICCAI 2009). The value is the interquartile range of
+the field, the exponential of the polynomial, over the body, over its median.
 
-Assumptions: most of the body's area is far from borders of tissues, and tissues are not themselves shaded.
+Assumptions: most of the body's area is far from the borders of tissues, and tissues are not themselves shaded.
 
-Breaks where: the field is steeper than a second degree (surface coils close by); one tissue lies outside of
-another all around (subcutaneous fat against muscle blurs into a radial field); the signal comes close to the noise.
+Breaks where: the field is steeper than a second degree (surface coils close by); one tissue lies around another
+and blurs into it (subcutaneous fat, muscle), which reads as a radial field; the signal comes close to the noise.
 """
 
 import numpy as np
+from scipy import ndimage
 
-_BLOCKS = 48
-_FEWEST = 30
-_ROUNDS = 10
+_BLOCKS = 32
+_FEWEST_BLOCKS = 4
+_FEWEST_PAIRS = 60
+_ROUNDS = 20
+_MARGIN = 0.015
+"""Of the longer edge: the body's border, which holds a part of the air, is left out."""
+_LEAST = 1e-6
 
 
 def nonuniformity(image: np.ndarray, body: np.ndarray) -> float | None:
-    """Return the interquartile range of the bias field over its median; None where the body is too small."""
-    edge = max(1, min(image.shape) // _BLOCKS)
+    """Return the interquartile range of the field over its median; None where the body is too small.
+
+    Args:
+        image, body: (rows, columns), the latter bool.
+    """
+    edge = max(1, round(min(image.shape) / _BLOCKS))
     rows, columns = (size // edge for size in image.shape)
-    if min(rows, columns) < 4:
+    if min(rows, columns) < _FEWEST_BLOCKS:
         return None
-    blocks, share = (_averaged(values, edge, rows, columns) for values in (np.where(body, image, 0.0), body))
-    inside = share > 0.99
-    level = np.log(np.maximum(blocks, 1e-6 * max(float(blocks.max()), 1e-30)))
+    margin = max(1, round(_MARGIN * max(image.shape)))
+    core = ndimage.minimum_filter(body, 2 * margin + 1, mode="nearest")
+    inside = _averaged(core, edge, rows, columns) > 0.99
+    level = _averaged(np.maximum(image, 0.0), edge, rows, columns)
+    logarithm = np.log(np.maximum(level, _LEAST * max(float(level.max()), 1e-30)))
     y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
     terms = np.stack([y, x, y * y, x * y, x * x])
-    steps, values = [], []
-    for one, two in (((slice(1, None),), (slice(None, -1),)), ((..., slice(1, None)), (..., slice(None, -1)))):
-        pairs = inside[one] & inside[two]
-        steps.append((terms[(slice(None), *one)] - terms[(slice(None), *two)])[:, pairs])
-        values.append((level[one] - level[two])[pairs])
-    system, target = np.concatenate(steps, axis=1).T, np.concatenate(values)
-    if len(target) < _FEWEST:
+    system, target = (np.concatenate(both) for both in zip(*_differences(terms, logarithm, inside), strict=True))
+    if len(target) < _FEWEST_PAIRS:
         return None
-    field = np.exp(np.tensordot(_least_absolute(system, target), terms[:, inside], 1))
+    everywhere = _averaged(body, edge, rows, columns) > 0.5
+    field = np.exp(np.tensordot(_fitted(system, target), terms[:, everywhere], 1))
     low, middle, high = np.percentile(field, (25, 50, 75))
     return float((high - low) / middle)
 
@@ -47,12 +55,26 @@ def _averaged(values: np.ndarray, edge: int, rows: int, columns: int) -> np.ndar
     return np.asarray(cut.reshape(rows, edge, columns, edge).mean(axis=(1, 3)))
 
 
-def _least_absolute(system: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _differences(terms: np.ndarray, level: np.ndarray, inside: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return for rows and for columns the differences between neighbours of terms (n, 5) and of the level (n,)."""
+    found = []
+    for axis in (0, 1):
+        pairs = np.logical_and(*_neighbours(inside, axis))
+        of_terms = np.stack([np.subtract(*_neighbours(term, axis))[pairs] for term in terms], axis=1)
+        found.append((of_terms, np.subtract(*_neighbours(level, axis))[pairs]))
+    return found
+
+
+def _neighbours(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    return (values[1:], values[:-1]) if axis == 0 else (values[:, 1:], values[:, :-1])
+
+
+def _fitted(system: np.ndarray, target: np.ndarray) -> np.ndarray:
     weight = np.ones(len(target))
-    scale = 0.1 * float(np.median(np.abs(target))) + 1e-9
     solution = np.zeros(system.shape[1])
     for _ in range(_ROUNDS):
-        weighted = system * weight[:, None]
-        solution = np.linalg.lstsq(weighted.T @ system, weighted.T @ target, rcond=None)[0]
-        weight = 1 / np.maximum(np.abs(target - system @ solution), scale)
+        weighted = (system * weight[:, None]).T
+        solution = np.linalg.lstsq(weighted @ system, weighted @ target, rcond=None)[0]
+        residual = np.abs(target - system @ solution)
+        weight = np.maximum(residual, max(float(np.median(residual)), 1e-9)) ** -2
     return np.asarray(solution)

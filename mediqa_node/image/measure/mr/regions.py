@@ -25,10 +25,11 @@ _FLAT_PX = 3
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Where the body and the air of one slice lie; (rows, columns), bool."""
+    """Where the body and the air of one slice lie, and where 3 x 3 pixels have one value; (rows, columns), bool."""
 
     body: np.ndarray
     air: np.ndarray
+    flat: np.ndarray
 
 
 def regions(image: np.ndarray) -> Regions | None:
@@ -41,7 +42,7 @@ def regions(image: np.ndarray) -> Regions | None:
         return None
     margin = max(2, round(_MARGIN * max(image.shape)))
     near = ndimage.maximum_filter(body | _large_parts(mask), 2 * margin + 1, mode="constant")
-    return Regions(body=body, air=~near)
+    return Regions(body=body, air=~near, flat=_flat(image))
 
 
 def _threshold(smooth: np.ndarray) -> float:
@@ -59,7 +60,7 @@ def _large_parts(mask: np.ndarray) -> np.ndarray:
     return np.asarray((sizes >= _SMALLEST_PART * sizes.max())[parts] & mask)
 
 
-def flat(image: np.ndarray) -> np.ndarray:
+def _flat(image: np.ndarray) -> np.ndarray:
     """Return where all of 3 x 3 pixels have one value: masked or blanked, never noise."""
     highest = ndimage.maximum_filter(image, _FLAT_PX, mode="nearest")
     lowest = ndimage.minimum_filter(image, _FLAT_PX, mode="nearest")

@@ -2,6 +2,9 @@
 
 At most 16 slices are decoded, spread evenly over the stack; each is measured alone, and the median stands for the
 stack. The acquired part of k-space is that of all of them together.
+
+Motion between slices is not measured: without any, neighbouring slices of real stacks seem displaced by up to two
+pixels since anatomy changes, and the slices of a 3-D acquisition share one k-space, so that motion does not part them.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,18 +25,16 @@ from mediqa_node.domain.quantities import (
     Quantity,
 )
 from mediqa_node.image.measure.mr.ghosts import ghosts
-from mediqa_node.image.measure.mr.noise import Noise, noise
 from mediqa_node.image.measure.mr.nonuniformity import nonuniformity
 from mediqa_node.image.measure.mr.regions import Regions, regions
+from mediqa_node.image.measure.mr.snr import snr
 from mediqa_node.image.measure.mr.support import Edge, Support, spectrum, support
 from mediqa_node.image.measure.over_slices import over_slices
 from mediqa_node.image.measure.stack_source import StackSource, evenly
 
 SLICES = 16
 _SMALLEST_PX = 32
-_FLATTEST = 1.6
-_LOW_SNR = 4.0
-_DISAGREE = 0.05
+_OF_LARGEST = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def measure_mr(source: StackSource, facts: MrFacts, wanted: Collection[str]) -> 
     if min(images[0].shape) < _SMALLEST_PX:
         return _none(quantities, Limit.SMALL_IMAGE)
     supports = _supports(images, facts)
-    slices = [_Slice(image, found) for image in images if (found := regions(image)) is not None]
+    slices = _with_body(images)
     return tuple(_measure(quantity, slices, supports, len(images), facts) for quantity in quantities)
 
 
@@ -69,13 +70,20 @@ def _measure(
     if not slices:
         return quantity.not_measurable(Limit.NO_BODY)
     if quantity is MR_SNR:
-        return _snr(slices, supports, facts)
+        return snr([one.image for one in slices], [one.regions for one in slices], supports, facts)
     if quantity is MR_GHOST:
         return _ghosts(slices, facts)
     if quantity is MR_NONUNIFORMITY:
         fields = [found for one in slices if (found := nonuniformity(one.image, one.regions.body)) is not None]
         return over_slices(quantity, fields) if fields else quantity.not_measurable(Limit.SMALL_IMAGE)
-    return quantity.not_measurable(Limit.UNSUITABLE)
+    raise ValueError(f"{quantity.name} has no method")
+
+
+def _with_body(images: Sequence[np.ndarray]) -> list[_Slice]:
+    """Return the slices with a body of at least a fifth of the largest: not those at its ends."""
+    slices = [_Slice(image, found) for image in images if (found := regions(image)) is not None]
+    sizes = [int(one.regions.body.sum()) for one in slices]
+    return [one for one, size in zip(slices, sizes, strict=True) if size >= _OF_LARGEST * max(sizes)]
 
 
 def _none(quantities: Sequence[Quantity], limit: Limit, detail: str = "") -> tuple[Measure, ...]:
@@ -108,35 +116,10 @@ def _supports(images: Sequence[np.ndarray], facts: MrFacts) -> tuple[Support, Su
 
 
 def _support(quantity: Quantity, found: Support, images: int) -> Measure:
-    stated = "" if found.stated is None else f"the acquired matrix is {found.stated:.2f} of the image's"
     if found.edge is Edge.UNKNOWN:
-        return quantity.not_measurable(Limit.UNKNOWN_SUPPORT, stated)
+        return quantity.not_measurable(Limit.UNKNOWN_SUPPORT, found.compared)
     limit = Limit.FILTERED if found.edge is Edge.FADED else None
-    return quantity.measured(found.share, n=images, limit=limit, detail=stated if limit else "")
-
-
-def _snr(slices: Sequence[_Slice], supports: tuple[Support, Support], facts: MrFacts) -> Measure:
-    if any(one.edge is Edge.UNKNOWN for one in supports):
-        return MR_SNR.not_measurable(Limit.UNKNOWN_SUPPORT)
-    shares = supports[0].share, supports[1].share
-    found = [one for each in slices if (one := noise(each.image, each.regions.body, shares)) is not None]
-    if not found:
-        return MR_SNR.not_measurable(Limit.LOW_SIGNAL, "no noise was found")
-    limit, detail = _snr_limit(found, supports, facts)
-    return over_slices(MR_SNR, [one.signal / one.sigma for one in found], limit=limit, detail=detail)
-
-
-def _snr_limit(found: Sequence[Noise], supports: tuple[Support, Support], facts: MrFacts) -> tuple[Limit | None, str]:
-    if facts.normalised:
-        return Limit.NORMALISED, ""
-    if facts.filtered or any(one.edge is Edge.FADED for one in supports):
-        return Limit.FILTERED, ""
-    flatness = float(np.median([one.flatness for one in found]))
-    if flatness > _FLATTEST:
-        return Limit.FILTERED, f"the noise is {flatness:.1f} times stronger at lower frequencies"
-    if float(np.median([one.signal / one.sigma for one in found])) < _LOW_SNR:
-        return Limit.LOW_SIGNAL, ""
-    return None, ""
+    return quantity.measured(found.share, n=images, limit=limit, detail=found.compared)
 
 
 def _ghosts(slices: Sequence[_Slice], facts: MrFacts) -> Measure:
@@ -147,5 +130,8 @@ def _ghosts(slices: Sequence[_Slice], facts: MrFacts) -> Measure:
     if not ratios:
         limits = [one for one in found if isinstance(one, Limit)]
         return MR_GHOST.not_measurable(max(set(limits), key=limits.count))
-    limit = Limit.NORMALISED if facts.normalised else None
-    return over_slices(MR_GHOST, ratios, limit=limit)
+    if facts.normalised:
+        return over_slices(MR_GHOST, ratios, limit=Limit.NORMALISED)
+    if 2 * sum(one.bright for one in found if not isinstance(one, Limit)) > len(ratios):
+        return over_slices(MR_GHOST, ratios, limit=Limit.STRAY_TISSUE)
+    return over_slices(MR_GHOST, ratios)

@@ -2,18 +2,18 @@
 
 Method: the power spectra of the slices, under a Hann window against leakage from the border, are averaged. Along each
 axis the median over low frequencies of the other axis (0.02 to 0.15 cycles a pixel, where anatomy keeps the level
-high) gives the power of every line. Where acquisition ends, the power falls more steeply than anatomy does: the edge
-is the steepest fall, if it exceeds the fall before it by 0.35 decades. A fall over few lines is the end of the
-acquisition; a slow one is a filter (Hann, Fermi), which ends where the fall does.
+high) gives the power of every line. Where acquisition ends, the power falls more steeply than anatomy does and then
+stays at a floor. A fall of nine tenths of a decade over a few lines is the end of acquisition; a slower one is a
+filter (Hann, Fermi) or an interpolation, which ends where the fall does.
 
-Source: zero-filling and its sinc interpolation, Bernstein, Fain and Riederer 2001 (J Magn Reson Imaging 14:270).
+Source: zero-filling and windows of k-space, Bernstein, Fain and Riederer 2001 (doi 10.1002/jmri.1183).
 
-Assumptions: outside of the acquired part the complex image is zero. The magnitude does not keep this exactly: it
-squares the signal where that crosses zero, in air and at edges, so that power 1 to 2 decades below remains. Partial
-Fourier leaves one side of k-space; the magnitude of it fills both, with a step but no end inside.
+Assumptions: outside of the acquired part the complex image is zero. The magnitude does not keep this exactly: it is
+not linear where the signal crosses zero, in air and at edges, so that power 1 to 2 decades below remains. Partial
+Fourier leaves one side of k-space; the magnitude of it fills both, with a step of about half a decade inside.
 
 Breaks where: images were interpolated otherwise than by zero-filling (linear, splines, correction of distortion), which
-fades slowly; where nothing exceeds the noise of rounding; where a fine pattern ends of itself.
+fades slowly; where the noise of rounding exceeds that of the scanner; where a fine pattern ends of itself.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,15 @@ from scipy import fft
 _OTHER_AXIS = (0.02, 0.15)
 """Cycles per pixel along the other axis over which the median is taken."""
 _INNERMOST = 0.06
-"""No edge is looked for below: cycles per pixel."""
-_STEPS = ((0.02, 0.75), (0.05, 0.35))
-"""For an end and for a filter: half the length over which a fall is measured, in cycles per pixel, and the share of it
-by which the power may fall further after its end, to a floor. Anatomy goes on falling."""
-_ENOUGH = 0.6
-_EXCESS = 0.35
-_SHARP = 0.045
-"""A fall over at most this many cycles per pixel, and three lines, is an end and not a filter."""
+"""No end is looked for below: cycles per pixel."""
 _GENTLE = 0.25
-"""The fall ends where it is this share of its steepest part."""
+"""A fall reaches as far as its slope exceeds that before it by this share of the most."""
+_RISE = 0.12
+"""Decades by which the power may rise again after a fall: interference of edges makes lobes that do."""
+_SHARP = 0.6
+"""Share of a fall that lies within three lines where acquisition ends; of a window it is less, above 100 lines."""
+_WINDOW_LINES = 1.0
+"""The window widens what was acquired by a line."""
 _FLAT = 0.2
 """Decades by which a plateau of noise may fall over the outer fifth of k-space."""
 _SAME = 0.03
@@ -63,6 +62,49 @@ class Support:
     edge: Edge
     stated: float | None = None
 
+    @property
+    def compared(self) -> str:
+        """Return in words what the header says; "" without an acquired matrix."""
+        return "" if self.stated is None else f"the acquired matrix is {self.stated:.2f} of the image's"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """What a fall must be like: an end of acquisition, or a filter.
+
+    Attributes:
+        step: half the length over which it is measured, cycles per pixel.
+        excess: decades by which it must exceed the fall before it.
+        drop: decades from its start to its end.
+        tail: share of the drop by which the power may fall further, to the floor; anatomy goes on falling.
+    """
+
+    step: float
+    excess: float
+    drop: float
+    tail: float
+
+
+_END = _Kind(step=0.02, excess=0.5, drop=0.9, tail=1.2)
+_FILTER = _Kind(step=0.05, excess=0.45, drop=0.8, tail=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fall:
+    """A fall of the power of lines.
+
+    Attributes:
+        start, middle, end: in lines.
+        drop: decades.
+        sharp: share that lies within three lines.
+    """
+
+    start: int
+    middle: float
+    end: int
+    drop: float
+    sharp: float
+
 
 def spectrum(images: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mean power spectrum of images (rows, columns), folded: (rows // 2 + 1, columns // 2 + 1)."""
@@ -88,12 +130,12 @@ def support(folded: np.ndarray, axis: int, size: int, acquired: int | None) -> S
     """
     stated = None if acquired is None else min(1.0, acquired / size)
     power = line_power(folded, axis)
-    fall = _steepest(power, size)
-    if fall is None:
-        return Support(1.0, _without_edge(power, stated), stated)
-    sharp = fall.end - fall.start <= max(_SHARP * size, 3)
-    share = min(1.0, 2 * (fall.middle if sharp else fall.end) / size)
-    return Support(share, Edge.SHARP if sharp else Edge.FADED, stated)
+    end = _steepest(power, size, _END)
+    if end is not None and end.sharp >= _SHARP:
+        return Support(min(1.0, 2 * (end.middle - _WINDOW_LINES) / size), Edge.SHARP, stated)
+    if (fade := end or _steepest(power, size, _FILTER)) is not None:
+        return Support(min(1.0, 2 * fade.end / size), Edge.FADED, stated)
+    return Support(1.0, _without_end(power, stated), stated)
 
 
 def line_power(folded: np.ndarray, axis: int) -> np.ndarray:
@@ -104,59 +146,53 @@ def line_power(folded: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.log10(np.median(lines, axis=1) + 1e-30))
 
 
-@dataclass(frozen=True, slots=True)
-class _Fall:
-    """A fall of the power of lines: where it starts, is half way and ends, in lines, and how it exceeds anatomy's."""
-
-    start: int
-    middle: int
-    end: int
-    excess: float
-
-
-def _steepest(power: np.ndarray, size: int) -> _Fall | None:
-    """Return the fall that most exceeds the one before it and ends at a floor; a sharp one before a slow one."""
-    sharp, slow = (_steepest_over(power, size, scale, tail) for scale, tail in _STEPS)
-    if sharp is None or slow is None:
-        return sharp or slow
-    return sharp if sharp.excess > _ENOUGH * slow.excess else slow
-
-
-def _steepest_over(power: np.ndarray, size: int, scale: float, most: float) -> _Fall | None:
-    step = max(2, round(scale * size))
+def _steepest(power: np.ndarray, size: int, kind: _Kind) -> _Fall | None:
+    """Return the fall of a kind that most exceeds the one before it."""
+    step, lines = max(2, round(kind.step * size)), len(power)
     padded = np.concatenate([power, np.full(step, power[-2:].mean())])
     falls = padded[: -2 * step] - padded[2 * step :]  # falls[i]: from line i to line i + 2 step
-    floor = padded[len(power) - max(2, step // 2) :].mean()
-    best, least = None, _EXCESS
-    for line in range(max(step + 1, round(_INNERMOST * size)), len(power) - 1):
-        before = falls[max(0, line - 4 * step) : max(1, line - 2 * step)]
-        excess = float(falls[line - step]) - max(float(np.median(before)), 0.0)
+    floor = float(padded[lines - max(2, step // 2) :].mean())
+    best, least = None, kind.excess
+    for line in range(max(step + 1, round(_INNERMOST * size)), lines - 1):
+        before = max(float(np.median(falls[max(0, line - 4 * step) : max(1, line - 2 * step)])), 0.0)
+        excess = float(falls[line - step]) - before
         if excess <= least:
             continue
-        fall = _extent(padded, line, step, len(power), excess)
-        if padded[fall.end] - floor <= most * (padded[fall.start] - padded[fall.end]):
-            best, least = fall, excess
+        fall = _extent(padded, line, step, lines, before)
+        tail = float(padded[fall.end]) - floor
+        if fall.drop < kind.drop or tail > kind.tail * fall.drop or _rise(power, fall.end) > _RISE:
+            continue
+        best, least = fall, excess
     return best
 
 
-def _extent(padded: np.ndarray, line: int, step: int, lines: int, excess: float) -> _Fall:
-    """Return the fall around a line; it reaches as far as the slope exceeds a quarter of the steepest."""
-    limit = _GENTLE * float(padded[line - step] - padded[line + step]) / 2
-    local = padded[:-step] - padded[step:]  # over the next `step` lines
+def _extent(padded: np.ndarray, line: int, step: int, lines: int, before: float) -> _Fall:
+    """Return the fall around a line; slopes are per 2 steps, `before` that of the lines before it."""
+    steepest = float(padded[line - step] - padded[line + step])
+    half = max(1, step // 2)
+    local = (padded[:-half] - padded[half:]) * 2 * step / half
     start, end = line, line
-    while start > step and local[start - step] > limit:
+    while start > half and local[start - half] > before + _GENTLE * (steepest - before):
         start -= 1
-    while end < lines - 1 and local[end] > limit:
+    while end < lines - 1 and local[end] > _GENTLE * steepest:
         end += 1
     level = (padded[line - step] + padded[line + step]) / 2
-    above = [i for i in range(line - step, line + step + 1) if i < lines and padded[i] >= level]
-    return _Fall(start, max(above, default=line), end, excess)
+    last = max((i for i in range(line - step, line + step) if padded[i] >= level), default=line)
+    beyond = float(padded[last] - padded[last + 1])
+    middle = last + float(np.clip((padded[last] - level) / beyond, 0, 1)) if beyond > 0 else float(last)
+    within = max(float(padded[i - 1] - padded[i + 2]) for i in range(max(1, line - step), line + step - 1))
+    return _Fall(start, middle, end, float(padded[start] - padded[end]), within / steepest)
 
 
-def _without_edge(power: np.ndarray, stated: float | None) -> Edge:
-    fifth = max(3, len(power) // 5)
+def _rise(power: np.ndarray, end: int) -> float:
+    smooth = np.convolve(power[min(end, len(power) - 4) :], np.ones(3) / 3, "valid")
+    return float(smooth.max() - smooth[0])
+
+
+def _without_end(power: np.ndarray, stated: float | None) -> Edge:
+    """Tell whether k-space is full where nothing ends: noise fills it to the last line, or the header says so."""
+    fifth = max(4, len(power) // 5)
     outer = power[-fifth:]
-    flat = float(outer[: fifth // 2].mean() - outer[fifth // 2 :].mean()) < _FLAT
-    if stated is None:
-        return Edge.NONE if flat else Edge.UNKNOWN
-    return Edge.NONE if stated > 1 - _SAME else Edge.UNKNOWN
+    flat = abs(float(outer[: fifth // 2].mean() - outer[fifth // 2 :].mean())) < _FLAT
+    full = flat if stated is None else stated > 1 - _SAME
+    return Edge.NONE if full else Edge.UNKNOWN
