@@ -235,11 +235,9 @@ OP_FOCUS = Quantity(
     name="op.focus",
     title="focus",
     unit="1",
-    definition="energy of the green channel at the scale of fine vessels over that of all structure",
+    definition="energy of the green channel at the scale of fine vessels over that of all structure above background",
     method=Method(
-        name="energy in the band of vessels",
-        version=1,
-        citation="Moscaritolo et al. 2009, doi 10.1109/TMI.2009.2019755",
+        name="energy of fine vessels", version=1, citation="Moscaritolo et al. 2009, doi 10.1109/TMI.2009.2019755"
     ),
     adverse="low",
     places=3,
@@ -260,7 +258,7 @@ OP_CLIPPED = Quantity(
     title="clipped pixels",
     unit="1",
     definition="share of the field in which a colour has reached the upper end of its range",
-    method=Method(name="values at the end of the range", version=1, citation="ISO 10940:2009"),
+    method=Method(name="values at the end of the range", version=1, citation="DICOM PS3.3 C.7.6.3.1"),
     adverse="high",
     places=3,
 )

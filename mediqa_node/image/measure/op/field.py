@@ -25,6 +25,7 @@ _TRIPLES = 400
 _AGREE = 0.01
 """Of the radius: points nearer to the circle agree with it."""
 _LEAST_POINTS = 36
+_FROM_BORDER_PX = 2.0
 _LEAST_AGREEMENT = 0.5
 
 
@@ -139,27 +140,27 @@ def _border(small: np.ndarray, level: float) -> np.ndarray:
     at = (np.clip(np.rint(rows), 0, last_row).astype(int), np.clip(np.rint(columns), 0, last_column).astype(int))
     shining = lit[at] & within
     last = radii.size - 1 - np.argmax(shining[:, ::-1], axis=1)
-    points = []
-    for direction in np.nonzero(shining.any(axis=1))[0]:
-        y, x = rows[direction, last[direction]], columns[direction, last[direction]]
-        if min(y, x, last_row - y, last_column - x) > 2.0:
-            points.append(_crossing(small, level, (row, column), angles[direction], radii[last[direction]]))
-    return np.array(points).reshape(-1, 2)
+    y, x = (np.take_along_axis(places, last[:, None], axis=1)[:, 0] for places in (rows, columns))
+    away = np.minimum.reduce([y, x, last_row - y, last_column - x])
+    used = shining.any(axis=1) & (away > _FROM_BORDER_PX)
+    return _crossings(small, (row, column), angles[used], radii[last[used]])
 
 
-def _crossing(
-    small: np.ndarray, level: float, centre: tuple[float, float], angle: float, radius: float
-) -> tuple[float, float]:
-    """Return the point near a radius where the brightness crosses the level, by linear interpolation."""
-    near = np.arange(radius - 2.0, radius + 3.0, 0.25)
-    rows, columns = centre[0] + np.sin(angle) * near, centre[1] + np.cos(angle) * near
-    profile = ndimage.map_coordinates(small, [rows, columns], order=1, mode="nearest")
-    above = np.nonzero(profile > level)[0]
-    place = int(above[-1]) if len(above) else len(near) // 2
-    at = near[place]
-    if place + 1 < len(near) and profile[place] > profile[place + 1]:
-        at += 0.25 * (profile[place] - level) / (profile[place] - profile[place + 1])
-    return centre[0] + float(np.sin(angle) * at), centre[1] + float(np.cos(angle) * at)
+def _crossings(small: np.ndarray, centre: tuple[float, float], angles: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Return the points (n, 2) near the last lit ones where the brightness falls half of the way to the ground."""
+    steps = np.arange(-8.0, 4.25, 0.25)
+    near = last[:, None] + steps
+    places = [middle + of(angles)[:, None] * near for middle, of in zip(centre, (np.sin, np.cos), strict=True)]
+    profiles = ndimage.map_coordinates(small, places, order=1, mode="nearest")
+    plateau = np.median(profiles[:, steps <= -3.0], axis=1, keepdims=True)
+    half = (plateau + profiles[:, -4:].mean(axis=1, keepdims=True)) / 2
+    above = profiles > half
+    place = np.minimum(len(steps) - 1 - np.argmax(above[:, ::-1], axis=1), len(steps) - 2)
+    each = np.arange(len(place))
+    here, there, middle = profiles[each, place], profiles[each, place + 1], half[:, 0]
+    share = np.where(here > there, (here - middle) / np.where(here > there, here - there, 1.0), 0.0).clip(0, 1)
+    at = near[each, place] + 0.25 * share
+    return np.stack([centre[0] + np.sin(angles) * at, centre[1] + np.cos(angles) * at], axis=1)
 
 
 def _fitted(points: np.ndarray) -> tuple[float, float, float, float] | None:

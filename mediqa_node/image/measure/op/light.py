@@ -16,7 +16,7 @@ haemorrhage counts as unreadable; a lens reflex is bright and counts as readable
 
 import numpy as np
 
-from mediqa_node.image.measure.op.photograph import Photograph
+from mediqa_node.image.measure.op.photograph import Photograph, brightest
 
 _UPPER_END = 254.0
 
@@ -36,5 +36,5 @@ def clipped(photograph: Photograph) -> float:
     """Return the share of the field with a colour at the upper end of its range."""
     colours = photograph.colours
     step = photograph.green.shape[0] / colours.shape[0]
-    mask = photograph.circle.scaled(1.0 / step).mask(colours.shape, share=0.98)
-    return float((colours.max(axis=-1) >= _UPPER_END)[mask].mean()) if mask.any() else 0.0
+    mask = photograph.circle.scaled(1.0 / step).mask(colours.shape)
+    return float((brightest(colours) >= _UPPER_END)[mask].mean()) if mask.any() else 0.0

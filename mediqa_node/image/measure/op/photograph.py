@@ -25,6 +25,7 @@ DIAMETER_PX = 600
 _EDGE_PX = 1000
 _BACKGROUND = 0.04
 _COARSE = 4
+_ROUNDS = 2
 _READABLE = 10.0
 """Of 255: darker retina shows nothing."""
 _READABLE_SHARE = 0.2
@@ -70,9 +71,9 @@ def prepare(image: np.ndarray) -> Photograph | None:
     """
     step = max(1, max(image.shape[:2]) // _EDGE_PX)
     colours = image[::step, ::step]
-    coloured = image.ndim == 3 and bool((np.ptp(colours, axis=-1) > 2.0).mean() > 0.01)
+    coloured = image.ndim == 3 and bool((brightest(colours) + brightest(-colours) > 2.0).mean() > 0.01)
     reduced = box_reduced(image, step)
-    found = find_field(reduced.max(axis=-1) if reduced.ndim == 3 else reduced)
+    found = find_field(brightest(reduced))
     if found is None:
         return None
     green = reduced[..., 1] if reduced.ndim == 3 else reduced
@@ -103,14 +104,26 @@ def prepare(image: np.ndarray) -> Photograph | None:
     )
 
 
+def brightest(image: np.ndarray) -> np.ndarray:
+    """Return the largest colour of each pixel, (rows, columns), of (rows, columns) or (rows, columns, colours)."""
+    if image.ndim == 2:
+        return image
+    largest = image[..., 0]
+    for colour in range(1, image.shape[2]):
+        largest = np.maximum(largest, image[..., colour])
+    return largest
+
+
 def _background(green: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Return the smooth level of green, (rows, columns) float32, at least 1."""
     small = box_reduced(green, _COARSE)
     mask = box_reduced(inside.astype(np.float32), _COARSE)
     sd_px = _BACKGROUND * DIAMETER_PX / _COARSE
-    mean = _smooth(small, mask, sd_px)
-    sd = np.sqrt(_smooth((small - mean) ** 2, mask, sd_px))
-    usual = mask * (np.abs(small - mean) <= np.maximum(sd, 0.5))
+    usual = mask
+    for _ in range(_ROUNDS):
+        level = _smooth(small, usual, sd_px)
+        sd = np.sqrt(_smooth((small - level) ** 2, usual, sd_px))
+        usual = mask * (np.abs(small - level) <= np.maximum(sd, 0.5))
     level = np.maximum(_smooth(small, usual, sd_px), 1.0)
     grown = np.pad(level, ((0, 1), (0, 1)), mode="edge")
     size = (grown.shape[1] * _COARSE, grown.shape[0] * _COARSE)
