@@ -50,7 +50,7 @@ def slab(top_mm: float, height_mm: float, width_mm: float, hu: float) -> Part:
     """A horizontal bar by its upper edge, height and width, in the middle."""
 
     def distance(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return np.minimum.reduce([y - top_mm, top_mm + height_mm - y, x + width_mm / 2, width_mm / 2 - x])
+        return np.minimum(np.minimum(y - top_mm, top_mm + height_mm - y), width_mm / 2 - np.abs(x))
 
     return Part(distance, hu)
 

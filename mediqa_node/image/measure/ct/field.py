@@ -24,9 +24,10 @@ def field_radius(image_hu: np.ndarray) -> float | None:
         return None
     distance = distance_px(image_hu.shape)
     half = min(image_hu.shape) / 2
-    if constant[distance > half].mean() < _CONSTANT:
+    radii = range(int(_FROM * half), int(half) + 2)  # every fourth pixel of an image is not quite centred
+    radius = next((r for r in radii if constant[distance > r].mean() >= _CONSTANT), None)
+    if radius is None:
         return None
-    radius = next(r for r in np.arange(int(_FROM * half), int(half) + 2) if constant[distance > r].mean() >= _CONSTANT)
     ring = (distance < radius - 1) & (distance > radius - 1 - _RING_PX)
     return float(radius) if constant[ring].mean() < _NOISY else None
 
