@@ -25,10 +25,11 @@ from support.ct_phantoms import (
     table,
 )
 
+from mediqa_node.domain.measure_facts import CtDose, CtFacts
 from mediqa_node.domain.measures import Limit, Measure, Validity
 from mediqa_node.domain.quantities import CT_QUANTITIES
 from mediqa_node.image.measure.ct.series import measure_ct
-from mediqa_node.image.measure.stack_source import CtDose, CtFacts, StackSource
+from mediqa_node.image.measure.stack_source import StackSource
 
 NAMES = [quantity.name for quantity in CT_QUANTITIES]
 SIZES = ["ct.dw", "ct.lateral", "ct.ap", "ct.truncation"]

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from pipeline.test_dose_reports import dose_report
 from support.bench import Bench
+from support.corrections import RULES, SCANNER
 from support.series import ct_series, reject_note, series_uid
 
 from mediqa_node.domain.baseline import HEADING, Group, usual_values
@@ -194,19 +195,17 @@ def test_every_series_of_the_clone_gives_every_measure_a_value_or_a_reason(make:
 # ── dose that comes late ─────────────────────────────────────────────────────
 
 
-def test_a_dose_report_that_comes_later_gives_the_dose_without_the_pixels(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = make()
-    bench.receive_all(paths := chest(tmp_path / "x"))
+def test_a_dose_report_that_comes_later_gives_the_dose_without_the_pixels(make: Make, tmp_path: Path) -> None:
+    bench = make(receiver=RULES)
+    bench.receive_all(paths := chest(tmp_path / "x"), **SCANNER)
     bench.pass_time(30, step_s=5)
     before = kept(bench, paths)
     report_path = dose_report(tmp_path / "d", 1, 300)
 
-    bench.receive_all([report_path], association="a2")
+    bench.receive_all([report_path], association="a2", **SCANNER)
     bench.pass_time(30, step_s=5)
     after = kept(bench, paths)
-    bench.receive_all([reject_note(tmp_path / "n", [report_path])], association="a3")
+    bench.receive_all([reject_note(tmp_path / "n", [report_path])], association="a3", **SCANNER)
     bench.pass_time(30, step_s=5)
     at_last = kept(bench, paths)
 

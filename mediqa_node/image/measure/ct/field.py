@@ -12,6 +12,8 @@ _FROM = 0.9
 _CONSTANT = 0.98
 _RING_PX = 3.0
 _NOISY = 0.7
+_FEWEST_PX = 48
+"""Of a coarse slice: with fewer, a ring of three pixels reaches from noisy air into a body."""
 
 
 def field_radius(image_hu: np.ndarray) -> float | None:
@@ -20,7 +22,7 @@ def field_radius(image_hu: np.ndarray) -> float | None:
     Air that is itself constant to the last unit hides the circle.
     """
     constant = image_hu == image_hu[0, 0]
-    if not constant[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+    if min(image_hu.shape) < _FEWEST_PX or not constant[[0, 0, -1, -1], [0, -1, 0, -1]].all():
         return None
     distance = distance_px(image_hu.shape)
     half = min(image_hu.shape) / 2

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mediqa_node.domain.measure_facts import MrFacts
 from mediqa_node.domain.measures import Limit, Measure
 from mediqa_node.domain.quantities import MR_SNR
 from mediqa_node.image.measure.mr.air import Air, air_noise
@@ -21,7 +22,6 @@ from mediqa_node.image.measure.mr.noise import Noise, noise
 from mediqa_node.image.measure.mr.regions import Regions
 from mediqa_node.image.measure.mr.support import Edge, Support
 from mediqa_node.image.measure.over_slices import over_slices
-from mediqa_node.image.measure.stack_source import MrFacts
 
 _FLATTEST = 1.3
 _UNEVEN = 1.2
