@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 
 from mediqa_node.decode.reader import FrameReader
-from mediqa_node.dicom.exclusions import scorable, series_modality
+from mediqa_node.dicom.exclusions import series_modality
 from mediqa_node.dicom.header import FrameHeader, frame_header, text
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.plausible import LONGEST_STRIP
@@ -34,7 +34,8 @@ ALL = frozenset(QUANTITIES)
 SLICES_AT_FULL_RESOLUTION = 16
 _COARSE = 4
 _MEASURED_THOUGH_REFUSED = frozenset({"phantom", "burned_in"})
-_OLDEST_KEPT = 24
+_KEPT, _KEPT_COARSE = 20, 512
+"""Slices in memory: of 512 x 512 pixels 20 MB in full, 32 MB coarse."""
 
 
 def measure_series(
@@ -64,7 +65,7 @@ def _measured(
     refusals = {one.code for one in technique.exclusions if not one.scorable}
     if modality not in ("CT", "MR", "OP") or refusals - _MEASURED_THOUGH_REFUSED:
         return None
-    stacks = assemble_stacks(files.headers, None if refusals else scorable(files.exclusions))
+    stacks = assemble_stacks(files.headers) if refusals else files.stacks
     if not stacks or _is_strip(stacks[0]):
         return None
     stack = stacks[0]
@@ -111,8 +112,8 @@ def _measures(
 def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: FrameReader) -> StackSource:
     return StackSource(
         count=len(stack.frames),
-        image_at=_cached(_getter(stack, files, reader, step=1)),
-        coarse_at=_getter(stack, files, reader, step=_COARSE),
+        image_at=_cached(_getter(stack, files, reader, step=1), keep=_KEPT),
+        coarse_at=_cached(_getter(stack, files, reader, step=_COARSE), keep=_KEPT_COARSE),
         spacing_mm=stack.spacing_mm[1:],
         thickness_mm=header.number("SliceThickness"),
         positions_mm=stack.positions_mm,
@@ -130,13 +131,13 @@ def _getter(stack: Stack, files: SeriesFiles, reader: FrameReader, *, step: int)
     return image_at
 
 
-def _cached(image_at: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
-    """Keep the last few slices: several measures look at the same ones."""
+def _cached(image_at: Callable[[int], np.ndarray], *, keep: int) -> Callable[[int], np.ndarray]:
+    """Keep the last slices: several measures look at the same ones."""
     kept: dict[int, np.ndarray] = {}
 
     def cached(index: int) -> np.ndarray:
         if index not in kept:
-            if len(kept) >= _OLDEST_KEPT:
+            if len(kept) >= keep:
                 del kept[next(iter(kept))]
             kept[index] = image_at(index)
         return kept[index]

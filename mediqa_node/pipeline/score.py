@@ -69,6 +69,15 @@ class SeriesFiles:
         """What each image is refused for on its own; harvest, scoring and export all ask."""
         return exclusions_of_each(self.headers)
 
+    @cached_property
+    def stacks(self) -> list[Stack]:
+        """The stacks of the images that nothing refuses on their own, the primary one first; scores and measures ask.
+
+        Raises:
+            InconsistentGeometry, UnreadableElement: the headers are broken.
+        """
+        return list(assemble_stacks(self.headers, scorable(self.exclusions)))
+
 
 _DATA_ERRORS = (
     *(ValueError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError, struct.error),
@@ -176,7 +185,7 @@ def _assess(
     files: SeriesFiles, technique: Technique, assessor: Assessor, *, revision: int, assessed_at: datetime
 ) -> Assessment:
     require_scorable(technique)
-    stacks = assemble_stacks(files.headers, scorable(files.exclusions))
+    stacks = files.stacks
     if not stacks:
         raise NotScorable("no_image", "no instance of the series holds an image plane")
     failed: list[FrameRef] = []

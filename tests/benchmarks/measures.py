@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.prompt_rules import PromptRules, default_rules
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline.measures import measure_series
 from mediqa_node.pipeline.score import SeriesFiles, harvest_series, read_headers
 from tests.benchmarks import images
@@ -32,9 +34,9 @@ LARGEST_MB = 600.0
 _ROUNDS = 5
 
 
-def measured(files: SeriesFiles, prompts: PromptRules) -> int:
-    """Measure a series as the node does; return the number of measures."""
-    found = measure_series(files, harvest_series(files), prompts)
+def measured(files: SeriesFiles, technique: Technique, prompts: PromptRules) -> int:
+    """Measure a series as the node does, headers read and harvested; return the number of measures."""
+    found = measure_series(files, technique, prompts)
     assert found is not None
     return len(found.measures)
 
@@ -98,14 +100,16 @@ def main() -> None:
     given = parser.parse_args()
     prompts = default_rules()
     if given.measure is not None:
-        measured(read_headers(sorted(given.measure.glob("*.dcm"))), prompts)
+        files = read_headers(sorted(given.measure.glob("*.dcm")))
+        measured(files, harvest_series(files), prompts)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as folder:
         for kind, write in (("CT", images.write_ct_series), ("MR", images.write_mr_series)):
             write(Path(folder) / kind, 100)
             files = read_headers(sorted((Path(folder) / kind).glob("*.dcm")))
-            of_series = {"measures": lambda f=files: measured(f, prompts), "naive": lambda f=files: naive(f)}
+            measure = partial(measured, files, harvest_series(files), prompts)
+            of_series = {"measures": measure, "naive": partial(naive, files)}
             taken = in_turns(given.rounds, of_series)
             good = "holds" if taken["measures"] <= LIMITS_S[kind] else "DOES NOT HOLD"
             print(  # noqa: T201
