@@ -1,8 +1,9 @@
-"""`mediqa-node measures`: noise, size and dose of the CT series as a table for a site's own review."""
+"""`mediqa-node measures`: what is measured and how, and noise, size and dose of CT series for a site's own review."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,37 @@ import typer
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_node
 from mediqa_node.cli.dates import day
-from mediqa_node.cli.present import count
+from mediqa_node.cli.options import Commands, Json
+from mediqa_node.cli.present import as_json, count, table
+
+measures_app = typer.Typer(
+    cls=Commands, help="List what is measured, and write CT exams as a table.", no_args_is_help=True
+)
+app.add_typer(measures_app, name="measures")
 
 _DAY_S = 86_400.0
 
 
-@app.command()
-def measures(
+@measures_app.command("list")
+def list_(json: Json = False) -> None:
+    """List the measured quantities.
+
+    Each has a unit, a definition, and a method with its version and its source. Values of different versions are not
+    comparable.
+    """
+    from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS
+
+    if json:
+        as_json([asdict(one) for one in QUANTITIES.values()])
+        return
+    rows = [
+        (one.name, SHOWN_UNITS.get(one.unit, one.unit), one.definition, str(one.method)) for one in QUANTITIES.values()
+    ]
+    table(("measure", "unit", "definition", "method"), rows)
+
+
+@measures_app.command()
+def exams(
     context: typer.Context,
     out: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="CSV file to write. Without it: standard output.")

@@ -12,6 +12,7 @@ from support.command import invoke_in
 from support.measured import measured_stack, measures
 
 from mediqa_node.domain.measures import MeasuredStack
+from mediqa_node.domain.quantities import QUANTITIES
 from mediqa_node.storage import measures as stored
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade
@@ -94,9 +95,9 @@ def test_exams_are_written_as_a_table_that_says_what_it_is_not(node: Keep) -> No
     formula = measured_stack(series_instance_uid="1.2.3.9", protocol="=cmd|' /C calc'!A0")
     folder = node([*chests(2), mr, formula])
 
-    done = invoke_in(folder, "measures", "exams.csv")
-    again = invoke_in(folder, "measures", "exams.csv")
-    forced = invoke_in(folder, "measures", "exams.csv", "--force")
+    done = invoke_in(folder, "measures", "exams", "exams.csv")
+    again = invoke_in(folder, "measures", "exams", "exams.csv")
+    forced = invoke_in(folder, "measures", "exams", "exams.csv", "--force")
 
     assert (done.returncode, again.returncode, forced.returncode) == (0, 2, 0), done.stderr
     assert done.stdout.strip() == "3 CT series in exams.csv"
@@ -115,6 +116,20 @@ def test_a_period_without_series_gives_the_heads_alone(node: Keep) -> None:
     folder = node(chests(2))
 
     assert (
-        invoke_in(folder, "measures", "none.csv", "--until", "2020-01-01").stdout.strip() == "0 CT series in none.csv"
+        invoke_in(folder, "measures", "exams", "none.csv", "--until", "2020-01-01").stdout.strip()
+        == "0 CT series in none.csv"
     )
     assert len((folder / "none.csv").read_text().splitlines()) == 2
+
+
+def test_the_catalogue_names_unit_definition_and_method_of_every_measure(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text("{}")
+
+    shown = invoke_in(tmp_path, "measures", "list").stdout
+    listed = json.loads(invoke_in(tmp_path, "measures", "list", "--json").stdout)
+
+    assert {one["name"] for one in listed} == set(QUANTITIES)
+    for one in QUANTITIES.values():
+        assert one.name in shown
+        assert one.definition in shown
+        assert str(one.method) in shown
