@@ -90,7 +90,7 @@ def f50(edge: EdgeSpread, nyquist_per_mm: float) -> float:
     filled = edge.count > 0
     spread = np.interp(bins, bins[filled], edge.total[filled] / edge.count[filled])
     line = -np.diff(spread)
-    start = _peak(line, half_px=_BINS_PER_PX // 2)
+    start = _peak(line, half=8)
     distance = np.arange(0.0, REACH_MM * 0.6, edge.bin_mm)
     half = np.interp(start + distance / edge.bin_mm, np.arange(len(line)), line)
     half[0] /= 2
@@ -222,11 +222,11 @@ def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     return np.asarray((values * where).sum(axis=1) / np.maximum(where.sum(axis=1), 1))
 
 
-def _peak(line: np.ndarray, *, half_px: int) -> float:
+def _peak(line: np.ndarray, *, half: int) -> float:
     """Return the place of the largest value near the middle, after smoothing, to a fraction of a bin."""
-    smooth = np.convolve(line, np.bartlett(4 * half_px + 3), mode="same")
-    low = len(smooth) // 2 - 4 * half_px
-    at = low + int(np.argmax(smooth[low : low + 8 * half_px + 1]))
+    smooth = np.convolve(line, np.bartlett(4 * half + 3), mode="same")
+    low = len(smooth) // 2 - 2 * _BINS_PER_PX
+    at = low + int(np.argmax(smooth[low : low + 4 * _BINS_PER_PX + 1]))
     left, middle, right = smooth[at - 1], smooth[at], smooth[at + 1]
     bend = left - 2 * middle + right
     return at + (0.5 * (left - right) / bend if bend < 0 else 0.0)
