@@ -7,7 +7,8 @@ spread function, whose air side, mirrored, gives the modulation transfer. Mirror
 a layer of skin of 1 to 2 mm over fat is no step. f50 is where the transfer falls to one half.
 
 Source: Sanders, Hurwitz and Samei, "Patient-specific quantification of image quality: an automated method for
-measuring spatial resolution in clinical CT images", Med Phys 2016.
+measuring spatial resolution in clinical CT images", Med Phys 2016 (doi 10.1118/1.4961984), which takes surfaces of many
+slices; the choice of the steepest segments of a slice and the mirrored air side are ours.
 Assumptions: a skin that is perpendicular to the slice, and spread symmetrically: mirrored, both sides are alike.
 What breaks it: skin oblique to thick slices lowers f50; clothes on the skin (such segments are left out, not all are
 found); air cut off at -1024 HU hides undershoot of sharp kernels. It is sharpness of high contrast: under iterative
