@@ -88,7 +88,8 @@ CT_NOISE = Quantity(
     name="ct.noise.soft",
     title="noise in soft tissue",
     unit=HOUNSFIELD,
-    definition="median over slices of the mode of local standard deviations over 10 x 10 mm in soft tissue",
+    definition="median over slices of the mode of local standard deviations over 10 x 10 mm in soft tissue, 0 to 170 "
+    "HU (heads: 0 to 80 HU), where the smoothed image is level",
     method=Method(name="mode of local SD", version=1, citation="Christianson et al. 2015, doi 10.2214/AJR.14.13613"),
     statistic="median",
     adverse="high",
@@ -97,7 +98,7 @@ CT_PEAK_FREQUENCY = Quantity(
     name="ct.noise.peak_frequency",
     title="peak frequency of noise",
     unit="/mm",
-    definition="frequency at which the radial noise power spectrum of homogeneous regions is largest",
+    definition="frequency at which the radial noise power spectrum of homogeneous regions of 20 x 20 mm is largest",
     method=Method(name="radial NPS of patches", version=1, citation="ICRU 87, 2012"),
     places=2,
 )
@@ -114,7 +115,7 @@ CT_LATERAL = Quantity(
     title="lateral width",
     unit="mm",
     definition="mean over slices of the width of the patient from left to right",
-    method=Method(name="extent of the patient", version=1, citation="AAPM Report 204, 2011, doi 10.37206/143"),
+    method=Method(name="extent of the patient", version=1, citation="AAPM Report 204, 2011"),
     places=0,
 )
 CT_AP = Quantity(
@@ -130,7 +131,7 @@ CT_TRUNCATION = Quantity(
     title="truncated outline",
     unit="1",
     definition="mean over slices of the share of the patient's outline that the field of view cuts",
-    method=Method(name="outline at the field of view", version=1, citation="AAPM Report 220, 2014, section 5"),
+    method=Method(name="outline at the field of view", version=1, citation="AAPM Report 220, 2014, doi 10.37206/146"),
     adverse="high",
     places=2,
 )
@@ -138,15 +139,15 @@ CT_SSDE = Quantity(
     name="ct.ssde",
     title="size-specific dose estimate",
     unit="mGy",
-    definition="CTDIvol x the conversion factor of its phantom at the water-equivalent diameter",
-    method=Method(name="SSDE", version=1, citation="AAPM Reports 204, 2011, 220, 2014, and 293, 2019"),
+    definition="CTDIvol x the conversion factor of its phantom, for bodies, at the water-equivalent diameter",
+    method=Method(name="SSDE", version=1, citation="AAPM Reports 204, 2011, and 220, 2014"),
 )
 CT_SHARPNESS = Quantity(
     name="ct.sharpness",
     title="sharpness of the skin edge (f50)",
     unit="/mm",
-    definition="frequency at which the modulation transfer of the skin-air edge falls to one half, in-plane; "
-    "of high contrast, not of soft tissue under iterative reconstruction",
+    definition="frequency at which the modulation transfer of the skin-air edge falls to one half, in-plane, where it "
+    "is steepest; of high contrast, not of soft tissue under iterative reconstruction",
     method=Method(name="MTF of the skin edge", version=1, citation="Sanders et al. 2016, doi 10.1118/1.4961984"),
     adverse="low",
     places=2,
@@ -156,7 +157,7 @@ CT_FIGURE_OF_MERIT = Quantity(
     title="figure of merit",
     unit="[hnsf'U]-2.mGy-1.mm-1",
     definition="1 / (noise squared x SSDE x slice thickness), within one class of size, kernel and reconstruction",
-    method=Method(name="noise at dose and thickness", version=1, citation="Samei et al. 2018, doi 10.1002/mp.12864"),
+    method=Method(name="noise at dose and thickness", version=1, citation="Brooks & Di Chiro, Med Phys 1976"),
     adverse="low",
     places=6,
 )

@@ -4,7 +4,8 @@ Method: SSDE = CTDIvol x f(Dw), `domain.size_specific_dose`, at the mean Dw; its
 factors, 10 %, and that of Dw through the exponent. Figure of merit = 1 / (noise² x SSDE x slice thickness): it does not
 change with tube current where noise is that of counted quanta, and falls with whatever wastes dose.
 
-Sources: AAPM Reports 204 (2011) and 220 (2014).
+Sources: AAPM Reports 204 (2011) and 220 (2014, doi 10.37206/146); that noise² goes as 1 / (dose x thickness): Brooks
+and Di Chiro, "Statistical limitations in x-ray reconstructive tomography", Med Phys 1976.
 Assumptions: CTDIvol is the mean over the stack; SSDE stands for a scan of usual length.
 What breaks it: a size outside of the tables; a scan shorter than the slice profile, whose dose SSDE overstates; for the
 figure of merit, comparison beyond one class of size, kernel and reconstruction, which change noise at the same dose.

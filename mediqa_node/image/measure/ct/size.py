@@ -5,9 +5,11 @@ thickness are those of the box around the patient, arms beside the trunk include
 field of view cuts counts pixels of the outline on the border of the image, or on the circle beyond which the scanner
 reconstructs nothing and writes one constant.
 
-Source: AAPM Report 220 (2014), equation for Dw in section 3, truncation in section 5; widths: AAPM Report 204 (2011).
+Sources: AAPM Report 220 (2014, doi 10.37206/146) for Dw; AAPM Report 204 (2011) for width and thickness.
 Assumptions: Hounsfield units; the slice lies across the patient; `patient_mask` found the patient.
-What breaks it: what breaks the mask; a truncated patient, whose Dw is too small; metal, beyond the largest value.
+What breaks it: what breaks the mask; metal, beyond the largest value; a truncated patient, whose Dw is too small: by up
+to 2 % where a twentieth of the outline is cut, some 5 % at a fifth and 10 % at a third. Nothing is added for what is
+missing: the error scatters by half of its size between patients.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,8 @@ spread function, whose air side, mirrored, gives the modulation transfer. Mirror
 a layer of skin of 1 to 2 mm over fat is no step. f50 is where the transfer falls to one half.
 
 Source: Sanders, Hurwitz and Samei, "Patient-specific quantification of image quality: an automated method for
-measuring spatial resolution in clinical CT images", Med Phys 2016.
+measuring spatial resolution in clinical CT images", Med Phys 2016 (doi 10.1118/1.4961984), which takes surfaces of many
+slices; the choice of the steepest segments of a slice and the mirrored air side are ours.
 Assumptions: a skin that is perpendicular to the slice, and spread symmetrically: mirrored, both sides are alike.
 What breaks it: skin oblique to thick slices lowers f50; clothes on the skin (such segments are left out, not all are
 found); air cut off at -1024 HU hides undershoot of sharp kernels. It is sharpness of high contrast: under iterative
@@ -90,7 +91,7 @@ def f50(edge: EdgeSpread, nyquist_per_mm: float) -> float:
     filled = edge.count > 0
     spread = np.interp(bins, bins[filled], edge.total[filled] / edge.count[filled])
     line = -np.diff(spread)
-    start = _peak(line, half_px=_BINS_PER_PX // 2)
+    start = _peak(line, half=8)
     distance = np.arange(0.0, REACH_MM * 0.6, edge.bin_mm)
     half = np.interp(start + distance / edge.bin_mm, np.arange(len(line)), line)
     half[0] /= 2
@@ -222,11 +223,11 @@ def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     return np.asarray((values * where).sum(axis=1) / np.maximum(where.sum(axis=1), 1))
 
 
-def _peak(line: np.ndarray, *, half_px: int) -> float:
+def _peak(line: np.ndarray, *, half: int) -> float:
     """Return the place of the largest value near the middle, after smoothing, to a fraction of a bin."""
-    smooth = np.convolve(line, np.bartlett(4 * half_px + 3), mode="same")
-    low = len(smooth) // 2 - 4 * half_px
-    at = low + int(np.argmax(smooth[low : low + 8 * half_px + 1]))
+    smooth = np.convolve(line, np.bartlett(4 * half + 3), mode="same")
+    low = len(smooth) // 2 - 2 * _BINS_PER_PX
+    at = low + int(np.argmax(smooth[low : low + 4 * _BINS_PER_PX + 1]))
     left, middle, right = smooth[at - 1], smooth[at], smooth[at + 1]
     bend = left - 2 * middle + right
     return at + (0.5 * (left - right) / bend if bend < 0 else 0.0)

@@ -7,8 +7,9 @@ window: where the slope alone would make up a quarter of the variance, tissue an
 the mode of their standard deviations: bins of 0.1 HU, smoothed over 15 % of the mode; uniform tissue, wherever it
 lies, makes the mode, and everything else the tail.
 
-Sources: Christianson et al., "Automated technique to measure noise in clinical CT examinations", AJR 2015 (mode of the
-histogram of local standard deviations in soft tissue); Ahmad et al. 2021 (the same without heterogeneous tissue).
+Sources: Christianson et al., "Automated technique to measure noise in clinical CT examinations", AJR 2015 (doi
+10.2214/AJR.14.13613); Ahmad et al., Med Phys 2021 (heads, doi 10.1002/mp.15133); Kuo et al., Phys Med Biol 2024
+(without high gradients, doi 10.1088/1361-6560/ad3883). Range of heads, bins and the limit of slopes are ours.
 Assumptions: Hounsfield units; at least one organ or muscle some 20 mm wide; noise that varies little within 10 mm.
 What breaks it: texture of tissue that is as strong as the noise (fatty muscle, brain at low noise) raises it; noise of
 long correlation (strong iterative reconstruction, thick slices) is in part taken for the mean of the window.
@@ -19,7 +20,7 @@ import numpy as np
 from mediqa_node.image.measure.ct.windows import STEP_PX, Windows
 
 BIN_HU = 0.1
-LARGEST_HU = 200.0
+LARGEST_HU = 1000.0
 FEWEST_WINDOWS = 200
 _SMOOTHED_OVER = 0.15
 _SLOPE_SHARE = 0.25
@@ -29,6 +30,7 @@ def soft_noise(windows: Windows) -> float | None:
     """Return the noise of soft tissue in a slice, HU; None for fewer than 200 windows of soft tissue."""
     level = windows.soft & (_slope_variance(windows) < _SLOPE_SHARE * windows.variance)
     deviations = np.sqrt(windows.variance[level])
+    deviations = deviations[deviations < LARGEST_HU]
     return mode(deviations) if len(deviations) >= FEWEST_WINDOWS else None
 
 
@@ -49,14 +51,12 @@ def _slope_variance(windows: Windows) -> np.ndarray:
 
 
 def mode(deviations: np.ndarray) -> float:
-    """Return the mode of positive values below 200 HU from their smoothed histogram.
+    """Return the mode of positive values below 1000 HU from their smoothed histogram.
 
     >>> round(mode(np.concatenate([np.linspace(9, 11, 500), np.linspace(0, 60, 500)])))
     10
     """
-    last = int(LARGEST_HU / BIN_HU)
-    bins = np.minimum(deviations / BIN_HU, last).astype(np.intp)
-    counts = np.bincount(bins, minlength=last + 1)[:last].astype(np.float64)
+    counts = np.bincount((deviations / BIN_HU).astype(np.intp)).astype(np.float64)
     found = float(np.median(deviations))
     for _ in range(3):
         half = max(1, round(_SMOOTHED_OVER * found / BIN_HU))
