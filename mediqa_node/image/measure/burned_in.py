@@ -8,9 +8,9 @@ its height counts as two, since small letters touch.
 
 Assumptions: text is the brightest of the image; what else is as bright (bone, metal, fat near a coil) ends less
 sharply, or is no row of thin groups.
-What breaks it: dark text, text in a value that many other pixels exceed, text of one or two characters such as L and R,
-script, and letters lower than about 8 pixels with smoothed strokes are not seen. Rulers and colour bars with numbers
-are seen. 0 means that none was found, not that there is none.
+What breaks it: dark text, text in a value that many other pixels exceed, text that is hardly brighter than what it is
+drawn on, text of one or two characters such as L and R, script, and letters lower than about 8 pixels with smoothed
+strokes are not seen. Rulers and colour bars with numbers are seen. 0 means that none was found, not that there is none.
 """
 
 from itertools import pairwise
@@ -22,7 +22,7 @@ _HEIGHT_PX = (5, 80)
 _HEIGHT_SHARE = 0.04
 _WIDEST = 6.0
 _LEAST_PX = 6
-_MOST_SHARE = 0.05
+_MOST_SHARE = 0.1
 _MOST_GROUPS = 20_000
 _CHARACTERS = 3
 _TOLERANCE = 0.1

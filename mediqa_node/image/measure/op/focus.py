@@ -22,7 +22,7 @@ def focus(photograph: Photograph) -> float:
     """Return the share of the energy that lies in the band of vessels."""
     flat = photograph.flat
     fine, wide = (ndimage.gaussian_filter(flat, share * DIAMETER_PX, truncate=3.0) for share in (FINE, WIDE))
-    inside = photograph.inside & photograph.circle.mask(flat.shape, share=0.9)
+    inside = photograph.inside
     if not inside.any():
         return 0.0
     band = float(((fine - wide)[inside] ** 2).mean())

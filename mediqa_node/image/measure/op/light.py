@@ -28,7 +28,7 @@ def coverage(photograph: Photograph) -> float:
 
 def unevenness(photograph: Photograph) -> float:
     """Return the interquartile range of the background over its median."""
-    low, middle, high = np.percentile(photograph.background[photograph.inside], (25, 50, 75))
+    low, middle, high = np.percentile(photograph.background[photograph.lit], (25, 50, 75))
     return float((high - low) / middle)
 
 

@@ -30,7 +30,12 @@ _READABLE = 10.0
 """Of 255: darker retina shows nothing."""
 _READABLE_SHARE = 0.2
 """Of the field's median: darker retina shows nothing."""
-_RIM = 0.94
+_LIT = 2.0
+"""Of 255: what is darker is no retina but a mask."""
+_LIT_SHARE = 0.03
+_LEAST_SHARE = 0.02
+_RIM = 0.03
+"""Of the diameter: what is nearer to the border of the field, or of what can be read, is not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +46,9 @@ class Photograph:
         field: circle in the pixels of the original.
         circle: the same circle in `green`.
         green: (rows, columns) float32, 0..255.
-        readable: bright enough to be read, inside the circle.
-        inside: readable, and 3 % of the diameter inside the circle; (rows, columns) bool.
+        readable: bright enough to be read, inside the circle; (rows, columns) bool.
+        inside: the same, 3 % of the diameter away from the border of the circle and from what cannot be read.
+        lit: darker retina too, 3 % of the diameter away from the border of the circle and of masks.
         background: of green, float32, without vessels and optic disc; positive.
         colours: the original at every n-th pixel, not averaged: (rows, columns, channels), 0..255.
         coloured: False for a gray photograph.
@@ -53,14 +59,15 @@ class Photograph:
     green: np.ndarray
     readable: np.ndarray
     inside: np.ndarray
+    lit: np.ndarray
     background: np.ndarray
     colours: np.ndarray
     coloured: bool
 
     @property
     def flat(self) -> np.ndarray:
-        """Return green over its background less one, 0 outside of `inside`, float32."""
-        return np.where(self.inside, self.green / self.background - 1.0, 0.0).astype(np.float32)
+        """Return green over its background less one, 0 where nothing can be read, float32."""
+        return np.where(self.readable, self.green / self.background - 1.0, 0.0).astype(np.float32)
 
 
 def prepare(image: np.ndarray) -> Photograph | None:
@@ -87,10 +94,11 @@ def prepare(image: np.ndarray) -> Photograph | None:
     smooth = ndimage.gaussian_filter(resized, DIAMETER_PX * 0.005, truncate=2.5)
     if not in_circle.any():
         return None
-    least = max(_READABLE, _READABLE_SHARE * float(np.median(smooth[in_circle])))
-    readable = in_circle & (smooth >= least)
-    inside = readable & circle.mask(resized.shape, share=_RIM)
-    if inside.sum() < 0.02 * np.pi * circle.radius**2:
+    median = float(np.median(smooth[in_circle]))
+    readable = in_circle & (smooth >= max(_READABLE, _READABLE_SHARE * median))
+    lit = in_circle & (smooth >= max(_LIT, _LIT_SHARE * median))
+    inside = _shrunk(readable)
+    if inside.sum() < _LEAST_SHARE * np.pi * circle.radius**2:
         return None
     return Photograph(
         field=found.scaled(step),
@@ -98,7 +106,8 @@ def prepare(image: np.ndarray) -> Photograph | None:
         green=resized,
         readable=readable,
         inside=inside,
-        background=_background(resized, readable),
+        lit=_shrunk(lit),
+        background=_background(resized, lit),
         colours=colours if colours.ndim == 3 else colours[..., None],
         coloured=coloured,
     )
@@ -112,6 +121,18 @@ def brightest(image: np.ndarray) -> np.ndarray:
     for colour in range(1, image.shape[2]):
         largest = np.maximum(largest, image[..., colour])
     return largest
+
+
+def _shrunk(mask: np.ndarray) -> np.ndarray:
+    """Return the mask without what is near to its border; the border of the image is none."""
+    rows, columns = mask.shape
+    padded = np.pad(mask, ((0, -rows % _COARSE), (0, -columns % _COARSE)), mode="edge")
+    coarse = padded.reshape(padded.shape[0] // _COARSE, _COARSE, -1, _COARSE).all(axis=(1, 3))
+    radius = round(_RIM * DIAMETER_PX / _COARSE)
+    places = np.arange(-radius, radius + 1)
+    disc = np.hypot(places[:, None], places) <= radius + 0.5
+    kept = ndimage.binary_erosion(coarse, disc, border_value=1)
+    return np.asarray(mask & kept.repeat(_COARSE, axis=0).repeat(_COARSE, axis=1)[:rows, :columns])
 
 
 def _background(green: np.ndarray, inside: np.ndarray) -> np.ndarray:

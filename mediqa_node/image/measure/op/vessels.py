@@ -53,8 +53,7 @@ def line_response(flat: np.ndarray) -> np.ndarray:
 def vessel_mask(photograph: Photograph) -> np.ndarray | None:
     """Return the pixels of vessels, (rows, columns) bool; None where too few of the lines are long."""
     dark = line_response(np.minimum(photograph.flat, 0.0))
-    inside = photograph.inside & photograph.circle.mask(dark.shape, share=0.9)
-    inside = ndimage.binary_erosion(inside, iterations=round(0.01 * DIAMETER_PX))
+    inside = photograph.inside
     if inside.sum() < _LEAST_LINE_PX:
         return None
     level = float(np.percentile(dark[inside], 100 * (1 - _SHARE)))
