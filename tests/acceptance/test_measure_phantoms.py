@@ -29,11 +29,11 @@ from support.ct_phantoms import (
     table,
 )
 
+from mediqa_node.domain.measure_facts import CtDose, CtFacts
 from mediqa_node.domain.measures import Limit, Measure
 from mediqa_node.domain.size_specific_dose import size_factor
 from mediqa_node.image.measure.ct.series import measure_ct
 from mediqa_node.image.measure.ct.windows import window_sums
-from mediqa_node.image.measure.stack_source import CtDose, CtFacts
 
 pytestmark = pytest.mark.acceptance
 
