@@ -1,15 +1,16 @@
 """Noise of soft tissue in one CT slice: the most frequent local standard deviation.
 
-Method: the mean and the unbiased standard deviation of a window of 10 x 10 mm around every second pixel of every second
-row. Windows count whose mean, which is the smoothed image, lies in the range of soft tissue (0 to 170 HU; in heads
-0 to 80 HU, which leaves out the skull), whose middle lies inside the patient, and whose mean hardly changes across the
-window: where the slope alone would make up a quarter of the variance, tissue and not noise was measured. The noise is
-the mode of their standard deviations: bins of 0.1 HU, smoothed over 15 % of the mode; uniform tissue, wherever it
-lies, makes the mode, and everything else the tail.
+Method: the mean of a window of 10 x 10 mm around every second pixel of every second row, and the unbiased standard
+deviation of its pixels about a fitted plane. Windows count whose mean, which is the smoothed image, lies in the range
+of soft tissue (0 to 170 HU; in heads 0 to 80 HU, which leaves out the skull), whose middle lies inside the patient,
+and that hold noise and little else: a plane explains less than a quarter of their variance, and the rest is at most
+twice what fine detail makes of it in the tenth of windows with the least. Edges and texture of several pixels add to
+the deviation, but hardly to fine detail. The noise is the mode of the deviations: bins of 0.1 HU, smoothed over 15 %
+of the mode; uniform tissue, wherever it lies, makes the mode, and what is left of structure the tail.
 
 Sources: Christianson et al., "Automated technique to measure noise in clinical CT examinations", AJR 2015 (doi
 10.2214/AJR.14.13613); Ahmad et al., Med Phys 2021 (heads, doi 10.1002/mp.15133); Kuo et al., Phys Med Biol 2024
-(without high gradients, doi 10.1088/1361-6560/ad3883). Range of heads, bins and the limit of slopes are ours.
+(without high gradients, doi 10.1088/1361-6560/ad3883). Planes, fine detail, the range of heads and the bins are ours.
 Assumptions: Hounsfield units; at least one organ or muscle some 20 mm wide; noise that varies little within 10 mm.
 What breaks it: texture of tissue that is as strong as the noise (fatty muscle, brain at low noise) raises it; noise of
 long correlation (strong iterative reconstruction, thick slices) is in part taken for the mean of the window.
@@ -17,37 +18,26 @@ long correlation (strong iterative reconstruction, thick slices) is in part take
 
 import numpy as np
 
-from mediqa_node.image.measure.ct.windows import STEP_PX, Windows
+from mediqa_node.image.measure.ct.windows import Windows
 
 BIN_HU = 0.1
 LARGEST_HU = 1000.0
 FEWEST_WINDOWS = 200
 _SMOOTHED_OVER = 0.15
-_SLOPE_SHARE = 0.25
+_PLANE_SHARE = 0.25
+_LEAST, _MOST = 0.1, 2.0
 
 
 def soft_noise(windows: Windows) -> float | None:
     """Return the noise of soft tissue in a slice, HU; None for fewer than 200 windows of soft tissue."""
-    level = windows.soft & (_slope_variance(windows) < _SLOPE_SHARE * windows.variance)
-    deviations = np.sqrt(windows.variance[level])
+    level = windows.soft & (windows.variance - windows.flat < _PLANE_SHARE * windows.variance) & (windows.fine > 0)
+    if np.count_nonzero(level) < FEWEST_WINDOWS:
+        return None
+    variance = windows.flat[level]
+    structure = variance / windows.fine[level]
+    deviations = np.sqrt(variance[structure <= _MOST * np.quantile(structure, _LEAST)])
     deviations = deviations[deviations < LARGEST_HU]
-    return mode(deviations) if len(deviations) >= FEWEST_WINDOWS else None
-
-
-def _slope_variance(windows: Windows) -> np.ndarray:
-    """Return the variance that the slope of the smoothed image gives a window: s² L² / 12 for a slope s over length L.
-
-    The slope is that between windows half a window to either side, whose means share no pixel.
-    """
-    mean = windows.mean
-    result = np.zeros_like(mean)
-    for axis, width in enumerate(windows.size):
-        reach = max(1, round(width / 2 / STEP_PX))
-        ahead = np.roll(mean, -reach, axis)
-        ahead -= np.roll(mean, reach, axis)
-        ahead *= width / (2 * reach * STEP_PX)
-        result += ahead * ahead / 12
-    return result
+    return mode(deviations) if len(deviations) >= FEWEST_WINDOWS // 2 else None
 
 
 def mode(deviations: np.ndarray) -> float:

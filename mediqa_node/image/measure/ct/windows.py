@@ -26,6 +26,9 @@ class Windows:
 
     Attributes:
         mean, variance: of each window, unbiased, (rows, columns), HU and HU².
+        flat: its variance about a fitted plane, unbiased, HU².
+        fine: mean square of its fine detail, HU²: the response of the kernel of Immerkaer (`measure.noise`), which
+            structure of several pixels hardly adds to.
         soft: which windows are soft tissue: their middle in the patient, their mean in its range.
         size: of a window, rows and columns in pixels.
         corner: pixel of the first window's corner; the next ones begin `STEP_PX` pixels further.
@@ -33,6 +36,8 @@ class Windows:
 
     mean: np.ndarray
     variance: np.ndarray
+    flat: np.ndarray
+    fine: np.ndarray
     soft: np.ndarray
     size: tuple[int, int]
     corner: tuple[int, int]
@@ -58,11 +63,41 @@ def soft_windows(
     count = height * width
     total, squares = window_sums(values, (height, width)), window_sums(values * values, (height, width))
     mean = total / count
-    variance = np.maximum(squares - total * mean, 0.0) / (count - 1)
+    about_mean = np.maximum(squares - total * mean, 0.0)
+    about_plane = np.maximum(about_mean - _plane(values, total, (height, width)), 0.0)
     mean += _PEDESTAL_HU
     middles = patient[place][height // 2 :: STEP_PX, width // 2 :: STEP_PX][: mean.shape[0], : mean.shape[1]]
-    soft = middles & (mean > soft_hu[0]) & (mean < soft_hu[1]) & (variance > 0)
-    return Windows(mean, variance, soft, (height, width), (int(rows[0]), int(columns[0])))
+    soft = middles & (mean > soft_hu[0]) & (mean < soft_hu[1]) & (about_plane > 0)
+    return Windows(
+        mean=mean,
+        variance=about_mean / (count - 1),
+        flat=about_plane / (count - 3),
+        fine=window_sums(_detail(values), (height, width)) / count,
+        soft=soft,
+        size=(height, width),
+        corner=(int(rows[0]), int(columns[0])),
+    )
+
+
+def _plane(values: np.ndarray, total: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the sum of squares that a plane explains in each window beyond its mean."""
+    explained = np.zeros_like(total)
+    for axis, (length, across) in enumerate((size, size[::-1])):
+        place = np.arange(values.shape[axis], dtype=np.float32) - np.float32(values.shape[axis] / 2)
+        middle = STEP_PX * np.arange(total.shape[axis], dtype=np.float32) + place[0] + np.float32((length - 1) / 2)
+        along = [slice(None), None] if axis == 0 else [None, slice(None)]
+        moment = window_sums(values * place[tuple(along)], size) - middle[tuple(along)] * total
+        explained += moment * moment / (across * length * (length**2 - 1) / 12)
+    return explained
+
+
+def _detail(values: np.ndarray) -> np.ndarray:
+    """Return the square of the second difference along both axes over 36: white noise keeps its variance."""
+    detail = np.zeros_like(values)
+    detail[1:-1, 1:-1] = np.diff(np.diff(values, 2, axis=0), 2, axis=1)
+    detail *= detail
+    detail /= 36
+    return detail
 
 
 def window_sums(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
