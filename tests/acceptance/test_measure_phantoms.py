@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pydicom
 import pytest
 from support.ct_phantoms import (
     FAT_HU,
@@ -28,7 +29,9 @@ from support.ct_phantoms import (
     stack,
     table,
 )
+from support.header_builders import DEMO
 
+from mediqa_node.dicom.pixels import to_image
 from mediqa_node.domain.measure_facts import CtDose, CtFacts
 from mediqa_node.domain.measures import Limit, Measure
 from mediqa_node.domain.size_specific_dose import size_factor
@@ -208,6 +211,24 @@ def test_noise_follows_the_inverse_root_of_the_dose() -> None:
     slope, _ = np.polyfit(np.log(doses), np.log(found), 1)
     show("ct.noise.soft", "power of the dose", f"slope {slope:+.3f}")
     assert slope == pytest.approx(-0.5, abs=0.01)
+
+
+def test_noise_that_is_added_to_real_patients_comes_back() -> None:
+    """Measured before and after, in quadrature, against what was added: one to four times the patient's own noise."""
+    recovered = []
+    for path in sorted(DEMO.glob("*.dcm")):
+        header = pydicom.dcmread(path)
+        pixel_mm, image = float(header.PixelSpacing[0]), to_image(header.pixel_array, header, None)
+        before = value([image], pixel_mm, "ct.noise.soft")
+        for times in (1, 2, 4):
+            added = noise(Scan(size_px=image.shape[0], pixel_mm=pixel_mm, noise_hu=times * before, seed=times))
+            after = value([(image + added).astype(np.float32)], pixel_mm, "ct.noise.soft")
+            recovered.append(np.sqrt(max(after**2 - before**2, 0.0)) / (times * before))
+
+    bias, spread = 100 * (np.mean(recovered) - 1), 100 * np.std(recovered, ddof=1)
+    show("ct.noise.soft", "added to real patients", f"n {len(recovered):3}  bias {bias:+5.1f} %  SD {spread:4.1f} %")
+    assert abs(bias) < 6.0
+    assert spread < 12.0
 
 
 def test_dw_depends_neither_on_noise_nor_on_padding() -> None:

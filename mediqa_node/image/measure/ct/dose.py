@@ -50,15 +50,14 @@ def figure_of_merit(noise: Measure, ssde: Measure, thickness_mm: float | None) -
         absent = noise if not noise.value else ssde
         return CT_FIGURE_OF_MERIT.not_measurable(Limit.PART_MISSING, f"{absent.name}: {absent.reason}")
     value = 1.0 / (noise.value**2 * ssde.value * thickness_mm)
-    relative = math.hypot(
-        2 * (noise.uncertainty or 0.0) / noise.value,
-        (ssde.uncertainty or 0.0) / ssde.value,
-    )
+    uncertainty = None
+    if noise.uncertainty is not None and ssde.uncertainty is not None:
+        uncertainty = value * math.hypot(2 * noise.uncertainty / noise.value, ssde.uncertainty / ssde.value)
     limited = next((part for part in (noise, ssde) if part.validity is not Validity.VALID), None)
     return CT_FIGURE_OF_MERIT.measured(
         value,
         n=noise.n,
-        uncertainty=value * relative,
+        uncertainty=uncertainty,
         limit=None if limited is None else Limit.PART_MISSING,
         detail="" if limited is None else f"{limited.name}: {limited.reason}",
     )

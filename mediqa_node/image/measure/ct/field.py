@@ -10,7 +10,7 @@ import numpy as np
 _FROM = 0.9
 """Of half the image: no scanner's field is a smaller circle of it."""
 _CONSTANT = 0.98
-_RING_PX = 3.0
+_RING_PX = 3
 _NOISY = 0.7
 _FEWEST_PX = 48
 """Of a coarse slice: with fewer, a ring of three pixels reaches from noisy air into a body."""
@@ -24,14 +24,23 @@ def field_radius(image_hu: np.ndarray) -> float | None:
     constant = image_hu == image_hu[0, 0]
     if min(image_hu.shape) < _FEWEST_PX or not constant[[0, 0, -1, -1], [0, -1, 0, -1]].all():
         return None
-    distance = distance_px(image_hu.shape)
+    rings, size = _rings(image_hu.shape)
+    filled = np.bincount(rings, weights=constant.ravel(), minlength=len(size))
+    beyond = np.cumsum(filled[::-1])[::-1] / np.cumsum(size[::-1])[::-1]
     half = min(image_hu.shape) / 2
     radii = range(int(_FROM * half), int(half) + 2)  # every fourth pixel of an image is not quite centred
-    radius = next((r for r in radii if constant[distance > r].mean() >= _CONSTANT), None)
-    if radius is None:
+    radius = next((r for r in radii if r < len(beyond) and beyond[r] >= _CONSTANT), None)
+    if radius is None or radius <= _RING_PX + 1:
         return None
-    ring = (distance < radius - 1) & (distance > radius - 1 - _RING_PX)
-    return float(radius) if constant[ring].mean() < _NOISY else None
+    ring = slice(radius - 1 - _RING_PX, radius - 1)
+    return float(radius) if filled[ring].sum() < _NOISY * size[ring].sum() else None
+
+
+@lru_cache(maxsize=4)
+def _rings(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the whole distance of every pixel from the middle, flat, and how many pixels are at each."""
+    rings = distance_px(shape).astype(np.intp).ravel()
+    return rings, np.maximum(np.bincount(rings), 1)
 
 
 @lru_cache(maxsize=4)
