@@ -74,7 +74,7 @@ def air_noise(image: np.ndarray, found: Regions) -> Air | None:
 
 
 def _fine(values: np.ndarray) -> bool:
-    """Tell whether the values have steps far smaller than the noise."""
+    """Tell whether the noise takes more than four of the values that pixels can have."""
     return len(np.unique(values)) > _FEWEST_STEPS
 
 

@@ -1,8 +1,9 @@
 """Measure the ratio of signal to noise inside the body of a stack of magnitude images.
 
 Method: the signal is the median of the body, less what noise adds to a magnitude (A^2 = m^2 - sigma^2). The noise is
-that of the air where its distribution is that of a single coil in most slices (`air`), else that of the finest details
-inside the body and inside the acquired part of k-space (`noise`). Both are of the real part of one pixel, as shown.
+the median over slices of that of the air, where its distribution is that of a single coil in most slices (`air`), else
+in each slice that of the finest details inside the body and inside the acquired part of k-space (`noise`). Both are of
+the real part of one pixel, as shown.
 
 Limited where the noise varies in space (correction of coil sensitivity), was changed after acquisition (filters,
 interpolation), where fine anatomy cannot be told from noise, where the noise of many coils adds to the signal, or where
@@ -54,9 +55,10 @@ def snr(
         _Found(float(np.median(image[each.body])), noise(image, each.body, shares), air_noise(image, each))
         for image, each in zip(images, found, strict=True)
     ]
-    by_air = [one for one in slices if one.air is not None and one.air.single_coil]
-    if 2 * len(by_air) > len(slices):
-        return _measure(by_air, [one.air.sigma for one in by_air if one.air], *_changed(supports, facts))
+    of_air = [one.air.sigma for one in slices if one.air is not None and one.air.single_coil]
+    if 2 * len(of_air) > len(slices):
+        sigma = float(np.median(of_air))
+        return _measure(slices, [sigma] * len(slices), *_changed(supports, facts))
     by_detail = [one for one in slices if one.noise is not None]
     if not by_detail:
         return MR_SNR.not_measurable(Limit.LOW_SIGNAL, "no noise was found")

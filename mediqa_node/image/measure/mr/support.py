@@ -25,14 +25,16 @@ from scipy import fft
 
 _OTHER_AXIS = (0.02, 0.15)
 """Cycles per pixel along the other axis over which the median is taken."""
-_INNERMOST = 0.06
-"""No end is looked for below: cycles per pixel."""
+_INNERMOST = 0.12
+"""No end is looked for below, cycles per pixel: anatomy fades into noise there, and nobody fills up four times."""
 _GENTLE = 0.25
 """A fall reaches as far as its slope exceeds that before it by this share of the most."""
 _RISE = 0.12
 """Decades by which the power may rise again after a fall: interference of edges makes lobes that do."""
 _SHARP = 0.6
 """Share of a fall that lies within three lines where acquisition ends; of a window it is less, above 100 lines."""
+_CONTRADICTED = 0.1
+"""An end so far from the header's acquired matrix is rather a filter or an interpolation."""
 _WINDOW_LINES = 1.0
 """The window widens what was acquired by a line."""
 _FLAT = 0.2
@@ -130,11 +132,13 @@ def support(folded: np.ndarray, axis: int, size: int, acquired: int | None) -> S
     """
     stated = None if acquired is None else min(1.0, acquired / size)
     power = line_power(folded, axis)
-    end = _steepest(power, size, _END)
-    if end is not None and end.sharp >= _SHARP:
-        return Support(min(1.0, 2 * (end.middle - _WINDOW_LINES) / size), Edge.SHARP, stated)
-    if (fade := end or _steepest(power, size, _FILTER)) is not None:
-        return Support(min(1.0, 2 * fade.end / size), Edge.FADED, stated)
+    fall = _steepest(power, size, _END) or _steepest(power, size, _FILTER)
+    if fall is not None and fall.sharp >= _SHARP:
+        share = min(1.0, 2 * (fall.middle - _WINDOW_LINES) / size)
+        agrees = stated is None or abs(share - stated) <= _CONTRADICTED
+        return Support(share, Edge.SHARP if agrees else Edge.FADED, stated)
+    if fall is not None:
+        return Support(min(1.0, 2 * fall.end / size), Edge.FADED, stated)
     return Support(1.0, _without_end(power, stated), stated)
 
 
@@ -181,6 +185,7 @@ def _extent(padded: np.ndarray, line: int, step: int, lines: int, before: float)
     beyond = float(padded[last] - padded[last + 1])
     middle = last + float(np.clip((padded[last] - level) / beyond, 0, 1)) if beyond > 0 else float(last)
     within = max(float(padded[i - 1] - padded[i + 2]) for i in range(max(1, line - step), line + step - 1))
+    middle = min(middle, float(end))
     return _Fall(start, middle, end, float(padded[start] - padded[end]), within / steepest)
 
 
