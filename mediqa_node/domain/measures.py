@@ -62,6 +62,7 @@ class Limit(StrEnum):
     NO_VESSELS = "no_vessels"
     NO_COLOUR = "no_colour"
     FIELD_CUT = "field_cut"
+    NOISY = "noisy"
 
 
 LIMITS: Mapping[Limit, str] = {
@@ -101,6 +102,7 @@ LIMITS: Mapping[Limit, str] = {
     Limit.NO_VESSELS: "too few vessels were found",
     Limit.NO_COLOUR: "the image has no colour",
     Limit.FIELD_CUT: "the border of the image cuts the field",
+    Limit.NOISY: "noise counts as fine structure",
 }
 """Every limit in words, as reports and commands show it; ASCII."""
 

@@ -72,6 +72,12 @@ def test_focus_does_not_depend_on_the_number_of_pixels() -> None:
     assert value(larger, "focus") == pytest.approx(value(blurred, "focus"), rel=0.04)
 
 
+def test_noise_that_looks_like_structure_limits_focus() -> None:
+    noisy = measured(replace(PHANTOM, blur=0.006, noise=12.0))["op.focus"]
+
+    assert (noisy.validity, noisy.limit) == (Validity.LIMITED, Limit.NOISY)
+
+
 def test_an_evenly_lit_field_is_even_and_a_tilted_one_is_not() -> None:
     assert value(PHANTOM, "illumination") < 0.01
     assert value(replace(PHANTOM, tilt=0.3), "illumination") == pytest.approx(tilt_unevenness(0.3), rel=0.05)

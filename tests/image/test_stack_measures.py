@@ -80,6 +80,12 @@ def test_without_a_common_step_nothing_can_be_missing(
     assert by_name(stack(count, positions_mm=positions_mm))["missing_slices"].limit is limit
 
 
+def test_one_odd_step_limits_what_is_missing() -> None:
+    found = by_name(stack(positions_mm=(0.0, 3.0, 6.0, 10.0, 13.0, 19.0)))["missing_slices"]
+
+    assert (found.value, found.limit) == (1.0, Limit.UNEVEN_STEPS)
+
+
 def test_slices_may_be_sparser_or_denser_than_thick() -> None:
     assert by_name(stack(thickness_mm=2.0))["spacing_to_thickness"].value == pytest.approx(1.5)
     assert by_name(stack(thickness_mm=6.0))["spacing_to_thickness"].value == pytest.approx(0.5)

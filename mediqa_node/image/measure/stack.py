@@ -1,14 +1,15 @@
 """Measures of any stack: missing and repeated slices, spacing over thickness, text that was drawn into the pixels.
 
-Missing slices: a step between neighbours of n median steps hides n - 1 slices. The positions have to be even otherwise:
-where more than a quarter of the steps differ from the median by more than a tenth and are no multiples of it,
-the stack was not planned with one step.
+Missing slices: a step between neighbours of n median steps hides n - 1 slices. Steps that differ by more than a tenth
+from every multiple of the median are of no stack with one step: they limit the measure, and where they are more than a
+quarter, it is not measurable.
 
 Repeated slices: every fourth row and column of all slices is compared with the slice before. One pixel in 16 is enough:
 two exposures of the same place never have equal noise. Constant slices hold nothing that could be repeated, and are not
 counted.
 
-What breaks them: slices that are missing at either end leave no gap; a copy that was compressed with loss differs.
+What breaks them: slices that are missing at either end leave no gap, and where most slices are missing the median step
+is that of the gaps; a copy that was compressed with loss differs.
 """
 
 from collections.abc import Collection
@@ -60,7 +61,8 @@ def missing_slices(source: StackSource) -> Measure:
     uneven = float((np.abs(multiples - whole) > _UNEVEN * whole).mean())
     if uneven > _MOST_UNEVEN:
         return MISSING_SLICES.not_measurable(Limit.UNEVEN_STEPS)
-    return MISSING_SLICES.measured(float((whole - 1).sum()), n=source.count)
+    limit = Limit.UNEVEN_STEPS if uneven > 0 else None
+    return MISSING_SLICES.measured(float((whole - 1).sum()), n=source.count, limit=limit)
 
 
 def spacing_to_thickness(source: StackSource) -> Measure:

@@ -11,7 +11,7 @@ the ground is taken for ground, which the agreement of the brighter rim corrects
 that are not round.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -48,13 +48,7 @@ class Field:
     def scaled(self, factor: float) -> "Field":
         """Return the same circle in an image that is larger by a factor."""
         row, column = ((place + 0.5) * factor - 0.5 for place in (self.row, self.column))
-        return Field(
-            row=row,
-            column=column,
-            radius=self.radius * factor,
-            inside_image=self.inside_image,
-            agreement=self.agreement,
-        )
+        return replace(self, row=row, column=column, radius=self.radius * factor)
 
     def mask(self, shape: tuple[int, ...], *, share: float = 1.0) -> np.ndarray:
         """Return which pixels of an image lie inside the circle shrunk to a share of its radius."""
@@ -91,8 +85,7 @@ def find_field(brightness: np.ndarray) -> Field | None:
         return None
     found = Field(row=row, column=column, radius=radius, inside_image=1.0, agreement=agreement)
     inside = min(1.0, float(found.mask(small.shape).sum()) / (np.pi * radius**2))
-    found = Field(row=row, column=column, radius=radius, inside_image=inside, agreement=agreement)
-    return found.scaled(step)
+    return replace(found, inside_image=inside).scaled(step)
 
 
 def box_reduced(image: np.ndarray, step: int) -> np.ndarray:

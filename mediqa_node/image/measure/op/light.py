@@ -35,6 +35,5 @@ def unevenness(photograph: Photograph) -> float:
 def clipped(photograph: Photograph) -> float:
     """Return the share of the field with a colour at the upper end of its range."""
     colours = photograph.colours
-    step = photograph.green.shape[0] / colours.shape[0]
-    mask = photograph.circle.scaled(1.0 / step).mask(colours.shape)
+    mask = photograph.field.scaled(1.0 / photograph.step).mask(colours.shape)
     return float((brightest(colours) >= _UPPER_END)[mask].mean()) if mask.any() else 0.0

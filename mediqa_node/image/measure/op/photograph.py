@@ -12,7 +12,7 @@ of 30 and 45 degrees show the same vessel at different shares, and their values 
 What breaks it: see `op.field`; what is wider than about 10 % of the diameter becomes background.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,7 @@ DIAMETER_PX = 600
 _EDGE_PX = 1000
 _BACKGROUND = 0.04
 _COARSE = 4
+_MARGIN_PX = 4
 _ROUNDS = 2
 _READABLE = 10.0
 """Of 255: darker retina shows nothing."""
@@ -50,7 +51,8 @@ class Photograph:
         inside: the same, 3 % of the diameter away from the border of the circle and from what cannot be read.
         lit: darker retina too, 3 % of the diameter away from the border of the circle and of masks.
         background: of green, float32, without vessels and optic disc; positive.
-        colours: the original at every n-th pixel, not averaged: (rows, columns, channels), 0..255.
+        step: `colours` holds every how many rows and columns of the original.
+        colours: single pixels of the original, not averaged: (rows, columns, channels), 0..255.
         coloured: False for a gray photograph.
     """
 
@@ -61,6 +63,7 @@ class Photograph:
     inside: np.ndarray
     lit: np.ndarray
     background: np.ndarray
+    step: int
     colours: np.ndarray
     coloured: bool
 
@@ -83,13 +86,13 @@ def prepare(image: np.ndarray) -> Photograph | None:
     found = find_field(brightest(reduced))
     if found is None:
         return None
-    green = reduced[..., 1] if reduced.ndim == 3 else reduced
+    green, around = _cropped(reduced[..., 1] if reduced.ndim == 3 else reduced, found)
     scale = DIAMETER_PX / (2 * found.radius)
     size = [max(8, round(length * scale)) for length in green.shape]
     resized = np.asarray(
         Image.fromarray(np.ascontiguousarray(green)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     )
-    circle = found.scaled(scale)
+    circle = around.scaled(scale)
     in_circle = circle.mask(resized.shape)
     smooth = ndimage.gaussian_filter(resized, DIAMETER_PX * 0.005, truncate=2.5)
     if not in_circle.any():
@@ -108,6 +111,7 @@ def prepare(image: np.ndarray) -> Photograph | None:
         inside=inside,
         lit=_shrunk(lit),
         background=_background(resized, lit),
+        step=step,
         colours=colours if colours.ndim == 3 else colours[..., None],
         coloured=coloured,
     )
@@ -121,6 +125,14 @@ def brightest(image: np.ndarray) -> np.ndarray:
     for colour in range(1, image.shape[2]):
         largest = np.maximum(largest, image[..., colour])
     return largest
+
+
+def _cropped(image: np.ndarray, field: Field) -> tuple[np.ndarray, Field]:
+    """Return the part of an image around a field, and the field in it."""
+    first = [max(0, int(place - field.radius) - _MARGIN_PX) for place in (field.row, field.column)]
+    last = [int(place + field.radius) + _MARGIN_PX + 1 for place in (field.row, field.column)]
+    part = image[first[0] : last[0], first[1] : last[1]]
+    return part, replace(field, row=field.row - first[0], column=field.column - first[1])
 
 
 def _shrunk(mask: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from mediqa_node.domain.quantities import (
     OP_VESSEL_CONTRAST,
     Quantity,
 )
-from mediqa_node.image.measure.op.focus import focus
+from mediqa_node.image.measure.op.focus import MOST_NOISE, focus, relative_noise
 from mediqa_node.image.measure.op.light import clipped, coverage, unevenness
 from mediqa_node.image.measure.op.photograph import prepare
 from mediqa_node.image.measure.op.vessels import vessel_contrast
@@ -80,7 +80,8 @@ def measure_photograph(image: np.ndarray, wanted: Collection[str]) -> dict[str, 
         found[OP_CLIPPED.name] = (clipped(photograph), gray)
     small = diameter_px < SMALL_DIAMETER_PX
     if OP_FOCUS.name in wanted:
-        found[OP_FOCUS.name] = (None, Limit.SMALL_IMAGE) if small else (focus(photograph), gray)
+        limit = Limit.NOISY if relative_noise(photograph) > MOST_NOISE else gray
+        found[OP_FOCUS.name] = (None, Limit.SMALL_IMAGE) if small else (focus(photograph), limit)
     if OP_VESSEL_CONTRAST.name in wanted:
         value = None if small else vessel_contrast(photograph)
         missing = Limit.SMALL_IMAGE if small else Limit.NO_VESSELS

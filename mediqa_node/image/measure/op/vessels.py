@@ -10,9 +10,10 @@ the median depth. Lines are chosen by rank, so that the choice does not depend o
 
 Assumptions: vessels are darker than the retina (not so in angiograms); about as much of each retina is vessel; these
 are vessels of the first orders, wider than 0.5 % of the diameter, whose depth moderate defocus leaves as it is.
-What breaks it: dark lines that are no vessels (choroid, folds, lashes, rows of haemorrhages); defocus and veiling light
-both lower it. Noise has dark lines too, but no long ones: where less than 40 % of the strongest pixels belong to long
-pieces, the contrast is not measurable.
+What breaks it: dark lines that are no vessels (choroid, folds, lashes, rows of haemorrhages, a dark rim of the disc);
+defocus and veiling light both lower it. Phantoms read 6 % low in focus (median over the profile and pixels), 14 % at a
+blur of 0.2 % of the diameter, 30 % at 0.4 %. Noise has dark lines too, but no long ones: where less than 40 % of the
+strongest pixels belong to long pieces, the contrast is not measurable.
 """
 
 import numpy as np
