@@ -17,11 +17,12 @@ from support.mr_phantoms import Protocol, scan, source_of
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.domain.measure_facts import MrFacts
 from mediqa_node.domain.measures import Measure, Validity
 from mediqa_node.image.measure.mr.regions import regions
 from mediqa_node.image.measure.mr.series import measure_mr
 from mediqa_node.image.measure.mr.support import Edge, spectrum, support
-from mediqa_node.image.measure.stack_source import MrFacts, evenly
+from mediqa_node.image.measure.stack_source import evenly
 from mediqa_node.pipeline.score import read_headers
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1200)]

@@ -5,10 +5,11 @@ import pytest
 from support.mr_phantoms import Protocol, Scan, scan, source_of, stack
 
 from mediqa_node.domain.errors import UndecodablePixels
+from mediqa_node.domain.measure_facts import MrFacts
 from mediqa_node.domain.measures import Limit, Measure, Validity
 from mediqa_node.domain.quantities import MR_QUANTITIES
 from mediqa_node.image.measure.mr.series import measure_mr
-from mediqa_node.image.measure.stack_source import MrFacts, StackSource
+from mediqa_node.image.measure.stack_source import StackSource
 
 ALL = tuple(one.name for one in MR_QUANTITIES)
 
