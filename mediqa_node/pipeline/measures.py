@@ -13,6 +13,7 @@ import structlog
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.exclusions import series_modality
 from mediqa_node.dicom.header import FrameHeader, frame_header, text
+from mediqa_node.dicom.part10 import NATIVE, transfer_syntax
 from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.plausible import LONGEST_STRIP
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
@@ -36,6 +37,8 @@ _COARSE = 4
 _MEASURED_THOUGH_REFUSED = frozenset({"phantom", "burned_in"})
 _KEPT, _KEPT_COARSE = 20, 512
 """Slices in memory: of 512 x 512 pixels 20 MB in full, 32 MB coarse."""
+_MOST_COARSE, _MOST_COMPRESSED = 512, 128
+"""Slices that are looked at, at most: a few seconds, also where each has to be decompressed."""
 
 
 def measure_series(
@@ -110,6 +113,7 @@ def _measures(
 
 
 def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: FrameReader) -> StackSource:
+    native = transfer_syntax(files.paths[stack.frames[0].instance_index]) in NATIVE
     return StackSource(
         count=len(stack.frames),
         image_at=_cached(_getter(stack, files, reader, step=1), keep=_KEPT),
@@ -117,6 +121,7 @@ def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: Frame
         spacing_mm=stack.spacing_mm[1:],
         thickness_mm=header.number("SliceThickness"),
         positions_mm=stack.positions_mm,
+        most_coarse=_MOST_COARSE if native else _MOST_COMPRESSED,
     )
 
 

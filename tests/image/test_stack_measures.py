@@ -8,7 +8,7 @@ from support.op_phantoms import source_of, with_text
 
 from mediqa_node.domain.errors import UndecodablePixels
 from mediqa_node.domain.measures import Limit, Measure
-from mediqa_node.domain.quantities import STACK_QUANTITIES
+from mediqa_node.domain.quantities import REPEATED_SLICES, STACK_QUANTITIES
 from mediqa_node.image.measure.burned_in import holds_text
 from mediqa_node.image.measure.stack import measure_stack
 from mediqa_node.image.measure.stack_source import StackSource
@@ -185,3 +185,19 @@ def test_clipped_metal_is_no_text() -> None:
         image += 9000.0 * np.exp(-((y - 60) ** 2 + (x - column) ** 2) / 18)
 
     assert not holds_text(np.minimum(image, 3071.0))
+
+
+def test_a_long_stack_is_looked_at_in_part_and_says_so() -> None:
+    seen = set()
+
+    def coarse_at(index: int) -> np.ndarray:
+        seen.add(index)
+        return np.random.default_rng(index).normal(size=(32, 32)).astype(np.float32)
+
+    source = StackSource(count=3000, image_at=coarse_at, coarse_at=coarse_at, spacing_mm=(1.0, 1.0), most_coarse=100)
+    [found] = measure_stack(source, {REPEATED_SLICES.name})
+
+    assert (found.limit, found.detail) == (Limit.FEW_SLICES, "100 of 3000")
+    assert len(seen) == 100
+    assert len(source.coarse_indices((7, 2999))) <= 102
+    assert {7, 2999} <= set(source.coarse_indices((7, 2999)))

@@ -81,7 +81,7 @@ def repeated_slices(source: StackSource) -> Measure:
         return REPEATED_SLICES.not_measurable(Limit.FEW_SLICES)
     repeated = decoded = 0
     before: np.ndarray | None = None
-    for index in range(source.count):
+    for index in range(compared := min(source.count, source.most_coarse)):
         try:
             pixels = source.coarse_at(index)
         except UndecodablePixels:
@@ -93,7 +93,8 @@ def repeated_slices(source: StackSource) -> Measure:
         before = pixels
     if decoded == 0:
         return REPEATED_SLICES.not_measurable(Limit.UNDECODABLE)
-    return REPEATED_SLICES.measured(float(repeated), n=decoded)
+    limit, detail = (Limit.FEW_SLICES, f"{compared} of {source.count}") if compared < source.count else (None, "")
+    return REPEATED_SLICES.measured(float(repeated), n=decoded, limit=limit, detail=detail)
 
 
 def burned_in_text(source: StackSource) -> Measure:

@@ -1,6 +1,6 @@
 """The input of measures: slices on demand, so that a stack of any length needs the memory of a few slices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ class StackSource:
         coarse_at: the same slice, every fourth row and column of it: cheap.
         spacing_mm: between rows, between columns; 0.0 where the header has none that can be true.
         thickness_mm: Slice Thickness (0018,0050), None if missing.
+        most_coarse: slices that are looked at, at most: a long stack, or one that is slow to decode, must not hold up
+            its report.
         positions_mm: along the normal, ascending, (count,); empty where there is no geometry.
     """
 
@@ -29,6 +31,11 @@ class StackSource:
     spacing_mm: tuple[float, float]
     thickness_mm: float | None = None
     positions_mm: tuple[float, ...] = ()
+    most_coarse: int = 512
+
+    def coarse_indices(self, full: Iterable[int] = ()) -> tuple[int, ...]:
+        """Return the slices to look at coarsely: all, or evenly spaced ones, and those of `full`."""
+        return tuple(sorted({*evenly(self.count, self.most_coarse), *full}))
 
 
 def evenly(count: int, at_most: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""All measures of a CT stack: sizes on every coarse slice, noise, spectrum and sharpness on at most sixteen full ones.
+"""All measures of a CT stack: sizes on every coarse slice (on 512 of a longer stack), noise, spectrum and sharpness on at most sixteen full ones.
 
 Every quantity that was asked for comes back, measured, limited or not measurable with a reason. A slice that cannot be
 decoded is left out.
@@ -97,7 +97,7 @@ def _found(source: StackSource, facts: CtFacts, wanted: set[str]) -> _Found:
     full = evenly(source.count, MOST_FULL_SLICES)
     pixel_mm = source.spacing_mm[0] * _COARSE, source.spacing_mm[1] * _COARSE
     patients: dict[int, np.ndarray] = {}
-    for index in range(source.count):
+    for index in source.coarse_indices(full):
         coarse = _slice(source.coarse_at, index)
         if coarse is None:
             continue
