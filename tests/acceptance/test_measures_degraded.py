@@ -1,0 +1,196 @@
+"""Measures of real images with degradations of known size: measured against inserted, for each source.
+
+    pytest -n 0 -s -m acceptance tests/acceptance/test_measures_degraded.py --collection DIR
+
+The noise and the sharpness that the images have already count with what is added: variances add, and so do the inverse
+squares of the frequencies at which two nearly Gaussian transfers fall to one half. The tables are printed with `-s`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from acceptance.test_measures_real import Series, collection  # noqa: F401 (a fixture)
+from scipy import ndimage
+from support.ct_phantoms import Scan, noise
+
+from mediqa_node.decode.reader import FrameReader
+from mediqa_node.decode.stack_images import image_getter
+from mediqa_node.dicom.header import frame_header
+from mediqa_node.dicom.technique.stack_facts import mr_facts
+from mediqa_node.domain.measure_facts import CtFacts
+from mediqa_node.domain.measures import Measure
+from mediqa_node.domain.quantities import CT_DW, CT_NOISE, CT_SHARPNESS, MR_GHOST
+from mediqa_node.image.measure.ct.series import measure_ct
+from mediqa_node.image.measure.mr.series import measure_mr
+from mediqa_node.image.measure.stack_source import StackSource, evenly
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore::UserWarning")]
+
+SLICES = 3
+NOISE_HU = (5.0, 10.0, 20.0, 40.0)
+BLUR_MM = (0.5, 0.8, 1.2, 1.8)
+GHOSTS = (0.02, 0.04, 0.08, 0.16)
+Spacing = tuple[float, float]
+
+
+def test_noise_added_to_patients_is_measured(collection: dict[str, Series]) -> None:  # noqa: F811
+    """In quadrature with the image's own noise; noise of the spectrum of filtered back projection."""
+
+    def noisy(image: np.ndarray, spacing_mm: Spacing, level: float, number: int) -> np.ndarray:
+        scan = Scan(size_px=max(image.shape), pixel_mm=spacing_mm[0], noise_hu=level, seed=100 + number)
+        added = noise(scan)[: image.shape[0], : image.shape[1]]
+        return np.maximum(np.rint(image + added), -1024).astype(np.float32)
+
+    slopes = _compared(collection, CT_NOISE.name, NOISE_HU, noisy, lambda own, level: float(np.hypot(own, level)))
+
+    assert len(slopes) >= 8
+    assert all(0.9 < slope < 1.1 and r2 > 0.98 for slope, r2 in slopes.values())
+
+
+def test_blur_of_patients_is_measured(collection: dict[str, Series]) -> None:  # noqa: F811
+    """A Gaussian of standard deviation s has its half transfer at sqrt(ln 2 / 2) / (pi s)."""
+
+    def blurred(image: np.ndarray, spacing_mm: Spacing, level: float, number: int) -> np.ndarray:
+        del number
+        return np.asarray(ndimage.gaussian_filter(image, [level / step for step in spacing_mm], mode="nearest"))
+
+    def expected(own: float, level: float) -> float:
+        half = np.sqrt(np.log(2) / 2) / (np.pi * level)
+        return float(1 / np.sqrt(1 / own**2 + 1 / half**2))
+
+    slopes = _compared(collection, CT_SHARPNESS.name, BLUR_MM, blurred, expected)
+
+    assert len(slopes) >= 6
+    assert np.median([slope for slope, _ in slopes.values()]) == pytest.approx(1.0, abs=0.15)
+
+
+def test_size_does_not_follow_noise_or_blur(collection: dict[str, Series]) -> None:  # noqa: F811
+    lines, largest = [], 0.0
+    for name, images, spacing_mm, series in _ct(collection):
+        own = _value(images, spacing_mm, series, CT_DW.name)
+        if own is None:
+            continue
+        rng = np.random.default_rng(1)
+        worse = [ndimage.gaussian_filter(image, 1.0) + rng.normal(0, 40, image.shape) for image in images]
+        found = _value([one.astype(np.float32) for one in worse], spacing_mm, series, CT_DW.name)
+        assert found is not None
+        largest = max(largest, abs(found / own - 1))
+        lines.append(f"{name:34}{own:10.1f}{found:10.1f}{found / own - 1:+9.2%}")
+    _table(f"{'ct.dw of':34}{'clean':>10}{'degraded':>10}{'':>9}", lines)
+    assert largest < 0.02
+
+
+def test_ghosts_inserted_into_patients_are_followed(collection: dict[str, Series]) -> None:  # noqa: F811
+    """A copy shifted by half the field along phase encoding; the ratio rises linearly with its strength."""
+    lines, r2s = [], []
+    for series in collection.values():
+        stack = series.stacks[0]
+        first = stack.frames[0]
+        facts = mr_facts(frame_header(series.files.headers[first.instance_index], first.frame_number))
+        if not series.set_name.startswith("mr_") or facts.phase_axis is None:
+            continue
+        images = _images(series)
+        spacing_mm = stack.spacing_mm[1:]
+        values = []
+        for strength in (0.0, *GHOSTS):
+            axis = facts.phase_axis
+            ghosts = [one + strength * np.roll(one, one.shape[axis] // 2, axis) for one in images]
+            [found] = measure_mr(_source(ghosts, spacing_mm), facts, {MR_GHOST.name})
+            values.append(found.value)
+        if any(value is None for value in values):
+            lines.append(f"{series.set_name:34}{'not measurable':>16}")
+            continue
+        slope, r2 = _fit((0.0, *GHOSTS), values)
+        r2s.append(r2)
+        shown = "".join(f"{value:9.3f}" for value in values)
+        lines.append(f"{series.set_name:34}{shown}{slope:8.2f}{r2:7.3f}")
+    _table(f"{'mr.ghost_ratio at':34}" + "".join(f"{one:9.2f}" for one in (0.0, *GHOSTS)) + "   slope     R2", lines)
+    assert len(r2s) >= 3
+    assert np.median(r2s) > 0.97
+
+
+# ── sources ──────────────────────────────────────────────────────────────────
+
+
+def _compared(
+    collection: dict[str, Series],  # noqa: F811
+    name: str,
+    levels: Sequence[float],
+    degraded: Callable[[np.ndarray, Spacing, float, int], np.ndarray],
+    expected: Callable[[float, float], float],
+) -> dict[str, tuple[float, float]]:
+    """Print measured against expected for each source; return slope and R² of those that are measurable throughout."""
+    lines, fits, pairs = [], {}, []
+    for source, images, spacing_mm, series in _ct(collection):
+        own = _value(images, spacing_mm, series, name)
+        if own is None:
+            lines.append(f"{source:34}{'not measurable':>16}")
+            continue
+        wanted, found = [], []
+        for level in levels:
+            worse = [degraded(image, spacing_mm, level, number) for number, image in enumerate(images)]
+            value = _value(worse, spacing_mm, series, name)
+            wanted.append(expected(own, level))
+            found.append(np.nan if value is None else value)
+        shown = "".join(f"{value:8.3g}/{want:<8.3g}" for value, want in zip(found, wanted, strict=True))
+        if np.isnan(found).any():
+            lines.append(f"{source:34}{own:8.3g}  {shown}  lost")
+            continue
+        fits[source] = _fit(wanted, found)
+        pairs += list(zip(found, wanted, strict=True))
+        lines.append(f"{source:34}{own:8.3g}  {shown}{fits[source][0]:7.2f}{fits[source][1]:8.4f}")
+    ratio = np.array([value / want for value, want in pairs])
+    spread = 1.96 * float(ratio.std(ddof=1))
+    levels_shown = "".join(f"{'+ ' + format(level, 'g'):>17}" for level in levels)
+    _table(
+        f"{name + ' of':34}{'own':>8}  {levels_shown}  slope      R2",
+        lines,
+        f"measured / expected: {len(ratio)} values, mean {ratio.mean():.3f}, "
+        f"limits of agreement {ratio.mean() - spread:.2f} to {ratio.mean() + spread:.2f}",
+    )
+    return fits
+
+
+def _ct(collection: dict[str, Series]) -> list[tuple[str, list[np.ndarray], Spacing, Series]]:  # noqa: F811
+    """Return one CT series of each set, with three slices."""
+    found: dict[str, tuple[str, list[np.ndarray], Spacing, Series]] = {}
+    for series in collection.values():
+        if series.set_name.startswith("ct_") and series.set_name not in found:
+            images = _images(series)
+            found[series.set_name] = (series.set_name, images, series.stacks[0].spacing_mm[1:], series)
+    return list(found.values())
+
+
+def _images(series: Series) -> list[np.ndarray]:
+    stack = series.stacks[0]
+    with FrameReader() as reader:
+        image_at = image_getter(stack, series.files.paths, series.files.headers, reader, stored=False)
+        return [image_at(index) for index in evenly(len(stack.frames), SLICES)]
+
+
+def _source(images: Sequence[np.ndarray], spacing_mm: Spacing) -> StackSource:
+    return StackSource(
+        count=len(images),
+        image_at=lambda index: images[index],
+        coarse_at=lambda index: images[index][::4, ::4],
+        spacing_mm=spacing_mm,
+    )
+
+
+def _value(images: Sequence[np.ndarray], spacing_mm: Spacing, series: Series, name: str) -> float | None:
+    one: Measure
+    [one] = measure_ct(_source(images, spacing_mm), CtFacts(body_part=series.body_part), {name})
+    return one.value
+
+
+def _fit(x: Sequence[float], y: Sequence[float | None]) -> tuple[float, float]:
+    """Return slope and coefficient of determination of a straight line."""
+    values = np.array(y, dtype=np.float64)
+    slope, offset = np.polyfit(x, values, 1)
+    left = values - (slope * np.array(x) + offset)
+    return float(slope), float(1 - (left**2).sum() / ((values - values.mean()) ** 2).sum())
+
+
+def _table(heads: str, lines: list[str], *more: str) -> None:
+    print("\n" + "\n".join([heads, *lines, *more]))  # noqa: T201 (the table is what this run is for)
