@@ -33,6 +33,7 @@ from mediqa_node.domain.implementation import IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.preprocessing import NetworkInput
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.scoring import ScoredSlices, Scorer
+from mediqa_node.pipeline.measures import measure_series
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
 
 ASSESSED_AT = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -100,10 +101,20 @@ def golden(paths: list[Path], assessor: Assessor) -> Golden:
     results = (assessment.primary, *assessment.others)
     return {
         **found,
+        "measures": _measures(files, assessor),
         "scores": [[part.raw.hex() for part in result.slices] for result in results],
         "quality": [result.quality.hex() for result in results if result.quality is not None],
         "report": hashlib.sha256(_report(assessment, files)).hexdigest(),
     }
+
+
+def _measures(files: SeriesFiles, assessor: Assessor) -> dict[str, Any]:
+    """Return what is measured: a value that changes without a new version of its method is a fault."""
+    if isinstance(assessor.scorer, Unscored):
+        return {}
+    measured = measure_series(files, harvest_series(files), assessor.prompts)
+    known = measured.measures if measured is not None else ()
+    return {one.name: (one.value, one.validity, one.limit, one.method.name, one.method.version) for one in known}
 
 
 def _report(assessment: Assessment, files: SeriesFiles) -> bytes:
@@ -126,7 +137,16 @@ def digests(found: dict[str, Golden]) -> dict[str, dict[str, str]]:
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_rounded(value), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _rounded(value: Any) -> Any:
+    """Return a value with ten digits of each number: a processor has a part in the last ones of a position."""
+    if isinstance(value, dict):
+        return {key: _rounded(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(member) for member in value]
+    return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
 def main() -> None:

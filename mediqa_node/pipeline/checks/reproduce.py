@@ -1,6 +1,6 @@
 """Reproduce the numbers of a report from the kept instances and pinned weights, or state what is missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 
@@ -9,13 +9,18 @@ from pydicom import Dataset
 
 from mediqa_node.dicom.report.codes import PREDICTED, SLICE_WEIGHT
 from mediqa_node.dicom.report.content import LAYOUT, content_tree
+from mediqa_node.dicom.report.measure_codes import MEAN_CTDI, concept
+from mediqa_node.dicom.report.measures import LABEL
 from mediqa_node.dicom.report.numbers import Numbers, layout_of, numbers
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import CheckpointRefused, NotScorable
+from mediqa_node.domain.measures import MeasuredStack
+from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline.checks.verify import dataset_sha256
+from mediqa_node.pipeline.measures import measure_series
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.score import Assessor, assess, read_headers
-from mediqa_node.storage import assessments, index, outbox
+from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, read_headers
+from mediqa_node.storage import assessments, index, measures, outbox
 from mediqa_node.storage.index import InstanceRow
 
 SAME = 1e-9
@@ -74,6 +79,8 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
         assessment = assessments.load_assessment(connection, report.series_instance_uid, report.revision)
         kept = index.current_instances(connection, report.series_instance_uid)
         technique = assessments.load_technique(connection, report.series_instance_uid)
+        generation = assessments.assessed_generation(connection, report.series_instance_uid, report.revision)
+        measured = measures.load(connection, report.series_instance_uid, generation) if generation is not None else None
     dataset = pydicom.dcmread(BytesIO(report.part10))
     if "CurrentRequestedProcedureEvidenceSequence" not in dataset:
         return Explanation(
@@ -104,14 +111,45 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
     settled = replace(again, verdict=assessment.verdict, calibration=assessment.calibration)
     written, layout = numbers(dataset), layout_of(dataset)
     predicted = any(concept in _PREDICTED for _, concept in written)
-    reproduced = numbers(content_tree(settled, node.device, "", predicted_parameters=predicted))
+    remeasured = _measured_again(files, again.technique, assessor, measured)
+    tree = content_tree(settled, node.device, "", predicted_parameters=predicted, measured=remeasured)
+    reproduced = numbers(tree)
     notes = _notes(assessment, again, instances)
+    for note, names in _changed_measures(written, reproduced, measured, remeasured):
+        notes += (note,)
+        written, reproduced = (
+            {key: value for key, value in one.items() if key[0] != LABEL or key[1] not in names}
+            for one in (written, reproduced)
+        )
     if layout != LAYOUT:
         notes += (
             f"the report has layout {layout}, this version writes {LAYOUT}: what it no longer states is left out",
         )
         written = {key: value for key, value in written.items() if key in reproduced or key[1] not in _OMITTED}
     return replace(known, notes=notes, written=written, reproduced=reproduced, assessment=settled)
+
+
+def _measured_again(
+    files: SeriesFiles, technique: Technique, assessor: Assessor, then: MeasuredStack | None
+) -> MeasuredStack | None:
+    """Measure what the report states again; None if it states nothing measured."""
+    if then is None:
+        return None
+    return measure_series(files, technique, assessor.prompts, {one.name for one in then.measures})
+
+
+def _changed_measures(
+    written: Numbers, reproduced: Numbers, then: MeasuredStack | None, now: MeasuredStack | None
+) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield what has changed on purpose since the report, and the meanings of the concepts that it changes."""
+    before = {one.name: one.method for one in then.measures} if then is not None else {}
+    methods = [one for one in now.measures if before.get(one.name, one.method) != one.method] if now is not None else []
+    for one in methods:
+        yield f"{one.name} is measured by another method now", frozenset({concept(one.name).meaning})
+    dose = (LABEL, MEAN_CTDI.meaning)
+    if written.get(dose) != reproduced.get(dose):
+        rests = frozenset({MEAN_CTDI.meaning, *(concept(name).meaning for name in ("ct.ssde", "ct.figure_of_merit"))})
+        yield "CTDIvol has come, changed or gone since, with a dose report", rests
 
 
 def _evidence(node: NodeContext, report: Dataset, kept: list[InstanceRow]) -> tuple[list[InstanceRow], list[str]]:

@@ -1,4 +1,6 @@
-"""All measures of a CT stack: sizes on every coarse slice (on 512 of a longer stack), noise, spectrum and sharpness on at most sixteen full ones.
+"""All measures of a CT stack: sizes on every coarse slice, noise, spectrum and sharpness on at most sixteen full ones.
+
+Of a stack of more than 512 slices, evenly spaced ones are looked at.
 
 Every quantity that was asked for comes back, measured, limited or not measurable with a reason. A slice that cannot be
 decoded is left out.
