@@ -23,7 +23,17 @@ from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.measure_facts import CtFacts
 from mediqa_node.domain.measures import Measure, MeasuredStack, size_class
-from mediqa_node.domain.quantities import CT_DW, CT_FIGURE_OF_MERIT, CT_NOISE, CT_SSDE, QUANTITIES, in_order
+from mediqa_node.domain.quantities import (
+    CT_DW,
+    CT_FIGURE_OF_MERIT,
+    CT_NOISE,
+    CT_SSDE,
+    MISSING_SLICES,
+    QUANTITIES,
+    REPEATED_SLICES,
+    SPACING_TO_THICKNESS,
+    in_order,
+)
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.measure.stack_source import StackSource, evenly
 from mediqa_node.pipeline.origin import acquired_at, scanner_of
@@ -34,6 +44,8 @@ log = structlog.get_logger("measure")
 ALL = frozenset(QUANTITIES)
 SLICES_AT_FULL_RESOLUTION = 16
 _COARSE = 4
+_BETWEEN_SLICES = frozenset({MISSING_SLICES.name, REPEATED_SLICES.name, SPACING_TO_THICKNESS.name})
+"""Not asked of a single image."""
 _MEASURED_THOUGH_REFUSED = frozenset({"phantom", "burned_in"})
 _KEPT, _KEPT_COARSE = 20, 512
 """Slices in memory: of 512 x 512 pixels 20 MB in full, 32 MB coarse."""
@@ -109,7 +121,8 @@ def _measures(
         of_modality = measure_mr(source, mr_facts(header), wanted)
     else:
         of_modality = measure_op(source, wanted)
-    return [*of_modality, *measure_stack(source, wanted)]
+    between = _BETWEEN_SLICES if source.count == 1 else frozenset()
+    return [*of_modality, *measure_stack(source, frozenset(wanted) - between)]
 
 
 def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: FrameReader) -> StackSource:

@@ -192,6 +192,17 @@ def test_every_series_of_the_clone_gives_every_measure_a_value_or_a_reason(make:
     assert {name for name in QUANTITIES if name.startswith(("ct.", "mr.", "stack."))} <= seen
 
 
+def test_a_single_image_is_not_asked_about_its_neighbours(tmp_path: Path, make: Make) -> None:
+    files = read_headers(chest(tmp_path / "x")[:1])
+    assessor = make().node.assessor
+    assert assessor is not None
+
+    found = measure_series(files, harvest_series(files), assessor.prompts)
+
+    assert found is not None
+    assert [one.name for one in found.measures if one.name.startswith("stack.")] == ["stack.burned_in_text"]
+
+
 # ── dose that comes late ─────────────────────────────────────────────────────
 
 
