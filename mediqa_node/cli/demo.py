@@ -23,6 +23,7 @@ import pydicom
 import typer
 
 from mediqa_node import __version__, config, logs, service
+from mediqa_node.cli.measure_table import in_line
 from mediqa_node.cli.present import fact
 from mediqa_node.composition import resources
 from mediqa_node.dicom.part10 import file_head
@@ -35,7 +36,7 @@ from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.dimse import Command
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.network.sender import connect, send_files, verification_contexts
-from mediqa_node.storage import assessments, index
+from mediqa_node.storage import assessments, index, measures
 from mediqa_node.storage.spool import Incoming, Spool
 
 PATIENCE_S = 120.0
@@ -206,11 +207,14 @@ def _show(settings: config.Settings, images: list[Path], report: Path, took_s: f
     with database.read() as connection:
         row = index.find_series(connection, uid)
         assessment = assessments.load_assessment(connection, uid, row.revision) if row else None
+        measured = measures.load(connection, uid)
     database.close()
     if row is None or assessment is None:
         raise DemoFailed("demo: a report arrived, but the node has no assessment of it")
     for name, text in _findings(assessment, row.completion or "?"):
         fact(name, text)
+    if measured is not None:
+        fact("measured", in_line({one.name: one.as_dict() for one in measured.measures if one.value is not None}))
     fact("report", f"{report}")
     fact("", f"received {took_s:.1f} s after the last image")
     if not assessment.checkpoint.trained:

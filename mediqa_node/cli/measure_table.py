@@ -5,7 +5,7 @@ from typing import Any
 
 from mediqa_node.cli.present import table
 from mediqa_node.domain.measures import Validity
-from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS
+from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS, SLICES
 
 HEADS = ("measure", "value", "±", "spread", "unit", "slices", "note")
 
@@ -27,12 +27,21 @@ def _cells(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
     return name, *numbers, unit, str(one["n"]), note
 
 
+def in_line(measures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return measures in one line: counts of 0 are left out, what is not measurable stands at the end."""
+    shown = [short(name, one) for name, one in measures.items() if one["value"] is not None and not _is_none(one)]
+    missing = [QUANTITIES[name].title for name, one in measures.items() if one["value"] is None and name in QUANTITIES]
+    return "; ".join([*shown, *([f"not measurable: {', '.join(missing)}"] if missing else [])]) or "none"
+
+
+def _is_none(one: Mapping[str, Any]) -> bool:
+    return bool(one["unit"] == SLICES and one["value"] == 0)
+
+
 def short(name: str, one: Mapping[str, Any]) -> str:
-    """Return a measure in a few words, such as `noise in soft tissue 21.3 ± 0.4 HU`."""
+    """Return a measure that has a value in a few words, such as `noise in soft tissue 21.3 ± 0.4 HU`."""
     known = QUANTITIES.get(name)
     title, places = (known.title, known.places) if known else (name, 3)
-    if one["value"] is None:
-        return f"{title} not measurable"
     error = "" if one["uncertainty"] is None else f" ± {one['uncertainty']:.{places}f}"
     unit = SHOWN_UNITS.get(one["unit"], one["unit"])
     limited = " (limited)" if one["validity"] == Validity.LIMITED else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from itertools import starmap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ import typer
 from mediqa_node.cli import app
 from mediqa_node.cli.common import open_node
 from mediqa_node.cli.dates import day
-from mediqa_node.cli.measure_table import short
+from mediqa_node.cli.measure_table import in_line
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import as_json, count, date, fact, held_step, since, table
 
@@ -165,7 +164,7 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
     yield "state", f"{row.state.lower().replace('_', ' ')} since {since(row.state_at)}, revision {row.revision}"
     yield "reason", str(row.reason or (f"complete: {row.completion}" if row.completion else "still arriving"))
     yield "score", _score(assessment) if assessment else "–"
-    yield "measures", "; ".join(starmap(short, found["measures"].items())) or "none"
+    yield "measures", in_line(found["measures"])
     if found["stands_out"]:
         yield "stands out", "; ".join(found["stands_out"])
     if predicted := _predicted(assessment):

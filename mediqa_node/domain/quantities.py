@@ -108,6 +108,7 @@ CT_DW = Quantity(
     unit="mm",
     definition="mean over slices of 2 sqrt((mean HU / 1000 + 1) area / pi) of the patient, without table and clothes",
     method=Method(name="water-equivalent diameter", version=1, citation="AAPM Report 220, 2014, doi 10.37206/146"),
+    statistic="mean",
     places=0,
 )
 CT_LATERAL = Quantity(
@@ -116,6 +117,7 @@ CT_LATERAL = Quantity(
     unit="mm",
     definition="mean over slices of the width of the patient from left to right",
     method=Method(name="extent of the patient", version=1, citation="AAPM Report 204, 2011"),
+    statistic="mean",
     places=0,
 )
 CT_AP = Quantity(
@@ -124,6 +126,7 @@ CT_AP = Quantity(
     unit="mm",
     definition="mean over slices of the thickness of the patient from front to back",
     method=CT_LATERAL.method,
+    statistic="mean",
     places=0,
 )
 CT_TRUNCATION = Quantity(
@@ -132,6 +135,7 @@ CT_TRUNCATION = Quantity(
     unit="1",
     definition="mean over slices of the share of the patient's outline that the field of view cuts",
     method=Method(name="outline at the field of view", version=1, citation="AAPM Report 220, 2014, doi 10.37206/146"),
+    statistic="mean",
     adverse="high",
     places=2,
 )
@@ -149,6 +153,7 @@ CT_SHARPNESS = Quantity(
     definition="frequency at which the modulation transfer of the skin-air edge falls to one half, in-plane, where it "
     "is steepest; of high contrast, not of soft tissue under iterative reconstruction",
     method=Method(name="MTF of the skin edge", version=1, citation="Sanders et al. 2016, doi 10.1118/1.4961984"),
+    statistic="median",
     adverse="low",
     places=2,
 )
@@ -173,6 +178,7 @@ MR_SNR = Quantity(
     method=Method(
         name="air or finest details, Rician", version=1, citation="Koay & Basser 2006, doi 10.1016/j.jmr.2006.01.016"
     ),
+    statistic="median",
     adverse="low",
 )
 MR_GHOST = Quantity(
@@ -182,6 +188,7 @@ MR_GHOST = Quantity(
     definition="root of the power of the air beside the body along phase encoding less that of the air beyond its "
     "extent along readout, over the body's median signal; medians over the air",
     method=Method(name="power of the air", version=1, citation="after the ACR MRI Quality Control Manual 2015"),
+    statistic="median",
     adverse="high",
     places=3,
 )
@@ -209,6 +216,7 @@ MR_NONUNIFORMITY = Quantity(
     unit="1",
     definition="median over slices of the interquartile range of the smooth bias field inside the body over its median",
     method=Method(name="sparse gradients, second degree", version=1, citation="Zheng et al. 2009, MICCAI"),
+    statistic="median",
     adverse="high",
     places=2,
 )
@@ -221,6 +229,7 @@ OP_FIELD_DIAMETER = Quantity(
     unit=PIXELS,
     definition="diameter of the circle fitted to the border of the illuminated field",
     method=Method(name="circle of the field", version=1, citation="Kasa 1976, doi 10.1109/TIM.1976.6312298"),
+    statistic="median",
     places=0,
 )
 OP_FIELD_COVERAGE = Quantity(
@@ -229,6 +238,7 @@ OP_FIELD_COVERAGE = Quantity(
     unit="1",
     definition="share of the field's circle that lies inside the image and is bright enough to be read",
     method=OP_FIELD_DIAMETER.method,
+    statistic="median",
     adverse="low",
     places=2,
 )
@@ -240,6 +250,7 @@ OP_FOCUS = Quantity(
     method=Method(
         name="energy of fine vessels", version=1, citation="Moscaritolo et al. 2009, doi 10.1109/TMI.2009.2019755"
     ),
+    statistic="median",
     adverse="low",
     places=3,
 )
@@ -251,6 +262,7 @@ OP_ILLUMINATION = Quantity(
     method=Method(
         name="smoothed green channel", version=1, citation="Foracchia et al., Med Image Anal 9, 179-190, 2005"
     ),
+    statistic="median",
     adverse="high",
     places=2,
 )
@@ -260,6 +272,7 @@ OP_CLIPPED = Quantity(
     unit="1",
     definition="share of the field in which a colour has reached the upper end of its range",
     method=Method(name="values at the end of the range", version=1, citation="DICOM PS3.3 C.7.6.3.1"),
+    statistic="median",
     adverse="high",
     places=3,
 )
@@ -269,6 +282,7 @@ OP_VESSEL_CONTRAST = Quantity(
     unit="1",
     definition="median of the depth of vessels in the green channel over the level of their surroundings",
     method=Method(name="depth of vessels", version=1, citation="Chaudhuri et al. 1989, doi 10.1109/42.34715"),
+    statistic="median",
     adverse="low",
     places=3,
 )

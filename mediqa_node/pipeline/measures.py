@@ -35,7 +35,7 @@ from mediqa_node.domain.quantities import (
     in_order,
 )
 from mediqa_node.domain.technique import Technique
-from mediqa_node.image.measure.stack_source import StackSource, evenly
+from mediqa_node.image.measure.stack_source import StackSource, coarse, evenly
 from mediqa_node.pipeline.origin import acquired_at, scanner_of
 from mediqa_node.pipeline.score import SeriesFiles, data_errors
 
@@ -43,7 +43,6 @@ log = structlog.get_logger("measure")
 
 ALL = frozenset(QUANTITIES)
 SLICES_AT_FULL_RESOLUTION = 16
-_COARSE = 4
 _BETWEEN_SLICES = frozenset({MISSING_SLICES.name, REPEATED_SLICES.name, SPACING_TO_THICKNESS.name})
 """Not asked of a single image."""
 _MEASURED_THOUGH_REFUSED = frozenset({"phantom", "burned_in"})
@@ -129,8 +128,8 @@ def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: Frame
     native = transfer_syntax(files.paths[stack.frames[0].instance_index]) in NATIVE
     return StackSource(
         count=len(stack.frames),
-        image_at=_cached(_getter(stack, files, reader, step=1), keep=_KEPT),
-        coarse_at=_cached(_getter(stack, files, reader, step=_COARSE), keep=_KEPT_COARSE),
+        image_at=_cached(_getter(stack, files, reader), keep=_KEPT),
+        coarse_at=_cached(_getter(stack, files, reader, part=coarse), keep=_KEPT_COARSE),
         spacing_mm=stack.spacing_mm[1:],
         thickness_mm=header.number("SliceThickness"),
         positions_mm=stack.positions_mm,
@@ -138,13 +137,15 @@ def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: Frame
     )
 
 
-def _getter(stack: Stack, files: SeriesFiles, reader: FrameReader, *, step: int) -> Callable[[int], np.ndarray]:
-    """Return a function that decodes every `step`-th row and column of a slice; rescaling all of it costs more."""
+def _getter(
+    stack: Stack, files: SeriesFiles, reader: FrameReader, part: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> Callable[[int], np.ndarray]:
+    """Return a function that decodes a slice, and rescales a part of it, which is all by default."""
 
     def image_at(index: int) -> np.ndarray:
         frame = stack.frames[index]
         raw = reader.raw(files.paths[frame.instance_index], frame.frame_number)
-        return to_image(raw[::step, ::step], files.headers[frame.instance_index], frame.frame_number)
+        return to_image(part(raw), files.headers[frame.instance_index], frame.frame_number)
 
     return image_at
 

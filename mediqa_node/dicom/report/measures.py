@@ -25,7 +25,7 @@ from mediqa_node.domain.quantities import QUANTITIES
 
 ALGORITHM = "MedIQA measures"
 LABEL = "IQA measures"
-_SIGNIFICANT_DIGITS = 8
+_LONGEST_DECIMAL = 16
 
 
 def measure_group(
@@ -70,14 +70,15 @@ def in_words(standing_out: Sequence[StandsOut]) -> str:
 def _measurement(one: Measure) -> Dataset:
     assert one.value is not None
     unit = measure_codes.unit(one)
-    item = number_item("CONTAINS", measure_codes.concept(one.name), _decimal(one.value), unit, exact=one.value)
+    places = QUANTITIES[one.name].places
+    text = _decimal(one.value, places)
+    item = number_item("CONTAINS", measure_codes.concept(one.name), text, unit, exact=one.value)
     content = [code_item("HAS CONCEPT MOD", measure_codes.METHOD, measure_codes.method(one))]
     if (derivation := measure_codes.DERIVATIONS.get(QUANTITIES[one.name].statistic)) is not None and one.n > 1:
         content.append(code_item("HAS CONCEPT MOD", codes.DERIVATION, derivation))
     if one.uncertainty is not None:
-        error = number_item(
-            "HAS PROPERTIES", measure_codes.UNCERTAINTY, _decimal(one.uncertainty), unit, exact=one.uncertainty
-        )
+        text = _decimal(one.uncertainty, places)
+        error = number_item("HAS PROPERTIES", measure_codes.UNCERTAINTY, text, unit, exact=one.uncertainty)
         content.append(error)
     item.ContentSequence = content
     return item
@@ -88,7 +89,7 @@ def _dose(measured: MeasuredStack) -> list[Dataset]:
     if measured.ctdi_vol_mgy is None or measured.measure("ct.ssde") is None:
         return []
     dose, milligray = measured.ctdi_vol_mgy, codes.Code("mGy", "UCUM", "milligray")
-    items = [number_item("CONTAINS", measure_codes.MEAN_CTDI, _decimal(dose), milligray, exact=dose)]
+    items = [number_item("CONTAINS", measure_codes.MEAN_CTDI, _decimal(dose, 2), milligray, exact=dose)]
     phantom = measure_codes.CTDI_PHANTOMS.get(int(measured.ctdi_phantom_cm or 0))
     return items + ([] if phantom is None else [code_item("CONTAINS", measure_codes.CTDI_PHANTOM, phantom)])
 
@@ -109,6 +110,7 @@ def _comment(measured: MeasuredStack, usual: dict[str, Usual], standing_out: Seq
     return " ".join(parts)
 
 
-def _decimal(value: float) -> str:
-    """Return a decimal string of at most 16 characters (VR DS)."""
-    return f"{value:.{_SIGNIFICANT_DIGITS}g}"
+def _decimal(value: float, places: int) -> str:
+    """Return Numeric Value (0040,A30A) for people, at most 16 characters; Floating Point Value has all digits."""
+    text = f"{value:.{places}f}"
+    return text if len(text) <= _LONGEST_DECIMAL else f"{value:.8g}"

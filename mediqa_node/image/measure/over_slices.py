@@ -7,25 +7,20 @@ takes slices as independent: neighbours that share their noise make the uncertai
 """
 
 from collections.abc import Sequence
-from typing import Literal
-
 import numpy as np
 
 from mediqa_node.domain.measures import Limit, Measure
-from mediqa_node.domain.quantities import Quantity
+from mediqa_node.domain.quantities import Quantity, Statistic
 
 RESAMPLES = 200
 _SEED = 20261129
 _MOST_AT_ONCE = 2_000_000
-
-Statistic = Literal["median", "mean"]
 
 
 def over_slices(
     quantity: Quantity,
     values: Sequence[float],
     *,
-    statistic: Statistic = "median",
     limit: Limit | None = None,
     detail: str = "",
 ) -> Measure:
@@ -33,7 +28,6 @@ def over_slices(
 
     Args:
         values: one number for each slice that could be measured, (n,), n >= 1.
-        statistic: what stands for the stack.
         limit, detail: why the measure is limited, if it is.
 
     >>> from mediqa_node.domain.quantities import CT_NOISE
@@ -41,7 +35,8 @@ def over_slices(
     11.0
     """
     slices = np.asarray(values, dtype=np.float64)
-    of = np.median if statistic == "median" else np.mean
+    statistic = quantity.statistic or "median"
+    of = np.mean if statistic == "mean" else np.median
     uncertainty = spread = None
     if len(slices) > 1:
         spread = float(np.subtract(*np.percentile(slices, (75, 25))))
@@ -53,7 +48,7 @@ def over_slices(
 
 def bootstrap_uncertainty(values: np.ndarray, statistic: Statistic) -> float:
     """Return the standard deviation of a statistic over 200 resamples of values (n,); the same values give the same."""
-    of = np.median if statistic == "median" else np.mean
+    of = np.mean if statistic == "mean" else np.median
     generator = np.random.default_rng(_SEED)
     resamples = min(RESAMPLES, max(20, _MOST_AT_ONCE // len(values)))
     drawn = values[generator.integers(0, len(values), (resamples, len(values)))]

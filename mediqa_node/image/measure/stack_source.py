@@ -17,7 +17,7 @@ class StackSource:
         count: slices, in order of position.
         image_at: a slice in the units of `dicom.pixels.to_image`: (rows, columns) float32 HU or signal, or
             (rows, columns, 3) float32 RGB 0..255.
-        coarse_at: the same slice, every fourth row and column of it: cheap.
+        coarse_at: `coarse` of the same slice: cheap where it is taken before pixels are rescaled.
         spacing_mm: between rows, between columns; 0.0 where the header has none that can be true.
         thickness_mm: Slice Thickness (0018,0050), None if missing.
         most_coarse: slices that are looked at, at most: a long stack, or one that is slow to decode, must not hold up
@@ -36,6 +36,26 @@ class StackSource:
     def coarse_indices(self, full: Iterable[int] = ()) -> tuple[int, ...]:
         """Return the slices to look at coarsely: all, or evenly spaced ones, and those of `full`."""
         return tuple(sorted({*evenly(self.count, self.most_coarse), *full}))
+
+
+COARSE = 4
+
+
+def coarse(image: np.ndarray) -> np.ndarray:
+    """Return the pixel in the middle of each block of 4 x 4 pixels that fits into an image, (rows // 4, columns // 4).
+
+    Its area is that of the image but for at most three rows and columns, and it lies where the image lies.
+    """
+    rows, columns = (size // COARSE * COARSE for size in image.shape[:2])
+    return image[COARSE // 2 : rows : COARSE, COARSE // 2 : columns : COARSE]
+
+
+def fine(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a mask of the pixels of an image of this shape from that of its coarse pixels; rows left over are False."""
+    blocks = np.repeat(np.repeat(mask, COARSE, axis=0), COARSE, axis=1)[: shape[0], : shape[1]]
+    result = np.zeros(shape, dtype=bool)
+    result[: blocks.shape[0], : blocks.shape[1]] = blocks
+    return result
 
 
 def evenly(count: int, at_most: int) -> tuple[int, ...]:

@@ -40,14 +40,13 @@ from mediqa_node.image.measure.ct.skin_edge import edge_spread, f50
 from mediqa_node.image.measure.ct.soft_noise import soft_noise
 from mediqa_node.image.measure.ct.windows import BRAIN_HU, SOFT_HU, soft_windows
 from mediqa_node.image.measure.over_slices import over_slices
-from mediqa_node.image.measure.stack_source import SliceGetter, StackSource, evenly
+from mediqa_node.image.measure.stack_source import COARSE, SliceGetter, StackSource, coarse, evenly, fine
 
 MOST_FULL_SLICES = 16
 MOST_EDGES = 8
 """Slices whose skin is measured: every second full one, since skin costs as much as all the rest of a slice."""
 TRUNCATED_FROM = 0.05
 """Share of the outline, mean over slices, from which sizes are limited."""
-_COARSE = 4
 _SIZES: tuple[tuple[Quantity, str], ...] = (
     (CT_DW, "dw_mm"),
     (CT_LATERAL, "lateral_mm"),
@@ -97,15 +96,15 @@ def _refused(source: StackSource, facts: CtFacts) -> Limit | None:
 def _found(source: StackSource, facts: CtFacts, wanted: set[str]) -> _Found:
     found = _Found()
     full = evenly(source.count, MOST_FULL_SLICES)
-    pixel_mm = source.spacing_mm[0] * _COARSE, source.spacing_mm[1] * _COARSE
+    pixel_mm = source.spacing_mm[0] * COARSE, source.spacing_mm[1] * COARSE
     patients: dict[int, np.ndarray] = {}
     for index in source.coarse_indices(full):
-        coarse = _slice(source.coarse_at, index)
-        if coarse is None:
+        small = _slice(source.coarse_at, index)
+        if small is None:
             continue
         found.decoded += 1
-        patient = patient_mask(coarse, pixel_mm)
-        size = slice_size(coarse, patient, pixel_mm)
+        patient = patient_mask(small, pixel_mm)
+        size = slice_size(small, patient, pixel_mm)
         if size is not None:
             found.bodies += 1
             found.sizes.append(size)
@@ -136,9 +135,7 @@ def _measure_full(
     image = _slice(source.image_at, index)
     if image is None:
         return
-    inside = np.repeat(np.repeat(patient, _COARSE, axis=0), _COARSE, axis=1)[: image.shape[0], : image.shape[1]]
-    if inside.shape != image.shape:
-        return
+    inside = fine(patient, image.shape)
     soft_hu = BRAIN_HU if facts.body_part == "head" else SOFT_HU
     windows = soft_windows(image, inside, source.spacing_mm, soft_hu)
     noise = None if windows is None else soft_noise(windows)
@@ -148,7 +145,7 @@ def _measure_full(
             spectrum = noise_spectrum(image, windows, source.spacing_mm, noise)
             found.spectra += [] if spectrum is None else [spectrum]
     if CT_SHARPNESS.name in wanted:
-        field_px = field_radius(image[::_COARSE, ::_COARSE])
+        field_px = field_radius(coarse(image))
         edge = edge_spread(image, patient, source.spacing_mm, field_radius_px=field_px)
         if edge is not None:
             found.sharpness.append(f50(edge, _nyquist(source)))
@@ -189,9 +186,9 @@ def _size_measures(facts: CtFacts, found: _Found, missing: Limit | None) -> list
     for quantity, name in _SIZES:
         values = [getattr(size, name) for size in found.sizes]
         if quantity is CT_TRUNCATION:
-            result.append(over_slices(quantity, values, statistic="mean"))
+            result.append(over_slices(quantity, values))
         else:
-            result.append(over_slices(quantity, values, statistic="mean", limit=limited, detail=detail))
+            result.append(over_slices(quantity, values, limit=limited, detail=detail))
     return result
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 from mediqa_node.image.measure.ct.patient import Pixel
-from mediqa_node.image.measure.stack_source import evenly
+from mediqa_node.image.measure.stack_source import COARSE, evenly
 
 EVERY_MM = 8.0
 REACH_MM = 10.0
@@ -55,7 +55,7 @@ def edge_spread(
 
     Args:
         image_hu: (rows, columns), full resolution.
-        patient: mask of every fourth row and column.
+        patient: mask of its `coarse` pixels.
         pixel_mm: of `image_hu`, between rows, between columns.
         field_radius_px: of the circle beyond which nothing was reconstructed, in pixels of `patient`: its border on a
             cut patient is no skin.
@@ -115,7 +115,7 @@ def _places(
     coarse = patient.astype(np.float32)
     smooth = ndimage.gaussian_filter(coarse, 2.0, mode="nearest")
     rows, columns = np.nonzero(patient & ~ndimage.binary_erosion(patient))
-    cells = np.stack([rows * pixel_mm[0] * 4 // EVERY_MM, columns * pixel_mm[1] * 4 // EVERY_MM], axis=1)
+    cells = np.stack([rows * pixel_mm[0] * COARSE // EVERY_MM, columns * pixel_mm[1] * COARSE // EVERY_MM], axis=1)
     _, first = np.unique(cells, axis=0, return_index=True)
     rows, columns = rows[first], columns[first]
     inner = (rows > 0) & (rows < coarse.shape[0] - 1) & (columns > 0) & (columns < coarse.shape[1] - 1)
@@ -125,7 +125,7 @@ def _places(
         (smooth[rows, columns + 1] - smooth[rows, columns - 1]) / pixel_mm[1],
     ], axis=1)  # fmt: skip
     length = np.hypot(*normals.T)
-    places = np.stack([rows * 4, columns * 4], axis=1)
+    places = np.stack([rows * COARSE + COARSE // 2, columns * COARSE + COARSE // 2], axis=1)
     margin = _reach_px(pixel_mm)
     if field_radius_px is not None:
         middle = (np.asarray(coarse.shape) - 1) / 2
