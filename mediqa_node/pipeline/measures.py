@@ -6,6 +6,7 @@ what its pixels are (a localizer, a map, a screen) is not measured; one that is 
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import structlog
@@ -35,7 +36,7 @@ from mediqa_node.domain.quantities import (
     in_order,
 )
 from mediqa_node.domain.technique import Technique
-from mediqa_node.image.measure.stack_source import StackSource, coarse, evenly
+from mediqa_node.image.measure.stack_source import StackSource, coarse, coarse_step, evenly
 from mediqa_node.pipeline.origin import acquired_at, scanner_of
 from mediqa_node.pipeline.score import SeriesFiles, data_errors
 
@@ -126,13 +127,15 @@ def _measures(
 
 def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: FrameReader) -> StackSource:
     native = transfer_syntax(files.paths[stack.frames[0].instance_index]) in NATIVE
+    step = coarse_step(stack.rows, stack.columns)
     return StackSource(
         count=len(stack.frames),
         image_at=_cached(_getter(stack, files, reader), keep=_KEPT),
-        coarse_at=_cached(_getter(stack, files, reader, part=coarse), keep=_KEPT_COARSE),
+        coarse_at=_cached(_getter(stack, files, reader, part=partial(coarse, step=step)), keep=_KEPT_COARSE),
         spacing_mm=stack.spacing_mm[1:],
         thickness_mm=header.number("SliceThickness"),
         positions_mm=stack.positions_mm,
+        step=step,
         most_coarse=_MOST_COARSE if native else _MOST_COMPRESSED,
     )
 

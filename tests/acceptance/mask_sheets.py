@@ -25,7 +25,7 @@ from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.image.measure.ct.patient import patient_mask
 from mediqa_node.image.measure.ct.size import slice_size
-from mediqa_node.image.measure.stack_source import evenly
+from mediqa_node.image.measure.stack_source import coarse, evenly, fine
 from mediqa_node.pipeline.score import read_headers
 
 COLUMNS, ROWS, TILE_PX = 6, 5, 256
@@ -57,12 +57,12 @@ def tiles(paths: Sequence[Path]) -> Iterator[list[Tile]]:
 
 def tile(image_hu: np.ndarray, pixel_mm: tuple[float, float], index: int) -> Tile:
     """Draw one slice."""
-    coarse = image_hu[::4, ::4]
-    patient = patient_mask(coarse, pixel_mm)
-    size = slice_size(coarse, patient, pixel_mm)
+    small = coarse(image_hu)
+    patient = patient_mask(small, pixel_mm)
+    size = slice_size(small, patient, pixel_mm)
     low, high = _SHOWN_HU
     gray = (np.clip((image_hu[::2, ::2] - low) / (high - low), 0, 1) ** 1.5 * 255).astype(np.uint8)
-    shown = np.repeat(np.repeat(patient, 2, axis=0), 2, axis=1)[: gray.shape[0], : gray.shape[1]]
+    shown = fine(patient, image_hu.shape)[::2, ::2]
     colour = np.repeat(gray[..., None], 3, axis=2)
     colour[shown & ~ndimage.binary_erosion(shown)] = (255, 0, 0)
     words = f"{index}: no patient" if size is None else f"{index}: {size.dw_mm:.0f} mm, cut {size.cut:.0%}"

@@ -23,7 +23,7 @@ from mediqa_node.domain.measures import Measure
 from mediqa_node.domain.quantities import CT_DW, CT_NOISE, CT_SHARPNESS, MR_GHOST
 from mediqa_node.image.measure.ct.series import measure_ct
 from mediqa_node.image.measure.mr.series import measure_mr
-from mediqa_node.image.measure.stack_source import StackSource, evenly
+from mediqa_node.image.measure.stack_source import StackSource, coarse, evenly
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore::UserWarning")]
 
@@ -173,7 +173,7 @@ def _source(images: Sequence[np.ndarray], spacing_mm: Spacing) -> StackSource:
     return StackSource(
         count=len(images),
         image_at=lambda index: images[index],
-        coarse_at=lambda index: images[index][::4, ::4],
+        coarse_at=lambda index: coarse(images[index]),
         spacing_mm=spacing_mm,
     )
 

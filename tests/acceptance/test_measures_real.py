@@ -24,13 +24,12 @@ from mediqa_node.domain.measure_facts import CtFacts
 from mediqa_node.domain.measures import Measure
 from mediqa_node.domain.quantities import CT_DW, CT_NOISE, CT_SHARPNESS, MR_NONUNIFORMITY, MR_SNR
 from mediqa_node.image.measure.ct.series import measure_ct
-from mediqa_node.image.measure.stack_source import StackSource
+from mediqa_node.image.measure.stack_source import StackSource, coarse
 from mediqa_node.pipeline.measures import measure_series
 from mediqa_node.pipeline.score import SeriesFiles, harvest_series, read_headers
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore::UserWarning")]
 
-_STEP = 4
 RMS = 0.10
 """Largest root mean square of the relative error of noise over the slices with regions."""
 
@@ -73,9 +72,7 @@ def _table(heads: str, lines: list[str], *more: str) -> None:
 
 
 def _noise_of(image: np.ndarray, spacing_mm: tuple[float, float], part: str | None) -> float | None:
-    source = StackSource(
-        count=1, image_at=lambda _: image, coarse_at=lambda _: image[::_STEP, ::_STEP], spacing_mm=spacing_mm
-    )
+    source = StackSource(count=1, image_at=lambda _: image, coarse_at=lambda _: coarse(image), spacing_mm=spacing_mm)
     [measure] = measure_ct(source, CtFacts(body_part=part), {CT_NOISE.name})
     return measure.value
 

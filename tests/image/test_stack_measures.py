@@ -11,7 +11,7 @@ from mediqa_node.domain.measures import Limit, Measure
 from mediqa_node.domain.quantities import REPEATED_SLICES, STACK_QUANTITIES
 from mediqa_node.image.measure.burned_in import holds_text
 from mediqa_node.image.measure.stack import measure_stack
-from mediqa_node.image.measure.stack_source import StackSource
+from mediqa_node.image.measure.stack_source import StackSource, coarse
 
 NAMES = tuple(one.name for one in STACK_QUANTITIES)
 SIZE = (160, 192)
@@ -109,7 +109,7 @@ def test_no_more_than_16_whole_slices_are_decoded() -> None:
         decoded.append(index)
         return noise(0)
 
-    source = StackSource(count=90, image_at=image_at, coarse_at=lambda at: noise(at)[::4, ::4], spacing_mm=(1.0, 1.0))
+    source = StackSource(count=90, image_at=image_at, coarse_at=lambda at: coarse(noise(at)), spacing_mm=(1.0, 1.0))
     measure_stack(source, NAMES)
 
     assert len(decoded) == len(set(decoded)) == 16

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mediqa_node.domain.errors import UndecodablePixels
-from mediqa_node.image.measure.stack_source import StackSource
+from mediqa_node.image.measure.stack_source import StackSource, coarse, coarse_step
 
 AIR_HU, WATER_HU, FAT_HU, LUNG_HU, BONE_HU = -1000.0, 0.0, -100.0, -850.0, 700.0
 _FINER = 3
@@ -159,10 +159,12 @@ def stack(images: Sequence[np.ndarray], pixel_mm: float = 0.8, thickness_mm: flo
             raise UndecodablePixels("broken")
         return images[index]
 
+    step = next((coarse_step(*image.shape[:2]) for image in images if image is not None), 4)
     return StackSource(
         count=len(images),
         image_at=image_at,
-        coarse_at=lambda index: image_at(index)[::4, ::4],
+        coarse_at=lambda index: coarse(image_at(index), step),
+        step=step,
         spacing_mm=(pixel_mm, pixel_mm),
         thickness_mm=thickness_mm,
         positions_mm=tuple(5.0 * index for index in range(len(images))),

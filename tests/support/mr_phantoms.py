@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from mediqa_node.image.measure.stack_source import StackSource
+from mediqa_node.image.measure.stack_source import StackSource, coarse
 
 Kind = Literal["head", "trunk", "disc"]
 
@@ -107,7 +107,7 @@ def source_of(images: list[np.ndarray]) -> StackSource:
     return StackSource(
         count=len(images),
         image_at=lambda index: images[index],
-        coarse_at=lambda index: images[index][::4, ::4],
+        coarse_at=lambda index: coarse(images[index]),
         spacing_mm=(1.0, 1.0),
     )
 

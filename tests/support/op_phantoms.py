@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from mediqa_node.image.measure.stack_source import StackSource
+from mediqa_node.image.measure.stack_source import StackSource, coarse
 
 COLOURS = np.array([1.55, 1.0, 0.35], dtype=np.float32)
 """Of red, green and blue over green in a retina."""
@@ -84,7 +84,7 @@ def source_of(*images: np.ndarray, **facts: object) -> StackSource:
     """Return a stack of images that are in memory."""
     facts.setdefault("spacing_mm", (0.0, 0.0))
     return StackSource(
-        count=len(images), image_at=lambda at: images[at], coarse_at=lambda at: images[at][::4, ::4], **facts
+        count=len(images), image_at=lambda at: images[at], coarse_at=lambda at: coarse(images[at]), **facts
     )  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ takes slices as independent: neighbours that share their noise make the uncertai
 """
 
 from collections.abc import Sequence
+
 import numpy as np
 
 from mediqa_node.domain.measures import Limit, Measure

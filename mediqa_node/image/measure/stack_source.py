@@ -20,6 +20,7 @@ class StackSource:
         coarse_at: `coarse` of the same slice: cheap where it is taken before pixels are rescaled.
         spacing_mm: between rows, between columns; 0.0 where the header has none that can be true.
         thickness_mm: Slice Thickness (0018,0050), None if missing.
+        step: of `coarse`.
         most_coarse: slices that are looked at, at most: a long stack, or one that is slow to decode, must not hold up
             its report.
         positions_mm: along the normal, ascending, (count,); empty where there is no geometry.
@@ -31,6 +32,7 @@ class StackSource:
     spacing_mm: tuple[float, float]
     thickness_mm: float | None = None
     positions_mm: tuple[float, ...] = ()
+    step: int = 4
     most_coarse: int = 512
 
     def coarse_indices(self, full: Iterable[int] = ()) -> tuple[int, ...]:
@@ -38,21 +40,26 @@ class StackSource:
         return tuple(sorted({*evenly(self.count, self.most_coarse), *full}))
 
 
-COARSE = 4
+def coarse_step(rows: int, columns: int) -> int:
+    """Return how many pixels a coarse one stands for along each axis: 4, or fewer where an image has few.
 
-
-def coarse(image: np.ndarray) -> np.ndarray:
-    """Return the pixel in the middle of each block of 4 x 4 pixels that fits into an image, (rows // 4, columns // 4).
-
-    Its area is that of the image but for at most three rows and columns, and it lies where the image lies.
+    A coarse image keeps 96 pixels or more along the shorter axis, if the image has them.
     """
-    rows, columns = (size // COARSE * COARSE for size in image.shape[:2])
-    return image[COARSE // 2 : rows : COARSE, COARSE // 2 : columns : COARSE]
+    return max(1, min(4, min(rows, columns) // 96))
 
 
-def fine(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mask of the pixels of an image of this shape from that of its coarse pixels; rows left over are False."""
-    blocks = np.repeat(np.repeat(mask, COARSE, axis=0), COARSE, axis=1)[: shape[0], : shape[1]]
+def coarse(image: np.ndarray, step: int = 4) -> np.ndarray:
+    """Return the pixel in the middle of each block of `step` x `step` pixels that fits into an image.
+
+    The blocks have the image's area but for fewer than `step` rows and columns, and lie where the image lies.
+    """
+    rows, columns = (size // step * step for size in image.shape[:2])
+    return image[step // 2 : rows : step, step // 2 : columns : step]
+
+
+def fine(mask: np.ndarray, shape: tuple[int, ...], step: int = 4) -> np.ndarray:
+    """Return a mask of the pixels of an image of this shape from that of its coarse pixels, else False."""
+    blocks = np.repeat(np.repeat(mask, step, axis=0), step, axis=1)[: shape[0], : shape[1]]
     result = np.zeros(shape, dtype=bool)
     result[: blocks.shape[0], : blocks.shape[1]] = blocks
     return result

@@ -40,7 +40,7 @@ from mediqa_node.image.measure.ct.skin_edge import edge_spread, f50
 from mediqa_node.image.measure.ct.soft_noise import soft_noise
 from mediqa_node.image.measure.ct.windows import BRAIN_HU, SOFT_HU, soft_windows
 from mediqa_node.image.measure.over_slices import over_slices
-from mediqa_node.image.measure.stack_source import COARSE, SliceGetter, StackSource, coarse, evenly, fine
+from mediqa_node.image.measure.stack_source import SliceGetter, StackSource, coarse, evenly, fine
 
 MOST_FULL_SLICES = 16
 MOST_EDGES = 8
@@ -96,7 +96,7 @@ def _refused(source: StackSource, facts: CtFacts) -> Limit | None:
 def _found(source: StackSource, facts: CtFacts, wanted: set[str]) -> _Found:
     found = _Found()
     full = evenly(source.count, MOST_FULL_SLICES)
-    pixel_mm = source.spacing_mm[0] * COARSE, source.spacing_mm[1] * COARSE
+    pixel_mm = source.spacing_mm[0] * source.step, source.spacing_mm[1] * source.step
     patients: dict[int, np.ndarray] = {}
     for index in source.coarse_indices(full):
         small = _slice(source.coarse_at, index)
@@ -135,7 +135,7 @@ def _measure_full(
     image = _slice(source.image_at, index)
     if image is None:
         return
-    inside = fine(patient, image.shape)
+    inside = fine(patient, image.shape, source.step)
     soft_hu = BRAIN_HU if facts.body_part == "head" else SOFT_HU
     windows = soft_windows(image, inside, source.spacing_mm, soft_hu)
     noise = None if windows is None else soft_noise(windows)
@@ -145,8 +145,8 @@ def _measure_full(
             spectrum = noise_spectrum(image, windows, source.spacing_mm, noise)
             found.spectra += [] if spectrum is None else [spectrum]
     if CT_SHARPNESS.name in wanted:
-        field_px = field_radius(coarse(image))
-        edge = edge_spread(image, patient, source.spacing_mm, field_radius_px=field_px)
+        field_px = field_radius(coarse(image, source.step))
+        edge = edge_spread(image, patient, source.spacing_mm, step=source.step, field_radius_px=field_px)
         if edge is not None:
             found.sharpness.append(f50(edge, _nyquist(source)))
 

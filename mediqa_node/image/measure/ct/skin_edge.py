@@ -21,7 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 from mediqa_node.image.measure.ct.patient import Pixel
-from mediqa_node.image.measure.stack_source import COARSE, evenly
+from mediqa_node.image.measure.stack_source import evenly
 
 EVERY_MM = 8.0
 REACH_MM = 10.0
@@ -49,18 +49,23 @@ class EdgeSpread:
 
 
 def edge_spread(
-    image_hu: np.ndarray, patient: np.ndarray, pixel_mm: Pixel, *, field_radius_px: float | None = None
+    image_hu: np.ndarray,
+    patient: np.ndarray,
+    pixel_mm: Pixel,
+    *,
+    step: int = 4,
+    field_radius_px: float | None = None,
 ) -> EdgeSpread | None:
     """Return the edge spread function of the skin of one slice, None for fewer than six segments that border on air.
 
     Args:
         image_hu: (rows, columns), full resolution.
-        patient: mask of its `coarse` pixels.
+        patient: mask of its `coarse` pixels, of `step`.
         pixel_mm: of `image_hu`, between rows, between columns.
         field_radius_px: of the circle beyond which nothing was reconstructed, in pixels of `patient`: its border on a
             cut patient is no skin.
     """
-    places, normals = _places(patient, image_hu.shape, pixel_mm, field_radius_px)
+    places, normals = _places(patient, image_hu.shape, pixel_mm, step, field_radius_px)
     places, normals = _in_air(image_hu, places, normals, pixel_mm)
     if len(places) < FEWEST_SEGMENTS:
         return None
@@ -109,13 +114,13 @@ def f50(edge: EdgeSpread, nyquist_per_mm: float) -> float:
 
 
 def _places(
-    patient: np.ndarray, shape: tuple[int, ...], pixel_mm: Pixel, field_radius_px: float | None
+    patient: np.ndarray, shape: tuple[int, ...], pixel_mm: Pixel, step: int, field_radius_px: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return places on the outline, (n, 2) in pixels of the image, and normals there that point to the air, (n, 2)."""
     coarse = patient.astype(np.float32)
     smooth = ndimage.gaussian_filter(coarse, 2.0, mode="nearest")
     rows, columns = np.nonzero(patient & ~ndimage.binary_erosion(patient))
-    cells = np.stack([rows * pixel_mm[0] * COARSE // EVERY_MM, columns * pixel_mm[1] * COARSE // EVERY_MM], axis=1)
+    cells = np.stack([rows * pixel_mm[0] * step // EVERY_MM, columns * pixel_mm[1] * step // EVERY_MM], axis=1)
     _, first = np.unique(cells, axis=0, return_index=True)
     rows, columns = rows[first], columns[first]
     inner = (rows > 0) & (rows < coarse.shape[0] - 1) & (columns > 0) & (columns < coarse.shape[1] - 1)
@@ -125,11 +130,11 @@ def _places(
         (smooth[rows, columns + 1] - smooth[rows, columns - 1]) / pixel_mm[1],
     ], axis=1)  # fmt: skip
     length = np.hypot(*normals.T)
-    places = np.stack([rows * COARSE + COARSE // 2, columns * COARSE + COARSE // 2], axis=1)
+    places = np.stack([rows * step + step // 2, columns * step + step // 2], axis=1)
     margin = _reach_px(pixel_mm)
     if field_radius_px is not None:
         middle = (np.asarray(coarse.shape) - 1) / 2
-        inner = np.hypot(*(np.stack([rows, columns], axis=1) - middle).T) < field_radius_px - margin / 4
+        inner = np.hypot(*(np.stack([rows, columns], axis=1) - middle).T) < field_radius_px - margin / step
         length = np.where(inner, length, 0.0)
     fits = (places >= margin).all(axis=1) & (places < np.asarray(shape[:2]) - margin).all(axis=1) & (length > 0)
     return places[fits], normals[fits] / length[fits, None]

@@ -38,7 +38,11 @@ def soft_noise(windows: Windows) -> float | None:
     structure = variance / windows.fine[level]
     deviations = np.sqrt(variance[structure <= _MOST * np.quantile(structure, _LEAST)])
     deviations = deviations[deviations < LARGEST_HU]
-    return mode(deviations) if len(deviations) >= FEWEST_WINDOWS // 2 else None
+    if len(deviations) < FEWEST_WINDOWS // 2:
+        return None
+    freedom = windows.size[0] * windows.size[1] - 3
+    # the mode of the deviations of few pixels is below their own: that of a chi distribution
+    return mode(deviations) * float(np.sqrt(freedom / (freedom - 1)))
 
 
 def mode(deviations: np.ndarray) -> float:
