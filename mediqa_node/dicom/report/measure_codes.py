@@ -42,7 +42,6 @@ _OWN = {
     "mr.support.rows": "IQM-MRSUPR",
     "mr.support.columns": "IQM-MRSUPC",
     "mr.nonuniformity": "IQM-MRNONU",
-    "mr.motion_between_slices": "IQM-MRMOT",
     "op.field_diameter": "IQM-OPDIAM",
     "op.field_coverage": "IQM-OPCOV",
     "op.focus": "IQM-OPFOC",
