@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.quantities import CT_NOISE, MR_GHOST, OP_FOCUS
 from mediqa_node.model.card import Card
+from mediqa_node.reader_study.statistics import Interval
 from training.cli import app
 from training.data.collection import ImageSet
 from training.data.store import Sample
@@ -100,31 +101,48 @@ def test_a_score_that_rises_with_the_severity_is_negative():
 
 
 def test_where_a_measure_is_missing_is_known_without_a_score():
-    bad = truth() > 0.5
+    by_slice = truth().reshape(SLICES, COPIES)
+    bad = (by_slice > np.sort(by_slice)[:, [-5]]).ravel()  # the worst four of each slice
     noise_hu = np.where(bad, np.nan, 1.0)
 
     found = judged(noise_hu, shipped=-bad.astype(float))
 
-    assert found.explained > 0.6
+    assert found.explained > 0.5
     assert found.scores["shipped"].given_measures.value == 0.0
-    assert found.measures[NOISE].missing == bad.sum()
+    assert found.measures[NOISE].missing == 4 * SLICES
 
 
-def test_a_measure_that_no_copy_has_is_counted_and_has_no_number():
+def test_a_slice_without_the_measure_that_is_meant_for_a_factor_is_left_out():
+    noise_hu = truth()
+    noise_hu[: 2 * COPIES] = np.nan  # two slices: there the score alone would seem to know
+    noise_hu[2 * COPIES] = np.nan
+
+    found = judged(noise_hu, shipped=-truth())
+
+    assert (found.slices, found.left_out, found.copies) == (SLICES - 2, 2, N - 2 * COPIES)
+    assert found.measures[NOISE].missing == 1
+
+
+def test_measures_on_no_copy_are_counted_and_have_no_number():
+    measures = {NOISE: blurred(truth(), 1), "ct.sharpness": np.full(N, np.nan)}
+    [found] = by_factor(MeasuredCopies(samples=of_dose(), measures=measures, scores={"shipped": -truth()}))
+
+    first, second = (dict(zip(MEASURE_HEADS, row, strict=True)) for row in measure_rows([found]))
+    assert (first["measure"], first["not measurable"]) == (NOISE + " *", f"0 of {N}")
+    assert second == {
+        "factor": "CT dose",
+        "measure": "ct.sharpness",
+        "not measurable": f"{N} of {N}",
+        "rises with severity": "–",
+        "given the shipped score": "–",
+    }
+
+
+def test_a_factor_whose_measure_exists_nowhere_has_no_slices():
     found = judged(np.full(N, np.nan), shipped=-truth())
 
-    rows = [dict(zip(MEASURE_HEADS, row, strict=True)) for row in measure_rows([found])]
-    assert rows == [
-        {
-            "factor": "CT dose",
-            "measure": NOISE,
-            "not measurable": f"{N} of {N}",
-            "rises with severity": "–",
-            "given the shipped score": "–",
-        }
-    ]
-    assert found.explained == pytest.approx(0.0)
-    assert found.scores["shipped"].given_measures.value == pytest.approx(1.0)
+    assert (found.slices, found.left_out, found.explained) == (0, SLICES, None)
+    assert found.scores["shipped"].spearman == Interval(value=None)
 
 
 def test_a_row_says_what_a_checkpoint_without_statistics_lacks():
@@ -189,5 +207,6 @@ def test_partial_prints_scores_and_measures_of_the_named_sources():
     assert "1 slice of named sources:\n  MR: mr_brain_epi_ge750 (1)\n" in done.output
     lines = done.output.splitlines()
     noise = next(line for line in lines if line.startswith("MR noise"))
-    assert noise.split()[:4] == ["MR", "noise", "1", "9"]
+    used, left_out, copies = map(int, noise.split()[2:5])
+    assert (used + left_out, copies) == (1, 9 * used)
     assert sum(line.startswith("MR noise") for line in lines) == 6, "scores, and five measures"

@@ -29,7 +29,7 @@ def partial(
         list[str] | None,
         typer.Option(help="Source to use. May be repeated. Default: all that the checkpoint was not trained on."),
     ] = None,
-    slices: Annotated[int, typer.Option(min=1, help="Number of slices of each modality at most.")] = 18,
+    slices: Annotated[int, typer.Option(min=1, help="Number of slices of each modality at most.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the degradations and of the bootstrap.")] = 5,
 ) -> None:
     """Print whether the score follows a degradation at fixed noise, sharpness and other measures.
@@ -60,7 +60,8 @@ def partial(
     table(MEASURE_HEADS, list(measure_rows(found)))
     typer.echo(
         "\nSpearman within slices. Scores: 1 if the score always falls as the severity rises. In brackets 95 %, "
-        "bootstrap over slices.\nGiven are all measures, and on which copies one is not measurable."
+        "bootstrap over slices.\nGiven are all measures, and on which copies one is not measurable. * should show the "
+        "factor; slices in which it cannot be measured are left out."
     )
 
 

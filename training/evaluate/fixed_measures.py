@@ -4,6 +4,8 @@ For each factor: correlation of score and measures with its severity within slic
 `partial_correlation`), of the score given the measures and of each measure given the score.
 
 Given are all measures, and for each one also on which copies it is not measurable: that too is known without a score.
+A slice in which no measure that is meant for the factor (`MEANT_FOR`) can be measured is left out: there, nothing is
+held fixed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mediqa_node.domain.quantities import (
+    CT_NOISE,
+    MR_GHOST,
+    MR_SNR,
+    MR_SUPPORT_COLUMNS,
+    MR_SUPPORT_ROWS,
+    OP_FOCUS,
+    OP_ILLUMINATION,
+    OP_VESSEL_CONTRAST,
+)
 from mediqa_node.reader_study.statistics import Interval
 from training.data.store import Sample
 from training.evaluate.by_method import NETWORK, SHIPPED, STATISTICS
@@ -19,7 +31,19 @@ from training.simulate.degraded import FACTORS
 
 MIXED = "mixed"
 FEWEST_COPIES = 5
-"""Copies with a measure below which a slice has no part in the correlation of that measure."""
+"""Copies with a measure below which it counts as not measurable in a slice."""
+MEANT_FOR = {
+    ("CT", "dose"): (CT_NOISE.name,),
+    ("CT", "views"): (CT_NOISE.name,),
+    ("MR", "noise"): (MR_SNR.name,),
+    ("MR", "ghosts"): (MR_GHOST.name,),
+    ("MR", "undersampling"): (MR_GHOST.name,),
+    ("MR", "resolution"): (MR_SUPPORT_ROWS.name, MR_SUPPORT_COLUMNS.name),
+    ("OP", "blur"): (OP_FOCUS.name,),
+    ("OP", "illumination"): (OP_ILLUMINATION.name,),
+    ("OP", "haze"): (OP_VESSEL_CONTRAST.name,),
+}
+"""The measures in which a factor should show. There is none for compression and noise of photographs."""
 _SEVERITY = "severity"
 SCORES = (SHIPPED, NETWORK, STATISTICS)
 
@@ -71,6 +95,8 @@ class OfFactor:
     """The correlations of one factor.
 
     Attributes:
+        slices, copies: that were used.
+        left_out: slices in which nothing that is meant for the factor can be measured.
         explained: share of the variance of the severity's ranks that the measures explain.
     """
 
@@ -78,6 +104,7 @@ class OfFactor:
     factor: str
     slices: int
     copies: int
+    left_out: int
     explained: float | None
     scores: Mapping[str, OfScore]
     measures: Mapping[str, OfMeasure]
@@ -99,25 +126,42 @@ def severity(sample: Sample, factor: str) -> float:
 
 
 def _of_factor(copies: MeasuredCopies, modality: str, factor: str, seed: int) -> OfFactor:
-    chosen = [place for place, sample in enumerate(copies.samples) if sample.factor in (factor, "clean")]
-    bases = [copies.samples[place].base for place in chosen]
+    every = [place for place, sample in enumerate(copies.samples) if sample.factor in (factor, "clean")]
+    slices = np.array([copies.samples[place].base for place in every])
+    held = _held_fixed(copies, every, slices, MEANT_FOR.get((modality, factor), ()))
+    chosen, bases = np.array(every)[held], slices[held]
     measures = {name: values[chosen] for name, values in copies.measures.items()}
     columns = {_SEVERITY: np.array([severity(copies.samples[place], factor) for place in chosen])}
     columns |= {name: -values[chosen] for name, values in copies.scores.items()}
     given = measures | {f"{name} missing": np.isnan(values).astype(float) for name, values in measures.items()}
-    pool = ranked(columns | given, bases)
+    pool = ranked(columns | given, list(bases))
     return OfFactor(
         modality=modality,
         factor=factor,
-        slices=len(set(bases)),
+        slices=len(np.unique(bases)),
         copies=len(bases),
+        left_out=len(np.unique(slices)) - len(np.unique(bases)),
         explained=pool.explained(_SEVERITY, list(given)),
         scores={name: _of_score(pool, name, list(given), seed) for name in SCORES if name in copies.scores},
         measures={
-            name: _of_measure(values, columns[_SEVERITY], columns[SHIPPED], np.array(bases), seed)
+            name: _of_measure(values, columns[_SEVERITY], columns[SHIPPED], bases, seed)
             for name, values in measures.items()
         },
     )
+
+
+def _held_fixed(copies: MeasuredCopies, every: Sequence[int], slices: np.ndarray, meant: Sequence[str]) -> np.ndarray:
+    """Return which copies belong to a slice in which one of the measures that are meant can be measured."""
+    if not meant:
+        return np.ones(len(every), dtype=bool)
+    return np.asarray(np.any([_measurable(copies.measures[name][list(every)], slices) for name in meant], axis=0))
+
+
+def _measurable(values: np.ndarray, slices: np.ndarray) -> np.ndarray:
+    """Return which copies belong to a slice with enough copies that have a value."""
+    known = np.isfinite(values)
+    enough = {one: (known & (slices == one)).sum() >= FEWEST_COPIES for one in np.unique(slices)}
+    return np.array([enough[one] for one in slices], dtype=bool)
 
 
 def _of_score(pool: Ranked, name: str, given: Sequence[str], seed: int) -> OfScore:
@@ -134,8 +178,7 @@ def _of_measure(
 ) -> OfMeasure:
     """Return the correlations of a measure on the copies that have it, in slices with enough of them."""
     known = np.isfinite(values)
-    counts = {base: int((known & (bases == base)).sum()) for base in np.unique(bases)}
-    kept = known & np.array([counts[base] >= FEWEST_COPIES for base in bases])
+    kept = known & _measurable(values, bases)
     missing = int((~known).sum())
     if not kept.any():
         return OfMeasure(missing=missing, spearman=Interval(value=None), given_score=Interval(value=None))
@@ -149,7 +192,7 @@ def _of_measure(
 
 
 SCORE_HEADS = (
-    "factor", "slices", "copies", "measures explain", "shipped", "shipped, given measures", "network",
+    "factor", "slices", "left out", "copies", "measures explain", "shipped", "shipped, given measures", "network",
     "network, given measures", "network, given measures and statistics", "statistics", "statistics, given measures",
 )  # fmt: skip
 MEASURE_HEADS = ("factor", "measure", "not measurable", "rises with severity", "given the shipped score")
@@ -164,7 +207,8 @@ def score_rows(found: Sequence[OfFactor]) -> Iterator[tuple[str, ...]]:
             cells += [shown(Interval(value=of.spearman.value)), shown(of.given_measures)]
             cells += [shown(of.given_both)] if name == NETWORK else []
         explained = "–" if one.explained is None else f"{one.explained:.2f}"
-        yield f"{one.modality} {one.factor}", str(one.slices), str(one.copies), explained, *cells
+        counts = (str(one.slices), str(one.left_out), str(one.copies))
+        yield f"{one.modality} {one.factor}", *counts, explained, *cells
 
 
 def measure_rows(found: Sequence[OfFactor]) -> Iterator[tuple[str, ...]]:
@@ -172,7 +216,14 @@ def measure_rows(found: Sequence[OfFactor]) -> Iterator[tuple[str, ...]]:
     for one in found:
         for name, of in one.measures.items():
             lacking = f"{of.missing} of {one.copies}"
-            yield f"{one.modality} {one.factor}", name, lacking, shown(of.spearman), shown(of.given_score)
+            meant = name in MEANT_FOR.get((one.modality, one.factor), ())
+            yield (
+                f"{one.modality} {one.factor}",
+                name + " *" * meant,
+                lacking,
+                shown(of.spearman),
+                shown(of.given_score),
+            )
 
 
 def shown(interval: Interval) -> str:

@@ -54,7 +54,10 @@ class Ranked:
         return between(value, self._correlations(drawn, a, b, given))
 
     def explained(self, a: str, given: Sequence[str]) -> float | None:
-        """Return the share of the variance of a quantity's ranks that the ranks of others explain (R squared)."""
+        """Return the share of the variance of a quantity's ranks that the ranks of others explain (R squared).
+
+        Of m others without any relation to it, n copies of s slices let about m / (n - s) seem explained.
+        """
         products = self.products.sum(axis=0)[None]
         place = self.names.index(a)
         whole = products[0, place, place]
