@@ -57,7 +57,7 @@ def evaluate(
     stores = [_tested(data), *([_tested(sweep)] if sweep is not None else [])]
     found: list[Result] = []
     swept: list[Swept] = []
-    for seed, (network, card, regressors) in enumerate([load_whole(*_locked(folder)) for folder in checkpoint]):
+    for seed, (network, card, regressors) in enumerate([load_whole(*lock_of(folder)) for folder in checkpoint]):
         predictions = _predictions(network, card, regressors, stores[0], processes)
         found += results(predictions, seed=seed, weights_sha256=card.weights_sha256)
         for store in stores[1:]:
@@ -109,7 +109,7 @@ def _store(folder: Path) -> "Store":
     return Store(folder)
 
 
-def _locked(checkpoint: Path) -> tuple[str, Path]:
+def lock_of(checkpoint: Path) -> tuple[str, Path]:
     """Return the name and lock of the checkpoint in a folder, or of the shipped one by name."""
     from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
 
@@ -211,7 +211,7 @@ def _of_another_seed(trained: "Run", folder: Path) -> "Fused":
     from mediqa_node.model.checkpoint import load_whole
     from training.evaluate.by_method import targets_of_card
 
-    name, lock = _locked(folder)
+    name, lock = lock_of(folder)
     _, card, regressors = load_whole(name, lock)
     if not set(targets_of_card(card)) <= set(trained.targets):
         raise ConfigurationError(f"--beside {folder}: its regressors were fitted in other units, on other data")
@@ -249,7 +249,7 @@ def pairs(
 
     if len(folders) % 2:
         raise ConfigurationError(f"{len(folders)} folders; give two for each pair")
-    name, lock = _locked(checkpoint)
+    name, lock = lock_of(checkpoint)
     scorer = load_scorer(name, lock=lock)
     for one, other in zip(folders[::2], folders[1::2], strict=True):
         (first, left), (second, right) = slices_of(one, scorer), slices_of(other, scorer)

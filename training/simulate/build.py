@@ -158,22 +158,35 @@ def _agree(file: Path, plan: Plan) -> None:
 
 def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:
     base, plan = task
-    random = np.random.default_rng([plan.seed, int(hashlib.sha256(base.key.encode()).hexdigest()[:8], 16)])
-    found = []
-    modality = base.modality
-    steps = sweep_of(modality) if plan.sweep else plan_of(modality, plan.groups[modality], random)
-    for number, one in enumerate(degrade(base, steps, random)):
-        sample = Sample(
-            key=f"{base.key}-{number}",
-            base=base.key,
-            patient=base.source,
-            source=base.source,
-            split="test" if base.source in plan.held_out else "train",
-            prompt=base.prompt.words,
-            labels=one.labels,
-            factor=one.factor,
-            severities=one.severities,
-            settings=one.settings,
+    random = random_of(base, plan.seed)
+    steps = sweep_of(base.modality) if plan.sweep else plan_of(base.modality, plan.groups[base.modality], random)
+    return samples_of(base, steps, random, split="test" if base.source in plan.held_out else "train")
+
+
+def random_of(base: BaseImage, seed: int) -> np.random.Generator:
+    """Return the generator of a slice's copies: it depends on the seed and the key of the slice only."""
+    return np.random.default_rng([seed, int(hashlib.sha256(base.key.encode()).hexdigest()[:8], 16)])
+
+
+def samples_of(
+    base: BaseImage, steps: Sequence[Step], random: np.random.Generator, *, split: str
+) -> list[tuple[Sample, np.ndarray]]:
+    """Return a sample with its pixels, (1, rows, columns[, 3]), for every step of a plan."""
+    return [
+        (
+            Sample(
+                key=f"{base.key}-{number}",
+                base=base.key,
+                patient=base.source,
+                source=base.source,
+                split=split,
+                prompt=base.prompt.words,
+                labels=one.labels,
+                factor=one.factor,
+                severities=one.severities,
+                settings=one.settings,
+            ),
+            one.image[np.newaxis],
         )
-        found.append((sample, one.image[np.newaxis]))
-    return found
+        for number, one in enumerate(degrade(base, steps, random))
+    ]
