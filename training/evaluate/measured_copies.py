@@ -31,7 +31,7 @@ from mediqa_node.domain.quantities import (
 from mediqa_node.image.measure.ct.series import measure_ct
 from mediqa_node.image.measure.mr.series import measure_mr
 from mediqa_node.image.measure.op.series import measure_op
-from mediqa_node.image.measure.stack_source import StackSource, evenly
+from mediqa_node.image.measure.stack_source import StackSource, coarse, coarse_step, evenly
 from mediqa_node.model.card import Card
 from mediqa_node.model.checkpoint import Regressors
 from mediqa_node.model.network import MedIQA
@@ -51,7 +51,6 @@ MEASURES = {
 """The measures of image quality; those of the patient's size, of dose and of stacks are no property of one slice."""
 COPIES = 8
 """Copies of each slice for each factor, at random strengths."""
-_STEP = 4
 
 Advance = Callable[[int, int, str], None]
 
@@ -152,11 +151,13 @@ def _steps(modality: str) -> tuple[Step, ...]:
 
 def measure_copy(image: np.ndarray, sample: Sample, spacing_mm: float) -> tuple[Measure, ...]:
     """Return the measures of one copy, (rows, columns[, 3])."""
+    step = coarse_step(*image.shape[:2])
     source = StackSource(
         count=1,
         image_at=lambda _: image,
-        coarse_at=lambda _: image[::_STEP, ::_STEP],
+        coarse_at=lambda _: coarse(image, step),
         spacing_mm=(spacing_mm, spacing_mm),
+        step=step,
     )
     wanted = [one.name for one in MEASURES[sample.modality]]
     if sample.modality == "CT":
