@@ -249,11 +249,12 @@ INSERTED = (0.01, 0.02, 0.04, 0.08, 0.16)
 """Standard deviations of the real part, as shares of the median signal of the body."""
 
 
-def test_noise_inserted_into_real_images() -> None:
+def test_noise_inserted_into_real_images(request: pytest.FixtureRequest) -> None:
     """The images' own noise is not known, so that only what exceeds it by far is compared."""
+    named = request.config.getoption("--collection", None)
     say("\nnoise inserted into real images: measured over inserted, by share of the signal")
     valid = []
-    for name, images, facts in real_stacks():
+    for name, images, facts in real_stacks(Path(named) if named else REAL):
         row = []
         for share in INSERTED:
             found = measure_mr(source_of(noisier(images, share, facts)), facts, {"mr.snr"})[0]
@@ -274,9 +275,9 @@ def test_noise_inserted_into_real_images() -> None:
     assert np.median(ratio) < 1.3
 
 
-def real_stacks() -> Iterator[tuple[str, list[np.ndarray], MrFacts]]:
-    """Yield name, at most six slices and facts of every MR stack of tests/data."""
-    for folder in sorted(REAL.glob("mr_*")):
+def real_stacks(collection: Path) -> Iterator[tuple[str, list[np.ndarray], MrFacts]]:
+    """Yield name, at most six slices and facts of every MR stack of a collection."""
+    for folder in sorted(collection.glob("mr_*")):
         files = read_headers(sorted(folder.glob("*.dcm")))
         for number, stack in enumerate(assemble_stacks(files.headers)):
             with FrameReader() as reader:
