@@ -47,8 +47,8 @@ SLICES_AT_FULL_RESOLUTION = 16
 _BETWEEN_SLICES = frozenset({MISSING_SLICES.name, REPEATED_SLICES.name, SPACING_TO_THICKNESS.name})
 """Not asked of a single image."""
 _MEASURED_THOUGH_REFUSED = frozenset({"phantom", "burned_in"})
-_KEPT, _KEPT_COARSE = 20, 512
-"""Slices in memory: of 512 x 512 pixels 20 MB in full, 32 MB coarse."""
+_KEPT_BYTES = 40_000_000
+"""Of slices in full, and as much of coarse ones: sixteen of 512 x 512 pixels, and all coarse ones of a long stack."""
 _MOST_COARSE, _MOST_COMPRESSED = 512, 128
 """Slices that are looked at, at most: a few seconds, also where each has to be decompressed."""
 
@@ -130,8 +130,8 @@ def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: Frame
     step = coarse_step(stack.rows, stack.columns)
     return StackSource(
         count=len(stack.frames),
-        image_at=_cached(_getter(stack, files, reader), keep=_KEPT),
-        coarse_at=_cached(_getter(stack, files, reader, part=partial(coarse, step=step)), keep=_KEPT_COARSE),
+        image_at=_cached(_getter(stack, files, reader)),
+        coarse_at=_cached(_getter(stack, files, reader, part=partial(coarse, step=step))),
         spacing_mm=stack.spacing_mm[1:],
         thickness_mm=header.number("SliceThickness"),
         positions_mm=stack.positions_mm,
@@ -153,15 +153,16 @@ def _getter(
     return image_at
 
 
-def _cached(image_at: Callable[[int], np.ndarray], *, keep: int) -> Callable[[int], np.ndarray]:
-    """Keep the last slices: several measures look at the same ones."""
+def _cached(image_at: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """Keep the last slices, because several measures look at the same ones; at least the last one."""
     kept: dict[int, np.ndarray] = {}
 
     def cached(index: int) -> np.ndarray:
         if index not in kept:
-            if len(kept) >= keep:
+            image = image_at(index)
+            while kept and sum(one.nbytes for one in kept.values()) + image.nbytes > _KEPT_BYTES:
                 del kept[next(iter(kept))]
-            kept[index] = image_at(index)
+            kept[index] = image
         return kept[index]
 
     return cached
