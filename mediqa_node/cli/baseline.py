@@ -43,10 +43,10 @@ def make(
 ) -> None:
     """Make a baseline from the series that were measured in a period.
 
-    Each scanner, protocol and band of patient size has its own usual values, from 30 series or more. Only valid
-    measures count. Nothing is compared with a baseline before it is approved.
+    Each scanner, protocol, reconstruction and band of patient size has its own usual values, from 30 exams or
+    more. Nothing is compared with a baseline before it is approved.
     """
-    from mediqa_node.domain.baseline import FEWEST_SERIES, usual_values
+    from mediqa_node.domain.baseline import FEWEST_EXAMS, usual_values
     from mediqa_node.storage import baselines, measures
 
     start, end = day(since, "--since"), day(until, "--until")
@@ -70,7 +70,7 @@ def make(
     else:
         typer.echo(
             f"no baseline: of {count(len(measured), 'measured series', 'measured series')} in this period no scanner, "
-            f"protocol and size has {FEWEST_SERIES} with a valid measure",
+            f"protocol, reconstruction and size has {FEWEST_EXAMS} exams",
             err=True,
         )
     sys.exit(0 if usual else 1)
@@ -165,10 +165,11 @@ def _print(usual: Sequence[Usual]) -> None:
         known = QUANTITIES.get(one.name)
         places, unit = (known.places, SHOWN_UNITS.get(known.unit, known.unit)) if known else (3, "")
         group = one.group
-        what = " ".join(filter(None, (group.protocol, group.stack if group.stack != "all images" else "")))
+        stack = group.stack if group.stack != "all images" else ""
+        what = " ".join(filter(None, (group.protocol, stack, group.kernel, group.thickness)))
         values = (f"{one.median:.{places}f}", f"{one.spread:.{places}f}", unit)
         rows.append((group.scanner, what, group.size_class, one.name, *values, str(one.n)))
-    table(("scanner", "protocol", "size", "measure", "median", "±", "unit", "series"), rows)
+    table(("scanner", "protocol", "size", "measure", "median", "±", "unit", "exams"), rows)
 
 
 def _usual_dict(one: Usual) -> dict[str, object]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from mediqa_node.cli.present import table
 from mediqa_node.domain.measures import Validity
-from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS, SLICES
+from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS, SLICES, decimals
 
 HEADS = ("measure", "value", "±", "spread", "unit", "slices", "note")
 
@@ -20,7 +20,7 @@ def print_measures(measures: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _cells(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
     known = QUANTITIES.get(name)
-    places = known.places if known else 3
+    places = decimals(known, one["uncertainty"])
     numbers = ("–" if one[key] is None else f"{one[key]:.{places}f}" for key in ("value", "uncertainty", "spread"))
     unit = SHOWN_UNITS.get(one["unit"], one["unit"])
     note = "" if one["validity"] == Validity.VALID else f"{one['validity']}: {one['reason']}"
@@ -41,7 +41,7 @@ def _is_none(one: Mapping[str, Any]) -> bool:
 def short(name: str, one: Mapping[str, Any]) -> str:
     """Return a measure that has a value in a few words, such as `noise in soft tissue 21.3 ± 0.4 HU`."""
     known = QUANTITIES.get(name)
-    title, places = (known.title, known.places) if known else (name, 3)
+    title, places = known.title if known else name, decimals(known, one["uncertainty"])
     error = "" if one["uncertainty"] is None else f" ± {one['uncertainty']:.{places}f}"
     unit = SHOWN_UNITS.get(one["unit"], one["unit"])
     limited = " (limited)" if one["validity"] == Validity.LIMITED else ""

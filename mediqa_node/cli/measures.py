@@ -30,15 +30,24 @@ def list_(json: Json = False) -> None:
     Each has a unit, a definition, and a method with its version and its source. Values of different versions are not
     comparable.
     """
+    from mediqa_node.dicom.report.measure_codes import concept
     from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS
 
+    codes = {name: concept(name) for name in QUANTITIES}
     if json:
-        as_json([asdict(one) for one in QUANTITIES.values()])
+        as_json([{**asdict(one), "code": codes[name]._asdict()} for name, one in QUANTITIES.items()])
         return
     rows = [
-        (one.name, SHOWN_UNITS.get(one.unit, one.unit), one.definition, str(one.method)) for one in QUANTITIES.values()
+        (
+            name,
+            f"{codes[name].value}, {codes[name].scheme}",
+            SHOWN_UNITS.get(one.unit, one.unit),
+            one.definition,
+            str(one.method),
+        )
+        for name, one in QUANTITIES.items()
     ]
-    table(("measure", "unit", "definition", "method"), rows)
+    table(("measure", "code in reports", "unit", "definition", "method"), rows)
 
 
 @measures_app.command()
@@ -58,7 +67,7 @@ def exams(
     """Write noise, size and dose of each CT series as CSV.
 
     The table is for a site's own review and is not the calculation of any quality measure such as CMS1056. It names
-    studies and series by their UIDs, and no patient.
+    studies and series by their UIDs, and protocols as the scanner does.
     """
     from mediqa_node.exchange.exam_table import exam_csv
     from mediqa_node.storage import measures as stored

@@ -23,12 +23,14 @@ class CtFacts:
     Attributes:
         body_part: `head`, `body`, or None if it is neither or unknown.
         axial: whether the slices lie across the patient, within 20 degrees, so that sizes are those of the patient.
+        turned: whether a row of the image runs from front to back of the patient, who lies on a side or was turned.
         is_hu: False where it is doubtful that values are Hounsfield units.
     """
 
     dose: CtDose = field(default_factory=CtDose)
     body_part: str | None = None
     axial: bool = True
+    turned: bool = False
     is_hu: bool = True
 
 
@@ -43,8 +45,8 @@ class MrFacts:
             Matrix (0018,1310); None if unknown.
         is_3d: MR Acquisition Type (0018,0023) is 3D; None if unknown.
         normalised: Image Type or the vendor's text names a correction of coil sensitivity (NORM, SCIC, PURE, CLEAR).
-        filtered: Image Type or the vendor's text names a filter, distortion correction or interpolation (DIS2D, FIL).
         magnitude: False for phase, real or imaginary images.
+        filtered: Image Type or the vendor's text names a filter, distortion correction or interpolation (DIS2D, FIL).
     """
 
     phase_axis: int | None = None

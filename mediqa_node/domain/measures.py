@@ -32,6 +32,8 @@ class Limit(StrEnum):
     NO_THICKNESS = "no_thickness"
     UNEVEN_STEPS = "uneven_steps"
     UNSUITABLE = "unsuitable"
+    FAILED = "failed"
+    UNCERTAIN = "uncertain"
     # CT
     NO_BODY = "no_body"
     NO_SOFT_TISSUE = "no_soft_tissue"
@@ -43,6 +45,7 @@ class Limit(StrEnum):
     PHANTOM_UNKNOWN = "phantom_unknown"
     SIZE_OUT_OF_RANGE = "size_out_of_range"
     BODY_OR_HEAD = "body_or_head"
+    NOT_ACROSS = "not_across"
     NO_HEAD_FACTORS = "no_head_factors"
     TEXTURE = "texture"
     PART_MISSING = "part_missing"
@@ -75,6 +78,9 @@ LIMITS: Mapping[Limit, str] = {
     Limit.NO_THICKNESS: "Slice Thickness (0018,0050) is missing",
     Limit.UNEVEN_STEPS: "the steps between slices are not those of one stack",
     Limit.UNSUITABLE: "the method does not hold for images of this kind",
+    Limit.FAILED: "the measurement failed; the log of the node has the error",
+    Limit.UNCERTAIN: "its uncertainty exceeds a tenth of it",
+    Limit.NOT_ACROSS: "the slices do not lie across the patient",
     Limit.NO_BODY: "no body was found in the images",
     Limit.NO_SOFT_TISSUE: "too little soft tissue",
     Limit.TRUNCATED: "part of the body lies outside of the field of view",
@@ -97,7 +103,7 @@ LIMITS: Mapping[Limit, str] = {
     Limit.NO_PHASE_DIRECTION: "In-plane Phase Encoding Direction (0018,1312) is missing",
     Limit.LOW_SIGNAL: "the signal hardly exceeds the noise",
     Limit.STRAY_TISSUE: "tissue or strong ghosts lie in what was taken for air",
-    Limit.FINE_ANATOMY: "anatomy as fine as the pixels counts as noise, so that the ratio is too low",
+    Limit.FINE_ANATOMY: "fine anatomy or smoothing takes part in the estimate of the noise: it is off either way",
     Limit.NO_FIELD: "no field of a fundus photograph was found",
     Limit.NO_VESSELS: "too few vessels were found",
     Limit.NO_COLOUR: "the image has no colour",

@@ -4,6 +4,7 @@ A name never changes its meaning. Where the same pixels would give another value
 exports, baselines and reports keep the version with every value.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -342,10 +343,12 @@ def in_order(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     return tuple(sorted(measures, key=lambda one: places.get(one.name, len(places))))
 
 
-def shown(value: float, quantity: Quantity) -> str:
-    """Return a value with its unit for people.
+def decimals(quantity: Quantity | None, uncertainty: float | None) -> int:
+    """Return how many decimals of a value are shown: two digits of its uncertainty, else those of the quantity.
 
-    >>> shown(21.34, CT_NOISE)
-    '21.3 HU'
+    >>> decimals(CT_DW, 0.23), decimals(CT_DW, 3.9), decimals(CT_NOISE, None)
+    (2, 1, 1)
     """
-    return f"{value:.{quantity.places}f} {SHOWN_UNITS.get(quantity.unit, quantity.unit)}".rstrip()
+    if uncertainty is not None and uncertainty > 0:
+        return min(9, max(0, 1 - math.floor(math.log10(uncertainty))))
+    return quantity.places if quantity is not None else 3

@@ -4,7 +4,7 @@ Only the primary stack is measured, so that echoes, b-values and phases are neve
 what its pixels are (a localizer, a map, a screen) is not measured; one that is refused for another reason is.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -19,20 +19,26 @@ from mediqa_node.dicom.pixels import to_image
 from mediqa_node.dicom.plausible import LONGEST_STRIP
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.dicom.technique.stack_facts import ct_dose, ct_facts, mr_facts
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.measure_facts import CtFacts
-from mediqa_node.domain.measures import Measure, MeasuredStack, size_class
+from mediqa_node.domain.measures import Limit, Measure, MeasuredStack, size_class
 from mediqa_node.domain.quantities import (
     CT_DW,
     CT_FIGURE_OF_MERIT,
     CT_NOISE,
+    CT_QUANTITIES,
     CT_SSDE,
     MISSING_SLICES,
+    MR_QUANTITIES,
+    OP_QUANTITIES,
     QUANTITIES,
     REPEATED_SLICES,
     SPACING_TO_THICKNESS,
+    STACK_QUANTITIES,
+    Quantity,
     in_order,
 )
 from mediqa_node.domain.technique import Technique
@@ -49,7 +55,7 @@ _BETWEEN_SLICES = frozenset({MISSING_SLICES.name, REPEATED_SLICES.name, SPACING_
 _MEASURED_THOUGH_REFUSED = frozenset({"phantom", "burned_in"})
 _KEPT_BYTES = 40_000_000
 """Of slices in full, and as much of coarse ones: sixteen of 512 x 512 pixels, and all coarse ones of a long stack."""
-_MOST_COARSE, _MOST_COMPRESSED = 512, 128
+_MOST_COARSE, _MOST_COMPRESSED = 512, 32
 """Slices that are looked at, at most: a few seconds, also where each has to be decompressed."""
 
 
@@ -80,10 +86,14 @@ def _measured(
     refusals = {one.code for one in technique.exclusions if not one.scorable}
     if modality not in ("CT", "MR", "OP") or refusals - _MEASURED_THOUGH_REFUSED:
         return None
-    stacks = assemble_stacks(files.headers) if refusals else files.stacks
+    stacks = tuple(assemble_stacks(files.headers) if refusals else files.stacks)
     if not stacks or _is_strip(stacks[0]):
         return None
-    stack = stacks[0]
+    if refusals:  # a refused series is harvested no further than its reason
+        technique = harvest(files.headers, of_instances=[()] * len(files.headers))
+    stack = _photographs(stacks) if modality == "OP" else stacks[0]
+    if modality == "CT":
+        wanted = frozenset(wanted) | {CT_DW.name}  # the others are compared by size, and dose rests on it
     first = stack.frames[0]
     header = frame_header(files.headers[first.instance_index], first.frame_number)
     region = prompt_from_header(files.headers, stack, prompts).region.value
@@ -93,6 +103,12 @@ def _measured(
     measured = _context(stack, header, modality, technique, region)
     dw = next((one for one in measures if one.name == CT_DW.name), None)
     return replace(measured, measures=measures, size_class=size_class(dw))
+
+
+def _photographs(stacks: tuple[Stack, ...]) -> Stack:
+    """Return the photographs of a series, which have no position and are a stack each, as one."""
+    alike = [one for one in stacks if (one.rows, one.columns) == (stacks[0].rows, stacks[0].columns)]
+    return replace(stacks[0], frames=tuple(frame for one in alike for frame in one.frames))
 
 
 def _is_strip(stack: Stack) -> bool:
@@ -115,23 +131,42 @@ def _measures(
     from mediqa_node.image.measure.op.series import measure_op
     from mediqa_node.image.measure.stack import measure_stack
 
-    if modality == "CT":
-        of_modality = measure_ct(source, ct_facts(stack, technique, region), wanted)
-    elif modality == "MR":
-        of_modality = measure_mr(source, mr_facts(header), wanted)
-    else:
-        of_modality = measure_op(source, wanted)
-    between = _BETWEEN_SLICES if source.count == 1 else frozenset()
-    return [*of_modality, *measure_stack(source, frozenset(wanted) - between)]
+    asked: dict[str, tuple[Iterable[Quantity], Callable[[Collection[str]], Sequence[Measure]]]] = {
+        "CT": (CT_QUANTITIES, lambda names: measure_ct(source, ct_facts(stack, technique, region), names)),
+        "MR": (MR_QUANTITIES, lambda names: measure_mr(source, mr_facts(header), names)),
+        "OP": (OP_QUANTITIES, lambda names: measure_op(source, names)),
+    }
+    between = _BETWEEN_SLICES if modality == "OP" or source.count == 1 else frozenset()
+    of_stack = [one for one in STACK_QUANTITIES if one.name not in between]
+    parts = (asked[modality], (of_stack, lambda names: measure_stack(source, names)))
+    return [one for quantities, measure in parts for one in _guarded(quantities, measure, wanted)]
+
+
+def _guarded(
+    quantities: Iterable[Quantity], measure: Callable[[Collection[str]], Sequence[Measure]], wanted: Collection[str]
+) -> Sequence[Measure]:
+    """Return the measures that are wanted; after a fault all of them as failed, so that others are kept."""
+    known = [one for one in quantities if one.name in wanted]
+    try:
+        return measure(frozenset(one.name for one in known))
+    except Exception:  # whatever arithmetic does on odd pixels
+        log.warning("measures failed", measures=[one.name for one in known], exc_info=True)
+        return [one.not_measurable(Limit.FAILED) for one in known]
 
 
 def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: FrameReader) -> StackSource:
     native = transfer_syntax(files.paths[stack.frames[0].instance_index]) in NATIVE
     step = coarse_step(stack.rows, stack.columns)
+
+    def stored(index: int) -> np.ndarray:
+        frame = stack.frames[index]
+        return reader.raw(files.paths[frame.instance_index], frame.frame_number)
+
+    kept = _cached(stored)  # decoded once for both
     return StackSource(
         count=len(stack.frames),
-        image_at=_cached(_getter(stack, files, reader)),
-        coarse_at=_cached(_getter(stack, files, reader, part=partial(coarse, step=step))),
+        image_at=_cached(_getter(stack, files, kept)),
+        coarse_at=_cached(_getter(stack, files, kept, part=partial(coarse, step=step))),
         spacing_mm=stack.spacing_mm[1:],
         thickness_mm=header.number("SliceThickness"),
         positions_mm=stack.positions_mm,
@@ -141,14 +176,16 @@ def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: Frame
 
 
 def _getter(
-    stack: Stack, files: SeriesFiles, reader: FrameReader, part: Callable[[np.ndarray], np.ndarray] = np.asarray
+    stack: Stack,
+    files: SeriesFiles,
+    stored: Callable[[int], np.ndarray],
+    part: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> Callable[[int], np.ndarray]:
-    """Return a function that decodes a slice, and rescales a part of it, which is all by default."""
+    """Return a function that rescales a part of a slice, which is all by default."""
 
     def image_at(index: int) -> np.ndarray:
         frame = stack.frames[index]
-        raw = reader.raw(files.paths[frame.instance_index], frame.frame_number)
-        return to_image(part(raw), files.headers[frame.instance_index], frame.frame_number)
+        return to_image(part(stored(index)), files.headers[frame.instance_index], frame.frame_number)
 
     return image_at
 

@@ -7,10 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from mediqa_node.domain.baseline import Group, Usual
+from mediqa_node.storage.database import take_table
 from mediqa_node.storage.measure_tables import baselines, usual_values
 
 _GROUP = tuple(Group.__dataclass_fields__)
-_USUAL = tuple(name for name in Usual.__dataclass_fields__ if name != "group")
+_USUAL = tuple(name for name in Usual.__dataclass_fields__ if name not in ("group", "limit", "baseline"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,12 @@ def make(connection: sa.Connection, usual: Sequence[Usual], *, since: float, unt
     number = int(made.scalar_one())
     if usual:
         rows = [
-            {"baseline_id": number, **asdict(one.group), **{name: getattr(one, name) for name in _USUAL}}
+            {
+                "baseline_id": number,
+                "limit_code": one.limit,
+                **asdict(one.group),
+                **{name: getattr(one, name) for name in _USUAL},
+            }
             for one in usual
         ]
         connection.execute(sa.insert(usual_values), rows)
@@ -59,6 +65,7 @@ def make(connection: sa.Connection, usual: Sequence[Usual], *, since: float, unt
 
 def approve(connection: sa.Connection, number: int, *, by: str, now: float) -> bool:
     """Use a baseline from now on, in place of any other; False if there is none of this number, or it is withdrawn."""
+    take_table(connection, baselines)  # two decisions at once would approve two
     here = (baselines.c.id == number, baselines.c.withdrawn_at.is_(None), baselines.c.approved_at.is_(None))
     approved = connection.execute(sa.update(baselines).where(*here).values(approved_at=now, approved_by=by[:64]))
     if not approved.rowcount:
@@ -88,8 +95,10 @@ def usual_in(connection: sa.Connection, number: int) -> list[Usual]:
     return [_usual(row) for row in connection.execute(query)]
 
 
-def active_usual(connection: sa.Connection, group: Group) -> list[Usual]:
+def active_usual(connection: sa.Connection, group: Group | None) -> list[Usual]:
     """Return the usual values of a group in the approved baseline; [] without one."""
+    if group is None:
+        return []
     of_group = (usual_values.c[name] == value for name, value in asdict(group).items())
     query = (
         sa.select(usual_values)
@@ -101,4 +110,5 @@ def active_usual(connection: sa.Connection, group: Group) -> list[Usual]:
 
 def _usual(row: sa.Row[*tuple[Any, ...]]) -> Usual:
     group = Group(**{name: row._mapping[name] for name in _GROUP})
-    return Usual(group=group, **{name: row._mapping[name] for name in _USUAL})
+    values = {name: row._mapping[name] for name in _USUAL}
+    return Usual(group=group, limit=row.limit_code, baseline=row.baseline_id, **values)

@@ -10,7 +10,10 @@ import sqlalchemy as sa
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.measures import Limit, Measure, MeasuredStack, Method, Validity
 from mediqa_node.domain.quantities import in_order
+from mediqa_node.domain.series import ReasonCode
+from mediqa_node.storage.database import take_table
 from mediqa_node.storage.measure_tables import measured_stacks, measures
+from mediqa_node.storage.tables import series
 
 _CONTEXT = tuple(
     name
@@ -20,10 +23,12 @@ _CONTEXT = tuple(
 _SHORTENED = {"scanner": 64, "protocol": 64, "stack": 200, "kernel": 64}
 _AS_THEY_ARE = ("name", "value", "unit", "uncertainty", "spread", "n", "detail")
 _AT_ONCE = 500
+_COUNT_NOT = (ReasonCode.PHANTOM, ReasonCode.REJECTED)
 
 
 def save(connection: sa.Connection, measured: MeasuredStack, *, generation: int) -> None:
     """Replace the measures of a series as it was at a generation of its content."""
+    take_table(connection, measured_stacks)
     key = {"series_instance_uid": measured.series_instance_uid, "generation": generation}
     for table in (measured_stacks, measures):
         here = (table.c[name] == value for name, value in key.items())
@@ -48,21 +53,19 @@ def load(connection: sa.Connection, series_instance_uid: str, generation: int | 
 def newest(
     connection: sa.Connection, *, since: float = 0.0, until: float = float("inf"), modality: str | None = None
 ) -> list[MeasuredStack]:
-    """Return the measures of every series' newest content that was measured in a period, in the order of measurement.
+    """Return the measures of every series' present content that was measured in a period, in the order of measurement.
+
+    Phantoms, and series whose content has changed or was rejected since, do not count.
 
     Args:
         since, until: seconds since 1970, the second not included.
     """
-    last = (
-        sa.select(measured_stacks.c.series_instance_uid, sa.func.max(measured_stacks.c.generation).label("generation"))
-        .group_by(measured_stacks.c.series_instance_uid)
-        .subquery()
+    present = sa.and_(
+        series.c.series_instance_uid == measured_stacks.c.series_instance_uid,
+        series.c.generation == measured_stacks.c.generation,
+        sa.or_(series.c.reason_code.is_(None), series.c.reason_code.not_in(_COUNT_NOT)),
     )
-    same = (
-        measured_stacks.c.series_instance_uid == last.c.series_instance_uid,
-        measured_stacks.c.generation == last.c.generation,
-    )
-    query = sa.select(measured_stacks).join(last, sa.and_(*same)).where(measured_stacks.c.measured_at >= since)
+    query = sa.select(measured_stacks).join(series, present).where(measured_stacks.c.measured_at >= since)
     if until != float("inf"):
         query = query.where(measured_stacks.c.measured_at < until)
     if modality is not None:

@@ -130,7 +130,7 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
     statuses = connection.execute(
         sa.select(instances.c.status, sa.func.count()).where(instances.c.series_instance_uid == uid).group_by("status")
     )
-    measured = measures.load(connection, uid)
+    measured = measures.load(connection, uid, row.generation)
     usual = usual_of(measured, baselines.active_usual(connection, Group.of(measured))) if measured is not None else {}
     return {
         **row.as_dict(),

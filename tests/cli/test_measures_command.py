@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.command import invoke_in
-from support.measured import measured_stack, measures
+from support.measured import index_series, measured_stack, measures
 
 from mediqa_node.domain.measures import MeasuredStack
 from mediqa_node.domain.quantities import QUANTITIES
@@ -32,6 +32,7 @@ def node(tmp_path: Path) -> Callable[[list[MeasuredStack]], Path]:
         with database.write() as connection:
             for one in series:
                 stored.save(connection, one, generation=1)
+                index_series(connection, one)
         database.close()
         return tmp_path
 
@@ -42,7 +43,7 @@ def chests(n: int, **changes: object) -> list[MeasuredStack]:
     return [
         measured_stack(
             series_instance_uid=f"1.2.3.{i}",
-            study_instance_uid=f"1.2.{i // 2}",
+            study_instance_uid=f"1.2.{i}",
             measures=measures(10 + i % 5),
             **changes,
         )

@@ -61,10 +61,32 @@ def test_each_number_has_its_unit_method_derivation_and_uncertainty() -> None:
 def test_the_dose_states_its_phantom() -> None:
     group = of_measures(build_report(replace(ct_volume(), measured=measured_stack())))
 
-    [phantom] = [one for one in group.ContentSequence if concept(one)[0] == "113835"]
-    assert phantom.ConceptCodeSequence[0].CodeValue == "113691"
+    [phantom] = numbers(group)["113830"].ContentSequence
+    assert (concept(phantom)[0], phantom.ConceptCodeSequence[0].CodeValue) == ("113835", "113691")
     unknown = of_measures(build_report(replace(ct_volume(), measured=measured_stack(ctdi_phantom_cm=None))))
-    assert not [one for one in unknown.ContentSequence if concept(one)[0] == "113835"]
+    assert "ContentSequence" not in numbers(unknown)["113830"]
+
+
+def test_versions_slices_and_limits_are_coded() -> None:
+    group = of_measures(build_report(replace(ct_volume(), measured=measured_stack())))
+
+    [parameters] = [one.TextValue for one in group.ContentSequence if concept(one)[0] == "111002"]
+    assert "ct.noise.soft v1 n=16, ct.dw v1 n=20" in parameters
+    limited = {
+        name
+        for name, one in numbers(group).items()
+        if any(concept(part)[0] == "IQM-VALIDITY" for part in one.get("ContentSequence", ()))
+    }
+    assert limited == {"IQM-CTF50"}
+
+
+def test_a_number_for_people_has_two_digits_of_its_uncertainty() -> None:
+    size = replace(measures()[1], value=242.89459, uncertainty=0.2345)
+
+    group = of_measures(build_report(replace(ct_volume(), measured=measured_stack(measures=(size,)))))
+
+    measured = numbers(group)["113980"].MeasuredValueSequence[0]
+    assert (str(measured.NumericValue), measured.FloatingPointValue) == ("242.89", 242.89459)
 
 
 def test_what_is_limited_or_not_measurable_says_why() -> None:
@@ -85,16 +107,18 @@ def test_the_images_that_were_measured_are_its_source() -> None:
 
 
 def test_a_baseline_is_stated_next_to_the_value_and_what_stands_out_at_the_top() -> None:
-    usual = usual_values([measured_stack(measures=measures(11.0 + i % 3)) for i in range(40)])
+    usual = usual_values(
+        [measured_stack(study_instance_uid=f"1.2.{i}", measures=measures(11.0 + i % 3)) for i in range(40)]
+    )
 
     ordinary = build_report(replace(ct_volume(), measured=measured_stack(), usual=usual))
     noisy = build_report(replace(ct_volume(), measured=measured_stack(measures=measures(30.0)), usual=usual))
 
     [said] = [one.TextValue for one in of_measures(ordinary).ContentSequence if concept(one)[0] == "121106"]
-    assert "noise in soft tissue: 12.0 HU; usual here 12.0 +- 1.5 for Dw 280-320 mm." in said
+    assert "noise in soft tissue: 12.0 HU; usual here 12.0 +- 1.5 for Dw 280-320 mm (40 exams)." in said
     assert HEADING not in str(ordinary)
     lines = str(noisy[0x0040A730].value[-1].ContentSequence[0].TextValue).split("\r\n")
-    assert lines[1] == f"{HEADING}: noise in soft tissue 30.0 HU; usual here 12.0 +- 1.5 for Dw 280-320 mm."
+    assert lines[1] == f"{HEADING}: noise in soft tissue 30.0 HU; usual here 12.0 +- 1.5 for Dw 280-320 mm (40 exams)."
     assert "because" not in "".join(lines)
 
 

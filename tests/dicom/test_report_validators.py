@@ -84,7 +84,9 @@ def predicted() -> ReportRequest:
 
 
 def measured() -> ReportRequest:
-    usual = usual_values([measured_stack(measures=measures(11.0 + i % 3)) for i in range(40)])
+    usual = usual_values(
+        [measured_stack(study_instance_uid=f"1.2.{i}", measures=measures(11.0 + i % 3)) for i in range(40)]
+    )
     return replace(ct_volume(), measured=measured_stack(measures=measures(30.0)), usual=usual)
 
 

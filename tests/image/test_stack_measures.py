@@ -197,7 +197,8 @@ def test_a_long_stack_is_looked_at_in_part_and_says_so() -> None:
     source = StackSource(count=3000, image_at=coarse_at, coarse_at=coarse_at, spacing_mm=(1.0, 1.0), most_coarse=100)
     [found] = measure_stack(source, {REPEATED_SLICES.name})
 
-    assert (found.limit, found.detail) == (Limit.FEW_SLICES, "100 of 3000")
-    assert len(seen) == 100
+    assert found.limit is Limit.FEW_SLICES
+    assert found.detail == f"{len(seen)} of 3000 were compared"
+    assert 100 <= len(seen) <= 116
     assert len(source.coarse_indices((7, 2999))) <= 102
     assert {7, 2999} <= set(source.coarse_indices((7, 2999)))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mediqa_node.domain.baseline import HEADING, Group, usual_values
 from mediqa_node.domain.measures import Limit, MeasuredStack, Validity
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import PhantomRule, ReturnRule, ScorePolicy
-from mediqa_node.domain.quantities import CT_QUANTITIES, QUANTITIES, STACK_QUANTITIES
+from mediqa_node.domain.quantities import CT_NOISE, CT_QUANTITIES, QUANTITIES, STACK_QUANTITIES
 from mediqa_node.pipeline import report
 from mediqa_node.pipeline.measures import measure_series
 from mediqa_node.pipeline.score import harvest_series, read_headers
@@ -125,7 +126,7 @@ def test_a_site_chooses_what_is_measured(make: Make, tmp_path: Path) -> None:
     found = kept(bench, paths)
 
     assert found is not None
-    assert [one.name for one in found.measures] == ["ct.noise.soft"]
+    assert [one.name for one in found.measures] == ["ct.noise.soft", "ct.dw"], "size goes with any measure of CT"
 
 
 def test_nothing_is_measured_where_a_site_turns_it_off(make: Make, tmp_path: Path) -> None:
@@ -246,8 +247,8 @@ def test_the_report_holds_the_measures_and_what_stands_out(make: Make, tmp_path:
     noise = found.measure("ct.noise.soft")
     assert noise is not None
     quiet = [
-        MeasuredStack(**{**{name: getattr(found, name) for name in found.__dataclass_fields__}, "measures": (value,)})
-        for value in (QUANTITIES[noise.name].measured(10.0 + i % 5, n=9) for i in range(40))
+        replace(found, study_instance_uid=f"1.2.{i}", measures=(CT_NOISE.measured(10.0 + i % 5, n=9),))
+        for i in range(40)
     ]
     usual = usual_values(quiet)
     assert {one.group for one in usual} == {Group.of(found)}
@@ -260,4 +261,4 @@ def test_the_report_holds_the_measures_and_what_stands_out(make: Make, tmp_path:
     text = row.part10.decode("latin-1")
     assert "IQA measures" in text
     assert f"{HEADING}: noise in soft tissue" in text
-    assert "usual here 12.0 +- 1.5 for Dw 240-280 mm" in text
+    assert "usual here 12.0 +- 1.5 for Dw 240-280 mm (40 exams, baseline 1)" in text

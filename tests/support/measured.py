@@ -3,9 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+import sqlalchemy as sa
+
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.measures import Limit, Measure, MeasuredStack
 from mediqa_node.domain.quantities import CT_DW, CT_FIGURE_OF_MERIT, CT_NOISE, CT_SHARPNESS, CT_SSDE
+from mediqa_node.domain.series import SeriesState
+from mediqa_node.storage.database import Connection
+from mediqa_node.storage.tables import series
 from support.factories import CT_IMAGE, SERIES_UID, STUDY_UID
 
 
@@ -48,3 +53,30 @@ def measured_stack(**changes: Any) -> MeasuredStack:
         acquired="2026-11-20 10:15:00",
     )
     return replace(plain, **changes)
+
+
+def index_series(
+    connection: Connection, measured: MeasuredStack, *, generation: int = 1, reason_code: str | None = None
+) -> None:
+    """Enter the series of measures into the index, or move it to another generation of its content."""
+    here = series.c.series_instance_uid == measured.series_instance_uid
+    connection.execute(sa.delete(series).where(here))
+    connection.execute(
+        sa.insert(series).values(
+            series_instance_uid=measured.series_instance_uid,
+            study_instance_uid=measured.study_instance_uid,
+            modality=measured.modality,
+            state=SeriesState.ASSESSED,
+            reason_code=reason_code,
+            calling_ae_title="CT",
+            association_id="a",
+            n_associations=1,
+            longest_gap_s=0.0,
+            opened_at=0.0,
+            last_instance_at=0.0,
+            n_instances=1,
+            generation=generation,
+            revision=1,
+            state_at=0.0,
+        )
+    )

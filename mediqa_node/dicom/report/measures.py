@@ -21,7 +21,7 @@ from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.dicom.report.uid import deterministic_uid
 from mediqa_node.domain.baseline import HEADING, StandsOut, Usual, compared
 from mediqa_node.domain.measures import Measure, MeasuredStack, Validity
-from mediqa_node.domain.quantities import QUANTITIES
+from mediqa_node.domain.quantities import QUANTITIES, decimals
 
 ALGORITHM = "MedIQA measures"
 LABEL = "IQA measures"
@@ -53,6 +53,7 @@ def measure_group(
         *([] if site == codes.UNKNOWN else [code_item("HAS CONCEPT MOD", codes.FINDING_SITE, site)]),
         text_item("HAS CONCEPT MOD", codes.ALGORITHM_NAME, ALGORITHM),
         text_item("HAS CONCEPT MOD", codes.ALGORITHM_VERSION, device.software_version),
+        text_item("HAS CONCEPT MOD", codes.ALGORITHM_PARAMETERS, _parameters(known)),
         *map(_measurement, known),
         *_dose(measured),
         *image_items(codes.SOURCE_OF_MEASUREMENT, measured.frames),
@@ -70,7 +71,7 @@ def in_words(standing_out: Sequence[StandsOut]) -> str:
 def _measurement(one: Measure) -> Dataset:
     assert one.value is not None
     unit = measure_codes.unit(one)
-    places = QUANTITIES[one.name].places
+    places = decimals(QUANTITIES[one.name], one.uncertainty)
     text = _decimal(one.value, places)
     item = number_item("CONTAINS", measure_codes.concept(one.name), text, unit, exact=one.value)
     content = [code_item("HAS CONCEPT MOD", measure_codes.METHOD, measure_codes.method(one))]
@@ -80,8 +81,15 @@ def _measurement(one: Measure) -> Dataset:
         text = _decimal(one.uncertainty, places)
         error = number_item("HAS PROPERTIES", measure_codes.UNCERTAINTY, text, unit, exact=one.uncertainty)
         content.append(error)
+    if one.validity is Validity.LIMITED:
+        content.append(code_item("HAS PROPERTIES", measure_codes.VALIDITY, measure_codes.LIMITED))
     item.ContentSequence = content
     return item
+
+
+def _parameters(known: Sequence[Measure]) -> str:
+    """Return the version of each method, and how many slices were measured."""
+    return "method versions and slices: " + ", ".join(f"{one.name} v{one.method.version} n={one.n}" for one in known)
 
 
 def _dose(measured: MeasuredStack) -> list[Dataset]:
@@ -89,9 +97,11 @@ def _dose(measured: MeasuredStack) -> list[Dataset]:
     if measured.ctdi_vol_mgy is None or measured.measure("ct.ssde") is None:
         return []
     dose, milligray = measured.ctdi_vol_mgy, codes.Code("mGy", "UCUM", "milligray")
-    items = [number_item("CONTAINS", measure_codes.MEAN_CTDI, _decimal(dose, 2), milligray, exact=dose)]
+    item = number_item("CONTAINS", measure_codes.MEAN_CTDI, _decimal(dose, 2), milligray, exact=dose)
     phantom = measure_codes.CTDI_PHANTOMS.get(int(measured.ctdi_phantom_cm or 0))
-    return items + ([] if phantom is None else [code_item("CONTAINS", measure_codes.CTDI_PHANTOM, phantom)])
+    if phantom is not None:
+        item.ContentSequence = [code_item("HAS CONCEPT MOD", measure_codes.CTDI_PHANTOM, phantom)]
+    return [item]
 
 
 def _comment(measured: MeasuredStack, usual: dict[str, Usual], standing_out: Sequence[StandsOut]) -> str:

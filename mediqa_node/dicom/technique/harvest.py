@@ -25,7 +25,8 @@ from mediqa_node.dicom.stacks.geometry import position_along, slice_normal
 from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.dicom.technique.ct import differs, read_ct
 from mediqa_node.dicom.technique.ct_covariates import ct_covariates, ct_series_flags
-from mediqa_node.dicom.technique.ct_exposure import RANGES, ct_reading
+from mediqa_node.dicom.technique.ct_exposure import RANGES, SAME_CTDI, ct_reading
+from mediqa_node.dicom.technique.ctdi_phantom import phantom_cm
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
 from mediqa_node.dicom.technique.mr import mr_covariates, nominal, read_mr
 from mediqa_node.dicom.technique.op import op_covariates
@@ -167,7 +168,7 @@ def _harvest_ct(
     flags += [flag for event in events if event for flag in event.flags]
     definitions = Counter(definition for _, definition in read if definition)
     flags += ["mixed_definition"] * (len(definitions) > 1)
-    reading = ct_reading(frames[0], events[0], [])
+    reading = replace(ct_reading(frames[0], events[0], []), ctdi_phantom_cm=_phantom_cm(frames, events, slices))
     dropped = [read_ct(frame, z_mm.get(_key(frame)), None)[0] for frame in primary.others]
     missing = (*_label_exclusions("mas", label, RANGES["mas"], flags), *_other_techniques(slices, dropped))
     return Technique(
@@ -183,6 +184,26 @@ def _harvest_ct(
         covariates=ct_covariates(frames[0], reading),
         frames=tuple(slices),
     )
+
+
+def _phantom_cm(
+    frames: Sequence[FrameHeader], events: Sequence[DoseEvent | None], slices: Sequence[FrameTechnique]
+) -> int | None:
+    """Return the diameter of the phantom that CTDIvol of a stack refers to; None if images differ or none is stated.
+
+    Without a code in the images, that of the dose report counts where both state the same dose over the stack: the dose
+    of a single slice follows its tube current.
+    """
+    codes = {phantom_cm(items[0]) for frame in frames if (items := frame.items("CTDIPhantomTypeCodeSequence"))}
+    if codes:
+        return codes.pop() if len(codes) == 1 else None
+    reported = [event for event in events if event is not None and event.ctdi_vol_mgy is not None]
+    phantoms = {event.ctdi_phantom_cm for event in reported}
+    own = [one.ctdi_vol_mgy for one in slices if one.ctdi_vol_mgy is not None]
+    if len(phantoms) != 1 or not own:
+        return None
+    dose = float(np.mean([event.ctdi_vol_mgy for event in reported if event.ctdi_vol_mgy is not None]))
+    return phantoms.pop() if abs(float(np.mean(own)) - dose) <= SAME_CTDI * dose else None
 
 
 def _harvest_mr(primary: Primary, z_mm: Mapping[FrameKey, float], found: tuple[Exclusion, ...]) -> Technique:

@@ -4,7 +4,6 @@ PS3.3 C.8.2.1 (CT Image), C.8.15.3 (Enhanced CT), C.8.3.1 (MR Image), C.8.13.5 (
 """
 
 import re
-from collections.abc import Collection
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from mediqa_node.domain.technique import HeaderDoubt, Technique
 
 _BODY = frozenset({"neck", "chest", "heart", "abdomen", "pelvis", "breast", "spine"})
 _HEAD = frozenset({"head", "brain"})
-_AXIAL = 0.94
+_AXIAL = 0.9396
 """Cosine of 20 degrees between the slices' normal and the patient's long axis."""
 _NOT_HU = frozenset({
     HeaderDoubt.RESCALE_MISSING, HeaderDoubt.RESCALE_MISSING_SIGNED, HeaderDoubt.RESCALE_UNUSUAL,
@@ -45,6 +44,7 @@ def ct_facts(stack: Stack, technique: Technique, region: str) -> CtFacts:
         dose=ct_dose(technique),
         body_part=body_part(region),
         axial=_is_axial(stack),
+        turned=stack.orientation is not None and abs(stack.orientation[1]) > abs(stack.orientation[0]),
         is_hu=not (energies or flags & _NOT_HU),
     )
 
@@ -60,17 +60,20 @@ def ct_dose(technique: Technique) -> CtDose:
     )
 
 
-def mr_facts(header: FrameHeader, flags: Collection[str] = ()) -> MrFacts:
+def mr_facts(header: FrameHeader) -> MrFacts:
     """Return what the measures of an MR stack depend on, from the header of one of its images."""
     direction = next(iter(header.codes("InPlanePhaseEncodingDirection")), "")
     phase_axis = {"COL": 0, "COLUMN": 0, "ROW": 1}.get(direction)
-    words = " ".join((*header.codes("ImageType")[2:], *header.codes("FrameType")[2:], header.text("FilterType")))
+    kinds = (*header.codes("ImageType")[2:], *header.codes("FrameType")[2:])
+    words = " ".join((*kinds, *header.codes("ScanOptions"), header.text("FilterType")))
+    component = next(iter(header.codes("ComplexImageComponent")), "MAGNITUDE")
     kind = next(iter(header.codes("MRAcquisitionType")), "")
     return MrFacts(
         phase_axis=phase_axis,
         acquired_matrix=_acquired_matrix(header, phase_axis),
         is_3d={"3D": True, "2D": False}.get(kind),
         normalised=_NORMALISED.search(words.upper()) is not None,
+        magnitude=component in ("MAGNITUDE", "MIXED") and not {"P", "R", "I"} & set(kinds[:2]),
         filtered=_FILTERED.search(words.upper()) is not None,
     )
 

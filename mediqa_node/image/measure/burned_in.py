@@ -24,6 +24,8 @@ _WIDEST = 6.0
 _LEAST_PX = 6
 _MOST_SHARE = 0.1
 _MOST_GROUPS = 20_000
+_MOST_CHARACTERS = 500
+"""More are a pattern; and their lines would take too long to find."""
 _CHARACTERS = 3
 _TOLERANCE = 0.1
 _FOLLOWED = 0.4
@@ -77,7 +79,7 @@ def _characters(gray: np.ndarray, strokes: np.ndarray, followed: np.ndarray, dro
         beside = gray[rows, max(0, columns.start - 2) : columns.stop + 2]
         if thin and float(np.median(np.abs(np.diff(beside, axis=1)).max(axis=1))) >= drop:
             found.append((rows.start, rows.stop, columns.start, columns.stop))
-    return found
+    return found if len(found) <= _MOST_CHARACTERS else []
 
 
 def _on_one_line(boxes: list[Box]) -> bool:

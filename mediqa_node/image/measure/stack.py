@@ -81,7 +81,8 @@ def repeated_slices(source: StackSource) -> Measure:
         return REPEATED_SLICES.not_measurable(Limit.FEW_SLICES)
     repeated = decoded = 0
     before: np.ndarray | None = None
-    for index in range(compared := min(source.count, source.most_coarse)):
+    compared = source.coarse_indices(evenly(source.count, FULL_SLICES))
+    for index in compared:
         try:
             pixels = source.coarse_at(index)
         except UndecodablePixels:
@@ -93,7 +94,9 @@ def repeated_slices(source: StackSource) -> Measure:
         before = pixels
     if decoded == 0:
         return REPEATED_SLICES.not_measurable(Limit.UNDECODABLE)
-    limit, detail = (Limit.FEW_SLICES, f"{compared} of {source.count}") if compared < source.count else (None, "")
+    limit, detail = None, ""
+    if len(compared) < source.count:
+        limit, detail = Limit.FEW_SLICES, f"{len(compared)} of {source.count} were compared"
     return REPEATED_SLICES.measured(float(repeated), n=decoded, limit=limit, detail=detail)
 
 

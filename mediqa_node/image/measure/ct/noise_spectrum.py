@@ -26,6 +26,8 @@ FEWEST_PATCHES = 16
 MOST_PATCHES = 24
 _RING_PER_MM = 0.025
 _PADDED = 2
+_MOST_UNCERTAIN = 0.1
+"""Of a peak: more is that of a flat spectrum, which has none."""
 _UNEVEN = 1.3
 """Standard deviation of a window over the slice's noise, at most; and the noise over that of a patch."""
 _SMALLEST_PX = 8
@@ -155,4 +157,11 @@ def spectrum_measure(spectra: Sequence[RadialSpectrum]) -> Measure:
         resampled = [value for row in drawn if (value := peak_frequency(power[row].sum(axis=0))) is not None]
         uncertainty = float(np.std(resampled, ddof=1)) if len(resampled) > 1 else None
         spread = float(np.subtract(*np.percentile(single, (75, 25)))) if len(single) > 1 else None
-    return CT_PEAK_FREQUENCY.measured(found, n=len(spectra), uncertainty=uncertainty, spread=spread)
+    uncertain = uncertainty is not None and uncertainty > _MOST_UNCERTAIN * found
+    return CT_PEAK_FREQUENCY.measured(
+        found,
+        n=len(spectra),
+        uncertainty=uncertainty,
+        spread=spread,
+        limit=Limit.UNCERTAIN if uncertain else None,
+    )

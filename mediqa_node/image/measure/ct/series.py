@@ -176,14 +176,16 @@ def _from_slices(quantity: Quantity, values: list[float], missing: Limit) -> Mea
 
 def _size_measures(facts: CtFacts, found: _Found, missing: Limit | None) -> list[Measure]:
     if not facts.axial:
-        missing = Limit.UNSUITABLE
+        missing = Limit.NOT_ACROSS
     if missing is not None:
         return [quantity.not_measurable(missing) for quantity, _ in _SIZES]
     cut = float(np.mean([size.cut for size in found.sizes]))
     limited = Limit.TRUNCATED if cut >= TRUNCATED_FROM else None
     detail = f"{cut:.0%} of the outline" if limited else ""
     result = []
-    for quantity, name in _SIZES:
+    turned = {"lateral_mm": "ap_mm", "ap_mm": "lateral_mm"} if facts.turned else {}
+    for quantity, of_image in _SIZES:
+        name = turned.get(of_image, of_image)
         values = [getattr(size, name) for size in found.sizes]
         if quantity is CT_TRUNCATION:
             result.append(over_slices(quantity, values))
