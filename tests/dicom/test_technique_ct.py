@@ -531,3 +531,25 @@ def test_a_dose_report_fills_in_ctdi_vol_with_its_phantom(header, expected):
     stated = found.covariates["ctdi_vol_mgy"], found.covariates["ctdi_phantom_cm"]
     assert (*stated, "ctdi_vol_from_report" in found.flags) == expected
     assert found.frames[0].ctdi_vol_mgy == expected[0]
+
+
+def coded(value: str) -> Dataset:
+    return dataset(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning="phantom")
+
+
+def test_the_phantom_of_a_report_counts_where_the_whole_stack_has_its_dose():
+    """The dose of a single slice follows its tube current; a first slice far from the mean says nothing."""
+    doses = [5.0, 6.0, 8.0, 9.0, 10.0, 10.0, 10.0, 10.0]
+    headers = series(KVP=120, Exposure=100, IrradiationEventUID="1.9", each_CTDIvol=doses)
+    event = DoseEvent(irradiation_event_uid="1.9", ctdi_vol_mgy=8.5, ctdi_phantom_cm=32)
+    other = DoseEvent(irradiation_event_uid="1.9", ctdi_vol_mgy=17.0, ctdi_phantom_cm=16)
+
+    assert harvest(headers, dose_events={"1.9": event}).covariates["ctdi_phantom_cm"] == 32
+    assert harvest(headers, dose_events={"1.9": other}).covariates["ctdi_phantom_cm"] is None
+
+
+def test_images_that_name_different_phantoms_have_none():
+    codes = [coded("113691")] * 5 + [coded("113690")] * 3
+    headers = series(KVP=120, Exposure=100, CTDIvol=8.5, each_CTDIPhantomTypeCodeSequence=codes)
+
+    assert harvest(headers).covariates["ctdi_phantom_cm"] is None

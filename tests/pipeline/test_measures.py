@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pipeline.test_dose_reports import dose_report
+from pydicom import Dataset
 from support.bench import Bench
 from support.corrections import RULES, SCANNER
 from support.series import ct_series, reject_note, series_uid
 
+from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.domain.baseline import HEADING, Group, usual_values
 from mediqa_node.domain.measures import Limit, MeasuredStack, Validity
 from mediqa_node.domain.peer import Peer
@@ -116,6 +119,58 @@ def test_pixels_that_are_no_slice_are_not_measured(changes: dict[str, Any], make
 
     assert bench.series(series_uid(paths)).state == "NOT_SCORED"
     assert kept(bench, paths) is None
+
+
+def test_a_refused_series_that_is_measured_keeps_its_dose_and_its_doubts(tmp_path: Path, make: Make) -> None:
+    phantom = Dataset()
+    phantom.CodeValue, phantom.CodingSchemeDesignator, phantom.CodeMeaning = "113691", "DCM", "IEC Body Phantom"
+    stated = {"BurnedInAnnotation": "YES", "CTDIvol": 10.0, "CTDIPhantomTypeCodeSequence": [phantom]}
+    prompts = make().node.assessor.prompts  # type: ignore[union-attr]
+    whole = read_headers(chest(tmp_path / "x", **stated))
+    unscaled = read_headers(chest(tmp_path / "y", **stated, RescaleSlope=None, RescaleIntercept=None))
+
+    found, doubtful = (measure_series(files, harvest_series(files), prompts) for files in (whole, unscaled))
+
+    assert found is not None and doubtful is not None
+    ssde, noise = found.measure("ct.ssde"), doubtful.measure("ct.noise.soft")
+    assert ssde is not None and ssde.value is not None and ssde.value > 10
+    assert found.kernel == "B30f"
+    assert noise is not None and noise.limit is Limit.DOUBTFUL_PIXELS
+
+
+def test_all_photographs_of_a_series_are_measured(tmp_path: Path, make: Make) -> None:
+    photographs = sorted((Path(__file__).parents[1] / "data" / "fundus_chasedb1").glob("*.jpg"))[:2]
+    paths = []
+    for number, photograph in enumerate(photographs):
+        ds = wrap_photograph(np.asarray(Image.open(photograph).convert("RGB")))
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.3", "1.2.3.4"
+        ds.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+        paths.append(tmp_path / f"{number}.dcm")
+    files = read_headers(paths)
+
+    found = measure_series(files, harvest_series(files), make().node.assessor.prompts)  # type: ignore[union-attr]
+
+    assert found is not None
+    focus = found.measure("op.focus")
+    assert focus is not None and focus.n == 2 and focus.spread is not None
+    assert len(found.frames) == 2
+
+
+def test_a_fault_of_one_kind_of_measure_leaves_the_others(tmp_path: Path, make: Make, monkeypatch: Any) -> None:
+    from mediqa_node.image.measure.ct import series as of_ct
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(of_ct, "patient_mask", broken)
+    files = read_headers(chest(tmp_path / "x"))
+
+    found = measure_series(files, harvest_series(files), make().node.assessor.prompts)  # type: ignore[union-attr]
+
+    assert found is not None
+    limits = {one.name: one.limit for one in found.measures}
+    assert limits["ct.noise.soft"] is limits["ct.dw"] is Limit.FAILED
+    assert limits["stack.repeated_slices"] is None
 
 
 def test_a_site_chooses_what_is_measured(make: Make, tmp_path: Path) -> None:
