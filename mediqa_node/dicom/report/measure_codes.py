@@ -21,7 +21,7 @@ DERIVATIONS = {
     "mean": Code("373098007", "SCT", "Mean"),
 }
 VALIDITY = Code("IQM-VALIDITY", PRIVATE_SCHEME, "Validity of the measurement")
-LIMITED = Code("IQM-LIMITED", PRIVATE_SCHEME, "Limited, the comment of the group has the reason")
+LIMITED = Code("IQM-LIMITED", PRIVATE_SCHEME, "Limited")
 _STANDARD = {
     "ct.dw": Code("113980", "DCM", "Water Equivalent Diameter"),
     "ct.lateral": Code("113931", "DCM", "Measured Lateral Dimension"),
