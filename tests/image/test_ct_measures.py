@@ -201,7 +201,7 @@ def test_ssde_is_ctdi_vol_times_the_factor_of_its_phantom_and_size() -> None:
         (CtFacts(dose=CtDose(ctdi_vol_mgy=10.0)), Limit.PHANTOM_UNKNOWN),
         (CtFacts(dose=CtDose(ctdi_vol_mgy=10.0, phantom_cm=16)), Limit.BODY_OR_HEAD),
         (replace(BODY, body_part="head"), Limit.NO_HEAD_FACTORS),
-        (replace(BODY, axial=False), Limit.UNSUITABLE),
+        (replace(BODY, axial=False), Limit.NOT_ACROSS),
     ],
 )
 def test_without_dose_phantom_or_region_there_is_no_ssde_and_no_figure_of_merit(facts: CtFacts, limit: Limit) -> None:
@@ -226,7 +226,7 @@ def test_the_figure_of_merit_is_the_same_at_any_dose() -> None:
 def test_an_oblique_stack_has_noise_but_no_sizes() -> None:
     found = measured(list(water()), facts=replace(BODY, axial=False))
 
-    assert {found[name].limit for name in SIZES} == {Limit.UNSUITABLE}
+    assert {found[name].limit for name in SIZES} == {Limit.NOT_ACROSS}
     assert found["ct.noise.soft"].value == pytest.approx(10.0, rel=0.04)
 
 
