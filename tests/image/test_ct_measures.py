@@ -180,6 +180,18 @@ def test_sharpness_beyond_the_pixels_is_censored() -> None:
     assert found["ct.sharpness"].limit is Limit.CENSORED
 
 
+def test_sharpness_of_few_or_of_different_slices_is_limited() -> None:
+    soft, medium, hard = (
+        imaged([disc(240.0, 50.0)], replace(SMALL, kernel=Kernel(f50_per_mm))) for f50_per_mm in (0.2, 0.3, 0.45)
+    )
+
+    few, even, uneven = (measured(images)["ct.sharpness"] for images in ([soft] * 2, [soft] * 5, [soft, medium, hard]))
+
+    assert (few.limit, few.reason) == (Limit.FEW_SLICES, "too few slices (2 of at least 3)")
+    assert even.limit is None
+    assert uneven.limit is Limit.UNCERTAIN
+
+
 def test_the_border_of_the_field_on_a_cut_patient_is_no_skin() -> None:
     found = measured([circular_field(imaged([ellipse(0.0, 0.0, 420.0, 420.0, 20.0)], SMALL))])
 
