@@ -38,6 +38,12 @@ def numbers(group: Dataset) -> dict[str, Dataset]:
     return {concept(one)[0]: one for one in group.ContentSequence if one.ValueType == "NUM"}
 
 
+def on_measures(report: Dataset) -> str:
+    """Return the comment on the measurements, one of the Qualitative Evaluations."""
+    [said] = [one.TextValue for one in report.ContentSequence[-1].ContentSequence if concept(one)[0] == "IQM-COMMENT"]
+    return said
+
+
 def test_each_number_has_its_unit_method_derivation_and_uncertainty() -> None:
     report = build_report(replace(ct_volume(), measured=measured_stack()))
 
@@ -90,10 +96,9 @@ def test_a_number_for_people_has_two_digits_of_its_uncertainty() -> None:
 
 
 def test_what_is_limited_or_not_measurable_says_why() -> None:
-    group = of_measures(build_report(replace(ct_volume(), measured=measured_stack())))
+    report = build_report(replace(ct_volume(), measured=measured_stack()))
 
-    [comment] = [one.TextValue for one in group.ContentSequence if concept(one)[0] == "121106"]
-    assert comment == (
+    assert on_measures(report) == (
         "Limited: sharpness of the skin edge (f50) (at least as sharp as the pixels can show (Nyquist 0.5 / mm)). "
         "Not measurable: size-specific dose estimate (CTDIvol refers to no stated phantom of 16 or 32 cm)."
     )
@@ -114,8 +119,10 @@ def test_a_baseline_is_stated_next_to_the_value_and_what_stands_out_at_the_top()
     ordinary = build_report(replace(ct_volume(), measured=measured_stack(), usual=usual))
     noisy = build_report(replace(ct_volume(), measured=measured_stack(measures=measures(30.0)), usual=usual))
 
-    [said] = [one.TextValue for one in of_measures(ordinary).ContentSequence if concept(one)[0] == "121106"]
+    said = on_measures(ordinary)
     assert "noise in soft tissue: 12.0 HU; usual here 12.0 +- 1.5 for Dw 280-320 mm (40 exams)." in said
+        ordinary
+    )
     assert HEADING not in str(ordinary)
     lines = str(noisy[0x0040A730].value[-1].ContentSequence[0].TextValue).split("\r\n")
     assert lines[1] == f"{HEADING}: noise in soft tissue 30.0 HU; usual here 12.0 +- 1.5 for Dw 280-320 mm (40 exams)."

@@ -155,7 +155,7 @@ def test_real_headers_give_valid_reports(folder, written):
 
 
 def test_the_whole_gate_is_silent(written):
-    assert gate(written(replace(ct_volume(), sop_class="comprehensive3d"))) == ""
+    assert gate(written(replace(measured(), sop_class="comprehensive3d"))) == ""
 
 
 @pytest.mark.acceptance

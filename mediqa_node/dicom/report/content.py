@@ -21,7 +21,7 @@ from mediqa_node.dicom.report.items import (
     text_item,
     uid_item,
 )
-from mediqa_node.dicom.report.measures import in_words, measure_group
+from mediqa_node.dicom.report.measures import in_words, measure_group, measures_comment
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.dicom.report.uid import deterministic_uid
 from mediqa_node.dicom.stacks.assemble import stack_label
@@ -72,11 +72,13 @@ def content_tree(
         assessment = _without_predictions(assessment)
     groups = _groups(assessment, device)
     standing_out: tuple[StandsOut, ...] = ()
+    on_measures: list[Dataset] = []
     if measured is not None and measured.measures:
         comparable = usual_of(measured, usual)
         standing_out = what_stands_out(measured.measures, comparable)
         site = codes.REGIONS[assessment.primary.prompt.region.value]
-        groups.append(measure_group(measured, device, site, usual=comparable, standing_out=standing_out))
+        groups.append(measure_group(measured, device, site))
+        on_measures = measures_comment(measured, comparable, standing_out)
     children = [
         code_item(MODIFIER, codes.LANGUAGE, codes.ENGLISH),
         *observer(device),
@@ -89,7 +91,7 @@ def content_tree(
         container(codes.MEASUREMENTS, groups),
         container(
             codes.QUALITATIVE_EVALUATIONS,
-            [text_item(CONTAINS, codes.COMMENT, comment(assessment, standing_out))],
+            [text_item(CONTAINS, codes.COMMENT, comment(assessment, standing_out)), *on_measures],
         ),
     ]
     return container(codes.REPORT, children, relationship=None, template="1500")

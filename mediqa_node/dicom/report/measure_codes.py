@@ -21,6 +21,7 @@ DERIVATIONS = {
     "mean": Code("373098007", "SCT", "Mean"),
 }
 VALIDITY = Code("IQM-VALIDITY", PRIVATE_SCHEME, "Validity of the measurement")
+COMMENT = Code("IQM-COMMENT", PRIVATE_SCHEME, "Comment on the measurements")
 LIMITED = Code("IQM-LIMITED", PRIVATE_SCHEME, "Limited")
 _STANDARD = {
     "ct.dw": Code("113980", "DCM", "Water Equivalent Diameter"),

@@ -1,7 +1,8 @@
-"""The measurement group of physical measures: TID 1501 with one TID 300 measurement for each, and a comment.
+"""The measurement group of physical measures: TID 1501 with one TID 300 measurement for each, and a comment on them.
 
 What is not measurable is left out of the numbers, because readers fail on a NUM without a value, and named with its
-reason in the comment. Standard uncertainty (k = 1) is a property of its measurement (TID 310, CID 225).
+reason in the comment, which is one of the Qualitative Evaluations: TID 1501 has no row for it. Standard uncertainty
+(k = 1) is a property of its measurement (TID 310, CID 225).
 """
 
 from collections.abc import Sequence
@@ -32,16 +33,8 @@ def measure_group(
     measured: MeasuredStack,
     device: ReportDevice,
     site: codes.Code,
-    *,
-    usual: dict[str, Usual],
-    standing_out: Sequence[StandsOut],
 ) -> Dataset:
-    """Return the group of a series' measures.
-
-    Args:
-        site: where in the body; unknown is left out.
-        usual: usual values by name, of the site's approved baseline.
-    """
+    """Return the group of a series' measures; a `site` in the body that is unknown is left out."""
     tracking = deterministic_uid(
         "tracking", measured.study_instance_uid, measured.series_instance_uid, device.device_uid, LABEL
     )
@@ -58,9 +51,30 @@ def measure_group(
         *_dose(measured),
         *image_items(codes.SOURCE_OF_MEASUREMENT, measured.frames),
     ]
-    if words := _comment(measured, usual, standing_out):
-        items.append(text_item("CONTAINS", codes.COMMENT, words))
     return container(codes.GROUP, items, template="1501")
+
+
+def measures_comment(
+    measured: MeasuredStack, usual: dict[str, Usual], standing_out: Sequence[StandsOut]
+) -> list[Dataset]:
+    """Return what is usual, limited and not measurable as one text; nothing where there is nothing to say.
+
+    Args:
+        usual: usual values by name, of the site's approved baseline.
+    """
+    parts = [in_words(standing_out)] if standing_out else []
+    shown = {one.measure.name for one in standing_out}
+    parts += [
+        f"{QUANTITIES[one.name].title}: {compared(one, usual[one.name])}."
+        for one in measured.measures
+        if one.name in usual and one.value is not None and one.name not in shown
+    ]
+    for validity in (Validity.LIMITED, Validity.NOT_MEASURABLE):
+        ones = [one for one in measured.measures if one.validity is validity and one.name in QUANTITIES]
+        if ones:
+            reasons = (f"{QUANTITIES[one.name].title} ({one.reason})" for one in ones)
+            parts.append(f"{validity.capitalize()}: {'; '.join(reasons)}.")
+    return [text_item("CONTAINS", measure_codes.COMMENT, " ".join(parts))] if parts else []
 
 
 def in_words(standing_out: Sequence[StandsOut]) -> str:
@@ -74,15 +88,16 @@ def _measurement(one: Measure) -> Dataset:
     places = decimals(QUANTITIES[one.name], one.uncertainty)
     text = _decimal(one.value, places)
     item = number_item("CONTAINS", measure_codes.concept(one.name), text, unit, exact=one.value)
-    content = [code_item("HAS CONCEPT MOD", measure_codes.METHOD, measure_codes.method(one))]
+    content = []
+    if one.validity is Validity.LIMITED:
+        content.append(code_item("HAS CONCEPT MOD", measure_codes.VALIDITY, measure_codes.LIMITED))
+    content.append(code_item("HAS CONCEPT MOD", measure_codes.METHOD, measure_codes.method(one)))
     if (derivation := measure_codes.DERIVATIONS.get(QUANTITIES[one.name].statistic)) is not None and one.n > 1:
         content.append(code_item("HAS CONCEPT MOD", codes.DERIVATION, derivation))
     if one.uncertainty is not None:
         text = _decimal(one.uncertainty, places)
         error = number_item("HAS PROPERTIES", measure_codes.UNCERTAINTY, text, unit, exact=one.uncertainty)
         content.append(error)
-    if one.validity is Validity.LIMITED:
-        content.append(code_item("HAS PROPERTIES", measure_codes.VALIDITY, measure_codes.LIMITED))
     item.ContentSequence = content
     return item
 
@@ -102,22 +117,6 @@ def _dose(measured: MeasuredStack) -> list[Dataset]:
     if phantom is not None:
         item.ContentSequence = [code_item("HAS CONCEPT MOD", measure_codes.CTDI_PHANTOM, phantom)]
     return [item]
-
-
-def _comment(measured: MeasuredStack, usual: dict[str, Usual], standing_out: Sequence[StandsOut]) -> str:
-    parts = [in_words(standing_out)] if standing_out else []
-    shown = {one.measure.name for one in standing_out}
-    parts += [
-        f"{QUANTITIES[one.name].title}: {compared(one, usual[one.name])}."
-        for one in measured.measures
-        if one.name in usual and one.value is not None and one.name not in shown
-    ]
-    for validity in (Validity.LIMITED, Validity.NOT_MEASURABLE):
-        ones = [one for one in measured.measures if one.validity is validity and one.name in QUANTITIES]
-        if ones:
-            reasons = (f"{QUANTITIES[one.name].title} ({one.reason})" for one in ones)
-            parts.append(f"{validity.capitalize()}: {'; '.join(reasons)}.")
-    return " ".join(parts)
 
 
 def _decimal(value: float, places: int) -> str:
