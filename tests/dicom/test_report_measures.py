@@ -121,8 +121,6 @@ def test_a_baseline_is_stated_next_to_the_value_and_what_stands_out_at_the_top()
 
     said = on_measures(ordinary)
     assert "noise in soft tissue: 12.0 HU; usual here 12.0 +- 1.5 for Dw 280-320 mm (40 exams)." in said
-        ordinary
-    )
     assert HEADING not in str(ordinary)
     lines = str(noisy[0x0040A730].value[-1].ContentSequence[0].TextValue).split("\r\n")
     assert lines[1] == f"{HEADING}: noise in soft tissue 30.0 HU; usual here 12.0 +- 1.5 for Dw 280-320 mm (40 exams)."
