@@ -47,8 +47,7 @@ def test_noise_added_to_patients_is_measured(collection: dict[str, Series]) -> N
     assert len(fits) >= 8
     assert np.mean(ratio) == pytest.approx(1.0, abs=0.03)
     assert 1.96 * np.std(ratio, ddof=1) < 0.08
-    # texture of fat and muscle that its own noise told apart from noise is below 40 HU of added noise: 8 % high at most
-    assert all(0.9 < slope < 1.12 and r2 > 0.99 for slope, r2 in fits.values())
+    assert all(0.9 < slope < 1.1 and r2 > 0.99 for slope, r2 in fits.values())
 
 
 def test_blur_of_patients_is_measured(collection: dict[str, Series]) -> None:  # noqa: F811

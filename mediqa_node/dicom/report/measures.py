@@ -61,10 +61,10 @@ def measures_comment(
 
     Args:
         usual: usual values by name, of the site's approved baseline.
+        standing_out: is said by the comment of the report, so not again.
     """
-    parts = [in_words(standing_out)] if standing_out else []
     shown = {one.measure.name for one in standing_out}
-    parts += [
+    parts = [
         f"{QUANTITIES[one.name].title}: {compared(one, usual[one.name])}."
         for one in measured.measures
         if one.name in usual and one.value is not None and one.name not in shown
