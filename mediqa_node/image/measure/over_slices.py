@@ -7,13 +7,16 @@ takes slices as independent: neighbours that share their noise make the uncertai
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from mediqa_node.domain.measures import Limit, Measure
+from mediqa_node.domain.measures import Limit, Measure, Validity
 from mediqa_node.domain.quantities import Quantity, Statistic
 
 RESAMPLES = 200
+MOST_UNCERTAIN = 0.1
+"""Share of a value that its uncertainty may be, where slices that differ may differ in what was measured."""
 _SEED = 20261129
 _MOST_AT_ONCE = 2_000_000
 
@@ -45,6 +48,15 @@ def over_slices(
     return quantity.measured(
         float(of(slices)), n=len(slices), uncertainty=uncertainty, spread=spread, limit=limit, detail=detail
     )
+
+
+def limited_where_uncertain(measure: Measure) -> Measure:
+    """Return a measure, limited if nothing else limits it and its uncertainty exceeds a tenth of its value."""
+    if measure.validity is not Validity.VALID or measure.value is None or measure.uncertainty is None:
+        return measure
+    if measure.uncertainty <= MOST_UNCERTAIN * abs(measure.value):
+        return measure
+    return replace(measure, validity=Validity.LIMITED, limit=Limit.UNCERTAIN)
 
 
 def bootstrap_uncertainty(values: np.ndarray, statistic: Statistic) -> float:

@@ -20,14 +20,12 @@ from mediqa_node.domain.measures import Limit, Measure
 from mediqa_node.domain.quantities import CT_PEAK_FREQUENCY
 from mediqa_node.image.measure.ct.patient import Pixel
 from mediqa_node.image.measure.ct.windows import STEP_PX, Windows
-from mediqa_node.image.measure.over_slices import RESAMPLES
+from mediqa_node.image.measure.over_slices import RESAMPLES, limited_where_uncertain
 
 FEWEST_PATCHES = 16
 MOST_PATCHES = 24
 _RING_PER_MM = 0.025
 _PADDED = 2
-_MOST_UNCERTAIN = 0.1
-"""Of a peak: more is that of a flat spectrum, which has none."""
 _UNEVEN = 1.3
 """Standard deviation of a window over the slice's noise, at most; and the noise over that of a patch."""
 _SMALLEST_PX = 8
@@ -157,11 +155,5 @@ def spectrum_measure(spectra: Sequence[RadialSpectrum]) -> Measure:
         resampled = [value for row in drawn if (value := peak_frequency(power[row].sum(axis=0))) is not None]
         uncertainty = float(np.std(resampled, ddof=1)) if len(resampled) > 1 else None
         spread = float(np.subtract(*np.percentile(single, (75, 25)))) if len(single) > 1 else None
-    uncertain = uncertainty is not None and uncertainty > _MOST_UNCERTAIN * found
-    return CT_PEAK_FREQUENCY.measured(
-        found,
-        n=len(spectra),
-        uncertainty=uncertainty,
-        spread=spread,
-        limit=Limit.UNCERTAIN if uncertain else None,
-    )
+    measure = CT_PEAK_FREQUENCY.measured(found, n=len(spectra), uncertainty=uncertainty, spread=spread)
+    return limited_where_uncertain(measure)  # a flat spectrum has no peak

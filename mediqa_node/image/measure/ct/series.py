@@ -39,15 +39,13 @@ from mediqa_node.image.measure.ct.size import SliceSize, slice_size
 from mediqa_node.image.measure.ct.skin_edge import edge_spread, f50
 from mediqa_node.image.measure.ct.soft_noise import soft_noise
 from mediqa_node.image.measure.ct.windows import BRAIN_HU, SOFT_HU, soft_windows
-from mediqa_node.image.measure.over_slices import bootstrap_uncertainty, over_slices
+from mediqa_node.image.measure.over_slices import limited_where_uncertain, over_slices
 from mediqa_node.image.measure.stack_source import SliceGetter, StackSource, coarse, evenly, fine
 
 MOST_FULL_SLICES = 16
 MOST_EDGES = 8
 """Slices whose skin is measured: every second full one, since skin costs as much as all the rest of a slice."""
 _FEWEST_EDGES = 3
-_MOST_UNCERTAIN = 0.1
-"""Of the sharpness."""
 TRUNCATED_FROM = 0.05
 """Share of the outline, mean over slices, from which sizes are limited."""
 _SIZES: tuple[tuple[Quantity, str], ...] = (
@@ -209,14 +207,13 @@ def _sharpness(source: StackSource, found: _Found, missing: Limit | None) -> Mea
     if not found.sharpness:
         return CT_SHARPNESS.not_measurable(missing or Limit.NO_EDGE)
     limit, detail = _limit_of_edges(found.sharpness, _nyquist(source))
-    return over_slices(CT_SHARPNESS, found.sharpness, limit=limit, detail=detail)
+    return limited_where_uncertain(over_slices(CT_SHARPNESS, found.sharpness, limit=limit, detail=detail))
 
 
 def _limit_of_edges(values: list[float], nyquist: float) -> tuple[Limit | None, str]:
-    """Return why sharpness is limited: its own, or slices that differ too much to tell it."""
+    """Return why sharpness is limited, beside its uncertainty."""
     if np.median(values) >= nyquist:
         return Limit.CENSORED, f"Nyquist frequency {nyquist:.2f}/mm"
     if len(values) < _FEWEST_EDGES:
         return Limit.FEW_SLICES, f"{len(values)} of at least {_FEWEST_EDGES}"
-    uncertainty = bootstrap_uncertainty(np.asarray(values), "median")
-    return (Limit.UNCERTAIN if uncertainty > _MOST_UNCERTAIN * np.median(values) else None), ""
+    return None, ""

@@ -3,10 +3,13 @@
 Method: the mean of a window of 10 x 10 mm around every second pixel of every second row, and the unbiased standard
 deviation of its pixels about a fitted plane. Windows count whose mean, which is the smoothed image, lies in the range
 of soft tissue (0 to 170 HU; in heads 0 to 80 HU, which leaves out the skull), whose middle lies inside the patient,
-and that hold noise and little else: a plane explains less than a quarter of their variance, and the rest is at most
-twice what fine detail makes of it in the tenth of windows with the least. Edges and texture of several pixels add to
-the deviation, but hardly to fine detail. The noise is the mode of the deviations: bins of 0.1 HU, smoothed over 15 %
-of the mode; uniform tissue, wherever it lies, makes the mode, and what is left of structure the tail.
+and that hold noise and little else: a plane explains less than a quarter of their variance, and the rest is no larger
+a multiple of fine detail than noise makes it. Edges and texture of several pixels add to the deviation, but hardly to
+fine detail. The least such multiples are those of noise alone, and their scatter tells how far noise reaches: with a
+fiftieth of the windows below one multiple and a tenth below the next, the limit is the second times their ratio to
+the power of 2.3, half a standard deviation above the median of a lognormal distribution; at most 2.2 times the second.
+The noise is the mode of the deviations: bins of 0.1 HU, smoothed over 15 % of the mode; uniform tissue, wherever it
+lies, makes the mode, and what is left of structure the tail.
 
 Sources: Christianson et al., "Automated technique to measure noise in clinical CT examinations", AJR 2015 (doi
 10.2214/AJR.14.13613); Ahmad et al., Med Phys 2021 (heads, doi 10.1002/mp.15133); Kuo et al., Phys Med Biol 2024
@@ -14,7 +17,7 @@ Sources: Christianson et al., "Automated technique to measure noise in clinical 
 Assumptions: Hounsfield units; at least one organ or muscle some 20 mm wide; noise that varies little within 10 mm.
 What breaks it: texture of tissue that is as strong as the noise (fatty muscle, brain at low noise) raises it; noise
 of long correlation (strong iterative reconstruction, thick slices) is in part taken for the plane of the window, and
-it reads some 7 % low even against the deviation over the same window.
+it reads some 5 % low even against the deviation over the same window.
 """
 
 import numpy as np
@@ -26,7 +29,9 @@ LARGEST_HU = 1000.0
 FEWEST_WINDOWS = 200
 _SMOOTHED_OVER = 0.15
 _PLANE_SHARE = 0.25
-_LEAST, _MOST = 0.1, 2.0
+_FEWEST, _FEW = 0.02, 0.1
+"""Shares of the windows whose multiples of fine detail are taken for noise alone."""
+_REACH, _FARTHEST = 2.3, 2.2
 
 
 def soft_noise(windows: Windows) -> float | None:
@@ -35,8 +40,9 @@ def soft_noise(windows: Windows) -> float | None:
     if np.count_nonzero(level) < FEWEST_WINDOWS:
         return None
     variance = windows.flat[level]
-    structure = variance / windows.fine[level]
-    deviations = np.sqrt(variance[structure <= _MOST * np.quantile(structure, _LEAST)])
+    multiple = variance / windows.fine[level]
+    fewest, few = np.quantile(multiple, (_FEWEST, _FEW))
+    deviations = np.sqrt(variance[multiple <= few * min((few / fewest) ** _REACH, _FARTHEST)])
     deviations = deviations[deviations < LARGEST_HU]
     if len(deviations) < FEWEST_WINDOWS // 2:
         return None
