@@ -17,10 +17,9 @@ import pydicom
 import pytest
 from acceptance.collection import ImageSet, image_sets
 from pydicom import Dataset
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 from support.node import Node
 from support.orthanc import Orthanc, evidence_instances, evidence_series, predecessors
-from support.senders import storescu
+from support.senders import proposal, storescu
 from support.waiting import need, until
 
 from mediqa_node.dicom.stacks.assemble import stack_label
@@ -94,7 +93,7 @@ def trial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         node.start()
         statuses: dict[Path, int] = {}
         for each in sets:
-            statuses |= storescu(node.port, each.paths, options=_proposal(each))
+            statuses |= storescu(node.port, each.paths, options=proposal(each.paths[0]))
         _require_all_taken(sets, statuses)
         outcomes = _outcomes(node, sets)
         files = _reports(pacs, folder / "reports")
@@ -103,12 +102,6 @@ def trial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     finally:
         node.close()
         pacs.stop()
-
-
-def _proposal(each: ImageSet) -> list[str]:
-    """storescu cannot make anything else out of JPEG 2000 and lossless JPEG: it has to propose them."""
-    syntax = pydicom.dcmread(each.paths[0], stop_before_pixels=True).file_meta.TransferSyntaxUID
-    return {JPEG2000Lossless: ["-xv"], JPEGLosslessSV1: ["-xs"]}.get(syntax, [])
 
 
 def _require_all_taken(sets: list[ImageSet], statuses: dict[Path, int]) -> None:

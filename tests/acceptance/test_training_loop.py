@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
 import pytest
 from acceptance.collection import TESTS, image_sets
-from pydicom.uid import JPEG2000Lossless
 from support.node import Node
 from support.orthanc import Orthanc
-from support.senders import storescu
+from support.senders import proposal, storescu
 from support.waiting import need, until
 
 from mediqa_node.storage import index
@@ -78,8 +76,7 @@ def loop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         _simulate(Path(named) if named else None, made)
         node.start()
         for each in image_sets(Path(named) if named else None, folder / "made"):
-            jpeg2000 = pydicom.dcmread(each.paths[0], stop_before_pixels=True).file_meta.TransferSyntaxUID
-            _send(node, each.paths, options=["-xv"] if jpeg2000 == JPEG2000Lossless else [])
+            _send(node, each.paths, options=proposal(each.paths[0]))
         _send(node, sorted(made.simulated.rglob("*.dcm")))
         until(lambda: all(row.state in ENDED for row in _series(node)), "every series ends", within_s=1500, every_s=1)
         yield made

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import pydicom
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
 from pynetdicom import AE, _config, build_context, evt
 
 from mediqa_node.network.requestor import keep_answers
@@ -25,6 +26,12 @@ def storescu(
 ) -> dict[Path, int]:
     """Send files over one association and return the status of each that was answered."""
     return answered(start_storescu(port, paths, aet=aet, called=called, options=options))
+
+
+def proposal(path: Path) -> list[str]:
+    """Return options for a file: storescu makes nothing else of JPEG 2000 and lossless JPEG, it has to propose them."""
+    syntax = pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+    return {JPEG2000Lossless: ["-xv"], JPEGLosslessSV1: ["-xs"]}.get(syntax, [])
 
 
 def start_storescu(
