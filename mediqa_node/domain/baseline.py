@@ -116,7 +116,7 @@ def usual_values(measured: Iterable[MeasuredStack], *, fewest: int = FEWEST_EXAM
                 exams.setdefault(one.study_instance_uid, []).append(measure.value)
     return tuple(
         _usual(group, key, [float(np.median(series)) for series in exams.values()])
-        for (group, key), exams in sorted(values.items(), key=repr)
+        for (group, key), exams in sorted(values.items(), key=lambda item: repr(item[0]))
         if len(exams) >= fewest
     )
 

@@ -97,10 +97,11 @@ def _measured(
     first = stack.frames[0]
     header = frame_header(files.headers[first.instance_index], first.frame_number)
     region = prompt_from_header(files.headers, stack, prompts).region.value
+    of_ct = ct_facts(stack, technique, region) if modality == "CT" else CtFacts()
     with FrameReader() as reader:
         source = _source(stack, files, header, reader)
-        measures = in_order(_measures(modality, source, stack, header, technique, region, wanted))
-    measured = _context(stack, header, modality, technique, region)
+        measures = in_order(_measures(modality, source, header, of_ct, wanted))
+    measured = _context(stack, header, modality, technique, of_ct)
     dw = next((one for one in measures if one.name == CT_DW.name), None)
     return replace(measured, measures=measures, size_class=size_class(dw))
 
@@ -119,10 +120,8 @@ def _is_strip(stack: Stack) -> bool:
 def _measures(
     modality: str,
     source: StackSource,
-    stack: Stack,
     header: FrameHeader,
-    technique: Technique,
-    region: str,
+    of_ct: CtFacts,
     wanted: Collection[str],
 ) -> list[Measure]:
     # numpy alone would do for the courier; scipy costs it 0.1 s and 20 MB
@@ -132,7 +131,7 @@ def _measures(
     from mediqa_node.image.measure.stack import measure_stack
 
     asked: dict[str, tuple[Iterable[Quantity], Callable[[Collection[str]], Sequence[Measure]]]] = {
-        "CT": (CT_QUANTITIES, lambda names: measure_ct(source, ct_facts(stack, technique, region), names)),
+        "CT": (CT_QUANTITIES, lambda names: measure_ct(source, of_ct, names)),
         "MR": (MR_QUANTITIES, lambda names: measure_mr(source, mr_facts(header), names)),
         "OP": (OP_QUANTITIES, lambda names: measure_op(source, names)),
     }
@@ -205,9 +204,8 @@ def _cached(image_at: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray
     return cached
 
 
-def _context(stack: Stack, header: FrameHeader, modality: str, technique: Technique, region: str) -> MeasuredStack:
+def _context(stack: Stack, header: FrameHeader, modality: str, technique: Technique, of_ct: CtFacts) -> MeasuredStack:
     """Return what the measures may be compared with, without the measures."""
-    facts = ct_facts(stack, technique, region) if modality == "CT" else CtFacts()
     kernel, recon = (technique.covariates.get(name) for name in ("kernel", "recon_class"))
     protocol = text(header.dataset, "ProtocolName") or text(header.dataset, "SeriesDescription")
     return MeasuredStack(
@@ -220,12 +218,12 @@ def _context(stack: Stack, header: FrameHeader, modality: str, technique: Techni
         size_class="",
         measures=(),
         frames=tuple(stack.frames[index] for index in evenly(len(stack.frames), SLICES_AT_FULL_RESOLUTION)),
-        body_part=facts.body_part,
+        body_part=of_ct.body_part,
         kernel=kernel if isinstance(kernel, str) else "",
         recon_class=recon if isinstance(recon, str) and modality == "CT" else "",
         thickness_mm=header.number("SliceThickness"),
-        ctdi_vol_mgy=facts.dose.ctdi_vol_mgy,
-        ctdi_phantom_cm=facts.dose.phantom_cm,
+        ctdi_vol_mgy=of_ct.dose.ctdi_vol_mgy,
+        ctdi_phantom_cm=of_ct.dose.phantom_cm,
         acquired=acquired_at(header.dataset),
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from acceptance.test_measures_real import Series, collection  # noqa: F401 (a fixture)
+from acceptance.series import Series, print_table
 from scipy import ndimage
 from support.ct_phantoms import Scan, noise
 
@@ -35,7 +35,7 @@ REALISATIONS = 5
 Spacing = tuple[float, float]
 
 
-def test_noise_added_to_patients_is_measured(collection: dict[str, Series]) -> None:  # noqa: F811
+def test_noise_added_to_patients_is_measured(collection: dict[str, Series]) -> None:
     """In quadrature with the image's own noise; noise of the spectrum of filtered back projection."""
     fits, ratio = _compared(collection, CT_NOISE.name, NOISE_HU, _noisy, _in_quadrature)
 
@@ -45,7 +45,7 @@ def test_noise_added_to_patients_is_measured(collection: dict[str, Series]) -> N
     assert all(0.9 < slope < 1.1 and r2 > 0.99 for slope, r2 in fits.values())
 
 
-def test_the_slope_of_noise_hangs_on_no_single_realisation(collection: dict[str, Series]) -> None:  # noqa: F811
+def test_the_slope_of_noise_hangs_on_no_single_realisation(collection: dict[str, Series]) -> None:
     """Of the five noisiest sources, whose slopes are least certain: in the same bounds, within its standard error."""
 
     def slope(images: list[np.ndarray], spacing_mm: Spacing, series: Series, own: float, realisation: int) -> float:
@@ -60,11 +60,11 @@ def test_the_slope_of_noise_hangs_on_no_single_realisation(collection: dict[str,
         slopes = np.array([slope(*of, own, realisation) for realisation in range(REALISATIONS)])
         means.append((slopes.mean(), slopes.std(ddof=1) / np.sqrt(REALISATIONS)))
         lines.append(f"{name:34}{own:8.1f}{slopes.mean():8.2f} ± {slopes.std(ddof=1):.2f}")
-    _table(f"{'ct.noise.soft of':34}{'own':>8}   slope, mean ± SD of {REALISATIONS}", lines)
+    print_table(f"{'ct.noise.soft of':34}{'own':>8}   slope, mean ± SD of {REALISATIONS}", lines)
     assert all(0.9 - error < mean < 1.1 + error for mean, error in means)
 
 
-def test_blur_of_patients_is_measured(collection: dict[str, Series]) -> None:  # noqa: F811
+def test_blur_of_patients_is_measured(collection: dict[str, Series]) -> None:
     """A Gaussian of standard deviation s has its half transfer at sqrt(ln 2 / 2) / (pi s)."""
 
     def blurred(image: np.ndarray, spacing_mm: Spacing, level: float, number: int) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_blur_of_patients_is_measured(collection: dict[str, Series]) -> None:  #
     assert 1.96 * np.std(ratio, ddof=1) < 0.13
 
 
-def test_size_does_not_follow_noise_or_blur(collection: dict[str, Series]) -> None:  # noqa: F811
+def test_size_does_not_follow_noise_or_blur(collection: dict[str, Series]) -> None:
     lines, largest = [], 0.0
     for name, images, spacing_mm, series in _ct(collection):
         own = _value(images, spacing_mm, series, CT_DW.name)
@@ -96,11 +96,11 @@ def test_size_does_not_follow_noise_or_blur(collection: dict[str, Series]) -> No
         assert found is not None
         largest = max(largest, abs(found / own - 1))
         lines.append(f"{name:34}{own:10.1f}{found:10.1f}{found / own - 1:+9.2%}")
-    _table(f"{'ct.dw of':34}{'clean':>10}{'degraded':>10}{'':>9}", lines)
+    print_table(f"{'ct.dw of':34}{'clean':>10}{'degraded':>10}{'':>9}", lines)
     assert largest < 0.02
 
 
-def test_ghosts_inserted_into_patients_are_followed(collection: dict[str, Series]) -> None:  # noqa: F811
+def test_ghosts_inserted_into_patients_are_followed(collection: dict[str, Series]) -> None:
     """A copy shifted by half the field along phase encoding; the ratio rises linearly with its strength."""
     lines, r2s = [], []
     for series in collection.values():
@@ -124,7 +124,9 @@ def test_ghosts_inserted_into_patients_are_followed(collection: dict[str, Series
         r2s.append(r2)
         shown = "".join(f"{value:9.3f}" for value in values)
         lines.append(f"{series.set_name:34}{shown}{slope:8.2f}{r2:7.3f}")
-    _table(f"{'mr.ghost_ratio at':34}" + "".join(f"{one:9.2f}" for one in (0.0, *GHOSTS)) + "   slope     R2", lines)
+    print_table(
+        f"{'mr.ghost_ratio at':34}" + "".join(f"{one:9.2f}" for one in (0.0, *GHOSTS)) + "   slope     R2", lines
+    )
     assert len(r2s) >= 3
     assert np.median(r2s) > 0.97
 
@@ -143,7 +145,7 @@ def _in_quadrature(own: float, level: float) -> float:
 
 
 def _compared(
-    collection: dict[str, Series],  # noqa: F811
+    collection: dict[str, Series],
     name: str,
     levels: Sequence[float],
     degraded: Callable[[np.ndarray, Spacing, float, int], np.ndarray],
@@ -180,7 +182,7 @@ def _compared(
     ratio = np.array([value / want for value, want in pairs])
     spread = 1.96 * float(ratio.std(ddof=1))
     levels_shown = "".join(f"{'+ ' + format(level, 'g'):>18}" for level in levels)
-    _table(
+    print_table(
         f"{name + ' of':34}{'own':>8}  {levels_shown}  slope      R2",
         lines,
         f"measured / expected: {len(ratio)} values of {len(fits)} sources, mean {ratio.mean():.3f}, "
@@ -196,7 +198,7 @@ def _shown(measure: Measure) -> str:
 
 
 def _ct(
-    collection: dict[str, Series],  # noqa: F811
+    collection: dict[str, Series],
     slices: int = SLICES,
 ) -> list[tuple[str, list[np.ndarray], Spacing, Series]]:
     """Return one CT series of each set, with evenly spaced slices."""
@@ -239,7 +241,3 @@ def _fit(x: Sequence[float], y: Sequence[float | None]) -> tuple[float, float]:
     slope, offset = np.polyfit(x, values, 1)
     left = values - (slope * np.array(x) + offset)
     return float(slope), float(1 - (left**2).sum() / ((values - values.mean()) ** 2).sum())
-
-
-def _table(heads: str, lines: list[str], *more: str) -> None:
-    print("\n" + "\n".join([heads, *lines, *more]))  # noqa: T201 (the table is what this run is for)

@@ -5,21 +5,14 @@
 The tables are printed with `-s`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import pytest
-from acceptance.collection import image_sets
 from acceptance.noise_regions import read_regions, slice_noise, slices
+from acceptance.series import Series, print_table
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
 from mediqa_node.dicom.prompt_rules import default_rules
-from mediqa_node.dicom.prompts import prompt_from_header
-from mediqa_node.dicom.technique.stack_facts import body_part
-from mediqa_node.domain.images import Stack
 from mediqa_node.domain.measure_facts import CtFacts
 from mediqa_node.domain.measures import Measure
 from mediqa_node.domain.quantities import CT_DW, CT_NOISE, CT_SHARPNESS, MR_NONUNIFORMITY, MR_SNR
@@ -32,43 +25,6 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800), pytest.mark.fil
 
 RMS = 0.10
 """Largest root mean square of the relative error of noise over the slices with regions."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """A series of the collection, with its stacks."""
-
-    set_name: str
-    files: SeriesFiles
-    stacks: tuple[Stack, ...]
-    body_part: str | None
-
-
-@pytest.fixture(scope="module")
-def collection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Series]:
-    """Return the CT and MR series of the collection by Series Instance UID."""
-    named = request.config.getoption("--collection", None)
-    if not named:
-        pytest.skip("needs --collection DIR")
-    found = {}
-    for each in image_sets(Path(named), tmp_path_factory.mktemp("sets")):
-        if not each.name.startswith(("ct_", "mr_")) or each.refused:
-            continue
-        for uid, files in _series(each.paths):
-            region = prompt_from_header(files.headers, files.stacks[0], default_rules()).region.value
-            found[uid] = Series(each.name, files, tuple(files.stacks), body_part(region))
-    return found
-
-
-def _series(paths: tuple[Path, ...]) -> Iterator[tuple[str, SeriesFiles]]:
-    whole = read_headers(paths)
-    uids = [str(header.SeriesInstanceUID) for header in whole.headers]
-    for uid in dict.fromkeys(uids):
-        yield uid, read_headers([path for path, own in zip(paths, uids, strict=True) if own == uid])
-
-
-def _table(heads: str, lines: list[str], *more: str) -> None:
-    print("\n" + "\n".join([heads, *lines, *more]))  # noqa: T201 (the table is what this run is for)
 
 
 def _noise_of(image: np.ndarray, spacing_mm: tuple[float, float], part: str | None) -> float | None:
@@ -93,7 +49,7 @@ def test_noise_is_that_of_regions_drawn_before_it_ran(collection: dict[str, Seri
             lines.append(f"{series.set_name:34}{tissue[:33]:34}{truth:11.1f}{shown[0]:>11}{shown[1]:>7}")
     found = np.array(ratios)
     rms, spread = float(np.sqrt(np.mean((found - 1) ** 2))), 1.96 * float(found.std(ddof=1))
-    _table(
+    print_table(
         f"{'set':34}{'tissue':34}{'regions HU':>11}{'measure HU':>11}{'ratio':>7}",
         lines,
         f"{len(found)} of {len(lines)} slices, median ratio {np.median(found):.3f}, RMS of relative errors {rms:.3f}",
@@ -128,7 +84,7 @@ def test_a_sharper_kernel_has_more_noise_and_a_sharper_edge_and_the_same_patient
         assert wide == pytest.approx(same, rel=0.01)
         if edge is not None and blunt is not None:
             assert edge > blunt
-    _table(f"{'sharp':28}{'soft':28}{'measure':18}{'sharp':>22}{'soft':>22}", lines)
+    print_table(f"{'sharp':28}{'soft':28}{'measure':18}{'sharp':>22}{'soft':>22}", lines)
 
 
 KERNEL_PAIRS = (
@@ -161,7 +117,7 @@ def test_every_other_slice_agrees_with_the_rest_within_the_stated_uncertainty(co
         f"{name}: {len(z)} stacks, |z| < 2 in {np.mean(np.abs(z) < 2):.0%}, RMS {np.sqrt(np.mean(np.square(z))):.2f}"
         for name, z in sorted(scores.items())
     ]
-    _table(f"{'set':34}{'measure':18}{'even':>12}{'odd':>12}{'error':>12}{'z':>8}", lines, *summary)
+    print_table(f"{'set':34}{'measure':18}{'even':>12}{'odd':>12}{'error':>12}{'z':>8}", lines, *summary)
     for name, z in scores.items():
         assert len(z) >= 5, name
         assert np.mean(np.abs(z) < 2) >= 0.9, name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from acceptance.second_dw import sizes
-from acceptance.test_measures_real import Series, collection  # noqa: F401 (a fixture)
+from acceptance.series import Series, print_table
 
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import image_getter
@@ -57,7 +57,7 @@ class Compared:
         )
 
 
-def test_size_agrees_with_a_second_implementation(collection: dict[str, Series]) -> None:  # noqa: F811
+def test_size_agrees_with_a_second_implementation(collection: dict[str, Series]) -> None:
     compared = list(_compared(collection))
     whole = [one for one in compared if max(one.cuts) < CUT]
     cut = [one for one in compared if max(one.cuts) >= CUT]
@@ -65,9 +65,10 @@ def test_size_agrees_with_a_second_implementation(collection: dict[str, Series])
     mean, sd = float(found.mean()), float(found.std(ddof=1))
     _show("whole patients", whole)
     _show("cut by the field of view, not asserted", cut)
-    print(  # noqa: T201 (the table is what this run is for)
-        f"\n{len(whole)} whole series: mean difference {mean:.2%}, SD {sd:.2%}, limits of agreement (95 %) "
-        f"{mean - 1.96 * sd:.2%} to {mean + 1.96 * sd:.2%}, largest {max(found, key=abs):.2%}"
+    print_table(
+        f"{len(whole)} whole series: mean difference {mean:.2%}, SD {sd:.2%}, limits of agreement (95 %) "
+        f"{mean - 1.96 * sd:.2%} to {mean + 1.96 * sd:.2%}, largest {max(found, key=abs):.2%}",
+        [],
     )
     assert len(whole) >= FEWEST
     assert {one.name: one.difference for one in whole if abs(one.difference) > LARGEST} == {}
@@ -118,5 +119,4 @@ def _compared(collected: dict[str, Series]) -> Iterator[Compared]:
 
 def _show(title: str, compared: list[Compared]) -> None:
     heads = f"{title:42}"[:42] + f"{'slices':>7}{'measured':>9}{'ct.dw mm':>10}{'second mm':>10}{'difference':>12}"
-    lines = [heads + f"{'truncation':>12}{'second':>10}", *(one.line() for one in compared)]
-    print("\n" + "\n".join(lines))  # noqa: T201 (the table is what this run is for)
+    print_table(heads + f"{'truncation':>12}{'second':>10}", [one.line() for one in compared])

@@ -61,7 +61,7 @@ def measures_comment(
 
     Args:
         usual: usual values by name, of the site's approved baseline.
-        standing_out: is said by the comment of the report, so not again.
+        standing_out: left out here, because the comment of the report names them.
     """
     shown = {one.measure.name for one in standing_out}
     parts = [

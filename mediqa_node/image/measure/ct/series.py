@@ -44,7 +44,7 @@ from mediqa_node.image.measure.stack_source import SliceGetter, StackSource, coa
 
 MOST_FULL_SLICES = 16
 MOST_EDGES = 8
-"""Slices whose skin is measured: every second full one, since skin costs as much as all the rest of a slice."""
+"""Of more slices in full, the skin of every second one is measured: it costs as much as all the rest of a slice."""
 _FEWEST_EDGES = 3
 TRUNCATED_FROM = 0.05
 """Share of the outline, mean over slices, from which sizes are limited."""
@@ -211,7 +211,7 @@ def _sharpness(source: StackSource, found: _Found, missing: Limit | None) -> Mea
 
 
 def _limit_of_edges(values: list[float], nyquist: float) -> tuple[Limit | None, str]:
-    """Return why sharpness is limited, beside its uncertainty."""
+    """Return why sharpness is limited, for other reasons than its uncertainty."""
     if np.median(values) >= nyquist:
         return Limit.CENSORED, f"Nyquist frequency {nyquist:.2f}/mm"
     if len(values) < _FEWEST_EDGES:

@@ -5,9 +5,9 @@ deviation of its pixels about a fitted plane. Windows count whose mean, which is
 of soft tissue (0 to 170 HU; in heads 0 to 80 HU, which leaves out the skull), whose middle lies inside the patient,
 and that hold noise and little else: a plane explains less than a quarter of their variance, and the rest is no larger
 a multiple of fine detail than noise makes it. Edges and texture of several pixels add to the deviation, but hardly to
-fine detail. The least such multiples are those of noise alone, and their scatter tells how far noise reaches: with a
-fiftieth of the windows below one multiple and a tenth below the next, the limit is the second times their ratio to
-the power of 2.3, half a standard deviation above the median of a lognormal distribution; at most 2.2 times the second.
+fine detail. The lowest multiples are those of noise alone, and their scatter tells how far noise reaches: windows
+count up to q10 (q10 / q2)^2.3, but not beyond 2.2 q10, where q2 and q10 are the 2nd and 10th percentiles of the
+multiples. For noise alone, whose multiples are about lognormal, that is half a standard deviation above the median.
 The noise is the mode of the deviations: bins of 0.1 HU, smoothed over 15 % of the mode; uniform tissue, wherever it
 lies, makes the mode, and what is left of structure the tail.
 
@@ -29,8 +29,8 @@ LARGEST_HU = 1000.0
 FEWEST_WINDOWS = 200
 _SMOOTHED_OVER = 0.15
 _PLANE_SHARE = 0.25
-_FEWEST, _FEW = 0.02, 0.1
-"""Shares of the windows whose multiples of fine detail are taken for noise alone."""
+_LOWEST, _LOW = 0.02, 0.1
+"""Quantiles of the multiples of fine detail, of windows that are taken for noise alone."""
 _REACH, _FARTHEST = 2.3, 2.2
 
 
@@ -41,8 +41,8 @@ def soft_noise(windows: Windows) -> float | None:
         return None
     variance = windows.flat[level]
     multiple = variance / windows.fine[level]
-    fewest, few = np.quantile(multiple, (_FEWEST, _FEW))
-    deviations = np.sqrt(variance[multiple <= few * min((few / fewest) ** _REACH, _FARTHEST)])
+    lowest, low = np.quantile(multiple, (_LOWEST, _LOW))
+    deviations = np.sqrt(variance[multiple <= low * min((low / lowest) ** _REACH, _FARTHEST)])
     deviations = deviations[deviations < LARGEST_HU]
     if len(deviations) < FEWEST_WINDOWS // 2:
         return None
