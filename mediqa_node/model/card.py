@@ -66,6 +66,25 @@ class QualityMap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrained:
+    """The weights that the encoder began from, before any image of this package was seen.
+
+    Attributes:
+        network: name of the architecture in timm.
+        weights: file, or package and file.
+        sha256: of that file.
+        licence: of the weights; "" if not given.
+        trained_on: images that they were trained on; "" if not given.
+    """
+
+    network: str
+    weights: str
+    sha256: str
+    licence: str = ""
+    trained_on: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictedParameter:
     """One output of the parameter head.
 
@@ -135,6 +154,7 @@ class Card:
         statistics_version: of the statistics that regressors use (`image.measure.quality_statistics`).
         claims: evidence for the score, by modality, in ASCII; repeated in reports. {}: no claim.
         domains: training range by modality; a modality without one is always scored.
+        pretrained: weights that the encoder began from; None: from none.
         training_data, metrics: for people; shown, never computed with.
     """
 
@@ -152,6 +172,7 @@ class Card:
     statistics_version: int | None = None
     claims: Mapping[str, str] = field(default_factory=dict)
     domains: Mapping[str, TrainingRange] = field(default_factory=dict)
+    pretrained: Pretrained | None = None
     training_data: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
@@ -203,6 +224,7 @@ def read_card(content: bytes) -> Card:
                     modality: {output: Fusion(**entry) for output, entry in outputs.items()}
                     for modality, outputs in raw.get("fusion", {}).items()
                 },
+                "pretrained": Pretrained(**raw["pretrained"]) if raw.get("pretrained") is not None else None,
                 "constancy": Constancy(**raw["constancy"]) if raw.get("constancy") is not None else None,
             }
         )
@@ -267,8 +289,8 @@ def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
     _one_of("preprocess geometry", spec.geometry, ("square", "stretch"))
     _one_of("preprocess colour_order", spec.colour_order, ("rgb", "bgr"))
     require(spec.output_range in ((0, 1), (-1, 1)), f"preprocess output_range {spec.output_range!r}")
-    contrast = size.channels != ("rgb",)
-    require(not contrast or spec.output_range == (0, 1), f"{size.name} measures contrast of images in 0..1")
+    fixed = size.channels != ("rgb",) or size.trunk is not None
+    require(not fixed or spec.output_range == (0, 1), f"{size.name} reads images in 0..1")
     kinds = {rule.kind for rule in spec.intensity.values()}
     for key, rule in spec.intensity.items():
         _one_of(f"intensity rule of {key}", rule.kind, ("window", "percentile", "dtype_range"))

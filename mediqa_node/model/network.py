@@ -20,6 +20,7 @@ from mediqa_node.model.sizes import Size
 from mediqa_node.model.stem import ConvStem, channel_count, input_channels
 from mediqa_node.model.swin import SwinStage
 from mediqa_node.model.tab import TransposedAttention
+from mediqa_node.model.trunk import TokenEmbedding, TrunkTokens
 
 UNUSED = (
     "vit.blocks.10.", "vit.blocks.11.", "vit.norm.", "vit.head.",
@@ -61,22 +62,13 @@ class MedIQA(nn.Module):
         super().__init__()
         width, half = size.embed_dim, size.embed_dim // 2
         self.size = size
-        self.vit = VisionTransformer(
-            img_size=size.image_px,
-            patch_size=size.patch_px,
-            in_chans=channel_count(size.channels),
-            embed_layer=ConvStem if size.stem == "conv" else PatchEmbed,
-            embed_dim=width,
-            depth=size.depth,
-            num_heads=size.heads,
-            mlp_ratio=size.mlp_ratio,
-            num_classes=0,
-            global_pool="",
-            final_norm=False,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        )
+        if size.trunk is None:
+            self.vit = _vit(size)
+        else:
+            self.trunk = TrunkTokens(size.trunk, image_px=size.image_px, grid=size.grid)
+            self.embedding = TokenEmbedding(self.trunk.width, size.features)
         self.tablock1 = nn.Sequential(*(TransposedAttention(size.tokens, size.tab) for _ in range(size.tabs)))
-        self.conv1 = nn.Conv2d(width * len(size.taps), width, kernel_size=1)
+        self.conv1 = nn.Conv2d(size.features, width, kernel_size=1)
         self.swintransformer1 = SwinStage(width, size)
         self.tablock2 = nn.Sequential(*(TransposedAttention(size.tokens, size.tab) for _ in range(size.tabs)))
         self.conv2 = nn.Conv2d(width, half, kernel_size=1)
@@ -86,10 +78,17 @@ class MedIQA(nn.Module):
         self.MLP1 = _prompt_fc(width, size) if prompted else None
         self.MLP2 = _prompt_fc(half, size) if prompted else None
         self.slice_weight = SliceWeight(half)
-        self.parameter_head = ParameterHead(width * len(size.taps), width, len(parameters)) if parameters else None
+        self.parameter_head = ParameterHead(size.features, width, len(parameters)) if parameters else None
 
     def encode(self, images: Tensor) -> Tensor:
-        """E: return the concatenated raw outputs of the tapped ViT blocks: (B, 3, S, S) to (B, N, taps * C)."""
+        """E: return the features of images, (B, 3, S, S) to (B, N, F).
+
+        Of a ViT: the concatenated raw outputs of the tapped blocks. Of a pretrained trunk: its projected tokens; instead
+        of images the tokens themselves may be given, (B, N, T), as the trunk returned them.
+        """
+        if self.size.trunk is not None:
+            features: Tensor = self.embedding(self.trunk(images) if images.ndim == 4 else images)
+            return features
         taps: list[Tensor] = self.vit.forward_intermediates(
             input_channels(images, self.size.channels),
             indices=list(self.size.taps),
@@ -101,7 +100,7 @@ class MedIQA(nn.Module):
         return torch.cat(taps, dim=2)
 
     def refine(self, features: Tensor, prompts: Tensor | None) -> Tensor:
-        """Return the input of both branches: (B, N, taps * C) and prompts (B, 64) to (B, N, C / 2)."""
+        """Return the input of both branches: (B, N, F) and prompts (B, 64) to (B, N, C / 2)."""
         x = self.conv1(self._on_grid(self.tablock1(features.mT)))
         x = self.swintransformer1(x, _prompted(self.MLP1, prompts))
         x = self.conv2(self._on_grid(self.tablock2(x.flatten(2))))
@@ -125,7 +124,7 @@ class MedIQA(nn.Module):
         return self.read(features, self.refine(features, prompts))
 
     def read(self, features: Tensor, refined: Tensor) -> NetworkOutput:
-        """Run both branches and both heads on `encode`'s features (B, N, taps * C) and `refine`'s (B, N, C / 2)."""
+        """Run both branches and both heads on `encode`'s features (B, N, F) and `refine`'s (B, N, C / 2)."""
         patch_score, patch_weight = self.fc_score(refined)[..., 0], self.fc_weight(refined)[..., 0]
         return NetworkOutput(
             score=image_score(patch_score, patch_weight),
@@ -139,6 +138,23 @@ class MedIQA(nn.Module):
         """(B, C, N) to (B, C, H, W)."""
         result: Tensor = x.unflatten(2, (self.size.grid, self.size.grid))
         return result
+
+
+def _vit(size: Size) -> VisionTransformer:
+    return VisionTransformer(
+        img_size=size.image_px,
+        patch_size=size.patch_px,
+        in_chans=channel_count(size.channels),
+        embed_layer=ConvStem if size.stem == "conv" else PatchEmbed,
+        embed_dim=size.embed_dim,
+        depth=size.depth,
+        num_heads=size.heads,
+        mlp_ratio=size.mlp_ratio,
+        num_classes=0,
+        global_pool="",
+        final_norm=False,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
 
 
 def _prompt_fc(dim: int, size: Size) -> nn.Module:

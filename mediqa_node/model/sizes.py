@@ -11,15 +11,38 @@ CHANNELS = ("rgb", "mscn", "log_sd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trunk:
+    """A pretrained network that takes the place of the ViT: any of timm with `forward_intermediates`.
+
+    Attributes:
+        network: its name in timm.
+        taps: its outputs that become tokens, as `forward_intermediates` numbers them (EfficientNets: every block, the
+            stem is 0).
+        mean, sd: its input is (x - mean) / sd for x in 0..1, by channel.
+        tuned: beginnings of the names of parameters that training may change; all others stay as pretrained.
+        features: width of the tokens after their projection.
+    """
+
+    network: str
+    taps: tuple[int, ...]
+    mean: tuple[float, float, float]
+    sd: tuple[float, float, float]
+    tuned: tuple[str, ...] = ()
+    features: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     """One configuration of the network.
 
     Attributes:
+        trunk: a pretrained network in place of the ViT; the fields of the ViT then have no effect.
         channels: input of the stem, from CHANNELS: the image itself, its local contrast (MSCN), the logarithm
             of its local standard deviation; see `stem.input_channels`.
         stem: image to tokens: `patch` (one convolution, ViT) or `conv` (stride-2 convolutions).
         image_px, patch_px: edge of the square input and of the patch that becomes one token.
-        embed_dim, heads, mlp_ratio: width, attention heads and relative MLP width of the ViT.
+        embed_dim: width of the ViT and of the first Swin stage; the second has half of it.
+        heads, mlp_ratio: attention heads and relative MLP width of the ViT.
         depth: ViT blocks that are built; blocks of a release behind the last tap are not.
         taps: ViT blocks (from 0) whose raw outputs are concatenated.
         tab: `transposed` (channel attention as the MANIQA paper writes it) or `released`
@@ -34,12 +57,13 @@ class Size:
     """
 
     name: str
+    trunk: Trunk | None = None
     channels: tuple[str, ...] = ("rgb",)
     stem: str = "patch"
     image_px: int = 224
     patch_px: int = 16
     embed_dim: int
-    heads: int
+    heads: int = 3
     mlp_ratio: float = 4.0
     depth: int = 10
     taps: tuple[int, ...] = (6, 7, 8, 9)
@@ -63,6 +87,11 @@ class Size:
         """Tokens of one image."""
         return self.grid**2
 
+    @property
+    def features(self) -> int:
+        """Width of the features that `MedIQA.encode` returns."""
+        return self.embed_dim * len(self.taps) if self.trunk is None else self.trunk.features
+
 
 SIZES = {
     size.name: size
@@ -70,6 +99,14 @@ SIZES = {
         Size(
             name="n16", embed_dim=96, heads=3, mlp_dim=96, mlp_ratio=2.0, depth=3, taps=(0, 1, 2),
             stem="conv", channels=CHANNELS, tabs=1, swin_layers=1,
+        ),
+        Size(
+            name="e16", embed_dim=96, mlp_dim=96, tabs=1, swin_layers=1,
+            trunk=Trunk(
+                network="tf_efficientnet_lite0", taps=(1, 2, 3, 4, 5), features=288,
+                tuned=("blocks.2.", "blocks.3.", "blocks.4."),
+                mean=(127 / 255,) * 3, sd=(128 / 255,) * 3,
+            ),
         ),
         Size(name="t16", embed_dim=192, heads=3, mlp_dim=192),
         Size(name="s16", embed_dim=384, heads=6, mlp_dim=384),
