@@ -31,7 +31,7 @@ class TrunkTokens(nn.Module):
 
     def __init__(self, trunk: Trunk, *, image_px: int, grid: int) -> None:
         super().__init__()
-        self._trunk, self._image_px, self._grid = trunk, image_px, grid
+        self._trunk, self._image_px, self.grid = trunk, image_px, grid
         self.model = folded(pruned(create(trunk), trunk))
         shape = (1, -1, 1, 1)
         self.register_buffer("mean", torch.tensor(trunk.mean).reshape(shape), persistent=False)
@@ -53,7 +53,7 @@ class TrunkTokens(nn.Module):
             **_every_block(self.model),
         )
         with torch.autocast(images.device.type, enabled=False):  # E[x2] - E[x]2 is lost in bfloat16
-            pooled = [part for tap in taps for part in _pooled(_at_least_float32(tap), self._grid)]
+            pooled = [part for tap in taps for part in _pooled(_at_least_float32(tap), self.grid)]
         return torch.cat(pooled, dim=1).flatten(2).mT
 
 

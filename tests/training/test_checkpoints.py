@@ -323,7 +323,7 @@ def test_every_layer_starts_with_outputs_of_mean_0_and_deviation_1_over_real_ima
     for name, layer in layers.items():
         layer.register_forward_hook(lambda _module, _inputs, output, name=name: seen.update({name: output}))
 
-    initialise(network, batch)
+    initialise(network, [batch])
     with torch.inference_mode():
         network(batch.images, batch.prompts)
 
@@ -338,6 +338,6 @@ def test_what_stage_1_has_trained_is_left_as_it_is(store, runs):
     data = prepare(Store(store), run_.recipe.spec)
     before = {name: value.clone() for name, value in network.vit.state_dict().items()}
 
-    initialise(network, Batches(data, FOUR_ONE_HOTS, run_.targets, batch=4, seed=0).at(0), encoder=False)
+    initialise(network, [Batches(data, FOUR_ONE_HOTS, run_.targets, batch=4, seed=0).at(0)], encoder=False)
 
     assert all(torch.equal(value, before[name]) for name, value in network.vit.state_dict().items())

@@ -21,6 +21,8 @@ from mediqa_node.domain.prompt import Prompt, prompt_of
 from mediqa_node.system.lock import locked
 
 INDEX, PIXELS = "samples.jsonl", "slices.bin"
+BODY = "body"
+"""The setting of a simulated copy that says which share of the slice shows the body."""
 _DTYPES = ("int16", "uint8")
 
 

@@ -5,12 +5,14 @@ noise of any image here (1/2048 of the window). Finished views survive an interr
 once, one prepares and the others wait.
 """
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -44,6 +46,7 @@ class Prepared:
     """Views and statistics of the samples of a store, in the order of its samples."""
 
     def __init__(self, samples: Sequence[Sample], shown: Sequence[Shown], pixels: Path, edge: int) -> None:
+        self.folder = pixels.parent
         self.samples = list(samples)
         self._shown = list(shown)
         self._edge = edge
@@ -71,13 +74,12 @@ class Prepared:
         """Return the statistics of the slices of a sample, (n, k)."""
         return np.array(self._shown[index].statistics, dtype=np.float64)
 
-    def subset(self, keep: Callable[[Sample], bool]) -> "Prepared":
+    def subset(self, keep: Callable[[Sample], bool]) -> Self:
         """Return the selected samples, sharing the same pixels."""
         places = [place for place, sample in enumerate(self.samples) if keep(sample)]
-        other = Prepared.__new__(Prepared)
+        other = copy.copy(self)
         other.samples = [self.samples[place] for place in places]
         other._shown = [self._shown[place] for place in places]
-        other._edge, other._pixels = self._edge, self._pixels
         return other
 
 

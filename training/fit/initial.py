@@ -6,7 +6,7 @@ convolution and the first layer of both branches are scaled until their outputs 
 of real images, channel by channel, front to back (Kraehenbuehl et al. 2016, arXiv 1511.06856).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,24 +19,40 @@ _LEAST = 1e-3
 """Smallest deviation of a channel that is scaled."""
 
 
-def initialise(network: MedIQA, batch: Batch, *, encoder: bool = True, score: float = 0.5) -> MedIQA:
-    """Set the initial weights of a network in place, from torch's current seed and a batch.
+BATCHES = 8
+"""From so many batches the tokens of a pretrained trunk are standardised."""
+
+
+def initialise(network: MedIQA, batches: Sequence[Batch], *, encoder: bool = True, score: float = 0.5) -> MedIQA:
+    """Set the initial weights of a network in place, from torch's current seed and some batches.
 
     Args:
+        batches: layers are scaled on the first; tokens of a pretrained trunk are standardised over all.
         encoder: False leaves the encoder unchanged, for example as trained in stage 1.
         score: output of the untrained network, the middle of the labels.
     """
     network.eval()
+    if encoder and network.size.trunk is not None:
+        _standardise_tokens(network, batches)
     last = network.fc_score[3]
     assert isinstance(last, nn.Linear)
     nn.init.normal_(last.weight, std=0.02)
     nn.init.constant_(last.bias, score)
     for layer in (*(_stem(network) if encoder else ()), *_behind(network)):
-        _standardise(layer, network, batch)
+        _standardise(layer, network, batches[0])
     return network
 
 
+@torch.no_grad()
+def _standardise_tokens(network: MedIQA, batches: Sequence[Batch]) -> None:
+    images = (batch.images for batch in batches)
+    network.embedding.standardise(torch.cat([one if one.ndim == 3 else network.trunk(one) for one in images]))
+
+
 def _stem(network: MedIQA) -> Iterator[nn.Conv2d | nn.Linear]:
+    if network.size.trunk is not None:
+        yield network.embedding.fc
+        return
     embedding = network.vit.patch_embed
     if isinstance(embedding, ConvStem):
         yield from (layer for layer in embedding.layers if isinstance(layer, nn.Conv2d))

@@ -43,6 +43,7 @@ class Settings:
         steps: of the whole run.
         optimizer: `adam` (the paper) or `adamw`.
         learning_rate: at its highest.
+        trunk_learning_rate: the same for a pretrained trunk; None: `learning_rate`.
         schedule: `constant` (the paper) or `cosine`, after a warm-up of `warmup` steps.
         clip: largest norm of the gradient; 0: no clipping.
         seed: of batches, augmentation and dropout.
@@ -55,6 +56,7 @@ class Settings:
     steps: int
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    trunk_learning_rate: float | None = None
     weight_decay: float = 0.02
     schedule: str = "cosine"
     warmup: int = 50
@@ -104,7 +106,7 @@ def train(
     for step in range(start, settings.steps):
         torch.manual_seed((settings.seed << 24) + step * processes + rank)
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, settings)
+            group["lr"] = _rate(step, settings) * group["share"]
         batch = _moved(batch_at(step, rank, processes), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             parts = loss(wrapped, batch)
@@ -156,11 +158,19 @@ def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     if settings.optimizer not in ("adam", "adamw"):
         raise ConfigurationError(f"optimizer {settings.optimizer!r}: must be adam or adamw")
     if settings.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    decayed = [one for one in network.parameters() if one.ndim > 1]
-    rest = [one for one in network.parameters() if one.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+        return torch.optim.Adam(_groups(network, settings, decay=False), lr=settings.learning_rate)
+    return torch.optim.AdamW(_groups(network, settings, decay=True), lr=settings.learning_rate)
+
+
+def _groups(network: nn.Module, settings: Settings, *, decay: bool) -> list[dict[str, Any]]:
+    """Return the trained parameters by learning rate, a `share` of the highest, and by weight decay."""
+    trunk = (settings.trunk_learning_rate or settings.learning_rate) / settings.learning_rate
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, one in network.named_parameters():
+        if one.requires_grad:
+            key = (trunk if name.startswith("trunk.") else 1.0, settings.weight_decay * (decay and one.ndim > 1))
+            found.setdefault(key, []).append(one)
+    return [{"params": of, "share": share, "weight_decay": decayed} for (share, decayed), of in found.items()]
 
 
 def _rate(step: int, settings: Settings) -> float:

@@ -165,7 +165,9 @@ def _trunk_state(trunk: Trunk, state: Mapping[str, Tensor], where: str) -> Mappi
         after = folded(whole)(image)
     change = float((after - before).abs().max() / before.abs().max())
     if not change < _LARGEST_CHANGE:
-        raise ConfigurationError(f"{where}: folding the batch normalisation of {trunk.network} moves it by {change:.2g}")
+        raise ConfigurationError(
+            f"{where}: folding the batch normalisation of {trunk.network} moves it by {change:.2g}"
+        )
     return {f"trunk.model.{name}": value for name, value in whole.state_dict().items()}
 
 

@@ -34,6 +34,9 @@ class Recipe(BaseModel):
         unknown: how often region and type are hidden.
         share: how often each modality is drawn; null: equally often.
         slices_at_once: slices per volume in one step; null: all.
+        volumes: how often simulated slices of one stack form a volume.
+        trunk_learning_rate: of the tuned part of a pretrained trunk (`sizes.Trunk.tuned`); null: the trunk is frozen,
+            and every image passes it once.
         precision: of matrix products: `fp32`, or `bf16` on processors that support it (AMX, CUDA).
     """
 
@@ -57,6 +60,8 @@ class Recipe(BaseModel):
     augment: bool = True
     unknown: float = Field(default=0.15, ge=0, le=1)
     slices_at_once: int | None = Field(default=None, ge=1)
+    volumes: float = Field(default=0.0, ge=0, le=1)
+    trunk_learning_rate: float | None = Field(default=None, gt=0)
     share: dict[str, float] | None = None
     save_every: int = Field(default=100, ge=1)
     threads: int = Field(default=1, ge=1)
@@ -73,6 +78,11 @@ class Recipe(BaseModel):
             native_at_most_px=self.native_at_most_px,
         )
 
+    @property
+    def on_tokens(self) -> bool:
+        """Whether the network trains on the tokens of a frozen trunk instead of images."""
+        return SIZES[self.size].trunk is not None and self.trunk_learning_rate is None
+
     def settings(self, *, samples: int, seed: int, steps: int | None = None) -> "Settings":
         """Return the settings of the loop; epochs become steps."""
         from training.fit.loop import Settings  # imports torch, which `--help` does without
@@ -82,6 +92,7 @@ class Recipe(BaseModel):
             steps=wanted,
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
+            trunk_learning_rate=self.trunk_learning_rate,
             weight_decay=self.weight_decay,
             schedule=self.schedule,
             warmup=min(self.warmup, wanted // 4),

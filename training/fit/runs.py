@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.card import Pretrained
 from mediqa_node.model.lock import digest
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
@@ -26,19 +28,22 @@ from mediqa_node.model.sizes import SIZES
 from mediqa_node.system import npz
 from mediqa_node.system.atomic import write_atomically
 from training.data.batches import Batches, Target, targets_of
+from training.data.tokens import tokens_of
 from training.data.views import Prepared
 from training.evaluate.predictions import predict
-from training.fit.initial import initialise
+from training.fit.initial import BATCHES, initialise
 from training.fit.loop import STATE, train, world
 from training.fit.losses import stage1_loss, stage2_loss
+from training.fit.pretrained import freeze, load_pretrained, pretrained
 from training.fit.recipe import Recipe
 from training.simulate.degraded import FACTORS
 
 RUN, PREDICTIONS = "run.json", "predictions.npz"
 WANTED = (("mas", "CT", True), ("tesla", "MR", True), ("blur", "OP", True))
 """What the parameter head learns of samples that have it: label, modality, whether its logarithm."""
-SEVERITIES = tuple(
-    (factor, modality, False) for modality, factors in FACTORS.items() for factor in factors if factor != "blur"
+SEVERITIES = (
+    *((factor, modality, False) for modality, factors in FACTORS.items() for factor in factors if factor != "blur"),
+    ("coarseness", "MR", False),
 )
 """What it also learns where a recipe asks for it; no checkpoint predicts them."""
 
@@ -55,6 +60,7 @@ class Run:
         sources: by modality, all that the network has seen, including those of the run that it started from.
         data: digest of the samples, their labels and weights; a run is only resumed on the same data.
         began_from: SHA-256 of the state that the weights were initialised from, or None.
+        pretrained: the weights that the encoder began from before any training; None: from none.
         core_seconds: processor time of the first process, over all starts that finished.
     """
 
@@ -68,6 +74,7 @@ class Run:
     sources: Mapping[str, tuple[str, ...]]
     data: str
     began_from: str | None = None
+    pretrained: Pretrained | None = None
     core_seconds: float = 0.0
 
     @property
@@ -84,12 +91,14 @@ def pretrain(
     seed: int,
     steps: int | None = None,
     leave_out: Sequence[str] = (),
+    trunk: Path | None = None,
     advance: Callable[..., None],
 ) -> MedIQA:
     """Stage 1: the encoder learns physical parameters (paper section 2.2).
 
     Args:
         leave_out: sources that are not trained on, for choices on unseen sources.
+        trunk: file of the encoder's pretrained weights; None: the package of the row's trunk, if it has one.
 
     Raises:
         ConfigurationError: no parameter differs between samples, or the data have no such source to leave out.
@@ -99,7 +108,7 @@ def pretrain(
     if not targets_of(trained, WANTED):
         raise ConfigurationError("no sample has a tube charge, a field strength or a blur that differs from another's")
     run = _run(1, recipe, seed, targets_of(trained, _wanted(recipe)), trained, None)
-    return _trained(run, trained, folder, steps, advance)
+    return _trained(run, trained, folder, steps, advance, trunk=trunk)
 
 
 def finetune(
@@ -111,13 +120,14 @@ def finetune(
     begin: Path | None = None,
     steps: int | None = None,
     leave_out: Sequence[str] = (),
+    trunk: Path | None = None,
     advance: Callable[..., None],
 ) -> MedIQA:
     """Stage 2: train the whole network on quality, from an earlier run of stage 1 or 2 or from scratch.
 
     Args:
         begin: run to start from. The score branch of a run of stage 2 is kept: for a site's own ratings, for example.
-        leave_out: see `pretrain`.
+        leave_out, trunk: see `pretrain`; a run to start from has its own encoder.
 
     Raises:
         ConfigurationError: no sample has a quality, the run to start from has another size, or the data have no such
@@ -136,7 +146,7 @@ def finetune(
         if before.recipe.size != recipe.size or before.recipe.spec != recipe.spec:
             raise ConfigurationError(f"{begin} trained {before.recipe.size} on other views; give the same preset")
         run = _run(2, recipe, seed, before.targets, trained, begin)
-    return _trained(run, trained, folder, steps, advance, begin=begin)
+    return _trained(run, trained, folder, steps, advance, begin=begin, trunk=trunk)
 
 
 def _check_left_out(data: Prepared, leave_out: Sequence[str]) -> None:
@@ -160,6 +170,14 @@ def _trained(
     recipe = run.recipe
     torch.manual_seed(run.seed)
     network = _network(recipe, run.targets)
+    if begin is not None:
+        load_state(network, begin)
+    elif (given := pretrained(network.size, trunk)) is not None:
+        load_pretrained(network, given[0])
+        run = replace(run, pretrained=given[1])
+    freeze(network, tuned=recipe.trunk_learning_rate is not None)
+    if recipe.on_tokens:
+        data = tokens_of(data, network.trunk, advance=lambda done, total: advance(done, total, nan))
     batches = Batches(
         data,
         FOUR_ONE_HOTS,
@@ -171,13 +189,13 @@ def _trained(
         unknown=recipe.unknown,
         prompted=recipe.prompts,
         modality_share=recipe.share,
+        volumes=recipe.volumes,
     )
     loss = stage1_loss if run.stage == 1 else stage2_loss
     settings = recipe.settings(samples=len(data), seed=run.seed, steps=steps)
-    if begin is not None:
-        load_state(network, begin)
     if not (folder / STATE).exists() and (begin is None or read_run(begin).stage == 1):
-        initialise(network, batches.at(settings.steps), encoder=begin is None)
+        first = [batches.at(settings.steps + number) for number in range(BATCHES)]
+        initialise(network, first, encoder=begin is None)
     made_by = json.loads(json.dumps(_as_json(run), default=str)) | {"core_seconds": None}
     before = read_run(folder).core_seconds if (folder / RUN).exists() else 0.0
     started = time.process_time()
@@ -253,6 +271,7 @@ def read_run(folder: Path) -> Run:
         raw = json.loads((folder / RUN).read_text(encoding="utf-8"))
         made = {
             "recipe": Recipe.model_validate(raw["recipe"]),
+            "pretrained": Pretrained(**raw["pretrained"]) if raw.get("pretrained") else None,
             "targets": tuple(Target(**one) for one in raw["targets"]),
             "sources": {modality: tuple(each) for modality, each in raw["sources"].items()},
         }
@@ -279,6 +298,7 @@ def _run(stage: int, recipe: Recipe, seed: int, targets: tuple[Target, ...], dat
         },
         data=digest_of(data),
         began_from=digest((begin / STATE).read_bytes()) if begin is not None else None,
+        pretrained=read_run(begin).pretrained if begin is not None else None,
     )
 
 

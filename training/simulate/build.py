@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import PreprocessSpec
-from training.data.collection import ImageSet, check_held_out, fraction, held_out_sources, stacks_of
+from mediqa_node.image.measure.mr.support import spectrum, support
+from training.data.collection import ImageSet, StackImages, check_held_out, fraction, held_out_sources, stacks_of
 from training.data.store import Sample, Store
 from training.simulate import ct, fundus, mr
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step
+from training.simulate.mr_from_ct import mr_like
 
 _DEGRADE = {"CT": ct.degrade, "MR": mr.degrade, "OP": fundus.degrade}
 _SINGLE = 0.4
@@ -31,6 +33,7 @@ class Plan(BaseModel):
 
     Attributes:
         bases: maximum number of slices per source, by modality.
+        from_ct: maximum number of slices per CT source whose anatomy also becomes an MR-like source.
         groups: number of groups of four copies per base, by modality, in addition to `clean`.
         held_out: names of sources to hold out, or one fraction of the sources of each modality. Their samples have
             split `test`.
@@ -41,6 +44,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     bases: dict[str, int]
+    from_ct: int = 0
     groups: dict[str, int] = {}
     held_out: tuple[str, ...] = ()
     seed: int = 1
@@ -58,6 +62,7 @@ def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[st
         for number, stack in enumerate(stacks_of(one.folder, several)):
             if stack.refused or stack.prompt is None or min(stack.images[0].shape[:2]) < _SMALLEST_PX:
                 continue
+            shares = _support(stack)
             found += [
                 BaseImage(
                     key=f"{one.name}-{number}-{place}",
@@ -65,12 +70,32 @@ def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[st
                     prompt=stack.prompt,
                     image=fundus.at_size(image) if stack.modality == "OP" else np.asarray(image, dtype=np.float32),
                     spacing_mm=stack.spacing_mm,
+                    support=shares,
                 )
                 for place, image in enumerate(stack.images)
             ]
     if found:
         wanted = min(at_most[found[0].modality], len(found))
         yield from (found[index * len(found) // wanted] for index in range(wanted))
+
+
+def _support(stack: StackImages) -> tuple[float, float]:
+    """Return the acquired shares of k-space along rows and columns of a stack of MR."""
+    if stack.modality != "MR":
+        return 1.0, 1.0
+    shape = stack.images[0].shape
+    folded = spectrum([image for image in stack.images if image.shape == shape])
+    return support(folded, 0, shape[0], None).share, support(folded, 1, shape[1], None).share
+
+
+def mr_like_bases(bases: Sequence[BaseImage], at_most: int, seed: int) -> Iterator[BaseImage]:
+    """Yield MR-like slices of the anatomy of up to `at_most` CT slices of every source."""
+    for source in dict.fromkeys(base.source for base in bases if base.modality == "CT"):
+        mine = [base for base in bases if base.source == source]
+        wanted = min(at_most, len(mine))
+        for base in (mine[index * len(mine) // wanted] for index in range(wanted)):
+            if (made := mr_like(base, random_of(base, seed))) is not None:
+                yield made
 
 
 def plan_of(modality: str, groups: int, random: np.random.Generator) -> tuple[Step, ...]:
@@ -128,6 +153,9 @@ def build(
     if not by_name:
         plan = plan.model_copy(update={"held_out": _held_out(bases, plan.held_out)})
         bases = [base for base in bases if not plan.sweep or base.source in plan.held_out]
+    if plan.from_ct:
+        seen = [base for base in bases if base.source not in plan.held_out]
+        bases += mr_like_bases(seen, plan.from_ct, plan.seed)
     if not bases:
         raise ConfigurationError(
             "a sweep is made of held-out sources, and none is held out: a modality needs two sources at the least"

@@ -147,7 +147,11 @@ def _labelled(
     return Degraded(
         image=np.clip(base.image + added + streak, -1024.0, 3071.0).astype(np.float32),
         factor=factor,
-        settings={"mas": mas if np.isfinite(mas) else 0.0, "view_divisor": divisor},
+        settings={
+            "mas": mas if np.isfinite(mas) else 0.0,
+            "view_divisor": divisor,
+            "body": float(inside.mean()),
+        },
         severities={
             "dose": saturating(float(np.hypot(own_hu, noise_hu)), 60.0),
             "views": saturating(streak_hu, 30.0),

@@ -10,7 +10,7 @@ from mediqa_node.domain.prompt import Prompt
 FACTORS = {
     "CT": ("dose", "views"),
     "MR": ("noise", "ghosts", "undersampling", "resolution"),
-    "OP": ("blur", "illumination", "haze", "jpeg", "noise"),
+    "OP": ("blur", "illumination", "haze", "glare", "jpeg", "noise"),
 }
 """What is simulated, by modality. A copy that several factors made worse is `mixed`, the image itself `clean`."""
 WORST = 0.8
@@ -26,6 +26,8 @@ class BaseImage:
         source: never divided between splits.
         image: (rows, columns) in HU or signal, float32, or (rows, columns, 3) RGB 0..255.
         spacing_mm: of a pixel; 0 if the header has none.
+        support: of MR: the acquired share of k-space along rows and columns, 0..1 of the frequencies up to Nyquist.
+        own_noise: of MR: deviation of its noise as a share of the mean signal of the body; None: to be estimated.
     """
 
     key: str
@@ -33,6 +35,8 @@ class BaseImage:
     prompt: Prompt
     image: np.ndarray = field(repr=False)
     spacing_mm: float
+    support: tuple[float, float] = (1.0, 1.0)
+    own_noise: float | None = None
 
     @property
     def modality(self) -> str:

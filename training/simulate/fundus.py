@@ -1,4 +1,10 @@
-"""Simulate fundus photographs that are out of focus, badly lit, hazy, over-compressed or noisy."""
+"""Simulate fundus photographs that are out of focus, badly lit, hazy, full of glare, over-compressed or noisy.
+
+Light falls off in two ways: evenly across the field, or at an edge behind which a part of the field is dark, as behind
+a small pupil or a lid. Glare is a reflection of the lamp on the cornea or the lens of a smartphone: white spots.
+Some copies have a gray ground instead of the dark one around the field, as some cameras and programs paint it; it is
+no degradation.
+"""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +23,28 @@ EDGES_PX = (384, 512, 768)
 """Cameras differ: a copy has one of these as its longer edge."""
 _BLUR_PX = (0.3, 8.0)
 _JPEG = (8, 60)
-_HALF_WAY = {"blur": 2.5, "illumination": 0.35, "jpeg": 0.02, "noise": 0.06}
+_HALF_WAY = {"blur": 2.5, "illumination": 0.35, "glare": 0.12, "jpeg": 0.02, "noise": 0.06}
+_DIM = 0.5
+"""How much an evenly dark field counts compared with an uneven one."""
+_IN_SHADE = 0.4
+"""How often badly lit means a part in the dark."""
+_GRAY_GROUND = 0.2
+_GROUND = 0.03
+"""Brighter than this lies inside the field or is a mark on it."""
 
 
 def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
     """Yield a copy of a photograph for every step of the plan, all of the same size."""
     clean = at_size(base.image, int(random.choice(EDGES_PX))).astype(np.float64) / 255.0
     inside = field(clean)
+    ground = random.uniform(0.1, 0.9) if random.random() < _GRAY_GROUND else 0.0
+    around = ~ndimage.binary_fill_holes(clean.max(axis=-1) > _GROUND)
     own = {"blur": own_blur_px(clean, inside), "noise": own_noise(clean, inside)}
     for step in plan:
         settings = _drawn(random, step)
         image, changes = _taken(clean, settings, inside, random)
+        if ground:
+            image = np.where(around[..., None], ground, image)
         blur_px = float(np.hypot(own["blur"], changes.pop("blur")))
         changes["noise"] = float(np.hypot(own["noise"], changes["noise"]))
         severities = {"blur": saturating(blur_px - 0.7, _HALF_WAY["blur"]), "haze": changes.pop("haze")}
@@ -35,7 +52,7 @@ def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) 
         yield Degraded(
             image=(255.0 * image).astype(np.float32),
             factor=step.factor,
-            settings=settings,
+            settings={**settings, "body": float(inside.mean())},
             severities=severities,
             labels={"quality": quality_of(severities), "blur": blur_px},
         )
@@ -48,8 +65,12 @@ def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
         settings["blur_px"] = step.between_logs(*_BLUR_PX, random)
     if "illumination" in chosen:
         settings |= {"ramp": step.between(0.1, 1.4, random), "direction": random.uniform(0.0, 2 * np.pi)}
+        if random.random() < _IN_SHADE:
+            settings |= {"shade": step.between(0.15, 0.95, random), "edge": random.uniform(-0.5, 0.4)}
     if "haze" in chosen:
         settings |= {"veil": step.between(0.05, 0.75, random), "centre": random.uniform(-0.5, 0.5)}
+    if "glare" in chosen:
+        settings |= {"spots": float(random.integers(1, 4)), "spot": step.between(0.05, 0.35, random)}
     if "jpeg" in chosen:
         settings["jpeg"] = round(step.between_logs(*_JPEG[::-1], random))
     if "noise" in chosen:
@@ -61,7 +82,7 @@ def _taken(
     clean: np.ndarray, settings: Mapping[str, float], inside: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Return the degraded photograph, RGB 0..1, and the change by each factor inside the field."""
-    changes = {"blur": 0.0, "illumination": 0.0, "haze": 0.0, "jpeg": 0.0, "noise": 0.0}
+    changes = dict.fromkeys(FACTORS["OP"], 0.0)
     image = clean
     if "blur_px" in settings:
         sd_px = settings["blur_px"] * max(clean.shape[:2]) / REFERENCE_PX
@@ -69,7 +90,8 @@ def _taken(
         changes["blur"] = settings["blur_px"]
     if "ramp" in settings:
         gain = _ramp(clean.shape[:2], settings)
-        changes["illumination"] = float(np.log(gain[inside]).std())
+        logs = np.log(gain[inside])
+        changes["illumination"] = float(np.hypot(logs.std(), _DIM * logs.mean()))
         image = image * gain[..., None]
     if "veil" in settings:
         veil = _veil(clean.shape[:2], settings)[..., None]
@@ -77,6 +99,10 @@ def _taken(
         before, after = (float(one[inside].std(axis=0).mean()) for one in (image, hazy))
         changes["haze"] = float(np.clip(1.0 - after / max(before, 1e-6), 0.0, 1.0))
         image = np.where(inside[..., None], hazy, image)
+    if "spots" in settings:
+        glare = _glare(clean.shape[:2], settings, inside, random)
+        changes["glare"] = float((glare * (1.0 - image.mean(axis=-1)))[inside].mean())
+        image = image + glare[..., None] * (1.0 - image)
     if "noise" in settings:
         image = image + random.standard_normal(image.shape) * settings["noise"]
         changes["noise"] = settings["noise"]
@@ -96,10 +122,28 @@ def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _ramp(shape: tuple[int, ...], settings: Mapping[str, float]) -> np.ndarray:
-    """Return a gain between exp(-ramp) and 1: a plane across the field, in the logarithm."""
+    """Return a gain up to 1: a plane across the field, in the logarithm, times the edge of a shade if there is one."""
     y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
     along = np.cos(settings["direction"]) * x[None] + np.sin(settings["direction"]) * y[:, None]
-    return np.asarray(np.exp(settings["ramp"] * (along - np.abs(along).max()) / 2))
+    gain = np.exp(settings["ramp"] * (along - np.abs(along).max()) / 2)
+    if "shade" in settings:
+        gain = gain * (1.0 - settings["shade"] / (1.0 + np.exp(12.0 * (along - settings["edge"]))))
+    return np.asarray(gain)
+
+
+def _glare(
+    shape: tuple[int, ...], settings: Mapping[str, float], inside: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Return the opacity of white spots with soft rims inside the field, 0..1."""
+    rows, columns = np.nonzero(inside)
+    y, x = (np.linspace(-1.0, 1.0, size) for size in shape)
+    opacity = np.zeros(shape)
+    for _ in range(int(settings["spots"])):
+        at = int(random.integers(len(rows)))
+        wide, tall = settings["spot"] * random.uniform(0.5, 1.0, 2)
+        far = np.hypot((x[None] - x[columns[at]]) / wide, (y[:, None] - y[rows[at]]) / tall)
+        opacity = np.maximum(opacity, random.uniform(0.7, 1.0) / (1.0 + np.exp(8.0 * (far - 1.0))))
+    return opacity
 
 
 def _veil(shape: tuple[int, ...], settings: Mapping[str, float]) -> np.ndarray:

@@ -1,15 +1,23 @@
 """Simulate MR with lower field, motion, fewer lines or a smaller matrix, all in k-space.
 
 Noise is complex, its standard deviation goes as 1 / B0, and it fills only the acquired part of k-space; the image is
-the magnitude (Rice). Motion is a linear phase on every line acquired while the patient was displaced: once (two
-positions) or periodically (breathing). Undersampling skips lines outside of the centre. A smaller matrix truncates
+the magnitude (Rice). Many scanners fill k-space up with zeros: noise added there would look like detail that no scan
+has, and cutting there would change nothing. So the acquired part of every source is measured (`BaseImage.support`),
+and noise and matrix refer to it. Motion is a linear phase on every line acquired while the patient was displaced: once
+(two positions) or periodically (breathing). Undersampling skips lines outside of the centre. A smaller matrix truncates
 k-space.
 
+Severities are measured changes inside the body. A rigid shift is no ghost: the moved image is registered before it is
+compared. Resolution has two: `resolution`, the change that the smaller matrix made to this image, and `coarseness`, how
+few acquired lines cross the body, whoever left them out. Quality counts one of them (`RESOLUTION_LABEL`): a truncated
+image and one that was acquired so and interpolated are the same image.
+
 Matrices differ, and scanners interpolate: some copies are acquired with a smaller matrix than the source, or
-zero-filled to a larger one, noise included. Neither is a degradation, so no label reflects it.
+zero-filled to a larger one, noise included. Zero-filling is no degradation, and the smaller matrix is one of the source.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -21,37 +29,98 @@ from training.simulate.degraded import BaseImage, Degraded, Step, quality_of, sa
 NOISE_AT_1_T = 0.06
 """Deviation of the noise at 1 T, as a share of the mean signal of the body; it goes as 1 / B0."""
 FIELD_RANGE_T = (0.2, 7.0)
+RESOLUTION_LABEL = "coarseness"
+"""The severity of resolution that quality counts: `coarseness` (absolute) or `resolution` (relative to the source)."""
 _CENTRE = 0.08
 """Share of the lines around the centre of k-space that every scan has."""
 _SMALLER, _FILLED = 0.4, 0.4
 """How many slices are taken with a smaller matrix, and how many filled up to a larger one."""
 _LEAST_PX = 64
 _LEAST_NOISE = 0.005
-HALF_WAY = {"noise": 0.15, "ghosts": 0.12, "undersampling": 0.12, "resolution": 0.08}
+HALF_WAY = {"noise": 0.15, "ghosts": 0.25, "undersampling": 0.12, "resolution": 0.08}
 """The change at which the severity of a factor is 1 - 1/e, as a share of the mean signal of the body."""
+_FINE, _COARSE = 300.0, 20.0
+"""Acquired lines across the body at which `coarseness` is 0 and 1; between, it goes with their logarithm."""
+_SHIFT_STEP_PX = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The slice as it was acquired, before its degradation.
+
+    Attributes:
+        image: (rows, columns), the magnitude.
+        filled: factor by which its copies are zero-filled.
+        acquired: the mask of its k-space, centre in the middle, 0 or 1.
+        inside: the mask of the body; signal: its mean.
+        own: deviation of its noise, as a share of the signal.
+    """
+
+    image: np.ndarray
+    filled: float
+    acquired: np.ndarray
+    inside: np.ndarray
+    signal: float
+    own: float
 
 
 def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
     """Yield a copy of a slice for every step of the plan."""
-    clean, filled = _matrix(base.image.astype(np.float64), random)
-    inside = body(clean)
-    signal = float(clean[inside].mean()) or 1.0
-    own = own_noise(clean, inside) / signal
+    source = _source(base, random)
     for step in plan:
         settings = _drawn(random, step)
-        phased = clean * _bias(clean.shape, random) * np.exp(1j * _phase(clean.shape, random))
-        kspace = np.fft.fftshift(np.fft.fft2(phased))
-        scanned, changes, acquired = _scanned(kspace, np.abs(phased), settings, inside, signal, random)
-        total = float(np.hypot(own, changes.pop("noise"))) * acquired**0.5
+        phased = source.image * _bias(source.image.shape, random) * np.exp(1j * _phase(source.image.shape, random))
+        scanned, changes, acquired = _scanned(phased, settings, source, random)
+        total = float(np.hypot(source.own, changes.pop("noise"))) * (acquired.sum() / source.acquired.sum()) ** 0.5
         severities = {"noise": saturating(total, HALF_WAY["noise"])}
         severities |= {name: saturating(change, HALF_WAY[name]) for name, change in changes.items()}
+        severities["coarseness"] = coarseness(_lines_across(acquired, settings, source))
         yield Degraded(
-            image=np.abs(_zero_filled(scanned, filled)).astype(np.float32),
+            image=np.abs(_zero_filled(scanned, source.filled)).astype(np.float32),
             factor=step.factor,
-            settings={**settings, "filled": filled},
+            settings={**settings, "filled": source.filled, "body": float(source.inside.mean())},
             severities=severities,
-            labels={"quality": quality_of(severities), "tesla": NOISE_AT_1_T / max(total, _LEAST_NOISE)},
+            labels={"quality": quality_under(RESOLUTION_LABEL, severities), "tesla": _tesla(total)},
         )
+
+
+def quality_under(label: str, severities: Mapping[str, float]) -> float:
+    """Return the quality that counts one of the two severities of resolution."""
+    return quality_of({k: v for k, v in severities.items() if k == label or k not in ("coarseness", "resolution")})
+
+
+def coarseness(lines: float) -> float:
+    """Return the severity of a number of acquired lines across the body: 300 and more is 0, 20 and fewer is 1."""
+    return float(np.clip(np.log(_FINE / max(lines, 1e-6)) / np.log(_FINE / _COARSE), 0.0, 1.0))
+
+
+def _tesla(noise: float) -> float:
+    return NOISE_AT_1_T / max(noise, _LEAST_NOISE)
+
+
+def _source(base: BaseImage, random: np.random.Generator) -> _Source:
+    image, filled, shares = _matrix(base.image.astype(np.float64), base.support, random)
+    inside = body(image)
+    signal = float(image[inside].mean()) or 1.0
+    own = _own_noise(image, shares) / signal if base.own_noise is None else base.own_noise
+    return _Source(image, filled, acquired_mask(image.shape, shares), inside, signal, own)
+
+
+def _own_noise(image: np.ndarray, shares: tuple[float, float]) -> float:
+    """Estimate the noise of the source on its acquired matrix: interpolated noise has no fine detail."""
+    rows, columns = (
+        max(_LEAST_PX, int(size * share) // 2 * 2) for size, share in zip(image.shape, shares, strict=True)
+    )
+    rows, columns = min(rows, image.shape[0]), min(columns, image.shape[1])
+    small = image if (rows, columns) == image.shape else _cropped(image, rows, columns)
+    return own_noise(small, body(small))
+
+
+def _cropped(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Return the magnitude of the centre of an image's k-space, in the units of the image."""
+    top, left = image.shape[0] // 2 - rows // 2, image.shape[1] // 2 - columns // 2
+    kspace = np.fft.fftshift(np.fft.fft2(image))[top : top + rows, left : left + columns]
+    return np.asarray(np.abs(_image(kspace)) * rows * columns / image.size)
 
 
 def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
@@ -74,53 +143,85 @@ def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
 
 
 def _scanned(
-    kspace: np.ndarray,
-    clean: np.ndarray,
-    settings: Mapping[str, float],
-    inside: np.ndarray,
-    signal: float,
-    random: np.random.Generator,
-) -> tuple[np.ndarray, dict[str, float], float]:
-    """Return the complex image, the change by each factor inside the body, and the acquired share of k-space.
+    phased: np.ndarray, settings: Mapping[str, float], source: _Source, random: np.random.Generator
+) -> tuple[np.ndarray, dict[str, float], np.ndarray]:
+    """Return the complex image, the change by each factor inside the body, and the mask of its acquired k-space.
 
-    Changes are RMS shares of the signal; that of the noise is its standard deviation with a fully acquired k-space. The
-    part that is not acquired holds no noise either, neither of the source nor added.
+    Changes are RMS shares of the signal; that of the noise is its standard deviation before any line was left out. What
+    is not acquired holds no noise either, neither of the source nor added.
     """
+    kspace = np.fft.fftshift(np.fft.fft2(phased))
     axis = int(settings["axis"])
     steps = {
-        "resolution": _smaller(kspace.shape, settings),
-        "ghosts": _moved(kspace.shape, axis, settings, random),
+        "resolution": _smaller(source.acquired, settings),
+        "ghosts": _moved(kspace, axis, settings, random),
         "undersampling": _left_out(kspace.shape, axis, settings),
     }
     changes = {"noise": 0.0}
-    acquired = np.ones(kspace.shape)
-    worse: np.ndarray = kspace
+    worse, acquired = kspace, source.acquired
     for name, factor in steps.items():
         changes[name] = 0.0
         if factor is not None:
             alone = np.abs(_image(kspace * factor))
-            changes[name] = float(np.sqrt(np.mean((alone - clean)[inside] ** 2))) / signal
-            worse = worse * factor
-            acquired = acquired * np.abs(factor)
+            change = np.sqrt(np.mean((alone - np.abs(phased))[source.inside] ** 2))
+            changes[name] = float(change) / source.signal
+            worse, acquired = worse * factor, acquired * np.abs(factor)
     image = _image(worse)
     if "field_t" in settings:
-        deviation = NOISE_AT_1_T / settings["field_t"]
-        changes["noise"] = deviation
-        real, imaginary = random.standard_normal((2, *image.shape)) * deviation * signal
-        image = image + _image(np.fft.fftshift(np.fft.fft2(real + 1j * imaginary)) * acquired)
-    return image, changes, float(acquired.mean())
+        changes["noise"] = NOISE_AT_1_T / settings["field_t"]
+        image = image + noise_of(changes["noise"] * source.signal, source.acquired, acquired, random)
+    return image, changes, acquired
 
 
-def _matrix(image: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Return the slice acquired with a possibly smaller matrix, and the factor of zero-filling."""
+def noise_of(deviation: float, whole: np.ndarray, acquired: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return complex noise that fills a part of k-space, (rows, columns).
+
+    Args:
+        deviation: of its real part where all of `whole` is acquired.
+        whole, acquired: masks of k-space, the centre in the middle; what is left out takes its noise along.
+    """
+    real, imaginary = random.standard_normal((2, *whole.shape)) * deviation / np.sqrt(whole.mean())
+    return _image(np.fft.fftshift(np.fft.fft2(real + 1j * imaginary)) * acquired)
+
+
+def acquired_mask(shape: tuple[int, ...], shares: tuple[float, float]) -> np.ndarray:
+    """Return the mask of k-space within shares of the frequencies up to Nyquist, 0 or 1, the centre in the middle."""
+    rows, columns = (np.abs(_frequencies(size)) <= 0.5 * share for size, share in zip(shape, shares, strict=True))
+    return np.asarray(rows[:, None] & columns[None, :], dtype=np.float64)
+
+
+def _lines_across(acquired: np.ndarray, settings: Mapping[str, float], source: _Source) -> float:
+    """Return the acquired lines across the body: the geometric mean over both axes, skipped lines included."""
+    kept = acquired_extent(source.acquired) if "kept_rows" not in settings else acquired_extent(acquired)
+    rows, columns = np.nonzero(source.inside)
+    across = [
+        lines * (np.percentile(place, 98) - np.percentile(place, 2) + 1) / size
+        for lines, place, size in zip(kept, (rows, columns), acquired.shape, strict=True)
+    ]
+    return float(np.sqrt(across[0] * across[1]))
+
+
+def acquired_extent(acquired: np.ndarray) -> tuple[int, int]:
+    """Return the lines between the first and the last acquired one, along rows and columns."""
+    found = [np.flatnonzero(acquired.any(axis=1 - axis)) for axis in (0, 1)]
+    return int(np.ptp(found[0])) + 1, int(np.ptp(found[1])) + 1
+
+
+def _matrix(
+    image: np.ndarray, shares: tuple[float, float], random: np.random.Generator
+) -> tuple[np.ndarray, float, tuple[float, float]]:
+    """Return the slice acquired with a possibly smaller matrix, the factor of zero-filling, and its acquired shares."""
     kept = random.uniform(0.5, 0.9) if random.random() < _SMALLER else 1.0
     if min(image.shape) * kept < _LEAST_PX:
         kept = 1.0
     rows, columns = (int(size * kept) // 2 * 2 if kept < 1 else size for size in image.shape)
-    top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
-    kspace = np.fft.fftshift(np.fft.fft2(image))[top : top + rows, left : left + columns]
     filled = random.uniform(1.2, 2.0) if random.random() < _FILLED and max(rows, columns) <= 320 else 1.0
-    return np.abs(_image(kspace)) * rows * columns / image.size, filled
+    smaller = image if (rows, columns) == image.shape else _cropped(image, rows, columns)
+    part = (
+        min(1.0, shares[0] * image.shape[0] / rows),
+        min(1.0, shares[1] * image.shape[1] / columns),
+    )
+    return smaller, filled, part
 
 
 def _zero_filled(image: np.ndarray, factor: float) -> np.ndarray:
@@ -147,23 +248,24 @@ def _along(values: np.ndarray, axis: int) -> np.ndarray:
     return values[:, None] if axis == 0 else values[None, :]
 
 
-def _smaller(shape: tuple[int, ...], settings: Mapping[str, float]) -> np.ndarray | None:
+def _smaller(acquired: np.ndarray, settings: Mapping[str, float]) -> np.ndarray | None:
+    """Return the mask of a share of the acquired lines along each axis."""
     if "kept_rows" not in settings:
         return None
-    rows, columns = (
-        np.abs(_frequencies(size)) <= 0.5 * settings[name]
-        for size, name in zip(shape, ("kept_rows", "kept_columns"), strict=True)
-    )
-    return np.asarray(rows[:, None] & columns[None, :], dtype=np.float64)
+    kept = (settings["kept_rows"], settings["kept_columns"])
+    shares = [
+        lines / size * share for lines, size, share in zip(acquired_extent(acquired), acquired.shape, kept, strict=True)
+    ]
+    return acquired_mask(acquired.shape, (shares[0], shares[1]))
 
 
 def _moved(
-    shape: tuple[int, ...], axis: int, settings: Mapping[str, float], random: np.random.Generator
+    kspace: np.ndarray, axis: int, settings: Mapping[str, float], random: np.random.Generator
 ) -> np.ndarray | None:
-    """Return the phase of every line for the displacement of the patient along the phase axis."""
+    """Return the phase of every line for the displacement of the patient along the phase axis, after registration."""
     if "shift_px" not in settings:
         return None
-    size = shape[axis]
+    size = kspace.shape[axis]
     place = np.arange(size) / size
     shift: np.ndarray
     if settings["periodic"]:
@@ -171,7 +273,20 @@ def _moved(
     else:
         start = random.uniform(0.0, 1.0 - settings["share"])
         shift = settings["shift_px"] * ((place >= start) & (place < start + settings["share"]))
-    return np.asarray(_along(np.exp(-2j * np.pi * _frequencies(size) * shift), axis) * np.ones(shape))
+    shift = registered(shift, (np.abs(kspace) ** 2).sum(axis=1 - axis))
+    return np.asarray(_along(np.exp(-2j * np.pi * _frequencies(size) * shift), axis) * np.ones(kspace.shape))
+
+
+def registered(shift_px: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """Return the displacements of all lines, (n,), less the rigid shift that best registers the image.
+
+    Args:
+        power: of every line, (n,): the shift maximises the correlation of the moved image with the still one.
+    """
+    reach = float(np.abs(shift_px).max())
+    candidates = np.arange(-reach, reach + _SHIFT_STEP_PX, _SHIFT_STEP_PX)
+    phase = 2 * np.pi * _frequencies(len(shift_px)) * (candidates[:, None] - shift_px)
+    return np.asarray(shift_px - candidates[int(np.argmax(np.cos(phase) @ power))])
 
 
 def _left_out(shape: tuple[int, ...], axis: int, settings: Mapping[str, float]) -> np.ndarray | None:
