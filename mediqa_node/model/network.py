@@ -83,8 +83,8 @@ class MedIQA(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """E: return the features of images, (B, 3, S, S) to (B, N, F).
 
-        Of a ViT: the concatenated raw outputs of the tapped blocks. Of a pretrained trunk: its projected tokens; instead
-        of images the tokens themselves may be given, (B, N, T), as the trunk returned them.
+        Of a ViT: the concatenated raw outputs of the tapped blocks. Of a pretrained trunk: its projected tokens. Tokens
+        that the trunk returned earlier, (B, N, T), may be given instead of images.
         """
         if self.size.trunk is not None:
             features: Tensor = self.embedding(self.trunk(images) if images.ndim == 4 else images)

@@ -29,6 +29,9 @@ class TrunkTokens(nn.Module):
         image_px, grid: edge of the input in pixels, and of the output in tokens; taps are as fine or finer.
     """
 
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, trunk: Trunk, *, image_px: int, grid: int) -> None:
         super().__init__()
         self._trunk, self._image_px, self.grid = trunk, image_px, grid
@@ -63,6 +66,9 @@ class TokenEmbedding(nn.Module):
     Attributes:
         shift, scale: mean and standard deviation of every value over the training images; see `standardise`.
     """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, width: int, features: int) -> None:
         super().__init__()

@@ -41,15 +41,12 @@ def evaluate(
     from mediqa_node.model.checkpoint import load_whole
     from training.evaluate.gates import (
         GATE_HEADS,
-        SWEEP_HEADS,
-        Swept,
         gate_rows,
         results,
-        sweep_rows,
-        sweeps,
         undefined_lines,
     )
     from training.evaluate.results import Result
+    from training.evaluate.single_factors import SWEEP_HEADS, Swept, sweep_rows, sweeps
     from training.simulate.degraded import FACTORS
 
     if out is not None:

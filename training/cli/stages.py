@@ -22,6 +22,14 @@ Config = Annotated[Path | None, typer.Option(help="Configuration file to use ins
 Seed = Annotated[int, typer.Option(help="Seed of initial weights, batches, augmentation and dropout.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of the preset's.")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="Source that is not trained on. May be repeated.")]
+Trunk = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Pretrained weights of the encoder: safetensors or a plain state dict, by the names of timm. Default: the "
+        "package of the preset's trunk, if it has one. Nothing is downloaded.",
+    ),
+]
 Resplit = Annotated[
     int | None,
     typer.Option(
@@ -41,6 +49,7 @@ def pretrain(
     seed: Seed = 0,
     steps: Steps = None,
     leave_out: LeaveOut = None,
+    trunk: Trunk = None,
     resplit: Resplit = None,
 ) -> None:
     """Stage 1: learn tube charge (mAs) and field strength (T) from images.
@@ -60,7 +69,8 @@ def pretrain(
             seed=seed,
             steps=steps,
             leave_out=leave_out or (),
-            advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
+            trunk=trunk,
+            advance=advance,
         )
     again = "" if resplit is None else f" --resplit {resplit}"
     _print_end(out, f"mediqa-train finetune {data} --begin {out} --out RUN{again}")
@@ -82,6 +92,7 @@ def finetune(
     seed: Seed = 0,
     steps: Steps = None,
     leave_out: LeaveOut = None,
+    trunk: Trunk = None,
     resplit: Resplit = None,
 ) -> None:
     """Stage 2: learn quality from ratings or from simulated labels."""
@@ -99,7 +110,8 @@ def finetune(
             begin=begin,
             steps=steps,
             leave_out=leave_out or (),
-            advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
+            trunk=trunk,
+            advance=advance,
         )
     store = data if _is_store(data) else _samples_of(data, stage=2, resplit=resplit)
     _print_end(

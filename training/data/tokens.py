@@ -34,9 +34,7 @@ class Tokens(Prepared):
         return np.asarray(self._tokens[[first + view for view in chosen]], dtype=np.float32)
 
 
-def tokens_of(
-    data: Prepared, trunk: TrunkTokens, *, advance: Callable[[int, int], None] = lambda *_: None
-) -> Tokens:
+def tokens_of(data: Prepared, trunk: TrunkTokens, *, advance: Callable[[int, int], None] = lambda *_: None) -> Tokens:
     """Return samples as tokens of a trunk, computing those that are not in the cache."""
     folder = data.folder / f"tokens-{_name(trunk)}"
     with alone(folder):

@@ -5,7 +5,7 @@ from typing import Any
 
 from mediqa_node.model.card import PredictedParameter
 from training.evaluate.by_method import QUALITY, SHIPPED
-from training.evaluate.gates import DETECTED
+from training.evaluate.single_factors import DETECTED
 
 
 def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, str]:
@@ -20,7 +20,11 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
     images = "simulated degradations of images" if made_by["simulated"] else "images"
     claims = {}
     for modality in ("CT", "MR", "OP"):
-        of_regions = [one for one in gates.get("sweeps", []) if (one["modality"], one["method"]) == (modality, SHIPPED)]
+        of_regions = [
+            one
+            for one in gates.get("sweeps", [])
+            if (one["modality"], one["method"], one.get("held_out", "")) == (modality, SHIPPED, "")
+        ]
         swept = [one for one in of_regions if not one["region"]]
         tasks = [
             one

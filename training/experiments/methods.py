@@ -151,14 +151,14 @@ def ours(
         begin = folder / "upstream"
         network = pretrain(
             data.train, budget.recipe("upstream", prompts=prompted), begin, seed=budget.seed, steps=budget.steps,
-            advance=_named(advance, f"{OURS} upstream"),
+            advance=lambda step, total, _: advance(step, total, f"{OURS} upstream"),
         )  # fmt: skip
         predicted = predictions_of(begin, network, data.test, prompted=prompted)
         found["upstream"] = _own_parameter(predicted["parameters"], data)
     if np.isfinite(data.truth("downstream", data.train)).any():
         network = finetune(
             data.train, budget.recipe("downstream", prompts=prompted), folder / "downstream", seed=budget.seed,
-            begin=begin, steps=budget.steps, advance=_named(advance, f"{OURS} downstream"),
+            begin=begin, steps=budget.steps, advance=lambda step, total, _: advance(step, total, f"{OURS} downstream"),
         )  # fmt: skip
         found["downstream"] = predictions_of(folder / "downstream", network, data.test, prompted=prompted)["score"]
     return found

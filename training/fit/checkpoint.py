@@ -187,6 +187,7 @@ def make_card(
         fusion=fusion,
         statistics_version=VERSION if fusion else None,
         domains=_training_ranges(domains, spec) if domains else {},
+        pretrained=run.pretrained,
         training_data=training_data,
         metrics=metrics,
     )

@@ -1,9 +1,8 @@
 """Choices of the recipe, made by ridge regression on frozen features over left-out development sources.
 
-A network for every option would take hours; the order of options hardly depends on what is fitted on the features. Sources
-are divided into five folds, an MR-like source in the fold of its CT. Each fold is predicted by a regression on the
-others, and judged by order alone: whether the copies of an image that one factor degraded are ordered by its severity.
-Merits by a label would not do to choose the label.
+A network for every option would take hours. Sources are divided into five folds, an MR-like source in the fold of its
+CT. Each fold is predicted by a regression on the others, and judged by order alone: whether the copies of an image that
+one factor degraded are ordered by its severity. A merit by the label could not choose between labels.
 """
 
 from collections.abc import Mapping, Sequence

@@ -152,7 +152,7 @@ def _state_dict(content: bytes, file: Path) -> dict[str, Tensor]:
 
 
 def _trunk_state(trunk: Trunk, state: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
-    """Return the pruned and folded weights of a trunk; ConfigurationError if they do not fit or folding changes them."""
+    """Return the pruned and folded weights of a trunk; ConfigurationError if they do not fit, or folding moves them."""
     model = create(trunk)
     try:
         model.load_state_dict(_timm_names(state, model), strict=True)

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,7 @@ def pretrain(
     steps: int | None = None,
     leave_out: Sequence[str] = (),
     trunk: Path | None = None,
-    advance: Callable[..., None],
+    advance: Callable[[int, int, str], None],
 ) -> MedIQA:
     """Stage 1: the encoder learns physical parameters (paper section 2.2).
 
@@ -121,7 +120,7 @@ def finetune(
     steps: int | None = None,
     leave_out: Sequence[str] = (),
     trunk: Path | None = None,
-    advance: Callable[..., None],
+    advance: Callable[[int, int, str], None],
 ) -> MedIQA:
     """Stage 2: train the whole network on quality, from an earlier run of stage 1 or 2 or from scratch.
 
@@ -163,9 +162,10 @@ def _trained(
     data: Prepared,
     folder: Path,
     steps: int | None,
-    advance: Callable[..., None],
+    advance: Callable[[int, int, str], None],
     *,
     begin: Path | None = None,
+    trunk: Path | None = None,
 ) -> MedIQA:
     recipe = run.recipe
     torch.manual_seed(run.seed)
@@ -177,7 +177,7 @@ def _trained(
         run = replace(run, pretrained=given[1])
     freeze(network, tuned=recipe.trunk_learning_rate is not None)
     if recipe.on_tokens:
-        data = tokens_of(data, network.trunk, advance=lambda done, total: advance(done, total, nan))
+        data = tokens_of(data, network.trunk, advance=lambda done, total: advance(done, total, "tokens"))
     batches = Batches(
         data,
         FOUR_ONE_HOTS,
@@ -206,7 +206,7 @@ def _trained(
         settings,
         folder,
         made_by=made_by,
-        advance=advance,
+        advance=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
     )
     spent = before + time.process_time() - started
     if world()[0]:  # the first process writes for all

@@ -13,7 +13,7 @@ few acquired lines cross the body, whoever left them out. Quality counts one of 
 image and one that was acquired so and interpolated are the same image.
 
 Matrices differ, and scanners interpolate: some copies are acquired with a smaller matrix than the source, or
-zero-filled to a larger one, noise included. Zero-filling is no degradation, and the smaller matrix is one of the source.
+zero-filled to a larger one, noise included. Zero-filling is no degradation; the smaller matrix is that of the source.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
