@@ -12,10 +12,11 @@ from support.factories import prompt
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.card import DEFAULT_PREPROCESSING
-from training.data.collection import ImageSet
+from training.data.collection import ImageSet, StackImages
 from training.data.store import INDEX, PIXELS, Store
 from training.simulate import ct, mr
 from training.simulate.build import STRENGTHS, Plan, build, degrade, plan_of, sweep_of
+from training.simulate.build import _support as build_support
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
 
 DATA = Path(__file__).parents[1] / "data"
@@ -114,37 +115,85 @@ def test_less_dose_is_labelled_less_mas_and_less_quality():
 # ── MR ───────────────────────────────────────────────────────────────────────
 
 
+WHOLE = (1.0, 1.0)
+
+
+def source(image: np.ndarray, shares: tuple[float, float] = WHOLE, filled: float = 1.0) -> mr._Source:
+    """Return a slice of signal 500 whose k-space was acquired within shares of it."""
+    return mr._Source(image, filled, mr.acquired_mask(image.shape, shares), image > 0, 500.0, 0.0)
+
+
+def scanned_mr(one: mr._Source, seed: int = 0, **settings: float):
+    return mr._scanned(one.image, {"axis": 0.0, **settings}, one, np.random.default_rng(seed))
+
+
 @pytest.mark.parametrize(("low_t", "high_t"), [(0.5, 1.0), (0.5, 1.5), (1.5, 3.0)])
 def test_the_ratio_of_signal_to_noise_goes_as_the_field(low_t, high_t):
-    image = 500.0 * disc()
-    kspace = np.fft.fftshift(np.fft.fft2(image))
-
     def snr(field_t: float) -> float:
-        settings = {"axis": 0.0, "field_t": field_t}
-        scanned, _, _ = mr._scanned(kspace, image, settings, disc(), 500.0, np.random.default_rng(0))
-        inside = np.abs(scanned)[INSIDE]
+        inside = np.abs(scanned_mr(source(500.0 * disc()), field_t=field_t)[0])[INSIDE]
         return float(inside.mean() / inside.std())
 
     assert snr(high_t) / snr(low_t) == pytest.approx(high_t / low_t, rel=0.05)
 
 
+@pytest.mark.parametrize("shares", [WHOLE, (0.5, 0.7)], ids=["all of it", "zero-filled"])
 @pytest.mark.parametrize(
-    "less", [{"reduction": 3.0, "centre": 0.1}, {"kept_rows": 0.5, "kept_columns": 0.5}], ids=["lines", "matrix"]
-)
-def test_what_is_not_acquired_of_k_space_holds_no_noise(less):
-    image = 500.0 * disc()
-    kspace = np.fft.fftshift(np.fft.fft2(image))
-    settings = {"axis": 0.0, "field_t": 1.0, **less}
+    "less", [{}, {"reduction": 3.0, "centre": 0.1}, {"kept_rows": 0.5, "kept_columns": 0.5}],
+    ids=["nothing left out", "lines", "matrix"],
+)  # fmt: skip
+def test_what_is_not_acquired_of_k_space_holds_no_noise(less, shares):
+    one = source(500.0 * disc(), shares)
 
-    scanned, _, acquired = mr._scanned(kspace, image, settings, disc(), 500.0, np.random.default_rng(0))
-    clean, _, _ = mr._scanned(kspace, image, {"axis": 0.0, **less}, disc(), 500.0, np.random.default_rng(0))
+    noisy, _, acquired = scanned_mr(one, field_t=1.0, **less)
+    clean, _, _ = scanned_mr(one, **less)
 
-    noise = np.fft.fft2(scanned - clean)
-    energy = np.abs(noise) ** 2 > 1e-9 * np.abs(noise).max() ** 2
-    assert 0.1 < acquired < 0.5
-    assert float(energy.mean()) == pytest.approx(acquired, abs=0.01)
-    deviation = float((scanned - clean).real.std())
-    assert deviation == pytest.approx(mr.NOISE_AT_1_T * 500.0 * acquired**0.5, rel=0.05)
+    noise = np.fft.fftshift(np.abs(np.fft.fft2(noisy - clean)))
+    assert float(noise[acquired == 0].max(initial=0.0)) < 1e-9 * float(noise.max())
+    assert acquired.sum() < one.acquired.sum() if less else np.array_equal(acquired, one.acquired)
+    share = float(acquired.sum() / one.acquired.sum())
+    deviation = float((noisy - clean).real.std())
+    assert deviation == pytest.approx(mr.NOISE_AT_1_T * 500.0 * share**0.5, rel=0.05), "of all that was acquired"
+
+
+def test_the_acquired_part_of_a_zero_filled_source_is_found_and_kept():
+    rng = np.random.default_rng(3)
+    anatomy_of = ndimage.gaussian_filter(rng.standard_normal((8, 256, 256)), (0, 0.7, 0.7)) + 4.0 * disc(256)
+    shares = (0.5, 0.75)
+    filled = [
+        np.abs(mr._image(np.fft.fftshift(np.fft.fft2(one * disc(256))) * mr.acquired_mask(one.shape, shares)))
+        for one in anatomy_of
+    ]
+    stack = StackImages(images=tuple(filled), prompt=prompt(modality="MR"))
+
+    assert build_support(stack) == pytest.approx(shares, abs=0.03)
+
+
+def test_a_smaller_matrix_is_smaller_than_what_was_acquired():
+    mask = mr.acquired_mask((EDGE, EDGE), (0.5, 0.5))
+    one = source(mr._image(np.fft.fftshift(np.fft.fft2(anatomy())) * mask).real, (0.5, 0.5))
+
+    [nothing, half] = [scanned_mr(one, kept_rows=kept, kept_columns=kept)[1]["resolution"] for kept in (1.0, 0.5)]
+
+    assert half > 5 * nothing, "cutting where nothing was acquired changes nothing"
+
+
+def test_a_rigid_shift_is_no_ghost():
+    power = np.ones(64)
+
+    assert np.abs(mr.registered(np.full(64, 2.0), power)).max() < 0.1
+    moving = np.where(np.arange(64) < 40, 0.0, 3.0)
+    assert np.abs(mr.registered(moving, power)).max() > 1.0
+
+
+def test_fewer_acquired_lines_across_the_body_are_coarser_whoever_left_them_out():
+    assert [mr.coarseness(lines) for lines in (600, 300, 20, 5)] == [0.0, 0.0, 1.0, 1.0]
+    assert mr.coarseness(60) == pytest.approx(1 - np.log(3) / np.log(15))
+    one, other = source(500.0 * disc(), WHOLE), source(500.0 * disc(), (0.5, 0.5))
+
+    cut = mr._lines_across(scanned_mr(one, kept_rows=0.5, kept_columns=0.5)[2], {"kept_rows": 0.5}, one)
+    acquired = mr._lines_across(other.acquired, {}, other)
+
+    assert cut == pytest.approx(acquired, rel=0.03)
 
 
 def test_the_tesla_of_a_label_is_that_of_the_noise():
@@ -162,11 +211,10 @@ def test_a_matrix_that_is_filled_up_keeps_the_mean():
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_ghosts_lie_along_the_phase_axis(axis):
-    image = 500.0 * disc(radius=0.35)
-    kspace = np.fft.fftshift(np.fft.fft2(image))
-    settings = {"axis": float(axis), "shift_px": 4.0, "periodic": 1.0, "cycles": 24.0, "share": 0.3}
+    one = source(500.0 * disc(radius=0.35))
+    motion = {"axis": float(axis), "shift_px": 4.0, "periodic": 1.0, "cycles": 24.0, "share": 0.3}
 
-    scanned, changes, _ = mr._scanned(kspace, image, settings, image > 0, 500.0, np.random.default_rng(0))
+    scanned, changes, _ = scanned_mr(one, **motion)
 
     air = np.abs(scanned)
     air[disc(radius=0.5)] = 0.0
@@ -189,7 +237,7 @@ def test_undersampling_leaves_the_centre_and_every_so_manieth_line(reduction):
 def test_less_matrix_takes_detail_and_nothing_of_the_mean():
     [sharp, blunt] = (
         np.abs(mr._image(np.fft.fftshift(np.fft.fft2(anatomy())) * (1.0 if factor is None else factor)))
-        for factor in (None, mr._smaller((EDGE, EDGE), {"kept_rows": 0.4, "kept_columns": 0.4}))
+        for factor in (None, mr._smaller(np.ones((EDGE, EDGE)), {"kept_rows": 0.4, "kept_columns": 0.4}))
     )
 
     assert float(blunt[INSIDE].mean()) == pytest.approx(float(sharp[INSIDE].mean()), rel=0.02)
@@ -216,9 +264,9 @@ def test_a_photograph_is_the_worse_the_more_of_one_factor_there_is(factor):
 @pytest.mark.parametrize("modality", FACTORS)
 def test_a_clean_copy_has_had_nothing_done_to_it(modality):
     [clean] = copies(modality, Step("clean"))
-    settings = {name: value for name, value in clean.settings.items() if name not in ("axis", "filled")}
+    settings = {name: value for name, value in clean.settings.items() if name not in ("axis", "filled", "body")}
 
-    assert set(clean.severities) == set(FACTORS[modality])
+    assert set(clean.severities) - {"coarseness"} == set(FACTORS[modality])
     done = set(FACTORS[modality]) - {"dose", "noise", "blur"}  # the source has noise and blur of its own
     assert [clean.severities[name] for name in done] == [0.0] * len(done)
     assert settings in ({}, {"mas": 0.0, "view_divisor": 1})

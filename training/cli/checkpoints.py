@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,14 @@ def evaluate(
     ],
     sweep: Annotated[Path | None, typer.Option(help="A store of `simulate --preset sweep`.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots and gates.json.")] = None,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final",
+            help="Evaluate the sources as well that the plan of the store keeps for the end. Look at them once, after "
+            "all choices.",
+        ),
+    ] = False,
     processes: Annotated[int, typer.Option(min=1, help="Number of worker processes that prepare images.")] = 2,
 ) -> None:
     """Print how well checkpoints predict each label on held-out sources, and which gates they pass.
@@ -52,15 +60,18 @@ def evaluate(
     if out is not None:
         require("matplotlib")
     stores = [_tested(data), *([_tested(sweep)] if sweep is not None else [])]
+    sets = _held_out_sets(data, final=final)
     found: list[Result] = []
     swept: list[Swept] = []
     for seed, (network, card, regressors) in enumerate([load_whole(*lock_of(folder)) for folder in checkpoint]):
-        predictions = _predictions(network, card, regressors, stores[0], processes)
-        found += results(predictions, seed=seed, weights_sha256=card.weights_sha256)
-        for store in stores[1:]:
-            predictions = _predictions(network, card, regressors, store, processes)
-            swept += sweeps(predictions, FACTORS, weights_sha256=card.weights_sha256)
-            if seed == 0 and out is not None:
+        of_store = [_predictions(network, card, regressors, store, processes, sets[""]) for store in stores]
+        for name, sources in sets.items():
+            one: Mapping[str, Any] = {"weights_sha256": card.weights_sha256, "held_out": name, "sources": sources}
+            found += results(of_store[0], seed=seed, **one)
+            for predictions in of_store[1:]:
+                swept += sweeps(predictions, FACTORS, **one)
+        if seed == 0 and out is not None:
+            for predictions in of_store[1:]:
                 _plots(predictions, out)
     if not found:
         raise ConfigurationError(f"{data}: no test sample has a label that these checkpoints predict")
@@ -88,14 +99,31 @@ def _tested(folder: Path) -> "Store":
     return store
 
 
+def _held_out_sets(folder: Path, *, final: bool) -> dict[str, frozenset[str] | None]:
+    """Return the held-out sources to look at: all of them under "", then the sets `one` and `two` if both are."""
+    from training.simulate.build import plan_of_store
+
+    plan = plan_of_store(folder)
+    if plan is None or not plan.final:
+        return {"": None}
+    if not final:
+        return {"": frozenset(plan.held_out)}
+    return {"": plan.unseen, "one": frozenset(plan.held_out), "two": frozenset(plan.final)}
+
+
 def _predictions(
-    network: "MedIQA", card: "Card", regressors: "Regressors", store: "Store", processes: int
+    network: "MedIQA",
+    card: "Card",
+    regressors: "Regressors",
+    store: "Store",
+    processes: int,
+    sources: frozenset[str] | None,
 ) -> "dict[str, MethodPredictions]":
     from training.evaluate.by_method import predict_test_samples
 
     prepared = shown(store, card.preprocess, processes)
     with progress(f"predicting, {card.weights_sha256[:12]}") as advance:
-        return predict_test_samples(network, card, regressors, prepared, advance)
+        return predict_test_samples(network, card, regressors, prepared, advance, sources)
 
 
 def _store(folder: Path) -> "Store":

@@ -1,6 +1,6 @@
 """Predictions of a checkpoint: the network alone, the regressors on statistics alone, and the shipped combination."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,9 +91,10 @@ def predict_test_samples(
     regressors: Regressors,
     data: Prepared,
     advance: Callable[[int, int, str], None],
+    sources: Container[str] | None = None,
 ) -> dict[str, MethodPredictions]:
-    """Return the predictions of a checkpoint for the test samples, by modality."""
-    held = data.subset(lambda sample: sample.split == "test")
+    """Return the predictions of a checkpoint for the test samples, by modality; of some sources, or of all."""
+    held = data.subset(lambda sample: sample.split == "test" and (sources is None or sample.source in sources))
     found = {}
     for done, modality in enumerate(OUTPUTS):
         advance(done, len(OUTPUTS), modality)

@@ -17,7 +17,7 @@ from training.data.collection import ImageSet, StackImages, check_held_out, frac
 from training.data.store import Sample, Store
 from training.simulate import ct, fundus, mr
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step
-from training.simulate.mr_from_ct import mr_like
+from training.simulate.mr_from_ct import fold_of, mr_like
 
 _DEGRADE = {"CT": ct.degrade, "MR": mr.degrade, "OP": fundus.degrade}
 _SINGLE = 0.4
@@ -37,6 +37,7 @@ class Plan(BaseModel):
         groups: number of groups of four copies per base, by modality, in addition to `clean`.
         held_out: names of sources to hold out, or one fraction of the sources of each modality. Their samples have
             split `test`.
+        final: further sources to hold out, looked at once, after all choices; their samples have split `test`, too.
         seed: of all random draws.
         sweep: instead of groups, each factor alone at rising strengths, for held-out sources only.
     """
@@ -47,8 +48,14 @@ class Plan(BaseModel):
     from_ct: int = 0
     groups: dict[str, int] = {}
     held_out: tuple[str, ...] = ()
+    final: tuple[str, ...] = ()
     seed: int = 1
     sweep: bool = False
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """All sources that are held out; an MR-like source goes with its CT (`mr_from_ct.fold_of`)."""
+        return frozenset((*self.held_out, *self.final))
 
 
 def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[str, int]) -> Iterator[BaseImage]:
@@ -62,21 +69,27 @@ def bases_of(sets: Sequence[ImageSet], spec: PreprocessSpec, at_most: Mapping[st
         for number, stack in enumerate(stacks_of(one.folder, several)):
             if stack.refused or stack.prompt is None or min(stack.images[0].shape[:2]) < _SMALLEST_PX:
                 continue
-            shares = _support(stack)
-            found += [
-                BaseImage(
-                    key=f"{one.name}-{number}-{place}",
-                    source=one.source,
-                    prompt=stack.prompt,
-                    image=fundus.at_size(image) if stack.modality == "OP" else np.asarray(image, dtype=np.float32),
-                    spacing_mm=stack.spacing_mm,
-                    support=shares,
-                )
-                for place, image in enumerate(stack.images)
-            ]
+            found += bases_of_stack(one, number, stack)
     if found:
         wanted = min(at_most[found[0].modality], len(found))
         yield from (found[index * len(found) // wanted] for index in range(wanted))
+
+
+def bases_of_stack(one: ImageSet, number: int, stack: StackImages) -> list[BaseImage]:
+    """Return the slices of a stack of a set as bases."""
+    assert stack.prompt is not None
+    shares = _support(stack)
+    return [
+        BaseImage(
+            key=f"{one.name}-{number}-{place}",
+            source=one.source,
+            prompt=stack.prompt,
+            image=fundus.at_size(image) if stack.modality == "OP" else np.asarray(image, dtype=np.float32),
+            spacing_mm=stack.spacing_mm,
+            support=shares,
+        )
+        for place, image in enumerate(stack.images)
+    ]
 
 
 def _support(stack: StackImages) -> tuple[float, float]:
@@ -123,6 +136,17 @@ def degrade(base: BaseImage, plan: Sequence[Step], random: np.random.Generator) 
     return _DEGRADE[base.modality](base, random, plan)
 
 
+def own_quality(base: BaseImage) -> float:
+    """Return the quality of a slice as it is: by its own noise, resolution or blur."""
+    random = np.random.default_rng(0)
+    clean = [Step("clean")]
+    if base.modality == "CT":
+        copies = ct.degrade(base, random, clean)
+    else:
+        copies = (mr.degrade if base.modality == "MR" else fundus.degrade)(base, random, clean, varied=False)
+    return next(iter(copies)).labels["quality"]
+
+
 def build(
     sets: Sequence[ImageSet],
     spec: PreprocessSpec,
@@ -145,17 +169,17 @@ def build(
     if not by_source:
         raise ConfigurationError("the collection has no patients (split `dev`): nothing to simulate from")
     check_held_out(by_source, plan.held_out)
+    check_held_out(by_source, plan.final)
     by_name = fraction(plan.held_out) is None
-    sources = plan.held_out if plan.sweep and by_name else by_source
+    sources = sorted(plan.unseen) if plan.sweep and by_name else by_source
     bases = [base for source in sources for base in bases_of(by_source[source], spec, plan.bases)]
     if not bases:
         raise ConfigurationError(f"no slice of CT, MR or fundus that a node would score in {len(sources)} sources")
     if not by_name:
         plan = plan.model_copy(update={"held_out": _held_out(bases, plan.held_out)})
-        bases = [base for base in bases if not plan.sweep or base.source in plan.held_out]
+        bases = [base for base in bases if not plan.sweep or base.source in plan.unseen]
     if plan.from_ct:
-        seen = [base for base in bases if base.source not in plan.held_out]
-        bases += mr_like_bases(seen, plan.from_ct, plan.seed)
+        bases += mr_like_bases(bases, plan.from_ct, plan.seed)
     if not bases:
         raise ConfigurationError(
             "a sweep is made of held-out sources, and none is held out: a modality needs two sources at the least"
@@ -177,6 +201,12 @@ def _held_out(bases: Sequence[BaseImage], wanted: Sequence[str]) -> tuple[str, .
     return tuple(sorted(name for each in by_modality.values() for name in held_out_sources(each, wanted)))
 
 
+def plan_of_store(folder: Path) -> Plan | None:
+    """Return the plan that a store was made by; None for a store of real images."""
+    file = folder / PLAN_FILE
+    return Plan.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
 def _agree(file: Path, plan: Plan) -> None:
     text = json.dumps(plan.model_dump(), indent=1, sort_keys=True) + "\n"
     if file.exists() and file.read_text(encoding="utf-8") != text:
@@ -188,7 +218,7 @@ def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:
     base, plan = task
     random = random_of(base, plan.seed)
     steps = sweep_of(base.modality) if plan.sweep else plan_of(base.modality, plan.groups[base.modality], random)
-    return samples_of(base, steps, random, split="test" if base.source in plan.held_out else "train")
+    return samples_of(base, steps, random, split="test" if fold_of(base.source) in plan.unseen else "train")
 
 
 def random_of(base: BaseImage, seed: int) -> np.random.Generator:

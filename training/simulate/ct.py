@@ -111,16 +111,17 @@ def scan(image_hu: np.ndarray, spacing_mm: float, mas: float, random: np.random.
 def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
     """Yield a copy of a slice for every step of the plan."""
     spacing_mm = base.spacing_mm or 0.8
-    noise = noise_of(base.image, spacing_mm, random, kernel=kernel_of(base.prompt))
-    streaks = (
-        streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & {step.factor for step in plan} else {}
-    )
+    factors = {step.factor for step in plan}
+    noise = noise_of(base.image, spacing_mm, random, kernel=kernel_of(base.prompt)) if factors != {"clean"} else None
+    streaks = streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & factors else {}
     inside = body(base.image)
     own_hu = own_noise_hu(base.image, inside)
     for step in plan:
         mas = step.between_logs(*MAS_RANGE[::-1], random) if step.factor in ("dose", "mixed") else np.inf
         divisor = _divisor(step, random) if step.factor in ("views", "mixed") else 1
-        added = np.zeros_like(base.image) if np.isinf(mas) else noise.at(mas, random.uniform(0.0, 2.0 * np.pi))
+        added = np.zeros_like(base.image)
+        if noise is not None and np.isfinite(mas):
+            added = noise.at(mas, random.uniform(0.0, 2.0 * np.pi))
         sharper = random.uniform(0.5, 1.5) if step.strength is None else 1.0
         streak = streaks[divisor] * sharper if divisor > 1 else np.zeros_like(base.image)
         yield _labelled(base, step.factor, mas, divisor, added, streak, inside, own_hu)

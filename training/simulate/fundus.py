@@ -33,11 +33,18 @@ _GROUND = 0.03
 """Brighter than this lies inside the field or is a mark on it."""
 
 
-def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
-    """Yield a copy of a photograph for every step of the plan, all of the same size."""
-    clean = at_size(base.image, int(random.choice(EDGES_PX))).astype(np.float64) / 255.0
+def degrade(
+    base: BaseImage, random: np.random.Generator, plan: Sequence[Step], *, varied: bool = True
+) -> Iterator[Degraded]:
+    """Yield a copy of a photograph for every step of the plan, all of the same size.
+
+    Args:
+        varied: draw another size and ground.
+    """
+    edge = int(random.choice(EDGES_PX)) if varied else EDGES_PX[-1]
+    clean = at_size(base.image, edge).astype(np.float64) / 255.0
     inside = field(clean)
-    ground = random.uniform(0.1, 0.9) if random.random() < _GRAY_GROUND else 0.0
+    ground = random.uniform(0.1, 0.9) if varied and random.random() < _GRAY_GROUND else 0.0
     around = ~ndimage.binary_fill_holes(clean.max(axis=-1) > _GROUND)
     own = {"blur": own_blur_px(clean, inside), "noise": own_noise(clean, inside)}
     for step in plan:
@@ -96,8 +103,7 @@ def _taken(
     if "veil" in settings:
         veil = _veil(clean.shape[:2], settings)[..., None]
         hazy = image * (1 - veil) + veil * np.array([0.75, 0.7, 0.62])
-        before, after = (float(one[inside].std(axis=0).mean()) for one in (image, hazy))
-        changes["haze"] = float(np.clip(1.0 - after / max(before, 1e-6), 0.0, 1.0))
+        changes["haze"] = float(veil[inside].mean())  # the share of local contrast that is lost
         image = np.where(inside[..., None], hazy, image)
     if "spots" in settings:
         glare = _glare(clean.shape[:2], settings, inside, random)

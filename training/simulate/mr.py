@@ -64,9 +64,15 @@ class _Source:
     own: float
 
 
-def degrade(base: BaseImage, random: np.random.Generator, plan: Sequence[Step]) -> Iterator[Degraded]:
-    """Yield a copy of a slice for every step of the plan."""
-    source = _source(base, random)
+def degrade(
+    base: BaseImage, random: np.random.Generator, plan: Sequence[Step], *, varied: bool = True
+) -> Iterator[Degraded]:
+    """Yield a copy of a slice for every step of the plan.
+
+    Args:
+        varied: draw another matrix and zero-filling.
+    """
+    source = _source(base, random, varied=varied)
     for step in plan:
         settings = _drawn(random, step)
         phased = source.image * _bias(source.image.shape, random) * np.exp(1j * _phase(source.image.shape, random))
@@ -98,8 +104,10 @@ def _tesla(noise: float) -> float:
     return NOISE_AT_1_T / max(noise, _LEAST_NOISE)
 
 
-def _source(base: BaseImage, random: np.random.Generator) -> _Source:
-    image, filled, shares = _matrix(base.image.astype(np.float64), base.support, random)
+def _source(base: BaseImage, random: np.random.Generator, *, varied: bool) -> _Source:
+    image, filled, shares = base.image.astype(np.float64), 1.0, base.support
+    if varied:
+        image, filled, shares = _matrix(image, shares, random)
     inside = body(image)
     signal = float(image[inside].mean()) or 1.0
     own = _own_noise(image, shares) / signal if base.own_noise is None else base.own_noise

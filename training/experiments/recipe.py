@@ -1,0 +1,160 @@
+"""A checkpoint from nothing: simulate, train every seed in both stages, fit the training range, evaluate, write cards.
+
+Everything lies in one folder:
+
+store, sweep        simulated samples; sweep: single factors at rising strengths, of held-out sources
+choices.json        what was chosen on left-out development sources (`fit.choices`)
+runs/sN-*           the runs of seed N: stage 1, then those of stage 2
+range.json          the training range
+checkpoints/sN      a checkpoint for each seed
+gates/gates.json    their results on held-out sources
+costs.json          wall and core time of every step, over all starts
+
+Every step leaves what it has finished, so an interrupted recipe is resumed by the same command.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mediqa_node.system.atomic import write_atomically
+from training.data.collection import ImageSet, read_collection
+from training.data.store import Store
+from training.data.views import Prepared, prepare
+from training.fit.loop import CURVE
+from training.fit.recipe import SIMULATE, STAGE1, STAGE2, Recipe, read_preset, read_recipe
+from training.fit.runs import finetune, pretrain
+from training.simulate.build import Plan, build
+
+RECIPE = "recipe.yaml"
+COSTS = "costs.json"
+Advance = Callable[[int, int, str], None]
+
+
+class Sections(BaseModel):
+    """A section of `config/recipe.yaml`: which sections of the other files it takes.
+
+    Attributes:
+        steps: of every run, instead of the presets'; null: theirs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    simulate: str
+    sweep: str
+    stage1: str
+    stage2: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+    steps: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to make, of which images, and where.
+
+    Attributes:
+        processes: simulated and trained side by side.
+        trunk: file of pretrained weights; None: the package of the row.
+    """
+
+    collection: Path
+    manifest: Path | None
+    out: Path
+    sections: Sections
+    processes: int = 2
+    trunk: Path | None = None
+
+    @cached_property
+    def sets(self) -> list[ImageSet]:
+        """The image sets of the collection."""
+        return read_collection(self.collection, self.manifest)
+
+    @property
+    def stage1(self) -> Recipe:
+        """The preset of stage 1."""
+        return read_recipe(STAGE1, self.sections.stage1)
+
+    @property
+    def stage2(self) -> list[Recipe]:
+        """The presets of stage 2, in order."""
+        return [read_recipe(STAGE2, name) for name in self.sections.stage2]
+
+    def runs(self, seed: int) -> list[Path]:
+        """Return the folders of a seed's runs, in order."""
+        return [self.out / "runs" / f"s{seed}-{name}" for name in ("stage1", *self.sections.stage2)]
+
+
+@contextmanager
+def measured(order: Order, step: str) -> Iterator[None]:
+    """Add the wall and core time of a block to `costs.json`."""
+    wall, core = time.monotonic(), _core_seconds()
+    try:
+        yield
+    finally:
+        file = order.out / COSTS
+        costs = json.loads(file.read_text()) if file.exists() else {}
+        before = costs.get(step, {"wall_s": 0.0, "core_s": 0.0})
+        costs[step] = {
+            "wall_s": round(before["wall_s"] + time.monotonic() - wall, 1),
+            "core_s": round(before["core_s"] + _core_seconds() - core, 1),
+        }
+        write_atomically(file, (json.dumps(costs, indent=1) + "\n").encode())
+
+
+def _core_seconds() -> float:
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def simulated(order: Order, name: str, preset: str, advance: Advance) -> Prepared:
+    """Return the samples of a store of the recipe as network input, simulating what is missing."""
+    plan, spec = read_preset(Plan, SIMULATE, preset), order.stage2[-1].spec
+    store = Store(order.out / name)
+    build(order.sets, spec, plan, store, processes=order.processes, advance=advance)
+    return prepare(
+        store, spec, processes=order.processes, advance=lambda done, total: advance(done, total, "preparing images")
+    )
+
+
+def train_seeds(order: Order, advance: Advance) -> None:
+    """Train all seeds in both stages, several at a time, each on one core."""
+    seeds = order.sections.seeds
+    recipes = [order.stage1, *order.stage2]
+    total = len(seeds) * sum(order.sections.steps or one.steps or 1 for one in recipes)
+    with ProcessPoolExecutor(max_workers=order.processes, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(train_seed, order, seed) for seed in seeds]
+        while not all(one.done() for one in running):
+            advance(_steps_done(order), total, "training")
+            time.sleep(1.0)
+        for one in running:
+            one.result()
+
+
+def _steps_done(order: Order) -> int:
+    curves = (folder / CURVE for seed in order.sections.seeds for folder in order.runs(seed))
+    return sum(max(0, len(file.read_text().splitlines()) - 1) for file in curves if file.exists())
+
+
+def train_seed(order: Order, seed: int, advance: Advance = lambda *_: None) -> None:
+    """Train one seed: stage 1, then every run of stage 2 from the one before."""
+    folders = order.runs(seed)
+    data = prepare(Store(order.out / "store"), order.stage1.spec)
+    steps = order.sections.steps
+    pretrain(data, order.stage1, folders[0], seed=seed, steps=steps, trunk=order.trunk, advance=advance)
+    for recipe, begin, folder in zip(order.stage2, folders, folders[1:], strict=False):
+        finetune(data, recipe, folder, seed=seed, begin=begin, steps=steps, advance=advance)
+
+
+def costs_of(order: Order) -> Sequence[tuple[str, str, str]]:
+    """Return a row for every step: name, wall minutes, core minutes."""
+    costs = json.loads((order.out / COSTS).read_text())
+    return [(name, f"{one['wall_s'] / 60:.1f}", f"{one['core_s'] / 60:.1f}") for name, one in costs.items()]
