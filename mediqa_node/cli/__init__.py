@@ -60,6 +60,7 @@ def register() -> None:
         promotion,
         retry,
         score,
+        selfcheck,
         series,
         shadow,
         status,

@@ -15,7 +15,8 @@ from mediqa_node.cli import app
 from mediqa_node.cli.clock import ADVICE, is_paused, step_in_words
 from mediqa_node.cli.common import open_node
 from mediqa_node.cli.options import Json
-from mediqa_node.cli.present import ago, as_json, count, fact, held_step, size
+from mediqa_node.cli.present import ago, as_json, count, date, fact, held_step, size
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
 from mediqa_node.domain.health import OLDEST_AFTER_S
 from mediqa_node.domain.series import HELD, ReasonCode
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from mediqa_node.config import Settings
     from mediqa_node.domain.constancy import Check
     from mediqa_node.domain.health import Concern, Destination, Heartbeat
-    from mediqa_node.domain.promotion import Standing
+    from mediqa_node.domain.promotion import Standing, Weights
+    from mediqa_node.domain.self_check import SelfCheck
     from mediqa_node.pipeline.export.nightly import Outcome
     from mediqa_node.storage.clock import ClockRow
     from mediqa_node.storage.database import Connection, Database
@@ -61,6 +63,8 @@ class _Found:
     exported: Outcome | None
     weights: Standing
     weights_in_words: str
+    active: Weights | None
+    ordered: SelfCheck | None
     running: list[str]
     missing: list[str]
     has_room: bool
@@ -69,6 +73,11 @@ class _Found:
     @property
     def drifted(self) -> Check | None:
         return self.checked if self.checked is not None and self.checked.withholds else None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the last self-check compared scores of another checkpoint than the active one."""
+        return self.ordered is not None and not self.ordered.weights.same_as(self.active)
 
     @property
     def is_paused(self) -> bool:
@@ -113,6 +122,7 @@ def _look(settings: Settings, database: Database) -> _Found:
         overview,
         promotions,
         retractions,
+        self_checks,
     )
 
     now, running = time.time(), service.running_roles(settings)
@@ -146,11 +156,23 @@ def _look(settings: Settings, database: Database) -> _Found:
             exported=last_outcome(settings.export_folder) if settings.export.nightly else None,
             weights=decided,
             weights_in_words=checkpoints.sentence(settings, decided),
+            active=_active(settings, decided),
+            ordered=self_checks.last(connection),
             running=running,
             missing=[role for role in service.ROLES if role not in running],
             has_room=has_room,
             free_bytes=spool.free_bytes() if spool is not None else None,
         )
+
+
+def _active(settings: Settings, decided: Standing) -> Weights | None:
+    """Return the active checkpoint; None if the configuration names one that is not pinned."""
+    from mediqa_node.composition import checkpoints
+
+    try:
+        return checkpoints.active_weights(settings, decided)
+    except (CheckpointRefused, ConfigurationError):
+        return None
 
 
 def _undecided(connection: Connection, stopped: Sequence[SeriesRow]) -> list[str]:
@@ -184,6 +206,7 @@ def _as_dict(found: _Found) -> dict[str, Any]:
         "ambiguous_sources": found.ambiguous,
         "clock": {**asdict(found.clock), "paused": found.is_paused} if found.clock else None,
         "constancy": asdict(found.checked) if found.checked else None,
+        "self_check": {**found.ordered.as_dict(), "outdated": found.is_outdated} if found.ordered else None,
         "export": asdict(found.exported) if found.exported else None,
         "weights": {"in_force": found.weights_in_words, **asdict(found.weights)},
     }
@@ -212,6 +235,10 @@ def _print(found: _Found, settings: Settings) -> None:
     fact("checkpoint", found.weights_in_words)
     fact("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet")
     _print_checks(found.exported, found.drifted, now)
+    if found.ordered is not None:
+        old = f"outdated, of {found.ordered.weights.label}: " if found.is_outdated else ""
+        text = f"{date(found.ordered.checked_at)[:10]}: {old}{found.ordered.in_brief()}"
+        fact("self-check", f"{text}; run `mediqa-node selfcheck`")
     _print_held(found.held, found.stopped, found.disputes, found.undecided)
     _print_first(found.retractions, _print_retraction, "reports to be taken back", "")
 

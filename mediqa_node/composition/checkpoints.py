@@ -79,6 +79,15 @@ def configured(settings: Settings) -> Weights:
     return Weights(name=settings.model.checkpoint, sha256=entry.sha256, card_sha256=entry.card_sha256)
 
 
+def active_weights(settings: Settings, known: Standing) -> Weights:
+    """Return the active checkpoint: the promoted one, else the configured one.
+
+    Raises:
+        CheckpointRefused, ConfigurationError: the configured one is not pinned.
+    """
+    return known.current or configured(settings)
+
+
 def find_checkpoint(settings: Settings, source: str) -> Place:
     """Find a checkpoint by folder with a lock, else by name in the model store or the lock, else by digest.
 

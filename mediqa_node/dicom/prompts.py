@@ -178,6 +178,12 @@ def _kernel_type(header: FrameHeader, region: str, rules: PromptRules) -> tuple[
     return (None, False) if kind == "unknown" else (kind, found is not None)
 
 
+def kernel_class(header: FrameHeader, rules: PromptRules) -> str | None:
+    """Return `soft`, `lung` or `bone` for a kernel that the site's table names; None for any other."""
+    kind, known = _kernel_type(header, "unknown", rules)
+    return kind if known else None
+
+
 def _window_type(header: FrameHeader, rules: PromptRules) -> str | None:
     """Return the type of the first display window, HU."""
     center, width = header.number("WindowCenter", signed=True), header.number("WindowWidth")

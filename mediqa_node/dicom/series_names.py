@@ -55,6 +55,20 @@ _PLAIN = re.compile(
     re.I,
 )
 """Words that may accompany another in the name of a preparatory scan or a document: planes, numbers, sequences."""
+_SEVERAL = re.compile(
+    r"\b(?:dyn\w*|dce|dsc|perf(?:usions?|usie)?|cine|4 ?d|multi ?phas\w*|triple|f ?mri|bold|asl|gat(?:ed|ing)"
+    r"|time ?resolved|twist|tricks|keyhole|monitor\w*|bolus)\b",
+    re.I,
+)
+"""Words of series that show one place several times."""
+_PHASE = re.compile(
+    r"\b(?:phase?s?|art(?:er\w*)?|ven(?:ous|oes|oese|ös)?|portal\w*|delay\w*|late|early|nephro\w*|excretory|nat(?:iv\w*)?"
+    r"|plain|pre|post|without|with|wo|c|km|gd|gad\w*|contrast\w*|contr|unenhanced|enhanced|rest|stress|in|ex|insp\w*"
+    r"|exs?p\w*|inhale|exhale|systol\w*|diastol\w*|best ?(?:dia|sys)\w*|prone|supine|flex\w*|extens\w*)\b",
+    re.I,
+)
+"""Words of contrast phases, phases of heart and breath, and postures."""
+_PERCENT = re.compile(r"\d+ ?%")
 _KINDS = (
     ("localizer", _CALIBRATION, False),
     ("localizer", _LOCALIZER, True),
@@ -116,6 +130,30 @@ def names_phantom(*names: str) -> str | None:
     words = (_words(name.replace("+", " plus ").replace("&", " and ")) for name in names)
     found = (_PHANTOM.search(_NO_PHANTOM.sub(" ", one)) for one in words)
     return next((match.group() for match in found if match), None)
+
+
+def names_several_volumes(*names: str) -> bool:
+    """Return whether a name says that one place was scanned several times: a dynamic series, a perfusion, a cine.
+
+    >>> names_several_volumes("t1_vibe_dyn", ""), names_several_volumes("Thorax 5.0 B30f")
+    (True, False)
+    """
+    return any(_SEVERAL.search(_words(name)) for name in names)
+
+
+def phase_words(*names: str) -> frozenset[str]:
+    """Return the words of names that tell a phase from the next: of a contrast agent, of heart or breath, a posture.
+
+    >>> sorted(phase_words("Abdomen arterial 5.0", "LIVER 3PHASE")), sorted(phase_words("Cor 70% BestDiast"))
+    (['arterial', 'phase'], ['70 %', 'best diast'])
+    >>> phase_words("Thorax 5.0 B30f", "Thorax Routine")
+    frozenset()
+    """
+    found = [match.group() for name in names for match in _PHASE.finditer(_words(name))]
+    found += [
+        match.group().replace("%", " %").replace("  ", " ") for name in names for match in _PERCENT.finditer(name)
+    ]
+    return frozenset(word.lower() for word in found)
 
 
 @lru_cache(maxsize=256)

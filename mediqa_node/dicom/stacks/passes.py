@@ -55,7 +55,7 @@ def _restarts(planes: Sequence[Plane], rows: Sequence[Sequence[Plane]]) -> list[
     in_time = sorted(planes, key=lambda plane: plane.seniority)
     moments = [list(found) for _, found in groupby(in_time, key=lambda plane: plane.seniority[0])]
     covered = [{row_of[id(plane)] for plane in moment} for moment in moments]
-    times = [_seconds(moment[0].seniority[0]) for moment in moments]
+    times = [seconds(moment[0].seniority[0]) for moment in moments]
     cuts = [0]
     for earliest in _earliest_cuts(covered):
         choice = range(max(earliest, cuts[-1] + 1), _until_repeated(covered, cuts[-1]) + 1)
@@ -84,7 +84,7 @@ def _until_repeated(covered: Sequence[set[int]], start: int) -> int:
     return len(covered)
 
 
-def _seconds(time: str) -> float:
+def seconds(time: str) -> float:
     """Return a date and time, or a time, in seconds from an arbitrary day; 0.0 if it is neither."""
     found = _DATE_TIME.match(time.replace(":", ""))
     if found is None:
