@@ -268,6 +268,12 @@ def test_real_series_get_the_prompts_a_radiographer_would_give(folder, expected)
         (("region", "text", "brain"), ["("], r"prompts.yaml: key `region.text.brain\[0\]`: found '\('; .*expression"),
         (("region", "codes", "1"), "nose", r"region.codes.1`: found 'nose'; allowed: unknown, head"),
         (("region", "text", "nose"), ["x"], r"region.text.nose`: found 'nose'; allowed"),
+        (("region", "image_types", "CARDIAC"), "nose", r"region.image_types.CARDIAC`: found 'nose'; allowed"),
+        (
+            ("region", "combined"),
+            [{"regions": ["head"], "region": "head", "from_mm": None}],
+            r"from_mm`: .*millimetres",
+        ),
         (("region", "as_modality", "XA"), {}, r"as_modality.XA`: found 'XA'; allowed: CT, MR, OP"),
         (("type", "acquisition_contrast", "T1"), "t9", r"acquisition_contrast.T1`: found 't9'"),
         (("type", "text_mr"), [{"pattern": "x", "typ": "t1"}], r"type.text_mr\[0\].typ`: .*known are pattern, type"),
@@ -290,6 +296,24 @@ def test_a_wrong_table_is_refused_with_key_value_and_what_is_allowed(path, value
 
     with pytest.raises(ConfigurationError, match=said):
         PromptRules.from_mappings(prompts, kernels)
+
+
+def test_a_table_of_before_the_words_of_image_type_is_read():
+    prompts, kernels = tables()
+    del prompts["region"]["image_types"]
+
+    assert PromptRules.from_mappings(prompts, kernels).region_image_types == {}
+
+
+def test_patterns_of_a_site_may_have_accents():
+    prompts, kernels = tables()
+    prompts["region"]["text"] = {"extremity": ["fu(ss|ß)", "épaule"], "head": ["sch(ae|ä)del"]}
+    rules = PromptRules.from_mappings(prompts, kernels)
+
+    names = ("Fuß", "FUSS", "Épaule", "EPAULE", "Schädel")
+    found = [prompt(series(CT, SeriesDescription=name), rules).region.value for name in names]
+
+    assert found == ["extremity"] * 4 + ["head"]
 
 
 def test_a_wrong_kernel_table_is_refused_with_its_own_name():
