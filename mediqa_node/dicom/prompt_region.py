@@ -74,7 +74,7 @@ class RegionEvidence:
         return self._claim("anatomy_code", 0.9, frozenset({found})) if found else None
 
     def acquisition(self) -> list[_Claim]:
-        """Return the claims about this series: of its heart-beat, its body part, its words."""
+        """Return the claims about this series: by Image Type or triggering, body part, and words."""
         flavours = self._header.codes("ImageType")[2:] + self._header.codes("FrameType")[2:]
         types = self._rules.region_image_types
         flavour = next((types[word] for word in flavours if word in types), None)

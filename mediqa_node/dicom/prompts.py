@@ -146,9 +146,10 @@ def _mr_type(header: FrameHeader, stack: Stack, rules: PromptRules, conflicts: l
         conflicts.append("type_conflict")
     if stated:
         return PromptTerm(value=stated, source="acquisition_contrast", confidence=0.95)
-    if named and (not named.weak or physics in (None, named.type)):
-        confidence = 0.8 if physics is None else 0.95 if physics == named.type else 0.5
-        return PromptTerm(value=named.type, source="text", confidence=confidence)
+    if named and physics in (None, named.type):
+        return PromptTerm(value=named.type, source="text", confidence=0.8 if physics is None else 0.95)
+    if named and not named.weak:
+        return UNKNOWN  # TE, TR, TI and flip angle of another contrast: the echo of a pair, or a reused protocol
     return PromptTerm(value=physics, source="physics", confidence=0.7) if physics else UNKNOWN
 
 

@@ -97,7 +97,7 @@ WORDS = {
         "CARDIAC TRIGGERED", "heart rate", "32ch", "abduction", "BODY 5.0", "SCREENING", "DIRECTED", "RECTANGULAR",
         "spectral", "HIPPIE", "KNIGHT", "footer", "HANDLE", "SHORTHAND", "LEGEND", "PELLET", "CORRECTED", "columnar",
         "COLUMN", "SINUS TARSI", "TO MID THIGH", "SKULL BASE TO MID THIGH", "KNEE AND BRAIN", "BOTTLENECK", "BREACH",
-        "Brustlage", "diverse", "Standard 2.5mm",
+        "Brustlage", "diverse", "Standard 2.5mm", "AA - RibRangesDefault",
     ),
 }  # fmt: skip
 """Names of series, and the region that a radiographer reads in them. `unknown`: words inside of other words."""
@@ -120,7 +120,7 @@ def test_underscores_digits_and_case_separate_words(separated, word, expected):
         ("LSPINE", "spine"), ("CTSPINE", "spine"), ("LSSPINE", "spine"), ("SSPINE", "spine"), ("CSPINE", "spine"),
         ("EXTREMITY", "extremity"), ("CIRCLEOFWILLIS", "brain"), ("CORONARYARTERY", "heart"), ("LUNG", "chest"),
         ("GALLBLADDER", "abdomen"), ("COLON", "abdomen"), ("PROSTATE", "pelvis"), ("BLADDER", "pelvis"),
-        ("WHOLEBODY", "unknown"), ("PARTIALBODY", "unknown"),
+        ("ESOPHAGUS", "chest"), ("CERVIX", "pelvis"), ("WHOLEBODY", "unknown"), ("PARTIALBODY", "unknown"),
     ],
 )  # fmt: skip
 def test_body_part_examined_is_read_by_its_defined_terms(body_part, expected):
@@ -192,8 +192,12 @@ def test_a_description_against_the_body_part_leaves_the_region_open_unless_the_e
     assert found == (expected, ("region_conflict",))
 
 
-def test_a_neighbour_of_the_body_part_in_the_words_of_the_examination_leaves_the_region_open():
-    assert decided(StudyDescription="MR PELVIS", BodyPartExamined="ABDOMEN") == ("unknown", ("region_conflict",))
+@pytest.mark.parametrize(
+    ("study", "body_part"),
+    [("MR PELVIS", "ABDOMEN"), ("MR BREAST", "CHEST"), ("Schulter", "CHEST"), ("HWS", "HEAD"), ("NECK", "BRAIN")],
+)
+def test_a_neighbour_of_the_body_part_in_the_words_of_the_examination_leaves_the_region_open(study, body_part):
+    assert decided(MR, StudyDescription=study, BodyPartExamined=body_part) == ("unknown", ("region_conflict",))
 
 
 @pytest.mark.parametrize(
