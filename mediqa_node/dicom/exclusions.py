@@ -14,6 +14,7 @@ from functools import partial
 
 from pydicom import Dataset
 
+from mediqa_node.dicom.acquired_geometry import is_acquisition
 from mediqa_node.dicom.header import (
     codes,
     exact,
@@ -24,7 +25,7 @@ from mediqa_node.dicom.header import (
     text,
     unexpected_frames,
 )
-from mediqa_node.dicom.image_types import Findings, frame_findings, image_type_findings
+from mediqa_node.dicom.image_types import Findings, frame_findings, image_type_findings, is_original_mpr
 from mediqa_node.dicom.modality import modality_of
 from mediqa_node.dicom.plausible import (
     check_bits,
@@ -132,15 +133,26 @@ def exclusions_of_each(
     """
     named = named_exclusions(headers, placed)
     modality = series_modality(headers)
+    mpr_is_acquired = _mpr_is_acquired(headers, placed, modality)
     return [
-        (*(() if name is None else (name,)), *_other_modality(ds, modality), *_instance_exclusions(ds))
+        (*(() if name is None else (name,)), *_other_modality(ds, modality), *_instance_exclusions(ds, mpr_is_acquired))
         for ds, name in zip(headers, named, strict=True)
     ]
 
 
-def _instance_exclusions(ds: Dataset) -> Iterator[Exclusion]:
-    yield from _refused(_kind, _phantom, image_type_findings, ds=ds)
-    yield from _frame_kinds(ds)
+def _mpr_is_acquired(headers: Sequence[Dataset], placed: Sequence[Plane] | None, modality: str) -> bool:
+    """Whether the images that call themselves an original MPR are placed as they are acquired, not reformatted."""
+    marked = {index for index, ds in enumerate(headers) if is_original_mpr(ds)}
+    if not marked:
+        return False
+    found = planes(headers) if placed is None else placed
+    return is_acquisition([plane for plane in found if plane.ref.instance_index in marked], modality)
+
+
+def _instance_exclusions(ds: Dataset, mpr_is_acquired: bool) -> Iterator[Exclusion]:
+    of_type = partial(image_type_findings, mpr_is_acquired=mpr_is_acquired)
+    yield from _refused(_kind, _phantom, of_type, ds=ds)
+    yield from _frame_kinds(ds, mpr_is_acquired)
     yield from _refused(_frames, _display, _ct_rules, _mr_rules, _unreadable, ds=ds)
     yield from (Exclusion(code=code, detail=detail, scorable=True) for code, detail in _training_only(ds))
 
@@ -181,9 +193,9 @@ def _phantom(ds: Dataset) -> Findings:
         yield "phantom", "Patient's Name (0010,0010) or Quality Control Subject (0010,0200) says phantom"
 
 
-def _frame_kinds(ds: Dataset) -> Iterator[Exclusion]:
+def _frame_kinds(ds: Dataset, mpr_is_acquired: bool) -> Iterator[Exclusion]:
     """Apply to the frames of an instance the rule for the images of a series: most of them refuse it, or all."""
-    found = [dict(frame_findings(frame)) for frame in frame_headers(ds)]
+    found = [dict(frame_findings(frame, mpr_is_acquired=mpr_is_acquired)) for frame in frame_headers(ds)]
     some_left = not all(found)
     for code in dict.fromkeys(code for one in found for code in one):
         details = [one[code] for one in found if code in one]

@@ -32,17 +32,25 @@ _VOLUMETRIC = (
 )
 
 
-def image_type_findings(ds: Dataset) -> Findings:
-    """Check Image Type (0008,0008), from its third value on."""
-    yield from _types(codes(ds, "ImageType"), "Image Type (0008,0008)", modality_of(ds))
+def image_type_findings(ds: Dataset, *, mpr_is_acquired: bool = False) -> Findings:
+    """Check Image Type (0008,0008), from its third value on.
+
+    Args:
+        mpr_is_acquired: the geometry of the series shows that what calls itself an original MPR was acquired so.
+    """
+    yield from _types(codes(ds, "ImageType"), "Image Type (0008,0008)", modality_of(ds), mpr_is_acquired)
 
 
-def frame_findings(frame: FrameHeader) -> Findings:
-    """Check what an enhanced object states of each frame, and a classic one of itself."""
+def frame_findings(frame: FrameHeader, *, mpr_is_acquired: bool = False) -> Findings:
+    """Check what an enhanced object states of each frame, and a classic one of itself.
+
+    Args:
+        mpr_is_acquired: as `image_type_findings` takes it.
+    """
     modality = modality_of(frame.dataset)
-    yield from _types(frame.codes("FrameType"), "Frame Type (0008,9007)", modality)
+    yield from _types(frame.codes("FrameType"), "Frame Type (0008,9007)", modality, mpr_is_acquired)
     if (converted := frame.codes("ImageType")) != codes(frame.dataset, "ImageType"):  # of a legacy converted object
-        yield from _types(converted, "Image Type (0008,0008)", modality)
+        yield from _types(converted, "Image Type (0008,0008)", modality, mpr_is_acquired)
     for key, fine in _VOLUMETRIC:
         value = frame.codes(key)
         if value and value[0] not in fine:
@@ -54,6 +62,12 @@ def frame_findings(frame: FrameHeader) -> Findings:
         yield from _ct_frame(frame)
     elif modality == "MR":
         yield from _ge_frame(frame)
+
+
+def is_original_mpr(ds: Dataset) -> bool:
+    """Whether an instance, or a frame of it, calls itself an MPR but ORIGINAL\\PRIMARY: the geometry has to decide."""
+    values = [codes(ds, "ImageType"), *(frame.codes("FrameType") for frame in frame_headers(ds))]
+    return any(_is_original(kind) and "MPR" in kind[2:] for kind in values)
 
 
 def fine_frames(ds: Dataset) -> tuple[FrameHeader, ...]:
@@ -83,11 +97,16 @@ def _ct_frame(frame: FrameHeader) -> Findings:
         yield "map", f"Rescale Type (0028,1054) {kind[0]}"
 
 
-def _types(values: tuple[str, ...], where: str, modality: str) -> Findings:
+def _is_original(values: tuple[str, ...]) -> bool:
+    return values[:2] == ("ORIGINAL", "PRIMARY")
+
+
+def _types(values: tuple[str, ...], where: str, modality: str, mpr_is_acquired: bool) -> Findings:
     words = {value.replace(" ", "_") for value in values[2:]}
     if found := words & _LOCALIZER_TYPES:
         yield "localizer", f"{where} {min(found)}"
-    if found := words & _REFORMAT_TYPES:
+    acquired = {"MPR"} if mpr_is_acquired and _is_original(values) else set()
+    if found := (words & _REFORMAT_TYPES) - acquired:
         yield "reformat", f"{where} {min(found)}"
     if modality != "MR":
         return

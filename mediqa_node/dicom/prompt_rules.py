@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from mediqa_node.dicom.series_names import fold_accents
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import MODALITIES, REGIONS, TYPES
 
@@ -36,6 +37,15 @@ class TextRule:
     pattern: re.Pattern[str]
     type: str
     weak: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CombinedRule:
+    """The region of a name with several; `from_mm` of the patient's length are needed to show more than one."""
+
+    regions: frozenset[str]
+    region: str
+    from_mm: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +73,9 @@ class PromptRules:
 
     sites: tuple[SiteRule, ...]
     region_codes: Mapping[str, str]
+    region_image_types: Mapping[str, str]
     region_text: tuple[tuple[str, re.Pattern[str]], ...]
-    combined: tuple[tuple[frozenset[str], str], ...]
+    combined: tuple[CombinedRule, ...]
     as_modality: Mapping[str, Mapping[str, str]]
     acquisition_contrast: Mapping[str, str]
     text_mr: tuple[TextRule, ...]
@@ -86,13 +97,17 @@ class PromptRules:
         root.only("site", "region", "type")
         sharp.only("lung_regions", "vendors")
         region, kind = root["region"], root["type"]
-        region.only("codes", "text", "combined", "as_modality")
+        region.only("codes", "image_types", "text", "combined", "as_modality")
+        image_types = region.get("image_types")
         kind.only("acquisition_contrast", "text_mr", "text_ct", "windows", "not_colour")
         return cls(
             sites=tuple(_site(node) for node in root["site"].list()),
             region_codes={key: node.one_of(REGIONS) for key, node in region["codes"].pairs()},
+            region_image_types=(
+                {key: node.one_of(REGIONS) for key, node in image_types.pairs()} if image_types else {}
+            ),
             region_text=tuple(
-                (region["text"].key_of(key, REGIONS), node.any_pattern()) for key, node in region["text"].pairs()
+                (region["text"].key_of(key, REGIONS), node.any_word_pattern()) for key, node in region["text"].pairs()
             ),
             combined=tuple(_combined(node) for node in region["combined"].list()),
             as_modality={
@@ -108,6 +123,12 @@ class PromptRules:
             not_colour=kind["not_colour"].pattern(),
             lung_regions=frozenset(node.one_of(REGIONS) for node in sharp["lung_regions"].list()),
             vendors=tuple(_vendor(key, node) for key, node in sharp["vendors"].pairs()),
+        )
+
+    def combination(self, named: frozenset[str], *, extent_mm: float = float("inf")) -> str | None:
+        """Return the region that several in one name come to for a stack of this extent; None if that is open."""
+        return next(
+            (rule.region for rule in self.combined if rule.regions == named and extent_mm >= rule.from_mm), None
         )
 
 
@@ -185,6 +206,10 @@ class _Node:
         parts = [node.pattern().pattern for node in self.list()]
         return re.compile("|".join(f"(?:{part})" for part in parts) or r"(?!)", re.I)
 
+    def any_word_pattern(self) -> re.Pattern[str]:
+        """As `any_pattern`, for text without accents."""
+        return re.compile(fold_accents(self.any_pattern().pattern), re.I)
+
     def limits(self) -> tuple[float, float]:
         low, high = self.list() if isinstance(self.value, list | tuple) and len(self.value) == 2 else (None, None)
         if low is None or high is None or any(not _is_limit(n.value) for n in (low, high)):
@@ -212,9 +237,16 @@ def _site(node: _Node) -> SiteRule:
     )
 
 
-def _combined(node: _Node) -> tuple[frozenset[str], str]:
-    node.only("regions", "region")
-    return frozenset(part.one_of(REGIONS) for part in node["regions"].list()), node["region"].one_of(REGIONS)
+def _combined(node: _Node) -> CombinedRule:
+    node.only("regions", "region", "from_mm")
+    from_mm = node.get("from_mm")
+    if from_mm is not None and (from_mm.value is None or not _is_limit(from_mm.value)):
+        raise from_mm.wrong("a number of millimetres")
+    return CombinedRule(
+        regions=frozenset(part.one_of(REGIONS) for part in node["regions"].list()),
+        region=node["region"].one_of(REGIONS),
+        from_mm=float(from_mm.value) if from_mm else 0.0,
+    )
 
 
 def _text_rule(node: _Node) -> TextRule:

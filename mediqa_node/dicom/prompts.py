@@ -1,17 +1,17 @@
 """Read the four prompts of a stack from its headers, with source, confidence and contradictions.
 
-Precedences: dimension from the data; modality from the SOP class; region from the site's table,
-anatomy codes, procedure codes, names, Body Part Examined (wrong in 15 % of cases, Gueld 2002, doi
-10.1117/12.467017, and so the last); CT type from kernel, window, names; MR type from the site's
-table, Acquisition Contrast, names, physics. Prompts that the header leaves open stay `unknown` for the classifier.
+Precedences: dimension from the data; modality from the SOP class; region as `prompt_region` decides; CT type from
+kernel, window, names; MR type from the site's table, Acquisition Contrast, names, physics. Prompts that the header
+leaves open stay `unknown` for the classifier.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pydicom import Dataset
 
-from mediqa_node.dicom.header import FrameHeader, frame_headers, items, text
+from mediqa_node.dicom.header import FrameHeader, frame_headers, text
 from mediqa_node.dicom.modality import modality_of
+from mediqa_node.dicom.prompt_region import UNKNOWN, region_term
 from mediqa_node.dicom.prompt_rules import PromptRules, SiteRule, TextRule, default_rules
 from mediqa_node.dicom.technique.ct_exposure import ct_vendor
 from mediqa_node.dicom.technique.mr_contrast import contrast_by_physics, mr_timing
@@ -22,7 +22,6 @@ from mediqa_node.domain.prompt import MODALITIES, Prompt, PromptTerm
 __all__ = ["PromptRules", "default_rules", "prompt_from_header"]
 
 MINIMUM_POSITIONS_3D = 7
-UNKNOWN = PromptTerm(value="unknown", source="none", confidence=0.0)
 
 
 def prompt_from_header(headers: Sequence[Dataset], stack: Stack, rules: PromptRules) -> Prompt:
@@ -43,7 +42,7 @@ def prompt_from_header(headers: Sequence[Dataset], stack: Stack, rules: PromptRu
     header = _frame_header(headers, stack)
     modality = _modality(header, conflicts)
     site = _site(header, rules)
-    region = _region(header, modality.value, site, rules, conflicts)
+    region = region_term(header, stack, modality.value, site, rules, conflicts)
     if site and site.type:
         kind = PromptTerm(value=site.type, source="site", confidence=1.0)
     elif modality.value == "CT":
@@ -88,67 +87,10 @@ def _site(header: FrameHeader, rules: PromptRules) -> SiteRule | None:
     return None
 
 
-def _region(
-    header: FrameHeader, modality: str, site: SiteRule | None, rules: PromptRules, conflicts: list[str]
-) -> PromptTerm:
-    if site and site.region:
-        return PromptTerm(value=site.region, source="site", confidence=1.0)
-    aliases = rules.as_modality.get(modality, {})
-    terms = [
-        PromptTerm(value=aliases.get(term.value, term.value), source=term.source, confidence=term.confidence)
-        for term in _region_terms(header, rules, conflicts)
-    ]
-    if not terms:
-        return PromptTerm(value="retina", source="sop_class", confidence=0.9) if modality == "OP" else UNKNOWN
-    best = terms[0]
-    if all(term.value == best.value for term in terms):
-        return best
-    conflicts.append("region_conflict")
-    return PromptTerm(value=best.value, source=best.source, confidence=0.7 * best.confidence)
-
-
-def _region_terms(header: FrameHeader, rules: PromptRules, conflicts: list[str]) -> Iterator[PromptTerm]:
-    """Yield one candidate per kind of evidence, most trusted first."""
-    codes = (text(item, "CodeValue") for item in header.items("AnatomicRegionSequence"))
-    coded = next((rules.region_codes[code] for code in codes if code in rules.region_codes), None)
-    if coded:
-        yield PromptTerm(value=coded, source="anatomy_code", confidence=0.9)
-    procedures = [text(item, "CodeMeaning") for item in _procedure_codes(header.dataset)]
-    if found := _named_region(procedures, rules, []):
-        yield PromptTerm(value=found[0], source="text", confidence=0.85 * found[1])
-    names = [header.text(key) for key in ("SeriesDescription", "ProtocolName", "StudyDescription")]
-    if found := _named_region(names, rules, conflicts):
-        yield PromptTerm(value=found[0], source="text", confidence=0.8 * found[1])
-    if found := _named_region([header.text("BodyPartExamined")], rules, conflicts):
-        yield PromptTerm(value=found[0], source="body_part", confidence=0.7 * found[1])
-
-
-def _procedure_codes(ds: Dataset) -> Iterator[Dataset]:
-    yield from items(ds, "PerformedProtocolCodeSequence")
-    yield from items(ds, "ProcedureCodeSequence")
-    for request in items(ds, "RequestAttributesSequence"):
-        yield from items(request, "RequestedProcedureCodeSequence")
-
-
-def _named_region(names: Sequence[str], rules: PromptRules, conflicts: list[str]) -> tuple[str, float] | None:
-    """Return the region in the first name that matches, and its confidence: 1.0 for one region, less for several."""
-    for name in names:
-        named = frozenset(region for region, pattern in rules.region_text if pattern.search(name))
-        if len(named) == 1:
-            return min(named), 1.0
-        if named:
-            for regions, region in rules.combined:
-                if regions == named:
-                    return region, 0.75
-            conflicts.append("several_regions")
-    return None
-
-
 def _ct_type(header: FrameHeader, region: str, rules: PromptRules, conflicts: list[str]) -> PromptTerm:
     kernel, known = _kernel_type(header, region, rules)
     window = _window_type(header, rules)
-    words = f"{header.text('SeriesDescription')} {header.text('ProtocolName')}"
-    named = next((rule.type for rule in rules.text_ct if rule.pattern.search(words)), None)
+    named = _named_type(header, rules.text_ct)
     if kernel and known:
         if window and window != kernel:
             conflicts.append("type_conflict")
@@ -157,7 +99,7 @@ def _ct_type(header: FrameHeader, region: str, rules: PromptRules, conflicts: li
         return PromptTerm(value=window, source="window", confidence=0.6)
     if kernel:
         return PromptTerm(value=kernel, source="kernel", confidence=0.5)
-    return PromptTerm(value=named, source="text", confidence=0.5) if named else UNKNOWN
+    return PromptTerm(value=named.type, source="text", confidence=0.5) if named else UNKNOWN
 
 
 def _kernel_type(header: FrameHeader, region: str, rules: PromptRules) -> tuple[str | None, bool]:
@@ -210,9 +152,10 @@ def _mr_type(header: FrameHeader, stack: Stack, rules: PromptRules, conflicts: l
         conflicts.append("type_conflict")
     if stated:
         return PromptTerm(value=stated, source="acquisition_contrast", confidence=0.95)
-    if named and (not named.weak or physics in (None, named.type)):
-        confidence = 0.8 if physics is None else 0.95 if physics == named.type else 0.5
-        return PromptTerm(value=named.type, source="text", confidence=confidence)
+    if named and physics in (None, named.type):
+        return PromptTerm(value=named.type, source="text", confidence=0.8 if physics is None else 0.95)
+    if named and not named.weak:
+        return UNKNOWN  # TE, TR, TI and flip angle of another contrast: the echo of a pair, or a reused protocol
     return PromptTerm(value=physics, source="physics", confidence=0.7) if physics else UNKNOWN
 
 

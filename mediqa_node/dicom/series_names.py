@@ -6,10 +6,14 @@ word among others is weak evidence: a skeletal survey, a pilot study and an angi
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
 _WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)|[\W_]+")
+
+_LIGATURES = str.maketrans({"ß": "ss", "ẞ": "SS", "œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O"})
+_SEPARATORS = re.compile(r"[\W_]+")
 
 _LOCALIZER = re.compile(
     r"\b(?:lo[ck]ali[sz](?:ers?|ors?|ators?|ateurs?|ador|zatore)|scout|topo(?:gramm?e?)?|surview|3 pl(?:ane)?"
@@ -160,3 +164,25 @@ def phase_words(*names: str) -> frozenset[str]:
 def _words(name: str) -> str:
     """Return the words of a name, separated by one space; a change of case or to digits ends a word."""
     return _WORD_ENDS.sub(" ", name).strip()
+
+
+@lru_cache(maxsize=256)
+def folded_words(name: str) -> str:
+    """Return the words of a name in lower case, without accents: divided where case or digits begin, then undivided.
+
+    >>> folded_words("T2_TSE_KNEE2"), folded_words("HWSnativ Schädel")
+    ('t 2 tse knee 2 | t2 tse knee2', 'hw snativ schadel | hwsnativ schadel')
+    """
+    plain = fold_accents(name)
+    undivided = _SEPARATORS.sub(" ", plain).strip()
+    return f"{_words(plain)} | {undivided}".lower()
+
+
+def fold_accents(name: str) -> str:
+    """Return a name without accents and ligatures: `ss` for sharp s.
+
+    >>> fold_accents("Fußgelenk, CŒUR, épaule")
+    'Fussgelenk, COEUR, epaule'
+    """
+    divided = unicodedata.normalize("NFKD", name.translate(_LIGATURES))
+    return "".join(letter for letter in divided if not unicodedata.combining(letter))

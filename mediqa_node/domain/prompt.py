@@ -17,8 +17,8 @@ class PromptTerm:
 
     Attributes:
         value: a member of the vocabulary above.
-        source: `data`, `sop_class`, `site`, `anatomy_code`, `text`, `body_part`, `kernel`, `window`,
-            `acquisition_contrast`, `physics`, `classifier`, or `none`.
+        source: `data`, `sop_class`, `site`, `anatomy_code`, `image_type`, `body_part`, `text`, `kernel`,
+            `window`, `acquisition_contrast`, `physics`, `classifier`, or `none`.
         confidence: 0..1, reliability of this source.
     """
 

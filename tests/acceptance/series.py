@@ -33,13 +33,14 @@ def ct_and_mr(collection: Path, made: Path) -> dict[str, Series]:
     for each in image_sets(collection, made):
         if not each.name.startswith(("ct_", "mr_")) or each.refused:
             continue
-        for uid, files in _by_uid(each.paths):
+        for uid, files in by_uid(each.paths):
             region = prompt_from_header(files.headers, files.stacks[0], default_rules()).region.value
             found[uid] = Series(each.name, files, tuple(files.stacks), body_part(region))
     return found
 
 
-def _by_uid(paths: tuple[Path, ...]) -> Iterator[tuple[str, SeriesFiles]]:
+def by_uid(paths: tuple[Path, ...]) -> Iterator[tuple[str, SeriesFiles]]:
+    """Yield the files of each series of a set by Series Instance UID."""
     whole = read_headers(paths)
     uids = [str(header.SeriesInstanceUID) for header in whole.headers]
     for uid in dict.fromkeys(uids):

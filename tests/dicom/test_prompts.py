@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pydicom import Dataset
-from support.header_builders import CT, DATA, DEMO, MR, OP, dataset, multi_frame, series, stored
+from support.header_builders import CT, DATA, DEMO, MR, OP, series, stored
 
 from mediqa_node.dicom.prompts import PromptRules, default_rules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
@@ -26,11 +26,6 @@ def tables() -> tuple[dict, dict]:
 
 def prompt(headers: list[Dataset], rules: PromptRules = RULES) -> Prompt:
     return prompt_from_header(headers, assemble_stacks(headers)[0], rules)
-
-
-def region(sop_class: str = CT, **values: object) -> tuple[str, str]:
-    term = prompt(series(sop_class, **values)).region
-    return term.value, term.source
 
 
 def kind(sop_class: str = CT, **values: object) -> tuple[str, str]:
@@ -59,92 +54,6 @@ def test_an_empty_sop_class_leaves_it_to_the_modality():
 def test_what_is_no_ct_mr_or_photograph_has_no_prompt():
     with pytest.raises(NotScorable, match="modality"):
         prompt(series(CT, SOPClassUID="1.2.840.10008.5.1.4.1.1.128", Modality="PT"))
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("Chest HCT 5mm", "chest"),
-        ("THORAX^AThoraxRoutine", "chest"),
-        ("LUNGE low dose", "chest"),
-        ("TDM TETE", "head"),
-        ("CRANE SPI", "head"),
-        ("Schädel nativ", "head"),
-        ("ABDOMEN VENOUS", "abdomen"),
-        ("Oberbauch", "abdomen"),
-        ("Becken knochen", "pelvis"),
-        ("LWS sag", "spine"),
-        ("L-SPINE", "spine"),
-        ("Thoracic spine", "spine"),
-        ("Hals KM", "neck"),
-        ("Knie rechts", "extremity"),
-        ("CARDIAC CTA", "heart"),
-        ("MAMMA dyn", "breast"),
-        ("CT CH/ABD/PEL", "abdomen"),
-        ("ABD/PEL 2.5 MM", "abdomen"),
-        ("CHEST 2.5 MM/ABD.PEL 2.5MM", "abdomen"),
-        ("HEAD NECK", "head"),
-    ],
-)
-def test_names_in_several_languages_tell_the_region(name, expected):
-    assert region(SeriesDescription=name) == (expected, "text")
-
-
-def test_the_head_is_the_brain_in_mr_and_the_head_in_ct():
-    assert region(MR, BodyPartExamined="HEAD") == ("brain", "body_part")
-    assert region(CT, BodyPartExamined="HEAD") == ("head", "body_part")
-
-
-@pytest.mark.parametrize(
-    ("body_part", "expected"),
-    [("CHEST_TO_PELVIS", "abdomen"), ("LSPINE", "spine"), ("EXTREMITY", "extremity"), ("HEADNECK", "head")],
-)
-def test_body_part_examined_is_read_where_no_name_tells(body_part, expected):
-    assert region(BodyPartExamined=body_part) == (expected, "body_part")
-
-
-def test_names_outrank_body_part_and_a_contradiction_lowers_confidence():
-    agreeing = prompt(series(CT, SeriesDescription="THORAX", BodyPartExamined="CHEST"))
-    contradicting = prompt(series(CT, SeriesDescription="THORAX", BodyPartExamined="ABDOMEN"))
-
-    assert contradicting.region.value == "chest"
-    assert contradicting.conflicts == ("region_conflict",)
-    assert contradicting.region.confidence < agreeing.region.confidence
-    assert agreeing.conflicts == ()
-
-
-def test_anatomy_codes_outrank_names():
-    code = dataset(CodeValue="T-A0100", CodingSchemeDesignator="SRT", CodeMeaning="Brain")
-
-    found = prompt(series(MR, AnatomicRegionSequence=code, SeriesDescription="KNEE"))
-
-    assert (found.region.value, found.region.source) == ("brain", "anatomy_code")
-    assert "region_conflict" in found.conflicts
-
-
-def test_the_anatomy_of_a_frame_is_found_in_its_functional_group():
-    anatomy = dataset(FrameAnatomySequence=dataset(AnatomicRegionSequence=dataset(CodeValue="76752008")))
-    header = multi_frame(
-        "1.2.840.10008.5.1.4.1.1.4.1", anatomy, [Dataset() for _ in range(7)], Modality="MR", SeriesDescription="x"
-    )
-
-    assert prompt([header]).region.value == "breast"
-
-
-def test_the_words_of_a_procedure_code_outrank_the_series_description():
-    code = dataset(CodeValue="LOCAL1", CodingSchemeDesignator="99X", CodeMeaning="CT of the abdomen")
-
-    found = prompt(series(CT, ProcedureCodeSequence=code, SeriesDescription="CHEST"))
-
-    assert found.region.value == "abdomen"
-    assert "region_conflict" in found.conflicts
-
-
-def test_several_regions_without_a_rule_stay_undecided_and_are_noted():
-    found = prompt(series(CT, SeriesDescription="KNEE AND BRAIN"))
-
-    assert (found.region.value, found.region.source) == ("unknown", "none")
-    assert found.conflicts == ("several_regions",)
 
 
 def test_a_site_overrides_by_protocol_name():
@@ -210,7 +119,17 @@ def test_an_unlisted_kernel_gives_way_to_the_window_and_else_falls_back():
 
 def test_words_tell_the_ct_type_last():
     assert kind(SeriesDescription="Weichteil 5mm") == ("soft", "text")
+    assert kind(SeriesDescription="Weichteil 5mm", ProtocolName="LUNG LOW DOSE") == ("soft", "text")
+    assert kind(SeriesDescription="SOFTWARE TEST, PLUNGE, ROSSO") == ("unknown", "none")
     assert kind() == ("unknown", "none")
+
+
+def test_a_lung_kernel_and_window_are_of_the_lung_bases_in_an_abdomen_too():
+    found = kind(
+        Manufacturer="GE", ConvolutionKernel="LUNG", WindowCenter=-600, WindowWidth=1500, BodyPartExamined="LIVER"
+    )
+
+    assert found == ("lung", "kernel")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +138,10 @@ def test_words_tell_the_ct_type_last():
         ("AX T2 FLAIR", "flair"), ("t2_tirm_dark-fluid", "flair"), ("T1 FLAIR SAG", "t1"), ("T2 STIR", "stir"),
         ("AX T2", "t2"), ("HASTE cor", "t2"), ("T2* GRE", "t2_star"), ("SWI", "t2_star"), ("ep2d_bold", "t2_star"),
         ("anat-T1w", "t1"), ("MP-RAGE", "t1"), ("VIBE dyn", "t1"), ("PD FS", "pd"), ("DTI_Biobank", "dwi"),
-        ("DIFF B1000", "dwi"), ("Zugfahrt", "unknown"),
+        ("DIFF B1000", "dwi"), ("Zugfahrt", "unknown"), ("T2_TSE_TRA_KNEE2", "t2"), ("axT1", "t1"), ("PDW_sag", "pd"),
+        ("T12 L1", "unknown"), ("PART2", "unknown"), ("TEST1", "unknown"), ("DIFFERENT", "unknown"),
+        ("SWISS", "unknown"), ("TRACER", "unknown"), ("HEMODYNAMICS", "unknown"), ("CHASTE", "unknown"),
+        ("STIRLING", "unknown"), ("PROTON SPECTROSCOPY", "unknown"),
     ],
 )  # fmt: skip
 def test_names_tell_the_contrast_of_mr(name, expected):
@@ -240,12 +162,13 @@ def test_an_unknown_acquisition_contrast_decides_nothing():
 SE = {"ScanningSequence": "SE", "SequenceVariant": "SK", "FlipAngle": 90}
 
 
-def test_names_and_physics_that_agree_are_surer_than_names_alone():
+def test_names_and_physics_that_agree_are_surer_than_names_alone_and_a_contradiction_leaves_the_type_open():
     alone = prompt(series(MR, SeriesDescription="AX T2"))
     agreeing = prompt(series(MR, SeriesDescription="AX T2", EchoTime=90, RepetitionTime=4000, **SE))
     contradicting = prompt(series(MR, SeriesDescription="AX T2", EchoTime=10, RepetitionTime=500, **SE))
 
-    assert contradicting.type.confidence < alone.type.confidence < agreeing.type.confidence
+    assert contradicting.type.value == "unknown"
+    assert alone.type.confidence < agreeing.type.confidence
     assert contradicting.conflicts == ("type_conflict",)
     assert (alone.conflicts, agreeing.conflicts) == ((), ())
 
@@ -346,6 +269,12 @@ def test_real_series_get_the_prompts_a_radiographer_would_give(folder, expected)
         (("region", "text", "brain"), ["("], r"prompts.yaml: key `region.text.brain\[0\]`: found '\('; .*expression"),
         (("region", "codes", "1"), "nose", r"region.codes.1`: found 'nose'; allowed: unknown, head"),
         (("region", "text", "nose"), ["x"], r"region.text.nose`: found 'nose'; allowed"),
+        (("region", "image_types", "CARDIAC"), "nose", r"region.image_types.CARDIAC`: found 'nose'; allowed"),
+        (
+            ("region", "combined"),
+            [{"regions": ["head"], "region": "head", "from_mm": None}],
+            r"from_mm`: .*millimetres",
+        ),
         (("region", "as_modality", "XA"), {}, r"as_modality.XA`: found 'XA'; allowed: CT, MR, OP"),
         (("type", "acquisition_contrast", "T1"), "t9", r"acquisition_contrast.T1`: found 't9'"),
         (("type", "text_mr"), [{"pattern": "x", "typ": "t1"}], r"type.text_mr\[0\].typ`: .*known are pattern, type"),
@@ -368,6 +297,24 @@ def test_a_wrong_table_is_refused_with_key_value_and_what_is_allowed(path, value
 
     with pytest.raises(ConfigurationError, match=said):
         PromptRules.from_mappings(prompts, kernels)
+
+
+def test_a_table_of_before_the_words_of_image_type_is_read():
+    prompts, kernels = tables()
+    del prompts["region"]["image_types"]
+
+    assert PromptRules.from_mappings(prompts, kernels).region_image_types == {}
+
+
+def test_patterns_of_a_site_may_have_accents():
+    prompts, kernels = tables()
+    prompts["region"]["text"] = {"extremity": ["fu(ss|ß)", "épaule"], "head": ["sch(ae|ä)del"]}
+    rules = PromptRules.from_mappings(prompts, kernels)
+
+    names = ("Fuß", "FUSS", "Épaule", "EPAULE", "Schädel")
+    found = [prompt(series(CT, SeriesDescription=name), rules).region.value for name in names]
+
+    assert found == ["extremity"] * 4 + ["head"]
 
 
 def test_a_wrong_kernel_table_is_refused_with_its_own_name():
