@@ -19,24 +19,31 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.sizes import SIZES
 from mediqa_node.system.atomic import write_atomically
 from training.data.collection import ImageSet, read_collection
 from training.data.store import Store
+from training.data.tokens import tokens_of
 from training.data.views import Prepared, prepare
+from training.fit.checkpoint import make_card, provenance, write_checkpoint
+from training.fit.choices import Merit, merits
 from training.fit.loop import CURVE
+from training.fit.pretrained import load_pretrained, pretrained
 from training.fit.recipe import SIMULATE, STAGE1, STAGE2, Recipe, read_preset, read_recipe
-from training.fit.runs import finetune, pretrain
+from training.fit.runs import finetune, pretrain, read_run
+from training.fit.training_range import fit_training_ranges, measure
 from training.simulate.build import Plan, build
 
 RECIPE = "recipe.yaml"
-COSTS = "costs.json"
+CHOICES, RANGE, COSTS = "choices.json", "range.json", "costs.json"
 Advance = Callable[[int, int, str], None]
 
 
@@ -152,6 +159,54 @@ def train_seed(order: Order, seed: int, advance: Advance = lambda *_: None) -> N
     pretrain(data, order.stage1, folders[0], seed=seed, steps=steps, trunk=order.trunk, advance=advance)
     for recipe, begin, folder in zip(order.stage2, folders, folders[1:], strict=False):
         finetune(data, recipe, folder, seed=seed, begin=begin, steps=steps, advance=advance)
+
+
+def choose(order: Order, data: Prepared, advance: Advance) -> list[Merit]:
+    """Return the merits of the recipe's options on left-out development sources, and write `choices.json`."""
+    network = MedIQA(SIZES[order.stage1.size]).eval()
+    given = pretrained(network.size, order.trunk)
+    if given is None:
+        return []  # an encoder that is not pretrained has no features to judge by
+    load_pretrained(network, given[0])
+    tokens = tokens_of(data, network.trunk, advance=lambda done, total: advance(done, total, "tokens"))
+    found = list(merits(tokens))
+    text = json.dumps([one.as_json() for one in found], indent=1) + "\n"
+    write_atomically(order.out / CHOICES, text.encode())
+    return found
+
+
+def fit_range(order: Order, advance: Advance) -> None:
+    """Fit the training range to all patients of the collection, and write `range.json`."""
+    spec = order.stage2[-1].spec
+    ranges = fit_training_ranges(measure(order.sets, spec, advance=advance), spec)
+    text = json.dumps({name: asdict(one) for name, one in ranges.items()}, indent=1) + "\n"
+    write_atomically(order.out / RANGE, text.encode())
+
+
+def write_checkpoints(order: Order, *, command: str) -> list[Path]:
+    """Write a checkpoint for each seed: the network alone, with its training range, choices and costs."""
+    folders = []
+    choices = json.loads((order.out / CHOICES).read_text()) if (order.out / CHOICES).exists() else []
+    costs = json.loads((order.out / COSTS).read_text())
+    for seed in order.sections.seeds:
+        runs = order.runs(seed)
+        card = make_card(
+            read_run(runs[-1]),
+            name=f"s{seed}",
+            fusion={},
+            domains=order.out / RANGE,
+            training_data=command,
+            metrics={
+                "made_by": provenance(read_run(runs[-1])),
+                "stages": [provenance(read_run(run)) for run in runs[:-1]],
+                "choices": choices,
+                "costs": costs,
+            },
+        )
+        folder = order.out / "checkpoints" / f"s{seed}"
+        write_checkpoint(folder, runs[-1], card, {})
+        folders.append(folder)
+    return folders
 
 
 def costs_of(order: Order) -> Sequence[tuple[str, str, str]]:

@@ -5,19 +5,47 @@ CT. Each fold is predicted by a regression on the others, and judged by order al
 one factor degraded are ordered by its severity. A merit by the label could not choose between labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from mediqa_node.reader_study.statistics import srcc
 from training.data.store import Sample
 from training.data.tokens import Tokens
 from training.simulate.degraded import FACTORS
-from training.simulate.mr_from_ct import fold_of
+from training.simulate.mr import RESOLUTION_LABEL, quality_under
+from training.simulate.mr_from_ct import PREFIX, fold_of
 
 FOLDS = 5
 VISIBLE = 0.05
 """Two copies whose severities differ by less are no pair: nobody sees the difference."""
-_PENALTY = 100.0
+_PENALTY = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merit:
+    """How well one option orders the copies of left-out images.
+
+    Attributes:
+        option: what was chosen from.
+        order: concordant less discordant pairs, by factor, on real images.
+        mean: over the factors.
+        pooled, within: SRCC with the label of this option, over all images and inside one; they compare nothing but
+            options of the same label.
+    """
+
+    modality: str
+    option: str
+    order: Mapping[str, float]
+    mean: float
+    pooled: float
+    within: float
+
+    def as_json(self) -> dict[str, object]:
+        """Return the merit as plain values, rounded."""
+        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        return {**rounded, "order": {factor: round(value, 3) for factor, value in self.order.items()}}
 
 
 def features_of(data: Tokens) -> np.ndarray:
@@ -64,14 +92,14 @@ def _weights(samples: Sequence[Sample], keep: np.ndarray) -> np.ndarray:
     return np.asarray(len(sources) / (len(counts) * counts[index]))
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray):  # type: ignore[no-untyped-def]
+def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     mean, sd = x.mean(axis=0), x.std(axis=0) + 1e-3
     z = np.clip((x - mean) / sd, -5, 5).astype(np.float64)
     centre = np.average(y, weights=weight)
     root = np.sqrt(weight)[:, None]
     a = z * root
     coefficients = np.linalg.solve(a.T @ a + _PENALTY * np.eye(z.shape[1]), a.T @ ((y - centre) * root[:, 0]))
-    return lambda other: np.clip((other - mean) / sd, -5, 5) @ coefficients + centre
+    return lambda other: np.asarray(np.clip((other - mean) / sd, -5, 5) @ coefficients + centre)
 
 
 def order_within(predicted: np.ndarray, samples: Sequence[Sample], modality: str) -> Mapping[str, float]:
@@ -95,3 +123,64 @@ def order_within(predicted: np.ndarray, samples: Sequence[Sample], modality: str
         if order:
             found[factor] = float(np.mean(order))
     return found
+
+
+# ── the options ──────────────────────────────────────────────────────────────────
+
+
+def merits(data: Tokens) -> Iterator[Merit]:
+    """Yield the merits of all options on the training samples of a store."""
+    trained = data.subset(lambda sample: sample.split == "train")
+    for modality in FACTORS:
+        mine = trained.subset(lambda sample, of=modality: sample.modality == of)  # type: ignore[misc]
+        if len({fold_of(sample.source) for sample in mine.samples}) >= FOLDS:
+            yield from _merits(features_of(mine), mine.samples, modality)
+
+
+def _merits(features: np.ndarray, samples: Sequence[Sample], modality: str) -> Iterator[Merit]:
+    quarter = features.shape[1] // 4
+    views = {
+        "whole view and crop": features,
+        "whole view": features[:, : 2 * quarter],
+        "crop": features[:, 2 * quarter :],
+    }
+    for name, part in views.items():
+        yield _merit(part, samples, modality, name)
+    if modality != "MR":
+        return
+    for label in ("coarseness", "resolution"):
+        yield _merit(features, samples, modality, f"label of resolution: {label}", label)
+    real = np.array([not sample.source.startswith(PREFIX) for sample in samples])
+    yield _merit(
+        features[real], [one for one, kept in zip(samples, real, strict=True) if kept], modality, "no MR from CT"
+    )
+
+
+def _merit(
+    features: np.ndarray, samples: Sequence[Sample], modality: str, option: str, label: str = RESOLUTION_LABEL
+) -> Merit:
+    quality = np.array([_quality(sample, label) for sample in samples])
+    predicted = left_out(features, quality, samples, folds_of(samples))
+    real = np.array([not sample.source.startswith(PREFIX) for sample in samples])
+    of_real = [one for one, kept in zip(samples, real, strict=True) if kept]
+    order = order_within(predicted[real], of_real, modality)
+    return Merit(
+        modality=modality,
+        option=option,
+        order=order,
+        mean=float(np.mean(list(order.values()))) if order else float("nan"),
+        pooled=srcc(predicted[real], quality[real]) or float("nan"),
+        within=_within(predicted[real], quality[real], [one.base for one in of_real]),
+    )
+
+
+def _quality(sample: Sample, label: str) -> float:
+    return quality_under(label, sample.severities) if sample.modality == "MR" else sample.labels["quality"]
+
+
+def _within(predicted: np.ndarray, quality: np.ndarray, bases: Sequence[str]) -> float:
+    places: dict[str, list[int]] = {}
+    for place, base in enumerate(bases):
+        places.setdefault(base, []).append(place)
+    found = [srcc(predicted[one], quality[one]) for one in places.values()]
+    return float(np.mean([value for value in found if value is not None]))

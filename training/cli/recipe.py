@@ -1,0 +1,74 @@
+"""`mediqa-train recipe`: a checkpoint from nothing, in one command."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mediqa_node.cli.present import table
+from training.cli.app import CollectionManifest, app, progress, require
+from training.cli.checkpoints import claim, evaluate
+from training.cli.stages import Trunk
+from training.fit.recipe import read_preset
+
+if TYPE_CHECKING:
+    from training.experiments.recipe import Order
+
+
+@app.command()
+def recipe(
+    name: Annotated[str, typer.Argument(help="Section of the configuration: default, own, small, or a custom one.")],
+    collection: Annotated[
+        Path, typer.Option(help="Folder with a folder of DICOM series or photographs for each source.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made. An interrupted recipe is resumed.")],
+    manifest: CollectionManifest = None,
+    config: Annotated[Path | None, typer.Option(help="File to use instead of config/recipe.yaml.")] = None,
+    trunk: Trunk = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Also look at the held-out sources that are kept for the end.")
+    ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Number of worker processes, each on one core.")] = 2,
+) -> None:
+    """Make a checkpoint from nothing: simulate, train every seed in both stages, evaluate, and write cards."""
+    from training.experiments.recipe import (
+        RECIPE,
+        Order,
+        Sections,
+        choose,
+        costs_of,
+        fit_range,
+        measured,
+        simulated,
+        train_seeds,
+        write_checkpoints,
+    )
+
+    require("matplotlib")
+    sections = read_preset(Sections, RECIPE, name, config)
+    out.mkdir(parents=True, exist_ok=True)
+    order = Order(
+        collection=collection, manifest=manifest, out=out, sections=sections, processes=processes, trunk=trunk
+    )
+    with progress("simulating") as advance, measured(order, "simulate"):
+        data = simulated(order, "store", sections.simulate, advance)
+    with progress("simulating a sweep") as advance, measured(order, "sweep"):
+        simulated(order, "sweep", sections.sweep, advance)
+    with progress("choices") as advance, measured(order, "choices"):
+        choose(order, data, advance)
+    with progress("training") as advance, measured(order, "train"):
+        train_seeds(order, advance)
+    with progress("training range") as advance, measured(order, "range"):
+        fit_range(order, advance)
+    folders = write_checkpoints(order, command=_command(order, name))
+    with measured(order, "evaluate"):
+        evaluate(out / "store", folders, sweep=out / "sweep", out=out / "gates", final=final, processes=processes)
+    for folder in folders:
+        claim(folder, out / "gates" / "gates.json")
+    table(("step", "wall [min]", "cores [min]"), costs_of(order))
+    typer.echo(f"→ mediqa-node model pin {folders[0]}")
+
+
+def _command(order: "Order", name: str) -> str:
+    given = " --manifest FILE" if order.manifest else ""
+    return f"mediqa-train recipe {name} --collection DIR{given}; no expert scored any image. See metrics."
