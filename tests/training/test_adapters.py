@@ -166,8 +166,10 @@ def test_the_table_of_adni_3_has_the_same_meaning_under_other_names(tmp_path):
 
 def test_fastmri_is_labelled_by_field_strength_and_its_scouts_are_left_out(tmp_path):
     folder = tmp_path / "fastMRI_brain_DICOM"
-    series(EPI, folder / "221", 1, PatientID="221", SeriesDescription="AXT2", **tesla(3.0))
-    series(EPI, folder / "222", 2, PatientID="222", SeriesDescription="AXFLAIR", **tesla(1.5))
+    t2 = {"ScanningSequence": "SE", "RepetitionTime": 6000, "EchoTime": 100}
+    flair = t2 | {"ScanningSequence": ["SE", "IR"], "InversionTime": 2500}
+    series(EPI, folder / "221", 1, PatientID="221", SeriesDescription="AXT2", **t2, **tesla(3.0))
+    series(EPI, folder / "222", 2, PatientID="222", SeriesDescription="AXFLAIR", **flair, **tesla(1.5))
     scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "localizer"}
     series(EPI, folder / "222", 3, names="s{:03}.dcm", PatientID="222", **scout)
 

@@ -218,7 +218,9 @@ def test_the_presets_that_are_shipped_are_those_of_the_paper_and_the_default(nam
     settings = paper.settings(samples=100, seed=0)
     assert (paper.batch, settings.optimizer, settings.learning_rate, settings.steps) == (1, "adam", 1e-5, 5000)
     assert (paper.spec.slices, paper.spec.native_crops, settings.schedule) == (7, 0, "constant")
-    assert default.size == "n16"
+    assert default.size == "e16"
+    assert default.on_tokens
+    assert not paper.on_tokens
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,7 @@ def test_the_presets_that_are_shipped_are_those_of_the_paper_and_the_default(nam
         ("mine: {optimizer: sgd}", "preset mine: optimizer: String should match"),
         ("mine: {schedule: step}", "preset mine: schedule: String should match"),
         ("mine: {slices_at_once: 0}", "preset mine: slices_at_once"),
-        ("mine: {size: n17}", "size 'n17'; known: n16, t16"),
+        ("mine: {size: n17}", "size 'n17'; known: n16, e16, t16"),
         ("other: {}", "no preset 'mine'; it has: other"),
         ("", "not readable as YAML: no section for each preset"),
         ("[mine]", "not readable as YAML: no section for each preset"),
