@@ -221,6 +221,14 @@ def test_a_claim_names_what_is_followed_what_is_not_and_of_how_many_sources():
     assert claim.isascii()
 
 
+def test_pretrained_features_are_named():
+    given = {"trained_on": "ImageNet", "weights": "some package"}
+
+    claim = claims_of(gates(), MADE_BY | {"pretrained": given})["MR"]
+
+    assert "of images of 2 sources from features pretrained on ImageNet; no expert" in claim
+
+
 def test_expert_scores_are_not_denied():
     assert "60 of 100 samples are of expert scores" in claims_of(gates(), MADE_BY | {"simulated": 40})["MR"]
 

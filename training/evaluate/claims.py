@@ -39,7 +39,8 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
         srcc = held["srcc"]["value"]
         claims[modality] = (
             f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on {images} of "
-            f"{_counted(len(made_by['sources'].get(modality, ())), 'source')}; {scored}. Held-out sources: SRCC "
+            f"{_counted(len(made_by['sources'].get(modality, ())), 'source')}{_pretrained(made_by)}; {scored}. "
+            f"Held-out sources: SRCC "
             f"{'undefined' if srcc is None else f'{srcc:.2f}'} over {_counted(held['n'], 'image')} of "
             f"{_counted(held['groups'], 'slice')}. "
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
@@ -47,6 +48,14 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
             + "Not comparable across modalities; no threshold before calibration at this site."
         )
     return claims
+
+
+def _pretrained(made_by: Mapping[str, Any]) -> str:
+    """Return ` from features pretrained on ImageNet`; "" if the encoder began from none."""
+    given = made_by.get("pretrained")
+    if given is None:
+        return ""
+    return f" from features pretrained on {given['trained_on'] or given['weights']}"
 
 
 def held_out_rmse(gates: Mapping[str, Any], parameter: PredictedParameter) -> float | None:

@@ -261,6 +261,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "simulated": run.simulated,
         "sources": run.sources,
         "began_from": run.began_from,
+        "pretrained": None if run.pretrained is None else asdict(run.pretrained),
         "core_minutes": round(run.core_seconds / 60, 1),
         "targets": [asdict(one) for one in run.targets],
     }

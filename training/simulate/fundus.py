@@ -2,8 +2,8 @@
 
 Light falls off in two ways: evenly across the field, or at an edge behind which a part of the field is dark, as behind
 a small pupil or a lid. Glare is a reflection of the lamp on the cornea or the lens of a smartphone: white spots.
-Some copies have a gray ground instead of the dark one around the field, as some cameras and programs paint it; it is
-no degradation.
+Cameras differ in colour and contrast, and some programs paint the ground around the field gray: copies differ in both,
+and neither is a degradation.
 """
 
 import io
@@ -28,6 +28,8 @@ _DIM = 0.5
 """How much an evenly dark field counts compared with an uneven one."""
 _IN_SHADE = 0.4
 """How often badly lit means a part in the dark."""
+_COLOUR, _CONTRAST = 0.12, 0.15
+"""Deviations of the logarithms of the gains of the channels, and of saturation and gamma."""
 _GRAY_GROUND = 0.2
 _GROUND = 0.03
 """Brighter than this lies inside the field or is a mark on it."""
@@ -39,13 +41,15 @@ def degrade(
     """Yield a copy of a photograph for every step of the plan, all of the same size.
 
     Args:
-        varied: draw another size and ground.
+        varied: draw another size, colour and ground.
     """
     edge = int(random.choice(EDGES_PX)) if varied else EDGES_PX[-1]
     clean = at_size(base.image, edge).astype(np.float64) / 255.0
+    around = _ground(clean)
+    if varied:
+        clean = _recoloured(clean, random)
     inside = field(clean)
     ground = random.uniform(0.1, 0.9) if varied and random.random() < _GRAY_GROUND else 0.0
-    around = ~ndimage.binary_fill_holes(clean.max(axis=-1) > _GROUND)
     own = {"blur": own_blur_px(clean, inside), "noise": own_noise(clean, inside)}
     for step in plan:
         settings = _drawn(random, step)
@@ -63,6 +67,20 @@ def degrade(
             severities=severities,
             labels={"quality": quality_of(severities), "blur": blur_px},
         )
+
+
+def _ground(image: np.ndarray) -> np.ndarray:
+    """Return the mask of what lies around the field and the marks on its rim."""
+    smooth = ndimage.uniform_filter(image.max(axis=-1), 5)
+    return np.asarray(~ndimage.binary_fill_holes(smooth > _GROUND))
+
+
+def _recoloured(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return RGB 0..1 as another camera might show it: white balance, saturation and gamma."""
+    gain, saturation, gamma = np.exp(random.normal(0.0, _COLOUR, 3)), *np.exp(random.normal(0.0, _CONTRAST, 2))
+    gray = image.mean(axis=-1, keepdims=True)
+    balanced = (gray + saturation * (image - gray)) * gain / gain.mean()
+    return np.asarray(np.clip(balanced, 0.0, 1.0) ** gamma)
 
 
 def _drawn(random: np.random.Generator, step: Step) -> dict[str, float]:
