@@ -138,12 +138,7 @@ def degrade(base: BaseImage, plan: Sequence[Step], random: np.random.Generator) 
 
 def own_quality(base: BaseImage) -> float:
     """Return the quality of a slice as it is: by its own noise, resolution or blur."""
-    random = np.random.default_rng(0)
-    clean = [Step("clean")]
-    if base.modality == "CT":
-        copies = ct.degrade(base, random, clean)
-    else:
-        copies = (mr.degrade if base.modality == "MR" else fundus.degrade)(base, random, clean, varied=False)
+    copies = _DEGRADE[base.modality](base, np.random.default_rng(0), [Step("clean")], varied=False)
     return next(iter(copies)).labels["quality"]
 
 
