@@ -39,7 +39,7 @@ _RESIZED, _ZOOM, _LARGEST_PX = 0.5, (0.7, 1.4), 640
 """How often a slice gets another pixel size, by which factor, and its longest edge."""
 _SOFTER, _SHARPER = 0.3, 0.3
 _SOFTER_PX, _SHARPER_GAIN = (0.35, 0.9), (0.2, 1.0)
-"""How often a slice gets another kernel: deviation of a Gaussian, or gain of the detail that a Gaussian of 1 px removes."""
+"""How often a slice gets another kernel; deviation of a Gaussian, or gain of the detail that one of 1 px removes."""
 MAS_RANGE = (4.0, 400.0)
 VIEW_DIVISORS = (2, 3, 4)
 
