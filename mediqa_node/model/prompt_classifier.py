@@ -37,6 +37,8 @@ from mediqa_node.model.lock import (
     read,
     read_lock,
 )
+from mediqa_node.model.sizes import SIZES
+from mediqa_node.model.trunk import TrunkTokens
 
 FORMAT = "prompt-classifier-1"
 VOCABULARY = {"modality": MODALITIES, "region": REGIONS[1:], "type": TYPES[1:]}
@@ -56,6 +58,24 @@ class Shape:
     make: Callable[[int], nn.Module]
 
 
+class TrunkClassifier(nn.Module):
+    """A linear layer on the pooled tokens of a pretrained trunk: their means and deviations over the grid."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        size = SIZES["e16"]
+        assert size.trunk is not None
+        self.trunk = TrunkTokens(size.trunk, image_px=size.image_px, grid=size.grid)
+        self.norm = nn.BatchNorm1d(2 * self.trunk.width, affine=False)
+        self.head = nn.Linear(2 * self.trunk.width, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, S, S), 0..1, to (B, outputs)."""
+        tokens = self.trunk(images)
+        result: Tensor = self.head(self.norm(torch.cat([tokens.mean(dim=1), tokens.std(dim=1)], dim=1)))
+        return result
+
+
 def _vit(image_px: int, **shape: Any) -> Callable[[int], nn.Module]:
     return lambda outputs: VisionTransformer(img_size=image_px, num_classes=outputs, **shape)
 
@@ -69,10 +89,11 @@ def _vgg(width: int, **head: Any) -> Callable[[int], nn.Module]:
 SHAPES = {
     "paper": Shape(image_px=224, make=_vit(224, embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0)),
     "small": Shape(image_px=128, make=_vit(128, embed_dim=96, depth=4, num_heads=3, mlp_ratio=2.0)),
+    "trunk": Shape(image_px=224, make=TrunkClassifier),
     "vgg": Shape(image_px=224, make=_vgg(64)),
     "vgg_small": Shape(image_px=128, make=_vgg(8, mlp_ratio=1 / 64)),
 }
-"""`paper` and `vgg` as published; the small ones can be trained on a CPU."""
+"""`paper` and `vgg` as published; `trunk` begins from pretrained features; the small ones can be trained on a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.bench import StandInScorer
 from typer.testing import CliRunner
@@ -20,11 +22,13 @@ from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.domain.prompt_opinion import Opinion, completed
 from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.prompt_classifier import SHAPES, VOCABULARY, ClassifierNetwork, load_classifier
+from mediqa_node.model.sizes import SIZES
 from mediqa_node.pipeline.score import Assessor, assess, harvest_series, read_headers
 from training.cli import app
 from training.data.manifest import Row, write_manifest
 from training.data.payload import slices_of
 from training.fit.classifier import Example, Recipe, fit_classifier, held_out, is_good_enough, results
+from training.fit.pretrained import pretrained
 
 DATA = Path(__file__).parents[1] / "data"
 FAST = Recipe(steps=30, batch=8, sure=0.5)
@@ -52,6 +56,18 @@ def test_it_tells_what_it_was_taught_on_pictures_that_it_has_not_seen(taught):
 
     assert said == ["chest", "head"]
     assert taught.card.words == {"modality": ("CT",), "region": ("head", "chest"), "type": ()}
+
+
+def test_a_classifier_on_the_pretrained_trunk_learns_and_leaves_the_trunk_alone():
+    examples = [example(i, bright=bool(i % 2)) for i in range(6)]
+    large = [replace(one, images=np.kron(one.images, np.ones((2, 2)))[..., :224, :224].astype("f")) for one in examples]
+
+    found = fit_classifier(large, Recipe(shape="trunk", steps=30, batch=4, sure=0.5))
+
+    given, _ = pretrained(SIZES["e16"])
+    state = found.network.network.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in given.items())
+    assert [found.opinion_of(large[i].images).words["region"][0] for i in (0, 1)] == ["head", "chest"]
 
 
 def test_the_same_seed_teaches_the_same_weights():
@@ -232,7 +248,7 @@ def test_a_card_whose_images_were_prepared_otherwise_is_refused(tmp_path):
     ("arguments", "said"),
     [
         ([], "give either --rows, or --collection with an optional --manifest"),
-        (["--shape", "huge"], "unknown shape 'huge'; known: paper, small, vgg, vgg_small"),
+        (["--shape", "huge"], "unknown shape 'huge'; known: paper, small, trunk, vgg"),
         (["--beside", "paper"], "images of the same size, in pixels: small 128, paper 224"),
     ],
 )

@@ -22,14 +22,17 @@ from mediqa_node.model.prompt_classifier import (
     ClassifierCard,
     ClassifierNetwork,
     LoadedClassifier,
+    TrunkClassifier,
     preprocessing,
 )
+from mediqa_node.model.sizes import SIZES
 from mediqa_node.reader_study.statistics import Interval
 from training.data.collection import ImageSet, files_of
 from training.data.dicom_rows import Left, dicom_row, series_below
 from training.data.manifest import Row
 from training.data.payload import slices_of
 from training.evaluate.metrics import mean_of
+from training.fit.pretrained import pretrained
 
 _PICTURES = (".jpg", ".jpeg", ".png")
 _FEWEST_SOURCES = 3
@@ -143,7 +146,9 @@ def fit_classifier(
     torch.manual_seed(recipe.seed)
     random = np.random.default_rng(recipe.seed)
     network = ClassifierNetwork(recipe.shape, words)
-    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    _begin_from_pretrained(network.network)
+    learning = [one for one in network.parameters() if one.requires_grad]
+    optimiser = torch.optim.Adam(learning, lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=recipe.learning_rate, total_steps=max(recipe.steps, 2)
     )
@@ -166,6 +171,13 @@ def fit_classifier(
         advance()
     card = ClassifierCard(name="", shape=recipe.shape, words=words, sure=recipe.sure)
     return LoadedClassifier(network, card)
+
+
+def _begin_from_pretrained(network: nn.Module) -> None:
+    """Give a classifier on a trunk the trunk's pretrained weights, and keep them as they are."""
+    if isinstance(network, TrunkClassifier) and (given := pretrained(SIZES["e16"])) is not None:
+        network.load_state_dict(given[0], strict=False)
+        network.trunk.requires_grad_(requires_grad=False)
 
 
 def vocabulary(examples: Sequence[Example]) -> dict[str, tuple[str, ...]]:
