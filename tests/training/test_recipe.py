@@ -1,0 +1,78 @@
+"""A checkpoint from nothing: what a recipe reads, what it costs, and the whole of it once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.checkpoint import load_whole
+from mediqa_node.model.lock import LOCK_FILE
+from training.cli import app
+from training.experiments.recipe import COSTS, RECIPE, Order, Sections, measured
+from training.fit.recipe import SIMULATE, STAGE1, STAGE2, read_preset, read_recipe
+from training.simulate.build import Plan
+
+DATA = Path(__file__).parents[1] / "data"
+COMMAND = ("recipe", "small", "--collection", str(DATA))
+
+
+@pytest.mark.parametrize("name", ["default", "own", "small"])
+def test_every_recipe_names_sections_that_there_are(name):
+    sections = read_preset(Sections, RECIPE, name)
+
+    plan, sweep = (read_preset(Plan, SIMULATE, one) for one in (sections.simulate, sections.sweep))
+    assert (plan.sweep, sweep.sweep) == (False, True)
+    assert (plan.held_out, plan.final) == (sweep.held_out, sweep.final)
+    stages = [read_recipe(STAGE1, sections.stage1), *(read_recipe(STAGE2, one) for one in sections.stage2)]
+    assert len({one.spec.fingerprint() for one in stages}) == 1, "all stages read the same views"
+
+
+def test_a_section_without_seeds_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "mine: {simulate: small, sweep: small-sweep, stage1: a, stage2: [b], seeds: []}"
+    )
+
+    with pytest.raises(ConfigurationError, match="seeds"):
+        read_preset(Sections, RECIPE, "mine", tmp_path / "mine.yaml")
+
+
+def test_costs_add_up_over_starts(tmp_path):
+    order = Order(collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small"))
+    for _ in range(2):
+        with measured(order, "a step"):
+            time.sleep(0.1)
+
+    assert json.loads((tmp_path / COSTS).read_text())["a step"]["wall_s"] == pytest.approx(0.2, abs=0.1)
+
+
+@pytest.mark.acceptance
+def test_a_killed_recipe_is_resumed_and_ends_in_checkpoints_with_gates(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *COMMAND, "--out", str(out), "--processes", "1"], start_new_session=True
+    )
+    runs = out / "runs" / "s0-stage1" / "curve.csv"
+    for _ in range(6000):
+        if runs.exists():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+    found = CliRunner().invoke(app, [*COMMAND, "--out", str(out), "--processes", "1"])
+
+    assert found.exit_code == 0, found.output
+    _, card, regressors = load_whole("s0", out / "checkpoints" / "s0" / LOCK_FILE)
+    assert regressors == {} == card.fusion
+    assert card.pretrained is not None
+    assert card.pretrained.trained_on == "ImageNet"
+    assert card.metrics["choices"] is not None
+    assert set(card.metrics["costs"]) >= {"simulate", "sweep", "choices", "train", "range"}
+    assert (out / "gates" / "gates.json").exists()
