@@ -59,7 +59,9 @@ def recipe(
     with progress("training") as advance, measured(order, "train"):
         train_seeds(order, advance)
     with progress("training range") as advance, measured(order, "range"):
-        fit_range(order, advance)
+        without_range = fit_range(order, advance)
+    for reason in without_range:
+        typer.echo(f"no training range: {reason}")
     folders = write_checkpoints(order, command=_command(order, name))
     with measured(order, "evaluate"):
         evaluate(out / "store", folders, sweep=out / "sweep", out=out / "gates", final=final, processes=processes)

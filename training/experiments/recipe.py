@@ -26,6 +26,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.image.training_range import TrainingRange
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.sizes import SIZES
 from mediqa_node.system.atomic import write_atomically
@@ -175,12 +177,23 @@ def choose(order: Order, data: Prepared, advance: Advance) -> list[Merit]:
     return found
 
 
-def fit_range(order: Order, advance: Advance) -> None:
-    """Fit the training range to all patients of the collection, and write `range.json`."""
+def fit_range(order: Order, advance: Advance) -> list[str]:
+    """Fit the training range to all patients of the collection, and write `range.json`.
+
+    Returns:
+        why a modality has none: it has too few sources.
+    """
     spec = order.stage2[-1].spec
-    ranges = fit_training_ranges(measure(order.sets, spec, advance=advance), spec)
+    found, missing = measure(order.sets, spec, advance=advance), []
+    ranges: dict[str, TrainingRange] = {}
+    for modality in sorted({one.modality for one in found if one.belongs_to.split == "dev" and one.modality}):
+        try:
+            ranges |= fit_training_ranges([one for one in found if one.modality == modality], spec)
+        except ConfigurationError as reason:
+            missing.append(str(reason))
     text = json.dumps({name: asdict(one) for name, one in ranges.items()}, indent=1) + "\n"
     write_atomically(order.out / RANGE, text.encode())
+    return missing
 
 
 def write_checkpoints(order: Order, *, command: str) -> list[Path]:
