@@ -7,7 +7,18 @@ Exit status: 0 good, 1 not good, 2 misused.
 import sys
 
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError
-from training.cli import adapt, checkpoints, classifier, partial, recipe, simulate, stages, tables, training_range  # noqa: F401 (they register their commands)
+from training.cli import (  # noqa: F401 (they register their commands)
+    adapt,
+    checkpoints,
+    classifier,
+    partial,
+    recipe,
+    series,
+    simulate,
+    stages,
+    tables,
+    training_range,
+)
 from training.cli.app import EXTRA, app, needed
 
 __all__ = ["app", "main"]

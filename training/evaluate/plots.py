@@ -1,11 +1,17 @@
 """Plots of how the score follows each factor."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
+from mediqa_node.image.preprocess import FULL_SCALE
 from training.evaluate.by_method import QUALITY, SHIPPED, MethodPredictions
+from training.evaluate.series import ScoredSeries
 from training.simulate.degraded import FACTORS
+
+_TILE_PX, _TEXT_PX, _ACROSS = 180, 42, 8
 
 
 def draw_sweeps(predictions: MethodPredictions, modality: str, file: Path) -> None:
@@ -38,3 +44,33 @@ def draw_sweeps(predictions: MethodPredictions, modality: str, file: Path) -> No
     figure.legend(loc="outside lower center", ncols=len(sources), fontsize=8, frameon=False)
     figure.savefig(file, dpi=110)
     plt.close(figure)
+
+
+def draw_series(found: Sequence[ScoredSeries], file: Path) -> None:
+    """Draw a contact sheet: the middle slice of each series with its score, own quality, region and type."""
+    rows = -(-len(found) // _ACROSS)
+    sheet = Image.new("RGB", (_ACROSS * _TILE_PX, rows * (_TILE_PX + _TEXT_PX)), "black")
+    draw = ImageDraw.Draw(sheet)
+    for place, one in enumerate(found):
+        left, top = (place % _ACROSS) * _TILE_PX, (place // _ACROSS) * (_TILE_PX + _TEXT_PX)
+        picture = Image.fromarray(_shown(one)).convert("RGB")
+        picture.thumbnail((_TILE_PX - 4, _TILE_PX - 4))
+        sheet.paste(picture, (left, top))
+        draw.text((left, top + _TILE_PX), one.name[:29], fill="white")
+        colour = "white" if one.holds else "orange"
+        draw.text((left, top + _TILE_PX + 13), f"score {one.score:.2f}  own {one.quality:.2f}", fill=colour)
+        outside = "  OUTSIDE" * (one.outside is not None)
+        draw.text((left, top + _TILE_PX + 26), f"{one.region} {one.type}{outside}", fill="gray")
+    sheet.save(file)
+
+
+def _shown(one: ScoredSeries) -> np.ndarray:
+    """Return the image of a series in the window of its modality, uint8."""
+    if one.image.ndim == 3:
+        return np.clip(one.image, 0, FULL_SCALE).astype(np.uint8)
+    low, high = (-160.0, 240.0) if one.modality == "CT" else np.percentile(one.image, (0.5, 99.5))
+    if one.modality == "CT" and one.type == "lung":
+        low, high = -1350.0, 150.0
+    scaled = (one.image - low) / max(float(high - low), 1e-6)
+    shown: np.ndarray = (FULL_SCALE * np.clip(scaled, 0, 1)).astype(np.uint8)
+    return shown
