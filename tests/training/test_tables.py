@@ -206,7 +206,9 @@ def vars_of(sample: Sample) -> dict[str, object]:
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones(data, tmp_path):
-    with pytest.raises(ConfigurationError, match="no method 'vgg19'; known: noise, statistics, vgg"):
+    with pytest.raises(
+        ConfigurationError, match="no method 'vgg19'; known: noise, statistics, random_trunk, trunk, vgg"
+    ):
         table1(data, FAST, tmp_path, methods=("vgg19",))
 
 

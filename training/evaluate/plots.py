@@ -66,11 +66,10 @@ def draw_series(found: Sequence[ScoredSeries], file: Path) -> None:
 
 def _shown(one: ScoredSeries) -> np.ndarray:
     """Return the image of a series in the window of its modality, uint8."""
-    if one.image.ndim == 3:
-        return np.clip(one.image, 0, FULL_SCALE).astype(np.uint8)
-    low, high = (-160.0, 240.0) if one.modality == "CT" else np.percentile(one.image, (0.5, 99.5))
-    if one.modality == "CT" and one.type == "lung":
-        low, high = -1350.0, 150.0
-    scaled = (one.image - low) / max(float(high - low), 1e-6)
-    shown: np.ndarray = (FULL_SCALE * np.clip(scaled, 0, 1)).astype(np.uint8)
-    return shown
+    low, high = 0.0, FULL_SCALE
+    if one.modality == "CT":
+        low, high = (-1350.0, 150.0) if one.type == "lung" else (-160.0, 240.0)
+    elif one.image.ndim == 2:
+        low, high = (float(value) for value in np.percentile(one.image, (0.5, 99.5)))
+    scaled = np.clip((one.image - low) / max(high - low, 1e-6), 0, 1)
+    return np.asarray(FULL_SCALE * scaled).astype(np.uint8)

@@ -6,7 +6,7 @@ sequence of batches and one loss. Upstream tasks are those of stage 1: the logar
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +17,33 @@ from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import MODALITIES
 from mediqa_node.image.measure.noise import immerkaer
 from mediqa_node.model.card import DEFAULT_PREPROCESSING
-from mediqa_node.model.network import NetworkOutput
+from mediqa_node.model.network import MedIQA, NetworkOutput
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
+from mediqa_node.model.sizes import SIZES
 from training.baselines import NETWORKS, baseline
 from training.baselines.noise import score
 from training.baselines.statistics_svr import fit_svr
 from training.data.batches import Batches, Target, labels_of, targets_of
+from training.data.tokens import tokens_of
 from training.data.views import Prepared
+from training.fit.choices import features_of_sample, ridge
 from training.fit.loop import train
 from training.fit.losses import stage1_loss, stage2_loss
+from training.fit.pretrained import load_pretrained, pretrained
 from training.fit.recipe import STAGE1, STAGE2, Recipe, read_recipe
 from training.fit.runs import WANTED, digest_of, finetune, predictions_of, pretrain
 
 STAGES = ("upstream", "downstream")
 OURS = "ours"
-WITHOUT_NETWORK = ("noise", "statistics")
+WITHOUT_NETWORK = ("noise", "statistics", "random_trunk", "trunk")
 METHODS = (*WITHOUT_NETWORK, *NETWORKS, OURS)
 """In the order of the table."""
 _TITLES = {
-    "noise": "noise estimate", "statistics": "statistics + SVR", "vgg": "VGG", "resnet": "ResNet", "swin": "Swin",
+    "noise": "noise estimate", "statistics": "statistics + SVR", "random_trunk": "random trunk + ridge",
+    "trunk": "pretrained trunk + ridge", "vgg": "VGG", "resnet": "ResNet", "swin": "Swin",
     "vit": "ViT", "deepvit": "DeepViT", "cnniqanet": "CNNIQAnet", "wadiqam": "WaDIQaM", OURS: "Ours",
 }  # fmt: skip
+_TRUNK = "e16"
 _DARKEST, _BRIGHTEST = 0.01, 0.99
 """Beyond these a pixel lies at an end of the window: air, padding or bone, where noise is cut off."""
 
@@ -121,7 +127,7 @@ def predictions(
         if not learnable:
             continue
         if method in WITHOUT_NETWORK:
-            found[stage] = {"noise": _noise, "statistics": _statistics}[method](data, stage)
+            found[stage] = _WITHOUT_NETWORK[method](data, stage)
         else:
             found[stage] = _of_baseline(method, data, stage, budget, folder, advance)
     return found
@@ -239,6 +245,25 @@ def _statistics(data: Data, stage: str) -> np.ndarray:
     return _by_modality(data, stage, lambda side, i: side.statistics(i).mean(axis=0), fit_svr)
 
 
+def _trunk(data: Data, stage: str) -> np.ndarray:
+    """Fit a ridge regression on the pooled tokens of the pretrained trunk, per modality, on the training samples."""
+    return _of_trunk(data, stage, is_pretrained=True)
+
+
+def _random_trunk(data: Data, stage: str) -> np.ndarray:
+    """Do the same with a trunk of random weights: the control that shape alone does not make."""
+    return _of_trunk(data, stage, is_pretrained=False)
+
+
+def _of_trunk(data: Data, stage: str, *, is_pretrained: bool) -> np.ndarray:
+    torch.manual_seed(0)
+    network = MedIQA(SIZES[_TRUNK]).eval()
+    if is_pretrained and (given := pretrained(network.size)) is not None:
+        load_pretrained(network, given[0])
+    on_tokens = replace(data, train=tokens_of(data.train, network.trunk), test=tokens_of(data.test, network.trunk))
+    return _by_modality(on_tokens, stage, features_of_sample, ridge)  # type: ignore[arg-type]  # both sides are tokens
+
+
 def _noise_score(side: Prepared, index: int) -> float:
     """Return -log of the noise in the middle view of a sample: in HU for CT, else as a fraction of the window."""
     sample = side.samples[index]
@@ -275,3 +300,6 @@ def _line(features: np.ndarray, target: np.ndarray, _: Sequence[str]) -> Regress
     x = features[:, 0]
     slope, level = np.polyfit(x, target, 1) if np.ptp(x) > 0 else (0.0, float(target.mean()))
     return lambda asked: np.asarray(level + slope * asked[:, 0])
+
+
+_WITHOUT_NETWORK = {"noise": _noise, "statistics": _statistics, "random_trunk": _random_trunk, "trunk": _trunk}

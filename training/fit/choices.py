@@ -50,14 +50,15 @@ class Merit:
 
 def features_of(data: Tokens) -> np.ndarray:
     """Return the pooled tokens of samples, (n, 4 T): mean and deviation over the grid, of whole views and of crops."""
-    found = []
-    for place in range(len(data)):
-        views = data.views(place)
-        slice_of = data.slice_of(place)
-        first = np.diff(slice_of, prepend=-1) > 0
-        crops = views[~first] if (~first).any() else views[first]
-        found.append(np.concatenate([part for one in (views[first], crops) for part in _pooled(one)]))
-    return np.array(found, dtype=np.float32)
+    return np.array([features_of_sample(data, place) for place in range(len(data))], dtype=np.float32)
+
+
+def features_of_sample(data: Tokens, place: int) -> np.ndarray:
+    """Return the pooled tokens of one sample, (4 T,)."""
+    views = data.views(place)
+    first = np.diff(data.slice_of(place), prepend=-1) > 0
+    crops = views[~first] if (~first).any() else views[first]
+    return np.concatenate([part for one in (views[first], crops) for part in _pooled(one)])
 
 
 def _pooled(views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -82,17 +83,15 @@ def left_out(features: np.ndarray, label: np.ndarray, samples: Sequence[Sample],
     predicted = np.full(len(label), np.nan)
     for number in np.unique(fold):
         out = fold == number
-        predicted[out] = _ridge(features[~out], label[~out], _weights(samples, ~out))(features[out])
+        sources = [sample.source for sample, kept in zip(samples, ~out, strict=True) if kept]
+        predicted[out] = ridge(features[~out], label[~out], sources)(features[out])
     return predicted
 
 
-def _weights(samples: Sequence[Sample], keep: np.ndarray) -> np.ndarray:
-    sources = np.array([sample.source for sample in samples])[keep]
-    _, index, counts = np.unique(sources, return_inverse=True, return_counts=True)
-    return np.asarray(len(sources) / (len(counts) * counts[index]))
-
-
-def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def ridge(x: np.ndarray, y: np.ndarray, sources: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit a ridge regression on standardised features, (n, k) to (n,), in which every source has the same weight."""
+    _, index, counts = np.unique(np.array(sources), return_inverse=True, return_counts=True)
+    weight = len(sources) / (len(counts) * counts[index])
     mean, sd = x.mean(axis=0), x.std(axis=0) + 1e-3
     z = np.clip((x - mean) / sd, -5, 5).astype(np.float64)
     centre = np.average(y, weights=weight)
