@@ -130,10 +130,11 @@ def large(rounds: int) -> Iterator[str]:
 
 def small(rounds: int) -> Iterator[str]:
     """The shapes that a CPU serves, through the whole scorer."""
-    t16, n16 = scorer("t16"), scorer("n16", crops=3)
+    t16, n16, e16 = scorer("t16"), scorer("n16", crops=3), scorer("e16", crops=1)
     works = {
         "t16": partial(t16.score, volume(), PROMPT),
         "n16": partial(n16.score, volume(views=4), PROMPT),
+        "e16": partial(e16.score, volume(views=2), PROMPT),
         "flat": partial(t16.score, _repeated(), PROMPT),
         "statistics": _statistics,
     }
@@ -141,6 +142,7 @@ def small(rounds: int) -> Iterator[str]:
     yield f"a volume of seven slices, {rounds} rounds in turns, core-seconds at one thread"
     yield f"  t16                    {statistics.median(taken['t16']):6.2f}   bound 0.6"
     yield f"  n16, four views        {statistics.median(taken['n16']):6.2f}   bound 0.6"
+    yield f"  e16, two views         {statistics.median(taken['e16']):6.2f}   bound 0.6"
     yield f"  t16, a 2-D image       {statistics.median(taken['flat']):6.2f}   {ratio(taken['flat'], taken['t16']):.2f}"
     yield f"  statistics, 512 x 512  {statistics.median(taken['statistics']):6.2f}   bound 0.35"
     pooled = scorer("t16", threads=None)

@@ -33,10 +33,10 @@ def scorer() -> NetworkScorer:
     return load_scorer("untrained", execution=Execution(threads=2))
 
 
-@pytest.fixture(scope="module")
-def network() -> MedIQA:
+@pytest.fixture(scope="module", params=["n16", "e16"])
+def network(request) -> MedIQA:
     torch.manual_seed(0)
-    return MedIQA(SIZES["n16"]).eval()
+    return MedIQA(SIZES[request.param]).eval()
 
 
 @pytest.fixture(scope="module")
