@@ -3,6 +3,8 @@
 import numpy as np
 
 DARK = 40.0
+NO_FIELD = "no bright round field on dark ground"
+"""What a refusal of anything else says."""
 _CORNER = 0.04
 
 

@@ -145,5 +145,7 @@ def test_the_scorer_asks_the_domain_of_the_modality_and_no_other():
     scorer = NetworkScorer(network, replace(card, domains=CARD.domains))
     inputs = network_input(np.zeros((7, 3, 224, 224), dtype=np.float32))
 
-    assert "inside the window" in str(scorer.outside_training_range(inputs, "CT"))
-    assert scorer.outside_training_range(inputs, "MR") is None
+    found = scorer.range_position(inputs, "CT")
+    assert found is not None
+    assert found.is_outside
+    assert scorer.range_position(inputs, "MR") is None
