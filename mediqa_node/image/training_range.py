@@ -3,7 +3,7 @@
 Outside of the limits a score is meaningless but looks like any other. Two tests measure how far the statistics of a
 slice are from those of the training images (`slice_statistics`). Each is a Mahalanobis distance divided by the distance
 that patients of a held-out source reach. A simple rule catches images of something else entirely: too few pixels inside
-the window. A photograph that shows no fundus is refused in any case (`image.fundus`).
+the window. A photograph that shows no fundus, or too little of one, is refused in any case (`image.fundus`).
 
 There are few sources: a dozen collections, not thousands of patients. So every source has the same weight, correlations
 are halved, and the limit is measured on sources that are held out in turn.
@@ -17,7 +17,7 @@ import numpy as np
 from mediqa_node.domain.errors import NotScorable
 from mediqa_node.domain.range_position import RangePosition, RangeTest
 from mediqa_node.domain.series import ReasonCode
-from mediqa_node.image.fundus import NO_FIELD
+from mediqa_node.image.fundus import NO_FIELD, too_little_visible
 from mediqa_node.image.measure.slice_statistics import LOCAL, VERSION, SliceStatistics, window_names
 
 FEWEST_SOURCES = 3
@@ -116,6 +116,9 @@ class TrainingRange:
 def _require_field(stack: SliceStatistics) -> None:
     if not np.median(stack.round_field) > 0:
         raise NotScorable(ReasonCode.NOT_A_FUNDUS_PHOTOGRAPH, NO_FIELD)
+    lit, covered = (float(np.median(share[stack.round_field])) for share in (stack.lit, stack.covered))
+    if (refusal := too_little_visible(lit, covered)) is not None:
+        raise NotScorable(*refusal)
 
 
 def fit_training_range(

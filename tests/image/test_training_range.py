@@ -132,6 +132,9 @@ def test_a_photograph_without_a_round_field_is_refused_before_any_statistic():
     assert domain.outside(eye) is None
     assert str(domain.outside(screen)).startswith("not a fundus photograph: ")
     assert str(domain.outside(replace(eye, round_field=np.array([False])))).startswith("not a fundus photograph: ")
+    assert domain.outside(replace(eye, lit=np.array([0.3]))) == "field too dark: only 30 % of the field is lit"
+    covered = replace(eye, lit=np.array([0.3]), covered=np.array([0.6]))
+    assert domain.outside(covered) == "field covered: 60 % of the field is under reflections"
 
 
 def test_padding_is_not_part_of_a_slice():

@@ -26,6 +26,8 @@ def domain_of(modality: str) -> TrainingRange:
                 local=random.normal(source, 1.0, (7, len(LOCAL))),
                 inside=random.uniform(0.3, 0.6, 7),
                 round_field=np.ones(7, dtype=bool),
+                lit=np.ones(7),
+                covered=np.zeros(7),
             )
         ]
         for source in range(5)
