@@ -59,6 +59,7 @@ def test_the_data_folder_is_relative_to_the_file(tmp_path: Path) -> None:
         ("export: {nightly: 22:30}", ["export.nightly", "string", "1350"]),
         ("export: {nightly: '2:30'}", ["export", "02:30", "'2:30'"]),
         ("export: {keep: 0}", ["export", "keep must be at least 1"]),
+        ("score: {refuse: never}", ["score.refuse", "'strict' or 'flag'", "never"]),
         ("export: {payload: png}", ["export.payload", "'refs'", "png"]),
         ("returns: [{to: [NOBODY]}]", ["returns.0.to", "NOBODY", "sender"]),
         ("database: {url: 'mysql://x'}", ["database.url", "postgresql+psycopg"]),

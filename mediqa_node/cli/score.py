@@ -127,6 +127,7 @@ class _Shown:
     def _print_details(self, result: dict[str, Any]) -> None:
         _print_prediction(result)
         _print_doubts(result)
+        _print_range(result)
         if self._verbose and result["measured"]:
             typer.echo(f"{place(result['files'])}: {result['measured']}")
         if self._with_measures and result["measures"]:
@@ -144,7 +145,7 @@ def _cells(result: dict[str, Any]) -> tuple[str, ...]:
     quality = result["quality"]
     return (
         _quality(result) if isinstance(quality, float) else _raw(result["raw_score"]),
-        str(result["verdict"] or "–"),
+        str(result["verdict"] or "–").replace("_", " "),
         words or str(result["modality"] or "–"),
         place(result["files"]),
         str(result["not_scored"] or ""),
@@ -186,6 +187,19 @@ def _print_doubts(result: dict[str, Any]) -> None:
         flags = [*result["technique"]["flags"], *result["stacks"][0]["flags"]]
         if words := "; ".join(DOUBTS[doubt] for doubt in doubts_in(flags)):
             typer.echo(f"{place(result['files'])}: in doubt: {words}")
+
+
+def _print_range(result: dict[str, Any]) -> None:
+    """Print how far a stack is from the limit of the training range, if it is near or outside."""
+    from mediqa_node.domain.range_position import RangePosition
+
+    for stack in result["stacks"]:
+        found = dict(stack["range_position"] or {})
+        is_outside = found.pop("outside", False)
+        if found and (position := RangePosition(**found)).is_near:
+            what = "outside the training range" if is_outside else "near the limit of the training range"
+            where = f"{place(result['files'])}: " if stack is result["stacks"][0] else f"  stack {stack['label']}: "
+            typer.echo(f"{where}{what}: {position.details()}")
 
 
 def _print_prediction(result: dict[str, Any]) -> None:

@@ -106,13 +106,13 @@ def _cells(row: SeriesRow, keys: Mapping[str, str], origin: Origin, score: Score
 
 
 def _short_score(score: Scored | None) -> str:
-    """Return the score, with its verdict if the site has calibrated it."""
+    """Return the score, with its verdict if the site has calibrated it, or that it is outside the training range."""
     from mediqa_node.domain.assessment import rounded
 
     if score is None:
         return "–"
     quality = str(rounded(score.quality, score.calibration))
-    return quality if score.verdict == "uncalibrated" else f"{quality} {score.verdict}"
+    return quality if score.verdict == "uncalibrated" else f"{quality} {score.verdict.replace('_', ' ')}"
 
 
 def _series_dict(row: SeriesRow, score: Scored | None, keys: Mapping[str, str]) -> dict[str, object]:
@@ -164,6 +164,8 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
     yield "state", f"{row.state.lower().replace('_', ' ')} since {since(row.state_at)}, revision {row.revision}"
     yield "reason", str(row.reason or (f"complete: {row.completion}" if row.completion else "still arriving"))
     yield "score", _score(assessment) if assessment else "–"
+    if position := _position(assessment):
+        yield "range", position
     yield "measures", in_line(found["measures"])
     if found["stands_out"]:
         yield "stands out", "; ".join(found["stands_out"])
@@ -195,8 +197,20 @@ def _score(assessment: Mapping[str, Any]) -> str:
     slices = " ".join(f"{part['quality']:.2f}" for part in primary["slices"] if part["quality"] is not None)
     untrained = "" if checkpoint["trained"] else "; UNTRAINED WEIGHTS: the score has no meaning"
     calibration = Calibration(**assessment["calibration"]) if assessment["calibration"] else None
-    quality = f"{rounded(primary['quality'], calibration)} of 1, {assessment['verdict']}"
+    quality = f"{rounded(primary['quality'], calibration)} of 1, {assessment['verdict'].replace('_', ' ')}"
     return f"{quality}, as {words}; slices {slices}; checkpoint {checkpoint['name']}{untrained}"
+
+
+def _position(assessment: Mapping[str, Any] | None) -> str:
+    """Return how far a series is from the limit of the training range, if it is near or outside."""
+    from mediqa_node.domain.range_position import RangePosition
+
+    found = assessment["primary"].get("range_position") if assessment else None
+    position = RangePosition(**found) if found else None
+    if position is None or not position.is_near:
+        return ""
+    what = "outside the training range" if position.is_outside else "near the limit of the training range"
+    return f"{what}: {position.details()}"
 
 
 def _predicted(assessment: Mapping[str, Any] | None) -> str:

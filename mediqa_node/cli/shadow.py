@@ -89,7 +89,7 @@ def _compared(scores: Sequence[ShadowScore]) -> list[dict[str, object]]:
         groups.setdefault((score.station_name, score.modality, score.weights_sha256), []).append(score)
     rows = []
     for (station, modality, sha256), members in sorted(groups.items()):
-        both = [one for one in members if one.candidate_quality is not None]
+        both = [one for one in members if one.is_comparable]
         qualities = np.array([(one.quality, one.candidate_quality) for one in both], dtype=float).reshape(-1, 2)
         found = asdict(comparison.compare(qualities[:, 0], qualities[:, 1])) if both else {"n": 0}
         rows.append(
@@ -126,6 +126,7 @@ def _print_compared(candidate: Weights, rows: Sequence[dict[str, object]], score
     table(heads, cells)
     typer.echo("mean and SD of candidate - active; turned: share of pairs of series in the opposite order;")
     typer.echo("verdicts: how many would change, as long as the candidate is not calibrated")
+    typer.echo("not scored: by the candidate, or outside the training range of one of the two")
     typer.echo(f'→ mediqa-node model promote {candidate.name} --by NAME --reason "…"')
 
 

@@ -192,7 +192,11 @@ def open_at(settings: Settings, place: Place, *, reporting: bool = False) -> "As
         log.warning("UNTRAINED WEIGHTS: scores have no meaning", checkpoint=scorer.checkpoint.name)
     classifier = load_classifier(chosen, settings.model_lock) if (chosen := settings.model.classifier) else None
     return Assessor(
-        scorer=scorer, prompts=prompt_rules(settings), calibrations=settings.calibrations, classifier=classifier
+        scorer=scorer,
+        prompts=prompt_rules(settings),
+        calibrations=settings.calibrations,
+        classifier=classifier,
+        refuse=settings.score.refuse,
     )
 
 

@@ -7,10 +7,11 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.range_position import OUTSIDE_RANGE, RangePosition
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction
 from mediqa_node.domain.technique import HeaderDoubt, Technique, doubts_in
 
-VERDICTS = ("acceptable", "borderline", "review", "uncalibrated")
+VERDICTS = ("acceptable", "borderline", "review", "uncalibrated", OUTSIDE_RANGE)
 _SAME_WEIGHT = 1e-9
 
 
@@ -32,6 +33,8 @@ class StackResult:
         quality: Q, 0..1; None where the checkpoint maps no raw score to 0..1. Such a checkpoint never runs in a node.
         window: the values mapped to black and white for the network, in HU, signal or 0..255; None: as stored.
         n_clamped: slices whose raw score is outside the checkpoint's scale and is clamped to its end.
+        range_position: where the stack lies in the training range; None: the card has no limits for it, or the result
+            was stored before positions were kept.
         maps: per patch; stored separately, None when read back.
         inference_s: wall time of the network, seconds.
     """
@@ -46,6 +49,12 @@ class StackResult:
     maps: PatchMaps | None = field(default=None, compare=False)
     n_clamped: int = 0
     inference_s: float = field(default=0.0, compare=False)
+    range_position: RangePosition | None = None
+
+    @property
+    def outside_range(self) -> RangePosition | None:
+        """The position of a stack outside the training range; None for any other."""
+        return self.range_position if self.range_position is not None and self.range_position.is_outside else None
 
     @property
     def has_learned_weights(self) -> bool:
@@ -100,7 +109,8 @@ class Assessment:
         primary: the stack that represents the series: the one with most positions.
         others: further stacks that were scored (at most 3), or ().
         n_stacks: how many stacks the series has in all.
-        verdict: one of VERDICTS; `uncalibrated` without a matching calibration record.
+        verdict: one of VERDICTS; `uncalibrated` without a matching calibration record, `outside_range` for a primary
+            stack outside the training range.
         failed_slices: frames that should have been scored and could not be decoded.
         fingerprint: of the preprocessing.
         assessed_at: UTC.

@@ -6,6 +6,7 @@ refuse unknown keys without this floor knowing the reader.
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -157,6 +158,13 @@ def _check_patterns(*patterns: str | None) -> None:
             raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
+class Refuse(StrEnum):
+    """What becomes of a stack outside the training range; other refusals are the same for both."""
+
+    STRICT = "strict"
+    FLAG = "flag"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorePolicy:
     """What is scored at all; everything is harvested.
@@ -167,6 +175,7 @@ class ScorePolicy:
         phantoms: series that are measured, not scored; the first rule that matches names the trend.
         measures: names of the quantities that are measured on the pixels of every series; `all`, or some of
             `domain.quantities`.
+        refuse: a stack outside the training range is not scored (`strict`), or scored and flagged, without a verdict.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -175,6 +184,7 @@ class ScorePolicy:
     max_age_days: float | None = None
     phantoms: tuple[PhantomRule, ...] = ()
     measures: Literal["all"] | tuple[str, ...] = "all"
+    refuse: Refuse = Refuse.STRICT
 
     @property
     def measured(self) -> frozenset[str]:

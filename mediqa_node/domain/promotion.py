@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mediqa_node.domain.range_position import OUTSIDE_RANGE
+
 
 class Action(StrEnum):
     """The kind of decision."""
@@ -136,3 +138,8 @@ class ShadowScore:
     candidate_verdict: str | None
     reason: str | None
     scored_at: float
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether both have scored the series, within their training ranges."""
+        return self.candidate_quality is not None and self.verdict != OUTSIDE_RANGE

@@ -9,6 +9,7 @@ import numpy as np
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.range_position import RangePosition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,19 +96,6 @@ class ScoredSlices:
     maps: PatchMaps | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutsideTrainingRange:
-    """Why a stack is unlike the images that a checkpoint was trained on.
-
-    Attributes:
-        summary: the sentence that a refusal ends with.
-        details: which test failed, by how much and on how many slices.
-    """
-
-    summary: str
-    details: str
-
-
 class Scorer(Protocol):
     """One network with its card on one device."""
 
@@ -135,8 +123,12 @@ class Scorer(Protocol):
         """Return the prompt as network input, float32 (64,)."""
         ...
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
-        """Return why a stack is outside the training range of its modality; None if it is inside."""
+    def range_position(self, inputs: NetworkInput, modality: str) -> RangePosition | None:
+        """Return where a stack lies in the training range of its modality; None without limits for it.
+
+        Raises:
+            NotScorable: it is no photograph of a fundus, or shows too little of one.
+        """
         ...
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:

@@ -113,6 +113,9 @@ class ReasonCode(StrEnum):
     FRAMES_IN_SINGLE_FRAME_CLASS = "frames_in_single_frame_class"
     OWN_REPORT = "own_report"
     NOT_A_FUNDUS_PHOTOGRAPH = "not_a_fundus_photograph"
+    # NOT_SCORED: a fundus photograph that shows too little of the field
+    FIELD_TOO_DARK = "field_too_dark"
+    FIELD_COVERED = "field_covered"
     # NOT_SCORED: what cannot be read
     UNREADABLE = "unreadable"
     IMPLAUSIBLE = "implausible"

@@ -1,9 +1,9 @@
-"""The training range of a checkpoint: a stack outside of these limits is not scored.
+"""The training range of a checkpoint: a stack outside of these limits is not scored, unless the site wants a flag.
 
 Outside of the limits a score is meaningless but looks like any other. Two tests measure how far the statistics of a
 slice are from those of the training images (`slice_statistics`). Each is a Mahalanobis distance divided by the distance
-that patients of a held-out source reach. Two simple rules catch images of something else entirely: too few pixels
-inside the window, or a fundus photograph without a round field.
+that patients of a held-out source reach. A simple rule catches images of something else entirely: too few pixels inside
+the window. A photograph that shows no fundus, or too little of one, is refused in any case (`image.fundus`).
 
 There are few sources: a dozen collections, not thousands of patients. So every source has the same weight, correlations
 are halved, and the limit is measured on sources that are held out in turn.
@@ -14,7 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mediqa_node.domain.scoring import OutsideTrainingRange
+from mediqa_node.domain.errors import NotScorable
+from mediqa_node.domain.range_position import RangePosition, RangeTest
+from mediqa_node.domain.series import ReasonCode
+from mediqa_node.image.fundus import NO_FIELD, too_little_visible
 from mediqa_node.image.measure.slice_statistics import LOCAL, VERSION, SliceStatistics, window_names
 
 FEWEST_SOURCES = 3
@@ -26,6 +29,8 @@ _PERCENTILE = 0.975
 """Share of held-out sources that each of the two tests passes: 95 % for both."""
 _ROOM = 0.5
 """A stack may have half the share inside the window that the lowest training stack has."""
+_LEAST_SHARE = 0.001
+"""Share inside the window that counts for less, so that the distance of a black image is finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ class TrainingRange:
         sources: number of sources in the fit.
         window, local: the two tests.
         inside_at_least: share of a slice's pixels inside the window, 0..1.
-        round_field: whether every slice must show a bright round field on dark ground.
+        round_field: whether every slice must be a photograph of a fundus that shows enough of its field.
     """
 
     version: int
@@ -70,39 +75,50 @@ class TrainingRange:
     inside_at_least: float
     round_field: bool
 
-    def outside(self, stack: SliceStatistics, *, modality: str) -> OutsideTrainingRange | None:
-        """Return which test a stack fails and by how much, or None if it is inside.
+    def position(self, stack: SliceStatistics) -> RangePosition:
+        """Return where a stack lies: the median over the slices decides, so that one slice with metal does not.
 
-        The median over the slices decides, so that a single slice with metal does not refuse a patient.
-
-        Args:
-            modality: named in the summary.
+        Raises:
+            NotScorable: with `round_field`: no photograph of a fundus, or one that shows too little of it.
         """
-        inside = float(np.median(stack.inside))
-        if inside < self.inside_at_least:
-            found = f"only {inside:.1%} of the pixels inside the window"
-            return _unlike(modality, found, f"{found}, at least {self.inside_at_least:.1%} expected")
-        if self.round_field and not np.median(stack.round_field) > 0:
-            found = "no bright round field on dark ground"
-            return _unlike(modality, found, f"{found}, which every photograph of the fundus has")
+        if self.round_field:
+            _require_field(stack)
         ratios = self.ratios(stack)
         larger = np.max(list(ratios.values()), axis=0)
-        distance = float(np.median(larger))
-        if distance <= 1:
-            return None
-        name = max(ratios, key=lambda test: float(np.median(ratios[test])))
-        n_outside = int((larger > 1).sum())
-        details = f"{name} statistics {distance:.3g} x the limit, outside on {n_outside} of {len(larger)} slices"
-        return _unlike(modality, f"{distance:.3g} x the limit", details)
+        test = max(ratios, key=lambda one: float(np.median(ratios[one])))
+        distance, n_outside = float(np.median(larger)), int((larger > 1).sum())
+        inside = float(np.median(stack.inside))
+        if inside < self.inside_at_least:
+            test, distance = RangeTest.INSIDE_WINDOW, self.inside_at_least / max(inside, _LEAST_SHARE)
+            n_outside = int((stack.inside < self.inside_at_least).sum())
+        return RangePosition(
+            test=test,
+            times_limit=distance,
+            n_outside=n_outside,
+            n_slices=len(larger),
+            share_inside=inside,
+            share_expected=self.inside_at_least,
+        )
 
-    def ratios(self, stack: SliceStatistics) -> dict[str, np.ndarray]:
+    def outside(self, stack: SliceStatistics) -> str | None:
+        """Return why a node does not score a stack unless it flags what is outside; None if it scores it."""
+        try:
+            found = self.position(stack)
+        except NotScorable as refusal:
+            return str(refusal)
+        return found.details() if found.is_outside else None
+
+    def ratios(self, stack: SliceStatistics) -> dict[RangeTest, np.ndarray]:
         """Return the distances of the slices over the limit, (n,), by test."""
-        return {"window": self.window.ratios(stack.window), "local": self.local.ratios(stack.local)}
+        return {RangeTest.WINDOW: self.window.ratios(stack.window), RangeTest.LOCAL: self.local.ratios(stack.local)}
 
 
-def _unlike(modality: str, found: str, details: str) -> OutsideTrainingRange:
-    kind = {"OP": "fundus photographs"}.get(modality, f"{modality} images")
-    return OutsideTrainingRange(summary=f"unlike the {kind} it was trained on ({found})", details=details)
+def _require_field(stack: SliceStatistics) -> None:
+    if not np.median(stack.round_field) > 0:
+        raise NotScorable(ReasonCode.NOT_A_FUNDUS_PHOTOGRAPH, NO_FIELD)
+    lit, covered = (float(np.median(share[stack.round_field])) for share in (stack.lit, stack.covered))
+    if (refusal := too_little_visible(lit, covered)) is not None:
+        raise NotScorable(*refusal)
 
 
 def fit_training_range(

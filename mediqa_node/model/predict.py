@@ -12,7 +12,8 @@ from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, PatchMaps, Prediction, ScoredSlices
+from mediqa_node.domain.range_position import RangePosition
+from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.image.measure.quality_statistics import as_vector, quality_statistics
 from mediqa_node.image.measure.slice_statistics import slice_statistics
 from mediqa_node.model.card import Card, missing_evidence
@@ -72,16 +73,19 @@ class NetworkScorer:
         """The preprocessing that these weights need."""
         return self.card.preprocess
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
-        """Return why a stack is outside the training range of its modality; None if it is inside.
+    def range_position(self, inputs: NetworkInput, modality: str) -> RangePosition | None:
+        """Return where a stack lies in the training range of its modality.
 
         Args:
             inputs: prepared with `spec`.
             modality: CT, MR or OP; None is returned for one without limits in the card.
+
+        Raises:
+            NotScorable: it is no photograph of a fundus, or shows too little of one.
         """
         if (limits := self.card.domains.get(modality)) is None:
             return None
-        return limits.outside(slice_statistics(inputs, self.spec, modality=modality), modality=modality)
+        return limits.position(slice_statistics(inputs, self.spec, modality=modality))
 
     @property
     def constancy(self) -> Constancy | None:

@@ -44,7 +44,7 @@ from mediqa_node.domain.identity import Identity, is_same_patient, merged
 from mediqa_node.domain.measures import by_name
 from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.domain.technique import Technique
-from mediqa_node.image.fundus import looks_like_fundus
+from mediqa_node.image.fundus import NO_FIELD, looks_like_fundus
 from mediqa_node.pipeline.measures import ALL, measure_series
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers, shown_again
 from mediqa_node.system import npz
@@ -236,7 +236,7 @@ def _wrapped(path: Path, folder: Path) -> Path:
         colour = picture.mode not in ("1", "L", "I;16", "I", "F", "LA")
         rgb = np.asarray(picture.convert("RGB"))
     if not colour or not looks_like_fundus(rgb):
-        raise NotScorable("not_a_fundus_photograph", "a picture without a header is scored only if it can be one")
+        raise NotScorable(ReasonCode.NOT_A_FUNDUS_PHOTOGRAPH, NO_FIELD)
     dataset = wrap_photograph(rgb)
     target = folder / f"{dataset.SOPInstanceUID}.dcm"
     dataset.save_as(target, enforce_file_format=True)
@@ -331,6 +331,7 @@ def _result(
         "calibration": dataclasses.asdict(assessment.calibration) if assessment and assessment.calibration else None,
         "prompt": dataclasses.asdict(primary.prompt) if primary else None,
         "technique": dataclasses.asdict(dataclasses.replace(technique, frames=())) if technique else None,
+        "range_position": _position(primary) if primary else None,
         "stacks": [_stack(result) for result in (primary, *assessment.others)] if assessment and primary else [],
         "n_stacks": assessment.n_stacks if assessment else 0,
         "weights_sha256": assessment.checkpoint.sha256 if assessment else None,
@@ -357,10 +358,17 @@ def _predicted(result: StackResult, technique: Technique) -> dict[str, Any] | No
     return dataclasses.asdict(found) | more
 
 
+def _position(result: StackResult) -> dict[str, Any] | None:
+    """Return where a stack lies in the training range; None without limits for its modality."""
+    found = result.range_position
+    return dataclasses.asdict(found) | {"outside": found.is_outside} if found is not None else None
+
+
 def _stack(result: StackResult) -> dict[str, Any]:
     return {
         "label": stack_label(result.stack),
         "images": len(result.stack.frames),
         "quality": result.quality,
         "flags": list(result.stack.flags),
+        "range_position": _position(result),
     }

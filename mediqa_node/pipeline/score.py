@@ -26,13 +26,22 @@ from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
 from mediqa_node.dicom.technique.harvest import harvest
-from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, weighted_quality
+from mediqa_node.domain.assessment import (
+    Assessment,
+    Calibration,
+    SliceResult,
+    StackResult,
+    weighted_quality,
+)
 from mediqa_node.domain.errors import InconsistentGeometry, NotScorable, UndecodablePixels, UnreadableElement, fault_of
 from mediqa_node.domain.images import FrameRef, Stack
+from mediqa_node.domain.policy import Refuse
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.prompt_opinion import PromptClassifier, completed
+from mediqa_node.domain.range_position import OUTSIDE_RANGE
 from mediqa_node.domain.scoring import Scorer
+from mediqa_node.domain.series import ReasonCode
 from mediqa_node.domain.technique import Exclusion, HeaderDoubt, Technique
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.image.verdict import verdict_of
@@ -49,12 +58,14 @@ class Assessor:
 
     Attributes:
         classifier: predicts the prompts that headers leave open; None: they stay `unknown`.
+        refuse: what becomes of a stack outside the training range.
     """
 
     scorer: Scorer
     prompts: PromptRules
     calibrations: tuple[Calibration, ...] = ()
     classifier: PromptClassifier | None = None
+    refuse: Refuse = Refuse.STRICT
 
 
 @dataclass(frozen=True)
@@ -199,14 +210,18 @@ def _assess(
                 continue
     modality = primary.prompt.modality.value
     header = files.headers[stacks[0].frames[0].instance_index]
-    verdict, calibration = verdict_of(
-        primary.quality,
-        assessor.calibrations,
-        modality=modality,
-        station_name=text(header, "StationName"),
-        protocol_name=text(header, "ProtocolName"),
-        checkpoint=assessor.scorer.checkpoint,
-        fingerprint=assessor.scorer.spec.fingerprint(),
+    verdict, calibration = (
+        (OUTSIDE_RANGE, None)
+        if primary.outside_range
+        else verdict_of(
+            primary.quality,
+            assessor.calibrations,
+            modality=modality,
+            station_name=text(header, "StationName"),
+            protocol_name=text(header, "ProtocolName"),
+            checkpoint=assessor.scorer.checkpoint,
+            fingerprint=assessor.scorer.spec.fingerprint(),
+        )
     )
     return Assessment(
         study_instance_uid=stacks[0].study_instance_uid,
@@ -246,9 +261,10 @@ def _score_stack(
     inputs = _prepared(found.images, assessor.scorer.spec, prompt)
     reach("after-decode")
     with _of_the_model():
-        outside = assessor.scorer.outside_training_range(inputs, prompt.modality.value)
-    if outside:
-        raise NotScorable("outside_training_range", outside.summary, measured=outside.details)
+        position = assessor.scorer.range_position(inputs, prompt.modality.value)
+    if position is not None and position.is_outside and assessor.refuse is Refuse.STRICT:
+        summary = position.summary(prompt.modality.value)
+        raise NotScorable(ReasonCode.OUTSIDE_TRAINING_RANGE, summary, measured=position.details())
     started = time.perf_counter()
     with _of_the_model():
         scored = assessor.scorer.score(inputs, prompt)
@@ -270,6 +286,7 @@ def _score_stack(
         n_clamped=scored.n_clamped,
         maps=scored.maps,
         inference_s=inference_s,
+        range_position=position,
     )
 
 

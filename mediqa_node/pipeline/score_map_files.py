@@ -62,14 +62,15 @@ def arrays(slices: Sequence[ExplainedSlice], assessment: Assessment, maps: Patch
         network computed them; `native_scores`, `native_weights`, `native_quality` (n, rows, columns), NaN where no
         view lies; `slice_raw_scores`, `slice_qualities` (NaN: not mapped), `slice_weights`,
         `sop_instance_uids`, `frame_numbers` (0: single frame), all (n,); `series_instance_uid`,
-        `weights_sha256`, `trained`. `quality` and `native_quality` only where the card maps raw scores.
+        `weights_sha256`, `trained`, `times_limit` (distance over the limit of the training range; NaN without limits).
+        `quality` and `native_quality` only where the card maps raw scores.
     """
     native = {
         "native_scores": np.stack([part.map.scores for part in slices]),
         "native_weights": np.stack([part.map.weights for part in slices]),
     }
     found = [part.map.quality for part in slices if part.map.quality is not None]
-    scored = assessment.primary.slices
+    scored, position = assessment.primary.slices, assessment.primary.range_position
     return {
         **as_arrays(maps),
         **native,
@@ -82,4 +83,5 @@ def arrays(slices: Sequence[ExplainedSlice], assessment: Assessment, maps: Patch
         "series_instance_uid": np.array(assessment.series_instance_uid),
         "weights_sha256": np.array(assessment.checkpoint.sha256),
         "trained": np.array(assessment.checkpoint.trained),
+        "times_limit": np.array(np.nan if position is None else position.times_limit),
     }

@@ -54,6 +54,7 @@ def caption(assessment: Assessment) -> Caption:
         what=" ".join(term.value for term in words),
         trained=assessment.checkpoint.trained,
         calibration=assessment.calibration,
+        outside=result.outside_range.words if result.outside_range else "",
     )
 
 

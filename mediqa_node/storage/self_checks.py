@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.promotion import Weights
+from mediqa_node.domain.range_position import OUTSIDE_RANGE
 from mediqa_node.domain.self_check import Figures, PairKind, SelfCheck
 from mediqa_node.domain.series import InstanceStatus, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
@@ -123,6 +124,7 @@ def _scored(weights: Weights, since: float) -> tuple[sa.ColumnElement[bool], ...
     return (
         assessments.c.trained,
         assessments.c.weights_sha256 == weights.sha256,
+        assessments.c.verdict != OUTSIDE_RANGE,
         series.c.state.in_(_ENDED_WELL),
         series.c.last_instance_at >= since,
     )

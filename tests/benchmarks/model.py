@@ -24,7 +24,8 @@ from mediqa_node.composition import checkpoints
 from mediqa_node.domain.policy import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
-from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, ScoredSlices
+from mediqa_node.domain.range_position import RangePosition
+from mediqa_node.domain.scoring import CheckpointId, ScoredSlices
 from mediqa_node.image.measure.quality_statistics import quality_statistics
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap
 from mediqa_node.model.execution import fold, prepare
@@ -183,7 +184,7 @@ class Free:
         """Return nothing of interest."""
         return np.zeros(64, dtype=np.float32)
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
+    def range_position(self, inputs: NetworkInput, modality: str) -> RangePosition | None:
         """Accept everything."""
         return None
 

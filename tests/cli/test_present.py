@@ -1,15 +1,16 @@
 """How tables and facts are printed, on a terminal and in a pipe."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from support.factories import ct_volume, predicted_mas
+from support.factories import ct_volume, outside_range, predicted_mas, range_position
 from support.report_reading import with_assessment
 
 from mediqa_node.cli import present
 from mediqa_node.cli.score import _quality
-from mediqa_node.cli.series import _predicted, _score, _short_score
+from mediqa_node.cli.series import _position, _predicted, _score, _short_score
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.storage.assessments import Scored
 
@@ -62,8 +63,12 @@ def test_what_is_no_finite_number_is_null() -> None:
 
 def shown(**changes: object) -> tuple[str, str]:
     """The score and the prediction of `show`, from what the database holds."""
-    stored = TypeAdapter(Assessment).dump_python(with_assessment(ct_volume(), **changes).assessment, mode="json")
-    return _score(stored), _predicted(stored)
+    found = stored(**changes)
+    return _score(found), _predicted(found)
+
+
+def stored(**changes: object) -> dict[str, Any]:
+    return TypeAdapter(Assessment).dump_python(with_assessment(ct_volume(), **changes).assessment, mode="json")
 
 
 def test_show_rounds_no_score_across_a_threshold():
@@ -83,6 +88,38 @@ def test_tables_round_no_score_across_a_threshold():
     assert _short_score(replace(score, verdict="uncalibrated", calibration=None)) == "0.60"
     assert _quality(result) == "0.59"
     assert _quality({**result, "calibration": None}) == "0.60"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (0.5, ""),
+        (0.93, "near the limit of the training range: local statistics 0.93 x the limit"),
+        (1.034, "outside the training range: local statistics 1.03 x the limit, outside on 4 of 7 slices"),
+    ],
+)
+def test_show_states_how_far_a_series_near_the_limit_is(ratio, words):
+    primary = replace(ct_volume().assessment.primary, range_position=range_position(ratio))
+
+    assert _position(stored(primary=primary)) == words
+
+
+def test_what_was_stored_before_positions_were_kept_is_read():
+    older = stored(primary=ct_volume().assessment.primary)
+    del older["primary"]["range_position"]
+
+    assert _position(older) == ""
+    assert TypeAdapter(Assessment).validate_python(older).primary.range_position is None
+
+
+def test_a_series_outside_the_training_range_has_no_verdict():
+    outside = outside_range().assessment
+    score = Scored(quality=outside.quality, verdict=outside.verdict, trained=True, calibration=None)
+
+    assert _short_score(score) == "0.73 outside range"
+    assert shown(primary=outside.primary, verdict=outside.verdict, calibration=None)[0].startswith(
+        "0.73 of 1, outside range,"
+    )
 
 
 def test_show_states_no_prediction_outside_what_was_learned():

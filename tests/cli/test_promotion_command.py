@@ -151,6 +151,7 @@ def test_a_comparison_speaks_of_each_scanner(node: Path) -> None:
     candidate = checkpoints.standing(settings).shadow
     assert candidate is not None
     shadowed(settings, candidate, {"CT1": [(0.5, 0.6), (0.6, 0.8), (0.7, 0.7), (0.4, None)], "CT2": [(0.5, 0.4)]})
+    shadowed(settings, candidate, {"CT3": [(0.9, 0.1)]}, verdict="outside_range")
 
     shown = invoke_in(node, "model", "compare")
     found = json.loads(invoke_in(node, "model", "compare", "--json").stdout)
@@ -159,15 +160,21 @@ def test_a_comparison_speaks_of_each_scanner(node: Path) -> None:
     assert named.stdout.startswith("in shadow   second ")
     assert (empty.returncode, "has scored no series" in empty.stdout) == (1, True)
     assert shown.returncode == 0, shown.stderr
-    one, two = found["scanners"]
+    one, two, three = found["scanners"]
     assert (one["station_name"], one["n"], one["not_scored"], one["verdicts_moved"]) == ("CT1", 3, 1, 3)
     assert (one["mean_difference"], one["srcc"]) == (pytest.approx(0.1), pytest.approx(0.5))
     assert (two["n"], two["sd"]) == (1, None)
+    assert (three["n"], three["not_scored"]) == (0, 1)
     assert shown.stdout.splitlines()[2].split()[:5] == ["CT1", "CT", "x" * 12, "3", "+0.100"]
     assert ended.stdout.startswith("ended       second ")
 
 
-def shadowed(settings: config.Settings, candidate: Weights, said: dict[str, list[tuple[float, float | None]]]) -> None:
+def shadowed(
+    settings: config.Settings,
+    candidate: Weights,
+    said: dict[str, list[tuple[float, float | None]]],
+    verdict: str = "acceptable",
+) -> None:
     """Enter what a candidate said of some series, without their images."""
     same = {"study_instance_uid": "1.1", "modality": "CT", "state": "DELIVERED", "calling_ae_title": "CT1"}
     same |= {"association_id": "a", "n_associations": 1, "longest_gap_s": 0.0, "opened_at": 0.0}
@@ -180,7 +187,7 @@ def shadowed(settings: config.Settings, candidate: Weights, said: dict[str, list
                 connection.execute(series_table.insert().values(**same, series_instance_uid=uid))
                 score = ShadowScore(
                     series_instance_uid=uid, revision=1, station_name=station, modality="CT", weights_sha256="x" * 64,
-                    quality=own, verdict="acceptable", candidate=candidate, candidate_quality=other,
+                    quality=own, verdict=verdict, candidate=candidate, candidate_quality=other,
                     candidate_verdict="uncalibrated" if other else None, reason=None if other else "refused",
                     scored_at=1.0,
                 )  # fmt: skip

@@ -12,11 +12,15 @@ import pydicom
 import pytest
 from PIL import Image
 from support import command
+from support.bench import StandInScorer
+from support.factories import range_position
 from support.siblings import before_release
 
 from mediqa_node import config
-from mediqa_node.cli.score import place
+from mediqa_node.cli.score import _print_range, place
 from mediqa_node.composition import checkpoints
+from mediqa_node.dicom.prompt_rules import default_rules
+from mediqa_node.domain.policy import Refuse
 from mediqa_node.pipeline.offline import score_paths
 from mediqa_node.pipeline.score import Assessor
 
@@ -42,6 +46,7 @@ MORE = {
     "slices_beyond_scale",
     "calibration",
     "measures",
+    "range_position",
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -375,7 +380,7 @@ def test_verbose_prints_the_numbers_behind_a_refusal(capsys):
     refused = {
         "quality": None, "raw_score": None, "verdict": None, "prompt": None, "modality": "MR", "predicted": None,
         "files": ["scans/a.dcm"], "not_scored": "outside training range: unlike the breast MR",
-        "measured": "noise 1.04",
+        "measured": "noise 1.04", "stacks": [],
     }  # fmt: skip
     for verbose in (False, True):
         shown = command._Shown(as_lines=False, as_array=False, verbose=verbose, with_measures=False)
@@ -383,6 +388,29 @@ def test_verbose_prints_the_numbers_behind_a_refusal(capsys):
         shown.add(refused)
 
         assert ("scans/a.dcm: noise 1.04" in capsys.readouterr().out) is verbose
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (0.5, None),
+        (0.93, "near the limit of the training range: local statistics 0.93 x the limit"),
+        (1.034, "outside the training range: local statistics 1.03 x the limit, outside on 4 of 7 slices"),
+    ],
+)
+def test_how_far_a_stack_near_the_limit_is_stands_in_table_and_json(ratio, words, capsys):
+    stand_in = StandInScorer()
+    stand_in.position = range_position(ratio)
+    flagging = Assessor(scorer=stand_in, prompts=default_rules(), refuse=Refuse.FLAG)
+
+    [result], _ = score_paths([CT], lambda: flagging, advance=lambda done, total: None)
+    _print_range(result)
+
+    assert result["range_position"]["times_limit"] == ratio
+    assert result["range_position"]["outside"] is (ratio > 1)
+    assert result["stacks"][0]["range_position"] == result["range_position"]
+    assert result["verdict"] == ("outside_range" if ratio > 1 else "uncalibrated")
+    assert capsys.readouterr().out == (f"{CT} (7 files): {words}\n" if words else "")
 
 
 def test_files_given_relative_and_absolute_have_one_place(monkeypatch: pytest.MonkeyPatch):

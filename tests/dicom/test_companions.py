@@ -19,6 +19,7 @@ from support.factories import (
     assessment,
     frame_references,
     prompt,
+    range_position,
     references,
     source_header,
     stack_result,
@@ -289,6 +290,22 @@ def test_untrained_weights_are_said_so_in_words(kind, tmp_path):
             assert ("UNTRAINED" in dataset.DerivationDescription) is not trained
             assert dataset.SoftwareVersions.endswith("-untrained") is not trained
             assert "NOT EVALUATED" not in dataset.DerivationDescription
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_stack_outside_the_training_range_is_described_as_such(kind, tmp_path):
+    asked = REQUESTS[kind]()
+    outside = replace(asked.assessment.primary, range_position=range_position())
+    trained = replace(UNTRAINED, trained=True)
+    asked = replace(asked, assessment=replace(asked.assessment, checkpoint=trained, primary=outside))
+
+    made = [*build_captures(asked, pictures(asked)), build_parametric_map(asked, maps(asked))]
+
+    for dataset in (read(found, tmp_path) for found in made if found is not None):
+        assert dataset.DerivationDescription.startswith("OUTSIDE THE TRAINING RANGE (1.03 x the limit): ")
+        if "ContentLabel" in dataset:
+            assert dataset.ContentLabel == "OUTSIDE_RANGE"
+            assert dataset.ContentDescription == "OUTSIDE THE TRAINING RANGE, 1.03 x the limit"
 
 
 def test_weights_that_nobody_has_evaluated_are_described_as_such():

@@ -20,8 +20,10 @@ from support.factories import (
     enhanced_mr,
     fundus,
     mr_without_field_strength,
+    outside_range,
     predicted_mas,
     prompt,
+    range_position,
     references,
     report_request,
     source_header,
@@ -83,7 +85,7 @@ def test_the_exact_values_obey_the_weighted_sum(parts):
 
 @ALL
 def test_units_are_coded_with_value_scheme_and_meaning(make):
-    allowed = {tuple(unit) for unit in (codes.PERCENT_RANGE, codes.PIXELS, *codes.UNITS.values())}
+    allowed = {tuple(unit) for unit in (codes.PERCENT_RANGE, codes.PIXELS, codes.NO_UNITS, *codes.UNITS.values())}
     for item in walk(parsed(make())):
         if item.ValueType == "NUM":
             [unit] = item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence
@@ -292,7 +294,8 @@ def test_the_series_group_and_the_comment_begin_with_what_matters(make):
     assert name(second) == (codes.ACTION if calibrated else codes.CALIBRATION)[:2]
     headline = comment(report).splitlines()[0]
     shown = text(groups(report)["IQA series"], codes.RATING)
-    assert f"Image quality rating {shown} of 100: {'Acceptable' if calibrated else 'uncalibrated'}." in headline
+    verdict = {ct_volume: "Acceptable", outside_range: "no verdict"}.get(make, "uncalibrated")
+    assert f"Image quality rating {shown} of 100: {verdict}." in headline
 
 
 def test_equal_weights_that_nobody_learned_are_not_stated():
@@ -348,6 +351,32 @@ def test_without_a_matching_calibration_there_is_no_verdict(changes):
 
     assert not verdicts & {name(item) for item in walk(report)}
     assert "Uncalibrated" in comment(report)
+
+
+def test_a_report_outside_the_training_range_states_it_by_code_and_number_and_gives_no_verdict():
+    report = parsed(outside_range())
+    verdicts = {codes.QUALITY_ASSESSMENT[:2], codes.QUALITY_STANDARD[:2], codes.ACTION[:2]}
+    found = groups(report)
+
+    assert not verdicts & {name(item) for item in walk(report)}
+    for label in ("IQA series", "IQA stack 2"):
+        assert coded_value(found[label], codes.CALIBRATION) == "IQA-CAL-1"
+        assert (text(found[label], codes.TIMES_LIMIT), number(found[label], codes.TIMES_LIMIT)) == (
+            "1.03",
+            Decimal("1.034"),
+        )
+    first, rest = comment(report).split("\r\n")
+    assert first == "OUTSIDE THE TRAINING RANGE. Image quality rating 73 of 100: no verdict."
+    assert "(local statistics 1.03 x the limit, outside on 4 of 7 slices)" in rest
+    assert "1 further stack(s) are outside the training range" in rest
+    assert "Uncalibrated" not in rest
+
+
+def test_a_report_inside_is_the_same_whether_its_distance_is_known_or_not():
+    request = ct_volume()
+    near = replace(request.assessment.primary, range_position=range_position(0.99))
+
+    assert parsed(with_assessment(request, primary=near)) == parsed(request)
 
 
 def test_a_calibrated_report_does_not_say_uncalibrated():

@@ -147,6 +147,15 @@ def test_untrained_weights_are_named_in_every_picture():
         assert not (bare == AMBER).all(axis=-1).any()
 
 
+def test_a_series_outside_the_training_range_is_marked_in_every_picture():
+    part = explained(np.full((64, 64), 0.5))
+    outside = replace(CAPTION, outside="1.03 x the limit")
+
+    for draw in (lambda said: slice_picture([part], 0, said), lambda said: contact_sheet([part], said)):
+        marked, both = (np.asarray(draw(said))[:60] for said in (outside, replace(outside, trained=False)))
+        assert 200 < (marked == AMBER).all(axis=-1).sum() < (both == AMBER).all(axis=-1).sum()
+
+
 def test_the_warning_stands_at_the_foot_of_every_picture():
     part = explained(np.full((64, 64), 0.5))
 

@@ -8,6 +8,7 @@ from PIL import Image
 from support.limits import ABDOMEN, DATA, DEMO, PELVIS, THIGH, statistics_of
 
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
+from mediqa_node.domain.range_position import RangeTest
 from mediqa_node.image.measure.slice_statistics import (
     COLOUR,
     LOCAL,
@@ -52,7 +53,7 @@ def hu_disc(inside: float) -> np.ndarray:
 def test_a_patient_that_was_not_learnt_from_lies_within(ct):
     [patient] = statistics_of(ABDOMEN)
 
-    assert ct.outside(patient, modality="CT") is None
+    assert ct.outside(patient) is None
     assert all((ratios < 1).mean() > 0.5 for ratios in ct.ratios(patient).values())
 
 
@@ -70,22 +71,40 @@ def test_a_patient_that_was_not_learnt_from_lies_within(ct):
     ids=["photograph", "photograph over the scale", "noise", "constant", "air", "disc of metal", "disc of water"],
 )
 def test_what_is_no_patient_lies_outside_and_the_sentence_says_by_which_test(ct, image, said):
-    found = ct.outside(statistics([image.astype(np.float32)] * 3), modality="CT")
+    found = ct.outside(statistics([image.astype(np.float32)] * 3))
 
     assert found is not None
-    assert said in found.details
+    assert said in found
 
 
 def test_the_sentence_counts_slices_and_limits(ct, sources):
     [patient] = sources[DEMO.name]
     far = replace(patient, local=patient.local + 100 * np.array(ct.local.mean))
 
-    found = ct.outside(far, modality="CT")
+    found = ct.position(far)
 
     times = float(np.median(ct.local.ratios(far.local)))
-    assert found is not None
-    assert found.details == f"local statistics {times:.3g} x the limit, outside on 7 of 7 slices"
-    assert found.summary == f"unlike the CT images it was trained on ({times:.3g} x the limit)"
+    assert found.details() == f"local statistics {times:.2f} x the limit, outside on 7 of 7 slices"
+    assert found.summary("CT") == f"unlike the CT images it was trained on ({times:.2f} x the limit)"
+
+
+def test_the_position_is_measured_inside_too(ct, sources):
+    [patient] = sources[DEMO.name]
+
+    found = ct.position(patient)
+
+    assert not found.is_outside
+    assert (found.n_outside, found.n_slices) == (0, 7)
+    assert found.details() == f"{found.test} statistics {found.times_limit:.2f} x the limit"
+    assert found.share_inside == pytest.approx(float(np.median(patient.inside)))
+
+
+def test_a_black_stack_has_a_finite_distance(ct):
+    found = ct.position(statistics([np.full((512, 512), -1000.0, dtype=np.float32)] * 3))
+
+    assert found.test is RangeTest.INSIDE_WINDOW
+    assert 1 < found.times_limit < 1000
+    assert found.summary("CT") == ("unlike the CT images it was trained on (only 0.0% of the pixels inside the window)")
 
 
 def test_one_odd_slice_refuses_no_patient_and_four_of_seven_do(ct, sources):
@@ -96,9 +115,9 @@ def test_one_odd_slice_refuses_no_patient_and_four_of_seven_do(ct, sources):
         local[:count] += 50
         return replace(patient, local=local)
 
-    assert ct.outside(with_odd(1), modality="CT") is None
-    assert ct.outside(with_odd(3), modality="CT") is None
-    assert "on 4 of 7 slices" in str(ct.outside(with_odd(4), modality="CT"))
+    assert ct.outside(with_odd(1)) is None
+    assert ct.outside(with_odd(3)) is None
+    assert "on 4 of 7 slices" in str(ct.outside(with_odd(4)))
 
 
 def test_a_photograph_without_a_round_field_is_refused_before_any_statistic():
@@ -110,9 +129,12 @@ def test_a_photograph_without_a_round_field_is_refused_before_any_statistic():
         screen = statistics([np.asarray(picture.convert("RGB"), dtype=np.float32)], "OP", "cfp")
 
     assert domain.round_field
-    assert domain.outside(eye, modality="OP") is None
-    assert "round field" in str(domain.outside(screen, modality="OP"))
-    assert "round field" in str(domain.outside(replace(eye, round_field=np.array([False])), modality="OP"))
+    assert domain.outside(eye) is None
+    assert str(domain.outside(screen)).startswith("not a fundus photograph: ")
+    assert str(domain.outside(replace(eye, round_field=np.array([False])))).startswith("not a fundus photograph: ")
+    assert domain.outside(replace(eye, lit=np.array([0.3]))) == "field too dark: only 30 % of the field is lit"
+    covered = replace(eye, lit=np.array([0.3]), covered=np.array([0.6]))
+    assert domain.outside(covered) == "field covered: 60 % of the field is under reflections"
 
 
 def test_padding_is_not_part_of_a_slice():

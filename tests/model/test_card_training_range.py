@@ -26,6 +26,8 @@ def domain_of(modality: str) -> TrainingRange:
                 local=random.normal(source, 1.0, (7, len(LOCAL))),
                 inside=random.uniform(0.3, 0.6, 7),
                 round_field=np.ones(7, dtype=bool),
+                lit=np.ones(7),
+                covered=np.zeros(7),
             )
         ]
         for source in range(5)
@@ -145,5 +147,7 @@ def test_the_scorer_asks_the_domain_of_the_modality_and_no_other():
     scorer = NetworkScorer(network, replace(card, domains=CARD.domains))
     inputs = network_input(np.zeros((7, 3, 224, 224), dtype=np.float32))
 
-    assert "inside the window" in str(scorer.outside_training_range(inputs, "CT"))
-    assert scorer.outside_training_range(inputs, "MR") is None
+    found = scorer.range_position(inputs, "CT")
+    assert found is not None
+    assert found.is_outside
+    assert scorer.range_position(inputs, "MR") is None

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from support.bench import DEVICE, Bench, StandInScorer
 from support.command import invoke_in
+from support.factories import range_position
 from support.series import ct_series, series_uid
 from support.siblings import before_release
 
@@ -23,7 +24,7 @@ from mediqa_node.decode.reader import FrameReader
 from mediqa_node.dicom.prompts import PromptRules
 from mediqa_node.domain.constancy import Check, Constancy
 from mediqa_node.domain.errors import ReferenceDamaged
-from mediqa_node.domain.scoring import OutsideTrainingRange
+from mediqa_node.domain.policy import Refuse
 from mediqa_node.model.checkpoint import load_checkpoint, save_checkpoint
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.predict import NetworkScorer, load_scorer
@@ -105,12 +106,15 @@ class Failing(StandInScorer):
         return super().score(inputs, prompt)
 
 
+REFUSED = "outside training range: unlike the MR images it was trained on (1.03 x the limit)"
+
+
 class Choosy(StandInScorer):
     """A stand-in that was not trained on MR."""
 
-    def outside_training_range(self, inputs, modality):
+    def range_position(self, inputs, modality):
         """Refuse MR."""
-        return OutsideTrainingRange(summary="too much noise", details="") if modality == "MR" else None
+        return range_position() if modality == "MR" else None
 
 
 def upgraded(bench: Bench) -> NodeContext:
@@ -371,15 +375,15 @@ def test_a_series_without_a_score_when_a_drift_was_accepted_is_held_against_the_
 
     def checked(scorer: StandInScorer) -> Check:
         scorer.constancy = plain.scorer.constancy
-        assessor = replace(plain.node.assessor, scorer=scorer)
+        assessor = replace(plain.node.assessor, scorer=scorer, refuse=Refuse.FLAG)  # the setting does not matter
         return constancy.check(assessor, plain.database, software_version=DEVICE.software_version, at=plain.now)
 
     failed = checked(Choosy())
     constancy.acknowledge(plain.database, "Dr. Curie", at=plain.now)
 
     finding = failed.finding()
-    assert finding.startswith("mr_breast is not scored (outside training range: too much noise); the card says")
-    assert history(plain)[0].refusals == {"mr_breast": "outside training range: too much noise"}
+    assert finding.startswith(f"mr_breast is not scored ({REFUSED}); the card says")
+    assert history(plain)[0].refusals == {"mr_breast": REFUSED}
     assert checked(Choosy()).as_acknowledged
     assert checked(StandInScorer()).passed
     assert checked(Drifting(0.5, only="MR")).withholds

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.bench import Bench, StandInScorer
+from support.factories import range_position
 from support.series import ct_series, series_uid
 
 from mediqa_node.composition import checkpoints
@@ -15,7 +16,7 @@ from mediqa_node.domain.errors import PromotionRefused, StorageFailed
 from mediqa_node.domain.preprocessing import NetworkInput
 from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, ScoredSlices
+from mediqa_node.domain.scoring import CheckpointId, ScoredSlices
 from mediqa_node.pipeline.checkpoints.promote import roll_back, set_shadow
 from mediqa_node.pipeline.checkpoints.shadow import Shadow
 from mediqa_node.pipeline.score import Assessor
@@ -29,16 +30,12 @@ class Candidate(StandInScorer):
     """Scores as the stand-in does, and refuses what it is told to."""
 
     checkpoint = CheckpointId(name="a", sha256=A.sha256, trained=True, size="t16")
-    outside: OutsideTrainingRange | None = None
     error: Exception | None = None
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
         if self.error is not None:
             raise self.error
         return super().score(inputs, prompt)
-
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
-        return self.outside
 
 
 on_both = pytest.mark.parametrize("bench", ["sqlite", "postgresql"], indirect=True)
@@ -146,7 +143,7 @@ def test_a_series_that_waits_for_its_own_score_goes_first(bench: Bench, shadow: 
 def test_why_a_candidate_does_not_score_is_kept_and_asked_once(
     bench: Bench, shadow: Shadow, candidate: Candidate, tmp_path: Path
 ) -> None:
-    candidate.outside = OutsideTrainingRange(summary="noise: 3 times its limit", details="")
+    candidate.position = range_position()
     set_shadow(bench.database, A, configured=CONFIGURED, who=who())
     arrive(bench, tmp_path, "odd")
 
@@ -155,7 +152,10 @@ def test_why_a_candidate_does_not_score_is_kept_and_asked_once(
     with bench.database.read() as connection:
         [score] = promotions.shadow_of(connection, A)
     assert said == [False, True]
-    assert (score.candidate_quality, score.reason) == (None, "outside training range: noise: 3 times its limit")
+    assert (score.candidate_quality, score.reason) == (
+        None,
+        "outside training range: unlike the CT images it was trained on (1.03 x the limit)",
+    )
 
 
 @pytest.mark.parametrize("error", [FloatingPointError("the answer holds NaN"), ValueError("to score: 3 views")])

@@ -10,6 +10,7 @@ from support.factories import CARD, WEIGHTS, assessment, ct_volume, technique
 from support.measured import index_series, measured_stack
 
 from mediqa_node.domain.promotion import Weights
+from mediqa_node.domain.range_position import OUTSIDE_RANGE
 from mediqa_node.domain.self_check import Figures, PairKind, SelfCheck, State
 from mediqa_node.domain.series import ReasonCode
 from mediqa_node.storage import assessments, self_checks
@@ -59,6 +60,15 @@ def test_series_of_studies_with_several_scores_come_with_them(database: Database
         [stack] = self_checks.scored_stacks(connection, ["1.1.1"]).values()
         assert (stack.stack.series_instance_uid, stack.n_stacks, stack.path) == ("1.1.1", 1, None)
         assert self_checks.scored_stacks(connection, []) == {}
+
+
+def test_a_score_outside_the_training_range_is_compared_with_none(database: Database) -> None:
+    with database.write() as connection:
+        keep(connection, "1.1", "1.1.1", "1.1.2")
+        outside = sa.update(assessments.assessments).where(assessments.assessments.c.series_instance_uid == "1.1.2")
+        connection.execute(outside.values(verdict=OUTSIDE_RANGE))
+    with database.read() as connection:
+        assert self_checks.studies(connection, ACTIVE) == []
 
 
 def test_content_that_changed_since_its_score_does_not_count(database: Database) -> None:

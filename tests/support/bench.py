@@ -23,10 +23,11 @@ from mediqa_node.dicom.prompts import PromptRules
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import DeliveryRules, ReturnRule
+from mediqa_node.domain.policy import DeliveryRules, ReturnRule, ScorePolicy
 from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.domain.scoring import CheckpointId, OutsideTrainingRange, PatchMaps, ScoredSlices, Scorer
+from mediqa_node.domain.range_position import RangePosition
+from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices, Scorer
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.pipeline.assess import assess_series
 from mediqa_node.pipeline.companions import send_due_companions
@@ -56,6 +57,8 @@ class StandInScorer:
     checkpoint = CheckpointId(name="stand-in", sha256="ab" * 32, trained=True, size="t16")
     constancy: Constancy | None = None
     hardware = ""
+    position: RangePosition | None = None
+    """Where every stack lies in the training range."""
     spec = PreprocessSpec(
         size_px=32,
         slices=7,
@@ -69,9 +72,9 @@ class StandInScorer:
     def __init__(self) -> None:
         self.scored = 0
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
-        """Return None: it was trained on everything."""
-        return None
+    def range_position(self, inputs: NetworkInput, modality: str) -> RangePosition | None:
+        """Return what the test says; None, without limits, if it says nothing."""
+        return self.position
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
         """Return the mean of each image as its quality, all weights equal; patches are an eighth of the edge."""
@@ -152,7 +155,8 @@ class Bench:
         self.jobs = KeptJobs()
         self.scorer = scorer or StandInScorer()
         names = tuple(peer.name for peer in peers)
-        assessor = Assessor(scorer=self.scorer, prompts=_prompt_rules())
+        refuse = policy.get("score", ScorePolicy()).refuse
+        assessor = Assessor(scorer=self.scorer, prompts=_prompt_rules(), refuse=refuse)
         policy.setdefault("delivery", DeliveryRules(timeout_s=61.0))
         self.node = NodeContext(
             database=self.database,

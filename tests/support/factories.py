@@ -12,10 +12,17 @@ import numpy as np
 from pydicom import Dataset
 
 from mediqa_node.dicom.report.build import ReportDevice, ReportRequest
-from mediqa_node.domain.assessment import Assessment, Calibration, SliceResult, StackResult, weighted_quality
+from mediqa_node.domain.assessment import (
+    Assessment,
+    Calibration,
+    SliceResult,
+    StackResult,
+    weighted_quality,
+)
 from mediqa_node.domain.images import FrameRef, Stack, StackKey
 from mediqa_node.domain.preprocessing import NetworkInput, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
+from mediqa_node.domain.range_position import OUTSIDE_RANGE, RangePosition, RangeTest
 from mediqa_node.domain.scoring import CheckpointId, Prediction
 from mediqa_node.domain.technique import Technique
 
@@ -35,6 +42,18 @@ DEVICE = ReportDevice(
     serial_number="SN0001",
     software_version="0.1.0",
 )
+
+
+def range_position(times_limit: float = 1.034, test: RangeTest = RangeTest.LOCAL) -> RangePosition:
+    """Return the position of a stack in a training range; outside above 1."""
+    return RangePosition(
+        test=test,
+        times_limit=times_limit,
+        n_outside=4 if times_limit > 1 else 0,
+        n_slices=7,
+        share_inside=0.6,
+        share_expected=0.1,
+    )
 
 
 def source_header(index: int = 1, *, sop_class: str = CT_IMAGE, frames: int | None = None, **changes: Any) -> Dataset:
@@ -275,12 +294,28 @@ def fundus() -> ReportRequest:
     return report_request(assessment(primary), headers)
 
 
+def outside_range() -> ReportRequest:
+    """The CT volume of a checkpoint whose training range it is outside of, with a further stack that is outside."""
+    inside = ct_volume().assessment.primary
+    primary = replace(inside, range_position=range_position())
+    other = replace(primary, slices=inside.slices[:1], quality=inside.slices[0].quality)
+    found = assessment(
+        replace(primary, prediction=None), others=(_alone(other),), n_stacks=2, verdict=OUTSIDE_RANGE, calibration=None
+    )
+    return replace(ct_volume(), assessment=found)
+
+
+def _alone(result: StackResult) -> StackResult:
+    return replace(result, slices=(replace(result.slices[0], weight=1.0),))
+
+
 REQUESTS = {
     "ct-volume": ct_volume,
     "ct-image": ct_image,
     "mr-without-field-strength": mr_without_field_strength,
     "enhanced-mr": enhanced_mr,
     "fundus": fundus,
+    "outside-range": outside_range,
 }
 """One of each kind of report."""
 

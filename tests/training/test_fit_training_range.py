@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.bench import Bench, StandInScorer
+from support.factories import range_position
 from support.limits import ABDOMEN, DATA, DEMO, PELVIS, THIGH
 from support.series import ct_series
 from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import NetworkInput
-from mediqa_node.domain.scoring import OutsideTrainingRange
+from mediqa_node.domain.range_position import RangePosition
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.model.card import DEFAULT_PREPROCESSING as SPEC
 from mediqa_node.model.card_training_range import read_training_ranges
@@ -92,9 +93,9 @@ class Witness(StandInScorer):
         super().__init__()
         self.shown: list[NetworkInput] = []
 
-    def outside_training_range(self, inputs: NetworkInput, modality: str) -> OutsideTrainingRange | None:
+    def range_position(self, inputs: NetworkInput, modality: str) -> RangePosition | None:
         self.shown.append(inputs)
-        return OutsideTrainingRange(summary="seen", details="")
+        return range_position()
 
 
 def test_training_measures_what_the_node_shows_its_network(tmp_path):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mediqa_node.domain.errors import NotScorable
+from mediqa_node.domain.preprocessing import NetworkInput
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.model.predict import NetworkScorer
 from training.data.collection import ImageSet, StackImages, stacks_of
@@ -62,7 +64,6 @@ def scored_series(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Iterator[S
 def _scored(one: ImageSet, number: int, stack: StackImages, scorer: NetworkScorer) -> ScoredSeries:
     assert stack.prompt is not None
     inputs = preprocess(stack.images, scorer.spec, modality=stack.modality, image_type=stack.image_type)
-    outside = scorer.outside_training_range(inputs, stack.modality)
     found = scorer.score(inputs, stack.prompt)
     values = found.raw if found.quality is None else found.quality
     return ScoredSeries(
@@ -75,6 +76,15 @@ def _scored(one: ImageSet, number: int, stack: StackImages, scorer: NetworkScore
         score=float((values * found.weights).sum()),
         quality=float(np.mean([own_quality(base) for base in bases_of_stack(one, number, stack)])),
         refused=stack.refused,
-        outside=None if outside is None else outside.details,
+        outside=_outside(inputs, stack.modality, scorer),
         image=stack.images[len(stack.images) // 2],
     )
+
+
+def _outside(inputs: NetworkInput, modality: str, scorer: NetworkScorer) -> str | None:
+    """Return why a node would refuse a stack for its pixels; None if it would not."""
+    try:
+        position = scorer.range_position(inputs, modality)
+    except NotScorable as refusal:
+        return str(refusal)
+    return position.details() if position is not None and position.is_outside else None

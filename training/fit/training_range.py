@@ -139,12 +139,11 @@ def outcome(one: Measured, domain: TrainingRange) -> Outcome:
     if one.stack is None:
         return Outcome(measured=one, ratio=float("nan"), verdict=None)
     larger = np.max(list(domain.ratios(one.stack).values()), axis=0)
-    found = domain.outside(one.stack, modality=one.modality)
     return Outcome(
         measured=one,
         ratio=float(np.median(larger)),
-        verdict=found.details if found else None,
-        worse_refused=sum(domain.outside(copy, modality=one.modality) is not None for copy in one.worse),
+        verdict=domain.outside(one.stack),
+        worse_refused=sum(domain.outside(copy) is not None for copy in one.worse),
     )
 
 

@@ -13,6 +13,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from mediqa_node.dicom.companions.request import (
+    OUTSIDE_RANGE,
     CompanionRequest,
     companion_series_uid,
     complete,
@@ -26,6 +27,7 @@ from mediqa_node.dicom.report.header import ALWAYS
 from mediqa_node.dicom.report.items import put_uid, sop_reference
 from mediqa_node.dicom.report.uid import deterministic_uid
 from mediqa_node.dicom.stacks.planes import Plane, planes
+from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.images import Stack
 from mediqa_node.domain.uid import is_canonical_uid
 
@@ -95,7 +97,7 @@ def _stand_in(stack: Stack, plane: Plane, index: int) -> Dataset:
 
 def _made(request: CompanionRequest, pixels: np.ndarray, headers: list[Dataset], uid: str) -> Dataset:
     device, assessment = request.device, request.assessment
-    trained = assessment.checkpoint.trained
+    label, description = _labelled(assessment)
     return hd.pm.ParametricMap(
         source_images=headers,
         pixel_array=pixels,
@@ -111,9 +113,18 @@ def _made(request: CompanionRequest, pixels: np.ndarray, headers: list[Dataset],
         real_world_value_mappings=[_meaning()],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        content_label="QUALITY" if trained else "UNTRAINED",
-        content_description="Local image quality, 0 to 1" if trained else "UNTRAINED WEIGHTS: no meaning",
+        content_label=label,
+        content_description=description,
     )
+
+
+def _labelled(assessment: Assessment) -> tuple[str, str]:
+    """Return Content Label (0070,0080) and Content Description (0070,0081)."""
+    if not assessment.checkpoint.trained:
+        return "UNTRAINED", "UNTRAINED WEIGHTS: no meaning"
+    if (outside := assessment.primary.outside_range) is not None:
+        return "OUTSIDE_RANGE", f"{OUTSIDE_RANGE}, {outside.words}"
+    return "QUALITY", "Local image quality, 0 to 1"
 
 
 def _meaning() -> hd.pm.RealWorldValueMapping:

@@ -31,6 +31,7 @@ LAYOUT = "2"
 
 RESEARCH_ONLY = "For research use only, not for diagnosis."
 UNTRAINED = "UNTRAINED WEIGHTS: the values have no meaning."
+OUTSIDE_RANGE = "OUTSIDE THE TRAINING RANGE"
 NOT_EVALUATED = "NOT EVALUATED: nobody has measured what the values of these weights are worth."
 SOURCE_PURPOSE = codes.Code("121322", "DCM", "Source image for image processing operation")
 
@@ -130,6 +131,8 @@ def derivation(assessment: Assessment) -> str:
     """Return Derivation Description (0008,2111): how the values were made, and the evidence for them."""
     checkpoint = assessment.checkpoint
     warning = UNTRAINED if not checkpoint.trained else "" if checkpoint.evaluated else NOT_EVALUATED
+    if (outside := assessment.primary.outside_range) is not None:
+        warning = f"{warning} {OUTSIDE_RANGE} ({outside.words}): the values may have no meaning.".lstrip()
     return (
         f"{warning} {RESEARCH_ONLY} Patch scores of MedIQA checkpoint {checkpoint.name}, "
         f"weights-sha256={checkpoint.sha256} preprocessing={assessment.fingerprint} layout={LAYOUT}"

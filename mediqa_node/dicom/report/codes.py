@@ -85,6 +85,8 @@ SLICE_WEIGHT = _own("IQA-W", "Slice weight")
 PREDICTED = {"mas": _own("IQA-PMAS", "Predicted exposure"), "tesla": _own("IQA-PB0", "Predicted field strength")}
 CALIBRATION = _own("IQA-CAL", "Calibration of the rating")
 UNCALIBRATED = _own("IQA-CAL-0", "Uncalibrated, no verdict")
+OUTSIDE_RANGE = _own("IQA-CAL-1", "Outside the training range, no verdict")
+TIMES_LIMIT = _own("IQA-RANGE", "Distance over the limit of the training range")
 ACTION = _own("IQA-ACT", "Suggested acquisition action")
 PREDICTED_DIMENSION = _own("IQA-PDIM", "Predicted image dimension")
 PREDICTED_MODALITY = _own("IQA-PMOD", "Predicted modality")
@@ -108,6 +110,7 @@ KEY_OBJECT_DESCRIPTION = _dcm("113012", "Key Object Description")
 PERCENT_RANGE = Code("{0:100}", "UCUM", "range:0:100")
 UNIT_RANGE = Code("{0:1}", "UCUM", "range:0:1")
 PIXELS = Code("{pixels}", "UCUM", "pixels")
+NO_UNITS = Code("1", "UCUM", "no units")
 UNITS = {"mA.s": Code("mA.s", "UCUM", "mA.s"), "T": Code("T", "UCUM", "T"), "{0:1}": UNIT_RANGE}
 
 # Words of the prompts

@@ -30,6 +30,7 @@ from mediqa_node.domain.baseline import StandsOut, Usual, usual_of, what_stands_
 from mediqa_node.domain.images import FrameRef
 from mediqa_node.domain.measures import MeasuredStack
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.domain.range_position import times_limit
 from mediqa_node.domain.technique import DOUBTS, Technique
 from mediqa_node.domain.uid import is_canonical_uid
 
@@ -47,6 +48,7 @@ RESEARCH_ONLY = (
 )
 UNCALIBRATED = "Uncalibrated: no site threshold applies, so no verdict is given."
 UNTRAINED = "UNTRAINED WEIGHTS: the score has no meaning."
+OUTSIDE_RANGE = "OUTSIDE THE TRAINING RANGE"
 NOT_EVALUATED = "NOT EVALUATED: nobody has measured what the score of these weights is worth."
 
 
@@ -114,7 +116,9 @@ def _without_predictions(assessment: Assessment) -> Assessment:
 def comment(assessment: Assessment, standing_out: Sequence[StandsOut] = ()) -> str:
     """Return the text of the report in ASCII: in its first line the rating and the verdict, then the caveats."""
     parts = [RESEARCH_ONLY]
-    if matching_calibration(assessment) is None:
+    if (outside := assessment.primary.outside_range) is not None:
+        parts.append(f"{OUTSIDE_RANGE} ({outside.details()}): the score may have no meaning, and no verdict is given.")
+    elif matching_calibration(assessment) is None:
         parts.append(UNCALIBRATED)
     if (found := assessment.primary.prediction) is not None and found.likely is not None and found.is_supported:
         low, high = found.likely
@@ -131,6 +135,8 @@ def comment(assessment: Assessment, standing_out: Sequence[StandsOut] = ()) -> s
     scored = 1 + len(assessment.others)
     if assessment.n_stacks > 1:
         parts.append(f"The series holds {assessment.n_stacks} stacks of images; {scored} scored.")
+    if n_outside := sum(other.outside_range is not None for other in assessment.others):
+        parts.append(f"{n_outside} further stack(s) are outside the training range: their score may have no meaning.")
     if assessment.doubts:
         parts.append(f"In doubt: {'; '.join(DOUBTS[doubt] for doubt in assessment.doubts)}.")
     lines = [_headline(assessment), in_words(standing_out), " ".join(parts)]
@@ -138,10 +144,12 @@ def comment(assessment: Assessment, standing_out: Sequence[StandsOut] = ()) -> s
 
 
 def _headline(assessment: Assessment) -> str:
-    """Return the first line of the comment: what is wrong with the weights, the rating, the verdict."""
+    """Return the first line of the comment: what is wrong with weights or images, the rating, the verdict."""
     checkpoint, calibration = assessment.checkpoint, matching_calibration(assessment)
     warning = UNTRAINED if not checkpoint.trained else "" if checkpoint.evaluated else NOT_EVALUATED
     verdict = "uncalibrated" if calibration is None else codes.VERDICTS[assessment.verdict][1].meaning
+    if assessment.primary.outside_range is not None:
+        warning, verdict = f"{warning} {OUTSIDE_RANGE}.".lstrip(), "no verdict"
     rating = _rating_text(assessment.quality, calibration)
     return f"{warning} Image quality rating {rating} of 100: {verdict}.".lstrip()
 
@@ -226,6 +234,8 @@ def _series_group(assessment: Assessment, device: ReportDevice) -> Dataset:
 
 
 def _verdict(assessment: Assessment, calibration: Calibration | None) -> list[Dataset]:
+    if assessment.primary.outside_range is not None:
+        return _outside(assessment.primary)
     if calibration is None:
         return [code_item(CONTAINS, codes.CALIBRATION, codes.UNCALIBRATED)]
     meets, action = codes.VERDICTS[assessment.verdict]
@@ -236,10 +246,22 @@ def _verdict(assessment: Assessment, calibration: Calibration | None) -> list[Da
     ]
 
 
+def _outside(result: StackResult) -> list[Dataset]:
+    """Return that a stack is outside the training range, and by how much; nothing for a stack inside."""
+    if (position := result.outside_range) is None:
+        return []
+    distance, text = position.times_limit, f"{times_limit(position.times_limit)}"
+    return [
+        code_item(CONTAINS, codes.CALIBRATION, codes.OUTSIDE_RANGE),
+        number_item(CONTAINS, codes.TIMES_LIMIT, text, codes.NO_UNITS, exact=distance, estimated=True),
+    ]
+
+
 def _stack_group(assessment: Assessment, device: ReportDevice, result: StackResult, label: str) -> Dataset:
     parameters = [f"stack: {stack_label(result.stack)}", _prompt_sources(result.prompt)]
     items = [
         _rating(mapped(result.quality), matching_calibration(assessment)),
+        *_outside(result),
         *_identity(assessment, device, label, result.prompt, parameters),
         *_details(result),
         *image_items(codes.SOURCE_OF_MEASUREMENT, [part.frame for part in result.slices]),

@@ -16,6 +16,7 @@ from mediqa_node.image.maps.palette import coloured
 
 RESEARCH_ONLY = "RESEARCH USE ONLY - NOT FOR DIAGNOSIS"
 UNTRAINED = "UNTRAINED WEIGHTS: THE SCORE HAS NO MEANING"
+OUTSIDE_RANGE = "OUTSIDE THE TRAINING RANGE"
 LEGEND = (
     "Colour: the network's score of a patch in its surroundings. Opacity: its weight.",
     "The background is not coloured. Image statistics, which may be part of the score,",
@@ -38,6 +39,7 @@ class Caption:
         quality: Q, 0..1, or None; then `raw` is shown.
         what: the prompt in words, e.g. `3D CT chest lung`.
         calibration: of the site; no quality is rounded across its thresholds.
+        outside: how far the series is outside the training range, in words; "" for one inside.
     """
 
     quality: float | None
@@ -45,6 +47,7 @@ class Caption:
     what: str
     trained: bool
     calibration: Calibration | None = None
+    outside: str = ""
 
 
 def slice_picture(slices: Sequence[ExplainedSlice], index: int, caption: Caption) -> Image.Image:
@@ -114,9 +117,11 @@ def _slice_facts(slices: Sequence[ExplainedSlice], index: int, caption: Caption)
 def _head(draw: ImageDraw.ImageDraw, title: str, facts: str, caption: Caption) -> None:
     draw.text((_MARGIN_PX, 10), title[0].upper() + title[1:], font=_font(28), fill=_TEXT)
     draw.text((_MARGIN_PX, 50), facts, font=_font(17), fill=_QUIET)
-    if not caption.trained:
-        right = draw.im.size[0] - _MARGIN_PX
-        draw.text((right, 18), UNTRAINED, font=_font(17), fill=_WARNING, anchor="ra")
+    outside = f"{OUTSIDE_RANGE}: {caption.outside}" if caption.outside else ""
+    warnings = filter(None, ("" if caption.trained else UNTRAINED, outside))
+    for line, text in enumerate(warnings):
+        place = draw.im.size[0] - _MARGIN_PX, 18 + 24 * line
+        draw.text(place, text, font=_font(17), fill=_WARNING, anchor="ra")
 
 
 def _foot(draw: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:

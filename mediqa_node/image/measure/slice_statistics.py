@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
-from mediqa_node.image.fundus import looks_like_fundus
+from mediqa_node.image.fundus import visible_field
 
 VERSION = 1
 """Version of the statistics. Limits that were fitted with another version are not valid."""
@@ -45,13 +45,16 @@ class SliceStatistics:
         window: (n, 4), or (n, 6) for photographs: WINDOW, COLOUR.
         local: (n, 6): LOCAL.
         inside: share of the slice's pixels inside the window, (n,), 0..1.
-        round_field: whether each slice shows a bright reddish field on dark ground, (n,), bool.
+        round_field: whether each slice is a photograph of a fundus (`image.fundus`), (n,), bool; False for CT and MR.
+        lit, covered: shares of its field that are lit, and under reflections, (n,), 0..1; 0 without a field.
     """
 
     window: np.ndarray
     local: np.ndarray
     inside: np.ndarray
     round_field: np.ndarray
+    lit: np.ndarray
+    covered: np.ndarray
 
 
 def window_names(modality: str) -> tuple[str, ...]:
@@ -70,11 +73,14 @@ def slice_statistics(inputs: NetworkInput, spec: PreprocessSpec, *, modality: st
     first = np.flatnonzero(np.diff(inputs.slice_of, prepend=-1))
     shown = [_unpadded(_as_window(inputs.images[i], spec), inputs.views[i]) for i in first]
     colour = modality == "OP"
+    fields = [visible_field(255 * np.moveaxis(image, 0, -1)) if colour else None for image in shown]
     return SliceStatistics(
         window=np.array([_window_statistics(image, colour=colour) for image in shown]),
         local=np.array([_local_statistics(image.mean(axis=0), photograph=colour) for image in shown]),
         inside=np.array([float(_inside(image.mean(axis=0)).mean()) for image in shown]),
-        round_field=np.array([looks_like_fundus(255 * np.moveaxis(image, 0, -1)) for image in shown]),
+        round_field=np.array([field is not None for field in fields]),
+        lit=np.array([field.lit if field else 0.0 for field in fields]),
+        covered=np.array([field.covered if field else 0.0 for field in fields]),
     )
 
 

@@ -7,7 +7,7 @@ of the lowest priority. Its scores go to one table and nowhere else.
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from mediqa_node.dicom.header import text
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import MediqaError, NotScorable, StorageFailed, fault_of
+from mediqa_node.domain.policy import Refuse
 from mediqa_node.domain.promotion import ShadowScore, Weights
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, read_headers
@@ -99,7 +100,8 @@ class Shadow:
         try:
             files = read_headers([self.node.spool.path(instance.path) for instance in instances])
             at = datetime.fromtimestamp(self.node.clock(), UTC)
-            return _station(files), assess(files, technique, assessor, revision=waiting.revision, assessed_at=at), None
+            strict = replace(assessor, refuse=Refuse.STRICT)  # a score outside the training range compares with nothing
+            return _station(files), assess(files, technique, strict, revision=waiting.revision, assessed_at=at), None
         except NotScorable as refusal:
             return _station(files), None, str(refusal)
         except FileNotFoundError:

@@ -25,6 +25,7 @@ from mediqa_node.dicom.prompts import default_rules
 from mediqa_node.domain.constancy import Check, CheckedBy, Identity, compare, not_scored
 from mediqa_node.domain.errors import NotScorable, ReferenceDamaged, UndecodablePixels
 from mediqa_node.domain.images import FrameRef
+from mediqa_node.domain.policy import Refuse
 from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, harvest_series, read_headers
@@ -79,7 +80,7 @@ def reference_scores(assessor: Assessor, manifest: Path = MANIFEST) -> dict[str,
     """Return the raw score of every reference series that this checkpoint scores: the values that a card pins.
 
     A series is left out if the checkpoint has no intensity rule for its modality, or refuses it. Prompts follow
-    the rules of the package: site rules do not change the network.
+    the rules of the package, and what is outside the training range is refused: site rules do not change the network.
 
     Raises:
         ReferenceDamaged: see `reference_series`.
@@ -90,7 +91,7 @@ def reference_scores(assessor: Assessor, manifest: Path = MANIFEST) -> dict[str,
 
 def _scores_and_refusals(assessor: Assessor, manifest: Path) -> tuple[dict[str, float], dict[str, str]]:
     """Return the raw score of each reference series, and why others have none, by name."""
-    assessor = dataclasses.replace(assessor, prompts=default_rules())
+    assessor = dataclasses.replace(assessor, prompts=default_rules(), refuse=Refuse.STRICT)
     scores: dict[str, float] = {}
     refusals: dict[str, str] = {}
     for name, paths in reference_series(manifest).items():

@@ -15,6 +15,7 @@ from mediqa_node.dicom.report.numbers import Numbers, layout_of, numbers
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import CheckpointRefused, NotScorable
 from mediqa_node.domain.measures import MeasuredStack
+from mediqa_node.domain.policy import Refuse
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline.checks.verify import dataset_sha256
 from mediqa_node.pipeline.measures import measure_series
@@ -101,7 +102,7 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
         again = assess(
             files,
             technique or assessment.technique,
-            assessor,
+            replace(assessor, refuse=_refusing_as_then(assessment)),
             revision=assessment.revision,
             assessed_at=assessment.assessed_at,
         )
@@ -127,6 +128,12 @@ def explain(node: NodeContext, sop_instance_uid: str, open_active: Callable[[str
         )
         written = {key: value for key, value in written.items() if key in reproduced or key[1] not in _OMITTED}
     return replace(known, notes=notes, written=written, reproduced=reproduced, assessment=settled)
+
+
+def _refusing_as_then(assessment: Assessment) -> Refuse:
+    """Return the setting with which the same stacks are scored as then, whatever the site has set since."""
+    stacks = (assessment.primary, *assessment.others)
+    return Refuse.FLAG if any(stack.outside_range for stack in stacks) else Refuse.STRICT
 
 
 def _measured_again(

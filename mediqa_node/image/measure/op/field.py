@@ -26,7 +26,8 @@ _AGREE = 0.01
 """Of the radius: points nearer to the circle agree with it."""
 _LEAST_POINTS = 36
 _FROM_BORDER_PX = 2.0
-_LEAST_AGREEMENT = 0.5
+LEAST_AGREEMENT = 0.5
+"""Share of the border points that must agree with a circle, unless the caller asks for another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +62,16 @@ class Field:
         return np.asarray(np.hypot(rows, columns))
 
 
-def find_field(brightness: np.ndarray) -> Field | None:
+def find_field(
+    brightness: np.ndarray, *, least_agreement: float = LEAST_AGREEMENT, largest_radius: float = np.inf
+) -> Field | None:
     """Return the circle of the field; None if no circle is found.
 
     Args:
         brightness: (rows, columns), 0..255, the brightest colour of each pixel.
+        least_agreement: share of the border points that must agree with the circle.
+        largest_radius: of circles that are considered, as a share of the longer edge: a straight border lies on a large
+            circle.
     """
     step = max(1, max(brightness.shape) // _EDGE_PX)
     small = box_reduced(brightness, step)
@@ -77,8 +83,8 @@ def find_field(brightness: np.ndarray) -> Field | None:
     points = _border(small, level)
     if len(points) < _LEAST_POINTS:
         return None
-    fitted = _fitted(points)
-    if fitted is None:
+    fitted = _fitted(points, largest_radius * max(small.shape))
+    if fitted is None or fitted[3] < least_agreement:
         return None
     row, column, radius, agreement = fitted
     if not 0.15 * min(small.shape) < radius < 1.5 * max(small.shape):
@@ -156,8 +162,8 @@ def _crossings(small: np.ndarray, centre: tuple[float, float], angles: np.ndarra
     return np.stack([centre[0] + np.sin(angles) * at, centre[1] + np.cos(angles) * at], axis=1)
 
 
-def _fitted(points: np.ndarray) -> tuple[float, float, float, float] | None:
-    """Return row, column and radius of the circle that most points agree on, and their share."""
+def _fitted(points: np.ndarray, largest: float) -> tuple[float, float, float, float] | None:
+    """Return row, column and radius of the circle, not larger than so, that most points agree on, and their share."""
     generator = np.random.default_rng(1)
     triples = generator.integers(0, len(points), (_TRIPLES, 3))
     a, b, c = (points[triples[:, corner]] for corner in range(3))
@@ -170,7 +176,7 @@ def _fitted(points: np.ndarray) -> tuple[float, float, float, float] | None:
         off = np.abs(np.hypot(points[:, 0] - rows[:, None], points[:, 1] - columns[:, None]) - radii[:, None])
         votes = (off < _AGREE * radii[:, None]).sum(axis=1)
     extent = float(np.ptp(points, axis=0).max())
-    votes[~np.isfinite(radii) | (radii > 2 * extent)] = 0
+    votes[~np.isfinite(radii) | (radii > min(2 * extent, largest))] = 0
     best = int(np.argmax(votes))
     if votes[best] < 3:
         return None
@@ -181,8 +187,7 @@ def _fitted(points: np.ndarray) -> tuple[float, float, float, float] | None:
         agree = distance < _AGREE * radius
         if agree.sum() < 3:
             return None
-    share = float(agree.mean())
-    return (row, column, radius, share) if share >= _LEAST_AGREEMENT else None
+    return row, column, radius, float(agree.mean())
 
 
 def _kasa(points: np.ndarray) -> tuple[float, float, float]:

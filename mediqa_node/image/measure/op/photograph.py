@@ -27,9 +27,9 @@ _BACKGROUND = 0.04
 _COARSE = 4
 _MARGIN_PX = 4
 _ROUNDS = 2
-_READABLE = 10.0
+READABLE = 10.0
 """Of 255: darker retina shows nothing."""
-_READABLE_SHARE = 0.2
+READABLE_SHARE = 0.2
 """Of the field's median: darker retina shows nothing."""
 _LIT = 2.0
 """Of 255: what is darker is no retina but a mask."""
@@ -98,7 +98,7 @@ def prepare(image: np.ndarray) -> Photograph | None:
     if not in_circle.any():
         return None
     median = float(np.median(smooth[in_circle]))
-    readable = in_circle & (smooth >= max(_READABLE, _READABLE_SHARE * median))
+    readable = in_circle & (smooth >= max(READABLE, READABLE_SHARE * median))
     lit = in_circle & (smooth >= max(_LIT, _LIT_SHARE * median))
     inside = _shrunk(readable)
     if inside.sum() < _LEAST_SHARE * np.pi * circle.radius**2:
