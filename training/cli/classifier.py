@@ -28,9 +28,7 @@ def classifier(
         Path | None, typer.Option(help="Collection of folders, as for `domain`, instead of --rows.")
     ] = None,
     manifest: CollectionManifest = None,
-    shape: Annotated[
-        str, typer.Option(help="Network: trunk (pretrained), small, paper (ViT-B/16), vgg_small or vgg.")
-    ] = "small",
+    shape: Annotated[str, typer.Option(help="Network: trunk, small, paper (ViT-B/16), vgg_small or vgg.")] = "small",
     beside: Annotated[
         list[str] | None,
         typer.Option(
