@@ -18,6 +18,8 @@ from training.simulate.mr import RESOLUTION_LABEL, quality_under
 from training.simulate.mr_from_ct import PREFIX, fold_of
 
 FOLDS = 5
+_FEWEST = 3
+"""Sources of a modality without which nothing is left out."""
 VISIBLE = 0.05
 """Two copies whose severities differ by less are no pair: nobody sees the difference."""
 _PENALTY = 1000.0
@@ -132,7 +134,7 @@ def merits(data: Tokens) -> Iterator[Merit]:
     trained = data.subset(lambda sample: sample.split == "train")
     for modality in FACTORS:
         mine = trained.subset(lambda sample, of=modality: sample.modality == of)  # type: ignore[misc]
-        if len({fold_of(sample.source) for sample in mine.samples}) >= FOLDS:
+        if len({fold_of(sample.source) for sample in mine.samples}) >= _FEWEST:
             yield from _merits(features_of(mine), mine.samples, modality)
 
 
