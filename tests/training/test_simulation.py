@@ -15,9 +15,10 @@ from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from training.data.collection import ImageSet, StackImages
 from training.data.store import INDEX, PIXELS, Store
 from training.simulate import ct, mr
-from training.simulate.build import STRENGTHS, Plan, build, degrade, plan_of, sweep_of
+from training.simulate.build import STRENGTHS, Plan, build, degrade, plan_of, plan_of_store, sweep_of
 from training.simulate.build import _support as build_support
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
+from training.simulate.mr_from_ct import fold_of, mr_like
 
 DATA = Path(__file__).parents[1] / "data"
 EDGE, SPACING_MM = 96, 3.0
@@ -352,3 +353,53 @@ def test_a_source_to_be_held_out_that_is_not_there_is_named(tmp_path):
             photographs(tmp_path / "data"), DEFAULT_PREPROCESSING, plan, Store(tmp_path / "s"),
             processes=1, advance=lambda *_: None,
         )  # fmt: skip
+
+
+# ── MR-like images of CT anatomy ─────────────────────────────────────────────────
+
+
+def torso() -> BaseImage:
+    """Return a CT-like slice: fat around muscle, two lungs, a spine."""
+    y, x = np.mgrid[-1:1:192j, -1:1:192j]
+    image = np.full((192, 192), -1000.0)
+    image[x**2 / 0.8 + y**2 / 0.4 < 0.9] = -90.0
+    image[x**2 / 0.7 + y**2 / 0.33 < 0.85] = 55.0
+    image[(np.abs(x) - 0.4) ** 2 / 0.06 + y**2 / 0.12 < 0.7] = -850.0
+    image[x**2 + (y - 0.38) ** 2 < 0.012] = 600.0
+    noise = np.random.default_rng(2).normal(0.0, 12.0, image.shape)
+    return replace(base("CT"), image=(image + noise).astype(np.float32), spacing_mm=2.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mr_of_ct_anatomy_has_the_support_and_the_noise_that_it_says(seed):
+    made = mr_like(torso(), np.random.default_rng(seed))
+
+    assert made is not None
+    assert (made.source, made.modality, made.spacing_mm) == ("mr_from_" + base("CT").source, "MR", 0.0)
+    outside = mr.acquired_mask(made.image.shape, made.support) == 0
+    power = np.fft.fftshift(np.abs(np.fft.fft2(made.image)) ** 2)
+    if outside.any():
+        assert float(np.median(power[outside])) < 0.2 * float(np.median(power[~outside]))
+    inside = mr.body(made.image)
+    ratio = mr._own_noise(made.image, made.support) / (made.own_noise * float(made.image[inside].mean()))
+    assert 0.4 < ratio < 2.5, "estimated from the image"
+    assert fold_of(made.source) == base("CT").source
+
+
+def test_too_little_of_a_body_makes_no_mr():
+    empty = replace(torso(), image=np.full((192, 192), -1000.0, dtype=np.float32))
+
+    assert mr_like(empty, np.random.default_rng(0)) is None
+
+
+def test_a_source_kept_for_the_end_is_held_out_like_the_others(tmp_path):
+    sets = photographs(tmp_path / "in")
+    plan = Plan(bases={"OP": 1}, groups={"OP": 1}, held_out=(), final=(sets[0].source,))
+    store = Store(tmp_path / "store")
+
+    build(sets, DEFAULT_PREPROCESSING, plan, store, processes=1, advance=lambda *_: None)
+
+    assert {one.source: one.split for one in store.samples} == {
+        one.source: "test" if one.source == sets[0].source else "train" for one in sets
+    }
+    assert plan_of_store(store.folder).final == (sets[0].source,)

@@ -19,7 +19,8 @@ PREFIX = "mr_from_"
 """Of the names of sources made from CT."""
 _PIXEL_MM = (0.8, 2.2)
 _EDGE_PX = (128, 448)
-_LEAST_PX = 64
+_LEAST_PX, _LEAST_BODY_PX = 64, 500
+_TISSUE_HU = -300.0
 _OWN_NOISE = (0.003, 0.05)
 """Deviation of a source's own noise, as a share of the mean signal of the body."""
 _ZERO_FILLED = 0.4
@@ -64,14 +65,14 @@ def mr_like(base: BaseImage, random: np.random.Generator) -> BaseImage | None:
 
 def _cut(hu: np.ndarray, body: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the part of a slice around its large bodies, without table and blankets, and their mask."""
+    if (hu > _TISSUE_HU).sum() < _LEAST_BODY_PX:
+        return None
     labels, _ = ndimage.label(body)
     sizes = np.bincount(labels.ravel())[1:]
-    if not len(sizes):
-        return None
     large = 1 + np.flatnonzero(sizes > 0.15 * sizes.max())
     inside = ndimage.binary_erosion(np.isin(labels, large), iterations=2)
     rows, columns = np.nonzero(inside)
-    if len(rows) < 500:
+    if len(rows) < _LEAST_BODY_PX:
         return None
     margin = int(random.integers(4, 30))
     top, left = max(0, rows.min() - margin), max(0, columns.min() - margin)
