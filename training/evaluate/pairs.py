@@ -41,7 +41,7 @@ def slices_of(folder: Path, scorer: NetworkScorer) -> tuple[StackImages, list[Sl
         return stack, [
             Slice(
                 number=number,
-                noise_hu=own_noise_hu(image, body(image)),
+                noise_hu=own_noise_hu(image, body(image), stack.spacing_mm or 0.8),
                 raw=float(scored.raw[number]),
                 quality=float(quality[number]),
             )

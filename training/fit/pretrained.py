@@ -5,6 +5,7 @@ state dicts that torch reads with `weights_only`. Batch normalisation is folded 
 normalisation of a ViT into its patch embedding; the converted network is compared with timm's own before it is used.
 """
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -136,8 +137,6 @@ def _read(file: Path) -> bytes:
 
 def _state_dict(content: bytes, file: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file or a state dict, also one under the key `state_dict` or `model`."""
-    import io
-
     try:
         if file.suffix == ".safetensors":
             return load_safetensors(content)

@@ -20,6 +20,8 @@ from scipy import ndimage
 from skimage.transform import iradon, radon
 
 from mediqa_node.domain.prompt import Prompt
+from mediqa_node.image.measure.ct.soft_noise import soft_noise
+from mediqa_node.image.measure.ct.windows import BRAIN_HU, SOFT_HU, soft_windows
 from training.simulate.degraded import BaseImage, Degraded, Step, saturating
 
 MU_WATER_PER_MM = 0.02
@@ -133,7 +135,7 @@ def degrade(
     noise = noise_of(base.image, spacing_mm, random, kernel=kernel_of(base.prompt)) if factors != {"clean"} else None
     streaks = streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & factors else {}
     inside = body(base.image)
-    own_hu = own_noise_hu(base.image, inside)
+    own_hu = own_noise_hu(base.image, inside, spacing_mm, head=base.prompt.region.value in ("head", "brain"))
     for step in plan:
         mas = step.between_logs(*MAS_RANGE[::-1], random) if step.factor in ("dose", "mixed") else np.inf
         divisor = _divisor(step, random) if step.factor in ("views", "mixed") else 1
@@ -210,8 +212,15 @@ def body(image_hu: np.ndarray) -> np.ndarray:
     return mask if mask.sum() > 200 else np.ones_like(mask)
 
 
-def own_noise_hu(image_hu: np.ndarray, inside: np.ndarray) -> float:
-    """Estimate the noise of the source in HU: the local standard deviation where soft tissue is most homogeneous."""
+def own_noise_hu(image_hu: np.ndarray, inside: np.ndarray, spacing_mm: float, *, head: bool = False) -> float:
+    """Return the noise of the source in HU, as a node measures it (`measure.ct.soft_noise`).
+
+    Where too little soft tissue is level for that: the local standard deviation where it is most homogeneous.
+    """
+    windows = soft_windows(image_hu, inside, (spacing_mm, spacing_mm), BRAIN_HU if head else SOFT_HU)
+    measured = None if windows is None else soft_noise(windows)
+    if measured is not None:
+        return max(measured, 1.0)
     mean = ndimage.uniform_filter(image_hu, 7)
     deviation = np.sqrt(np.maximum(ndimage.uniform_filter(image_hu.astype(np.float64) ** 2, 7) - mean**2, 0.0))
     tissue = inside & (mean > -150.0) & (mean < 200.0)

@@ -243,7 +243,7 @@ def _ct_copies(image: np.ndarray, base: BaseSeries, levels: Sequence[float], ran
     """Yield a slice at each tube charge with its quality, all from one noise simulation."""
     noise = ct.noise_of(image, base.spacing_mm or 0.8, random, kernel=ct.kernel_of(base.prompt))
     inside = ct.body(image)
-    own_hu = ct.own_noise_hu(image, inside)
+    own_hu = ct.own_noise_hu(image, inside, base.spacing_mm or 0.8)
     for mas in levels:
         inserted_mas = 1.0 / (1.0 / mas - 1.0 / ct.SOURCE_MAS)
         added = noise.at(inserted_mas, random.uniform(0.0, 2.0 * np.pi))
