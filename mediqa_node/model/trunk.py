@@ -2,8 +2,9 @@
 
 A convolutional trunk sees an image at several resolutions. What it finds is averaged over every cell of the grid; of
 outputs finer than the grid, the texture inside a cell counts as well: the logarithm of their local standard deviation,
-which tells noise from blur. Batch normalisation is folded into the convolutions, so that a trunk has no running
-statistics that training could move.
+which tells noise from blur. A network that was trained to name things forgets how strong noise is, so the image itself
+adds its mean, its deviation and its finest detail in every cell. Batch normalisation is folded into the convolutions,
+so that a trunk has no running statistics that training could move.
 """
 
 import inspect
@@ -19,6 +20,8 @@ from mediqa_node.model.sizes import Trunk
 
 _LEAST_VARIANCE = 1e-3
 """Added to variances before the logarithm: activations are of order one."""
+_LEAST_DETAIL = 1e-3
+"""The same for the deviation of the image, whose gray values lie in 0..1."""
 
 
 class TrunkTokens(nn.Module):
@@ -56,6 +59,7 @@ class TrunkTokens(nn.Module):
             **_every_block(self.model),
         )
         pooled = [part for tap in taps for part in _pooled(_at_least_float32(tap), self.grid)]
+        pooled += _details(images.mean(dim=1, keepdim=True), self.grid)
         return torch.cat(pooled, dim=1).flatten(2).mT
 
 
@@ -159,6 +163,25 @@ def _pooled(tap: Tensor, grid: int) -> list[Tensor]:
     square = nn.functional.avg_pool2d(tap.square(), cell)
     variance = (square - mean.square()).clamp(min=0)
     return [mean, 0.5 * (variance + _LEAST_VARIANCE).log()]
+
+
+def _details(gray: Tensor, grid: int) -> list[Tensor]:
+    """Return four maps of images (B, 1, S, S), each (B, 1, grid, grid).
+
+    They are the mean, and the logarithms of the standard deviation and of the finest detail at full and half
+    resolution: the response to the kernel of Immerkaer (1996, doi 10.1006/cviu.1996.0060), which is that of noise.
+    """
+    cell = gray.shape[-1] // grid
+    mean = nn.functional.avg_pool2d(gray, cell)
+    variance = (nn.functional.avg_pool2d(gray.square(), cell) - mean.square()).clamp(min=0)
+    found = [mean, 0.5 * (variance + _LEAST_DETAIL**2).log()]
+    for reduction in (1, 2):
+        small = nn.functional.avg_pool2d(gray, reduction)
+        along = small.new_tensor([1.0, -2.0, 1.0]) / 6**0.5
+        kernel = (along[:, None] * along[None]).reshape(1, 1, 3, 3)
+        detail = nn.functional.conv2d(nn.functional.pad(small, [1] * 4, mode="reflect"), kernel).square()
+        found.append(0.5 * (nn.functional.avg_pool2d(detail, cell // reduction) + _LEAST_DETAIL**2).log())
+    return found
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -45,13 +45,29 @@ def test_folding_changes_no_output_and_leaves_no_statistics(trunk: Trunk) -> Non
 
 
 @pytest.mark.parametrize(("trunk", "width"), [(LITE, 352), (RESNET, 64 + 128 + 256 + 64 + 128), (VIT, 2 * 192)])
-def test_tokens_are_means_of_every_tap_and_textures_of_the_finer_ones(trunk: Trunk, width: int) -> None:
+def test_tokens_are_means_of_every_tap_textures_of_the_finer_ones_and_details_of_the_image(
+    trunk: Trunk, width: int
+) -> None:
     tokens = TrunkTokens(trunk, image_px=224, grid=14)
 
     with torch.no_grad():
         found = tokens(image())
 
-    assert found.shape == (1, 196, tokens.width) == (1, 196, width)
+    assert found.shape == (1, 196, tokens.width) == (1, 196, width + 4)
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.05, 0.2])
+def test_details_read_how_strong_noise_is(deviation: float) -> None:
+    noise = torch.randn(1, 1, 224, 224, generator=torch.Generator().manual_seed(2)).expand(1, 3, 224, 224)
+
+    with torch.no_grad():
+        tokens = TrunkTokens(LITE, image_px=224, grid=14)(0.5 + deviation * noise)
+
+    mean, sd, fine, half = tokens[0, :, -4:].T
+    assert float(mean.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(sd.exp().mean()) == pytest.approx(deviation, rel=0.03)
+    assert float(fine.exp().mean()) == pytest.approx(deviation, rel=0.03)
+    assert float(half.exp().mean()) == pytest.approx(deviation / 2, rel=0.06), "pixels joined by four"
 
 
 def test_a_token_lies_where_its_cell_is() -> None:

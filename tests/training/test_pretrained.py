@@ -65,7 +65,7 @@ def test_a_vit_without_a_file_is_not_pretrained() -> None:
     assert pretrained(SIZES["t16"]) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", pickle.dumps({"weights": Path})])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", pickle.dumps({"weights": Path}, protocol=2)])
 def test_a_file_that_is_no_plain_state_dict_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pth").write_bytes(content)
 

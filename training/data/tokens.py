@@ -1,7 +1,7 @@
 """Samples as tokens of a frozen trunk: every view goes through the trunk once, however often it is trained on.
 
-Tokens are cached next to the views, as float16, under the digest of the trunk's weights. Finished ones survive an
-interruption. A view that is mirrored or rotated in training is not computed anew: its tokens are rearranged.
+Tokens are cached next to the views, as float16, under the digest of the trunk's weights and their size. Finished ones
+survive an interruption. A view that is mirrored or rotated in training is not computed anew: its tokens are rearranged.
 """
 
 import copy
@@ -51,7 +51,8 @@ def tokens_of(data: Prepared, trunk: TrunkTokens, *, advance: Callable[[int, int
 
 def _name(trunk: TrunkTokens) -> str:
     state = trunk.model.state_dict()
-    return digest(b"".join(value.cpu().numpy().tobytes() for _, value in sorted(state.items())))[:16]
+    weights = digest(b"".join(value.cpu().numpy().tobytes() for _, value in sorted(state.items())))[:16]
+    return f"{weights}-{trunk.grid}x{trunk.width}"
 
 
 def _shape(trunk: TrunkTokens) -> tuple[int, int]:
