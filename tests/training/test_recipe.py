@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.model.checkpoint import load_whole
 from mediqa_node.model.lock import LOCK_FILE
 from training.cli import app
+from training.experiments import recipe
 from training.experiments.recipe import COSTS, RECIPE, Order, Sections, measured
 from training.fit.recipe import SIMULATE, STAGE1, STAGE2, read_preset, read_recipe
 from training.simulate.build import Plan
@@ -52,18 +52,29 @@ def test_costs_add_up_over_starts(tmp_path):
     assert json.loads((tmp_path / COSTS).read_text())["a step"]["wall_s"] == pytest.approx(0.2, abs=0.1)
 
 
+def test_a_seed_ends_with_the_process_that_wanted_it(tmp_path):
+    order = Order(collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small"))
+    child = os.fork()
+    if child == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recipe, "train_seed", lambda _order, _seed, advance: [advance(0, 0, "") for _ in range(2)])
+            recipe._train_while_wanted(order, 0, os.getppid())  # wanted
+            recipe._train_while_wanted(order, 0, os.getppid() + 1)  # its parent is another
+        os._exit(0)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
 @pytest.mark.acceptance
 def test_a_killed_recipe_is_resumed_and_ends_in_checkpoints_with_gates(tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training", *COMMAND, "--out", str(out), "--processes", "1"], start_new_session=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", "training", *COMMAND, "--out", str(out), "--processes", "1"])
     runs = out / "runs" / "s0-stage1" / "curve.csv"
     for _ in range(6000):
         if runs.exists():
             break
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # the recipe alone: what it started has to end by itself
     process.wait()
 
     found = CliRunner().invoke(app, [*COMMAND, "--out", str(out), "--processes", "1"])

@@ -140,7 +140,7 @@ def train_seeds(order: Order, advance: Advance) -> None:
     recipes = [order.stage1, *order.stage2]
     total = len(seeds) * sum(order.sections.steps or one.steps or 1 for one in recipes)
     with ProcessPoolExecutor(max_workers=order.processes, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(train_seed, order, seed) for seed in seeds]
+        running = [pool.submit(_train_while_wanted, order, seed, os.getpid()) for seed in seeds]
         while not all(one.done() for one in running):
             advance(_steps_done(order), total, "training")
             time.sleep(1.0)
@@ -153,7 +153,17 @@ def _steps_done(order: Order) -> int:
     return sum(max(0, len(file.read_text().splitlines()) - 1) for file in curves if file.exists())
 
 
-def train_seed(order: Order, seed: int, advance: Advance = lambda *_: None) -> None:
+def _train_while_wanted(order: Order, seed: int, parent: int) -> None:
+    """Train one seed in a process of its own, which ends with its parent: a killed recipe leaves nothing running."""
+
+    def advance(*_: object) -> None:
+        if os.getppid() != parent:
+            os._exit(1)  # a run is resumed from its last saved state
+
+    train_seed(order, seed, advance)
+
+
+def train_seed(order: Order, seed: int, advance: Advance) -> None:
     """Train one seed: stage 1, then every run of stage 2 from the one before."""
     folders = order.runs(seed)
     data = prepare(Store(order.out / "store"), order.stage1.spec)

@@ -10,6 +10,7 @@ predictions.npz     predictions for the samples requested last
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from mediqa_node.model.sizes import SIZES
 from mediqa_node.system import npz
 from mediqa_node.system.atomic import write_atomically
 from training.data.batches import Batches, Target, targets_of
+from training.data.store import alone
 from training.data.tokens import tokens_of
 from training.data.views import Prepared
 from training.evaluate.predictions import predict
@@ -166,6 +168,21 @@ def _trained(
     *,
     begin: Path | None = None,
     trunk: Path | None = None,
+) -> MedIQA:
+    """Train a run, and wait while another process does: two must not write into one folder."""
+    with alone(folder) if world()[0] == 0 else nullcontext():
+        return _trained_alone(run, data, folder, steps, advance, begin=begin, trunk=trunk)
+
+
+def _trained_alone(
+    run: Run,
+    data: Prepared,
+    folder: Path,
+    steps: int | None,
+    advance: Callable[[int, int, str], None],
+    *,
+    begin: Path | None,
+    trunk: Path | None,
 ) -> MedIQA:
     recipe = run.recipe
     torch.manual_seed(run.seed)
