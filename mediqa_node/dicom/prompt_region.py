@@ -180,8 +180,8 @@ def _body_length_mm(stack: Stack) -> float:
 def is_heart_cine(header: FrameHeader) -> bool:
     """Whether an MR image is one of a balanced cine triggered by the ECG, as it is acquired of the heart.
 
-    Triggering alone tells nothing: abdomen, vessels and cerebrospinal fluid are triggered as well, by the pulse (PPG in
-    Scan Options (0018,0022)) or with spoiled phase contrast.
+    Triggering alone is no evidence: abdomen, vessels and cerebrospinal fluid are triggered as well, by the pulse (PPG
+    in Scan Options (0018,0022)) or with spoiled phase contrast.
     """
     sequence, variant, options = (header.codes(key) for key in ("ScanningSequence", "SequenceVariant", "ScanOptions"))
     return (

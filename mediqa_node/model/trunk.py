@@ -39,6 +39,7 @@ class TrunkTokens(nn.Module):
         super().__init__()
         self._trunk, self._image_px, self.grid = trunk, image_px, grid
         self.model = folded(pruned(create(trunk), trunk))
+        self._numbered = _every_block(self.model)
         shape = (1, -1, 1, 1)
         self.register_buffer("mean", torch.tensor(trunk.mean).reshape(shape), persistent=False)
         self.register_buffer("sd", torch.tensor(trunk.sd).reshape(shape), persistent=False)
@@ -56,7 +57,7 @@ class TrunkTokens(nn.Module):
             indices=list(self._trunk.taps),
             stop_early=True,
             intermediates_only=True,
-            **_every_block(self.model),
+            **self._numbered,
         )
         pooled = [part for tap in taps for part in _pooled(_at_least_float32(tap), self.grid)]
         pooled += _details(images.mean(dim=1, keepdim=True), self.grid)

@@ -100,7 +100,6 @@ class Batches:
         self._batch, self._seed, self._slices = batch, seed, slices
         self._augment, self._unknown, self._prompted = augment, unknown, prompted
         self._volumes = volumes
-        self._stacks: dict[str, list[list[list[int]]]] = {}
         self._groups: dict[str, list[list[int]]] = {}
         by_base: dict[tuple[str, str], list[int]] = {}
         for place, sample in enumerate(data.samples):

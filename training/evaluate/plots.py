@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mediqa_node.image.preprocess import FULL_SCALE
+from mediqa_node.image.preprocess import FULL_SCALE, intensity_range
+from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from training.evaluate.by_method import QUALITY, SHIPPED, MethodPredictions
 from training.evaluate.series import ScoredSeries
 from training.simulate.degraded import FACTORS
@@ -65,11 +66,9 @@ def draw_series(found: Sequence[ScoredSeries], file: Path) -> None:
 
 
 def _shown(one: ScoredSeries) -> np.ndarray:
-    """Return the image of a series in the window of its modality, uint8."""
+    """Return the image of a series in the window that the network gets, uint8."""
     low, high = 0.0, FULL_SCALE
-    if one.modality == "CT":
-        low, high = (-1350.0, 150.0) if one.type == "lung" else (-160.0, 240.0)
-    elif one.image.ndim == 2:
-        low, high = (float(value) for value in np.percentile(one.image, (0.5, 99.5)))
+    if one.image.ndim == 2:
+        low, high = intensity_range([one.image], DEFAULT_PREPROCESSING.rule_for(one.modality, one.type))
     scaled = np.clip((one.image - low) / max(high - low, 1e-6), 0, 1)
     return np.asarray(FULL_SCALE * scaled).astype(np.uint8)

@@ -16,7 +16,7 @@ Every step leaves what it has finished, so an interrupted recipe is resumed by t
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,6 +35,7 @@ from training.data.collection import ImageSet, read_collection
 from training.data.store import Store
 from training.data.tokens import tokens_of
 from training.data.views import Prepared, prepare
+from training.experiments.methods import Advance
 from training.fit.checkpoint import make_card, provenance, write_checkpoint
 from training.fit.choices import Merit, merits
 from training.fit.loop import CURVE
@@ -46,7 +47,6 @@ from training.simulate.build import Plan, build
 
 RECIPE = "recipe.yaml"
 CHOICES, RANGE, COSTS = "choices.json", "range.json", "costs.json"
-Advance = Callable[[int, int, str], None]
 
 
 class Sections(BaseModel):

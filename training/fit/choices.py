@@ -13,6 +13,7 @@ import numpy as np
 from mediqa_node.reader_study.statistics import srcc
 from training.data.store import Sample
 from training.data.tokens import Tokens
+from training.evaluate.metrics import within
 from training.simulate.degraded import FACTORS
 from training.simulate.mr import RESOLUTION_LABEL, quality_under
 from training.simulate.mr_from_ct import PREFIX, fold_of
@@ -171,17 +172,9 @@ def _merit(
         order=order,
         mean=float(np.mean(list(order.values()))) if order else float("nan"),
         pooled=srcc(predicted[real], quality[real]) or float("nan"),
-        within=_within(predicted[real], quality[real], [one.base for one in of_real]),
+        within=within(predicted[real], quality[real], [one.base for one in of_real]) or float("nan"),
     )
 
 
 def _quality(sample: Sample, label: str) -> float:
     return quality_under(label, sample.severities) if sample.modality == "MR" else sample.labels["quality"]
-
-
-def _within(predicted: np.ndarray, quality: np.ndarray, bases: Sequence[str]) -> float:
-    places: dict[str, list[int]] = {}
-    for place, base in enumerate(bases):
-        places.setdefault(base, []).append(place)
-    found = [srcc(predicted[one], quality[one]) for one in places.values()]
-    return float(np.mean([value for value in found if value is not None]))

@@ -87,8 +87,14 @@ def pretrained(size: Size, file: Path | None = None) -> tuple[Mapping[str, Tenso
 
 
 def load_pretrained(network: MedIQA, weights: Mapping[str, Tensor]) -> None:
-    """Fill the encoder of a network with pretrained weights, in place."""
-    network.load_state_dict(weights, strict=False)
+    """Fill the encoder of a network with pretrained weights, in place.
+
+    Raises:
+        ValueError: weights that the network has no place for.
+    """
+    unexpected = network.load_state_dict(weights, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"{len(unexpected)} pretrained weights have no place in {network.size.name}: {unexpected[0]}")
 
 
 def freeze(network: MedIQA, *, tuned: bool) -> None:
