@@ -1,8 +1,9 @@
 """Correlation and the bootstrap, shared by reader studies, gates and tables.
 
 Images of one patient, or copies of one image, are not independent evidence, so intervals come from a bootstrap over
-groups. A resample gives every value a weight, the number of times that its group was drawn, so that one weighted
-formula serves the value and its resamples. An undefined result is None, never NaN or 0.
+groups. Where these come from several sources, sources are drawn first, then the groups of each. A resample gives every
+value a weight, the number of times that its group was drawn, so that one weighted formula serves the value and its
+resamples. An undefined result is None, never NaN or 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -112,7 +113,14 @@ def _correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarra
 
 
 def interval(
-    metric: Metric, x: np.ndarray, y: np.ndarray, of: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES
+    metric: Metric,
+    x: np.ndarray,
+    y: np.ndarray,
+    of: np.ndarray,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    source: np.ndarray | None = None,
 ) -> Interval:
     """Return a metric with its interval.
 
@@ -120,23 +128,35 @@ def interval(
         x, y: (n,) each.
         of: index of the group of each value, (n,), from `numbered`.
         seed: the same seed and groups give the same resamples.
+        source: index of the source of each group, (groups,); None: one source.
     """
     value = value_of(metric, x, y)
     if value is None or (n_groups := int(of.max()) + 1) < FEWEST_GROUPS:
         return Interval(value=value)
-    drawn = draws(n_groups, seed, resamples)
+    drawn = draws(n_groups, seed, resamples, source)
     step = max(1, _AT_ONCE // len(x))
     return between(value, np.concatenate([metric(x, y, drawn[i : i + step][:, of]) for i in range(0, resamples, step)]))
 
 
-def draws(n_groups: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+def draws(n_groups: int, seed: int, resamples: int = RESAMPLES, source: np.ndarray | None = None) -> np.ndarray:
     """Return how often each group is drawn in every resample, (resamples, groups), float64.
+
+    Args:
+        source: index of the source of each group, (groups,): sources are drawn, then as many groups as each drawn one
+            has; None: one source.
 
     >>> draws(3, seed=0, resamples=100).sum(axis=1).max()
     np.float64(3.0)
     """
-    even = np.full(n_groups, 1 / n_groups)
-    return np.random.default_rng(seed).multinomial(n_groups, even, size=resamples).astype(np.float64)
+    random = np.random.default_rng(seed)
+    source = np.zeros(n_groups, dtype=np.intp) if source is None else source
+    n_sources = int(source.max()) + 1
+    times = random.multinomial(n_sources, np.full(n_sources, 1 / n_sources), size=resamples)
+    found = np.empty((resamples, n_groups))
+    for one in range(n_sources):
+        mine = np.flatnonzero(source == one)
+        found[:, mine] = random.multinomial(times[:, one] * len(mine), np.full(len(mine), 1 / len(mine)))
+    return found
 
 
 def between(value: float, resampled: np.ndarray) -> Interval:

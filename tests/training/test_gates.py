@@ -68,6 +68,16 @@ def test_a_gate_is_passed_by_the_shipped_score_alone(much, modality, holds):
     assert passed(found) is holds
 
 
+def test_a_set_of_held_out_sources_counts_in_every_modality():
+    both = {modality: judged({SHIPPED: truth()}, modality=modality) for modality in ("CT", "MR")}
+    mr = both["MR"].data
+    mr.samples = [replace(one, source=f"mr_{one.source}") for one in mr.samples]
+
+    found = results(both, seed=0, weights_sha256=WEIGHTS, held_out="one", sources={"s0", "mr_s0"})
+
+    assert [(one.task[0], one.agreement.n) for one in found] == [("CT", 20), ("MR", 20)]
+
+
 def test_sets_of_held_out_sources_have_results_of_their_own():
     one = {"MR": judged({SHIPPED: np.concatenate([truth()[:10], -truth()[10:20], truth()[20:30], -truth()[30:]])})}
     given = {"seed": 0, "weights_sha256": WEIGHTS}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mediqa_node.reader_study.statistics import interval, srcc, weighted_srcc
+from mediqa_node.reader_study.statistics import draws, interval, srcc, weighted_srcc
 from training.evaluate.metrics import agreement, difference, srcc_cap, undefined, within
 
 
@@ -56,6 +56,28 @@ def test_intervals_cover_the_value_of_the_population_about_as_often_as_they_say(
         covered += found.low <= true <= found.high
 
     assert 86 <= covered <= 99
+
+
+def test_sources_that_differ_widen_an_interval():
+    x, y = judged(200, noise=0.1)
+    source = np.arange(200) % 4
+    x = np.where(source == 0, -x, x)
+    keys = [str(i) for i in range(200)]
+
+    alone, nested = agreement(x, y, keys), agreement(x, y, keys, sources=[str(one) for one in source])
+
+    assert nested.srcc.value == alone.srcc.value
+    assert nested.srcc.high - nested.srcc.low > 2.0 * (alone.srcc.high - alone.srcc.low)
+
+
+def test_the_groups_of_a_source_are_drawn_as_often_as_it_is():
+    source = np.array([0, 0, 0, 1, 1, 2])
+    drawn = draws(6, seed=0, resamples=500, source=source)
+    of_source = np.stack([drawn[:, source == one].sum(axis=1) / (source == one).sum() for one in range(3)])
+
+    assert np.array_equal(of_source, of_source.round())
+    assert set(of_source.sum(axis=0)) == {3.0}
+    assert of_source.mean(axis=1) == pytest.approx([1.0, 1.0, 1.0], abs=0.1)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_nearly_so():

@@ -76,15 +76,15 @@ def results(
             continue
         labelled = [sample for sample, kept in zip(one.data.samples, keep, strict=True) if kept]
         truth = one.truth(output)[keep]
-        sources = np.array([sample.source for sample in labelled])
+        origin = np.array([sample.source for sample in labelled])
         bases = [sample.base for sample in labelled]
         values = {method: one.values[output][method][keep] for method in METHODS if method in one.values[output]}
         reached = {method: value for method in values if (value := srcc(values[method], truth)) is not None}
         for method, mine in values.items():
             by_source = {
                 str(source): value
-                for source in np.unique(sources)
-                if (value := srcc(mine[sources == source], truth[sources == source])) is not None
+                for source in np.unique(origin)
+                if (value := srcc(mine[origin == source], truth[origin == source])) is not None
             }
             worst = min(by_source, key=lambda source: by_source[source]) if by_source else ""
             others = [other for other in reached if other != method and _differ(values[other], mine)]
@@ -94,7 +94,7 @@ def results(
                 method=method,
                 seed=seed,
                 weights_sha256=weights_sha256,
-                agreement=agreement(mine, truth, bases),
+                agreement=agreement(mine, truth, bases, sources=list(origin)),
                 worst=(by_source.get(worst), worst),
                 behind=difference(mine, values[best], truth, bases) if best else Interval(value=None),
                 best_other=best,

@@ -7,6 +7,7 @@ parameters that the Video Quality Experts Group fits (VQEG FR-TV phase I, 2000),
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -82,32 +83,40 @@ def undefined(predicted: ArrayLike, truth: ArrayLike, *, fewest: int = FEWEST) -
 
 
 def agreement(
-    predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
+    predicted: ArrayLike,
+    truth: ArrayLike,
+    groups: Sequence[str],
+    *,
+    sources: Sequence[str] | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Agreement:
     """Return the agreement of a score with the truth; larger must mean the same for both.
 
     Args:
         predicted, truth: (n,) each.
         groups: n keys, of the patient or of the base image of copies.
+        sources: n keys; intervals are by resampling sources, then groups. None: groups alone.
         seed: the same seed and groups give the same resamples.
     """
     x, y = pair(predicted, truth)
     of, n_groups = numbered(groups, len(x))
+    drawn: dict[str, Any] = {"seed": seed, "resamples": resamples, "source": _source_of_groups(of, sources, len(x))}
     why = undefined(x, y)
     nothing = Interval(value=None)
     if why is not None:
         return Agreement(
             n=len(x), groups=n_groups, srcc=nothing, plcc=nothing, within=nothing,
-            rmse=interval(weighted_rmse, x, y, of, seed=seed, resamples=resamples) if len(x) >= FEWEST else nothing,
+            rmse=interval(weighted_rmse, x, y, of, **drawn) if len(x) >= FEWEST else nothing,
             krcc=None, plcc_logistic4=None, auroc=None, srcc_cap=None, sd=None, undefined=why,
         )  # fmt: skip
     return Agreement(
         n=len(x),
         groups=n_groups,
-        srcc=interval(weighted_srcc, x, y, of, seed=seed, resamples=resamples),
-        plcc=interval(weighted_plcc, x, y, of, seed=seed, resamples=resamples),
-        rmse=interval(weighted_rmse, x, y, of, seed=seed, resamples=resamples),
-        within=_within_interval(x, y, of, seed, resamples),
+        srcc=interval(weighted_srcc, x, y, of, **drawn),
+        plcc=interval(weighted_plcc, x, y, of, **drawn),
+        rmse=interval(weighted_rmse, x, y, of, **drawn),
+        within=_within_interval(x, y, of, **drawn),
         krcc=float(stats.kendalltau(x, y).statistic),
         plcc_logistic4=plcc_logistic4(x, y),
         auroc=auroc(x, y),
@@ -207,7 +216,18 @@ def _logistic4(x: np.ndarray, a: float, b: float, c: float, d: float) -> np.ndar
     return np.asarray((a - b) / (1 + np.exp(np.clip(-(x - c) / (abs(d) + 1e-12), -700, 700))) + b)
 
 
-def _within_interval(x: np.ndarray, y: np.ndarray, of: np.ndarray, seed: int, resamples: int) -> Interval:
+def _source_of_groups(of: np.ndarray, sources: Sequence[str] | None, n: int) -> np.ndarray | None:
+    """Return the index of the source of each group, (groups,)."""
+    if sources is None or not n:
+        return None
+    found = np.zeros(int(of.max()) + 1, dtype=np.intp)
+    found[of] = numbered(sources, n)[0]
+    return found
+
+
+def _within_interval(
+    x: np.ndarray, y: np.ndarray, of: np.ndarray, *, seed: int, resamples: int, source: np.ndarray | None
+) -> Interval:
     each = _by_group(x, y, of)
     has = np.isfinite(each)
     if not has.any():
@@ -215,7 +235,8 @@ def _within_interval(x: np.ndarray, y: np.ndarray, of: np.ndarray, seed: int, re
     value = float(each[has].mean())
     if has.sum() < FEWEST_GROUPS:
         return Interval(value=value)
-    drawn = draws(int(has.sum()), seed, resamples)
+    left = None if source is None else np.unique(source[has], return_inverse=True)[1]
+    drawn = draws(int(has.sum()), seed, resamples, left)
     return between(value, drawn @ each[has] / drawn.sum(axis=1))
 
 
