@@ -15,8 +15,19 @@ from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from training.data.collection import ImageSet, StackImages
 from training.data.store import INDEX, PIXELS, Store
 from training.simulate import ct, mr
-from training.simulate.build import STRENGTHS, Plan, build, degrade, plan_of, plan_of_store, sweep_of
+from training.simulate.build import (
+    STRENGTHS,
+    Plan,
+    _simulated,
+    _variants,
+    build,
+    degrade,
+    plan_of,
+    plan_of_store,
+    sweep_of,
+)
 from training.simulate.build import _support as build_support
+from training.simulate.ct_variants import variant
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
 from training.simulate.mr_from_ct import fold_of, mr_like
 
@@ -101,6 +112,16 @@ def test_streaks_grow_as_views_fall():
 
     deviations = [float(streaks[k][INSIDE].std()) for k in (8, 16, 32)]
     assert 0.0 < deviations[0] < deviations[1] < deviations[2]
+
+
+def test_streaks_are_the_difference_of_two_reconstructions():
+    bar = WATER + 1500.0 * np.roll(disc(radius=0.08), 22, 0)
+    sinogram, angles = ct.sinogram_of(bar, SPACING_MM)
+    whole, sparse = (
+        ct.reconstruction(sinogram[:, ::k], angles[::k], bar.shape, SPACING_MM) for k in (1, 4)
+    )  # fmt: skip
+
+    assert np.allclose(ct.streaks_of(bar, SPACING_MM, (2, 3, 4))[4], sparse - whole, atol=0.1)
 
 
 def test_less_dose_is_labelled_less_mas_and_less_quality():
@@ -353,6 +374,32 @@ def test_a_source_to_be_held_out_that_is_not_there_is_named(tmp_path):
             photographs(tmp_path / "data"), DEFAULT_PREPROCESSING, plan, Store(tmp_path / "s"),
             processes=1, advance=lambda *_: None,
         )  # fmt: skip
+
+
+# ── variants of CT ───────────────────────────────────────────────────────────────
+
+
+def test_variants_differ_in_texture_and_stay_in_their_stack():
+    one = replace(torso(), key="set-0-3")
+    made = [variant(one, 2, np.random.default_rng(seed)) for seed in range(12)]
+
+    assert {each.key for each in made} == {"set-0v2-3"}
+    assert len({each.image.shape for each in made}) > 3
+    assert len({each.kernel for each in made}) > 2
+    noise = [ct.own_noise_hu(each.image, ct.body(each.image), each.spacing_mm) for each in made]
+    assert max(noise) > 2.0 * min(noise)
+    assert all(min(each.image.shape) >= 128 and each.is_variant for each in made)
+
+
+@pytest.mark.parametrize(("held_out", "split"), [((), "train"), (("s",), "refit")])
+def test_variants_of_held_out_slices_wait_for_the_refit(held_out, split):
+    plan = Plan(bases={"CT": 1}, groups={"CT": 1}, ct_variants=1, held_out=held_out)
+    [made] = _variants([replace(torso(), key="set-0-3")], plan)
+
+    found = [sample for sample, _ in _simulated((made, plan))]
+
+    assert {sample.split for sample in found} == {split}
+    assert [sample.factor for sample in found] == ["clean", *["dose"] * 4]
 
 
 # ── MR-like images of CT anatomy ─────────────────────────────────────────────────

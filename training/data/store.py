@@ -35,7 +35,7 @@ class Sample:
         base: shared by copies of the same image, which are ranked against each other.
         patient: the unit of bootstrap intervals, never divided between splits.
         source: collection, scanner or site.
-        split: `train`, `val` or `test`.
+        split: `train`, `val`, `test`, or `refit` if only a fit to all sources learns from it.
         factor: the degradation: one of `simulate.degraded.FACTORS`, `mixed`, `clean`, or "" for a real image.
         prompt: words by term.
         labels: `quality` (higher is better), `mas` [mA.s], `tesla` [T], `blur` [pixels of 384], as far as known.

@@ -16,6 +16,7 @@ from mediqa_node.image.measure.mr.support import spectrum, support
 from training.data.collection import ImageSet, StackImages, check_held_out, fraction, held_out_sources, stacks_of
 from training.data.store import Sample, Store
 from training.simulate import ct, fundus, mr
+from training.simulate.ct_variants import variant
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step
 from training.simulate.mr_from_ct import fold_of, mr_like
 
@@ -34,6 +35,8 @@ class Plan(BaseModel):
     Attributes:
         bases: maximum number of slices per source, by modality.
         from_ct: maximum number of slices per CT source whose anatomy also becomes an MR-like source.
+        ct_variants: number of other reconstructions of every CT slice (`simulate.ct_variants`); those of held-out
+            sources have split `refit`.
         groups: number of groups of four copies per base, by modality, in addition to `clean`.
         held_out: names of sources to hold out, or one fraction of the sources of each modality. Their samples have
             split `test`.
@@ -46,6 +49,7 @@ class Plan(BaseModel):
 
     bases: dict[str, int]
     from_ct: int = 0
+    ct_variants: int = 0
     groups: dict[str, int] = {}
     held_out: tuple[str, ...] = ()
     final: tuple[str, ...] = ()
@@ -111,6 +115,16 @@ def mr_like_bases(bases: Sequence[BaseImage], at_most: int, seed: int) -> Iterat
                 yield made
 
 
+def _variants(bases: Sequence[BaseImage], plan: Plan) -> list[BaseImage]:
+    """Return the variants of every CT slice."""
+    return [
+        variant(base, number, random_of(base, plan.seed, number))
+        for base in bases
+        if base.modality == "CT"
+        for number in range(1, plan.ct_variants + 1)
+    ]
+
+
 def plan_of(modality: str, groups: int, random: np.random.Generator) -> tuple[Step, ...]:
     """Return the steps for one base slice: `clean`, then groups of four."""
     factors = FACTORS[modality]
@@ -124,6 +138,11 @@ def plan_of(modality: str, groups: int, random: np.random.Generator) -> tuple[St
         else:
             plan.append("mixed")
     return tuple(Step(factor) for factor in plan)
+
+
+def plan_of_variant() -> tuple[Step, ...]:
+    """Return the steps for a variant of a CT slice: `clean`, then a group of doses."""
+    return (Step("clean"), *(Step("dose") for _ in range(4)))
 
 
 def sweep_of(modality: str) -> tuple[Step, ...]:
@@ -175,6 +194,7 @@ def build(
         bases = [base for base in bases if not plan.sweep or base.source in plan.unseen]
     if plan.from_ct:
         bases += mr_like_bases(bases, plan.from_ct, plan.seed)
+    bases += _variants(bases, plan)
     if not bases:
         raise ConfigurationError(
             "a sweep is made of held-out sources, and none is held out: a modality needs two sources at the least"
@@ -212,13 +232,25 @@ def _agree(file: Path, plan: Plan) -> None:
 def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:
     base, plan = task
     random = random_of(base, plan.seed)
-    steps = sweep_of(base.modality) if plan.sweep else plan_of(base.modality, plan.groups[base.modality], random)
-    return samples_of(base, steps, random, split="test" if fold_of(base.source) in plan.unseen else "train")
+    if plan.sweep:
+        steps = sweep_of(base.modality)
+    elif base.is_variant:
+        steps = plan_of_variant()
+    else:
+        steps = plan_of(base.modality, plan.groups[base.modality], random)
+    return samples_of(base, steps, random, split=_split(base, plan))
 
 
-def random_of(base: BaseImage, seed: int) -> np.random.Generator:
-    """Return the generator of a slice's copies: it depends on the seed and the key of the slice only."""
-    return np.random.default_rng([seed, int(hashlib.sha256(base.key.encode()).hexdigest()[:8], 16)])
+def _split(base: BaseImage, plan: Plan) -> str:
+    """Return the side of a slice: variants of held-out slices are neither trained on nor tested, until a refit."""
+    if fold_of(base.source) not in plan.unseen:
+        return "train"
+    return "refit" if base.is_variant else "test"
+
+
+def random_of(base: BaseImage, *seeds: int) -> np.random.Generator:
+    """Return the generator of a slice's copies: it depends on the seeds and the key of the slice only."""
+    return np.random.default_rng([*seeds, int(hashlib.sha256(base.key.encode()).hexdigest()[:8], 16)])
 
 
 def samples_of(

@@ -6,16 +6,13 @@
 Filtered back projection is linear, so only the reconstructed *noise* is added to the slice, which keeps the texture of
 the real image. Streaks are the difference between the reconstructions from a k-th of the views and from all views.
 After Zeng et al. 2015 (doi 10.1109/TNS.2015.2467219) and the grid of LDCTIQAC2023 (views / 1, 2, 3, 4).
-
-There are few sources, each with one kernel, one pixel size and one level of noise. So most slices are first given a
-softer or sharper kernel and another pixel size; their own noise is measured after that.
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 from skimage.transform import iradon, radon
 
@@ -37,11 +34,6 @@ SOURCE_MAS = 250.0
 """What every source is taken to have been scanned with."""
 _BEST_HU, _SPAN = 6.0, 25.0
 """Quality is 1 at 6 HU of noise, and 0 at 25 times as much; nothing is cut off."""
-_RESIZED, _ZOOM, _LARGEST_PX = 0.5, (0.7, 1.4), 640
-"""How often a slice gets another pixel size, by which factor, and its longest edge."""
-_SOFTER, _SHARPER = 0.3, 0.3
-_SOFTER_PX, _SHARPER_GAIN = (0.35, 0.9), (0.2, 1.0)
-"""How often a slice gets another kernel; deviation of a Gaussian, or gain of the detail that one of 1 px removes."""
 MAS_RANGE = (4.0, 400.0)
 VIEW_DIVISORS = (2, 3, 4)
 
@@ -90,10 +82,18 @@ def noise_of(image_hu: np.ndarray, spacing_mm: float, random: np.random.Generato
 
 
 def streaks_of(image_hu: np.ndarray, spacing_mm: float, divisors: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Return the streaks of sparse views in HU, by divisor of the 720 views."""
+    """Return the streaks of sparse views in HU, by divisor of the 720 views.
+
+    Every k-th view is a union of the classes of views modulo the least common multiple of the divisors. Filtered back
+    projection is linear, so each class is projected back once.
+    """
     sinogram, angles = sinogram_of(image_hu, spacing_mm)
-    whole = reconstruction(sinogram, angles, image_hu.shape, spacing_mm)
-    return {k: reconstruction(sinogram[:, ::k], angles[::k], image_hu.shape, spacing_mm) - whole for k in divisors}
+    n = math.lcm(*divisors)
+    classes = [
+        reconstruction(sinogram[:, first::n], angles[first::n], image_hu.shape, spacing_mm) for first in range(n)
+    ]
+    whole = np.mean(classes, axis=0)
+    return {k: np.mean(classes[::k], axis=0) - whole for k in divisors}
 
 
 def sinogram_of(image_hu: np.ndarray, spacing_mm: float, views: int = VIEWS) -> tuple[np.ndarray, np.ndarray]:
@@ -125,14 +125,12 @@ def degrade(
     """Yield a copy of a slice for every step of the plan.
 
     Args:
-        varied: draw another kernel and pixel size.
+        varied: no difference here: other reconstructions of a slice are bases of their own (`simulate.ct_variants`).
     """
     spacing_mm = base.spacing_mm or 0.8
-    if varied:
-        image, spacing_mm = _reconstructed(base.image, spacing_mm, random)
-        base = replace(base, image=image)
+    kernel = base.kernel or kernel_of(base.prompt)
     factors = {step.factor for step in plan}
-    noise = noise_of(base.image, spacing_mm, random, kernel=kernel_of(base.prompt)) if factors != {"clean"} else None
+    noise = noise_of(base.image, spacing_mm, random, kernel=kernel) if factors != {"clean"} else None
     streaks = streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & factors else {}
     inside = body(base.image)
     own_hu = own_noise_hu(base.image, inside, spacing_mm, head=base.prompt.region.value in ("head", "brain"))
@@ -145,22 +143,6 @@ def degrade(
         sharper = random.uniform(0.5, 1.5) if step.strength is None else 1.0
         streak = streaks[divisor] * sharper if divisor > 1 else np.zeros_like(base.image)
         yield _labelled(base, step.factor, mas, divisor, added, streak, inside, own_hu)
-
-
-def _reconstructed(image_hu: np.ndarray, spacing_mm: float, random: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Return the slice as another kernel and pixel size might show it, and its pixel size."""
-    if random.random() < _RESIZED:
-        zoom = min(float(np.exp(random.uniform(*np.log(_ZOOM)))), _LARGEST_PX / max(image_hu.shape))
-        size = (round(image_hu.shape[1] * zoom), round(image_hu.shape[0] * zoom))
-        picture = Image.fromarray(image_hu.astype(np.float32), mode="F")
-        image_hu, spacing_mm = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)), spacing_mm / zoom
-    kind = random.random()
-    if kind < _SOFTER:
-        image_hu = ndimage.gaussian_filter(image_hu, random.uniform(*_SOFTER_PX))
-    elif kind < _SOFTER + _SHARPER:
-        detail = image_hu - ndimage.gaussian_filter(image_hu, 1.0)
-        image_hu = image_hu + random.uniform(*_SHARPER_GAIN) * detail
-    return np.clip(image_hu, -1024.0, 3071.0).astype(np.float32), spacing_mm
 
 
 def _divisor(step: Step, random: np.random.Generator) -> int:

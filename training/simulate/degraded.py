@@ -28,6 +28,8 @@ class BaseImage:
         spacing_mm: of a pixel; 0 if the header has none.
         support: of MR: the acquired share of k-space along rows and columns, 0..1 of the frequencies up to Nyquist.
         own_noise: of MR: deviation of its noise as a share of the mean signal of the body; None: to be estimated.
+        kernel: of CT: apodisation of simulated noise, as `skimage.transform.iradon` names it; None: by the type.
+        is_variant: whether another kernel, pixel size or field of view was made from the slice of a scanner.
     """
 
     key: str
@@ -37,6 +39,8 @@ class BaseImage:
     spacing_mm: float
     support: tuple[float, float] = (1.0, 1.0)
     own_noise: float | None = None
+    kernel: str | None = None
+    is_variant: bool = False
 
     @property
     def modality(self) -> str:
