@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from support.samples import sample
 
-from training.fit.choices import FOLDS, folds_of, left_out, order_within
+from training.evaluate.retention import order_within
+from training.fit.choices import FOLDS, folds_of, left_out
 from training.simulate.degraded import FACTORS
 from training.simulate.mr_from_ct import PREFIX
 

@@ -57,9 +57,11 @@ def test_a_seed_ends_with_the_process_that_wanted_it(tmp_path):
     child = os.fork()
     if child == 0:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(recipe, "train_seed", lambda _order, _seed, advance: [advance(0, 0, "") for _ in range(2)])
-            recipe._train_while_wanted(order, 0, os.getppid())  # wanted
-            recipe._train_while_wanted(order, 0, os.getppid() + 1)  # its parent is another
+            patch.setattr(
+                recipe, "train_seed", lambda _order, _seed, advance, refit: [advance(0, 0, "") for _ in range(2)]
+            )
+            recipe._train_while_wanted(order, 0, os.getppid(), refit=False)  # wanted
+            recipe._train_while_wanted(order, 0, os.getppid() + 1, refit=False)  # its parent is another
         os._exit(0)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
@@ -81,9 +83,16 @@ def test_a_killed_recipe_is_resumed_and_ends_in_checkpoints_with_gates(tmp_path)
 
     assert found.exit_code == 0, found.output
     _, card, regressors = load_whole("s0", out / "checkpoints" / "s0" / LOCK_FILE)
-    assert regressors == {} == card.fusion
+    assert set(regressors) == set(card.fusion) == {"CT"}
+    assert card.fusion["CT"]["quality"].network == 0.75
     assert card.pretrained is not None
     assert card.pretrained.trained_on == "ImageNet"
     assert card.metrics["choices"] is not None
     assert set(card.metrics["costs"]) >= {"simulate", "sweep", "choices", "train", "range"}
     assert (out / "gates" / "gates.json").exists()
+    _, refit, _ = load_whole("s0", out / "refit" / "checkpoints" / "s0" / LOCK_FILE)
+    assert refit.metrics["fit_before"]["weights_sha256"] == card.weights_sha256 != refit.weights_sha256
+    assert {one for each in card.metrics["made_by"]["sources"].values() for one in each} < {
+        one for each in refit.metrics["made_by"]["sources"].values() for one in each
+    }
+    assert all("Held out of the fit before this one" in claim for claim in refit.claims.values())

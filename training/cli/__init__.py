@@ -11,6 +11,7 @@ from training.cli import (  # noqa: F401 (they register their commands)
     adapt,
     checkpoints,
     classifier,
+    evaluate,
     partial,
     recipe,
     series,

@@ -1,10 +1,9 @@
-"""`mediqa-train evaluate`, `card`, `claim` and `pairs`: from a run to a checkpoint with evidence of its quality."""
+"""`mediqa-train card`, `claim` and `pairs`: from a run to a checkpoint with claims."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,120 +12,16 @@ from mediqa_node.domain.errors import ConfigurationError
 from training.cli.app import app, progress, require, shown
 
 if TYPE_CHECKING:
-    from mediqa_node.model.card import Card, Fusion
+    from mediqa_node.model.card import Fusion
     from mediqa_node.model.checkpoint import Regressors
-    from mediqa_node.model.network import MedIQA
     from training.data.store import Store
-    from training.evaluate.by_method import MethodPredictions
     from training.fit.runs import Run
 
     Fused = tuple[Regressors, Mapping[str, Mapping[str, Fusion]], list[str]]
 
 
-@app.command()
-def evaluate(
-    data: Annotated[Path, typer.Argument(help="A store. Only its test samples are used.")],
-    checkpoint: Annotated[
-        list[Path],
-        typer.Option(help="Folder of a checkpoint, or `default` for the shipped one. Repeat it for each seed."),
-    ],
-    sweep: Annotated[Path | None, typer.Option(help="A store of `simulate --preset sweep`.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for plots and gates.json.")] = None,
-    final: Annotated[
-        bool,
-        typer.Option(
-            "--final",
-            help="Evaluate the sources as well that the plan of the store keeps for the end. Look at them once, after "
-            "all choices.",
-        ),
-    ] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Number of worker processes that prepare images.")] = 2,
-) -> None:
-    """Print how well checkpoints predict each label on held-out sources, and which gates they pass.
-
-    Each task is shown for the network alone, the statistics alone, and the shipped combination of both.
-    """
-    from mediqa_node.model.checkpoint import load_whole
-    from training.evaluate.gates import (
-        GATE_HEADS,
-        gate_rows,
-        results,
-        undefined_lines,
-    )
-    from training.evaluate.results import Result
-    from training.evaluate.single_factors import SWEEP_HEADS, Swept, sweep_rows, sweeps
-    from training.simulate.degraded import FACTORS
-
-    if out is not None:
-        require("matplotlib")
-    stores = [_tested(data), *([_tested(sweep)] if sweep is not None else [])]
-    sets = _held_out_sets(data, final=final)
-    found: list[Result] = []
-    swept: list[Swept] = []
-    for seed, (network, card, regressors) in enumerate([load_whole(*lock_of(folder)) for folder in checkpoint]):
-        of_store = [_predictions(network, card, regressors, store, processes, sets[""]) for store in stores]
-        for name, sources in sets.items():
-            one: Mapping[str, Any] = {"weights_sha256": card.weights_sha256, "held_out": name, "sources": sources}
-            found += results(of_store[0], seed=seed, **one)
-            for predictions in of_store[1:]:
-                swept += sweeps(predictions, FACTORS, **one)
-        if seed == 0 and out is not None:
-            for predictions in of_store[1:]:
-                _plots(predictions, out)
-    if not found:
-        raise ConfigurationError(f"{data}: no test sample has a label that these checkpoints predict")
-    table(GATE_HEADS, list(gate_rows(found)))
-    for line in undefined_lines(found):
-        typer.echo(line)
-    if swept:
-        typer.echo("")
-        table(SWEEP_HEADS, list(sweep_rows(swept)))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        content = {"tasks": [asdict(one) for one in found], "sweeps": [asdict(one) for one in swept]}
-        (out / "gates.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        typer.echo(f"\nwrote {out}/gates.json")
-
-
-def _tested(folder: Path) -> "Store":
-    """Open a store and check that it has test samples."""
-    store = _store(folder)
-    if not any(sample.split == "test" for sample in store.samples):
-        raise ConfigurationError(
-            f"{folder} has no test samples, so there is nothing to evaluate on. Simulate again with `--hold-out NAME` "
-            f"or `--hold-out 0.25`, or split a manifest by patient with `--resplit SEED`"
-        )
-    return store
-
-
-def _held_out_sets(folder: Path, *, final: bool) -> dict[str, frozenset[str] | None]:
-    """Return the held-out sources to look at: all of them under "", then the sets `one` and `two` if both are."""
-    from training.simulate.build import plan_of_store
-
-    plan = plan_of_store(folder)
-    if plan is None or not plan.final:
-        return {"": None}
-    if not final:
-        return {"": frozenset(plan.held_out)}
-    return {"": plan.unseen, "one": frozenset(plan.held_out), "two": frozenset(plan.final)}
-
-
-def _predictions(
-    network: "MedIQA",
-    card: "Card",
-    regressors: "Regressors",
-    store: "Store",
-    processes: int,
-    sources: frozenset[str] | None,
-) -> "dict[str, MethodPredictions]":
-    from training.evaluate.by_method import predict_test_samples
-
-    prepared = shown(store, card.preprocess, processes)
-    with progress(f"predicting, {card.weights_sha256[:12]}") as advance:
-        return predict_test_samples(network, card, regressors, prepared, advance, sources)
-
-
-def _store(folder: Path) -> "Store":
+def store_of(folder: Path) -> "Store":
+    """Open a store that exists."""
     from training.data.store import INDEX, Store
 
     if not (folder / INDEX).exists():
@@ -141,14 +36,6 @@ def lock_of(checkpoint: Path) -> tuple[str, Path]:
     if not (checkpoint / LOCK_FILE).exists() and str(checkpoint) in read_lock():
         return str(checkpoint), DEFAULT_LOCK
     return only_entry(checkpoint / LOCK_FILE)[0], checkpoint / LOCK_FILE
-
-
-def _plots(predictions: "dict[str, MethodPredictions]", out: Path) -> None:
-    from training.evaluate.plots import draw_sweeps
-
-    out.mkdir(parents=True, exist_ok=True)
-    for modality, one in predictions.items():
-        draw_sweeps(one, modality, out / f"sweeps-{modality}.png")
 
 
 @app.command()
@@ -248,7 +135,7 @@ def _fitted(trained: "Run", data: Path, fold: list[Path]) -> "Fused":
     from training.fit.checkpoint import Fold, regressors_and_fusion
     from training.fit.runs import trained_network
 
-    prepared = shown(_store(data), trained.recipe.spec)
+    prepared = shown(store_of(data), trained.recipe.spec)
     sources = {sample.source for sample in prepared.samples if sample.split == "train"}
     folds = []
     for folder in fold:

@@ -7,11 +7,13 @@ import typer
 
 from mediqa_node.cli.present import table
 from training.cli.app import CollectionManifest, app, progress, require
-from training.cli.checkpoints import claim, evaluate
+from training.cli.checkpoints import claim
+from training.cli.evaluate import evaluate
 from training.cli.stages import Trunk
 from training.fit.recipe import read_preset
 
 if TYPE_CHECKING:
+    from training.data.views import Prepared
     from training.experiments.recipe import Order
 
 
@@ -59,16 +61,32 @@ def recipe(
     with progress("training") as advance, measured(order, "train"):
         train_seeds(order, advance)
     with progress("training range") as advance, measured(order, "range"):
-        without_range = fit_range(order, advance)
-    for reason in without_range:
-        typer.echo(f"no training range: {reason}")
-    folders = write_checkpoints(order, command=_command(order, name))
+        for reason in fit_range(order, advance):
+            typer.echo(f"no training range: {reason}")
+    command = _command(order, name)
+    folders = write_checkpoints(order, data, command=command)
     with measured(order, "evaluate"):
-        evaluate(out / "store", folders, sweep=out / "sweep", out=out / "gates", final=final, processes=processes)
+        evaluate(
+            out / "store", folders, sweep=out / "sweep", collection=collection, manifest=manifest, out=out / "gates",
+            final=final, processes=processes,
+        )  # fmt: skip
     for folder in folders:
         claim(folder, out / "gates" / "gates.json")
+    if sections.refit:
+        folders = _refit(order, data, command)
     table(("step", "wall [min]", "cores [min]"), costs_of(order))
     typer.echo(f"→ mediqa-node model pin {folders[0]}")
+
+
+def _refit(order: "Order", data: "Prepared", command: str) -> list[Path]:
+    """Train every seed once more with all sources, and return the checkpoints."""
+    from training.experiments.recipe import claim_before, measured, train_seeds, write_checkpoints
+
+    with progress("training with all sources") as advance, measured(order, "refit"):
+        train_seeds(order, advance, refit=True)
+    folders = write_checkpoints(order, data, command=command, refit=True)
+    claim_before(order)
+    return folders
 
 
 def _command(order: "Order", name: str) -> str:

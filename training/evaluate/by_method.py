@@ -95,16 +95,23 @@ def predict_test_samples(
 ) -> dict[str, MethodPredictions]:
     """Return the predictions of a checkpoint for the test samples, by modality; of some sources, or of all."""
     held = data.subset(lambda sample: sample.split == "test" and (sources is None or sample.source in sources))
+    return predict_samples(network, card, regressors, held, advance)
+
+
+def predict_samples(
+    network: MedIQA, card: Card, regressors: Regressors, data: Prepared, advance: Callable[[int, int, str], None]
+) -> dict[str, MethodPredictions]:
+    """Return the predictions of a checkpoint for some samples, by modality."""
     found = {}
     for done, modality in enumerate(OUTPUTS):
         advance(done, len(OUTPUTS), modality)
-        if any(sample.modality == modality for sample in held.samples):
+        if any(sample.modality == modality for sample in data.samples):
             found[modality] = predict_by_method(
                 network,
                 targets_of_card(card),
                 regressors,
                 card.fusion,
-                held,
+                data,
                 modality,
                 code=card.prompt or FOUR_ONE_HOTS,
             )

@@ -8,12 +8,13 @@ from training.evaluate.by_method import QUALITY, SHIPPED
 from training.evaluate.single_factors import DETECTED
 
 
-def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, str]:
+def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any], *, refit: bool = False) -> dict[str, str]:
     """Return a claim in ASCII for each evaluated modality.
 
     Args:
         gates: content of `gates.json`: tasks and sweeps on held-out sources, of this checkpoint alone.
         made_by: provenance of the checkpoint: `samples`, `simulated` and `sources` by modality.
+        refit: whether the gates are of the fit before, which these sources were held out of.
     """
     expert = made_by["samples"] - made_by["simulated"]
     scored = "no expert scored any" if not expert else f"{expert} of {made_by['samples']} samples are of expert scores"
@@ -40,7 +41,7 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str,
         claims[modality] = (
             f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on {images} of "
             f"{_counted(len(made_by['sources'].get(modality, ())), 'source')}{_pretrained(made_by)}; {scored}. "
-            f"Held-out sources: SRCC "
+            f"{'Held out of the fit before this one' if refit else 'Held-out sources'}: SRCC "
             f"{'undefined' if srcc is None else f'{srcc:.2f}'} over {_counted(held['n'], 'image')} of "
             f"{_counted(held['groups'], 'slice')}. "
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")

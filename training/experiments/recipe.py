@@ -6,20 +6,23 @@ store, sweep        simulated samples; sweep: single factors at rising strengths
 choices.json        what was chosen on left-out development sources (`fit.choices`)
 runs/sN-*           the runs of seed N: stage 1, then those of stage 2
 range.json          the training range
+refusals.json       what it refuses of the collection
 checkpoints/sN      a checkpoint for each seed
 gates/gates.json    their results on held-out sources
+refit               runs and checkpoints of the refit, if the recipe has one: the same steps with all sources
 costs.json          wall and core time of every step, over all starts
 
 Every step leaves what it has finished, so an interrupted recipe is resumed by the same command.
 """
 
+import copy
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,31 +31,40 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.image.training_range import TrainingRange
+from mediqa_node.model.card import Fusion
+from mediqa_node.model.checkpoint import load_whole
+from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.sizes import SIZES
+from mediqa_node.model.statistics_regressor import StatisticsRegressor
 from mediqa_node.system.atomic import write_atomically
 from training.data.collection import ImageSet, read_collection
 from training.data.store import Store
 from training.data.tokens import tokens_of
 from training.data.views import Prepared, prepare
+from training.evaluate.by_method import QUALITY
 from training.experiments.methods import Advance
-from training.fit.checkpoint import make_card, provenance, write_checkpoint
+from training.fit.checkpoint import claimed_before, fits, make_card, provenance, write_checkpoint
 from training.fit.choices import Merit, merits
 from training.fit.loop import CURVE
 from training.fit.pretrained import load_pretrained, pretrained
 from training.fit.recipe import SIMULATE, STAGE1, STAGE2, Recipe, read_preset, read_recipe
+from training.fit.regressors import choose as choose_regressor
+from training.fit.regressors import fit_regressor
 from training.fit.runs import finetune, pretrain, read_run
-from training.fit.training_range import fit_training_ranges, measure
+from training.fit.training_range import fit_training_ranges, measure, refusals
 from training.simulate.build import Plan, build
 
 RECIPE = "recipe.yaml"
-CHOICES, RANGE, COSTS = "choices.json", "range.json", "costs.json"
+CHOICES, RANGE, REFUSALS, COSTS = "choices.json", "range.json", "refusals.json", "costs.json"
 
 
 class Sections(BaseModel):
     """A section of `config/recipe.yaml`: which sections of the other files it takes.
 
     Attributes:
+        statistics: share of the regressor on statistics in the quality, by modality; the network has the rest.
+        refit: whether every seed is trained once more, with the held-out sources as well, after all gates.
         steps: of every run, instead of the presets'; null: theirs.
     """
 
@@ -63,6 +75,8 @@ class Sections(BaseModel):
     stage1: str
     stage2: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
+    statistics: dict[str, float] = {}
+    refit: bool = False
     steps: int | None = Field(default=None, ge=1)
 
 
@@ -97,9 +111,17 @@ class Order:
         """The presets of stage 2, in order."""
         return [read_recipe(STAGE2, name) for name in self.sections.stage2]
 
-    def runs(self, seed: int) -> list[Path]:
+    def runs(self, seed: int, *, refit: bool) -> list[Path]:
         """Return the folders of a seed's runs, in order."""
-        return [self.out / "runs" / f"s{seed}-{name}" for name in ("stage1", *self.sections.stage2)]
+        return [self.fit(refit=refit) / "runs" / f"s{seed}-{name}" for name in ("stage1", *self.sections.stage2)]
+
+    def checkpoint(self, seed: int, *, refit: bool) -> Path:
+        """Return the folder of a seed's checkpoint."""
+        return self.fit(refit=refit) / "checkpoints" / f"s{seed}"
+
+    def fit(self, *, refit: bool) -> Path:
+        """Return the folder of one of the two fits."""
+        return self.out / "refit" if refit else self.out
 
 
 @contextmanager
@@ -134,39 +156,48 @@ def simulated(order: Order, name: str, preset: str, advance: Advance) -> Prepare
     )
 
 
-def train_seeds(order: Order, advance: Advance) -> None:
+def of_fit(data: Prepared, *, refit: bool) -> Prepared:
+    """Return the samples of a store as a fit sees them: a refit trains on all of them."""
+    if not refit:
+        return data
+    everything = copy.copy(data)
+    everything.samples = [replace(sample, split="train") for sample in data.samples]
+    return everything
+
+
+def train_seeds(order: Order, advance: Advance, *, refit: bool = False) -> None:
     """Train all seeds in both stages, several at a time, each on one core."""
     seeds = order.sections.seeds
     recipes = [order.stage1, *order.stage2]
     total = len(seeds) * sum(order.sections.steps or one.steps or 1 for one in recipes)
     with ProcessPoolExecutor(max_workers=order.processes, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_train_while_wanted, order, seed, os.getpid()) for seed in seeds]
+        running = [pool.submit(_train_while_wanted, order, seed, os.getpid(), refit=refit) for seed in seeds]
         while not all(one.done() for one in running):
-            advance(_steps_done(order), total, "training")
+            advance(_steps_done(order, refit=refit), total, "training")
             time.sleep(1.0)
         for one in running:
             one.result()
 
 
-def _steps_done(order: Order) -> int:
-    curves = (folder / CURVE for seed in order.sections.seeds for folder in order.runs(seed))
+def _steps_done(order: Order, *, refit: bool) -> int:
+    curves = (folder / CURVE for seed in order.sections.seeds for folder in order.runs(seed, refit=refit))
     return sum(max(0, len(file.read_text().splitlines()) - 1) for file in curves if file.exists())
 
 
-def _train_while_wanted(order: Order, seed: int, parent: int) -> None:
+def _train_while_wanted(order: Order, seed: int, parent: int, *, refit: bool) -> None:
     """Train one seed in a process of its own, which ends with its parent: a killed recipe leaves nothing running."""
 
     def advance(*_: object) -> None:
         if os.getppid() != parent:
             os._exit(1)  # a run is resumed from its last saved state
 
-    train_seed(order, seed, advance)
+    train_seed(order, seed, advance, refit=refit)
 
 
-def train_seed(order: Order, seed: int, advance: Advance) -> None:
+def train_seed(order: Order, seed: int, advance: Advance, *, refit: bool) -> None:
     """Train one seed: stage 1, then every run of stage 2 from the one before."""
-    folders = order.runs(seed)
-    data = prepare(Store(order.out / "store"), order.stage1.spec)
+    folders = order.runs(seed, refit=refit)
+    data = of_fit(prepare(Store(order.out / "store"), order.stage1.spec), refit=refit)
     steps = order.sections.steps
     pretrain(data, order.stage1, folders[0], seed=seed, steps=steps, trunk=order.trunk, advance=advance)
     for recipe, begin, folder in zip(order.stage2, folders, folders[1:], strict=False):
@@ -188,7 +219,7 @@ def choose(order: Order, data: Prepared, advance: Advance) -> list[Merit]:
 
 
 def fit_range(order: Order, advance: Advance) -> list[str]:
-    """Fit the training range to all patients of the collection, and write `range.json`.
+    """Fit the training range to all patients of the collection; write `range.json`, and what it refuses.
 
     Returns:
         why a modality has none: it has too few sources.
@@ -203,20 +234,28 @@ def fit_range(order: Order, advance: Advance) -> list[str]:
             missing.append(str(reason))
     text = json.dumps({name: asdict(one) for name, one in ranges.items()}, indent=1) + "\n"
     write_atomically(order.out / RANGE, text.encode())
+    seen = json.dumps(asdict(refusals(found, ranges, spec)), indent=1) + "\n"
+    write_atomically(order.out / REFUSALS, seen.encode())
     return missing
 
 
-def write_checkpoints(order: Order, *, command: str) -> list[Path]:
-    """Write a checkpoint for each seed: the network alone, with its training range, choices and costs."""
-    folders = []
+def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool = False) -> list[Path]:
+    """Write a checkpoint for each seed, with its training range, choices and costs."""
     choices = json.loads((order.out / CHOICES).read_text()) if (order.out / CHOICES).exists() else []
     costs = json.loads((order.out / COSTS).read_text())
+    regressors = _regressors(of_fit(data, refit=refit), order.sections.statistics)
+    fusion = {
+        modality: {QUALITY: Fusion(offset=0.0, network=1.0 - share, statistics=share)}
+        for modality, share in order.sections.statistics.items()
+        if modality in regressors
+    }
+    folders = []
     for seed in order.sections.seeds:
-        runs = order.runs(seed)
+        runs = order.runs(seed, refit=refit)
         card = make_card(
             read_run(runs[-1]),
             name=f"s{seed}",
-            fusion={},
+            fusion=fusion,
             domains=order.out / RANGE,
             training_data=command,
             metrics={
@@ -224,12 +263,31 @@ def write_checkpoints(order: Order, *, command: str) -> list[Path]:
                 "stages": [provenance(read_run(run)) for run in runs[:-1]],
                 "choices": choices,
                 "costs": costs,
+                "refusals": json.loads((order.out / REFUSALS).read_text()),
             },
         )
-        folder = order.out / "checkpoints" / f"s{seed}"
-        write_checkpoint(folder, runs[-1], card, {})
-        folders.append(folder)
+        folders.append(order.checkpoint(seed, refit=refit))
+        write_checkpoint(folders[-1], runs[-1], card, regressors)
     return folders
+
+
+def claim_before(order: Order) -> None:
+    """Write into the cards of the refit what the fit before it showed on held-out sources, seed by seed."""
+    for seed in order.sections.seeds:
+        before = order.checkpoint(seed, refit=False)
+        _, card, _ = load_whole(f"s{seed}", before / LOCK_FILE)
+        claimed_before(order.checkpoint(seed, refit=True), card)
+
+
+def _regressors(data: Prepared, shares: Mapping[str, float]) -> dict[str, dict[str, StatisticsRegressor]]:
+    """Fit the regressors of quality on statistics; cost and width are chosen on left-out sources."""
+    found = {}
+    for modality in shares:
+        fit = fits(data, modality, ()).get(QUALITY)
+        if fit is not None and len(set(fit.source)) > 1:
+            cost, width, _ = choose_regressor(fit)
+            found[modality] = {QUALITY: fit_regressor(fit, cost, width)}
+    return found
 
 
 def costs_of(order: Order) -> Sequence[tuple[str, str, str]]:

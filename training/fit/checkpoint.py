@@ -231,10 +231,7 @@ def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
 
     def with_claims(card: Card) -> Card:
         try:
-            own = {
-                part: [one for one in gates.get(part, []) if one["weights_sha256"] == card.weights_sha256]
-                for part in ("tasks", "sweeps")
-            }
+            own = _of_weights(gates, card.weights_sha256)
             if not any(own.values()):
                 raise ConfigurationError(
                     f"these gates are of other weights than {card.name} {card.weights_sha256[:12]}"
@@ -250,6 +247,40 @@ def claimed(folder: Path, gates: Mapping[str, Any]) -> Mapping[str, str]:
 
     amend_card(folder, with_claims)
     return found
+
+
+def claimed_before(folder: Path, before: Card) -> Mapping[str, str]:
+    """Write into the card of a refit the gates and claims of the fit before it, which had sources to be tested on.
+
+    Args:
+        before: card of the same seed, with its gates.
+    """
+    found: dict[str, str] = {}
+    own = _of_weights(before.metrics["gates"], before.weights_sha256)
+    rmse = {one.name: one.held_out_rmse for one in before.parameters}
+
+    def with_claims(card: Card) -> Card:
+        found.update(claims_of(own, card.metrics["made_by"], refit=True))
+        return replace(
+            card,
+            claims=found,
+            parameters=tuple(replace(one, held_out_rmse=rmse.get(one.name)) for one in card.parameters),
+            metrics={
+                **card.metrics,
+                "gates": before.metrics["gates"],
+                "fit_before": {"weights_sha256": before.weights_sha256, "made_by": before.metrics["made_by"]},
+            },
+        )
+
+    amend_card(folder, with_claims)
+    return found
+
+
+def _of_weights(gates: Mapping[str, Any], weights_sha256: str) -> dict[str, list[Any]]:
+    return {
+        part: [one for one in gates.get(part, []) if one["weights_sha256"] == weights_sha256]
+        for part in ("tasks", "sweeps")
+    }
 
 
 def provenance(run: Run) -> dict[str, Any]:

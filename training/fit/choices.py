@@ -14,6 +14,7 @@ from mediqa_node.reader_study.statistics import srcc
 from training.data.store import Sample
 from training.data.tokens import Tokens
 from training.evaluate.metrics import within
+from training.evaluate.retention import order_within
 from training.simulate.degraded import FACTORS
 from training.simulate.mr import RESOLUTION_LABEL, quality_under
 from training.simulate.mr_from_ct import PREFIX, fold_of
@@ -21,8 +22,6 @@ from training.simulate.mr_from_ct import PREFIX, fold_of
 FOLDS = 5
 _FEWEST = 3
 """Sources of a modality without which nothing is left out."""
-VISIBLE = 0.05
-"""Two copies whose severities differ by less are no pair: nobody sees the difference."""
 _PENALTY = 1000.0
 
 
@@ -102,29 +101,6 @@ def ridge(x: np.ndarray, y: np.ndarray, sources: Sequence[str]) -> Callable[[np.
     a = z * root
     coefficients = np.linalg.solve(a.T @ a + _PENALTY * np.eye(z.shape[1]), a.T @ ((y - centre) * root[:, 0]))
     return lambda other: np.asarray(np.clip((other - mean) / sd, -5, 5) @ coefficients + centre)
-
-
-def order_within(predicted: np.ndarray, samples: Sequence[Sample], modality: str) -> Mapping[str, float]:
-    """Return for each factor the concordant less the discordant pairs of copies of one image, as a share.
-
-    Pairs are copies that this factor alone degraded, or the image itself, whose severities differ visibly.
-    """
-    found = {}
-    for factor in FACTORS[modality]:
-        by_base: dict[str, list[tuple[float, float]]] = {}
-        for value, sample in zip(predicted, samples, strict=True):
-            if sample.modality == modality and sample.factor in (factor, "clean"):
-                by_base.setdefault(sample.base, []).append((sample.severities[factor], float(value)))
-        order = [
-            np.sign(b[1] - a[1])
-            for pairs in by_base.values()
-            for i, a in enumerate(pairs)
-            for b in pairs[:i] + pairs[i + 1 :]
-            if a[0] - b[0] > VISIBLE
-        ]
-        if order:
-            found[factor] = float(np.mean(order))
-    return found
 
 
 # ── the options ──────────────────────────────────────────────────────────────────

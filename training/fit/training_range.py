@@ -17,6 +17,7 @@ from mediqa_node.image.measure.slice_statistics import SliceStatistics, slice_st
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.image.training_range import FEWEST_SOURCES, TrainingRange, fit_training_range
 from training.data.collection import ImageSet, StackImages, stacks_of
+from training.evaluate.scanner_gates import Refusals
 from training.fit.degradations import worse_copies
 
 _SEED = 20
@@ -53,6 +54,23 @@ class Outcome:
     ratio: float
     verdict: str | None
     worse_refused: int = 0
+
+
+def refusals(measured: Sequence[Measured], domains: Mapping[str, TrainingRange], spec: PreprocessSpec) -> Refusals:
+    """Count the refusals of a training range."""
+    of_patients = list(held_out(measured, spec))
+    patients = {name: [one for one in of_patients if one.measured.modality == name] for name in domains}
+    foreign = list(of_refused(measured, domains))
+    names = {one.measured.belongs_to.name for one in foreign}
+    caught = {
+        one.measured.belongs_to.name for one in foreign if one.measured.refused is not None or one.verdict is not None
+    }
+    return Refusals(
+        patients={name: len(ones) for name, ones in patients.items()},
+        refused={name: sum(one.verdict is not None for one in ones) for name, ones in patients.items()},
+        foreign=len(names),
+        passed=sorted(names - caught),
+    )
 
 
 def measure(

@@ -1,0 +1,215 @@
+"""`mediqa-train evaluate`: checkpoints on held-out sources, with all gates."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mediqa_node.cli.present import table
+from mediqa_node.domain.errors import ConfigurationError
+from training.cli.app import CollectionManifest, app, progress, require, shown
+from training.cli.checkpoints import lock_of, store_of
+
+if TYPE_CHECKING:
+    from mediqa_node.model.card import Card
+    from mediqa_node.model.checkpoint import Regressors
+    from mediqa_node.model.network import MedIQA
+    from training.data.store import Store
+    from training.evaluate.by_method import MethodPredictions
+    from training.evaluate.results import Result
+    from training.evaluate.retention import Retention
+    from training.evaluate.scanner_gates import Check
+    from training.evaluate.single_factors import Swept
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="A store. Only its test samples are used.")],
+    checkpoint: Annotated[
+        list[Path],
+        typer.Option(help="Folder of a checkpoint, or `default` for the shipped one. Repeat it for each seed."),
+    ],
+    sweep: Annotated[Path | None, typer.Option(help="A store of `simulate --preset sweep`.")] = None,
+    collection: Annotated[
+        Path | None,
+        typer.Option(help="The collection that the store was made of: score the held-out series themselves, too."),
+    ] = None,
+    manifest: CollectionManifest = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for plots and gates.json.")] = None,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final",
+            help="Evaluate the sources as well that the plan of the store keeps for the end. Look at them once, after "
+            "all choices.",
+        ),
+    ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Number of worker processes that prepare images.")] = 2,
+) -> None:
+    """Print how well checkpoints predict each label on held-out sources, and which gates they pass.
+
+    Each task is shown for the network alone, the statistics alone, and the shipped combination of both.
+    """
+    from mediqa_node.model.checkpoint import load_whole
+    from training.evaluate.gates import results
+    from training.evaluate.single_factors import sweeps
+    from training.simulate.degraded import FACTORS
+
+    if out is not None:
+        require("matplotlib")
+    stores = [_tested(data), *([_tested(sweep)] if sweep is not None else [])]
+    sets = _held_out_sets(data, final=final)
+    found: list[Result] = []
+    swept: list[Swept] = []
+    checks: list[Check] = []
+    for seed, (network, card, regressors) in enumerate([load_whole(*lock_of(folder)) for folder in checkpoint]):
+        of_store = [_predictions(network, card, regressors, store, processes, sets[""]) for store in stores]
+        for name, sources in sets.items():
+            one: Mapping[str, Any] = {"weights_sha256": card.weights_sha256, "held_out": name, "sources": sources}
+            found += results(of_store[0], seed=seed, **one)
+            for predictions in of_store[1:]:
+                swept += sweeps(predictions, FACTORS, **one)
+        checks += _checks(checkpoint[seed], card, collection, manifest, sets)
+        if seed == 0:
+            kept = _retained(network, card, regressors, stores[0], processes, sets[""])
+            if out is not None:
+                for predictions in of_store[1:]:
+                    _plots(predictions, out)
+    if not found:
+        raise ConfigurationError(f"{data}: no test sample has a label that these checkpoints predict")
+    _print_gates(found, swept, kept, checks)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        parts: Mapping[str, Sequence[Any]] = {"tasks": found, "sweeps": swept, "retention": kept, "checks": checks}
+        content = {name: [asdict(one) for one in part] for name, part in parts.items()}
+        (out / "gates.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        typer.echo(f"\nwrote {out}/gates.json")
+
+
+def _print_gates(found: "list[Result]", swept: "list[Swept]", kept: "list[Retention]", checks: "list[Check]") -> None:
+    from training.evaluate.gates import GATE_HEADS, gate_rows, undefined_lines
+    from training.evaluate.retention import RETENTION_HEADS
+    from training.evaluate.scanner_gates import CHECK_HEADS
+    from training.evaluate.single_factors import SWEEP_HEADS, sweep_rows
+
+    table(GATE_HEADS, list(gate_rows(found)))
+    for line in undefined_lines(found):
+        typer.echo(line)
+    typer.echo(_INTERVALS)
+    if swept:
+        typer.echo("")
+        table(SWEEP_HEADS, list(sweep_rows(swept)))
+    for heads, rows in ((RETENTION_HEADS, [one.row() for one in kept]), (CHECK_HEADS, [one.row() for one in checks])):
+        typer.echo("")
+        table(heads, rows)
+
+
+_INTERVALS = (
+    "In brackets 95 %, of the first checkpoint: bootstrap over sources, then over their slices. With few sources it is "
+    "conditional on these."
+)
+
+
+def _checks(
+    checkpoint: Path,
+    card: "Card",
+    collection: Path | None,
+    manifest: Path | None,
+    held_out: Mapping[str, frozenset[str] | None],
+) -> "list[Check]":
+    """Return the gates of a checkpoint on series as they came from scanners, as far as there is a collection."""
+    from mediqa_node.model.predict import load_scorer
+    from training.data.collection import read_collection
+    from training.evaluate.scanner_gates import clean_series, cost, of_card, repeatability
+
+    found = list(of_card(card))
+    if collection is None:
+        return found
+    name, lock = lock_of(checkpoint)
+    scorer = load_scorer(name, lock=lock)
+    patients = [one for one in read_collection(collection, manifest) if one.split == "dev"]
+    with progress("scoring series") as advance:
+        for done, (of, sources) in enumerate(held_out.items()):
+            advance(done, len(held_out), of)
+            mine = [one for one in patients if sources is None or one.source in sources]
+            if mine:
+                found.append(clean_series(mine, scorer, held_out=of))
+                if of == "":
+                    found += [repeatability(mine, scorer), cost(mine, scorer)]
+    return found
+
+
+def _tested(folder: Path) -> "Store":
+    """Open a store and check that it has test samples."""
+    store = store_of(folder)
+    if not any(sample.split == "test" for sample in store.samples):
+        raise ConfigurationError(
+            f"{folder} has no test samples, so there is nothing to evaluate on. Simulate again with `--hold-out NAME` "
+            f"or `--hold-out 0.25`, or split a manifest by patient with `--resplit SEED`"
+        )
+    return store
+
+
+def _held_out_sets(folder: Path, *, final: bool) -> dict[str, frozenset[str] | None]:
+    """Return the held-out sources to look at: all of them under "", then the sets `one` and `two` if both are."""
+    from training.simulate.build import plan_of_store
+
+    plan = plan_of_store(folder)
+    if plan is None or not plan.final:
+        return {"": None}
+    if not final:
+        return {"": frozenset(plan.held_out)}
+    return {"": plan.unseen, "one": frozenset(plan.held_out), "two": frozenset(plan.final)}
+
+
+def _predictions(
+    network: "MedIQA",
+    card: "Card",
+    regressors: "Regressors",
+    store: "Store",
+    processes: int,
+    sources: frozenset[str] | None,
+) -> "dict[str, MethodPredictions]":
+    from training.evaluate.by_method import predict_test_samples
+
+    prepared = shown(store, card.preprocess, processes)
+    with progress(f"predicting, {card.weights_sha256[:12]}") as advance:
+        return predict_test_samples(network, card, regressors, prepared, advance, sources)
+
+
+def _retained(
+    network: "MedIQA",
+    card: "Card",
+    regressors: "Regressors",
+    store: "Store",
+    processes: int,
+    sources: frozenset[str] | None,
+) -> "list[Retention]":
+    """Return the retention of every factor, from a few slices of each source."""
+    from training.evaluate.by_method import QUALITY, SHIPPED, predict_samples
+    from training.evaluate.retention import looked_at, retention
+
+    keys = looked_at(store.samples)
+    chosen = shown(store, card.preprocess, processes).subset(
+        lambda one: one.key in keys and (one.split != "test" or sources is None or one.source in sources)
+    )
+    with progress("predicting seen sources") as advance:
+        predicted = predict_samples(network, card, regressors, chosen, advance)
+    return [
+        kept
+        for modality, one in predicted.items()
+        for kept in retention(
+            one.values[QUALITY][SHIPPED], one.data.samples, modality, weights_sha256=card.weights_sha256
+        )
+    ]
+
+
+def _plots(predictions: "dict[str, MethodPredictions]", out: Path) -> None:
+    from training.evaluate.plots import draw_sweeps
+
+    out.mkdir(parents=True, exist_ok=True)
+    for modality, one in predictions.items():
+        draw_sweeps(one, modality, out / f"sweeps-{modality}.png")

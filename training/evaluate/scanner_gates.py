@@ -1,0 +1,175 @@
+"""Gates on what is no simulated copy: series as they came from scanners, refusals, and what a score is made of.
+
+The other gates are in `gates` (agreement with labels) and `single_factors`.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mediqa_node.domain.preprocessing import NetworkInput
+from mediqa_node.domain.prompt import Prompt
+from mediqa_node.image.preprocess import preprocess
+from mediqa_node.model.card import Card
+from mediqa_node.model.predict import NetworkScorer
+from training.data.collection import ImageSet, StackImages, stacks_of
+from training.evaluate.by_method import QUALITY
+from training.evaluate.gates import verdict
+from training.evaluate.series import CLEAN_GATE, scored_series
+
+FALSE_REFUSALS, CORE_SECONDS = 0.05, 0.6
+LEAST_NETWORK = {"CT": 0.75, "MR": 1.0, "OP": 1.0}
+"""Least share of the network in the quality; the regressors on statistics have the rest."""
+_TIMED = 5
+_WARM_UP = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One gate of one checkpoint.
+
+    Attributes:
+        figure: what was seen, in words.
+        holds: None: reported only.
+    """
+
+    gate: str
+    figure: str
+    holds: bool | None
+    least: str
+    weights_sha256: str
+
+    def row(self) -> tuple[str, ...]:
+        """Return the row under CHECK_HEADS."""
+        return self.gate, self.figure, self.weights_sha256[:12], verdict(self.holds, self.least)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """What a training range refuses of a collection.
+
+    Attributes:
+        patients, refused: series of patients, and how many of them are outside of limits fitted without their source;
+            by modality.
+        foreign: number of sets that must not be scored.
+        passed: those of them that neither headers nor pixels give away.
+    """
+
+    patients: Mapping[str, int]
+    refused: Mapping[str, int]
+    foreign: int
+    passed: Sequence[str]
+
+
+CHECK_HEADS = ("series and cost", "seen", "weights", "gate")
+
+
+def clean_series(sets: Sequence[ImageSet], scorer: NetworkScorer, *, held_out: str) -> Check:
+    """Return whether the scores of held-out series that nobody degraded fit their own quality (`evaluate.series`).
+
+    Args:
+        held_out: name of the set of held-out sources; "" for all.
+    """
+    found = list(scored_series(sets, scorer))
+    fit = [one.holds for one in found]
+    of = [(modality, [one.holds for one in found if one.modality == modality]) for modality in ("CT", "MR", "OP")]
+    wrong = [f"{one.name} {one.score:.2f} for {one.quality:.2f}" for one in found if not one.holds]
+    parts = ", ".join(f"{modality} {sum(each)} of {len(each)}" for modality, each in of if each)
+    return Check(
+        gate=f"clean series, scores that fit{f', set {held_out}' if held_out else ''}",
+        figure=f"{np.mean(fit):.0%}: {parts}{'; not: ' + ', '.join(wrong) if wrong else ''}",
+        holds=float(np.mean(fit)) >= CLEAN_GATE,
+        least=f"{CLEAN_GATE:.0%}",
+        weights_sha256=scorer.card.weights_sha256,
+    )
+
+
+def of_card(card: Card) -> Iterator[Check]:
+    """Yield the gates that a card decides: the network's share, and refusals where `mediqa-train recipe` counted."""
+    share = {
+        modality: one.network if (one := card.fusion.get(modality, {}).get(QUALITY)) is not None else 1.0
+        for modality in LEAST_NETWORK
+    }
+    yield Check(
+        gate="share of the network in the quality",
+        figure=", ".join(f"{modality} {value:.2f}" for modality, value in share.items()),
+        holds=all(value >= LEAST_NETWORK[modality] for modality, value in share.items()),
+        least=", ".join(f"{modality} {value:.2f}" for modality, value in LEAST_NETWORK.items()),
+        weights_sha256=card.weights_sha256,
+    )
+    if "refusals" not in card.metrics:
+        return
+    seen = Refusals(**card.metrics["refusals"])
+    refused, patients = sum(seen.refused.values()), sum(seen.patients.values())
+    yield Check(
+        gate="false refusals, the source of each series left out",
+        figure=", ".join(f"{modality} {seen.refused[modality]} of {n}" for modality, n in seen.patients.items()),
+        holds=refused <= FALSE_REFUSALS * patients,
+        least=f"{FALSE_REFUSALS:.0%} at most",
+        weights_sha256=card.weights_sha256,
+    )
+    yield Check(
+        gate="sets that must not be scored",
+        figure=f"{seen.foreign - len(seen.passed)} of {seen.foreign} refused"
+        + (f"; not: {', '.join(seen.passed)}" if seen.passed else ""),
+        holds=None,
+        least="",
+        weights_sha256=card.weights_sha256,
+    )
+
+
+def cost(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Check:
+    """Return the processor time of the network for seven slices of CT, median of a few runs on this machine."""
+    inputs, prompt = _seven_slices(sets, scorer)
+    spent = []
+    for _ in range(_WARM_UP + _TIMED):
+        started = time.process_time()
+        scorer.score(inputs, prompt)
+        spent.append(time.process_time() - started)
+    seconds = float(np.median(spent[_WARM_UP:]))
+    return Check(
+        gate=f"cost of {inputs.n_slices} slices in {len(inputs.views)} views",
+        figure=f"{seconds:.2f} core-seconds on this machine",
+        holds=seconds <= CORE_SECONDS,
+        least=f"{CORE_SECONDS} at most",
+        weights_sha256=scorer.card.weights_sha256,
+    )
+
+
+def repeatability(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Check:
+    """Return how far the scores of one series lie apart when every second slice is taken, or the slices between.
+
+    The figure is the within-series standard deviation: of the differences of both scores, divided by the root of 2.
+    """
+    twice = replace(scorer.spec, slices=2 * scorer.spec.slices)
+    apart = []
+    for stack in (stack for one in sets for stack in stacks_of(one.folder, twice)):
+        if stack.prompt is not None and stack.refused is None and len(stack.images) == twice.slices:
+            halves = [_score(stack.images[first::2], stack, scorer) for first in (0, 1)]
+            apart.append(halves[0] - halves[1])
+    deviation = float(np.sqrt(np.mean(np.square(apart)) / 2.0)) if apart else float("nan")
+    return Check(
+        gate="repeatability over neighbouring slices",
+        figure=f"SD {deviation:.3f} in {len(apart)} series, largest difference {max(map(abs, apart), default=0.0):.3f}",
+        holds=None,
+        least="",
+        weights_sha256=scorer.card.weights_sha256,
+    )
+
+
+def _score(images: Sequence[np.ndarray], stack: StackImages, scorer: NetworkScorer) -> float:
+    assert stack.prompt is not None
+    inputs = preprocess(images, scorer.spec, modality=stack.modality, image_type=stack.image_type)
+    found = scorer.score(inputs, stack.prompt)
+    return float(((found.raw if found.quality is None else found.quality) * found.weights).sum())
+
+
+def _seven_slices(sets: Sequence[ImageSet], scorer: NetworkScorer) -> tuple[NetworkInput, Prompt]:
+    """Return the stack with the most slices as input of the network."""
+    stacks = [stack for one in sets for stack in stacks_of(one.folder, scorer.spec) if stack.prompt is not None]
+    stack = max(stacks, key=lambda one: len(one.images))
+    assert stack.prompt is not None
+    inputs = preprocess(stack.images, scorer.spec, modality=stack.modality, image_type=stack.image_type)
+    return inputs, stack.prompt
