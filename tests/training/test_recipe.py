@@ -44,7 +44,9 @@ def test_a_section_without_seeds_is_refused(tmp_path):
 
 
 def test_costs_add_up_over_starts(tmp_path):
-    order = Order(collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small"))
+    order = Order(
+        recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
+    )
     for _ in range(2):
         with measured(order, "a step"):
             time.sleep(0.1)
@@ -53,7 +55,9 @@ def test_costs_add_up_over_starts(tmp_path):
 
 
 def test_a_seed_ends_with_the_process_that_wanted_it(tmp_path):
-    order = Order(collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small"))
+    order = Order(
+        recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
+    )
     child = os.fork()
     if child == 0:
         with pytest.MonkeyPatch.context() as patch:
@@ -82,7 +86,7 @@ def test_a_killed_recipe_is_resumed_and_ends_in_checkpoints_with_gates(tmp_path)
     found = CliRunner().invoke(app, [*COMMAND, "--out", str(out), "--processes", "1"])
 
     assert found.exit_code == 0, found.output
-    _, card, regressors = load_whole("s0", out / "checkpoints" / "s0" / LOCK_FILE)
+    _, card, regressors = load_whole("small-s0-before", out / "checkpoints" / "s0" / LOCK_FILE)
     assert set(regressors) == set(card.fusion) == {"CT"}
     assert card.fusion["CT"]["quality"].network == 0.75
     assert card.pretrained is not None
@@ -90,7 +94,7 @@ def test_a_killed_recipe_is_resumed_and_ends_in_checkpoints_with_gates(tmp_path)
     assert card.metrics["choices"] is not None
     assert set(card.metrics["costs"]) >= {"simulate", "sweep", "choices", "train", "range"}
     assert (out / "gates" / "gates.json").exists()
-    _, refit, _ = load_whole("s0", out / "refit" / "checkpoints" / "s0" / LOCK_FILE)
+    _, refit, _ = load_whole("small", out / "refit" / "checkpoints" / "s0" / LOCK_FILE)
     assert refit.metrics["fit_before"]["weights_sha256"] == card.weights_sha256 != refit.weights_sha256
     assert {one for each in card.metrics["made_by"]["sources"].values() for one in each} < {
         one for each in refit.metrics["made_by"]["sources"].values() for one in each

@@ -50,8 +50,9 @@ def recipe(
     sections = read_preset(Sections, RECIPE, name, config)
     out.mkdir(parents=True, exist_ok=True)
     order = Order(
-        collection=collection, manifest=manifest, out=out, sections=sections, processes=processes, trunk=trunk
-    )
+        recipe=name, collection=collection, manifest=manifest, out=out, sections=sections, processes=processes,
+        trunk=trunk,
+    )  # fmt: skip
     with progress("simulating") as advance, measured(order, "simulate"):
         data = simulated(order, "store", sections.simulate, advance)
     with progress("simulating a sweep") as advance, measured(order, "sweep"):
@@ -63,7 +64,7 @@ def recipe(
     with progress("training range") as advance, measured(order, "range"):
         for reason in fit_range(order, advance):
             typer.echo(f"no training range: {reason}")
-    command = _command(order, name)
+    command = _command(order)
     folders = write_checkpoints(order, data, command=command)
     with measured(order, "evaluate"):
         evaluate(
@@ -89,6 +90,6 @@ def _refit(order: "Order", data: "Prepared", command: str) -> list[Path]:
     return folders
 
 
-def _command(order: "Order", name: str) -> str:
+def _command(order: "Order") -> str:
     given = " --manifest FILE" if order.manifest else ""
-    return f"mediqa-train recipe {name} --collection DIR{given}; no expert scored any image. See metrics."
+    return f"mediqa-train recipe {order.recipe} --collection DIR{given}; no expert scored any image. See metrics."

@@ -1,4 +1,4 @@
-"""`mediqa-train table1` and `table2`: the paper's tables for a store of samples."""
+"""`mediqa-train table1`, `table2` and `controls`: the paper's tables, and what each part of the recipe is worth."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mediqa_node.cli.present import table
 from training.cli.app import app, progress, require
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def table1(
     with progress("training") as advance:
         found = paper_tables.table1(data, budget, out, methods=method or METHODS, advance=advance)
     if as_json:
-        typer.echo(json.dumps({stage: paper_tables.plain(table) for stage, table in found.items()}, indent=1))
+        typer.echo(json.dumps({stage: paper_tables.plain(each) for stage, each in found.items()}, indent=1))
         return
-    for stage, table in found.items():
-        typer.echo(f"{stage.capitalize()}\n" + "\n".join(paper_tables.lines(table, "Backbone")) + "\n")
+    for stage, each in found.items():
+        typer.echo(f"{stage.capitalize()}\n" + "\n".join(paper_tables.lines(each, "Backbone")) + "\n")
     typer.echo(f"{_UPSTREAM}\n{_WHAT_IT_IS_NOT}")
     typer.echo(f"→ mediqa-train table2 {store} --out {out}")
 
@@ -77,6 +78,28 @@ def table2(
         return
     typer.echo("\n".join(paper_tables.lines(found, "   PT  PM  SS")) + "\n")
     typer.echo(f"/: only volumes have slices to choose.\n{_WHAT_IT_IS_NOT}")
+
+
+@app.command()
+def controls(
+    store: Annotated[Path, _STORE],
+    out: Annotated[Path, _OUT],
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Number of steps of each stage. Default: the preset's.")
+    ] = None,
+    seed: Annotated[int, _SEED] = 0,
+) -> None:
+    """Train the head without stage 1, without prompts and without MR from CT, and compare slice weights."""
+    from training.cli.stages import prepared_of
+    from training.experiments.controls import HEADS, rows
+    from training.experiments.controls import controls as found_by
+    from training.fit.recipe import STAGE2, read_recipe
+
+    require("matplotlib")
+    prepared = prepared_of(store, read_recipe(STAGE2, "default"), stage=2)
+    with progress("training") as advance:
+        found = list(found_by(prepared, out, seed=seed, steps=steps, advance=advance))
+    table(HEADS, list(rows(found)))
 
 
 def _data(folder: Path) -> "Data":

@@ -85,10 +85,12 @@ class Order:
     """What to make, of which images, and where.
 
     Attributes:
+        recipe: name of the section.
         processes: simulated and trained side by side.
         trunk: file of pretrained weights; None: the package of the row.
     """
 
+    recipe: str
     collection: Path
     manifest: Path | None
     out: Path
@@ -114,6 +116,12 @@ class Order:
     def runs(self, seed: int, *, refit: bool) -> list[Path]:
         """Return the folders of a seed's runs, in order."""
         return [self.fit(refit=refit) / "runs" / f"s{seed}-{name}" for name in ("stage1", *self.sections.stage2)]
+
+    def name(self, seed: int, *, refit: bool) -> str:
+        """Return the name of a seed's checkpoint: that of the recipe for the first seed of the last fit."""
+        if refit != self.sections.refit:
+            return f"{self.recipe}-s{seed}-before"
+        return self.recipe if seed == self.sections.seeds[0] else f"{self.recipe}-s{seed}"
 
     def checkpoint(self, seed: int, *, refit: bool) -> Path:
         """Return the folder of a seed's checkpoint."""
@@ -254,7 +262,7 @@ def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool
         runs = order.runs(seed, refit=refit)
         card = make_card(
             read_run(runs[-1]),
-            name=f"s{seed}",
+            name=order.name(seed, refit=refit),
             fusion=fusion,
             domains=order.out / RANGE,
             training_data=command,
@@ -274,8 +282,7 @@ def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool
 def claim_before(order: Order) -> None:
     """Write into the cards of the refit what the fit before it showed on held-out sources, seed by seed."""
     for seed in order.sections.seeds:
-        before = order.checkpoint(seed, refit=False)
-        _, card, _ = load_whole(f"s{seed}", before / LOCK_FILE)
+        _, card, _ = load_whole(order.name(seed, refit=False), order.checkpoint(seed, refit=False) / LOCK_FILE)
         claimed_before(order.checkpoint(seed, refit=True), card)
 
 
