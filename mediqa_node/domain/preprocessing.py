@@ -35,9 +35,11 @@ class PreprocessSpec:
         native_crops: number of extra views of each slice: crops of size_px at the slice's native resolution.
         native_at_most_px: a slice with a longer edge than this is treated as reduced to it before cropping,
             because cameras image the same field with 600 to 4300 pixels. None: no limit.
+        sampled: modalities whose views are sampled, not averaged, to `size_px`: each value is one pixel's, so that
+            noise has the same deviation however large the slice is.
         slice_rule: `regions` (the paper: irrelevant slices dropped, middle of equal regions) or `released`
             (the public code: first, last and five around the middle; slices repeat if there are too few).
-        geometry: `square` (padded, then bicubic) or `stretch` (order 2, as in the public code).
+        geometry: `square` (padded, then bicubic unless `sampled`) or `stretch` (order 2, as in the public code).
         colour_order: channel order of photographs: `rgb`, or `bgr` as in the public code.
         output_range: values that 0 and 1 are mapped to; (-1, 1) for MANIQA weights.
     """
@@ -47,6 +49,7 @@ class PreprocessSpec:
     intensity: Mapping[str, IntensityRule]
     native_crops: int = 0
     native_at_most_px: int | None = None
+    sampled: tuple[str, ...] = ()
     slice_rule: str = "regions"
     geometry: str = "square"
     colour_order: str = "rgb"
@@ -64,8 +67,9 @@ class PreprocessSpec:
     def fingerprint(self) -> str:
         """Return 16 hex digits that change when any field does."""
         told = asdict(self)
-        if self.native_at_most_px is None:  # a field that older cards do not have
-            del told["native_at_most_px"]
+        for name in ("native_at_most_px", "sampled"):  # fields that older cards do not have
+            if not told[name]:
+                del told[name]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

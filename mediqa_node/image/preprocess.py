@@ -2,7 +2,8 @@
 
 The paper resizes to 224 x 224 without mentioning the aspect ratio. Here the slice is padded to a square first: a
 stretched body has wrong texture and wrong noise, and the score depends on both. Resampling is bicubic
-with the filter widened by the reduction (anti-aliased), after the intensities have been mapped to 0..1.
+with the filter widened by the reduction (anti-aliased), after the intensities have been mapped to 0..1. That removes
+noise, the more the larger the slice is, which the network cannot know; so `PreprocessSpec.sampled` takes single pixels.
 """
 
 from collections.abc import Sequence
@@ -43,13 +44,14 @@ def preprocess(images: Sequence[np.ndarray], spec: PreprocessSpec, *, modality: 
     clean = [np.nan_to_num(np.asarray(image, dtype=np.float32)) for image in images]
     photographic = modality == "OP" or clean[0].ndim == 3
     low, high = (0.0, FULL_SCALE) if photographic else intensity_range(clean, spec.rule_for(modality, image_type))
+    resampling = Image.Resampling.NEAREST if modality in spec.sampled else Image.Resampling.BICUBIC
     views: list[View] = []
     shots: list[np.ndarray] = []
     for index, image in enumerate(clean):
         crops = native_crops(image, index, modality=modality, size_px=_crop_px(image, spec), count=spec.native_crops)
         of_slice = [whole_view(image.shape, index, square=True), *crops]
         scaled = _scaled(image, low, high)
-        shots += [_network_image(shown(scaled, view), spec) for view in of_slice]
+        shots += [_network_image(shown(scaled, view), spec, resampling) for view in of_slice]
         views += of_slice
     return NetworkInput(images=np.stack(shots), views=tuple(views), window=(low, high), slices=tuple(clean))
 
@@ -77,11 +79,11 @@ def intensity_range(images: Sequence[np.ndarray], rule: IntensityRule) -> tuple[
     return float(low), float(high)
 
 
-def _network_image(pixels: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+def _network_image(pixels: np.ndarray, spec: PreprocessSpec, resampling: Image.Resampling) -> np.ndarray:
     """Return (3, size, size) of a square (edge, edge[, 3]) in 0..1."""
-    if pixels.ndim == 2:
-        return _three_channels(_resized(pixels, spec.size_px), spec)
-    return _three_channels(np.stack([_resized(one, spec.size_px) for one in np.moveaxis(pixels, -1, 0)], -1), spec)
+    channels = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, -1, 0))
+    resized = [_resized(one, spec.size_px, resampling) for one in channels]
+    return _three_channels(resized[0] if pixels.ndim == 2 else np.stack(resized, -1), spec)
 
 
 def _three_channels(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
@@ -101,8 +103,8 @@ def _scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((image.astype(np.float64) - low) / (high - low), 0.0, 1.0).astype(np.float32)
 
 
-def _resized(square: np.ndarray, size_px: int) -> np.ndarray:
+def _resized(square: np.ndarray, size_px: int, resampling: Image.Resampling) -> np.ndarray:
     if square.shape == (size_px, size_px):
         return square
-    resized = Image.fromarray(square, mode="F").resize((size_px, size_px), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(square, mode="F").resize((size_px, size_px), resampling)
     return np.clip(np.asarray(resized, dtype=np.float32), 0.0, 1.0)

@@ -242,7 +242,8 @@ def _preprocess(raw: Mapping[str, Any]) -> PreprocessSpec:
         for key, rule in raw["intensity"].items()
     }
     low, high = map(float, raw.get("output_range", (0.0, 1.0)))  # 0 and 0.0 must have one fingerprint
-    return PreprocessSpec(**{**raw, "intensity": rules, "output_range": (low, high)})
+    given = {"intensity": rules, "output_range": (low, high), "sampled": tuple(raw.get("sampled", ()))}
+    return PreprocessSpec(**{**raw, **given})
 
 
 def _prompt(raw: Mapping[str, Any]) -> PromptCode:
@@ -302,6 +303,9 @@ def _check_preprocess(spec: PreprocessSpec, size: Size) -> None:
     )
     require(("dtype_range" in kinds) == released, "dtype_range and geometry stretch belong together")
     require(not (released and spec.native_crops), "geometry stretch knows no native crops")
+    for modality in spec.sampled:
+        _one_of("preprocess sampled", modality, MODALITIES)
+    require(not (released and spec.sampled), "geometry stretch samples nothing")
 
 
 def _check_fusion(card: Card) -> None:

@@ -1,5 +1,6 @@
 """Images to network input."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,24 @@ def test_fine_noise_is_averaged_and_not_aliased():
     image = prepared(checkers.astype(np.float32))[0, 0, 20:200, 20:200]
 
     assert abs(image - 0.5).max() < 0.02
+
+
+@pytest.mark.parametrize("edge", [224, 300, 512, 700])
+def test_sampled_views_keep_the_deviation_of_noise_at_every_size(edge):
+    noise = 40.0 + 20.0 * np.random.default_rng(0).normal(size=(edge, edge))
+
+    sampled, averaged = (
+        preprocess([noise], replace(SPEC, sampled=names), modality="CT", image_type="soft").images[0, 0]
+        for names in (("CT",), ("MR",))
+    )
+
+    assert float(sampled.std()) == pytest.approx(20.0 / 400.0, rel=0.02)
+    if edge > 500:
+        assert float(averaged.std()) < 0.6 * float(sampled.std())
+
+
+def test_a_spec_that_samples_nothing_is_that_of_an_older_card():
+    assert replace(SPEC, sampled=()).fingerprint() == SPEC.fingerprint() != replace(SPEC, sampled=("CT",)).fingerprint()
 
 
 def test_colour_is_divided_by_255_and_keeps_its_channels():

@@ -97,6 +97,7 @@ def test_a_missing_file_is_refused(saved):
             ({"preprocess": {"size_px": 384, "slices": 7, "intensity": {}}}, "size_px 384"),
             ({"preprocess": {"size_px": 224, "slices": 0, "intensity": {}}}, "slices"),
             ({"preprocess": {"size_px": 224, "slices": 7, "intensity": {}, "clahe": True}}, "clahe"),
+            ({"preprocess": {"size_px": 224, "slices": 7, "intensity": {}, "sampled": ["US"]}}, "sampled"),
             (
                 {
                     "preprocess": {

@@ -215,6 +215,13 @@ def test_the_fingerprint_of_older_cards_stands_where_photographs_are_not_reduced
     assert reduced.fingerprint() != replace(reduced, native_at_most_px=None).fingerprint()
 
 
+def test_a_card_keeps_which_modalities_are_sampled():
+    spec = replace(DEFAULT_PREPROCESSING, sampled=("CT",))
+    card = Card(name="x", size="n16", trained=True, weights_sha256="0" * 64, quality=None, preprocess=spec)
+
+    assert read_card(card.to_json()).preprocess == spec
+
+
 def test_crops_of_a_large_photograph_show_as_much_as_of_one_of_the_size_that_is_wanted():
     spec = replace(DEFAULT_PREPROCESSING, native_crops=1, native_at_most_px=768)
     picture = np.full((1536, 1536, 3), 90.0, dtype=np.float32)

@@ -386,6 +386,7 @@ def test_variants_differ_in_texture_and_stay_in_their_stack():
     assert {each.key for each in made} == {"set-0v2-3"}
     assert len({each.image.shape for each in made}) > 3
     assert len({each.kernel for each in made}) > 2
+    assert {each.prompt.type.value for each in made} == {"soft", "lung", "bone"}
     noise = [ct.own_noise_hu(each.image, ct.body(each.image), each.spacing_mm) for each in made]
     assert max(noise) > 2.0 * min(noise)
     assert all(min(each.image.shape) >= 128 and each.is_variant for each in made)

@@ -26,7 +26,7 @@ class Recipe(BaseModel):
 
     Attributes:
         size: a row of `model.sizes`.
-        slices, native_crops, native_at_most_px: see `PreprocessSpec`.
+        slices, native_crops, native_at_most_px, sampled: see `PreprocessSpec`.
         batch: samples per step, over all processes.
         steps, epochs: length of the run; one of the two.
         severities: the parameter head also learns the severity of every simulated factor.
@@ -46,6 +46,7 @@ class Recipe(BaseModel):
     slices: int = Field(default=7, ge=1)
     native_crops: int = Field(default=0, ge=0, le=3)
     native_at_most_px: int | None = None
+    sampled: tuple[str, ...] = ()
     batch: int = Field(default=16, ge=1)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
@@ -76,6 +77,7 @@ class Recipe(BaseModel):
             slices=self.slices,
             native_crops=self.native_crops,
             native_at_most_px=self.native_at_most_px,
+            sampled=self.sampled,
         )
 
     @property

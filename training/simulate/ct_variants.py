@@ -1,4 +1,4 @@
-"""Show CT slices as another kernel, pixel size and field of view would: there are few sources, each with its own.
+"""Show CT slices as another kernel, window, pixel size and field of view would: each source has its own, and few do.
 
 A network that sees one kernel for each level of noise learns kernels. So every slice of training also comes in variants
 that differ in texture, and their noise is measured anew. Held-out sources have none: they are tested as scanned.
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from mediqa_node.domain.prompt import prompt_of
 from training.simulate import ct
 from training.simulate.degraded import BaseImage
 
@@ -21,6 +22,8 @@ _SOFTER, _SHARPER = 0.3, 0.3
 _SOFTER_PX, _SHARPER_GAIN = (0.35, 0.9), (0.2, 1.0)
 """How often a slice gets another kernel; deviation of a Gaussian, or gain of the detail that one of 1 px removes."""
 _KERNELS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")
+_TYPES, _RETYPED = ("soft", "lung", "bone"), 0.5
+"""How often a slice gets another type, and with it the window that it is shown in: few sources are lung or bone."""
 
 
 def variant(base: BaseImage, number: int, random: np.random.Generator) -> BaseImage:
@@ -43,10 +46,14 @@ def variant(base: BaseImage, number: int, random: np.random.Generator) -> BaseIm
         image = image + random.uniform(*_SHARPER_GAIN) * detail
     if random.random() < _CROPPED:
         image = _cropped(image, random)
+    words = base.prompt.words
+    if random.random() < _RETYPED:
+        words = {**words, "type": str(random.choice(_TYPES))}
     stack, _, place = base.key.rpartition("-")
     return replace(
         base,
         key=f"{stack}v{number}-{place}",
+        prompt=prompt_of(words),
         image=np.clip(image, -1024.0, 3071.0).astype(np.float32),
         spacing_mm=spacing_mm,
         kernel=str(random.choice(_KERNELS)),
