@@ -64,7 +64,8 @@ class Sections(BaseModel):
 
     Attributes:
         statistics: share of the regressor on statistics in the quality, by modality; the network has the rest.
-        refit: whether every seed is trained once more, with the held-out sources as well, after all gates.
+        refit: whether every seed is trained once more, with the held-out sources as well; its cards keep the figures of
+            the fit without them.
         steps: of every run, instead of the presets'; null: theirs.
     """
 
@@ -113,6 +114,11 @@ class Order:
         """The presets of stage 2, in order."""
         return [read_recipe(STAGE2, name) for name in self.sections.stage2]
 
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The seeds, first the one that is shipped."""
+        return self.sections.seeds
+
     def runs(self, seed: int, *, refit: bool) -> list[Path]:
         """Return the folders of a seed's runs, in order."""
         return [self.fit(refit=refit) / "runs" / f"s{seed}-{name}" for name in ("stage1", *self.sections.stage2)]
@@ -121,7 +127,7 @@ class Order:
         """Return the name of a seed's checkpoint: that of the recipe for the first seed of the last fit."""
         if refit != self.sections.refit:
             return f"{self.recipe}-s{seed}-before"
-        return self.recipe if seed == self.sections.seeds[0] else f"{self.recipe}-s{seed}"
+        return self.recipe if seed == self.seeds[0] else f"{self.recipe}-s{seed}"
 
     def checkpoint(self, seed: int, *, refit: bool) -> Path:
         """Return the folder of a seed's checkpoint."""
@@ -173,22 +179,22 @@ def of_fit(data: Prepared, *, refit: bool) -> Prepared:
     return everything
 
 
-def train_seeds(order: Order, advance: Advance, *, refit: bool = False) -> None:
-    """Train all seeds in both stages, several at a time, each on one core."""
-    seeds = order.sections.seeds
+def train_seeds(order: Order, advance: Advance) -> None:
+    """Train all seeds in both stages, several at a time, each on one core; then those of the refit, if there is one."""
+    fits = [(seed, refit) for refit in ((False, True) if order.sections.refit else (False,)) for seed in order.seeds]
     recipes = [order.stage1, *order.stage2]
-    total = len(seeds) * sum(order.sections.steps or one.steps or 1 for one in recipes)
+    total = len(fits) * sum(order.sections.steps or one.steps or 1 for one in recipes)
     with ProcessPoolExecutor(max_workers=order.processes, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_train_while_wanted, order, seed, os.getpid(), refit=refit) for seed in seeds]
+        running = [pool.submit(_train_while_wanted, order, seed, os.getpid(), refit=refit) for seed, refit in fits]
         while not all(one.done() for one in running):
-            advance(_steps_done(order, refit=refit), total, "training")
+            advance(_steps_done(order, fits), total, "training")
             time.sleep(1.0)
         for one in running:
             one.result()
 
 
-def _steps_done(order: Order, *, refit: bool) -> int:
-    curves = (folder / CURVE for seed in order.sections.seeds for folder in order.runs(seed, refit=refit))
+def _steps_done(order: Order, fits: Sequence[tuple[int, bool]]) -> int:
+    curves = (folder / CURVE for seed, refit in fits for folder in order.runs(seed, refit=refit))
     return sum(max(0, len(file.read_text().splitlines()) - 1) for file in curves if file.exists())
 
 
@@ -258,7 +264,7 @@ def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool
         if modality in regressors
     }
     folders = []
-    for seed in order.sections.seeds:
+    for seed in order.seeds:
         runs = order.runs(seed, refit=refit)
         card = make_card(
             read_run(runs[-1]),
@@ -281,7 +287,7 @@ def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool
 
 def claim_before(order: Order) -> None:
     """Write into the cards of the refit what the fit before it showed on held-out sources, seed by seed."""
-    for seed in order.sections.seeds:
+    for seed in order.seeds:
         _, card, _ = load_whole(order.name(seed, refit=False), order.checkpoint(seed, refit=False) / LOCK_FILE)
         claimed_before(order.checkpoint(seed, refit=True), card)
 
