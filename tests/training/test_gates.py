@@ -234,7 +234,8 @@ def test_a_claim_names_what_is_followed_what_is_not_and_of_how_many_sources():
 def test_a_refit_claims_what_the_fit_before_it_showed():
     claim = claims_of(gates(), MADE_BY, refit=True)["MR"]
 
-    assert "Held out of the fit before this one: SRCC 0.91 over 40 images" in claim
+    assert "Held-out sources: SRCC 0.91 over 40 images" in claim
+    assert "These figures are of the fit before, without the held-out sources." in claim
 
 
 def test_pretrained_features_are_named():

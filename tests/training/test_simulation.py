@@ -383,13 +383,31 @@ def test_variants_differ_in_texture_and_stay_in_their_stack():
     one = replace(torso(), key="set-0-3")
     made = [variant(one, 2, np.random.default_rng(seed)) for seed in range(12)]
 
-    assert {each.key for each in made} == {"set-0v2-3"}
+    assert {each.key for each in made} == {"set-0-3v2-0"}, "a stack of its own"
     assert len({each.image.shape for each in made}) > 3
+    assert 0 < sum(each.field_of_view is not None for each in made) < 12
     assert len({each.kernel for each in made}) > 2
     assert {each.prompt.type.value for each in made} == {"soft", "lung", "bone"}
     noise = [ct.own_noise_hu(each.image, ct.body(each.image), each.spacing_mm) for each in made]
     assert max(noise) > 2.0 * min(noise)
     assert all(min(each.image.shape) >= 128 and each.is_variant for each in made)
+
+
+def test_a_smaller_field_of_view_has_the_noise_of_the_whole_patient():
+    whole = replace(torso(), image=np.where(torso().image > -300.0, 40.0, -1000.0).astype(np.float32))
+    part = replace(whole, field_of_view=(slice(60, 130), slice(60, 130)))
+
+    found = [next(ct.degrade(one, np.random.default_rng(0), [Step("dose", 0.8)])) for one in (whole, part)]
+
+    assert found[1].image.shape == (70, 70)
+    assert np.array_equal(found[1].image, found[0].image[60:130, 60:130])
+    assert found[1].labels["mas"] == found[0].labels["mas"]
+
+
+def test_the_scanner_of_a_held_out_source_waits_for_the_refit():
+    plan = Plan(bases={"MR": 1}, groups={"MR": 1}, held_out=("a",), apart=("s",))
+
+    assert {sample.split for sample, _ in _simulated((base("MR"), plan))} == {"refit"}
 
 
 @pytest.mark.parametrize(("held_out", "split"), [((), "train"), (("s",), "refit")])

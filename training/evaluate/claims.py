@@ -41,11 +41,12 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any], *, refit: bo
         claims[modality] = (
             f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on {images} of "
             f"{_counted(len(made_by['sources'].get(modality, ())), 'source')}{_pretrained(made_by)}; {scored}. "
-            f"{'Held out of the fit before this one' if refit else 'Held-out sources'}: SRCC "
+            f"Held-out sources: SRCC "
             f"{'undefined' if srcc is None else f'{srcc:.2f}'} over {_counted(held['n'], 'image')} of "
             f"{_counted(held['groups'], 'slice')}. "
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
             + _by_region(of_regions)
+            + ("These figures are of the fit before, without the held-out sources. " if refit else "")
             + "Not comparable across modalities; no threshold before calibration at this site."
         )
     return claims

@@ -10,7 +10,7 @@ refusals.json       what it refuses of the collection
 checkpoints/sN      a checkpoint for each seed
 gates/gates.json    their results on held-out sources
 refit               runs and checkpoints of the refit, if the recipe has one: the same steps with all sources
-costs.json          wall and core time of every step, over all starts
+costs.json          wall and core time of every step, over all starts that were not killed during it
 
 Every step leaves what it has finished, so an interrupted recipe is resumed by the same command.
 """
@@ -256,8 +256,9 @@ def fit_range(order: Order, advance: Advance) -> list[str]:
 def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool = False) -> list[Path]:
     """Write a checkpoint for each seed, with its training range, choices and costs."""
     choices = json.loads((order.out / CHOICES).read_text()) if (order.out / CHOICES).exists() else []
+    with measured(order, "regressors"):
+        regressors = _regressors(of_fit(data, refit=refit), order.sections.statistics)
     costs = json.loads((order.out / COSTS).read_text())
-    regressors = _regressors(of_fit(data, refit=refit), order.sections.statistics)
     fusion = {
         modality: {QUALITY: Fusion(offset=0.0, network=1.0 - share, statistics=share)}
         for modality, share in order.sections.statistics.items()

@@ -52,25 +52,41 @@ def worse_copies(
         images: input of `image.preprocess`.
         random: generator of the noise.
     """
-    clean = [_reduced(np.asarray(image, dtype=np.float32)) for image in images]
+    sampled = modality in spec.sampled
+    clean = [np.asarray(image, dtype=np.float32) for image in images]
+    if not sampled:
+        clean = [_reduced(image) for image in clean]
     low, high = 0.0, FULL_SCALE
     if modality != "OP":
         low, high = intensity_range(clean, spec.rule_for(modality, image_type))
     for how in DEGRADATIONS[modality]:
-        yield [_degraded(image, how, spec.size_px, high - low, modality, random) for image in clean]
+        noise = how.noise * (high - low)
+        yield [
+            _degraded(image, how, noise if sampled else noise * max(1.0, _scale(image, spec)), modality, spec, random)
+            for image in clean
+        ]
+
+
+def _scale(image: np.ndarray, spec: PreprocessSpec) -> float:
+    """Return the pixels of an image that become one of the network input, along an edge."""
+    return float(max(image.shape[:2]) / spec.size_px)
 
 
 def _degraded(
-    image: np.ndarray, how: Degradation, size_px: int, window: float, modality: str, random: np.random.Generator
+    image: np.ndarray,
+    how: Degradation,
+    noise_sd: float,
+    modality: str,
+    spec: PreprocessSpec,
+    random: np.random.Generator,
 ) -> np.ndarray:
+    """Return a degraded image; averaging the pixels that become one reduces the noise, which `noise_sd` allows for."""
     worse = image.astype(np.float64) * how.gain
-    scale = max(worse.shape[:2]) / size_px
     if how.blur_px:
-        sd_px = how.blur_px * scale
+        sd_px = how.blur_px * _scale(image, spec)
         worse = gaussian_filter(worse, sd_px, mode="nearest", radius=math.ceil(3 * sd_px), axes=(0, 1))
     if how.noise:
-        # averaging the pixels that become one reduces the noise by as much
-        noise = random.normal(0.0, how.noise * max(1.0, scale) * window, (2, *worse.shape))
+        noise = random.normal(0.0, noise_sd, (2, *worse.shape))
         worse = np.hypot(worse + noise[0], noise[1]) if modality == "MR" else worse + noise[0]
     return (np.clip(worse, 0.0, FULL_SCALE) if modality == "OP" else worse).astype(np.float32)
 

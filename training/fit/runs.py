@@ -230,7 +230,7 @@ def _trained_alone(
         return network
     ran = recipe.model_copy(update={"steps": settings.steps, "epochs": None})
     run = replace(run, recipe=ran, core_seconds=round(spent, 1))
-    (folder / RUN).write_text(json.dumps(_as_json(run), indent=1) + "\n")
+    write_atomically(folder / RUN, (json.dumps(_as_json(run), indent=1) + "\n").encode())
     draw_curve(folder)
     return network
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.image.measure.mr.support import spectrum, support
+from mediqa_node.system.atomic import write_atomically
 from training.data.collection import ImageSet, StackImages, check_held_out, fraction, held_out_sources, stacks_of
 from training.data.store import Sample, Store
 from training.simulate import ct, fundus, mr
@@ -41,6 +42,7 @@ class Plan(BaseModel):
         held_out: names of sources to hold out, or one fraction of the sources of each modality. Their samples have
             split `test`.
         final: further sources to hold out, looked at once, after all choices; their samples have split `test`, too.
+        apart: sources of the scanner of a held-out one, neither trained on nor tested: their samples have split `refit`.
         seed: of all random draws.
         sweep: instead of groups, each factor alone at rising strengths, for held-out sources only.
     """
@@ -53,6 +55,7 @@ class Plan(BaseModel):
     groups: dict[str, int] = {}
     held_out: tuple[str, ...] = ()
     final: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
     seed: int = 1
     sweep: bool = False
 
@@ -183,7 +186,10 @@ def build(
     if not by_source:
         raise ConfigurationError("the collection has no patients (split `dev`): nothing to simulate from")
     check_held_out(by_source, plan.held_out)
-    check_held_out(by_source, plan.final)
+    for names in (plan.final, plan.apart):
+        if fraction(names) is not None:
+            raise ConfigurationError(f"{', '.join(names)}: sources kept for the end or apart are given by name")
+        check_held_out(by_source, names)
     by_name = fraction(plan.held_out) is None
     sources = sorted(plan.unseen) if plan.sweep and by_name else by_source
     bases = [base for source in sources for base in bases_of(by_source[source], spec, plan.bases)]
@@ -224,9 +230,10 @@ def plan_of_store(folder: Path) -> Plan | None:
 
 def _agree(file: Path, plan: Plan) -> None:
     text = json.dumps(plan.model_dump(), indent=1, sort_keys=True) + "\n"
-    if file.exists() and file.read_text(encoding="utf-8") != text:
+    if not file.exists():
+        write_atomically(file, text.encode())
+    elif file.read_text(encoding="utf-8") != text:
         raise ConfigurationError(f"{file.parent} was made by another plan ({PLAN_FILE}); choose another folder")
-    file.write_text(text, encoding="utf-8")
 
 
 def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:
@@ -243,9 +250,10 @@ def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:
 
 def _split(base: BaseImage, plan: Plan) -> str:
     """Return the side of a slice: variants of held-out slices are neither trained on nor tested, until a refit."""
-    if fold_of(base.source) not in plan.unseen:
-        return "train"
-    return "refit" if base.is_variant else "test"
+    source = fold_of(base.source)
+    if source in plan.apart or (base.is_variant and source in plan.unseen):
+        return "refit"
+    return "test" if source in plan.unseen else "train"
 
 
 def random_of(base: BaseImage, *seeds: int) -> np.random.Generator:

@@ -132,8 +132,9 @@ def degrade(
     factors = {step.factor for step in plan}
     noise = noise_of(base.image, spacing_mm, random, kernel=kernel) if factors != {"clean"} else None
     streaks = streaks_of(base.image, spacing_mm, VIEW_DIVISORS) if {"views", "mixed"} & factors else {}
-    inside = body(base.image)
-    own_hu = own_noise_hu(base.image, inside, spacing_mm, head=base.prompt.region.value in ("head", "brain"))
+    part = base.field_of_view or (slice(None), slice(None))
+    image, inside = base.image[part], body(base.image)[part]
+    own_hu = own_noise_hu(image, inside, spacing_mm, head=base.prompt.region.value in ("head", "brain"))
     for step in plan:
         mas = step.between_logs(*MAS_RANGE[::-1], random) if step.factor in ("dose", "mixed") else np.inf
         divisor = _divisor(step, random) if step.factor in ("views", "mixed") else 1
@@ -142,7 +143,7 @@ def degrade(
             added = noise.at(mas, random.uniform(0.0, 2.0 * np.pi))
         sharper = random.uniform(0.5, 1.5) if step.strength is None else 1.0
         streak = streaks[divisor] * sharper if divisor > 1 else np.zeros_like(base.image)
-        yield _labelled(base, step.factor, mas, divisor, added, streak, inside, own_hu)
+        yield _labelled(image, step.factor, mas, divisor, added[part], streak[part], inside, own_hu)
 
 
 def _divisor(step: Step, random: np.random.Generator) -> int:
@@ -152,7 +153,7 @@ def _divisor(step: Step, random: np.random.Generator) -> int:
 
 
 def _labelled(
-    base: BaseImage,
+    image: np.ndarray,
     factor: str,
     mas: float,
     divisor: int,
@@ -164,7 +165,7 @@ def _labelled(
     noise_hu, streak_hu = float(added[inside].std()), float(streak[inside].std())
     total_hu = float(np.sqrt(own_hu**2 + noise_hu**2 + streak_hu**2))
     return Degraded(
-        image=np.clip(base.image + added + streak, -1024.0, 3071.0).astype(np.float32),
+        image=np.clip(image + added + streak, -1024.0, 3071.0).astype(np.float32),
         factor=factor,
         settings={
             "mas": mas if np.isfinite(mas) else 0.0,

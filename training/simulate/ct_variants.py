@@ -1,7 +1,8 @@
-"""Show CT slices as another kernel, window, pixel size and field of view would: each source has its own, and few do.
+"""Show CT slices with another kernel, window, pixel size and field of view than those that their source has.
 
 A network that sees one kernel for each level of noise learns kernels. So every slice of training also comes in variants
-that differ in texture, and their noise is measured anew. Held-out sources have none: they are tested as scanned.
+that differ in texture, and their noise is measured anew. Held-out slices are tested as scanned; their variants wait for
+a refit.
 """
 
 from dataclasses import replace
@@ -30,7 +31,8 @@ def variant(base: BaseImage, number: int, random: np.random.Generator) -> BaseIm
     """Return a slice as another reconstruction might show it, with a kernel of its own for simulated noise.
 
     Args:
-        number: of the variant, for its key: slices of one stack and variant form volumes.
+        number: of the variant, for its key, which is that of a stack of its own: variants of neighbouring slices have
+            different kernels and windows, and form no volume.
     """
     image, spacing_mm = base.image, base.spacing_mm or 0.8
     if random.random() < _RESIZED:
@@ -44,25 +46,24 @@ def variant(base: BaseImage, number: int, random: np.random.Generator) -> BaseIm
     elif kind < _SOFTER + _SHARPER:
         detail = image - ndimage.gaussian_filter(image, 1.0)
         image = image + random.uniform(*_SHARPER_GAIN) * detail
-    if random.random() < _CROPPED:
-        image = _cropped(image, random)
+    field_of_view = _field_of_view(image, random) if random.random() < _CROPPED else None
     words = base.prompt.words
     if random.random() < _RETYPED:
         words = {**words, "type": str(random.choice(_TYPES))}
-    stack, _, place = base.key.rpartition("-")
     return replace(
         base,
-        key=f"{stack}v{number}-{place}",
+        key=f"{base.key}v{number}-0",
         prompt=prompt_of(words),
         image=np.clip(image, -1024.0, 3071.0).astype(np.float32),
         spacing_mm=spacing_mm,
+        field_of_view=field_of_view,
         kernel=str(random.choice(_KERNELS)),
         is_variant=True,
     )
 
 
-def _cropped(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return a part of a slice around a place in the body."""
+def _field_of_view(image: np.ndarray, random: np.random.Generator) -> tuple[slice, slice]:
+    """Return the rows and columns of a part of a slice around a place in the body."""
     rows, columns = np.nonzero(ct.body(image))
     centre = int(random.integers(len(rows)))
     share = random.uniform(*_SHARE)
@@ -71,4 +72,4 @@ def _cropped(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         edge = min(size, max(_LEAST_PX, round(size * share)))
         first = int(np.clip(middle - edge // 2, 0, size - edge))
         part.append(slice(first, first + edge))
-    return image[part[0], part[1]]
+    return part[0], part[1]

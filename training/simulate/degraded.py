@@ -28,6 +28,7 @@ class BaseImage:
         spacing_mm: of a pixel; 0 if the header has none.
         support: of MR: the acquired share of k-space along rows and columns, 0..1 of the frequencies up to Nyquist.
         own_noise: of MR: deviation of its noise as a share of the mean signal of the body; None: to be estimated.
+        field_of_view: of CT: the rows and columns that copies show; None: all. Noise is that of the whole patient.
         kernel: of CT: apodisation of simulated noise, as `skimage.transform.iradon` names it; None: by the type.
         is_variant: whether another kernel, pixel size or field of view was made from the slice of a scanner.
     """
@@ -39,6 +40,7 @@ class BaseImage:
     spacing_mm: float
     support: tuple[float, float] = (1.0, 1.0)
     own_noise: float | None = None
+    field_of_view: tuple[slice, slice] | None = None
     kernel: str | None = None
     is_variant: bool = False
 
