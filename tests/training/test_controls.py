@@ -1,15 +1,18 @@
 """What each part of the recipe is worth: arms that differ in one part, and volumes of held-out slices."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.samples import disc, sample
+from support.samples import WORDS, disc, sample
 
+from mediqa_node.domain.errors import ConfigurationError
 from training.data.store import BODY, Store
 from training.data.views import prepare
-from training.experiments.controls import ARMS, EQUAL, HEADS, WEIGHTED, WHOLE, Volumes, controls, rows
+from training.experiments.controls import ARMS, EQUAL, HEADS, WEIGHTED, Volumes, controls, rows
 from training.fit.recipe import STAGE2, read_recipe
+from training.fit.runs import read_run
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +50,33 @@ def test_volumes_hold_the_same_copy_of_every_slice_of_a_stack(data):
 
 
 def test_every_arm_and_both_slice_weights_have_a_row(data, tmp_path):
-    found = list(controls(data, tmp_path, seed=0, steps=2, advance=lambda *_: None))
+    found = list(controls(data, tmp_path, sources={"test"}, seed=0, steps=2, advance=lambda *_: None))
 
-    assert {one.method for one in found} == {*(arm.name for arm in ARMS), WEIGHTED, EQUAL}
+    assert {one.method for one in found} == {*(arm.name for arm in ARMS if arm.mr_from_ct), WEIGHTED, EQUAL}
     assert {one.agreement.n for one in found if one.method not in (WEIGHTED, EQUAL)} == {12}
     assert all(len(row) == len(HEADS) for row in rows(found))
-    assert [(arm.stage1, arm.prompts, arm.mr_from_ct).count(False) for arm in ARMS] == [0, 1, 1, 1]
-    assert replace(ARMS[1], name=WHOLE, stage1=True) == ARMS[0]
+    scores = {one.method: one.agreement.rmse.value for one in found if one.method not in (WEIGHTED, EQUAL)}
+    assert len(set(scores.values())) == len(scores), "no arm is another one"
+
+
+def test_an_arm_without_mr_from_ct_leaves_these_sources_out(data, tmp_path):
+    made = copy.copy(data)
+    made.samples = [
+        replace(one, source="mr_from_x", prompt=WORDS["MR"], labels={"quality": 0.5, "tesla": 1.0 + place % 3})
+        if place < 4
+        else one
+        for place, one in enumerate(data.samples)
+    ]
+
+    list(controls(made, tmp_path, sources={"test"}, seed=0, steps=1, advance=lambda *_: None))
+
+    assert "mr_from_x" in read_run(tmp_path / "with-all-parts").seen
+    assert "mr_from_x" not in read_run(tmp_path / "without-MR-from-CT").seen
+    assert read_run(tmp_path / "without-stage-1").began_from is None
+    assert not read_run(tmp_path / "without-prompts").recipe.prompts
+
+
+def test_controls_without_held_out_samples_end_before_they_train(data, tmp_path):
+    with pytest.raises(ConfigurationError, match="no held-out sample"):
+        list(controls(data, tmp_path, sources=set(), seed=0, steps=1, advance=lambda *_: None))
+    assert not any(tmp_path.iterdir())

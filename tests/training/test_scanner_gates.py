@@ -1,7 +1,9 @@
 """Gates on series as they came from scanners, on refusals, and on what a score is made of."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def test_one_patient_of_twenty_may_be_refused(scorer, refused, holds):
 
     _, patients, foreign = of_card(card_of(scorer, ct=1.0, refusals=vars_of(seen)))
 
-    assert (patients.holds, patients.figure) == (holds, f"CT 0 of 15, MR {refused} of 10")
+    assert (patients.holds, patients.figure) == (holds, f"CT 0 of 15, MR {refused} of 10, OP has no range")
     assert (foreign.holds, foreign.figure) == (None, "8 of 9 refused; not: fruit")
 
 
@@ -50,17 +52,51 @@ def vars_of(seen: Refusals) -> dict:
     return {name: getattr(seen, name) for name in ("patients", "refused", "foreign", "passed")}
 
 
-def test_series_as_they_came_are_scored_repeated_and_timed(scorer):
-    sets = [ImageSet(name=one.name, folder=one, source=one.name, split="dev") for one in sorted(DATA.glob("ct*"))]
+def sets_of(pattern: str) -> list[ImageSet]:
+    return [ImageSet(name=one.name, folder=one, source=one.name, split="dev") for one in sorted(DATA.glob(pattern))]
 
-    clean = clean_series(sets, scorer, held_out="one")
-    again = repeatability(sets, scorer)
-    spent = cost(sets, scorer)
 
-    assert clean.gate.endswith("set one")
-    assert clean.holds in (True, False)
-    assert again.figure.startswith("SD ")
-    assert spent.figure.endswith("core-seconds on this machine")
+@pytest.fixture(scope="module")
+def of_three(scorer):
+    """The same weights, which read three slices."""
+    return SimpleNamespace(
+        card=scorer.card, spec=replace(scorer.spec, slices=3), score=scorer.score, range_position=scorer.range_position
+    )
+
+
+def test_scores_of_clean_series_are_compared_with_their_own_quality(of_three, monkeypatch):
+    fits = clean_series(sets_of("ct*"), of_three, held_out="one")
+    monkeypatch.setattr("training.evaluate.series.own_quality", lambda _: -5.0)
+    fails = clean_series(sets_of("ct*"), of_three, held_out="")
+
+    assert (fits.gate[-7:], fits.holds, fits.figure[:15]) == ("set one", True, "100%: CT 3 of 3")
+    assert fails.holds is False
+    assert fails.figure.startswith("0%: CT 0 of 3; not: ct_body_totalseg_j2k 0.")
+
+
+def test_the_halves_of_a_series_are_scored_alike(of_three):
+    again = repeatability(sets_of("ct*"), of_three)
+    none = repeatability(sets_of("fundus*"), of_three)
+
+    found = re.fullmatch(r"SD (0\.\d+) in 3 series, largest difference (0\.\d+)", again.figure)
+    assert 0.0 < float(found[1]) < float(found[2]) < 0.2
+    assert (none.figure, none.holds) == ("no series", None)
+
+
+def test_the_cost_is_of_ct_and_nothing_without_it(of_three):
+    spent = cost(sets_of("ct*"), of_three)
+
+    assert spent.gate.startswith("cost of 3 slices in ")
+    assert float(spent.figure.split()[0]) > 0.0
+    assert cost(sets_of("fundus*"), of_three) is None
+
+
+def test_nothing_passes_without_evidence(scorer):
+    nothing = vars_of(Refusals(patients={}, refused={}, foreign=0, passed=[]))
+    _, patients, _ = of_card(card_of(scorer, ct=1.0, refusals=nothing))
+
+    assert (patients.holds, patients.figure) == (None, "CT has no range, MR has no range, OP has no range")
+    assert clean_series([], scorer, held_out="").holds is None
 
 
 def copies(source: str, split: str, *, falls: bool) -> list:
@@ -77,6 +113,8 @@ def copies(source: str, split: str, *, falls: bool) -> list:
 def test_retention_is_that_of_the_worst_unseen_source():
     both = [*copies("seen", "train", falls=True), *copies("good", "test", falls=True)]
     both += [*copies("poor", "test", falls=False), *copies(f"{PREFIX}x", "train", falls=False)]
+    both += [(replace(one, base="seen-0-1v1-0", key=f"v{one.key}"), value) for one, value in both[:4]]
+    both += copies("later", "refit", falls=False)
     keys = looked_at([one for one, _ in both])
     samples = [one for one, _ in both if one.key in keys]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="A store. Only its test samples are used.")],
+    data: Annotated[Path, typer.Argument(help="A store with test samples.")],
     checkpoint: Annotated[
         list[Path],
         typer.Option(help="Folder of a checkpoint, or `default` for the shipped one. Repeat it for each seed."),
@@ -43,15 +43,17 @@ def evaluate(
         bool,
         typer.Option(
             "--final",
-            help="Evaluate the sources as well that the plan of the store keeps for the end. Look at them once, after "
-            "all choices.",
+            help="Also evaluate the sources that the plan of the store keeps for the end. Look at them once, after all "
+            "choices.",
         ),
     ] = False,
     processes: Annotated[int, typer.Option(min=1, help="Number of worker processes that prepare images.")] = 2,
 ) -> None:
     """Print how well checkpoints predict each label on held-out sources, and which gates they pass.
 
-    Each task is shown for the network alone, the statistics alone, and the shipped combination of both.
+    Each task is shown for the network alone, the statistics alone, and the shipped combination of both. Then follow
+    single factors, how much of the order on seen sources is kept on unseen ones, and with --collection the held-out
+    series as scanned.
     """
     from mediqa_node.model.checkpoint import load_whole
     from training.evaluate.gates import results
@@ -60,12 +62,14 @@ def evaluate(
 
     if out is not None:
         require("matplotlib")
-    stores = [_tested(data), *([_tested(sweep)] if sweep is not None else [])]
-    sets = _held_out_sets(data, final=final)
+    stores = [_tested(one) for one in (data, sweep) if one is not None]
+    sets = held_out_sets(stores[0], final=final)
     found: list[Result] = []
     swept: list[Swept] = []
     checks: list[Check] = []
-    for seed, (network, card, regressors) in enumerate([load_whole(*lock_of(folder)) for folder in checkpoint]):
+    loaded = [load_whole(*lock_of(folder)) for folder in checkpoint]
+    _check_unseen([card for _, card, _ in loaded], stores[0], sets[""])
+    for seed, (network, card, regressors) in enumerate(loaded):
         of_store = [_predictions(network, card, regressors, store, processes, sets[""]) for store in stores]
         for name, sources in sets.items():
             one: Mapping[str, Any] = {"weights_sha256": card.weights_sha256, "held_out": name, "sources": sources}
@@ -103,13 +107,14 @@ def _print_gates(found: "list[Result]", swept: "list[Swept]", kept: "list[Retent
         typer.echo("")
         table(SWEEP_HEADS, list(sweep_rows(swept)))
     for heads, rows in ((RETENTION_HEADS, [one.row() for one in kept]), (CHECK_HEADS, [one.row() for one in checks])):
-        typer.echo("")
-        table(heads, rows)
+        if rows:
+            typer.echo("")
+            table(heads, rows)
 
 
 _INTERVALS = (
     "In brackets 95 %, of the first checkpoint: bootstrap over sources, then over their slices. With few sources it is "
-    "conditional on these."
+    "conditional on these. Retention is of the first checkpoint as well."
 )
 
 
@@ -118,9 +123,9 @@ def _checks(
     card: "Card",
     collection: Path | None,
     manifest: Path | None,
-    held_out: Mapping[str, frozenset[str] | None],
+    held_out: Mapping[str, frozenset[str]],
 ) -> "list[Check]":
-    """Return the gates of a checkpoint on series as they came from scanners, as far as there is a collection."""
+    """Return the gates of a checkpoint that its card decides, and with a collection those on series as scanned."""
     from mediqa_node.model.predict import load_scorer
     from training.data.collection import read_collection
     from training.evaluate.scanner_gates import clean_series, cost, of_card, repeatability
@@ -134,11 +139,12 @@ def _checks(
     with progress("scoring series") as advance:
         for done, (of, sources) in enumerate(held_out.items()):
             advance(done, len(held_out), of)
-            mine = [one for one in patients if sources is None or one.source in sources]
-            if mine:
-                found.append(clean_series(mine, scorer, held_out=of))
-                if of == "":
-                    found += [repeatability(mine, scorer), cost(mine, scorer)]
+            mine = [one for one in patients if one.source in sources]
+            found.append(clean_series(mine, scorer, held_out=of))
+            if of == "":
+                found.append(repeatability(mine, scorer))
+                if (spent := cost(mine, scorer)) is not None:
+                    found.append(spent)
     return found
 
 
@@ -153,16 +159,34 @@ def _tested(folder: Path) -> "Store":
     return store
 
 
-def _held_out_sets(folder: Path, *, final: bool) -> dict[str, frozenset[str] | None]:
-    """Return the held-out sources to look at: all of them under "", then the sets `one` and `two` if both are."""
+def held_out_sets(store: "Store", *, final: bool) -> dict[str, frozenset[str]]:
+    """Return the held-out sources to look at: all of them under "", then the sets `one` and `two` if both are.
+
+    An MR-like source of CT anatomy is none of them: it only trains.
+    """
     from training.simulate.build import plan_of_store
 
-    plan = plan_of_store(folder)
-    if plan is None or not plan.final:
-        return {"": None}
+    plan = plan_of_store(store.folder)
+    if plan is None:
+        return {"": frozenset(sample.source for sample in store.samples if sample.split == "test")}
+    if not plan.final:
+        return {"": plan.unseen}
     if not final:
         return {"": frozenset(plan.held_out)}
     return {"": plan.unseen, "one": frozenset(plan.held_out), "two": frozenset(plan.final)}
+
+
+def _check_unseen(cards: "Sequence[Card]", store: "Store", sources: frozenset[str]) -> None:
+    """Refuse a checkpoint that was trained on held-out sources of simulated samples, such as a refit."""
+    from training.simulate.build import plan_of_store
+
+    for card in cards if plan_of_store(store.folder) is not None else ():
+        trained_on = card.metrics.get("made_by", {}).get("sources", {})
+        if seen := sources & {source for each in trained_on.values() for source in each}:
+            raise ConfigurationError(
+                f"{card.name} was trained on {', '.join(sorted(seen))}: sources that it has seen say nothing about "
+                f"others. The card of a refit has the figures of the fit before it"
+            )
 
 
 def _predictions(
@@ -171,7 +195,7 @@ def _predictions(
     regressors: "Regressors",
     store: "Store",
     processes: int,
-    sources: frozenset[str] | None,
+    sources: frozenset[str],
 ) -> "dict[str, MethodPredictions]":
     from training.evaluate.by_method import predict_test_samples
 
@@ -186,7 +210,7 @@ def _retained(
     regressors: "Regressors",
     store: "Store",
     processes: int,
-    sources: frozenset[str] | None,
+    sources: frozenset[str],
 ) -> "list[Retention]":
     """Return the retention of every factor, from a few slices of each source."""
     from training.evaluate.by_method import QUALITY, SHIPPED, predict_samples
@@ -194,7 +218,7 @@ def _retained(
 
     keys = looked_at(store.samples)
     chosen = shown(store, card.preprocess, processes).subset(
-        lambda one: one.key in keys and (one.split != "test" or sources is None or one.source in sources)
+        lambda one: one.key in keys and (one.split != "test" or one.source in sources)
     )
     with progress("predicting seen sources") as advance:
         predicted = predict_samples(network, card, regressors, chosen, advance)

@@ -190,9 +190,8 @@ class Batches:
         quality, parameters = self._labels
         if len(members) == 1:
             return float(quality[members[0]]), parameters[members[0]]
-        body = [self._data.samples[place].settings.get(BODY, 1.0) + 1e-3 for place in members]
-        mean = np.average(quality[list(members)], weights=body)
-        return float(mean), np.asarray(parameters[list(members)].mean(axis=0), dtype=np.float32)
+        mean = quality_of_volume([self._data.samples[place] for place in members], quality[list(members)])
+        return mean, np.asarray(parameters[list(members)].mean(axis=0), dtype=np.float32)
 
     def _chosen_views(self, place: int, random: np.random.Generator) -> list[int]:
         """Return one view of each drawn slice."""
@@ -201,6 +200,12 @@ class Batches:
         if self._slices is not None and len(slices) > self._slices:
             slices = np.sort(random.permutation(slices)[: self._slices])
         return [int(random.choice(np.flatnonzero(slice_of == one))) for one in slices]
+
+
+def quality_of_volume(slices: Sequence[Sample], quality: np.ndarray) -> float:
+    """Return the quality of a volume: the mean over its slices, each weighted by how much of the body it shows."""
+    body = [one.settings.get(BODY, 1.0) + 1e-3 for one in slices]
+    return float(np.average(quality, weights=body))
 
 
 def _stacks(samples: Sequence[Sample], groups: Mapping[str, list[list[int]]]) -> dict[str, list[list[list[int]]]]:

@@ -96,7 +96,9 @@ def results(
                 weights_sha256=weights_sha256,
                 agreement=agreement(mine, truth, bases, sources=list(origin)),
                 worst=(by_source.get(worst), worst),
-                behind=difference(mine, values[best], truth, bases) if best else Interval(value=None),
+                behind=difference(mine, values[best], truth, bases, sources=list(origin))
+                if best
+                else Interval(value=None),
                 best_other=best,
             )
 

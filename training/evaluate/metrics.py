@@ -131,6 +131,7 @@ def difference(
     truth: ArrayLike,
     groups: Sequence[str],
     *,
+    sources: Sequence[str] | None = None,
     metric: str = "srcc",
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -139,7 +140,7 @@ def difference(
 
     Args:
         a, b, truth: (n,) each.
-        groups: n keys, as in `agreement`.
+        groups, sources: n keys, as in `agreement`.
         metric: `srcc`, `plcc` or `rmse`.
     """
     of_metric = {"srcc": weighted_srcc, "plcc": weighted_plcc, "rmse": weighted_rmse}[metric]
@@ -150,7 +151,9 @@ def difference(
     def apart(_: np.ndarray, same: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return np.asarray(of_metric(first, same, weights) - of_metric(second, same, weights))
 
-    return interval(apart, first, y, numbered(groups, len(y))[0], seed=seed, resamples=resamples)
+    of = numbered(groups, len(y))[0]
+    source = _source_of_groups(of, sources, len(y))
+    return interval(apart, first, y, of, seed=seed, resamples=resamples, source=source)
 
 
 def within(predicted: ArrayLike, truth: ArrayLike, groups: Sequence[str]) -> float | None:

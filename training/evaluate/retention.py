@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.data.store import Sample
+from training.simulate.ct_variants import of_variant
 from training.simulate.degraded import FACTORS
 from training.simulate.mr_from_ct import PREFIX
 
 VISIBLE = 0.05
-"""Two copies whose severities differ by less are no pair: nobody sees the difference."""
+"""Copies whose severities differ by less look the same, and are not compared."""
 _BASES = 4
-"""Slices of a source that are looked at: the seen sources are many."""
+"""Slices of each source that are predicted: there are many sources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +49,11 @@ RETENTION_HEADS = ("order of copies", "seen sources", "unseen sources", "worst u
 
 
 def looked_at(samples: Sequence[Sample]) -> frozenset[str]:
-    """Return the keys of the copies to predict: of a few slices of every real source, single factors and clean."""
+    """Return the keys of the copies to predict: of a few slices of every source as scanned, without `mixed` ones."""
     by_source: dict[str, list[str]] = {}
     for sample in samples:
+        if sample.source.startswith(PREFIX) or of_variant(sample.base):
+            continue
         bases = by_source.setdefault(sample.source, [])
         if sample.base not in bases:
             bases.append(sample.base)
@@ -58,7 +61,7 @@ def looked_at(samples: Sequence[Sample]) -> frozenset[str]:
     return frozenset(
         sample.key
         for sample in samples
-        if sample.base in chosen and sample.factor != "mixed" and not sample.source.startswith(PREFIX)
+        if sample.base in chosen and sample.factor != "mixed" and sample.split in ("train", "test")
     )
 
 

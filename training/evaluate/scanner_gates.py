@@ -1,4 +1,4 @@
-"""Gates on what is no simulated copy: series as they came from scanners, refusals, and what a score is made of.
+"""Gates on series as scanned, on refusals, and on what a score is made of and costs.
 
 The other gates are in `gates` (agreement with labels) and `single_factors`.
 """
@@ -11,19 +11,19 @@ import numpy as np
 
 from mediqa_node.domain.preprocessing import NetworkInput
 from mediqa_node.domain.prompt import Prompt
-from mediqa_node.image.preprocess import preprocess
 from mediqa_node.model.card import Card
 from mediqa_node.model.predict import NetworkScorer
-from training.data.collection import ImageSet, StackImages, stacks_of
+from training.data.collection import ImageSet, stacks_of
 from training.evaluate.by_method import QUALITY
 from training.evaluate.gates import verdict
-from training.evaluate.series import CLEAN_GATE, scored_series
+from training.evaluate.series import CLEAN_GATE, prepared, score_of, scored_series
 
 FALSE_REFUSALS, CORE_SECONDS = 0.05, 0.6
 LEAST_NETWORK = {"CT": 0.75, "MR": 1.0, "OP": 1.0}
 """Least share of the network in the quality; the regressors on statistics have the rest."""
 _TIMED = 5
 _WARM_UP = 2
+_NO_SERIES = "no series"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Refusals:
         patients, refused: series of patients, and how many of them are outside of limits fitted without their source;
             by modality.
         foreign: number of sets that must not be scored.
-        passed: those of them that neither headers nor pixels give away.
+        passed: those of them of which a stack is scored: neither headers nor pixels give it away.
     """
 
     patients: Mapping[str, int]
@@ -72,15 +72,15 @@ def clean_series(sets: Sequence[ImageSet], scorer: NetworkScorer, *, held_out: s
     Args:
         held_out: name of the set of held-out sources; "" for all.
     """
-    found = list(scored_series(sets, scorer))
+    found = [one for one in scored_series(sets, scorer) if one.refused is None]
     fit = [one.holds for one in found]
     of = [(modality, [one.holds for one in found if one.modality == modality]) for modality in ("CT", "MR", "OP")]
     wrong = [f"{one.name} {one.score:.2f} for {one.quality:.2f}" for one in found if not one.holds]
     parts = ", ".join(f"{modality} {sum(each)} of {len(each)}" for modality, each in of if each)
     return Check(
         gate=f"clean series, scores that fit{f', set {held_out}' if held_out else ''}",
-        figure=f"{np.mean(fit):.0%}: {parts}{'; not: ' + ', '.join(wrong) if wrong else ''}",
-        holds=float(np.mean(fit)) >= CLEAN_GATE,
+        figure=f"{np.mean(fit):.0%}: {parts}{'; not: ' + ', '.join(wrong) if wrong else ''}" if fit else _NO_SERIES,
+        holds=float(np.mean(fit)) >= CLEAN_GATE if fit else None,
         least=f"{CLEAN_GATE:.0%}",
         weights_sha256=scorer.card.weights_sha256,
     )
@@ -88,9 +88,10 @@ def clean_series(sets: Sequence[ImageSet], scorer: NetworkScorer, *, held_out: s
 
 def of_card(card: Card) -> Iterator[Check]:
     """Yield the gates that a card decides: the network's share, and refusals where `mediqa-train recipe` counted."""
+    fusion = {modality: card.fusion.get(modality, {}).get(QUALITY) for modality in LEAST_NETWORK}
     share = {
-        modality: one.network if (one := card.fusion.get(modality, {}).get(QUALITY)) is not None else 1.0
-        for modality in LEAST_NETWORK
+        modality: 1.0 if one is None else one.network / ((one.network + one.statistics) or 1.0)
+        for modality, one in fusion.items()
     }
     yield Check(
         gate="share of the network in the quality",
@@ -105,8 +106,13 @@ def of_card(card: Card) -> Iterator[Check]:
     refused, patients = sum(seen.refused.values()), sum(seen.patients.values())
     yield Check(
         gate="false refusals, the source of each series left out",
-        figure=", ".join(f"{modality} {seen.refused[modality]} of {n}" for modality, n in seen.patients.items()),
-        holds=refused <= FALSE_REFUSALS * patients,
+        figure=", ".join(
+            f"{modality} {seen.refused[modality]} of {seen.patients[modality]}"
+            if modality in seen.patients
+            else f"{modality} has no range"
+            for modality in LEAST_NETWORK
+        ),
+        holds=refused <= FALSE_REFUSALS * patients if patients else None,
         least=f"{FALSE_REFUSALS:.0%} at most",
         weights_sha256=card.weights_sha256,
     )
@@ -120,9 +126,15 @@ def of_card(card: Card) -> Iterator[Check]:
     )
 
 
-def cost(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Check:
-    """Return the processor time of the network for seven slices of CT, median of a few runs on this machine."""
-    inputs, prompt = _seven_slices(sets, scorer)
+def cost(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Check | None:
+    """Return the processor time of a score of as many slices of CT as are scored, median of a few runs.
+
+    None: there is no such series.
+    """
+    given = _all_slices(sets, scorer)
+    if given is None:
+        return None
+    inputs, prompt = given
     spent = []
     for _ in range(_WARM_UP + _TIMED):
         started = time.process_time()
@@ -147,29 +159,24 @@ def repeatability(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Check:
     apart = []
     for stack in (stack for one in sets for stack in stacks_of(one.folder, twice)):
         if stack.prompt is not None and stack.refused is None and len(stack.images) == twice.slices:
-            halves = [_score(stack.images[first::2], stack, scorer) for first in (0, 1)]
+            halves = [score_of(prepared(stack.images[first::2], stack, scorer), stack, scorer) for first in (0, 1)]
             apart.append(halves[0] - halves[1])
-    deviation = float(np.sqrt(np.mean(np.square(apart)) / 2.0)) if apart else float("nan")
     return Check(
         gate="repeatability over neighbouring slices",
-        figure=f"SD {deviation:.3f} in {len(apart)} series, largest difference {max(map(abs, apart), default=0.0):.3f}",
+        figure=f"SD {np.sqrt(np.mean(np.square(apart)) / 2.0):.3f} in {len(apart)} series, largest difference "
+        f"{np.abs(apart).max():.3f}"
+        if apart
+        else _NO_SERIES,
         holds=None,
         least="",
         weights_sha256=scorer.card.weights_sha256,
     )
 
 
-def _score(images: Sequence[np.ndarray], stack: StackImages, scorer: NetworkScorer) -> float:
-    assert stack.prompt is not None
-    inputs = preprocess(images, scorer.spec, modality=stack.modality, image_type=stack.image_type)
-    found = scorer.score(inputs, stack.prompt)
-    return float(((found.raw if found.quality is None else found.quality) * found.weights).sum())
-
-
-def _seven_slices(sets: Sequence[ImageSet], scorer: NetworkScorer) -> tuple[NetworkInput, Prompt]:
-    """Return the stack with the most slices as input of the network."""
-    stacks = [stack for one in sets for stack in stacks_of(one.folder, scorer.spec) if stack.prompt is not None]
-    stack = max(stacks, key=lambda one: len(one.images))
-    assert stack.prompt is not None
-    inputs = preprocess(stack.images, scorer.spec, modality=stack.modality, image_type=stack.image_type)
-    return inputs, stack.prompt
+def _all_slices(sets: Sequence[ImageSet], scorer: NetworkScorer) -> tuple[NetworkInput, Prompt] | None:
+    """Return a stack of CT with as many slices as are scored, as input of the network."""
+    for stack in (stack for one in sets for stack in stacks_of(one.folder, scorer.spec)):
+        whole = stack.modality == "CT" and len(stack.images) == scorer.spec.slices
+        if whole and stack.prompt is not None and stack.refused is None:
+            return prepared(stack.images, stack, scorer), stack.prompt
+    return None

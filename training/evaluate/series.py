@@ -63,9 +63,7 @@ def scored_series(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Iterator[S
 
 def _scored(one: ImageSet, number: int, stack: StackImages, scorer: NetworkScorer) -> ScoredSeries:
     assert stack.prompt is not None
-    inputs = preprocess(stack.images, scorer.spec, modality=stack.modality, image_type=stack.image_type)
-    found = scorer.score(inputs, stack.prompt)
-    values = found.raw if found.quality is None else found.quality
+    inputs = prepared(stack.images, stack, scorer)
     return ScoredSeries(
         name=one.name,
         number=number,
@@ -73,12 +71,24 @@ def _scored(one: ImageSet, number: int, stack: StackImages, scorer: NetworkScore
         modality=stack.modality,
         region=stack.prompt.region.value,
         type=stack.image_type,
-        score=float((values * found.weights).sum()),
+        score=score_of(inputs, stack, scorer),
         quality=float(np.mean([own_quality(base) for base in bases_of_stack(one, number, stack)])),
         refused=stack.refused,
         outside=_outside(inputs, stack.modality, scorer),
         image=stack.images[len(stack.images) // 2],
     )
+
+
+def prepared(images: Sequence[np.ndarray], stack: StackImages, scorer: NetworkScorer) -> NetworkInput:
+    """Return slices of a stack as input of the network."""
+    return preprocess(images, scorer.spec, modality=stack.modality, image_type=stack.image_type)
+
+
+def score_of(inputs: NetworkInput, stack: StackImages, scorer: NetworkScorer) -> float:
+    """Return the score of slices of a stack as reported, or the raw one without a quality map."""
+    assert stack.prompt is not None
+    found = scorer.score(inputs, stack.prompt)
+    return float(((found.raw if found.quality is None else found.quality) * found.weights).sum())
 
 
 def _outside(inputs: NetworkInput, modality: str, scorer: NetworkScorer) -> str | None:

@@ -4,26 +4,28 @@ Arms differ from the whole in one part. All are trained alike and compared on th
 need no arm: volumes of held-out slices are scored with the weights that the whole has learnt, and with equal ones.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.prompt import MODALITIES
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
-from training.data.store import BODY, Sample
+from training.data.batches import quality_of_volume
+from training.data.store import Sample
 from training.data.views import Prepared
 from training.evaluate.metrics import agreement
 from training.evaluate.predictions import predict
-from training.evaluate.results import Result, value
+from training.evaluate.results import Result
 from training.fit.recipe import STAGE1, STAGE2, read_recipe
 from training.fit.runs import finetune, predictions_of, pretrain
 from training.simulate.mr_from_ct import PREFIX
 
-WHOLE = "the whole recipe"
+WHOLE = "with all parts"
 WEIGHTED, EQUAL = "volumes, learnt slice weights", "volumes, equal slice weights"
 HEADS = ("arm", "modality", "images", "SRCC", "within an image")
 
@@ -47,16 +49,30 @@ ARMS = (
 
 
 def controls(
-    data: Prepared, folder: Path, *, seed: int, steps: int | None, advance: Callable[[int, int, str], None]
+    data: Prepared,
+    folder: Path,
+    *,
+    sources: Container[str],
+    seed: int,
+    steps: int | None,
+    advance: Callable[[int, int, str], None],
 ) -> Iterator[Result]:
     """Yield the quality reached on held-out samples, by arm and modality; existing runs are reused.
 
     Args:
-        data: a store with held-out samples of quality.
+        sources: the held-out sources to compare on.
         steps: of both stages of every arm; None: the presets'.
+
+    Raises:
+        ConfigurationError: no sample of these sources is held out.
     """
-    held = data.subset(lambda sample: sample.split == "test" and "quality" in sample.labels)
-    for arm in ARMS:
+    held = data.subset(
+        lambda sample: sample.split == "test" and sample.source in sources and "quality" in sample.labels
+    )
+    if not len(held):
+        raise ConfigurationError("no held-out sample has a quality to compare with; simulate again with `--hold-out`")
+    made_from_ct = any(one.source.startswith(PREFIX) for one in data.samples if one.split == "train")
+    for arm in (arm for arm in ARMS if arm.mr_from_ct or made_from_ct):
         run = folder / arm.name.replace(" ", "-")
         network = _trained(arm, data, run, seed, steps, advance)
         score = predictions_of(run, network, held, prompted=arm.prompts)["score"]
@@ -116,9 +132,8 @@ class Volumes(Prepared):
 
 
 def _volume(slices: Sequence[Sample]) -> Sample:
-    """Return a volume's sample: its quality is the mean over slices, each weighted by how much body it shows."""
-    body = [one.settings.get(BODY, 1.0) + 1e-3 for one in slices]
-    quality = float(np.average([one.labels["quality"] for one in slices], weights=body))
+    """Return a volume's sample."""
+    quality = quality_of_volume(slices, np.array([one.labels["quality"] for one in slices]))
     stack = slices[0].base.rpartition("-")[0]
     return replace(slices[0], base=stack, labels={"quality": quality})
 
@@ -141,6 +156,6 @@ def _results(arm: str, samples: Sequence[Sample], score: np.ndarray, seed: int) 
 def rows(found: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     """Yield a row under HEADS for every arm and modality."""
     for one in found:
-        within = value(one.agreement.within)
-        shown = "–" if np.isnan(within) else f"{within:.3f}"
+        within = one.agreement.within.value
+        shown = "–" if within is None else f"{within:.3f}"
         yield one.method, one.task[0], str(one.agreement.n), str(one.agreement.srcc), shown

@@ -19,13 +19,14 @@ import copy
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,7 +77,7 @@ class Sections(BaseModel):
     stage1: str
     stage2: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
-    statistics: dict[str, float] = {}
+    statistics: dict[Literal["CT", "MR", "OP"], Annotated[float, Field(ge=0, le=1)]] = {}
     refit: bool = False
     steps: int | None = Field(default=None, ge=1)
 
@@ -87,7 +88,7 @@ class Order:
 
     Attributes:
         recipe: name of the section.
-        processes: simulated and trained side by side.
+        processes: simulated and trained at the same time.
         trunk: file of pretrained weights; None: the package of the row.
     """
 
@@ -259,7 +260,7 @@ def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool
     with measured(order, "regressors"):
         regressors = _regressors(of_fit(data, refit=refit), order.sections.statistics)
     costs = json.loads((order.out / COSTS).read_text())
-    fusion = {
+    fusion: dict[str, dict[str, Fusion]] = {
         modality: {QUALITY: Fusion(offset=0.0, network=1.0 - share, statistics=share)}
         for modality, share in order.sections.statistics.items()
         if modality in regressors
@@ -293,7 +294,7 @@ def claim_before(order: Order) -> None:
         claimed_before(order.checkpoint(seed, refit=True), card)
 
 
-def _regressors(data: Prepared, shares: Mapping[str, float]) -> dict[str, dict[str, StatisticsRegressor]]:
+def _regressors(data: Prepared, shares: Iterable[str]) -> dict[str, dict[str, StatisticsRegressor]]:
     """Fit the regressors of quality on statistics; cost and width are chosen on left-out sources."""
     found = {}
     for modality in shares:

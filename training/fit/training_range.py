@@ -62,14 +62,12 @@ def refusals(measured: Sequence[Measured], domains: Mapping[str, TrainingRange],
     patients = {name: [one for one in of_patients if one.measured.modality == name] for name in domains}
     foreign = list(of_refused(measured, domains))
     names = {one.measured.belongs_to.name for one in foreign}
-    caught = {
-        one.measured.belongs_to.name for one in foreign if one.measured.refused is not None or one.verdict is not None
-    }
+    scored = {one.measured.belongs_to.name for one in foreign if one.measured.refused is None and one.verdict is None}
     return Refusals(
         patients={name: len(ones) for name, ones in patients.items()},
         refused={name: sum(one.verdict is not None for one in ones) for name, ones in patients.items()},
         foreign=len(names),
-        passed=sorted(names - caught),
+        passed=sorted(scored),
     )
 
 

@@ -42,7 +42,7 @@ class Plan(BaseModel):
         held_out: names of sources to hold out, or one fraction of the sources of each modality. Their samples have
             split `test`.
         final: further sources to hold out, looked at once, after all choices; their samples have split `test`, too.
-        apart: sources of the scanner of a held-out one, neither trained on nor tested: their samples have split `refit`.
+        apart: sources of the scanner of a held-out one, neither trained on nor tested: their split is `refit`.
         seed: of all random draws.
         sweep: instead of groups, each factor alone at rising strengths, for held-out sources only.
     """

@@ -5,6 +5,7 @@ that differ in texture, and their noise is measured anew. Held-out slices are te
 a refit.
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,18 @@ _SOFTER_PX, _SHARPER_GAIN = (0.35, 0.9), (0.2, 1.0)
 _KERNELS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")
 _TYPES, _RETYPED = ("soft", "lung", "bone"), 0.5
 """How often a slice gets another type, and with it the window that it is shown in: few sources are lung or bone."""
+
+
+_KEY = re.compile(r"-\d+v\d+-0$")
+
+
+def of_variant(key: str) -> bool:
+    """Return whether a key of a base slice is that of a variant.
+
+    >>> of_variant("ct_head-0-3v1-0"), of_variant("ct_head-0-3")
+    (True, False)
+    """
+    return _KEY.search(key) is not None
 
 
 def variant(base: BaseImage, number: int, random: np.random.Generator) -> BaseImage:

@@ -1,0 +1,117 @@
+"""`mediqa-train evaluate`: which sources it looks at, and what it prints of them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.samples import disc, sample
+from support.sizes import TINY, registered
+from typer.testing import CliRunner
+
+from mediqa_node.domain.errors import ConfigurationError
+from training.cli import app
+from training.cli.evaluate import held_out_sets
+from training.data.store import Store
+from training.simulate.build import PLAN_FILE, Plan
+
+DATA = Path(__file__).parents[1] / "data"
+HELD_OUT = ("ct_sts003_lowdose", "ct_sts036_lowdose")
+SEEN = ("a", "b")
+PRESET = "tiny: {size: tiny, batch: 4, steps: 2, warmup: 0}"
+PLAN = Plan(bases={"CT": 3}, groups={"CT": 1}, held_out=HELD_OUT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    with registered(TINY), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.fit.runs.draw_curve", lambda _: None)
+        yield
+
+
+def store_of(folder: Path, plan: Plan | None) -> Store:
+    """Return a store of three slices of each of four sources, four copies each."""
+    store = Store(folder)
+    for source in (*SEEN, *HELD_OUT):
+        for place in range(3):
+            base = f"{source}-0-{place}"
+            store.add(
+                [
+                    (
+                        sample(f"{base}-{copy}", base=base, source=source, factor="dose" if copy else "clean",
+                               split="train" if source in SEEN else "test",
+                               labels={"quality": 0.9 - 0.2 * copy, "mas": 200.0 / (1 + copy)},
+                               severities={"dose": 0.25 * copy, "views": 0.0}),
+                        disc(64, noise=5.0 + 40.0 * copy, seed=10 * place + copy),
+                    )
+                    for copy in range(4)
+                ]
+            )  # fmt: skip
+    if plan is not None:
+        (folder / PLAN_FILE).write_text(json.dumps(plan.model_dump()))
+    return store
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A store with its plan, and a checkpoint that was trained on it."""
+    folder = tmp_path_factory.mktemp("made")
+    store_of(folder / "store", PLAN)
+    (folder / "tiny.yaml").write_text(PRESET)
+    preset = ("--config", folder / "tiny.yaml", "--preset", "tiny")
+    for call in (
+        ("finetune", folder / "store", "--out", folder / "run", *preset),
+        ("card", folder / "run", "--plain", "--out", folder / "checkpoint"),
+    ):
+        done = CliRunner().invoke(app, list(map(str, call)))
+        assert done.exit_code == 0, done.output
+    return folder / "store", folder / "checkpoint"
+
+
+def evaluated(store: Path, checkpoint: Path, *more: object):
+    call = ("evaluate", store, "--checkpoint", checkpoint, "--sweep", store, *more)
+    return CliRunner().invoke(app, list(map(str, call)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "final", "wanted"),
+    [
+        (None, False, {"": HELD_OUT}),
+        (PLAN, True, {"": HELD_OUT}),
+        (PLAN.model_copy(update={"final": ("late",)}), False, {"": HELD_OUT}),
+        (
+            PLAN.model_copy(update={"final": ("late",)}),
+            True,
+            {"": (*HELD_OUT, "late"), "one": HELD_OUT, "two": ("late",)},
+        ),
+    ],
+)
+def test_sources_kept_for_the_end_are_looked_at_on_request(tmp_path, plan, final, wanted):
+    found = held_out_sets(store_of(tmp_path, plan), final=final)
+
+    assert {name: set(sources) for name, sources in found.items()} == {
+        name: set(sources) for name, sources in wanted.items()
+    }
+
+
+def test_all_gates_are_printed_and_written(made, tmp_path):
+    done = evaluated(*made, "--collection", DATA, "--out", tmp_path)
+
+    assert done.exit_code == 0, done.output
+    for said in ("CT quality", "CT dose", "order of copies", "share of the network", "clean series", "repeatability"):
+        assert said in done.output
+    gates = json.loads((tmp_path / "gates.json").read_text())
+    assert {one["agreement"]["n"] for one in gates["tasks"] if one["task"] == ["CT", "quality"]} == {24}
+    assert {one["source"] for one in gates["retention"] if one["factor"] == "dose"} < set(HELD_OUT)
+    [clean] = [one["figure"] for one in gates["checks"] if one["gate"].startswith("clean series")]
+    assert re.match(r"\d+%: CT \d of 2\b", clean), "the two held-out series alone"
+
+
+def test_what_a_checkpoint_was_trained_on_is_not_held_out(made, tmp_path):
+    store_of(tmp_path, PLAN.model_copy(update={"held_out": (*HELD_OUT, "a")}))
+
+    done = evaluated(tmp_path, made[1])
+
+    assert isinstance(done.exception, ConfigurationError)
+    assert "was trained on a: sources that it has seen" in str(done.exception)
