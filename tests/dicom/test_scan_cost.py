@@ -134,7 +134,7 @@ def test_long_checks_take_turns_and_short_ones_do_not_wait(monkeypatch: pytest.M
 
 
 def test_a_real_header_does_not_wait_for_the_end_of_longer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, bomb = enhanced(40), encode(ct(PixelData=None)) + EMPTY * 60_000
+    real, bomb = enhanced(40), encode(ct(PixelData=None)) + EMPTY * 120_000
     monkeypatch.setattr(scan_budget, "_LONG_CHECK_S", 0.001)
     monkeypatch.setattr(scan_budget, "_TURN_S", 0.002)
     used = [0.0, 0.0]
