@@ -66,11 +66,11 @@ class PreprocessSpec:
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that change when any field does."""
-        told = asdict(self)
+        values = asdict(self)
         for name in ("native_at_most_px", "sampled"):  # fields that older cards do not have
-            if not told[name]:
-                del told[name]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+            if not values[name]:
+                del values[name]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 A convolutional trunk sees an image at several resolutions. What it finds is averaged over every cell of the grid; of
 outputs finer than the grid, the texture inside a cell counts as well: the logarithm of their local standard deviation,
-which tells noise from blur. A network that was trained to name things forgets how strong noise is, so the image itself
+which tells noise from blur. A network trained to recognise objects discards the strength of noise, so the image itself
 adds its mean, its deviation and its finest detail in every cell. Batch normalisation is folded into the convolutions,
 so that a trunk has no running statistics that training could move.
 """
@@ -21,7 +21,7 @@ from mediqa_node.model.sizes import Trunk
 _LEAST_VARIANCE = 1e-3
 """Added to variances before the logarithm: activations are of order one."""
 _LEAST_DETAIL = 1e-3
-"""The same for the deviation of the image, whose gray values lie in 0..1."""
+"""The same for the deviation of the image, whose gray values are 0 to 1."""
 
 
 class TrunkTokens(nn.Module):

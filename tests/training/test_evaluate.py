@@ -99,8 +99,8 @@ def test_all_gates_are_printed_and_written(made, tmp_path):
     done = evaluated(*made, "--collection", DATA, "--out", tmp_path)
 
     assert done.exit_code == 0, done.output
-    for said in ("CT quality", "CT dose", "order of copies", "share of the network", "clean series", "repeatability"):
-        assert said in done.output
+    for title in ("CT quality", "CT dose", "order of copies", "share of the network", "clean series", "repeatability"):
+        assert title in done.output
     gates = json.loads((tmp_path / "gates.json").read_text())
     assert {one["agreement"]["n"] for one in gates["tasks"] if one["task"] == ["CT", "quality"]} == {24}
     assert {one["source"] for one in gates["retention"] if one["factor"] == "dose"} < set(HELD_OUT)

@@ -12,8 +12,10 @@ from support.samples import sample
 from mediqa_node.model.card import Fusion
 from mediqa_node.model.predict import load_scorer
 from training.data.collection import ImageSet
+from training.data.store import VARIANT
+from training.evaluate.refusals import Refusals
 from training.evaluate.retention import RETENTION_HEADS, looked_at, retention
-from training.evaluate.scanner_gates import CHECK_HEADS, Refusals, clean_series, cost, of_card, repeatability
+from training.evaluate.scanner_gates import CHECK_HEADS, clean_series, cost, of_card, repeatability
 from training.simulate.degraded import FACTORS
 from training.simulate.mr_from_ct import PREFIX
 
@@ -113,7 +115,9 @@ def copies(source: str, split: str, *, falls: bool) -> list:
 def test_retention_is_that_of_the_worst_unseen_source():
     both = [*copies("seen", "train", falls=True), *copies("good", "test", falls=True)]
     both += [*copies("poor", "test", falls=False), *copies(f"{PREFIX}x", "train", falls=False)]
-    both += [(replace(one, base="seen-0-1v1-0", key=f"v{one.key}"), value) for one, value in both[:4]]
+    both += [
+        (replace(one, base="a variant", key=f"v{one.key}", settings={VARIANT: 1.0}), value) for one, value in both[:4]
+    ]
     both += copies("later", "refit", falls=False)
     keys = looked_at([one for one, _ in both])
     samples = [one for one, _ in both if one.key in keys]

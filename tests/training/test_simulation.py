@@ -419,6 +419,7 @@ def test_variants_of_held_out_slices_wait_for_the_refit(held_out, split):
 
     assert {sample.split for sample in found} == {split}
     assert [sample.factor for sample in found] == ["clean", *["dose"] * 4]
+    assert all(sample.is_variant for sample in found)
 
 
 # ── MR-like images of CT anatomy ─────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 """`mediqa-train evaluate`: checkpoints on held-out sources, with all gates."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from mediqa_node.model.card import Card
     from mediqa_node.model.checkpoint import Regressors
     from mediqa_node.model.network import MedIQA
-    from training.data.store import Store
+    from training.data.collection import ImageSet
+    from training.data.store import Sample, Store
+    from training.data.views import Prepared
     from training.evaluate.by_method import MethodPredictions
     from training.evaluate.results import Result
     from training.evaluate.retention import Retention
     from training.evaluate.scanner_gates import Check
     from training.evaluate.single_factors import Swept
+
+    Loaded = tuple[MedIQA, Card, Regressors]
 
 
 @app.command()
@@ -56,6 +60,7 @@ def evaluate(
     series as scanned.
     """
     from mediqa_node.model.checkpoint import load_whole
+    from training.data.collection import read_collection
     from training.evaluate.gates import results
     from training.evaluate.single_factors import sweeps
     from training.simulate.degraded import FACTORS
@@ -64,21 +69,24 @@ def evaluate(
         require("matplotlib")
     stores = [_tested(one) for one in (data, sweep) if one is not None]
     sets = held_out_sets(stores[0], final=final)
+    patients = [] if collection is None else [of for of in read_collection(collection, manifest) if of.split == "dev"]
     found: list[Result] = []
     swept: list[Swept] = []
     checks: list[Check] = []
     loaded = [load_whole(*lock_of(folder)) for folder in checkpoint]
     _check_unseen([card for _, card, _ in loaded], stores[0], sets[""])
-    for seed, (network, card, regressors) in enumerate(loaded):
-        of_store = [_predictions(network, card, regressors, store, processes, sets[""]) for store in stores]
+    for seed, one in enumerate(loaded):
+        card = one[1]
+        samples = [shown(store, card.preprocess, processes) for store in stores]
+        of_store = [_predicted(of.subset(_of_sources(sets[""])), one) for of in samples]
         for name, sources in sets.items():
-            one: Mapping[str, Any] = {"weights_sha256": card.weights_sha256, "held_out": name, "sources": sources}
-            found += results(of_store[0], seed=seed, **one)
+            of_set: Mapping[str, Any] = {"weights_sha256": card.weights_sha256, "held_out": name, "sources": sources}
+            found += results(of_store[0], seed=seed, **of_set)
             for predictions in of_store[1:]:
-                swept += sweeps(predictions, FACTORS, **one)
-        checks += _checks(checkpoint[seed], card, collection, manifest, sets)
+                swept += sweeps(predictions, FACTORS, **of_set)
+        checks += _checks(checkpoint[seed], card, patients, sets)
         if seed == 0:
-            kept = _retained(network, card, regressors, stores[0], processes, sets[""])
+            kept = _retained(samples[0], sets[""], one)
             if out is not None:
                 for predictions in of_store[1:]:
                     _plots(predictions, out)
@@ -86,11 +94,14 @@ def evaluate(
         raise ConfigurationError(f"{data}: no test sample has a label that these checkpoints predict")
     _print_gates(found, swept, kept, checks)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        parts: Mapping[str, Sequence[Any]] = {"tasks": found, "sweeps": swept, "retention": kept, "checks": checks}
-        content = {name: [asdict(one) for one in part] for name, part in parts.items()}
-        (out / "gates.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        typer.echo(f"\nwrote {out}/gates.json")
+        _write(out, {"tasks": found, "sweeps": swept, "retention": kept, "checks": checks})
+
+
+def _write(out: Path, parts: Mapping[str, Sequence[Any]]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    content = {name: [asdict(one) for one in part] for name, part in parts.items()}
+    (out / "gates.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    typer.echo(f"\nwrote {out}/gates.json")
 
 
 def _print_gates(found: "list[Result]", swept: "list[Swept]", kept: "list[Retention]", checks: "list[Check]") -> None:
@@ -119,23 +130,17 @@ _INTERVALS = (
 
 
 def _checks(
-    checkpoint: Path,
-    card: "Card",
-    collection: Path | None,
-    manifest: Path | None,
-    held_out: Mapping[str, frozenset[str]],
+    checkpoint: Path, card: "Card", patients: "Sequence[ImageSet]", held_out: Mapping[str, frozenset[str]]
 ) -> "list[Check]":
-    """Return the gates of a checkpoint that its card decides, and with a collection those on series as scanned."""
+    """Return the gates of a checkpoint that its card decides, and of patients, if any, those on series as scanned."""
     from mediqa_node.model.predict import load_scorer
-    from training.data.collection import read_collection
     from training.evaluate.scanner_gates import clean_series, cost, of_card, repeatability
 
     found = list(of_card(card))
-    if collection is None:
+    if not patients:
         return found
     name, lock = lock_of(checkpoint)
     scorer = load_scorer(name, lock=lock)
-    patients = [one for one in read_collection(collection, manifest) if one.split == "dev"]
     with progress("scoring series") as advance:
         for done, (of, sources) in enumerate(held_out.items()):
             advance(done, len(held_out), of)
@@ -146,6 +151,10 @@ def _checks(
                 if (spent := cost(mine, scorer)) is not None:
                     found.append(spent)
     return found
+
+
+def _of_sources(sources: frozenset[str]) -> "Callable[[Sample], bool]":
+    return lambda sample: sample.split == "test" and sample.source in sources
 
 
 def _tested(folder: Path) -> "Store":
@@ -189,46 +198,28 @@ def _check_unseen(cards: "Sequence[Card]", store: "Store", sources: frozenset[st
             )
 
 
-def _predictions(
-    network: "MedIQA",
-    card: "Card",
-    regressors: "Regressors",
-    store: "Store",
-    processes: int,
-    sources: frozenset[str],
-) -> "dict[str, MethodPredictions]":
-    from training.evaluate.by_method import predict_test_samples
-
-    prepared = shown(store, card.preprocess, processes)
-    with progress(f"predicting, {card.weights_sha256[:12]}") as advance:
-        return predict_test_samples(network, card, regressors, prepared, advance, sources)
-
-
-def _retained(
-    network: "MedIQA",
-    card: "Card",
-    regressors: "Regressors",
-    store: "Store",
-    processes: int,
-    sources: frozenset[str],
-) -> "list[Retention]":
+def _retained(samples: "Prepared", sources: frozenset[str], loaded: "Loaded") -> "list[Retention]":
     """Return the retention of every factor, from a few slices of each source."""
-    from training.evaluate.by_method import QUALITY, SHIPPED, predict_samples
+    from training.evaluate.by_method import QUALITY, SHIPPED
     from training.evaluate.retention import looked_at, retention
 
-    keys = looked_at(store.samples)
-    chosen = shown(store, card.preprocess, processes).subset(
-        lambda one: one.key in keys and (one.split != "test" or one.source in sources)
-    )
-    with progress("predicting seen sources") as advance:
-        predicted = predict_samples(network, card, regressors, chosen, advance)
+    keys = looked_at(samples.samples)
+    chosen = samples.subset(lambda one: one.key in keys and (one.split != "test" or one.source in sources))
     return [
         kept
-        for modality, one in predicted.items()
+        for modality, one in _predicted(chosen, loaded).items()
         for kept in retention(
-            one.values[QUALITY][SHIPPED], one.data.samples, modality, weights_sha256=card.weights_sha256
+            one.values[QUALITY][SHIPPED], one.data.samples, modality, weights_sha256=loaded[1].weights_sha256
         )
     ]
+
+
+def _predicted(samples: "Prepared", loaded: "Loaded") -> "dict[str, MethodPredictions]":
+    from training.evaluate.by_method import predict_samples
+
+    network, card, regressors = loaded
+    with progress(f"predicting, {card.weights_sha256[:12]}") as advance:
+        return predict_samples(network, card, regressors, samples, advance)
 
 
 def _plots(predictions: "dict[str, MethodPredictions]", out: Path) -> None:

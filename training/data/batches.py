@@ -209,16 +209,13 @@ def quality_of_volume(slices: Sequence[Sample], quality: np.ndarray) -> float:
 
 
 def _stacks(samples: Sequence[Sample], groups: Mapping[str, list[list[int]]]) -> dict[str, list[list[list[int]]]]:
-    """Return the simulated slices that can form volumes: by modality, for every stack the copies of each slice.
-
-    The key of a base slice is that of its stack, a hyphen, and its place.
-    """
+    """Return the simulated slices that can form volumes: by modality, for every stack the copies of each slice."""
     found: dict[str, dict[str, list[list[int]]]] = {}
     for modality, bases in groups.items():
         for places in bases:
             sample = samples[places[0]]
             if sample.factor and sample.prompt["dimension"] == "3D":
-                found.setdefault(modality, {}).setdefault(sample.base.rpartition("-")[0], []).append(places)
+                found.setdefault(modality, {}).setdefault(sample.stack, []).append(places)
     return {modality: [one for one in stacks.values() if len(one) > 1] for modality, stacks in found.items()}
 
 

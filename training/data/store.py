@@ -21,7 +21,7 @@ from mediqa_node.domain.prompt import Prompt, prompt_of
 from mediqa_node.system.lock import locked
 
 INDEX, PIXELS = "samples.jsonl", "slices.bin"
-BODY = "body"
+BODY, VARIANT = "body", "variant"
 """The setting of a simulated copy that says which share of the slice shows the body."""
 _DTYPES = ("int16", "uint8")
 
@@ -71,6 +71,16 @@ class Sample:
     def image_type(self) -> str:
         """The prompt of that name."""
         return self.prompt["type"]
+
+    @property
+    def stack(self) -> str:
+        """The stack of a base slice: its key is that of the stack, a hyphen, and the place of the slice."""
+        return self.base.rpartition("-")[0]
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether its slice is not as scanned, but a variant (`simulate.ct_variants`)."""
+        return bool(self.settings.get(VARIANT))
 
     @property
     def words(self) -> Prompt:

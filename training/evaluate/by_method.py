@@ -1,6 +1,6 @@
 """Predictions of a checkpoint: the network alone, the regressors on statistics alone, and the shipped combination."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,19 +83,6 @@ def predict_by_method(
             else share.offset + share.network * by_network + share.statistics * by_statistics
         )
     return MethodPredictions(data=mine, values=values, targets=targets)
-
-
-def predict_test_samples(
-    network: MedIQA,
-    card: Card,
-    regressors: Regressors,
-    data: Prepared,
-    advance: Callable[[int, int, str], None],
-    sources: Container[str] | None = None,
-) -> dict[str, MethodPredictions]:
-    """Return the predictions of a checkpoint for the test samples, by modality; of some sources, or of all."""
-    held = data.subset(lambda sample: sample.split == "test" and (sources is None or sample.source in sources))
-    return predict_samples(network, card, regressors, held, advance)
 
 
 def predict_samples(

@@ -38,7 +38,7 @@ from mediqa_node.model.network import MedIQA
 from training.data.collection import ImageSet
 from training.data.store import Sample, Store
 from training.data.views import prepare
-from training.evaluate.by_method import OUTPUTS, QUALITY, predict_test_samples
+from training.evaluate.by_method import OUTPUTS, QUALITY, predict_samples
 from training.evaluate.fixed_measures import MIXED, MeasuredCopies
 from training.simulate.build import bases_of, random_of, samples_of
 from training.simulate.degraded import FACTORS, BaseImage, Step
@@ -131,7 +131,7 @@ def measured_copies(
             found = measure_copy(store.slices(sample)[0], sample, base.spacing_mm)
             measured.append({one.name: np.nan if one.value is None else one.value for one in found})
     prepared = prepare(store, card.preprocess, advance=lambda done, total: advance(done, total, "preparing images"))
-    predictions = predict_test_samples(network, card, regressors, prepared, advance)
+    predictions = predict_samples(network, card, regressors, prepared, advance)
     copies = {}
     for modality in (one for one in OUTPUTS if one in predictions):
         places = [place for place, sample in enumerate(store.samples) if sample.modality == modality]

@@ -13,7 +13,7 @@ from mediqa_node.domain.errors import NotScorable
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.model.predict import NetworkScorer
 from training.data.collection import StackImages, stacks_of
-from training.simulate.ct import body, own_noise_hu
+from training.simulate.ct import body, own_noise_hu, pixel_mm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def slices_of(folder: Path, scorer: NetworkScorer) -> tuple[StackImages, list[Sl
         return stack, [
             Slice(
                 number=number,
-                noise_hu=own_noise_hu(image, body(image), stack.spacing_mm or 0.8),
+                noise_hu=own_noise_hu(image, body(image), pixel_mm(stack.spacing_mm)),
                 raw=float(scored.raw[number]),
                 quality=float(quality[number]),
             )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.data.store import Sample
-from training.simulate.ct_variants import of_variant
 from training.simulate.degraded import FACTORS
 from training.simulate.mr_from_ct import PREFIX
 
@@ -52,7 +51,7 @@ def looked_at(samples: Sequence[Sample]) -> frozenset[str]:
     """Return the keys of the copies to predict: of a few slices of every source as scanned, without `mixed` ones."""
     by_source: dict[str, list[str]] = {}
     for sample in samples:
-        if sample.source.startswith(PREFIX) or of_variant(sample.base):
+        if sample.source.startswith(PREFIX) or sample.is_variant:
             continue
         bases = by_source.setdefault(sample.source, [])
         if sample.base not in bases:

@@ -4,7 +4,7 @@ The other gates are in `gates` (agreement with labels) and `single_factors`.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from mediqa_node.model.predict import NetworkScorer
 from training.data.collection import ImageSet, stacks_of
 from training.evaluate.by_method import QUALITY
 from training.evaluate.gates import verdict
+from training.evaluate.refusals import Refusals
 from training.evaluate.series import CLEAN_GATE, prepared, score_of, scored_series
 
 FALSE_REFUSALS, CORE_SECONDS = 0.05, 0.6
@@ -44,23 +45,6 @@ class Check:
     def row(self) -> tuple[str, ...]:
         """Return the row under CHECK_HEADS."""
         return self.gate, self.figure, self.weights_sha256[:12], verdict(self.holds, self.least)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusals:
-    """What a training range refuses of a collection.
-
-    Attributes:
-        patients, refused: series of patients, and how many of them are outside of limits fitted without their source;
-            by modality.
-        foreign: number of sets that must not be scored.
-        passed: those of them of which a stack is scored: neither headers nor pixels give it away.
-    """
-
-    patients: Mapping[str, int]
-    refused: Mapping[str, int]
-    foreign: int
-    passed: Sequence[str]
 
 
 CHECK_HEADS = ("series and cost", "seen", "weights", "gate")

@@ -114,7 +114,7 @@ class Volumes(Prepared):
         stacks: dict[str, dict[str, list[int]]] = {}
         for place, sample in enumerate(data.samples):
             if sample.prompt["dimension"] == "3D":
-                stacks.setdefault(sample.base.rpartition("-")[0], {}).setdefault(sample.base, []).append(place)
+                stacks.setdefault(sample.stack, {}).setdefault(sample.base, []).append(place)
         self.places = [
             places for slices in stacks.values() if len(slices) > 1 for places in zip(*slices.values(), strict=False)
         ]
@@ -134,8 +134,7 @@ class Volumes(Prepared):
 def _volume(slices: Sequence[Sample]) -> Sample:
     """Return a volume's sample."""
     quality = quality_of_volume(slices, np.array([one.labels["quality"] for one in slices]))
-    stack = slices[0].base.rpartition("-")[0]
-    return replace(slices[0], base=stack, labels={"quality": quality})
+    return replace(slices[0], base=slices[0].stack, labels={"quality": quality})
 
 
 def _results(arm: str, samples: Sequence[Sample], score: np.ndarray, seed: int) -> Iterator[Result]:

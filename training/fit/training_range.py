@@ -17,7 +17,7 @@ from mediqa_node.image.measure.slice_statistics import SliceStatistics, slice_st
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.image.training_range import FEWEST_SOURCES, TrainingRange, fit_training_range
 from training.data.collection import ImageSet, StackImages, stacks_of
-from training.evaluate.scanner_gates import Refusals
+from training.evaluate.refusals import Refusals
 from training.fit.degradations import worse_copies
 
 _SEED = 20

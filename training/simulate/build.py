@@ -15,7 +15,7 @@ from mediqa_node.domain.preprocessing import PreprocessSpec
 from mediqa_node.image.measure.mr.support import spectrum, support
 from mediqa_node.system.atomic import write_atomically
 from training.data.collection import ImageSet, StackImages, check_held_out, fraction, held_out_sources, stacks_of
-from training.data.store import Sample, Store
+from training.data.store import VARIANT, Sample, Store
 from training.simulate import ct, fundus, mr
 from training.simulate.ct_variants import variant
 from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step
@@ -277,7 +277,7 @@ def samples_of(
                 labels=one.labels,
                 factor=one.factor,
                 severities=one.severities,
-                settings=one.settings,
+                settings={**one.settings, VARIANT: 1.0} if base.is_variant else one.settings,
             ),
             one.image[np.newaxis],
         )

@@ -21,6 +21,7 @@ from mediqa_node.image.measure.ct.soft_noise import soft_noise
 from mediqa_node.image.measure.ct.windows import BRAIN_HU, SOFT_HU, soft_windows
 from training.simulate.degraded import BaseImage, Degraded, Step, saturating
 
+_USUAL_PIXEL_MM = 0.8
 MU_WATER_PER_MM = 0.02
 VIEWS = 720
 _NOISE_VIEWS = 360
@@ -49,6 +50,11 @@ class Noise:
         """Return the noise at a tube charge; another angle gives another draw of the same distribution."""
         quantum = np.cos(angle) * self.quantum[0] + np.sin(angle) * self.quantum[1]
         return np.asarray(quantum / np.sqrt(mas) + self.electronic / mas)
+
+
+def pixel_mm(spacing_mm: float) -> float:
+    """Return the size of a pixel: a usual one where the header has none (0)."""
+    return spacing_mm or _USUAL_PIXEL_MM
 
 
 def attenuation(image_hu: np.ndarray) -> np.ndarray:
@@ -127,7 +133,7 @@ def degrade(
     Args:
         varied: no difference here: other reconstructions of a slice are bases of their own (`simulate.ct_variants`).
     """
-    spacing_mm = base.spacing_mm or 0.8
+    spacing_mm = pixel_mm(base.spacing_mm)
     kernel = base.kernel or kernel_of(base.prompt)
     factors = {step.factor for step in plan}
     noise = noise_of(base.image, spacing_mm, random, kernel=kernel) if factors != {"clean"} else None

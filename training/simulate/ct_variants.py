@@ -5,7 +5,6 @@ that differ in texture, and their noise is measured anew. Held-out slices are te
 a refit.
 """
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -28,18 +27,6 @@ _TYPES, _RETYPED = ("soft", "lung", "bone"), 0.5
 """How often a slice gets another type, and with it the window that it is shown in: few sources are lung or bone."""
 
 
-_KEY = re.compile(r"-\d+v\d+-0$")
-
-
-def of_variant(key: str) -> bool:
-    """Return whether a key of a base slice is that of a variant.
-
-    >>> of_variant("ct_head-0-3v1-0"), of_variant("ct_head-0-3")
-    (True, False)
-    """
-    return _KEY.search(key) is not None
-
-
 def variant(base: BaseImage, number: int, random: np.random.Generator) -> BaseImage:
     """Return a slice as another reconstruction might show it, with a kernel of its own for simulated noise.
 
@@ -47,7 +34,7 @@ def variant(base: BaseImage, number: int, random: np.random.Generator) -> BaseIm
         number: of the variant, for its key, which is that of a stack of its own: variants of neighbouring slices have
             different kernels and windows, and form no volume.
     """
-    image, spacing_mm = base.image, base.spacing_mm or 0.8
+    image, spacing_mm = base.image, ct.pixel_mm(base.spacing_mm)
     if random.random() < _RESIZED:
         zoom = min(float(np.exp(random.uniform(*np.log(_ZOOM)))), _LARGEST_PX / max(image.shape))
         size = (round(image.shape[1] * zoom), round(image.shape[0] * zoom))

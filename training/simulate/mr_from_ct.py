@@ -41,7 +41,7 @@ def mr_like(base: BaseImage, random: np.random.Generator) -> BaseImage | None:
     cut = _cut(base.image, ct.body(base.image), random)
     if cut is None:
         return None
-    hu, inside = _resampled(*cut, base.spacing_mm or 0.8, random)
+    hu, inside = _resampled(*cut, ct.pixel_mm(base.spacing_mm), random)
     if min(hu.shape) < _LEAST_PX or inside.mean() < 0.02:
         return None
     signal = _signal(hu, random) * ndimage.gaussian_filter(inside.astype(np.float64), 0.8)

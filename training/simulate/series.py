@@ -241,9 +241,10 @@ Copies = Iterator[tuple[np.ndarray, float]]
 
 def _ct_copies(image: np.ndarray, base: BaseSeries, levels: Sequence[float], random: np.random.Generator) -> Copies:
     """Yield a slice at each tube charge with its quality, all from one noise simulation."""
-    noise = ct.noise_of(image, base.spacing_mm or 0.8, random, kernel=ct.kernel_of(base.prompt))
+    spacing_mm = ct.pixel_mm(base.spacing_mm)
+    noise = ct.noise_of(image, spacing_mm, random, kernel=ct.kernel_of(base.prompt))
     inside = ct.body(image)
-    own_hu = ct.own_noise_hu(image, inside, base.spacing_mm or 0.8)
+    own_hu = ct.own_noise_hu(image, inside, spacing_mm)
     for mas in levels:
         inserted_mas = 1.0 / (1.0 / mas - 1.0 / ct.SOURCE_MAS)
         added = noise.at(inserted_mas, random.uniform(0.0, 2.0 * np.pi))
