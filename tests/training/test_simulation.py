@@ -363,7 +363,7 @@ def test_a_store_is_not_gone_on_with_under_another_plan(tmp_path):
     build(sets, DEFAULT_PREPROCESSING, plan, Store(store), processes=1, advance=lambda *_: None)
     other = plan.model_copy(update={"held_out": ("two",)})
 
-    with pytest.raises(ConfigurationError, match=r"made by another plan \(plan\.json\)"):
+    with pytest.raises(ConfigurationError, match=r"made by another plan or version \(plan\.json\)"):
         build(sets, DEFAULT_PREPROCESSING, other, Store(store), processes=1, advance=lambda *_: None)
 
 
@@ -451,6 +451,21 @@ def test_mr_of_ct_anatomy_has_the_support_and_the_noise_that_it_says(seed):
     ratio = mr._own_noise(made.image, made.support) / (made.own_noise * float(made.image[inside].mean()))
     assert 0.4 < ratio < 2.5, "estimated from the image"
     assert fold_of(made.source) == base("CT").source
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_smaller_matrix_takes_known_noise_along(seed, monkeypatch):
+    monkeypatch.setattr(mr, "_SMALLER", 1.0)
+    y, x = np.mgrid[-1:1:256j, -1:1:256j]
+    real, imaginary = np.random.default_rng(seed).normal(0.0, 3.0, (2, *x.shape))
+    image = np.abs(100.0 * ndimage.gaussian_filter((x**2 + y**2 < 0.6).astype(float), 2.0) + real + 1j * imaginary)
+    noisy = replace(base("MR"), image=image.astype(np.float32), support=(1.0, 1.0), own_noise=0.03)
+
+    source = mr._source(noisy, np.random.default_rng(seed), varied=True)
+
+    flat = source.image[ndimage.binary_erosion(source.inside, iterations=8)]
+    assert source.image.shape < image.shape
+    assert source.own == pytest.approx(float(flat.std() / flat.mean()), rel=0.08)
 
 
 def test_too_little_of_a_body_makes_no_mr():

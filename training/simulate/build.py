@@ -26,6 +26,8 @@ _SINGLE = 0.4
 """Share of the copies that one factor alone made worse, factors equally often."""
 _SMALLEST_PX = 48
 PLAN_FILE = "plan.json"
+VERSION = 2
+"""Of the simulation: a store of another version is not extended. Raise it with every change of samples or labels."""
 STRENGTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of a sweep."""
 
@@ -176,8 +178,8 @@ def build(
     """Simulate copies of all patients of a collection into a store, skipping existing copies.
 
     Raises:
-        ConfigurationError: a source to hold out is not in the collection, or the store was made with another plan,
-            whose training split may contain a source that is now held out.
+        ConfigurationError: a source to hold out is not in the collection, or the store was made by another version, or
+            with another plan, whose training split may contain a source that is now held out.
     """
     by_source: dict[str, list[ImageSet]] = {}
     for one in sets:
@@ -225,15 +227,21 @@ def _held_out(bases: Sequence[BaseImage], wanted: Sequence[str]) -> tuple[str, .
 def plan_of_store(folder: Path) -> Plan | None:
     """Return the plan that a store was made by; None for a store of real images."""
     file = folder / PLAN_FILE
-    return Plan.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else None
+    if not file.exists():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content.pop("version", None)
+    return Plan.model_validate(content)
 
 
 def _agree(file: Path, plan: Plan) -> None:
-    text = json.dumps(plan.model_dump(), indent=1, sort_keys=True) + "\n"
+    text = json.dumps({**plan.model_dump(), "version": VERSION}, indent=1, sort_keys=True) + "\n"
     if not file.exists():
         write_atomically(file, text.encode())
     elif file.read_text(encoding="utf-8") != text:
-        raise ConfigurationError(f"{file.parent} was made by another plan ({PLAN_FILE}); choose another folder")
+        raise ConfigurationError(
+            f"{file.parent} was made by another plan or version ({PLAN_FILE}); choose another folder"
+        )
 
 
 def _simulated(task: tuple[BaseImage, Plan]) -> list[tuple[Sample, np.ndarray]]:

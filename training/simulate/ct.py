@@ -189,6 +189,9 @@ def _labelled(
     )
 
 
+QUALITY = f"1 - ln(noise and artefacts / {_BEST_HU:g} HU) / ln {_SPAN:g}"
+
+
 def quality_of_noise(total_hu: float) -> float:
     """Return the quality of a slice from the deviation of its noise and artefacts in HU; not clipped to 0..1."""
     return 1.0 - float(np.log(total_hu / _BEST_HU) / np.log(_SPAN))

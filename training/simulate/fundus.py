@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from mediqa_node.image.fundus import DARK
 from mediqa_node.image.measure.noise import immerkaer_robust
-from training.simulate.degraded import FACTORS, BaseImage, Degraded, Step, quality_of, saturating
+from training.simulate.degraded import FACTORS, WORST, BaseImage, Degraded, Step, quality_of, saturating
 
 REFERENCE_PX = 384
 """Blur is given in pixels of a picture with this longer edge."""
@@ -33,6 +33,9 @@ _COLOUR, _CONTRAST = 0.12, 0.15
 _GRAY_GROUND = 0.2
 _GROUND = 0.03
 """Brighter than this lies inside the field or is a mark on it."""
+
+
+QUALITY = f"product of 1 - {WORST:g} severity of {', '.join(FACTORS['OP'])}"
 
 
 def degrade(

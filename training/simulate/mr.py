@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from mediqa_node.image.foreground import body_pixels
 from mediqa_node.image.measure.noise import immerkaer_robust
-from training.simulate.degraded import BaseImage, Degraded, Step, quality_of, saturating
+from training.simulate.degraded import WORST, BaseImage, Degraded, Step, quality_of, saturating
 
 NOISE_AT_1_T = 0.06
 """Deviation of the noise at 1 T, as a share of the mean signal of the body; it goes as 1 / B0."""
@@ -42,6 +42,10 @@ HALF_WAY = {"noise": 0.15, "ghosts": 0.25, "undersampling": 0.12, "resolution": 
 _FINE, _COARSE = 300.0, 20.0
 """Acquired lines across the body at which `coarseness` is 0 and 1; between, it goes with their logarithm."""
 _SHIFT_STEP_PX = 0.05
+QUALITY = (
+    f"product of 1 - {WORST:g} severity of noise, ghosts, undersampling and {RESOLUTION_LABEL}; "
+    f"coarseness = ln({_FINE:g} / acquired lines across the body) / ln({_FINE:g} / {_COARSE:g}), clipped to 0..1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +114,12 @@ def _source(base: BaseImage, random: np.random.Generator, *, varied: bool) -> _S
         image, filled, shares = _matrix(image, shares, random)
     inside = body(image)
     signal = float(image[inside].mean()) or 1.0
-    own = _own_noise(image, shares) / signal if base.own_noise is None else base.own_noise
-    return _Source(image, filled, acquired_mask(image.shape, shares), inside, signal, own)
+    acquired = acquired_mask(image.shape, shares)
+    if base.own_noise is None:
+        own = _own_noise(image, shares) / signal
+    else:  # what a smaller matrix leaves out takes its noise along
+        own = base.own_noise * float(acquired.sum() / acquired_mask(base.image.shape, base.support).sum()) ** 0.5
+    return _Source(image, filled, acquired, inside, signal, own)
 
 
 def _own_noise(image: np.ndarray, shares: tuple[float, float]) -> float:
