@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError
 from training.cli import app
-from training.cli.evaluate import held_out_sets
+from training.cli.evaluate import for_comparisons, held_out_sets
+from training.cli.stages import prepared_of
 from training.data.store import Store
+from training.fit.recipe import STAGE2, read_recipe
 from training.simulate.build import PLAN_FILE, Plan
 
 DATA = Path(__file__).parents[1] / "data"
@@ -21,6 +23,7 @@ HELD_OUT = ("ct_sts003_lowdose", "ct_sts036_lowdose")
 SEEN = ("a", "b")
 PRESET = "tiny: {size: tiny, batch: 4, steps: 2, warmup: 0}"
 PLAN = Plan(bases={"CT": 3}, groups={"CT": 1}, held_out=HELD_OUT)
+KEEPS_ONE = PLAN.model_copy(update={"held_out": HELD_OUT[:1], "final": HELD_OUT[1:]})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,6 +98,15 @@ def test_sources_kept_for_the_end_are_looked_at_on_request(tmp_path, plan, final
     }
 
 
+@pytest.mark.parametrize(("plan", "wanted"), [(None, HELD_OUT), (PLAN, HELD_OUT), (KEEPS_ONE, HELD_OUT[:1])])
+def test_what_is_kept_for_the_end_is_no_part_of_comparisons(tmp_path, plan, wanted):
+    store_of(tmp_path, plan)
+
+    compared = for_comparisons(prepared_of(tmp_path, read_recipe(STAGE2, "default"), stage=2), tmp_path)
+
+    assert {one.source for one in compared.samples} == {*SEEN, *wanted}
+
+
 def test_all_gates_are_printed_and_written(made, tmp_path):
     done = evaluated(*made, "--collection", DATA, "--out", tmp_path)
 
@@ -103,7 +115,7 @@ def test_all_gates_are_printed_and_written(made, tmp_path):
         assert title in done.output
     gates = json.loads((tmp_path / "gates.json").read_text())
     assert {one["agreement"]["n"] for one in gates["tasks"] if one["task"] == ["CT", "quality"]} == {24}
-    assert {one["source"] for one in gates["retention"] if one["factor"] == "dose"} < set(HELD_OUT)
+    assert [one["worst"] for one in gates["retention"] if one["factor"] == "dose"] == [None], "too few pairs"
     [clean] = [one["figure"] for one in gates["checks"] if one["gate"].startswith("clean series")]
     assert re.match(r"\d+%: CT \d of 2\b", clean), "the two held-out series alone"
 

@@ -13,7 +13,8 @@ from training.data.batches import Target
 from training.evaluate.by_method import NETWORK, QUALITY, SHIPPED, STATISTICS, MethodPredictions
 from training.evaluate.claims import claims_of, held_out_rmse
 from training.evaluate.gates import GATE_HEADS, gate_rows, passed, results, undefined_lines
-from training.evaluate.single_factors import sweep_rows, sweeps, visible
+from training.evaluate.single_factors import NOT_EVALUATED, Swept, sweep_rows, sweeps
+from training.evaluate.visible import visible
 from training.simulate.degraded import FACTORS
 
 WEIGHTS = "a" * 64
@@ -171,7 +172,7 @@ def test_a_sweep_is_the_mean_over_checkpoints_and_a_factor_without_copies_is_lef
 
     assert {one.factor for one in found} == {"ghosts"}
     mean = ("1", "0.333", "0.333", "0.333", "-1.00 b0")
-    assert list(sweep_rows(found)) == [
+    assert evaluated(found) == [
         ("MR ghosts", *mean, "not detected"),
         ("MR brain ghosts", *mean, "NOT MET: 0.85"),
     ]
@@ -194,20 +195,48 @@ def test_brains_and_other_parts_of_the_body_are_told_apart():
 def test_a_sweep_that_falls_all_the_way_passes_its_gate_if_it_has_one(factor, verdict):
     found = list(sweeps(swept([0.9, 0.7, 0.5, 0.3], factor=factor), FACTORS, weights_sha256=WEIGHTS))
 
-    assert [row[-1] for row in sweep_rows(found)] == ["", verdict]
+    assert [row[-1] for row in evaluated(found)] == ["", verdict]
+
+
+def evaluated(found: list[Swept]) -> list[tuple[str, ...]]:
+    return [row for row in sweep_rows(found) if row[-1] != NOT_EVALUATED]
+
+
+def test_a_gate_that_no_image_could_show_has_a_row():
+    found = list(sweeps(swept([0.9, 0.7, 0.5, 0.3]), FACTORS, weights_sha256=WEIGHTS))
+
+    assert ("MR body noise", "0", "–", "–", "–", "–", NOT_EVALUATED) in list(sweep_rows(found))
+    assert not any(row[0].startswith("CT") for row in sweep_rows(found))
+
+
+@pytest.mark.parametrize(
+    ("scores", "mean"),
+    [((0.9, 0.8, 0.7), 1.0), ((0.9, 0.5, 0.8), 1.0), ((0.9, 0.8, 0.95), -1.0), ((0.9, 0.8, 0.9), 0.0)],
+)
+def test_of_ct_every_visible_pair_counts(scores, mean):
+    samples = [
+        sample(f"{n}", base="b0", modality="CT", factor="views" if n else "clean", labels={QUALITY: quality})
+        for n, quality in enumerate((0.8, 0.795, 0.788))
+    ]
+    one = MethodPredictions(data=SimpleNamespace(samples=samples), values={QUALITY: {SHIPPED: np.array(scores)}})
+
+    [found] = sweeps({"CT": one}, FACTORS, weights_sha256=WEIGHTS)
+
+    assert (found.factor, found.images) == ("views", 1)
+    assert found.mean == mean, "the first and the last copy can be told apart"
 
 
 # ── claims ───────────────────────────────────────────────────────────────────
 
 
 def gates(*, srcc: float | None = 0.91) -> dict:
-    sweep = {"modality": "MR", "region": "", "method": SHIPPED}
+    sweep = {"modality": "MR", "region": "", "method": SHIPPED, "images": 9}
     brain = sweep | {"region": "brain"}
     return {
         "sweeps": [
             {**sweep, "factor": "noise", "mean": 0.97},
             {**sweep, "factor": "ghosts", "mean": 0.42},
-            {**brain, "factor": "noise", "mean": 0.9},
+            {**brain, "factor": "noise", "mean": 0.97},
             {**brain, "factor": "ghosts", "mean": 0.85},
             {**brain, "region": "abdomen", "factor": "ghosts", "mean": 0.1},
         ],
@@ -229,6 +258,34 @@ def test_a_claim_names_what_is_followed_what_is_not_and_of_how_many_sources():
     by_region = "By region it follows, of abdomen: nothing; of brain: noise, ghosts. Not comparable"
     assert f"NOT DETECTED: ghosts. {by_region}" in claim
     assert claim.isascii()
+
+
+@pytest.mark.parametrize(
+    ("noise", "images", "wanted"),
+    [
+        (0.97, 9, "severity of noise, trained"),
+        (0.97, 1, "severity of noise (1 image), trained"),
+        (0.9, 9, "BELOW THE GATE: noise. NOT DETECTED: ghosts."),
+        (0.7, 9, "NOT DETECTED: noise, ghosts."),
+    ],
+)
+def test_a_factor_is_claimed_by_the_verdict_of_its_gate(noise, images, wanted):
+    found = gates()
+    for one in found["sweeps"]:
+        if (one["region"], one["factor"]) == ("brain", "noise"):
+            one |= {"mean": noise, "images": images}
+
+    assert wanted in claims_of(found, MADE_BY)["MR"]
+
+
+def test_a_factor_may_be_followed_as_little_as_its_gate_allows():
+    body = {"modality": "MR", "region": "body", "method": SHIPPED, "images": 9, "factor": "ghosts", "mean": 0.65}
+    found = gates() | {"sweeps": [body]}
+
+    claim = claims_of(found, MADE_BY)["MR"]
+
+    assert "severity of ghosts, trained" in claim
+    assert "By region it follows, of body: ghosts." in claim
 
 
 def test_a_refit_claims_what_the_fit_before_it_showed():

@@ -13,8 +13,9 @@ from mediqa_node.model.card import Fusion
 from mediqa_node.model.predict import load_scorer
 from training.data.collection import ImageSet
 from training.data.store import VARIANT
+from training.evaluate.by_method import QUALITY, SHIPPED, MethodPredictions
 from training.evaluate.refusals import Refusals
-from training.evaluate.retention import RETENTION_HEADS, looked_at, retention
+from training.evaluate.retention import RETENTION_HEADS, retention, seen_copies
 from training.evaluate.scanner_gates import CHECK_HEADS, clean_series, cost, of_card, repeatability
 from training.simulate.degraded import FACTORS
 from training.simulate.mr_from_ct import PREFIX
@@ -40,14 +41,29 @@ def test_the_network_has_most_of_the_score(scorer, ct, holds):
     assert len(share.row()) == len(CHECK_HEADS)
 
 
+def test_a_network_that_passes_alone_is_due_the_whole_score(scorer):
+    [share] = of_card(card_of(scorer, ct=0.75), alone={"CT"})
+
+    assert (share.holds, share.least) == (False, "CT 1.00, MR 1.00, OP 1.00")
+
+
 @pytest.mark.parametrize(("refused", "holds"), [(1, True), (2, False)])
 def test_one_patient_of_twenty_may_be_refused(scorer, refused, holds):
-    seen = Refusals(patients={"CT": 15, "MR": 10}, refused={"CT": 0, "MR": refused}, foreign=9, passed=["fruit"])
+    seen = Refusals(patients={"CT": 15, "MR": 10}, refused={"CT": 0, "MR": refused}, foreign=9, passed=["screen"])
 
     _, patients, foreign = of_card(card_of(scorer, ct=1.0, refusals=vars_of(seen)))
 
     assert (patients.holds, patients.figure) == (holds, f"CT 0 of 15, MR {refused} of 10, OP has no range")
-    assert (foreign.holds, foreign.figure) == (None, "8 of 9 refused; not: fruit")
+    assert (foreign.holds, foreign.figure) == (False, "8 of 9 refused; not: screen")
+
+
+@pytest.mark.parametrize(("passed", "holds"), [([], True), (["refuse/mr_fruit_ge_irspgr"], True), (["photo"], False)])
+def test_only_what_looks_like_tissue_may_pass(scorer, passed, holds):
+    seen = Refusals(patients={"MR": 10}, refused={"MR": 0}, foreign=9, passed=passed)
+
+    *_, foreign = of_card(card_of(scorer, ct=1.0, refusals=vars_of(seen)))
+
+    assert foreign.holds is holds
 
 
 def vars_of(seen: Refusals) -> dict:
@@ -95,40 +111,69 @@ def test_the_cost_is_of_ct_and_nothing_without_it(of_three):
 
 def test_nothing_passes_without_evidence(scorer):
     nothing = vars_of(Refusals(patients={}, refused={}, foreign=0, passed=[]))
-    _, patients, _ = of_card(card_of(scorer, ct=1.0, refusals=nothing))
+    _, patients, foreign = of_card(card_of(scorer, ct=1.0, refusals=nothing))
 
+    assert foreign.holds is None
     assert (patients.holds, patients.figure) == (None, "CT has no range, MR has no range, OP has no range")
     assert clean_series([], scorer, held_out="").holds is None
 
 
-def copies(source: str, split: str, *, falls: bool) -> list:
+def copies(source: str, split: str, *, falls: bool, bases: int = 7) -> list:
     return [
         (
-            sample(f"{source} {factor} {level}", base=source, source=source, split=split, modality="MR", factor=factor,
-                   severities=dict.fromkeys(FACTORS["MR"], 0.0) | {"noise": level}),
+            sample(f"{source} {base} {factor} {level}", base=f"{source} {base}", source=source, split=split,
+                   modality="MR", factor=factor, severities=dict.fromkeys(FACTORS["MR"], 0.0) | {"noise": level}),
             1.0 - level if falls else level,
         )
+        for base in range(bases)
         for level, factor in ((0.0, "clean"), (0.3, "noise"), (0.6, "noise"), (0.3, "mixed"))
     ]  # fmt: skip
 
 
-def test_retention_is_that_of_the_worst_unseen_source():
-    both = [*copies("seen", "train", falls=True), *copies("good", "test", falls=True)]
-    both += [*copies("poor", "test", falls=False), *copies(f"{PREFIX}x", "train", falls=False)]
-    both += [
-        (replace(one, base="a variant", key=f"v{one.key}", settings={VARIANT: 1.0}), value) for one, value in both[:4]
-    ]
-    both += copies("later", "refit", falls=False)
-    keys = looked_at([one for one, _ in both])
-    samples = [one for one, _ in both if one.key in keys]
-
-    found, *others = retention(
-        np.array([value for one, value in both if one.key in keys]), samples, "MR", weights_sha256="a" * 64
+def judged(copies: list) -> MethodPredictions:
+    return MethodPredictions(
+        data=SimpleNamespace(samples=[one for one, _ in copies]),
+        values={QUALITY: {SHIPPED: np.array([value for _, value in copies])}},
     )
 
-    assert {one.source for one in samples} == {"seen", "good", "poor"}
-    assert "mixed" not in {one.factor for one in samples}
+
+def test_of_seen_sources_a_few_slices_as_scanned_are_predicted():
+    every = [*copies("seen", "train", falls=True), *copies("good", "test", falls=True)]
+    every += [*copies(f"{PREFIX}x", "train", falls=False), *copies("later", "refit", falls=False)]
+    every += [
+        (replace(one, base="a variant", key=f"v{one.key}", settings={VARIANT: 1.0}), value) for one, value in every[:4]
+    ]
+
+    keys = seen_copies([one for one, _ in every])
+
+    chosen = [one for one, _ in every if one.key in keys]
+    assert {one.source for one in chosen} == {"seen"}
+    assert "mixed" not in {one.factor for one in chosen}
+    assert len(chosen) == 6 * 3
+
+
+def test_retention_is_that_of_the_worst_unseen_source():
+    seen = judged(copies("seen", "train", falls=True))
+    unseen = judged([*copies("good", "test", falls=True), *copies("poor", "test", falls=False),
+                     *copies("small", "test", falls=False, bases=1)])  # fmt: skip
+
+    found, *others = retention(seen, unseen, weights_sha256="a" * 64)
+
     assert others == [], "of no other factor are there pairs"
-    assert (found.factor, found.seen, found.unseen, found.worst) == ("noise", 1.0, 0.0, -1.0)
-    assert found.row() == ("MR noise", "1.00", "0.00", "-1.00 poor", "-1.00")
+    assert (found.factor, found.seen, found.unseen, found.worst) == (
+        "noise",
+        1.0,
+        pytest.approx(-3 / 45),
+        (-1.0, "poor", 21),
+    )
+    assert found.row() == ("MR noise", "1.00 (21 pairs)", "-0.07", "-1.00 poor (21 pairs)", "-1.00")
     assert len(found.row()) == len(RETENTION_HEADS)
+
+
+def test_few_pairs_have_no_retention():
+    few, many = (judged(copies("one", "train", falls=True, bases=n)) for n in (1, 7))
+
+    [of_few], [by_few] = (list(retention(*both, weights_sha256="a" * 64)) for both in ((many, few), (few, many)))
+
+    assert of_few.row()[3:] == ("fewer than 20 pairs", "–")
+    assert by_few.row()[3:] == ("1.00 one (21 pairs)", "–")

@@ -84,9 +84,9 @@ def evaluate(
             found += results(of_store[0], seed=seed, **of_set)
             for predictions in of_store[1:]:
                 swept += sweeps(predictions, FACTORS, **of_set)
-        checks += _checks(checkpoint[seed], card, patients, sets)
+        checks += _checks(checkpoint[seed], card, patients, sets, alone=_passes_alone(found, card))
         if seed == 0:
-            kept = _retained(samples[0], sets[""], one)
+            kept = _retained(samples[0], of_store[0], one)
             if out is not None:
                 for predictions in of_store[1:]:
                     _plots(predictions, out)
@@ -130,13 +130,18 @@ _INTERVALS = (
 
 
 def _checks(
-    checkpoint: Path, card: "Card", patients: "Sequence[ImageSet]", held_out: Mapping[str, frozenset[str]]
+    checkpoint: Path,
+    card: "Card",
+    patients: "Sequence[ImageSet]",
+    held_out: Mapping[str, frozenset[str]],
+    *,
+    alone: frozenset[str],
 ) -> "list[Check]":
     """Return the gates of a checkpoint that its card decides, and of patients, if any, those on series as scanned."""
     from mediqa_node.model.predict import load_scorer
     from training.evaluate.scanner_gates import clean_series, cost, of_card, repeatability
 
-    found = list(of_card(card))
+    found = list(of_card(card, alone=alone))
     if not patients:
         return found
     name, lock = lock_of(checkpoint)
@@ -151,6 +156,17 @@ def _checks(
                 if (spent := cost(mine, scorer)) is not None:
                     found.append(spent)
     return found
+
+
+def _passes_alone(found: "Sequence[Result]", card: "Card") -> frozenset[str]:
+    """Return the modalities of which the network of a checkpoint passes the gate without statistics."""
+    from training.evaluate.by_method import NETWORK, QUALITY
+    from training.evaluate.gates import passed
+    from training.evaluate.results import select
+
+    mine = [one for one in found if one.weights_sha256 == card.weights_sha256]
+    of = {modality: select(mine, task=(modality, QUALITY)) for modality in ("CT", "MR", "OP")}
+    return frozenset(modality for modality, each in of.items() if each and passed(each, NETWORK))
 
 
 def _of_sources(sources: frozenset[str]) -> "Callable[[Sample], bool]":
@@ -185,6 +201,16 @@ def held_out_sets(store: "Store", *, final: bool) -> dict[str, frozenset[str]]:
     return {"": plan.unseen, "one": frozenset(plan.held_out), "two": frozenset(plan.final)}
 
 
+def for_comparisons(prepared: "Prepared", folder: Path) -> "Prepared":
+    """Return samples without those held-out ones that the plan of their store, if any, keeps for the end."""
+    from training.simulate.build import plan_of_store
+
+    plan = plan_of_store(folder)
+    if plan is None:
+        return prepared
+    return prepared.subset(lambda sample: sample.split != "test" or sample.source in plan.held_out)
+
+
 def _check_unseen(cards: "Sequence[Card]", store: "Store", sources: frozenset[str]) -> None:
     """Refuse a checkpoint that was trained on held-out sources of simulated samples, such as a refit."""
     from training.simulate.build import plan_of_store
@@ -198,19 +224,17 @@ def _check_unseen(cards: "Sequence[Card]", store: "Store", sources: frozenset[st
             )
 
 
-def _retained(samples: "Prepared", sources: frozenset[str], loaded: "Loaded") -> "list[Retention]":
-    """Return the retention of every factor, from a few slices of each source."""
-    from training.evaluate.by_method import QUALITY, SHIPPED
-    from training.evaluate.retention import looked_at, retention
+def _retained(samples: "Prepared", unseen: "Mapping[str, MethodPredictions]", loaded: "Loaded") -> "list[Retention]":
+    """Return the retention of every factor; of each source of training a few slices are predicted."""
+    from training.evaluate.retention import retention, seen_copies
 
-    keys = looked_at(samples.samples)
-    chosen = samples.subset(lambda one: one.key in keys and (one.split != "test" or one.source in sources))
+    keys = seen_copies(samples.samples)
+    seen = _predicted(samples.subset(lambda one: one.key in keys), loaded)
     return [
         kept
-        for modality, one in _predicted(chosen, loaded).items()
-        for kept in retention(
-            one.values[QUALITY][SHIPPED], one.data.samples, modality, weights_sha256=loaded[1].weights_sha256
-        )
+        for modality in unseen
+        if modality in seen
+        for kept in retention(seen[modality], unseen[modality], weights_sha256=loaded[1].weights_sha256)
     ]
 
 

@@ -64,7 +64,7 @@ def recipe(
     with progress("training range") as advance, measured(order, "range"):
         for reason in fit_range(order, advance):
             typer.echo(f"no training range: {reason}")
-    command = _command(order)
+    command = _command(order, config=config is not None, final=final)
     folders = write_checkpoints(order, data, command=command)
     with measured(order, "evaluate"):
         evaluate(
@@ -88,6 +88,9 @@ def _refit(order: "Order", data: "Prepared", command: str) -> list[Path]:
     return folders
 
 
-def _command(order: "Order") -> str:
-    given = " --manifest FILE" if order.manifest else ""
-    return f"mediqa-train recipe {order.recipe} --collection DIR{given}; no expert scored any image. See metrics."
+def _command(order: "Order", *, config: bool, final: bool) -> str:
+    given = {"--manifest FILE": order.manifest, "--config FILE": config, "--trunk FILE": order.trunk, "--final": final}
+    call = " ".join(
+        ("mediqa-train recipe", order.recipe, "--collection DIR", *(word for word, on in given.items() if on))
+    )
+    return f"{call}; no expert scored any image. See metrics."

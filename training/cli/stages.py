@@ -207,11 +207,12 @@ def ablation(
     steps: Annotated[int, typer.Option(min=1, help="Number of steps of every run of stage 2.")] = 300,
 ) -> None:
     """Show whether stage 1 pays off: stage 2 on few labels, with and without it, at equal steps."""
+    from training.cli.evaluate import for_comparisons
     from training.experiments.ablation import HEADS, LABELS, rows, trials
 
     require("matplotlib")
     recipe = read_recipe(STAGE2, preset, config)
-    prepared = prepared_of(data, recipe, stage=2)
+    prepared = for_comparisons(prepared_of(data, recipe, stage=2), data)
     with progress("trials") as advance:
         found = list(trials(prepared, recipe, stage1, out, labels=labels or LABELS, steps=steps, advance=advance))
     table(HEADS, list(rows(found)))

@@ -90,24 +90,23 @@ def controls(
     seed: Annotated[int, _SEED] = 0,
 ) -> None:
     """Train the head without stage 1, without prompts and without MR from CT, and compare slice weights."""
-    from training.cli.checkpoints import store_of
-    from training.cli.evaluate import held_out_sets
+    from training.cli.evaluate import for_comparisons
     from training.cli.stages import prepared_of
     from training.experiments.controls import HEADS, rows
     from training.experiments.controls import controls as found_by
     from training.fit.recipe import STAGE2, read_recipe
 
     require("matplotlib")
-    prepared = prepared_of(store, read_recipe(STAGE2, "default"), stage=2)
-    sources = held_out_sets(store_of(store), final=False)[""]
+    prepared = for_comparisons(prepared_of(store, read_recipe(STAGE2, "default"), stage=2), store)
     with progress("training") as advance:
-        found = list(found_by(prepared, out, sources=sources, seed=seed, steps=steps, advance=advance))
+        found = list(found_by(prepared, out, seed=seed, steps=steps, advance=advance))
     table(HEADS, list(rows(found)))
 
 
 def _data(folder: Path) -> "Data":
+    from training.cli.evaluate import for_comparisons
     from training.cli.stages import prepared_of
     from training.experiments.methods import divided
     from training.fit.recipe import STAGE2, read_recipe
 
-    return divided(prepared_of(folder, read_recipe(STAGE2, "default"), stage=2))
+    return divided(for_comparisons(prepared_of(folder, read_recipe(STAGE2, "default"), stage=2), folder))

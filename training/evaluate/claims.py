@@ -5,7 +5,10 @@ from typing import Any
 
 from mediqa_node.model.card import PredictedParameter
 from training.evaluate.by_method import QUALITY, SHIPPED
-from training.evaluate.single_factors import DETECTED
+from training.evaluate.single_factors import DETECTED, is_followed
+
+FEW_IMAGES = 5
+"""Of a factor; a claim that rests on fewer says so."""
 
 
 def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any], *, refit: bool = False) -> dict[str, str]:
@@ -26,16 +29,14 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any], *, refit: bo
             for one in gates.get("sweeps", [])
             if (one["modality"], one["method"], one.get("held_out", "")) == (modality, SHIPPED, "")
         ]
-        swept = [one for one in of_regions if not one["region"]]
         tasks = [
             one
             for one in gates.get("tasks", [])
             if (list(one["task"]), one["method"]) == ([modality, QUALITY], SHIPPED)
         ]
-        if not swept or not tasks:
+        if not of_regions or not tasks:
             continue
-        follows = [one["factor"] for one in swept if one["mean"] >= DETECTED]
-        missed = [one["factor"] for one in swept if one["mean"] < DETECTED]
+        follows, less, missed = _by_verdict(of_regions)
         held = tasks[0]["agreement"]
         srcc = held["srcc"]["value"]
         claims[modality] = (
@@ -44,6 +45,7 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any], *, refit: bo
             f"Held-out sources: SRCC "
             f"{'undefined' if srcc is None else f'{srcc:.2f}'} over {_counted(held['n'], 'image')} of "
             f"{_counted(held['groups'], 'slice')}. "
+            + (f"BELOW THE GATE: {_listed(less)}. " if less else "")
             + (f"NOT DETECTED: {_listed(missed)}. " if missed else "")
             + _by_region(of_regions)
             + ("These figures are of the fit before, without the held-out sources. " if refit else "")
@@ -69,12 +71,35 @@ def held_out_rmse(gates: Mapping[str, Any], parameter: PredictedParameter) -> fl
     return None
 
 
+def _by_verdict(swept: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str], list[str]]:
+    """Return the factors that a score follows, those below their gate, and those that it does not detect.
+
+    A factor is followed if it is in every region with an entry of its own. One that few images could show says so.
+    """
+    follows, less, missed = [], [], []
+    for factor in dict.fromkeys(one["factor"] for one in swept):
+        mine = [one for one in swept if one["factor"] == factor]
+        judged = [one for one in mine if one["region"]] or mine
+        images = sum(one["images"] for one in judged)
+        named = factor if images >= FEW_IMAGES else f"{factor} ({_counted(images, 'image')})"
+        if all(_is_followed(one) for one in judged):
+            follows.append(named)
+        elif min(one["mean"] for one in judged) >= DETECTED:
+            less.append(named)
+        else:
+            missed.append(named)
+    return follows, less, missed
+
+
+def _is_followed(one: Mapping[str, Any]) -> bool:
+    return is_followed(one["modality"], one["region"], one["factor"], one["mean"])
+
+
 def _by_region(swept: Sequence[Mapping[str, Any]]) -> str:
     """Return the factors that the score follows in each region; "" if there is only one region."""
     regions = sorted({one["region"] for one in swept} - {""})
     followed = {
-        region: [one["factor"] for one in swept if one["region"] == region and one["mean"] >= DETECTED]
-        for region in regions
+        region: [one["factor"] for one in swept if one["region"] == region and _is_followed(one)] for region in regions
     }
     parts = [f"{region.replace('_', ' ')}: {_listed(mine) or 'nothing'}" for region, mine in followed.items()]
     return f"By region it follows, of {'; of '.join(parts)}. " if parts else ""

@@ -4,16 +4,14 @@ The other gates are in `gates` (agreement with labels) and `single_factors`.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mediqa_node.domain.preprocessing import NetworkInput
-from mediqa_node.domain.prompt import Prompt
 from mediqa_node.model.card import Card
 from mediqa_node.model.predict import NetworkScorer
-from training.data.collection import ImageSet, stacks_of
+from training.data.collection import ImageSet, StackImages, stacks_of
 from training.evaluate.by_method import QUALITY
 from training.evaluate.gates import verdict
 from training.evaluate.refusals import Refusals
@@ -21,7 +19,10 @@ from training.evaluate.series import CLEAN_GATE, prepared, score_of, scored_seri
 
 FALSE_REFUSALS, CORE_SECONDS = 0.05, 0.6
 LEAST_NETWORK = {"CT": 0.75, "MR": 1.0, "OP": 1.0}
-"""Least share of the network in the quality; the regressors on statistics have the rest."""
+"""Least share of the network in the quality; the regressors on statistics have the rest. All of it is due to a network
+that passes the gate of its modality alone."""
+TISSUE_LIKE = frozenset({"refuse/mr_fruit_ge_irspgr"})
+"""Sets that must not be scored, and that neither headers nor pixels tell from tissue."""
 _TIMED = 5
 _WARM_UP = 2
 _NO_SERIES = "no series"
@@ -70,8 +71,13 @@ def clean_series(sets: Sequence[ImageSet], scorer: NetworkScorer, *, held_out: s
     )
 
 
-def of_card(card: Card) -> Iterator[Check]:
-    """Yield the gates that a card decides: the network's share, and refusals where `mediqa-train recipe` counted."""
+def of_card(card: Card, *, alone: Container[str] = ()) -> Iterator[Check]:
+    """Yield the gates that a card decides: the network's share, and refusals where `mediqa-train recipe` counted.
+
+    Args:
+        alone: modalities in which the network passes the gate without statistics.
+    """
+    least = {modality: 1.0 if modality in alone else share for modality, share in LEAST_NETWORK.items()}
     fusion = {modality: card.fusion.get(modality, {}).get(QUALITY) for modality in LEAST_NETWORK}
     share = {
         modality: 1.0 if one is None else one.network / ((one.network + one.statistics) or 1.0)
@@ -80,8 +86,8 @@ def of_card(card: Card) -> Iterator[Check]:
     yield Check(
         gate="share of the network in the quality",
         figure=", ".join(f"{modality} {value:.2f}" for modality, value in share.items()),
-        holds=all(value >= LEAST_NETWORK[modality] for modality, value in share.items()),
-        least=", ".join(f"{modality} {value:.2f}" for modality, value in LEAST_NETWORK.items()),
+        holds=all(value >= least[modality] for modality, value in share.items()),
+        least=", ".join(f"{modality} {value:.2f}" for modality, value in least.items()),
         weights_sha256=card.weights_sha256,
     )
     if "refusals" not in card.metrics:
@@ -104,8 +110,8 @@ def of_card(card: Card) -> Iterator[Check]:
         gate="sets that must not be scored",
         figure=f"{seen.foreign - len(seen.passed)} of {seen.foreign} refused"
         + (f"; not: {', '.join(seen.passed)}" if seen.passed else ""),
-        holds=None,
-        least="",
+        holds=TISSUE_LIKE.issuperset(seen.passed) if seen.foreign else None,
+        least="all but what looks like tissue",
         weights_sha256=card.weights_sha256,
     )
 
@@ -113,16 +119,17 @@ def of_card(card: Card) -> Iterator[Check]:
 def cost(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Check | None:
     """Return the processor time of a score of as many slices of CT as are scored, median of a few runs.
 
-    None: there is no such series.
+    From decoded slices on: views, statistics, training range and network. None: there is no such series.
     """
-    given = _all_slices(sets, scorer)
-    if given is None:
+    stack = _all_slices(sets, scorer)
+    if stack is None:
         return None
-    inputs, prompt = given
     spent = []
     for _ in range(_WARM_UP + _TIMED):
         started = time.process_time()
-        scorer.score(inputs, prompt)
+        inputs = prepared(stack.images, stack, scorer)
+        scorer.range_position(inputs, stack.modality)
+        score_of(inputs, stack, scorer)
         spent.append(time.process_time() - started)
     seconds = float(np.median(spent[_WARM_UP:]))
     return Check(
@@ -157,10 +164,10 @@ def repeatability(sets: Sequence[ImageSet], scorer: NetworkScorer) -> Check:
     )
 
 
-def _all_slices(sets: Sequence[ImageSet], scorer: NetworkScorer) -> tuple[NetworkInput, Prompt] | None:
-    """Return a stack of CT with as many slices as are scored, as input of the network."""
+def _all_slices(sets: Sequence[ImageSet], scorer: NetworkScorer) -> StackImages | None:
+    """Return a stack of CT with as many slices as are scored."""
     for stack in (stack for one in sets for stack in stacks_of(one.folder, scorer.spec)):
         whole = stack.modality == "CT" and len(stack.images) == scorer.spec.slices
         if whole and stack.prompt is not None and stack.refused is None:
-            return prepared(stack.images, stack, scorer), stack.prompt
+            return stack
     return None

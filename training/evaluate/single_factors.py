@@ -1,7 +1,8 @@
 """How well a score follows one factor at a time, within every image of a sweep of simulated degradations.
 
-A sweep has an image at rising strengths of one factor. Levels that nobody can tell apart are left out: of the levels in
-order of severity, each must differ from the last one kept by `VISIBLE`; an image counts if three levels are left.
+A sweep has an image at rising strengths of one factor. Levels that nobody can tell apart are left out (`visible`). An
+image of MR or of a fundus counts if three levels are left, with the SRCC of their scores. Of CT, whose streaks of few
+views seldom show, every pair of levels that can be told apart counts: concordant less discordant pairs of an image.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -13,9 +14,8 @@ from mediqa_node.reader_study.statistics import srcc
 from training.data.store import Sample
 from training.evaluate.by_method import METHODS, NETWORK, QUALITY, SHIPPED, STATISTICS, MethodPredictions
 from training.evaluate.gates import verdict
+from training.evaluate.visible import VISIBLE, order_of_pairs, severity_of, visible
 
-VISIBLE = {"CT": 0.01, "MR": 0.05, "OP": 0.05}
-"""By modality: of the quality of CT, whose severities saturate; of the severity of MR and photographs."""
 _LEVELS = 3
 BRAIN, BODY = "brain", "body"
 SWEEP_GATES = {
@@ -27,14 +27,15 @@ SWEEP_GATES = {
     ("OP", "", "blur"): 0.95, ("OP", "", "illumination"): 0.95, ("OP", "", "haze"): 0.95, ("OP", "", "glare"): 0.95,
     ("OP", "", "jpeg"): 0.95, ("OP", "", "noise"): 0.95,
 }  # fmt: skip
-"""Least mean SRCC over images, by modality, part of the body and factor."""
+"""Least mean over images, by modality, part of the body and factor."""
+NOT_EVALUATED = "NOT EVALUATED"
 DETECTED = 0.80
-"""Below this the card and the report say "not detected"."""
+"""Below this a factor without a gate counts as not detected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """How well the score follows one factor: mean SRCC within each image, the lowest, and the image it belongs to.
+    """How well the score follows one factor: mean over images, the lowest, and the image it belongs to.
 
     Attributes:
         region: `brain` or `body`; "" for the whole modality.
@@ -103,38 +104,37 @@ def _by_image(
     for place, sample in enumerate(one.data.samples):
         mine = sample.factor in (factor, "clean") and region in ("", part_of(sample))
         if mine and (sources is None or sample.source in sources):
-            by_image.setdefault(sample.base, []).append((_severity(sample, factor), float(predicted[place])))
-    found = {}
-    for base, levels in by_image.items():
-        kept = visible(levels, VISIBLE[one.data.samples[0].modality])
-        if len(kept) >= _LEVELS:
-            severity, score = zip(*kept, strict=True)
-            found[base] = srcc(score, [-value for value in severity]) or 0.0  # 0 if the score is constant
-    return found
+            by_image.setdefault(sample.base, []).append((severity_of(sample, factor), float(predicted[place])))
+    modality = one.data.samples[0].modality
+    found = {base: _followed(levels, modality) for base, levels in by_image.items()}
+    return {base: value for base, value in found.items() if value is not None}
 
 
-def _severity(sample: Sample, factor: str) -> float:
-    return -sample.labels[QUALITY] if sample.modality == "CT" else sample.severities[factor]
+def _followed(levels: Sequence[tuple[float, float]], modality: str) -> float | None:
+    """Return how well the scores of an image follow the severity, -1..1; None if too few levels can be told apart."""
+    if modality == "CT":
+        pairs = list(order_of_pairs([((severity,), score) for severity, score in levels], VISIBLE[modality]))
+        return float(np.mean(pairs)) if pairs else None
+    kept = visible(levels, VISIBLE[modality])
+    if len(kept) < _LEVELS:
+        return None
+    severity, score = zip(*kept, strict=True)
+    return srcc(score, [-value for value in severity]) or 0.0  # 0 if the score is constant
 
 
-def visible(levels: Sequence[tuple[float, float]], apart: float) -> list[tuple[float, float]]:
-    """Return the levels (severity, score) in order of severity, without those too near to the last one kept.
-
-    >>> visible([(0.5, 1.0), (0.1, 2.0), (0.12, 3.0)], 0.05)
-    [(0.1, 2.0), (0.5, 1.0)]
-    """
-    kept: list[tuple[float, float]] = []
-    for level in sorted(levels):
-        if not kept or level[0] - kept[-1][0] >= apart:
-            kept.append(level)
-    return kept
+def is_followed(modality: str, region: str, factor: str, mean: float) -> bool:
+    """Whether a score follows a factor: by its gate, or by `DETECTED` if it has none."""
+    return mean >= SWEEP_GATES.get((modality, region, factor), DETECTED)
 
 
 SWEEP_HEADS = ("factor", "images", "shipped", "network", "statistics", "worst image of the shipped score", "gate")
 
 
 def sweep_rows(swept: Sequence[Swept]) -> Iterator[tuple[str, ...]]:
-    """Yield a row under SWEEP_HEADS for each factor: the mean over the checkpoints, by method."""
+    """Yield a row under SWEEP_HEADS for each factor: the mean over the checkpoints, by method.
+
+    A gate for which no image has levels that can be told apart has a row, too.
+    """
     keys = dict.fromkeys((one.held_out, one.modality, one.region, one.factor) for one in swept if one.method == SHIPPED)
     for key in keys:
         held_out, modality, region, factor = key
@@ -147,16 +147,24 @@ def sweep_rows(swept: Sequence[Swept]) -> Iterator[tuple[str, ...]]:
         shipped = [one for one in mine if one.method == SHIPPED]
         worst = min(shipped, key=lambda one: one.worst)
         yield (
-            " ".join(filter(None, (modality, region, factor, held_out and f"set {held_out}"))),
+            _title(modality, region, factor, held_out),
             str(shipped[0].images),
             *(f"{means[method]:.3f}" if method in means else "–" for method in (SHIPPED, NETWORK, STATISTICS)),
             f"{worst.worst:.2f} {worst.worst_image}",
             _gate(modality, region, factor, means[SHIPPED]),
         )
+    for held_out, of in dict.fromkeys((one.held_out, one.modality) for one in swept):
+        for modality, region, factor in SWEEP_GATES:
+            if modality == of and (held_out, modality, region, factor) not in keys:
+                yield _title(modality, region, factor, held_out), "0", *("–",) * 4, NOT_EVALUATED
+
+
+def _title(modality: str, region: str, factor: str, held_out: str) -> str:
+    return " ".join(filter(None, (modality, region, factor, held_out and f"set {held_out}")))
 
 
 def _gate(modality: str, region: str, factor: str, mean: float) -> str:
-    least = SWEEP_GATES.get((modality, region, factor))
+    holds, least = is_followed(modality, region, factor, mean), SWEEP_GATES.get((modality, region, factor))
     if least is not None:
-        return verdict(mean >= least, f"{least:.2f}")
-    return "" if mean >= DETECTED else "not detected"
+        return verdict(holds, f"{least:.2f}")
+    return "" if holds else "not detected"

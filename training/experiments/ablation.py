@@ -76,13 +76,13 @@ def trials(
         for modality in MODALITIES:
             if mine := [place for place, one in enumerate(held.samples) if one.modality == modality]:
                 samples = [held.samples[place] for place in mine]
+                bases, sources = [one.base for one in samples], [one.source for one in samples]
+                truth = [one.labels["quality"] for one in samples]
                 yield Result(
                     task=(str(n), modality),
                     method=start,
                     seed=seed,
-                    agreement=agreement(
-                        predicted[mine], [one.labels["quality"] for one in samples], [one.base for one in samples]
-                    ),
+                    agreement=agreement(predicted[mine], truth, bases, sources=sources),
                 )
     advance(len(wanted), len(wanted), "")
 

@@ -4,7 +4,7 @@ Arms differ from the whole in one part. All are trained alike and compared on th
 need no arm: volumes of held-out slices are scored with the weights that the whole has learnt, and with equal ones.
 """
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,6 @@ def controls(
     data: Prepared,
     folder: Path,
     *,
-    sources: Container[str],
     seed: int,
     steps: int | None,
     advance: Callable[[int, int, str], None],
@@ -60,15 +59,12 @@ def controls(
     """Yield the quality reached on held-out samples, by arm and modality; existing runs are reused.
 
     Args:
-        sources: the held-out sources to compare on.
         steps: of both stages of every arm; None: the presets'.
 
     Raises:
-        ConfigurationError: no sample of these sources is held out.
+        ConfigurationError: no sample is held out.
     """
-    held = data.subset(
-        lambda sample: sample.split == "test" and sample.source in sources and "quality" in sample.labels
-    )
+    held = data.subset(lambda sample: sample.split == "test" and "quality" in sample.labels)
     if not len(held):
         raise ConfigurationError("no held-out sample has a quality to compare with; simulate again with `--hold-out`")
     made_from_ct = any(one.source.startswith(PREFIX) for one in data.samples if one.split == "train")

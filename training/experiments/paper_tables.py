@@ -192,8 +192,9 @@ class MiddleSlice(Prepared):
 def _reached(data: Data, predicted: np.ndarray, tasks: Sequence[Task], row: str, seed: int) -> Iterator[Result]:
     for task in tasks:
         places = list(task.places)
-        groups = [group_of(data.test.samples[place]) for place in places]
-        reached = agreement(predicted[places], data.truth(task.stage, data.test)[places], groups)
+        samples = [data.test.samples[place] for place in places]
+        groups, sources = [group_of(one) for one in samples], [one.source for one in samples]
+        reached = agreement(predicted[places], data.truth(task.stage, data.test)[places], groups, sources=sources)
         yield Result(task=task.key, method=row, seed=seed, agreement=reached)
 
 

@@ -3,7 +3,7 @@
 Everything lies in one folder:
 
 store, sweep        simulated samples; sweep: single factors at rising strengths, of held-out sources
-choices.json        what was chosen on left-out development sources (`fit.choices`)
+choices.json        options, compared on left-out development sources (`fit.choices`)
 runs/sN-*           the runs of seed N: stage 1, then those of stage 2
 range.json          the training range
 refusals.json       what it refuses of the collection
@@ -54,6 +54,7 @@ from training.fit.regressors import choose as choose_regressor
 from training.fit.regressors import fit_regressor
 from training.fit.runs import finetune, pretrain, read_run
 from training.fit.training_range import fit_training_ranges, measure, refusals
+from training.simulate import ct, fundus, mr
 from training.simulate.build import Plan, build
 
 RECIPE = "recipe.yaml"
@@ -189,9 +190,12 @@ def train_seeds(order: Order, advance: Advance) -> None:
         running = [pool.submit(_train_while_wanted, order, seed, os.getpid(), refit=refit) for seed, refit in fits]
         while not all(one.done() for one in running):
             advance(_steps_done(order, fits), total, "training")
+            if any(one.done() and not one.cancelled() and one.exception() for one in running):
+                pool.shutdown(wait=False, cancel_futures=True)  # a seed has failed: the next ones would as well
             time.sleep(1.0)
         for one in running:
-            one.result()
+            if not one.cancelled():
+                one.result()
 
 
 def _steps_done(order: Order, fits: Sequence[tuple[int, bool]]) -> int:
@@ -277,6 +281,7 @@ def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool
             metrics={
                 "made_by": provenance(read_run(runs[-1])),
                 "stages": [provenance(read_run(run)) for run in runs[:-1]],
+                "labels": {"CT": ct.QUALITY, "MR": mr.QUALITY, "OP": fundus.QUALITY},
                 "choices": choices,
                 "costs": costs,
                 "refusals": json.loads((order.out / REFUSALS).read_text()),

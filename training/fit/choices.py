@@ -15,6 +15,7 @@ from training.data.store import Sample
 from training.data.tokens import Tokens
 from training.evaluate.metrics import within
 from training.evaluate.retention import order_within
+from training.evaluate.visible import severity_of
 from training.simulate.degraded import FACTORS
 from training.simulate.mr import RESOLUTION_LABEL, quality_under
 from training.simulate.mr_from_ct import PREFIX, fold_of
@@ -23,6 +24,8 @@ FOLDS = 5
 _FEWEST = 3
 """Sources of a modality without which nothing is left out."""
 _PENALTY = 1000.0
+_LABELS = ("coarseness", "resolution")
+"""Of the resolution of MR. Of both, pairs of copies are compared that both labels call worse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +35,17 @@ class Merit:
     Attributes:
         option: what was chosen from.
         order: concordant less discordant pairs, by factor, on real images.
-        mean: over the factors.
+        mean: over the factors; None: no pairs.
         pooled, within: SRCC with the label of this option, over all images and inside one; they compare nothing but
-            options of the same label.
+            options of the same label. None: undefined.
     """
 
     modality: str
     option: str
     order: Mapping[str, float]
-    mean: float
-    pooled: float
-    within: float
+    mean: float | None
+    pooled: float | None
+    within: float | None
 
     def as_json(self) -> dict[str, object]:
         """Return the merit as plain values, rounded."""
@@ -126,8 +129,8 @@ def _merits(features: np.ndarray, samples: Sequence[Sample], modality: str) -> I
         yield _merit(part, samples, modality, name)
     if modality != "MR":
         return
-    for label in ("coarseness", "resolution"):
-        yield _merit(features, samples, modality, f"label of resolution: {label}", label)
+    for label in _LABELS:
+        yield _merit(features, samples, modality, f"label of resolution: {label}", label, _by_both_labels)
     real = np.array([not sample.source.startswith(PREFIX) for sample in samples])
     yield _merit(
         features[real], [one for one, kept in zip(samples, real, strict=True) if kept], modality, "no MR from CT"
@@ -135,21 +138,32 @@ def _merits(features: np.ndarray, samples: Sequence[Sample], modality: str) -> I
 
 
 def _merit(
-    features: np.ndarray, samples: Sequence[Sample], modality: str, option: str, label: str = RESOLUTION_LABEL
+    features: np.ndarray,
+    samples: Sequence[Sample],
+    modality: str,
+    option: str,
+    label: str = RESOLUTION_LABEL,
+    severities: Callable[[Sample, str], Sequence[float]] = lambda sample, factor: (severity_of(sample, factor),),
 ) -> Merit:
     quality = np.array([_quality(sample, label) for sample in samples])
     predicted = left_out(features, quality, samples, folds_of(samples))
     real = np.array([not sample.source.startswith(PREFIX) for sample in samples])
     of_real = [one for one, kept in zip(samples, real, strict=True) if kept]
-    order = order_within(predicted[real], of_real, modality)
+    found = order_within(predicted[real], of_real, modality, severities)
+    order = {factor: float(np.mean(pairs)) for factor, pairs in found.items()}
     return Merit(
         modality=modality,
         option=option,
         order=order,
-        mean=float(np.mean(list(order.values()))) if order else float("nan"),
-        pooled=srcc(predicted[real], quality[real]) or float("nan"),
-        within=within(predicted[real], quality[real], [one.base for one in of_real]) or float("nan"),
+        mean=float(np.mean(list(order.values()))) if order else None,
+        pooled=srcc(predicted[real], quality[real]),
+        within=within(predicted[real], quality[real], [one.base for one in of_real]),
     )
+
+
+def _by_both_labels(sample: Sample, _factor: str) -> Sequence[float]:
+    """Return how bad both labels call a copy: a pair that one of them calls equal favours the other."""
+    return [1.0 - quality_under(label, sample.severities) for label in _LABELS]
 
 
 def _quality(sample: Sample, label: str) -> float:
