@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,20 @@ def test_all_gates_are_printed_and_written(made, tmp_path):
     assert [one["worst"] for one in gates["retention"] if one["factor"] == "dose"] == [None], "too few pairs"
     [clean] = [one["figure"] for one in gates["checks"] if one["gate"].startswith("clean series")]
     assert re.match(r"\d+%: CT \d of 2\b", clean), "the two held-out series alone"
+
+
+def test_a_sweep_names_its_held_out_sources_itself(made, tmp_path):
+    """As after training on an export, whose sources are devices and whose sweep is of folders."""
+    devices = Store(tmp_path / "export")
+    for one in Store(made[0]).samples:
+        devices.add([(replace(one, source=f"device of {one.source}"), disc(64, noise=5.0, seed=1))])
+
+    done = CliRunner().invoke(
+        app, ["evaluate", str(tmp_path / "export"), "--checkpoint", str(made[1]), "--sweep", str(made[0])]
+    )
+
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^CT dose +6 ", done.output, re.MULTILINE), "six held-out images"
 
 
 def test_what_a_checkpoint_was_trained_on_is_not_held_out(made, tmp_path):

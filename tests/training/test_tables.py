@@ -11,16 +11,19 @@ from support.sizes import TINY, registered
 from typer.testing import CliRunner
 
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.model.network import MedIQA
+from mediqa_node.model.sizes import SIZES
 from mediqa_node.reader_study.statistics import Interval
 from training.cli import app
 from training.data.store import Sample, Store
+from training.data.tokens import tokens_of
 from training.data.views import Prepared, prepare
 from training.evaluate.metrics import agreement
 from training.evaluate.results import Result
 from training.experiments import paper_tables
 from training.experiments.methods import AsNetworkOutput, Budget, Data, divided, predictions
-from training.experiments.paper_tables import MiddleSlice, Table, Task, lines, table1, table2, tasks_of
-from training.fit.recipe import Recipe
+from training.experiments.paper_tables import Table, Task, lines, table1, table2, tasks_of
+from training.fit.recipe import STAGE2, Recipe, read_recipe
 
 NOISE = (2.0, 6.0, 40.0, 120.0)
 
@@ -155,13 +158,26 @@ def test_table_2_prints_a_stroke_where_there_are_no_slices_to_choose(store, tmp_
 def test_volumes_are_judged_by_one_slice_or_by_all(tmp_path):
     store = filled(tmp_path / "store", volumes=True)
     data = divided(prepare(store, SPEC))
-    whole, middle = data.test, MiddleSlice(data.test)
+    whole, middle = data.test, data.test.middle_slices()
 
     views = whole.slice_of(0)
     assert set(views) == {0, 1, 2}
     assert np.array_equal(middle.views(0), whole.views(0, list(np.flatnonzero(views == 1))))
     assert not middle.slice_of(0).any()
     assert all(task.volumes for task in tasks_of(data, "downstream"))
+
+
+def test_the_middle_slices_of_volumes_have_tokens_of_their_own(tmp_path):
+    data = divided(prepare(filled(tmp_path / "store", volumes=True), read_recipe(STAGE2, "default").spec)).test
+    trunk = MedIQA(SIZES["e16"]).eval().trunk
+
+    whole, middle = tokens_of(data, trunk), tokens_of(data.middle_slices(), trunk)
+
+    views = data.slice_of(0)
+    assert len(middle.views(0)) == (views == 1).sum() < len(views)
+    assert np.allclose(middle.views(0), whole.views(0)[views == 1], atol=0.05)
+    assert data.middle_slices().statistics(0).shape[0] == 1
+    assert data.middle_slices().middle_slices().folder == data.middle_slices().folder
 
 
 @pytest.mark.acceptance

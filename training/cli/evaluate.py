@@ -68,22 +68,27 @@ def evaluate(
     if out is not None:
         require("matplotlib")
     stores = [_tested(one) for one in (data, sweep) if one is not None]
-    sets = held_out_sets(stores[0], final=final)
+    sets, *of_sweep = [held_out_sets(store, final=final) for store in stores]
     patients = [] if collection is None else [of for of in read_collection(collection, manifest) if of.split == "dev"]
     found: list[Result] = []
     swept: list[Swept] = []
     checks: list[Check] = []
     loaded = [load_whole(*lock_of(folder)) for folder in checkpoint]
-    _check_unseen([card for _, card, _ in loaded], stores[0], sets[""])
+    for store, each in zip(stores, (sets, *of_sweep), strict=True):
+        _check_unseen([card for _, card, _ in loaded], store, each[""])
     for seed, one in enumerate(loaded):
         card = one[1]
         samples = [shown(store, card.preprocess, processes) for store in stores]
-        of_store = [_predicted(of.subset(_of_sources(sets[""])), one) for of in samples]
+        of_store = [
+            _predicted(of.subset(_of_sources(each[""])), one)
+            for of, each in zip(samples, (sets, *of_sweep), strict=True)
+        ]
+        of_card: Mapping[str, Any] = {"weights_sha256": card.weights_sha256}
         for name, sources in sets.items():
-            of_set: Mapping[str, Any] = {"weights_sha256": card.weights_sha256, "held_out": name, "sources": sources}
-            found += results(of_store[0], seed=seed, **of_set)
-            for predictions in of_store[1:]:
-                swept += sweeps(predictions, FACTORS, **of_set)
+            found += results(of_store[0], seed=seed, held_out=name, sources=sources, **of_card)
+        for predictions, each in zip(of_store[1:], of_sweep, strict=True):
+            for name, sources in each.items():
+                swept += sweeps(predictions, FACTORS, held_out=name, sources=sources, **of_card)
         checks += _checks(checkpoint[seed], card, patients, sets, alone=_passes_alone(found, card))
         if seed == 0:
             kept = _retained(samples[0], of_store[0], one)

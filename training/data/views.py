@@ -9,7 +9,7 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -81,6 +81,26 @@ class Prepared:
         other.samples = [self.samples[place] for place in places]
         other._shown = [self._shown[place] for place in places]
         return other
+
+    def middle_slices(self) -> Self:
+        """Return the samples reduced to their middle slices; what is cached of these lies in a folder of its own."""
+        other = copy.copy(self)
+        if all(one.slice_of[-1] == 0 for one in self._shown):
+            return other
+        other.folder = self.folder / "middle"
+        other.folder.mkdir(exist_ok=True)
+        other._shown = [self._middle(one) for one in self._shown]
+        return other
+
+    def _middle(self, one: Shown) -> Shown:
+        middle = one.slice_of[-1] // 2
+        views = [view for view, of in enumerate(one.slice_of) if of == middle]
+        return replace(
+            one,
+            offset=one.offset + views[0] * 2 * one.channels * self._edge**2,
+            slice_of=(0,) * len(views),
+            statistics=one.statistics[middle : middle + 1],
+        )
 
 
 def show(slices: np.ndarray, spec: PreprocessSpec, *, modality: str, image_type: str) -> NetworkInput:

@@ -1,12 +1,12 @@
 """The paper's Tables 1 and 2 over a store of samples: methods by tasks, SRCC, PLCC and RMSE, each with its interval.
 
-Intervals are over patients, or for simulated copies over their base images, from sources that no method was trained on.
+Intervals are by resampling sources that no method was trained on, then patients, or base images of simulated copies.
 Tables of simulated samples do not reproduce the paper's figures and are no evidence of agreement with experts; rows of
 small networks are no evidence about the published sizes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy as np
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.reader_study.statistics import FEWEST_GROUPS, Interval
 from training.data.store import Sample
-from training.data.views import Prepared
 from training.evaluate.metrics import FEWEST, Agreement, agreement
 from training.evaluate.results import Result, select
 from training.experiments.methods import METHODS, STAGES, Advance, Budget, Data, ours, predictions, title
@@ -151,7 +150,7 @@ def table2(data: Data, budget: Budget, folder: Path, *, advance: Advance = lambd
     tasks = tasks_of(data, "downstream")
     if not tasks:
         raise ConfigurationError("no test samples with quality labels enough for a table")
-    middle = Data(train=MiddleSlice(data.train), test=MiddleSlice(data.test), targets=data.targets)
+    middle = replace(data, train=data.train.middle_slices(), test=data.test.middle_slices())
     rows: list[str] = []
     results: list[Result] = []
     for number, (pretrained, prompted, salient) in enumerate(_ABLATION, start=1):
@@ -163,30 +162,6 @@ def table2(data: Data, budget: Budget, folder: Path, *, advance: Advance = lambd
             )["downstream"]  # fmt: skip
             results += _reached(data, predicted, used, rows[-1], budget.seed)
     return Table(tasks=tuple(tasks), rows=tuple(rows), results=tuple(results))
-
-
-class MiddleSlice(Prepared):
-    """Samples reduced to their middle slice."""
-
-    def __init__(self, data: Prepared) -> None:
-        self.samples, self._data = data.samples, data
-
-    def slice_of(self, index: int) -> np.ndarray:
-        """Return zeros: one slice, with all its views."""
-        return np.zeros(len(self._views_of_middle(index)), dtype=np.intp)
-
-    def views(self, index: int, which: Sequence[int] | None = None) -> np.ndarray:
-        """Return views of the middle slice, float32, (m, 3, S, S)."""
-        mine = self._views_of_middle(index)
-        return self._data.views(index, mine if which is None else [mine[view] for view in which])
-
-    def subset(self, keep: Callable[[Sample], bool]) -> "MiddleSlice":
-        """Return the selected samples, reduced to their middle slices."""
-        return MiddleSlice(self._data.subset(keep))
-
-    def _views_of_middle(self, index: int) -> list[int]:
-        slice_of = self._data.slice_of(index)
-        return [int(view) for view in np.flatnonzero(slice_of == slice_of[-1] // 2)]
 
 
 def _reached(data: Data, predicted: np.ndarray, tasks: Sequence[Task], row: str, seed: int) -> Iterator[Result]:
