@@ -32,8 +32,8 @@ tiny: {size: tiny, batch: 4, steps: 2, warmup: 0, severities: true, precision: b
 """
 GATES = {
     "sweeps": [
-        {"modality": "CT", "region": "", "factor": "dose", "method": "shipped", "mean": 0.97},
-        {"modality": "CT", "region": "", "factor": "views", "method": "shipped", "mean": 0.42},
+        {"modality": "CT", "region": "", "factor": "dose", "method": "shipped", "images": 9, "mean": 0.99},
+        {"modality": "CT", "region": "", "factor": "views", "method": "shipped", "images": 9, "mean": 0.42},
     ],
     "tasks": [
         {

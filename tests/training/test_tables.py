@@ -223,7 +223,7 @@ def vars_of(sample: Sample) -> dict[str, object]:
 
 def test_an_unknown_method_is_answered_with_the_known_ones(data, tmp_path):
     with pytest.raises(
-        ConfigurationError, match="no method 'vgg19'; known: noise, statistics, random_trunk, trunk, vgg"
+        ConfigurationError, match="no method 'vgg19'; known: noise, statistics, details, random_trunk, trunk"
     ):
         table1(data, FAST, tmp_path, methods=("vgg19",))
 

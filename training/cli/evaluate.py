@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,74 +55,94 @@ def evaluate(
 ) -> None:
     """Print how well checkpoints predict each label on held-out sources, and which gates they pass.
 
-    Each task is shown for the network alone, the statistics alone, and the shipped combination of both. Then follow
-    single factors, how much of the order on seen sources is kept on unseen ones, and with --collection the held-out
-    series as scanned.
+    Each task is shown for the network alone, for a regression on statistics alone, and for the shipped combination,
+    which may have no share of the latter. Then follow single factors, how much of the order on seen sources is kept on
+    unseen ones, and with --collection the held-out series as scanned.
     """
     from mediqa_node.model.checkpoint import load_whole
     from training.data.collection import read_collection
-    from training.evaluate.gates import results
-    from training.evaluate.single_factors import sweeps
-    from training.simulate.degraded import FACTORS
 
     if out is not None:
         require("matplotlib")
     stores = [_tested(one) for one in (data, sweep) if one is not None]
-    sets, *of_sweep = [held_out_sets(store, final=final) for store in stores]
+    sets = [held_out_sets(store, final=final) for store in stores]
     patients = [] if collection is None else [of for of in read_collection(collection, manifest) if of.split == "dev"]
-    found: list[Result] = []
-    swept: list[Swept] = []
-    checks: list[Check] = []
     loaded = [load_whole(*lock_of(folder)) for folder in checkpoint]
-    for store, each in zip(stores, (sets, *of_sweep), strict=True):
-        _check_unseen([card for _, card, _ in loaded], store, each[""])
-    for seed, one in enumerate(loaded):
-        card = one[1]
+    for store, of_store in zip(stores, sets, strict=True):
+        _check_unseen([card for _, card, _ in loaded], store, of_store[""])
+    found = _Found()
+    for seed, (network, card, regressors) in enumerate(loaded):
         samples = [shown(store, card.preprocess, processes) for store in stores]
-        of_store = [
-            _predicted(of.subset(_of_sources(each[""])), one)
-            for of, each in zip(samples, (sets, *of_sweep), strict=True)
+        if seed == 0 or card.preprocess != loaded[0][1].preprocess:
+            baselines = _baselines(samples[0], regressors)
+        one = (network, card, {**baselines, **regressors})
+        predicted = [
+            _predicted(of.subset(_of_sources(of_store[""])), one) for of, of_store in zip(samples, sets, strict=True)
         ]
-        of_card: Mapping[str, Any] = {"weights_sha256": card.weights_sha256}
-        for name, sources in sets.items():
-            found += results(of_store[0], seed=seed, held_out=name, sources=sources, **of_card)
-        for predictions, each in zip(of_store[1:], of_sweep, strict=True):
-            for name, sources in each.items():
-                swept += sweeps(predictions, FACTORS, held_out=name, sources=sources, **of_card)
-        checks += _checks(checkpoint[seed], card, patients, sets, alone=_passes_alone(found, card))
+        _judge(found, predicted, sets, seed, card)
+        found.checks += _checks(checkpoint[seed], card, patients, sets[0], alone=_passes_alone(found.tasks, card))
         if seed == 0:
-            kept = _retained(samples[0], of_store[0], one)
-            if out is not None:
-                for predictions in of_store[1:]:
-                    _plots(predictions, out)
-    if not found:
+            found.retention += _retained(samples[0], predicted[0], one)
+            if out is not None and sweep is not None:
+                _plots(predicted[-1], out)
+    if not found.tasks:
         raise ConfigurationError(f"{data}: no test sample has a label that these checkpoints predict")
-    _print_gates(found, swept, kept, checks)
+    _print_gates(found)
     if out is not None:
-        _write(out, {"tasks": found, "sweeps": swept, "retention": kept, "checks": checks})
+        _write(out, found)
 
 
-def _write(out: Path, parts: Mapping[str, Sequence[Any]]) -> None:
+@dataclass
+class _Found:
+    """What was found of all checkpoints; the content of gates.json."""
+
+    tasks: "list[Result]" = field(default_factory=list)
+    sweeps: "list[Swept]" = field(default_factory=list)
+    retention: "list[Retention]" = field(default_factory=list)
+    checks: "list[Check]" = field(default_factory=list)
+
+
+def _judge(
+    found: _Found,
+    predicted: "Sequence[Mapping[str, MethodPredictions]]",
+    sets: "Sequence[Mapping[str, frozenset[str]]]",
+    seed: int,
+    card: "Card",
+) -> None:
+    """Add the results of a checkpoint on a store and, if there is one, a sweep; each names its held-out sources."""
+    from training.evaluate.gates import results
+    from training.evaluate.single_factors import sweeps
+    from training.simulate.degraded import FACTORS
+
+    of_card: Mapping[str, Any] = {"weights_sha256": card.weights_sha256}
+    for name, sources in sets[0].items():
+        found.tasks += results(predicted[0], seed=seed, held_out=name, sources=sources, **of_card)
+    for of_sweep, of_store in zip(predicted[1:], sets[1:], strict=True):
+        for name, sources in of_store.items():
+            found.sweeps += sweeps(of_sweep, FACTORS, held_out=name, sources=sources, **of_card)
+
+
+def _write(out: Path, found: _Found) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    content = {name: [asdict(one) for one in part] for name, part in parts.items()}
-    (out / "gates.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    (out / "gates.json").write_text(json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
     typer.echo(f"\nwrote {out}/gates.json")
 
 
-def _print_gates(found: "list[Result]", swept: "list[Swept]", kept: "list[Retention]", checks: "list[Check]") -> None:
+def _print_gates(found: _Found) -> None:
     from training.evaluate.gates import GATE_HEADS, gate_rows, undefined_lines
     from training.evaluate.retention import RETENTION_HEADS
     from training.evaluate.scanner_gates import CHECK_HEADS
     from training.evaluate.single_factors import SWEEP_HEADS, sweep_rows
 
-    table(GATE_HEADS, list(gate_rows(found)))
-    for line in undefined_lines(found):
+    table(GATE_HEADS, list(gate_rows(found.tasks)))
+    for line in undefined_lines(found.tasks):
         typer.echo(line)
     typer.echo(_INTERVALS)
-    if swept:
+    if found.sweeps:
         typer.echo("")
-        table(SWEEP_HEADS, list(sweep_rows(swept)))
-    for heads, rows in ((RETENTION_HEADS, [one.row() for one in kept]), (CHECK_HEADS, [one.row() for one in checks])):
+        table(SWEEP_HEADS, list(sweep_rows(found.sweeps)))
+    kept, checks = [one.row() for one in found.retention], [one.row() for one in found.checks]
+    for heads, rows in ((RETENTION_HEADS, kept), (CHECK_HEADS, checks)):
         if rows:
             typer.echo("")
             table(heads, rows)
@@ -172,6 +192,15 @@ def _passes_alone(found: "Sequence[Result]", card: "Card") -> frozenset[str]:
     mine = [one for one in found if one.weights_sha256 == card.weights_sha256]
     of = {modality: select(mine, task=(modality, QUALITY)) for modality in ("CT", "MR", "OP")}
     return frozenset(modality for modality, each in of.items() if each and passed(each, NETWORK))
+
+
+def _baselines(samples: "Prepared", regressors: "Regressors") -> "Regressors":
+    """Fit what statistics alone make of the quality, for modalities in which the checkpoint has the network alone."""
+    from training.fit.checkpoint import quality_regressors
+
+    missing = [modality for modality in ("CT", "MR", "OP") if modality not in regressors]
+    with progress("statistics alone"):
+        return quality_regressors(samples, missing)
 
 
 def _of_sources(sources: frozenset[str]) -> "Callable[[Sample], bool]":

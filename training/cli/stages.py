@@ -84,7 +84,7 @@ def finetune(
         Path | None,
         typer.Option(
             help="Run to start from: of stage 1, or of stage 2 to continue on other ratings. Without it the network "
-            "trains from scratch."
+            "begins from its pretrained features, or from random weights if its row has none."
         ),
     ] = None,
     preset: Preset = "default",

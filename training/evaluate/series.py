@@ -27,7 +27,7 @@ class ScoredSeries:
 
     Attributes:
         name: of its set; number: of its stack.
-        score: as reported, 0..1; NaN if the node does not score the stack.
+        score: as reported, 0..1, whether or not the node would score the stack.
         quality: its own, by its noise, resolution or blur: the mean over its slices.
         refused: why the node would not score it for its headers; None if it would.
         outside: why it is outside of the training range; None if it is inside.

@@ -1,4 +1,4 @@
-"""Does stage 1 pay off? Stage 2 on few labels, started from stage 1 and from scratch, with equal steps."""
+"""Does stage 1 pay off? Stage 2 on few labels, with and without it, with equal steps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ from training.fit.recipe import Recipe
 from training.fit.runs import finetune, predictions_of, read_run
 
 LABELS = (50, 200, 1000)
-NOTHING, STAGE_1 = "from nothing", "from stage 1"
-HEADS = ("labels", "modality", NOTHING, STAGE_1, "gain", "seeds")
+WITHOUT, STAGE_1 = "without stage 1", "from stage 1"
+HEADS = ("labels", "modality", WITHOUT, STAGE_1, "gain", "seeds")
 
 
 def few(data: Prepared, labels: int, seed: int) -> Prepared:
@@ -63,10 +63,10 @@ def trials(
     if not len(held):
         raise ConfigurationError("no held-out sample has a quality to compare with; simulate again with `--hold-out`")
     recipe = recipe.model_copy(update={"severities": False})
-    wanted = [(n, run, start) for n in labels for run in stage1 for start in (NOTHING, STAGE_1)]
+    wanted = [(n, run, start) for n in labels for run in stage1 for start in (WITHOUT, STAGE_1)]
     for done, (n, run, start) in enumerate(wanted):
         seed = read_run(run).seed
-        name = f"{n}-{seed}-{'stage1' if start == STAGE_1 else 'scratch'}"
+        name = f"{n}-{seed}-{'stage1' if start == STAGE_1 else 'without'}"
         advance(done, len(wanted), name)
         begin = run if start == STAGE_1 else None
         network = finetune(
@@ -90,7 +90,7 @@ def trials(
 def rows(found: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     """Yield a row under HEADS for each number of labels and modality: mean SRCC and its range over seeds."""
     for task in sorted({one.task for one in found}, key=lambda task: (int(task[0]), MODALITIES.index(task[1]))):
-        arms = [select(found, task=task, method=start) for start in (NOTHING, STAGE_1)]
+        arms = [select(found, task=task, method=start) for start in (WITHOUT, STAGE_1)]
         without, begun = (metric(arm, "srcc") for arm in arms)
         yield (*task, *map(_spread, arms), f"{begun - without:+.3f}", str(len(arms[0])))
 

@@ -1,4 +1,4 @@
-"""The methods of a table, trained and tested on the same samples: the model, seven networks, two others.
+"""The methods of a table, trained and tested on the same samples: the model, seven networks, and five without one.
 
 `AsNetworkOutput` wraps a network without prompts and slice weights like the model, so that all share one loop, one
 sequence of batches and one loss. Upstream tasks are those of stage 1: the logarithm of mA.s (CT), T (MR) or blur
@@ -20,6 +20,7 @@ from mediqa_node.model.card import DEFAULT_PREPROCESSING
 from mediqa_node.model.network import MedIQA, NetworkOutput
 from mediqa_node.model.prompts import FOUR_ONE_HOTS
 from mediqa_node.model.sizes import SIZES
+from mediqa_node.model.trunk import DETAILS
 from training.baselines import NETWORKS, baseline
 from training.baselines.noise import score
 from training.baselines.statistics_svr import fit_svr
@@ -35,13 +36,14 @@ from training.fit.runs import WANTED, digest_of, finetune, predictions_of, pretr
 
 STAGES = ("upstream", "downstream")
 OURS = "ours"
-WITHOUT_NETWORK = ("noise", "statistics", "random_trunk", "trunk")
+WITHOUT_NETWORK = ("noise", "statistics", "details", "random_trunk", "trunk")
 METHODS = (*WITHOUT_NETWORK, *NETWORKS, OURS)
 """In the order of the table."""
 _TITLES = {
-    "noise": "noise estimate", "statistics": "statistics + SVR", "random_trunk": "random trunk + ridge",
-    "trunk": "pretrained trunk + ridge", "vgg": "VGG", "resnet": "ResNet", "swin": "Swin",
-    "vit": "ViT", "deepvit": "DeepViT", "cnniqanet": "CNNIQAnet", "wadiqam": "WaDIQaM", OURS: "Ours",
+    "noise": "noise estimate", "statistics": "statistics + SVR", "details": "local details + ridge",
+    "random_trunk": "random trunk + ridge", "trunk": "pretrained trunk + ridge",
+    "vgg": "VGG", "resnet": "ResNet", "swin": "Swin", "vit": "ViT", "deepvit": "DeepViT",
+    "cnniqanet": "CNNIQAnet", "wadiqam": "WaDIQaM", OURS: "Ours",
 }  # fmt: skip
 _TRUNK = "e16"
 _DARKEST, _BRIGHTEST = 0.01, 0.99
@@ -148,7 +150,7 @@ def ours(
     """Train the model, stage 1 then stage 2, and return the predictions of each for the test samples.
 
     Args:
-        pretrained: False: stage 2 trains from scratch (Table 2 without PT).
+        pretrained: False: without stage 1 (Table 2 without PT); the trunk is pretrained on other images all the same.
         prompted: False: prompts are zeros (Table 2 without PM).
     """
     found = {}
@@ -245,6 +247,11 @@ def _statistics(data: Data, stage: str) -> np.ndarray:
     return _by_modality(data, stage, lambda side, i: side.statistics(i).mean(axis=0), fit_svr)
 
 
+def _details(data: Data, stage: str) -> np.ndarray:
+    """Do the same with the local details alone that every token has besides the features of the trunk."""
+    return _of_trunk(data, stage, is_pretrained=False, values=slice(-DETAILS, None))
+
+
 def _trunk(data: Data, stage: str) -> np.ndarray:
     """Fit a ridge regression on the pooled tokens of the pretrained trunk, per modality, on the training samples."""
     return _of_trunk(data, stage, is_pretrained=True)
@@ -255,13 +262,17 @@ def _random_trunk(data: Data, stage: str) -> np.ndarray:
     return _of_trunk(data, stage, is_pretrained=False)
 
 
-def _of_trunk(data: Data, stage: str, *, is_pretrained: bool) -> np.ndarray:
+def _of_trunk(data: Data, stage: str, *, is_pretrained: bool, values: slice = slice(None)) -> np.ndarray:
     torch.manual_seed(0)
     network = MedIQA(SIZES[_TRUNK]).eval()
     if is_pretrained and (given := pretrained(network.size)) is not None:
         load_pretrained(network, given[0])
     on_tokens = replace(data, train=tokens_of(data.train, network.trunk), test=tokens_of(data.test, network.trunk))
-    return _by_modality(on_tokens, stage, features_of_sample, ridge)  # type: ignore[arg-type]  # both sides are tokens
+
+    def features(side: Prepared, place: int) -> np.ndarray:
+        return features_of_sample(side, place).reshape(-1, network.trunk.width)[:, values].ravel()  # type: ignore[arg-type]
+
+    return _by_modality(on_tokens, stage, features, ridge)
 
 
 def _noise_score(side: Prepared, index: int) -> float:
@@ -302,4 +313,6 @@ def _line(features: np.ndarray, target: np.ndarray, _: Sequence[str]) -> Regress
     return lambda asked: np.asarray(level + slope * asked[:, 0])
 
 
-_WITHOUT_NETWORK = {"noise": _noise, "statistics": _statistics, "random_trunk": _random_trunk, "trunk": _trunk}
+_WITHOUT_NETWORK = {
+    "noise": _noise, "statistics": _statistics, "details": _details, "random_trunk": _random_trunk, "trunk": _trunk,
+}  # fmt: skip

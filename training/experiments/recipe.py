@@ -19,7 +19,7 @@ import copy
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -37,7 +37,6 @@ from mediqa_node.model.checkpoint import load_whole
 from mediqa_node.model.lock import LOCK_FILE
 from mediqa_node.model.network import MedIQA
 from mediqa_node.model.sizes import SIZES
-from mediqa_node.model.statistics_regressor import StatisticsRegressor
 from mediqa_node.system.atomic import write_atomically
 from training.data.collection import ImageSet, read_collection
 from training.data.store import Store
@@ -45,13 +44,11 @@ from training.data.tokens import tokens_of
 from training.data.views import Prepared, prepare
 from training.evaluate.by_method import QUALITY
 from training.experiments.methods import Advance
-from training.fit.checkpoint import claimed_before, fits, make_card, provenance, write_checkpoint
+from training.fit.checkpoint import claimed_before, make_card, provenance, quality_regressors, write_checkpoint
 from training.fit.choices import Merit, merits
 from training.fit.loop import CURVE
 from training.fit.pretrained import load_pretrained, pretrained
 from training.fit.recipe import SIMULATE, STAGE1, STAGE2, Recipe, read_preset, read_recipe
-from training.fit.regressors import choose as choose_regressor
-from training.fit.regressors import fit_regressor
 from training.fit.runs import finetune, pretrain, read_run
 from training.fit.training_range import fit_training_ranges, measure, refusals
 from training.simulate import ct, fundus, mr
@@ -262,7 +259,7 @@ def write_checkpoints(order: Order, data: Prepared, *, command: str, refit: bool
     """Write a checkpoint for each seed, with its training range, choices and costs."""
     choices = json.loads((order.out / CHOICES).read_text()) if (order.out / CHOICES).exists() else []
     with measured(order, "regressors"):
-        regressors = _regressors(of_fit(data, refit=refit), order.sections.statistics)
+        regressors = quality_regressors(of_fit(data, refit=refit), order.sections.statistics)
     costs = json.loads((order.out / COSTS).read_text())
     fusion: dict[str, dict[str, Fusion]] = {
         modality: {QUALITY: Fusion(offset=0.0, network=1.0 - share, statistics=share)}
@@ -297,17 +294,6 @@ def claim_before(order: Order) -> None:
     for seed in order.seeds:
         _, card, _ = load_whole(order.name(seed, refit=False), order.checkpoint(seed, refit=False) / LOCK_FILE)
         claimed_before(order.checkpoint(seed, refit=True), card)
-
-
-def _regressors(data: Prepared, shares: Iterable[str]) -> dict[str, dict[str, StatisticsRegressor]]:
-    """Fit the regressors of quality on statistics; cost and width are chosen on left-out sources."""
-    found = {}
-    for modality in shares:
-        fit = fits(data, modality, ()).get(QUALITY)
-        if fit is not None and len(set(fit.source)) > 1:
-            cost, width, _ = choose_regressor(fit)
-            found[modality] = {QUALITY: fit_regressor(fit, cost, width)}
-    return found
 
 
 def costs_of(order: Order) -> Sequence[tuple[str, str, str]]:

@@ -1,7 +1,7 @@
 """From a run to a checkpoint that a node can load: weights, regressors on statistics, shares, card and lock."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,20 @@ def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, 
             group=np.array([sample.base for sample in known.samples]),
             factor=np.array([sample.factor for sample in known.samples]) if output == QUALITY else None,
         )
+    return found
+
+
+def quality_regressors(data: Prepared, modalities: Iterable[str]) -> dict[str, dict[str, StatisticsRegressor]]:
+    """Fit the regressors of quality on statistics of the training samples, for modalities with two sources at least.
+
+    Cost and width are chosen on left-out sources.
+    """
+    found = {}
+    for modality in modalities:
+        fit = fits(data, modality, ()).get(QUALITY)
+        if fit is not None and len(set(fit.source)) > 1:
+            cost, width, _ = choose(fit)
+            found[modality] = {QUALITY: fit_regressor(fit, cost, width)}
     return found
 
 

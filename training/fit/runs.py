@@ -124,7 +124,7 @@ def finetune(
     trunk: Path | None = None,
     advance: Callable[[int, int, str], None],
 ) -> MedIQA:
-    """Stage 2: train the whole network on quality, from an earlier run of stage 1 or 2 or from scratch.
+    """Stage 2: train the network on quality, from an earlier run of stage 1 or 2, or from the weights it begins with.
 
     Args:
         begin: run to start from. The score branch of a run of stage 2 is kept: for a site's own ratings, for example.
