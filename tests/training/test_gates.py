@@ -303,6 +303,12 @@ def test_pretrained_features_are_named():
     assert "of images of 2 sources from features pretrained on ImageNet; no expert" in claim
 
 
+def test_anatomy_of_ct_is_no_source_of_mr():
+    claim = claims_of(gates(), MADE_BY | {"sources": {"MR": ["one", "mr_from_a", "mr_from_b"]}})["MR"]
+
+    assert "images of 1 source and MR-like images of 2 CT sources; no expert" in claim
+
+
 def test_expert_scores_are_not_denied():
     assert "60 of 100 samples are of expert scores" in claims_of(gates(), MADE_BY | {"simulated": 40})["MR"]
 

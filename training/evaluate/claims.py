@@ -6,6 +6,7 @@ from typing import Any
 from mediqa_node.model.card import PredictedParameter
 from training.evaluate.by_method import QUALITY, SHIPPED
 from training.evaluate.single_factors import DETECTED, is_followed
+from training.simulate.mr_from_ct import PREFIX
 
 FEW_IMAGES = 5
 """Of a factor; a claim that rests on fewer says so."""
@@ -41,7 +42,7 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any], *, refit: bo
         srcc = held["srcc"]["value"]
         claims[modality] = (
             f"Relative index of the severity of {_listed(follows) or 'NOTHING that was tried'}, trained on {images} of "
-            f"{_counted(len(made_by['sources'].get(modality, ())), 'source')}{_pretrained(made_by)}; {scored}. "
+            f"{_sources(made_by, modality)}{_pretrained(made_by)}; {scored}. "
             f"Held-out sources: SRCC "
             f"{'undefined' if srcc is None else f'{srcc:.2f}'} over {_counted(held['n'], 'image')} of "
             f"{_counted(held['groups'], 'slice')}. "
@@ -52,6 +53,14 @@ def claims_of(gates: Mapping[str, Any], made_by: Mapping[str, Any], *, refit: bo
             + "Not comparable across modalities; no threshold before calibration at this site."
         )
     return claims
+
+
+def _sources(made_by: Mapping[str, Any], modality: str) -> str:
+    """Return `3 sources`, and what was made from CT apart: anatomy of a CT is no source of MR."""
+    names = made_by["sources"].get(modality, ())
+    from_ct = sum(name.startswith(PREFIX) for name in names)
+    made = f" and MR-like images of {_counted(from_ct, 'CT source')}" if from_ct else ""
+    return _counted(len(names) - from_ct, "source") + made
 
 
 def _pretrained(made_by: Mapping[str, Any]) -> str:
