@@ -264,7 +264,7 @@ def test_a_claim_names_what_is_followed_what_is_not_and_of_how_many_sources():
     ("noise", "images", "wanted"),
     [
         (0.97, 9, "severity of noise, trained"),
-        (0.97, 1, "severity of noise (1 image), trained"),
+        (0.97, 1, "severity of noise (tested on 1 image), trained"),
         (0.9, 9, "BELOW THE GATE: noise. NOT DETECTED: ghosts."),
         (0.7, 9, "NOT DETECTED: noise, ghosts."),
     ],

@@ -90,7 +90,7 @@ def _by_verdict(swept: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str
         mine = [one for one in swept if one["factor"] == factor]
         judged = [one for one in mine if one["region"]] or mine
         images = sum(one["images"] for one in judged)
-        named = factor if images >= FEW_IMAGES else f"{factor} ({_counted(images, 'image')})"
+        named = factor if images >= FEW_IMAGES else f"{factor} (tested on {_counted(images, 'image')})"
         if all(_is_followed(one) for one in judged):
             follows.append(named)
         elif min(one["mean"] for one in judged) >= DETECTED:
