@@ -61,6 +61,7 @@ def evaluate(
     """
     from mediqa_node.model.checkpoint import load_whole
     from training.data.collection import read_collection
+    from training.evaluate.scanner_gates import of_card
 
     if out is not None:
         require("matplotlib")
@@ -80,11 +81,13 @@ def evaluate(
             _predicted(of.subset(_of_sources(of_store[""])), one) for of, of_store in zip(samples, sets, strict=True)
         ]
         _judge(found, predicted, sets, seed, card)
-        found.checks += _checks(checkpoint[seed], card, patients, sets[0], alone=_passes_alone(found.tasks, card))
+        found.checks += _checks_on_series(checkpoint[seed], patients, sets[0])
         if seed == 0:
             found.retention += _retained(samples[0], predicted[0], one)
             if out is not None and sweep is not None:
                 _plots(predicted[-1], out)
+    alone = _passes_alone(found.tasks)
+    found.checks += [check for _, card, _ in loaded for check in of_card(card, alone=alone)]
     if not found.tasks:
         raise ConfigurationError(f"{data}: no test sample has a label that these checkpoints predict")
     _print_gates(found)
@@ -154,19 +157,14 @@ _INTERVALS = (
 )
 
 
-def _checks(
-    checkpoint: Path,
-    card: "Card",
-    patients: "Sequence[ImageSet]",
-    held_out: Mapping[str, frozenset[str]],
-    *,
-    alone: frozenset[str],
+def _checks_on_series(
+    checkpoint: Path, patients: "Sequence[ImageSet]", held_out: Mapping[str, frozenset[str]]
 ) -> "list[Check]":
-    """Return the gates of a checkpoint that its card decides, and of patients, if any, those on series as scanned."""
+    """Return the gates of a checkpoint on series of patients as scanned; none without patients."""
     from mediqa_node.model.predict import load_scorer
-    from training.evaluate.scanner_gates import clean_series, cost, of_card, repeatability
+    from training.evaluate.scanner_gates import clean_series, cost, repeatability
 
-    found = list(of_card(card, alone=alone))
+    found: list[Check] = []
     if not patients:
         return found
     name, lock = lock_of(checkpoint)
@@ -183,14 +181,13 @@ def _checks(
     return found
 
 
-def _passes_alone(found: "Sequence[Result]", card: "Card") -> frozenset[str]:
-    """Return the modalities of which the network of a checkpoint passes the gate without statistics."""
+def _passes_alone(found: "Sequence[Result]") -> frozenset[str]:
+    """Return the modalities of which the networks pass the gate without statistics, by the mean over the seeds."""
     from training.evaluate.by_method import NETWORK, QUALITY
     from training.evaluate.gates import passed
     from training.evaluate.results import select
 
-    mine = [one for one in found if one.weights_sha256 == card.weights_sha256]
-    of = {modality: select(mine, task=(modality, QUALITY)) for modality in ("CT", "MR", "OP")}
+    of = {modality: select(found, task=(modality, QUALITY)) for modality in ("CT", "MR", "OP")}
     return frozenset(modality for modality, each in of.items() if each and passed(each, NETWORK))
 
 
