@@ -21,9 +21,9 @@ from mediqa_node.model.sizes import Trunk
 _LEAST_VARIANCE = 1e-3
 """Added to variances before the logarithm: activations are of order one."""
 _LEAST_DETAIL = 1e-3
+"""The same for the deviation of the image, whose gray values are 0 to 1."""
 DETAILS = 4
 """Of the values of a token, how many do not come from the trunk: the last ones, see `_details`."""
-"""The same for the deviation of the image, whose gray values are 0 to 1."""
 
 
 class TrunkTokens(nn.Module):

@@ -116,6 +116,8 @@ def test_all_gates_are_printed_and_written(made, tmp_path):
         assert title in done.output
     gates = json.loads((tmp_path / "gates.json").read_text())
     assert {one["agreement"]["n"] for one in gates["tasks"] if one["task"] == ["CT", "quality"]} == {24}
+    methods = {one["method"] for one in gates["tasks"] if one["task"] == ["CT", "quality"]}
+    assert methods == {"network", "statistics", "shipped"}, "statistics alone, of which the score has no share"
     assert [one["worst"] for one in gates["retention"] if one["factor"] == "dose"] == [None], "too few pairs"
     [clean] = [one["figure"] for one in gates["checks"] if one["gate"].startswith("clean series")]
     assert re.match(r"\d+%: CT \d of 2\b", clean), "the two held-out series alone"

@@ -10,6 +10,7 @@ import typer
 
 from mediqa_node.cli.present import table
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.prompt import MODALITIES
 from training.cli.app import CollectionManifest, app, progress, require, shown
 from training.cli.checkpoints import lock_of, store_of
 
@@ -75,10 +76,11 @@ def evaluate(
     for seed, (network, card, regressors) in enumerate(loaded):
         samples = [shown(store, card.preprocess, processes) for store in stores]
         if seed == 0 or card.preprocess != loaded[0][1].preprocess:
-            baselines = _baselines(samples[0], regressors)
-        one = (network, card, {**baselines, **regressors})
+            baselines = _baselines(samples[0], [each for _, _, each in loaded])
+        one = (network, card, {name: {**baselines.get(name, {}), **regressors.get(name, {})} for name in MODALITIES})
         predicted = [
-            _predicted(of.subset(_of_sources(of_store[""])), one) for of, of_store in zip(samples, sets, strict=True)
+            _predicted(one_store.subset(_of_sources(held_out[""])), one)
+            for one_store, held_out in zip(samples, sets, strict=True)
         ]
         _judge(found, predicted, sets, seed, card)
         found.checks += _checks_on_series(checkpoint[seed], patients, sets[0])
@@ -187,15 +189,16 @@ def _passes_alone(found: "Sequence[Result]") -> frozenset[str]:
     from training.evaluate.gates import passed
     from training.evaluate.results import select
 
-    of = {modality: select(found, task=(modality, QUALITY)) for modality in ("CT", "MR", "OP")}
+    of = {modality: select(found, task=(modality, QUALITY)) for modality in MODALITIES}
     return frozenset(modality for modality, each in of.items() if each and passed(each, NETWORK))
 
 
-def _baselines(samples: "Prepared", regressors: "Regressors") -> "Regressors":
-    """Fit what statistics alone make of the quality, for modalities in which the checkpoint has the network alone."""
+def _baselines(samples: "Prepared", loaded: "Sequence[Regressors]") -> "Regressors":
+    """Fit what statistics alone make of the quality, for modalities in which a checkpoint has the network alone."""
+    from training.evaluate.by_method import QUALITY
     from training.fit.checkpoint import quality_regressors
 
-    missing = [modality for modality in ("CT", "MR", "OP") if modality not in regressors]
+    missing = [name for name in MODALITIES if any(QUALITY not in one.get(name, {}) for one in loaded)]
     with progress("statistics alone"):
         return quality_regressors(samples, missing)
 

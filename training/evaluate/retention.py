@@ -11,7 +11,7 @@ import numpy as np
 
 from training.data.store import Sample
 from training.evaluate.by_method import QUALITY, SHIPPED, MethodPredictions
-from training.evaluate.visible import VISIBLE, order_of_pairs, severity_of
+from training.evaluate.visible import VISIBLE, order_of_pairs, severities_of
 from training.simulate.degraded import FACTORS
 from training.simulate.mr_from_ct import PREFIX
 
@@ -106,7 +106,7 @@ def order_within(
     predicted: np.ndarray,
     samples: Sequence[Sample],
     modality: str,
-    severities: Callable[[Sample, str], Sequence[float]] = lambda sample, factor: (severity_of(sample, factor),),
+    severities: Callable[[Sample, str], Sequence[float]] = severities_of,
 ) -> Mapping[str, Sequence[float]]:
     """Return for each factor 1 for every concordant pair of copies of one image, -1 for a discordant one, 0 for a tie.
 

@@ -16,6 +16,11 @@ def severity_of(sample: Sample, factor: str) -> float:
     return 1.0 - sample.labels["quality"] if sample.modality == "CT" else sample.severities[factor]
 
 
+def severities_of(sample: Sample, factor: str) -> tuple[float, ...]:
+    """Return `severity_of`, as `order_of_pairs` takes it."""
+    return (severity_of(sample, factor),)
+
+
 def visible(levels: Sequence[tuple[float, float]], apart: float) -> list[tuple[float, float]]:
     """Return the levels (severity, score) in order of severity, without those too near to the last one kept.
 

@@ -25,7 +25,7 @@ from training.baselines import NETWORKS, baseline
 from training.baselines.noise import score
 from training.baselines.statistics_svr import fit_svr
 from training.data.batches import Batches, Target, labels_of, targets_of
-from training.data.tokens import tokens_of
+from training.data.tokens import Tokens, tokens_of
 from training.data.views import Prepared
 from training.fit.choices import features_of_sample, ridge
 from training.fit.loop import train
@@ -270,7 +270,8 @@ def _of_trunk(data: Data, stage: str, *, is_pretrained: bool, values: slice = sl
     on_tokens = replace(data, train=tokens_of(data.train, network.trunk), test=tokens_of(data.test, network.trunk))
 
     def features(side: Prepared, place: int) -> np.ndarray:
-        return features_of_sample(side, place).reshape(-1, network.trunk.width)[:, values].ravel()  # type: ignore[arg-type]
+        assert isinstance(side, Tokens)
+        return features_of_sample(side, place).reshape(-1, network.trunk.width)[:, values].ravel()
 
     return _by_modality(on_tokens, stage, features, ridge)
 

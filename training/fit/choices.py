@@ -15,7 +15,7 @@ from training.data.store import Sample
 from training.data.tokens import Tokens
 from training.evaluate.metrics import within
 from training.evaluate.retention import order_within
-from training.evaluate.visible import severity_of
+from training.evaluate.visible import severities_of
 from training.simulate.degraded import FACTORS
 from training.simulate.mr import RESOLUTION_LABEL, quality_under
 from training.simulate.mr_from_ct import PREFIX, fold_of
@@ -143,7 +143,7 @@ def _merit(
     modality: str,
     option: str,
     label: str = RESOLUTION_LABEL,
-    severities: Callable[[Sample, str], Sequence[float]] = lambda sample, factor: (severity_of(sample, factor),),
+    severities: Callable[[Sample, str], Sequence[float]] = severities_of,
 ) -> Merit:
     quality = np.array([_quality(sample, label) for sample in samples])
     predicted = left_out(features, quality, samples, folds_of(samples))
