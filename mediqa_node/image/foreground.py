@@ -48,6 +48,12 @@ def otsu_threshold(pixels: np.ndarray, *, bins: int = 256) -> float:
     return float(edges[int(np.nanargmax(between[:-1])) + 1])
 
 
+def largest_channel(image: np.ndarray) -> np.ndarray:
+    """Return the largest channel of every pixel, (rows, columns, 3) to (rows, columns): numpy's `max` takes longer."""
+    red, green, blue = np.moveaxis(image, -1, 0)
+    return np.asarray(np.maximum(np.maximum(red, green), blue))
+
+
 def body_pixels(images: Sequence[np.ndarray]) -> np.ndarray:
     """Return the MR signal of all pixels inside the body, over all images, shape (n,); never empty.
 

@@ -7,7 +7,7 @@ the whole slice. Each crop covers as much as possible of the body that earlier c
 import numpy as np
 
 from mediqa_node.domain.preprocessing import View
-from mediqa_node.image.foreground import BODY_HU, otsu_threshold
+from mediqa_node.image.foreground import BODY_HU, largest_channel, otsu_threshold
 from mediqa_node.image.fundus import DARK
 
 _STEPS = 8
@@ -59,7 +59,7 @@ def shown(image: np.ndarray, view: View) -> np.ndarray:
 
 
 def _body(image: np.ndarray, modality: str) -> np.ndarray:
-    gray = image.max(axis=-1) if image.ndim == 3 else image
+    gray = largest_channel(image) if image.ndim == 3 else image
     if modality == "CT":
         return gray > BODY_HU
     if modality == "OP":
@@ -76,7 +76,7 @@ def _places(size: int, crop: int, step: int) -> np.ndarray:
 
 def _sums(mask: np.ndarray, tops: np.ndarray, lefts: np.ndarray, crop: int) -> np.ndarray:
     """Return the number of mask pixels inside each crop, (tops, lefts), from a summed-area table."""
-    table = np.pad(mask.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    table = np.pad(mask.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32), ((1, 0), (1, 0)))
     y0, x0 = np.maximum(tops, 0)[:, None], np.maximum(lefts, 0)[None]
     y1 = np.minimum(tops + crop, mask.shape[0])[:, None]
     x1 = np.minimum(lefts + crop, mask.shape[1])[None]

@@ -22,6 +22,7 @@ from mediqa_node.domain.errors import CheckpointRefused
 from mediqa_node.domain.policy import Execution
 from mediqa_node.model.network import MedIQA, NetworkOutput
 from mediqa_node.model.tab import FoldedAttention, TransposedAttention
+from mediqa_node.system.memory import keep_freed_memory
 
 log = structlog.get_logger("model")
 
@@ -80,6 +81,8 @@ def prepare(network: MedIQA, execution: Execution, device: torch.device) -> Runn
     if execution.compile:
         forward = torch.compile(forward, dynamic=False)
     if device.type == "cpu":
+        if network.size.trunk is not None:
+            network.trunk.to(memory_format=torch.channels_last)  # a tenth to a sixth faster; scores move by 1e-7
         return PooledRunner(forward, threads=execution.threads or len(os.sched_getaffinity(0)))
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
@@ -118,6 +121,7 @@ class PooledRunner:
 
     def __init__(self, forward: Forward, *, threads: int) -> None:
         torch.set_num_threads(1)
+        keep_freed_memory()
         self._forward = forward
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="model")
 

@@ -17,6 +17,7 @@ from training.evaluate.by_method import QUALITY, SHIPPED, MethodPredictions
 from training.evaluate.refusals import Refusals
 from training.evaluate.retention import RETENTION_HEADS, retention, seen_copies
 from training.evaluate.scanner_gates import CHECK_HEADS, clean_series, cost, of_card, repeatability
+from training.evaluate.series import scored_series
 from training.simulate.degraded import FACTORS
 from training.simulate.mr_from_ct import PREFIX
 
@@ -83,9 +84,9 @@ def of_three(scorer):
 
 
 def test_scores_of_clean_series_are_compared_with_their_own_quality(of_three, monkeypatch):
-    fits = clean_series(sets_of("ct*"), of_three, held_out="one")
+    fits = clean_series(scored_series(sets_of("ct*"), of_three), "a" * 64, held_out="one")
     monkeypatch.setattr("training.evaluate.series.own_quality", lambda _: -5.0)
-    fails = clean_series(sets_of("ct*"), of_three, held_out="")
+    fails = clean_series(scored_series(sets_of("ct*"), of_three), "a" * 64, held_out="")
 
     assert (fits.gate[-7:], fits.holds, fits.figure[:15]) == ("set one", True, "100%: CT 3 of 3")
     assert fails.holds is False
@@ -115,7 +116,7 @@ def test_nothing_passes_without_evidence(scorer):
 
     assert foreign.holds is None
     assert (patients.holds, patients.figure) == (None, "CT has no range, MR has no range, OP has no range")
-    assert clean_series([], scorer, held_out="").holds is None
+    assert clean_series([], "a" * 64, held_out="").holds is None
 
 
 def copies(source: str, split: str, *, falls: bool, bases: int = 7) -> list:

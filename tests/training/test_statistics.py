@@ -37,6 +37,17 @@ def test_a_source_is_never_predicted_by_what_was_fitted_on_it():
     assert abs(srcc(unseen, planted.label[mine])) < 0.4
 
 
+def test_sources_can_be_left_out_together():
+    planted = fit(planted=True)
+
+    together = left_out(planted, 10.0, 1.0, folds=2)
+    first = np.isin(planted.source, np.array_split(np.unique(planted.source), 2)[0])
+    by_hand = fit_regressor(planted.where(~first), 10.0, 1.0)(planted.statistics[first])
+
+    assert np.array_equal(together[first], by_hand)
+    assert np.array_equal(left_out(planted, 10.0, 1.0, folds=99), left_out(planted, 10.0, 1.0))
+
+
 def test_what_all_sources_share_is_found_on_those_left_out():
     cost, share, said = choose(fit())
 

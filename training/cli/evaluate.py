@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from training.evaluate.results import Result
     from training.evaluate.retention import Retention
     from training.evaluate.scanner_gates import Check
+    from training.evaluate.series import ScoredSeries
     from training.evaluate.single_factors import Swept
 
     Loaded = tuple[MedIQA, Card, Regressors]
@@ -165,22 +166,23 @@ def _checks_on_series(
     """Return the gates of a checkpoint on series of patients as scanned; none without patients."""
     from mediqa_node.model.predict import load_scorer
     from training.evaluate.scanner_gates import clean_series, cost, repeatability
+    from training.evaluate.series import scored_series
 
-    found: list[Check] = []
     if not patients:
-        return found
+        return []
     name, lock = lock_of(checkpoint)
     scorer = load_scorer(name, lock=lock)
+    unseen = [one for one in patients if one.source in held_out[""]]
+    series: list[ScoredSeries] = []
     with progress("scoring series") as advance:
-        for done, (of, sources) in enumerate(held_out.items()):
-            advance(done, len(held_out), of)
-            mine = [one for one in patients if one.source in sources]
-            found.append(clean_series(mine, scorer, held_out=of))
-            if of == "":
-                found.append(repeatability(mine, scorer))
-                if (spent := cost(mine, scorer)) is not None:
-                    found.append(spent)
-    return found
+        for done, one in enumerate(unseen):
+            advance(done, len(unseen), one.name)
+            series += scored_series([one], scorer)
+    by_set = [
+        clean_series([one for one in series if one.source in sources], scorer.card.weights_sha256, held_out=of)
+        for of, sources in held_out.items()
+    ]
+    return [*by_set, *filter(None, (repeatability(unseen, scorer), cost(unseen, scorer)))]
 
 
 def _passes_alone(found: "Sequence[Result]") -> frozenset[str]:

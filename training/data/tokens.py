@@ -14,6 +14,7 @@ import torch
 
 from mediqa_node.model.lock import digest
 from mediqa_node.model.trunk import TrunkTokens
+from mediqa_node.system.memory import keep_freed_memory
 from training.data.store import alone
 from training.data.views import Prepared
 
@@ -91,6 +92,7 @@ def _extend(
     trunk: TrunkTokens,
     advance: Callable[[int, int], None],
 ) -> None:
+    keep_freed_memory()
     device = next(trunk.model.parameters()).device
     views = (folder / TOKENS).stat().st_size // _bytes(trunk)
     with (folder / TOKENS).open("ab") as file, (folder / INDEX).open("a") as lines:

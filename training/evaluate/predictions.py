@@ -8,6 +8,7 @@ from torch import nn
 
 from mediqa_node.model.predict import mean_by_slice
 from mediqa_node.model.prompts import PromptCode
+from mediqa_node.system.memory import keep_freed_memory
 from training.data.views import Prepared
 
 _IMAGES_AT_ONCE = 16
@@ -31,6 +32,7 @@ class Predictions:
 @torch.inference_mode()
 def predict(network: nn.Module, data: Prepared, code: PromptCode, *, prompted: bool = True) -> Predictions:
     """Score samples as the node does: all views of all slices, averaged, then weighted."""
+    keep_freed_memory()
     network.eval()
     device = next(network.parameters()).device
     scores, parameters, weights_of = [], [], []

@@ -4,7 +4,7 @@ The other gates are in `gates` (agreement with labels) and `single_factors`.
 """
 
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from training.data.collection import ImageSet, StackImages, stacks_of
 from training.evaluate.by_method import QUALITY
 from training.evaluate.gates import verdict
 from training.evaluate.refusals import Refusals
-from training.evaluate.series import CLEAN_GATE, prepared, score_of, scored_series
+from training.evaluate.series import CLEAN_GATE, ScoredSeries, prepared, score_of
 
 FALSE_REFUSALS, CORE_SECONDS = 0.05, 0.6
 LEAST_NETWORK = {"CT": 0.75, "MR": 1.0, "OP": 1.0}
@@ -51,13 +51,13 @@ class Check:
 CHECK_HEADS = ("series and cost", "seen", "weights", "gate")
 
 
-def clean_series(sets: Sequence[ImageSet], scorer: NetworkScorer, *, held_out: str) -> Check:
+def clean_series(series: Iterable[ScoredSeries], weights_sha256: str, *, held_out: str) -> Check:
     """Return whether the scores of held-out series that nobody degraded fit their own quality (`evaluate.series`).
 
     Args:
         held_out: name of the set of held-out sources; "" for all.
     """
-    found = [one for one in scored_series(sets, scorer) if one.refused is None]
+    found = [one for one in series if one.refused is None]
     fit = [one.holds for one in found]
     of = [(modality, [one.holds for one in found if one.modality == modality]) for modality in ("CT", "MR", "OP")]
     wrong = [f"{one.name} {one.score:.2f} for {one.quality:.2f}" for one in found if not one.holds]
@@ -67,7 +67,7 @@ def clean_series(sets: Sequence[ImageSet], scorer: NetworkScorer, *, held_out: s
         figure=f"{np.mean(fit):.0%}: {parts}{'; not: ' + ', '.join(wrong) if wrong else ''}" if fit else _NO_SERIES,
         holds=float(np.mean(fit)) >= CLEAN_GATE if fit else None,
         least=f"{CLEAN_GATE:.0%}",
-        weights_sha256=scorer.card.weights_sha256,
+        weights_sha256=weights_sha256,
     )
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mediqa_node.domain.errors import ConfigurationError, MediqaError
 from mediqa_node.system.atomic import replacing, write_atomically
+from mediqa_node.system.memory import keep_freed_memory
 from training.data.batches import Batch
 
 STATE, CURVE, SETTINGS = "state.safetensors", "curve.csv", "settings.json"
@@ -95,6 +96,7 @@ def train(
     """
     rank, processes = world()
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
     bf16 = settings.precision == "bf16" and _has_bf16(device)
     _agree(folder, {**asdict(settings), **(made_by or {}), "processes": processes, "bf16": bf16}, rank)

@@ -82,20 +82,25 @@ def added(one: StatisticsRegressor, weight: float, other: StatisticsRegressor) -
     )
 
 
-def left_out(data: Fit, cost: float, share: float) -> np.ndarray:
-    """Return out-of-source predictions, (n,): for every slice from a regressor fitted without its source."""
+def left_out(data: Fit, cost: float, share: float, folds: int | None = None) -> np.ndarray:
+    """Return out-of-source predictions, (n,): for every slice from a regressor fitted without its source.
+
+    Args:
+        folds: number of groups of sources that are left out together; None: each alone.
+    """
     predicted = np.full(len(data.label), np.nan)
-    for source in np.unique(data.source):
-        out = data.source == source
+    sources = np.unique(data.source)
+    for some in np.array_split(sources, min(folds or len(sources), len(sources))):
+        out = np.isin(data.source, some)
         predicted[out] = fit_regressor(data.where(~out), cost, share)(data.statistics[out])
     return predicted
 
 
-def choose(data: Fit) -> tuple[float, float, np.ndarray]:
-    """Return cost, width and left-out predictions of the best of `GRID` by `merit`."""
+def choose(data: Fit, folds: int | None = None) -> tuple[float, float, np.ndarray]:
+    """Return cost, width and left-out predictions of the best of `GRID` by `merit`; `folds` as for `left_out`."""
     best: tuple[float, tuple[float, float], np.ndarray] | None = None
     for cost, share in GRID:
-        predicted = left_out(data, cost, share)
+        predicted = left_out(data, cost, share, folds)
         value = merit(predicted, data)
         if best is None or value > best[0]:
             best = value, (cost, share), predicted
