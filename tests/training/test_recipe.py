@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -69,6 +70,35 @@ def test_a_seed_ends_with_the_process_that_wanted_it(tmp_path):
         os._exit(0)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_a_seed_stops_when_another_has_failed(tmp_path, monkeypatch):
+    order = Order(
+        recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
+    )
+    stop, steps = threading.Event(), []
+
+    def train_seed(_order, _seed, advance, refit):
+        for step in range(3):
+            advance(step, 3, "")
+            steps.append(step)
+            stop.set()
+
+    monkeypatch.setattr(recipe, "train_seed", train_seed)
+    monkeypatch.setattr(recipe, "_stops", [stop])
+    recipe._train_while_wanted(order, 0, os.getppid(), refit=False)
+
+    assert steps == [0]
+
+
+@pytest.mark.acceptance
+def test_the_failure_of_a_seed_is_the_failure_of_the_recipe(tmp_path):
+    order = Order(
+        recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
+    )
+
+    with pytest.raises(ConfigurationError, match="no sample has a tube charge"):
+        recipe.train_seeds(order, lambda *_: None)
 
 
 @pytest.mark.acceptance

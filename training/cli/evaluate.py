@@ -154,6 +154,7 @@ def _print_gates(found: _Found) -> None:
             table(heads, rows)
 
 
+_FOLDS = 5
 _INTERVALS = (
     "In brackets 95 %, of the first checkpoint: bootstrap over sources, then over their slices. With few sources it is "
     "conditional on these. Retention is of the first checkpoint as well."
@@ -202,7 +203,7 @@ def _baselines(samples: "Prepared", loaded: "Sequence[Regressors]") -> "Regresso
 
     missing = [name for name in MODALITIES if any(QUALITY not in one.get(name, {}) for one in loaded)]
     with progress("statistics alone"):
-        return quality_regressors(samples, missing)
+        return quality_regressors(samples, missing, folds=_FOLDS)
 
 
 def _of_sources(sources: frozenset[str]) -> "Callable[[Sample], bool]":

@@ -21,10 +21,11 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -179,15 +180,22 @@ def of_fit(data: Prepared, *, refit: bool) -> Prepared:
 
 
 def train_seeds(order: Order, advance: Advance) -> None:
-    """Train all seeds in both stages, several at a time, each on one core; then those of the refit, if there is one."""
+    """Train all seeds in both stages, several at a time, each on one core; then those of the refit, if there is one.
+
+    Raises:
+        Exception: whatever a seed failed with, at once: the others stop, and are resumed from their last saved states.
+    """
     fits = [(seed, refit) for refit in ((False, True) if order.sections.refit else (False,)) for seed in order.seeds]
     recipes = [order.stage1, *order.stage2]
     total = len(fits) * sum(order.sections.steps or one.steps or 1 for one in recipes)
-    with ProcessPoolExecutor(max_workers=order.processes, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(order.processes, mp_context=context, initializer=_begin, initargs=(stop,)) as pool:
         running = [pool.submit(_train_while_wanted, order, seed, os.getpid(), refit=refit) for seed, refit in fits]
         while not all(one.done() for one in running):
             advance(_steps_done(order, fits), total, "training")
             if any(one.done() and not one.cancelled() and one.exception() for one in running):
+                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)  # a seed has failed: the next ones would as well
             time.sleep(1.0)
         for one in running:
@@ -200,14 +208,30 @@ def _steps_done(order: Order, fits: Sequence[tuple[int, bool]]) -> int:
     return sum(max(0, len(file.read_text().splitlines()) - 1) for file in curves if file.exists())
 
 
+class _Stopped(Exception):
+    """Another seed has failed."""
+
+
+_stops: list[Event] = []
+"""Of this process: an event reaches a spawned process only while it starts."""
+
+
+def _begin(stop: Event) -> None:
+    """Let the seeds that a process will train see when they are to stop."""
+    _stops.append(stop)
+
+
 def _train_while_wanted(order: Order, seed: int, parent: int, *, refit: bool) -> None:
     """Train one seed in a process of its own, which ends with its parent: a killed recipe leaves nothing running."""
 
     def advance(*_: object) -> None:
         if os.getppid() != parent:
             os._exit(1)  # a run is resumed from its last saved state
+        if any(stop.is_set() for stop in _stops):
+            raise _Stopped
 
-    train_seed(order, seed, advance, refit=refit)
+    with suppress(_Stopped):
+        train_seed(order, seed, advance, refit=refit)
 
 
 def train_seed(order: Order, seed: int, advance: Advance, *, refit: bool) -> None:

@@ -31,7 +31,6 @@ NO_PROMPT = PromptCode(words=dict.fromkeys(TERMS, ()))
 _UNITS = {"mas": "mA.s", "tesla": "T", "blur": "{pixels}"}
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FEWEST_SOURCES = 3
-_FOLDS = 5
 _SNR_IN_QUALITY = {"MR": ("tesla", 0.05)}
 """What one deviation of the logarithm of the signal-to-noise ratio adds to the quality that statistics predict.
 
@@ -76,16 +75,21 @@ def fits(data: Prepared, modality: str, targets: Sequence[Target]) -> dict[str, 
     return found
 
 
-def quality_regressors(data: Prepared, modalities: Iterable[str]) -> dict[str, dict[str, StatisticsRegressor]]:
+def quality_regressors(
+    data: Prepared, modalities: Iterable[str], *, folds: int | None = None
+) -> dict[str, dict[str, StatisticsRegressor]]:
     """Fit the regressors of quality on statistics of the training samples, for modalities with two sources at least.
 
-    Cost and width are chosen on left-out sources, a fifth of them at a time.
+    Cost and width are chosen on left-out sources.
+
+    Args:
+        folds: number of groups of sources that are left out together; None: each alone.
     """
     found = {}
     for modality in modalities:
         fit = fits(data, modality, ()).get(QUALITY)
         if fit is not None and len(set(fit.source)) > 1:
-            cost, width, _ = choose(fit, _FOLDS)
+            cost, width, _ = choose(fit, folds)
             found[modality] = {QUALITY: fit_regressor(fit, cost, width)}
     return found
 
