@@ -203,11 +203,11 @@ def _print_range(result: dict[str, Any]) -> None:
 
 
 def _print_prediction(result: dict[str, Any]) -> None:
-    """Print a supported prediction of the parameter head next to the recorded value."""
+    """Print a supported prediction of the parameter head, with its error, next to the recorded value."""
     predicted = result["predicted"]
     if not predicted or not predicted["supported"]:
         return
-    text = f"looks like {predicted['value']:.3g} {predicted['unit']}"
+    low, high = predicted["likely"]
+    looks = f"looks like {low:.3g} to {high:.3g} {predicted['unit']}"
     recorded = predicted["recorded"]
-    compared = f"{recorded:.3g} recorded, {predicted['deviation'] / recorded:+.0%}" if recorded else "nothing recorded"
-    typer.echo(f"{place(result['files'])}: {text}; {compared}")
+    typer.echo(f"{place(result['files'])}: {looks}; {f'{recorded:.3g} recorded' if recorded else 'nothing recorded'}")

@@ -17,7 +17,7 @@ from support.factories import range_position
 from support.siblings import before_release
 
 from mediqa_node import config
-from mediqa_node.cli.score import _print_range, place
+from mediqa_node.cli.score import _print_prediction, _print_range, place
 from mediqa_node.composition import checkpoints
 from mediqa_node.dicom.prompt_rules import default_rules
 from mediqa_node.domain.policy import Refuse
@@ -417,3 +417,13 @@ def test_files_given_relative_and_absolute_have_one_place(monkeypatch: pytest.Mo
     monkeypatch.chdir("/")
 
     assert place(["scans/a.dcm", "/scans/b.dcm"]) == "/scans (2 files)"
+
+
+def test_a_prediction_is_printed_as_the_range_of_its_error(capsys):
+    predicted = {"value": 196.0, "unit": "mA.s", "likely": (92.3, 416.2), "supported": True, "recorded": 171.0}
+    for recorded in (171.0, None):
+        _print_prediction({"files": [str(CT / "000.dcm")], "predicted": predicted | {"recorded": recorded}})
+    _print_prediction({"files": [str(CT / "000.dcm")], "predicted": predicted | {"supported": False, "likely": None}})
+
+    said = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["looks like 92.3 to 416 mA.s; 171 recorded", "looks like 92.3 to 416 mA.s; nothing recorded"]
