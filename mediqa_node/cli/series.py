@@ -220,7 +220,8 @@ def _predicted(assessment: Mapping[str, Any] | None) -> str:
     predicted = Prediction(**found) if found else None
     if predicted is None or not predicted.is_supported:
         return ""
-    return f"{predicted.name} {predicted.value:.3g} {predicted.unit}"
+    low, high = predicted.likely or (predicted.value, predicted.value)
+    return f"{predicted.name} {low:.3g} to {high:.3g} {predicted.unit}"
 
 
 _COVARIATES = (

@@ -48,10 +48,14 @@ def otsu_threshold(pixels: np.ndarray, *, bins: int = 256) -> float:
     return float(edges[int(np.nanargmax(between[:-1])) + 1])
 
 
-def largest_channel(image: np.ndarray) -> np.ndarray:
-    """Return the largest channel of every pixel, (rows, columns, 3) to (rows, columns): numpy's `max` takes longer."""
-    red, green, blue = np.moveaxis(image, -1, 0)
-    return np.asarray(np.maximum(np.maximum(red, green), blue))
+def brightest(image: np.ndarray) -> np.ndarray:
+    """Return the largest colour of each pixel, (rows, columns), of (rows, columns) or (rows, columns, colours)."""
+    if image.ndim == 2:
+        return image
+    largest = image[..., 0]
+    for colour in range(1, image.shape[2]):  # numpy's `max` over a last axis of three takes many times as long
+        largest = np.maximum(largest, image[..., colour])
+    return largest
 
 
 def body_pixels(images: Sequence[np.ndarray]) -> np.ndarray:

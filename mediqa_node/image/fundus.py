@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from mediqa_node.domain.series import ReasonCode
-from mediqa_node.image.foreground import largest_channel
+from mediqa_node.image.foreground import brightest
 from mediqa_node.image.measure.op.field import Field, box_reduced, find_field
 from mediqa_node.image.measure.op.photograph import READABLE, READABLE_SHARE
 
@@ -132,7 +132,7 @@ def _field_on_even_ground(rgb: np.ndarray, agreement: float) -> Field | None:
     if field is None or field.radius < _LEAST_RADIUS * min(shape) or field.inside_image < _LEAST_INSIDE:
         return None
     ground = ~field.mask(shape, share=1.06)
-    busy = _contrast(largest_channel(rgb))[ground] > _BUSY
+    busy = _contrast(brightest(rgb))[ground] > _BUSY
     return None if busy.size and busy.mean() > _MOST_BUSY else field
 
 
@@ -153,7 +153,7 @@ def _judged(
     if not _has_colours_of_retina(rgb * gain, coloured, strictly=not is_surely_round):
         return None
     if is_cropped:
-        dark = largest_channel(rgb) * gain < _COLOURED
+        dark = brightest(rgb) * gain < _COLOURED
         if (dark | coloured | covered).mean() < _EXPLAINED or covered.mean() > _MOST_COVERED_CROP:
             return None
     readable = inside & ~covered & (green >= READABLE)

@@ -100,7 +100,7 @@ def _scaled(image: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map low..high to 0..1 and clip; an empty range gives 0 everywhere."""
     if not high > low:
         return np.zeros(image.shape, dtype=np.float32)
-    scaled = image.astype(np.float64)  # in place: a photograph has 40 million values
+    scaled = image.astype(np.float64)  # in place: a photograph has tens of millions of values
     scaled -= low
     scaled /= high - low
     return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32)

@@ -7,7 +7,7 @@ the whole slice. Each crop covers as much as possible of the body that earlier c
 import numpy as np
 
 from mediqa_node.domain.preprocessing import View
-from mediqa_node.image.foreground import BODY_HU, largest_channel, otsu_threshold
+from mediqa_node.image.foreground import BODY_HU, brightest, otsu_threshold
 from mediqa_node.image.fundus import DARK
 
 _STEPS = 8
@@ -59,7 +59,7 @@ def shown(image: np.ndarray, view: View) -> np.ndarray:
 
 
 def _body(image: np.ndarray, modality: str) -> np.ndarray:
-    gray = largest_channel(image) if image.ndim == 3 else image
+    gray = brightest(image)
     if modality == "CT":
         return gray > BODY_HU
     if modality == "OP":

@@ -65,7 +65,9 @@ def describe(execution: Execution, device: torch.device, runner: Runner) -> str:
 
 
 def prepare(network: MedIQA, execution: Execution, device: torch.device) -> Runner:
-    """Return a runner for `network`; the network is modified in place if projections are to be merged.
+    """Return a runner for `network`, which is modified in place: projections merged, the trunk laid out for the CPU.
+
+    From here on the process keeps the memory that it frees.
 
     Raises:
         CheckpointRefused: bfloat16 on a CPU that only emulates it, or CUDA graphs without CUDA.
@@ -74,6 +76,7 @@ def prepare(network: MedIQA, execution: Execution, device: torch.device) -> Runn
         raise CheckpointRefused("model.precision bf16: this CPU has no AMX and would take four times as long as fp32")
     if execution.cuda_graph and device.type != "cuda":
         raise CheckpointRefused(f"model.cuda_graph: not available on {device.type}")
+    keep_freed_memory()
     network.to(device).eval()
     if execution.fold_tab:
         fold(network)
@@ -121,7 +124,6 @@ class PooledRunner:
 
     def __init__(self, forward: Forward, *, threads: int) -> None:
         torch.set_num_threads(1)
-        keep_freed_memory()
         self._forward = forward
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="model")
 

@@ -125,7 +125,7 @@ def test_a_series_outside_the_training_range_has_no_verdict():
 def test_show_states_no_prediction_outside_what_was_learned():
     stacks = [replace(ct_volume().assessment.primary, prediction=predicted_mas(value)) for value in (101.5, 900.0)]
 
-    assert [shown(primary=stack)[1] for stack in stacks] == ["mas 102 mA.s", ""]
+    assert [shown(primary=stack)[1] for stack in stacks] == ["mas 50.8 to 203 mA.s", ""]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from training.cli import app
 from training.cli.evaluate import for_comparisons, held_out_sets
 from training.cli.stages import prepared_of
 from training.data.store import Store
+from training.evaluate.series import scored_series
 from training.fit.recipe import STAGE2, read_recipe
 from training.simulate.build import PLAN_FILE, Plan
 
@@ -121,6 +122,26 @@ def test_all_gates_are_printed_and_written(made, tmp_path):
     assert [one["worst"] for one in gates["retention"] if one["factor"] == "dose"] == [None], "too few pairs"
     [clean] = [one["figure"] for one in gates["checks"] if one["gate"].startswith("clean series")]
     assert re.match(r"\d+%: CT \d of 2\b", clean), "the two held-out series alone"
+
+
+def test_every_held_out_series_is_scored_once_and_belongs_to_its_set(made, tmp_path, monkeypatch):
+    store_of(tmp_path / "store", KEEPS_ONE)
+    scored = []
+
+    def counted(sets, scorer):
+        scored.extend(one.source for one in sets)
+        return scored_series(sets, scorer)
+
+    monkeypatch.setattr("training.evaluate.series.scored_series", counted)
+    done = evaluated(tmp_path / "store", made[1], "--final", "--collection", DATA, "--out", tmp_path)
+
+    assert done.exit_code == 0, done.output
+    assert sorted(scored) == sorted(HELD_OUT)
+    checks = json.loads((tmp_path / "gates.json").read_text())["checks"]
+    seen = {one["gate"].rpartition("fit")[2]: one["figure"] for one in checks if one["gate"].startswith("clean series")}
+    assert {of: re.search(r"CT \d of (\d)", figure)[1] for of, figure in seen.items()} == {
+        "": "2", ", set one": "1", ", set two": "1"
+    }  # fmt: skip
 
 
 def test_a_sweep_names_its_held_out_sources_itself(made, tmp_path):

@@ -16,6 +16,7 @@ from mediqa_node.model.checkpoint import load_whole
 from mediqa_node.model.lock import LOCK_FILE
 from training.cli import app
 from training.experiments import recipe
+from training.experiments.methods import Advance
 from training.experiments.recipe import COSTS, RECIPE, Order, Sections, measured
 from training.fit.recipe import SIMULATE, STAGE1, STAGE2, read_preset, read_recipe
 from training.simulate.build import Plan
@@ -55,18 +56,19 @@ def test_costs_add_up_over_starts(tmp_path):
     assert json.loads((tmp_path / COSTS).read_text())["a step"]["wall_s"] == pytest.approx(0.2, abs=0.1)
 
 
+def two_steps(_order: Order, _seed: int, advance: Advance, *, refit: bool) -> None:
+    for _ in range(2):
+        advance(0, 0, "")
+
+
 def test_a_seed_ends_with_the_process_that_wanted_it(tmp_path):
     order = Order(
         recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
     )
     child = os.fork()
     if child == 0:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                recipe, "train_seed", lambda _order, _seed, advance, refit: [advance(0, 0, "") for _ in range(2)]
-            )
-            recipe._train_while_wanted(order, 0, os.getppid(), refit=False)  # wanted
-            recipe._train_while_wanted(order, 0, os.getppid() + 1, refit=False)  # its parent is another
+        for parent in (os.getppid(), os.getppid() + 1):  # the second is not its parent
+            recipe._train_while_wanted(two_steps, order, 0, parent, refit=False)
         os._exit(0)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
@@ -84,21 +86,28 @@ def test_a_seed_stops_when_another_has_failed(tmp_path, monkeypatch):
             steps.append(step)
             stop.set()
 
-    monkeypatch.setattr(recipe, "train_seed", train_seed)
     monkeypatch.setattr(recipe, "_stops", [stop])
-    recipe._train_while_wanted(order, 0, os.getppid(), refit=False)
+    recipe._train_while_wanted(train_seed, order, 0, os.getppid(), refit=False)
 
     assert steps == [0]
 
 
-@pytest.mark.acceptance
-def test_the_failure_of_a_seed_is_the_failure_of_the_recipe(tmp_path):
-    order = Order(
-        recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
-    )
+def second_fails(_order: Order, seed: int, advance: Advance, *, refit: bool) -> None:
+    """Train seed 1, which fails, or another, which would take far longer than a test."""
+    if seed == 1:
+        raise ConfigurationError("seed 1 has failed")
+    for step in range(10_000):
+        advance(step, 10_000, "")
+        time.sleep(0.1)
 
-    with pytest.raises(ConfigurationError, match="no sample has a tube charge"):
-        recipe.train_seeds(order, lambda *_: None)
+
+@pytest.mark.acceptance
+def test_a_seed_that_fails_stops_the_others(tmp_path):
+    sections = read_preset(Sections, RECIPE, "small").model_copy(update={"seeds": (0, 1), "refit": False})
+    order = Order(recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=sections, processes=2)
+
+    with pytest.raises(ConfigurationError, match="seed 1 has failed"):
+        recipe.train_seeds(order, lambda *_: None, train=second_fails)
 
 
 @pytest.mark.acceptance

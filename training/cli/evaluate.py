@@ -154,7 +154,6 @@ def _print_gates(found: _Found) -> None:
             table(heads, rows)
 
 
-_FOLDS = 5
 _INTERVALS = (
     "In brackets 95 %, of the first checkpoint: bootstrap over sources, then over their slices. With few sources it is "
     "conditional on these. Retention is of the first checkpoint as well."
@@ -179,11 +178,13 @@ def _checks_on_series(
         for done, one in enumerate(unseen):
             advance(done, len(unseen), one.name)
             series += scored_series([one], scorer)
+        advance(len(unseen), len(unseen), "repeatability and cost")
+        of_all = filter(None, (repeatability(unseen, scorer), cost(unseen, scorer)))
     by_set = [
         clean_series([one for one in series if one.source in sources], scorer.card.weights_sha256, held_out=of)
         for of, sources in held_out.items()
     ]
-    return [*by_set, *filter(None, (repeatability(unseen, scorer), cost(unseen, scorer)))]
+    return [*by_set, *of_all]
 
 
 def _passes_alone(found: "Sequence[Result]") -> frozenset[str]:
@@ -197,13 +198,17 @@ def _passes_alone(found: "Sequence[Result]") -> frozenset[str]:
 
 
 def _baselines(samples: "Prepared", loaded: "Sequence[Regressors]") -> "Regressors":
-    """Fit what statistics alone make of the quality, for modalities in which a checkpoint has the network alone."""
+    """Fit what statistics alone make of the quality, for modalities in which a checkpoint has the network alone.
+
+    Cost and width are chosen on left-out sources, a fifth of them at a time: each alone would take minutes.
+    """
     from training.evaluate.by_method import QUALITY
     from training.fit.checkpoint import quality_regressors
+    from training.fit.choices import FOLDS
 
     missing = [name for name in MODALITIES if any(QUALITY not in one.get(name, {}) for one in loaded)]
     with progress("statistics alone"):
-        return quality_regressors(samples, missing, folds=_FOLDS)
+        return quality_regressors(samples, missing, folds=FOLDS)
 
 
 def _of_sources(sources: frozenset[str]) -> "Callable[[Sample], bool]":

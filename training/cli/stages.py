@@ -200,7 +200,8 @@ def ablation(
     out: Out,
     stage1: Annotated[list[Path], typer.Option(help="Run of stage 1. Give one for each seed.")],
     labels: Annotated[
-        list[int] | None, typer.Option(min=8, help="Number of training labels. Default: 50, 200 and 1000.")
+        list[int] | None,
+        typer.Option(min=8, help="Number of training labels of each modality. Default: 50, 200 and 1000."),
     ] = None,
     preset: Preset = "default",
     config: Config = None,

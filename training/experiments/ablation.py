@@ -19,18 +19,21 @@ HEADS = ("labels", "modality", WITHOUT, STAGE_1, "gain", "seeds")
 
 
 def few(data: Prepared, labels: int, seed: int) -> Prepared:
-    """Return all held-out samples and `labels` training samples: whole images with their copies, drawn by seed.
+    """Return all held-out samples and, of each modality, `labels` training samples or all that there are.
 
-    Smaller draws are subsets of larger ones.
+    They are images with their copies, drawn by seed; the last image may lack some. Smaller draws are subsets of larger
+    ones.
     """
-    bases = sorted({(one.modality, one.base) for one in data.samples if one.split == "train"})
     random = np.random.default_rng(seed)
-    order = [bases[place] for place in random.permutation(len(bases))]
     chosen: set[str] = set()
-    for _, base in order:
+    for modality in MODALITIES:
+        by_base: dict[str, list[str]] = {}
         for one in data.samples:
-            if one.base == base and one.split == "train" and len(chosen) < labels:
-                chosen.add(one.key)
+            if one.modality == modality and one.split == "train" and "quality" in one.labels:
+                by_base.setdefault(one.base, []).append(one.key)
+        bases = sorted(by_base)
+        drawn = [key for place in random.permutation(len(bases)) for key in by_base[bases[place]]]
+        chosen.update(drawn[:labels])
     return data.subset(lambda sample: sample.split != "train" or sample.key in chosen)
 
 

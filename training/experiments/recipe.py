@@ -27,7 +27,7 @@ from functools import cached_property
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -179,8 +179,18 @@ def of_fit(data: Prepared, *, refit: bool) -> Prepared:
     return everything
 
 
-def train_seeds(order: Order, advance: Advance) -> None:
+class TrainSeed(Protocol):
+    """Trains one seed: see `train_seed`."""
+
+    def __call__(self, order: Order, seed: int, advance: Advance, *, refit: bool) -> None:
+        """Train it in both stages."""
+
+
+def train_seeds(order: Order, advance: Advance, train: TrainSeed | None = None) -> None:
     """Train all seeds in both stages, several at a time, each on one core; then those of the refit, if there is one.
+
+    Args:
+        train: of one seed; None: `train_seed`.
 
     Raises:
         Exception: whatever a seed failed with, at once: the others stop, and are resumed from their last saved states.
@@ -191,7 +201,10 @@ def train_seeds(order: Order, advance: Advance) -> None:
     context = get_context("spawn")
     stop = context.Event()
     with ProcessPoolExecutor(order.processes, mp_context=context, initializer=_begin, initargs=(stop,)) as pool:
-        running = [pool.submit(_train_while_wanted, order, seed, os.getpid(), refit=refit) for seed, refit in fits]
+        running = [
+            pool.submit(_train_while_wanted, train or train_seed, order, seed, os.getpid(), refit=refit)
+            for seed, refit in fits
+        ]
         while not all(one.done() for one in running):
             advance(_steps_done(order, fits), total, "training")
             if any(one.done() and not one.cancelled() and one.exception() for one in running):
@@ -221,7 +234,7 @@ def _begin(stop: Event) -> None:
     _stops.append(stop)
 
 
-def _train_while_wanted(order: Order, seed: int, parent: int, *, refit: bool) -> None:
+def _train_while_wanted(train: TrainSeed, order: Order, seed: int, parent: int, *, refit: bool) -> None:
     """Train one seed in a process of its own, which ends with its parent: a killed recipe leaves nothing running."""
 
     def advance(*_: object) -> None:
@@ -231,7 +244,7 @@ def _train_while_wanted(order: Order, seed: int, parent: int, *, refit: bool) ->
             raise _Stopped
 
     with suppress(_Stopped):
-        train_seed(order, seed, advance, refit=refit)
+        train(order, seed, advance, refit=refit)
 
 
 def train_seed(order: Order, seed: int, advance: Advance, *, refit: bool) -> None:

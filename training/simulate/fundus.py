@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from mediqa_node.image.foreground import largest_channel
+from mediqa_node.image.foreground import brightest
 from mediqa_node.image.fundus import DARK
 from mediqa_node.image.measure.noise import immerkaer_robust
 from training.simulate.degraded import FACTORS, WORST, BaseImage, Degraded, Step, quality_of, saturating
@@ -75,7 +75,7 @@ def degrade(
 
 def _ground(image: np.ndarray) -> np.ndarray:
     """Return the mask of what lies around the field and the marks on its rim."""
-    smooth = ndimage.uniform_filter(largest_channel(image), 5)
+    smooth = ndimage.uniform_filter(brightest(image), 5)
     return np.asarray(~ndimage.binary_fill_holes(smooth > _GROUND))
 
 
@@ -190,7 +190,7 @@ def at_size(image: np.ndarray, edge: int = 2 * EDGES_PX[-1]) -> np.ndarray:
 
 def field(image: np.ndarray) -> np.ndarray:
     """Return the mask of the illuminated field of RGB 0..1, slightly inside its rim."""
-    lit = ndimage.binary_fill_holes(largest_channel(image) > DARK / 255.0)
+    lit = ndimage.binary_fill_holes(brightest(image) > DARK / 255.0)
     inner = ndimage.binary_erosion(lit, iterations=max(2, len(image) // 64))
     return np.asarray(inner if inner.sum() > 500 else np.ones_like(inner))
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from mediqa_node.image.foreground import BODY_HU, largest_channel, otsu_threshold
+from mediqa_node.image.foreground import BODY_HU, brightest, otsu_threshold
 from mediqa_node.image.fundus import DARK
 from mediqa_node.image.measure.photograph_statistics import photograph_statistics
 from mediqa_node.image.measure.texture_statistics import air_statistics, line_statistics, texture_statistics
@@ -37,7 +37,7 @@ def quality_statistics(image: np.ndarray, *, modality: str, window: tuple[float,
     """
     if modality == "OP":
         rgb = _reduced(image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)) / np.float32(255.0)
-        inside = _enough(largest_channel(rgb) > DARK / 255.0)
+        inside = _enough(brightest(rgb) > DARK / 255.0)
         found = texture_statistics(rgb[..., 1], inside) | photograph_statistics(rgb, inside)
     else:
         gray = _reduced(image if image.ndim == 2 else image.mean(axis=2))

@@ -16,7 +16,8 @@ haemorrhage counts as unreadable; a lens reflex is bright and counts as readable
 
 import numpy as np
 
-from mediqa_node.image.measure.op.photograph import Photograph, brightest
+from mediqa_node.image.foreground import brightest
+from mediqa_node.image.measure.op.photograph import Photograph
 
 _UPPER_END = 254.0
 

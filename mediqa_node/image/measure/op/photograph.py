@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from mediqa_node.image.foreground import brightest
 from mediqa_node.image.measure.op.field import Field, box_reduced, find_field
 
 DIAMETER_PX = 600
@@ -115,16 +116,6 @@ def prepare(image: np.ndarray) -> Photograph | None:
         colours=colours if colours.ndim == 3 else colours[..., None],
         coloured=coloured,
     )
-
-
-def brightest(image: np.ndarray) -> np.ndarray:
-    """Return the largest colour of each pixel, (rows, columns), of (rows, columns) or (rows, columns, colours)."""
-    if image.ndim == 2:
-        return image
-    largest = image[..., 0]
-    for colour in range(1, image.shape[2]):
-        largest = np.maximum(largest, image[..., colour])
-    return largest
 
 
 def _cropped(image: np.ndarray, field: Field) -> tuple[np.ndarray, Field]:
