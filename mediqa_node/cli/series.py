@@ -218,9 +218,9 @@ def _predicted(assessment: Mapping[str, Any] | None) -> str:
 
     found = assessment["primary"].get("prediction") if assessment else None
     predicted = Prediction(**found) if found else None
-    if predicted is None or not predicted.is_supported:
+    if predicted is None or predicted.likely is None or not predicted.is_supported:
         return ""
-    low, high = predicted.likely or (predicted.value, predicted.value)
+    low, high = predicted.likely
     return f"{predicted.name} {low:.3g} to {high:.3g} {predicted.unit}"
 
 

@@ -13,8 +13,8 @@ _KEPT = 128 << 20
 def keep_freed_memory() -> None:
     """Keep freed arrays of up to 32 MiB for the next ones, up to 128 MiB together; for the whole process.
 
-    glibc soon returns such memory to the system. Scoring one image frees a hundred large arrays, and getting the next
-    ones, page by page, takes a quarter of its time. Results do not change. Without glibc nothing happens.
+    glibc soon returns such memory to the system. Scoring one image frees many large arrays, and getting the next ones,
+    page by page, takes a good part of its time. Results do not change. Without glibc nothing happens.
     """
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)

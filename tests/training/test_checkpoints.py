@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from training.cli import app
 from training.data.batches import Batches, Target
 from training.data.store import Store
 from training.data.views import prepare
+from training.experiments.ablation import few
 from training.fit.checkpoint import regressors_and_fusion
 from training.fit.initial import initialise
 from training.fit.recipe import STAGE2, read_recipe
@@ -291,6 +294,25 @@ def test_an_ablation_does_not_begin_from_a_stage_that_knows_severities(store, ru
 
     assert isinstance(error, ConfigurationError)
     assert "pretrain with `--preset physical`" in str(error)
+
+
+def test_few_labels_are_as_many_of_each_modality():
+    samples = [
+        sample(f"{modality} {base} {copy}", base=f"{modality} {base}", modality=modality, split=split)
+        for modality, bases in (("CT", 9), ("MR", 9), ("OP", 1))
+        for split, first in (("train", 0), ("test", 100))
+        for base in range(first, first + bases)
+        for copy in range(4)
+    ]
+    data = SimpleNamespace(
+        samples=samples, subset=lambda keep: SimpleNamespace(samples=[one for one in samples if keep(one)])
+    )
+
+    drawn = {n: [one for one in few(data, n, seed=0).samples if one.split == "train"] for n in (6, 10)}
+
+    assert Counter(one.modality for one in drawn[6]) == {"CT": 6, "MR": 6, "OP": 4}, "all that there are of OP"
+    assert len({one.base for one in drawn[6]}) == 2 + 2 + 1, "whole images first"
+    assert {one.key for one in drawn[6]} < {one.key for one in drawn[10]}
 
 
 def test_what_a_run_told_is_asked_once_for_the_same_weights_and_samples(store, runs, tmp_path):

@@ -45,10 +45,13 @@ def test_a_section_without_seeds_is_refused(tmp_path):
         read_preset(Sections, RECIPE, "mine", tmp_path / "mine.yaml")
 
 
+def small(out: Path, **changes: object) -> Order:
+    sections = read_preset(Sections, RECIPE, "small").model_copy(update=changes)
+    return Order(recipe="small", collection=DATA, manifest=None, out=out, sections=sections)
+
+
 def test_costs_add_up_over_starts(tmp_path):
-    order = Order(
-        recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
-    )
+    order = small(tmp_path)
     for _ in range(2):
         with measured(order, "a step"):
             time.sleep(0.1)
@@ -62,9 +65,7 @@ def two_steps(_order: Order, _seed: int, advance: Advance, *, refit: bool) -> No
 
 
 def test_a_seed_ends_with_the_process_that_wanted_it(tmp_path):
-    order = Order(
-        recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
-    )
+    order = small(tmp_path)
     child = os.fork()
     if child == 0:
         for parent in (os.getppid(), os.getppid() + 1):  # the second is not its parent
@@ -75,9 +76,7 @@ def test_a_seed_ends_with_the_process_that_wanted_it(tmp_path):
 
 
 def test_a_seed_stops_when_another_has_failed(tmp_path, monkeypatch):
-    order = Order(
-        recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=read_preset(Sections, RECIPE, "small")
-    )
+    order = small(tmp_path)
     stop, steps = threading.Event(), []
 
     def train_seed(_order, _seed, advance, refit):
@@ -103,8 +102,7 @@ def second_fails(_order: Order, seed: int, advance: Advance, *, refit: bool) -> 
 
 @pytest.mark.acceptance
 def test_a_seed_that_fails_stops_the_others(tmp_path):
-    sections = read_preset(Sections, RECIPE, "small").model_copy(update={"seeds": (0, 1), "refit": False})
-    order = Order(recipe="small", collection=DATA, manifest=None, out=tmp_path, sections=sections, processes=2)
+    order = small(tmp_path, seeds=(0, 1), refit=False)
 
     with pytest.raises(ConfigurationError, match="seed 1 has failed"):
         recipe.train_seeds(order, lambda *_: None, train=second_fails)
