@@ -93,6 +93,25 @@ class ReturnSettings(_Strict):
     wait_for_study_s: float = Field(default=0.0, ge=0)
 
 
+class WebSettings(_Strict):
+    """The workbench: pages and API. Behind TLS, `secure` keeps the cookie from plain connections."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=8105, ge=0, le=65535)
+    secure: bool = False
+    proxies: tuple[str, ...] = ("127.0.0.1",)
+    idle_minutes: float = Field(default=30.0, gt=0)
+    viewer: str | None = None
+
+    @field_validator("viewer")
+    @classmethod
+    def _address(cls, viewer: str | None) -> str | None:
+        if viewer is not None and not viewer.startswith(("https://", "http://")):
+            raise ValueError("must be null or an address with {StudyInstanceUID} or {SeriesInstanceUID} in it")
+        return viewer
+
+
 class Settings(_Strict):
     """Everything a site can set. `file` is the file that was read, or None for the defaults."""
 
@@ -110,6 +129,7 @@ class Settings(_Strict):
     calibrations: tuple[Calibration, ...] = ()
     retention: Retention = Retention()
     export: ExportRules = ExportRules()
+    web: WebSettings = WebSettings()
     prompts: Path | None = None
     kernels: Path | None = None
     file: Path | None = Field(default=None, exclude=True)

@@ -1,8 +1,8 @@
 """Processes of a node, and the only signal handling.
 
-`serve` supervises three processes, spawned, never forked: the receiver (no torch), the worker
-(torch, one per GPU) and the courier (sweeps, deliveries). A process that dies is started again and
-resumes its work from the database.
+`serve` supervises its processes, spawned, never forked: the receiver (no torch), the worker
+(torch, one per GPU), the courier (sweeps, deliveries) and, if it is wanted and installed, the web
+process (pages, no torch). A process that dies is started again and resumes its work from the database.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("serve")
 
 ROLES = ("receiver", "worker", "courier")
+"""The processes that every node has."""
+WEB = "web"
 REFUSED = 78
 """Exit status of a process that cannot start as configured (sysexits EX_CONFIG): not tried again."""
 RESTART = 75
@@ -54,6 +57,7 @@ _SWITCH_S = 0.001
 """How long a thread of the receiver computes while others wait. Python's 5 ms make C-ECHO wait for many senders."""
 _LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
+_WEB_PACKAGES = ("argon2", "fastapi", "jinja2", "multipart", "uvicorn")
 _STEADY_AFTER_S = 20.0
 """A process that ran this long is restarted at once, because scanners do not wait."""
 
@@ -70,7 +74,7 @@ def run_role(role: str, settings: Settings) -> int:
     try:
         # the name of a role is its identity in the durable engine, and must be unique
         with locked(settings.data_dir / f"{role}.lock", wait=lambda: not stop.wait(0.1)):
-            return {"receiver": _receiver, "worker": _worker, "courier": _courier}[role](settings, stop)
+            return {"receiver": _receiver, "worker": _worker, "courier": _courier, WEB: _web}[role](settings, stop)
     except Locked:
         return 0  # asked to stop while another process of this role still ran
     except (ConfigurationError, CheckpointRefused) as error:
@@ -103,7 +107,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
 
 def running_roles(settings: Settings) -> list[str]:
     """Return the roles of this node that run on this machine: their lock is held."""
-    return [role for role in ROLES if is_locked(settings.data_dir / f"{role}.lock")]
+    return [role for role in (*ROLES, WEB) if is_locked(settings.data_dir / f"{role}.lock")]
 
 
 def _receiver(settings: Settings, stop: threading.Event) -> int:
@@ -229,6 +233,35 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
     return 0
 
 
+def _web(settings: Settings, stop: threading.Event) -> int:
+    from mediqa_node.composition.resources import web_context
+    from mediqa_node.web.app import create_app
+    from mediqa_node.web.server import Server
+
+    database = open_database(settings)
+    context = web_context(settings, database, partial(running_roles, settings))
+    web = settings.web
+    server = Server(create_app(context), host=web.host, port=web.port, proxies=web.proxies)
+    port = server.start()
+    _start_heartbeat(database, WEB, Pulse(), stop)
+    log.info("showing", host=web.host, port=port)
+    _tell(f"workbench at {'https' if web.secure else 'http'}://{web.host}:{port}/")
+    stop.wait()
+    server.stop()
+    database.close()
+    return 0
+
+
+def roles_of(settings: Settings) -> tuple[str, ...]:
+    """Return the processes of this node: the web process only if it is wanted and its packages are installed."""
+    if not settings.web.enabled:
+        return ROLES
+    if missing := [name for name in _WEB_PACKAGES if find_spec(name) is None]:
+        log.warning("no workbench: packages are missing", packages=missing, fix="pip install 'mediqa-node[web]'")
+        return ROLES
+    return (*ROLES, WEB)
+
+
 # ── all of them ──────────────────────────────────────────────────────────────
 
 
@@ -246,7 +279,8 @@ class Supervisor:
         log_uncaught()
         _stop_at_a_signal(self._stop)
         prepare(self.settings)
-        threads = [threading.Thread(target=self._keep, args=(role,), daemon=True) for role in ROLES]
+        roles = roles_of(self.settings)
+        threads = [threading.Thread(target=self._keep, args=(role,), daemon=True) for role in roles]
         for thread in threads:
             thread.start()
         self._stop.wait()
@@ -267,7 +301,7 @@ class Supervisor:
             status = process.wait()
             if self._stop.is_set():
                 return
-            if status == REFUSED:
+            if status == REFUSED and role in ROLES:  # the node receives and scores without pages
                 self._stop.set()
                 return
             if status == RESTART:

@@ -65,6 +65,7 @@ def register() -> None:
         shadow,
         status,
         tools,
+        users,
     )
 
 

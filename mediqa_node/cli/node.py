@@ -18,7 +18,8 @@ from mediqa_node.cli.present import as_json, count
 def serve(context: typer.Context) -> None:
     """Run the node until it is stopped.
 
-    Starts three processes: the receiver, the worker that scores, and the courier that delivers reports.
+    Starts its processes: the receiver, the worker that scores, the courier that delivers reports, and the web process
+    that serves the workbench.
     """
     from mediqa_node import service
 
@@ -28,13 +29,15 @@ def serve(context: typer.Context) -> None:
 
 
 @app.command(hidden=True)
-def process(context: typer.Context, role: Annotated[str, typer.Argument(help="receiver, worker or courier.")]) -> None:
+def process(
+    context: typer.Context, role: Annotated[str, typer.Argument(help="receiver, worker, courier or web.")]
+) -> None:
     """Run one of the node's processes; `serve` starts them."""
     from mediqa_node import service
 
     start_logging(context)
-    if role not in service.ROLES:
-        raise typer.BadParameter(f"must be one of {', '.join(service.ROLES)}")
+    if role not in (*service.ROLES, service.WEB):
+        raise typer.BadParameter(f"must be one of {', '.join((*service.ROLES, service.WEB))}")
     sys.exit(service.run_role(role, settings_of(context)))
 
 

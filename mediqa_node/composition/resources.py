@@ -6,6 +6,7 @@ Heavy packages are imported late, so that the receiver and the command line stay
 import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from mediqa_node.pipeline.export.nightly import NightlyExport
     from mediqa_node.pipeline.export.select import ExportSource
     from mediqa_node.pipeline.node import NodeContext
+    from mediqa_node.pipeline.pictures import PictureMaker
     from mediqa_node.pipeline.score import Assessor
+    from mediqa_node.web.context import WebContext
 
 _EXPORT_KEY = "export.key"
 FOLDER_MODE, DATABASE_MODE = 0o750, 0o640
@@ -166,6 +169,52 @@ def nightly_export(settings: Settings, database: Database) -> "NightlyExport | N
         folder=settings.export_folder,
         time_zone=time_zone(settings),
         clock=time.time,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFactory:
+    """Opens the maker of pictures in the process that it is called in; it survives pickling."""
+
+    database_url: str
+    spool: Path
+
+    def __call__(self) -> "PictureMaker":
+        """Return a maker over the node's images."""
+        from mediqa_node.pipeline.pictures import PictureMaker
+
+        return PictureMaker(Database(self.database_url), Spool(self.spool, durable=False))
+
+
+def web_context(settings: Settings, database: Database, running: Callable[[], list[str]]) -> "WebContext":
+    """Return the context of the workbench.
+
+    Args:
+        running: names of the node's processes that run.
+    """
+    from mediqa_node.storage import promotions
+    from mediqa_node.web.context import WebContext
+    from mediqa_node.web.pictures import PictureProcess
+
+    def active() -> str:
+        with database.read() as connection:
+            return checkpoints.sentence(settings, promotions.standing(connection))
+
+    return WebContext(
+        database=database,
+        pictures=PictureProcess(PictureFactory(settings.database_url, spool_folder(settings))),
+        title=settings.node.ae_title,
+        software_version=__version__,
+        data_dir=settings.data_dir,
+        exports=settings.export_folder,
+        peers=settings.peers_of_settings(),
+        time_zone=time_zone(settings),
+        secure=settings.web.secure,
+        idle_s=60 * settings.web.idle_minutes,
+        viewer=settings.web.viewer,
+        running=running,
+        active_checkpoint=active,
+        low_water_bytes=settings.retention.low_water_bytes,
     )
 
 

@@ -94,6 +94,7 @@ class ReasonCode(StrEnum):
 
     # ASSESSED, and nothing follows
     NO_DESTINATION = "no_destination"
+    DELIVERY_CANCELLED = "delivery_cancelled"
 
     # NOT_SCORED: what is no image of a patient's body
     NO_IMAGES = "no_images"
@@ -257,6 +258,7 @@ class DeliveryReason(StrEnum):
     JOB_FAILED = "job_failed"
     # superseded
     SERIES_CHANGED = "series_changed"
+    CANCELLED = "cancelled"
 
 
 class CompanionState(StrEnum):

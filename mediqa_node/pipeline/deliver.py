@@ -37,7 +37,7 @@ from mediqa_node.pipeline.report import report_for
 from mediqa_node.storage import assessments, copies, health, index, outbox, rejections
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
-from mediqa_node.storage.outbox import DeliveryRow, ReportRow
+from mediqa_node.storage.outbox import Attempt, DeliveryRow, ReportRow
 from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("courier")
@@ -84,6 +84,7 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
     now = node.clock()
     with node.database.write() as connection:
         health.note_attempt(node.database, connection, delivery.destination, outcome.code, outcome.message, at=now)
+        outbox.note_attempt(connection, _attempt_made(delivery_id, outcome, now))
         index.lock_series(connection, delivery.series_instance_uid)
         current = outbox.find_delivery(connection, delivery_id)
         sent = outcome.state is DeliveryState.SENT
@@ -106,6 +107,17 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
         update_series_state(connection, delivery, now)
     _log(delivery, outcome)
     return outcome.state
+
+
+def _attempt_made(delivery_id: int, outcome: Outcome, now: float) -> Attempt:
+    return Attempt(
+        delivery_id=delivery_id,
+        at=now,
+        state=outcome.state,
+        reason_code=outcome.code,
+        status=outcome.status,
+        message=outcome.message or "",
+    )
 
 
 def _not_there(delivery: DeliveryRow, outcome: Outcome) -> dict[str, object]:
@@ -314,7 +326,11 @@ def update_series_state(connection: Connection, delivery: DeliveryRow, now: floa
     elif (question := copies.open_question(connection, row.series_instance_uid)) is not None:
         _move(connection, row, SeriesState.WITHHELD, now, reason=question)
     elif all(other.state is DeliveryState.SUPERSEDED for other in current):
-        return
+        if (
+            given_up := next((one for one in current if one.reason_code is DeliveryReason.CANCELLED), None)
+        ) is not None:
+            reason = Reason(ReasonCode.DELIVERY_CANCELLED, f"{given_up.destination}: {given_up.message}")
+            _move(connection, row, SeriesState.ASSESSED, now, reason=reason)
     elif all(other.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) for other in current):
         _move(connection, row, SeriesState.DELIVERED, now)
     elif row.state is not SeriesState.ASSESSED:

@@ -23,12 +23,16 @@ class Origin:
         model: Manufacturer (0008,0070) and model.
         acquired: Acquisition, Series or Study Date with its time, as `2026-11-28 14:05`.
         description: Series Description (0008,103E), else Protocol Name (0018,1030).
+        protocol: Protocol Name, else Series Description.
+        accession_end: the last four characters of Accession Number (0008,0050).
     """
 
     scanner: str = ""
     model: str = ""
     acquired: str = ""
     description: str = ""
+    protocol: str = ""
+    accession_end: str = ""
 
 
 def read_origin(path: Path) -> Origin:
@@ -44,6 +48,8 @@ def read_origin(path: Path) -> Origin:
         model=model if model.startswith(maker) else f"{maker} {model}".strip(),
         acquired=next((at for at in (_when(header, kind) for kind in ("Acquisition", "Series", "Study")) if at), ""),
         description=text(header, "SeriesDescription") or text(header, "ProtocolName"),
+        protocol=text(header, "ProtocolName") or text(header, "SeriesDescription"),
+        accession_end=text(header, "AccessionNumber")[-4:],
     )
 
 

@@ -1,7 +1,7 @@
 """Periodic sweeps: they only find work and enqueue it, so that running one twice is harmless."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event, Thread
 
 import structlog
@@ -10,11 +10,13 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from mediqa_node.decode.reader import FrameReader
+from mediqa_node.domain.commands import CommandAction
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, InstanceStatus, Reason, ReasonCode, SeriesState
 from mediqa_node.pipeline.assess import enqueue_due
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.clock_watch import ClockWatch
+from mediqa_node.pipeline.commands import CommandSweep, Perform
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
 from mediqa_node.pipeline.copies import Copies, digest_for_retention
@@ -24,6 +26,7 @@ from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.heartbeat import Pulse
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.retraction import send_due_retractions
+from mediqa_node.pipeline.worklist import WorklistSweep
 from mediqa_node.storage import activity, assessments, clock, companions, copies, index, outbox, retention
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
@@ -37,6 +40,7 @@ DUE_EVERY_S = 0.5
 COMPANIONS_EVERY_S = 1.0
 RETRACTIONS_EVERY_S = 2.0
 COPIES_EVERY_S = 0.3
+COMMANDS_EVERY_S = 0.5
 _MAY_TAKE_S = 60.0
 """How long a sweep may wait for peers or a decoder and still count as one that runs."""
 LIVENESS_EVERY_S = 5.0
@@ -95,13 +99,20 @@ class Loop(Thread):
             self._sweep()
 
 
-def courier_loops(node: NodeContext, jobs: DurableJobs, stop: Event) -> list[Loop]:
-    """Return the sweeps of the courier that may wait for a peer or a decoder, and the one that looks after jobs."""
+def courier_loops(
+    node: NodeContext, jobs: DurableJobs, stop: Event, more: Mapping[CommandAction, Perform] | None = None
+) -> list[Loop]:
+    """Return the sweeps of the courier that may wait for a peer or a decoder, and the one that looks after jobs.
+
+    Args:
+        more: actions of pages that need what only the composition root has.
+    """
     copies_waiting = Copies(node, stop.is_set)
     return [
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
         Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
         Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_waiting, stop),
+        Loop(node.pulse, "commands", COMMANDS_EVERY_S, CommandSweep(node, more).run, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
     ]
 
@@ -121,6 +132,7 @@ class Rounds:
         self._sweeps = (
             _Paced("complete", 0.0, CompletionSweep(node).run),
             _Paced("due", DUE_EVERY_S, lambda: enqueue_waiting(node)),
+            _Paced("worklist", 0.0, WorklistSweep(node).run),
         )
 
     def run(self) -> None:

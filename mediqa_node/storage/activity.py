@@ -4,6 +4,7 @@ import sqlalchemy as sa
 
 from mediqa_node.domain.series import DeliveryState, InstanceStatus, SeriesState
 from mediqa_node.storage.tables import deliveries, instances, series
+from mediqa_node.storage.workbench_tables import series_changes
 
 _MOVING = sa.select(sa.literal(1)).where(series.c.state.in_((SeriesState.RECEIVING, SeriesState.READY)))
 _COMPARING = sa.select(sa.literal(1)).where(instances.c.status == InstanceStatus.CANDIDATE)
@@ -18,11 +19,14 @@ _SENDING = sa.select(sa.literal(1)).where(
         sa.and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at <= _SOON),
     )
 )
-_QUERY = sa.select(sa.or_(_MOVING.exists(), _COMPARING.exists(), _UNREAD.exists(), _SENDING.exists()))
+_UNLISTED = sa.select(series_changes.c.id)
+_QUERY = sa.select(
+    sa.or_(_MOVING.exists(), _COMPARING.exists(), _UNREAD.exists(), _SENDING.exists(), _UNLISTED.exists())
+)
 
 
 def is_busy(connection: sa.Connection, *, soon: float) -> bool:
-    """Return whether a series is arriving or ready, a copy or document waits to be looked at, or a delivery is due.
+    """Return whether a series is arriving, ready or changed, a copy or document waits, or a delivery is due.
 
     Args:
         soon: until when a delivery counts as due, seconds since 1970.

@@ -74,3 +74,13 @@ def first_files(connection: sa.Connection, series_instance_uids: Sequence[str]) 
     )
     query = sa.select(instances.c.series_instance_uid, instances.c.path).where(instances.c.id.in_(chosen))
     return {row.series_instance_uid: row.path for row in connection.execute(query)}
+
+
+def files_of(connection: sa.Connection, sop_instance_uids: Sequence[str]) -> dict[str, str]:
+    """Return the path, relative to the spool, of the current copy of each instance that is kept."""
+    query = sa.select(instances.c.sop_instance_uid, instances.c.path).where(
+        instances.c.sop_instance_uid.in_(sop_instance_uids),
+        instances.c.status == "current",
+        instances.c.purged_at.is_(None),
+    )
+    return {row.sop_instance_uid: row.path for row in connection.execute(query)}

@@ -4,6 +4,7 @@ A report is never rebuilt: its bytes are committed before the first send, so tha
 identical bit for bit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from mediqa_node.domain.series import UNFINISHED, CompanionState, DeliveryReason, DeliveryState, parse_state
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import deliveries, reports, series, sr_series_numbers
+from mediqa_node.storage.workbench_tables import delivery_attempts
 
 FIRST_SERIES_NUMBER = 9000
 
@@ -94,6 +96,12 @@ def find_report(
         )
     ).one_or_none()
     return ReportRow(**row._mapping) if row is not None else None
+
+
+def reports_of(connection: sa.Connection, series_instance_uid: str) -> list[ReportRow]:
+    """Return all reports that were built of a series, oldest first."""
+    query = sa.select(*_REPORT).where(reports.c.series_instance_uid == series_instance_uid)
+    return [ReportRow(**row._mapping) for row in connection.execute(query.order_by(reports.c.created_at))]
 
 
 def report_by_uid(connection: sa.Connection, sop_instance_uid: str) -> ReportRow | None:
@@ -248,6 +256,35 @@ def others_due(connection: sa.Connection, delivery: DeliveryRow, now: float) -> 
 def update_delivery(connection: sa.Connection, delivery_id: int, **values: object) -> None:
     """Update columns of a delivery."""
     connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(**values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt to send a report, and how it ended."""
+
+    delivery_id: int
+    at: float
+    state: str
+    reason_code: str | None
+    status: int | None
+    message: str
+
+
+_ATTEMPT = [delivery_attempts.c[name] for name in Attempt.__dataclass_fields__]
+
+
+def note_attempt(connection: sa.Connection, attempt: Attempt) -> None:
+    """Keep how an attempt ended."""
+    values = {name: getattr(attempt, name) for name in Attempt.__dataclass_fields__}
+    connection.execute(sa.insert(delivery_attempts).values(**values))
+
+
+def attempts_of(connection: sa.Connection, delivery_ids: Sequence[int]) -> list[Attempt]:
+    """Return the attempts of deliveries, oldest first."""
+    query = (
+        sa.select(*_ATTEMPT).where(delivery_attempts.c.delivery_id.in_(delivery_ids)).order_by(delivery_attempts.c.id)
+    )
+    return [Attempt(**row._mapping) for row in connection.execute(query)]
 
 
 def park_others(connection: sa.Connection, delivery: DeliveryRow, message: str) -> list[DeliveryRow]:

@@ -6,9 +6,7 @@ from io import BytesIO
 from typing import Any
 
 import sqlalchemy as sa
-from pydicom import dcmread
 
-from mediqa_node.dicom.identity import identity_of
 from mediqa_node.domain.identity import EXACT, Identity, IdentityRules, differences
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import HELD, DeliveryState, parse_state
@@ -112,6 +110,10 @@ def _naming_others(
     connection: sa.Connection, series_instance_uid: str, identity: Identity | None, rules: IdentityRules
 ) -> list[tuple[str, ReportRow, VoidReason]]:
     """Return the last reports that name another, with their destinations, and why they are taken back."""
+    from pydicom import dcmread  # late: most of what imports this module reads no DICOM
+
+    from mediqa_node.dicom.identity import identity_of
+
     found = []
     for destination, report in sorted(outbox.standing(connection, series_instance_uid).items()):
         differing: tuple[str, ...] = ("patient ID",)

@@ -2,7 +2,9 @@
 
 from alembic import context
 
-import mediqa_node.storage.health  # noqa: F401 (it adds tables)
+import mediqa_node.storage.correction_tables
+import mediqa_node.storage.health
+import mediqa_node.storage.workbench_tables  # noqa: F401 (they add tables)
 from mediqa_node.storage.tables import metadata
 
 OWN_TABLES = set(metadata.tables)

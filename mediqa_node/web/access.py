@@ -1,0 +1,136 @@
+"""Who is asking: sessions, permissions, and the audit of what was refused.
+
+A page or request names the permission that it needs. Passwords are argon2id hashes (RFC 9106); the cookie holds a
+random token of 256 bits whose digest is in the database.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated
+
+import structlog
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from fastapi import Depends, HTTPException, Request
+
+from mediqa_node.domain.access import Actor, Outcome, Permission
+from mediqa_node.storage import audit_trail, sessions
+from mediqa_node.web.context import WebContext
+
+log = structlog.get_logger("web")
+
+COOKIE = "mediqa"
+SHORTEST_PASSWORD = 10
+LOCKS_AFTER, LOCK_S = 5, 300.0
+"""Wrong passwords in a row that lock a name, and for how long."""
+_SEEN_EVERY_S = 60.0
+
+
+class SignInNeeded(Exception):
+    """Nobody is signed in; a browser is led to the page where it can be mended."""
+
+
+@cache
+def hasher() -> PasswordHasher:
+    """Return the hasher of passwords, with the library's cost: RFC 9106, low memory."""
+    return PasswordHasher()
+
+
+def is_right(kept: str, password: str) -> bool:
+    """Return whether a password is the one whose hash is kept."""
+    try:
+        return hasher().verify(kept, password)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def context_of(request: Request) -> WebContext:
+    """Return the resources of the process."""
+    context: WebContext = request.app.state.context
+    return context
+
+
+def address_of(request: Request) -> str:
+    """Return the address that a request comes from."""
+    return request.client.host if request.client else ""
+
+
+def bearer(request: Request) -> str | None:
+    """Return the access token of a request of the API, or None."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
+
+
+def find_actor(request: Request) -> Actor | None:
+    """Return who is asking, by cookie or access token; None if nobody is signed in."""
+    context = context_of(request)
+    token, kind = bearer(request), sessions.TOKEN
+    if token is None:
+        token, kind = request.cookies.get(COOKIE), sessions.BROWSER
+    if not token:
+        return None
+    now = context.clock()
+    with context.database.read() as connection:
+        found = sessions.actor_of(connection, token, at=now, idle_s=context.idle_s)
+    if found is None or found[1] != kind:
+        return None
+    actor, _, seen_at = found
+    if now - seen_at > _SEEN_EVERY_S:
+        with context.database.write() as connection:
+            sessions.seen(connection, actor.session_id, at=now)
+    return actor
+
+
+def needs(permission: Permission) -> Callable[[Request], Actor]:
+    """Return a dependency that gives who is asking.
+
+    Raises:
+        SignInNeeded: nobody is signed in.
+        HTTPException: 403: the role has not this permission; the refusal is audited.
+    """
+
+    def allowed(request: Request) -> Actor:
+        actor = find_actor(request)
+        if actor is None:
+            raise SignInNeeded
+        if not actor.may(permission):
+            record(request, actor, f"{permission}.refused", outcome=Outcome.REFUSED, on=request.url.path)
+            raise HTTPException(403, f"Your role, {actor.role}, may not do this.")
+        return actor
+
+    return allowed
+
+
+def record(
+    request: Request,
+    actor: Actor | None,
+    action: str,
+    *,
+    outcome: Outcome = Outcome.DONE,
+    on: object = "",
+    detail: str = "",
+    by: str = "",
+) -> None:
+    """Add an action to the audit trail.
+
+    Args:
+        by: who acted, where nobody is signed in.
+    """
+    context = context_of(request)
+    with context.database.write() as connection:
+        audit_trail.add(
+            connection,
+            action,
+            at=context.clock(),
+            by=actor.name if actor else by,
+            role=actor.role if actor else "",
+            address=address_of(request),
+            outcome=outcome,
+            on=on,
+            detail=detail,
+        )
+
+
+Viewer = Annotated[Actor, Depends(needs(Permission.WORKLIST))]
+"""Anybody who is signed in."""
+Context = Annotated[WebContext, Depends(context_of)]

@@ -1,0 +1,51 @@
+"""What pages need of the node: open resources and plain values from the composition root."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Protocol
+
+from mediqa_node.domain.peer import Peer
+from mediqa_node.storage.database import Database
+
+
+class Pictures(Protocol):
+    """Renders received images and reports, in a process of its own."""
+
+    def render(self, what: str, arguments: Mapping[str, object]) -> bytes:
+        """Return the bytes of a picture or document; NotScorable or LookupError where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebContext:
+    """Open resources and settings of the web process.
+
+    Attributes:
+        title: AE title of the node.
+        secure: the cookie is sent over https only.
+        idle_s: after so long a person signs in again.
+        viewer: address of the site's viewer with {StudyInstanceUID} or {SeriesInstanceUID}; None: no link.
+        running: names of the node's processes that run on this machine.
+        active_checkpoint: a sentence about the checkpoint that scores.
+        exports: folder of exports.
+        low_water_bytes: with less free space nothing is received.
+    """
+
+    database: Database
+    pictures: Pictures
+    title: str
+    software_version: str
+    data_dir: Path
+    exports: Path
+    peers: tuple[Peer, ...] = ()
+    time_zone: tzinfo = UTC
+    secure: bool = False
+    idle_s: float = 1800.0
+    viewer: str | None = None
+    running: Callable[[], list[str]] = field(default=lambda: [])
+    active_checkpoint: Callable[[], str] = field(default=lambda: "")
+    low_water_bytes: int = 0
+    clock: Callable[[], float] = time.time

@@ -1,0 +1,67 @@
+"""The keys of every page: one table for the scripts, the tooltips and the sheet that `?` opens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key and what it does.
+
+    Attributes:
+        key: as `KeyboardEvent.key` names it, letters in lower case.
+        act: name of the act in the scripts.
+        words: for the sheet.
+    """
+
+    key: str
+    act: str
+    words: str
+
+    @property
+    def cap(self) -> str:
+        """The key as people read it."""
+        names = {"ArrowLeft": "←", "ArrowRight": "→", "Backspace": "⌫"}
+        return names.get(self.key, self.key.upper() if len(self.key) == 1 else self.key)
+
+
+EVERYWHERE = (Key("?", "keys", "this sheet"), Key("Escape", "close", "close what is open"))
+WORKLIST = (
+    Key("j", "next", "next series"),
+    Key("k", "previous", "previous series"),
+    Key("Enter", "open", "open the series"),
+    Key("r", "repeated", "answer: repeated"),
+    Key("g", "kept", "answer: good enough, kept"),
+    Key("n", "wrong_alarm", "answer: wrong alarm"),
+    Key("u", "undo", "undo the answer"),
+    Key("p", "pause", "pause or resume new series"),
+    Key("/", "search", "search"),
+)
+SERIES = (
+    Key("r", "repeated", "answer: repeated"),
+    Key("g", "kept", "answer: good enough, kept"),
+    Key("n", "wrong_alarm", "answer: wrong alarm"),
+    Key("u", "undo", "undo the answer"),
+    Key("1", "window1", "first window"),
+    Key("2", "window2", "second window"),
+    Key("3", "window3", "third window"),
+    Key("4", "window4", "fourth window"),
+    Key("0", "window0", "window of the file"),
+    Key("o", "overlay", "patch map on or off"),
+    Key("ArrowLeft", "slice_previous", "previous slice"),
+    Key("ArrowRight", "slice_next", "next slice"),
+    Key("f", "enlarge", "one slice, or all seven"),
+    Key("[", "series_previous", "newer series of the list"),
+    Key("]", "series_next", "older series of the list"),
+)
+PAGES: Mapping[str, tuple[Key, ...]] = {"worklist": WORKLIST, "series": SERIES}
+
+
+def of_page(page: str) -> tuple[Key, ...]:
+    """Return the keys of a page."""
+    return PAGES.get(page, ()) + EVERYWHERE
+
+
+def as_map(page: str) -> dict[str, str]:
+    """Return the act of each key, for the scripts."""
+    return {key.key: key.act for key in of_page(page)}

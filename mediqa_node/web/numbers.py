@@ -1,0 +1,14 @@
+"""Numbers in addresses, within what a database column holds."""
+
+from typing import Annotated
+
+from fastapi import Path, Query
+
+_LARGEST = 2**31 - 1
+
+Number = Annotated[int, Path(ge=1, le=_LARGEST)]
+"""Of a series, a person, a room, a revision."""
+Place = Annotated[int, Path(ge=0, le=99)]
+"""Among the scored slices, from 0."""
+Before = Annotated[int | None, Query(ge=1, le=_LARGEST, description="only older ones than this number")]
+After = Annotated[int, Query(ge=0, le=_LARGEST)]

@@ -1,0 +1,96 @@
+"""What waits, what failed, and what a person can do about it."""
+
+import shutil
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request
+from starlette.responses import HTMLResponse, Response
+
+from mediqa_node.domain.access import Actor, Permission
+from mediqa_node.domain.commands import CommandAction
+from mediqa_node.domain.health import concerns
+from mediqa_node.storage import commands, health, held, promotions, pulse
+from mediqa_node.web.access import Context, needs, record
+from mediqa_node.web.context import WebContext
+from mediqa_node.web.pages import fragment, page
+
+router = APIRouter(include_in_schema=False)
+
+Watching = Annotated[Actor, Depends(needs(Permission.OPERATIONS))]
+Operating = Annotated[Actor, Depends(needs(Permission.OPERATE))]
+_STUCK_AFTER_S = 3600.0
+_ALLOWED = (CommandAction.RETRY, CommandAction.CANCEL, CommandAction.ECHO)
+
+
+@router.get("/operations")
+def show(request: Request, context: Context, actor: Watching) -> Response:
+    """Show queues, held work, processes, peers and checkpoints."""
+    return page(request, actor, "operations.html", "operations", **_state(context))
+
+
+@router.get("/operations/state")
+def state(request: Request, context: Context, actor: Watching) -> Response:
+    """Return the part of the page that changes."""
+    return HTMLResponse(fragment(request, actor, "_operations.html", **_state(context)))
+
+
+def _state(context: WebContext) -> dict[str, object]:
+    now = context.clock()
+    disk = shutil.disk_usage(context.data_dir)
+    with context.database.read() as connection:
+        destinations = health.waiting_destinations(connection)
+        beats = health.read_heartbeats(connection)
+        values = {
+            "held": held.deliveries(connection),
+            "stopped": held.series(connection),
+            "sent": held.last_sent(connection),
+            "n_open": pulse.open_associations(connection),
+            "asked": commands.latest(connection),
+            "standing": promotions.standing(connection),
+            "history": promotions.history(connection)[-8:][::-1],
+        }
+        stuck = health.stuck_series(connection, before=now - _STUCK_AFTER_S)
+    running = context.running()
+    has_room = disk.free > context.low_water_bytes
+    return values | {
+        "destinations": destinations,
+        "beats": beats,
+        "running": running,
+        "peers": context.peers,
+        "disk": disk,
+        "low_water": context.low_water_bytes,
+        "checkpoint": context.active_checkpoint(),
+        "concerns": list(
+            concerns(
+                destinations, [beat for beat in beats if beat.role in running], has_room=has_room, now=now, stuck=stuck
+            )
+        ),
+    }
+
+
+@router.post("/operations/commands")
+def ask(
+    request: Request,
+    context: Context,
+    actor: Operating,
+    action: Annotated[str, Form(max_length=16)],
+    which: Annotated[str, Form(max_length=64)],
+    reason: Annotated[str, Form(max_length=200)] = "",
+) -> Response:
+    """Ask for an action; the courier carries it out, and the page shows how it ended."""
+    if action not in _ALLOWED:
+        raise HTTPException(422, f"An action is one of {', '.join(_ALLOWED)}.")
+    wanted = CommandAction(action)
+    if wanted is CommandAction.ECHO and which not in {peer.name for peer in context.peers}:
+        raise HTTPException(422, "Only configured peers can be verified.")
+    if wanted is CommandAction.CANCEL and not (which.isdigit() and reason.strip()):
+        raise HTTPException(422, "To cancel a delivery takes its number and a reason.")
+    arguments: dict[CommandAction, dict[str, object]] = {
+        CommandAction.RETRY: {"which": [which]},
+        CommandAction.CANCEL: {"delivery": which, "reason": reason.strip()},
+        CommandAction.ECHO: {"peer": which},
+    }
+    with context.database.write() as connection:
+        commands.ask(connection, wanted, arguments[wanted], by=actor.name, at=context.clock())
+    record(request, actor, f"{action}.asked", on=which, detail=reason.strip())
+    return HTMLResponse(fragment(request, actor, "_operations.html", **_state(context)))
