@@ -174,11 +174,22 @@ def _looks_like(assessment: Assessment, technique: Technique | None) -> Iterator
     if predicted is None or recorded is None:
         return
     low, high, unit = predicted
-    if low <= recorded <= high:
-        return
-    short = f"Looks like {low:.2g}–{high:.2g} {unit}, {recorded:.3g} recorded"
-    text = f"The images look like {low:.3g} to {high:.3g} {unit}; recorded are {recorded:.4g} {unit}."
-    yield Fact(short=cut(short), text=text, is_adverse=recorded > high)
+    wide = (high / low) ** 0.5 if low > 0 else 1.0
+    if unit != "mAs" or low / wide <= recorded <= high * wide:
+        return  # a predicted field strength follows the signal to noise ratio: it contradicts no header
+    span, stated = f"{number(low)}–{number(high)} {unit}", number(recorded)
+    short, text = f"Looks like {span}, {stated} recorded", f"The images look like {span}; recorded are {stated} {unit}."
+    yield Fact(short=cut(short), text=text + " That is off by more than two of the model's errors.",
+               is_adverse=recorded > high)  # fmt: skip
+
+
+def number(value: float) -> str:
+    """Return a number with two or three figures, never in scientific notation.
+
+    >>> number(265.4), number(1.494), number(0.0)
+    ('265', '1.5', '0')
+    """
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def looks_like(prediction: Prediction | None) -> tuple[float, float, str] | None:

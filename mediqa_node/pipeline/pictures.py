@@ -223,7 +223,8 @@ def _gray(image: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
     if image.ndim == 3:
         return np.clip(image, 0, 255).astype(np.uint8)
     low, high = window if window is not None else (float(at) for at in np.percentile(image, (0.5, 99.5)))
-    return np.asarray(np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    levels: np.ndarray = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255
+    return levels.astype(np.uint8)
 
 
 def _png(pixels: np.ndarray, longest_px: int | None = None) -> bytes:

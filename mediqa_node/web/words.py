@@ -5,7 +5,7 @@ from datetime import datetime, tzinfo
 
 from mediqa_node.domain.health import span
 from mediqa_node.domain.series import DeliveryState, SeriesState
-from mediqa_node.domain.worklist import Category, Entry, shown
+from mediqa_node.domain.worklist import Category, Entry, number, shown
 
 _STATES: Mapping[str, str] = {
     SeriesState.RECEIVING: "receiving",
@@ -66,15 +66,6 @@ def looks(entry: Entry) -> str:
         return f"– / {recorded} {entry.unit}".rstrip()
     low, high = entry.predicted
     return f"{number(low)}–{number(high)} / {recorded} {entry.unit}".rstrip()
-
-
-def number(value: float) -> str:
-    """Return a number with two or three figures, never in scientific notation.
-
-    >>> number(265.4), number(1.494), number(0.0)
-    ('265', '1.5', '0')
-    """
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}" if abs(value) < 10 else f"{value:.0f}"
 
 
 def report(entry: Entry) -> str:

@@ -5,7 +5,7 @@
   const panel = document.getElementById("slices");
   if (panel === null) return;
   const { acts } = workbench;
-  const slices = [...panel.querySelectorAll(".slice")];
+  const slices = [...panel.querySelectorAll(".slice[data-values]")];
   const images = []; // rows, columns, values, slope, intercept, center, width, aspect
   const store = `window-${panel.dataset.kind}`;
   const presets = [...document.querySelectorAll("[data-window]")].map((button) => ({
@@ -131,7 +131,7 @@
   }
 
   panel.addEventListener("pointerdown", (event) => {
-    const slice = event.target.closest(".slice");
+    const slice = event.target.closest(".slice[data-values]");
     if (!slice || event.button !== 0) return;
     go(slices.indexOf(slice));
     if (!images[current]) return;
