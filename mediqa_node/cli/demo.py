@@ -6,6 +6,7 @@ small Storage SCP in place of the PACS.
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
@@ -48,6 +50,7 @@ peers:
   DEMOPACS: {{ae_title: DEMOPACS, host: 127.0.0.1, port: {pacs_port}}}
 returns:
   - {{from: "*", to: [DEMOPACS]}}
+web: {{enabled: {web}, port: {web_port}}}
 completion: {{quiet_after_s: 2, deliver_after_s: 2}}   # a clinic waits longer before a report leaves
 retention: {{low_water_bytes: 100000000}}
 """
@@ -89,12 +92,13 @@ class _Reports:
         """Do nothing: the demonstration keeps no associations."""
 
 
-def run(*, port: int, folder: Path | None) -> int:
+def run(*, port: int, folder: Path | None, web: bool = False) -> int:
     """Run the demonstration and return the exit status.
 
     Args:
         port: of the node, 0 for a free one.
         folder: for all data; None makes a temporary folder.
+        web: send an MR and a fundus photograph as well, open the workbench, and go on until Ctrl-C.
     """
     logs.configure(level="ERROR")
     where = (folder or Path(tempfile.mkdtemp(prefix="mediqa-demo-"))).resolve()
@@ -103,7 +107,7 @@ def run(*, port: int, folder: Path | None) -> int:
     typer.echo(f"mediqa-node {__version__} – research use only, not for diagnosis")
     with as_file(files("mediqa_node") / "demo_series") as source, _pacs(where / "pacs") as (pacs_port, inbox):
         images = sorted(source.glob("*.dcm"))
-        configuration = _write_configuration(where, port or _free_port(), pacs_port)
+        configuration = _write_configuration(where, port or _free_port(), pacs_port, _free_port() if web else None)
         settings = config.load(configuration, {})
         node = Peer(name="this node", ae_title="MEDIQA", host="127.0.0.1", port=settings.node.port)
         fact("node", f"MEDIQA at 127.0.0.1:{settings.node.port}, everything in {where}")
@@ -114,6 +118,9 @@ def run(*, port: int, folder: Path | None) -> int:
             _wait("scoring", inbox.arrived.is_set, process, where)
             took_s = time.monotonic() - sent_at
             _show(settings, images, inbox.paths[0], took_s)
+            if web:
+                _workbench(settings, node, process)
+                return 0
     fact("next", f"mediqa-node -c {configuration} series")
     fact("", "mediqa-node config show > node.yaml     # then edit it: peers, returns, receiver.allowed")
     fact("", "mediqa-node -c node.yaml serve          # a node of your own")
@@ -125,10 +132,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_configuration(where: Path, node_port: int, pacs_port: int) -> Path:
+def _write_configuration(where: Path, node_port: int, pacs_port: int, web_port: int | None) -> Path:
     path = where / "config" / "node.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_CONFIGURATION.format(node_port=node_port, pacs_port=pacs_port), encoding="utf-8")
+    web = {"web": str(web_port is not None).lower(), "web_port": web_port or 0}
+    path.write_text(_CONFIGURATION.format(node_port=node_port, pacs_port=pacs_port, **web), encoding="utf-8")
     return path
 
 
@@ -199,6 +207,31 @@ def _send(node: Peer, images: list[Path]) -> None:
     header: Any = pydicom.dcmread(images[0], stop_before_pixels=True)
     scanner = f"{header.Manufacturer} {header.ManufacturerModelName}"
     fact("sent", f"{len(images)} images of a chest {header.Modality} ({scanner}) by C-STORE")
+
+
+def _workbench(settings: config.Settings, node: Peer, process: "subprocess.Popen[bytes]") -> None:
+    """Send two more series, and show the workbench until somebody stops it."""
+    from mediqa_node.domain.access import Role
+    from mediqa_node.storage import users
+    from mediqa_node.web.access import hasher
+
+    password = secrets.token_urlsafe(9)
+    database = resources.open_database(settings)
+    with database.write() as connection:
+        for name, role in (("physicist", Role.PHYSICIST), ("admin", Role.ADMINISTRATOR)):
+            users.add(connection, name, role, hasher().hash(password), by="demo", at=time.time())
+    database.close()
+    with as_file(files("mediqa_node") / "reference") as reference:
+        for folder in ("mr_breast", "op_fundus"):
+            list(send_files(node, sorted((reference / folder).glob("*.dcm")), ae_title="DEMO_CT"))
+    address = f"http://127.0.0.1:{settings.web.port}/"
+    fact("workbench", address)
+    fact("sign in", f"as physicist or admin, password {password}")
+    fact("", "Ctrl-C ends the demonstration")
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):  # else a browser in this terminal might start
+        webbrowser.open(address)
+    with contextlib.suppress(KeyboardInterrupt):
+        process.wait()
 
 
 def _show(settings: config.Settings, images: list[Path], report: Path, took_s: float) -> None:

@@ -47,11 +47,14 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the node's data. The default is a new one.")
     ] = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="Also send an MR and a photograph, and show the workbench until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Send a real CT series through a node and show its report."""
     from mediqa_node.cli import demo as demonstration
 
-    sys.exit(demonstration.run(port=port, folder=keep))
+    sys.exit(demonstration.run(port=port, folder=keep, web=web))
 
 
 @app.command()

@@ -102,4 +102,6 @@ def _same(one: object, other: object) -> bool:
 
 
 def _text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -221,10 +221,10 @@ def _window(header: Dataset, frame_number: int | None) -> tuple[float, float]:
 
 def _gray(image: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
     if image.ndim == 3:
-        return np.clip(image, 0, 255).astype(np.uint8)
+        return np.asarray(image.clip(0, 255), dtype=np.uint8)
     low, high = window if window is not None else (float(at) for at in np.percentile(image, (0.5, 99.5)))
-    levels: np.ndarray = np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255
-    return levels.astype(np.uint8)
+    share = (image - low) / max(high - low, 1e-6)
+    return np.asarray(255 * share.clip(0, 1), dtype=np.uint8)
 
 
 def _png(pixels: np.ndarray, longest_px: int | None = None) -> bytes:

@@ -13,6 +13,7 @@ from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.series import HELD, DeliveryReason, DeliveryState, SeriesState
 from mediqa_node.domain.worklist import (
     Entry,
+    Fact,
     Range,
     category_of,
     facts,
@@ -101,7 +102,7 @@ class WorklistSweep:
             ),
             "usual": usual,
             "why": reasons[0].short if reasons else "",
-            "why_more": reasons[0].text if reasons else "",
+            "why_more": _second_line(assessment, reasons, row),
             "predicted": predicted[:2] if predicted else None,
             "recorded": recorded_value(technique),
             "unit": unit or "",
@@ -122,6 +123,13 @@ class WorklistSweep:
             return {name: getattr(known, name) for name in names}
         found = {name: getattr(origin, name) for name in names}
         return found | {"scanner": origin.scanner or row.calling_ae_title}
+
+
+def _second_line(assessment: Assessment | None, reasons: tuple[Fact, ...], row: SeriesRow) -> str:
+    """Return the second fact about a scored series; for any other, the detail of its reason."""
+    if assessment is None:
+        return row.reason.detail if row.reason else ""
+    return reasons[1].short if len(reasons) > 1 else ""
 
 
 def _of_assessment(assessment: Assessment | None) -> dict[str, Any]:
