@@ -30,6 +30,7 @@ from mediqa_node.composition.resources import (
     open_database,
     open_spool,
     prepare,
+    slow_actions,
 )
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError, StorageFailed
@@ -220,7 +221,7 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
     scheduler.start()
     watch = ClockWatch(node, partial(sweeps.rearm, scheduler))
     rounds = threading.Thread(target=sweeps.Rounds(node, gate, stop, watch).run, name="rounds", daemon=True)
-    threads = [rounds, *sweeps.courier_loops(node, jobs, stop)]
+    threads = [rounds, *sweeps.courier_loops(node, jobs, stop, slow_actions(settings, database, stop.is_set))]
     for thread in threads:
         thread.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])

@@ -23,6 +23,8 @@ from mediqa_node.system.atomic import write_atomically
 
 if TYPE_CHECKING:
     from mediqa_node.dicom.report.request import ReportDevice
+    from mediqa_node.domain.commands import CommandAction
+    from mediqa_node.pipeline.commands import Perform
     from mediqa_node.pipeline.export.nightly import NightlyExport
     from mediqa_node.pipeline.export.select import ExportSource
     from mediqa_node.pipeline.node import NodeContext
@@ -155,6 +157,23 @@ def export_source(settings: Settings, database: Database) -> "ExportSource":
         spec=lambda: checkpoints.preprocess_spec(settings),
         software_version=__version__,
     )
+
+
+def slow_actions(
+    settings: Settings, database: Database, stopping: Callable[[], bool]
+) -> "dict[CommandAction, Perform]":
+    """Return the actions of pages that take long.
+
+    Args:
+        stopping: whether the process is about to end: an export breaks off.
+    """
+    from mediqa_node.domain.commands import CommandAction
+    from mediqa_node.pipeline.export.asked import AskedExports
+
+    asked = AskedExports(
+        source=lambda: export_source(settings, database), folder=settings.export_folder, stopping=stopping
+    )
+    return {CommandAction.PREVIEW: asked.preview, CommandAction.EXPORT: asked.export}
 
 
 def nightly_export(settings: Settings, database: Database) -> "NightlyExport | None":

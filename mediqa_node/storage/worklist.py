@@ -80,7 +80,8 @@ def values_of(entry_values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _entry(row: sa.Row[*tuple[Any, ...]]) -> Entry:
+def entry_of(row: sa.Row[*tuple[Any, ...]]) -> Entry:
+    """Return a row as a value."""
     values = {name: getattr(row, name) for name in _PLAIN}
     values["state"] = parse_state(SeriesState, row.state)
     values["category"] = Category(row.category)
@@ -100,7 +101,7 @@ def _entry(row: sa.Row[*tuple[Any, ...]]) -> Entry:
 def find(connection: sa.Connection, number: int, scanners: frozenset[str] | None = None) -> Entry | None:
     """Return an entry by its number, or None; None too for a scanner that is not among `scanners`."""
     row = connection.execute(sa.select(worklist).where(worklist.c.id == number)).one_or_none()
-    entry = _entry(row) if row is not None else None
+    entry = entry_of(row) if row is not None else None
     return entry if entry is not None and (scanners is None or entry.scanner in scanners) else None
 
 
@@ -108,7 +109,7 @@ def find_by_uid(connection: sa.Connection, series_instance_uid: str) -> Entry | 
     """Return the entry of a series, or None."""
     query = sa.select(worklist).where(worklist.c.series_instance_uid == series_instance_uid)
     row = connection.execute(query).one_or_none()
-    return _entry(row) if row is not None else None
+    return entry_of(row) if row is not None else None
 
 
 def page(
@@ -124,7 +125,7 @@ def page(
         query = query.where(worklist.c.id < before)
     if after is not None:
         query = query.where(worklist.c.id > after)
-    return [_entry(row) for row in connection.execute(query)]
+    return [entry_of(row) for row in connection.execute(query)]
 
 
 def neighbours(connection: sa.Connection, wanted: Filter, number: int) -> tuple[int | None, int | None]:
@@ -140,7 +141,7 @@ def changed_since(
 ) -> list[Entry]:
     """Return the entries that have changed since a change, in the order of their changes."""
     query = sa.select(worklist).where(worklist.c.change > change, *_conditions(Filter(scanners=scanners)))
-    return [_entry(row) for row in connection.execute(query.order_by(worklist.c.change).limit(at_most))]
+    return [entry_of(row) for row in connection.execute(query.order_by(worklist.c.change).limit(at_most))]
 
 
 def counts(connection: sa.Connection, wanted: Filter) -> tuple[dict[Category, int], int]:
@@ -253,7 +254,7 @@ def rooms(
 def room(connection: sa.Connection, scanner: str, *, last: int = 15) -> Room:
     """Return the last entries of a scanner."""
     query = sa.select(worklist).where(worklist.c.scanner == scanner).order_by(worklist.c.id.desc()).limit(last)
-    return Room(scanner=scanner, entries=tuple(_entry(row) for row in connection.execute(query)))
+    return Room(scanner=scanner, entries=tuple(entry_of(row) for row in connection.execute(query)))
 
 
 def set_answer(connection: sa.Connection, number: int, kind: AnswerKind | None, *, at: float | None) -> None:

@@ -14,6 +14,7 @@ from mediqa_node.web import (
     api,
     assets,
     images,
+    labels,
     live,
     operations,
     series,
@@ -45,7 +46,7 @@ def create_app(context: WebContext) -> FastAPI:
                   openapi_url="/api/v1/openapi.json")  # fmt: skip
     app.state.context = context
     app.state.feed = live.Feed(context)
-    for part in (assets, signin, worklist, live, series, images, operations, administration, account, api):
+    for part in (assets, signin, worklist, live, series, images, operations, labels, administration, account, api):
         app.include_router(part.router)
     app.add_middleware(Guards)
     app.add_exception_handler(SignInNeeded, _sign_in)
