@@ -64,6 +64,8 @@ worklist = sa.Table(
     sa.Column("delivered_in_s", sa.Float),
     sa.Column("answer", sa.String(16), comment="domain.worklist.AnswerKind"),
     sa.Column("answered_at", sa.Float),
+    sa.Column("search", sa.String(500), nullable=False, comment="what a search looks in, lower case"),
+    sa.Index("ix_worklist_protocol", "protocol"),
     sa.Index("ix_worklist_room", "scanner", "id"),
     sa.Index("ix_worklist_usual", "scanner", "protocol", "modality", "weights_sha256", "id"),
     sa.Index("ix_worklist_labels", "modality", "scanner", "eligible", "exclusions", "recorded"),

@@ -20,6 +20,9 @@ _LENGTHS = {
     if isinstance(column.type, sa.String) and column.type.length is not None
 }
 _USUAL_OF = 200
+_SEARCHED = ("description", "protocol", "scanner", "model", "sender", "acquired", "region", "why", "accession_end")
+_CHOICES = 200
+_ACCESSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ def save(connection: sa.Connection, uid: str, values: dict[str, Any]) -> None:
     """
     values = {name: value[: _LENGTHS.get(name, len(value))] if isinstance(value, str) else value
               for name, value in values.items()}  # fmt: skip
+    values["search"] = " ".join(str(values.get(name) or "") for name in _SEARCHED).lower()[:500]
     change = next_change(connection)
     found = sa.update(worklist).where(worklist.c.series_instance_uid == uid)
     if not connection.execute(found.values(**values, change=change)).rowcount:
@@ -158,14 +162,22 @@ def counts(connection: sa.Connection, wanted: Filter) -> tuple[dict[Category, in
 
 
 def choices(connection: sa.Connection, wanted: Filter) -> dict[str, list[str]]:
-    """Return the modalities, scanners and protocols that a viewer may choose from, within the period of the filter."""
-    period = Filter(since=wanted.since, until=wanted.until, scanners=wanted.scanners)
-    found = {}
-    for name in ("modality", "scanner", "protocol"):
-        column = worklist.c[name]
-        query = sa.select(column).where(*_conditions(period), column != "").group_by(column).order_by(column).limit(200)
-        found[name] = list(connection.execute(query).scalars())
-    return found
+    """Return the modalities, scanners and protocols that a viewer may choose from."""
+    columns = {name: worklist.c[name] for name in ("modality", "scanner", "protocol")}
+    if wanted.scanners is None:
+        return {name: _distinct(connection, column) for name, column in columns.items()}
+    mine = worklist.c.scanner.in_(sorted(wanted.scanners))
+    queries = {name: sa.select(column).where(mine).distinct().order_by(column) for name, column in columns.items()}
+    return {name: [*filter(None, connection.execute(query).scalars())] for name, query in queries.items()}
+
+
+def _distinct(connection: sa.Connection, column: sa.Column[Any]) -> list[str]:
+    """Return the values of an indexed column in order, by one look into the index for each instead of a scan."""
+    first = sa.select(sa.func.min(column).label("value")).where(column != "").cte("value", recursive=True)
+    following = sa.select(sa.func.min(column)).where(column > first.c.value).scalar_subquery()
+    every = first.union_all(sa.select(following).where(first.c.value.is_not(None)))
+    query = sa.select(every.c.value).where(every.c.value.is_not(None)).limit(_CHOICES)
+    return list(connection.execute(query).scalars())
 
 
 def _conditions(wanted: Filter, *, category: bool = True) -> list[sa.ColumnElement[bool]]:
@@ -188,9 +200,9 @@ def _conditions(wanted: Filter, *, category: bool = True) -> list[sa.ColumnEleme
 
 
 def _matches(text: str) -> sa.ColumnElement[bool]:
-    columns = ("description", "protocol", "scanner", "model", "sender", "acquired", "region", "why")
-    found = [worklist.c[name].icontains(text, autoescape=True) for name in columns]
-    found.append(worklist.c.accession_end == text[-4:])
+    found = [worklist.c.search.contains(text.lower(), autoescape=True)]
+    if len(text) > _ACCESSION:  # somebody has typed a whole accession number
+        found.append(worklist.c.accession_end == text[-_ACCESSION:])
     if text.isdigit() and len(text) < 9:
         found += [worklist.c.series_number == int(text), worklist.c.id == int(text)]
     return sa.or_(*found)
@@ -240,15 +252,11 @@ def rooms(
     connection: sa.Connection, *, since: float, scanners: frozenset[str] | None, at_most: int = 8, last: int = 15
 ) -> list[Room]:
     """Return the scanners that have sent series since a time, by name, with their last entries."""
-    query = (
-        sa.select(worklist.c.scanner, sa.func.max(worklist.c.id).label("newest"))
-        .where(worklist.c.received_at >= since, *_conditions(Filter(scanners=scanners)))
-        .group_by(worklist.c.scanner)
-        .order_by(sa.desc("newest"))
-        .limit(at_most)
-    )
-    names = sorted(row.scanner for row in connection.execute(query))
-    return [room(connection, name, last=last) for name in names]
+    names = sorted(scanners) if scanners is not None else _distinct(connection, worklist.c.scanner)
+    newest = [entry for name in names for entry in room(connection, name, last=1).entries]
+    active = [entry for entry in newest if entry.received_at >= since]
+    latest = sorted(active, key=lambda entry: entry.id, reverse=True)[:at_most]
+    return [room(connection, name, last=last) for name in sorted(entry.scanner for entry in latest)]
 
 
 def room(connection: sa.Connection, scanner: str, *, last: int = 15) -> Room:
