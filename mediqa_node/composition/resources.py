@@ -167,13 +167,20 @@ def slow_actions(
     Args:
         stopping: whether the process is about to end: an export breaks off.
     """
+    from mediqa_node.composition.checkpoint_actions import CheckpointActions
     from mediqa_node.domain.commands import CommandAction
     from mediqa_node.pipeline.export.asked import AskedExports
 
     asked = AskedExports(
         source=lambda: export_source(settings, database), folder=settings.export_folder, stopping=stopping
     )
-    return {CommandAction.PREVIEW: asked.preview, CommandAction.EXPORT: asked.export}
+    decide = CheckpointActions(settings).decide
+    decisions = (CommandAction.PROMOTE, CommandAction.ROLL_BACK, CommandAction.SHADOW, CommandAction.UNSHADOW)
+    return {
+        CommandAction.PREVIEW: asked.preview,
+        CommandAction.EXPORT: asked.export,
+        **dict.fromkeys(decisions, decide),
+    }
 
 
 def nightly_export(settings: Settings, database: Database) -> "NightlyExport | None":
@@ -211,13 +218,15 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
     Args:
         running: names of the node's processes that run.
     """
+    from mediqa_node.composition.checkpoint_list import Listed, listed
     from mediqa_node.storage import promotions
     from mediqa_node.web.context import WebContext
     from mediqa_node.web.pictures import PictureProcess
 
-    def active() -> str:
+    def known() -> tuple[str, list[Listed]]:
         with database.read() as connection:
-            return checkpoints.sentence(settings, promotions.standing(connection))
+            standing = promotions.standing(connection)
+        return checkpoints.sentence(settings, standing), listed(settings, standing)
 
     return WebContext(
         database=database,
@@ -232,7 +241,7 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
         idle_s=60 * settings.web.idle_minutes,
         viewer=settings.web.viewer,
         running=running,
-        active_checkpoint=active,
+        checkpoints=known,
         low_water_bytes=settings.retention.low_water_bytes,
     )
 

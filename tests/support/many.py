@@ -19,7 +19,7 @@ def multiply(database: Path, n: int, *, now: float, days: int = 365, scanners: i
     connection.execute("PRAGMA synchronous=OFF")
     originals = [row[0] for row in connection.execute("SELECT series_instance_uid FROM worklist ORDER BY id")]
     kept = {table: _rows(connection, table) for table in _TABLES}
-    rng = random.Random(seed)  # noqa: S311 (made-up data)
+    rng = random.Random(seed)
     for trigger in ("series_added", "series_changed", "delivery_added", "delivery_changed"):
         connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
     for start in range(0, n, 5000):
@@ -52,7 +52,7 @@ class _Facts:
 
 
 def _rows(connection: sqlite3.Connection, table: str) -> dict[str, list[dict[str, Any]]]:
-    cursor = connection.execute(f"SELECT * FROM {table}")  # noqa: S608 (names of this module)
+    cursor = connection.execute(f"SELECT * FROM {table}")
     names = [column[0] for column in cursor.description]
     found: dict[str, list[dict[str, Any]]] = {}
     for row in cursor:
@@ -100,4 +100,4 @@ def _insert(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any
         names = list(rows[0])
         marks = ", ".join("?" * len(names))
         values = [[row[name] for name in names] for row in rows]
-        connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)  # noqa: S608
+        connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)
