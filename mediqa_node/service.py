@@ -58,6 +58,7 @@ _SWITCH_S = 0.001
 """How long a thread of the receiver computes while others wait. Python's 5 ms make C-ECHO wait for many senders."""
 _LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
+_LISTEN_AGAIN_S = 30.0
 _WEB_PACKAGES = ("argon2", "fastapi", "jinja2", "multipart", "uvicorn")
 _STEADY_AFTER_S = 20.0
 """A process that ran this long is restarted at once, because scanners do not wait."""
@@ -237,13 +238,22 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
 def _web(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.composition.resources import web_context
     from mediqa_node.web.app import create_app
-    from mediqa_node.web.server import Server
+    from mediqa_node.web.server import CannotServe, Server
 
     database = open_database(settings)
     context = web_context(settings, database, partial(running_roles, settings))
     web = settings.web
-    server = Server(create_app(context), host=web.host, port=web.port, proxies=web.proxies)
-    port = server.start()
+    server = None
+    while server is None and not stop.is_set():
+        try:
+            server = Server(create_app(context), host=web.host, port=web.port, proxies=web.proxies)
+            port = server.start()
+        except CannotServe as error:  # another program, or another node; this one receives and scores all the same
+            server = None
+            log.warning("no workbench", reason=str(error), hourly_for="web")
+            stop.wait(_LISTEN_AGAIN_S)
+    if server is None:
+        return 0
     _start_heartbeat(database, WEB, Pulse(), stop)
     log.info("showing", host=web.host, port=port)
     _tell(f"workbench at {'https' if web.secure else 'http'}://{web.host}:{port}/")

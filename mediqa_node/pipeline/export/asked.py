@@ -14,6 +14,7 @@ from mediqa_node.domain.export import SPLITS, ExportRequest
 from mediqa_node.exchange.splits import split_of
 from mediqa_node.pipeline.export.export import export
 from mediqa_node.pipeline.export.select import ExportSource
+from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import commands, labels
 
@@ -68,6 +69,7 @@ class AskedExports:
 
         def advance(step: str, done: int, total: int) -> None:
             nonlocal last
+            goes_on()
             if self.stopping():
                 raise Interrupted("the node was stopped; ask again")
             share = (0.0 if step == "looking" else 0.5) + 0.5 * done / max(total, 1)
