@@ -102,7 +102,7 @@ def _role(name: str) -> Role:
 def _hashed(from_stdin: bool) -> str:
     """Ask for a password, twice, or read it from standard input; return its hash."""
     try:
-        from mediqa_node.web.access import SHORTEST_PASSWORD, hasher
+        from mediqa_node.web.passwords import SHORTEST_PASSWORD, Passwords
     except ImportError as error:
         raise ConfigurationError("the workbench is not installed: pip install 'mediqa-node[web]'") from error
     given = sys.stdin.readline().rstrip("\n") if from_stdin else getpass.getpass("Password: ")
@@ -110,4 +110,4 @@ def _hashed(from_stdin: bool) -> str:
         raise ConfigurationError(f"a password has at least {SHORTEST_PASSWORD} characters")
     if not from_stdin and getpass.getpass("Again: ") != given:
         raise ConfigurationError("the two passwords differ; nothing was changed")
-    return hasher().hash(given)
+    return Passwords().hash(given)

@@ -1,16 +1,13 @@
 """Who is asking: sessions, permissions, and the audit of what was refused.
 
-A page or request names the permission that it needs. Passwords are argon2id hashes (RFC 9106); the cookie holds a
-random token of 256 bits whose digest is in the database.
+A page or request names the permission that it needs. The cookie holds a random token of 256 bits whose digest is in
+the database.
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Annotated
 
 import structlog
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from fastapi import Depends, HTTPException, Request
 
 from mediqa_node.domain.access import Actor, Outcome, Permission
@@ -20,7 +17,6 @@ from mediqa_node.web.context import WebContext
 log = structlog.get_logger("web")
 
 COOKIE = "mediqa"
-SHORTEST_PASSWORD = 10
 LOCKS_AFTER, LOCK_S = 5, 300.0
 """Wrong passwords in a row that lock a name, and for how long."""
 _SEEN_EVERY_S = 60.0
@@ -28,20 +24,6 @@ _SEEN_EVERY_S = 60.0
 
 class SignInNeeded(Exception):
     """Nobody is signed in; a browser is led to the page where it can be mended."""
-
-
-@cache
-def hasher() -> PasswordHasher:
-    """Return the hasher of passwords, with the library's cost: RFC 9106, low memory."""
-    return PasswordHasher()
-
-
-def is_right(kept: str, password: str) -> bool:
-    """Return whether a password is the one whose hash is kept."""
-    try:
-        return hasher().verify(kept, password)
-    except (VerificationError, InvalidHashError):
-        return False
 
 
 def context_of(request: Request) -> WebContext:

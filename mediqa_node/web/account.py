@@ -7,18 +7,11 @@ from starlette.responses import RedirectResponse, Response
 
 from mediqa_node.domain.access import Actor, Outcome
 from mediqa_node.storage import sessions, users
-from mediqa_node.web.access import (
-    SHORTEST_PASSWORD,
-    Context,
-    Viewer,
-    address_of,
-    hasher,
-    is_right,
-    record,
-)
+from mediqa_node.web.access import Context, Viewer, address_of, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.numbers import Number
 from mediqa_node.web.pages import page
+from mediqa_node.web.passwords import SHORTEST_PASSWORD
 
 router = APIRouter(include_in_schema=False)
 
@@ -49,13 +42,14 @@ def password(request: Request, context: Context, actor: Viewer, old: Text, new: 
     _person(actor)
     with context.database.read() as connection:
         user = users.find(connection, actor.name)
-    if user is None or not is_right(user.password, old):
+    if user is None or not context.passwords.is_right(user.password, old):
         record(request, actor, "password.changed", outcome=Outcome.REFUSED)
         raise HTTPException(403, "The old password is wrong.")
     if len(new) < SHORTEST_PASSWORD:
         raise HTTPException(422, f"A password has at least {SHORTEST_PASSWORD} characters.")
+    kept = context.passwords.hash(new)
     with context.database.write() as connection:
-        users.change(connection, user.id, at=context.clock(), password=hasher().hash(new))
+        users.change(connection, user.id, at=context.clock(), password=kept)
     record(request, actor, "password.changed")
     return RedirectResponse("/sign-in", 303)
 

@@ -8,10 +8,11 @@ from starlette.responses import RedirectResponse, Response
 from mediqa_node.domain.access import Actor, Permission, Role
 from mediqa_node.storage import audit_trail, sessions, users, worklist
 from mediqa_node.storage.worklist import Filter
-from mediqa_node.web.access import SHORTEST_PASSWORD, Context, hasher, needs, record
+from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.numbers import Before, Number
 from mediqa_node.web.pages import page
+from mediqa_node.web.passwords import SHORTEST_PASSWORD
 
 router = APIRouter(include_in_schema=False)
 
@@ -36,7 +37,7 @@ def add(request: Request, context: Context, actor: Administering, name: Text, ro
     name = name.strip()
     if not name or len(name) > 64 or not name.isprintable():
         raise HTTPException(422, "A name has 1 to 64 printable characters.")
-    kept = _hashed(password)
+    kept = _hashed(context, password)
     with context.database.write() as connection:
         if not users.add(connection, name, _role(role), kept, by=actor.name, at=context.clock()):
             raise HTTPException(409, "This name is taken.")
@@ -60,7 +61,7 @@ def change(
     if user is None:
         raise HTTPException(404, "There is no such person.")
     now = context.clock()
-    changed = _changed(what, value, now)
+    changed = _changed(context, what, value, now)
     administrators = [one for one in every if one.role is Role.ADMINISTRATOR and one.disabled_at is None]
     loses = what == "disable" or (what == "role" and value != Role.ADMINISTRATOR)
     if loses and [one.id for one in administrators] == [user.id]:
@@ -71,13 +72,13 @@ def change(
     return RedirectResponse("/users", 303)
 
 
-def _changed(what: str, value: str, now: float) -> dict[str, object]:
+def _changed(context: WebContext, what: str, value: str, now: float) -> dict[str, object]:
     """Return the columns that change."""
     unlocked: dict[str, object] = {"n_failures": 0, "locked_until": None}
     if what == "role":
         return {"role": _role(value)}
     if what == "password":
-        return {"password": _hashed(value), **unlocked}
+        return {"password": _hashed(context, value), **unlocked}
     if what == "disable":
         return {"disabled_at": now}
     if what == "enable":
@@ -92,10 +93,10 @@ def _role(name: str) -> Role:
         raise HTTPException(422, f"A role is one of {', '.join(Role)}.") from None
 
 
-def _hashed(password: str) -> str:
+def _hashed(context: WebContext, password: str) -> str:
     if len(password) < SHORTEST_PASSWORD:
         raise HTTPException(422, f"A password has at least {SHORTEST_PASSWORD} characters.")
-    return hasher().hash(password)
+    return context.passwords.hash(password)
 
 
 # ── rooms ────────────────────────────────────────────────────────────────────

@@ -24,6 +24,7 @@ from mediqa_node.web.access import SignInNeeded, find_actor
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.guards import Guards
 from mediqa_node.web.pages import page
+from mediqa_node.web.passwords import Busy
 
 log = structlog.get_logger("web")
 
@@ -81,6 +82,8 @@ def _not_understood(request: Request, error: Exception) -> Response:
 
 
 def _failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, Busy):
+        return _answer(request, 503, "Too many sign in at this moment; try again in a few seconds.")
     if isinstance(error, StorageFailed):
         log.warning("page not served", path=request.url.path, reason=str(error), hourly_for="database")
         return _answer(request, 503, _WORDS[503])

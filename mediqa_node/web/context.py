@@ -9,6 +9,8 @@ from typing import Protocol
 
 from mediqa_node.domain.peer import Peer
 from mediqa_node.storage.database import Database
+from mediqa_node.web.passwords import Passwords
+from mediqa_node.web.throttle import Throttle
 
 
 class Pictures(Protocol):
@@ -32,6 +34,8 @@ class WebContext:
         active_checkpoint: a sentence about the checkpoint that scores.
         exports: folder of exports.
         low_water_bytes: with less free space nothing is received.
+        passwords: hashes and checks them.
+        attempts: to sign in or enrol, for each address.
     """
 
     database: Database
@@ -49,3 +53,5 @@ class WebContext:
     active_checkpoint: Callable[[], str] = field(default=lambda: "")
     low_water_bytes: int = 0
     clock: Callable[[], float] = time.time
+    passwords: Passwords = field(default_factory=Passwords)
+    attempts: Throttle = field(default_factory=lambda: Throttle(at_most=10, per_s=60.0))

@@ -15,20 +15,16 @@ from mediqa_node.web.access import (
     Context,
     address_of,
     find_actor,
-    hasher,
-    is_right,
     record,
 )
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.pages import page
-from mediqa_node.web.throttle import Throttle
 
 router = APIRouter(include_in_schema=False)
 
 Field = Annotated[str, Form(max_length=200)]
 _TABLET_S = 400 * 86_400
 _WRONG = "Name or password is wrong, or the name is locked after failures; try again in five minutes."
-_throttle = Throttle(at_most=10, per_s=60.0)
 
 
 @router.get("/sign-in")
@@ -43,7 +39,7 @@ def form(request: Request, next: str = "/") -> Response:
 def sign_in(request: Request, context: Context, name: Field, password: Field, next: Field = "/") -> Response:
     """Open a session for a name and its password."""
     name = name.strip()
-    if not _throttle.admits(address_of(request), context.clock()):
+    if not context.attempts.admits(address_of(request), context.clock()):
         record(request, None, "sign-in", outcome=Outcome.REFUSED, by=name, detail="too many attempts")
         return page(request, None, "signin.html", "", 429, next=_local(next), name=name,
                     problem="Too many attempts from here; wait a minute.")  # fmt: skip
@@ -66,25 +62,16 @@ def _checked(context: WebContext, name: str, password: str) -> UserRow | None:
     now = context.clock()
     with context.database.read() as connection:
         user = users.find(connection, name)
-    right = is_right(user.password if user else _nobody(), password)
+    right = context.passwords.is_right(user.password if user else None, password)
     if user is None or user.disabled_at is not None or user.is_locked(now):
         return None
     with context.database.write() as connection:
         if not right:
             users.note_failure(connection, user, at=now, locks_after=LOCKS_AFTER, lock_s=LOCK_S)
             return None
-        renewed = hasher().hash(password) if hasher().check_needs_rehash(user.password) else None
+        renewed = context.passwords.hash(password) if context.passwords.is_outdated(user.password) else None
         users.note_success(connection, user, at=now, password=renewed)
     return user
-
-
-_hash_of_nobody: list[str] = []
-
-
-def _nobody() -> str:
-    if not _hash_of_nobody:
-        _hash_of_nobody.append(hasher().hash("nobody has this password"))
-    return _hash_of_nobody[0]
 
 
 @router.get("/enrol")
@@ -98,7 +85,7 @@ def enrol(request: Request, context: Context, code: Field) -> Response:
     """Turn this browser into the tablet of the room that a code is for."""
     now = context.clock()
     found = None
-    if _throttle.admits(address_of(request), now):
+    if context.attempts.admits(address_of(request), now):
         with context.database.write() as connection:
             found = sessions.enrol(connection, code, at=now, address=address_of(request))
     if found is None:
