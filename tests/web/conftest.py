@@ -1,0 +1,15 @@
+"""A workbench for each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.workbench import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """An empty site on loopback."""
+    made = Site(tmp_path)
+    yield made
+    made.close()
