@@ -43,12 +43,18 @@ def bearer(request: Request) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
-def find_actor(request: Request) -> Actor | None:
-    """Return who is asking, by cookie or access token; None if nobody is signed in."""
+def find_actor(request: Request, *, counts: bool = True) -> Actor | None:
+    """Return who is asking, by cookie, or by access token if it is for the API; None if nobody is signed in.
+
+    Args:
+        counts: the request is something that a person did, and not what an open page asks for by itself.
+    """
     context = context_of(request)
     token, kind = bearer(request), sessions.TOKEN
     if token is None:
         token, kind = request.cookies.get(COOKIE), sessions.BROWSER
+    elif not request.url.path.startswith("/api/"):  # pages could give a token more than it was made for
+        return None
     if not token:
         return None
     now = context.clock()
@@ -57,14 +63,17 @@ def find_actor(request: Request) -> Actor | None:
     if found is None or found[1] != kind:
         return None
     actor, _, seen_at = found
-    if now - seen_at > _SEEN_EVERY_S:
+    if (counts or actor.room_id is not None) and now - seen_at > _SEEN_EVERY_S:
         with context.database.write() as connection:
             sessions.seen(connection, actor.session_id, at=now)
     return actor
 
 
-def needs(permission: Permission) -> Callable[[Request], Actor]:
+def needs(permission: Permission, *, counts: bool = True) -> Callable[[Request], Actor]:
     """Return a dependency that gives who is asking.
+
+    Args:
+        counts: as of `find_actor`.
 
     Raises:
         SignInNeeded: nobody is signed in.
@@ -72,7 +81,7 @@ def needs(permission: Permission) -> Callable[[Request], Actor]:
     """
 
     def allowed(request: Request) -> Actor:
-        actor = find_actor(request)
+        actor = find_actor(request, counts=counts)
         if actor is None:
             raise SignInNeeded
         if not actor.may(permission):
@@ -115,4 +124,6 @@ def record(
 
 Viewer = Annotated[Actor, Depends(needs(Permission.WORKLIST))]
 """Anybody who is signed in."""
+Background = Annotated[Actor, Depends(needs(Permission.WORKLIST, counts=False))]
+"""Anybody who is signed in, for what an open page asks for by itself: it keeps no session from its idle time-out."""
 Context = Annotated[WebContext, Depends(context_of)]

@@ -99,6 +99,6 @@ def _answer(request: Request, status: int, words: str) -> Response:
     if _is_for_machines(request) or request.headers.get("hx-request"):
         return JSONResponse({"detail": words}, status)
     try:
-        return page(request, find_actor(request), "problem.html", "", status, message=words)
+        return page(request, find_actor(request, counts=False), "problem.html", "", status, message=words)
     except MediqaError:  # without a database a page has no head
         return JSONResponse({"detail": words}, status)

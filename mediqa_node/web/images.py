@@ -4,7 +4,7 @@ from fastapi import APIRouter, HTTPException
 from starlette.responses import Response
 
 from mediqa_node.domain.access import Actor
-from mediqa_node.web.access import Context, Viewer
+from mediqa_node.web.access import Background, Context
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.numbers import Number, Place
 from mediqa_node.web.pictures import NoPicture
@@ -17,25 +17,25 @@ _PNG_SIGNATURE = b"\x89PNG"
 
 
 @router.get("/series/{number}/{revision}/thumb")
-def thumb(context: Context, actor: Viewer, number: Number, revision: Number) -> Response:
+def thumb(context: Context, actor: Background, number: Number, revision: Number) -> Response:
     """Return a small picture of the series."""
     return _picture(context, actor, number, "thumb", revision=revision)
 
 
 @router.get("/series/{number}/{revision}/scout")
-def scout(context: Context, actor: Viewer, number: Number, revision: Number) -> Response:
+def scout(context: Context, actor: Background, number: Number, revision: Number) -> Response:
     """Return the volume from the side."""
     return _picture(context, actor, number, "scout", revision=revision)
 
 
 @router.get("/series/{number}/{revision}/slices/{index}")
-def slice_(context: Context, actor: Viewer, number: Number, revision: Number, index: Place) -> Response:
+def slice_(context: Context, actor: Background, number: Number, revision: Number, index: Place) -> Response:
     """Return a scored slice: its values, or a picture of a colour photograph."""
     return _picture(context, actor, number, "slice", revision=revision, index=index)
 
 
 @router.get("/series/{number}/{revision}/maps/{index}")
-def map_(context: Context, actor: Viewer, number: Number, revision: Number, index: Place) -> Response:
+def map_(context: Context, actor: Background, number: Number, revision: Number, index: Place) -> Response:
     """Return the patch map of a scored slice."""
     return _picture(context, actor, number, "map", revision=revision, index=index)
 

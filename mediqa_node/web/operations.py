@@ -17,6 +17,7 @@ from mediqa_node.web.pages import fragment, page
 router = APIRouter(include_in_schema=False)
 
 Watching = Annotated[Actor, Depends(needs(Permission.OPERATIONS))]
+Polling = Annotated[Actor, Depends(needs(Permission.OPERATIONS, counts=False))]
 Operating = Annotated[Actor, Depends(needs(Permission.OPERATE))]
 _STUCK_AFTER_S = 3600.0
 _ALLOWED = (CommandAction.RETRY, CommandAction.CANCEL, CommandAction.ECHO)
@@ -29,7 +30,7 @@ def show(request: Request, context: Context, actor: Watching) -> Response:
 
 
 @router.get("/operations/state")
-def state(request: Request, context: Context, actor: Watching) -> Response:
+def state(request: Request, context: Context, actor: Polling) -> Response:
     """Return the part of the page that changes."""
     return HTMLResponse(fragment(request, actor, "_operations.html", **_state(context)))
 

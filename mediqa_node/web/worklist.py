@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, Response
 from mediqa_node.domain.access import Actor, Permission
 from mediqa_node.domain.worklist import AnswerKind, Entry
 from mediqa_node.storage import answers, worklist
-from mediqa_node.web.access import Context, Viewer, needs, record
+from mediqa_node.web.access import Background, Context, Viewer, needs, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.filters import PERIODS, Listed, ListQuery
 from mediqa_node.web.numbers import After, Before, Number
@@ -51,7 +51,7 @@ def show(request: Request, context: Context, actor: Viewer, query: Listed, befor
 
 
 @router.get("/rows")
-def rows(request: Request, context: Context, actor: Viewer, query: Listed, after: After = 0) -> Response:
+def rows(request: Request, context: Context, actor: Background, query: Listed, after: After = 0) -> Response:
     """Return the rows of a list that are newer than one, for a page that is open."""
     with context.database.read() as connection:
         wanted = query.as_filter(context, actor)
