@@ -48,14 +48,13 @@ def create_app(context: WebContext) -> FastAPI:
     app.state.feed = live.Feed(context)
     for part in (assets, signin, worklist, live, series, images, operations, administration, account, api):
         app.include_router(part.router)
-    app.add_middleware(Guards)
+    app.add_middleware(Guards, failed=_failed, secure=context.secure)
     app.add_exception_handler(SignInNeeded, _sign_in)
     app.add_exception_handler(HTTPException, _explain)
     app.add_exception_handler(404, _explain)
     app.add_exception_handler(405, _explain)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(MediqaError, _failed)
-    app.add_exception_handler(Exception, _failed)
     return app
 
 
@@ -73,7 +72,9 @@ def _explain(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     detail = str(getattr(error, "detail", "") or "")
     generic = detail in ("", "Not Found", "Method Not Allowed", "Forbidden")
-    return _answer(request, status, _WORDS.get(status, "") if generic else detail)
+    answer = _answer(request, status, _WORDS.get(status, "") if generic else detail)
+    answer.headers.update(getattr(error, "headers", None) or {})  # such as Allow, Retry-After
+    return answer
 
 
 def _not_understood(request: Request, error: Exception) -> Response:
@@ -100,5 +101,5 @@ def _answer(request: Request, status: int, words: str) -> Response:
         return JSONResponse({"detail": words}, status)
     try:
         return page(request, find_actor(request, counts=False), "problem.html", "", status, message=words)
-    except MediqaError:  # without a database a page has no head
+    except Exception:  # without a database, for one, a page has no head
         return JSONResponse({"detail": words}, status)
