@@ -5,6 +5,7 @@ the database.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated
 
 import structlog
@@ -12,6 +13,7 @@ from fastapi import Depends, HTTPException, Request
 
 from mediqa_node.domain.access import Actor, Outcome, Permission
 from mediqa_node.storage import audit_trail, sessions
+from mediqa_node.storage.database import Connection
 from mediqa_node.web.context import WebContext
 
 log = structlog.get_logger("web")
@@ -34,7 +36,7 @@ def context_of(request: Request) -> WebContext:
 
 def address_of(request: Request) -> str:
     """Return the address that a request comes from."""
-    return request.client.host if request.client else ""
+    return request.client.host[:64] if request.client else ""  # a proxy passes on what it was told
 
 
 def bearer(request: Request) -> str | None:
@@ -101,20 +103,23 @@ def record(
     on: object = "",
     detail: str = "",
     by: str = "",
+    within: Connection | None = None,
 ) -> None:
     """Add an action to the audit trail.
 
     Args:
         by: who acted, where nobody is signed in.
+        within: the transaction that the action is done in, so that neither is without the other.
     """
     context = context_of(request)
-    with context.database.write() as connection:
+    role = "" if actor is None else actor.role if actor.room_id is None else "room"
+    with nullcontext(within) if within is not None else context.database.write() as connection:
         audit_trail.add(
             connection,
             action,
             at=context.clock(),
             by=actor.name if actor else by,
-            role=actor.role if actor else "",
+            role=role,
             address=address_of(request),
             outcome=outcome,
             on=on,
