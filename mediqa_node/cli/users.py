@@ -39,7 +39,7 @@ def add(
     """Add a person. The first administrator is added this way; later ones may be added on a page."""
     from mediqa_node.storage import audit_trail, users
 
-    wanted = _role(role)
+    wanted, name = _role(role), _name(name)
     with open_node(context) as (_, database):
         password = _hashed(password_stdin)
         now = time.time()
@@ -97,6 +97,15 @@ def _role(name: str) -> Role:
         return Role(name)
     except ValueError:
         raise typer.BadParameter(f"{name!r}: must be one of {', '.join(Role)}", param_hint="--role") from None
+
+
+def _name(given: str) -> str:
+    from mediqa_node.domain.access import user_name
+
+    try:
+        return user_name(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from None
 
 
 def _hashed(from_stdin: bool) -> str:
