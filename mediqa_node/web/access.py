@@ -6,6 +6,7 @@ the database.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from ipaddress import ip_address, ip_network
 from typing import Annotated
 
 import structlog
@@ -37,6 +38,18 @@ def context_of(request: Request) -> WebContext:
 def address_of(request: Request) -> str:
     """Return the address that a request comes from."""
     return request.client.host[:64] if request.client else ""  # a proxy passes on what it was told
+
+
+def source_of(request: Request) -> str:
+    """Return what attempts are counted by: the address, or the network of an IPv6 one, of which a host has many."""
+    address = address_of(request)
+    try:
+        known = ip_address(address)
+    except ValueError:
+        return address
+    if known.version == 6 and known.ipv4_mapped is None:
+        return str(ip_network(f"{known}/64", strict=False))
+    return address
 
 
 def bearer(request: Request) -> str | None:

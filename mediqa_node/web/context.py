@@ -36,6 +36,7 @@ class WebContext:
         low_water_bytes: with less free space nothing is received.
         passwords: hashes and checks them.
         attempts: to sign in or enrol, for each address.
+        floods: attempts beyond that limit which are put on record.
     """
 
     database: Database
@@ -55,3 +56,4 @@ class WebContext:
     clock: Callable[[], float] = time.time
     passwords: Passwords = field(default_factory=Passwords)
     attempts: Throttle = field(default_factory=lambda: Throttle(at_most=10, per_s=60.0))
+    floods: Throttle = field(default_factory=lambda: Throttle(at_most=1, per_s=60.0))
