@@ -3,6 +3,7 @@
 from urllib.parse import quote
 
 import structlog
+from anyio import CapacityLimiter
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -46,6 +47,7 @@ def create_app(context: WebContext) -> FastAPI:
                   openapi_url="/api/v1/openapi.json")  # fmt: skip
     app.state.context = context
     app.state.feed = live.Feed(context)
+    app.state.rendering = CapacityLimiter(images.AT_ONCE)
     for part in (assets, signin, worklist, live, series, images, operations, administration, account, api):
         app.include_router(part.router)
     app.add_middleware(Guards, failed=_failed, secure=context.secure)
