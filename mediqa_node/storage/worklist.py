@@ -190,7 +190,7 @@ def _matches(text: str) -> sa.ColumnElement[bool]:
     columns = ("description", "protocol", "scanner", "model", "sender", "acquired", "region", "why")
     found = [worklist.c[name].icontains(text, autoescape=True) for name in columns]
     found.append(worklist.c.accession_end == text[-4:])
-    if text.isdigit() and len(text) < 9:
+    if text.isascii() and text.isdecimal() and len(text) < 10:
         found += [worklist.c.series_number == int(text), worklist.c.id == int(text)]
     return sa.or_(*found)
 
