@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from argon2 import PasswordHasher
+from httpx import Response
 from starlette.testclient import TestClient
 
 from mediqa_node.domain.access import Role
@@ -148,7 +149,7 @@ class Site:
             client=(address, 50_000),
         )
         if token is not None:
-            found.cookies.set(COOKIE, token)
+            found.cookies.set(COOKIE, token, domain=ORIGIN.partition("://")[2])
         return found
 
     # ── what pages show ──────────────────────────────────────────────────────
@@ -235,6 +236,16 @@ class Site:
             yield f"http://127.0.0.1:{port}"
         finally:
             server.stop()
+
+
+def sign_in(browser: TestClient, name: str = "jane", password: str = PASSWORD, **more: str) -> Response:
+    """Send the form of the page for signing in."""
+    return browser.post("/sign-in", data={"name": name, "password": password, **more})
+
+
+def is_in(browser: TestClient) -> bool:
+    """Return whether somebody is signed in."""
+    return browser.get("/").status_code == 200
 
 
 def _entry_values(count: int, now: float) -> dict[str, Any]:

@@ -13,3 +13,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def jane(site: Site) -> int:
+    """The number of a physicist called jane."""
+    return site.add_user("jane", "physicist")
