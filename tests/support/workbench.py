@@ -238,6 +238,16 @@ class Site:
             server.stop()
 
 
+def routes_of(part: Any) -> Iterator[tuple[str, str]]:
+    """Give method and path of every route of an application, however its framework keeps them."""
+    for route in part.routes:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            yield from routes_of(inner)
+        else:
+            yield from ((method, route.path) for method in route.methods - {"HEAD"})
+
+
 def sign_in(browser: TestClient, name: str = "jane", password: str = PASSWORD, **more: str) -> Response:
     """Send the form of the page for signing in."""
     return browser.post("/sign-in", data={"name": name, "password": password, **more})
