@@ -30,6 +30,7 @@ from mediqa_node.composition.resources import (
     open_database,
     open_spool,
     prepare,
+    slow_actions,
 )
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError, StorageFailed
@@ -57,6 +58,7 @@ _SWITCH_S = 0.001
 """How long a thread of the receiver computes while others wait. Python's 5 ms make C-ECHO wait for many senders."""
 _LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
+_LISTEN_AGAIN_S = 30.0
 _WEB_PACKAGES = ("argon2", "fastapi", "jinja2", "multipart", "uvicorn")
 _STEADY_AFTER_S = 20.0
 """A process that ran this long is restarted at once, because scanners do not wait."""
@@ -220,7 +222,7 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
     scheduler.start()
     watch = ClockWatch(node, partial(sweeps.rearm, scheduler))
     rounds = threading.Thread(target=sweeps.Rounds(node, gate, stop, watch).run, name="rounds", daemon=True)
-    threads = [rounds, *sweeps.courier_loops(node, jobs, stop)]
+    threads = [rounds, *sweeps.courier_loops(node, jobs, stop, slow_actions(settings, database, stop.is_set))]
     for thread in threads:
         thread.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])
@@ -236,13 +238,22 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
 def _web(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.composition.resources import web_context
     from mediqa_node.web.app import create_app
-    from mediqa_node.web.server import Server
+    from mediqa_node.web.server import CannotServe, Server
 
     database = open_database(settings)
     context = web_context(settings, database, partial(running_roles, settings))
     web = settings.web
-    server = Server(create_app(context), host=web.host, port=web.port, proxies=web.proxies)
-    port = server.start()
+    server = None
+    while server is None and not stop.is_set():
+        try:
+            server = Server(create_app(context), host=web.host, port=web.port, proxies=web.proxies)
+            port = server.start()
+        except CannotServe as error:  # another program, or another node; this one receives and scores all the same
+            server = None
+            log.warning("no workbench", reason=str(error), hourly_for="web")
+            stop.wait(_LISTEN_AGAIN_S)
+    if server is None:
+        return 0
     if web.is_in_plain_text:
         log.warning(
             "passwords cross the network in plain text", host=web.host, fix="put TLS in front, web.secure: true"

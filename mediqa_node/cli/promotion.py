@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,14 +15,11 @@ from mediqa_node.cli.model import model_app
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import as_json, date, fact, size, table
 from mediqa_node.cli.progress import progress
-from mediqa_node.domain.errors import CheckpointRefused
-from mediqa_node.domain.promotion import Promotion, Standing, Weights, Who
+from mediqa_node.domain.promotion import Promotion, Weights, Who
 
 if TYPE_CHECKING:
     from mediqa_node.config import Settings
     from mediqa_node.domain.assessment import Calibration
-    from mediqa_node.model.card import Card
-    from mediqa_node.model.lock import LockEntry
 
 By = Annotated[str, typer.Option(metavar="NAME", help="Who decides. Required; the name is recorded.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Reason for the decision. It is recorded.")]
@@ -46,13 +43,14 @@ def list_(
 ) -> None:
     """List the checkpoints in the lock file and the model store."""
     from mediqa_node.composition import checkpoints
+    from mediqa_node.composition.checkpoint_list import listed
 
     if history:
         _history(context, json=json)
         return
     settings = settings_of(context)
     known = checkpoints.standing(settings)
-    rows = _rows(settings, known)
+    rows = listed(settings, known)
     if json:
         decision = asdict(known.since) if known.since else None
         as_json({"checkpoints": [asdict(row) for row in rows], "decision": decision})
@@ -95,66 +93,6 @@ def _history(context: typer.Context, *, json: bool) -> None:
         for one in decisions
     ]
     table(("decision", "when", "by", "", "before", "after", "why"), cells)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    weights: Weights
-    place: str
-    size_bytes: int | None
-    trained: bool | None
-    fingerprint: str | None
-    """Fingerprint of the preprocessing; a calibration names it together with both digests."""
-    roles: list[str]
-
-
-def _rows(settings: Settings, known: Standing) -> list[_Row]:
-    """Return the checkpoints of the lock, then those of the model store, from which promoted ones are loaded."""
-    from mediqa_node.composition import checkpoints
-    from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, WEIGHTS_FILE, only_entry, read_lock
-
-    lock, configured = settings.model_lock or DEFAULT_LOCK, settings.model.checkpoint
-    back = known.can_roll_back and known.previous is None
-    by_name = {"current": known.current is None, "previous": back, "configured": known.current is not None}
-    rows = []
-    for name, entry in read_lock(lock).items():
-        file = entry.directory / WEIGHTS_FILE if entry.directory else None
-        card = _card(name, entry)
-        other = "prompt classifier" if name == settings.model.classifier else "no checkpoint"
-        roles = [] if card is not None else [other]
-        row = _Row(
-            weights=Weights(name=name, sha256=entry.sha256, card_sha256=entry.card_sha256),
-            place=str(settings.model.lock or "package"),
-            size_bytes=file.stat().st_size if file and file.is_file() else None,
-            trained=card.trained if card is not None else None,
-            fingerprint=card.preprocess.fingerprint() if card is not None else None,
-            roles=roles + [role for role, holds in by_name.items() if holds and name == configured],
-        )
-        rows.append(row)
-    decided = {"current": known.current, "previous": known.previous, "shadow": known.shadow}
-    for stored in checkpoints.model_store(settings).all():
-        card = _card(*only_entry(stored.directory / LOCK_FILE))
-        row = _Row(
-            weights=stored.weights,
-            place="model store",
-            size_bytes=stored.size_bytes,
-            trained=stored.trained,
-            fingerprint=card.preprocess.fingerprint() if card is not None else None,
-            roles=[role for role, one in decided.items() if one == stored.weights],
-        )
-        rows.append(row)
-    return rows
-
-
-def _card(name: str, entry: LockEntry) -> Card | None:
-    """Return the card of an entry, or None if it is not a checkpoint that this version supports."""
-    from mediqa_node.model.card import read_card
-    from mediqa_node.model.lock import card_bytes
-
-    try:
-        return read_card(card_bytes(name, entry))
-    except CheckpointRefused:
-        return None
 
 
 @model_app.command()

@@ -23,6 +23,8 @@ from mediqa_node.system.atomic import write_atomically
 
 if TYPE_CHECKING:
     from mediqa_node.dicom.report.request import ReportDevice
+    from mediqa_node.domain.commands import CommandAction
+    from mediqa_node.pipeline.commands import Perform
     from mediqa_node.pipeline.export.nightly import NightlyExport
     from mediqa_node.pipeline.export.select import ExportSource
     from mediqa_node.pipeline.node import NodeContext
@@ -157,6 +159,30 @@ def export_source(settings: Settings, database: Database) -> "ExportSource":
     )
 
 
+def slow_actions(
+    settings: Settings, database: Database, stopping: Callable[[], bool]
+) -> "dict[CommandAction, Perform]":
+    """Return the actions of pages that take long.
+
+    Args:
+        stopping: whether the process is about to end: an export breaks off.
+    """
+    from mediqa_node.composition.checkpoint_actions import CheckpointActions
+    from mediqa_node.domain.commands import CommandAction
+    from mediqa_node.pipeline.export.asked import AskedExports
+
+    asked = AskedExports(
+        source=lambda: export_source(settings, database), folder=settings.export_folder, stopping=stopping
+    )
+    decide = CheckpointActions(settings).decide
+    decisions = (CommandAction.PROMOTE, CommandAction.ROLL_BACK, CommandAction.SHADOW, CommandAction.UNSHADOW)
+    return {
+        CommandAction.PREVIEW: asked.preview,
+        CommandAction.EXPORT: asked.export,
+        **dict.fromkeys(decisions, decide),
+    }
+
+
 def nightly_export(settings: Settings, database: Database) -> "NightlyExport | None":
     """Return the nightly export, or None if it is off."""
     if settings.export.nightly is None:
@@ -192,13 +218,15 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
     Args:
         running: names of the node's processes that run.
     """
+    from mediqa_node.composition.checkpoint_list import Listed, listed
     from mediqa_node.storage import promotions
     from mediqa_node.web.context import WebContext
     from mediqa_node.web.pictures import PictureProcess
 
-    def active() -> str:
+    def known() -> tuple[str, list[Listed]]:
         with database.read() as connection:
-            return checkpoints.sentence(settings, promotions.standing(connection))
+            standing = promotions.standing(connection)
+        return checkpoints.sentence(settings, standing), listed(settings, standing)
 
     return WebContext(
         database=database,
@@ -213,7 +241,7 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
         idle_s=60 * settings.web.idle_minutes,
         viewer=settings.web.viewer,
         running=running,
-        active_checkpoint=active,
+        checkpoints=known,
         low_water_bytes=settings.retention.low_water_bytes,
     )
 

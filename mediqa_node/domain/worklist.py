@@ -261,6 +261,7 @@ class Entry:
         usual: usual scores of this scanner and protocol with the same weights.
         thresholds: limits of the calibration, review and borderline; None without one.
         predicted: range of the predicted parameter; `recorded` and `unit` go with it.
+        eligible: its label is fit for training; `exclusions`: codes of why it is not, separated by spaces.
         delivery: the least finished delivery of the last revision; None without one.
         delivered_in_s: from the last image to the answer of the destination.
         answer: of a person; None without one, or when it was taken back.
@@ -300,6 +301,8 @@ class Entry:
     predicted: tuple[float, float] | None
     recorded: float | None
     unit: str
+    eligible: bool
+    exclusions: str
     delivery: DeliveryState | str | None
     destination: str
     delivered_in_s: float | None

@@ -27,22 +27,13 @@ class NotDone(MediqaError):
 
 
 class CommandSweep:
-    """Carries out the actions that wait.
+    """Carries out the actions of some kinds that wait, one after the other."""
 
-    Args:
-        more: further actions, which need what only the composition root has.
-    """
-
-    def __init__(self, node: NodeContext, more: Mapping[CommandAction, Perform] | None = None) -> None:
+    def __init__(self, node: NodeContext, perform: Mapping[CommandAction, Perform]) -> None:
         self.node = node
-        self._perform: dict[CommandAction, Perform] = {
-            CommandAction.RETRY: retry,
-            CommandAction.CANCEL: cancel,
-            CommandAction.ECHO: echo,
-            **(more or {}),
-        }
+        self._perform = perform
         with node.database.write() as connection:
-            commands.end_interrupted(connection, at=node.clock())
+            commands.end_interrupted(connection, tuple(perform), at=node.clock())
 
     def run(self) -> int:
         """Carry out every action that waits; return how many there were."""
@@ -54,17 +45,14 @@ class CommandSweep:
 
     def _next(self) -> Command | None:
         with self.node.database.read() as connection:
-            return commands.next_waiting(connection)
+            return commands.next_waiting(connection, tuple(self._perform))
 
     def _carry_out(self, command: Command) -> None:
         with self.node.database.write() as connection:
             commands.start(connection, command.id, at=self.node.clock())
         state, outcome = CommandState.DONE, Outcome.DONE
         try:
-            perform = self._perform.get(command.action)
-            if perform is None:
-                raise NotDone(f"this node cannot {command.action.replace('_', ' ')}")
-            result = perform(self.node, command)
+            result = self._perform[command.action](self.node, command)
         except Exception as error:
             state, outcome, result = CommandState.FAILED, Outcome.FAILED, fault_of(error)
             if not isinstance(error, MediqaError):
@@ -119,3 +107,10 @@ def echo(node: NodeContext, command: Command) -> str:
     ) as link:
         link.verify()
     return f"{peer.name} answers C-ECHO in {1000 * max(0.0, node.clock() - started):.0f} ms"
+
+
+QUICK_ACTIONS: Mapping[CommandAction, Perform] = {
+    CommandAction.RETRY: retry,
+    CommandAction.CANCEL: cancel,
+    CommandAction.ECHO: echo,
+}

@@ -16,7 +16,7 @@ from mediqa_node.domain.series import DeliveryReason, DeliveryState, InstanceSta
 from mediqa_node.pipeline.assess import enqueue_due
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.clock_watch import ClockWatch
-from mediqa_node.pipeline.commands import CommandSweep, Perform
+from mediqa_node.pipeline.commands import QUICK_ACTIONS, CommandSweep, Perform
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
 from mediqa_node.pipeline.copies import Copies, digest_for_retention
@@ -41,6 +41,7 @@ COMPANIONS_EVERY_S = 1.0
 RETRACTIONS_EVERY_S = 2.0
 COPIES_EVERY_S = 0.3
 COMMANDS_EVERY_S = 0.5
+SLOW_COMMANDS_EVERY_S = 2.0
 _MAY_TAKE_S = 60.0
 """How long a sweep may wait for peers or a decoder and still count as one that runs."""
 LIVENESS_EVERY_S = 5.0
@@ -100,19 +101,20 @@ class Loop(Thread):
 
 
 def courier_loops(
-    node: NodeContext, jobs: DurableJobs, stop: Event, more: Mapping[CommandAction, Perform] | None = None
+    node: NodeContext, jobs: DurableJobs, stop: Event, slow: Mapping[CommandAction, Perform] | None = None
 ) -> list[Loop]:
     """Return the sweeps of the courier that may wait for a peer or a decoder, and the one that looks after jobs.
 
     Args:
-        more: actions of pages that need what only the composition root has.
+        slow: actions of pages that take long, and need what only the composition root has.
     """
     copies_waiting = Copies(node, stop.is_set)
     return [
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
         Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
         Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_waiting, stop),
-        Loop(node.pulse, "commands", COMMANDS_EVERY_S, CommandSweep(node, more).run, stop),
+        Loop(node.pulse, "commands", COMMANDS_EVERY_S, CommandSweep(node, QUICK_ACTIONS).run, stop),
+        Loop(node.pulse, "slow commands", SLOW_COMMANDS_EVERY_S, CommandSweep(node, slow or {}).run, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
     ]
 

@@ -106,6 +106,8 @@ class WorklistSweep:
             "predicted": predicted[:2] if predicted else None,
             "recorded": recorded_value(technique),
             "unit": unit or "",
+            "eligible": technique is not None and technique.eligible,
+            "exclusions": " ".join(dict.fromkeys(one.code for one in technique.exclusions)) if technique else "",
             "answer": answer.kind if answer else None,
             "answered_at": answer.at if answer else None,
         }

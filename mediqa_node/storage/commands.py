@@ -1,6 +1,6 @@
 """Actions that pages ask for; the courier carries them out, one after the other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,10 +25,10 @@ def ask(connection: sa.Connection, action: CommandAction, arguments: Mapping[str
     return int(made.scalar_one())
 
 
-def next_waiting(connection: sa.Connection) -> Command | None:
-    """Return the action that was asked for first and waits, or None."""
-    query = sa.select(*_COLUMNS).where(commands.c.state == CommandState.WAITING).order_by(commands.c.id).limit(1)
-    row = connection.execute(query).one_or_none()
+def next_waiting(connection: sa.Connection, among: Sequence[CommandAction]) -> Command | None:
+    """Return the action of some kinds that was asked for first and waits, or None."""
+    waits = sa.and_(commands.c.state == CommandState.WAITING, commands.c.action.in_(among))
+    row = connection.execute(sa.select(*_COLUMNS).where(waits).order_by(commands.c.id).limit(1)).one_or_none()
     return _command(row) if row is not None else None
 
 
@@ -49,9 +49,10 @@ def end(connection: sa.Connection, number: int, state: CommandState, result: str
     connection.execute(here.values(state=state, result=result[:2000], done_at=at))
 
 
-def end_interrupted(connection: sa.Connection, *, at: float) -> int:
-    """Fail the actions that a process began and did not end; return how many."""
-    here = sa.update(commands).where(commands.c.state == CommandState.RUNNING)
+def end_interrupted(connection: sa.Connection, among: Sequence[CommandAction], *, at: float) -> int:
+    """Fail the actions of some kinds that a process began and did not end; return how many."""
+    running = sa.and_(commands.c.state == CommandState.RUNNING, commands.c.action.in_(among))
+    here = sa.update(commands).where(running)
     values = {"state": CommandState.FAILED, "result": "interrupted: the node was stopped", "done_at": at}
     return int(connection.execute(here.values(**values)).rowcount)
 
@@ -62,7 +63,10 @@ def find(connection: sa.Connection, number: int) -> Command | None:
     return _command(row) if row is not None else None
 
 
-def latest(connection: sa.Connection, *, at_most: int = 20) -> list[Command]:
-    """Return the actions that were asked for last, the latest first."""
-    rows = connection.execute(sa.select(*_COLUMNS).order_by(commands.c.id.desc()).limit(at_most))
+def latest(
+    connection: sa.Connection, among: Sequence[CommandAction] = tuple(CommandAction), *, at_most: int = 20
+) -> list[Command]:
+    """Return the actions of some kinds that were asked for last, the latest first."""
+    query = sa.select(*_COLUMNS).where(commands.c.action.in_(among)).order_by(commands.c.id.desc()).limit(at_most)
+    rows = connection.execute(query)
     return [_command(row) for row in rows]

@@ -57,13 +57,18 @@ worklist = sa.Table(
     sa.Column("predicted_high", sa.Float),
     sa.Column("recorded", sa.Float),
     sa.Column("unit", sa.String(8), nullable=False),
+    sa.Column("eligible", sa.Boolean, nullable=False, comment="its label is fit for training"),
+    sa.Column("exclusions", sa.String(200), nullable=False, comment="codes, why it is not, separated by spaces"),
     sa.Column("delivery", sa.String(12)),
     sa.Column("destination", sa.String(64), nullable=False),
     sa.Column("delivered_in_s", sa.Float),
     sa.Column("answer", sa.String(16), comment="domain.worklist.AnswerKind"),
     sa.Column("answered_at", sa.Float),
+    sa.Column("search", sa.String(500), nullable=False, comment="what a search looks in, lower case"),
+    sa.Index("ix_worklist_protocol", "protocol"),
     sa.Index("ix_worklist_room", "scanner", "id"),
     sa.Index("ix_worklist_usual", "scanner", "protocol", "modality", "weights_sha256", "id"),
+    sa.Index("ix_worklist_labels", "modality", "scanner", "eligible", "exclusions", "recorded"),
     sa.Index("ix_worklist_counts", "category", "answer", "received_at", "modality", "scanner", "protocol"),
 )
 

@@ -20,6 +20,9 @@ _LENGTHS = {
     if isinstance(column.type, sa.String) and column.type.length is not None
 }
 _USUAL_OF = 200
+_SEARCHED = ("description", "protocol", "scanner", "model", "sender", "acquired", "region", "why", "accession_end")
+_CHOICES = 200
+_ACCESSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ def save(connection: sa.Connection, uid: str, values: dict[str, Any]) -> None:
     """
     values = {name: value[: _LENGTHS.get(name, len(value))] if isinstance(value, str) else value
               for name, value in values.items()}  # fmt: skip
+    values["search"] = " ".join(str(values.get(name) or "") for name in _SEARCHED).lower()[:500]
     change = next_change(connection)
     found = sa.update(worklist).where(worklist.c.series_instance_uid == uid)
     if not connection.execute(found.values(**values, change=change)).rowcount:
@@ -80,7 +84,8 @@ def values_of(entry_values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _entry(row: sa.Row[*tuple[Any, ...]]) -> Entry:
+def entry_of(row: sa.Row[*tuple[Any, ...]]) -> Entry:
+    """Return a row as a value."""
     values = {name: getattr(row, name) for name in _PLAIN}
     values["state"] = parse_state(SeriesState, row.state)
     values["category"] = Category(row.category)
@@ -100,7 +105,7 @@ def _entry(row: sa.Row[*tuple[Any, ...]]) -> Entry:
 def find(connection: sa.Connection, number: int, scanners: frozenset[str] | None = None) -> Entry | None:
     """Return an entry by its number, or None; None too for a scanner that is not among `scanners`."""
     row = connection.execute(sa.select(worklist).where(worklist.c.id == number)).one_or_none()
-    entry = _entry(row) if row is not None else None
+    entry = entry_of(row) if row is not None else None
     return entry if entry is not None and (scanners is None or entry.scanner in scanners) else None
 
 
@@ -108,7 +113,7 @@ def find_by_uid(connection: sa.Connection, series_instance_uid: str) -> Entry | 
     """Return the entry of a series, or None."""
     query = sa.select(worklist).where(worklist.c.series_instance_uid == series_instance_uid)
     row = connection.execute(query).one_or_none()
-    return _entry(row) if row is not None else None
+    return entry_of(row) if row is not None else None
 
 
 def page(
@@ -124,7 +129,7 @@ def page(
         query = query.where(worklist.c.id < before)
     if after is not None:
         query = query.where(worklist.c.id > after)
-    return [_entry(row) for row in connection.execute(query)]
+    return [entry_of(row) for row in connection.execute(query)]
 
 
 def neighbours(connection: sa.Connection, wanted: Filter, number: int) -> tuple[int | None, int | None]:
@@ -140,7 +145,7 @@ def changed_since(
 ) -> list[Entry]:
     """Return the entries that have changed since a change, in the order of their changes."""
     query = sa.select(worklist).where(worklist.c.change > change, *_conditions(Filter(scanners=scanners)))
-    return [_entry(row) for row in connection.execute(query.order_by(worklist.c.change).limit(at_most))]
+    return [entry_of(row) for row in connection.execute(query.order_by(worklist.c.change).limit(at_most))]
 
 
 def counts(connection: sa.Connection, wanted: Filter) -> tuple[dict[Category, int], int]:
@@ -157,14 +162,22 @@ def counts(connection: sa.Connection, wanted: Filter) -> tuple[dict[Category, in
 
 
 def choices(connection: sa.Connection, wanted: Filter) -> dict[str, list[str]]:
-    """Return the modalities, scanners and protocols that a viewer may choose from, within the period of the filter."""
-    period = Filter(since=wanted.since, until=wanted.until, scanners=wanted.scanners)
-    found = {}
-    for name in ("modality", "scanner", "protocol"):
-        column = worklist.c[name]
-        query = sa.select(column).where(*_conditions(period), column != "").group_by(column).order_by(column).limit(200)
-        found[name] = list(connection.execute(query).scalars())
-    return found
+    """Return the modalities, scanners and protocols that a viewer may choose from."""
+    columns = {name: worklist.c[name] for name in ("modality", "scanner", "protocol")}
+    if wanted.scanners is None:
+        return {name: _distinct(connection, column) for name, column in columns.items()}
+    mine = worklist.c.scanner.in_(sorted(wanted.scanners))
+    queries = {name: sa.select(column).where(mine).distinct().order_by(column) for name, column in columns.items()}
+    return {name: [*filter(None, connection.execute(query).scalars())] for name, query in queries.items()}
+
+
+def _distinct(connection: sa.Connection, column: sa.Column[Any]) -> list[str]:
+    """Return the values of an indexed column in order, by one look into the index for each instead of a scan."""
+    first = sa.select(sa.func.min(column).label("value")).where(column != "").cte("value", recursive=True)
+    following = sa.select(sa.func.min(column)).where(column > first.c.value).scalar_subquery()
+    every = first.union_all(sa.select(following).where(first.c.value.is_not(None)))
+    query = sa.select(every.c.value).where(every.c.value.is_not(None)).limit(_CHOICES)
+    return list(connection.execute(query).scalars())
 
 
 def _conditions(wanted: Filter, *, category: bool = True) -> list[sa.ColumnElement[bool]]:
@@ -187,9 +200,9 @@ def _conditions(wanted: Filter, *, category: bool = True) -> list[sa.ColumnEleme
 
 
 def _matches(text: str) -> sa.ColumnElement[bool]:
-    columns = ("description", "protocol", "scanner", "model", "sender", "acquired", "region", "why")
-    found = [worklist.c[name].icontains(text, autoescape=True) for name in columns]
-    found.append(worklist.c.accession_end == text[-4:])
+    found = [worklist.c.search.contains(text.lower(), autoescape=True)]
+    if len(text) > _ACCESSION:  # somebody has typed a whole accession number
+        found.append(worklist.c.accession_end == text[-_ACCESSION:])
     if text.isascii() and text.isdecimal() and len(text) < 10:
         found += [worklist.c.series_number == int(text), worklist.c.id == int(text)]
     return sa.or_(*found)
@@ -239,21 +252,17 @@ def rooms(
     connection: sa.Connection, *, since: float, scanners: frozenset[str] | None, at_most: int = 8, last: int = 15
 ) -> list[Room]:
     """Return the scanners that have sent series since a time, by name, with their last entries."""
-    query = (
-        sa.select(worklist.c.scanner, sa.func.max(worklist.c.id).label("newest"))
-        .where(worklist.c.received_at >= since, *_conditions(Filter(scanners=scanners)))
-        .group_by(worklist.c.scanner)
-        .order_by(sa.desc("newest"))
-        .limit(at_most)
-    )
-    names = sorted(row.scanner for row in connection.execute(query))
-    return [room(connection, name, last=last) for name in names]
+    names = sorted(scanners) if scanners is not None else _distinct(connection, worklist.c.scanner)
+    newest = [entry for name in names for entry in room(connection, name, last=1).entries]
+    active = [entry for entry in newest if entry.received_at >= since]
+    latest = sorted(active, key=lambda entry: entry.id, reverse=True)[:at_most]
+    return [room(connection, name, last=last) for name in sorted(entry.scanner for entry in latest)]
 
 
 def room(connection: sa.Connection, scanner: str, *, last: int = 15) -> Room:
     """Return the last entries of a scanner."""
     query = sa.select(worklist).where(worklist.c.scanner == scanner).order_by(worklist.c.id.desc()).limit(last)
-    return Room(scanner=scanner, entries=tuple(_entry(row) for row in connection.execute(query)))
+    return Room(scanner=scanner, entries=tuple(entry_of(row) for row in connection.execute(query)))
 
 
 def set_answer(connection: sa.Connection, number: int, kind: AnswerKind | None, *, at: float | None) -> None:

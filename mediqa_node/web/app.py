@@ -15,6 +15,7 @@ from mediqa_node.web import (
     api,
     assets,
     images,
+    labels,
     live,
     operations,
     series,
@@ -48,7 +49,7 @@ def create_app(context: WebContext) -> FastAPI:
     app.state.context = context
     app.state.feed = live.Feed(context)
     app.state.rendering = CapacityLimiter(images.AT_ONCE)
-    for part in (assets, signin, worklist, live, series, images, operations, administration, account, api):
+    for part in (assets, signin, worklist, live, series, images, operations, labels, administration, account, api):
         app.include_router(part.router)
     app.add_middleware(Guards, failed=_failed, secure=context.secure)
     app.add_exception_handler(SignInNeeded, _sign_in)

@@ -1,13 +1,14 @@
 """What pages need of the node: open resources and plain values from the composition root."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Protocol
 
 from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.promotion import Weights
 from mediqa_node.storage.database import Database
 from mediqa_node.web.passwords import Passwords
 from mediqa_node.web.throttle import Throttle
@@ -21,6 +22,30 @@ class Pictures(Protocol):
         ...
 
 
+class ListedCheckpoint(Protocol):
+    """A checkpoint that this node can load, and what it is at present, such as current or shadow."""
+
+    @property
+    def weights(self) -> Weights:
+        """Name and digests."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where it is kept."""
+        ...
+
+    @property
+    def trained(self) -> bool | None:
+        """Whether it was trained; None for what is no checkpoint."""
+        ...
+
+    @property
+    def roles(self) -> list[str]:
+        """What it is at present."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebContext:
     """Open resources and settings of the web process.
@@ -31,7 +56,7 @@ class WebContext:
         idle_s: after so long a person signs in again.
         viewer: address of the site's viewer with {StudyInstanceUID} or {SeriesInstanceUID}; None: no link.
         running: names of the node's processes that run on this machine.
-        active_checkpoint: a sentence about the checkpoint that scores.
+        checkpoints: a sentence about the one that scores, and those that this node can load.
         exports: folder of exports.
         low_water_bytes: with less free space nothing is received.
         passwords: hashes and checks them.
@@ -51,7 +76,7 @@ class WebContext:
     idle_s: float = 1800.0
     viewer: str | None = None
     running: Callable[[], list[str]] = field(default=lambda: [])
-    active_checkpoint: Callable[[], str] = field(default=lambda: "")
+    checkpoints: Callable[[], tuple[str, Sequence[ListedCheckpoint]]] = field(default=lambda: ("", ()))
     low_water_bytes: int = 0
     clock: Callable[[], float] = time.time
     passwords: Passwords = field(default_factory=Passwords)

@@ -19,8 +19,10 @@ router = APIRouter(include_in_schema=False)
 
 Watching = Annotated[Actor, Depends(needs(Permission.OPERATIONS))]
 Polling = Annotated[Actor, Depends(needs(Permission.OPERATIONS, counts=False))]
+Deciding = Annotated[Actor, Depends(needs(Permission.CHECKPOINTS))]
 Operating = Annotated[Actor, Depends(needs(Permission.OPERATE))]
 _STUCK_AFTER_S = 3600.0
+_DECISIONS = (CommandAction.PROMOTE, CommandAction.ROLL_BACK, CommandAction.SHADOW, CommandAction.UNSHADOW)
 _ALLOWED = (CommandAction.RETRY, CommandAction.CANCEL, CommandAction.ECHO)
 
 
@@ -53,6 +55,7 @@ def _state(context: WebContext) -> dict[str, object]:
         }
         stuck = health.stuck_series(connection, before=now - _STUCK_AFTER_S)
     running = context.running()
+    sentence, checkpoints = context.checkpoints()
     has_room = disk.free > context.low_water_bytes
     return values | {
         "destinations": destinations,
@@ -61,13 +64,39 @@ def _state(context: WebContext) -> dict[str, object]:
         "peers": context.peers,
         "disk": disk,
         "low_water": context.low_water_bytes,
-        "checkpoint": context.active_checkpoint(),
+        "checkpoint": sentence,
+        "checkpoints": checkpoints,
         "concerns": list(
             concerns(
                 destinations, [beat for beat in beats if beat.role in running], has_room=has_room, now=now, stuck=stuck
             )
         ),
     }
+
+
+@router.post("/operations/checkpoints")
+def decide(
+    request: Request,
+    context: Context,
+    actor: Deciding,
+    action: Annotated[str, Form(max_length=16)],
+    reason: Annotated[str, Form(max_length=500)],
+    which: Annotated[str, Form(max_length=64)] = "",
+) -> Response:
+    """Ask for a decision about checkpoints; it is tried on the reference set before it counts."""
+    if action not in _DECISIONS:
+        raise HTTPException(422, f"A decision is one of {', '.join(_DECISIONS)}.")
+    if not reason.strip():
+        raise HTTPException(422, "A decision has a reason; it stays on record.")
+    wanted = CommandAction(action)
+    known = {one.weights.sha256 for one in context.checkpoints()[1] if one.trained is not None}
+    if wanted in (CommandAction.PROMOTE, CommandAction.SHADOW) and which not in known:
+        raise HTTPException(422, "There is no such checkpoint.")
+    arguments = {"which": which, "reason": reason.strip()}
+    with context.database.write() as connection:
+        commands.ask(connection, wanted, arguments, by=actor.name, at=context.clock())
+    record(request, actor, f"{action}.asked", on=which[:12], detail=reason.strip())
+    return HTMLResponse(fragment(request, actor, "_operations.html", **_state(context)))
 
 
 @router.post("/operations/commands")

@@ -144,7 +144,7 @@ def test_companions_which_wait_for_a_peer_hold_up_no_series(bench: Bench) -> Non
     loops = sweeps.courier_loops(bench.node, bench.jobs, threading.Event())
 
     assert {"companions", "retractions", "copies"} <= {loop.name for loop in loops}
-    assert len(sweeps.Rounds(bench.node, Gate(), threading.Event())._sweeps) == 2
+    assert len(sweeps.Rounds(bench.node, Gate(), threading.Event())._sweeps) == 3
 
 
 def test_a_job_that_fails_is_named_without_its_message(launched) -> None:

@@ -29,6 +29,7 @@ from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.range_position import RangePosition
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices, Scorer
 from mediqa_node.domain.series import ReceivedInstance
+from mediqa_node.domain.worklist import Entry
 from mediqa_node.pipeline.assess import assess_series
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
@@ -38,7 +39,8 @@ from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.retraction import send_due_retractions
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.pipeline.sweeps import enqueue_waiting
-from mediqa_node.storage import activity, index, outbox
+from mediqa_node.pipeline.worklist import WorklistSweep
+from mediqa_node.storage import activity, index, outbox, worklist
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.ingest import Recorded, close_association, record
@@ -170,6 +172,7 @@ class Bench:
             **policy,
         )
         self.settler = CompletionSweep(self.node)
+        self.lister = WorklistSweep(self.node)
 
     def close(self) -> None:
         """Give the database back."""
@@ -260,6 +263,7 @@ class Bench:
                 self.complete_series()
                 enqueue_waiting(self.node)
                 self.work()
+                self.lister.run()
 
     def _is_busy(self) -> bool:
         with self.database.read() as connection:
@@ -278,6 +282,14 @@ class Bench:
         """Return the deliveries of a series."""
         with self.database.read() as connection:
             return outbox.deliveries_of(connection, series_instance_uid)
+
+    def entry(self, series_instance_uid: str) -> Entry:
+        """Return the entry of a series in the worklist, made anew."""
+        self.lister.run()
+        with self.database.read() as connection:
+            entry = worklist.find_by_uid(connection, series_instance_uid)
+        assert entry is not None
+        return entry
 
     def copies(self, sop_instance_uid: str) -> list[str]:
         """Return the statuses of all kept copies of an instance, in order of arrival."""

@@ -26,6 +26,7 @@ QUICK = {
     "delivery": {"retry_first_s": 0.5, "retry_at_most_s": 2, "timeout_s": 10, "revisions_apart_s": 1},
     "model": {"checkpoint": "untrained", "allow_untrained": True, "device": "cpu"},
     "retention": {"low_water_bytes": 1_000_000},
+    "web": {"enabled": False},
 }
 """Settings of a node whose clock is a test's patience."""
 
