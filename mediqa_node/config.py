@@ -111,6 +111,11 @@ class WebSettings(_Strict):
             raise ValueError("must be null or an address with {StudyInstanceUID} or {SeriesInstanceUID} in it")
         return viewer
 
+    @property
+    def is_in_plain_text(self) -> bool:
+        """Whether other machines reach the pages without TLS."""
+        return not self.secure and self.host not in ("127.0.0.1", "::1", "localhost")
+
 
 class Settings(_Strict):
     """Everything a site can set. `file` is the file that was read, or None for the defaults."""

@@ -254,6 +254,10 @@ def _web(settings: Settings, stop: threading.Event) -> int:
             stop.wait(_LISTEN_AGAIN_S)
     if server is None:
         return 0
+    if web.is_in_plain_text:
+        log.warning(
+            "passwords cross the network in plain text", host=web.host, fix="put TLS in front, web.secure: true"
+        )
     _start_heartbeat(database, WEB, Pulse(), stop)
     log.info("showing", host=web.host, port=port)
     _tell(f"workbench at {'https' if web.secure else 'http'}://{web.host}:{port}/")

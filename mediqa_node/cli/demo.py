@@ -213,13 +213,13 @@ def _workbench(settings: config.Settings, node: Peer, process: "subprocess.Popen
     """Send two more series, and show the workbench until somebody stops it."""
     from mediqa_node.domain.access import Role
     from mediqa_node.storage import users
-    from mediqa_node.web.access import hasher
+    from mediqa_node.web.passwords import Passwords
 
     password = secrets.token_urlsafe(9)
     database = resources.open_database(settings)
     with database.write() as connection:
         for name, role in (("physicist", Role.PHYSICIST), ("admin", Role.ADMINISTRATOR)):
-            users.add(connection, name, role, hasher().hash(password), by="demo", at=time.time())
+            users.add(connection, name, role, Passwords().hash(password), by="demo", at=time.time())
     database.close()
     with as_file(files("mediqa_node") / "reference") as reference:
         for folder in ("mr_breast", "op_fundus"):

@@ -77,7 +77,12 @@ def _delivery_or_series(connection: Connection, name: str) -> str:
     """Return a delivery number unchanged, else the UID of the series with this key."""
     from mediqa_node.storage import lookup, outbox
 
-    if name.isdigit() and len(name) < 12 and outbox.find_delivery(connection, int(name)) is not None:
+    if (
+        name.isascii()
+        and name.isdecimal()
+        and len(name) < 12
+        and outbox.find_delivery(connection, int(name)) is not None
+    ):
         return name
     return lookup.series_uid(connection, name) or name
 

@@ -39,7 +39,7 @@ def add(
     """Add a person. The first administrator is added this way; later ones may be added on a page."""
     from mediqa_node.storage import audit_trail, users
 
-    wanted = _role(role)
+    wanted, name = _role(role), _name(name)
     with open_node(context) as (_, database):
         password = _hashed(password_stdin)
         now = time.time()
@@ -99,10 +99,19 @@ def _role(name: str) -> Role:
         raise typer.BadParameter(f"{name!r}: must be one of {', '.join(Role)}", param_hint="--role") from None
 
 
+def _name(given: str) -> str:
+    from mediqa_node.domain.access import user_name
+
+    try:
+        return user_name(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from None
+
+
 def _hashed(from_stdin: bool) -> str:
     """Ask for a password, twice, or read it from standard input; return its hash."""
     try:
-        from mediqa_node.web.access import SHORTEST_PASSWORD, hasher
+        from mediqa_node.web.passwords import SHORTEST_PASSWORD, Passwords
     except ImportError as error:
         raise ConfigurationError("the workbench is not installed: pip install 'mediqa-node[web]'") from error
     given = sys.stdin.readline().rstrip("\n") if from_stdin else getpass.getpass("Password: ")
@@ -110,4 +119,4 @@ def _hashed(from_stdin: bool) -> str:
         raise ConfigurationError(f"a password has at least {SHORTEST_PASSWORD} characters")
     if not from_stdin and getpass.getpass("Again: ") != given:
         raise ConfigurationError("the two passwords differ; nothing was changed")
-    return hasher().hash(given)
+    return Passwords().hash(given)

@@ -1,5 +1,6 @@
 """Who may do what in the workbench."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,6 +49,31 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     }),
 }  # fmt: skip
 """What each role may do. The administrator runs the node; what a score means is the physicist's to decide."""
+
+
+_LONGEST_NAME = 64
+_WRITTEN_TOGETHER = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC")
+
+
+def user_name(given: str) -> str:
+    """Return a user name in its one form.
+
+    Names stand in the audit trail, where one must not be taken for another: letters are of one script, so that no
+    Cyrillic a passes for a Latin one, and wide letters and ligatures become plain ones.
+
+    Raises:
+        ValueError: why it cannot be a name.
+
+    >>> user_name(" ｊａｎｅ "), user_name("山田 ハナコ")
+    ('jane', '山田 ハナコ')
+    """
+    name = unicodedata.normalize("NFKC", given).strip()
+    if not name or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"a name has 1 to {_LONGEST_NAME} printable characters")
+    scripts = {unicodedata.name(letter, "?").split()[0] for letter in name if letter.isalpha()}
+    if len({"CJK" if script in _WRITTEN_TOGETHER else script for script in scripts}) > 1:
+        raise ValueError("the letters of a name are of one script")
+    return name
 
 
 class Outcome(StrEnum):

@@ -175,7 +175,7 @@ def retry(connection: sa.Connection, which: Sequence[str], *, now: float) -> tup
     Args:
         which: delivery ids or series UIDs; empty: all.
     """
-    ids = [int(name) for name in which if name.isdigit() and len(name) < 12]
+    ids = [int(name) for name in which if name.isascii() and name.isdecimal() and len(name) < 12]
     disputed = sa.select(instances.c.series_instance_uid).where(sa.text(OPEN_COPIES))
     held = sa.update(deliveries).where(deliveries.c.state.in_(HELD))
     stopped = sa.or_(

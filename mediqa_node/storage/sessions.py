@@ -89,6 +89,12 @@ def end(connection: sa.Connection, session_id: int, *, at: float, user_id: int |
     return bool(connection.execute(sa.update(sessions).where(here).values(ended_at=at)).rowcount)
 
 
+def end_by_token(connection: sa.Connection, token: str, *, at: float) -> None:
+    """End the session of a browser that another one takes the place of."""
+    here = sa.and_(sessions.c.token_sha256 == digest(token), sessions.c.kind == BROWSER, sessions.c.ended_at.is_(None))
+    connection.execute(sa.update(sessions).where(here).values(ended_at=at))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRow:
     """An open session as its owner sees it."""
@@ -162,10 +168,10 @@ def enrol(connection: sa.Connection, code: str, *, at: float, address: str) -> t
         rooms.c.code_until > at,
         rooms.c.revoked_at.is_(None),
     )
-    room = connection.execute(sa.select(rooms.c.id, rooms.c.name).where(valid)).one_or_none()
+    used = sa.update(rooms).where(valid).values(code_sha256=None, code_until=None)  # one statement: the code works once
+    room = connection.execute(used.returning(rooms.c.id, rooms.c.name)).one_or_none()
     if room is None:
         return None
-    connection.execute(sa.update(rooms).where(rooms.c.id == room.id).values(code_sha256=None, code_until=None))
     return open_session(connection, at=at, address=address, room_id=room.id), room.name
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mediqa_node.domain.access import Role
+from mediqa_node.storage.database import take_table
 from mediqa_node.storage.workbench_tables import sessions, users
 
 
@@ -40,15 +41,26 @@ def every(connection: sa.Connection) -> list[UserRow]:
     return [_user(row) for row in connection.execute(sa.select(*_COLUMNS).order_by(users.c.name))]
 
 
-def find(connection: sa.Connection, name: str) -> UserRow | None:
-    """Return a person by user name, or None."""
-    row = connection.execute(sa.select(*_COLUMNS).where(users.c.name == name)).one_or_none()
+def find(connection: sa.Connection, name: str, *, to_change: bool = False) -> UserRow | None:
+    """Return a person by user name, or None.
+
+    Args:
+        to_change: hold the row until the transaction ends, so that failures are counted one by one.
+    """
+    query = sa.select(*_COLUMNS).where(users.c.name == name)
+    row = connection.execute(query.with_for_update() if to_change else query).one_or_none()
     return _user(row) if row is not None else None
 
 
+def hold(connection: sa.Connection) -> list[UserRow]:
+    """Return all people, and let nobody else change them until the transaction ends."""
+    take_table(connection, users)
+    return every(connection)
+
+
 def add(connection: sa.Connection, name: str, role: Role, password: str, *, by: str, at: float) -> bool:
-    """Add a person; False if the name is taken."""
-    if find(connection, name) is not None:
+    """Add a person; False if the name is taken, in capitals or not."""
+    if name.casefold() in {one.name.casefold() for one in hold(connection)}:
         return False
     values = {"name": name, "role": role, "password": password, "made_at": at, "made_by": by, "n_failures": 0}
     connection.execute(sa.insert(users).values(**values))

@@ -203,7 +203,7 @@ def _matches(text: str) -> sa.ColumnElement[bool]:
     found = [worklist.c.search.contains(text.lower(), autoescape=True)]
     if len(text) > _ACCESSION:  # somebody has typed a whole accession number
         found.append(worklist.c.accession_end == text[-_ACCESSION:])
-    if text.isdigit() and len(text) < 9:
+    if text.isascii() and text.isdecimal() and len(text) < 10:
         found += [worklist.c.series_number == int(text), worklist.c.id == int(text)]
     return sa.or_(*found)
 

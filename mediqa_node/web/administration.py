@@ -3,21 +3,24 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
+from pydantic import AfterValidator, StringConstraints
 from starlette.responses import RedirectResponse, Response
 
-from mediqa_node.domain.access import Actor, Permission, Role
+from mediqa_node.domain.access import Actor, Permission, Role, user_name
 from mediqa_node.storage import audit_trail, sessions, users, worklist
 from mediqa_node.storage.worklist import Filter
-from mediqa_node.web.access import SHORTEST_PASSWORD, Context, hasher, needs, record
+from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
+from mediqa_node.web.forms import Secret, Text, Word, one_line
 from mediqa_node.web.numbers import Before, Number
 from mediqa_node.web.pages import page
+from mediqa_node.web.passwords import SHORTEST_PASSWORD
 
 router = APIRouter(include_in_schema=False)
 
 Administering = Annotated[Actor, Depends(needs(Permission.USERS))]
 Auditing = Annotated[Actor, Depends(needs(Permission.AUDIT))]
-Text = Annotated[str, Form(max_length=200)]
+Scanner = Annotated[str, AfterValidator(one_line), StringConstraints(max_length=64)]
 CODE_VALID_S = 900.0
 _EVENTS = 100
 
@@ -31,16 +34,18 @@ def people(request: Request, context: Context, actor: Administering) -> Response
 
 
 @router.post("/users")
-def add(request: Request, context: Context, actor: Administering, name: Text, role: Text, password: Text) -> Response:
+def add(request: Request, context: Context, actor: Administering, name: Text, role: Text, password: Secret) -> Response:
     """Add a person."""
-    name = name.strip()
-    if not name or len(name) > 64 or not name.isprintable():
-        raise HTTPException(422, "A name has 1 to 64 printable characters.")
-    kept = _hashed(password)
+    try:
+        name = user_name(name)
+    except ValueError as error:
+        why = str(error)
+        raise HTTPException(422, f"{why[:1].upper()}{why[1:]}.") from None
+    wanted, kept = _role(role), _hashed(context, password)
     with context.database.write() as connection:
-        if not users.add(connection, name, _role(role), kept, by=actor.name, at=context.clock()):
+        if not users.add(connection, name, wanted, kept, by=actor.name, at=context.clock()):
             raise HTTPException(409, "This name is taken.")
-    record(request, actor, "user.added", on=name, detail=role)
+        record(request, actor, "user.added", on=name, detail=wanted, within=connection)
     return RedirectResponse("/users", 303)
 
 
@@ -51,33 +56,32 @@ def change(
     actor: Administering,
     user_id: Number,
     what: Text,
-    value: Text = "",
+    value: Secret = "",
 ) -> Response:
     """Change role or password of a person, or disable or enable the name; the sessions end."""
-    with context.database.read() as connection:
-        every = users.every(connection)
-    user = next((one for one in every if one.id == user_id), None)
-    if user is None:
-        raise HTTPException(404, "There is no such person.")
     now = context.clock()
-    changed = _changed(what, value, now)
-    administrators = [one for one in every if one.role is Role.ADMINISTRATOR and one.disabled_at is None]
+    changed = _changed(context, what, value, now)
     loses = what == "disable" or (what == "role" and value != Role.ADMINISTRATOR)
-    if loses and [one.id for one in administrators] == [user.id]:
-        raise HTTPException(409, "This is the last administrator; name another one first.")
     with context.database.write() as connection:
+        every = users.hold(connection)  # two administrators who disable each other do so one after the other
+        user = next((one for one in every if one.id == user_id), None)
+        if user is None:
+            raise HTTPException(404, "There is no such person.")
+        administrators = [one for one in every if one.role is Role.ADMINISTRATOR and one.disabled_at is None]
+        if loses and [one.id for one in administrators] == [user.id]:
+            raise HTTPException(409, "This is the last administrator; name another one first.")
         users.change(connection, user_id, at=now, **changed)
-    record(request, actor, f"user.{what}", on=user.name, detail=value if what == "role" else "")
+        record(request, actor, f"user.{what}", on=user.name, detail=value if what == "role" else "", within=connection)
     return RedirectResponse("/users", 303)
 
 
-def _changed(what: str, value: str, now: float) -> dict[str, object]:
+def _changed(context: WebContext, what: str, value: str, now: float) -> dict[str, object]:
     """Return the columns that change."""
     unlocked: dict[str, object] = {"n_failures": 0, "locked_until": None}
     if what == "role":
         return {"role": _role(value)}
     if what == "password":
-        return {"password": _hashed(value), **unlocked}
+        return {"password": _hashed(context, value), **unlocked}
     if what == "disable":
         return {"disabled_at": now}
     if what == "enable":
@@ -92,10 +96,10 @@ def _role(name: str) -> Role:
         raise HTTPException(422, f"A role is one of {', '.join(Role)}.") from None
 
 
-def _hashed(password: str) -> str:
+def _hashed(context: WebContext, password: str) -> str:
     if len(password) < SHORTEST_PASSWORD:
         raise HTTPException(422, f"A password has at least {SHORTEST_PASSWORD} characters.")
-    return hasher().hash(password)
+    return context.passwords.hash(password)
 
 
 # ── rooms ────────────────────────────────────────────────────────────────────
@@ -117,16 +121,20 @@ def _rooms(request: Request, context: WebContext, actor: Actor, made: tuple[str,
 
 
 @router.post("/rooms")
-async def add_room(request: Request, context: Context, actor: Administering) -> Response:
+def add_room(
+    request: Request,
+    context: Context,
+    actor: Administering,
+    name: Word,
+    scanner: Annotated[list[Scanner], Form(max_length=100)],
+) -> Response:
     """Add a room, and show the code that enrols its tablet; it is shown once."""
-    form = await request.form()
-    name = str(form.get("name", "")).strip()[:64]
-    scanners = [str(one)[:64] for one in form.getlist("scanner") if str(one).strip()]
+    scanners = [one for one in scanner if one]
     if not name or not scanners:
         raise HTTPException(422, "A room has a name and at least one scanner.")
     with context.database.write() as connection:
         _, code = sessions.add_room(connection, name, scanners, by=actor.name, at=context.clock(), valid_s=CODE_VALID_S)
-    record(request, actor, "room.added", on=name, detail=", ".join(scanners))
+        record(request, actor, "room.added", on=name, detail=", ".join(scanners), within=connection)
     return _rooms(request, context, actor, made=(name, code))
 
 
@@ -136,7 +144,7 @@ def revoke(request: Request, context: Context, actor: Administering, room_id: Nu
     with context.database.write() as connection:
         if not sessions.revoke_room(connection, room_id, by=actor.name, at=context.clock()):
             raise HTTPException(404, "There is no such room.")
-    record(request, actor, "room.revoked", on=room_id)
+        record(request, actor, "room.revoked", on=room_id, within=connection)
     return RedirectResponse("/rooms", 303)
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from mediqa_node.domain.access import Actor, Permission
@@ -14,7 +15,29 @@ from mediqa_node.web.filters import Listed
 from mediqa_node.web.numbers import Before, Number
 from mediqa_node.web.worklist import entry_of
 
-router = APIRouter(prefix="/api/v1", tags=["v1"])
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    detail: str
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "the address or body cannot be read"},
+    401: {"model": Problem, "description": "no access token, or one that has ended"},
+    403: {"model": Problem, "description": "the role may not do this; the refusal is on record"},
+    422: {"model": Problem, "description": "a value is out of range"},
+    503: {"model": Problem, "description": "the database does not answer at this moment"},
+}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "there is no such series, or not for this actor"}
+}
+router = APIRouter(
+    prefix="/api/v1",
+    tags=["v1"],
+    responses=_PROBLEMS,
+    dependencies=[Depends(HTTPBearer(auto_error=False, description="an access token, made on the page Account"))],
+)
 
 Watching = Annotated[Actor, Depends(needs(Permission.OPERATIONS))]
 Auditing = Annotated[Actor, Depends(needs(Permission.AUDIT))]
@@ -84,7 +107,7 @@ def list_series(
     return SeriesPage(series=[_out(entry, context.clock()) for entry in shown], next=shown[-1].id if more else None)
 
 
-@router.get("/series/{number}")
+@router.get("/series/{number}", responses=_NOT_FOUND)
 def one_series(context: Context, actor: Viewer, number: Number) -> dict[str, Any]:
     """Return one series with its facts, measures, deliveries and answers."""
     entry = entry_of(context, actor, number)

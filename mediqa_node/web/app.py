@@ -3,6 +3,7 @@
 from urllib.parse import quote
 
 import structlog
+from anyio import CapacityLimiter
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -25,6 +26,7 @@ from mediqa_node.web.access import SignInNeeded, find_actor
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.guards import Guards
 from mediqa_node.web.pages import page
+from mediqa_node.web.passwords import Busy
 
 log = structlog.get_logger("web")
 
@@ -46,16 +48,16 @@ def create_app(context: WebContext) -> FastAPI:
                   openapi_url="/api/v1/openapi.json")  # fmt: skip
     app.state.context = context
     app.state.feed = live.Feed(context)
+    app.state.rendering = CapacityLimiter(images.AT_ONCE)
     for part in (assets, signin, worklist, live, series, images, operations, labels, administration, account, api):
         app.include_router(part.router)
-    app.add_middleware(Guards)
+    app.add_middleware(Guards, failed=_failed, secure=context.secure)
     app.add_exception_handler(SignInNeeded, _sign_in)
     app.add_exception_handler(HTTPException, _explain)
     app.add_exception_handler(404, _explain)
     app.add_exception_handler(405, _explain)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(MediqaError, _failed)
-    app.add_exception_handler(Exception, _failed)
     return app
 
 
@@ -73,7 +75,9 @@ def _explain(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     detail = str(getattr(error, "detail", "") or "")
     generic = detail in ("", "Not Found", "Method Not Allowed", "Forbidden")
-    return _answer(request, status, _WORDS.get(status, "") if generic else detail)
+    answer = _answer(request, status, _WORDS.get(status, "") if generic else detail)
+    answer.headers.update(getattr(error, "headers", None) or {})  # such as Allow, Retry-After
+    return answer
 
 
 def _not_understood(request: Request, error: Exception) -> Response:
@@ -82,6 +86,8 @@ def _not_understood(request: Request, error: Exception) -> Response:
 
 
 def _failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, Busy):
+        return _answer(request, 503, "Too many sign in at this moment; try again in a few seconds.")
     if isinstance(error, StorageFailed):
         log.warning("page not served", path=request.url.path, reason=str(error), hourly_for="database")
         return _answer(request, 503, _WORDS[503])
@@ -97,6 +103,6 @@ def _answer(request: Request, status: int, words: str) -> Response:
     if _is_for_machines(request) or request.headers.get("hx-request"):
         return JSONResponse({"detail": words}, status)
     try:
-        return page(request, find_actor(request), "problem.html", "", status, message=words)
-    except MediqaError:  # without a database a page has no head
+        return page(request, find_actor(request, counts=False), "problem.html", "", status, message=words)
+    except Exception:  # without a database, for one, a page has no head
         return JSONResponse({"detail": words}, status)

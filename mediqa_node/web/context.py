@@ -10,6 +10,8 @@ from typing import Protocol
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.promotion import Weights
 from mediqa_node.storage.database import Database
+from mediqa_node.web.passwords import Passwords
+from mediqa_node.web.throttle import Throttle
 
 
 class Pictures(Protocol):
@@ -57,6 +59,9 @@ class WebContext:
         checkpoints: a sentence about the one that scores, and those that this node can load.
         exports: folder of exports.
         low_water_bytes: with less free space nothing is received.
+        passwords: hashes and checks them.
+        attempts: to sign in or enrol, for each address.
+        floods: attempts beyond that limit which are put on record.
     """
 
     database: Database
@@ -74,3 +79,6 @@ class WebContext:
     checkpoints: Callable[[], tuple[str, Sequence[ListedCheckpoint]]] = field(default=lambda: ("", ()))
     low_water_bytes: int = 0
     clock: Callable[[], float] = time.time
+    passwords: Passwords = field(default_factory=Passwords)
+    attempts: Throttle = field(default_factory=lambda: Throttle(at_most=10, per_s=60.0))
+    floods: Throttle = field(default_factory=lambda: Throttle(at_most=1, per_s=60.0))

@@ -50,9 +50,9 @@ class ListQuery:
             return context.clock() - PERIODS[self.received or "24h"][0], None
         try:
             day = datetime.strptime(self.received, "%Y-%m-%d").replace(tzinfo=context.time_zone)
-        except ValueError:
+            return day.timestamp(), (day + timedelta(days=1)).timestamp()
+        except (ValueError, OverflowError):  # not a date, or the last one that there is
             return None, None
-        return day.timestamp(), (day + timedelta(days=1)).timestamp()
 
     def values(self, **changed: str) -> dict[str, str]:
         """Return the query of an address, with some of it changed."""

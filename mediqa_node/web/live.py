@@ -6,10 +6,12 @@ table and so follow the order of commits: a browser that comes back with the las
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -19,8 +21,9 @@ from mediqa_node.domain.worklist import Category, Entry
 from mediqa_node.storage import worklist
 from mediqa_node.storage.worklist import Room
 from mediqa_node.web import words
-from mediqa_node.web.access import Context, Viewer, find_actor
+from mediqa_node.web.access import Background, Context, find_actor
 from mediqa_node.web.context import WebContext
+from mediqa_node.web.numbers import After
 from mediqa_node.web.pages import fragment
 
 router = APIRouter(include_in_schema=False)
@@ -29,6 +32,8 @@ LOOK_EVERY_S = 0.1
 _SIGN_OF_LIFE_S = 15.0
 _MOST_AT_ONCE = 100
 """A browser that missed more loads its list again."""
+_STREAMS, _STREAMS_OF_A_SESSION = 200, 8
+"""A browser needs one for all its tabs; the server has 400 connections for everything."""
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -39,22 +44,26 @@ class Feed:
         self._context = context
         self._change = 0
         self._news = asyncio.Condition()
-        self._n_listening = 0
+        self._streams: Counter[int] = Counter()
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Feed":
-        """Listen."""
-        self._n_listening += 1
+    def admits(self, session_id: int) -> bool:
+        """Return whether one more stream may be opened for a session."""
+        return self._streams[session_id] < _STREAMS_OF_A_SESSION and self._streams.total() < _STREAMS
+
+    @asynccontextmanager
+    async def listening(self, session_id: int) -> AsyncIterator["Feed"]:
+        """Listen, as one of the streams of a session."""
+        self._streams[session_id] += 1
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Listen no more."""
-        self._n_listening -= 1
+        try:
+            yield self
+        finally:
+            self._streams -= Counter({session_id: 1})  # and forgets those without any
 
     async def _look(self) -> None:
-        while self._n_listening:
+        while self._streams:
             try:
                 change = await run_in_threadpool(self._last_change)
             except StorageFailed:
@@ -83,26 +92,33 @@ class Feed:
 async def live(
     request: Request,
     context: Context,
-    actor: Viewer,
-    after: Annotated[int, Query(ge=0)] = 0,
+    actor: Background,
+    after: After = 0,
     last_event_id: Annotated[str, Header()] = "",
 ) -> StreamingResponse:
     """Stream the entries that change from now on, or that have changed since the last one that a browser saw."""
-    change = int(last_event_id) if last_event_id.isdigit() and len(last_event_id) < 16 else after
-    return StreamingResponse(_events(request, context, actor, change), media_type="text/event-stream", headers=_HEADERS)
+    if not request.app.state.feed.admits(actor.session_id):
+        raise HTTPException(429, "Too many pages of this session are open.", {"retry-after": "15"})
+    known = last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 10
+    change = int(last_event_id) if known else after
+    events = _events(request, context, actor.session_id, change)
+    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _events(request: Request, context: WebContext, actor: Actor, change: int) -> AsyncIterator[str]:
+async def _events(request: Request, context: WebContext, session_id: int, change: int) -> AsyncIterator[str]:
+    """Send changes for as long as the session lasts, and always within what its actor may see now."""
     yield "retry: 1000\n\n"
-    async with request.app.state.feed as feed:
+    async with request.app.state.feed.listening(session_id) as feed:
         while not await request.is_disconnected():
-            if not await feed.wait(change, _SIGN_OF_LIFE_S):
-                if await run_in_threadpool(find_actor, request) is None:
+            is_news = await feed.wait(change, _SIGN_OF_LIFE_S)
+            try:
+                actor = await run_in_threadpool(find_actor, request, counts=False)
+                if actor is None:
                     yield _event("", {"over": True})
                     return
-                yield ": nothing new\n\n"
-                continue
-            try:
+                if not is_news:
+                    yield ": nothing new\n\n"
+                    continue
                 changed, change, messages = await run_in_threadpool(_messages, request, context, actor, change)
             except StorageFailed:
                 await asyncio.sleep(1.0)

@@ -12,11 +12,13 @@ from mediqa_node.domain.health import concerns
 from mediqa_node.storage import commands, health, held, promotions, pulse
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
+from mediqa_node.web.forms import Text, Word
 from mediqa_node.web.pages import fragment, page
 
 router = APIRouter(include_in_schema=False)
 
 Watching = Annotated[Actor, Depends(needs(Permission.OPERATIONS))]
+Polling = Annotated[Actor, Depends(needs(Permission.OPERATIONS, counts=False))]
 Deciding = Annotated[Actor, Depends(needs(Permission.CHECKPOINTS))]
 Operating = Annotated[Actor, Depends(needs(Permission.OPERATE))]
 _STUCK_AFTER_S = 3600.0
@@ -31,7 +33,7 @@ def show(request: Request, context: Context, actor: Watching) -> Response:
 
 
 @router.get("/operations/state")
-def state(request: Request, context: Context, actor: Watching) -> Response:
+def state(request: Request, context: Context, actor: Polling) -> Response:
     """Return the part of the page that changes."""
     return HTMLResponse(fragment(request, actor, "_operations.html", **_state(context)))
 
@@ -103,8 +105,8 @@ def ask(
     context: Context,
     actor: Operating,
     action: Annotated[str, Form(max_length=16)],
-    which: Annotated[str, Form(max_length=64)],
-    reason: Annotated[str, Form(max_length=200)] = "",
+    which: Word,
+    reason: Text = "",
 ) -> Response:
     """Ask for an action; the courier carries it out, and the page shows how it ended."""
     if action not in _ALLOWED:
@@ -112,14 +114,14 @@ def ask(
     wanted = CommandAction(action)
     if wanted is CommandAction.ECHO and which not in {peer.name for peer in context.peers}:
         raise HTTPException(422, "Only configured peers can be verified.")
-    if wanted is CommandAction.CANCEL and not (which.isdigit() and reason.strip()):
+    if wanted is CommandAction.CANCEL and not (which.isascii() and which.isdecimal() and reason):
         raise HTTPException(422, "To cancel a delivery takes its number and a reason.")
     arguments: dict[CommandAction, dict[str, object]] = {
         CommandAction.RETRY: {"which": [which]},
-        CommandAction.CANCEL: {"delivery": which, "reason": reason.strip()},
+        CommandAction.CANCEL: {"delivery": which, "reason": reason},
         CommandAction.ECHO: {"peer": which},
     }
     with context.database.write() as connection:
         commands.ask(connection, wanted, arguments[wanted], by=actor.name, at=context.clock())
-    record(request, actor, f"{action}.asked", on=which, detail=reason.strip())
+        record(request, actor, f"{action}.asked", on=which, detail=reason, within=connection)
     return HTMLResponse(fragment(request, actor, "_operations.html", **_state(context)))

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Protocol
@@ -74,8 +74,9 @@ class PictureProcess:
         self._last = time.monotonic()
         try:
             found = self._running().submit(_make, what, dict(arguments)).result(timeout=60)
-        except (BrokenProcessPool, TimeoutError) as error:
-            self.close()
+        except (BrokenProcessPool, CancelledError, TimeoutError, RuntimeError) as error:
+            # it died or hangs, or was ended meanwhile, by another request or because it was idle
+            self.close(at_once=isinstance(error, TimeoutError))
             raise NoPicture("the picture could not be rendered") from error
         if isinstance(found, MediqaError):
             raise NoPicture(str(found))
@@ -99,9 +100,16 @@ class PictureProcess:
             time.sleep(left)
         self.close()
 
-    def close(self) -> None:
-        """End the child."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End the child.
+
+        Args:
+            at_once: even in the middle of a picture, which would otherwise be finished first, or never.
+        """
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
+            children = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in children if at_once else ():
+                child.kill()

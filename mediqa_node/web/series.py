@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, Response
 
 from mediqa_node.domain.access import Actor, Permission
@@ -18,9 +20,11 @@ from mediqa_node.domain.worklist import Entry, facts, looks_like, recorded_value
 from mediqa_node.storage import answers, findings, identities, index, outbox, worklist
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.findings import Findings
+from mediqa_node.storage.outbox import ReportRow
 from mediqa_node.web.access import Context, Viewer, needs, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.filters import Listed, ListQuery
+from mediqa_node.web.images import rendered
 from mediqa_node.web.numbers import After, Number
 from mediqa_node.web.pages import fragment, page
 from mediqa_node.web.pictures import NoPicture
@@ -199,20 +203,24 @@ def _viewer(context: WebContext, entry: Entry) -> str | None:
 
 
 @router.get("/series/{number}/report")
-def report(request: Request, context: Context, actor: Viewer, number: Number) -> Response:
+async def report(request: Request, context: Context, actor: Viewer, number: Number) -> Response:
     """Return the newest report as a readable tree."""
+    row = await run_in_threadpool(_newest_report, context, actor, number)
+    tree, problem = [], ""
+    if row is not None:
+        try:
+            tree = json.loads(await rendered(request, "report", {"report": row.sop_instance_uid}))
+        except NoPicture as error:
+            problem = str(error)
+    body = partial(fragment, request, actor, "_report.html", report=row, tree=tree, problem=problem)
+    return HTMLResponse(await run_in_threadpool(body))
+
+
+def _newest_report(context: WebContext, actor: Actor, number: int) -> ReportRow | None:
     entry = entry_of(context, actor, number)
     with context.database.read() as connection:
         rows = outbox.reports_of(connection, entry.series_instance_uid)
-    if not rows:
-        return HTMLResponse(fragment(request, actor, "_report.html", entry=entry, report=None, tree=[], problem=""))
-    try:
-        tree, problem = json.loads(context.pictures.render("report", {"report": rows[-1].sop_instance_uid})), ""
-    except NoPicture as error:
-        tree, problem = [], str(error)
-    return HTMLResponse(
-        fragment(request, actor, "_report.html", entry=entry, report=rows[-1], tree=tree, problem=problem)
-    )
+    return rows[-1] if rows else None
 
 
 @router.get("/series/{number}/report.dcm")

@@ -12,6 +12,8 @@ class Throttle:
     >>> throttle = Throttle(at_most=2, per_s=10)
     >>> [throttle.admits("a", at) for at in (0, 1, 2, 11.5)]
     [True, True, False, True]
+
+    A clock that is set back locks nobody out.
     """
 
     def __init__(self, *, at_most: int, per_s: float) -> None:
@@ -26,7 +28,7 @@ class Throttle:
             self._attempts.move_to_end(address)
             while len(self._attempts) > _ADDRESSES:
                 self._attempts.popitem(last=False)
-            while attempts and now - attempts[0] > self._per_s:
+            while attempts and abs(now - attempts[0]) > self._per_s:
                 attempts.popleft()
             if len(attempts) >= self._at_most:
                 return False

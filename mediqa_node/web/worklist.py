@@ -8,9 +8,10 @@ from starlette.responses import HTMLResponse, Response
 from mediqa_node.domain.access import Actor, Permission
 from mediqa_node.domain.worklist import AnswerKind, Entry
 from mediqa_node.storage import answers, worklist
-from mediqa_node.web.access import Context, Viewer, needs, record
+from mediqa_node.web.access import Background, Context, Viewer, needs, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.filters import PERIODS, Listed, ListQuery
+from mediqa_node.web.forms import Word
 from mediqa_node.web.numbers import After, Before, Number
 from mediqa_node.web.pages import fragment, page
 
@@ -51,7 +52,7 @@ def show(request: Request, context: Context, actor: Viewer, query: Listed, befor
 
 
 @router.get("/rows")
-def rows(request: Request, context: Context, actor: Viewer, query: Listed, after: After = 0) -> Response:
+def rows(request: Request, context: Context, actor: Background, query: Listed, after: After = 0) -> Response:
     """Return the rows of a list that are newer than one, for a page that is open."""
     with context.database.read() as connection:
         wanted = query.as_filter(context, actor)
@@ -82,7 +83,7 @@ def answer(
     number: Number,
     kind: Annotated[str, Form(max_length=16)],
     initials: Annotated[str, Form(max_length=8)] = "",
-    reason: Annotated[str, Form(max_length=64)] = "",
+    reason: Word = "",
     shape: Annotated[str, Form(max_length=8)] = "row",
 ) -> Response:
     """Keep what a person has done about a series; `undo` takes it back."""
@@ -105,9 +106,9 @@ def answer(
                 role=actor.role,
                 at=now,
                 initials=initials,
-                reason=reason.strip(),
+                reason=reason,
             )
-    record(request, actor, "answer", on=entry.id, detail=f"{kind} {initials}".strip())
+        record(request, actor, "answer", on=entry.id, detail=f"{kind} {initials}".strip(), within=connection)
     entry = entry_of(context, actor, number)
     if shape == "bar":
         with context.database.read() as connection:

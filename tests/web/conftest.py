@@ -1,4 +1,4 @@
-"""A browser for the tests of the workbench, one for all files."""
+"""A workbench for each test, and a browser for all of them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from support.bench import Bench
 from support.served import Served, launch
+from support.workbench import Site
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,17 @@ def serving() -> Iterator[Callable[[Bench], Served]]:
     yield start
     for served in running:
         served.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """An empty site on loopback."""
+    made = Site(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def jane(site: Site) -> int:
+    """The number of a physicist called jane."""
+    return site.add_user("jane", "physicist")
