@@ -114,14 +114,15 @@ def test_every_answer_has_the_headers(site: Site) -> None:
     paths = [path for method, path in routes_of(site.app) if method == "GET" and path != "/live"]
     filled = {"{number}": str(number), "{revision}": "1", "{index}": "0", "{digest}": "0", "{name}": "app.css"}
     for path in [*paths, "/nowhere", "/api/v1/nowhere", "/series/0", "/static/0/none.js", "/?before=x"]:
+        at = path
         for name, value in filled.items():
-            path = path.replace(name, value)
+            at = at.replace(name, value)
         for browser in (admin, nobody):
-            assert_guarded(browser.get(path), path)
-            assert_guarded(browser.get(path, headers={"hx-request": "true"}), path)
-            assert_guarded(browser.request("PUT", path), path)
-            assert_guarded(browser.request("PUT", path, headers={"origin": "null"}), path)
-            assert_guarded(browser.request("OPTIONS", path), path)
+            assert_guarded(browser.get(at), at)
+            assert_guarded(browser.get(at, headers={"hx-request": "true"}), at)
+            for method in ("PUT", "OPTIONS"):
+                assert_guarded(browser.request(method, at), at)
+            assert_guarded(browser.request("PUT", at, headers={"origin": "null"}), at)
 
 
 def test_an_error_that_nobody_foresaw_is_answered_with_the_headers_and_without_its_text(site: Site) -> None:
@@ -227,7 +228,7 @@ def test_no_text_in_a_query_is_an_error_of_the_node(site: Site, admin: TestClien
     queries = {"/": "q received category before open", "/rows": "after", "/series/1": "scanner", "/audit": "q before"}
     queries |= {"/labels": "state reason before", "/api/v1/series": "q at_most received", "/api/v1/audit": "q"}
     for path, names in queries.items():
-        for text in TEXTS:
+        for text in TEXTS if path in ("/", "/api/v1/series") else TEXTS[:10]:
             for name in names.split():
                 answer = admin.get(f"{path}?{name}={text}")
                 assert answer.status_code < 500, (path, name, text)
@@ -298,8 +299,11 @@ def test_odd_event_numbers_start_a_stream_like_none(site: Site) -> None:
         assert httpx.get(f"{address}/live?after={'9' * 30}", cookies=cookies).status_code == 422
 
 
-@pytest.mark.parametrize("target", ["//evil.test/", "/..%2f..%2fetc/passwd", "/static/0/..%2fapp.py",
-                                    "/static/0/%2e%2e", "/%00", "/static//app.css", "*", "/series/1/../../users", "/;/users"])  # fmt: skip
+@pytest.mark.parametrize(
+    "target",
+    ["//evil.test/", "/..%2f..%2fetc/passwd", "/static/0/..%2fapp.py", "/static/0/%2e%2e", "/%00", "/static//app.css",
+     "*", "/series/1/../../users", "/;/users"],
+)  # fmt: skip
 def test_odd_paths_lead_nowhere(site: Site, target: str) -> None:
     with site.served() as address:
         connection = HTTPConnection(address.removeprefix("http://"), timeout=10)
