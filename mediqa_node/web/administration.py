@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Request
-from pydantic import AfterValidator, StringConstraints
+from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
 from mediqa_node.domain.access import Actor, Permission, Role, user_name
@@ -11,7 +10,7 @@ from mediqa_node.storage import audit_trail, sessions, users, worklist
 from mediqa_node.storage.worklist import Filter
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
-from mediqa_node.web.forms import Secret, Text, Word, one_line
+from mediqa_node.web.forms import Secret, Text, Word, Words
 from mediqa_node.web.numbers import Before, Number
 from mediqa_node.web.pages import page
 from mediqa_node.web.passwords import SHORTEST_PASSWORD
@@ -20,7 +19,6 @@ router = APIRouter(include_in_schema=False)
 
 Administering = Annotated[Actor, Depends(needs(Permission.USERS))]
 Auditing = Annotated[Actor, Depends(needs(Permission.AUDIT))]
-Scanner = Annotated[str, AfterValidator(one_line), StringConstraints(max_length=64)]
 CODE_VALID_S = 900.0
 _EVENTS = 100
 
@@ -126,7 +124,7 @@ def add_room(
     context: Context,
     actor: Administering,
     name: Word,
-    scanner: Annotated[list[Scanner], Form(max_length=100)],
+    scanner: Words,
 ) -> Response:
     """Add a room, and show the code that enrols its tablet; it is shown once."""
     scanners = [one for one in scanner if one]

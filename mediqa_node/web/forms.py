@@ -4,7 +4,7 @@ from typing import Annotated
 from unicodedata import category
 
 from fastapi import Form
-from pydantic import AfterValidator
+from pydantic import AfterValidator, StringConstraints
 
 
 def one_line(text: str) -> str:
@@ -25,3 +25,7 @@ Secret = Annotated[str, Form(max_length=200)]
 """A password: any characters, since it is kept as a hash only."""
 Word = Annotated[str, AfterValidator(one_line), Form(max_length=64)]
 """A name or number."""
+Words = Annotated[
+    list[Annotated[str, AfterValidator(one_line), StringConstraints(max_length=64)]], Form(max_length=100)
+]
+"""Names, each in a field of its own."""

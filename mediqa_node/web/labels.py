@@ -4,6 +4,7 @@ import json
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -17,6 +18,7 @@ from mediqa_node.storage.worklist import Filter
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.archive import packed
 from mediqa_node.web.context import WebContext
+from mediqa_node.web.forms import Word, Words
 from mediqa_node.web.histogram import histogram
 from mediqa_node.web.numbers import Before
 from mediqa_node.web.pages import fragment, page
@@ -24,6 +26,7 @@ from mediqa_node.web.pages import fragment, page
 router = APIRouter(include_in_schema=False)
 
 Labelling = Annotated[Actor, Depends(needs(Permission.LABELS))]
+Polling = Annotated[Actor, Depends(needs(Permission.LABELS, counts=False))]
 Exporting = Annotated[Actor, Depends(needs(Permission.EXPORT))]
 Text = Annotated[str, Query(max_length=64)]
 _ON_A_PAGE = 50
@@ -96,7 +99,7 @@ def exports(request: Request, context: Context, actor: Labelling) -> Response:
 
 
 @router.get("/labels/exports/state")
-def state(request: Request, context: Context, actor: Labelling) -> Response:
+def state(request: Request, context: Context, actor: Polling) -> Response:
     """Return the part of the page that changes."""
     return HTMLResponse(fragment(request, actor, "_exports.html", **_state(context), in_words=in_words))
 
@@ -127,25 +130,35 @@ def _result(command: Command | None) -> dict[str, Any] | None:
 
 
 @router.post("/labels/exports")
-async def ask(request: Request, context: Context, actor: Exporting) -> Response:
+def ask(
+    request: Request,
+    context: Context,
+    actor: Exporting,
+    what: Word = "",
+    payload: Word = "refs",
+    since: Word = "",
+    until: Word = "",
+    modality: Words = [],  # noqa: B006 (a form without it)
+    scanner: Words = [],  # noqa: B006
+    all: Word = "",
+    faces: Word = "",
+) -> Response:
     """Ask for a preview, or for an export."""
-    form = await request.form()
-    wanted = CommandAction.EXPORT if form.get("what") == "export" else CommandAction.PREVIEW
-    payload = str(form.get("payload", "refs"))
+    wanted = CommandAction.EXPORT if what == "export" else CommandAction.PREVIEW
     if payload not in PAYLOADS:
         raise HTTPException(422, f"Pixels are one of {', '.join(PAYLOADS)}.")
-    days = {name: _day(str(form.get(name, ""))) for name in ("since", "until")}
+    days = {"since": _day(since), "until": _day(until)}
     arguments: dict[str, Any] = {
         "payload": payload,
-        "modalities": [str(one)[:16] for one in form.getlist("modality") if one],
-        "scanners": [str(one)[:64] for one in form.getlist("scanner") if one],
-        "eligible_only": form.get("all") != "1",
-        "faces": form.get("faces") == "1",
+        "modalities": [one for one in modality if one],
+        "scanners": [one for one in scanner if one],
+        "eligible_only": all != "1",
+        "faces": faces == "1",
         **{name: day for name, day in days.items() if day},
     }
     with context.database.write() as connection:
         number = commands.ask(connection, wanted, arguments, by=actor.name, at=context.clock())
-    record(request, actor, f"{wanted}.asked", on=number, detail=json.dumps(arguments))
+        record(request, actor, f"{wanted}.asked", on=number, detail=json.dumps(arguments), within=connection)
     return RedirectResponse("/labels/exports", 303)
 
 
@@ -190,5 +203,5 @@ def download(request: Request, context: Context, actor: Exporting, name: str) ->
     if folder is None or not (folder / _MARK).is_file():
         raise HTTPException(404, "There is no such export.")
     record(request, actor, "export.downloaded", on=name)
-    headers = {"content-disposition": f'attachment; filename="mediqa-{folder.name}.tar"'}
+    headers = {"content-disposition": f'attachment; filename="mediqa-{quote(folder.name)}.tar"'}
     return StreamingResponse(packed(folder), media_type="application/x-tar", headers=headers)

@@ -4,6 +4,7 @@ import shutil
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
+from pydantic import AfterValidator
 from starlette.responses import HTMLResponse, Response
 
 from mediqa_node.domain.access import Actor, Permission
@@ -12,7 +13,7 @@ from mediqa_node.domain.health import concerns
 from mediqa_node.storage import commands, health, held, promotions, pulse
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
-from mediqa_node.web.forms import Text, Word
+from mediqa_node.web.forms import Text, Word, one_line
 from mediqa_node.web.pages import fragment, page
 
 router = APIRouter(include_in_schema=False)
@@ -80,22 +81,22 @@ def decide(
     context: Context,
     actor: Deciding,
     action: Annotated[str, Form(max_length=16)],
-    reason: Annotated[str, Form(max_length=500)],
-    which: Annotated[str, Form(max_length=64)] = "",
+    reason: Annotated[str, AfterValidator(one_line), Form(max_length=500)],
+    which: Word = "",
 ) -> Response:
     """Ask for a decision about checkpoints; it is tried on the reference set before it counts."""
     if action not in _DECISIONS:
         raise HTTPException(422, f"A decision is one of {', '.join(_DECISIONS)}.")
-    if not reason.strip():
+    if not reason:
         raise HTTPException(422, "A decision has a reason; it stays on record.")
     wanted = CommandAction(action)
     known = {one.weights.sha256 for one in context.checkpoints()[1] if one.trained is not None}
     if wanted in (CommandAction.PROMOTE, CommandAction.SHADOW) and which not in known:
         raise HTTPException(422, "There is no such checkpoint.")
-    arguments = {"which": which, "reason": reason.strip()}
+    arguments = {"which": which, "reason": reason}
     with context.database.write() as connection:
         commands.ask(connection, wanted, arguments, by=actor.name, at=context.clock())
-    record(request, actor, f"{action}.asked", on=which[:12], detail=reason.strip())
+        record(request, actor, f"{action}.asked", on=which[:12], detail=reason, within=connection)
     return HTMLResponse(fragment(request, actor, "_operations.html", **_state(context)))
 
 

@@ -298,6 +298,8 @@ def _entry_values(count: int, now: float) -> dict[str, Any]:
         "delivered_in_s": None,
         "answer": None,
         "answered_at": None,
+        "eligible": True,
+        "exclusions": "",
     }
 
 

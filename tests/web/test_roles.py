@@ -50,6 +50,12 @@ RULES = {
     ("GET", "/operations"): Rule(PHYSICS),
     ("GET", "/operations/state"): Rule(PHYSICS),
     ("POST", "/operations/commands"): Rule(ADMINISTRATOR, {"action": "retry", "which": "1"}),
+    ("POST", "/operations/checkpoints"): Rule(PHYSICS, {"action": "roll_back", "reason": "worse on CT1"}),
+    ("GET", "/labels"): Rule(PHYSICS),
+    ("GET", "/labels/exports"): Rule(PHYSICS),
+    ("GET", "/labels/exports/state"): Rule(PHYSICS),
+    ("POST", "/labels/exports"): Rule(("physicist",), {"what": "preview", "payload": "refs"}),
+    ("GET", "/labels/exports/{name}/download"): Rule(("physicist",)),
     ("GET", "/users"): Rule(ADMINISTRATOR),
     ("POST", "/users"): Rule(ADMINISTRATOR, {"name": "eve", "role": "administrator", "password": PASSWORD}),
     ("POST", "/users/{user_id}"): Rule(ADMINISTRATOR, {"what": "role", "value": "administrator"}),
@@ -82,6 +88,8 @@ def test_only_who_may_gets_through_and_each_refusal_is_on_record(
     site.tablet_token("CT1", name="the first room")
     number = site.add_series()
     site.add_report(number)
+    (site.context.exports / "one").mkdir(parents=True)
+    (site.context.exports / "one" / "provenance.json").write_text("{}")
     for who in OPEN:  # the administrator, who may end the others, is the last
         if who in rule.allowed and route in ENDLESS:
             continue
@@ -95,7 +103,7 @@ def check(site: Site, who: str, route: tuple[str, str], rule: Rule, number: int)
         mine = connection.exec_driver_sql("SELECT max(id) FROM sessions").scalar()
         _, code = sessions.add_room(connection, "CT 1", ["CT1"], by="test", at=site.clock(), valid_s=60.0)
     data = {name: code if value == "$code" else value for name, value in rule.data.items()}
-    values = {"session_id": mine, "digest": "0", "name": "app.css", "index": 0}
+    values = {"session_id": mine, "digest": "0", "name": "one" if "exports" in route[1] else "app.css", "index": 0}
     method, path = route[0], re.sub(r"{(\w+)}", lambda found: str(values.get(found[1], number)), route[1])
     before = len(site.events(outcome="refused"))
 
