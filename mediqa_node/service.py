@@ -59,6 +59,7 @@ _SWITCH_S = 0.001
 _LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 _LISTEN_AGAIN_S = 30.0
+_TRIM_EVERY_S = 30.0
 _WEB_PACKAGES = ("argon2", "fastapi", "jinja2", "multipart", "uvicorn")
 _STEADY_AFTER_S = 20.0
 """A process that ran this long is restarted at once, because scanners do not wait."""
@@ -237,9 +238,11 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
 
 def _web(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.composition.resources import web_context
+    from mediqa_node.system.memory import give_back_freed_memory, share_memory_between_threads
     from mediqa_node.web.app import create_app
     from mediqa_node.web.server import CannotServe, Server
 
+    share_memory_between_threads()
     database = open_database(settings)
     context = web_context(settings, database, partial(running_roles, settings))
     web = settings.web
@@ -261,7 +264,8 @@ def _web(settings: Settings, stop: threading.Event) -> int:
     _start_heartbeat(database, WEB, Pulse(), stop)
     log.info("showing", host=web.host, port=port)
     _tell(f"workbench at {'https' if web.secure else 'http'}://{web.host}:{port}/")
-    stop.wait()
+    while not stop.wait(_TRIM_EVERY_S):
+        give_back_freed_memory()
     server.stop()
     database.close()
     return 0

@@ -218,7 +218,7 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
     Args:
         running: names of the node's processes that run.
     """
-    from mediqa_node.composition.checkpoint_list import Listed, listed
+    from mediqa_node.composition.checkpoint_list import Listed, listed_briefly
     from mediqa_node.storage import promotions
     from mediqa_node.web.context import WebContext
     from mediqa_node.web.pictures import PictureProcess
@@ -226,7 +226,7 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
     def known() -> tuple[str, list[Listed]]:
         with database.read() as connection:
             standing = promotions.standing(connection)
-        return checkpoints.sentence(settings, standing), listed(settings, standing)
+        return checkpoints.sentence(settings, standing), listed_briefly(settings, standing)
 
     return WebContext(
         database=database,

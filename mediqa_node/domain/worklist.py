@@ -256,6 +256,7 @@ class Entry:
         generation: of the content that the description was read from.
         scanner: Station Name (0008,1010), else Manufacturer's Model Name (0008,1090).
         accession_end: the last four characters of Accession Number (0008,0050).
+        laterality: R, L or B as recorded; "" if it is not.
         score: 0..1 of the last assessment; None without one.
         provisional_until: until when images are likely to follow; None: the series is known to be whole.
         usual: usual scores of this scanner and protocol with the same weights.
@@ -287,6 +288,7 @@ class Entry:
     series_number: int | None
     sender: str
     accession_end: str
+    laterality: str
     acquired: str
     region: str
     type: str

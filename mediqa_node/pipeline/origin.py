@@ -25,6 +25,7 @@ class Origin:
         description: Series Description (0008,103E), else Protocol Name (0018,1030).
         protocol: Protocol Name, else Series Description.
         accession_end: the last four characters of Accession Number (0008,0050).
+        laterality: Image Laterality (0020,0062), else Laterality (0020,0060): R, L or B.
     """
 
     scanner: str = ""
@@ -33,6 +34,7 @@ class Origin:
     description: str = ""
     protocol: str = ""
     accession_end: str = ""
+    laterality: str = ""
 
 
 def read_origin(path: Path) -> Origin:
@@ -50,6 +52,7 @@ def read_origin(path: Path) -> Origin:
         description=text(header, "SeriesDescription") or text(header, "ProtocolName"),
         protocol=text(header, "ProtocolName") or text(header, "SeriesDescription"),
         accession_end=text(header, "AccessionNumber")[-4:],
+        laterality=(text(header, "ImageLaterality") or text(header, "Laterality")).upper()[:1],
     )
 
 

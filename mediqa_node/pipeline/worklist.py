@@ -114,7 +114,7 @@ class WorklistSweep:
 
     def _description(self, connection: Connection, row: SeriesRow, known: Entry | None) -> dict[str, str]:
         """Return what one header states; read again only when the content has changed and is complete."""
-        names = ("scanner", "model", "protocol", "description", "accession_end", "acquired")
+        names = ("scanner", "model", "protocol", "description", "accession_end", "laterality", "acquired")
         current = known is not None and known.generation == row.generation
         if known is not None and (current or row.state == SeriesState.RECEIVING):
             return {name: getattr(known, name) for name in names}

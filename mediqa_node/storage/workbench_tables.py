@@ -38,6 +38,7 @@ worklist = sa.Table(
     sa.Column("series_number", sa.Integer),
     sa.Column("sender", sa.String(16), nullable=False),
     sa.Column("accession_end", sa.String(4), nullable=False, comment="last four characters"),
+    sa.Column("laterality", sa.String(1), nullable=False),
     sa.Column("acquired", sa.String(32), nullable=False),
     sa.Column("region", sa.String(16), nullable=False),
     sa.Column("type", sa.String(16), nullable=False),

@@ -127,7 +127,7 @@ def _measure(one: Measure, found: Findings) -> ShownMeasure:
         definition=quantity.definition,
         value=text(one.value) or "–",
         uncertainty=text(one.uncertainty),
-        unit=unit,
+        unit=unit if one.value is not None else "",
         usual=f"{text(usual.median)} ± {text(usual.spread)} (n = {usual.n})" if usual else "",
         position=_position(one.value, usual),
         stands_out=any(other.measure.name == one.name for other in found.stands_out),

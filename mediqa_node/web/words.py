@@ -54,7 +54,8 @@ def what(entry: Entry) -> str:
     kind = kind.upper() if kind in ("t1", "t2", "flair", "stir", "pd", "dwi") else kind
     region = "" if entry.region in ("unknown", "retina") else entry.region
     modality = "Fundus" if entry.modality in ("OP", "OPT") and entry.region == "retina" else entry.modality
-    return " ".join(filter(None, (modality, region, kind)))
+    side = {"R": "right", "L": "left", "B": "both sides"}.get(entry.laterality, "")
+    return " ".join(filter(None, (modality, region, kind, side)))
 
 
 def looks(entry: Entry) -> str:

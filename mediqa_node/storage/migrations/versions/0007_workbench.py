@@ -65,6 +65,7 @@ def _create_tables() -> None:
         sa.Column("series_number", sa.Integer(), nullable=True),
         sa.Column("sender", sa.String(length=16), nullable=False),
         sa.Column("accession_end", sa.String(length=4), nullable=False, comment="last four characters"),
+        sa.Column("laterality", sa.String(length=1), nullable=False),
         sa.Column("acquired", sa.String(length=32), nullable=False),
         sa.Column("region", sa.String(length=16), nullable=False),
         sa.Column("type", sa.String(length=16), nullable=False),
