@@ -40,8 +40,8 @@ def test_no_template_has_anything_inline_or_from_elsewhere(forbidden: str) -> No
 
 @pytest.mark.parametrize(
     "forbidden",
-    [r"\beval\(", r"new Function", r"document\.write", r"setAttribute\(.on", r"\.on[a-z]+ =", r"https?://", r"\.cssText",
-     r"setAttribute\(.style"],
+    [r"\beval\(", r"new Function", r"document\.write", r"setAttribute\(.on", r"\.on[a-z]+ =", r"https?://",
+     r"\.cssText", r"setAttribute\(.style"],
 )  # fmt: skip
 def test_no_script_of_ours_needs_what_the_policy_forbids(forbidden: str) -> None:
     assert not [path.name for path in OWN_SCRIPTS if re.search(forbidden, path.read_text(encoding="utf-8"))]
@@ -132,8 +132,9 @@ TEXT = [
 ]  # fmt: skip
 GRAPHICS = [
     *((line, paper) for line in ("line-strong", "accent", "fine", "look", "repeat", "none") for paper in PAPERS),
-    ("band", "bg"), ("band", "surface"), ("band", "raised"), ("line-strong", "selected"), ("accent", "selected"), ("ink", "band"),
-    ("repeat-solid", "repeat-ground"), ("repeat-solid", "bg"), ("look", "image"), ("accent", "image"), ("accent", "repeat-ground"),
+    *(("band", paper) for paper in PAPERS),
+    ("line-strong", "selected"), ("accent", "selected"), ("ink", "band"), ("repeat-solid", "repeat-ground"),
+    ("repeat-solid", "bg"), ("look", "image"), ("accent", "image"), ("accent", "repeat-ground"),
 ]  # fmt: skip
 
 
