@@ -110,7 +110,8 @@ class Limits:
     def standardised(self, values: np.ndarray) -> np.ndarray:
         """Return how many sigma values lie from the mean, at most 12."""
         scaled = _scaled(values, self.logarithmic)
-        return np.clip((scaled - self.mean) / self.sigma, -_FARTHEST, _FARTHEST)
+        cut: np.ndarray = np.clip((scaled - self.mean) / self.sigma, -_FARTHEST, _FARTHEST)
+        return cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +157,8 @@ class Judged:
     @property
     def is_judged(self) -> np.ndarray:
         """Which points are judged, in the baseline or not: bool, (n,)."""
-        return ~np.isnan(self.z)
+        judged: np.ndarray = ~np.isnan(self.z)
+        return judged
 
 
 def one_for_each_session(points: Points, study: np.ndarray) -> Points:
@@ -247,7 +249,8 @@ def _baseline(points: Points, here: np.ndarray, phase: Phase) -> np.ndarray:
     if phase.baseline is None:
         return here[:PROVISIONAL_POINTS]
     since, until = phase.baseline
-    return here[(points.at[here] >= since) & (points.at[here] < until)]
+    within: np.ndarray = here[(points.at[here] >= since) & (points.at[here] < until)]
+    return within
 
 
 def is_skewed(samples: Sequence[np.ndarray]) -> bool:
@@ -270,7 +273,8 @@ def _skewness(values: np.ndarray) -> float:
 
 
 def _scaled(values: np.ndarray, logarithmic: bool) -> np.ndarray:
-    return np.log(np.maximum(values, 1e-300)) if logarithmic else np.asarray(values, dtype=float)
+    scaled: np.ndarray = np.log(np.maximum(values, 1e-300)) if logarithmic else np.asarray(values, dtype=float)
+    return scaled
 
 
 def smoothed(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

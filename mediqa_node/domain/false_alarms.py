@@ -48,7 +48,8 @@ def _normal(z: np.ndarray) -> np.ndarray:
     t = 1 / (1 + 0.3275911 * x)
     poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
     upper = 0.5 * poly * np.exp(-(x**2))
-    return np.where(z > 0, 1 - upper, upper)
+    below: np.ndarray = np.where(z > 0, 1 - upper, upper)
+    return below
 
 
 @cache

@@ -1,7 +1,7 @@
 """Trends: which quantities are charted, what a chart compares with what, and what is known to have changed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from enum import StrEnum
 
@@ -190,20 +190,21 @@ def values_of(source: Source) -> Iterator[Value]:
     """Return the values of a series, each with the stratum that it is compared in."""
     thickness = "" if source.thickness_mm is None else f"{source.thickness_mm:.1f} mm"
     reconstruction = " ".join(word for word in (source.kernel, source.recon_class, thickness) if word)
-    plain = {"size_class": source.size_class, "reconstruction": reconstruction, "stack": source.stack}
+    plain = Stratum(size_class=source.size_class, reconstruction=reconstruction, stack=source.stack)
+    scored = replace(plain, basis=source.weights)
     if source.score is not None:
-        yield Value(quantity=SCORE, value=source.score, stratum=Stratum(**plain, basis=source.weights))
+        yield Value(quantity=SCORE, value=source.score, stratum=scored)
     if source.predicted is not None and source.recorded and min(*source.predicted, source.recorded) > 0:
         middle = (source.predicted[0] * source.predicted[1]) ** 0.5
-        stratum = Stratum(**plain, basis=source.weights)
-        yield Value(quantity=PREDICTED, value=middle / source.recorded, stratum=stratum)
+        yield Value(quantity=PREDICTED, value=middle / source.recorded, stratum=scored)
     for one in source.measures:
         limit = Limit(one.limit) if one.limit in set(Limit) else None
         if one.name not in QUANTITIES or (one.limit and limit not in COMPARABLE):
             continue
         size = "" if one.name in _SIZES else source.size_class
-        stratum = Stratum(
-            **plain | {"size_class": size},
+        stratum = replace(
+            plain,
+            size_class=size,
             limit_code=one.limit,
             basis=one.method,
             is_comparable=source.modality != "CT" or bool(size) or one.name in _SIZES,

@@ -110,12 +110,13 @@ def courier_loops(
         more: actions of pages that need what only the composition root has.
     """
     copies_waiting = Copies(node, stop.is_set)
+    trends = TrendSweep(node.database, time_zone=node.time_zone, clock=node.clock)
     return [
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
         Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
         Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_waiting, stop),
         Loop(node.pulse, "commands", COMMANDS_EVERY_S, CommandSweep(node, more).run, stop),
-        Loop(node.pulse, "trends", TRENDS_EVERY_S, TrendSweep(node).run, stop),
+        Loop(node.pulse, "trends", TRENDS_EVERY_S, trends.run, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
     ]
 

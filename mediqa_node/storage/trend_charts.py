@@ -13,12 +13,20 @@ from mediqa_node.domain.trends import CHARTED, RECENT_S, Charted, ChartState, Ev
 from mediqa_node.storage.trend_choices import BaselineRow, baselines_of, events_of
 from mediqa_node.storage.trend_tables import trend_alarms, trend_charts, trend_points, trend_strata
 
+_RECENT = 48
 _STRATUM = tuple(Stratum.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """One quantity of one scanner and protocol."""
+    """One quantity of one scanner and protocol.
+
+    Attributes:
+        last_at: time of the newest point.
+        false_rate: expected false alarms for each point.
+        changes: raised whenever points, baseline or events change.
+        recent: the last judged points: value, EWMA and its limit, in sigma.
+    """
 
     id: int
     modality: str
@@ -29,6 +37,8 @@ class Chart:
     judged_at: float | None
     state: ChartState
     false_rate: float
+    changes: int
+    recent: list[list[float]]
 
     @property
     def charted(self) -> Charted:
@@ -164,8 +174,9 @@ def _chosen(starts: Sequence[tuple[float, str]], rows: Sequence[BaselineRow]) ->
 
 
 def due(connection: sa.Connection, *, at_most: int) -> list[Chart]:
-    """Return charts to judge again, those that have waited longest first."""
-    query = sa.select(*_CHART).where(trend_charts.c.is_due).order_by(sa.func.coalesce(trend_charts.c.judged_at, 0.0))
+    """Return charts that have changed since they were judged, those judged longest ago first."""
+    waiting = trend_charts.c.changes > trend_charts.c.judged_changes
+    query = sa.select(*_CHART).where(waiting).order_by(sa.func.coalesce(trend_charts.c.judged_at, 0.0))
     return [chart_of(row) for row in connection.execute(query.limit(at_most))]
 
 
@@ -181,13 +192,19 @@ def save_alarms(connection: sa.Connection, analysis: Analysis, *, now: float) ->
         sa.update(trend_charts)
         .where(trend_charts.c.id == chart.id)
         .values(
-            is_due=False,
+            judged_changes=chart.changes,
             judged_at=now,
             last_at=float(points.at[-1]) if n else None,
             state=analysis.state,
+            recent=_recent(judged),
             false_rate=analysis.expected_false_alarms() / n if n else 0.0,
         )
     )
+
+
+def _recent(judged: Judged) -> list[list[float]]:
+    here = np.flatnonzero(judged.is_judged)[-_RECENT:]
+    return [[round(float(value), 2) for value in (judged.z[i], judged.ewma[i], judged.ewma_limit[i])] for i in here]
 
 
 def _alarm(chart_id: int, points: Points, judged: Judged, signal: Signal) -> dict[str, Any]:
@@ -267,10 +284,12 @@ def conditions(wanted: dict[str, str]) -> list[sa.ColumnElement[bool]]:
     return [trend_charts.c[name] == value for name, value in wanted.items() if value]
 
 
-def expected_lately(connection: sa.Connection, *, now: float, within_s: float = RECENT_S) -> tuple[float, int, int]:
+def expected_lately(
+    connection: sa.Connection, *, now: float, within_s: float = RECENT_S, **wanted: str
+) -> tuple[float, int, int]:
     """Return how many false alarms are expected of all charts lately, from how many points of how many charts."""
     latest = sa.select(trend_charts.c.id, trend_charts.c.false_rate).where(
-        trend_charts.c.last_at >= now - within_s, trend_charts.c.false_rate > 0
+        trend_charts.c.last_at >= now - within_s, trend_charts.c.false_rate > 0, *conditions(wanted)
     )
     recent = latest.subquery()
     query = (

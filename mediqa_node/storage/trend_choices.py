@@ -42,7 +42,7 @@ def choose_baseline(
     values = {"chart_id": chart_id, "since": since, "until": until, "reason": reason[:200], "made_at": at}
     made = sa.insert(trend_baselines).values(**values, made_by=by[:64]).returning(trend_baselines.c.id)
     number = int(connection.execute(made).scalar_one())
-    _set_due(connection, trend_charts.c.id == chart_id)
+    _mark(connection, trend_charts.c.id == chart_id)
     return number
 
 
@@ -53,7 +53,7 @@ def withdraw_baseline(connection: sa.Connection, number: int, *, by: str, at: fl
     if chart_id is not None:
         change = sa.update(trend_baselines).where(trend_baselines.c.id == number)
         connection.execute(change.values(withdrawn_at=at, withdrawn_by=by[:64]))
-        _set_due(connection, trend_charts.c.id == chart_id)
+        _mark(connection, trend_charts.c.id == chart_id)
     return chart_id
 
 
@@ -62,7 +62,7 @@ def add_event(connection: sa.Connection, event: Event, *, now: float) -> int:
     same = {name: getattr(event, name) for name in ("at", "kind", "scanner", "starts_phase")}
     values = same | {"note": event.note[:200], "made_by": event.by[:64], "made_at": now}
     number = int(connection.execute(sa.insert(trend_events).values(**values).returning(trend_events.c.id)).scalar_one())
-    _set_due_of(connection, event.scanner, event.starts_phase)
+    _mark_of(connection, event.scanner, event.starts_phase)
     return number
 
 
@@ -73,7 +73,7 @@ def withdraw_event(connection: sa.Connection, number: int, *, by: str, at: float
     if row is None:
         return False
     connection.execute(sa.update(trend_events).where(here).values(withdrawn_at=at, withdrawn_by=by[:64]))
-    _set_due_of(connection, row.scanner, row.starts_phase)
+    _mark_of(connection, row.scanner, row.starts_phase)
     return True
 
 
@@ -124,10 +124,10 @@ def _versions(connection: sa.Connection) -> list[Event]:
     ]  # fmt: skip
 
 
-def _set_due_of(connection: sa.Connection, scanner: str, starts_phase: bool) -> None:
+def _mark_of(connection: sa.Connection, scanner: str, starts_phase: bool) -> None:
     if starts_phase:
-        _set_due(connection, trend_charts.c.scanner == scanner if scanner else sa.true())
+        _mark(connection, trend_charts.c.scanner == scanner if scanner else sa.true())
 
 
-def _set_due(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> None:
-    connection.execute(sa.update(trend_charts).where(condition).values(is_due=True))
+def _mark(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> None:
+    connection.execute(sa.update(trend_charts).where(condition).values(changes=trend_charts.c.changes + 1))

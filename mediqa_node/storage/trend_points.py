@@ -170,7 +170,7 @@ class PointWriter:
         if rows:
             self._connection.execute(sa.insert(trend_points), rows)
         due = sa.update(trend_charts).where(trend_charts.c.id.in_({*wanted, *present}))
-        self._connection.execute(due.values(is_due=True))
+        self._connection.execute(due.values(changes=trend_charts.c.changes + 1))
         return True
 
     def _chart(self, modality: str, scanner: str, protocol: str, quantity: str) -> int:
@@ -178,7 +178,9 @@ class PointWriter:
         here = sa.select(trend_charts.c.id).where(*(trend_charts.c[name] == value for name, value in key.items()))
         found = self._connection.execute(here).scalar_one_or_none()
         if found is None:
-            new = sa.insert(trend_charts).values(**key, is_due=True, state=ChartState.NONE, false_rate=0.0)
+            new = sa.insert(trend_charts).values(
+                **key, changes=0, judged_changes=0, state=ChartState.NONE, false_rate=0.0, recent=[]
+            )
             found = self._connection.execute(new.returning(trend_charts.c.id)).scalar_one()
         return int(found)
 

@@ -18,12 +18,15 @@ trend_charts = sa.Table(
     sa.Column("protocol", sa.String(64), nullable=False),
     sa.Column("quantity", sa.String(64), nullable=False, comment="domain.trends"),
     sa.Column("last_at", sa.Float, comment="of its newest point"),
-    sa.Column("is_due", sa.Boolean, nullable=False, comment="points, baseline or events have changed since judged_at"),
+    sa.Column("changes", sa.Integer, nullable=False, comment="raised with points, baselines and events"),
+    sa.Column("judged_changes", sa.Integer, nullable=False, comment="changes that its alarms take account of"),
     sa.Column("judged_at", sa.Float),
     sa.Column("state", sa.String(12), nullable=False, comment="domain.trends.ChartState, of its last phase"),
     sa.Column("false_rate", sa.Float, nullable=False, comment="expected false alarms for each of its points"),
+    sa.Column(
+        "recent", sa.JSON, nullable=False, comment="its last points in sigma and their EWMA, for a small picture"
+    ),
     sa.UniqueConstraint("scanner", "protocol", "modality", "quantity"),
-    sa.Index("ix_trend_charts_is_due", "is_due"),
 )
 
 trend_strata = sa.Table(

@@ -17,16 +17,17 @@ def upgrade() -> None:
         sa.Column("protocol", sa.String(64), nullable=False),
         sa.Column("quantity", sa.String(64), nullable=False),
         sa.Column("last_at", sa.Float),
-        sa.Column("is_due", sa.Boolean, nullable=False),
+        sa.Column("changes", sa.Integer, nullable=False),
+        sa.Column("judged_changes", sa.Integer, nullable=False),
         sa.Column("judged_at", sa.Float),
         sa.Column("state", sa.String(12), nullable=False),
         sa.Column("false_rate", sa.Float, nullable=False),
+        sa.Column("recent", sa.JSON, nullable=False),
         sa.UniqueConstraint(
             "scanner", "protocol", "modality", "quantity", name="uq_trend_charts_scanner_protocol_modality_quantity"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_trend_charts"),
     )
-    op.create_index("ix_trend_charts_is_due", "trend_charts", ["is_due"])
     op.create_table(
         "trend_strata",
         sa.Column("id", sa.Integer, nullable=False),
