@@ -243,7 +243,7 @@ class Broken:
 
 
 def broken_lately(
-    connection: sa.Connection, *, now: float, at_most: int = 60, within_s: float = RECENT_S, **wanted: str
+    connection: sa.Connection, *, now: float, at_most: int = 60, **wanted: str
 ) -> list[Broken]:
     """Return the charts with a rule broken lately, the worst first.
 
@@ -253,7 +253,7 @@ def broken_lately(
     query = (
         sa.select(trend_alarms, *(column.label(f"of_{column.name}") for column in _CHART))
         .join(trend_charts, trend_charts.c.id == trend_alarms.c.chart_id)
-        .where(trend_alarms.c.until >= now - within_s, *conditions(wanted))
+        .where(trend_alarms.c.until >= now - RECENT_S, *conditions(wanted))
         .order_by(trend_alarms.c.worst.desc(), trend_alarms.c.id)
     )
     found: dict[int, list[sa.Row[*tuple[Any, ...]]]] = {}
@@ -285,17 +285,17 @@ def conditions(wanted: dict[str, str]) -> list[sa.ColumnElement[bool]]:
 
 
 def expected_lately(
-    connection: sa.Connection, *, now: float, within_s: float = RECENT_S, **wanted: str
+    connection: sa.Connection, *, now: float, **wanted: str
 ) -> tuple[float, int, int]:
     """Return how many false alarms are expected of all charts lately, from how many points of how many charts."""
     latest = sa.select(trend_charts.c.id, trend_charts.c.false_rate).where(
-        trend_charts.c.last_at >= now - within_s, trend_charts.c.false_rate > 0, *conditions(wanted)
+        trend_charts.c.last_at >= now - RECENT_S, trend_charts.c.false_rate > 0, *conditions(wanted)
     )
     recent = latest.subquery()
     query = (
         sa.select(recent.c.false_rate, sa.func.count().label("n"))
         .join(trend_points, trend_points.c.chart_id == recent.c.id)
-        .where(trend_points.c.at >= now - within_s)
+        .where(trend_points.c.at >= now - RECENT_S)
         .group_by(recent.c.id, recent.c.false_rate)
     )
     rows = connection.execute(query).all()

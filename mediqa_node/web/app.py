@@ -18,6 +18,10 @@ from mediqa_node.web import (
     operations,
     series,
     signin,
+    trend_answers,
+    trend_data,
+    trend_views,
+    trends,
     worklist,
 )
 from mediqa_node.web.access import SignInNeeded, find_actor
@@ -46,6 +50,8 @@ def create_app(context: WebContext) -> FastAPI:
     app.state.context = context
     app.state.feed = live.Feed(context)
     for part in (assets, signin, worklist, live, series, images, operations, administration, account, api):
+        app.include_router(part.router)
+    for part in (trends, trend_data, trend_views, trend_answers):
         app.include_router(part.router)
     app.add_middleware(Guards)
     app.add_exception_handler(SignInNeeded, _sign_in)

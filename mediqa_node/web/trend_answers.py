@@ -107,7 +107,7 @@ def sheet(request: Request, context: Context, actor: Looking, month: str) -> Res
 def answers_csv(context: Context, _: Looking, month: Annotated[str, Query(max_length=7)] = "") -> Response:
     """Return the lines of a month, or of the last twelve."""
     months = [_month(context, month)] if month else _months(context.clock(), context.time_zone, MONTHS)
-    _, found = _collected(context, months)
+    found = _collected(context, months)[1]
     return csv_answer(f"repeats-{month or 'year'}", _LINES, _rows(found))
 
 
@@ -132,7 +132,7 @@ def _share(name: str, share: Share) -> dict[str, float | None]:
 def answers_data(context: Context, _: Looking) -> Response:
     """Return the repeat rate of all scanners by month, with its interval."""
     months = _months(context.clock(), context.time_zone, MONTHS)[::-1]
-    _, found = _collected(context, months[::-1])
+    found = _collected(context, months[::-1])[1]
     totals = [total(found, month=name) for name, _, _ in months]
 
     def line(name: str, shares: list[Share]) -> dict[str, Any]:

@@ -85,6 +85,9 @@ def chart_data(context: Context, _: Looking, number: Number, query: Asked) -> Re
         "kind": "control",
         "name": f"{chart.scanner} {chart.protocol} {chart.quantity}",
         "heading": f"{chart.scanner} · {chart.protocol}, {chart.charted.title}",
+        "value_unit": chart.charted.unit,
+        "value_places": chart.charted.places,
+        "zone": getattr(context.time_zone, "key", None),
         **figure,
     })  # fmt: skip
 
