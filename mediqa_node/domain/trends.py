@@ -14,6 +14,7 @@ RECENT_S = 7 * _DAY_S
 """A chart whose rule was broken within this time is on the first page."""
 _SIZES = ("ct.dw", "ct.lateral", "ct.ap")
 """Measures of size, which are not compared within a class of size."""
+_RECONSTRUCTIONS = {"fbp": "FBP", "hybrid_ir": "hybrid IR", "mbir": "MBIR", "dlr": "deep learning", "unknown": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +190,8 @@ class Source:
 def values_of(source: Source) -> Iterator[Value]:
     """Return the values of a series, each with the stratum that it is compared in."""
     thickness = "" if source.thickness_mm is None else f"{source.thickness_mm:.1f} mm"
-    reconstruction = " ".join(word for word in (source.kernel, source.recon_class, thickness) if word)
+    kind = _RECONSTRUCTIONS.get(source.recon_class, source.recon_class)
+    reconstruction = " ".join(word for word in (source.kernel, kind, thickness) if word)
     plain = Stratum(size_class=source.size_class, reconstruction=reconstruction, stack=source.stack)
     scored = replace(plain, basis=source.weights)
     if source.score is not None:

@@ -14,6 +14,7 @@ from mediqa_node.storage.trend_tables import trend_charts, trend_points, trend_s
 from mediqa_node.storage.workbench_tables import worklist
 
 _CHART = [trend_charts.c[name] for name in Chart.__dataclass_fields__]
+NEWEST_OF_CHART = 1_000
 _ORDER = {name: place for place, name in enumerate(CHARTED)}
 
 
@@ -123,6 +124,8 @@ def doses(
 ) -> list[Dose]:
     """Return the median doses of a period; of several series of one exam the largest value counts.
 
+    Of each scanner and protocol the newest 1,000 series count, which is plenty for a median.
+
     SSDE has no phantom of its own: it goes with the phantom of the CTDIvol of the same series.
     """
     wanted = [trend_charts.c[name] == value for name, value in (("scanner", scanner), ("protocol", protocol)) if value]
@@ -134,10 +137,9 @@ def doses(
     in_charts = trend_strata.c.chart_id.in_(charts_)
     strata = {row.id: (row.size_class, row.phantom_cm) for row in connection.execute(of_strata.where(in_charts))}
     columns = [trend_points.c[name] for name in ("chart_id", "stratum_id", "series", "study", "value")]
-    query = sa.select(*columns).where(
-        trend_points.c.chart_id.in_(charts_), trend_points.c.at >= since, trend_points.c.at < until
-    )
-    rows = connection.execute(query).all()
+    query = sa.select(*columns).where(trend_points.c.at >= since, trend_points.c.at < until)
+    newest = query.order_by(trend_points.c.at.desc()).limit(NEWEST_OF_CHART)
+    rows = [row for number in charts_ for row in connection.execute(newest.where(trend_points.c.chart_id == number))]
     phantoms = {number: strata[stratum][1] for chart, stratum, number, _, _ in rows if charts_[chart][1] == CTDI}
     exams: dict[tuple[str, str, float | None, str], dict[int, float]] = {}
     for chart, stratum, number, study, value in rows:

@@ -80,14 +80,18 @@ def _month(context: WebContext, name: str) -> tuple[str, float, float]:
 
 
 @router.get("/trends/answers")
-def show(request: Request, context: Context, actor: Looking) -> Response:
+def show(
+    request: Request, context: Context, actor: Looking, month: Annotated[str, Query(max_length=7)] = ""
+) -> Response:
     """Show repeat rate and precision of the alarms by scanner over the last twelve months."""
     months = _months(context.clock(), context.time_zone, MONTHS)
     given, found = _collected(context, months)
-    totals = [total(found, month=name) for name, _, _ in months]
+    names = [name for name, _, _ in months]
+    totals = [total(found, month=name) for name in names]
     return page(
         request, actor, "trends_answers.html", "trends",
-        part="answers", months=[name for name, _, _ in months], lines=found, totals=totals, n_answers=len(given),
+        part="answers", months=names, month=month if month in names else names[0], lines=found, totals=totals,
+        n_answers=len(given),
     )  # fmt: skip
 
 

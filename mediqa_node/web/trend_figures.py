@@ -92,6 +92,7 @@ class ControlFigure:
             "stratum": [numbers[number] for number in self.analysis.points.stratum[here].tolist()],
             "strata": [one.label for one in self.analysis.strata.values()],
             "judged": judged.is_judged[here].astype(int).tolist(),
+            "baseline": judged.in_baseline[here].astype(int).tolist(),
         }  # fmt: skip
 
     def _envelope(self) -> dict[str, Any]:
@@ -167,13 +168,14 @@ class ControlFigure:
         return list(zip(at, [*at[1:], np.inf], strict=True))
 
     def _bands(self) -> list[dict[str, Any]]:
-        """Return from when to when the points of each phase's baseline reach."""
+        """Return the period of each phase's baseline: as chosen; provisional ones as of the commonest stratum."""
         judged, at = self.analysis.judged, self.analysis.points.at
         found = []
         for phase, provisional in enumerate(judged.is_provisional):
             inside = judged.in_baseline & (judged.phase == phase)
-            if self.stratum is not None:
-                inside &= self.analysis.points.stratum == self.stratum
+            if inside.any() and provisional:
+                strata = self.analysis.points.stratum[judged.phase == phase]
+                inside &= self.analysis.points.stratum == np.bincount(strata).argmax()
             if inside.any():
                 times = at[inside]
                 found.append({"from": float(times.min()), "to": float(times.max()), "provisional": provisional})

@@ -122,7 +122,7 @@ def sparkline(chart: Chart) -> dict[str, Any] | None:
     step = 120 / (len(chart.recent) - 1)
 
     def y(z: float) -> float:
-        return 16 - max(-6.0, min(6.0, z)) * 16 / 6.4
+        return 16 - max(-4.6, min(4.6, z)) * 16 / 5
 
     return {
         "dots": [(i * step, y(z), abs(z) > 3) for i, (z, _, _) in enumerate(chart.recent)],
@@ -158,8 +158,7 @@ def show_chart(request: Request, context: Context, actor: Looking, number: Numbe
         siblings=siblings, peers=peers, decided=decided[::-1], rules=RULES, signals=_signals(analysis, since, until),
         kinds=list(EventKind), n=int(inside.sum()), n_judged=int((inside & analysis.judged.is_judged).sum()),
         expected=analysis.expected_false_alarms(since=since, until=until),
-        first_day=_day_of(context, max(since, float(analysis.points.at[0]))) if len(analysis.points) else "",
-        last_day=_day_of(context, min(until - 1, float(analysis.points.at[-1]))) if len(analysis.points) else "",
+        suggested=_suggested(context, analysis, query, since, until), today=_day_of(context, context.clock()),
         fewest=FEWEST_POINTS, provisional=PROVISIONAL_POINTS, since=since, until=until, one_in=lambda n: 1 / rate(n),
         data=with_query(f"/trends/data/charts/{chart.id}", **query.values(show="")),
         csv=with_query(f"/trends/csv/charts/{chart.id}", **query.values(show="")),
@@ -168,6 +167,21 @@ def show_chart(request: Request, context: Context, actor: Looking, number: Numbe
 
 def _day_of(context: WebContext, at: float) -> str:
     return datetime.fromtimestamp(at, context.time_zone).strftime("%Y-%m-%d")
+
+
+def _suggested(
+    context: WebContext, analysis: Analysis, query: TrendQuery, since: float, until: float
+) -> tuple[str, str]:
+    """Return the days that the form of the baseline offers: a period that was zoomed into, else the provisional one."""
+    at, judged = analysis.points.at, analysis.judged
+    if not len(at):
+        return "", ""
+    if query.start or query.end:
+        return _day_of(context, max(since, float(at[0]))), _day_of(context, min(until - 1, float(at[-1])))
+    of_phase = judged.phase == len(analysis.starts) - 1
+    inside = of_phase & judged.in_baseline
+    times = at[inside] if inside.any() else at[of_phase] if of_phase.any() else at
+    return _day_of(context, float(times.min())), _day_of(context, float(np.quantile(times, 0.75)))
 
 
 def _signals(analysis: Analysis, since: float, until: float) -> list[dict[str, Any]]:

@@ -18,11 +18,11 @@ import sqlalchemy as sa
 from mediqa_node.domain.trends import MeasuredValue, Source, Value, values_of
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.measure_tables import measured_stacks, measures
+from mediqa_node.storage.tables import constancy_checks, phantom_measurements, promotions, shadow_scores, techniques
 from mediqa_node.storage.tables import series as series_table
-from mediqa_node.storage.tables import techniques
 from mediqa_node.storage.trend_points import PointWriter
 from mediqa_node.storage.trend_tables import trend_charts, trend_cursors, trend_points
-from mediqa_node.storage.workbench_tables import worklist
+from mediqa_node.storage.workbench_tables import answers, worklist
 
 DAY = 86_400.0
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -65,7 +65,12 @@ def sources(scanner: Scanner, *, first: int = 1, seed: int = 1, until: float = N
         recorded = 18 * ctdi
         middle = recorded * math.exp(rng.normal(0, 0.15))
         dw = 200 + 40 * (size + rng.uniform())
-        values = {"ct.noise.soft": noise, "ct.dw": dw, "ct.ssde": ctdi * (2.0 - 0.25 * size), "ct.sharpness": 0.36 + rng.normal(0, 0.015)}
+        values = {
+            "ct.noise.soft": noise,
+            "ct.dw": dw,
+            "ct.ssde": ctdi * (2.0 - 0.25 * size),
+            "ct.sharpness": 0.36 + rng.normal(0, 0.015),
+        }
         found.append(Source(
             series=first + i, study=first + i, modality="CT", scanner=scanner.name, protocol=scanner.protocol,
             acquired=datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S"), received_at=at + 90.0,
@@ -73,7 +78,9 @@ def sources(scanner: Scanner, *, first: int = 1, seed: int = 1, until: float = N
             predicted=(middle / 1.2, middle * 1.2), recorded=recorded,
             size_class=SIZES[size], kernel="Br40", recon_class="hybrid_ir", thickness_mm=3.0, stack="",
             ctdi_vol_mgy=ctdi, ctdi_phantom_cm=32.0, dlp_mgy_cm=ctdi * 42.0,
-            measures=[MeasuredValue(name=name, value=float(value), method=METHOD, limit="") for name, value in values.items()],
+            measures=[
+                MeasuredValue(name=name, value=float(value), method=METHOD, limit="") for name, value in values.items()
+            ],
         ))  # fmt: skip
     return found
 
@@ -137,7 +144,9 @@ def write(connection: sa.Connection, found: Sequence[Source], *, measured: bool 
 
 def write_points(connection: sa.Connection, found: Sequence[Source]) -> None:
     """Write the worklist and the points that the sweep would make, many at once."""
-    connection.execute(sa.insert(worklist), [_worklist(one) for one in found])
+    categories = ("fine",) * 17 + ("look", "look", "repeat")
+    rows = [_worklist(one, category=categories[one.series * 7 % 20]) for one in found]
+    connection.execute(sa.insert(worklist), rows)
     writer = PointWriter(connection)
 
     def row(one: Source, value: Value) -> dict[str, Any]:
@@ -180,6 +189,63 @@ def seed(database: Database, n: int) -> None:
         pass
 
 
+def add_around(database: Database, *, seed: int = 3) -> None:
+    """Add what the other pages show: answers, a candidate's scores, constancy checks, phantoms and an event."""
+    rng = np.random.default_rng(seed)
+    with database.write() as connection:
+        newest = sa.select(worklist).where(sa.or_(worklist.c.category != "fine", worklist.c.id % 50 == 0))
+        rows = connection.execute(newest.order_by(worklist.c.id % 97).limit(1500)).all()
+        connection.execute(sa.insert(answers), [_answer(row, rng) for row in rows])
+        connection.execute(sa.insert(promotions), [
+            {"at": NOW - 40 * DAY, "by": "physicist", "action": "shadow", "reason": "trial", "to_name": "t17",
+             "to_sha256": "b" * 64, "to_card_sha256": "c" * 64},
+        ])  # fmt: skip
+        shadowed = rows[:600]
+        known = set(connection.execute(sa.select(series_table.c.series_instance_uid)).scalars())
+        missing = [row for row in shadowed if row.series_instance_uid not in known]
+        if missing:
+            connection.execute(sa.insert(series_table), [
+                {"series_instance_uid": row.series_instance_uid, "study_instance_uid": row.study_instance_uid,
+                 "modality": "CT", "state": "DELIVERED", "calling_ae_title": "CT", "association_id": "a",
+                 "n_associations": 1, "longest_gap_s": 0.0, "opened_at": row.received_at,
+                 "last_instance_at": row.received_at, "n_instances": 9, "generation": 1, "revision": 1,
+                 "state_at": row.received_at} for row in missing
+            ])  # fmt: skip
+        connection.execute(sa.insert(shadow_scores), [
+            {"series_instance_uid": row.series_instance_uid, "revision": 1, "candidate_sha256": "b" * 64,
+             "candidate_card_sha256": "c" * 64, "candidate_name": "t17",
+             "candidate_quality": float(np.clip(row.score + 0.01 + rng.normal(0, 0.02), 0, 1)),
+             "candidate_verdict": "acceptable", "weights_sha256": WEIGHTS, "quality": row.score,
+             "verdict": "acceptable" if rng.uniform() < 0.9 else "borderline", "station_name": row.scanner,
+             "modality": "CT", "scored_at": row.received_at + 60} for row in shadowed
+        ])  # fmt: skip
+        connection.execute(sa.insert(constancy_checks), [
+            {"checked_at": NOW - (40 - day) * DAY, "software_version": "0.3.0" if day > 25 else "0.2.0",
+             "weights_sha256": WEIGHTS, "execution": "cpu fp32", "libraries": "torch", "scores": {}, "expected": {},
+             "compared_with": "card", "bound": 1e-4,
+             "drift": float(10 ** rng.normal(-6.4, 0.25)) if day != 26 else 3e-4, "passed": day != 26, "refusals": {}, "made_by": "worker"} for day in range(40)
+        ])  # fmt: skip
+        connection.execute(sa.insert(phantom_measurements), [
+            {"series_instance_uid": f"1.9.{day}", "modality": "CT", "station_name": "CT_1", "rule": "water daily",
+             "acquired_at": datetime.fromtimestamp(NOW - (60 - day) * DAY, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+             "mean": float(rng.normal(0.4, 0.3)), "noise": float(rng.normal(4.9, 0.1)),
+             "uniformity": float(rng.normal(1.5, 0.2)), "measurement": {}, "measured_at": NOW - (60 - day) * DAY}
+            for day in range(60)
+        ])  # fmt: skip
+
+
+def _answer(row: Any, rng: np.random.Generator) -> dict[str, Any]:
+    category = row.category
+    chances = {"repeat": (0.55, 0.3, 0.15), "look": (0.15, 0.6, 0.25), "fine": (0.25, 0.75, 0.0)}[category]
+    kind = str(rng.choice(("repeated", "kept", "wrong_alarm"), p=chances))
+    reason = str(rng.choice(("motion", "positioning", "contrast timing", ""))) if kind == "repeated" else ""
+    return {
+        "series_instance_uid": row.series_instance_uid, "revision": 1, "kind": kind, "reason": reason, "by": "CT 1",
+        "initials": "AB", "role": "technologist", "at": row.received_at + 300, "category": category,
+        "score": row.score, "why": "", "scanner": row.scanner, "protocol": row.protocol, "modality": "CT",
+    }  # fmt: skip
+
+
 if __name__ == "__main__":
     from mediqa_node.storage.migrate import upgrade
 
@@ -188,4 +254,5 @@ if __name__ == "__main__":
     upgrade(kept)
     before = time.monotonic()
     seed(kept, number)
+    add_around(kept)
     sys.stdout.write(f"{number} series seeded in {time.monotonic() - before:.0f} s\n")

@@ -52,6 +52,9 @@
     const axis = (more) => ({ stroke: () => ink["ink-3"], font: `11px ${FONT}`, grid: { stroke: () => ink.line, width: 1 }, ticks: { stroke: () => ink.line, width: 1, size: 4 }, ...more });
     return [axis({ grid: { show: false }, ...xValues }), axis({ size: 58, values: (_, splits) => splits.map((v) => (v === null ? null : axisNumber(v, plot))) })];
   }
+  function named([x, y], label) {
+    return [x, { ...y, size: 48, space: 26, label, labelFont: `11px ${FONT}`, labelSize: 18 }];
+  }
   function axisNumber(value, plot) {
     if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) return value.toExponential(0);
     return `${Number(value.toPrecision(6))}`.replace("-", "−");
@@ -210,7 +213,7 @@
       series,
       bands: data.envelope ? [{ series: [6, 5], fill: () => `color-mix(in srgb, ${ink.band} 45%, transparent)` }] : [],
       scales: { x: { time: true }, y: { range: () => span } },
-      axes: axes(plot, shown.range ? { values: (_, splits) => splits.map(() => ""), size: 12 } : {}),
+      axes: named(axes(plot, shown.range ? { values: (_, splits) => splits.map(() => ""), size: 12 } : {}), data.unit.startsWith("σ") ? data.unit : `${data.title}${data.unit ? `, ${data.unit}` : ""}`),
       height: plot.height - rangeHeight,
       hooks: {
         drawClear: [(u) => { drawBands(u, data); drawLimits(u, data); }],
@@ -249,7 +252,7 @@
     const options = base(plot, {
       series: [{}, { label: "moving range", stroke: () => ink["ink-3"], width: 1, points: { show: data.t.length < 400, size: 3, fill: () => ink["ink-3"] }, spanGaps: true }],
       scales: { x: { time: true }, y: { range: () => [0, top] } },
-      axes: axes(plot, {}),
+      axes: named(axes(plot, {}), "range, σ"),
       height,
       padding: [6, 76, 0, 4],
       hooks: { draw: [(u) => {
@@ -332,6 +335,7 @@
     const { data, shown } = plot;
     if (data.envelope || !shown.points) return;
     const { ctx } = u;
+    ctx.setLineDash([]);
     const r = (data.t.length > 900 ? 1.4 : data.t.length > 250 ? 2 : 2.7) * ratio();
     for (let i = 0; i < data.t.length; i++) {
       if (data.y[i] === null) continue;
@@ -341,12 +345,26 @@
     }
   }
 
+  /** Return one mark for each place, the strongest, with the numbers of all; those that alarm last, on top. */
+  function together(marks) {
+    const places = new Map();
+    for (const mark of [...marks].sort((a, b) => b.alarms - a.alarms || (a.rule < b.rule ? -1 : 1))) {
+      if (mark.y === null) continue;
+      const key = `${mark.t} ${mark.y}`;
+      const known = places.get(key);
+      if (known) known.labels += ` ${mark.rule}`;
+      else places.set(key, { ...mark, labels: mark.rule });
+    }
+    return [...places.values()].sort((a, b) => a.alarms - b.alarms);
+  }
+
   function drawMarks(u, plot) {
     const { data } = plot;
     const { ctx } = u;
+    ctx.save();
+    ctx.setLineDash([]);
     const taken = [];
-    for (const mark of [...data.marks].sort((a, b) => b.alarms - a.alarms)) {
-      if (mark.y === null) continue;
+    for (const mark of together(data.marks)) {
       const x = u.valToPos(mark.t, "x", true), y = u.valToPos(mark.y, "y", true);
       const colour = mark.alarms ? ink.look : ink["ink-2"];
       const r = (mark.alarms ? 5.5 : 4) * ratio();
@@ -358,7 +376,7 @@
       const at = { x, y: above ? y - 13 * ratio() : y + 14 * ratio() };
       if (taken.some((one) => Math.abs(one.x - at.x) < 13 * ratio() && Math.abs(one.y - at.y) < 12 * ratio())) continue;
       taken.push(at);
-      text(ctx, mark.rule, at.x, at.y, colour, { align: "center", weight: 650, size: 11 });
+      text(ctx, mark.labels, at.x, at.y, colour, { align: "center", weight: 650, size: 11 });
     }
     if (plot.selected) {
       const x = u.valToPos(plot.selected.t, "x", true), y = u.valToPos(plot.selected.value, "y", true);
@@ -367,6 +385,7 @@
       ctx.strokeStyle = ink.accent;
       ctx.stroke();
     }
+    ctx.restore();
   }
 
   function hitsOf(u, plot) {
@@ -385,7 +404,7 @@
         isMark: !data.envelope && marked.has(t),
         words: () => data.envelope
           ? [`${number(data.low[i], data.places)} to ${number(data.high[i], data.places)}, median ${number(data.y[i], data.places)}`, `${data.count[i]} sessions about ${moment(t, data.zone)}`, "Drag to zoom in"]
-          : [`${number(data.value[i], data.value_places)} ${data.value_unit}${data.unit === data.value_unit ? "" : `, ${number(data.y[i], 1)} σ`}`, moment(t, data.zone), data.strata[data.stratum[i]], ...(data.judged[i] ? [] : ["not judged"]), ...rules(t), `series ${data.series[i]}`],
+          : [`${number(data.value[i], data.value_places)} ${data.value_unit}${data.unit === data.value_unit ? "" : `, ${number(data.y[i], 1)} σ`}`, moment(t, data.zone), data.strata[data.stratum[i]], ...(data.judged[i] ? (data.baseline[i] ? ["in the baseline"] : []) : ["not judged"]), ...rules(t), `series ${data.series[i]}`],
       });
     });
     if (data.envelope) {
@@ -464,7 +483,7 @@
     };
     const scale = (range) => (data.logarithmic ? { distr: 3, log: 10, range: () => range } : { range: () => range });
     const logSplits = data.logarithmic ? { splits: (u, axis, low, high) => nice(low, high), filter: (u, splits) => splits } : {};
-    const both = axes(plot, { values: (_, splits) => splits.map((v) => (v === null ? null : axisNumber(v, plot))), label: data.x_title, labelFont: `11px ${FONT}`, labelSize: 18, ...logSplits });
+    const both = axes(plot, { size: 30, values: (_, splits) => splits.map((v) => (v === null ? null : axisNumber(v, plot))), label: data.x_title, labelFont: `11px ${FONT}`, labelSize: 18, ...logSplits });
     both[1] = { ...both[1], ...logSplits, label: `${data.title}, ${data.unit}`, labelFont: `11px ${FONT}`, labelSize: 18 };
     const options = base(plot, {
       series: [{}, { points: { show: false }, stroke: () => "transparent" }],
@@ -493,6 +512,11 @@
         words: () => [`${number(point.y, data.places)} ${data.unit}`, `${data.x_title}: ${number(point.x, 1)}`, group.name, ...(group.about ? [group.about[point.j] || "size unknown"] : []), ...(group.series ? [`series ${group.series[point.j]}`] : [])],
       };
     });
+  }
+  function decades(low, high) {
+    const found = [];
+    for (let power = Math.ceil(Math.log10(low)); power <= Math.log10(high); power++) found.push(10 ** power);
+    return found;
   }
   function nice(low, high) {
     const found = [];
@@ -530,7 +554,7 @@
     if (data.t.length === 0) { empty(plot, "Nothing to draw yet."); return; }
     const parts = [...data.lines, ...(data.more || [])];
     const each = data.more || data.lines.length > 1 ? parts.map((one) => [one]) : [parts];
-    const height = each.length > 1 ? Math.max(130, plot.height / each.length) : plot.height;
+    const height = each.length > 1 ? Math.max(150, plot.height / each.length) : plot.height;
     each.forEach((group, place) => {
       const values = group.flatMap((one) => [...one.y, ...(one.low || []), ...(one.high || [])]).concat(data.limit || []).filter((v) => v !== null && (!data.logarithmic || v > 0));
       const [low, high] = [Math.min(...values), Math.max(...values)];
@@ -539,7 +563,7 @@
       const options = base(plot, {
         series: [{}, ...group.map((one, i) => ({ label: one.name, stroke: () => ink[GROUP_COLOURS[i]], width: 1.5, points: { show: true, size: 5, fill: () => ink[GROUP_COLOURS[i]] }, spanGaps: true }))],
         scales: { x: { time: true, range: (_, a, b) => (a === b ? [a - 86400, b + 86400] : [a - (b - a) * 0.02, b + (b - a) * 0.02]) }, y: data.logarithmic ? { distr: 3, log: 10, range: () => range } : { range: () => range } },
-        axes: axes(plot, {}),
+        axes: named(axes(plot, {}), group.length === 1 ? group[0].name : data.title).map((axis, i) => (i && data.logarithmic ? { ...axis, splits: (u, a, low_, high_) => decades(low_, high_), filter: (u, splits) => splits } : axis)),
         height,
         hooks: { draw: [(u) => drawLines(u, data, group)] },
       });
@@ -558,7 +582,7 @@
         line(ctx, x, u.valToPos(low, "y", true), x, u.valToPos(one.high[i], "y", true), ink["ink-3"], [], 2);
       });
       const last = one.y.findLast((v) => v !== null);
-      if (last !== undefined) text(ctx, one.name, right + 6 * ratio(), u.valToPos(last, "y", true), ink["ink-2"]);
+      if (last !== undefined && group.length > 1) text(ctx, one.name, right + 6 * ratio(), u.valToPos(last, "y", true), ink["ink-2"]);
     }
     if (data.limit) {
       const at = u.valToPos(data.limit[data.limit.length - 1], "y", true);
