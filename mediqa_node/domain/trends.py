@@ -6,7 +6,6 @@ from datetime import datetime, tzinfo
 from enum import StrEnum
 
 from mediqa_node.domain.baseline import COMPARABLE
-from mediqa_node.domain.measures import Limit
 from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS
 
 _DAY_S = 86_400.0
@@ -14,6 +13,7 @@ RECENT_S = 7 * _DAY_S
 """A chart whose rule was broken within this time is on the first page."""
 _SIZES = ("ct.dw", "ct.lateral", "ct.ap")
 """Measures of size, which are not compared within a class of size."""
+_COMPARABLE = frozenset(limit.value for limit in COMPARABLE if limit is not None)
 _RECONSTRUCTIONS = {"fbp": "FBP", "hybrid_ir": "hybrid IR", "mbir": "MBIR", "dlr": "deep learning", "unknown": ""}
 
 
@@ -200,8 +200,7 @@ def values_of(source: Source) -> Iterator[Value]:
         middle = (source.predicted[0] * source.predicted[1]) ** 0.5
         yield Value(quantity=PREDICTED, value=middle / source.recorded, stratum=scored)
     for one in source.measures:
-        limit = Limit(one.limit) if one.limit in set(Limit) else None
-        if one.name not in QUANTITIES or (one.limit and limit not in COMPARABLE):
+        if one.name not in QUANTITIES or not (one.limit == "" or one.limit in _COMPARABLE):
             continue
         size = "" if one.name in _SIZES else source.size_class
         stratum = replace(

@@ -219,12 +219,7 @@ def add_around(database: Database, *, seed: int = 3) -> None:
              "verdict": "acceptable" if rng.uniform() < 0.9 else "borderline", "station_name": row.scanner,
              "modality": "CT", "scored_at": row.received_at + 60} for row in shadowed
         ])  # fmt: skip
-        connection.execute(sa.insert(constancy_checks), [
-            {"checked_at": NOW - (40 - day) * DAY, "software_version": "0.3.0" if day > 25 else "0.2.0",
-             "weights_sha256": WEIGHTS, "execution": "cpu fp32", "libraries": "torch", "scores": {}, "expected": {},
-             "compared_with": "card", "bound": 1e-4,
-             "drift": float(10 ** rng.normal(-6.4, 0.25)) if day != 26 else 3e-4, "passed": day != 26, "refusals": {}, "made_by": "worker"} for day in range(40)
-        ])  # fmt: skip
+        connection.execute(sa.insert(constancy_checks), [_check(day, rng) for day in range(40)])
         connection.execute(sa.insert(phantom_measurements), [
             {"series_instance_uid": f"1.9.{day}", "modality": "CT", "station_name": "CT_1", "rule": "water daily",
              "acquired_at": datetime.fromtimestamp(NOW - (60 - day) * DAY, UTC).strftime("%Y-%m-%d %H:%M:%S"),
@@ -232,6 +227,16 @@ def add_around(database: Database, *, seed: int = 3) -> None:
              "uniformity": float(rng.normal(1.5, 0.2)), "measurement": {}, "measured_at": NOW - (60 - day) * DAY}
             for day in range(60)
         ])  # fmt: skip
+
+
+def _check(day: int, rng: np.random.Generator) -> dict[str, Any]:
+    drifted = day == 26
+    return {
+        "checked_at": NOW - (40 - day) * DAY, "software_version": "0.3.0" if day > 25 else "0.2.0",
+        "weights_sha256": WEIGHTS, "execution": "cpu fp32", "libraries": "torch", "scores": {}, "expected": {},
+        "compared_with": "card", "drift": 3e-4 if drifted else float(10 ** rng.normal(-6.4, 0.25)), "bound": 1e-4,
+        "passed": not drifted, "refusals": {}, "made_by": "worker",
+    }  # fmt: skip
 
 
 def _answer(row: Any, rng: np.random.Generator) -> dict[str, Any]:
