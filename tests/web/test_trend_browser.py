@@ -151,6 +151,28 @@ def test_keys_lead_from_mark_to_mark_and_open_the_series(page: Any, served: tupl
         page.keyboard.press("Enter")
 
 
+def test_a_point_under_the_mouse_says_what_it_is_and_a_click_opens_its_series(
+    page: Any, served: tuple[str, str, int]
+) -> None:
+    drawn(page, f"{served[0]}/trends/charts/{served[2]}")
+    page.keyboard.press("m")
+    by_key = page.text_content(".plot-tip")
+    ring = page.locator(".plot-tip").bounding_box()
+    box = page.locator(".plot .u-over").first.bounding_box()
+    said = ""
+    for x in range(int(box["x"]) + 5, int(box["x"] + box["width"]), 12):
+        page.mouse.move(x, box["y"] + 0.42 * box["height"])
+        said = page.text_content(".plot-tip") if page.locator(".plot-tip").is_visible() else said
+        if "series" in said and said != by_key:
+            break
+
+    assert box["y"] < ring["y"] + ring["height"] < box["y"] + box["height"] + 60
+    number = said.rsplit("series ", 1)[1]
+    with page.expect_request(f"**/series/{number}"):
+        page.mouse.down()
+        page.mouse.up()
+
+
 def test_dragging_over_the_chart_zooms_into_a_period_that_the_form_takes(
     page: Any, served: tuple[str, str, int]
 ) -> None:

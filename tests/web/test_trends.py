@@ -59,7 +59,18 @@ def judged(database: Database) -> None:
         pass
 
 
+_clients: dict[tuple[str, Role | None], TestClient] = {}
+
+
 def client_of(database: Database, role: Role | None) -> TestClient:
+    """Return a browser of a person with a role, or of nobody."""
+    key = (database.url, role)
+    if key not in _clients:
+        _clients[key] = _new_client(database, role)
+    return _clients[key]
+
+
+def _new_client(database: Database, role: Role | None) -> TestClient:
     context = WebContext(
         database=database, pictures=NoPictures(), title="MEDIQA", software_version="0.3", data_dir=Path(),
         exports=Path(), time_zone=ZONE, clock=lambda: NOW, idle_s=1e9,

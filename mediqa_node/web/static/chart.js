@@ -68,6 +68,9 @@
     };
   }
 
+  /** Return where a point lies within the plot, in CSS pixels. */
+  const place = (u, hit) => [u.valToPos(hit.t, "x"), u.valToPos(hit.value, "y")];
+
   class Plot {
     constructor(figure) {
       this.figure = figure;
@@ -125,7 +128,8 @@
       let best = null, nearest = 26 * 26;
       if (y < box.height + 2 && y > -4) {
         for (const hit of this.hits) {
-          const dx = hit.x - x, dy = hit.y - y;
+          const [hx, hy] = place(main, hit);
+          const dx = hx - x, dy = hy - y;
           if (dx * dx + dy * dy < nearest) { nearest = dx * dx + dy * dy; best = hit; }
         }
       }
@@ -142,10 +146,11 @@
         return row;
       }));
       const area = this.figure.getBoundingClientRect();
-      const left = box.left - area.left + hit.x;
+      const [x, y] = place(this.drawn[0], hit);
+      const left = box.left - area.left + x;
       const right = left > area.width - 240;
       this.tip.style.setProperty("left", `${right ? left - 12 - this.tip.offsetWidth : left + 14}px`);
-      this.tip.style.setProperty("top", `${Math.max(4, box.top - area.top + hit.y - 14)}px`);
+      this.tip.style.setProperty("top", `${Math.max(4, box.top - area.top + y - 14)}px`);
     }
     open(hit) { if (hit.series) location.href = `/series/${hit.series}`; }
     select(hit) {
@@ -224,7 +229,7 @@
     options.cursor.drag = { x: true, y: false, setScale: false };
     options.cursor.sync = { key: "control" };
     const main = plot.add(options, [t, data.y, data.ewma, data.ewma_low, data.ewma_high, data.low || none, data.high || none]);
-    plot.hits = hitsOf(main, plot);
+    plot.hits = hitsOf(plot);
     if (shown.range) addRange(plot, rangeHeight);
     main.redraw(false, false);
     const words = document.getElementById("plot-words");
@@ -327,6 +332,11 @@
       const row = from > taken[0] ? 0 : from > taken[1] ? 1 : -1;
       if (row < 0) continue;
       taken[row] = from + width + 8 * ratio();
+      ctx.save();
+      ctx.globalAlpha = 0.8;
+      ctx.fillStyle = ink.surface;
+      ctx.fillRect(from - 2 * ratio(), bbox.top + (2 + 14 * row) * ratio(), width + 4 * ratio(), 13 * ratio());
+      ctx.restore();
       text(ctx, words, from, bbox.top + (8 + 14 * row) * ratio(), ink["ink-2"]);
     }
   }
@@ -388,19 +398,18 @@
     ctx.restore();
   }
 
-  function hitsOf(u, plot) {
+  function hitsOf(plot) {
     const { data } = plot;
     const found = [];
     const marked = new Map();
     for (const mark of data.marks) {
-      if (mark.rule === "E" && mark.y !== null && !data.envelope) { marked.set(mark.t, [...(marked.get(mark.t) || []), mark]); continue; }
       marked.set(mark.t, [...(marked.get(mark.t) || []), mark]);
     }
     const rules = (t) => (marked.get(t) || []).map((one) => `${one.rule}: ${one.words}${one.n > 1 ? `, ${one.n} points in a row` : ""}`);
     data.t.forEach((t, i) => {
       if (data.y[i] === null) return;
       found.push({
-        t, value: data.y[i], x: u.valToPos(t, "x"), y: u.valToPos(data.y[i], "y"), series: data.series ? data.series[i] : null,
+        t, value: data.y[i], series: data.series ? data.series[i] : null,
         isMark: !data.envelope && marked.has(t),
         words: () => data.envelope
           ? [`${number(data.low[i], data.places)} to ${number(data.high[i], data.places)}, median ${number(data.y[i], data.places)}`, `${data.count[i]} sessions about ${moment(t, data.zone)}`, "Drag to zoom in"]
@@ -410,7 +419,7 @@
     if (data.envelope) {
       for (const mark of data.marks) {
         if (mark.y === null) continue;
-        found.push({ t: mark.t, value: mark.y, x: u.valToPos(mark.t, "x"), y: u.valToPos(mark.y, "y"), series: mark.series, isMark: true,
+        found.push({ t: mark.t, value: mark.y, series: mark.series, isMark: true,
           words: () => [`${mark.rule}: ${mark.words}`, moment(mark.t, data.zone), ...(mark.n > 1 ? [`${mark.n} points in a row`] : []), `series ${mark.series}`] });
       }
     }
@@ -443,9 +452,9 @@
       hooks: { draw: [(u) => data.groups.forEach((group, i) => drawGroup(u, data, group, i))] },
     });
     options.cursor.x = false;
-    const u = plot.add(options, [data.groups.map((_, i) => i), data.groups.map((group) => group.quartiles[1])]);
+    plot.add(options, [data.groups.map((_, i) => i), data.groups.map((group) => group.quartiles[1])]);
     plot.hits = data.groups.flatMap((group, i) => group.sample.map((value, j) => ({
-      t: i, value, series: group.series[j], x: u.valToPos(i + jitter(j), "x"), y: u.valToPos(value, "y"),
+      t: i + jitter(j), value, series: group.series[j],
       words: () => [`${number(value, Math.max(data.places, 1))} ${data.unit}`, group.name, `median ${number(group.quartiles[1], Math.max(data.places, 1))}`, `series ${group.series[j]}`],
     })));
   }
@@ -504,11 +513,11 @@
       }] },
     });
     options.cursor.x = false;
-    const u = plot.add(options, [points.map((point) => point.x), points.map((point) => point.y)]);
+    plot.add(options, [points.map((point) => point.x), points.map((point) => point.y)]);
     plot.hits = points.map((point) => {
       const group = data.groups[point.g];
       return {
-        t: point.x, value: point.y, series: group.series ? group.series[point.j] : null, x: u.valToPos(point.x, "x"), y: u.valToPos(point.y, "y"),
+        t: point.x, value: point.y, series: group.series ? group.series[point.j] : null,
         words: () => [`${number(point.y, data.places)} ${data.unit}`, `${data.x_title}: ${number(point.x, 1)}`, group.name, ...(group.about ? [group.about[point.j] || "size unknown"] : []), ...(group.series ? [`series ${group.series[point.j]}`] : [])],
       };
     });
@@ -555,7 +564,7 @@
     const parts = [...data.lines, ...(data.more || [])];
     const each = data.more || data.lines.length > 1 ? parts.map((one) => [one]) : [parts];
     const height = each.length > 1 ? Math.max(150, plot.height / each.length) : plot.height;
-    each.forEach((group, place) => {
+    each.forEach((group, nth) => {
       const values = group.flatMap((one) => [...one.y, ...(one.low || []), ...(one.high || [])]).concat(data.limit || []).filter((v) => v !== null && (!data.logarithmic || v > 0));
       const [low, high] = [Math.min(...values), Math.max(...values)];
       const room = (high - low) * 0.12 || Math.abs(high) * 0.1 || 1;
@@ -567,9 +576,9 @@
         height,
         hooks: { draw: [(u) => drawLines(u, data, group)] },
       });
-      const u = plot.add(options, [data.t, ...group.map((one) => one.y)]);
-      if (place === 0) plot.hits = group.flatMap((one) => data.t.map((t, i) => ({ t, value: one.y[i], x: u.valToPos(t, "x"), y: one.y[i] === null ? -99 : u.valToPos(one.y[i], "y"), series: null,
-        words: () => [`${data.logarithmic ? one.y[i].toExponential(1) : number(one.y[i], data.places)} ${data.unit}`, moment(t, data.zone), one.name] })));
+      plot.add(options, [data.t, ...group.map((one) => one.y)]);
+      if (nth === 0) plot.hits = group.flatMap((one) => data.t.map((t, i) => ({ t, value: one.y[i], series: null,
+        words: () => [`${data.logarithmic ? one.y[i].toExponential(1) : number(one.y[i], data.places)} ${data.unit}`, moment(t, data.zone), one.name] }))).filter((hit) => hit.value !== null);
     });
   }
   function drawLines(u, data, group) {
