@@ -29,8 +29,8 @@ def run_length(*, sigmas: float = SIGMAS, ewma_limit: float = EWMA_LIMIT, shift:
         ewma_limit: L of the EWMA.
         shift, spread: mean and standard deviation of the standardised values: 0 and 1 where nothing has changed.
 
-    >>> round(run_length(sigmas=math.inf))
-    500
+    >>> round(run_length(sigmas=math.inf), -1)
+    500.0
     """
     half = ewma_limit * math.sqrt(LAMBDA / (2 - LAMBDA))
     edges = np.linspace(-half, half, states + 1)

@@ -242,9 +242,7 @@ class Broken:
     is_provisional: bool
 
 
-def broken_lately(
-    connection: sa.Connection, *, now: float, at_most: int = 60, **wanted: str
-) -> list[Broken]:
+def broken_lately(connection: sa.Connection, *, now: float, at_most: int = 60, **wanted: str) -> list[Broken]:
     """Return the charts with a rule broken lately, the worst first.
 
     Args:
@@ -284,9 +282,7 @@ def conditions(wanted: dict[str, str]) -> list[sa.ColumnElement[bool]]:
     return [trend_charts.c[name] == value for name, value in wanted.items() if value]
 
 
-def expected_lately(
-    connection: sa.Connection, *, now: float, **wanted: str
-) -> tuple[float, int, int]:
+def expected_lately(connection: sa.Connection, *, now: float, **wanted: str) -> tuple[float, int, int]:
     """Return how many false alarms are expected of all charts lately, from how many points of how many charts."""
     latest = sa.select(trend_charts.c.id, trend_charts.c.false_rate).where(
         trend_charts.c.last_at >= now - RECENT_S, trend_charts.c.false_rate > 0, *conditions(wanted)
