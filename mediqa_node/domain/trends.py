@@ -13,6 +13,7 @@ RECENT_S = 7 * _DAY_S
 """A chart whose rule was broken within this time is on the first page."""
 _SIZES = ("ct.dw", "ct.lateral", "ct.ap")
 """Measures of size, which are not compared within a class of size."""
+_SHA256 = 64
 _COMPARABLE = frozenset(limit.value for limit in COMPARABLE if limit is not None)
 _RECONSTRUCTIONS = {"fbp": "FBP", "hybrid_ir": "hybrid IR", "mbir": "MBIR", "dlr": "deep learning", "unknown": ""}
 
@@ -132,6 +133,19 @@ class Stratum:
         limit = self.limit_code.replace("_", " ")
         words = (self.size_class, self.reconstruction, self.stack, phantom, limit)
         return " · ".join(word for word in words if word) or "all"
+
+
+def labels(strata: Mapping[int, Stratum]) -> dict[int, str]:
+    """Return strata in words, by number; those that differ in weights or method alone name these too."""
+    words = [one.label for one in strata.values()]
+    return {
+        number: one.label if words.count(one.label) == 1 else f"{one.label} · {_basis(one.basis)}"
+        for number, one in strata.items()
+    }
+
+
+def _basis(basis: str) -> str:
+    return f"weights {basis[:12]}" if len(basis) == _SHA256 else basis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,11 @@ class Chart:
     recent: list[list[float]]
 
     @property
+    def place(self) -> str:
+        """Scanner and protocol in words."""
+        return f"{self.scanner or 'unnamed scanner'} · {self.protocol or 'no protocol'}"
+
+    @property
     def charted(self) -> Charted:
         """What the quantity is."""
         return CHARTED.get(self.quantity) or Charted(name=self.quantity, title=self.quantity, unit="", places=2)
@@ -181,12 +186,8 @@ def due(connection: sa.Connection, *, at_most: int) -> list[Chart]:
 
 
 def save_alarms(connection: sa.Connection, analysis: Analysis, *, now: float) -> None:
-    """Replace the alarms of a chart, and note that it was judged."""
+    """Replace the alarms of a chart, and note that it was judged; first of all, so that two who judge it take turns."""
     chart, points, judged = analysis.chart, analysis.points, analysis.judged
-    connection.execute(sa.delete(trend_alarms).where(trend_alarms.c.chart_id == chart.id))
-    rows = [_alarm(chart.id, points, judged, signal) for signal in judged.signals if signal.alarms]
-    if rows:
-        connection.execute(sa.insert(trend_alarms), rows)
     n = len(points)
     connection.execute(
         sa.update(trend_charts)
@@ -200,6 +201,10 @@ def save_alarms(connection: sa.Connection, analysis: Analysis, *, now: float) ->
             false_rate=analysis.expected_false_alarms() / n if n else 0.0,
         )
     )
+    connection.execute(sa.delete(trend_alarms).where(trend_alarms.c.chart_id == chart.id))
+    rows = [_alarm(chart.id, points, judged, signal) for signal in judged.signals if signal.alarms]
+    if rows:
+        connection.execute(sa.insert(trend_alarms), rows)
 
 
 def _recent(judged: Judged) -> list[list[float]]:

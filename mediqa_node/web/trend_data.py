@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import JSONResponse, Response
 
 from mediqa_node.domain.control_chart import RULES
-from mediqa_node.domain.trends import CHARTED, Charted
+from mediqa_node.domain.trends import CHARTED, Charted, labels
 from mediqa_node.exchange.columns import columns_of
 from mediqa_node.exchange.tables import csv_bytes, no_formula
 from mediqa_node.storage import constancy_checks, phantoms, trend_charts, trend_views
@@ -84,7 +84,7 @@ def chart_data(context: Context, _: Looking, number: Number, query: Asked) -> Re
     return JSONResponse({
         "kind": "control",
         "name": f"{chart.scanner} {chart.protocol} {chart.quantity}",
-        "heading": f"{chart.scanner} · {chart.protocol}, {chart.charted.title}",
+        "heading": f"{chart.place}, {chart.charted.title}",
         "value_unit": chart.charted.unit,
         "value_places": chart.charted.places,
         "zone": getattr(context.time_zone, "key", None),
@@ -102,6 +102,7 @@ def chart_csv(context: Context, _: Looking, number: Number, query: Asked) -> Res
 def _control_rows(context: WebContext, found: Analysis, since: float, until: float) -> Iterable[dict[str, Any]]:
     points, judged, charted = found.points, found.judged, found.chart.charted
     rules: dict[int, list[str]] = {}
+    words = labels(found.strata)
     for signal in judged.signals:
         rules.setdefault(signal.first, []).append(f"{signal.rule}: {RULES[signal.rule]}")
     for i in np.flatnonzero((points.at >= since) & (points.at < until)).tolist():
@@ -110,7 +111,7 @@ def _control_rows(context: WebContext, found: Analysis, since: float, until: flo
             "at": iso_in(float(points.at[i]), context.time_zone),
             "value": _figures(charted.shown(float(points.value[i]))),
             "unit": charted.unit,
-            "stratum": found.strata[int(points.stratum[i])].label,
+            "stratum": words[int(points.stratum[i])],
             "phase": int(judged.phase[i]),
             "baseline": bool(judged.in_baseline[i]),
             "z": _figures(float(judged.z[i])) if is_judged else None,

@@ -10,6 +10,7 @@ import numpy as np
 
 from mediqa_node.domain.control_chart import D2, D4, RULES, SIGMAS, Limits
 from mediqa_node.domain.envelope import MOST_POINTS, envelope
+from mediqa_node.domain.trends import labels
 from mediqa_node.storage.trend_charts import Analysis
 
 
@@ -90,7 +91,7 @@ class ControlFigure:
             "range": _numbers(judged.moving_range[here]),
             "series": self.analysis.points.series[here].tolist(),
             "stratum": [numbers[number] for number in self.analysis.points.stratum[here].tolist()],
-            "strata": [one.label for one in self.analysis.strata.values()],
+            "strata": list(labels(self.analysis.strata).values()),
             "judged": judged.is_judged[here].astype(int).tolist(),
             "baseline": judged.in_baseline[here].astype(int).tolist(),
         }  # fmt: skip

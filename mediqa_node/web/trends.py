@@ -1,7 +1,7 @@
 """Trends: control charts, those with a rule broken lately first, and what people decide about them."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from mediqa_node.domain.access import Actor, Permission
 from mediqa_node.domain.control_chart import FEWEST_POINTS, PROVISIONAL_POINTS, RULES
 from mediqa_node.domain.false_alarms import rate
-from mediqa_node.domain.trends import CHARTED, Event, EventKind
+from mediqa_node.domain.trends import CHARTED, Event, EventKind, labels
 from mediqa_node.storage import trend_charts, trend_choices, trend_views
 from mediqa_node.storage.trend_charts import Analysis, Chart
 from mediqa_node.web.access import Context, needs, record
@@ -147,14 +147,14 @@ def show_chart(request: Request, context: Context, actor: Looking, number: Numbe
     since, until = query.period(context, last_at=chart.last_at)
     with context.database.read() as connection:
         analysis = trend_charts.analyse(connection, chart, stratum=query.stratum_id)
-        strata = analysis.strata
         siblings = trend_views.charts(connection, at_most=60, scanner=chart.scanner, protocol=chart.protocol)
         peers = trend_views.charts(connection, at_most=60, protocol=chart.protocol, quantity=chart.quantity)
         decided = trend_choices.baselines_of(connection, chart.id)
     inside = (analysis.points.at >= since) & (analysis.points.at < until)
     return page(
         request, actor, "trends_chart.html", "trends",
-        part="charts", chart=chart, analysis=analysis, query_=query, strata=_strata(analysis), all_strata=strata,
+        part="charts", chart=chart, analysis=analysis, query_=query, strata=_strata(analysis),
+        labels=labels(analysis.strata),
         siblings=siblings, peers=peers, decided=decided[::-1], rules=RULES, signals=_signals(analysis, since, until),
         kinds=list(EventKind), n=int(inside.sum()), n_judged=int((inside & analysis.judged.is_judged).sum()),
         expected=analysis.expected_false_alarms(since=since, until=until),
@@ -186,7 +186,7 @@ def _suggested(
 
 def _signals(analysis: Analysis, since: float, until: float) -> list[dict[str, Any]]:
     """Return the rules broken in a period, the newest first."""
-    points = analysis.points
+    points, words = analysis.points, labels(analysis.strata)
     return [
         {
             "signal": signal,
@@ -195,7 +195,7 @@ def _signals(analysis: Analysis, since: float, until: float) -> list[dict[str, A
             "n": signal.last - signal.first + 1,
             "series": int(points.series[signal.first]),
             "value": analysis.chart.charted.shown(float(points.value[signal.first])),
-            "stratum": analysis.strata[int(points.stratum[signal.first])].label,
+            "stratum": words[int(points.stratum[signal.first])],
         }
         for signal in reversed(analysis.judged.signals)
         if since <= points.at[signal.last] and points.at[signal.first] < until
@@ -297,11 +297,11 @@ def add_event(
 ) -> Response:
     """Keep an event; if it starts a phase, the charts of its scanner are judged again."""
     try:
-        at = timedelta(hours=int(time[:2] or 0), minutes=int(time[3:] or 0)).total_seconds()
+        at = datetime.strptime(f"{date} {time or '00:00'}", "%Y-%m-%d %H:%M").replace(tzinfo=context.time_zone)
     except ValueError:
-        raise HTTPException(422, "A time is written as 14:30.") from None
+        raise HTTPException(422, "A day is written as 2026-11-30, a time as 14:30.") from None
     event = Event(
-        at=day(context, date) + at, kind=kind, scanner=scanner, note=note.strip(), starts_phase=bool(starts_phase),
+        at=at.timestamp(), kind=kind, scanner=scanner, note=note.strip(), starts_phase=bool(starts_phase),
         by=actor.name,
     )  # fmt: skip
     with context.database.write() as connection:

@@ -233,7 +233,7 @@
     if (shown.range) addRange(plot, rangeHeight);
     main.redraw(false, false);
     const words = document.getElementById("plot-words");
-    if (words) words.textContent = data.envelope ? `Above 2,000 points: range and median of ${data.t.length} parts of the period; rules are found on all ${data.n.toLocaleString("en")} points.` : "";
+    if (words) words.textContent = data.envelope ? `Above 2,000 points: range and median of ${data.t.length} parts of the period; rules are found on all ${data.n.toLocaleString("en")} points; those that only mark are in the list below.` : "";
   }
 
   function plotted(data, shown) {
@@ -374,7 +374,7 @@
     ctx.save();
     ctx.setLineDash([]);
     const taken = [];
-    for (const mark of together(data.marks)) {
+    for (const mark of together(data.envelope ? data.marks.filter((one) => one.alarms) : data.marks)) {
       const x = u.valToPos(mark.t, "x", true), y = u.valToPos(mark.y, "y", true);
       const colour = mark.alarms ? ink.look : ink["ink-2"];
       const r = (mark.alarms ? 5.5 : 4) * ratio();
@@ -418,7 +418,7 @@
     });
     if (data.envelope) {
       for (const mark of data.marks) {
-        if (mark.y === null) continue;
+        if (mark.y === null || !mark.alarms) continue;
         found.push({ t: mark.t, value: mark.y, series: mark.series, isMark: true,
           words: () => [`${mark.rule}: ${mark.words}`, moment(mark.t, data.zone), ...(mark.n > 1 ? [`${mark.n} points in a row`] : []), `series ${mark.series}`] });
       }
