@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mediqa_node.domain.export import Row
 from mediqa_node.domain.measures import MeasuredStack
 from mediqa_node.exchange.columns import columns_of
-from mediqa_node.exchange.tables import csv_bytes
+from mediqa_node.exchange.tables import csv_bytes, no_formula
 
 NOTE = (
     "# not the eCQM calculation (CMS1056, CMS1074, CMS1206): measured by mediqa-node on each series; "
@@ -38,8 +38,6 @@ _CONTEXT = (
     "study_instance_uid", "series_instance_uid", "acquired", "scanner", "protocol", "body_part", "ctdi_vol_mgy",
     "ctdi_phantom_cm", "kernel", "recon_class",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes text that begins so for a formula."""
 
 
 def exam_csv(measured: Iterable[MeasuredStack]) -> bytes:
@@ -53,7 +51,7 @@ def _order(row: Row) -> tuple[str, str]:
 
 
 def _row(one: MeasuredStack) -> Row:
-    row = {name: _plain(getattr(one, name)) for name in _CONTEXT}
+    row = {name: no_formula(getattr(one, name)) for name in _CONTEXT}
     row["slice_thickness_mm"] = one.thickness_mm
     reasons = []
     for column, (name, unit) in _MEASURES.items():
@@ -66,8 +64,3 @@ def _row(one: MeasuredStack) -> Row:
         }
         reasons += [f"{name}: {measure.reason}"] * bool(measure.reason)
     return row | {"reasons": "; ".join(reasons) or None}
-
-
-def _plain(value: object) -> object:
-    """Return text of a header so that no spreadsheet takes it for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -11,6 +11,9 @@ from mediqa_node.exchange.columns import Column
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes text that begins so for a formula."""
+
 
 def csv_bytes(columns: Sequence[Column], rows: Iterable[Row]) -> bytes:
     """Return a CSV file with a header line; floats in the shortest form that reads back the same."""
@@ -19,6 +22,15 @@ def csv_bytes(columns: Sequence[Column], rows: Iterable[Row]) -> bytes:
     writer.writerow([column.name for column in columns])
     writer.writerows([_cell(row.get(column.name)) for column in columns] for row in rows)
     return text.getvalue().encode("utf-8")
+
+
+def no_formula(value: object) -> object:
+    """Return text of a header so that no spreadsheet takes it for a formula; anything else as it is.
+
+    >>> no_formula("=1+1"), no_formula(-3.5)
+    ("'=1+1", -3.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _cell(value: Any) -> str:

@@ -26,6 +26,7 @@ from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.heartbeat import Pulse
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.retraction import send_due_retractions
+from mediqa_node.pipeline.trends import TrendSweep
 from mediqa_node.pipeline.worklist import WorklistSweep
 from mediqa_node.storage import activity, assessments, clock, companions, copies, index, outbox, retention
 from mediqa_node.storage.database import Connection
@@ -42,6 +43,7 @@ RETRACTIONS_EVERY_S = 2.0
 COPIES_EVERY_S = 0.3
 COMMANDS_EVERY_S = 0.5
 SLOW_COMMANDS_EVERY_S = 2.0
+TRENDS_EVERY_S = 2.0
 _MAY_TAKE_S = 60.0
 """How long a sweep may wait for peers or a decoder and still count as one that runs."""
 LIVENESS_EVERY_S = 5.0
@@ -109,12 +111,14 @@ def courier_loops(
         slow: actions of pages that take long, and need what only the composition root has.
     """
     copies_waiting = Copies(node, stop.is_set)
+    trends = TrendSweep(node.database, time_zone=node.time_zone, clock=node.clock)
     return [
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
         Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
         Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_waiting, stop),
         Loop(node.pulse, "commands", COMMANDS_EVERY_S, CommandSweep(node, QUICK_ACTIONS).run, stop),
         Loop(node.pulse, "slow commands", SLOW_COMMANDS_EVERY_S, CommandSweep(node, slow or {}).run, stop),
+        Loop(node.pulse, "trends", TRENDS_EVERY_S, trends.run, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
     ]
 

@@ -20,6 +20,10 @@ from mediqa_node.web import (
     operations,
     series,
     signin,
+    trend_answers,
+    trend_data,
+    trend_views,
+    trends,
     worklist,
 )
 from mediqa_node.web.access import SignInNeeded, find_actor
@@ -50,6 +54,8 @@ def create_app(context: WebContext) -> FastAPI:
     app.state.feed = live.Feed(context)
     app.state.rendering = CapacityLimiter(images.AT_ONCE)
     for part in (assets, signin, worklist, live, series, images, operations, labels, administration, account, api):
+        app.include_router(part.router)
+    for part in (trends, trend_data, trend_views, trend_answers):
         app.include_router(part.router)
     app.add_middleware(Guards, failed=_failed, secure=context.secure)
     app.add_exception_handler(SignInNeeded, _sign_in)

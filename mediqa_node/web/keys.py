@@ -54,7 +54,18 @@ SERIES = (
     Key("[", "series_previous", "newer series of the list"),
     Key("]", "series_next", "older series of the list"),
 )
-PAGES: Mapping[str, tuple[Key, ...]] = {"worklist": WORKLIST, "series": SERIES}
+TRENDS = (
+    Key("j", "next", "next chart of the list"),
+    Key("k", "previous", "previous chart of the list"),
+    Key("Enter", "open", "open the chart, or the series of the point"),
+    Key("ArrowLeft", "point_previous", "previous point"),
+    Key("ArrowRight", "point_next", "next point"),
+    Key("m", "mark_next", "next point that breaks a rule"),
+    Key("0", "whole", "whole period"),
+    Key("e", "ewma", "EWMA on or off"),
+    Key("s", "image", "save the picture as PNG"),
+)
+PAGES: Mapping[str, tuple[Key, ...]] = {"worklist": WORKLIST, "series": SERIES, "trends": TRENDS}
 
 
 def of_page(page: str) -> tuple[Key, ...]:

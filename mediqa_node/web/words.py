@@ -43,6 +43,11 @@ def iso(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().isoformat(timespec="seconds")
 
 
+def iso_in(at: float, zone: tzinfo) -> str:
+    """Return a time of the site as machines read it."""
+    return datetime.fromtimestamp(at, zone).isoformat(timespec="seconds")
+
+
 def state(entry: Entry) -> str:
     """Return how far a series is."""
     return _STATES.get(entry.state, str(entry.state).lower())

@@ -94,7 +94,7 @@ def test_every_sweep_of_courier_and_worker_is_watched(bench: Bench) -> None:
     sweeps.Rounds(bench.node, type("Gate", (), {"is_open": False})(), stop).run()
 
     assert set(bench.node.pulse.sweeps()) == {
-        "companions", "retractions", "copies", "commands", "slow commands", "liveness", "retention", "forget",
+        "companions", "retractions", "copies", "commands", "slow commands", "trends", "liveness", "retention", "forget",
         "constancy", "rounds",
     }  # fmt: skip
 
