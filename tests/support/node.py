@@ -151,9 +151,13 @@ class Node:
         if self.process is not None:
             self.stop()
 
+    def command_line(self, *arguments: str) -> list[str]:
+        """Return the line of a command of `mediqa-node` with this node's configuration."""
+        return [sys.executable, "-m", "mediqa_node", "-c", str(self.configuration), *arguments]
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `mediqa-node` with this node's configuration."""
-        line = [sys.executable, "-m", "mediqa_node", "-c", str(self.configuration), *arguments]
+        line = self.command_line(*arguments)
         return subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
 
     # ── looking inside ───────────────────────────────────────────────────────

@@ -149,6 +149,28 @@ def test_a_cut_stream_replays_what_was_missed(
         expect(page.locator("#rows tr").first).to_contain_text("THORAX 40", timeout=PATIENCE_MS)
 
 
+@pytest.mark.acceptance
+def test_a_stream_that_was_cut_for_a_minute_misses_nothing(
+    bench: Bench, browser: Browser, serving: Callable[[Bench], Served], tmp_path: Path
+) -> None:
+    served = serving(bench)
+    with watched(browser, served, Role.PHYSICIST) as found:
+        page = live(found.open())
+        served.stop()
+        rows = entries(bench)
+        for entry in rows[3:9]:
+            answer(bench, entry, AnswerKind.REPEATED)
+        for i in range(50, 53):
+            receive(bench, tmp_path, i)
+        time.sleep(60)
+        served.start()
+
+        for entry in rows[3:9]:
+            expect(page.locator(f"#s{entry.id}")).to_contain_text("Repeated", timeout=60_000)
+        expect(page.locator("#rows tr").first).to_contain_text("THORAX 52", timeout=PATIENCE_MS)
+        assert page.locator("#rows tr").count() == len(rows) + 3
+
+
 def test_eight_tabs_of_one_browser_all_follow_and_still_load_pages(
     bench: Bench, browser: Browser, serving: Callable[[Bench], Served]
 ) -> None:

@@ -99,7 +99,8 @@
     && !rows.querySelector('[aria-selected="true"]') && !document.querySelector("dialog[open]");
 
   function insert() {
-    if (!rows.closest("table").checkVisibility()) { location.reload(); return; } // the list was empty
+    document.getElementById("list").hidden = false; // it was, while there was nothing in it
+    document.getElementById("empty")?.remove();
     for (const row of [...waiting].reverse()) {
       row.classList.add("is-new");
       rows.prepend(row);
