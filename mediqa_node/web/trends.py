@@ -251,8 +251,9 @@ def choose(
         made = trend_choices.choose_baseline(
             connection, chart.id, max(since, float(at[inside][0])), until, reason=reason.strip(), by=actor.name, at=now
         )
+        detail = f"{made}: {start} to {end} {reason.strip()}".strip()
+        record(request, actor, "baseline.chosen", on=chart.id, detail=detail, within=connection)
     _judge(context, chart.id)
-    record(request, actor, "baseline.chosen", on=chart.id, detail=f"{made}: {start} to {end} {reason.strip()}".strip())
     return RedirectResponse(f"/trends/charts/{number}", 303)
 
 
@@ -266,10 +267,11 @@ def withdraw(request: Request, context: Context, actor: Deciding, number: Number
     """Withdraw a baseline: the one before it holds again, or provisional limits."""
     with context.database.write() as connection:
         chart_id = trend_choices.withdraw_baseline(connection, baseline, by=actor.name, at=context.clock())
+        if chart_id is not None:
+            record(request, actor, "baseline.withdrawn", on=chart_id, detail=str(baseline), within=connection)
     if chart_id is None:
         raise HTTPException(409, "It was withdrawn before.")
     _judge(context, chart_id)
-    record(request, actor, "baseline.withdrawn", on=chart_id, detail=str(baseline))
     return RedirectResponse(f"/trends/charts/{number}", 303)
 
 
@@ -306,9 +308,10 @@ def add_event(
     )  # fmt: skip
     with context.database.write() as connection:
         made = trend_choices.add_event(connection, event, now=context.clock())
+        detail = f"{kind} {scanner or 'all scanners'} {date}: {event.note}"
+        record(request, actor, "event.added", on=made, detail=detail, within=connection)
     if back and starts_phase:
         _judge(context, back)
-    record(request, actor, "event.added", on=made, detail=f"{kind} {scanner or 'all scanners'} {date}: {event.note}")
     return RedirectResponse(f"/trends/charts/{back}" if back else "/trends", 303)
 
 
@@ -319,9 +322,10 @@ def withdraw_event(
     """Withdraw an event."""
     with context.database.write() as connection:
         done = trend_choices.withdraw_event(connection, number, by=actor.name, at=context.clock())
+        if done:
+            record(request, actor, "event.withdrawn", on=number, within=connection)
     if not done:
         raise HTTPException(409, "It was withdrawn before.")
     if back:
         _judge(context, back)
-    record(request, actor, "event.withdrawn", on=number)
     return RedirectResponse(f"/trends/charts/{back}" if back else "/trends", 303)

@@ -70,7 +70,8 @@ window.hit = () => console.error("HIT");
 addEventListener("securitypolicyviolation", (event) => console.error("CSP", event.violatedDirective, event.blockedURI));
 """
 PAGES = ("/", "/?received=all&q=%3Cscript%3Ehit()%3C/script%3E", "/series/1", "/operations", "/users", "/rooms",
-         "/audit", "/account", "/labels", "/labels/exports")  # fmt: skip
+         "/audit", "/account", "/labels", "/labels/exports", "/trends", "/trends/answers", "/trends/scanners",
+         "/trends/dose", "/trends/checkpoints", "/trends/constancy")  # fmt: skip
 
 
 @pytest.fixture

@@ -640,8 +640,8 @@
   }
   acts.ewma = () => switchLine("ewma");
   acts.image = () => plots[0]?.image();
-  acts.point_next = () => plots[0]?.step(1);
-  acts.point_previous = () => plots[0]?.step(-1);
+  acts.step_next = () => plots[0]?.step(1);
+  acts.step_previous = () => plots[0]?.step(-1);
   acts.mark_next = () => plots[0]?.step(1, (hit) => hit.isMark);
   acts.open = () => { if (plots[0]?.selected) plots[0].open(plots[0].selected); };
   acts.whole = () => {

@@ -157,8 +157,8 @@
       line.classList.toggle("is-current", Number(line.dataset.index) === current);
     });
   }
-  acts.slice_next = () => go(current + 1);
-  acts.slice_previous = () => go(current - 1);
+  acts.step_next = () => go(current + 1);
+  acts.step_previous = () => go(current - 1);
   acts.enlarge = () => panel.classList.toggle("is-large");
   panel.addEventListener("dblclick", acts.enlarge);
 
