@@ -23,6 +23,7 @@ from mediqa_node.storage.tables import series as series_table
 from mediqa_node.storage.trend_points import PointWriter
 from mediqa_node.storage.trend_tables import trend_charts, trend_cursors, trend_points
 from mediqa_node.storage.workbench_tables import answers, worklist
+from support.workbench import EMPTY_ENTRY
 
 DAY = 86_400.0
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -87,7 +88,7 @@ def sources(scanner: Scanner, *, first: int = 1, seed: int = 1, until: float = N
 
 def _worklist(one: Source, *, category: str = "fine") -> dict[str, Any]:
     low, high = one.predicted or (None, None)
-    return {
+    return EMPTY_ENTRY | {
         "id": one.series, "series_instance_uid": f"1.2.{one.series}", "study_instance_uid": f"1.1.{one.study}",
         "change": one.series, "generation": 1, "revision": 1, "received_at": one.received_at,
         "last_image_at": one.received_at, "n_images": 90, "state": "DELIVERED", "category": category,

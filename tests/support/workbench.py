@@ -41,7 +41,7 @@ _PNG = bytes.fromhex(
 )
 
 
-_EMPTY = {
+EMPTY_ENTRY = {
     column.name: column.type.python_type()
     for column in workbench_tables.worklist.c
     if not column.nullable and not column.primary_key and column.name != "change"
@@ -180,7 +180,7 @@ class Site:
                 found = replace(found, series_instance_uid=uid, study_instance_uid=entry["study_instance_uid"])
                 assessments.save_assessment(connection, found, generation=1)
                 assessments.save_technique(connection, uid, found.technique)
-            columns = _EMPTY | worklist.values_of(entry)
+            columns = EMPTY_ENTRY | worklist.values_of(entry)
             del columns["series_instance_uid"]
             worklist.save(connection, uid, columns)
             found_entry = worklist.find_by_uid(connection, uid)
