@@ -19,6 +19,14 @@ class Pictures(Protocol):
         ...
 
 
+class RatingImport(Protocol):
+    """Imports a table of ratings, as a whole or not at all."""
+
+    def __call__(self, content: bytes, *, by: str, at: float) -> tuple[int | None, tuple[str, ...]]:
+        """Return the number of the import, None if nothing was kept, and the problems with rows."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebContext:
     """Open resources and settings of the web process.
@@ -32,6 +40,7 @@ class WebContext:
         active_checkpoint: a sentence about the checkpoint that scores.
         exports: folder of exports.
         low_water_bytes: with less free space nothing is received.
+        import_ratings: takes the ratings of a reading study for training; None: this process cannot.
     """
 
     database: Database
@@ -48,4 +57,5 @@ class WebContext:
     running: Callable[[], list[str]] = field(default=lambda: [])
     active_checkpoint: Callable[[], str] = field(default=lambda: "")
     low_water_bytes: int = 0
+    import_ratings: RatingImport | None = None
     clock: Callable[[], float] = time.time
