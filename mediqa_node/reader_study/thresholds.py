@@ -27,6 +27,14 @@ class NotFitted(ValueError):
     """There is no threshold; the message says why and what to do."""
 
 
+class OutOfReach(NotFitted):
+    """No score stands for a limit: fitted mean ratings go from `low` to `high`, all 0 worst to 1 best."""
+
+    def __init__(self, limit: float, low: float, high: float) -> None:
+        super().__init__(f"no score stands for a mean rating of {limit:.2f}; fitted ones go from {low:.2f} to {high:.2f}")
+        self.limit, self.low, self.high = limit, low, high
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """How many of how many; `held_out` is the share among series that the threshold was not fitted on, or None."""
@@ -148,10 +156,7 @@ def _threshold(
 ) -> Threshold:
     x, y = curve
     if not y[0] < limit <= y[-1]:
-        raise NotFitted(
-            f"no score here stands for a mean rating of {limit:.2f} (0 worst, 1 best): fitted ratings go from "
-            f"{y[0]:.2f} to {y[-1]:.2f}. Choose a limit between these, or add poorer or better images to the study"
-        )
+        raise OutOfReach(limit, float(y[0]), float(y[-1]))
     at = round(float(np.interp(limit, y, x)), _PLACES)
     resampled = np.array([np.interp(limit, b, a) for a, b in curves])  # beyond the ends: the lowest, highest score
     low, high = np.percentile(resampled, (2.5, 97.5))

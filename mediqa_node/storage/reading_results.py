@@ -166,3 +166,9 @@ def candidates(connection: sa.Connection, wanted: Filter) -> list[Candidate]:
         .order_by(worklist.c.id)
     )
     return [Candidate(**row._mapping) for row in connection.execute(query)]
+
+
+def newest_weights(connection: sa.Connection) -> str:
+    """Return the digest of the weights that scored last, "" before any score."""
+    query = sa.select(worklist.c.weights_sha256).where(worklist.c.score.is_not(None))
+    return connection.execute(query.order_by(worklist.c.change.desc()).limit(1)).scalar_one_or_none() or ""

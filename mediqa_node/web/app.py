@@ -13,11 +13,14 @@ from mediqa_node.web import (
     administration,
     api,
     assets,
+    calibrations,
     images,
     live,
     operations,
+    reading,
     series,
     signin,
+    studies,
     worklist,
 )
 from mediqa_node.web.access import SignInNeeded, find_actor
@@ -45,7 +48,9 @@ def create_app(context: WebContext) -> FastAPI:
                   openapi_url="/api/v1/openapi.json")  # fmt: skip
     app.state.context = context
     app.state.feed = live.Feed(context)
-    for part in (assets, signin, worklist, live, series, images, operations, administration, account, api):
+    # studies before reading: /reading/new is no number of a study
+    for part in (assets, signin, worklist, live, series, images, studies, reading, calibrations, operations,
+                 administration, account, api):  # fmt: skip
         app.include_router(part.router)
     app.add_middleware(Guards)
     app.add_exception_handler(SignInNeeded, _sign_in)

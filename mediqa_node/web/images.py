@@ -42,8 +42,13 @@ def map_(context: Context, actor: Viewer, number: Number, revision: Number, inde
 
 def _picture(context: WebContext, actor: Actor, number: int, what: str, **arguments: int) -> Response:
     entry = entry_of(context, actor, number)
+    return picture(context, what, series=entry.series_instance_uid, **arguments)
+
+
+def picture(context: WebContext, what: str, **arguments: object) -> Response:
+    """Return a picture to whoever was found to be allowed to see it; HTTPException 404 where there is none."""
     try:
-        content = context.pictures.render(what, {"series": entry.series_instance_uid, **arguments})
+        content = context.pictures.render(what, arguments)
     except NoPicture as error:
         raise HTTPException(404, str(error)) from error
     headers = {"cache-control": _KEEP}
