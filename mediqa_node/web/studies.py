@@ -30,10 +30,10 @@ Making = Annotated[Actor, Depends(needs(Permission.STUDIES))]
 Line = Annotated[str, Field(max_length=200)]
 QUESTIONS = {
     "overall": "How good are these images for their purpose?",
-    "noise": "How little does noise disturb?",
-    "artifact": "How little do artefacts disturb?",
-    "contrast": "How good is the contrast?",
-    "sharpness": "How sharp are the images?",
+    "noise": "Freedom from noise",
+    "artifact": "Freedom from artefacts",
+    "contrast": "Contrast",
+    "sharpness": "Sharpness",
 }
 POINTS = "1 not usable\n2 poor\n3 acceptable\n4 good\n5 excellent"
 

@@ -52,7 +52,7 @@ class Site:
     bench: Bench = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bench = Bench(self.folder / "node")
+        self.bench = Bench(self.folder / "var")  # as a node keeps it, so that commands run on it
         maker = PictureMaker(self.bench.database, self.bench.spool)
         self.context = WebContext(
             database=self.bench.database,

@@ -30,6 +30,7 @@
   function go(index) {
     current = index;
     groups[index].focus({ preventScroll: true });
+    groups[index].scrollIntoView({ block: "nearest" });
   }
   groups.forEach((group, i) => {
     show(group);

@@ -146,7 +146,7 @@
   let turn = presets.findIndex((one) => view !== null && Math.abs(one.center - view.center) < 0.5 && Math.abs(one.width - view.width) < 0.5);
   if (presets.length === 0) turn = 0;
   acts.window_next = () => {
-    if (!images.some(Boolean)) { workbench.toast("A photograph has no window."); return; }
+    if (presets.length === 0 && !base) { workbench.toast("A photograph has no window."); return; }
     turn = (turn + 1) % turns.length;
     turns[turn][1]();
     const name = document.getElementById("window-name");
