@@ -31,7 +31,9 @@ class OutOfReach(NotFitted):
     """No score stands for a limit: fitted mean ratings go from `low` to `high`, all 0 worst to 1 best."""
 
     def __init__(self, limit: float, low: float, high: float) -> None:
-        super().__init__(f"no score stands for a mean rating of {limit:.2f}; fitted ones go from {low:.2f} to {high:.2f}")
+        super().__init__(
+            f"no score stands for a mean rating of {limit:.2f}; fitted ones go from {low:.2f} to {high:.2f}"
+        )
         self.limit, self.low, self.high = limit, low, high
 
 

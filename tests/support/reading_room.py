@@ -12,8 +12,6 @@ from pathlib import Path
 import pydicom
 import uvicorn
 from starlette.testclient import TestClient
-from support.bench import Bench
-from support.series import ct_series, series_uid
 
 from mediqa_node.composition.resources import import_ratings
 from mediqa_node.domain.access import Role
@@ -25,6 +23,8 @@ from mediqa_node.web.access import COOKIE, hasher
 from mediqa_node.web.app import create_app
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.pictures import NoPicture
+from support.bench import Bench
+from support.series import ct_series, series_uid
 
 PASSWORD = "a long password"
 BROWSER = {"sec-fetch-site": "same-origin"}
