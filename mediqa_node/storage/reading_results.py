@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.rating import Rating
+from mediqa_node.domain.rating import CRITERIA, Rating
 from mediqa_node.domain.reading import Study
 from mediqa_node.domain.series import InstanceStatus
 from mediqa_node.storage import identities, reading
@@ -166,6 +166,46 @@ def candidates(connection: sa.Connection, wanted: Filter) -> list[Candidate]:
         .order_by(worklist.c.id)
     )
     return [Candidate(**row._mapping) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """A series to which all readers of a study gave the same overall rating: an example for the next study."""
+
+    number: int
+    value: int
+    n_readers: int
+    modality: str
+    region: str
+    study: str
+
+
+def agreed(connection: sa.Connection, *, at_most: int = 30) -> list[Agreed]:
+    """Return series whose readers agree, of closed studies, the newest study first, then by rating.
+
+    Two readers or more, who all gave the same value each time they read it.
+    """
+    found: list[Agreed] = []
+    for study in reading.every(connection):
+        if study.is_open:
+            continue
+        given: dict[str, list[tuple[str, float]]] = {}
+        for one in ratings_of(connection, study):
+            if one.criterion == CRITERIA[0]:
+                given.setdefault(one.series_instance_uid, []).append((one.reader_id, one.score))
+        known = {
+            uid: (int(values[0][1]), len({name for name, _ in values}))
+            for uid, values in given.items()
+            if len({score for _, score in values}) == 1 and len({name for name, _ in values}) > 1
+        }
+        columns = [worklist.c[name] for name in ("id", "modality", "region", "series_instance_uid")]
+        query = sa.select(*columns).where(worklist.c.series_instance_uid.in_(list(known)[:_AT_ONCE]))
+        rows = [(row, *known[row.series_instance_uid]) for row in connection.execute(query)]
+        found += [
+            Agreed(number=row.id, value=value, n_readers=n, modality=row.modality, region=row.region, study=study.name)
+            for row, value, n in sorted(rows, key=lambda one: (one[1], one[0].id))
+        ]
+    return found[:at_most]
 
 
 def newest_weights(connection: sa.Connection) -> str:

@@ -17,7 +17,7 @@ from mediqa_node.reader_study.order import chosen, reading_order
 from mediqa_node.reader_study.study import figures
 from mediqa_node.storage import ratings, reading, users, worklist
 from mediqa_node.storage.database import Connection
-from mediqa_node.storage.reading_results import Candidate, candidates, patients_of, ratings_of
+from mediqa_node.storage.reading_results import Candidate, agreed, candidates, patients_of, ratings_of
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.filters import PERIODS, ListQuery
@@ -112,11 +112,12 @@ def _form(
         choices = worklist.choices(connection, ListQuery(received="all").as_filter(context, actor))
         people = [one for one in users.every(connection) if one.disabled_at is None]
         drawn = _drawn(connection, context, actor, given, ())
+        suggested = agreed(connection)
     may_read = [one.name for one in people if Permission.READ in PERMISSIONS[one.role]]
     return plain(
         request, actor, "study_new.html", status,
         given=given, problem=problem, choices=choices, periods=PERIODS, people=may_read, criteria=CRITERIA,
-        drawn=drawn, n_places=_n_places(drawn, given), most=MOST_CASES, most_examples=MOST_EXAMPLES,
+        drawn=drawn, n_places=_n_places(drawn, given), most=MOST_CASES, suggested=suggested, most_examples=MOST_EXAMPLES,
     )  # fmt: skip
 
 

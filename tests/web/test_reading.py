@@ -309,6 +309,21 @@ def test_examples_are_shown_with_their_rating_and_are_no_cases(site: Site, curie
     assert ada.get("/reading/1/examples/3/thumb").status_code == 404
 
 
+def test_series_on_which_readers_agreed_are_suggested_as_examples(site: Site, curie: TestClient):
+    browsers = started(site, curie, "ada", "ben", repeats=0)
+    alike = places(site, "ada")[0].series_instance_uid
+    for name, browser, value in zip(("ada", "ben"), browsers, (2, 4), strict=True):
+        for place in places(site, name):
+            assert rate(browser, place.position, 5 if place.series_instance_uid == alike else value) == 303
+    assert "readers of closed studies agree" not in curie.get("/reading/new").text
+
+    curie.post("/reading/1/close")
+
+    assert re.findall(r'class="mono">(\d+ = \d)<', curie.get("/reading/new").text) == [
+        f"{site.numbers([alike])[0]} = 5"
+    ]
+
+
 def test_the_form_says_how_many_series_match_while_it_is_filled_in(site: Site, curie: TestClient):
     assert curie.get("/reading/matching?modality=CT&at_most=4&repeats=0").text == (
         "10 scored series match, 4 are drawn: 4 readings for each reader."
