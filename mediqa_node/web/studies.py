@@ -117,7 +117,8 @@ def _form(
     return plain(
         request, actor, "study_new.html", status,
         given=given, problem=problem, choices=choices, periods=PERIODS, people=may_read, criteria=CRITERIA,
-        drawn=drawn, n_places=_n_places(drawn, given), most=MOST_CASES, suggested=suggested, most_examples=MOST_EXAMPLES,
+        drawn=drawn, n_places=_n_places(drawn, given), most=MOST_CASES, most_examples=MOST_EXAMPLES,
+        suggested=suggested,
     )  # fmt: skip
 
 
