@@ -49,6 +49,7 @@ def register() -> None:
     from mediqa_node.cli import (  # noqa: F401 (they register their commands)
         annotations,
         baseline,
+        calibrations,
         clock,
         constancy,
         doctor,

@@ -134,7 +134,7 @@ def promote(
         made, found = promote.promote(
             database, stored.weights, assessor, configured=configured, who=who, software_version=__version__
         )
-    void = promote.void_calibrations(settings.calibrations, made)
+    void = promote.void_calibrations(checkpoints.approved_calibrations(settings), made)
     if json:
         answer = {**asdict(made), "constancy": found.finding(), "void_calibrations": [record.id for record in void]}
         as_json(answer | {"shadow_ended": shadow.label if shadow and _ended(settings, shadow) else None})
@@ -167,7 +167,7 @@ def rollback(context: typer.Context, by: By = "", reason: Reason = "", json: Jso
         shadow = checkpoints.standing(settings).shadow
         previous, decision = checkpoints.open_previous(settings)
         made = promote.roll_back(database, to=previous, decision=decision, who=who)
-    void = promote.void_calibrations(settings.calibrations, made)
+    void = promote.void_calibrations(checkpoints.approved_calibrations(settings), made)
     if json:
         answer = {**asdict(made), "void_calibrations": [record.id for record in void]}
         as_json(answer | {"shadow_ended": shadow.label if shadow and _ended(settings, shadow) else None})

@@ -17,11 +17,12 @@ from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, Pro
 from mediqa_node.domain.promotion import Action, Standing, Weights
 from mediqa_node.model.lock import DEFAULT_LOCK, LOCK_FILE, only_entry, read_lock
 from mediqa_node.model.store import ModelStore
-from mediqa_node.storage import promotions
+from mediqa_node.storage import calibrations, promotions
 from mediqa_node.storage.database import Database
 
 if TYPE_CHECKING:
     from mediqa_node.dicom.prompts import PromptRules
+    from mediqa_node.domain.assessment import Calibration
     from mediqa_node.domain.preprocessing import PreprocessSpec
     from mediqa_node.model.store import Stored
     from mediqa_node.pipeline.score import Assessor
@@ -194,10 +195,26 @@ def open_at(settings: Settings, place: Place, *, reporting: bool = False) -> "As
     return Assessor(
         scorer=scorer,
         prompts=prompt_rules(settings),
-        calibrations=settings.calibrations,
+        calibrations=approved_calibrations(settings),
         classifier=classifier,
         refuse=settings.score.refuse,
     )
+
+
+def approved_calibrations(settings: Settings) -> "tuple[Calibration, ...]":
+    """Return the calibrations that verdicts may rest on: of the database, without one those of the configuration.
+
+    A worker reads them again for each series.
+    """
+    if settings.missing_database is not None:
+        return settings.calibrations
+    database = Database(settings.database_url)
+    try:
+        with database.read() as connection:
+            kept = calibrations.are_kept(connection)
+            return calibrations.active(connection) if kept else settings.calibrations
+    finally:
+        database.close()
 
 
 def open_folder(settings: Settings, folder: Path, *, reporting: bool = False) -> "Assessor":

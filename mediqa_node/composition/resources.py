@@ -8,15 +8,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
+
+import structlog
 
 from mediqa_node import __version__
 from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.storage import audit
+from mediqa_node.storage import audit, calibrations
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
 from mediqa_node.system.atomic import write_atomically
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from mediqa_node.pipeline.pictures import PictureMaker
     from mediqa_node.pipeline.score import Assessor
     from mediqa_node.web.context import WebContext
+
+log = structlog.get_logger("serve")
 
 _EXPORT_KEY = "export.key"
 FOLDER_MODE, DATABASE_MODE = 0o750, 0o640
@@ -94,10 +99,23 @@ def prepare(settings: Settings) -> None:
     database = open_database(settings)
     upgrade(database)
     migrate(database)
+    import_calibrations(settings, database)
     database.close()
     if is_new and (file := settings.data_dir / "node.db").is_file():
         file.chmod(DATABASE_MODE)  # SQLite gives its journal the same permissions
     identity(settings)
+
+
+def import_calibrations(settings: Settings, database: Database) -> None:
+    """Take the calibrations of the configuration over into the database, each id once; pages decide from then on."""
+    if not settings.calibrations:
+        return
+    with database.write() as connection:
+        new, kept = calibrations.import_once(connection, settings.calibrations, at=time.time())
+    if new:
+        log.info("calibrations of the configuration imported", ids=new)
+    if kept:
+        log.info("calibrations of the configuration are not looked at: the database has them", ids=kept)
 
 
 def identity(settings: Settings) -> dict[str, str]:
@@ -243,7 +261,17 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
         running=running,
         checkpoints=known,
         low_water_bytes=settings.retention.low_water_bytes,
+        import_ratings=partial(import_ratings, database),
     )
+
+
+def import_ratings(database: Database, content: bytes, *, by: str, at: float) -> tuple[int | None, tuple[str, ...]]:
+    """Import a table of ratings as `mediqa-node annotations import` does; return its number, and problems."""
+    from mediqa_node.exchange.rating_table import Layout
+    from mediqa_node.pipeline.ratings import take_in
+
+    found = take_in(database, content, Layout(), by=by, at=at)
+    return found.kept.id if found.kept else None, tuple(f"row {one.row}: {one.text}" for one in found.problems)
 
 
 def node_context(settings: Settings, database: Database, *, assessor: "Assessor | None" = None) -> "NodeContext":

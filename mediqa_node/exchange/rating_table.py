@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from io import StringIO
@@ -114,6 +114,31 @@ def read_ratings(content: bytes, layout: Layout, resolvers: Mapping[str, Resolve
         problems=tuple(sorted(problems, key=lambda problem: problem.row)),
         unread=tuple(heading for i, heading in enumerate(header) if i not in known and heading),
     )
+
+
+WRITTEN = (
+    "series_uid", "reader_id", "score", "scale_min", "scale_max", "scale_direction", "criterion", "study_id", "repeat",
+    "read_at", "display_window", "comment",
+)  # fmt: skip
+"""Columns of a table that this node writes."""
+
+
+def write_ratings(ratings: Iterable[Rating]) -> bytes:
+    """Return ratings of series as a long table, which `read_ratings` takes as it is.
+
+    A comment that a spreadsheet would compute as a formula begins with an apostrophe.
+    """
+    text = StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(WRITTEN)
+    for rating in ratings:
+        comment = rating.comment or ""
+        if comment.startswith(("=", "+", "-", "@")):
+            comment = f"'{comment}"
+        row = asdict(rating) | {"series_uid": rating.series_instance_uid, "comment": comment}
+        cells = (row[name] for name in WRITTEN)
+        writer.writerow(["" if cell is None else f"{cell:g}" if isinstance(cell, float) else cell for cell in cells])
+    return text.getvalue().encode("utf-8")
 
 
 def _records(content: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]], bool]:

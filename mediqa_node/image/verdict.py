@@ -25,8 +25,8 @@ def verdict_of(
 
     Args:
         quality: Q, 0..1. NaN gets `review`; None gets no verdict.
-        station_name: Station Name (0008,1010).
-        protocol_name: Protocol Name (0018,1030).
+        station_name: Station Name (0008,1010), else Manufacturer's Model Name.
+        protocol_name: Protocol Name (0018,1030), else Series Description.
         fingerprint: of the preprocessing.
 
     Returns:

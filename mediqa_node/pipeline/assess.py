@@ -4,6 +4,7 @@ One transaction at the end commits the assessment, the new state and every job t
 killed at any point leaves either all of it or nothing.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -28,6 +29,7 @@ from mediqa_node.pipeline.score import SeriesFiles, assess, data_errors, harvest
 from mediqa_node.pipeline.sources import Sources
 from mediqa_node.storage import (
     assessments,
+    calibrations,
     companions,
     copies,
     index,
@@ -149,10 +151,12 @@ def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Tec
             raise _OtherReconstruction(chosen)
     if node.assessor is None:
         raise RuntimeError("this process has no model")
+    with node.database.read() as connection:
+        approved = calibrations.active(connection)  # read for each series: an approval needs no restart
     return assess(
         files,
         technique,
-        node.assessor,
+        replace(node.assessor, calibrations=approved),
         revision=row.revision + 1,
         assessed_at=datetime.fromtimestamp(node.clock(), UTC),
     )

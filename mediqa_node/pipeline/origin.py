@@ -50,7 +50,7 @@ def read_origin(path: Path) -> Origin:
         model=model if model.startswith(maker) else f"{maker} {model}".strip(),
         acquired=next((at for at in (_when(header, kind) for kind in ("Acquisition", "Series", "Study")) if at), ""),
         description=text(header, "SeriesDescription") or text(header, "ProtocolName"),
-        protocol=text(header, "ProtocolName") or text(header, "SeriesDescription"),
+        protocol=protocol_of(header),
         accession_end=text(header, "AccessionNumber")[-4:],
         laterality=(text(header, "ImageLaterality") or text(header, "Laterality")).upper()[:1],
     )
@@ -67,6 +67,11 @@ def _when(header: Dataset, kind: str) -> str:
 def scanner_of(header: Dataset) -> str:
     """Return Station Name (0008,1010), else Manufacturer's Model Name (0008,1090); "" if neither is there."""
     return text(header, "StationName") or text(header, "ManufacturerModelName")
+
+
+def protocol_of(header: Dataset) -> str:
+    """Return Protocol Name (0018,1030), else Series Description (0008,103E); "" if neither is there."""
+    return text(header, "ProtocolName") or text(header, "SeriesDescription")
 
 
 def acquired_at(header: Dataset) -> str:

@@ -19,7 +19,6 @@ from pydicom import Dataset
 from mediqa_node.decode.reader import FrameReader
 from mediqa_node.decode.stack_images import SalientImages, image_getter, salient_images
 from mediqa_node.dicom.exclusions import exclusions_of_each, scorable
-from mediqa_node.dicom.header import text
 from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.plausible import LONGEST_STRIP
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
@@ -45,6 +44,7 @@ from mediqa_node.domain.series import ReasonCode
 from mediqa_node.domain.technique import Exclusion, HeaderDoubt, Technique
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.image.verdict import verdict_of
+from mediqa_node.pipeline.origin import protocol_of, scanner_of
 from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("score")
@@ -217,8 +217,8 @@ def _assess(
             primary.quality,
             assessor.calibrations,
             modality=modality,
-            station_name=text(header, "StationName"),
-            protocol_name=text(header, "ProtocolName"),
+            station_name=scanner_of(header),  # as the worklist names them, where calibrations are made
+            protocol_name=protocol_of(header),
             checkpoint=assessor.scorer.checkpoint,
             fingerprint=assessor.scorer.spec.fingerprint(),
         )

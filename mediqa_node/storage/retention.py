@@ -5,13 +5,14 @@ import sqlalchemy as sa
 from mediqa_node.domain.series import END_STATES, UNFINISHED, InstanceStatus, SeriesState
 from mediqa_node.storage.copies import OPEN
 from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
+from mediqa_node.storage.reading_tables import reading_cases, reading_examples, reading_studies
 from mediqa_node.storage.tables import deliveries, instances, series
 
 
 def _may_go(before: float) -> sa.ColumnElement[bool]:
     """The condition on an instance: finished is delivered, confirmed, not scored, or assessed without any
     delivery that still waits. What is withheld or parked, and every series with an image of which another copy is in
-    question, stays until a person has decided.
+    question, stays until a person has decided; the cases and examples of an open reading study stay while it is read.
     """
     copies, open_copies = instances.alias(), instances.alias()
     in_question = (
@@ -33,6 +34,18 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
         instances.c.status != InstanceStatus.CANDIDATE,
         instances.c.series_instance_uid.in_(finished),
         instances.c.series_instance_uid.not_in(in_question),
+        *(instances.c.series_instance_uid.not_in(read) for read in _being_read()),
+    )
+
+
+def _being_read() -> tuple[sa.Select[tuple[str]], ...]:
+    """The series that readers of open studies still have to see."""
+    is_open = reading_studies.c.closed_at.is_(None)
+    return tuple(
+        sa.select(table.c.series_instance_uid)
+        .join(reading_studies, reading_studies.c.id == table.c.study_id)
+        .where(is_open)
+        for table in (reading_cases, reading_examples)
     )
 
 

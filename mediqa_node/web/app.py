@@ -14,12 +14,15 @@ from mediqa_node.web import (
     administration,
     api,
     assets,
+    calibrations,
     images,
     labels,
     live,
     operations,
+    reading,
     series,
     signin,
+    studies,
     trend_answers,
     trend_data,
     trend_views,
@@ -53,9 +56,9 @@ def create_app(context: WebContext) -> FastAPI:
     app.state.context = context
     app.state.feed = live.Feed(context)
     app.state.rendering = CapacityLimiter(images.AT_ONCE)
-    for part in (assets, signin, worklist, live, series, images, operations, labels, administration, account, api):
-        app.include_router(part.router)
-    for part in (trends, trend_data, trend_views, trend_answers):
+    # studies before reading: /reading/new is no number of a study
+    for part in (assets, signin, worklist, live, series, images, trends, trend_data, trend_views, trend_answers, labels,
+                 studies, reading, calibrations, operations, administration, account, api):  # fmt: skip
         app.include_router(part.router)
     app.add_middleware(Guards, failed=_failed, secure=context.secure)
     app.add_exception_handler(SignInNeeded, _sign_in)

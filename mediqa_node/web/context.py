@@ -46,6 +46,14 @@ class ListedCheckpoint(Protocol):
         ...
 
 
+class RatingImport(Protocol):
+    """Imports a table of ratings, as a whole or not at all."""
+
+    def __call__(self, content: bytes, *, by: str, at: float) -> tuple[int | None, tuple[str, ...]]:
+        """Return the number of the import, None if nothing was kept, and the problems with rows."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebContext:
     """Open resources and settings of the web process.
@@ -62,6 +70,7 @@ class WebContext:
         passwords: hashes and checks them.
         attempts: to sign in or enrol, for each address.
         floods: attempts beyond that limit which are put on record.
+        import_ratings: takes the ratings of a reading study for training; None: this process cannot.
     """
 
     database: Database
@@ -78,6 +87,7 @@ class WebContext:
     running: Callable[[], list[str]] = field(default=lambda: [])
     checkpoints: Callable[[], tuple[str, Sequence[ListedCheckpoint]]] = field(default=lambda: ("", ()))
     low_water_bytes: int = 0
+    import_ratings: RatingImport | None = None
     clock: Callable[[], float] = time.time
     passwords: Passwords = field(default_factory=Passwords)
     attempts: Throttle = field(default_factory=lambda: Throttle(at_most=10, per_s=60.0))

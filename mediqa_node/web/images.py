@@ -59,8 +59,13 @@ async def _picture(
     request: Request, context: WebContext, actor: Actor, number: int, what: str, **arguments: int
 ) -> Response:
     entry = await run_in_threadpool(entry_of, context, actor, number)
+    return await picture(request, what, series=entry.series_instance_uid, **arguments)
+
+
+async def picture(request: Request, what: str, **arguments: object) -> Response:
+    """Return a picture to whoever was found to be allowed to see it; HTTPException 404 where there is none."""
     try:
-        content = await rendered(request, what, {"series": entry.series_instance_uid, **arguments})
+        content = await rendered(request, what, arguments)
     except NoPicture as error:
         raise HTTPException(404, str(error)) from error
     if content.startswith(_PNG_SIGNATURE):

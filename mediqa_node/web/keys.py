@@ -11,16 +11,20 @@ class Key:
     Attributes:
         key: as `KeyboardEvent.key` names it, letters in lower case.
         act: name of the act in the scripts.
-        words: for the sheet.
+        words: for the sheet; "" where another key of the table speaks for this one too.
+        shown: how people read it, if not as its own name.
     """
 
     key: str
     act: str
     words: str
+    shown: str = ""
 
     @property
     def cap(self) -> str:
         """The key as people read it."""
+        if self.shown:
+            return self.shown
         names = {"ArrowLeft": "←", "ArrowRight": "→", "Backspace": "⌫"}
         return names.get(self.key, self.key.upper() if len(self.key) == 1 else self.key)
 
@@ -65,7 +69,21 @@ TRENDS = (
     Key("e", "ewma", "EWMA on or off"),
     Key("s", "image", "save the picture as PNG"),
 )
-PAGES: Mapping[str, tuple[Key, ...]] = {"worklist": WORKLIST, "series": SERIES, "trends": TRENDS}
+READING = (
+    Key("0", "rate", "rate the current criterion", shown="0 … 9"),
+    *(Key(str(digit), "rate", "") for digit in range(1, 10)),
+    Key("Tab", "criterion_next", "next criterion"),
+    Key("c", "comment", "comment"),
+    Key("Enter", "confirm", "confirm, and on to the next case"),
+    Key("Backspace", "undo", "take the last rating back"),
+    Key("x", "cannot", "cannot be rated, on to the next case"),
+    Key("ArrowLeft", "step_previous", "previous slice"),
+    Key("ArrowRight", "step_next", "next slice"),
+    Key("f", "enlarge", "one slice, or all"),
+    Key("w", "window_next", "next window; drag on an image for any other"),
+    Key("e", "example", "next example next to the case, or none"),
+)
+PAGES: Mapping[str, tuple[Key, ...]] = {"worklist": WORKLIST, "series": SERIES, "trends": TRENDS, "reading": READING}
 
 
 def of_page(page: str) -> tuple[Key, ...]:

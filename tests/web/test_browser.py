@@ -71,7 +71,7 @@ addEventListener("securitypolicyviolation", (event) => console.error("CSP", even
 """
 PAGES = ("/", "/?received=all&q=%3Cscript%3Ehit()%3C/script%3E", "/series/1", "/operations", "/users", "/rooms",
          "/audit", "/account", "/labels", "/labels/exports", "/trends", "/trends/answers", "/trends/scanners",
-         "/trends/dose", "/trends/checkpoints", "/trends/constancy")  # fmt: skip
+         "/trends/dose", "/trends/checkpoints", "/trends/constancy", "/reading", "/reading/new", "/calibrations")  # fmt: skip
 
 
 @pytest.fixture

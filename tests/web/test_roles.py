@@ -13,6 +13,7 @@ OPEN = ("nobody", "tablet", *ROLES)
 SIGNED_IN = ("tablet", *ROLES)
 PEOPLE = ROLES
 ANSWERING = ("tablet", "technologist", "physicist", "administrator")
+READERS = ("reader", "physicist")
 PHYSICS = ("physicist", "administrator")
 ADMINISTRATOR = ("administrator",)
 ENDLESS = {("GET", "/live")}
@@ -63,7 +64,8 @@ RULES = {
         *(f"/data/{name}" for name in ("answers", "checkpoints", "constancy", "noise", "phantoms")),
     )},
     **{("GET", f"/trends{path}"): Rule(PHYSICS, ends=(404, 422)) for path in (
-        "/answers/{month}", "/csv/scanners", "/data/scanners", "/charts/{number}", "/csv/charts/{number}", "/data/charts/{number}",
+        "/answers/{month}", "/csv/scanners", "/data/scanners", "/charts/{number}", "/csv/charts/{number}",
+        "/data/charts/{number}",
     )},
     ("POST", "/trends/charts/{number}/baseline"): Rule(
         ("physicist",), {"from": "2026-11-01", "to": "2026-11-30"}, ends=(404,)
@@ -71,6 +73,26 @@ RULES = {
     ("POST", "/trends/charts/{number}/baseline/{baseline}/withdraw"): Rule(("physicist",), ends=(409,)),
     ("POST", "/trends/events"): Rule(("physicist",), {"kind": "service", "date": "2026-11-30"}),
     ("POST", "/trends/events/{number}/withdraw"): Rule(("physicist",), ends=(409,)),
+    ("GET", "/reading"): Rule(READERS),
+    ("GET", "/reading/{number}"): Rule(READERS, ends=(404,)),
+    ("GET", "/reading/{number}/cases/{position}/slices/{index}"): Rule(READERS, ends=(404,)),
+    ("GET", "/reading/{number}/examples/{place}/slices/{index}"): Rule(READERS, ends=(404,)),
+    ("GET", "/reading/{number}/examples/{place}/thumb"): Rule(READERS, ends=(404,)),
+    ("POST", "/reading/{number}/start"): Rule(READERS, ends=(404,)),
+    ("POST", "/reading/{number}/ratings"): Rule(READERS, {"position": "1"}, ends=(404, 422)),
+    ("POST", "/reading/{number}/undo"): Rule(READERS, ends=(404,)),
+    **{("GET", f"/reading/{path}"): Rule(("physicist",), ends=(404, 422)) for path in (
+        "new", "matching", "{number}/agreement", "{number}/ratings.csv",
+    )},
+    **{("POST", f"/reading/{path}"): Rule(("physicist",), ends=(404, 422)) for path in (
+        "new", "{number}/close", "{number}/import", "{number}/withdraw",
+    )},
+    ("GET", "/calibrations"): Rule(("physicist",)),
+    ("GET", "/calibrations/new"): Rule(("physicist",), ends=(404, 422)),
+    ("GET", "/calibrations/{number}"): Rule(("physicist",), ends=(404,)),
+    ("POST", "/calibrations"): Rule(("physicist",), ends=(404, 422)),
+    ("POST", "/calibrations/{number}/approve"): Rule(("physicist",), ends=(404,)),
+    ("POST", "/calibrations/{number}/withdraw"): Rule(("physicist",), {"why": "made for another tube"}, ends=(404,)),
     ("GET", "/users"): Rule(ADMINISTRATOR),
     ("POST", "/users"): Rule(ADMINISTRATOR, {"name": "eve", "role": "administrator", "password": PASSWORD}),
     ("POST", "/users/{user_id}"): Rule(ADMINISTRATOR, {"what": "role", "value": "administrator"}),

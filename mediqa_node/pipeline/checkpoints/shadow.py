@@ -19,7 +19,7 @@ from mediqa_node.domain.policy import Refuse
 from mediqa_node.domain.promotion import ShadowScore, Weights
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, read_headers
-from mediqa_node.storage import assessments, index, promotions
+from mediqa_node.storage import assessments, calibrations, index, promotions
 from mediqa_node.storage.promotions import Unshadowed
 
 log = structlog.get_logger("shadow")
@@ -94,13 +94,15 @@ class Shadow:
         with self.node.database.read() as connection:
             instances = index.current_instances(connection, waiting.series_instance_uid)
             technique = assessments.load_technique(connection, waiting.series_instance_uid)
+            approved = calibrations.active(connection)
         if not instances or technique is None:
             return "", None, "its images are not kept any more"
         files = SeriesFiles((), ())
         try:
             files = read_headers([self.node.spool.path(instance.path) for instance in instances])
             at = datetime.fromtimestamp(self.node.clock(), UTC)
-            strict = replace(assessor, refuse=Refuse.STRICT)  # a score outside the training range compares with nothing
+            # a score outside the training range compares with nothing
+            strict = replace(assessor, refuse=Refuse.STRICT, calibrations=approved)
             return _station(files), assess(files, technique, strict, revision=waiting.revision, assessed_at=at), None
         except NotScorable as refusal:
             return _station(files), None, str(refusal)

@@ -13,12 +13,22 @@
   }));
   const label = document.getElementById("window");
   const table = new Uint32Array(65536);
-  let view = JSON.parse(sessionStorage.getItem(store) || "null"); // {center, width} or null: that of the images
+  const UNIT = { center: 0, width: 1 };
+  const windowOf = ({ low, high }) => (low ? { center: (Number(low) + Number(high)) / 2, width: high - low } : null);
+  const base = windowOf(panel.dataset); // that the network read
+  const relative = panel.dataset.relative !== undefined; // a signal has no unit: windows are kept as parts of each case's own
+  /** Return a window that lies to one range as another does to its own. */
+  const moved = (one, from, to) => ({
+    ...one, center: to.center + ((one.center - from.center) / from.width) * to.width, width: (one.width / from.width) * to.width,
+  });
+  const kept = JSON.parse(sessionStorage.getItem(store) || "null");
+  let view = kept && relative ? moved(kept, UNIT, base) : kept; // {center, width} or null: that of the images
+  const extra = []; // images outside of the panel, in the same window
   let current = Math.max(0, slices.findIndex((slice) => slice.getAttribute("aria-current") === "true"));
   let overlay = false;
 
   // ── loading ─────────────────────────────────────────────────────────────
-  async function load(slice, index) {
+  async function load(slice, index, into = images, own = null) {
     const response = await fetch(slice.dataset.values);
     if (!response.ok) {
       slice.querySelector(".view").append(Object.assign(document.createElement("span"), {
@@ -38,7 +48,7 @@
     const image = {
       rows: head.getUint32(0, true), columns: head.getUint32(4, true), slope: head.getFloat64(8, true),
       intercept: head.getFloat64(16, true), center: head.getFloat64(24, true), width: head.getFloat64(32, true),
-      aspect: head.getUint32(40, true) / 1e6, values: new Int16Array(bytes.slice(44)),
+      aspect: head.getUint32(40, true) / 1e6, values: new Int16Array(bytes.slice(44)), own,
     };
     const canvas = slice.querySelector("canvas.values");
     canvas.width = image.columns;
@@ -53,18 +63,14 @@
     image.context = canvas.getContext("2d", { alpha: false });
     image.pixels = image.context.createImageData(image.columns, image.rows);
     image.words = new Uint32Array(image.pixels.data.buffer);
-    images[index] = image;
+    into[index] = image;
     if (!view && index === 0) show();
     draw(image);
   }
 
   const shown = () => view || (() => {
     const first = images.find(Boolean);
-    if (panel.dataset.low !== "") {
-      const low = Number(panel.dataset.low);
-      const high = Number(panel.dataset.high);
-      return { center: (low + high) / 2, width: high - low };
-    }
+    if (base) return base;
     return first && first.width > 0 ? first : { center: 40, width: 400 };
   })();
 
@@ -78,7 +84,9 @@
     }
   }
   function draw(image, same = null) {
-    if (same === null || same.slope !== image.slope || same.intercept !== image.intercept) fill(image, shown());
+    if (same === null || same.slope !== image.slope || same.intercept !== image.intercept || same.own !== image.own) {
+      fill(image, relative && image.own ? moved(shown(), base, image.own) : shown());
+    }
     const { values, words } = image;
     for (let i = 0; i < values.length; i++) words[i] = table[values[i] & 0xffff];
     image.context.putImageData(image.pixels, 0, 0);
@@ -98,14 +106,14 @@
     frame = requestAnimationFrame(() => {
       const before = performance.now();
       let same = null;
-      for (const image of images) if (image) { draw(image, same); same = image; }
+      for (const image of [...images, ...extra]) if (image) { draw(image, same); same = image; }
       panel.dataset.redraw = String(performance.now() - before);
       show();
     });
   }
   function setView(next) {
     view = next;
-    sessionStorage.setItem(store, JSON.stringify(view));
+    sessionStorage.setItem(store, JSON.stringify(view && relative ? moved(view, base, UNIT) : view));
     redraw();
   }
 
@@ -129,6 +137,21 @@
       setView({ center: center * (share === 2 ? 1 : 1), width: width * share });
     };
   }
+
+  // where digits rate, one key goes through the windows in turn
+  const turns = presets.length > 0
+    ? [...presets.map((one) => [one.button.dataset.name, () => one.button.click()]), ["Of the file", () => acts.window0()]]
+    : [["As scored", () => setView(null)], ["Narrow", () => scaled(0.5)], ["Wide", () => scaled(2)]];
+  const scaled = (share) => base && setView({ center: base.center, width: base.width * share });
+  let turn = presets.findIndex((one) => view !== null && Math.abs(one.center - view.center) < 0.5 && Math.abs(one.width - view.width) < 0.5);
+  if (presets.length === 0) turn = 0;
+  acts.window_next = () => {
+    if (presets.length === 0 && !base) { workbench.toast("A photograph has no window."); return; }
+    turn = (turn + 1) % turns.length;
+    turns[turn][1]();
+    const name = document.getElementById("window-name");
+    if (name) name.textContent = turns[turn][0];
+  };
 
   panel.addEventListener("pointerdown", (event) => {
     const slice = event.target.closest(".slice[data-values]");
@@ -159,7 +182,13 @@
   }
   acts.step_next = () => go(current + 1);
   acts.step_previous = () => go(current - 1);
-  acts.enlarge = () => panel.classList.toggle("is-large");
+  const keepsSize = panel.dataset.keepSize !== undefined && slices.length > 1;
+  acts.enlarge = () => {
+    if (panel.dataset.keepSize !== undefined && !keepsSize) return;
+    const large = panel.classList.toggle("is-large");
+    if (keepsSize) sessionStorage.setItem("reading-large", large ? "1" : "");
+  };
+  if (keepsSize) panel.classList.toggle("is-large", sessionStorage.getItem("reading-large") === "1");
   panel.addEventListener("dblclick", acts.enlarge);
 
   // ── patch maps ──────────────────────────────────────────────────────────
@@ -200,6 +229,11 @@
     document.getElementById(id)?.click();
   };
 
-  slices.forEach(load);
+  /** Show other images next to the panel, in its window; those shown before go. */
+  workbench.showBeside = (figures, range) => {
+    extra.length = 0;
+    figures.forEach((figure, i) => load(figure, i, extra, windowOf(range)));
+  };
+  workbench.slicesLoaded = Promise.all(slices.map((slice, i) => load(slice, i)));
   show();
 })();
