@@ -66,7 +66,7 @@ TRENDS = (
     Key("ArrowRight", "step_next", "next point"),
     Key("m", "mark_next", "next point that breaks a rule"),
     Key("0", "whole", "whole period"),
-    Key("e", "ewma", "EWMA on or off"),
+    Key("a", "ewma", "moving average (EWMA) on or off"),
     Key("s", "image", "save the picture as PNG"),
 )
 READING = (

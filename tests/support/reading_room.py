@@ -19,12 +19,13 @@ from mediqa_node.pipeline.pictures import NoPicture as NothingToShow
 from mediqa_node.pipeline.pictures import PictureMaker
 from mediqa_node.pipeline.worklist import WorklistSweep
 from mediqa_node.storage import sessions, users, worklist
-from mediqa_node.web.access import COOKIE, hasher
+from mediqa_node.web.access import COOKIE
 from mediqa_node.web.app import create_app
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.pictures import NoPicture
 from support.bench import Bench
 from support.series import ct_series, series_uid
+from support.workbench import CHEAP
 
 PASSWORD = "a long password"
 BROWSER = {"sec-fetch-site": "same-origin"}
@@ -64,6 +65,7 @@ class Site:
             import_ratings=partial(import_ratings, self.bench.database),
             clock=lambda: self.bench.now,
             idle_s=1e6,
+            passwords=CHEAP,
         )
         self.app = create_app(self.context)
 
@@ -109,7 +111,7 @@ class Site:
         """Add a person, and return a browser in which they are signed in."""
         now = self.bench.now
         with self.bench.database.write() as connection:
-            users.add(connection, name, role, hasher().hash(PASSWORD), by="test", at=now)
+            users.add(connection, name, role, CHEAP.hash(PASSWORD), by="test", at=now)
             user = users.find(connection, name)
             assert user is not None
             token = sessions.open_session(connection, at=now, address="", user_id=user.id)

@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Error
 from support.reading_room import PASSWORD, Site, real_series
 from support.waiting import until
 
 from mediqa_node.domain.access import Role
 from mediqa_node.storage import reading
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.peers,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.peers
 _VIOLATIONS = """window.__violations = [];
 document.addEventListener("securitypolicyviolation", (event) => window.__violations.push(event.violatedDirective));"""
 
@@ -57,7 +53,7 @@ class Desk:
         """Return the text of the page, "" while it changes."""
         try:
             return str(self.page.inner_text("body"))
-        except playwright.Error:
+        except Error:
             return ""
 
     def requests(self) -> set[str]:
@@ -81,15 +77,14 @@ class Desk:
 
 
 @contextmanager
-def desk(site: Site) -> Iterator[Desk]:
+def desk(site: Site, browser: Browser) -> Iterator[Desk]:
     """Open a browser at the pages of a site."""
-    with site.served() as base, playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--disable-gpu", "--no-sandbox"])
+    with site.served() as base:
         page = browser.new_page(viewport={"width": 1440, "height": 900}, accept_downloads=True)
         made = Desk(page, base)
         yield made
         assert made.messages == []
-        browser.close()
+        page.close()
 
 
 @pytest.fixture
@@ -123,8 +118,10 @@ def begin(at: Desk) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_study_is_read_by_keyboard_alone_from_the_sign_in_page_to_the_table(site: Site, tmp_path: Path):
-    with desk(site) as at:
+def test_a_study_is_read_by_keyboard_alone_from_the_sign_in_page_to_the_table(
+    site: Site, browser: Browser, tmp_path: Path
+):
+    with desk(site, browser) as at:
         sign_in(at)
         begin(at)
         ahead = json.loads(at.value("document.getElementById('rating').dataset.ahead"))
@@ -168,8 +165,8 @@ def test_a_study_is_read_by_keyboard_alone_from_the_sign_in_page_to_the_table(si
 
 
 @pytest.mark.timeout(120)
-def test_window_and_size_stay_from_case_to_case_and_an_example_never_covers_the_images(site: Site):
-    with desk(site) as at:
+def test_window_and_size_stay_from_case_to_case_and_an_example_never_covers_the_images(site: Site, browser: Browser):
+    with desk(site, browser) as at:
         sign_in(at)
         begin(at)
         at.press("w", "w", "f", "ArrowRight")
@@ -204,8 +201,8 @@ def _overlap(one: list[float], other: list[float]) -> bool:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("size", [(1024, 768), (1440, 900)])
-def test_the_form_lies_beside_the_images_and_confirm_is_in_reach(site: Site, size: tuple[int, int]):
-    with desk(site) as at:
+def test_the_form_lies_beside_the_images_and_confirm_is_in_reach(site: Site, browser: Browser, size: tuple[int, int]):
+    with desk(site, browser) as at:
         at.page.set_viewport_size({"width": size[0], "height": size[1]})
         sign_in(at)
         begin(at)
@@ -217,8 +214,8 @@ def test_the_form_lies_beside_the_images_and_confirm_is_in_reach(site: Site, siz
 
 
 @pytest.mark.timeout(120)
-def test_a_rating_that_could_not_be_kept_stays_in_the_form(site: Site):
-    with desk(site) as at:
+def test_a_rating_that_could_not_be_kept_stays_in_the_form(site: Site, browser: Browser):
+    with desk(site, browser) as at:
         sign_in(at)
         begin(at)
         at.press("4", "Tab", "2")

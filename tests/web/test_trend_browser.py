@@ -21,7 +21,6 @@ from mediqa_node.web.context import WebContext
 from mediqa_node.web.server import Server
 
 pytestmark = pytest.mark.peers
-CHROMIUM = Path("/usr/bin/chromium")
 ZONE = ZoneInfo("Europe/Berlin")
 
 
@@ -56,19 +55,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str,
     yield f"http://127.0.0.1:{server.start()}", token, chart.id
     server.stop()
     database.close()
-
-
-@pytest.fixture(scope="module")
-def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        if request.config.getoption("--require-peers"):
-            pytest.fail("Chromium is missing")
-        pytest.skip("needs Chromium")
-    with sync_api.sync_playwright() as play:
-        started = play.chromium.launch(executable_path=str(CHROMIUM), args=["--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
