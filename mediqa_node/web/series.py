@@ -17,7 +17,7 @@ from mediqa_node.domain.measures import Measure, Validity
 from mediqa_node.domain.protocol_check import check
 from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS
 from mediqa_node.domain.worklist import Entry, facts, looks_like, recorded_value
-from mediqa_node.storage import answers, findings, identities, index, outbox, worklist
+from mediqa_node.storage import answers, findings, identities, index, outbox, trend_charts, worklist
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.findings import Findings
 from mediqa_node.storage.outbox import ReportRow
@@ -46,6 +46,7 @@ Identifying = Annotated[Actor, Depends(needs(Permission.IDENTIFIERS))]
 class ShownMeasure:
     """A measure as its row shows it; texts are empty where there is nothing to say."""
 
+    name: str
     title: str
     definition: str
     value: str
@@ -109,6 +110,7 @@ def _from_storage(connection: Connection, entry: Entry, found: Findings) -> dict
         "deliveries": deliveries,
         "attempts": outbox.attempts_of(connection, [one.id for one in deliveries]),
         "reports": outbox.reports_of(connection, uid),
+        "charts": {chart.quantity: chart.id for chart in trend_charts.of_series(connection, entry.id)},
         "candidates": findings.candidates(connection, uid),
         "protocol": check(entry.modality, present, earlier),
         "n_earlier": len(earlier),
@@ -123,6 +125,7 @@ def _measure(one: Measure, found: Findings) -> ShownMeasure:
         return "" if value is None else f"{value:.{quantity.places}f}"
 
     return ShownMeasure(
+        name=one.name,
         title=quantity.title,
         definition=quantity.definition,
         value=text(one.value) or "–",
