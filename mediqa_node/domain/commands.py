@@ -12,18 +12,12 @@ class CommandAction(StrEnum):
     RETRY = "retry"
     CANCEL = "cancel"
     ECHO = "echo"
-    ASSESS = "assess"
     PREVIEW = "preview"
     EXPORT = "export"
     PROMOTE = "promote"
     ROLL_BACK = "roll_back"
     SHADOW = "shadow"
     UNSHADOW = "unshadow"
-
-
-QUICK = (CommandAction.RETRY, CommandAction.CANCEL, CommandAction.ECHO, CommandAction.ASSESS)
-"""Actions that take seconds; the others have a queue of their own, so that no quick one waits for an export."""
-SLOW = tuple(action for action in CommandAction if action not in QUICK)
 
 
 class CommandState(StrEnum):

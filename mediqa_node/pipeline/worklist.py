@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from mediqa_node.domain.assessment import Assessment
-from mediqa_node.domain.series import HELD, DeliveryReason, DeliveryState, SeriesState
+from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
 from mediqa_node.domain.worklist import (
     Entry,
     Fact,
@@ -172,14 +172,3 @@ def _delivery(row: SeriesRow, deliveries: list[DeliveryRow]) -> dict[str, Any]:
     sent = chosen.state == DeliveryState.SENT and chosen.done_at is not None
     took_s = chosen.done_at - row.last_instance_at if sent and chosen.done_at is not None else None
     return {"delivery": chosen.state, "destination": chosen.destination, "delivered_in_s": took_s}
-
-
-def is_permanent(code: DeliveryReason | str | None) -> bool:
-    """Whether a delivery fails again however often it is retried, until somebody has changed something."""
-    return code in (
-        DeliveryReason.REFUSED,
-        DeliveryReason.NO_REPORT_CLASS,
-        DeliveryReason.NOT_CONFIGURED,
-        DeliveryReason.FILE_MISSING,
-        DeliveryReason.NOT_BUILT,
-    )

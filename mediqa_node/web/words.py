@@ -38,11 +38,6 @@ def date_time(at: float | None, zone: tzinfo) -> str:
     return "–" if at is None else datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d %H:%M")
 
 
-def iso(at: float) -> str:
-    """Return a time as machines read it."""
-    return datetime.fromtimestamp(at).astimezone().isoformat(timespec="seconds")
-
-
 def iso_in(at: float, zone: tzinfo) -> str:
     """Return a time of the site as machines read it."""
     return datetime.fromtimestamp(at, zone).isoformat(timespec="seconds")
