@@ -1,5 +1,6 @@
 """The open worklist in a real browser: rows change in place, new ones wait, and a cut stream misses nothing."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,23 @@ pytestmark = pytest.mark.peers
 PATIENCE_MS = 15_000
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A node with twelve scored series of two scanners."""
-    bench = Bench(tmp_path / "bench")
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of a node with twelve scored series of two scanners, and the time there."""
+    folder = tmp_path_factory.mktemp("twelve")
+    bench = Bench(folder / "bench")
     for i in range(12):
-        receive(bench, tmp_path, i)
+        receive(bench, folder, i)
+    bench.close()
+    return folder / "bench", bench.now
+
+
+@pytest.fixture
+def bench(twelve: tuple[Path, float], tmp_path: Path) -> Bench:
+    """A copy of that node."""
+    shutil.copytree(twelve[0], tmp_path / "bench")
+    bench = Bench(tmp_path / "bench")
+    bench.now = twelve[1]
     return bench
 
 
