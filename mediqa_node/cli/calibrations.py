@@ -28,7 +28,7 @@ def _calibrations() -> None:
 
 @calibrations_app.command("list")
 def list_(context: typer.Context, json: Json = False) -> None:
-    """List calibrations: scope, thresholds, basis, and whether they are approved, waiting or withdrawn.
+    """List the calibrations with their thresholds.
 
     They are made and approved on the page Calibrations of the workbench. Those of the configuration are imported
     once, when the node is prepared; the database decides from then on.

@@ -14,6 +14,7 @@ from mediqa_node.domain.series import DeliveryState, SeriesState
 from mediqa_node.domain.worklist import AnswerKind, Category
 from mediqa_node.storage import answers, series_changes, worklist
 from mediqa_node.storage.workbench_tables import series_changes as notes
+from mediqa_node.storage.workbench_tables import worklist as entries
 from mediqa_node.storage.worklist import Filter
 
 DEAD = Peer(name="DEAD", ae_title="DEAD", host="127.0.0.1", port=1)
@@ -93,21 +94,26 @@ def test_a_refused_series_says_why_in_the_words_of_its_reason(bench: Bench, tmp_
 
 
 def test_a_score_stands_on_what_is_usual_for_its_scanner_and_protocol(bench: Bench, tmp_path: Path) -> None:
-    for i in range(21):
-        paths = ct_series(tmp_path / f"{i}", f"s{i}", slices=range(7), pixels=f"p{i}", StationName="CT1")
-        bench.receive_all(paths, association=f"a{i}")
+    for name in ("CT1", "CT2"):
+        paths = ct_series(tmp_path / name, name, slices=range(7), StationName=name)
+        bench.receive_all(paths, association=name)
         bench.pass_time(4)
-    other = ct_series(tmp_path / "other", "other", slices=range(7), StationName="CT2")
-    bench.receive_all(other, association="b")
-    bench.pass_time(4)
+    one, other = (bench.entry(series_uid(ct_series(tmp_path / name, name, slices=range(7)))) for name in ("CT1", "CT2"))
+    assert one.usual is None, "one series makes no range"
+    scores = [0.5 + 0.02 * i for i in range(20)]
+    with bench.database.write() as connection:
+        row = connection.execute(sa.select(entries).where(entries.c.id == one.id)).one()._asdict()
+        for i, score in enumerate(scores):
+            column = row | {"id": 100 + i, "change": 100 + i, "series_instance_uid": f"1.2.{i}", "score": score}
+            connection.execute(sa.insert(entries).values(**column))
+        for entry in (one, other):
+            series_changes.note(connection, entry.series_instance_uid)
 
-    last, alone = bench.entry(series_uid(paths)), bench.entry(series_uid(other))
+    again, alone = (bench.entry(entry.series_instance_uid) for entry in (one, other))
 
-    with bench.database.read() as connection:
-        scores = [e.score for e in worklist.page(connection, Filter(scanner="CT1"), at_most=99) if e.id != last.id]
-    assert last.usual is not None and last.usual.n == 20
-    assert last.usual.low == pytest.approx(np.percentile(np.array(scores, float), 10))
-    assert alone.usual is None, "one series of this scanner makes no range"
+    assert again.usual is not None and again.usual.n == 20
+    assert (again.usual.low, again.usual.high) == tuple(pytest.approx(np.percentile(scores, at)) for at in (10, 90))
+    assert alone.usual is None, "the series of another scanner do not count"
 
 
 def test_an_answer_stays_with_the_series_when_its_entry_is_made_again(bench: Bench, tmp_path: Path) -> None:
