@@ -63,6 +63,30 @@ def what(entry: Entry) -> str:
     return " ".join(filter(None, (modality, region, kind, side)))
 
 
+_MAKERS: Mapping[str, str] = {
+    "GE MEDICAL SYSTEMS": "GE",
+    "GE HEALTHCARE": "GE",
+    "SIEMENS HEALTHINEERS": "Siemens",
+    "SIEMENS": "Siemens",
+    "PHILIPS MEDICAL SYSTEMS": "Philips",
+    "PHILIPS HEALTHCARE": "Philips",
+    "CANON MEDICAL SYSTEMS": "Canon",
+    "TOSHIBA": "Toshiba",
+}
+
+
+def machine(entry: Entry) -> str:
+    """Return maker and model in as few words as tell a scanner from its neighbour: `GE SIGNA Premier`.
+
+    A model that repeats the name of the scanner is left out, and without a model the sender stands in.
+    """
+    for long, short in _MAKERS.items():
+        if entry.model.upper().startswith(f"{long} "):
+            model = entry.model[len(long) + 1 :]
+            return short if model == entry.scanner else f"{short} {model}"
+    return entry.model or entry.sender
+
+
 def looks(entry: Entry) -> str:
     """Return the predicted range of the parameter next to what was recorded: `71–131 / 265 mAs`."""
     if entry.predicted is None and entry.recorded is None:
