@@ -103,13 +103,14 @@ def report(entry: Entry) -> str:
     if entry.delivery is None:
         return "no destination" if entry.score is not None else ""
     if entry.delivery == DeliveryState.SENT:
-        took = "" if entry.delivered_in_s is None else f" {_seconds(entry.delivered_in_s)}"
+        took = "" if entry.delivered_in_s is None else f" in {_seconds(entry.delivered_in_s)}"
         return f"{entry.destination}{took}"
     return f"{entry.destination} {entry.delivery}"
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else span(seconds)
+    """Return how long something took; its unit stays on the line of the number."""
+    return (f"{seconds:.1f} s" if seconds < 10 else span(seconds)).replace(" ", "\u00a0")
 
 
 def said(entry: Entry) -> str:
