@@ -58,6 +58,30 @@ def what(entry: Entry) -> str:
     return " ".join(filter(None, (modality, region, kind, side)))
 
 
+_MAKERS: Mapping[str, str] = {
+    "GE MEDICAL SYSTEMS": "GE",
+    "GE HEALTHCARE": "GE",
+    "SIEMENS HEALTHINEERS": "Siemens",
+    "SIEMENS": "Siemens",
+    "PHILIPS MEDICAL SYSTEMS": "Philips",
+    "PHILIPS HEALTHCARE": "Philips",
+    "CANON MEDICAL SYSTEMS": "Canon",
+    "TOSHIBA": "Toshiba",
+}
+
+
+def machine(entry: Entry) -> str:
+    """Return maker and model in as few words as tell a scanner from its neighbour: `GE SIGNA Premier`.
+
+    A model that repeats the name of the scanner is left out, and without a model the sender stands in.
+    """
+    for long, short in _MAKERS.items():
+        if entry.model.upper().startswith(f"{long} "):
+            model = entry.model[len(long) + 1 :]
+            return short if model == entry.scanner else f"{short} {model}"
+    return entry.model or entry.sender
+
+
 def looks(entry: Entry) -> str:
     """Return the predicted range of the parameter next to what was recorded: `71–131 / 265 mAs`."""
     if entry.predicted is None and entry.recorded is None:
@@ -74,13 +98,14 @@ def report(entry: Entry) -> str:
     if entry.delivery is None:
         return "no destination" if entry.score is not None else ""
     if entry.delivery == DeliveryState.SENT:
-        took = "" if entry.delivered_in_s is None else f" {_seconds(entry.delivered_in_s)}"
+        took = "" if entry.delivered_in_s is None else f" in {_seconds(entry.delivered_in_s)}"
         return f"{entry.destination}{took}"
     return f"{entry.destination} {entry.delivery}"
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else span(seconds)
+    """Return how long something took; its unit stays on the line of the number."""
+    return (f"{seconds:.1f} s" if seconds < 10 else span(seconds)).replace(" ", "\u00a0")
 
 
 def said(entry: Entry) -> str:

@@ -5,11 +5,14 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from support.workbench import Site
 
-from mediqa_node.web import keys, pages
+from mediqa_node.domain.worklist import Entry
+from mediqa_node.web import keys, pages, words
 from mediqa_node.web.assets import VENDORED, asset
 
 WEB = Path(pages.__file__).parent
@@ -116,6 +119,30 @@ def test_browsers_keep_a_file_by_its_digest_and_ask_for_an_old_one(site: Site) -
 )
 def test_an_empty_page_says_what_to_do(site: Site, path: str, says: str) -> None:
     assert says in site.client("administrator").get(path).text
+
+
+# ── words ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("scanner", "model", "shown"),
+    [
+        ("Discovery ST", "GE MEDICAL SYSTEMS Discovery ST", "GE"),
+        ("MR 2", "Siemens Healthineers MAGNETOM Prisma Fit", "Siemens MAGNETOM Prisma Fit"),
+        ("MR 2", "SIEMENS Prisma_fit", "Siemens Prisma_fit"),
+        ("OP 1", "NIDEK NM-200D", "NIDEK NM-200D"),
+        ("CT1", "", "CT1 AE"),
+    ],
+)
+def test_a_machine_is_named_in_few_words(scanner: str, model: str, shown: str) -> None:
+    entry = SimpleNamespace(scanner=scanner, model=model, sender="CT1 AE")
+    assert words.machine(cast(Entry, entry)) == shown
+
+
+def test_operations_names_each_process_that_has_stopped(site: Site) -> None:
+    shown = site.client("administrator").get("/operations").text
+    for role in ("receiver", "worker", "courier"):
+        assert (f"The {role} has stopped" in shown) == (role not in site.context.running())
 
 
 # ── colours ──────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,10 +32,22 @@ FORM = {
 }
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of a site with ten phantoms, and the time there."""
+    folder = tmp_path_factory.mktemp("ten")
+    made = Site(folder)
     made.phantoms(10)
+    made.close()
+    return folder, made.bench.now
+
+
+@pytest.fixture
+def site(ten: tuple[Path, float], tmp_path: Path) -> Iterator[Site]:
+    """A copy of that site."""
+    shutil.copytree(ten[0], tmp_path, dirs_exist_ok=True)
+    made = Site(tmp_path)
+    made.bench.now = ten[1]
     yield made
     made.close()
 

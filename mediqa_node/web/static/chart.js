@@ -48,9 +48,16 @@
   }
 
   // ── what all charts share ───────────────────────────────────────────────
+  // Dates of the axis: [step in s, form, form where the year changes, –, where the day changes, –, –, –, replace]
+  const DATES = [
+    [31536000, "{YYYY}", null, null, null, null, null, null, 1],
+    [2419200, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+    [86400, "{D} {MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+    [1, "{HH}:{mm}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
+  ];
   function axes(plot, xValues) {
     const axis = (more) => ({ stroke: () => ink["ink-3"], font: `11px ${FONT}`, grid: { stroke: () => ink.line, width: 1 }, ticks: { stroke: () => ink.line, width: 1, size: 4 }, ...more });
-    return [axis({ grid: { show: false }, ...xValues }), axis({ size: 58, values: (_, splits) => splits.map((v) => (v === null ? null : axisNumber(v, plot))) })];
+    return [axis({ grid: { show: false }, values: DATES, ...xValues }), axis({ size: 58, values: (_, splits) => splits.map((v) => (v === null ? null : axisNumber(v, plot))) })];
   }
   function named([x, y], label) {
     return [x, { ...y, size: 48, space: 26, label, labelFont: `11px ${FONT}`, labelSize: 18 }];
@@ -571,7 +578,7 @@
       const range = data.logarithmic ? [low / 2, high * 2] : [data.unit === "%" ? Math.max(0, low - room) : low - room, high + room];
       const options = base(plot, {
         series: [{}, ...group.map((one, i) => ({ label: one.name, stroke: () => ink[GROUP_COLOURS[i]], width: 1.5, points: { show: true, size: 5, fill: () => ink[GROUP_COLOURS[i]] }, spanGaps: true }))],
-        scales: { x: { time: true, range: (_, a, b) => (a === b ? [a - 86400, b + 86400] : [a - (b - a) * 0.02, b + (b - a) * 0.02]) }, y: data.logarithmic ? { distr: 3, log: 10, range: () => range } : { range: () => range } },
+        scales: { x: { time: true, range: (u, a, b) => (u.data[0].length === 1 ? [u.data[0][0] - 86400, u.data[0][0] + 86400] : [a - (b - a) * 0.02, b + (b - a) * 0.02]) }, y: data.logarithmic ? { distr: 3, log: 10, range: () => range } : { range: () => range } },
         axes: named(axes(plot, {}), group.length === 1 ? group[0].name : data.title).map((axis, i) => (i && data.logarithmic ? { ...axis, splits: (u, a, low_, high_) => decades(low_, high_), filter: (u, splits) => splits } : axis)),
         height,
         hooks: { draw: [(u) => drawLines(u, data, group)] },

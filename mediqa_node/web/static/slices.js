@@ -93,7 +93,7 @@
   }
   function show() {
     const { center, width } = shown();
-    if (label) label.textContent = `C ${Number(center.toPrecision(4))} W ${Number(width.toPrecision(4))}`;
+    if (label) label.textContent = `C ${String(Number(center.toPrecision(4))).replace("-", "−")} W ${Number(width.toPrecision(4))}`;
     for (const one of presets) {
       const is = view !== null && Math.abs(one.center - center) < 0.5 && Math.abs(one.width - width) < 0.5;
       one.button.setAttribute("aria-pressed", String(is));
