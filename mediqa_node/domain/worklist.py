@@ -318,6 +318,11 @@ class Entry:
         return self.provisional_until is not None and now < self.provisional_until
 
     @property
+    def is_alarm(self) -> bool:
+        """Whether its verdict asks a person to look or to repeat."""
+        return self.category in (Category.REPEAT, Category.LOOK)
+
+    @property
     def asks(self) -> bool:
         """Whether it waits for a person's answer."""
-        return self.category in (Category.REPEAT, Category.LOOK) and self.answer is None
+        return self.is_alarm and self.answer is None

@@ -90,6 +90,8 @@ def answer(
     entry = entry_of(context, actor, number)
     if kind != "undo" and kind not in set(AnswerKind):
         raise HTTPException(422, f"An answer is one of {', '.join(AnswerKind)} or undo.")
+    if kind == AnswerKind.WRONG_ALARM and not entry.is_alarm:
+        raise HTTPException(422, "There was no alarm that could be wrong.")
     initials = "".join(letter for letter in initials if letter.isalpha()).upper()
     if actor.room_id is not None and kind != "undo" and not initials:
         raise HTTPException(422, "On a room's tablet an answer needs initials.")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.trend_cases import NOW, Scanner, add_around, sources, write_points
+from support.workbench import SamePictures
 
 from mediqa_node.domain.access import Role
 from mediqa_node.pipeline.trends import TrendSweep
@@ -24,11 +25,6 @@ pytestmark = pytest.mark.peers
 ZONE = ZoneInfo("Europe/Berlin")
 
 
-class NoPictures:
-    def render(self, what: str, arguments: object) -> bytes:
-        raise LookupError
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, int]]:
     """Address, token of a physicist, and number of a chart."""
@@ -42,7 +38,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str,
     while sweep.run():
         pass
     context = WebContext(
-        database=database, pictures=NoPictures(), title="MEDIQA", software_version="0.3", data_dir=folder,
+        database=database, pictures=SamePictures(), title="MEDIQA", software_version="0.3", data_dir=folder,
         exports=folder, time_zone=ZONE, clock=lambda: NOW, idle_s=1e9,
     )  # fmt: skip
     with database.write() as connection:
