@@ -10,13 +10,26 @@ import time
 from collections.abc import Callable
 from datetime import tzinfo
 
-from mediqa_node.domain.trends import time_of, values_of
+import structlog
+
+from mediqa_node.domain.trends import Source, Value, time_of, values_of
 from mediqa_node.storage import trend_charts, trend_points
 from mediqa_node.storage.database import Database
+
+log = structlog.get_logger("courier")
 
 _AT_ONCE = 100
 _A_ROUND_S = 1.0
 _JUDGED_EVERY_S = 60.0
+
+
+def _values(source: Source) -> tuple[Value, ...]:
+    """Return the points of a series; none where it cannot be understood, so that it holds up no other."""
+    try:
+        return tuple(values_of(source))
+    except Exception:
+        log.exception("series not charted", series=source.series)
+        return ()
 
 
 class TrendSweep:
@@ -49,7 +62,7 @@ class TrendSweep:
         with self._database.write() as connection:
             writer = trend_points.PointWriter(connection)
             for source in sources:
-                writer.replace(source, time_of(source, self._zone), values_of(source))
+                writer.replace(source, time_of(source, self._zone), _values(source))
             trend_points.move_cursor(connection, change)
         return len(sources)
 

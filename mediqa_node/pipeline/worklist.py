@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
 from mediqa_node.domain.worklist import (
     Entry,
@@ -61,11 +62,24 @@ class WorklistSweep:
         with self.node.database.read() as connection:
             row = index.find_series(connection, uid)
             known = worklist.find_by_uid(connection, uid)
-            values = self._values(connection, row, known) if row is not None else {}
+            values = self._tried(connection, row, known) if row is not None else {}
         with self.node.database.write() as connection:
             series_changes.forget(connection, notes)
             if values:
                 worklist.save(connection, uid, worklist.values_of(values))
+
+    def _tried(self, connection: Connection, row: SeriesRow, known: Entry | None) -> dict[str, Any]:
+        """Return the values of an entry; none, and the entry stays as it is, where a series cannot be understood.
+
+        One such series must not keep all others out of the list.
+        """
+        try:
+            return self._values(connection, row, known)
+        except MediqaError:
+            raise
+        except Exception:
+            log.exception("series not listed", series=row.series_instance_uid)
+            return {}
 
     def _values(self, connection: Connection, row: SeriesRow, known: Entry | None) -> dict[str, Any]:
         uid = row.series_instance_uid

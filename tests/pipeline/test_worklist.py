@@ -208,6 +208,24 @@ def test_filters_find_what_a_technologist_matches_by(bench: Bench, tmp_path: Pat
     assert found(since=bench.now + 1) == found(text="'; DROP TABLE worklist") == []
 
 
+def test_one_series_that_cannot_be_understood_keeps_no_other_out(bench: Bench, tmp_path: Path) -> None:
+    broken, fine = (ct_series(tmp_path / name, name, slices=range(7)) for name in ("broken", "fine"))
+    for i, paths in enumerate((broken, fine)):
+        bench.receive_all(paths, association=f"a{i}")
+        bench.pass_time(4)
+    with bench.database.write() as connection:
+        connection.execute(
+            sa.text("UPDATE assessments SET assessment = '{}' WHERE series_instance_uid = :uid"),
+            {"uid": series_uid(broken)},
+        )
+        for paths in (broken, fine):
+            series_changes.note(connection, series_uid(paths))
+
+    assert bench.entry(series_uid(fine)).score is not None
+    with bench.database.read() as connection:
+        assert series_changes.oldest(connection, at_most=9) == []
+
+
 def test_a_sweep_that_fails_loses_no_note(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = ct_series(tmp_path / "ct", "x")
     bench.receive_all(paths)
