@@ -61,6 +61,21 @@ def listening(tmp_path: Path) -> Iterator[Callable[..., Listening]]:
         node.stop(within_s=1.0)
 
 
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Debian's Chromium, one for all files of a process; skip without it, or fail with --require-peers."""
+    if not Path("/usr/bin/chromium").exists():
+        reason = "needs chromium: apt-get install chromium"
+        (pytest.fail if request.config.getoption("--require-peers") else pytest.skip)(reason)
+    from playwright.sync_api import sync_playwright  # late: most tests need no browser
+    from support.served import launch
+
+    with sync_playwright() as playwright:
+        running = launch(playwright)
+        yield running
+        running.close()
+
+
 @pytest.fixture
 def peer(request: pytest.FixtureRequest) -> Callable[[str], str]:
     """Return the path of a program that tests talk to; skip without it, or fail with --require-peers."""
