@@ -6,21 +6,30 @@ it, by the same command that a person would type, and the courier stays small.
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mediqa_node.config import Settings
 from mediqa_node.domain.commands import Command, CommandAction
 from mediqa_node.domain.errors import PromotionRefused
+from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 
-_AT_MOST_S = 900.0
+_AT_MOST_S, _LOOK_EVERY_S = 900.0, 1.0
+_ENDS_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointActions:
-    """Carries decisions about checkpoints out with the configuration of this node."""
+    """Carries decisions about checkpoints out with the configuration of this node.
+
+    Attributes:
+        stopping: whether this process is about to end: a decision that is under way is given up with it.
+    """
 
     settings: Settings
+    stopping: Callable[[], bool]
 
     def decide(self, node: NodeContext, command: Command) -> str:
         """Carry a decision out, and return what the command printed.
@@ -38,10 +47,33 @@ class CheckpointActions:
         configuration = ["--config", str(self.settings.file)] if self.settings.file else []
         line = [sys.executable, "-m", "mediqa_node", *configuration, "model", *subject]
         line += ["--by", command.by, "--reason", str(given.get("reason", ""))]
-        try:
-            ended = subprocess.run(line, capture_output=True, text=True, timeout=_AT_MOST_S, check=False)
-        except subprocess.TimeoutExpired:
-            raise PromotionRefused(f"not done within {_AT_MOST_S / 60:.0f} minutes") from None
-        if ended.returncode:
-            raise PromotionRefused((ended.stderr or ended.stdout).strip()[-1000:] or f"exit status {ended.returncode}")
-        return ended.stdout.strip()
+        status, printed, errors = self._run(line)
+        if status:
+            raise PromotionRefused((errors or printed).strip()[-1000:] or f"exit status {status}")
+        return printed.strip()
+
+    def _run(self, line: list[str]) -> tuple[int, str, str]:
+        """Run a command; return its exit status and what it printed to both outputs."""
+        until = time.monotonic() + _AT_MOST_S
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            while True:
+                try:
+                    printed, errors = process.communicate(timeout=_LOOK_EVERY_S)
+                except subprocess.TimeoutExpired:
+                    goes_on()
+                else:
+                    return process.returncode, printed, errors
+                late = time.monotonic() > until
+                if late or self.stopping():
+                    _end(process)
+                    raise PromotionRefused(
+                        f"not done within {_AT_MOST_S / 60:.0f} minutes" if late else "the node was stopped; ask again"
+                    )
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=_ENDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -18,7 +18,7 @@ import structlog
 from mediqa_node import __version__
 from mediqa_node.composition import checkpoints
 from mediqa_node.config import Settings
-from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
 from mediqa_node.storage import audit, calibrations
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
@@ -183,7 +183,7 @@ def slow_actions(
     """Return the actions of pages that take long.
 
     Args:
-        stopping: whether the process is about to end: an export breaks off.
+        stopping: whether the process is about to end: an export or a decision breaks off.
     """
     from mediqa_node.composition.checkpoint_actions import CheckpointActions
     from mediqa_node.domain.commands import CommandAction
@@ -192,7 +192,7 @@ def slow_actions(
     asked = AskedExports(
         source=lambda: export_source(settings, database), folder=settings.export_folder, stopping=stopping
     )
-    decide = CheckpointActions(settings).decide
+    decide = CheckpointActions(settings, stopping).decide
     decisions = (CommandAction.PROMOTE, CommandAction.ROLL_BACK, CommandAction.SHADOW, CommandAction.UNSHADOW)
     return {
         CommandAction.PREVIEW: asked.preview,
@@ -244,7 +244,10 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
     def known() -> tuple[str, list[Listed]]:
         with database.read() as connection:
             standing = promotions.standing(connection)
-        return checkpoints.sentence(settings, standing), listed_briefly(settings, standing)
+        try:
+            return checkpoints.sentence(settings, standing), listed_briefly(settings, standing)
+        except CheckpointRefused as error:  # a damaged folder; queues and peers are shown all the same
+            return f"the checkpoints cannot be listed: {error}", []
 
     return WebContext(
         database=database,

@@ -1,8 +1,9 @@
 """The request and content of an export, and why a series was left out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -97,6 +98,15 @@ class ExportRequest:
     until: date | None = None
     eligible_only: bool = True
     faces: bool = False
+
+    def takes_day(self, day: date) -> bool:
+        """Return whether a study of this day is within the dates."""
+        return not ((self.since and day < self.since) or (self.until and day > self.until))
+
+    def takes_scanner(self, names: Iterable[str]) -> bool:
+        """Return whether any of a scanner's names matches a pattern; upper and lower case are the same."""
+        patterns = [pattern.upper() for pattern in self.scanners]
+        return not patterns or any(fnmatchcase(name.upper(), pattern) for name in names for pattern in patterns)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON that may leave: no scanner's name, and no day, which would date the studies."""

@@ -18,6 +18,9 @@ from mediqa_node.storage import audit_trail, commands, outbox, overview
 
 log = structlog.get_logger("courier")
 
+_WORDS = 2000
+"""The most that is kept of why an action failed."""
+
 Perform = Callable[[NodeContext, Command], str]
 """Carries an action out and returns its result for people; MediqaError: it failed, with the reason."""
 
@@ -54,7 +57,7 @@ class CommandSweep:
         try:
             result = self._perform[command.action](self.node, command)
         except Exception as error:
-            state, outcome, result = CommandState.FAILED, Outcome.FAILED, fault_of(error)
+            state, outcome, result = CommandState.FAILED, Outcome.FAILED, fault_of(error)[:_WORDS]
             if not isinstance(error, MediqaError):
                 log.exception("action failed", action=command.action, command=command.id)
         with self.node.database.write() as connection:

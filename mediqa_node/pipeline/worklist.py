@@ -5,6 +5,7 @@ twice is harmless.
 """
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -34,6 +35,7 @@ log = structlog.get_logger("courier")
 _AT_ONCE = 200
 _A_ROUND_S = 0.15
 """After so long the sweeps of the same thread have their turn; a backlog, as after an upgrade, goes on next time."""
+_COUNTED_EVERY_S = 1.0
 _UNDER_WAY = (*HELD, DeliveryState.WAITING)
 
 
@@ -42,14 +44,29 @@ class WorklistSweep:
 
     def __init__(self, node: NodeContext) -> None:
         self.node = node
+        self._counted_at = float("-inf")
 
     def run(self) -> int:
-        """Make entries until there is nothing left or the round is over; return how many were made."""
+        """Make the entries of noted series until there is none left or the round is over; return how many were made."""
         with self.node.database.read() as connection:
             changed = series_changes.oldest(connection, at_most=_AT_ONCE)
+        count = self._make_all((one.series_instance_uid, one.notes) for one in changed)
+        if time.monotonic() - self._counted_at >= _COUNTED_EVERY_S:
+            self._counted_at = time.monotonic()
+            count += self.count_images()
+        return count
+
+    def count_images(self) -> int:
+        """Bring the number of images of series under way up to date; return how many entries were made.
+
+        The receiver notes a series with its first image only, and `run` looks for more once a second: while images
+        come in, nobody else writes more than they have to.
+        """
+        with self.node.database.read() as connection:
             growing = series_changes.growing(connection)
-        work = [(one.series_instance_uid, one.notes) for one in changed]
-        work += [(uid, ()) for uid in growing if uid not in {uid for uid, _ in work}]
+        return self._make_all((uid, ()) for uid in growing)
+
+    def _make_all(self, work: Iterable[tuple[str, tuple[int, ...]]]) -> int:
         until, count = time.monotonic() + _A_ROUND_S, 0
         for uid, notes in work:
             self._make(uid, notes)
@@ -59,27 +76,27 @@ class WorklistSweep:
         return count
 
     def _make(self, uid: str, notes: tuple[int, ...]) -> None:
-        with self.node.database.read() as connection:
-            row = index.find_series(connection, uid)
-            known = worklist.find_by_uid(connection, uid)
-            values = self._tried(connection, row, known) if row is not None else {}
-        with self.node.database.write() as connection:
-            series_changes.forget(connection, notes)
-            if values:
-                worklist.save(connection, uid, worklist.values_of(values))
-
-    def _tried(self, connection: Connection, row: SeriesRow, known: Entry | None) -> dict[str, Any]:
-        """Return the values of an entry; none, and the entry stays as it is, where a series cannot be understood.
+        """Make the entry of a series; it stays as it is where the series cannot be understood.
 
         One such series must not keep all others out of the list.
         """
         try:
-            return self._values(connection, row, known)
+            self._renew(uid, notes)
         except MediqaError:
             raise
         except Exception:
-            log.exception("series not listed", series=row.series_instance_uid)
-            return {}
+            log.exception("series not listed", series=uid, hourly_for=uid)
+            with self.node.database.write() as connection:
+                series_changes.forget(connection, notes)
+
+    def _renew(self, uid: str, notes: tuple[int, ...]) -> None:
+        with self.node.database.read() as connection:
+            row = index.find_series(connection, uid)
+            values = self._values(connection, row, worklist.find_by_uid(connection, uid)) if row is not None else {}
+        with self.node.database.write() as connection:
+            series_changes.forget(connection, notes)
+            if values:
+                worklist.save(connection, uid, worklist.values_of(values))
 
     def _values(self, connection: Connection, row: SeriesRow, known: Entry | None) -> dict[str, Any]:
         uid = row.series_instance_uid

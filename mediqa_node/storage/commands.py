@@ -46,7 +46,7 @@ def advance(connection: sa.Connection, number: int, share: float) -> None:
 def end(connection: sa.Connection, number: int, state: CommandState, result: str, *, at: float) -> None:
     """Note how an action ended."""
     here = sa.update(commands).where(commands.c.id == number)
-    connection.execute(here.values(state=state, result=result[:2000], done_at=at))
+    connection.execute(here.values(state=state, result=result, done_at=at))
 
 
 def end_interrupted(connection: sa.Connection, among: Sequence[CommandAction], *, at: float) -> int:

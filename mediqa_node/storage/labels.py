@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 import sqlalchemy as sa
 
@@ -106,23 +107,24 @@ def page(connection: sa.Connection, wanted: LabelFilter, *, at_most: int, before
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exportable:
-    """A series that an export would look at, and whose it is."""
+    """A series that an export would look at, and whose it is.
+
+    Attributes:
+        names: of the scanner: station, calling AE title, and model with and without its maker.
+        day: of the acquisition, else of the reception in UTC.
+    """
 
     modality: str
     scanner: str
+    names: tuple[str, ...]
+    day: date
     patient_id: str
     issuer: str
     study: str
 
 
-def exportable(
-    connection: sa.Connection, *, modalities: Sequence[str], scanners: Sequence[str], eligible: bool
-) -> list[Exportable]:
-    """Return the series that an export of these would look at.
-
-    Args:
-        scanners: patterns with `*` and `?`, for station, model or calling AE title; empty: all.
-    """
+def exportable(connection: sa.Connection, *, modalities: Sequence[str], eligible: bool) -> list[Exportable]:
+    """Return the series that an export of these would look at."""
     first = (
         sa.select(sa.func.min(instances.c.id).label("id"))
         .where(instances.c.status == InstanceStatus.CURRENT, instances.c.purged_at.is_(None))
@@ -130,7 +132,11 @@ def exportable(
         .subquery()
     )
     query = (
-        sa.select(worklist.c.modality, worklist.c.scanner, worklist.c.study_instance_uid, instances.c.identity)
+        sa.select(
+            *(worklist.c[name] for name in ("modality", "scanner", "model", "sender", "acquired", "received_at")),
+            worklist.c.study_instance_uid,
+            instances.c.identity,
+        )
         .join(instances, instances.c.series_instance_uid == worklist.c.series_instance_uid)
         .join(first, first.c.id == instances.c.id)
         .where(worklist.c.state.not_in((SeriesState.RECEIVING, SeriesState.READY)))
@@ -138,12 +144,12 @@ def exportable(
     query = query.where(worklist.c.eligible if eligible else worklist.c.score.is_not(None))
     if modalities:
         query = query.where(worklist.c.modality.in_(modalities))
-    if scanners:
-        query = query.where(sa.or_(*(_like(pattern) for pattern in scanners)))
     return [
         Exportable(
             modality=row.modality,
             scanner=row.scanner,
+            names=(row.scanner, row.sender, *_from_each_word(row.model)),
+            day=_day(row.acquired) or datetime.fromtimestamp(row.received_at, UTC).date(),
             patient_id=(row.identity or {}).get("patient_id", ""),
             issuer=(row.identity or {}).get("issuer", ""),
             study=row.study_instance_uid,
@@ -152,6 +158,18 @@ def exportable(
     ]
 
 
-def _like(pattern: str) -> sa.ColumnElement[bool]:
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%").replace("?", "_")
-    return sa.or_(*(worklist.c[name].ilike(escaped, escape="\\") for name in ("scanner", "model", "sender")))
+def _from_each_word(model: str) -> list[str]:
+    """Return maker and model, and the same without the first words: the maker may have several.
+
+    >>> _from_each_word("GE MEDICAL SYSTEMS Discovery")[-1]
+    'Discovery'
+    """
+    words = model.split(" ")
+    return [" ".join(words[at:]) for at in range(len(words))]
+
+
+def _day(acquired: str) -> date | None:
+    try:
+        return date.fromisoformat(acquired[:10])
+    except ValueError:
+        return None

@@ -286,6 +286,7 @@ class Bench:
     def entry(self, series_instance_uid: str) -> Entry:
         """Return the entry of a series in the worklist, made anew."""
         self.lister.run()
+        self.lister.count_images()
         with self.database.read() as connection:
             entry = worklist.find_by_uid(connection, series_instance_uid)
         assert entry is not None

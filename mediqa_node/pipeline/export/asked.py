@@ -44,16 +44,17 @@ class AskedExports:
     def preview(self, node: NodeContext, command: Command) -> str:
         """Count the series that an export would take, by split, modality and scanner, as JSON.
 
-        The counts rest on what the database knows: an export may leave out a few more, whose images it has to read.
+        The counts rest on what the database knows: an export may leave out a few more, whose images it has to read,
+        and it goes by Study Date (0008,0020) where this goes by the date of the acquisition.
         """
         request, pseudonyms = request_of(command), self.source().pseudonyms
         strata: dict[tuple[str, str], Counter[str]] = {}
         patients: dict[str, set[str]] = {split: set() for split in SPLITS}
         with node.database.read() as connection:
-            wanted = labels.exportable(
-                connection, modalities=request.modalities, scanners=request.scanners, eligible=request.eligible_only
-            )
-        for one in wanted:
+            known = labels.exportable(connection, modalities=request.modalities, eligible=request.eligible_only)
+        for one in known:
+            if not (request.takes_day(one.day) and request.takes_scanner(one.names)):
+                continue
             key = pseudonyms.patient(
                 {"PatientID": one.patient_id, "IssuerOfPatientID": one.issuer, "StudyInstanceUID": one.study}
             )

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from itertools import compress
 from pathlib import Path
@@ -257,11 +256,10 @@ def _modality(known: HarvestedSeries) -> str:
 
 def _check_filters(request: ExportRequest, known: HarvestedSeries, header: Dataset) -> None:
     taken = _study_date(header) or datetime.fromtimestamp(known.received_at, UTC).date()
-    if (request.since and taken < request.since) or (request.until and taken > request.until):
+    if not request.takes_day(taken):
         raise NotScorable("filter_date")
     names = [text(header, "StationName"), text(header, "ManufacturerModelName"), known.row.calling_ae_title]
-    wanted = [pattern.upper() for pattern in request.scanners]
-    if wanted and not any(fnmatchcase(name.upper(), pattern) for name in names for pattern in wanted):
+    if not request.takes_scanner(names):
         raise NotScorable("filter_scanner")
 
 
