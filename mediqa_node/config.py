@@ -108,7 +108,7 @@ class WebSettings(_Strict):
     @classmethod
     def _address(cls, viewer: str | None) -> str | None:
         if viewer is not None and not viewer.startswith(("https://", "http://")):
-            raise ValueError("must be null or an address with {StudyInstanceUID} or {SeriesInstanceUID} in it")
+            raise ValueError("must be null or an address that begins with https:// or http://")
         return viewer
 
     @property

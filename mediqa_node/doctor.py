@@ -69,6 +69,7 @@ def examine(path: Path | None) -> list[Finding]:
         ("model", model),
         ("data", data_folder),
         ("database", database),
+        ("workbench", workbench),
         ("roles", roles),
         ("queues", queues),
     ):
@@ -299,6 +300,18 @@ def _constancy(connection: Connection) -> Finding:
         return Finding(name="constancy", mark=NOTE, text=f"good {text}: the worker checks every day while it runs")
     how = "accepted by a person" if not last.passed or last.as_acknowledged else "good"
     return Finding(name="constancy", mark=OK, text=f"{how} {text}")
+
+
+def workbench(settings: Settings) -> Iterator[Finding]:
+    """Find whether this node serves pages."""
+    web = settings.web
+    if not web.enabled:
+        yield Finding(name="workbench", mark=NOTE, text="off: `web.enabled` is false")
+    elif missing := service.missing_web_packages():
+        text = f"no pages; not installed: {', '.join(missing)}"
+        yield Finding(name="workbench", mark=NOTE, text=text, fix=service.WEB_FIX)
+    else:
+        yield Finding(name="workbench", mark=OK, text=f"packages installed; pages at {web.host}:{web.port}")
 
 
 def roles(settings: Settings) -> Iterator[Finding]:

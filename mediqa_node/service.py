@@ -60,6 +60,7 @@ _LOOK_EVERY_S = 0.5
 _BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
 _LISTEN_AGAIN_S = 30.0
 _TRIM_EVERY_S = 30.0
+WEB_FIX = "pip install 'mediqa-node[web]'"
 _WEB_PACKAGES = ("argon2", "fastapi", "jinja2", "multipart", "uvicorn")
 _STEADY_AFTER_S = 20.0
 """A process that ran this long is restarted at once, because scanners do not wait."""
@@ -272,12 +273,17 @@ def _web(settings: Settings, stop: threading.Event) -> int:
     return 0
 
 
+def missing_web_packages() -> list[str]:
+    """Return the packages of the workbench that are not installed; `WEB_FIX` does so."""
+    return [name for name in _WEB_PACKAGES if find_spec(name) is None]
+
+
 def roles_of(settings: Settings) -> tuple[str, ...]:
     """Return the processes of this node: the web process only if it is wanted and its packages are installed."""
     if not settings.web.enabled:
         return ROLES
-    if missing := [name for name in _WEB_PACKAGES if find_spec(name) is None]:
-        log.warning("no workbench: packages are missing", packages=missing, fix="pip install 'mediqa-node[web]'")
+    if missing := missing_web_packages():
+        log.warning("no workbench: packages are missing", packages=missing, fix=WEB_FIX)
         return ROLES
     return (*ROLES, WEB)
 

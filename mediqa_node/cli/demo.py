@@ -102,6 +102,8 @@ def run(*, port: int, folder: Path | None, web: bool = False) -> int:
     """
     logs.configure(level="ERROR")
     where = (folder or Path(tempfile.mkdtemp(prefix="mediqa-demo-"))).resolve()
+    if web and service.missing_web_packages():
+        raise DemoFailed(f"demo: the workbench is not installed: {service.WEB_FIX}")
     if where.is_dir() and any(where.iterdir()):
         raise DemoFailed(f"demo: {where} is not empty; name an empty or a new folder")
     typer.echo(f"mediqa-node {__version__} – research use only, not for diagnosis")
@@ -201,12 +203,16 @@ def _answers(node: Peer) -> bool:
 
 
 def _send(node: Peer, images: list[Path]) -> None:
-    failures = [f"{path.name}: {failure}" for path, failure in send_files(node, images, ae_title="DEMO_CT") if failure]
-    if failures:
-        raise DemoFailed(f"demo: the node refused its own series: {'; '.join(failures)}")
+    _store(node, images)
     header: Any = pydicom.dcmread(images[0], stop_before_pixels=True)
     scanner = f"{header.Manufacturer} {header.ManufacturerModelName}"
     fact("sent", f"{len(images)} images of a chest {header.Modality} ({scanner}) by C-STORE")
+
+
+def _store(node: Peer, images: list[Path]) -> None:
+    failures = [f"{path.name}: {failure}" for path, failure in send_files(node, images, ae_title="DEMO_CT") if failure]
+    if failures:
+        raise DemoFailed(f"demo: the node refused its own series: {'; '.join(failures)}")
 
 
 def _workbench(settings: config.Settings, node: Peer, process: "subprocess.Popen[bytes]") -> None:
@@ -223,7 +229,7 @@ def _workbench(settings: config.Settings, node: Peer, process: "subprocess.Popen
     database.close()
     with as_file(files("mediqa_node") / "reference") as reference:
         for folder in ("mr_breast", "op_fundus"):
-            list(send_files(node, sorted((reference / folder).glob("*.dcm")), ae_title="DEMO_CT"))
+            _store(node, sorted((reference / folder).glob("*.dcm")))
     address = f"http://127.0.0.1:{settings.web.port}/"
     fact("workbench", address)
     fact("sign in", f"as physicist or admin, password {password}")

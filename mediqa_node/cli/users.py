@@ -42,12 +42,11 @@ def add(
     wanted, name = _role(role), _name(name)
     with open_node(context) as (_, database):
         password = _hashed(password_stdin)
-        now = time.time()
+        now, by = time.time(), getpass.getuser()
         with database.write() as connection:
-            if not users.add(connection, name, wanted, password, by=getpass.getuser(), at=now):
+            if not users.add(connection, name, wanted, password, by=by, at=now):
                 typer.echo(f"{name} exists already; `mediqa-node users list` shows everybody", err=True)
                 sys.exit(1)
-            by = getpass.getuser()
             audit_trail.add(connection, "user.added", at=now, by=by, role="command line", on=name, detail=wanted)
     typer.echo(f"{name} may sign in as {wanted}")
 
@@ -57,6 +56,7 @@ def password(context: typer.Context, name: Name, password_stdin: Stdin = False) 
     """Set a new password, unlock the name and end its sessions."""
     from mediqa_node.storage import audit_trail, users
 
+    name = _name(name)
     with open_node(context) as (_, database):
         with database.read() as connection:
             user = users.find(connection, name)
@@ -65,7 +65,7 @@ def password(context: typer.Context, name: Name, password_stdin: Stdin = False) 
             sys.exit(1)
         kept, now = _hashed(password_stdin), time.time()
         with database.write() as connection:
-            unlocked = {"n_failures": 0, "locked_until": None, "disabled_at": None}
+            unlocked = {"n_failures": 0, "locked_until": None}
             users.change(connection, user.id, at=now, password=kept, **unlocked)
             by = getpass.getuser()
             audit_trail.add(connection, "user.password", at=now, by=by, role="command line", on=name)
@@ -110,10 +110,12 @@ def _name(given: str) -> str:
 
 def _hashed(from_stdin: bool) -> str:
     """Ask for a password, twice, or read it from standard input; return its hash."""
-    try:
-        from mediqa_node.web.passwords import SHORTEST_PASSWORD, Passwords
-    except ImportError as error:
-        raise ConfigurationError("the workbench is not installed: pip install 'mediqa-node[web]'") from error
+    from mediqa_node import service
+
+    if service.missing_web_packages():
+        raise ConfigurationError(f"the workbench is not installed: {service.WEB_FIX}")
+    from mediqa_node.web.passwords import SHORTEST_PASSWORD, Passwords
+
     given = sys.stdin.readline().rstrip("\n") if from_stdin else getpass.getpass("Password: ")
     if len(given) < SHORTEST_PASSWORD:
         raise ConfigurationError(f"a password has at least {SHORTEST_PASSWORD} characters")

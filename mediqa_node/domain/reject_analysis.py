@@ -9,9 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mediqa_node.domain.self_check import wilson
-from mediqa_node.domain.worklist import AnswerKind, Category
-
-ALARMS = (Category.REPEAT, Category.LOOK)
+from mediqa_node.domain.worklist import ALARMS, AnswerKind, Category
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ class Category(StrEnum):
     ARRIVING = "arriving"
 
 
+ALARMS = (Category.REPEAT, Category.LOOK)
+"""Verdicts that ask a person to look or to repeat."""
 WORDS: Mapping[Category, str] = {
     Category.REPEAT: "Repeat?",
     Category.LOOK: "Look",
@@ -319,8 +321,8 @@ class Entry:
 
     @property
     def is_alarm(self) -> bool:
-        """Whether its verdict asks a person to look or to repeat."""
-        return self.category in (Category.REPEAT, Category.LOOK)
+        """Whether its verdict is an alarm."""
+        return self.category in ALARMS
 
     @property
     def asks(self) -> bool:

@@ -6,8 +6,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from mediqa_node.domain.promotion import Weights
-from mediqa_node.domain.reject_analysis import ALARMS
 from mediqa_node.domain.trends import CHARTED, CTDI, DLP, NOISE, SSDE
+from mediqa_node.domain.worklist import ALARMS
 from mediqa_node.storage.tables import series, shadow_scores
 from mediqa_node.storage.trend_charts import Chart, chart_of, conditions
 from mediqa_node.storage.trend_tables import trend_charts, trend_points, trend_strata

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mediqa_node.domain.series import DeliveryState, SeriesState, parse_state
-from mediqa_node.domain.worklist import FEWEST_SCORES, AnswerKind, Category, Entry, Range
+from mediqa_node.domain.worklist import ALARMS, FEWEST_SCORES, AnswerKind, Category, Entry, Range
 from mediqa_node.storage.database import take_table
 from mediqa_node.storage.workbench_tables import worklist
 
@@ -150,7 +150,7 @@ def changed_since(
 
 def counts(connection: sa.Connection, wanted: Filter) -> tuple[dict[Category, int], int]:
     """Return how many entries each category has, whichever the filter names, and how many wait for an answer."""
-    open_ = sa.and_(worklist.c.answer.is_(None), worklist.c.category.in_((Category.REPEAT, Category.LOOK)))
+    open_ = sa.and_(worklist.c.answer.is_(None), worklist.c.category.in_(ALARMS))
     conditions = _conditions(wanted, category=False)
     query = (
         sa.select(worklist.c.category, sa.func.count().label("n"), sa.func.count().filter(open_).label("n_open"))
@@ -185,7 +185,7 @@ def _conditions(wanted: Filter, *, category: bool = True) -> list[sa.ColumnEleme
     if category and wanted.category is not None:
         found.append(worklist.c.category == wanted.category)
     if category and wanted.only_open:
-        found += [worklist.c.answer.is_(None), worklist.c.category.in_((Category.REPEAT, Category.LOOK))]
+        found += [worklist.c.answer.is_(None), worklist.c.category.in_(ALARMS)]
     found += [worklist.c[name] == value for name in ("modality", "scanner", "protocol")
               if (value := getattr(wanted, name))]  # fmt: skip
     if wanted.since is not None:

@@ -9,15 +9,12 @@ from contextlib import nullcontext
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 
-import structlog
 from fastapi import Depends, HTTPException, Request
 
 from mediqa_node.domain.access import Actor, Outcome, Permission
 from mediqa_node.storage import audit_trail, sessions
 from mediqa_node.storage.database import Connection
 from mediqa_node.web.context import WebContext
-
-log = structlog.get_logger("web")
 
 COOKIE = "mediqa"
 LOCKS_AFTER, LOCK_S = 5, 300.0

@@ -113,5 +113,8 @@ def _answer(request: Request, status: int, words: str) -> Response:
         return JSONResponse({"detail": words}, status)
     try:
         return page(request, find_actor(request, counts=False), "problem.html", "", status, message=words)
-    except Exception:  # without a database, for one, a page has no head
+    except StorageFailed:  # without a database a page has no head
+        return JSONResponse({"detail": words}, status)
+    except Exception:
+        log.exception("page of an error failed", path=request.url.path)
         return JSONResponse({"detail": words}, status)

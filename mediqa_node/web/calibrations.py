@@ -14,7 +14,7 @@ from mediqa_node.domain.access import PERMISSIONS, Actor, Permission
 from mediqa_node.domain.rating import CRITERIA
 from mediqa_node.domain.reading import Study
 from mediqa_node.image.verdict import ANY
-from mediqa_node.reader_study.thresholds import FEWEST_SERIES, NotFitted
+from mediqa_node.reader_study.thresholds import NotFitted
 from mediqa_node.storage import calibrations, reading, users
 from mediqa_node.storage.calibrations import Record
 from mediqa_node.storage.database import Connection
@@ -22,7 +22,8 @@ from mediqa_node.storage.reading_results import newest_weights, patients_of, rat
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.calibration_fit import Basis, Choices, basis_of, choices_of, fitted, kept, plot
 from mediqa_node.web.context import WebContext
-from mediqa_node.web.numbers import Number
+from mediqa_node.web.forms import Text
+from mediqa_node.web.numbers import LARGEST, Number
 from mediqa_node.web.reading import plain
 
 router = APIRouter(include_in_schema=False)
@@ -33,7 +34,7 @@ Calibrating = Annotated[Actor, Depends(needs(Permission.CALIBRATE))]
 class Asked(BaseModel):
     """What a calibration is made of: study, criterion, scope, and the limits on the study's scale."""
 
-    study: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    study: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     criterion: Annotated[str, Field(max_length=16)] = CRITERIA[0]
     modality: Annotated[str, Field(max_length=16)] = ""
     scanner: Annotated[str, Field(max_length=64)] = ANY
@@ -75,7 +76,7 @@ def new(request: Request, context: Context, actor: Calibrating, asked: Annotated
     drawn = plot(tried.found) if tried.found else None
     return plain(
         request, actor, "calibration_new.html", tried=tried, study=tried.study, asked=tried.asked,
-        choices=tried.choices, found=tried.found, plot=drawn, fewest=FEWEST_SERIES, any=ANY,
+        choices=tried.choices, found=tried.found, plot=drawn, any=ANY,
     )  # fmt: skip
 
 
@@ -209,14 +210,14 @@ def withdraw(
     context: Context,
     actor: Calibrating,
     number: Number,
-    why: Annotated[str, Form(max_length=200)],
+    why: Text,
 ) -> Response:
     """Let no more verdicts rest on a calibration."""
-    if not why.strip():
+    if not why:
         raise HTTPException(422, "Say why it is withdrawn.")
     with context.database.write() as connection:
         one = _of(connection, number)
-        if not calibrations.withdraw(connection, number, by=actor.name, at=context.clock(), why=why.strip()):
+        if not calibrations.withdraw(connection, number, by=actor.name, at=context.clock(), why=why):
             raise HTTPException(409, "It was withdrawn already.")
-        record(request, actor, "calibration.withdrawn", on=one.calibration.id, detail=why.strip(), within=connection)
+        record(request, actor, "calibration.withdrawn", on=one.calibration.id, detail=why, within=connection)
     return RedirectResponse(f"/calibrations/{number}", 303)

@@ -30,22 +30,22 @@ class Key:
 
 
 EVERYWHERE = (Key("?", "keys", "this sheet"), Key("Escape", "close", "close what is open"))
+_ANSWERS = (
+    Key("r", "repeated", "answer: repeated"),
+    Key("g", "kept", "answer: good enough, kept"),
+    Key("n", "wrong_alarm", "answer: wrong alarm"),
+    Key("u", "undo", "undo the answer"),
+)
 WORKLIST = (
     Key("j", "next", "next series"),
     Key("k", "previous", "previous series"),
     Key("Enter", "open", "open the series"),
-    Key("r", "repeated", "answer: repeated"),
-    Key("g", "kept", "answer: good enough, kept"),
-    Key("n", "wrong_alarm", "answer: wrong alarm"),
-    Key("u", "undo", "undo the answer"),
+    *_ANSWERS,
     Key("p", "pause", "pause or resume new series"),
     Key("/", "search", "search"),
 )
 SERIES = (
-    Key("r", "repeated", "answer: repeated"),
-    Key("g", "kept", "answer: good enough, kept"),
-    Key("n", "wrong_alarm", "answer: wrong alarm"),
-    Key("u", "undo", "undo the answer"),
+    *_ANSWERS,
     Key("1", "window1", "first window"),
     Key("2", "window2", "second window"),
     Key("3", "window3", "third window"),

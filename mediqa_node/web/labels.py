@@ -92,7 +92,6 @@ def exports(request: Request, context: Context, actor: Labelling) -> Response:
         "exports.html",
         "labels",
         choices=choices,
-        payloads=PAYLOADS,
         **_state(context),
         in_words=in_words,
     )
@@ -177,10 +176,10 @@ def past(folder: Path) -> list[dict[str, Any]]:
         return []
     found = [one for one in folder.iterdir() if not one.name.startswith(".") and (one / _MARK).is_file()]
     found.sort(key=lambda one: (one / _MARK).stat().st_mtime, reverse=True)
-    return [_described(number, one) for number, one in enumerate(found[:50])]
+    return [_described(one) for one in found[:50]]
 
 
-def _described(number: int, folder: Path) -> dict[str, Any]:
+def _described(folder: Path) -> dict[str, Any]:
     try:
         provenance = json.loads((folder / _MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -24,7 +24,8 @@ from mediqa_node.web import words
 from mediqa_node.web.access import Background, Context, find_actor
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.numbers import After
-from mediqa_node.web.pages import fragment
+from mediqa_node.web.pages import fragment, vitals
+from mediqa_node.web.worklist import row
 
 router = APIRouter(include_in_schema=False)
 
@@ -139,17 +140,18 @@ def _messages(
         if len(entries) > _MOST_AT_ONCE:
             return True, newest, [(newest, {"reload": True})]
         rooms = {name: worklist.room(connection, name) for name in {entry.scanner for entry in entries}}
-    messages = [(entry.change, _message(request, actor, entry, rooms[entry.scanner])) for entry in entries]
+    head = fragment(request, actor, "_vitals.html", vitals=vitals(request)) if entries else ""
+    messages = [(entry.change, _message(request, actor, entry, rooms[entry.scanner], head)) for entry in entries]
     return bool(entries), max(newest, after) if not entries else entries[-1].change, messages
 
 
-def _message(request: Request, actor: Actor, entry: Entry, room: Room) -> dict[str, object]:
+def _message(request: Request, actor: Actor, entry: Entry, room: Room, head: str) -> dict[str, object]:
     return {
         "id": entry.id,
-        "row": fragment(request, actor, "_row.html", entry=entry),
+        "row": row(request, actor, entry),
         "room": fragment(request, actor, "_room.html", room=room),
-        "vitals": fragment(request, actor, "_vitals.html"),
-        "said": words.said(entry) if entry.category in (Category.REPEAT, Category.LOOK) else "",
+        "vitals": head,
+        "said": words.said(entry) if entry.is_alarm else "",
         "alarm": entry.category is Category.REPEAT and entry.answer is None,
     }
 

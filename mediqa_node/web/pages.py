@@ -66,7 +66,8 @@ def page(
         template: name of its file.
         tab: which part of the workbench it belongs to; its keys go by it too.
     """
-    return HTMLResponse(fragment(request, actor, template, tab=tab, tabs=_tabs(actor), **values), status)
+    around = {"tab": tab, "tabs": _tabs(actor), "vitals": vitals(request)}
+    return HTMLResponse(fragment(request, actor, template, **around, **values), status)
 
 
 def fragment(request: Request, actor: Actor | None, template: str, /, **values: Any) -> str:
@@ -94,7 +95,6 @@ def _around(request: Request, actor: Actor | None, tab: str) -> dict[str, Any]:
         "theme": theme if theme in ("dark", "light") else "",
         "keys": keys.of_page(tab),
         "key_map": keys.as_map(tab),
-        "vitals": vitals(request),
     }
 
 

@@ -149,7 +149,7 @@ def read(request: Request, context: Context, actor: Reader, number: Number) -> R
         me = reading.reader(connection, number, actor.name)
         ladder = reading.examples(connection, number)
         if me is None or not study.is_open:
-            return plain(request, actor, "reading_start.html", study=study, me=me, ladder=ladder)
+            return plain(request, actor, "reading_start.html", study=study)
         places = reading.places(connection, me.id)
         done = {given.position: given for given in reading.readings(connection, me.id)}
         left = [place for place in places if place.position not in done]

@@ -83,7 +83,6 @@ def show(request: Request, context: Context, actor: Viewer, number: Number, quer
         assessment=found.assessment,
         technique=found.technique,
         reasons=reasons[:REASONS],
-        more_reasons=reasons[REASONS:],
         measured=[_measure(one, found) for one in found.measured.measures] if found.measured else [],
         looks=_looks(found),
         windows=_windows(entry),

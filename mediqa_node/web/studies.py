@@ -21,7 +21,7 @@ from mediqa_node.storage.reading_results import Candidate, agreed, candidates, p
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.filters import PERIODS, ListQuery
-from mediqa_node.web.numbers import Number
+from mediqa_node.web.numbers import LARGEST, Number
 from mediqa_node.web.reading import plain
 
 router = APIRouter(include_in_schema=False)
@@ -48,7 +48,7 @@ class Wanted(BaseModel):
     at_most: Annotated[int, Field(ge=1, le=MOST_CASES)] = 60
     repeats: Annotated[int, Field(ge=0, le=round(100 * MOST_REPEATS))] = 10
     spread: bool = False
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
+    seed: Annotated[int, Field(ge=0, le=LARGEST)] = 1
 
     @property
     def share(self) -> float:
@@ -224,7 +224,7 @@ def _study(context: WebContext, number: int) -> Study:
 
 
 @router.get("/reading/{number}/agreement")
-def agreement(request: Request, context: Context, actor: Making, number: Number, problem: str = "") -> Response:
+def agreement(request: Request, context: Context, actor: Making, number: Number) -> Response:
     """Show how far the readers are, and how well they agree."""
     study = _study(context, number)
     with context.database.read() as connection:
@@ -236,7 +236,7 @@ def agreement(request: Request, context: Context, actor: Making, number: Number,
     return plain(
         request, actor, "agreement.html",
         study=study, progress=progress, found=figures(rows, patients), names=names, n_ratings=len(rows),
-        ladder=ladder, problem=problem[:400], can_import=context.import_ratings is not None,
+        ladder=ladder, can_import=context.import_ratings is not None,
     )  # fmt: skip
 
 

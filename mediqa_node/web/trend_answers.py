@@ -74,9 +74,9 @@ def _collected(context: WebContext, months: list[tuple[str, float, float]]) -> t
 def _month(context: WebContext, name: str) -> tuple[str, float, float]:
     try:
         at = datetime.strptime(name, "%Y-%m").replace(tzinfo=context.time_zone)
-    except ValueError:
+        return _months(at.timestamp(), context.time_zone, 1)[0]
+    except (ValueError, OverflowError):  # not a month, or the last one that there is
         raise HTTPException(422, "A month is written as 2026-11.") from None
-    return _months(at.timestamp(), context.time_zone, 1)[0]
 
 
 @router.get("/trends/answers")
@@ -102,7 +102,7 @@ def sheet(request: Request, context: Context, actor: Looking, month: str) -> Res
     given, found = _collected(context, [chosen])
     return page(
         request, actor, "trends_sheet.html", "trends",
-        part="answers", month=month, lines=found, total=total(found, month=month),
+        part="answers", month=chosen[0], lines=found, total=total(found, month=chosen[0]),
         reasons=repeats_by(given, "reason"), protocols=repeats_by(given, "protocol")[:12], made_at=context.clock(),
     )  # fmt: skip
 

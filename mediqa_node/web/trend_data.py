@@ -1,6 +1,7 @@
 """The figures of the trends as JSON for the script that draws them, and as CSV for everything else."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -251,8 +252,6 @@ def phantom_data(context: Context, _: Looking, request: Request, station: str = 
 
 
 def _time(context: WebContext, text: str) -> float | None:
-    from datetime import datetime
-
     for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d"):
         try:
             return datetime.strptime(text, form).replace(tzinfo=context.time_zone).timestamp()

@@ -16,7 +16,8 @@ from mediqa_node.storage import trend_charts, trend_choices, trend_views
 from mediqa_node.storage.trend_charts import Analysis, Chart
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
-from mediqa_node.web.numbers import Number
+from mediqa_node.web.forms import Text, Word
+from mediqa_node.web.numbers import Back, Number
 from mediqa_node.web.pages import page, with_query
 
 router = APIRouter(include_in_schema=False)
@@ -69,7 +70,11 @@ class TrendQuery:
     @property
     def stratum_id(self) -> int | None:
         """The stratum as a number, or None."""
-        return int(self.stratum) if self.stratum.isdigit() and len(self.stratum) < 10 else None
+        return (
+            int(self.stratum)
+            if self.stratum.isascii() and self.stratum.isdecimal() and len(self.stratum) < 10
+            else None
+        )
 
 
 def day(context: WebContext, text: str) -> float:
@@ -231,7 +236,7 @@ def choose(
     number: Number,
     start: Annotated[str, Form(alias="from", max_length=10)],
     end: Annotated[str, Form(alias="to", max_length=10)],
-    reason: Annotated[str, Form(max_length=200)] = "",
+    reason: Text = "",
 ) -> Response:
     """Take a period as the baseline of the phase that it lies in."""
     chart = chart_of(context, number)
@@ -249,9 +254,9 @@ def choose(
     now = context.clock()
     with context.database.write() as connection:
         made = trend_choices.choose_baseline(
-            connection, chart.id, max(since, float(at[inside][0])), until, reason=reason.strip(), by=actor.name, at=now
+            connection, chart.id, max(since, float(at[inside][0])), until, reason=reason, by=actor.name, at=now
         )
-        detail = f"{made}: {start} to {end} {reason.strip()}".strip()
+        detail = f"{made}: {start} to {end} {reason}".strip()
         record(request, actor, "baseline.chosen", on=chart.id, detail=detail, within=connection)
     _judge(context, chart.id)
     return RedirectResponse(f"/trends/charts/{number}", 303)
@@ -292,10 +297,10 @@ def add_event(
     kind: Annotated[EventKind, Form()],
     date: Annotated[str, Form(max_length=10)],
     time: Annotated[str, Form(max_length=5)] = "00:00",
-    scanner: Annotated[str, Form(max_length=64)] = "",
-    note: Annotated[str, Form(max_length=200)] = "",
+    scanner: Word = "",
+    note: Text = "",
     starts_phase: Annotated[str, Form(max_length=2)] = "",
-    back: Annotated[int, Form(ge=0)] = 0,
+    back: Back = 0,
 ) -> Response:
     """Keep an event; if it starts a phase, the charts of its scanner are judged again."""
     try:
@@ -303,7 +308,7 @@ def add_event(
     except ValueError:
         raise HTTPException(422, "A day is written as 2026-11-30, a time as 14:30.") from None
     event = Event(
-        at=at.timestamp(), kind=kind, scanner=scanner, note=note.strip(), starts_phase=bool(starts_phase),
+        at=at.timestamp(), kind=kind, scanner=scanner, note=note, starts_phase=bool(starts_phase),
         by=actor.name,
     )  # fmt: skip
     with context.database.write() as connection:
@@ -316,9 +321,7 @@ def add_event(
 
 
 @router.post("/trends/events/{number}/withdraw")
-def withdraw_event(
-    request: Request, context: Context, actor: Deciding, number: Number, back: Annotated[int, Form(ge=0)] = 0
-) -> Response:
+def withdraw_event(request: Request, context: Context, actor: Deciding, number: Number, back: Back = 0) -> Response:
     """Withdraw an event."""
     with context.database.write() as connection:
         done = trend_choices.withdraw_event(connection, number, by=actor.name, at=context.clock())

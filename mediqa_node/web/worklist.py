@@ -10,7 +10,7 @@ from mediqa_node.domain.worklist import AnswerKind, Entry
 from mediqa_node.storage import answers, worklist
 from mediqa_node.web.access import Background, Context, Viewer, needs, record
 from mediqa_node.web.context import WebContext
-from mediqa_node.web.filters import PERIODS, Listed, ListQuery
+from mediqa_node.web.filters import PERIODS, Listed
 from mediqa_node.web.forms import Word
 from mediqa_node.web.numbers import After, Before, Number
 from mediqa_node.web.pages import fragment, page
@@ -57,13 +57,12 @@ def rows(request: Request, context: Context, actor: Background, query: Listed, a
     with context.database.read() as connection:
         wanted = query.as_filter(context, actor)
         entries = worklist.page(connection, wanted, at_most=ON_A_PAGE, after=after)
-    body = "".join(row(request, actor, entry, query) for entry in entries)
-    return HTMLResponse(body, headers={"x-rows": str(len(entries))})
+    return HTMLResponse("".join(row(request, actor, entry) for entry in entries))
 
 
-def row(request: Request, actor: Actor, entry: Entry, query: ListQuery | None = None) -> str:
+def row(request: Request, actor: Actor, entry: Entry) -> str:
     """Return the row of an entry."""
-    return fragment(request, actor, "_row.html", entry=entry, filters=query or ListQuery())
+    return fragment(request, actor, "_row.html", entry=entry)
 
 
 def entry_of(context: WebContext, actor: Actor, number: int) -> Entry:

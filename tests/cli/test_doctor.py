@@ -11,7 +11,7 @@ import pytest
 import yaml
 from support.command import invoke_in
 
-from mediqa_node import config, doctor
+from mediqa_node import config, doctor, service
 from mediqa_node.composition import resources
 from mediqa_node.doctor import Finding
 from mediqa_node.domain.constancy import Identity, compare
@@ -38,6 +38,17 @@ def node(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("missing", "mark", "says"), [([], "ok", "packages installed"), (["fastapi"], "note", "not installed: fastapi")]
+)
+def test_the_workbench_is_there_or_what_it_lacks_is_named(node: Path, missing: list[str], mark: str, says: str) -> None:
+    with patch.object(service, "missing_web_packages", lambda: missing):
+        (found,) = findings(node)["workbench"]
+
+    assert found.mark == mark
+    assert says in found.text
+
+
 def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> None:
     result = invoke_in(node, "doctor")
 
@@ -48,7 +59,7 @@ def test_a_sound_installation_is_well_and_every_line_has_a_mark(node: Path) -> N
     named = {line.split()[1] for line in lines}
     assert named == {
         "mediqa-node", "packages", "size", "torchvision", "processor", "accelerator", "decoders", "settings", "reports",
-        "model", "data", "database", "constancy", "roles", "queues",
+        "model", "data", "database", "workbench", "constancy", "roles", "queues",
     } | ({"quota"} if "quota" in named else set())  # fmt: skip
     assert "digests of weights and card verified" in result.stdout
     assert "JPEG 2000" in result.stdout

@@ -1,9 +1,11 @@
 """The workbench of a bench, served on a port, and a browser that looks at it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
@@ -15,7 +17,9 @@ from mediqa_node.web.app import create_app
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.pictures import PictureProcess
 from mediqa_node.web.server import Server
-from support.bench import Bench
+
+if TYPE_CHECKING:  # the benchmarks start a browser from here, without the folders of the tests
+    from support.bench import Bench
 
 CHROMIUM = "/usr/bin/chromium"
 

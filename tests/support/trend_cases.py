@@ -1,6 +1,6 @@
 """Synthetic scanners for trends: series with scores, measures and doses, written as the node would have.
 
-`seed` fills a database for a look at the pages, and `python -m support.trend_cases FILE [N]` measures them.
+`PYTHONPATH=.:tests python -m support.trend_cases FILE [N]` fills a database for a look at the pages.
 """
 
 import math

@@ -301,6 +301,26 @@ def test_the_sheet_of_a_month_counts_what_people_answered(physicist: TestClient,
     assert physicist.get("/trends/answers/November").status_code == 422
 
 
+def test_odd_queries_and_forms_are_no_error_of_the_node(physicist: TestClient) -> None:
+    for path, status in (
+        ("/trends/charts/1?stratum=²", 200),
+        ("/trends/charts/1?stratum=999999999", 200),
+        ("/trends/answers/9999-12", 422),
+        ("/trends/csv/answers?month=9999-12", 422),
+    ):
+        assert physicist.get(path).status_code == status, path
+    form = {"kind": "service", "date": "2026-11-01"}
+    for odd in ({"back": str(2**63)}, {"note": "a\0b"}, {"scanner": "a\u202eb"}):
+        answer = physicist.post("/trends/events", data=form | odd, headers=SIGNED_IN)
+        assert answer.status_code == 422, odd
+
+
+def test_a_month_without_its_zero_is_the_same_month(physicist: TestClient) -> None:
+    short, usual = (physicist.get(f"/trends/answers/{name}").text for name in ("2026-9", "2026-09"))
+
+    assert short == usual
+
+
 @pytest.mark.parametrize(
     "path",
     [

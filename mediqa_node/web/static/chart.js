@@ -173,7 +173,7 @@
       const at = this.selected ? list.findIndex((hit) => hit.t >= this.selected.t) : -1;
       const same = at >= 0 && list[at].t === this.selected.t;
       let next = this.selected === null ? (by > 0 ? 0 : list.length - 1) : same ? at + by : by > 0 ? at : at - 1;
-      if (this.selected !== null && at === -1) next = by > 0 ? list.length - 1 : list.length - 1;
+      if (this.selected !== null && at === -1) next = list.length - 1;
       this.select(list[Math.max(0, Math.min(list.length - 1, next))]);
     }
 

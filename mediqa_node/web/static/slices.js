@@ -134,7 +134,7 @@
     acts.window1 = () => setView(null);
     for (const [i, share] of [[2, 0.5], [3, 2]]) acts[`window${i}`] = () => {
       const { center, width } = shown();
-      setView({ center: center * (share === 2 ? 1 : 1), width: width * share });
+      setView({ center: center, width: width * share });
     };
   }
 
