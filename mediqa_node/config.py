@@ -5,7 +5,7 @@ this module; every room receives plain values.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -14,10 +14,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mediqa_node.dicom.matching import check_keywords
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.identity import EXACT, IdentityRules
-from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.match import Match, key_of
+from mediqa_node.domain.peer import ForwardStyle, Peer
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -27,9 +29,10 @@ from mediqa_node.domain.policy import (
     ReceiverPolicy,
     ReportRules,
     Retention,
-    ReturnRule,
     ScorePolicy,
 )
+from mediqa_node.domain.returns import SENDER
+from mediqa_node.domain.rules import ForwardRule, ReturnRule
 from mediqa_node.domain.uid import is_canonical_uid
 
 ENVIRONMENT_PREFIX = "MEDIQA__"
@@ -81,16 +84,7 @@ class PeerSettings(_Strict):
     authority: bool = False
     retraction: Literal["void", "note"] = "void"
     identity: IdentityRules = EXACT
-
-
-class ReturnSettings(_Strict):
-    """Where reports go; see ReturnRule."""
-
-    from_: str = Field(default="*", alias="from")
-    modality: str = Field(default="*", pattern=r"^(\*|CT|MR|OP)$")
-    to: tuple[str, ...]
-    when: str = Field(default="always", pattern="^(always|flagged|never)$")
-    wait_for_study_s: float = Field(default=0.0, ge=0)
+    forward: ForwardStyle = ForwardStyle()
 
 
 class WebSettings(_Strict):
@@ -123,7 +117,8 @@ class Settings(_Strict):
     node: Node = Node()
     database: Database = Database()
     peers: dict[str, PeerSettings] = {}
-    returns: tuple[ReturnSettings, ...] = ()
+    returns: tuple[ReturnRule, ...] = ()
+    forward: tuple[ForwardRule, ...] = ()
     receiver: ReceiverPolicy = ReceiverPolicy()
     completion: CompletionRules = CompletionRules()
     score: ScorePolicy = ScorePolicy()
@@ -140,13 +135,36 @@ class Settings(_Strict):
     file: Path | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
-    def _destinations_exist(self) -> "Settings":
-        for i, rule in enumerate(self.returns):
-            for name in rule.to:
-                if name != "sender" and name not in self.peers:
-                    known = ", ".join([*self.peers, "sender"])
-                    raise ValueError(f"returns.{i}.to names {name!r}; configured peers: {known}")
+    def _rules_are_meaningful(self) -> "Settings":
+        lists: dict[str, Sequence[Match]] = {
+            "returns": self.returns,
+            "forward": self.forward,
+            "score.rules": self.score.rules,
+            "score.primary": () if isinstance(self.score.primary, str) else self.score.primary,
+            "score.phantoms": self.score.phantoms,
+            "completion.rules": self.completion.rules,
+        }
+        for key, rules in lists.items():
+            for i, rule in enumerate(rules):
+                try:
+                    check_keywords(rule)
+                except ValueError as error:
+                    raise ValueError(f"{key}.{i}: {error}") from error
+        self._check_destinations("returns", self.returns, [*self.peers, SENDER])
+        self._check_destinations("forward", self.forward, [*self.peers])
+        if any(not rule.to for rule in self.forward):
+            raise ValueError("every rule of `forward` needs `to`, a list of peers")
+        if self.forward and self.receiver.durability != "power-loss":
+            raise ValueError(
+                "forward needs `receiver.durability: power-loss`: a sender deletes what this node has answered for"
+            )
         return self
+
+    def _check_destinations(self, key: str, rules: Sequence[ReturnRule | ForwardRule], known: list[str]) -> None:
+        for i, rule in enumerate(rules):
+            for name in rule.to:
+                if name not in known:
+                    raise ValueError(f"{key}.{i}.to names {name!r}; configured peers: {', '.join(known)}")
 
     @property
     def folder(self) -> Path:
@@ -185,12 +203,9 @@ class Settings(_Strict):
     def peers_of_settings(self) -> tuple[Peer, ...]:
         """Return the configured peers as domain values."""
         return tuple(
-            Peer(name=name, **{**peer.model_dump(), "identity": peer.identity}) for name, peer in self.peers.items()
+            Peer(name=name, **{key: getattr(peer, key) for key in PeerSettings.model_fields})
+            for name, peer in self.peers.items()
         )
-
-    def return_rules(self) -> tuple[ReturnRule, ...]:
-        """Return the return rules as domain values, in order."""
-        return tuple(ReturnRule(sender=rule.from_, **rule.model_dump(exclude={"from_"})) for rule in self.returns)
 
     def as_yaml(self) -> str:
         """Return the effective settings, defaults included, as YAML that `load` reads back."""
@@ -284,5 +299,5 @@ def _fields_of(kind: Any) -> dict[str, Any]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {(field.alias or name): field.annotation for name, field in kind.model_fields.items()}
     if isinstance(kind, type) and is_dataclass(kind):
-        return {field.name: field.type for field in fields(kind)}
+        return {key_of(field.name): field.type for field in fields(kind)}
     return {}

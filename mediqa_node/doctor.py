@@ -204,7 +204,7 @@ def configuration(settings: Settings) -> Iterator[Finding]:
 
 def reports(settings: Settings) -> Iterator[Finding]:
     """Check that a report can be sent with this configuration."""
-    why_not = obstacle(settings.return_rules(), settings.peers_of_settings(), settings.receiver)
+    why_not = obstacle(settings.returns, settings.peers_of_settings(), settings.receiver)
     if why_not is None:
         names = ", ".join(dict.fromkeys(name for rule in settings.returns for name in rule.to))
         yield Finding(name="reports", mark=OK, text=f"go to {names}; `mediqa-node config check` shows the rules")

@@ -24,6 +24,7 @@ import structlog
 
 from mediqa_node.composition.checkpoints import open_at, open_stored, place_of
 from mediqa_node.composition.resources import (
+    forward_plan,
     make_data_folder,
     nightly_export,
     node_context,
@@ -47,7 +48,10 @@ log = structlog.get_logger("serve")
 
 ROLES = ("receiver", "worker", "courier")
 """The processes that every node has."""
+FORWARDER = "forwarder"
+"""The process of a node that forwards what it receives."""
 WEB = "web"
+ALL_ROLES = (*ROLES, FORWARDER, WEB)
 REFUSED = 78
 """Exit status of a process that cannot start as configured (sysexits EX_CONFIG): not tried again."""
 RESTART = 75
@@ -78,7 +82,7 @@ def run_role(role: str, settings: Settings) -> int:
     try:
         # the name of a role is its identity in the durable engine, and must be unique
         with locked(settings.data_dir / f"{role}.lock", wait=lambda: not stop.wait(0.1)):
-            return {"receiver": _receiver, "worker": _worker, "courier": _courier, WEB: _web}[role](settings, stop)
+            return _RUN[role](settings, stop)
     except Locked:
         return 0  # asked to stop while another process of this role still ran
     except (ConfigurationError, CheckpointRefused) as error:
@@ -111,7 +115,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
 
 def running_roles(settings: Settings) -> list[str]:
     """Return the roles of this node that run on this machine: their lock is held."""
-    return [role for role in (*ROLES, WEB) if is_locked(settings.data_dir / f"{role}.lock")]
+    return [role for role in ALL_ROLES if is_locked(settings.data_dir / f"{role}.lock")]
 
 
 def _receiver(settings: Settings, stop: threading.Event) -> int:
@@ -121,7 +125,8 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
 
     sys.setswitchinterval(_SWITCH_S)
     database, spool = open_database(settings), open_spool(settings)
-    recover(database, spool, now=time.time())
+    plan = forward_plan(settings)
+    recover(database, spool, now=time.time(), plan=plan)
     try:
         receiver, writer = receive(
             database,
@@ -131,6 +136,7 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
             host=settings.node.host,
             port=settings.node.port,
             transfer_syntaxes=decodable_transfer_syntaxes(),
+            plan=plan,
         )
     except OSError as error:
         raise ConfigurationError(_cannot_listen(settings, error)) from error
@@ -237,6 +243,19 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
     return 0
 
 
+def _forwarder(settings: Settings, stop: threading.Event) -> int:
+    from mediqa_node.composition.resources import forward_context
+    from mediqa_node.pipeline.forward.forwarder import Forwarder
+
+    database = open_database(settings)
+    context = forward_context(settings, database)
+    _start_heartbeat(database, FORWARDER, context.pulse, stop)
+    log.info("forwarding", destinations=sorted(context.destinations))
+    Forwarder(context, stop).run()
+    database.close()
+    return 0
+
+
 def _web(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.composition.resources import web_context
     from mediqa_node.system.memory import give_back_freed_memory, share_memory_between_threads
@@ -273,19 +292,38 @@ def _web(settings: Settings, stop: threading.Event) -> int:
     return 0
 
 
+_RUN = {"receiver": _receiver, "worker": _worker, "courier": _courier, FORWARDER: _forwarder, WEB: _web}
+
+
 def missing_web_packages() -> list[str]:
     """Return the packages of the workbench that are not installed; `WEB_FIX` does so."""
     return [name for name in _WEB_PACKAGES if find_spec(name) is None]
 
 
 def roles_of(settings: Settings) -> tuple[str, ...]:
-    """Return the processes of this node: the web process only if it is wanted and its packages are installed."""
+    """Return the processes of this node.
+
+    The forwarder runs if there is something to forward; the web process if it is wanted and its packages are installed.
+    """
+    roles = (*ROLES, FORWARDER) if settings.forward or _something_waits(settings) else ROLES
     if not settings.web.enabled:
-        return ROLES
+        return roles
     if missing := missing_web_packages():
         log.warning("no workbench: packages are missing", packages=missing, fix=WEB_FIX)
-        return ROLES
-    return (*ROLES, WEB)
+        return roles
+    return (*roles, WEB)
+
+
+def _something_waits(settings: Settings) -> bool:
+    """Whether rules that are gone have left instances to forward."""
+    from mediqa_node.storage import forwards
+
+    database = open_database(settings)
+    try:
+        with database.read() as connection:
+            return bool(forwards.queues(connection))
+    finally:
+        database.close()
 
 
 # ── all of them ──────────────────────────────────────────────────────────────
@@ -327,7 +365,7 @@ class Supervisor:
             status = process.wait()
             if self._stop.is_set():
                 return
-            if status == REFUSED and role in ROLES:  # the node receives and scores without pages
+            if status == REFUSED and role != WEB:  # the node receives and scores without pages
                 self._stop.set()
                 return
             if status == RESTART:
@@ -357,7 +395,7 @@ def serve(settings: Settings, arguments: list[str]) -> int:
     """
     make_data_folder(settings)
     with _only_node(settings.data_dir):
-        rules, peers = settings.return_rules(), settings.peers_of_settings()
+        rules, peers = settings.returns, settings.peers_of_settings()
         _tell(f"configuration {settings.file or 'defaults: no file was given or found'}, data in {settings.data_dir}")
         _check_port(settings)
         if why_not := obstacle(rules, peers, settings.receiver):

@@ -32,7 +32,7 @@ def test_what_is_shown_reads_back_as_the_same_settings(tmp_path: Path) -> None:
     again = load(written(tmp_path, first.as_yaml()), {})
 
     assert again == first
-    assert again.return_rules()[0].sender == "CT1"
+    assert again.returns[0].sender == "CT1"
 
 
 def test_the_data_folder_is_relative_to_the_file(tmp_path: Path) -> None:

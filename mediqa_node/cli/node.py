@@ -18,8 +18,8 @@ from mediqa_node.cli.present import as_json, count
 def serve(context: typer.Context) -> None:
     """Run the node until it is stopped.
 
-    Starts its processes: the receiver, the worker that scores, the courier that delivers reports, and the web process
-    that serves the workbench.
+    Starts its processes: the receiver, the worker that scores, the courier that delivers reports, the forwarder if
+    there are rules for it, and the web process that serves the workbench.
     """
     from mediqa_node import service
 
@@ -30,14 +30,14 @@ def serve(context: typer.Context) -> None:
 
 @app.command(hidden=True)
 def process(
-    context: typer.Context, role: Annotated[str, typer.Argument(help="receiver, worker, courier or web.")]
+    context: typer.Context, role: Annotated[str, typer.Argument(help="receiver, worker, courier, forwarder or web.")]
 ) -> None:
     """Run one of the node's processes; `serve` starts them."""
     from mediqa_node import service
 
     start_logging(context)
-    if role not in (*service.ROLES, service.WEB):
-        raise typer.BadParameter(f"must be one of {', '.join((*service.ROLES, service.WEB))}")
+    if role not in service.ALL_ROLES:
+        raise typer.BadParameter(f"must be one of {', '.join(service.ALL_ROLES)}")
     sys.exit(service.run_role(role, settings_of(context)))
 
 

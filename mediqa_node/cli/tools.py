@@ -40,7 +40,7 @@ def check_config(context: typer.Context) -> None:
     checkpoints.prompt_rules(settings)
     resources.time_zone(settings)
     checkpoints.check_checkpoint(settings)
-    rules, peers = settings.return_rules(), settings.peers_of_settings()
+    rules, peers = settings.returns, settings.peers_of_settings()
     why_not = obstacle(rules, peers, settings.receiver)
     typer.echo(f"{settings.file or 'defaults'}: {'no errors, but no report will be sent' if why_not else 'good'}")
     fact("receives", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}")

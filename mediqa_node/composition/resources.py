@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mediqa_node.pipeline.commands import Perform
     from mediqa_node.pipeline.export.nightly import NightlyExport
     from mediqa_node.pipeline.export.select import ExportSource
+    from mediqa_node.pipeline.forward.context import ForwardContext
+    from mediqa_node.pipeline.forward.plan import ForwardPlan
     from mediqa_node.pipeline.node import NodeContext
     from mediqa_node.pipeline.pictures import PictureMaker
     from mediqa_node.pipeline.score import Assessor
@@ -277,6 +279,33 @@ def import_ratings(database: Database, content: bytes, *, by: str, at: float) ->
     return found.kept.id if found.kept else None, tuple(f"row {one.row}: {one.text}" for one in found.problems)
 
 
+def forward_plan(settings: Settings) -> "ForwardPlan | None":
+    """Return the forward rules of the site, ready to be asked; None without any."""
+    if not settings.forward:
+        return None
+    from mediqa_node.pipeline.forward.plan import ForwardPlan
+
+    return ForwardPlan(settings.forward, settings.peers_of_settings(), time_zone=time_zone(settings))
+
+
+def forward_context(settings: Settings, database: Database) -> "ForwardContext":
+    """Return the context of the forwarder."""
+    from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
+    from mediqa_node.network.contexts import storage_classes
+    from mediqa_node.pipeline.forward.context import ForwardContext
+
+    classes = storage_classes(settings.receiver.private_sop_classes)
+    return ForwardContext(
+        database=database,
+        spool=open_spool(settings),
+        ae_title=settings.node.ae_title,
+        peers=settings.peers_of_settings(),
+        destinations=frozenset(name for rule in settings.forward for name in rule.to),
+        contexts=dict.fromkeys(classes, decodable_transfer_syntaxes()),
+        delivery=settings.delivery,
+    )
+
+
 def node_context(settings: Settings, database: Database, *, assessor: "Assessor | None" = None) -> "NodeContext":
     """Return the context of the stations; a worker passes its `assessor`."""
     from mediqa_node.pipeline.durable import DurableJobs
@@ -289,7 +318,7 @@ def node_context(settings: Settings, database: Database, *, assessor: "Assessor 
         device=report_device(settings),
         time_zone=time_zone(settings),
         peers=settings.peers_of_settings(),
-        returns=settings.return_rules(),
+        returns=settings.returns,
         receiver=settings.receiver,
         completion=settings.completion,
         score=settings.score,

@@ -1,9 +1,26 @@
 """The DICOM application entities that are configured as peers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mediqa_node.domain.identity import EXACT, IdentityRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardStyle:
+    """How received instances are forwarded to a peer.
+
+    Attributes:
+        calling_ae: the AE title that calls: this node's `own`, or the `original` one of the sender, for archives that
+            tell their sources by it.
+        decompress: where the peer does not accept the transfer syntax of an instance, send it uncompressed under the
+            same UID, if its compression is lossless; otherwise it is parked.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    calling_ae: Literal["own", "original"] = "own"
+    decompress: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +34,7 @@ class Peer:
         authority: a corrected copy from this peer replaces the current one, and its reject notes count.
         retraction: how a report is taken back from it: by a `void` report, or by a `note` that rejects our objects.
         identity: how its identifiers are compared with those of the images.
+        forward: how received instances are forwarded to it.
     """
 
     name: str
@@ -27,3 +45,4 @@ class Peer:
     authority: bool = False
     retraction: Literal["void", "note"] = "void"
     identity: IdentityRules = EXACT
+    forward: ForwardStyle = ForwardStyle()

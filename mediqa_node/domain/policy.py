@@ -1,11 +1,11 @@
-"""Settings of a site: plain frozen values, passed in by the composition root.
+"""Settings of a site: plain frozen values, passed in by the composition root; its rules are in `rules`.
 
 Field names are the keys of `node.yaml`; `__pydantic_config__` lets the configuration reader
 refuse unknown keys without this floor knowing the reader.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from mediqa_node.domain.export import Payload
 from mediqa_node.domain.quantities import QUANTITIES
+from mediqa_node.domain.rules import CompletionRule, PhantomRule, PrimaryRule, ScoreRule
 
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
@@ -97,7 +98,11 @@ class ReceiverPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRules:
-    """When a series counts as complete (README of the pipeline: announced, contiguous, quiet, forced)."""
+    """When a series counts as complete (README of the pipeline: announced, contiguous, quiet, forced).
+
+    Attributes:
+        rules: other times for series that match; the first that matches decides.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
@@ -105,57 +110,15 @@ class CompletionRules:
     quiet_after_s: float = 10.0
     deliver_after_s: float = 60.0
     forced_after_s: float = 900.0
+    rules: tuple[CompletionRule, ...] = ()
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrimaryRule:
-    """Which reconstruction of one acquisition is scored; patterns are regular expressions, case ignored."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
-    kernel: str | None = None
-    description: str | None = None
-    thickness_at_most_mm: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_patterns(self.kernel, self.description)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhantomRule:
-    """Which series are of a phantom of the site; patterns are regular expressions, case ignored, all must be found.
-
-    Attributes:
-        name: what the trend is called by, at most 64 characters.
-        station: in Station Name (0008,1010).
-        protocol: in Protocol Name (0018,1030).
-        description: in Series Description (0008,103E).
-        patient_id: in Patient ID (0010,0020).
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
-    name: str
-    station: str | None = None
-    protocol: str | None = None
-    description: str | None = None
-    patient_id: str | None = None
-
-    def __post_init__(self) -> None:
-        patterns = (self.station, self.protocol, self.description, self.patient_id)
-        if not 0 < len(self.name.strip()) <= 64:
-            raise ValueError("name must have 1 to 64 characters")
-        if not any(patterns):
-            raise ValueError("needs a pattern: one of station, protocol, description, patient_id")
-        _check_patterns(*patterns)
-
-
-def _check_patterns(*patterns: str | None) -> None:
-    for pattern in patterns:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    def with_rule(self, rule: CompletionRule | None) -> "CompletionRules":
+        """Return the times of a series that a rule matches."""
+        if rule is None:
+            return self
+        times = ("contiguous_after_s", "quiet_after_s", "deliver_after_s", "forced_after_s")
+        own = {name: value for name in times if (value := getattr(rule, name)) is not None}
+        return replace(self, **own)
 
 
 class Refuse(StrEnum):
@@ -171,6 +134,7 @@ class ScorePolicy:
 
     Attributes:
         primary: `first` complete reconstruction of an acquisition, `all`, or rules of which one must match.
+        rules: which series are scored at all; the first that matches decides, without one a series is scored.
         max_age_days: older studies (prefetched priors) are not scored; None: no limit.
         phantoms: series that are measured, not scored; the first rule that matches names the trend.
         measures: names of the quantities that are measured on the pixels of every series; `all`, or some of
@@ -182,6 +146,7 @@ class ScorePolicy:
 
     primary: Literal["first", "all"] | tuple[PrimaryRule, ...] = "first"
     max_age_days: float | None = None
+    rules: tuple[ScoreRule, ...] = ()
     phantoms: tuple[PhantomRule, ...] = ()
     measures: Literal["all"] | tuple[str, ...] = "all"
     refuse: Refuse = Refuse.STRICT
@@ -197,29 +162,6 @@ class ScorePolicy:
         names = [rule.name for rule in self.phantoms]
         if len(names) != len(set(names)):
             raise ValueError(f"two rules of `phantoms` have one name: {', '.join(names)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReturnRule:
-    """Where the report of a series goes; the first matching rule decides.
-
-    Attributes:
-        sender: configured name or calling AE title of who sent the series, or `*`.
-        modality: CT, MR, OP or `*`.
-        to: names of configured peers; `sender` means the peer whose AE title sent the series.
-        when: `flagged` sends only what is borderline or worse.
-        wait_for_study_s: how long to wait for the study to appear at the destination.
-    """
-
-    sender: str = "*"
-    modality: str = "*"
-    to: tuple[str, ...] = ()
-    when: Literal["always", "flagged", "never"] = "always"
-    wait_for_study_s: float = 0.0
-
-    def matches(self, senders: tuple[str, ...], modality: str) -> bool:
-        """Whether this rule is for a series of this modality from any of these names."""
-        return (self.sender == "*" or self.sender in senders) and self.modality in ("*", modality)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

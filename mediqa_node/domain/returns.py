@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from mediqa_node.domain.match import ANY, names, words
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import ReceiverPolicy, ReturnRule
+from mediqa_node.domain.policy import ReceiverPolicy
+from mediqa_node.domain.rules import ReturnRule
 
 SENDER = "sender"
 """Destination of a rule: the configured peer with the AE title that sent the series."""
@@ -16,8 +18,7 @@ def outcomes(rules: Sequence[ReturnRule], peers: Sequence[Peer]) -> Iterator[str
     ['CT from any sender: to PACS, if the verdict is borderline or review']
     """
     for i, rule in enumerate(rules):
-        modality = "any modality" if rule.modality == "*" else rule.modality
-        what = f"{modality} from {'any sender' if rule.sender == '*' else rule.sender}"
+        what = words(rule)
         if any(_covers(earlier, rule, peers) for earlier in rules[:i]):
             yield f"{what}: never used, an earlier rule matches the same series"
         elif rule.when == "never" or not rule.to:
@@ -50,13 +51,27 @@ def obstacle(rules: Sequence[ReturnRule], peers: Sequence[Peer], receiver: Recei
 
 
 def _covers(earlier: ReturnRule, rule: ReturnRule, peers: Sequence[Peer]) -> bool:
-    """Whether the earlier rule matches every series that the rule matches."""
-    known = [(peer.name, peer.ae_title) for peer in peers if rule.sender in (peer.name, peer.ae_title)]
-    return earlier.matches((rule.sender, *(name for names in known for name in names)), rule.modality)
+    """Whether the earlier rule matches every series that the rule matches, as far as equal conditions show."""
+    theirs, ours = earlier.conditions(), rule.conditions()
+    return all(_is_within(ours.get(key), value, peers if key == "from" else ()) for key, value in theirs.items())
+
+
+def _is_within(ours: object, theirs: object, peers: Sequence[Peer]) -> bool:
+    """Whether a condition lets through only what another one does; a peer is known by its name and its AE title."""
+    if ours == theirs or ours is None:
+        return ours == theirs
+    if not isinstance(ours, str | tuple) or not isinstance(theirs, str | tuple):
+        return False
+    both = [{peer.name, peer.ae_title} for peer in peers]
+    wide = set(names(theirs)).union(*(one for one in both if not one.isdisjoint(names(theirs))))
+    return wide.issuperset(names(ours))
 
 
 def _destination(name: str, rule: ReturnRule, peers: Sequence[Peer]) -> str:
     if name != SENDER:
         return name
-    known = ", ".join(peer.ae_title for peer in peers if rule.matches((peer.name, peer.ae_title), rule.modality))
+    wanted = set(names(rule.sender))
+    known = ", ".join(
+        peer.ae_title for peer in peers if ANY in wanted or not wanted.isdisjoint((peer.name, peer.ae_title))
+    )
     return f"the sender if it is a configured peer ({known or 'none is'})"

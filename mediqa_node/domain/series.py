@@ -38,6 +38,7 @@ class ReceivedInstance:
         size_bytes: of the encoded dataset.
         series_number: Series Number (0020,0011); None where absent or no integer.
         identity: patient and visit that its header names.
+        forward_to: names of the peers that it is forwarded to.
     """
 
     sop_instance_uid: str
@@ -55,6 +56,7 @@ class ReceivedInstance:
     size_bytes: int
     series_number: int | None = None
     identity: Identity = Identity()
+    forward_to: tuple[str, ...] = ()
 
 
 class SeriesState(StrEnum):
@@ -127,6 +129,7 @@ class ReasonCode(StrEnum):
     REJECTED = "rejected"
     TOO_OLD = "too_old"
     NO_PRIMARY_RULE = "no_primary_rule"
+    EXCLUDED_BY_RULE = "excluded_by_rule"
     OTHER_RECONSTRUCTION = "other_reconstruction"
     OUTSIDE_TRAINING_RANGE = "outside_training_range"
 
@@ -160,6 +163,7 @@ _WORDS = {
     ReasonCode.SCORING_FAILED: "scoring",
     ReasonCode.TOO_OLD: "policy",
     ReasonCode.NO_PRIMARY_RULE: "policy",
+    ReasonCode.EXCLUDED_BY_RULE: "policy",
     ReasonCode.UNTRAINED: "untrained",
     ReasonCode.NO_PATIENT_ID: "identity",
 }

@@ -146,6 +146,33 @@ def readable_acceptance(raw: bytes, proposed: Mapping[int | None, Collection[str
     return pdu(raw[0], fixed, name, *contexts.values(), item(USER_INFORMATION, user))
 
 
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What an A-ASSOCIATE-AC agrees on.
+
+    Attributes:
+        syntaxes: transfer syntax by the ID of each accepted context.
+        maximum_length: of a PDU that the peer takes; 0: any.
+    """
+
+    syntaxes: Mapping[int, str]
+    maximum_length: int
+
+
+def accepted_results(body: memoryview) -> Acceptance:
+    """Read the body of an A-ASSOCIATE-AC, as far as it can be read."""
+    syntaxes: dict[int, str] = {}
+    length = _DEFAULT_MAX_LENGTH
+    for kind, value in readable_items(body[FIXED_BYTES:]):
+        if kind == CONTEXT_RESULT and len(value) >= 4 and value[2] == ACCEPTED and value[0] not in syntaxes:
+            named = (uid(part) for kind, part in readable_items(value[4:]) if kind == TRANSFER_SYNTAX)
+            syntaxes[value[0]] = next(named, "")
+        elif kind == USER_INFORMATION:
+            stated = (part for kind, part in readable_items(value) if kind == MAXIMUM_LENGTH and len(part) == 4)
+            length = next((int.from_bytes(part, "big") for part in stated), length)
+    return Acceptance(syntaxes, length)
+
+
 def _readable_result(value: memoryview, proposed: Collection[str]) -> bytes:
     result = value[2] if value[2] <= TRANSFER_SYNTAXES_NOT_SUPPORTED else USER_REJECTION
     syntax = next((uid(part) for kind, part in readable_items(value[4:]) if kind == TRANSFER_SYNTAX), "")

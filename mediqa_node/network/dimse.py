@@ -71,6 +71,20 @@ def parse_command(data: bytes) -> Command:
     Raises:
         ValueError: it is not a command set.
     """
+    elements = _elements(data)
+    if len(elements.get(0x0100, b"")) < 2 or len(elements.get(0x0110, b"\0\0")) < 2:
+        raise ValueError("command set without Command Field or Message ID")
+    field = _number(elements, 0x0100)
+    return Command(
+        field=field,
+        message_id=_number(elements, 0x0110),
+        dataset_type=_number(elements, 0x0800, 0 if field == C_STORE_RQ else NO_DATASET),
+        sop_class_uid=_text(elements, 0x0002),
+        sop_instance_uid=_text(elements, 0x1000),
+    )
+
+
+def _elements(data: bytes) -> dict[int, bytes]:
     elements: dict[int, bytes] = {}
     position = 0
     while position < len(data):
@@ -84,16 +98,7 @@ def parse_command(data: bytes) -> Command:
             raise ValueError("not a command set")
         elements[element] = data[position : position + length]
         position += length
-    if len(elements.get(0x0100, b"")) < 2 or len(elements.get(0x0110, b"\0\0")) < 2:
-        raise ValueError("command set without Command Field or Message ID")
-    field = _number(elements, 0x0100)
-    return Command(
-        field=field,
-        message_id=_number(elements, 0x0110),
-        dataset_type=_number(elements, 0x0800, 0 if field == C_STORE_RQ else NO_DATASET),
-        sop_class_uid=_text(elements, 0x0002),
-        sop_instance_uid=_text(elements, 0x1000),
-    )
+    return elements
 
 
 def _number(elements: dict[int, bytes], element: int, default: int = 0) -> int:
@@ -103,6 +108,43 @@ def _number(elements: dict[int, bytes], element: int, default: int = 0) -> int:
 
 def _text(elements: dict[int, bytes], element: int) -> str:
     return elements.get(element, b"").decode("latin-1").strip(" \0")
+
+
+def store_request(sop_class_uid: str, sop_instance_uid: str, message_id: int) -> bytes:
+    """Return the command set of a C-STORE-RQ (PS3.7 section 9.3.1.1), of medium priority."""
+    body = _pack_text(0x0002, sop_class_uid)
+    body += _pack(0x0100, struct.pack("<H", C_STORE_RQ))
+    body += _pack(0x0110, struct.pack("<H", message_id))
+    body += _pack(0x0700, b"\0\0")
+    body += _pack(0x0800, b"\1\0")
+    body += _pack_text(0x1000, sop_instance_uid)
+    return _pack(0x0000, struct.pack("<I", len(body))) + body
+
+
+def command_pdu(context_id: int, command: bytes) -> bytes:
+    """Return the P-DATA-TF PDU with a whole command set."""
+    return struct.pack(">BxIIBB", P_DATA_TF, len(command) + 6, len(command) + 2, context_id, 3) + command
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a requestor acts on in a response."""
+
+    message_id: int
+    status: int
+    comment: str
+
+
+def parse_response(data: bytes) -> Answer:
+    """Read the command set of a response.
+
+    Raises:
+        ValueError: it is not one, or has no Status (0000,0900).
+    """
+    elements = _elements(data)
+    if len(elements.get(0x0900, b"")) < 2:
+        raise ValueError("answered without a status")
+    return Answer(_number(elements, 0x0120), _number(elements, 0x0900), _text(elements, 0x0902)[:64])
 
 
 def response(
@@ -126,7 +168,7 @@ def response(
     if command.field == C_STORE_RQ:
         body += _pack_text(0x1000, command.sop_instance_uid[:64])
     message = _pack(0x0000, struct.pack("<I", len(body))) + body
-    return struct.pack(">BxIIBB", P_DATA_TF, len(message) + 6, len(message) + 2, context_id, 3) + message
+    return command_pdu(context_id, message)
 
 
 def _pack(element: int, value: bytes) -> bytes:

@@ -43,6 +43,7 @@ class Receiver:
     Args:
         contexts: transfer syntaxes by abstract syntax, the preferred first.
         has_room: False rejects new associations as transient until there is space again.
+        offered: what a caller is offered by calling and called AE title; None: `contexts`, whoever calls.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Receiver:
         contexts: Mapping[str, Sequence[str]],
         intake: Intake,
         has_room: Callable[[], bool] = lambda: True,
+        offered: Callable[[str, str], Mapping[str, Sequence[str]]] | None = None,
     ) -> None:
         self.ae_title = ae_title
         self.policy = policy
-        self._contexts = contexts
+        self._offered = offered or (lambda _calling, _called: contexts)
         self._intake = intake
         self._has_room = has_room
         self._places = Places(policy)
@@ -162,7 +164,8 @@ class Receiver:
             self._reject(stream, caller, rule)
             return None
         proposal = self._read_proposal(stream, length, deadline)
-        answer, contexts = negotiation.accept(head, proposal, self._contexts)
+        offered = self._offered(caller.calling_ae_title, caller.called_ae_title)
+        answer, contexts = negotiation.accept(head, proposal, offered)
         association = Association(stream, caller, rule, contexts, self.policy, self._intake)
         connection.may_end = False
         refusal: Refusal | None

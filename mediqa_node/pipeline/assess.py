@@ -82,7 +82,7 @@ def _assess(node: NodeContext, row: SeriesRow) -> str:
     technique = _harvest(node, row, files)
     _keep_measures(node, row, files, technique)
     with data_errors():
-        rule = policy.phantom_rule(node.score, files.headers[0])
+        rule = policy.phantom_rule(node, row, files.headers[0])
     if rule is not None:
         return _measure(node, row, files, technique, rule.name)
     return _keep(node, row, _score(node, row, files, technique), files)
@@ -142,7 +142,7 @@ def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Tec
     with data_errors():
         if not is_doubtful(node):
             policy.check_age(node.score, files.headers[0], node.clock())
-        policy.check_reconstruction(node.score, files.headers[0])
+        policy.check_rules(node, row, files.headers[0])
         key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
     if key is not None:
         with node.database.write() as connection:
@@ -261,7 +261,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
     now = node.clock()
     withheld = _withheld(node, row, assessment, files)
     state = SeriesState.WITHHELD if withheld else SeriesState.ASSESSED
-    destinations = () if withheld else policy.destinations(node, row, assessment)
+    destinations = () if withheld else policy.destinations(node, row, files.headers[0], assessment)
     reason = withheld or (None if destinations else Reason(ReasonCode.NO_DESTINATION))
     with node.database.write() as connection:
         moved = index.move(
@@ -285,7 +285,7 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
         outbox.supersede_deliveries(connection, row.series_instance_uid, reason="a newer revision", now=now)
         if not destinations:
             take_back(node, connection, row.series_instance_uid)
-        leaves_at = _leaves_at(node, row, outbox.last_sent_at(connection, row.series_instance_uid), now)
+        leaves_at = _leaves_at(node, row, files, outbox.last_sent_at(connection, row.series_instance_uid), now)
         for name, wait_s in destinations:
             outbox.add_delivery(
                 node.database,
@@ -323,10 +323,11 @@ def _withheld(node: NodeContext, row: SeriesRow, assessment: Assessment, files: 
     return constancy.reason_to_withhold(node)
 
 
-def _leaves_at(node: NodeContext, row: SeriesRow, last_sent_at: float | None, now: float) -> float:
+def _leaves_at(node: NodeContext, row: SeriesRow, files: SeriesFiles, last_sent_at: float | None, now: float) -> float:
     """Return the earliest time of delivery: now if completeness is certain, and revisions some time apart."""
     sure = row.completion in (Completed.ANNOUNCED, Completed.CONTIGUOUS)
-    earliest = now if sure else min(row.last_instance_at, now) + node.completion.deliver_after_s
+    rules = policy.completion_rules(node, row, files.headers[0])
+    earliest = now if sure else min(row.last_instance_at, now) + rules.deliver_after_s
     # a report that was sent before the clock was set back has not been sent in the future
     apart = now if last_sent_at is None else min(last_sent_at, now) + node.delivery.revisions_apart_s
     return max(earliest, now, apart)

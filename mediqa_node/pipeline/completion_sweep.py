@@ -7,13 +7,17 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import structlog
+from pydicom import Dataset
 
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks, concatenation_complete
 from mediqa_node.domain.errors import MediqaError
+from mediqa_node.domain.policy import CompletionRules
 from mediqa_node.domain.series import Completed, SeriesState
 from mediqa_node.pipeline.completion import Completion, SeriesFacts, completion, could_be_contiguous
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.policy import completion_rules
 from mediqa_node.pipeline.reject_notes import read_unread
 from mediqa_node.pipeline.score import read_headers
 from mediqa_node.storage import copies, index, rejections
@@ -26,6 +30,7 @@ _COME_ALONE = frozenset({"OP", "OPT"})
 _LOOK_AT_ALL_EVERY_S = 1.0
 _FRESH_S = 4.0
 _STILL_ARRIVING_S = 0.2
+_REMEMBERED = 256
 
 
 def _is_fresh(row: SeriesRow, now: float) -> bool:
@@ -45,6 +50,7 @@ class CompletionSweep:
     def __init__(self, node: NodeContext) -> None:
         self.node = node
         self._looked_at: OrderedDict[tuple[str, int], _HeaderFacts] = OrderedDict()
+        self._rules: OrderedDict[str, CompletionRules] = OrderedDict()
         self._all_looked_at = float("-inf")
 
     def run(self) -> int:
@@ -73,13 +79,13 @@ class CompletionSweep:
         )
 
     def _settle(self, row: SeriesRow) -> bool:
-        now = self.node.clock()
-        facts = self._facts(row)
-        decided = completion(facts, self.node.completion, now)
+        now, rules = self.node.clock(), self._rules_for(row)
+        facts = self._facts(row, rules)
+        decided = completion(facts, rules, now)
         if decided is not None and decided.reason is Completed.QUIET and facts.announced is None:
             # silence proves nothing if the header announces the number of objects
             announced = self._header_facts(row).announced
-            decided = completion(replace(facts, announced=announced), self.node.completion, now)
+            decided = completion(replace(facts, announced=announced), rules, now)
         if decided is None:
             return False
         return self._ready(row, decided, now)
@@ -104,7 +110,24 @@ class CompletionSweep:
             log.info("series ready", series=row.series_instance_uid, why=decided.reason, instances=row.n_instances)
         return moved
 
-    def _facts(self, row: SeriesRow) -> SeriesFacts:
+    def _rules_for(self, row: SeriesRow) -> CompletionRules:
+        """Return the times for a series; where rules of the site look at headers, its first is read once."""
+        if not self.node.completion.rules:
+            return self.node.completion
+        uid = row.series_instance_uid
+        if uid not in self._rules:
+            with self.node.database.read() as connection:
+                first = index.current_instances(connection, uid)[:1]
+            try:
+                header = read_header(self.node.spool.path(first[0].path)) if first else Dataset()
+            except (MediqaError, OSError):  # the assessment reports it
+                header = Dataset()
+            self._rules[uid] = completion_rules(self.node, row, header)
+            while len(self._rules) > _REMEMBERED:
+                self._rules.popitem(last=False)
+        return self._rules[uid]
+
+    def _facts(self, row: SeriesRow, rules: CompletionRules) -> SeriesFacts:
         with self.node.database.read() as connection:
             association = index.association(connection, row.association_id)
             splits, gaps = index.sender(connection, row.calling_ae_title)
@@ -115,12 +138,12 @@ class CompletionSweep:
             association_closed_at=association.closed_at if association else row.last_instance_at,
             released=bool(association and association.released),
             moved_on=bool(association and association.last_series_uid != row.series_instance_uid),
-            sender_splits=splits or any(gap > self.node.completion.quiet_after_s for gap in gaps),
+            sender_splits=splits or any(gap > rules.quiet_after_s for gap in gaps),
             sender_gaps_s=gaps,
         )
         if not could_be_contiguous(facts) and not facts.moved_on:
             return facts
-        if self.node.clock() - row.last_instance_at < self.node.completion.contiguous_after_s / 2:
+        if self.node.clock() - row.last_instance_at < rules.contiguous_after_s / 2:
             return facts  # headers are read once the series has paused
         seen = self._header_facts(row)
         return replace(facts, announced=seen.announced, evenly_spaced=seen.evenly_spaced)
@@ -132,7 +155,7 @@ class CompletionSweep:
             with self.node.database.read() as connection:
                 rows = index.current_instances(connection, row.series_instance_uid)
             self._looked_at[key] = _look(self.node, rows)
-            while len(self._looked_at) > 256:
+            while len(self._looked_at) > _REMEMBERED:
                 self._looked_at.popitem(last=False)
         return self._looked_at[key]
 

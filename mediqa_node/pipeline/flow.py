@@ -1,6 +1,7 @@
 """The life of a series, top to bottom.
 
     a scanner sends it   receive    C-STORE → spool and index → 0x0000           RECEIVING
+                         forward    unchanged to other archives, where `forward` says so
     its series ends      complete   announced | contiguous | quiet | forced      READY
     the worker           assess     harvest → stacks → slices → score            ASSESSED | NOT_SCORED | WITHHELD
     the courier          deliver    identity → report → C-STORE → status         DELIVERED | WITHHELD | PARKED
@@ -15,6 +16,7 @@ next start continues from the last commit.
     assess       worker     DBOS queue `score`          spooled files, model   technique; assessment + deliveries + jobs
     deliver      courier    DBOS queue `deliver`        outbox, peer           report bytes, then their status
     companions   courier    a sweep                     sent deliveries, peer  companions' bytes, then their status
+    forward      forwarder  one thread per destination  spooled files, peer    status, some instances at a time
 
 Stations are imported inside the functions: the receiver imports this file and stays small.
 """
@@ -22,8 +24,10 @@ Stations are imported inside the functions: the receiver imports this file and s
 from typing import TYPE_CHECKING
 
 from mediqa_node.domain.policy import ReceiverPolicy
-from mediqa_node.network.contexts import acceptor_contexts
+from mediqa_node.network.contexts import VERIFICATION, acceptor_contexts
 from mediqa_node.network.receiver import Receiver
+from mediqa_node.pipeline.forward.offer import Offer
+from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.pipeline.intake import SpoolingIntake
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
@@ -43,17 +47,21 @@ def receive(
     host: str,
     port: int,
     transfer_syntaxes: tuple[str, ...],
+    plan: ForwardPlan | None = None,
 ) -> tuple[Receiver, IndexWriter]:
-    """Start the receiver; its status 0x0000 means spooled, indexed and durable."""
+    """Start the receiver; its status 0x0000 means spooled, indexed and durable, with everything that is forwarded."""
     writer = IndexWriter(database, spool)
+    contexts = acceptor_contexts(transfer_syntaxes, policy.private_sop_classes)
+    offer = Offer(database, plan, contexts, always=(VERIFICATION,)) if plan is not None else None
     receiver = Receiver(
         ae_title=ae_title,
         host=host,
         port=port,
         policy=policy,
-        contexts=acceptor_contexts(transfer_syntaxes, policy.private_sop_classes),
-        intake=SpoolingIntake(spool, writer),
+        contexts=contexts,
+        intake=SpoolingIntake(spool, writer, plan),
         has_room=spool.has_room,
+        offered=offer.to if offer is not None else None,
     )
     return receiver, writer
 

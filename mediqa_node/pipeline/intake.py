@@ -16,6 +16,7 @@ from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.domain.uid import is_uid
 from mediqa_node.network.association import Caller
 from mediqa_node.network.dimse import DOES_NOT_MATCH, Command
+from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.spool import Incoming, Spool
 from mediqa_node.storage.writer import CommitUncertain, IndexWriter
@@ -26,9 +27,10 @@ log = structlog.get_logger("receiver")
 class SpoolingIntake:
     """The intake of the running node: spool and index."""
 
-    def __init__(self, spool: Spool, writer: IndexWriter) -> None:
+    def __init__(self, spool: Spool, writer: IndexWriter, plan: ForwardPlan | None = None) -> None:
         self.spool = spool
         self.writer = writer
+        self.plan = plan or ForwardPlan((), ())
 
     def begin(self, caller: Caller, command: Command, transfer_syntax_uid: str) -> Incoming:
         """Open a temporary file for the dataset that follows."""
@@ -48,7 +50,7 @@ class SpoolingIntake:
             StorageFailed: the sender should try again later.
         """
         try:
-            header = scan(incoming.dataset(), transfer_syntax_uid)
+            header = scan(incoming.dataset(), transfer_syntax_uid, further=self.plan.further)
             _check_against_command(command, header.sop_class_uid, header.sop_instance_uid)
             path = self.spool.place(incoming)
         except InvalidInstance:
@@ -73,6 +75,12 @@ class SpoolingIntake:
             path=path,
             sha256=incoming.digest.hexdigest(),
             size_bytes=incoming.size_bytes,
+            forward_to=self.plan.destinations(
+                header,
+                transfer_syntax_uid,
+                calling_ae_title=caller.calling_ae_title,
+                called_ae_title=caller.called_ae_title,
+            ),
         )
         try:
             outcome = self.writer.enter(instance, header.modality)

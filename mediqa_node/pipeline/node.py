@@ -15,9 +15,9 @@ from mediqa_node.domain.policy import (
     ReceiverPolicy,
     ReportRules,
     Retention,
-    ReturnRule,
     ScorePolicy,
 )
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.pipeline.heartbeat import Pulse
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.storage.database import Connection, Database

@@ -21,14 +21,8 @@ from PIL import Image
 from mediqa_node.dicom.identity import identity_of
 from mediqa_node.dicom.part10 import dataset_offset, is_part10, read_header, transfer_syntax
 from mediqa_node.dicom.photograph import wrap_photograph
-from mediqa_node.dicom.scan import (
-    SERIES_INSTANCE_UID,
-    SOP_CLASS_UID,
-    SOP_INSTANCE_UID,
-    STUDY_INSTANCE_UID,
-    ScannedHeader,
-    scan,
-)
+from mediqa_node.dicom.scan import ScannedHeader, scan
+from mediqa_node.dicom.scan_walk import SERIES_INSTANCE_UID, SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from mediqa_node.dicom.stacks.assemble import stack_label
 from mediqa_node.dicom.technique.dose_sr import DoseEvent, dose_events
 from mediqa_node.domain.assessment import Assessment, StackResult

@@ -1,20 +1,26 @@
 """Site policy: which series are scored, and where reports go."""
 
 import json
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import TypeVar
 
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import number, text
+from mediqa_node.dicom.matching import facts_of
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import NotScorable
-from mediqa_node.domain.policy import PhantomRule, PrimaryRule, ScorePolicy
+from mediqa_node.domain.match import TEXT_AT_MOST, Match, RuleList, compiled
+from mediqa_node.domain.policy import CompletionRules, ScorePolicy
+from mediqa_node.domain.rules import PhantomRule, PrimaryRule
 from mediqa_node.domain.uid import is_uid
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage.index import SeriesRow
+
+_Rule = TypeVar("_Rule", bound=Match)
 
 
 def check_age(policy: ScorePolicy, header: Dataset, now: float) -> None:
@@ -32,42 +38,55 @@ def check_age(policy: ScorePolicy, header: Dataset, now: float) -> None:
         )
 
 
-def check_reconstruction(policy: ScorePolicy, header: Dataset) -> None:
-    """Raise NotScorable unless one of the site's rules for the primary reconstruction matches."""
-    if isinstance(policy.primary, str):
+def matching(
+    node: NodeContext, row: SeriesRow, header: Dataset, rules: Sequence[_Rule], *, modality: str | None = None
+) -> tuple[_Rule, ...]:
+    """Return the rules that match a series, in order.
+
+    Args:
+        header: of its first image; a rule on a series looks at nothing else.
+        modality: what it was assessed as, where a header has another word for it.
+    """
+    if not rules:
+        return ()
+    asked = RuleList(rules)
+    today = datetime.fromtimestamp(node.clock(), node.time_zone).date()
+    sender = node.peer_of(row.calling_ae_title)
+    senders = (row.calling_ae_title, *((sender.name,) if sender else ()))
+    facts = facts_of(header, asked.keywords, senders=senders, called=row.called_ae_title, today=today)
+    if modality is not None:
+        facts = replace(facts, values={**facts.values, "Modality": (modality,)})
+    return asked.all(facts)
+
+
+def check_rules(node: NodeContext, row: SeriesRow, header: Dataset) -> None:
+    """Raise NotScorable for a series that a rule of the site excludes, or that is no primary reconstruction."""
+    rule = next(iter(matching(node, row, header, node.score.rules)), None)
+    if rule is not None and not rule.score:
+        number_of = node.score.rules.index(rule) + 1
+        raise NotScorable("excluded_by_rule", f"rule {number_of} of `score.rules` excludes it")
+    if isinstance(node.score.primary, str):
         return
-    if not any(_matches(rule, header) for rule in policy.primary):
+    if not any(_is_primary(rule, header) for rule in matching(node, row, header, node.score.primary)):
         raise NotScorable("no_primary_rule", "no rule of `score.primary` matches this reconstruction")
 
 
-def _matches(rule: PrimaryRule, header: Dataset) -> bool:
+def _is_primary(rule: PrimaryRule, header: Dataset) -> bool:
     thickness_mm = number(header, "SliceThickness")
-    return (
-        _found(rule.kernel, text(header, "ConvolutionKernel"))
-        and _found(rule.description, text(header, "SeriesDescription"))
-        and (
-            rule.thickness_at_most_mm is None
-            or (thickness_mm is not None and thickness_mm <= rule.thickness_at_most_mm)
-        )
+    kernel = text(header, "ConvolutionKernel")[:TEXT_AT_MOST]
+    return (rule.kernel is None or compiled(rule.kernel).search(kernel) is not None) and (
+        rule.thickness_at_most_mm is None or (thickness_mm is not None and thickness_mm <= rule.thickness_at_most_mm)
     )
 
 
-def phantom_rule(policy: ScorePolicy, header: Dataset) -> PhantomRule | None:
+def phantom_rule(node: NodeContext, row: SeriesRow, header: Dataset) -> PhantomRule | None:
     """Return the first of the site's rules that names this series a phantom, or None."""
-    return next((rule for rule in policy.phantoms if _is_phantom(rule, header)), None)
+    return next(iter(matching(node, row, header, node.score.phantoms)), None)
 
 
-def _is_phantom(rule: PhantomRule, header: Dataset) -> bool:
-    return (
-        _found(rule.station, text(header, "StationName"))
-        and _found(rule.protocol, text(header, "ProtocolName"))
-        and _found(rule.description, text(header, "SeriesDescription"))
-        and _found(rule.patient_id, text(header, "PatientID"))
-    )
-
-
-def _found(pattern: str | None, value: str) -> bool:
-    return pattern is None or re.search(pattern, value, re.IGNORECASE) is not None
+def completion_rules(node: NodeContext, row: SeriesRow, header: Dataset) -> CompletionRules:
+    """Return the times after which this series counts as complete, by the rules of the site."""
+    return node.completion.with_rule(next(iter(matching(node, row, header, node.completion.rules)), None))
 
 
 def acquisition_key(headers: Sequence[Dataset]) -> str | None:
@@ -101,11 +120,12 @@ def _acquisition_of(header: Dataset) -> str | None:
     return " ".join(["frame", *parts])[:160] if all(parts) else None
 
 
-def destinations(node: NodeContext, row: SeriesRow, assessment: Assessment) -> tuple[tuple[str, float], ...]:
+def destinations(
+    node: NodeContext, row: SeriesRow, header: Dataset, assessment: Assessment
+) -> tuple[tuple[str, float], ...]:
     """Return the peers that get this report, each with the seconds to wait there for the study."""
     sender = node.peer_of(row.calling_ae_title)
-    names = (row.calling_ae_title, *((sender.name,) if sender else ()))
-    rule = next((rule for rule in node.returns if rule.matches(names, assessment.modality)), None)
+    rule = next(iter(matching(node, row, header, node.returns, modality=assessment.modality)), None)
     if rule is None or rule.when == "never":
         return ()
     if rule.when == "flagged" and assessment.verdict not in ("borderline", "review"):

@@ -12,6 +12,7 @@ from mediqa_node.dicom.part10 import read_head
 from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.series import ReceivedInstance
+from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.storage.audit import last_received_at, paths_since
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.ingest import Recorded, close_abandoned_associations, close_association, record
@@ -25,7 +26,7 @@ _PIECE_BYTES = 1024**2
 _ASSOCIATION = "recovered"
 
 
-def recover(database: Database, spool: Spool, *, now: float) -> dict[str, int]:
+def recover(database: Database, spool: Spool, *, now: float, plan: ForwardPlan | None = None) -> dict[str, int]:
     """Delete half-written files, adopt spooled files without a row, log rows without a file.
 
     Only the hours since the last committed instance are scanned, so that a full spool does not slow
@@ -37,7 +38,7 @@ def recover(database: Database, spool: Spool, *, now: float) -> dict[str, int]:
         since = _since(connection)
         known = paths_since(connection, since)
     recent = {path for path in spool.files() if path >= since}
-    adopted = sum(adopt(database, spool, path) for path in sorted(recent - known))
+    adopted = sum(adopt(database, spool, path, plan) for path in sorted(recent - known))
     missing = sorted(known - recent)
     for path in missing[:_NAMED_AT_MOST]:
         log.error("spooled file is missing", file=path, advice="mediqa-node verify names its instance")
@@ -54,11 +55,11 @@ def _since(connection: Connection) -> str:
     return (datetime.fromtimestamp(last, UTC) - timedelta(hours=1)).strftime("%Y%m%d-%H")
 
 
-def adopt(database: Database, spool: Spool, path: str) -> bool:
+def adopt(database: Database, spool: Spool, path: str, plan: ForwardPlan | None = None) -> bool:
     """Enter a spooled file that has no row: it was durable, and may have been acknowledged."""
     file = spool.path(path)
     try:
-        instance, modality = _describe(file, path)
+        instance, modality = _describe(file, path, plan or ForwardPlan((), ()))
     except (InvalidInstance, ValueError, OSError, struct.error) as error:
         log.error("spooled file is unreadable and was left alone", file=path, reason=type(error).__name__)
         return False
@@ -71,14 +72,14 @@ def adopt(database: Database, spool: Spool, path: str) -> bool:
     return outcome is not Recorded.DUPLICATE
 
 
-def _describe(file: Path, path: str) -> tuple[ReceivedInstance, str]:
+def _describe(file: Path, path: str, plan: ForwardPlan) -> tuple[ReceivedInstance, str]:
     """Recover from the file what the receiver knew when it wrote it."""
     fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)  # never follow a planted link
     try:
         facts = os.fstat(fd)
         head = read_head(memoryview(os.pread(fd, _HEAD_AT_MOST, 0)))
         dataset = SpooledDataset(fd, head.size_bytes, facts.st_size - head.size_bytes)
-        header = scan(dataset, head.transfer_syntax_uid)
+        header = scan(dataset, head.transfer_syntax_uid, further=plan.further)
         digest = sha256()
         for position in range(0, len(dataset), _PIECE_BYTES):
             digest.update(dataset[position : position + _PIECE_BYTES])
@@ -100,5 +101,8 @@ def _describe(file: Path, path: str) -> tuple[ReceivedInstance, str]:
         path=path,
         sha256=digest.hexdigest(),
         size_bytes=len(dataset),
+        forward_to=plan.destinations(
+            header, head.transfer_syntax_uid, calling_ae_title=head.source_ae_title, called_ae_title=""
+        ),
     )
     return instance, header.modality

@@ -28,6 +28,7 @@ class SeriesRow:
     completion: str | None
     series_number: int | None
     calling_ae_title: str
+    called_ae_title: str
     association_id: str
     n_associations: int
     longest_gap_s: float

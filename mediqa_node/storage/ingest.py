@@ -14,8 +14,10 @@ import sqlalchemy as sa
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.series import InstanceStatus, ReasonCode, ReceivedInstance, SeriesState
+from mediqa_node.storage import forwards
+from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import associations, instances, sender_addresses, series
+from mediqa_node.storage.tables import associations, companions, instances, reports, sender_addresses, series
 
 
 class Recorded(StrEnum):
@@ -41,6 +43,9 @@ _KNOWN = sa.select(
     instances.c.peer_address,
 ).where(instances.c.sop_instance_uid == _UID)
 _ENTER = sa.insert(instances)
+_OWN = sa.select(
+    sa.or_(*(sa.exists().where(table.c.sop_instance_uid == _UID) for table in (reports, companions, retractions)))
+)
 _GAP = _NOW - series.c.last_instance_at
 _IS_OPEN = series.c.state == SeriesState.RECEIVING.value
 _TOUCH_SERIES = (
@@ -101,6 +106,7 @@ def record(
     if same is not None:
         if same.path == instance.path:
             return Recorded.NEW
+        _forward(database, connection, instance, same.id, is_copy=same.status != InstanceStatus.CURRENT)
         if is_there(same.path):
             _complete_sender(connection, same, instance)
             return Recorded.DUPLICATE
@@ -112,8 +118,32 @@ def record(
     row["identity"] = {name: getattr(instance.identity, name) for name in Identity.__dataclass_fields__}
     row["unread"] = instance.sop_class_uid == KEY_OBJECT_SELECTION
     status = InstanceStatus.CANDIDATE if known else InstanceStatus.CURRENT
-    connection.execute(_ENTER, {**row, "status": status, "received_at": instance.received_at.timestamp()})
+    entered = connection.execute(_ENTER, {**row, "status": status, "received_at": instance.received_at.timestamp()})
+    if instance.forward_to and (key := entered.inserted_primary_key) is not None:
+        _forward(database, connection, instance, int(key[0]), is_copy=bool(known))
     return Recorded.CANDIDATE if known else Recorded.NEW
+
+
+def _forward(
+    database: Database, connection: sa.Connection, instance: ReceivedInstance, instance_id: int, *, is_copy: bool
+) -> None:
+    """Have an instance forwarded, unless it is a report or companion of this node that somebody has sent back."""
+    if not instance.forward_to or _is_own(connection, instance.sop_instance_uid):
+        return
+    forwards.add(
+        database,
+        connection,
+        instance_id=instance_id,
+        destinations=instance.forward_to,
+        series_instance_uid=instance.series_instance_uid,
+        study_instance_uid=instance.study_instance_uid,
+        is_copy=is_copy,
+        now=instance.received_at.timestamp(),
+    )
+
+
+def _is_own(connection: sa.Connection, sop_instance_uid: str) -> bool:
+    return connection.execute(_OWN, {"uid": sop_instance_uid}).scalar_one()
 
 
 def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance, *, is_in_use: bool) -> bool:
@@ -174,6 +204,7 @@ def _touch_series(
         "series_number": instance.series_number,
         "state": SeriesState.RECEIVING,
         "calling_ae_title": instance.calling_ae_title,
+        "called_ae_title": instance.called_ae_title[:16],
         "association_id": instance.association_id,
         "n_associations": 1,
         "longest_gap_s": 0.0,

@@ -2,8 +2,10 @@
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.forward import UNSENT
 from mediqa_node.domain.series import END_STATES, UNFINISHED, InstanceStatus, SeriesState
 from mediqa_node.storage.copies import OPEN
+from mediqa_node.storage.forward_tables import forwards
 from mediqa_node.storage.index import INSTANCE, InstanceRow, instance_row
 from mediqa_node.storage.reading_tables import reading_cases, reading_examples, reading_studies
 from mediqa_node.storage.tables import deliveries, instances, series
@@ -12,7 +14,8 @@ from mediqa_node.storage.tables import deliveries, instances, series
 def _may_go(before: float) -> sa.ColumnElement[bool]:
     """The condition on an instance: finished is delivered, confirmed, not scored, or assessed without any
     delivery that still waits. What is withheld or parked, and every series with an image of which another copy is in
-    question, stays until a person has decided; the cases and examples of an open reading study stay while it is read.
+    question, stays until a person has decided; the cases and examples of an open reading study stay while it is read,
+    and an instance stays until every archive that it is forwarded to has it.
     """
     copies, open_copies = instances.alias(), instances.alias()
     in_question = (
@@ -35,6 +38,7 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
         instances.c.series_instance_uid.in_(finished),
         instances.c.series_instance_uid.not_in(in_question),
         *(instances.c.series_instance_uid.not_in(read) for read in _being_read()),
+        instances.c.id.not_in(sa.select(forwards.c.instance_id).where(forwards.c.state.in_(UNSENT))),
     )
 
 

@@ -44,6 +44,7 @@ series = sa.Table(
     sa.Column("completion", sa.String(16), comment="domain.series.Completed"),
     sa.Column("series_number", sa.Integer, comment="(0020,0011) of its first instance"),
     sa.Column("calling_ae_title", sa.String(16), nullable=False),
+    sa.Column("called_ae_title", sa.String(16), nullable=False, server_default="", comment="by its first instance"),
     sa.Column("association_id", sa.String(32), nullable=False, comment="of the last instance"),
     sa.Column("n_associations", sa.Integer, nullable=False),
     sa.Column("longest_gap_s", sa.Float, nullable=False),

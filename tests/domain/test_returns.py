@@ -3,8 +3,9 @@
 import pytest
 
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import AllowRule, ReceiverPolicy, ReturnRule
+from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.domain.returns import obstacle, outcomes
+from mediqa_node.domain.rules import ReturnRule
 
 PACS = Peer(name="PACS", ae_title="ARCHIVE", host="h", port=104)
 

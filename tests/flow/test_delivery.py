@@ -13,7 +13,8 @@ from support.waiting import free_port
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, StorageFailed
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import DeliveryRules, ReturnRule
+from mediqa_node.domain.policy import DeliveryRules
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.network.sender import connect, report_contexts
 from mediqa_node.pipeline import deliver
 from mediqa_node.pipeline.sweeps import enqueue_waiting

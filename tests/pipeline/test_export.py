@@ -36,8 +36,8 @@ from mediqa_node.dicom.pixels import to_image
 from mediqa_node.domain.errors import ConfigurationError, StorageFailed
 from mediqa_node.domain.export import PAYLOADS, ExportRequest, ExportSummary
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import ReturnRule
 from mediqa_node.domain.rating import Rating
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.domain.series import CopyDecision
 from mediqa_node.exchange.splits import split_of
 from mediqa_node.image.preprocess import preprocess

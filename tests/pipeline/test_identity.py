@@ -19,7 +19,8 @@ from support.series import ct_series, reject_note, series_uid
 from support.siblings import before_release
 
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import Retention, ReturnRule
+from mediqa_node.domain.policy import Retention
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.domain.series import CopyDecision
 from mediqa_node.pipeline.sweeps import enqueue_waiting, retain
 from mediqa_node.storage import copies, overview

@@ -20,8 +20,9 @@ from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.domain.baseline import HEADING, Group, usual_values
 from mediqa_node.domain.measures import Limit, MeasuredStack, Validity
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import PhantomRule, ReturnRule, ScorePolicy
+from mediqa_node.domain.policy import ScorePolicy
 from mediqa_node.domain.quantities import CT_NOISE, CT_QUANTITIES, QUANTITIES, STACK_QUANTITIES
+from mediqa_node.domain.rules import PhantomRule, ReturnRule
 from mediqa_node.pipeline import report
 from mediqa_node.pipeline.measures import measure_series
 from mediqa_node.pipeline.score import harvest_series, read_headers

@@ -16,7 +16,8 @@ from support.siblings import before_release
 from mediqa_node.domain.errors import QueryUnanswered
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import DeliveryRules, ReturnRule
+from mediqa_node.domain.policy import DeliveryRules
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.network.sender import PeerLink
 from mediqa_node.storage import overview
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from mediqa_node.cli.constancy import app
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import PhantomRule, ScorePolicy
+from mediqa_node.domain.policy import ScorePolicy
+from mediqa_node.domain.rules import PhantomRule
 from mediqa_node.pipeline.sweeps import retain
 from mediqa_node.storage import assessments, phantoms
 

@@ -11,7 +11,8 @@ from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, reject_note, series_uid
 
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import PrimaryRule, ReturnRule, ScorePolicy
+from mediqa_node.domain.policy import ScorePolicy
+from mediqa_node.domain.rules import PrimaryRule, ReturnRule
 from mediqa_node.storage import clock, index
 from mediqa_node.storage.clock import ClockRow
 

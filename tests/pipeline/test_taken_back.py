@@ -15,8 +15,9 @@ from support.series import ct_series, reject_note, series_uid
 from support.siblings import before_release
 
 from mediqa_node.dicom.report.retraction import VOID
-from mediqa_node.domain.policy import CompanionRules, Retention, ReturnRule
+from mediqa_node.domain.policy import CompanionRules, Retention
 from mediqa_node.domain.retraction import VoidReason
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.pipeline.sweeps import retain
 from mediqa_node.storage import index, rejections, retractions
 

@@ -23,10 +23,11 @@ from mediqa_node.dicom.prompts import PromptRules
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import DeliveryRules, ReturnRule, ScorePolicy
+from mediqa_node.domain.policy import DeliveryRules, ScorePolicy
 from mediqa_node.domain.preprocessing import IntensityRule, NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.range_position import RangePosition
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices, Scorer
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.domain.worklist import Entry

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import AllowRule, ReceiverPolicy, ReturnRule
+from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
+from mediqa_node.domain.rules import ReturnRule
 from support.bench import Bench
 from support.scripted import ScriptedPacs, scripted
 

@@ -19,6 +19,8 @@ from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.receiver import Receiver
+from mediqa_node.pipeline.forward.offer import Offer
+from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.pipeline.intake import SpoolingIntake
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
@@ -41,20 +43,23 @@ class Listening:
         host: str = "127.0.0.1",
         intake: Any = None,
         has_room: Callable[[], bool] | None = None,
+        plan: ForwardPlan | None = None,
         **policy: Any,
     ) -> None:
         self.database = Database(f"sqlite:///{folder / 'node.db'}")
         metadata.create_all(self.database.engine)
         self.spool = Spool(folder / "spool")
         self.writer = IndexWriter(self.database, self.spool)
+        contexts = acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",))
         self.receiver = Receiver(
             ae_title="MEDIQA",
             host=host,
             port=0,
             policy=ReceiverPolicy(**policy),
-            contexts=acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",)),
-            intake=intake or SpoolingIntake(self.spool, self.writer),
+            contexts=contexts,
+            intake=intake or SpoolingIntake(self.spool, self.writer, plan),
             has_room=has_room or self.spool.has_room,
+            offered=Offer(self.database, plan, contexts, always=(VERIFICATION,)).to if plan else None,
         )
         self.port = self.receiver.port
         self._serving = threading.Thread(target=self.receiver.serve, daemon=True)

@@ -3,6 +3,7 @@
 from alembic import context
 
 import mediqa_node.storage.correction_tables
+import mediqa_node.storage.forward_tables
 import mediqa_node.storage.health
 import mediqa_node.storage.reading_tables
 import mediqa_node.storage.trend_tables

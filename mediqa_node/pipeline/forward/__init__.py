@@ -1,0 +1,1 @@
+"""Received instances on their way to other archives: which, in what order, and what became of them."""

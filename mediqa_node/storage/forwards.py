@@ -1,0 +1,247 @@
+"""Forwards: rows that are committed together with their instance, and that the forwarder alone moves on."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mediqa_node.domain.forward import UNSENT, ForwardReason, ForwardState, Priority
+from mediqa_node.domain.series import InstanceStatus, parse_state
+from mediqa_node.storage.database import Database
+from mediqa_node.storage.forward_tables import forwards
+from mediqa_node.storage.tables import instances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardRow:
+    """One instance on its way to one destination, with what is needed to send it.
+
+    Attributes:
+        path: of the instance, relative to the spool's root.
+        purged: its file was deleted.
+    """
+
+    id: int
+    instance_id: int
+    destination: str
+    series_instance_uid: str
+    study_instance_uid: str
+    state: ForwardState | str
+    reason_code: ForwardReason | str | None
+    message: str | None
+    priority: int
+    not_before: float
+    attempts: int
+    created_at: float
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    path: str
+    purged: bool
+
+
+_OF_INSTANCE = ("sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "calling_ae_title", "path")
+_ROW = [
+    *(forwards.c[name] for name in ForwardRow.__dataclass_fields__ if name in forwards.c),
+    *(instances.c[name] for name in _OF_INSTANCE),
+    instances.c.purged_at.is_not(None).label("purged"),
+]
+_JOINED = forwards.join(instances, instances.c.id == forwards.c.instance_id)
+
+
+def _row(row: sa.Row[*tuple[Any, ...]]) -> ForwardRow:
+    values = dict(row._mapping)
+    values["state"] = parse_state(ForwardState, values["state"])
+    if values["reason_code"] is not None:
+        values["reason_code"] = parse_state(ForwardReason, values["reason_code"])
+    return ForwardRow(**values)
+
+
+def add(
+    database: Database,
+    connection: sa.Connection,
+    *,
+    instance_id: int,
+    destinations: Sequence[str],
+    series_instance_uid: str,
+    study_instance_uid: str,
+    is_copy: bool,
+    now: float,
+) -> None:
+    """Add the forwards of an instance, in the transaction that enters it; those that exist stay as they are.
+
+    Args:
+        is_copy: another copy of the instance is in use: it is held until the two are compared.
+    """
+    for destination in destinations:
+        connection.execute(
+            database.insert_or_ignore(
+                forwards,
+                instance_id=instance_id,
+                destination=destination,
+                series_instance_uid=series_instance_uid,
+                study_instance_uid=study_instance_uid,
+                state=ForwardState.HELD if is_copy else ForwardState.WAITING,
+                reason_code=ForwardReason.COPY_BEING_COMPARED if is_copy else None,
+                priority=Priority.CORRECTION if is_copy else Priority.LIVE,
+                not_before=now,
+                attempts=0,
+                created_at=now,
+            )
+        )
+
+
+def due(connection: sa.Connection, destination: str, now: float, *, at_most: int) -> list[ForwardRow]:
+    """Return what may be sent to a destination, in turn: live, corrections, the rest, each in order of arrival.
+
+    What follows, within its series, an instance that is tried again later waits for it.
+    """
+    earlier = forwards.alias()
+    waits_for_earlier = (
+        sa.select(sa.literal(1))
+        .where(
+            earlier.c.destination == forwards.c.destination,
+            earlier.c.series_instance_uid == forwards.c.series_instance_uid,
+            earlier.c.state == ForwardState.WAITING,
+            earlier.c.id < forwards.c.id,
+            earlier.c.not_before > now,
+        )
+        .exists()
+    )
+    query = (
+        sa.select(*_ROW)
+        .select_from(_JOINED)
+        .where(
+            forwards.c.destination == destination,
+            sa.text("forwards.state = 'waiting'"),  # as the partial index spells it
+            forwards.c.not_before <= now,
+            ~waits_for_earlier,
+        )
+        .order_by(forwards.c.priority, forwards.c.id)
+        .limit(at_most)
+    )
+    return [_row(row) for row in connection.execute(query)]
+
+
+def waiting_pairs(connection: sa.Connection, destination: str, *, at_most: int) -> list[tuple[str, str]]:
+    """Return the pairs of SOP class and transfer syntax that wait for a destination, of the first in turn."""
+    first = (
+        sa.select(instances.c.sop_class_uid, instances.c.transfer_syntax_uid)
+        .select_from(_JOINED)
+        .where(forwards.c.destination == destination, sa.text("forwards.state = 'waiting'"))
+        .order_by(forwards.c.priority, forwards.c.id)
+        .limit(2000)
+        .subquery()
+    )
+    rows = connection.execute(sa.select(first).distinct().limit(at_most))
+    return [(row.sop_class_uid, row.transfer_syntax_uid) for row in rows]
+
+
+def update(connection: sa.Connection, ids: Collection[int], **values: object) -> int:
+    """Update columns of forwards; return how many."""
+    if not ids:
+        return 0
+    return int(connection.execute(sa.update(forwards).where(forwards.c.id.in_(ids)).values(**values)).rowcount)
+
+
+def finish(connection: sa.Connection, forward_id: int, **values: object) -> bool:
+    """Record the outcome of an attempt, unless somebody has ended the forward meanwhile."""
+    statement = sa.update(forwards).where(forwards.c.id == forward_id, forwards.c.state == ForwardState.WAITING)
+    return bool(connection.execute(statement.values(attempts=forwards.c.attempts + 1, **values)).rowcount)
+
+
+def find(connection: sa.Connection, ids: Collection[int]) -> list[ForwardRow]:
+    """Return forwards by their numbers."""
+    query = sa.select(*_ROW).select_from(_JOINED).where(forwards.c.id.in_(ids)).order_by(forwards.c.id)
+    return [_row(row) for row in connection.execute(query)]
+
+
+def in_states(
+    connection: sa.Connection, *states: ForwardState, destination: str | None = None, at_most: int = 200
+) -> list[ForwardRow]:
+    """Return forwards in these states, the oldest first."""
+    query = sa.select(*_ROW).select_from(_JOINED).where(forwards.c.state.in_(states)).order_by(forwards.c.id)
+    if destination is not None:
+        query = query.where(forwards.c.destination == destination)
+    return [_row(row) for row in connection.execute(query.limit(at_most))]
+
+
+def held_with_status(connection: sa.Connection) -> list[tuple[ForwardRow, InstanceStatus | str]]:
+    """Return the held forwards, and what has become of the copies they are of."""
+    query = (
+        sa.select(*_ROW, instances.c.status.label("copy"))
+        .select_from(_JOINED)
+        .where(sa.text("forwards.state IN ('held', 'parked')"), forwards.c.state == ForwardState.HELD)
+    )
+    found = []
+    for row in connection.execute(query):
+        values = {key: value for key, value in row._mapping.items() if key != "copy"}
+        values["state"] = parse_state(ForwardState, values["state"])
+        values["reason_code"] = parse_state(ForwardReason, values["reason_code"]) if values["reason_code"] else None
+        found.append((ForwardRow(**values), parse_state(InstanceStatus, row.copy)))
+    return found
+
+
+def replaced(connection: sa.Connection) -> list[int]:
+    """Return the forwards that wait although a corrected copy has taken the place of their instance."""
+    query = (
+        sa.select(forwards.c.id)
+        .select_from(_JOINED)
+        .where(sa.text("forwards.state = 'waiting'"), instances.c.status == InstanceStatus.SUPERSEDED)
+    )
+    return list(connection.execute(query).scalars())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """What is not at a destination yet."""
+
+    destination: str
+    n_waiting: int
+    n_held: int
+    n_parked: int
+    oldest_at: float
+
+
+def queues(connection: sa.Connection) -> list[Queue]:
+    """Return what waits, is held and is parked, by destination."""
+
+    def n(state: ForwardState) -> sa.Function[int]:
+        return sa.func.count().filter(forwards.c.state == state)  # type: ignore[return-value]
+
+    query = (
+        sa.select(
+            forwards.c.destination,
+            n(ForwardState.WAITING).label("n_waiting"),
+            n(ForwardState.HELD).label("n_held"),
+            n(ForwardState.PARKED).label("n_parked"),
+            sa.func.min(forwards.c.created_at).label("oldest_at"),
+        )
+        .where(forwards.c.state.in_(UNSENT))
+        .group_by(forwards.c.destination)
+        .order_by(forwards.c.destination)
+    )
+    return [Queue(**row._mapping) for row in connection.execute(query)]
+
+
+def destinations(connection: sa.Connection) -> list[str]:
+    """Return the destinations that something waits for."""
+    query = sa.select(forwards.c.destination).where(sa.text("forwards.state = 'waiting'")).distinct()
+    return list(connection.execute(query).scalars())
+
+
+def on_their_way(connection: sa.Connection, destination: str, sop_instance_uids: Collection[str]) -> bool:
+    """Whether any of these instances still has to be sent to a destination."""
+    query = (
+        sa.select(sa.literal(1))
+        .select_from(_JOINED)
+        .where(
+            forwards.c.destination == destination,
+            forwards.c.state.in_(UNSENT),
+            instances.c.sop_instance_uid.in_(sop_instance_uids),
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None

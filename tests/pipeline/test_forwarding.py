@@ -1,0 +1,244 @@
+"""What is received reaches other archives: unchanged, in order, once, and never in a loop."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.forwarding import PATIENT, Forwarding
+from support.receiving import CT, EXPLICIT, MR, Rejected, Scu, ct, encode
+from support.scripted import ABORT, ScriptedPacs, scripted, silent_port
+from support.waiting import until
+
+from mediqa_node.domain.forward import ForwardReason
+from mediqa_node.domain.peer import ForwardStyle, Peer
+from mediqa_node.domain.policy import DeliveryRules
+from mediqa_node.domain.rules import ForwardRule
+from mediqa_node.domain.series import InstanceStatus
+from mediqa_node.pipeline.forward import probe
+from mediqa_node.storage import copies, retention
+
+Make = Callable[..., Forwarding]
+TO_PACS = (ForwardRule(to=("PACS",)),)
+
+
+def pacs_peer(port: int, **changes: Any) -> Peer:
+    return Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=port, **changes)
+
+
+@pytest.fixture
+def pacs() -> Iterator[ScriptedPacs]:
+    with scripted(classes=(CT,)) as running:
+        yield running
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Forwarding] = []
+
+    def build(*arguments: Any, **more: Any) -> Forwarding:
+        made.append(Forwarding(tmp_path / f"node{len(made)}", *arguments, **more))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.close()
+
+
+def send(node: Forwarding, *datasets: Any, calling: bytes = b"CT_ROOM_1") -> None:
+    with Scu(node.node.port, calling=calling) as scu:
+        for ds in datasets:
+            assert scu.store_dataset(ds) == 0x0000
+        scu.release()
+
+
+def test_instances_arrive_unchanged_and_in_order(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    sent = [ct(number, size_px=200) for number in range(1, 13)]
+    node.start()
+
+    send(node, *sent)
+    node.all_are("sent")
+
+    assert pacs.received == [encode(ds) for ds in sent]
+    assert [row.attempts for row in node.rows()] == [1] * 12
+
+
+def test_the_forward_is_committed_with_the_instance(make: Make) -> None:
+    node = make([pacs_peer(1)], TO_PACS)
+
+    send(node, ct(1))
+
+    assert node.states() == ["waiting"]
+
+
+def test_nothing_is_forwarded_that_comes_from_a_destination(make: Make, pacs: ScriptedPacs) -> None:
+    peers = [pacs_peer(pacs.port), Peer(name="SECOND", ae_title="SECOND", host="127.0.0.1", port=1)]
+    node = make(peers, [*TO_PACS, ForwardRule(sender="SCRIPTED", to=("SECOND",))])
+
+    send(node, ct(1), calling=b"SCRIPTED")
+
+    assert len(node.node.rows()) == 1
+    assert node.states() == []
+
+
+def test_a_peer_that_is_down_gets_everything_once_it_is_back(make: Make, tmp_path: Path) -> None:
+    with scripted(classes=(CT,)) as pacs:
+        port = pacs.port
+    node = make([pacs_peer(port)], TO_PACS)
+    node.start()
+    send(node, *(ct(number) for number in range(1, 6)))
+    until(lambda: node.context.pulse.sweeps().get("forward PACS") is not None, "a sender was started")
+
+    back = ScriptedPacs(classes=(CT,))
+    node.pause()
+    object.__setattr__(node.context, "peers", (pacs_peer(back.port),))
+    node.start()
+    node.all_are("sent")
+
+    assert len(back.received) == 5
+    back.stop()
+
+
+def test_one_instance_that_is_tried_again_delays_only_its_series(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS, delivery=DeliveryRules(retry_first_s=1.5, timeout_s=5.0))
+    pacs.statuses = [0xA700]
+    first = [ct(number) for number in (1, 2)]
+    other = ct(3, SeriesInstanceUID="1.2.826.0.1.3680043.2.1125.99")
+    send(node, *first, other)
+
+    node.start()
+    until(lambda: node.states() == ["waiting", "waiting", "sent"], "the other series has left")
+    node.all_are("sent")
+
+    assert pacs.received == [encode(ds) for ds in (first[0], other, *first)]
+    assert node.rows()[0].attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "code"),
+    [
+        (0x0000, "sent", None),
+        (0xB000, "sent", ForwardReason.WITH_WARNING),
+        (0xB007, "sent", ForwardReason.WITH_WARNING),
+        (0x0111, "sent", ForwardReason.ALREADY_THERE),
+        (0xA900, "parked", ForwardReason.REFUSED),
+        (0xC000, "parked", ForwardReason.REFUSED),
+        (0x0124, "parked", ForwardReason.REFUSED),
+        (0x0122, "parked", ForwardReason.CLASS_NOT_ACCEPTED),
+    ],
+)
+def test_what_each_status_leads_to(make: Make, pacs: ScriptedPacs, status: int, state: str, code: str | None) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    pacs.statuses = [status]
+    send(node, ct(1), ct(2))
+
+    node.start()
+    until(lambda: "waiting" not in node.states(), "both have left or are parked")
+
+    assert node.states() == [state, "sent"], "the next instance of the series is not kept back"
+    assert node.rows()[0].reason_code == code
+    assert node.rows()[0].status == status
+
+
+def test_an_association_that_breaks_at_one_instance_is_opened_again_for_the_others(
+    make: Make, pacs: ScriptedPacs
+) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    pacs.statuses = [ABORT]
+    send(node, ct(1), ct(2, SeriesInstanceUID="1.2.826.0.1.3680043.2.1125.99"))
+
+    node.start()
+    node.all_are("sent")
+
+    assert len(pacs.received) == 3
+
+
+def test_a_silent_destination_never_delays_another(make: Make, pacs: ScriptedPacs) -> None:
+    with silent_port() as port:
+        peers = [pacs_peer(pacs.port), Peer(name="SILENT", ae_title="SILENT", host="127.0.0.1", port=port)]
+        node = make(peers, [ForwardRule(to=("SILENT", "PACS"))])
+        node.start()
+
+        send(node, *(ct(number) for number in range(1, 4)))
+        until(lambda: len(pacs.received) == 3, "the PACS has all")
+
+        assert sorted(node.states()) == ["sent"] * 3 + ["waiting"] * 3
+
+
+def test_a_copy_with_other_pixels_is_held_and_the_first_is_sent(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    send(node, ct(1), ct(1, PixelData=b"\1\0" * 256))
+
+    node.start()
+    until(lambda: node.states() == ["sent", "held"], "the first has left")
+    second = node.node.rows()[1]
+    with node.node.database.write() as connection:
+        copies.set_status(connection, second.id, InstanceStatus.CONFLICT)
+    until(lambda: node.rows()[1].reason_code == ForwardReason.OTHER_PIXELS, "it is held as a conflict")
+
+    assert pacs.received == [encode(ct(1))]
+
+
+def test_what_waits_for_a_destination_is_never_deleted(make: Make) -> None:
+    node = make([pacs_peer(1)], TO_PACS)
+    send(node, ct(1))
+    forever = 4_000_000_000.0
+
+    with node.node.database.write() as connection:
+        connection.exec_driver_sql("UPDATE series SET state = 'DELIVERED'")
+        assert retention.expired(connection, forever) == []
+        connection.exec_driver_sql("UPDATE forwards SET state = 'sent'")
+        assert len(retention.expired(connection, forever)) == 1
+
+
+def test_a_sender_is_offered_what_its_destination_takes(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], [ForwardRule(sender="CT_ROOM_1", to=("PACS",))])
+    both = {1: (CT, [EXPLICIT]), 3: (MR, [EXPLICIT])}
+    assert accepted(node, both) == {1, 3}, "while the destination was not asked"
+
+    assert probe.probe(node.context, "PACS")
+    node.node.receiver._offered.__self__._read_at = float("-inf")  # type: ignore[union-attr]
+
+    assert accepted(node, both) == {1}
+    assert accepted(node, both, calling=b"ELSEWHERE") == {1, 3}
+
+
+def accepted(node: Forwarding, contexts: dict[int, tuple[str, list[str]]], calling: bytes = b"CT_ROOM_1") -> set[int]:
+    with Scu(node.node.port, associate=False) as scu:
+        body = scu.associate(contexts=contexts, calling=calling)
+    found, position = set(), 68
+    while position < len(body):
+        kind, length = body[position], int.from_bytes(body[position + 2 : position + 4], "big")
+        if kind == 0x21 and body[position + 6] == 0:
+            found.add(body[position + 4])
+        position += 4 + length
+    return found
+
+
+@pytest.mark.parametrize(("style", "calling"), [("own", "MEDIQA"), ("original", "CT_ROOM_1")])
+def test_the_archive_is_called_under_the_title_that_the_site_wants(
+    make: Make, pacs: ScriptedPacs, style: Any, calling: str
+) -> None:
+    pacs.entity.require_calling_aet = [calling]
+    node = make([pacs_peer(pacs.port, forward=ForwardStyle(calling_ae=style))], TO_PACS)
+    send(node, ct(1))
+
+    node.start()
+    node.all_are("sent")
+
+
+def test_rules_look_at_single_instances(make: Make) -> None:
+    rules = [
+        ForwardRule(image_type="ORIGINAL", to=("PACS",)),
+        ForwardRule(attributes={"InstanceNumber": "^2$", "Rows": "^16$"}, to=("PACS",)),
+        ForwardRule(study_at_most_days=3, modality="MR", to=("PACS",)),
+    ]
+    node = make([pacs_peer(1)], rules)
+
+    send(node, ct(1, ImageType=["DERIVED", "PRIMARY"]), ct(2), ct(3, ImageType=["ORIGINAL", "PRIMARY"]))
+
+    assert [row.sop_instance_uid[-1] for row in node.rows()] == ["2", "3"]
+
+
+_ = (PATIENT, Rejected)
