@@ -317,7 +317,7 @@ def workbench(settings: Settings) -> Iterator[Finding]:
 def roles(settings: Settings) -> Iterator[Finding]:
     """Find the processes of the node that run on this machine."""
     running = service.running_roles(settings)
-    missing = [role for role in service.ROLES if role not in running]
+    missing = [role for role in service.needed_roles(settings) if role not in running]
     if not running:
         yield Finding(name="roles", mark=NOTE, text="the node is not running here; `mediqa-node serve` starts it")
     elif missing:
@@ -329,7 +329,7 @@ def roles(settings: Settings) -> Iterator[Finding]:
 
 def queues(settings: Settings) -> Iterator[Finding]:
     """Find what `status` finds: destinations that take no reports, late sweeps, series that do not move on."""
-    from mediqa_node.storage import health
+    from mediqa_node.storage import forwards, health, reconciliations
     from mediqa_node.storage.migrate import mismatch
 
     if settings.missing_database is not None:
@@ -343,6 +343,7 @@ def queues(settings: Settings) -> Iterator[Finding]:
             destinations, beats = health.waiting_destinations(connection), health.read_heartbeats(connection)
             stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
             no_images = resources.no_images(settings, connection)
+            waiting, gaps = forwards.queues(connection), reconciliations.gaps(connection)
     except MediqaError:
         return  # found by `database`
     finally:
@@ -350,9 +351,20 @@ def queues(settings: Settings) -> Iterator[Finding]:
     running = service.running_roles(settings)
     at_work = [beat for beat in beats if beat.role in running]
     # room: found by `data_folder`
-    found = list(concerns(destinations, at_work, has_room=True, now=now, stuck=stuck, no_images=no_images))
+    found = list(
+        concerns(
+            destinations,
+            at_work,
+            has_room=True,
+            now=now,
+            stuck=stuck,
+            no_images=no_images,
+            forwards=waiting,
+            gaps=gaps,
+        )
+    )
     for one in found:
         yield Finding(name="queues", mark=PROBLEM, text=f"{one.about}: {one.text}", fix=one.fix)
     if not found:
-        waiting = ", ".join(f"{one.name}: {one.sentence(now)}" for one in destinations)
-        yield Finding(name="queues", mark=OK, text=waiting or "no report waits for a destination")
+        sentences = ", ".join(f"{one.name}: {one.sentence(now)}" for one in destinations)
+        yield Finding(name="queues", mark=OK, text=sentences or "no report waits for a destination")

@@ -305,13 +305,18 @@ def roles_of(settings: Settings) -> tuple[str, ...]:
 
     The forwarder runs if there is something to forward; the web process if it is wanted and its packages are installed.
     """
-    roles = (*ROLES, FORWARDER) if settings.forward or _something_waits(settings) else ROLES
+    roles = (*ROLES, FORWARDER) if _something_waits(settings) else needed_roles(settings)
     if not settings.web.enabled:
         return roles
     if missing := missing_web_packages():
         log.warning("no workbench: packages are missing", packages=missing, fix=WEB_FIX)
         return roles
     return (*roles, WEB)
+
+
+def needed_roles(settings: Settings) -> tuple[str, ...]:
+    """Return the processes without which this configuration does not work."""
+    return (*ROLES, FORWARDER) if settings.forward else ROLES
 
 
 def _something_waits(settings: Settings) -> bool:

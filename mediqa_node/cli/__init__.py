@@ -55,6 +55,7 @@ def register() -> None:
         doctor,
         explain,
         export,
+        forward,
         measures,
         model,
         node,

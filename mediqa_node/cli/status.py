@@ -116,11 +116,13 @@ def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node.storage import (
         clock,
         constancy_checks,
+        forwards,
         health,
         index,
         outbox,
         overview,
         promotions,
+        reconciliations,
         retractions,
         self_checks,
     )
@@ -135,7 +137,19 @@ def _look(settings: Settings, database: Database) -> _Found:
         at_work = [beat for beat in beats if beat.role in running]
         stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
         room = has_room or spool is None
-        look = list(concerns(destinations, at_work, has_room=room, now=now, stuck=stuck, no_images=no_images))
+        waiting, gaps = forwards.queues(connection), reconciliations.gaps(connection)
+        look = list(
+            concerns(
+                destinations,
+                at_work,
+                has_room=room,
+                now=now,
+                stuck=stuck,
+                no_images=no_images,
+                forwards=waiting,
+                gaps=gaps,
+            )
+        )
         decided = promotions.standing(connection)
         stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
         return _Found(
@@ -159,7 +173,7 @@ def _look(settings: Settings, database: Database) -> _Found:
             active=_active(settings, decided),
             ordered=self_checks.last(connection),
             running=running,
-            missing=[role for role in service.ROLES if role not in running],
+            missing=[role for role in service.needed_roles(settings) if role not in running],
             has_room=has_room,
             free_bytes=spool.free_bytes() if spool is not None else None,
         )
@@ -252,6 +266,8 @@ def _print_processes(look: Sequence[Concern]) -> None:
         ConcernKind.RECEIVER_FULL: "full",
         ConcernKind.STUCK_SERIES: "stuck",
         ConcernKind.NO_IMAGES: "lost",
+        ConcernKind.FORWARD_HELD: "forwards",
+        ConcernKind.FORWARD_MISSING: "gap",
     }
     for concern in look:
         if concern.kind in names:

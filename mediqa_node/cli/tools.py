@@ -27,15 +27,33 @@ app.add_typer(config_app, name="config")
 
 
 @config_app.command("check")
-def check_config(context: typer.Context) -> None:
+def check_config(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE", help="With --against: DICOM files, or folders.", exists=True)
+    ] = None,
+    against: Annotated[
+        bool, typer.Option("--against", help="Print which rules take the files that follow, and why.")
+    ] = False,
+    sender: Annotated[
+        str, typer.Option("--from", metavar="AE", help="With --against: the calling AE title they would come from.")
+    ] = "",
+    called: Annotated[
+        str | None, typer.Option(metavar="AE", help="With --against: the AE title they would be sent to.")
+    ] = None,
+) -> None:
     """Check the configuration and the files that it names.
 
-    Prints the peers and what each return rule does, and warns if no report can be sent. The exit status is 2 if the
-    configuration has an error.
+    Prints the peers and what each rule for reports and forwarding does, and warns if no report can be sent. The exit
+    status is 2 if the configuration has an error.
     """
+    from mediqa_node.cli import rules as explained
     from mediqa_node.composition import checkpoints, resources
+    from mediqa_node.domain.match import words
     from mediqa_node.domain.returns import obstacle, outcomes
 
+    if bool(paths) != against:
+        raise typer.BadParameter("--against and files go together", param_hint="--against")
     settings = settings_of(context)
     checkpoints.prompt_rules(settings)
     resources.time_zone(settings)
@@ -49,10 +67,15 @@ def check_config(context: typer.Context) -> None:
         fact("" if i else "peers", f"{peer.name}: {peer.ae_title} at {peer.host}:{peer.port}")
     for i, text in enumerate(outcomes(rules, peers)):
         fact("" if i else "returns", f"{i + 1}. {text}")
+    for i, rule in enumerate(settings.forward):
+        fact("" if i else "forwards", f"{i + 1}. {words(rule)}: to {' and '.join(rule.to)}")
     if not settings.model.allow_untrained:
         fact("withholds", "scores of untrained weights (`model.allow_untrained: false`)")
     if why_not:
         fact("WARNING", why_not)
+    if paths and not explained.explain(settings, paths, sender=sender, called=called or settings.node.ae_title):
+        typer.echo("no DICOM file among them")
+        sys.exit(1)
 
 
 @config_app.command("show")

@@ -1,5 +1,6 @@
 """Received instances on their way to another archive: states, reasons, and the order in which they are sent."""
 
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 
@@ -59,3 +60,23 @@ class Reconciled(StrEnum):
     COMPLETE = "complete"
     MISSING = "missing"
     UNANSWERED = "unanswered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardQueue:
+    """What is not at a destination yet."""
+
+    destination: str
+    n_waiting: int
+    n_held: int
+    n_parked: int
+    oldest_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardGap:
+    """What a destination has acknowledged and does not hold."""
+
+    destination: str
+    n_studies: int
+    n_instances: int

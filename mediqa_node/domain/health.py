@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mediqa_node.domain.forward import ForwardGap, ForwardQueue
+
 HEARTBEAT_EVERY_S = 10.0
 """How often each process writes its row."""
 UNREACHABLE_AFTER_S = 600.0
@@ -35,6 +37,8 @@ class ConcernKind(StrEnum):
     LOW_WATER = "low_water"
     STUCK_SERIES = "stuck_series"
     NO_IMAGES = "no_images"
+    FORWARD_HELD = "forward_held"
+    FORWARD_MISSING = "forward_missing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,7 @@ class Destination:
         failing_since: the first failed attempt since its last answer; None: it answered, or was not tried yet.
         why: what the last attempt failed with, or what a delivery waits for; "" if nothing is known.
         n_companions: reports that have arrived, and whose pictures or maps wait.
+        n_forwards: received instances that wait to be forwarded.
     """
 
     name: str
@@ -69,12 +74,17 @@ class Destination:
     failing_since: float | None = None
     why: str = ""
     n_companions: int = 0
+    n_forwards: int = 0
 
     def sentence(self, now: float) -> str:
         """Return the state of the destination in words."""
         what = [_reports(self.n_waiting)] if self.n_waiting else []
         what += [f"the companions of {_reports(self.n_companions)}"] if self.n_companions else []
-        waits = "waits" if (self.n_waiting, self.n_companions) == (1, 0) else "wait"
+        what += (
+            [f"{self.n_forwards:,} {'instance' if self.n_forwards == 1 else 'instances'}"] if self.n_forwards else []
+        )
+        is_one = (self.n_waiting + self.n_forwards, self.n_companions) == (1, 0)
+        waits = "waits" if is_one else "wait"
         text = f"{' and '.join(what)} {waits}, for up to {span(now - self.oldest_at)}"
         if self.failing_since is not None:
             text += f"; unreachable for {span(now - self.failing_since)}"
@@ -155,6 +165,8 @@ def concerns(
     now: float,
     stuck: Sequence[Stuck] = (),
     no_images: str = "",
+    forwards: Sequence[ForwardQueue] = (),
+    gaps: Sequence[ForwardGap] = (),
 ) -> Iterator[Concern]:
     """Return what a person should look at.
 
@@ -162,6 +174,8 @@ def concerns(
         heartbeats: of the roles that run.
         has_room: whether the spool has more free space than `retention.low_water_bytes`.
         no_images: why received images cannot be read; "" if they can.
+        forwards: what is not at a destination of forwards yet.
+        gaps: what such a destination has acknowledged and does not hold.
     """
     for destination in destinations:
         if (kind := _of_destination(destination, now)) is not None:
@@ -182,9 +196,32 @@ def concerns(
         )
     for some in stuck:
         yield _of_series(some, now)
+    yield from _of_forwards(forwards, gaps)
     if no_images:
         fix = "mount or restore it, then restart the node; `mediqa-node verify` names what is missing"
         yield Concern(kind=ConcernKind.NO_IMAGES, about="spool", text=no_images, fix=fix)
+
+
+def _of_forwards(queues: Sequence[ForwardQueue], gaps: Sequence[ForwardGap]) -> Iterator[Concern]:
+    for queue in queues:
+        parts = [f"{queue.n_held:,} held because copies differ"] if queue.n_held else []
+        parts += [f"{queue.n_parked:,} refused"] if queue.n_parked else []
+        if parts:
+            yield Concern(
+                kind=ConcernKind.FORWARD_HELD,
+                about=queue.destination,
+                text=f"instances that are not forwarded: {' and '.join(parts)}",
+                fix="mediqa-node forward list",
+            )
+    for gap in gaps:
+        instances = "1 instance" if gap.n_instances == 1 else f"{gap.n_instances:,} instances"
+        studies = "1 study" if gap.n_studies == 1 else f"{gap.n_studies:,} studies"
+        yield Concern(
+            kind=ConcernKind.FORWARD_MISSING,
+            about=gap.destination,
+            text=f"{instances} of {studies} that it has acknowledged are not there",
+            fix="mediqa-node forward gaps, then mediqa-node forward reconcile --send-again",
+        )
 
 
 def _of_series(stuck: Stuck, now: float) -> Concern:

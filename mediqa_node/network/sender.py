@@ -133,6 +133,26 @@ class PeerLink:
             raise QueryUnanswered(f"{self.peer.name} ended the association before C-FIND") from error
         raise QueryUnanswered(f"{self.peer.name} did not answer C-FIND")
 
+    def find_instances(self, study_instance_uid: str, series_instance_uid: str) -> set[str] | None:
+        """Return the SOP Instance UIDs of a series at the peer; None if it answers no C-FIND at this level.
+
+        Raises:
+            QueryUnanswered: the association broke, no answer came in time, it cannot be read, or the query failed.
+        """
+        if not self.accepts(STUDY_ROOT_FIND):
+            return None
+        query = Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        query.StudyInstanceUID = study_instance_uid
+        query.SeriesInstanceUID = series_instance_uid
+        query.SOPInstanceUID = ""
+        status, found = self._found(query)
+        if status == _SOP_CLASS_NOT_SUPPORTED and not found:
+            return None
+        if status != 0x0000:
+            raise QueryUnanswered(f"{self.peer.name} could not be asked for the images (C-FIND status {status:#06x})")
+        return {text(answer, "SOPInstanceUID") for answer in found}
+
     def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
         """Return whether the peer finds an instance; None if it answers no C-FIND at this level."""
         if not self.accepts(STUDY_ROOT_FIND):

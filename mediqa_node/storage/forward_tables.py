@@ -36,6 +36,7 @@ forwards = sa.Table(
         sqlite_where=sa.text("state IN ('held', 'parked')"),
         postgresql_where=sa.text("state IN ('held', 'parked')"),
     ),
+    sa.Index("ix_forwards_destination_done_at", "destination", "done_at"),
     sa.Index("ix_forwards_series_instance_uid_destination", "series_instance_uid", "destination"),
     sa.Index("ix_forwards_study_instance_uid_destination", "study_instance_uid", "destination"),
 )

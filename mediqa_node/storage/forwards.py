@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.forward import UNSENT, ForwardReason, ForwardState, Priority
+from mediqa_node.domain.forward import UNSENT, ForwardQueue, ForwardReason, ForwardState, Priority
 from mediqa_node.domain.series import InstanceStatus, parse_state
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.forward_tables import forwards
@@ -146,6 +146,23 @@ def update(connection: sa.Connection, ids: Collection[int], **values: object) ->
     return int(connection.execute(sa.update(forwards).where(forwards.c.id.in_(ids)).values(**values)).rowcount)
 
 
+def move(
+    connection: sa.Connection,
+    ids: Collection[int] | None,
+    from_states: Collection[ForwardState],
+    *,
+    destination: str | None = None,
+    **values: object,
+) -> int:
+    """Update forwards that are in one of these states, by their numbers, or all; return how many."""
+    statement = sa.update(forwards).where(forwards.c.state.in_(from_states))
+    if ids:
+        statement = statement.where(forwards.c.id.in_(ids))
+    if destination is not None:
+        statement = statement.where(forwards.c.destination == destination)
+    return int(connection.execute(statement.values(**values)).rowcount)
+
+
 def finish(connection: sa.Connection, forward_id: int, **values: object) -> bool:
     """Record the outcome of an attempt, unless somebody has ended the forward meanwhile."""
     statement = sa.update(forwards).where(forwards.c.id == forward_id, forwards.c.state == ForwardState.WAITING)
@@ -194,18 +211,7 @@ def replaced(connection: sa.Connection) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """What is not at a destination yet."""
-
-    destination: str
-    n_waiting: int
-    n_held: int
-    n_parked: int
-    oldest_at: float
-
-
-def queues(connection: sa.Connection) -> list[Queue]:
+def queues(connection: sa.Connection) -> list[ForwardQueue]:
     """Return what waits, is held and is parked, by destination."""
 
     def n(state: ForwardState) -> sa.Function[int]:
@@ -223,7 +229,7 @@ def queues(connection: sa.Connection) -> list[Queue]:
         .group_by(forwards.c.destination)
         .order_by(forwards.c.destination)
     )
-    return [Queue(**row._mapping) for row in connection.execute(query)]
+    return [ForwardQueue(**row._mapping) for row in connection.execute(query)]
 
 
 def destinations(connection: sa.Connection) -> list[str]:

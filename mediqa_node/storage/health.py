@@ -1,13 +1,15 @@
 """What processes and destinations leave behind for `status`: a row for each role, rewritten by it, and one for each
 destination, rewritten by each attempt to reach it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.forward import ForwardQueue
 from mediqa_node.domain.health import Destination, Heartbeat, Stuck, Sweep
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, SeriesState
+from mediqa_node.storage import forwards
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import deliveries, metadata, series
 
@@ -103,7 +105,7 @@ def outage_over(connection: sa.Connection, destination: str, *, at: float) -> No
 
 
 def waiting_destinations(connection: sa.Connection) -> list[Destination]:
-    """Return the destinations that deliveries or the companions of sent reports wait for, by name."""
+    """Return the destinations that deliveries, companions of sent reports or forwards wait for, by name."""
     waits = deliveries.c.state == DeliveryState.WAITING
     follows = sa.and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at.is_not(None))
     why = sa.case((waits, deliveries.c.message), else_=deliveries.c.companions_note)
@@ -121,7 +123,26 @@ def waiting_destinations(connection: sa.Connection) -> list[Destination]:
         .group_by(deliveries.c.destination, destinations.c.failing_since, destinations.c.failure)
         .order_by(deliveries.c.destination)
     )
-    return [Destination(**row._mapping) for row in connection.execute(query)]
+    found = {row.name: Destination(**row._mapping) for row in connection.execute(query)}
+    for queue in forwards.queues(connection):
+        if queue.n_waiting:
+            known = found.get(queue.destination) or _destination(connection, queue)
+            oldest_at = min(known.oldest_at, queue.oldest_at)
+            found[queue.destination] = replace(known, n_forwards=queue.n_waiting, oldest_at=oldest_at)
+    return [found[name] for name in sorted(found)]
+
+
+def _destination(connection: sa.Connection, queue: ForwardQueue) -> Destination:
+    """Return what is known of a destination that no report waits for."""
+    query = sa.select(destinations).where(destinations.c.name == queue.destination)
+    row = connection.execute(query).one_or_none()
+    return Destination(
+        name=queue.destination,
+        n_waiting=0,
+        oldest_at=queue.oldest_at,
+        failing_since=row.failing_since if row else None,
+        why=(row.failure if row else None) or "",
+    )
 
 
 def stuck_series(connection: sa.Connection, *, before: float) -> list[Stuck]:

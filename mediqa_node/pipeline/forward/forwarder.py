@@ -1,7 +1,8 @@
 """The forwarder: a sender for each destination, and what is done between the sends."""
 
+import time
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Thread
 
 import structlog
 
@@ -10,6 +11,7 @@ from mediqa_node.domain.forward import ForwardReason, ForwardState
 from mediqa_node.domain.series import InstanceStatus
 from mediqa_node.pipeline.forward.context import ForwardContext
 from mediqa_node.pipeline.forward.probe import probe_due
+from mediqa_node.pipeline.forward.reconcile import RECONCILE_EVERY_S, reconcile_due
 from mediqa_node.pipeline.forward.send import Sender
 from mediqa_node.storage import forwards
 
@@ -40,10 +42,11 @@ class Forwarder:
     def run(self) -> None:
         """Start senders as they are needed, settle copies, ask destinations what they accept."""
         look = self._context.pulse.timed("forwards", 60.0, self._guarded(self.look))
-        probes = self._context.pulse.timed("probes", 600.0, self._guarded(self._probe))
+        asking = Thread(target=self._ask, name="forward questions", daemon=True)
+        asking.start()
         while not self._stop_event.wait(_LOOK_EVERY_S):
             look()
-            probes()
+        asking.join(timeout=10.0)
         for sender in self._senders.values():
             sender.join(timeout=10.0)
 
@@ -80,8 +83,20 @@ class Forwarder:
             forwards.update(connection, replaced, **end)
         return len(replaced) + sum(map(len, moves.values()))
 
-    def _probe(self) -> None:
-        probe_due(self._context, self._probed)
+    def _ask(self) -> None:
+        """Ask destinations what they accept and what they hold, in a thread that may wait for them."""
+        pulse = self._context.pulse
+        probe = pulse.timed("probes", 600.0, self._guarded(lambda: probe_due(self._context, self._probed)))
+        compare = pulse.timed("reconcile", RECONCILE_EVERY_S, self._guarded(self._reconcile))
+        compared_at = time.monotonic()
+        while not self._stop_event.wait(_LOOK_EVERY_S):
+            probe()
+            if time.monotonic() - compared_at >= RECONCILE_EVERY_S:
+                compare()
+                compared_at = time.monotonic()
+
+    def _reconcile(self) -> None:
+        reconcile_due(self._context, self._stop_event.is_set)
 
     def _guarded(self, step: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:

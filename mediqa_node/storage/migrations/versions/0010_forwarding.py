@@ -39,6 +39,7 @@ def upgrade() -> None:
     ):
         condition = sa.text(where)
         op.create_index(f"ix_forwards_{name}", "forwards", columns, sqlite_where=condition, postgresql_where=condition)
+    op.create_index("ix_forwards_destination_done_at", "forwards", ["destination", "done_at"])
     for first in ("series_instance_uid", "study_instance_uid"):
         op.create_index(f"ix_forwards_{first}_destination", "forwards", [first, "destination"])
     op.create_table(
