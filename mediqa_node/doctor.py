@@ -21,7 +21,7 @@ from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.health import STUCK_AFTER_S, concerns
+from mediqa_node.domain.health import STUCK_AFTER_S
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.pipeline.checks.constancy import processor
 from mediqa_node.storage.database import Connection
@@ -329,7 +329,7 @@ def roles(settings: Settings) -> Iterator[Finding]:
 
 def queues(settings: Settings) -> Iterator[Finding]:
     """Find what `status` finds: destinations that take no reports, late sweeps, series that do not move on."""
-    from mediqa_node.storage import forwards, health, reconciliations
+    from mediqa_node.storage import health
     from mediqa_node.storage.migrate import mismatch
 
     if settings.missing_database is not None:
@@ -340,31 +340,20 @@ def queues(settings: Settings) -> Iterator[Finding]:
             return
         now = time.time()
         with opened.read() as connection:
-            destinations, beats = health.waiting_destinations(connection), health.read_heartbeats(connection)
-            stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
-            no_images = resources.no_images(settings, connection)
-            waiting, gaps = forwards.queues(connection), reconciliations.gaps(connection)
+            found = health.load(
+                connection,
+                running=service.running_roles(settings),
+                has_room=True,  # else found by `data_folder`
+                now=now,
+                stuck_before=now - settings.completion.forced_after_s - STUCK_AFTER_S,
+                no_images=resources.no_images(settings, connection),
+            )
     except MediqaError:
         return  # found by `database`
     finally:
         opened.close()
-    running = service.running_roles(settings)
-    at_work = [beat for beat in beats if beat.role in running]
-    # room: found by `data_folder`
-    found = list(
-        concerns(
-            destinations,
-            at_work,
-            has_room=True,
-            now=now,
-            stuck=stuck,
-            no_images=no_images,
-            forwards=waiting,
-            gaps=gaps,
-        )
-    )
-    for one in found:
+    for one in found.concerns:
         yield Finding(name="queues", mark=PROBLEM, text=f"{one.about}: {one.text}", fix=one.fix)
-    if not found:
-        sentences = ", ".join(f"{one.name}: {one.sentence(now)}" for one in destinations)
-        yield Finding(name="queues", mark=OK, text=sentences or "no report waits for a destination")
+    if not found.concerns:
+        waiting = ", ".join(f"{one.name}: {one.sentence(now)}" for one in found.destinations)
+        yield Finding(name="queues", mark=OK, text=waiting or "no report waits for a destination")

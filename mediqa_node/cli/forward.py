@@ -34,7 +34,9 @@ To = Annotated[str | None, typer.Option("--to", metavar="PEER", help="Only this 
 
 @forward_app.command("list")
 def show(context: typer.Context, to: To = None, json: Json = False) -> None:
-    """List what waits, what is held because copies differ, and what a destination refused.
+    """List what waits, is held or was refused.
+
+    Held are further copies of an image that differ from the first, until somebody has decided between them.
 
     The exit status is 1 if something is held or was refused.
     """
@@ -78,7 +80,7 @@ def _print_queues(found: list[ForwardQueue], rows: list[ForwardRow]) -> None:
 
 @forward_app.command()
 def retry(context: typer.Context, numbers: Numbers = None, to: To = None) -> None:
-    """Send again what a destination refused; by default all of it.
+    """Send again what was refused; by default all of it.
 
     The exit status is 1 if nothing of that name was refused.
     """
@@ -106,7 +108,7 @@ def cancel(
     by: Annotated[str, typer.Option(metavar="NAME", help="Who decides.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why the destination does not need it.")],
 ) -> None:
-    """Give up forwarding instances that wait, are held or were refused.
+    """Give up forwarding instances.
 
     Their senders were told that they are stored: cancel only what the destination has, or does not need. The exit
     status is 1 if none was cancelled.
@@ -137,11 +139,13 @@ def reconcile(
     study: Annotated[
         list[str] | None, typer.Option("--study", metavar="UID", help="Only this study; may be repeated.")
     ] = None,
-    days: Annotated[int, typer.Option(min=1, help="Studies of which something was sent in the last days.")] = 8,
+    days: Annotated[int, typer.Option(min=1, metavar="DAYS", help="Studies of which something was sent in the last days.")] = 8,
     send_again: Annotated[bool, typer.Option("--send-again", help="Have what is missing sent again.")] = False,
     json: Json = False,
 ) -> None:
-    """Compare with the destinations what senders were answered for, study by study (C-FIND).
+    """Compare what was sent with what archives hold.
+
+    Asks by C-FIND, study by study, for every instance that senders were told is stored.
 
     The exit status is 1 if anything is missing, or a destination does not answer.
     """
@@ -168,7 +172,9 @@ def reconcile(
 
 @forward_app.command()
 def gaps(context: typer.Context, json: Json = False) -> None:
-    """List studies that are not complete at a destination, as they were last compared.
+    """List studies that are not complete at an archive.
+
+    As they were last compared, by the node every day or by `forward reconcile`.
 
     The exit status is 1 if there is one.
     """

@@ -109,20 +109,18 @@ def status(context: typer.Context, json: Json = False) -> None:
 def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node import service
     from mediqa_node.composition import checkpoints, resources
-    from mediqa_node.domain.health import STUCK_AFTER_S, concerns
+    from mediqa_node.domain.health import STUCK_AFTER_S
     from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
     from mediqa_node.pipeline.export.nightly import last_outcome
     from mediqa_node.pipeline.sources import ambiguous
     from mediqa_node.storage import (
         clock,
         constancy_checks,
-        forwards,
         health,
         index,
         outbox,
         overview,
         promotions,
-        reconciliations,
         retractions,
         self_checks,
     )
@@ -132,23 +130,13 @@ def _look(settings: Settings, database: Database) -> _Found:
         no_images = resources.no_images(settings, connection)
         spool = None if no_images else resources.open_spool(settings)  # which makes the folder
         has_room = spool is not None and spool.has_room()
-        destinations = health.waiting_destinations(connection)
-        beats = health.read_heartbeats(connection)
-        at_work = [beat for beat in beats if beat.role in running]
-        stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
-        room = has_room or spool is None
-        waiting, gaps = forwards.queues(connection), reconciliations.gaps(connection)
-        look = list(
-            concerns(
-                destinations,
-                at_work,
-                has_room=room,
-                now=now,
-                stuck=stuck,
-                no_images=no_images,
-                forwards=waiting,
-                gaps=gaps,
-            )
+        found = health.load(
+            connection,
+            running=running,
+            has_room=has_room or spool is None,
+            now=now,
+            stuck_before=now - settings.completion.forced_after_s - STUCK_AFTER_S,
+            no_images=no_images,
         )
         decided = promotions.standing(connection)
         stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
@@ -163,9 +151,9 @@ def _look(settings: Settings, database: Database) -> _Found:
             retractions=retractions.unfinished(connection),
             ambiguous={title: list(seen) for title, seen in ambiguous(settings.receiver, connection).items()},
             clock=clock.load(connection),
-            destinations=destinations,
-            heartbeats=beats,
-            concerns=look,
+            destinations=found.destinations,
+            heartbeats=found.heartbeats,
+            concerns=found.concerns,
             checked=constancy_checks.standing(connection),
             exported=last_outcome(settings.export_folder) if settings.export.nightly else None,
             weights=decided,

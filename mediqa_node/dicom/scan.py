@@ -66,7 +66,7 @@ class ScannedHeader:
     has_pixels: bool
     series_number: int | None = None
     identity: Identity = Identity()
-    elements: Mapping[int, bytes] = field(default_factory=dict)
+    elements: Mapping[int, bytes] = field(default_factory=dict, compare=False)
 
 
 def scan(

@@ -1,15 +1,16 @@
 """What processes and destinations leave behind for `status`: a row for each role, rewritten by it, and one for each
 destination, rewritten by each attempt to reach it."""
 
-from dataclasses import asdict, replace
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from mediqa_node.domain.forward import ForwardQueue
-from mediqa_node.domain.health import Destination, Heartbeat, Stuck, Sweep
+from mediqa_node.domain.health import Concern, Destination, Heartbeat, Stuck, Sweep, concerns
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, SeriesState
-from mediqa_node.storage import forwards
+from mediqa_node.storage import forwards, reconciliations
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import deliveries, metadata, series
 
@@ -143,6 +144,46 @@ def _destination(connection: sa.Connection, queue: ForwardQueue) -> Destination:
         failing_since=row.failing_since if row else None,
         why=(row.failure if row else None) or "",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What waits, what the processes have written about themselves, and what a person should look at."""
+
+    destinations: list[Destination]
+    heartbeats: list[Heartbeat]
+    concerns: list[Concern]
+
+
+def load(
+    connection: sa.Connection,
+    *,
+    running: Collection[str],
+    has_room: bool,
+    now: float,
+    stuck_before: float,
+    no_images: str = "",
+) -> Health:
+    """Return the health of the node.
+
+    Args:
+        running: the roles that run.
+        has_room: whether the spool has more free space than `retention.low_water_bytes`.
+        stuck_before: series that have not moved on since then are stuck.
+        no_images: why received images cannot be read; "" if they can.
+    """
+    waiting, beats = waiting_destinations(connection), read_heartbeats(connection)
+    found = concerns(
+        waiting,
+        [beat for beat in beats if beat.role in running],
+        has_room=has_room,
+        now=now,
+        stuck=stuck_series(connection, before=stuck_before),
+        no_images=no_images,
+        forwards=forwards.queues(connection),
+        gaps=reconciliations.gaps(connection),
+    )
+    return Health(destinations=waiting, heartbeats=beats, concerns=list(found))
 
 
 def stuck_series(connection: sa.Connection, *, before: float) -> list[Stuck]:

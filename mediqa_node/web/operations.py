@@ -9,8 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from mediqa_node.domain.access import Actor, Permission
 from mediqa_node.domain.commands import CommandAction
-from mediqa_node.domain.health import concerns
-from mediqa_node.storage import commands, forwards, health, held, promotions, pulse, reconciliations
+from mediqa_node.storage import commands, health, held, promotions, pulse
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.forms import Text, Word, one_line
@@ -42,9 +41,9 @@ def state(request: Request, context: Context, actor: Polling) -> Response:
 def _state(context: WebContext) -> dict[str, object]:
     now = context.clock()
     disk = shutil.disk_usage(context.data_dir)
+    running, has_room = context.running(), disk.free > context.low_water_bytes
     with context.database.read() as connection:
-        destinations = health.waiting_destinations(connection)
-        beats = health.read_heartbeats(connection)
+        found = health.load(connection, running=running, has_room=has_room, now=now, stuck_before=now - _STUCK_AFTER_S)
         values = {
             "held": held.deliveries(connection),
             "stopped": held.series(connection),
@@ -54,31 +53,17 @@ def _state(context: WebContext) -> dict[str, object]:
             "standing": promotions.standing(connection),
             "history": promotions.history(connection)[-8:][::-1],
         }
-        stuck = health.stuck_series(connection, before=now - _STUCK_AFTER_S)
-        waiting, gaps = forwards.queues(connection), reconciliations.gaps(connection)
-    running = context.running()
     sentence, checkpoints = context.checkpoints()
-    has_room = disk.free > context.low_water_bytes
     return values | {
-        "destinations": destinations,
-        "beats": beats,
+        "destinations": found.destinations,
+        "beats": found.heartbeats,
         "running": running,
         "peers": context.peers,
         "disk": disk,
         "low_water": context.low_water_bytes,
         "checkpoint": sentence,
         "checkpoints": checkpoints,
-        "concerns": list(
-            concerns(
-                destinations,
-                [beat for beat in beats if beat.role in running],
-                has_room=has_room,
-                now=now,
-                stuck=stuck,
-                forwards=waiting,
-                gaps=gaps,
-            )
-        ),
+        "concerns": found.concerns,
     }
 
 

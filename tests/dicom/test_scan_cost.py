@@ -11,8 +11,7 @@ import pytest
 from support.receiving import CT, DEFLATED, EXPLICIT, IMPLICIT, ct, encode
 from support.waiting import until
 
-from mediqa_node.dicom import scan as scanning
-from mediqa_node.dicom import scan_budget
+from mediqa_node.dicom import scan_budget, scan_walk
 from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance
 
@@ -166,7 +165,7 @@ def test_stepping_over_plain_elements_changes_nothing(syntax: str, monkeypatch: 
         samples.append(original[:at] + chance.randbytes(chance.randrange(4)) + original[at + chance.randrange(4) :])
 
     fast = [outcome(data, syntax) for data in samples]
-    monkeypatch.setattr(scanning, "_SHORT_FORM", frozenset())
+    monkeypatch.setattr(scan_walk, "_SHORT_FORM", frozenset())
 
     assert fast == [outcome(data, syntax) for data in samples]
     assert len({str(found) for found in fast}) > 5

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.forwarding import PATIENT, Forwarding
-from support.receiving import CT, EXPLICIT, MR, Rejected, Scu, ct, encode
+from support.forwarding import Forwarding
+from support.receiving import CT, EXPLICIT, MR, Scu, ct, encode
 from support.scripted import ABORT, ScriptedPacs, scripted, silent_port
 from support.waiting import until
 
-from mediqa_node.domain.forward import ForwardReason
+from mediqa_node.domain.forward import ForwardReason, Reconciled
 from mediqa_node.domain.peer import ForwardStyle, Peer
 from mediqa_node.domain.policy import DeliveryRules
 from mediqa_node.domain.rules import ForwardRule
 from mediqa_node.domain.series import InstanceStatus
-from mediqa_node.pipeline.forward import probe
+from mediqa_node.pipeline.forward import probe, reconcile
 from mediqa_node.storage import copies, retention
 
 Make = Callable[..., Forwarding]
@@ -241,4 +241,42 @@ def test_rules_look_at_single_instances(make: Make) -> None:
     assert [row.sop_instance_uid[-1] for row in node.rows()] == ["2", "3"]
 
 
-_ = (PATIENT, Rejected)
+def test_what_an_archive_has_lost_is_found_and_sent_again(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    sent = [ct(number) for number in (1, 2)]
+    send(node, *sent)
+    node.start()
+    node.all_are("sent")
+    pacs.holds = [held(sent[0])]
+
+    [found] = reconcile.reconcile(node.context, "PACS", [str(sent[0].StudyInstanceUID)])
+    n_again = reconcile.send_again(node.context, [found])
+    until(lambda: len(pacs.received) == 3, "the missing one is sent again")
+    node.all_are("sent")
+    pacs.holds = [held(ds) for ds in sent]
+    [again] = reconcile.reconcile(node.context, "PACS", [str(sent[0].StudyInstanceUID)])
+
+    assert (found.outcome, found.n_expected, found.n_found) == (Reconciled.MISSING, 2, 1)
+    assert found.missing == [str(sent[1].SOPInstanceUID)]
+    assert n_again == 1
+    assert pacs.received[-1] == encode(sent[1])
+    assert again.outcome is Reconciled.COMPLETE
+
+
+def held(ds: Any) -> dict[str, str]:
+    return {"SeriesInstanceUID": str(ds.SeriesInstanceUID), "SOPInstanceUID": str(ds.SOPInstanceUID)}
+
+
+def test_a_study_is_compared_an_hour_after_the_last_of_it_was_sent(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    send(node, ct(1))
+    node.start()
+    node.all_are("sent")
+
+    assert reconcile.reconcile_due(node.context) == 0
+    assert pacs.asked == 0
+    later = node.context.clock() + 3700
+    object.__setattr__(node.context, "clock", lambda: later)
+    assert reconcile.reconcile_due(node.context) == 1, "the archive holds nothing"
+    assert reconcile.reconcile_due(node.context) == 0, "it was told, and is looked at again tomorrow"
+    assert pacs.asked == 1
