@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mediqa_node.cli import app
-from mediqa_node.cli.common import open_node
+from mediqa_node.cli.common import open_node, quiet
 from mediqa_node.cli.options import Commands, Json
 from mediqa_node.cli.present import as_json, count, date, fact, table
 
@@ -139,7 +139,9 @@ def reconcile(
     study: Annotated[
         list[str] | None, typer.Option("--study", metavar="UID", help="Only this study; may be repeated.")
     ] = None,
-    days: Annotated[int, typer.Option(min=1, metavar="DAYS", help="Studies of which something was sent in the last days.")] = 8,
+    days: Annotated[
+        int, typer.Option(min=1, metavar="DAYS", help="Studies of which something was sent in the last days.")
+    ] = 8,
     send_again: Annotated[bool, typer.Option("--send-again", help="Have what is missing sent again.")] = False,
     json: Json = False,
 ) -> None:
@@ -154,6 +156,7 @@ def reconcile(
     from mediqa_node.domain.forward import Reconciled
     from mediqa_node.pipeline.forward import reconcile as comparison
 
+    quiet()
     with open_node(context) as (settings, database):
         node = resources.forward_context(settings, database)
         found: list[Reconciliation] = []

@@ -243,6 +243,7 @@ class DeliveryReason(StrEnum):
     STUDY_NOT_THERE_YET = "study_not_there_yet"
     COPY_BEING_COMPARED = "copy_being_compared"
     DOCUMENT_UNREAD = "document_unread"
+    IMAGES_ON_THEIR_WAY = "images_on_their_way"
     NO_ANSWER = "no_answer"
     IDENTITY_UNANSWERED = "identity_unanswered"
     # sent

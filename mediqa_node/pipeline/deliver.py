@@ -34,7 +34,7 @@ from mediqa_node.pipeline.clock_watch import is_doubtful, was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue, unanswered_since
 from mediqa_node.pipeline.report import report_for
-from mediqa_node.storage import assessments, copies, health, index, outbox, rejections
+from mediqa_node.storage import assessments, copies, forwards, health, index, outbox, rejections
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.outbox import Attempt, DeliveryRow, ReportRow
@@ -160,8 +160,15 @@ def obstacle_in(node: NodeContext, connection: Connection, delivery: DeliveryRow
         )
     if comparing:
         return _soon(node, DeliveryReason.COPY_BEING_COMPARED, "a further copy is being compared")
+    return _under_way(node, connection, delivery, row)
+
+
+def _under_way(node: NodeContext, connection: Connection, delivery: DeliveryRow, row: SeriesRow) -> Outcome | None:
+    """Return what a report waits for although nothing is wrong with it, or None."""
     if row.study_instance_uid in rejections.studies_with_unread(connection):
         return _soon(node, DeliveryReason.DOCUMENT_UNREAD, "a document of the study is being read")
+    if forwards.series_waits(connection, delivery.destination, delivery.series_instance_uid):
+        return _soon(node, DeliveryReason.IMAGES_ON_THEIR_WAY, "its images are still being forwarded there")
     return None
 
 

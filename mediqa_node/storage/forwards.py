@@ -238,6 +238,16 @@ def destinations(connection: sa.Connection) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
+def series_waits(connection: sa.Connection, destination: str, series_instance_uid: str) -> bool:
+    """Whether an image of a series waits to be sent to a destination; what was refused there does not count."""
+    query = sa.select(sa.literal(1)).where(
+        forwards.c.destination == destination,
+        forwards.c.series_instance_uid == series_instance_uid,
+        forwards.c.state == ForwardState.WAITING,
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def on_their_way(connection: sa.Connection, destination: str, sop_instance_uids: Collection[str]) -> bool:
     """Whether any of these instances still has to be sent to a destination."""
     query = (

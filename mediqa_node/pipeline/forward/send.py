@@ -215,6 +215,7 @@ class Sender(Thread):
     def _store(self, link: StoreLink, row: ForwardRow) -> tuple[int, str]:
         fd = os.open(self._context.spool.path(row.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            reach("mid-forward")
             head = read_head(memoryview(os.pread(fd, _HEAD_BYTES, 0)))
             file = StoredFile(fd, head.size_bytes, os.fstat(fd).st_size - head.size_bytes)
             pair = row.sop_class_uid, row.transfer_syntax_uid
