@@ -40,6 +40,7 @@ class ForwardReason(StrEnum):
     FILE_MISSING = "file_missing"
     CORRECTION_REFUSED = "correction_refused"
     NOT_COMMITTED = "not_committed"
+    NOT_DECOMPRESSED = "not_decompressed"
     # superseded
     SAME_IMAGE = "same_image"
     REPLACED = "replaced"

@@ -1,10 +1,15 @@
 """What is received reaches other archives: unchanged, in order, once, and never in a loop."""
 
+import copy
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import RLELossless
 from support.forwarding import Forwarding
 from support.receiving import CT, EXPLICIT, MR, Scu, ct, encode
 from support.scripted import ABORT, ScriptedPacs, scripted, silent_port
@@ -226,6 +231,26 @@ def test_the_archive_is_called_under_the_title_that_the_site_wants(
 
     node.start()
     node.all_are("sent")
+
+
+def test_lossless_compression_is_undone_only_where_the_site_says_so(make: Make, pacs: ScriptedPacs) -> None:
+    original = ct(1, PixelData=bytes(i % 251 for i in range(512)))
+    compressed = copy.deepcopy(original)
+    compressed.file_meta = FileMetaDataset()
+    compressed.file_meta.TransferSyntaxUID = EXPLICIT
+    compressed.compress(RLELossless, generate_instance_uid=False)
+    data = encode(compressed)
+    for decompress in (False, True):
+        node = make([pacs_peer(pacs.port, forward=ForwardStyle(decompress=decompress))], TO_PACS)
+        with Scu(node.node.port, contexts={1: (CT, [RLELossless])}) as scu:
+            assert scu.store(str(original.SOPInstanceUID), data).status == 0x0000
+        node.start()
+        node.all_are("sent" if decompress else "parked")
+
+    assert node.rows()[0].reason_code is None
+    [arrived] = (pydicom.dcmread(BytesIO(one), force=True) for one in pacs.received)
+    assert arrived.PixelData == original.PixelData
+    assert arrived.SOPInstanceUID == original.SOPInstanceUID
 
 
 def test_rules_look_at_single_instances(make: Make) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from mediqa_node.domain.errors import StorageFailed
+from mediqa_node.pipeline.forward.decompress import EXPLICIT_LITTLE, LOSSLESS
 from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.storage import peer_contexts
 from mediqa_node.storage.database import Database
@@ -65,13 +66,19 @@ class Offer:
             self._accepted, self._offers = accepted, {}
 
     def _common(self, names: frozenset[str]) -> Contexts:
-        known = [self._accepted[name] for name in names if name in self._accepted]
+        known = [(name, self._accepted[name]) for name in names if name in self._accepted]
         offered: dict[str, Sequence[str]] = {}
         for abstract, ours in self._contexts.items():
-            theirs = [set(one.get(abstract, ())) for one in known]
+            theirs = [_taken(accepted.get(abstract, ()), name in self._plan.decompressing) for name, accepted in known]
             syntaxes = tuple(syntax for syntax in ours if all(syntax in some for some in theirs))
             if abstract in self._always:
                 offered[abstract] = ours
             elif syntaxes:
                 offered[abstract] = syntaxes
         return offered
+
+
+def _taken(syntaxes: Sequence[str], decompressed: bool) -> frozenset[str]:
+    """Return the syntaxes in which a destination gets images of a class, as they are or uncompressed."""
+    more = LOSSLESS if decompressed and EXPLICIT_LITTLE in syntaxes else frozenset[str]()
+    return frozenset(syntaxes) | more

@@ -21,6 +21,7 @@ class ForwardPlan:
 
     Attributes:
         further: tags whose values the rules look at.
+        decompressing: peers that are sent uncompressed what they do not accept compressed.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ForwardPlan:
         self._rules = RuleList(rules)
         self._peers = {peer.ae_title: peer.name for peer in peers}
         self._time_zone, self._clock = time_zone, clock
+        self.decompressing = frozenset(peer.name for peer in peers if peer.forward.decompress)
         self.all_destinations = frozenset(name for rule in rules for name in rule.to)
         self.further = frozenset(tag_of(keyword) for keyword in self._rules.keywords)
 

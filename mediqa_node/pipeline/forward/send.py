@@ -7,19 +7,21 @@ off, delays only what follows it in its series; what it refuses for good is park
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Thread
 
 import structlog
 
 from mediqa_node.dicom.part10 import read_head
-from mediqa_node.domain.errors import InvalidInstance, MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.errors import InvalidInstance, MediqaError, PeerRefused, PeerUnavailable, UndecodablePixels
 from mediqa_node.domain.forward import ForwardReason, ForwardState, Priority
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.series import DeliveryReason
 from mediqa_node.network.associate_pdu import MAX_CONTEXTS
 from mediqa_node.network.sender import DUPLICATE_INSTANCE, STORED
-from mediqa_node.network.store_link import StoredFile, StoreLink, connect_to_store
+from mediqa_node.network.store_link import Pair, StoredFile, StoreLink, connect_to_store
 from mediqa_node.pipeline.forward.context import ForwardContext
+from mediqa_node.pipeline.forward.decompress import EXPLICIT_LITTLE, LOSSLESS, decompressed
 from mediqa_node.storage import forwards, health, peer_contexts
 from mediqa_node.storage.forwards import ForwardRow
 from mediqa_node.system.failpoint import reach
@@ -187,17 +189,19 @@ class Sender(Thread):
 
     def _attempt(self, peer: Peer, row: ForwardRow) -> Outcome | None:
         """Send one instance; None if the peer is not reachable."""
-        pair = row.sop_class_uid, row.transfer_syntax_uid
         try:
             link = self._link_for(peer, row)
         except (PeerUnavailable, PeerRefused) as error:
             self._back_off(str(error))
             return None
-        if not link.accepts(pair):
-            words = f"{peer.name} does not accept class {pair[0]} in transfer syntax {pair[1]}"
+        pair = next((one for one in _pairs(peer, row) if link.accepts(one)), None)
+        if pair is None:
+            words = f"{peer.name} does not accept class {row.sop_class_uid} in syntax {row.transfer_syntax_uid}"
             return Outcome(state=ForwardState.PARKED, code=ForwardReason.CLASS_NOT_ACCEPTED, message=words)
         try:
-            status, comment = self._store(link, row)
+            status, comment = self._store(link, row, pair)
+        except UndecodablePixels as error:
+            return Outcome(state=ForwardState.PARKED, code=ForwardReason.NOT_DECOMPRESSED, message=str(error))
         except (FileNotFoundError, InvalidInstance) as error:
             words = f"spooled file: {type(error).__name__}; `mediqa-node verify` names it"
             return Outcome(state=ForwardState.PARKED, code=ForwardReason.FILE_MISSING, message=words)
@@ -212,16 +216,14 @@ class Sender(Thread):
         reach("after-forward-answer")
         return self._judged(row, status, comment)
 
-    def _store(self, link: StoreLink, row: ForwardRow) -> tuple[int, str]:
-        fd = os.open(self._context.spool.path(row.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def _store(self, link: StoreLink, row: ForwardRow, pair: Pair) -> tuple[int, str]:
+        path = self._context.spool.path(row.path)
+        file = _as_it_is(path) if pair[1] == row.transfer_syntax_uid else decompressed(path)
         try:
             reach("mid-forward")
-            head = read_head(memoryview(os.pread(fd, _HEAD_BYTES, 0)))
-            file = StoredFile(fd, head.size_bytes, os.fstat(fd).st_size - head.size_bytes)
-            pair = row.sop_class_uid, row.transfer_syntax_uid
             return link.store(file, pair, row.sop_instance_uid, within_s=self._context.delivery.timeout_s)
         finally:
-            os.close(fd)
+            os.close(file.fd)
             self._used_at = time.monotonic()
 
     def _judged(self, row: ForwardRow, status: int, comment: str) -> Outcome:
@@ -250,13 +252,13 @@ class Sender(Thread):
     def _link_for(self, peer: Peer, row: ForwardRow) -> StoreLink:
         """Return an association in which this instance was proposed, under the AE title that the site wants."""
         calling = row.calling_ae_title if peer.forward.calling_ae == "original" else self._context.ae_title
-        pair = row.sop_class_uid, row.transfer_syntax_uid
-        if self._link is not None and self._calling == calling and pair in self._link.pairs:
+        wanted = _pairs(peer, row)
+        if self._link is not None and self._calling == calling and self._link.pairs.issuperset(wanted):
             return self._link
         self._end_link()
         with self._context.database.read() as connection:
             waiting = forwards.waiting_pairs(connection, self._destination, at_most=MAX_CONTEXTS)
-        pairs = list(dict.fromkeys((pair, *waiting)))[:MAX_CONTEXTS]
+        pairs = list(dict.fromkeys((*wanted, *waiting)))[:MAX_CONTEXTS]
         self._link = connect_to_store(peer, pairs, ae_title=calling, timeout_s=self._context.delivery.timeout_s)
         self._calling = calling
         self._failures = 0
@@ -286,6 +288,23 @@ class Sender(Thread):
         now = self._context.clock()
         with self._context.database.write() as connection:
             health.note_attempt(self._context.database, connection, self._destination, code, why, at=now)
+
+
+def _pairs(peer: Peer, row: ForwardRow) -> tuple[Pair, ...]:
+    """Return the class and the syntaxes in which an instance may leave, the best first."""
+    as_it_is = row.sop_class_uid, row.transfer_syntax_uid
+    may_change = peer.forward.decompress and row.transfer_syntax_uid in LOSSLESS
+    return (as_it_is, (row.sop_class_uid, EXPLICIT_LITTLE)) if may_change else (as_it_is,)
+
+
+def _as_it_is(path: Path) -> StoredFile:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        head = read_head(memoryview(os.pread(fd, _HEAD_BYTES, 0)))
+    except BaseException:
+        os.close(fd)
+        raise
+    return StoredFile(fd, head.size_bytes, os.fstat(fd).st_size - head.size_bytes)
 
 
 _AT_MOST_S = 60.0
