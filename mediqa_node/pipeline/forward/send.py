@@ -30,7 +30,7 @@ log = structlog.get_logger("forwarder")
 
 BATCH = 32
 COMMIT_EVERY_S = 0.25
-BUSY_S, IDLE_S = 0.05, 0.3
+BUSY_S, IDLE_S = 0.1, 0.3
 """Pause between two looks for work, while there was some lately and while there is none."""
 _LATELY_S = 5.0
 _RELEASE_AFTER_S = 5.0
