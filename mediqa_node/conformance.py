@@ -16,7 +16,7 @@ from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
-from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, places, receiver, sender
+from mediqa_node.network import contexts, dimse, listeners, negotiation, pdu_stream, places, sender
 from mediqa_node.pipeline import completion
 
 _STATUSES = (
@@ -203,9 +203,9 @@ def _limits() -> Iterator[str]:
                 f"{field.default:,}" if isinstance(field.default, int | float) else str(field.default),
             )
             for field in fields(kind)
-            if field.default is not MISSING and not isinstance(field.default, tuple)
+            if field.default is not MISSING and not isinstance(field.default, tuple | None)
         ]
-    rows.append(("backlog of the listening socket", str(receiver.BACKLOG)))
+    rows.append(("backlog of the listening socket", str(listeners.BACKLOG)))
     rows.append(
         (
             "silence on an open association after which a series is complete",

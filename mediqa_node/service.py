@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from mediqa_node.composition import listening
+from mediqa_node.composition.certificates import check_files
 from mediqa_node.composition.checkpoints import open_at, open_stored, place_of
 from mediqa_node.composition.resources import (
     make_data_folder,
@@ -36,6 +38,7 @@ from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError, StorageFailed
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.logs import log_uncaught
+from mediqa_node.network.listeners import hand_over, take_over
 from mediqa_node.pipeline.heartbeat import Beat, Pulse
 from mediqa_node.storage.database import Database
 from mediqa_node.system.lock import Locked, is_locked, locked
@@ -120,26 +123,25 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
     from mediqa_node.pipeline.recovery import recover
 
     sys.setswitchinterval(_SWITCH_S)
+    handed_over = take_over()
     database, spool = open_database(settings), open_spool(settings)
     recover(database, spool, now=time.time())
-    try:
-        receiver, writer = receive(
-            database,
-            spool,
-            settings.receiver,
-            ae_title=settings.node.ae_title,
-            host=settings.node.host,
-            port=settings.node.port,
-            transfer_syntaxes=decodable_transfer_syntaxes(),
-        )
-    except OSError as error:
-        raise ConfigurationError(_cannot_listen(settings, error)) from error
+    receiver, writer = receive(
+        database,
+        spool,
+        settings.receiver,
+        ae_title=settings.node.ae_title,
+        also_called=settings.node.ae_titles,
+        listeners=listening.listeners(settings, handed_over),
+        transfer_syntaxes=decodable_transfer_syntaxes(),
+    )
     most = settings.receiver.max_associations
     _start_heartbeat(database, "receiver", Pulse(), stop, associations=lambda: (receiver.n_associations, most))
     serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)
     serving.start()
-    log.info("receiving", ae_title=settings.node.ae_title, host=settings.node.host, port=receiver.port)
-    _tell(f"listening on {settings.node.host}:{receiver.port} as {settings.node.ae_title}")
+    ports = {"port": receiver.port, "tls_port": receiver.tls_port}
+    log.info("receiving", ae_title=settings.node.ae_title, host=settings.node.host, **ports)
+    _tell(f"listening as {settings.address}")
     stop.wait()
     receiver.stop(within_s=DRAIN_S - 5)
     writer.stop()
@@ -292,10 +294,15 @@ def roles_of(settings: Settings) -> tuple[str, ...]:
 
 
 class Supervisor:
-    """Keeps the processes of one node running."""
+    """Keeps the processes of one node running.
 
-    def __init__(self, settings: Settings, arguments: list[str]) -> None:
+    Args:
+        sockets: of the receiver, by name; they stay open while it starts again, so that callers wait in the meantime.
+    """
+
+    def __init__(self, settings: Settings, arguments: list[str], sockets: Mapping[str, socket.socket]) -> None:
         self.settings = settings
+        self._sockets = sockets
         self._arguments = arguments
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stop = threading.Event()
@@ -320,10 +327,7 @@ class Supervisor:
         attempt = 0
         while not self._stop.is_set():
             started = time.monotonic()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mediqa_node", *self._arguments, "process", role], stdin=subprocess.PIPE
-            )
-            self._processes[role] = process
+            process = self._processes[role] = self._start(role)
             status = process.wait()
             if self._stop.is_set():
                 return
@@ -332,11 +336,23 @@ class Supervisor:
                 return
             if status == RESTART:
                 continue
-            attempt = 0 if time.monotonic() - started > _STEADY_AFTER_S else attempt + 1
+            attempt = 0 if time.monotonic() - started > _STEADY_AFTER_S else attempt
             log.error("process ended and is started again", role=role, status=status)
             self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+            attempt += 1
+
+    def _start(self, role: str) -> "subprocess.Popen[bytes]":
+        named, descriptors = hand_over(self._sockets) if role == "receiver" else ({}, [])
+        return subprocess.Popen(
+            [sys.executable, "-m", "mediqa_node", *self._arguments, "process", role],
+            stdin=subprocess.PIPE,
+            env={**os.environ, **named},
+            pass_fds=descriptors,
+        )
 
     def _end(self) -> None:
+        for listening_socket in self._sockets.values():
+            listening_socket.close()
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -359,10 +375,11 @@ def serve(settings: Settings, arguments: list[str]) -> int:
     with _only_node(settings.data_dir):
         rules, peers = settings.return_rules(), settings.peers_of_settings()
         _tell(f"configuration {settings.file or 'defaults: no file was given or found'}, data in {settings.data_dir}")
-        _check_port(settings)
+        check_files(settings)
+        sockets = listening.open_sockets_after(settings, lambda: "receiver" in running_roles(settings))
         if why_not := obstacle(rules, peers, settings.receiver):
             log.warning("no report will be sent", reason=why_not)
-        return Supervisor(settings, arguments).run()
+        return Supervisor(settings, arguments, sockets).run()
 
 
 @contextlib.contextmanager
@@ -375,22 +392,6 @@ def _only_node(folder: Path) -> Iterator[None]:
         raise ConfigurationError(
             f"{folder} is used by pid {error.pid or 'unknown'}: one `mediqa-node serve` for a data folder"
         ) from None
-
-
-def _check_port(settings: Settings) -> None:
-    """Refuse a port that something else listens on, before the other processes have started."""
-    host, port = settings.node.host, settings.node.port
-    if port == 0 or "receiver" in running_roles(settings):  # a receiver that outlived its supervisor is about to stop
-        return
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise ConfigurationError(_cannot_listen(settings, error)) from error
-
-
-def _cannot_listen(settings: Settings, error: OSError) -> str:
-    where = f"node.host {settings.node.host}, node.port {settings.node.port}"
-    return f"{where}: cannot listen there: {error.strerror or error}"
 
 
 def _tell(text: str) -> None:

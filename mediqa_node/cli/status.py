@@ -108,7 +108,7 @@ def status(context: typer.Context, json: Json = False) -> None:
 
 def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node import service
-    from mediqa_node.composition import checkpoints, resources
+    from mediqa_node.composition import certificates, checkpoints, resources
     from mediqa_node.domain.health import STUCK_AFTER_S, concerns
     from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
     from mediqa_node.pipeline.export.nightly import last_outcome
@@ -135,7 +135,8 @@ def _look(settings: Settings, database: Database) -> _Found:
         at_work = [beat for beat in beats if beat.role in running]
         stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
         room = has_room or spool is None
-        look = list(concerns(destinations, at_work, has_room=room, now=now, stuck=stuck, no_images=no_images))
+        tls = certificates.tls_files(settings)
+        look = list(concerns(destinations, at_work, has_room=room, now=now, stuck=stuck, no_images=no_images, tls=tls))
         decided = promotions.standing(connection)
         stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
         return _Found(
@@ -217,7 +218,7 @@ def _print(found: _Found, settings: Settings) -> None:
     state = f"{', '.join(found.missing)} not running here" if found.missing else "running"
     arriving = f"{count(facts.n_receiving, 'series', 'series')} arriving, {count(facts.n_ready, 'assessment')}"
     kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
-    fact("node", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}: {state}")
+    fact("node", f"{settings.address}: {state}")
     _print_processes(found.concerns)
     if found.clock is not None and found.clock.stepped_at is not None and now - found.clock.stepped_at < _LATELY_S:
         fact("clock", step_in_words(found.clock, now))
@@ -244,7 +245,7 @@ def _print(found: _Found, settings: Settings) -> None:
 
 
 def _print_processes(look: Sequence[Concern]) -> None:
-    """Print late sweeps, a full receiver, series that do not move on, and a lost folder."""
+    """Print late sweeps, a full receiver, series that do not move on, a lost folder, and what is wrong with TLS."""
     from mediqa_node.domain.health import ConcernKind
 
     names = {
@@ -252,6 +253,7 @@ def _print_processes(look: Sequence[Concern]) -> None:
         ConcernKind.RECEIVER_FULL: "full",
         ConcernKind.STUCK_SERIES: "stuck",
         ConcernKind.NO_IMAGES: "lost",
+        ConcernKind.TLS_FILES: "TLS",
     }
     for concern in look:
         if concern.kind in names:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mediqa_node.domain.tls import EXPIRES_SOON_S, TlsFile
+
 HEARTBEAT_EVERY_S = 10.0
 """How often each process writes its row."""
 UNREACHABLE_AFTER_S = 600.0
@@ -35,6 +37,7 @@ class ConcernKind(StrEnum):
     LOW_WATER = "low_water"
     STUCK_SERIES = "stuck_series"
     NO_IMAGES = "no_images"
+    TLS_FILES = "tls_files"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +158,7 @@ def concerns(
     now: float,
     stuck: Sequence[Stuck] = (),
     no_images: str = "",
+    tls: Sequence[TlsFile] = (),
 ) -> Iterator[Concern]:
     """Return what a person should look at.
 
@@ -185,6 +189,19 @@ def concerns(
     if no_images:
         fix = "mount or restore it, then restart the node; `mediqa-node verify` names what is missing"
         yield Concern(kind=ConcernKind.NO_IMAGES, about="spool", text=no_images, fix=fix)
+    yield from of_tls(tls, now)
+
+
+def of_tls(files: Sequence[TlsFile], now: float) -> Iterator[Concern]:
+    """Return the files of TLS that cannot be used, or expire within 30 days."""
+    for file in files:
+        text, fix = file.problem, "correct it: until then the receiver keeps what it has loaded before"
+        if not text and file.expires_at is not None and file.expires_at - now < EXPIRES_SOON_S:
+            left = file.expires_at - now
+            when = f"expires in {span(left)}" if left > 0 else f"expired {span(-left)} ago"
+            text, fix = f"{file.holds} in {file.file} {when}", "replace the file; the receiver loads it by itself"
+        if text:
+            yield Concern(kind=ConcernKind.TLS_FILES, about=file.key, text=text, fix=fix)
 
 
 def _of_series(stuck: Stuck, now: float) -> Concern:

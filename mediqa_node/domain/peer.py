@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mediqa_node.domain.identity import EXACT, IdentityRules
+from mediqa_node.domain.tls import TlsClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class Peer:
         authority: a corrected copy from this peer replaces the current one, and its reject notes count.
         retraction: how a report is taken back from it: by a `void` report, or by a `note` that rejects our objects.
         identity: how its identifiers are compared with those of the images.
+        tls: how it is connected to by TLS; None: without.
     """
 
     name: str
@@ -27,3 +29,4 @@ class Peer:
     authority: bool = False
     retraction: Literal["void", "note"] = "void"
     identity: IdentityRules = EXACT
+    tls: TlsClient | None = None

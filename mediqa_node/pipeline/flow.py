@@ -19,10 +19,12 @@ next start continues from the last commit.
 Stations are imported inside the functions: the receiver imports this file and stays small.
 """
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import acceptor_contexts
+from mediqa_node.network.listeners import Listener
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.pipeline.intake import SpoolingIntake
 from mediqa_node.storage.database import Database
@@ -40,16 +42,16 @@ def receive(
     policy: ReceiverPolicy,
     *,
     ae_title: str,
-    host: str,
-    port: int,
+    also_called: Collection[str] = (),
+    listeners: Sequence[Listener],
     transfer_syntaxes: tuple[str, ...],
 ) -> tuple[Receiver, IndexWriter]:
     """Start the receiver; its status 0x0000 means spooled, indexed and durable."""
     writer = IndexWriter(database, spool)
     receiver = Receiver(
         ae_title=ae_title,
-        host=host,
-        port=port,
+        also_called=also_called,
+        listeners=listeners,
         policy=policy,
         contexts=acceptor_contexts(transfer_syntaxes, policy.private_sop_classes),
         intake=SpoolingIntake(spool, writer),

@@ -18,7 +18,9 @@ from pydicom.filewriter import write_dataset
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import acceptor_contexts
+from mediqa_node.network.listeners import Listener, listen
 from mediqa_node.network.receiver import Receiver
+from mediqa_node.network.tls import ServerTls
 from mediqa_node.pipeline.intake import SpoolingIntake
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
@@ -41,22 +43,26 @@ class Listening:
         host: str = "127.0.0.1",
         intake: Any = None,
         has_room: Callable[[], bool] | None = None,
+        also_called: Sequence[str] = (),
+        tls: ServerTls | None = None,
         **policy: Any,
     ) -> None:
         self.database = Database(f"sqlite:///{folder / 'node.db'}")
         metadata.create_all(self.database.engine)
         self.spool = Spool(folder / "spool")
         self.writer = IndexWriter(self.database, self.spool)
+        self.listeners = [Listener(listen(host, 0)), *([Listener(listen(host, 0), tls)] if tls else [])]
         self.receiver = Receiver(
             ae_title="MEDIQA",
-            host=host,
-            port=0,
+            also_called=also_called,
+            listeners=self.listeners,
             policy=ReceiverPolicy(**policy),
             contexts=acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",)),
             intake=intake or SpoolingIntake(self.spool, self.writer),
             has_room=has_room or self.spool.has_room,
         )
         self.port = self.receiver.port
+        self.tls_port = self.listeners[-1].port
         self._serving = threading.Thread(target=self.receiver.serve, daemon=True)
         self._serving.start()
 
