@@ -1,6 +1,7 @@
 """A receiver in this process, and an SCU made of bytes: it can say what no library lets one say."""
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -44,14 +45,17 @@ class Listening:
         intake: Any = None,
         has_room: Callable[[], bool] | None = None,
         also_called: Sequence[str] = (),
-        tls: ServerTls | None = None,
+        listener_tls: ServerTls | None = None,
         **policy: Any,
     ) -> None:
         self.database = Database(f"sqlite:///{folder / 'node.db'}")
         metadata.create_all(self.database.engine)
         self.spool = Spool(folder / "spool")
         self.writer = IndexWriter(self.database, self.spool)
-        self.listeners = [Listener(listen(host, 0)), *([Listener(listen(host, 0), tls)] if tls else [])]
+        self.listeners = [
+            Listener(listen(host, 0)),
+            *([Listener(listen(host, 0), listener_tls)] if listener_tls else []),
+        ]
         self.receiver = Receiver(
             ae_title="MEDIQA",
             also_called=also_called,
@@ -212,13 +216,28 @@ def store_rq(uid: str, data: bytes, *, sop_class: str = CT, context: int = 1, fr
 
 
 class Scu:
-    """One connection to the receiver."""
+    """One connection to the receiver.
+
+    Args:
+        first: sent before TLS.
+    """
 
     def __init__(
-        self, port: int, *, host: str = "127.0.0.1", associate: bool = True, timeout_s: float = 20.0, **request: Any
+        self,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        associate: bool = True,
+        timeout_s: float = 20.0,
+        first: bytes = b"",
+        tls: ssl.SSLContext | None = None,
+        **request: Any,
     ) -> None:
         self.socket = socket.create_connection((host, port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.send(first)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         if associate:
             try:
                 self.associate(**request)
