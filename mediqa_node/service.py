@@ -139,9 +139,9 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
     _start_heartbeat(database, "receiver", Pulse(), stop, associations=lambda: (receiver.n_associations, most))
     serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)
     serving.start()
-    ports = {"port": receiver.port, "tls_port": receiver.tls_port}
-    log.info("receiving", ae_title=settings.node.ae_title, host=settings.node.host, **ports)
-    _tell(f"listening as {settings.address}")
+    where = " and ".join(map(str, receiver.listeners))
+    log.info("receiving", ae_title=settings.node.ae_title, on=where)
+    _tell(f"listening on {where} as {settings.node.ae_title}")
     stop.wait()
     receiver.stop(within_s=DRAIN_S - 5)
     writer.stop()

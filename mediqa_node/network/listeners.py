@@ -31,6 +31,11 @@ class Listener:
         """The port; useful if 0 was requested."""
         return int(self.socket.getsockname()[1])
 
+    def __str__(self) -> str:
+        """Return address and port, for people."""
+        host, port, *_ = self.socket.getsockname()
+        return f"{f'[{host}]' if ':' in host else host}:{port}{' with TLS' if self.tls else ''}"
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Listen on an address, a name or all interfaces; `::` takes IPv4 callers too, where the system can.

@@ -92,18 +92,13 @@ class Receiver:
             at_most=_STRANGERS_AT_MOST, per_address=_STRANGERS_PER_ADDRESS, ending_at_most=_ENDING_AT_MOST
         )
         self._stopping = threading.Event()
-        self._listeners = tuple(listeners)
+        self.listeners = tuple(listeners)
         self._wake_reader, self._wake_writer = socket.socketpair()
 
     @property
     def port(self) -> int:
         """The port of the first listener; useful if 0 was requested."""
-        return self._listeners[0].port
-
-    @property
-    def tls_port(self) -> int | None:
-        """The port with TLS; None if there is none."""
-        return next((listener.port for listener in self._listeners if listener.tls is not None), None)
+        return self.listeners[0].port
 
     @property
     def n_associations(self) -> int:
@@ -115,7 +110,7 @@ class Receiver:
     def serve(self) -> None:
         """Accept connections until `stop` is called."""
         with selectors.DefaultSelector() as selector:  # epoll or poll: no limit at descriptor 1,024
-            for listener in self._listeners:
+            for listener in self.listeners:
                 listener.socket.setblocking(False)
                 selector.register(listener.socket, selectors.EVENT_READ, listener)
             selector.register(self._wake_reader, selectors.EVENT_READ)
@@ -123,7 +118,7 @@ class Receiver:
                 for key, _ in selector.select():
                     if key.data is not None:
                         self._accept(key.data)
-        for end in (*(listener.socket for listener in self._listeners), self._wake_reader, self._wake_writer):
+        for end in (*(listener.socket for listener in self.listeners), self._wake_reader, self._wake_writer):
             end.close()
 
     def _accept(self, listener: Listener) -> None:

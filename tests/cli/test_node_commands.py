@@ -59,6 +59,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
     from mediqa_node.domain.peer import Peer
+    from mediqa_node.network.listeners import Listener, listen
     from mediqa_node.pipeline.flow import receive
 
     folder = tmp_path_factory.mktemp("node")
@@ -73,8 +74,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
         resources.open_spool(settings),
         settings.receiver,
         ae_title="MEDIQA",
-        host="127.0.0.1",
-        port=0,
+        listeners=[Listener(listen("127.0.0.1", 0))],
         transfer_syntaxes=decodable_transfer_syntaxes(),
     )
     thread = threading.Thread(target=receiver.serve, daemon=True)

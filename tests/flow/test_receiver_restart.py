@@ -72,6 +72,7 @@ def test_callers_wait_while_the_receiver_starts_again_and_none_is_refused(node: 
     assert len(node.log("receiving")) == before + 1
 
 
+@pytest.mark.acceptance
 def test_a_node_whose_supervisor_was_killed_starts_again_at_once(node: Node) -> None:
     assert node.process is not None
     with Scu(node.port, calling=b"CT3") as scu:
