@@ -294,15 +294,12 @@ def roles_of(settings: Settings) -> tuple[str, ...]:
 
 
 class Supervisor:
-    """Keeps the processes of one node running.
-
-    Args:
-        sockets: of the receiver, by name; they stay open while it starts again, so that callers wait in the meantime.
-    """
+    """Keeps the processes of one node running, and the receiver's sockets open while it starts again: callers wait."""
 
     def __init__(self, settings: Settings, arguments: list[str], sockets: Mapping[str, socket.socket]) -> None:
         self.settings = settings
         self._sockets = sockets
+        self._starting = threading.Lock()
         self._arguments = arguments
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stop = threading.Event()
@@ -325,9 +322,8 @@ class Supervisor:
 
     def _keep(self, role: str) -> None:
         attempt = 0
-        while not self._stop.is_set():
+        while (process := self._start(role)) is not None:
             started = time.monotonic()
-            process = self._processes[role] = self._start(role)
             status = process.wait()
             if self._stop.is_set():
                 return
@@ -341,18 +337,19 @@ class Supervisor:
             self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
             attempt += 1
 
-    def _start(self, role: str) -> "subprocess.Popen[bytes]":
-        named, descriptors = hand_over(self._sockets) if role == "receiver" else ({}, [])
-        return subprocess.Popen(
-            [sys.executable, "-m", "mediqa_node", *self._arguments, "process", role],
-            stdin=subprocess.PIPE,
-            env={**os.environ, **named},
-            pass_fds=descriptors,
-        )
+    def _start(self, role: str) -> "subprocess.Popen[bytes] | None":
+        with self._starting:
+            if self._stop.is_set():
+                return None
+            handed_over = hand_over(self._sockets if role == "receiver" else {})
+            command = [sys.executable, "-m", "mediqa_node", *self._arguments, "process", role]
+            self._processes[role] = process = subprocess.Popen(command, stdin=subprocess.PIPE, **handed_over)
+            return process
 
     def _end(self) -> None:
-        for listening_socket in self._sockets.values():
-            listening_socket.close()
+        with self._starting:
+            for listener in self._sockets.values():
+                listener.close()
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()

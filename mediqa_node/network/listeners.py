@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mediqa_node.network.tls import ServerTls
 
@@ -47,19 +48,21 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
 
 
-def hand_over(sockets: Mapping[str, socket.socket]) -> tuple[dict[str, str], list[int]]:
-    """Return the environment variable that names sockets to a child process, and the descriptors it has to inherit."""
+def hand_over(sockets: Mapping[str, socket.socket]) -> dict[str, Any]:
+    """Return the arguments of `subprocess.Popen` that let a process inherit sockets and `take_over` them."""
     named = ",".join(f"{name}={opened.fileno()}" for name, opened in sockets.items())
-    return {_HANDED_OVER: named}, [opened.fileno() for opened in sockets.values()]
+    return {
+        "env": {**os.environ, _HANDED_OVER: named},
+        "pass_fds": [opened.fileno() for opened in sockets.values()],
+    }
 
 
 def take_over() -> dict[str, socket.socket] | None:
     """Return the sockets that the supervisor has handed over; None if it has handed over none."""
-    named = os.environ.pop(_HANDED_OVER, None)
-    if named is None:
+    if not (named := os.environ.pop(_HANDED_OVER, "")):
         return None
     taken = {}
-    for name, _, number in (part.partition("=") for part in named.split(",") if part):
+    for name, _, number in (part.partition("=") for part in named.split(",")):
         taken[name] = socket.socket(fileno=int(number))
         taken[name].set_inheritable(False)
     return taken

@@ -69,7 +69,12 @@ def _state(context: WebContext) -> dict[str, object]:
         "checkpoints": checkpoints,
         "concerns": list(
             concerns(
-                destinations, [beat for beat in beats if beat.role in running], has_room=has_room, now=now, stuck=stuck
+                destinations,
+                [beat for beat in beats if beat.role in running],
+                has_room=has_room,
+                now=now,
+                stuck=stuck,
+                tls=context.tls_files(),
             )
         ),
     }
