@@ -10,6 +10,9 @@ _STRICT: dict[str, str] = {"extra": "forbid"}
 _Kind = TypeVar("_Kind", "TlsServer", "TlsClient")
 _PATHS = ("certificate", "key", "ca", "crl")
 
+DEFAULT_PORT = 2762
+"""The port of TLS that PS3.15 B.12 recommends."""
+
 EXPIRES_SOON_S = 30 * 86_400.0
 """How long before the end of a certificate a person is told."""
 
@@ -60,7 +63,7 @@ class TlsServer:
     ca: Path | None = None
     crl: Path | None = None
     host: str | None = None
-    port: int = 2762
+    port: int = DEFAULT_PORT
     plain: bool = True
 
     def __post_init__(self) -> None:

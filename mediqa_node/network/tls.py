@@ -1,4 +1,4 @@
-"""TLS as PS3.15 B.12 (Modified BCP 195, RFC 9325) asks for it: contexts, and sockets that can be shut down.
+"""TLS as PS3.15 B.12 (BCP 195: RFC 8996, RFC 9325) asks for it: contexts, and sockets that can be shut down.
 
 TLS 1.2 with ephemeral keys and authenticated encryption, or TLS 1.3. No session is resumed: each handshake judges the
 certificates anew.
@@ -18,12 +18,19 @@ import structlog
 
 from mediqa_node.domain.errors import ConfigurationError, PeerUnavailable
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.tls import Proof, TlsClient, TlsServer, normal
+from mediqa_node.domain.tls import EXPIRES_SOON_S, Proof, TlsClient, TlsServer, normal
 
 log = structlog.get_logger("tls")
 
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2; all suites of TLS 1.3 are of this kind."""
+CIPHER_SUITES = (
+    "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
+)  # fmt: skip
+"""Of TLS 1.2, in OpenSSL's names: ephemeral keys and authenticated encryption only."""
+
+TLS_1_3_SUITES = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
+"""OpenSSL's own choice, which Python cannot change."""
 
 LOOK_EVERY_S = 5.0
 """How often the files of a listener are looked at, at most: before a handshake."""
@@ -61,9 +68,10 @@ def _context(protocol: int) -> ssl.SSLContext:
 
 def _harden(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
+    context.set_ciphers(":".join(CIPHER_SUITES))
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF  # the upper layer has lengths and a release of its own
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # what is in `ca` is trusted, intermediate ones too
     context.sslsocket_class = TlsSocket
 
 
@@ -226,6 +234,10 @@ def _proof_of(connection: ssl.SSLSocket) -> Proof:
     if der is None:
         return frozenset()
     found = cast(dict[str, Any], connection.getpeercert() or {})
+    ends = ssl.cert_time_to_seconds(found["notAfter"])
+    if ends - time.time() < EXPIRES_SOON_S:
+        name = fingerprint(der)
+        log.warning("certificate of a caller expires soon", certificate=name, on=found["notAfter"], hourly_for=name)
     names = [value for kind, value in found.get("subjectAltName", ()) if kind in _ALTERNATIVE and value.strip()]
     return frozenset({fingerprint(der), *(normal(f"san:{name}") for name in names)})
 
@@ -301,12 +313,11 @@ def open_connection(peer: Peer, timeout_s: float) -> socket.socket:
     """Return a connection to a peer, by TLS where it is configured, after its certificate was accepted.
 
     Args:
-        timeout_s: for the whole; the socket keeps it as its timeout.
+        timeout_s: for each address of the host, and for TLS with the one that answers; then the timeout of the socket.
 
     Raises:
         PeerUnavailable: no address, no connection, or no TLS with this peer.
     """
-    deadline = time.monotonic() + timeout_s
     context = context_for(peer)
     where = f"{peer.name} ({peer.host}:{peer.port})"
     try:
@@ -316,11 +327,9 @@ def open_connection(peer: Peer, timeout_s: float) -> socket.socket:
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
-            connection.settimeout(max(deadline - time.monotonic(), 0.001))
             connection = context.wrap_socket(connection, server_hostname=peer.host)
     except (OSError, ValueError) as error:
         connection.close()
         reason = words_of(error) if isinstance(error, OSError) else str(error)
         raise PeerUnavailable(f"{where}: no TLS: {reason}") from error
-    connection.settimeout(timeout_s)
     return connection

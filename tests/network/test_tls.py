@@ -118,6 +118,15 @@ def test_a_certificate_that_does_not_hold_fails_the_handshake(
     assert echo(node.tls_port, client(authority), "MR1") == 0
 
 
+def test_a_certificate_that_expires_soon_is_logged_and_accepted(node: Listening, authority: Authority) -> None:
+    soon = authority.issue("soon", days=29)
+
+    with structlog.testing.capture_logs() as logs:
+        assert echo(node.tls_port, client(authority, soon), "MR1") == 0
+    [warning] = [line for line in logs if line["log_level"] == "warning"]
+    assert warning["certificate"] == soon.fingerprint
+
+
 def test_without_an_authority_no_certificate_is_asked_for(listening: Listen, authority: Authority, pair: Pair) -> None:
     node = listening(listener_tls=ServerTls(server(pair)))
 

@@ -17,6 +17,7 @@ from support.waiting import free_port, need, stop, until
 
 from mediqa_node.domain.errors import PeerUnavailable
 from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.policy import AllowRule
 from mediqa_node.domain.tls import TlsClient
 from mediqa_node.network.sender import connect, verification_contexts
 from mediqa_node.network.tls import ServerTls, open_connection
@@ -204,20 +205,32 @@ def _answers(peer: Peer) -> bool:
 
 
 @pytest.mark.peers
-def test_orthanc_answers_over_tls(
-    authority: Authority, pair: Pair, ours: Pair, tmp_path: Path, request: pytest.FixtureRequest
+def test_orthanc_answers_over_tls_and_calls_over_it(
+    listening: Listen,
+    authority: Authority,
+    pair: Pair,
+    ours: Pair,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     need(request.config, "/usr/sbin/Orthanc")
+    rule = AllowRule(ae_title="PEERPACS", certificate=pair.fingerprint)
+    ports = server(ours, authority)
+    node = listening(listener_tls=ServerTls(ports), tls=ports, allowed=(rule,))
+    called = {"AET": "MEDIQA", "Host": "127.0.0.1", "Port": node.tls_port, "UseDicomTls": True}
     pacs = Orthanc(tmp_path / "pacs").start(
         DicomTlsEnabled=True,
         DicomTlsCertificate=str(pair.certificate),
         DicomTlsPrivateKey=str(pair.key),
         DicomTlsTrustedCertificates=str(authority.file),
+        DicomModalitiesInDatabase=False,
+        DicomModalities={"node": called},
     )
     try:
         tls = TlsClient(ca=authority.file, certificate=ours.certificate, key=ours.key)
         echo(peer_at(pacs.dicom_port, tls))
         with pytest.raises(PeerUnavailable):
             echo(peer_at(pacs.dicom_port, None), timeout_s=2)
+        pacs.post("/modalities/node/echo", {})
     finally:
         pacs.stop()
