@@ -60,12 +60,6 @@ class TlsSocket(ssl.SSLSocket):
         return socket.socket.recv_into(self, buffer)
 
 
-def _context(protocol: int) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    _harden(context)
-    return context
-
-
 def _harden(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(":".join(CIPHER_SUITES))
@@ -84,7 +78,8 @@ def server_context(tls: TlsServer, *, section: str = "receiver.tls") -> ssl.SSLC
     Raises:
         ConfigurationError: a file cannot be used; the message names key, file and reason.
     """
-    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(context)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 0
     _load_pair(context, tls.certificate, tls.key, section)

@@ -2,21 +2,28 @@
 
 import socket
 import struct
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 from support.receiving import Aborted, Listening, Rejected, Scu, associate_rq, ct
 from support.tls import Authority, client, server
 from support.waiting import PATIENCE_S, until
 
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
+from mediqa_node.network.pdu_stream import PeerGone
+from mediqa_node.network.proxy_header import read_caller
 from mediqa_node.network.tls import ServerTls
 
 Listen = Callable[..., Listening]
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 ROOM_3 = (AllowRule(ae_title="CT3", address="192.0.2.31/32"), AllowRule(ae_title="MR1", address="2001:db8::/64"))
+PROXY_COMMAND, LOCAL_COMMAND = SIGNATURE + b"\x21", SIGNATURE + b"\x20"
 TLVS = b"\x04\x00\x03abc" + b"\x01\x00\x05dicom"
 
 
@@ -128,6 +135,19 @@ def test_a_header_from_anybody_else_is_no_request(listening: Listen) -> None:
         scu.associate()
     with Scu(node.port) as scu:
         assert scu.echo() == 0
+
+
+@given(st.one_of(st.binary(max_size=64), st.binary(max_size=600).map(lambda rest: SIGNATURE + rest)))
+def test_whatever_comes_nothing_is_read_beyond_a_header(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        with suppress(PeerGone):
+            read_caller(ours, time.monotonic() + PATIENCE_S)
+        taken = len(data) - len(ours.recv(1024))
+    assert taken <= 16 + (int.from_bytes(data[14:16], "big") if data[:13] in (PROXY_COMMAND, LOCAL_COMMAND) else 0)
+    assert taken <= 536
 
 
 def test_a_proxy_is_an_address() -> None:
