@@ -263,6 +263,22 @@ def test_a_port_in_use_is_a_sentence_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_tls_port_in_use_is_named_too(tmp_path: Path) -> None:
+    import socket
+
+    from support.tls import Authority
+
+    Authority(tmp_path).issue("node")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        tls = f"{{certificate: node.pem, key: node.key, port: {port}}}"
+        (tmp_path / "node.yaml").write_text(f"node: {{port: 0}}\nreceiver: {{tls: {tls}}}")
+        result = run("-c", tmp_path / "node.yaml", "serve", folder=tmp_path)
+
+    assert result.returncode == 2
+    assert f"receiver.tls.host 127.0.0.1, receiver.tls.port {port}: cannot listen there" in result.stderr
+
+
 def test_serve_names_its_configuration_on_a_terminal(tmp_path: Path) -> None:
     import socket
 

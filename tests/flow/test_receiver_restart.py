@@ -3,22 +3,18 @@
 import os
 import signal
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 from support.node import Node
-from support.receiver_process import echoes
-from support.receiving import Rejected, Scu
+from support.receiver_process import WAITS_S, echoes, waiting_callers
+from support.receiving import Scu
 from support.tls import Authority, client
-from support.waiting import PATIENCE_S, free_port, until
+from support.waiting import free_port, until
 
-WAITS_S = 2.0
-"""How long a scanner may have to wait on an idle machine."""
+pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture(scope="module")
@@ -43,36 +39,18 @@ def tls_port(node: Node) -> int:
 
 
 def test_callers_wait_while_the_receiver_starts_again_and_none_is_refused(node: Node, authority: Authority) -> None:
-    took: list[float] = []
-    refused: list[BaseException] = []
     before = len(node.log("receiving"))
-
-    def call(secure: bool) -> None:
-        started = time.monotonic()
-        try:
-            port, tls = (tls_port(node), client(authority)) if secure else (node.port, None)
-            with Scu(port, tls=tls, calling=b"CT3", timeout_s=PATIENCE_S) as scu:
-                assert scu.echo() == 0
-        except (OSError, Rejected, AssertionError) as error:
-            refused.append(error)
-        took.append(time.monotonic() - started)
+    calls = [(node.port, None), (tls_port(node), client(authority))] * 4
 
     killed = node.kill("receiver")
-    until(lambda: not psutil.pid_exists(killed), "it is dead")
-    callers = [threading.Thread(target=call, args=(i % 2 == 1,)) for i in range(8)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(PATIENCE_S)
+    until(lambda: not psutil.pid_exists(killed), "it accepts nobody any more", every_s=0.005)
+    waited_s = waiting_callers(calls)
 
-    assert refused == []
-    assert len(took) == 8
-    print(f"8 callers waited {max(took):.2f} s")  # noqa: T201
-    assert max(took) < WAITS_S * max(1.0, 2 * os.getloadavg()[0])
+    assert len(waited_s) == 8
+    assert max(waited_s) < WAITS_S * max(1.0, 2 * os.getloadavg()[0])
     assert len(node.log("receiving")) == before + 1
 
 
-@pytest.mark.acceptance
 def test_a_node_whose_supervisor_was_killed_starts_again_at_once(node: Node) -> None:
     assert node.process is not None
     with Scu(node.port, calling=b"CT3") as scu:
@@ -94,12 +72,3 @@ def test_a_node_that_stops_refuses_callers_and_frees_its_ports(node: Node) -> No
     for port in ports:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
-
-
-def test_two_nodes_do_not_share_a_port(node: Node, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", tls_port(node))):
-        done = node.command("serve")
-
-    assert done.returncode == 2
-    assert "receiver.tls.port" in done.stderr
-    assert "cannot listen there" in done.stderr
