@@ -40,7 +40,7 @@ _REST_BYTES = 65_536
 
 
 class HandshakeFailed(PeerGone):
-    """TLS was not agreed on; the message has the reason."""
+    """The two sides do not agree on TLS; the message has the reason."""
 
 
 @dataclass(slots=True)
@@ -198,7 +198,8 @@ class Receiver:
             connection.socket.settimeout(max(deadline - time.monotonic(), 0.001))
             origin.proof = tls.shake_hands(connection.socket)
         except OSError as error:
-            raise HandshakeFailed(f"TLS: {tls.words_of(error)}") from error
+            failed = HandshakeFailed if tls.is_refusal(error) else PeerGone
+            raise failed(f"TLS: {tls.words_of(error)}") from error
         return True
 
     def _is_proxy(self, address: str) -> bool:

@@ -140,6 +140,11 @@ def _read(file: Path, name: str, what: bytes) -> bytes:
     return content
 
 
+def is_refusal(error: OSError) -> bool:
+    """Whether one side does not accept the other, rather than that the connection ended or was silent."""
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+
+
 def words_of(error: OSError) -> str:
     """Return what went wrong in TLS, without the places in OpenSSL.
 

@@ -198,12 +198,14 @@ def test_silent_clients_delay_no_handshake(node: Listening, authority: Authority
 def test_a_handshake_that_does_not_end_is_cut_at_the_deadline(
     listening: Listen, authority: Authority, pair: Pair
 ) -> None:
-    node = listening(listener_tls=ServerTls(server(pair, authority)), negotiation_deadline_s=0.3)
-    with ExitStack() as held:
-        silent = [held.enter_context(Scu(node.tls_port, associate=False)) for _ in range(3)]
+    node = listening(listener_tls=ServerTls(server(pair, authority)), negotiation_deadline_s=0.7)
+    with structlog.testing.capture_logs() as logs, ExitStack() as held:
         shaken = held.enter_context(Scu(node.tls_port, associate=False, tls=client(authority)))
+        silent = [held.enter_context(Scu(node.tls_port, associate=False)) for _ in range(3)]
         silent[0].send(b"\x16\x03\x01")
         assert all(scu.closed_within(PATIENCE_S) for scu in (*silent, shaken))
+        until(lambda: len(logs) == 4, "each is logged", within_s=20)
+    assert {line["log_level"] for line in logs} == {"info"}, "nobody has to act"
 
 
 def test_an_association_that_makes_room_or_is_stopped_is_aborted_within_tls(
