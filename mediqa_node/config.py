@@ -6,10 +6,10 @@ this module; every room receives plain values.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mediqa_node.dicom.matching import check_keywords
 from mediqa_node.domain.assessment import Calibration
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.execution import ModelChoice
 from mediqa_node.domain.identity import EXACT, IdentityRules
 from mediqa_node.domain.match import Match, key_of
 from mediqa_node.domain.peer import ForwardStyle, Peer
@@ -25,7 +26,6 @@ from mediqa_node.domain.policy import (
     CompletionRules,
     DeliveryRules,
     ExportRules,
-    ModelChoice,
     ReceiverPolicy,
     ReportRules,
     Retention,
@@ -33,6 +33,7 @@ from mediqa_node.domain.policy import (
 )
 from mediqa_node.domain.returns import SENDER
 from mediqa_node.domain.rules import ForwardRule, ReturnRule
+from mediqa_node.domain.tls import TlsClient, TlsServer
 from mediqa_node.domain.uid import is_canonical_uid
 
 ENVIRONMENT_PREFIX = "MEDIQA__"
@@ -47,6 +48,7 @@ class Node(_Strict):
     """The node itself. `data_dir` is relative to the configuration file."""
 
     ae_title: str = Field(default="MEDIQA", min_length=1, max_length=16)
+    ae_titles: tuple[Annotated[str, Field(min_length=1, max_length=16)], ...] = ()
     host: str = "127.0.0.1"
     port: int = Field(default=11112, ge=0, le=65535)
     data_dir: Path = Path("var")
@@ -85,6 +87,7 @@ class PeerSettings(_Strict):
     retraction: Literal["void", "note"] = "void"
     identity: IdentityRules = EXACT
     forward: ForwardStyle = ForwardStyle()
+    tls: TlsClient | None = None
 
 
 class WebSettings(_Strict):
@@ -200,10 +203,30 @@ class Settings(_Strict):
         """The site's lock file of checkpoints, absolute; None for the lock file of the package."""
         return self.folder / self.model.lock if self.model.lock else None
 
+    @property
+    def receiver_tls(self) -> TlsServer | None:
+        """The TLS port of the receiver, with absolute paths and its host; None if there is none."""
+        tls = self.receiver.tls
+        return replace(tls.below(self.folder), host=tls.host or self.node.host) if tls else None
+
+    @property
+    def address(self) -> str:
+        """Where scanners reach the node, in words."""
+        tls, node = self.receiver_tls, self.node
+        ports = [] if tls and not tls.plain else [f"{node.host}:{node.port}"]
+        ports += [f"{tls.host}:{tls.port} with TLS"] if tls else []
+        return f"{' or '.join((node.ae_title, *node.ae_titles))} at {' and '.join(ports)}"
+
     def peers_of_settings(self) -> tuple[Peer, ...]:
         """Return the configured peers as domain values."""
         return tuple(
-            Peer(name=name, **{key: getattr(peer, key) for key in PeerSettings.model_fields})
+            Peer(
+                name=name,
+                **{
+                    **{key: getattr(peer, key) for key in PeerSettings.model_fields},
+                    "tls": peer.tls.below(self.folder) if peer.tls else None,
+                },
+            )
             for name, peer in self.peers.items()
         )
 

@@ -16,7 +16,8 @@ from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
-from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, places, receiver, sender
+from mediqa_node.domain.tls import DEFAULT_PORT
+from mediqa_node.network import contexts, dimse, listeners, negotiation, pdu_stream, places, sender, tls
 from mediqa_node.pipeline import completion
 
 _STATUSES = (
@@ -43,8 +44,11 @@ _STATUSES = (
 )
 
 _REJECTIONS = (
-    (negotiation.CALLED_AE_NOT_RECOGNISED, "the called AE title is not that of the node"),
-    (negotiation.CALLING_AE_NOT_RECOGNISED, "no rule in `receiver.allowed` matches calling AE title and address"),
+    (negotiation.CALLED_AE_NOT_RECOGNISED, "the called AE title is none of `node.ae_title` and `node.ae_titles`"),
+    (
+        negotiation.CALLING_AE_NOT_RECOGNISED,
+        "no rule in `receiver.allowed` matches calling AE title, address and certificate",
+    ),
     (negotiation.APPLICATION_CONTEXT_NOT_SUPPORTED, "the application context is not that of DICOM"),
     (negotiation.NO_CONTEXT, "no presentation context with an odd ID is proposed"),
     (negotiation.PROTOCOL_VERSION_NOT_SUPPORTED, "bit 0 of the protocol version is not set"),
@@ -114,9 +118,10 @@ def _overview() -> Iterator[str]:
     yield f"Implementation Class UID `{implementation.IMPLEMENTATION_CLASS_UID}`, Implementation Version Name"
     yield f"`{implementation.IMPLEMENTATION_VERSION_NAME}`."
     yield from _section("Implementation model")
-    yield "One application entity (`node.ae_title`) accepts and initiates associations. A series that is complete is"
-    yield "scored, and its report is delivered to the destinations of the first matching rule in `returns`, over an"
-    yield "association of its own. Companions of a report (score maps) follow over a second association."
+    yield "One application entity (`node.ae_title`, and when called also `node.ae_titles`) accepts and initiates"
+    yield "associations. A series that is complete is scored, and its report is delivered to the destinations of the"
+    yield "first matching rule in `returns`, over an association of its own. Companions of a report (score maps) follow"
+    yield "over a second association."
 
 
 def _services() -> Iterator[str]:
@@ -167,8 +172,15 @@ def _communication() -> Iterator[str]:
 def _security() -> Iterator[str]:
     """Yield security profiles and de-identification."""
     yield from _section("Security")
-    yield "TLS is not offered in this version. An association needs a rule in `receiver.allowed` for its calling AE"
-    yield "title and address."
+    yield "An association needs a rule in `receiver.allowed` for its calling AE title and address; a rule may demand"
+    yield "TLS or a certificate. With `receiver.tls` and `peers.*.tls`, both off by default, associations are accepted"
+    yield "and initiated by the BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile (PS3.15 B.12):"
+    yield ""
+    yield from _table(("TLS", "supported"), _tls())
+    yield ""
+    yield "As SCP, certificates of callers are optional and verified against `receiver.tls.ca` and `receiver.tls.crl`."
+    yield "As SCU, the peer's is verified against `peers.*.tls.ca`, or is the one with `peers.*.tls.fingerprint`. From"
+    yield "the addresses in `receiver.proxies`, connections begin with a PROXY protocol header of version 2."
     yield from _section("De-identification on export", level=3)
     yield f"`mediqa-node export --payload dicom` writes Part 10 files in {native_pixels.TRANSFER_SYNTAX.name}, never"
     yield "to the network. Only attributes in `dicom/deidentify/allow_list.py` are kept, at any depth; of PS3.15"
@@ -176,6 +188,15 @@ def _security() -> Iterator[str]:
     yield "times are removed; multi-frame objects that require them get dummy values. Burned-in text is not detected."
     yield ""
     yield from _table(("De-identification Method Code (0012,0064)", "meaning"), METHODS)
+
+
+def _tls() -> Iterator[tuple[str, str]]:
+    """Yield versions, cipher suites and port of TLS."""
+    yield "versions", "1.2, 1.3"
+    yield "cipher suites of TLS 1.2", ", ".join(f"`{suite}`" for suite in tls.CIPHER_SUITES)
+    yield "cipher suites of TLS 1.3", ", ".join(f"`{suite}`" for suite in tls.TLS_1_3_SUITES)
+    yield "port", f"{DEFAULT_PORT}, configurable"
+    yield "session resumption, renegotiation, compression", "no"
 
 
 def _proposed() -> Iterator[tuple[str, str, str]]:
@@ -203,9 +224,9 @@ def _limits() -> Iterator[str]:
                 f"{field.default:,}" if isinstance(field.default, int | float) else str(field.default),
             )
             for field in fields(kind)
-            if field.default is not MISSING and not isinstance(field.default, tuple)
+            if field.default is not MISSING and not isinstance(field.default, tuple | None)
         ]
-    rows.append(("backlog of the listening socket", str(receiver.BACKLOG)))
+    rows.append(("backlog of the listening socket", str(listeners.BACKLOG)))
     rows.append(
         (
             "silence on an open association after which a series is complete",

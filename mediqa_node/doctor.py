@@ -17,11 +17,11 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from mediqa_node import __version__, config, service
-from mediqa_node.composition import checkpoints, resources
+from mediqa_node.composition import certificates, checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.health import STUCK_AFTER_S
+from mediqa_node.domain.health import STUCK_AFTER_S, of_tls
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.pipeline.checks.constancy import processor
 from mediqa_node.storage.database import Connection
@@ -66,6 +66,7 @@ def examine(path: Path | None) -> list[Finding]:
     for name, about in (
         ("settings", configuration),
         ("reports", reports),
+        ("TLS", tls),
         ("model", model),
         ("data", data_folder),
         ("database", database),
@@ -212,6 +213,20 @@ def reports(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="reports", mark=NOTE, text=f"none will be sent: {why_not}")
     else:
         yield Finding(name="reports", mark=PROBLEM, text="none will be sent", fix=why_not)
+
+
+def tls(settings: Settings) -> Iterator[Finding]:
+    """Find files of TLS that cannot be used, expire soon, or can be read by others."""
+    files = certificates.tls_files(settings)
+    found = list(of_tls(files, time.time()))
+    for one in found:
+        yield Finding(name="TLS", mark=PROBLEM, text=f"{one.about}: {one.text}", fix=one.fix)
+    if any(file.problem for file in files):
+        return
+    for text in certificates.warnings(settings):
+        yield Finding(name="TLS", mark=NOTE, text=text)
+    if files and not found:
+        yield Finding(name="TLS", mark=OK, text="every file can be used, and none expires within 30 days")
 
 
 def model(settings: Settings) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from mediqa_node import service
+from mediqa_node.service.roles import stop_at_a_signal
 
 
 class Interrupted(threading.Event):
@@ -20,7 +20,7 @@ def test_signals_that_come_while_a_process_notices_the_first_do_not_hold_it() ->
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     stop = Interrupted()
     try:
-        service._stop_at_a_signal(stop)
+        stop_at_a_signal(stop)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(10.0)
     finally:

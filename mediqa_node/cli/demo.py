@@ -36,6 +36,7 @@ from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.association import Caller
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.dimse import Command
+from mediqa_node.network.listeners import Listener, listen
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.network.sender import connect, send_files, verification_contexts
 from mediqa_node.storage import assessments, index, measures
@@ -148,8 +149,7 @@ def _pacs(folder: Path) -> Iterator[tuple[int, _Reports]]:
     inbox = _Reports(Spool(folder, durable=False))
     receiver = Receiver(
         ae_title="DEMOPACS",
-        host="127.0.0.1",
-        port=0,
+        listeners=[Listener(listen("127.0.0.1", 0))],
         policy=ReceiverPolicy(),
         contexts=acceptor_contexts(["1.2.840.10008.1.2.1"]),
         intake=inbox,

@@ -108,7 +108,7 @@ def status(context: typer.Context, json: Json = False) -> None:
 
 def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node import service
-    from mediqa_node.composition import checkpoints, resources
+    from mediqa_node.composition import certificates, checkpoints, resources
     from mediqa_node.domain.health import STUCK_AFTER_S
     from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
     from mediqa_node.pipeline.export.nightly import last_outcome
@@ -137,6 +137,7 @@ def _look(settings: Settings, database: Database) -> _Found:
             now=now,
             stuck_before=now - settings.completion.forced_after_s - STUCK_AFTER_S,
             no_images=no_images,
+            tls=certificates.tls_files(settings),
         )
         decided = promotions.standing(connection)
         stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
@@ -219,7 +220,7 @@ def _print(found: _Found, settings: Settings) -> None:
     state = f"{', '.join(found.missing)} not running here" if found.missing else "running"
     arriving = f"{count(facts.n_receiving, 'series', 'series')} arriving, {count(facts.n_ready, 'assessment')}"
     kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
-    fact("node", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}: {state}")
+    fact("node", f"{settings.address}: {state}")
     _print_processes(found.concerns)
     if found.clock is not None and found.clock.stepped_at is not None and now - found.clock.stepped_at < _LATELY_S:
         fact("clock", step_in_words(found.clock, now))
@@ -246,7 +247,7 @@ def _print(found: _Found, settings: Settings) -> None:
 
 
 def _print_processes(look: Sequence[Concern]) -> None:
-    """Print late sweeps, a full receiver, series that do not move on, and a lost folder."""
+    """Print late sweeps, a full receiver, series that do not move on, a lost folder, and what is wrong with TLS."""
     from mediqa_node.domain.health import ConcernKind
 
     names = {
@@ -256,6 +257,7 @@ def _print_processes(look: Sequence[Concern]) -> None:
         ConcernKind.NO_IMAGES: "lost",
         ConcernKind.FORWARD_HELD: "forwards",
         ConcernKind.FORWARD_MISSING: "gap",
+        ConcernKind.TLS_FILES: "TLS",
     }
     for concern in look:
         if concern.kind in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,8 @@ def check_config(
     status is 2 if the configuration has an error.
     """
     from mediqa_node.cli import rules as explained
-    from mediqa_node.composition import checkpoints, resources
+    from mediqa_node.composition import certificates, checkpoints, resources
+    from mediqa_node.domain.health import of_tls
     from mediqa_node.domain.match import words
     from mediqa_node.domain.returns import obstacle, outcomes
 
@@ -58,13 +60,17 @@ def check_config(
     checkpoints.prompt_rules(settings)
     resources.time_zone(settings)
     checkpoints.check_checkpoint(settings)
+    certificates.check_files(settings)
     rules, peers = settings.returns, settings.peers_of_settings()
     why_not = obstacle(rules, peers, settings.receiver)
     typer.echo(f"{settings.file or 'defaults'}: {'no errors, but no report will be sent' if why_not else 'good'}")
-    fact("receives", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
+    fact("receives", settings.address)
     fact("data", str(settings.data_dir))
     for i, peer in enumerate(peers):
-        fact("" if i else "peers", f"{peer.name}: {peer.ae_title} at {peer.host}:{peer.port}")
+        fact(
+            "" if i else "peers",
+            f"{peer.name}: {peer.ae_title} at {peer.host}:{peer.port}{' with TLS' if peer.tls else ''}",
+        )
     for i, text in enumerate(outcomes(rules, peers)):
         fact("" if i else "returns", f"{i + 1}. {text}")
     for i, rule in enumerate(settings.forward):
@@ -73,6 +79,10 @@ def check_config(
         fact("withholds", "scores of untrained weights (`model.allow_untrained: false`)")
     if why_not:
         fact("WARNING", why_not)
+    for text in certificates.warnings(settings):
+        fact("WARNING", text)
+    for concern in of_tls(certificates.tls_files(settings), time.time()):
+        fact("WARNING", f"{concern.about}: {concern.text}")
     if paths and not explained.explain(settings, paths, sender=sender, called=called or settings.node.ae_title):
         typer.echo("no DICOM file among them")
         sys.exit(1)

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from mediqa_node import __version__
-from mediqa_node.composition import checkpoints
+from mediqa_node.composition import certificates, checkpoints
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
 from mediqa_node.storage import audit, calibrations
@@ -265,6 +265,7 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
         viewer=settings.web.viewer,
         running=running,
         checkpoints=known,
+        tls_files=partial(certificates.tls_files, settings),
         low_water_bytes=settings.retention.low_water_bytes,
         import_ratings=partial(import_ratings, database),
     )

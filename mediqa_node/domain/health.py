@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mediqa_node.domain.forward import ForwardGap, ForwardQueue
+from mediqa_node.domain.tls import EXPIRES_SOON_S, TlsFile
 
 HEARTBEAT_EVERY_S = 10.0
 """How often each process writes its row."""
@@ -39,6 +40,7 @@ class ConcernKind(StrEnum):
     NO_IMAGES = "no_images"
     FORWARD_HELD = "forward_held"
     FORWARD_MISSING = "forward_missing"
+    TLS_FILES = "tls_files"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ def concerns(
     no_images: str = "",
     forwards: Sequence[ForwardQueue] = (),
     gaps: Sequence[ForwardGap] = (),
+    tls: Sequence[TlsFile] = (),
 ) -> Iterator[Concern]:
     """Return what a person should look at.
 
@@ -200,6 +203,19 @@ def concerns(
     if no_images:
         fix = "mount or restore it, then restart the node; `mediqa-node verify` names what is missing"
         yield Concern(kind=ConcernKind.NO_IMAGES, about="spool", text=no_images, fix=fix)
+    yield from of_tls(tls, now)
+
+
+def of_tls(files: Sequence[TlsFile], now: float) -> Iterator[Concern]:
+    """Return the files of TLS that cannot be used, or expire within 30 days."""
+    for file in files:
+        text, fix = file.problem, "correct it: until then the receiver keeps what it has loaded before"
+        if not text and file.expires_at is not None and file.expires_at - now < EXPIRES_SOON_S:
+            left = file.expires_at - now
+            when = f"expires in {span(left)}" if left > 0 else f"expired {span(-left)} ago"
+            text, fix = f"{file.holds} in {file.file} {when}", "replace the file; the receiver loads it by itself"
+        if text:
+            yield Concern(kind=ConcernKind.TLS_FILES, about=file.key, text=text, fix=fix)
 
 
 def _of_forwards(queues: Sequence[ForwardQueue], gaps: Sequence[ForwardGap]) -> Iterator[Concern]:

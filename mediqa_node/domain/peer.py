@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mediqa_node.domain.identity import EXACT, IdentityRules
+from mediqa_node.domain.tls import TlsClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Peer:
         retraction: how a report is taken back from it: by a `void` report, or by a `note` that rejects our objects.
         identity: how its identifiers are compared with those of the images.
         forward: how received instances are forwarded to it.
+        tls: how it is connected to by TLS; None: without.
     """
 
     name: str
@@ -46,3 +48,4 @@ class Peer:
     retraction: Literal["void", "note"] = "void"
     identity: IdentityRules = EXACT
     forward: ForwardStyle = ForwardStyle()
+    tls: TlsClient | None = None

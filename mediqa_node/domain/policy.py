@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 from mediqa_node.domain.export import Payload
 from mediqa_node.domain.quantities import QUANTITIES
 from mediqa_node.domain.rules import CompletionRule, PhantomRule, PrimaryRule, ScoreRule
+from mediqa_node.domain.tls import Proof, TlsServer, normal
 
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
@@ -38,6 +39,8 @@ class AllowRule:
         source: this caller may correct and reject the images that it has sent itself; needs an AE title.
         max_associations: how many at once for one AE title under this rule.
         max_per_address: concurrent associations from one address, for any AE title.
+        tls: this rule is for callers on the TLS port only.
+        certificate: for those that presented this certificate there: `sha256:` of its DER, or `san:` and a name in it.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -48,9 +51,12 @@ class AllowRule:
     source: bool = False
     max_associations: int | None = None
     max_per_address: int | None = None
+    tls: bool = False
+    certificate: str | None = None
 
     def __post_init__(self) -> None:
         ip_network(self.address, strict=False)
+        normal(self.certificate or "san:none")
         if self.source and self.ae_title == "*":
             raise ValueError("source: true needs an ae_title; `*` is everybody")
 
@@ -63,6 +69,12 @@ class AllowRule:
         caller = ip_address(plain_address(address))
         network = ip_network(self.address, strict=False)
         return caller.version == network.version and caller in network
+
+    def is_met_by(self, proof: Proof) -> bool:
+        """Whether a connection shows what this rule demands of it."""
+        if self.certificate is not None:
+            return proof is not None and normal(self.certificate) in proof
+        return proof is not None or not self.tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,20 +92,38 @@ class ReceiverPolicy:
     durability: Literal["power-loss", "process-crash"] = "power-loss"
     allowed: tuple[AllowRule, ...] = (AllowRule(),)
     private_sop_classes: tuple[str, ...] = ()
+    tls: TlsServer | None = None
+    proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_associations", "max_dataset_bytes", "pdu_deadline_s", "negotiation_deadline_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be greater than 0")
+        for address in self.proxies:
+            ip_address(address)
+        if self.tls is None and any(rule.tls or rule.certificate for rule in self.allowed):
+            raise ValueError("a rule in `allowed` demands TLS, and `tls` is null")
+        if any(rule.certificate for rule in self.allowed) and (self.tls is None or self.tls.ca is None):
+            raise ValueError("a rule in `allowed` demands a certificate, and without `tls.ca` none is asked for")
 
-    def rule_for(self, ae_title: str, address: str) -> AllowRule | None:
-        """Return the first rule that admits the caller, or None.
+    def rule_for(self, ae_title: str, address: str, proof: Proof = None) -> AllowRule | None:
+        """Return the first rule that admits the caller, or None."""
+        return next((rule for rule in self.rules_of(ae_title, address) if rule.is_met_by(proof)), None)
+
+    def rules_of(self, ae_title: str, address: str) -> list[AllowRule]:
+        """Return the rules for a title and an address, whatever they demand of the connection.
 
         The AE title of a source is bound to the addresses of the rules that name it: `*` does not admit it elsewhere.
         """
         bound = any(rule.source and rule.ae_title == ae_title for rule in self.allowed)
         rules = [rule for rule in self.allowed if not bound or rule.ae_title == ae_title]
-        return next((rule for rule in rules if rule.matches(ae_title, address)), None)
+        return [rule for rule in rules if rule.matches(ae_title, address)]
+
+    def is_source(self, ae_title: str, address: str) -> bool:
+        """Whether everybody who is admitted with this title from this address is a source, with TLS or without."""
+        rules = self.rules_of(ae_title, address)
+        last = next((i for i, rule in enumerate(rules) if rule.is_met_by(None)), len(rules))
+        return bool(rules) and all(rule.source for rule in rules[: last + 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,55 +286,6 @@ class ExportRules:
             return None
         hour, minute = self.nightly.split(":")
         return int(hour), int(minute)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """How the network is run. What can move a score is off by default, and named in every report.
-
-    Attributes:
-        device: `auto` (CUDA if there is one, else CPU), `cpu`, `cuda`, `cuda:1`.
-        threads: images at once on a CPU; None: as many as this process may use cores.
-        batch_images: images at once on a GPU, always so many: what is missing is black, so that the bits do not
-            depend on who else waits. The bound of its memory; halved when it runs out.
-        precision: `fp32`, or `bf16` for everything but the heads (GPU, or a CPU with AMX).
-        fold_tab: merge two of the three projections of channel attention; moves a score by about 5e-7.
-        compile: let torch.compile fuse the network; costs half a minute at the start.
-        cuda_graph: record the kernels of a batch once and replay them (GPU).
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
-    device: str = "auto"
-    threads: int | None = None
-    batch_images: int = 7
-    precision: Literal["fp32", "bf16"] = "fp32"
-    fold_tab: bool = False
-    compile: bool = False
-    cuda_graph: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_images < 1 or (self.threads is not None and self.threads < 1):
-            raise ValueError("batch_images and threads must be at least 1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelChoice(Execution):
-    """Which weights, and how they are run.
-
-    Attributes:
-        checkpoint: entry of the lock.
-        lock: the site's own list of pinned checkpoints, relative to this file; None: that of the package.
-        classifier: entry of the lock that tells region and type from the image where headers do not; None: off.
-        allow_untrained: lets weights that were never trained report; for a demo only.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
-    checkpoint: str = "default"
-    lock: Path | None = None
-    classifier: str | None = None
-    allow_untrained: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mediqa_node.domain.errors import CheckpointRefused
-from mediqa_node.domain.policy import Execution
+from mediqa_node.domain.execution import Execution
 from mediqa_node.model.network import MedIQA, NetworkOutput
 from mediqa_node.model.tab import FoldedAttention, TransposedAttention
 from mediqa_node.system.memory import keep_freed_memory

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mediqa_node.domain.constancy import Constancy
-from mediqa_node.domain.policy import Execution
+from mediqa_node.domain.execution import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.range_position import RangePosition

@@ -7,6 +7,7 @@ ended: whoever sends a request at once is answered long before its own turn come
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -56,6 +57,11 @@ class Connections:
             self._open.setdefault(address, {})[connection] = None
             self._n_open += 1
             return connection
+
+    def wrap(self, connection: Connection, layer: Callable[[socket.socket], socket.socket]) -> None:
+        """Put a layer around the socket of a connection, such as TLS; whatever ends the connection then ends this."""
+        with self._lock:
+            connection.socket = layer(connection.socket)
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that is closed or has become an association."""

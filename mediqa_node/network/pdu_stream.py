@@ -11,6 +11,8 @@ import socket
 import struct
 import time
 
+from mediqa_node.network.tls import TlsSocket
+
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 
 MAX_PDU_BYTES = 131_072
@@ -88,7 +90,8 @@ class PduStream:
         self._start = self._end = 0
         while n_bytes > 0 and (remaining := deadline - time.monotonic()) > 0:
             self.connection.settimeout(remaining)
-            count = self.connection.recv_into(self._view)
+            below = self.connection.recv_below if isinstance(self.connection, TlsSocket) else self.connection.recv_into
+            count = below(self._view)
             if not count:
                 return
             n_bytes -= count
@@ -139,8 +142,16 @@ class PduStream:
         with contextlib.suppress(PeerGone):
             self.send(bytes((ABORT, 0, 0, 0, 0, 4, 0, 0, source, reason)), within_s=1.0)
 
+    def end_sending(self) -> None:
+        """Let the peer know that nothing follows."""
+        if isinstance(self.connection, TlsSocket):
+            self.connection.announce_end()
+        self.connection.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Close the connection; data in flight is still delivered."""
         with contextlib.suppress(OSError):
+            if isinstance(self.connection, TlsSocket):
+                self.connection.announce_end()
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()

@@ -10,22 +10,24 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
-from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
-from mediqa_node.network import negotiation
+from mediqa_node.domain.policy import AllowRule, ReceiverPolicy, plain_address
+from mediqa_node.domain.tls import Proof
+from mediqa_node.network import negotiation, proxy_header, tls
 from mediqa_node.network.associate_pdu import DICOM_APPLICATION_CONTEXT, FIXED_BYTES
 from mediqa_node.network.association import Association, Caller, Intake, new_association_id
 from mediqa_node.network.connections import Connection, Connections
+from mediqa_node.network.listeners import Listener
 from mediqa_node.network.negotiation import Proposal, Refusal, RequestHead
 from mediqa_node.network.pdu_stream import ASSOCIATE_RQ, MAX_NEGOTIATION_BYTES, PduStream, PeerGone
 from mediqa_node.network.places import Places
 
 log = structlog.get_logger("receiver")
 
-BACKLOG = 256
 _NEGOTIATING_AT_MOST = 256
 _NEGOTIATING_PER_ADDRESS = 128
 _STRANGERS_AT_MOST = 32
@@ -37,10 +39,29 @@ _REST_BYTES = 65_536
 """Of a rejected request, so many bytes are taken in unread: more than an honest one has."""
 
 
+class HandshakeFailed(PeerGone):
+    """The two sides do not agree on TLS; the message has the reason."""
+
+
+@dataclass(slots=True)
+class _Origin:
+    """Where a connection comes from, as far as is known.
+
+    Attributes:
+        address: of the caller, also where a balancer is in between.
+        proof: what TLS shows of it.
+    """
+
+    address: str
+    proof: Proof = None
+
+
 class Receiver:
     """A listening Storage and Verification SCP.
 
     Args:
+        also_called: further called AE titles that are answered to.
+        listeners: at least one; closed at the end.
         contexts: transfer syntaxes by abstract syntax, the preferred first.
         has_room: False rejects new associations as transient until there is space again.
         offered: what a caller is offered by calling and called AE title; None: `contexts`, whoever calls.
@@ -50,16 +71,17 @@ class Receiver:
         self,
         *,
         ae_title: str,
-        host: str,
-        port: int,
+        also_called: Collection[str] = (),
+        listeners: Sequence[Listener],
         policy: ReceiverPolicy,
         contexts: Mapping[str, Sequence[str]],
         intake: Intake,
         has_room: Callable[[], bool] = lambda: True,
         offered: Callable[[str, str], Mapping[str, Sequence[str]]] | None = None,
     ) -> None:
-        self.ae_title = ae_title
         self.policy = policy
+        self._ae_titles = frozenset({ae_title, *also_called})
+        self._proxies = frozenset(plain_address(address) for address in policy.proxies)
         self._offered = offered or (lambda _calling, _called: contexts)
         self._intake = intake
         self._has_room = has_room
@@ -72,13 +94,13 @@ class Receiver:
             at_most=_STRANGERS_AT_MOST, per_address=_STRANGERS_PER_ADDRESS, ending_at_most=_ENDING_AT_MOST
         )
         self._stopping = threading.Event()
-        self._listener = _listener(host, port)
+        self.listeners = tuple(listeners)
         self._wake_reader, self._wake_writer = socket.socketpair()
 
     @property
     def port(self) -> int:
-        """The port that the receiver listens on; useful if 0 was requested."""
-        return int(self._listener.getsockname()[1])
+        """The port of the first listener; useful if 0 was requested."""
+        return self.listeners[0].port
 
     @property
     def n_associations(self) -> int:
@@ -89,67 +111,109 @@ class Receiver:
 
     def serve(self) -> None:
         """Accept connections until `stop` is called."""
-        self._listener.setblocking(False)
         with selectors.DefaultSelector() as selector:  # epoll or poll: no limit at descriptor 1,024
-            selector.register(self._listener, selectors.EVENT_READ)
+            for listener in self.listeners:
+                listener.socket.setblocking(False)
+                selector.register(listener.socket, selectors.EVENT_READ, listener)
             selector.register(self._wake_reader, selectors.EVENT_READ)
             while not self._stopping.is_set():
                 for key, _ in selector.select():
-                    if key.fileobj is self._listener:
-                        self._accept()
-        for end in (self._listener, self._wake_reader, self._wake_writer):
+                    if key.data is not None:
+                        self._accept(key.data)
+        for end in (*(listener.socket for listener in self.listeners), self._wake_reader, self._wake_writer):
             end.close()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: Listener) -> None:
         try:
-            accepted, (address, *_) = self._listener.accept()
+            accepted, (address, *_) = listener.socket.accept()
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
             log.error("connection not accepted", reason=error.strerror, hourly_for=error.errno)
             time.sleep(0.05)  # out of descriptors: the connection waits in the backlog
             return
-        waiting = self._negotiating if self._is_covered(address) else self._strangers
+        waiting = self._negotiating if self._is_covered(address) or self._is_proxy(address) else self._strangers
         connection = waiting.enter(accepted, address)
         if connection is None:
             accepted.close()
             return
         try:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve_connection, args=(connection, waiting), daemon=True).start()
+            serve = threading.Thread(target=self._serve_connection, args=(connection, waiting, listener), daemon=True)
+            serve.start()
         except (OSError, RuntimeError) as error:  # reset already, or no thread available
             log.error("connection not served", address=address, reason=str(error), hourly_for=type(error))
             waiting.leave(connection)
             accepted.close()
 
-    def _serve_connection(self, connection: Connection, waiting: Connections) -> None:
-        stream, address = PduStream(connection.socket), connection.address
-        association = None
+    def _serve_connection(self, connection: Connection, waiting: Connections, listener: Listener) -> None:
+        origin, stream, association = _Origin(connection.address), None, None
+        deadline = time.monotonic() + self.policy.negotiation_deadline_s
         try:
             try:
-                association = self._negotiate(stream, connection)
+                if self._arrives(connection, waiting, listener, origin, deadline):
+                    stream = PduStream(connection.socket)
+                    association = self._negotiate(stream, connection, origin, deadline)
             finally:
                 waiting.leave(connection)
             if association is not None:
                 association.run()
         except (PeerGone, ValueError) as error:
-            stream.abort()
-            reason = "made room for another connection" if connection.made_room else str(error)
-            log.info("connection ended before an association", address=address, reason=reason, hourly_for=address)
+            if stream is not None:
+                stream.abort()
+            self._log_end(connection, origin.address, error)
         except Exception:
-            stream.abort()
-            log.exception("connection failed", address=address, hourly_for=address)
+            if stream is not None:
+                stream.abort()
+            log.exception("connection failed", address=origin.address, hourly_for=origin.address)
         finally:
             if association is not None:
                 self._places.leave(association)
-            stream.close()
+            (stream or PduStream(connection.socket)).close()
+
+    def _log_end(self, connection: Connection, address: str, error: Exception) -> None:
+        """Log why a connection did not become an association; as a warning if its sender or a balancer has to act."""
+        reason = "made room for another connection" if connection.made_room else str(error)
+        warns = isinstance(error, HandshakeFailed | proxy_header.MalformedHeader) and not connection.made_room
+        tell = log.warning if warns else log.info
+        tell("connection ended before an association", address=address, reason=reason, hourly_for=(address, warns))
+
+    def _arrives(
+        self, connection: Connection, waiting: Connections, listener: Listener, origin: _Origin, deadline: float
+    ) -> bool:
+        """Take in what comes before the first PDU: the header of a balancer, then the TLS handshake.
+
+        Returns:
+            False if it is the balancer itself, which looks whether the port is open.
+        """
+        if self._is_proxy(connection.address):
+            caller = proxy_header.read_caller(connection.socket, deadline)
+            if caller is None:
+                return False
+            origin.address = caller
+        if listener.tls is None:
+            return True
+        if (context := listener.tls.context()) is None:
+            raise HandshakeFailed("TLS: the certificate of this node cannot be loaded")
+        try:
+            waiting.wrap(connection, lambda raw: tls.accepted(context, raw))
+            connection.socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            origin.proof = tls.shake_hands(connection.socket)
+        except OSError as error:
+            failed = HandshakeFailed if tls.is_refusal(error) else PeerGone
+            raise failed(f"TLS: {tls.words_of(error)}") from error
+        return True
+
+    def _is_proxy(self, address: str) -> bool:
+        return plain_address(address) in self._proxies
 
     # ── admission ────────────────────────────────────────────────────────────
 
-    def _negotiate(self, stream: PduStream, connection: Connection) -> Association | None:
+    def _negotiate(
+        self, stream: PduStream, connection: Connection, origin: _Origin, deadline: float
+    ) -> Association | None:
         """Judge the caller by address and titles, then read what it proposes, give it a place, and answer."""
-        deadline = time.monotonic() + self.policy.negotiation_deadline_s
-        pdu_type, first, length = stream.peek(FIXED_BYTES, within_s=self.policy.negotiation_deadline_s)
+        pdu_type, first, length = stream.peek(FIXED_BYTES, within_s=deadline - time.monotonic())
         if pdu_type != ASSOCIATE_RQ:
             raise PeerGone(f"PDU of type {pdu_type} before an association")
         head = negotiation.parse_head(first)
@@ -157,11 +221,11 @@ class Receiver:
             association_id=new_association_id(),
             calling_ae_title=head.calling_ae_title,
             called_ae_title=head.called_ae_title,
-            address=connection.address,
+            address=origin.address,
         )
-        rule = self._rule_for(caller, head)
+        rule = self._rule_for(caller, head, origin.proof)
         if isinstance(rule, Refusal):
-            self._reject(stream, caller, rule)
+            self._reject(stream, caller, rule, origin.proof)
             return None
         proposal = self._read_proposal(stream, length, deadline)
         offered = self._offered(caller.calling_ae_title, caller.called_ae_title)
@@ -177,7 +241,7 @@ class Receiver:
             refusal = self._places.take(association, within_s=max(deadline - time.monotonic(), 0.0))
         if refusal is not None:
             connection.may_end = True
-            self._reject(stream, caller, refusal)
+            self._reject(stream, caller, refusal, origin.proof)
             return None
         try:
             stream.send(answer)
@@ -202,7 +266,7 @@ class Receiver:
             if is_large:
                 self._large_requests.release()
 
-    def _reject(self, stream: PduStream, caller: Caller, refusal: Refusal) -> None:
+    def _reject(self, stream: PduStream, caller: Caller, refusal: Refusal, proof: Proof) -> None:
         log.warning(
             "association rejected",
             hourly_for=(caller.calling_ae_title, caller.address, refusal),
@@ -211,19 +275,20 @@ class Receiver:
             address=caller.address,
             reject=refusal[:3],
             reason=refusal.words,
+            certificate="no TLS" if proof is None else sorted(proof),
         )
         stream.send(negotiation.reject(refusal))
         _linger(stream)
 
-    def _rule_for(self, caller: Caller, head: RequestHead) -> AllowRule | Refusal:
+    def _rule_for(self, caller: Caller, head: RequestHead, proof: Proof) -> AllowRule | Refusal:
         """Return the rule that admits a caller, or why it is not admitted: by its address first, then by the titles."""
         if not self._is_covered(caller.address):
             return negotiation.CALLING_AE_NOT_RECOGNISED
         if not head.protocol_version & 1:
             return negotiation.PROTOCOL_VERSION_NOT_SUPPORTED
-        if self.policy.require_called_ae and caller.called_ae_title != self.ae_title:
+        if self.policy.require_called_ae and caller.called_ae_title not in self._ae_titles:
             return negotiation.CALLED_AE_NOT_RECOGNISED
-        rule = self.policy.rule_for(caller.calling_ae_title, caller.address)
+        rule = self.policy.rule_for(caller.calling_ae_title, caller.address, proof)
         if rule is None or not negotiation.is_ae_title(caller.calling_ae_title):
             return negotiation.CALLING_AE_NOT_RECOGNISED
         return rule if self._has_room() else negotiation.NO_ROOM
@@ -256,15 +321,8 @@ class Receiver:
         return len(active)
 
 
-def _listener(host: str, port: int) -> socket.socket:
-    """Listen on an address, a name or all interfaces; `::` takes IPv4 callers too, where the system can."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
-
-
 def _linger(stream: PduStream) -> None:
     """Give the peer a moment to read a rejection; a connection closed with bytes unread would take it back."""
     with contextlib.suppress(PeerGone, OSError):
-        stream.connection.shutdown(socket.SHUT_WR)
+        stream.end_sending()
         stream.drain(_REST_BYTES, within_s=1.0)

@@ -8,6 +8,7 @@ the connection when time is up. That method is not meant to be replaced: the min
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -78,11 +79,13 @@ class Watch:
     Attributes:
         rejections: as they were read: one that comes at once, pynetdicom may take for a connection that failed.
         received: the types of the PDUs that came.
+        tls_failure: what ended TLS, such as a certificate of ours that the peer does not accept.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self.rejections: list[A_ASSOCIATE_RJ] = []
         self.received: set[int] = set()
+        self.tls_failure: ssl.SSLError | None = None
         self._timeout_s = timeout_s
         self._proposed: dict[int | None, set[str]] = {}
         self._responses = Responses()
@@ -178,7 +181,11 @@ class Watch:
             if body is not None:
                 wanted, body = body, None
                 return wanted
-            header = receive(_HEADER_BYTES)
+            try:
+                header = receive(_HEADER_BYTES)
+            except ssl.SSLError as error:
+                self.tls_failure = error
+                raise
             if len(header) < _HEADER_BYTES:  # the end of the connection
                 return header
             try:
@@ -209,8 +216,13 @@ class Watch:
         return rewrite[kind](raw) if kind in rewrite else raw
 
     def _say(self, pdu: bytes) -> None:
+        """Send last words, from the thread that reads, without waiting: a TLS socket takes no MSG_DONTWAIT."""
         with contextlib.suppress(OSError):
-            self._connection.send(pdu, socket.MSG_DONTWAIT)
+            self._connection.settimeout(0.0)
+            try:
+                self._connection.send(pdu)
+            finally:
+                self._connection.settimeout(None)
 
     def _awaited(self) -> set[int]:
         """Return the PDUs that a peer may send now (PS3.8 section 9.2)."""

@@ -24,6 +24,7 @@ from mediqa_node.network.contexts import SR_SOP_CLASSES, VERIFICATION
 from mediqa_node.network.pdu_stream import ABORT
 from mediqa_node.network.requestor import Watch
 from mediqa_node.network.responses import PENDING
+from mediqa_node.network.tls import context_for, words_of
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -248,16 +249,22 @@ def connect(
     entity.connection_timeout = min(timeout_s, 10.0)
     entity.acse_timeout = entity.dimse_timeout = timeout_s
     entity.network_timeout = None  # an idle association would be aborted twice, where another timeout is due as well
+    context = context_for(peer)
+    tls = (context, peer.host) if context is not None else None
     with closing(Watch(timeout_s)) as watch:
         try:
             association = entity.associate(
-                peer.host, peer.port, list(contexts), ae_title=peer.ae_title, evt_handlers=watch.handlers
+                peer.host, peer.port, list(contexts), ae_title=peer.ae_title, evt_handlers=watch.handlers, tls_args=tls
             )
         except (OSError, UnicodeError) as error:  # the host name does not resolve, or is none
             reason = error.strerror if isinstance(error, OSError) else "no host name"
             raise PeerUnavailable(f"{peer.name} ({peer.host}): {reason}") from error
         watch.negotiated()
         if not association.is_established:
+            tls_failure = (context.failure if context is not None else None) or watch.tls_failure
+            if tls_failure is not None and not watch.received:
+                where = f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
+                raise PeerUnavailable(f"{where} is not reachable by TLS: {words_of(tls_failure)}")
             raise _failure(association, peer, watch)
         try:
             yield PeerLink(association, peer, watch)

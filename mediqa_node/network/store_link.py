@@ -7,7 +7,6 @@ keeps one association open, and reads what a peer answers as leniently as `assoc
 
 import contextlib
 import os
-import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from mediqa_node.network.pdu_stream import (
     PduStream,
     PeerGone,
 )
+from mediqa_node.network.tls import open_connection
 
 Pair = tuple[str, str]
 """SOP Class UID and Transfer Syntax UID."""
@@ -188,7 +188,7 @@ def open_store_link(
 
 def connect_to_store(peer: Peer, pairs: Sequence[Pair], *, ae_title: str, timeout_s: float) -> StoreLink:
     """Open an association as `open_store_link` does; the caller ends it."""
-    stream = PduStream(_connected(peer, min(timeout_s, _CONNECT_WITHIN_S)))
+    stream = PduStream(open_connection(peer, min(timeout_s, _CONNECT_WITHIN_S)))
     try:
         stream.send(_request(peer, pairs, ae_title), within_s=timeout_s)
         kind, body = stream.read(
@@ -212,16 +212,6 @@ def connect_to_store(peer: Peer, pairs: Sequence[Pair], *, ae_title: str, timeou
     link = StoreLink(stream, peer, pairs, accepted)
     link.limit_pdus(results.maximum_length)
     return link
-
-
-def _connected(peer: Peer, timeout_s: float) -> socket.socket:
-    try:
-        connection = socket.create_connection((peer.host, peer.port), timeout=timeout_s)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror or str(error) if isinstance(error, OSError) else "no host name"
-        raise PeerUnavailable(f"{_where(peer)}: {reason}") from error
-    return connection
 
 
 def _numbered(pairs: Sequence[Pair]) -> Iterator[tuple[int, Pair]]:

@@ -21,10 +21,12 @@ next start continues from the last commit.
 Stations are imported inside the functions: the receiver imports this file and stays small.
 """
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import VERIFICATION, acceptor_contexts
+from mediqa_node.network.listeners import Listener
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.pipeline.forward.offer import Offer
 from mediqa_node.pipeline.forward.plan import ForwardPlan
@@ -44,8 +46,8 @@ def receive(
     policy: ReceiverPolicy,
     *,
     ae_title: str,
-    host: str,
-    port: int,
+    also_called: Collection[str] = (),
+    listeners: Sequence[Listener],
     transfer_syntaxes: tuple[str, ...],
     plan: ForwardPlan | None = None,
 ) -> tuple[Receiver, IndexWriter]:
@@ -55,8 +57,8 @@ def receive(
     offer = Offer(database, plan, contexts, always=(VERIFICATION,)) if plan is not None else None
     receiver = Receiver(
         ae_title=ae_title,
-        host=host,
-        port=port,
+        also_called=also_called,
+        listeners=listeners,
         policy=policy,
         contexts=contexts,
         intake=SpoolingIntake(spool, writer, plan),

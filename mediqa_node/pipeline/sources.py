@@ -46,8 +46,7 @@ class Sources:
         """Whether this caller may correct and reject the images that it has sent itself."""
         if not address:
             return False
-        rule = self._node.receiver.rule_for(calling_ae_title, address)
-        return rule is not None and rule.source and calling_ae_title not in self._ambiguous
+        return self._node.receiver.is_source(calling_ae_title, address) and calling_ae_title not in self._ambiguous
 
     def may_change(self, image: InstanceRow, calling_ae_title: str, address: str) -> bool:
         """Whether what this caller says about an image counts."""
@@ -96,7 +95,7 @@ def ambiguous(receiver: ReceiverPolicy, connection: Connection) -> Mapping[str, 
     titles = {rule.ae_title for rule in receiver.allowed if rule.source}
     seen = copies.addresses_of(connection, titles) if titles else {}
     admitted = {
-        title: sorted(address for address in addresses if receiver.rule_for(title, address) is not None)
+        title: sorted(address for address in addresses if receiver.rules_of(title, address))
         for title, addresses in seen.items()
     }
     return {title: addresses for title, addresses in sorted(admitted.items()) if len(addresses) > 1}

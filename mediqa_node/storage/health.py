@@ -1,7 +1,7 @@
 """What processes and destinations leave behind for `status`: a row for each role, rewritten by it, and one for each
 destination, rewritten by each attempt to reach it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from mediqa_node.domain.forward import ForwardQueue
 from mediqa_node.domain.health import Concern, Destination, Heartbeat, Stuck, Sweep, concerns
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, SeriesState
+from mediqa_node.domain.tls import TlsFile
 from mediqa_node.storage import forwards, reconciliations
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import deliveries, metadata, series
@@ -163,6 +164,7 @@ def load(
     now: float,
     stuck_before: float,
     no_images: str = "",
+    tls: Sequence[TlsFile] = (),
 ) -> Health:
     """Return the health of the node.
 
@@ -171,6 +173,7 @@ def load(
         has_room: whether the spool has more free space than `retention.low_water_bytes`.
         stuck_before: series that have not moved on since then are stuck.
         no_images: why received images cannot be read; "" if they can.
+        tls: the certificates and keys that the configuration names.
     """
     waiting, beats = waiting_destinations(connection), read_heartbeats(connection)
     found = concerns(
@@ -182,6 +185,7 @@ def load(
         no_images=no_images,
         forwards=forwards.queues(connection),
         gaps=reconciliations.gaps(connection),
+        tls=tls,
     )
     return Health(destinations=waiting, heartbeats=beats, concerns=list(found))
 

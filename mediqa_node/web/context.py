@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.promotion import Weights
+from mediqa_node.domain.tls import TlsFile
 from mediqa_node.storage.database import Database
 from mediqa_node.web.passwords import Passwords
 from mediqa_node.web.throttle import Throttle
@@ -65,6 +66,7 @@ class WebContext:
         viewer: address of the site's viewer with {StudyInstanceUID} or {SeriesInstanceUID}; None: no link.
         running: names of the node's processes that run on this machine.
         checkpoints: a sentence about the one that scores, and those that this node can load.
+        tls_files: the state of the certificates of the configuration.
         exports: folder of exports.
         low_water_bytes: with less free space nothing is received.
         passwords: hashes and checks them.
@@ -86,6 +88,7 @@ class WebContext:
     viewer: str | None = None
     running: Callable[[], list[str]] = field(default=lambda: [])
     checkpoints: Callable[[], tuple[str, Sequence[ListedCheckpoint]]] = field(default=lambda: ("", ()))
+    tls_files: Callable[[], Sequence[TlsFile]] = field(default=lambda: ())
     low_water_bytes: int = 0
     import_ratings: RatingImport | None = None
     clock: Callable[[], float] = time.time

@@ -43,7 +43,14 @@ def _state(context: WebContext) -> dict[str, object]:
     disk = shutil.disk_usage(context.data_dir)
     running, has_room = context.running(), disk.free > context.low_water_bytes
     with context.database.read() as connection:
-        found = health.load(connection, running=running, has_room=has_room, now=now, stuck_before=now - _STUCK_AFTER_S)
+        found = health.load(
+            connection,
+            running=running,
+            has_room=has_room,
+            now=now,
+            stuck_before=now - _STUCK_AFTER_S,
+            tls=context.tls_files(),
+        )
         values = {
             "held": held.deliveries(connection),
             "stopped": held.series(connection),

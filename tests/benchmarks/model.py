@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mediqa_node import config
 from mediqa_node.composition import checkpoints
-from mediqa_node.domain.policy import Execution
+from mediqa_node.domain.execution import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.domain.range_position import RangePosition

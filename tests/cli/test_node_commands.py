@@ -59,6 +59,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
     from mediqa_node.domain.peer import Peer
+    from mediqa_node.network.listeners import Listener, listen
     from mediqa_node.pipeline.flow import receive
 
     folder = tmp_path_factory.mktemp("node")
@@ -73,8 +74,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
         resources.open_spool(settings),
         settings.receiver,
         ae_title="MEDIQA",
-        host="127.0.0.1",
-        port=0,
+        listeners=[Listener(listen("127.0.0.1", 0))],
         transfer_syntaxes=decodable_transfer_syntaxes(),
     )
     thread = threading.Thread(target=receiver.serve, daemon=True)
@@ -261,6 +261,22 @@ def test_a_port_in_use_is_a_sentence_at_once(tmp_path: Path) -> None:
     assert result.stderr.splitlines()[-1].startswith(
         f"mediqa-node: node.host 127.0.0.1, node.port {port}: cannot listen"
     )
+
+
+def test_a_tls_port_in_use_is_named_too(tmp_path: Path) -> None:
+    import socket
+
+    from support.tls import Authority
+
+    Authority(tmp_path).issue("node")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        tls = f"{{certificate: node.pem, key: node.key, port: {port}}}"
+        (tmp_path / "node.yaml").write_text(f"node: {{port: 0}}\nreceiver: {{tls: {tls}}}")
+        result = run("-c", tmp_path / "node.yaml", "serve", folder=tmp_path)
+
+    assert result.returncode == 2
+    assert f"receiver.tls.host 127.0.0.1, receiver.tls.port {port}: cannot listen there" in result.stderr
 
 
 def test_serve_names_its_configuration_on_a_terminal(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from support.node import Node
 from support.orthanc import Orthanc, evidence_instances
 from support.outside import Sent, differences
+from support.receiver_process import WAITS_S, waiting_callers
 from support.senders import answered, start_storescu
 from support.series import ct_series
 from support.waiting import until
@@ -157,6 +158,17 @@ def test_a_process_killed_at_a_named_place_loses_and_doubles_nothing(
     mortal.dies_at(name, load(tmp_path, name), sent)
 
     assert_promise_kept(mortal.node, pacs, sent)
+
+
+def test_callers_wait_while_the_receiver_starts_again_and_none_is_refused(mortal: Mortal) -> None:
+    before = mortal.starts("receiver")
+
+    killed = mortal.node.kill("receiver")
+    until(lambda: not psutil.pid_exists(killed), "it accepts nobody any more", every_s=0.005)
+    waited_s = waiting_callers([(mortal.node.port, None)] * 8)
+
+    assert max(waited_s) < WAITS_S * max(1.0, 2 * os.getloadavg()[0])
+    assert mortal.starts("receiver") == before + 1
 
 
 @pytest.mark.acceptance

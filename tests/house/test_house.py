@@ -113,7 +113,7 @@ def test_the_receiver_loads_neither_torch_nor_the_model() -> None:
         "mediqa_node.decode.syntaxes"
     )
 
-    assert loaded(code, "torch", "timm", "dbos", "highdicom") == set()
+    assert loaded(code, "torch", "timm", "dbos", "highdicom", "cryptography") == set()
 
 
 def test_the_courier_loads_no_torch() -> None:

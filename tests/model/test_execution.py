@@ -10,7 +10,7 @@ import torch
 from support.factories import network_input
 
 from mediqa_node.domain.errors import CheckpointRefused
-from mediqa_node.domain.policy import Execution
+from mediqa_node.domain.execution import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.model.execution import BatchingRunner, PooledRunner, chosen_device, fold, mixed, prepare

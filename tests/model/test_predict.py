@@ -9,7 +9,7 @@ from support.factories import network_input
 
 from mediqa_node.domain.assessment import weighted_quality
 from mediqa_node.domain.errors import CheckpointRefused
-from mediqa_node.domain.policy import Execution
+from mediqa_node.domain.execution import Execution
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.model.card import PredictedParameter, QualityMap
 from mediqa_node.model.lock import digest, read_lock

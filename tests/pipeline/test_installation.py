@@ -1,10 +1,10 @@
 """What a node keeps of itself: who it is."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from mediqa_node import service
 from mediqa_node.composition import resources
 from mediqa_node.config import Settings
 
@@ -15,7 +15,7 @@ def test_the_identity_of_an_installation_is_whole_or_not_there(tmp_path: Path, m
     def pulled(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(service.os, "fsync", pulled)
+    monkeypatch.setattr(os, "fsync", pulled)
     with pytest.raises(KeyboardInterrupt):
         resources.identity(settings)
     monkeypatch.undo()

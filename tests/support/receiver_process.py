@@ -1,11 +1,12 @@
 """The receiver process of a node, alone."""
 
 import json
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import psutil
 from mediqa_node.composition import resources
 from mediqa_node.config import load
 from support.receiving import IMPLICIT, VERIFICATION, Scu
-from support.waiting import free_port, until
+from support.waiting import PATIENCE_S, free_port, until
 
 
 @contextmanager
@@ -80,3 +81,20 @@ def echoing(port: int, process: psutil.Process) -> Iterator[tuple[list[float], l
         finally:
             stop.set()
             verifying.result()
+
+
+WAITS_S = 2.0
+"""How long a scanner may have to wait for a receiver that starts again, on an idle machine."""
+
+
+def waiting_callers(calls: Sequence[tuple[int, ssl.SSLContext | None]]) -> list[float]:
+    """Verify at several ports at once; return how long each caller waited. One that is refused raises."""
+
+    def call(port: int, tls: ssl.SSLContext | None) -> float:
+        started = time.monotonic()
+        with Scu(port, tls=tls, calling=b"MONITOR", timeout_s=PATIENCE_S) as scu:
+            assert scu.echo() == 0x0000
+        return time.monotonic() - started
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(lambda one: call(*one), calls))

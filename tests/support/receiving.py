@@ -1,6 +1,7 @@
 """A receiver in this process, and an SCU made of bytes: it can say what no library lets one say."""
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +19,9 @@ from pydicom.filewriter import write_dataset
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import acceptor_contexts
+from mediqa_node.network.listeners import Listener, listen
 from mediqa_node.network.receiver import Receiver
+from mediqa_node.network.tls import ServerTls
 from mediqa_node.pipeline.forward.offer import Offer
 from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.pipeline.intake import SpoolingIntake
@@ -44,6 +47,8 @@ class Listening:
         intake: Any = None,
         has_room: Callable[[], bool] | None = None,
         plan: ForwardPlan | None = None,
+        also_called: Sequence[str] = (),
+        listener_tls: ServerTls | None = None,
         **policy: Any,
     ) -> None:
         self.database = Database(f"sqlite:///{folder / 'node.db'}")
@@ -51,10 +56,14 @@ class Listening:
         self.spool = Spool(folder / "spool")
         self.writer = IndexWriter(self.database, self.spool)
         contexts = acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",))
+        self.listeners = [
+            Listener(listen(host, 0)),
+            *([Listener(listen(host, 0), listener_tls)] if listener_tls else []),
+        ]
         self.receiver = Receiver(
             ae_title="MEDIQA",
-            host=host,
-            port=0,
+            also_called=also_called,
+            listeners=self.listeners,
             policy=ReceiverPolicy(**policy),
             contexts=contexts,
             intake=intake or SpoolingIntake(self.spool, self.writer, plan),
@@ -62,6 +71,7 @@ class Listening:
             offered=Offer(self.database, plan, contexts, always=(VERIFICATION,)).to if plan else None,
         )
         self.port = self.receiver.port
+        self.tls_port = self.listeners[-1].port
         self._serving = threading.Thread(target=self.receiver.serve, daemon=True)
         self._serving.start()
 
@@ -211,13 +221,28 @@ def store_rq(uid: str, data: bytes, *, sop_class: str = CT, context: int = 1, fr
 
 
 class Scu:
-    """One connection to the receiver."""
+    """One connection to the receiver.
+
+    Args:
+        first: sent before TLS.
+    """
 
     def __init__(
-        self, port: int, *, host: str = "127.0.0.1", associate: bool = True, timeout_s: float = 20.0, **request: Any
+        self,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        associate: bool = True,
+        timeout_s: float = 20.0,
+        first: bytes = b"",
+        tls: ssl.SSLContext | None = None,
+        **request: Any,
     ) -> None:
         self.socket = socket.create_connection((host, port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.send(first)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         if associate:
             try:
                 self.associate(**request)

@@ -1,0 +1,135 @@
+"""The supervisor: keeps the processes of one node running, spawned, never forked."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mediqa_node.composition import listening
+from mediqa_node.composition.certificates import check_files
+from mediqa_node.composition.resources import (
+    make_data_folder,
+    prepare,
+)
+from mediqa_node.config import Settings
+from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.returns import obstacle
+from mediqa_node.logs import log_uncaught
+from mediqa_node.network.listeners import hand_over
+from mediqa_node.system.lock import Locked, locked
+
+if TYPE_CHECKING:
+    pass
+
+from mediqa_node.service.roles import DRAIN_S, REFUSED, RESTART, WEB, roles_of, running_roles, stop_at_a_signal, tell
+
+log = structlog.get_logger("serve")
+
+_BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
+_STEADY_AFTER_S = 20.0
+"""A process that ran this long is restarted at once, because scanners do not wait."""
+
+
+class Supervisor:
+    """Keeps the processes of one node running, and the receiver's sockets open while it starts again: callers wait."""
+
+    def __init__(self, settings: Settings, arguments: list[str], sockets: Mapping[str, socket.socket]) -> None:
+        self.settings = settings
+        self._sockets = sockets
+        self._starting = threading.Lock()
+        self._arguments = arguments
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stop = threading.Event()
+
+    def run(self) -> int:
+        """Start all processes, restart what dies, stop on SIGTERM or SIGINT; return the exit status."""
+        log_uncaught()
+        stop_at_a_signal(self._stop)
+        prepare(self.settings)
+        roles = roles_of(self.settings)
+        threads = [threading.Thread(target=self._keep, args=(role,), daemon=True) for role in roles]
+        for thread in threads:
+            thread.start()
+        self._stop.wait()
+        failed = [role for role, process in self._processes.items() if process.poll() == REFUSED]
+        self._end()
+        for thread in threads:
+            thread.join(timeout=1)
+        return 2 if failed else 0
+
+    def _keep(self, role: str) -> None:
+        attempt = 0
+        while (process := self._start(role)) is not None:
+            started = time.monotonic()
+            status = process.wait()
+            if self._stop.is_set():
+                return
+            if status == REFUSED and role != WEB:  # the node receives and scores without pages
+                self._stop.set()
+                return
+            if status == RESTART:
+                continue
+            attempt = 0 if time.monotonic() - started > _STEADY_AFTER_S else attempt
+            log.error("process ended and is started again", role=role, status=status)
+            self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+            attempt += 1
+
+    def _start(self, role: str) -> "subprocess.Popen[bytes] | None":
+        with self._starting:
+            if self._stop.is_set():
+                return None
+            handed_over = hand_over(self._sockets if role == "receiver" else {})
+            command = [sys.executable, "-m", "mediqa_node", *self._arguments, "process", role]
+            self._processes[role] = process = subprocess.Popen(command, stdin=subprocess.PIPE, **handed_over)
+            return process
+
+    def _end(self) -> None:
+        with self._starting:
+            for listener in self._sockets.values():
+                listener.close()
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        deadline = time.monotonic() + DRAIN_S
+        for role, process in self._processes.items():
+            try:
+                process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("process did not stop in time and is killed", role=role)
+                process.kill()
+
+
+def serve(settings: Settings, arguments: list[str]) -> int:
+    """Run the node; `arguments` name the same configuration to the child processes.
+
+    Raises:
+        ConfigurationError: another `serve` uses the data folder, or the port is taken.
+    """
+    make_data_folder(settings)
+    with _only_node(settings.data_dir):
+        rules, peers = settings.returns, settings.peers_of_settings()
+        tell(f"configuration {settings.file or 'defaults: no file was given or found'}, data in {settings.data_dir}")
+        check_files(settings)
+        sockets = listening.open_sockets_after(settings, lambda: "receiver" in running_roles(settings))
+        if why_not := obstacle(rules, peers, settings.receiver):
+            log.warning("no report will be sent", reason=why_not)
+        return Supervisor(settings, arguments, sockets).run()
+
+
+@contextlib.contextmanager
+def _only_node(folder: Path) -> Iterator[None]:
+    """Hold the lock of the data folder."""
+    try:
+        with locked(folder / "serve.lock"):
+            yield
+    except Locked as error:
+        raise ConfigurationError(
+            f"{folder} is used by pid {error.pid or 'unknown'}: one `mediqa-node serve` for a data folder"
+        ) from None
