@@ -80,6 +80,7 @@ class PeerSettings(_Strict):
     sr_sop_class: str = Field(default="auto", pattern="^(auto|comprehensive3d|comprehensive|enhanced)$")
     authority: bool = False
     retraction: Literal["void", "note"] = "void"
+    commitment: bool = False
     identity: IdentityRules = EXACT
 
 
@@ -146,6 +147,9 @@ class Settings(_Strict):
                 if name != "sender" and name not in self.peers:
                     known = ", ".join([*self.peers, "sender"])
                     raise ValueError(f"returns.{i}.to names {name!r}; configured peers: {known}")
+        if (archive := self.receiver.commit_with) is not None and archive not in self.peers:
+            known = ", ".join(self.peers) or "none"
+            raise ValueError(f"receiver.commit_with names {archive!r}; configured peers: {known}")
         return self
 
     @property

@@ -115,6 +115,7 @@ def running_roles(settings: Settings) -> list[str]:
 
 
 def _receiver(settings: Settings, stop: threading.Event) -> int:
+    from mediqa_node.composition.receiver_services import receiver_services
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
     from mediqa_node.pipeline.flow import receive
     from mediqa_node.pipeline.recovery import recover
@@ -131,11 +132,11 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
             host=settings.node.host,
             port=settings.node.port,
             transfer_syntaxes=decodable_transfer_syntaxes(),
+            services=receiver_services(settings, database),
         )
     except OSError as error:
         raise ConfigurationError(_cannot_listen(settings, error)) from error
-    most = settings.receiver.max_associations
-    _start_heartbeat(database, "receiver", Pulse(), stop, associations=lambda: (receiver.n_associations, most))
+    _start_heartbeat(database, "receiver", Pulse(), stop, associations=receiver.occupancy)
     serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)
     serving.start()
     log.info("receiving", ae_title=settings.node.ae_title, host=settings.node.host, port=receiver.port)

@@ -109,7 +109,7 @@ def status(context: typer.Context, json: Json = False) -> None:
 def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node import service
     from mediqa_node.composition import checkpoints, resources
-    from mediqa_node.domain.health import STUCK_AFTER_S, concerns
+    from mediqa_node.domain.health import concerns
     from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
     from mediqa_node.pipeline.export.nightly import last_outcome
     from mediqa_node.pipeline.sources import ambiguous
@@ -133,9 +133,7 @@ def _look(settings: Settings, database: Database) -> _Found:
         destinations = health.waiting_destinations(connection)
         beats = health.read_heartbeats(connection)
         at_work = [beat for beat in beats if beat.role in running]
-        stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
-        room = has_room or spool is None
-        look = list(concerns(destinations, at_work, has_room=room, now=now, stuck=stuck, no_images=no_images))
+        seen = partial(concerns, destinations, at_work, has_room=has_room or spool is None, now=now)
         decided = promotions.standing(connection)
         stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
         return _Found(
@@ -151,7 +149,7 @@ def _look(settings: Settings, database: Database) -> _Found:
             clock=clock.load(connection),
             destinations=destinations,
             heartbeats=beats,
-            concerns=look,
+            concerns=list(seen(no_images=no_images, **_stuck(settings, connection, now))),
             checked=constancy_checks.standing(connection),
             exported=last_outcome(settings.export_folder) if settings.export.nightly else None,
             weights=decided,
@@ -163,6 +161,18 @@ def _look(settings: Settings, database: Database) -> _Found:
             has_room=has_room,
             free_bytes=spool.free_bytes() if spool is not None else None,
         )
+
+
+def _stuck(settings: Settings, connection: Connection, now: float) -> dict[str, Any]:
+    """Return what does not move on, as `concerns` takes it: series, and reports without a commitment."""
+    from mediqa_node.domain.health import STUCK_AFTER_S, UNCOMMITTED_AFTER_S
+    from mediqa_node.storage import health, report_commitments
+
+    before = now - settings.completion.forced_after_s - STUCK_AFTER_S
+    return {
+        "stuck": health.stuck_series(connection, before=before),
+        "uncommitted": report_commitments.uncommitted(connection, before=now - UNCOMMITTED_AFTER_S),
+    }
 
 
 def _active(settings: Settings, decided: Standing) -> Weights | None:
@@ -252,6 +262,7 @@ def _print_processes(look: Sequence[Concern]) -> None:
         ConcernKind.RECEIVER_FULL: "full",
         ConcernKind.STUCK_SERIES: "stuck",
         ConcernKind.NO_IMAGES: "lost",
+        ConcernKind.NOT_COMMITTED: "unconfirmed",
     }
     for concern in look:
         if concern.kind in names:

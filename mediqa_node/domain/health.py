@@ -11,6 +11,7 @@ OLDEST_AFTER_S = 1800.0
 LATE_AFTER_PERIODS = 10
 STUCK_AFTER_S = 3600.0
 """After this and `completion.forced_after_s`."""
+UNCOMMITTED_AFTER_S = 86_400.0
 
 
 def span(seconds: float) -> str:
@@ -35,6 +36,7 @@ class ConcernKind(StrEnum):
     LOW_WATER = "low_water"
     STUCK_SERIES = "stuck_series"
     NO_IMAGES = "no_images"
+    NOT_COMMITTED = "not_committed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,19 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Uncommitted:
+    """Reports that a destination took long ago, and does not commit to keep.
+
+    Attributes:
+        oldest_at: when it was first asked about one of them, seconds since 1970.
+    """
+
+    name: str
+    n: int
+    oldest_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
     """A periodic task of a process.
 
@@ -155,6 +170,7 @@ def concerns(
     now: float,
     stuck: Sequence[Stuck] = (),
     no_images: str = "",
+    uncommitted: Sequence[Uncommitted] = (),
 ) -> Iterator[Concern]:
     """Return what a person should look at.
 
@@ -185,6 +201,13 @@ def concerns(
     if no_images:
         fix = "mount or restore it, then restart the node; `mediqa-node verify` names what is missing"
         yield Concern(kind=ConcernKind.NO_IMAGES, about="spool", text=no_images, fix=fix)
+    for one in uncommitted:
+        yield Concern(
+            kind=ConcernKind.NOT_COMMITTED,
+            about=one.name,
+            text=f"{_reports(one.n)} sent, and no commitment to keep them for up to {span(now - one.oldest_at)}",
+            fix=f"let {one.name} know AE title, host and port of this node, and admit it in `receiver.allowed`",
+        )
 
 
 def _of_series(stuck: Stuck, now: float) -> Concern:

@@ -16,6 +16,7 @@ class Peer:
         sr_sop_class: `auto`, `comprehensive3d`, `comprehensive` or `enhanced`.
         authority: a corrected copy from this peer replaces the current one, and its reject notes count.
         retraction: how a report is taken back from it: by a `void` report, or by a `note` that rejects our objects.
+        commitment: it is asked to commit to keep each report (PS3.4 annex J); a delivery is confirmed once it has.
         identity: how its identifiers are compared with those of the images.
     """
 
@@ -26,4 +27,5 @@ class Peer:
     sr_sop_class: str = "auto"
     authority: bool = False
     retraction: Literal["void", "note"] = "void"
+    commitment: bool = False
     identity: IdentityRules = EXACT

@@ -221,9 +221,14 @@ class DeliveryState(StrEnum):
 
     WAITING = "waiting"
     SENT = "sent"
+    CONFIRMED = "confirmed"
     PARKED = "parked"
     WITHHELD = "withheld"
     SUPERSEDED = "superseded"
+
+
+ARRIVED = (DeliveryState.SENT, DeliveryState.CONFIRMED)
+"""Deliveries that the destination has taken; it commits to keep those that are confirmed (PS3.4 annex J)."""
 
 
 UNFINISHED = (DeliveryState.WAITING, DeliveryState.PARKED, DeliveryState.WITHHELD)
@@ -241,6 +246,8 @@ class DeliveryReason(StrEnum):
     DOCUMENT_UNREAD = "document_unread"
     NO_ANSWER = "no_answer"
     IDENTITY_UNANSWERED = "identity_unanswered"
+    # waiting, and parked the second time
+    NOT_COMMITTED = "not_committed"
     # sent
     STUDY_NOT_THERE = "study_not_there"
     IDENTITY_NOT_CHECKED = "identity_not_checked"

@@ -89,6 +89,10 @@ class Receiver:
         """Number of open associations."""
         return len(self._places)
 
+    def occupancy(self) -> tuple[int, int]:
+        """Return the number of open associations, and how many there may be."""
+        return len(self._places), self.policy.max_associations
+
     # ── connections ──────────────────────────────────────────────────────────
 
     def serve(self) -> None:

@@ -4,6 +4,7 @@
     its series ends      complete   announced | contiguous | quiet | forced      READY
     the worker           assess     harvest → stacks → slices → score            ASSESSED | NOT_SCORED | WITHHELD
     the courier          deliver    identity → report → C-STORE → status         DELIVERED | WITHHELD | PARKED
+    the archive          confirm    N-ACTION, then its N-EVENT-REPORT            CONFIRMED
 
 A late instance, a corrected copy or a reject note returns the series to RECEIVING and makes the next
 revision. Each station commits its result together with the job of the next: killed at any point, the
@@ -15,6 +16,7 @@ next start continues from the last commit.
     assess       worker     DBOS queue `score`          spooled files, model   technique; assessment + deliveries + jobs
     deliver      courier    DBOS queue `deliver`        outbox, peer           report bytes, then their status
     companions   courier    a sweep                     sent deliveries, peer  companions' bytes, then their status
+    commitment   courier    a sweep                     sent deliveries, peer  request; then what its answer means
 
 Stations are imported inside the functions: the receiver imports this file and stays small.
 """
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.receiver import Receiver
+from mediqa_node.network.services import Services
 from mediqa_node.pipeline.intake import SpoolingIntake
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
@@ -43,15 +46,22 @@ def receive(
     host: str,
     port: int,
     transfer_syntaxes: tuple[str, ...],
+    services: Services | None = None,
 ) -> tuple[Receiver, IndexWriter]:
-    """Start the receiver; its status 0x0000 means spooled, indexed and durable."""
+    """Start the receiver; its status 0x0000 to a C-STORE means spooled, indexed and durable.
+
+    Args:
+        services: further services by abstract syntax and Command Field.
+    """
+    offered = [abstract_syntax for abstract_syntax, _ in services or {}]
     writer = IndexWriter(database, spool)
     receiver = Receiver(
         ae_title=ae_title,
         host=host,
         port=port,
         policy=policy,
-        contexts=acceptor_contexts(transfer_syntaxes, policy.private_sop_classes),
+        contexts=acceptor_contexts(transfer_syntaxes, policy.private_sop_classes, offered),
+        services=services,
         intake=SpoolingIntake(spool, writer),
         has_room=spool.has_room,
     )

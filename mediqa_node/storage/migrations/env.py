@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import mediqa_node.storage.commitment_tables
 import mediqa_node.storage.correction_tables
 import mediqa_node.storage.health
 import mediqa_node.storage.reading_tables
