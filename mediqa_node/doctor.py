@@ -21,7 +21,7 @@ from mediqa_node.composition import checkpoints, resources
 from mediqa_node.config import Settings
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes, missing_decoders
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.health import STUCK_AFTER_S, concerns
+from mediqa_node.domain.health import STUCK_AFTER_S, UNCOMMITTED_AFTER_S, concerns
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.pipeline.checks.constancy import processor
 from mediqa_node.storage.database import Connection
@@ -329,7 +329,7 @@ def roles(settings: Settings) -> Iterator[Finding]:
 
 def queues(settings: Settings) -> Iterator[Finding]:
     """Find what `status` finds: destinations that take no reports, late sweeps, series that do not move on."""
-    from mediqa_node.storage import health
+    from mediqa_node.storage import health, report_commitments
     from mediqa_node.storage.migrate import mismatch
 
     if settings.missing_database is not None:
@@ -343,6 +343,7 @@ def queues(settings: Settings) -> Iterator[Finding]:
             destinations, beats = health.waiting_destinations(connection), health.read_heartbeats(connection)
             stuck = health.stuck_series(connection, before=now - settings.completion.forced_after_s - STUCK_AFTER_S)
             no_images = resources.no_images(settings, connection)
+            uncommitted = report_commitments.uncommitted(connection, before=now - UNCOMMITTED_AFTER_S)
     except MediqaError:
         return  # found by `database`
     finally:
@@ -350,7 +351,8 @@ def queues(settings: Settings) -> Iterator[Finding]:
     running = service.running_roles(settings)
     at_work = [beat for beat in beats if beat.role in running]
     # room: found by `data_folder`
-    found = list(concerns(destinations, at_work, has_room=True, now=now, stuck=stuck, no_images=no_images))
+    all_of_them = partial(concerns, destinations, at_work, has_room=True, now=now)
+    found = list(all_of_them(stuck=stuck, no_images=no_images, uncommitted=uncommitted))
     for one in found:
         yield Finding(name="queues", mark=PROBLEM, text=f"{one.about}: {one.text}", fix=one.fix)
     if not found:

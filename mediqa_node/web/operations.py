@@ -9,8 +9,8 @@ from starlette.responses import HTMLResponse, Response
 
 from mediqa_node.domain.access import Actor, Permission
 from mediqa_node.domain.commands import CommandAction
-from mediqa_node.domain.health import concerns
-from mediqa_node.storage import commands, health, held, promotions, pulse
+from mediqa_node.domain.health import UNCOMMITTED_AFTER_S, concerns
+from mediqa_node.storage import commands, health, held, promotions, pulse, report_commitments
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
 from mediqa_node.web.forms import Text, Word, one_line
@@ -55,6 +55,7 @@ def _state(context: WebContext) -> dict[str, object]:
             "history": promotions.history(connection)[-8:][::-1],
         }
         stuck = health.stuck_series(connection, before=now - _STUCK_AFTER_S)
+        uncommitted = report_commitments.uncommitted(connection, before=now - UNCOMMITTED_AFTER_S)
     running = context.running()
     sentence, checkpoints = context.checkpoints()
     has_room = disk.free > context.low_water_bytes
@@ -69,7 +70,12 @@ def _state(context: WebContext) -> dict[str, object]:
         "checkpoints": checkpoints,
         "concerns": list(
             concerns(
-                destinations, [beat for beat in beats if beat.role in running], has_room=has_room, now=now, stuck=stuck
+                destinations,
+                [beat for beat in beats if beat.role in running],
+                has_room=has_room,
+                now=now,
+                stuck=stuck,
+                uncommitted=uncommitted,
             )
         ),
     }
