@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def receiver_services(settings: Settings, database: Database) -> "Services":
     """Return the services by abstract syntax and Command Field."""
     from mediqa_node.pipeline.commitment_services import commitment_services
+    from mediqa_node.pipeline.procedure_steps import procedure_step_services
 
     receiver, peers = settings.receiver, settings.peers_of_settings()
     return {
@@ -23,4 +24,5 @@ def receiver_services(settings: Settings, database: Database) -> "Services":
             deadline_s=receiver.commitment_deadline_s,
             clock=time.time,
         ),
+        **(procedure_step_services(database, clock=time.time) if receiver.mpps else {}),
     }

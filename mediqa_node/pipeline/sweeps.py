@@ -39,6 +39,7 @@ from mediqa_node.storage import (
     copies,
     index,
     outbox,
+    procedure_steps,
     report_commitments,
     retention,
 )
@@ -343,7 +344,7 @@ def retain(node: NodeContext) -> int:
     with node.database.write() as connection:
         companions.forget_bytes(connection, before)
         assessments.forget_maps(connection)
-        for kept in (commitments, commitment_requests, report_commitments):
+        for kept in (commitments, commitment_requests, report_commitments, procedure_steps):
             kept.forget(connection, before)
     node.spool.remove_empty_folders()
     node.spool.sweep_temporary(older_than_s=TEMPORARY_OLDER_THAN_S)

@@ -1,4 +1,4 @@
-"""Storage commitment, asked of archives and asked by callers."""
+"""Storage commitment, asked of archives and asked by callers; procedure steps of modalities."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -51,6 +51,36 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("delivery_id", name=op.f("pk_report_commitments")),
     )
     _requests()
+    _procedure_steps()
+
+
+def _procedure_steps() -> None:
+    op.create_table(
+        "procedure_steps",
+        sa.Column("sop_instance_uid", sa.String(64), nullable=False),
+        sa.Column("calling_ae_title", sa.String(16), nullable=False, comment="who created it, and may update it"),
+        sa.Column("status", sa.String(16), nullable=False, comment="domain.procedure_step.StepStatus"),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("ended_at", sa.Float),
+        sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_procedure_steps")),
+    )
+    op.create_table(
+        "procedure_step_instances",
+        sa.Column("step_uid", sa.String(64), nullable=False),
+        sa.Column("series_instance_uid", sa.String(64), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["step_uid"],
+            ["procedure_steps.sop_instance_uid"],
+            name=op.f("fk_procedure_step_instances_step_uid_procedure_steps"),
+        ),
+        sa.PrimaryKeyConstraint(
+            "step_uid", "series_instance_uid", "sop_instance_uid", name=op.f("pk_procedure_step_instances")
+        ),
+    )
+    op.create_index(
+        op.f("ix_procedure_step_instances_series_instance_uid"), "procedure_step_instances", ["series_instance_uid"]
+    )
 
 
 def _requests() -> None:
