@@ -34,7 +34,7 @@ def check_config(context: typer.Context) -> None:
     configuration has an error.
     """
     from mediqa_node.composition import checkpoints, resources
-    from mediqa_node.domain.returns import obstacle, outcomes
+    from mediqa_node.domain.returns import obstacle, outcomes, unheard
 
     settings = settings_of(context)
     checkpoints.prompt_rules(settings)
@@ -51,8 +51,8 @@ def check_config(context: typer.Context) -> None:
         fact("" if i else "returns", f"{i + 1}. {text}")
     if not settings.model.allow_untrained:
         fact("withholds", "scores of untrained weights (`model.allow_untrained: false`)")
-    if why_not:
-        fact("WARNING", why_not)
+    for warning in (*([why_not] if why_not else []), *unheard(peers, settings.receiver)):
+        fact("WARNING", warning)
 
 
 @config_app.command("show")

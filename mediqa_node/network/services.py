@@ -88,7 +88,7 @@ class ServiceRequest:
     is_cancelled: bool = False
 
     def dataset(self) -> Dataset:
-        """Return the dataset, parsed.
+        """Return the dataset; values are converted when they are looked at, as `dicom.values` does for any bytes.
 
         Raises:
             ServiceRefused: it cannot be read, or has more items than any honest request.
@@ -97,17 +97,14 @@ class ServiceRequest:
             raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"more than {_MAX_ITEMS} items in one request")
         with _PARSING:
             try:
-                parsed = read_dataset(
+                return read_dataset(
                     BytesIO(self.encoded),
                     is_implicit_VR=self.transfer_syntax == _IMPLICIT_LITTLE,
                     is_little_endian=True,
                     bytelength=len(self.encoded),
                 )
-                for _ in parsed.iterall():  # values are converted when they are first looked at
-                    pass
             except Exception as error:  # pydicom raises anything, up to RecursionError
                 raise ServiceRefused(_failure(self.command), f"dataset not readable: {type(error).__name__}") from error
-        return parsed
 
 
 class Service(Protocol):

@@ -13,6 +13,7 @@ from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
 from mediqa_node.domain.peer import Peer
 from mediqa_node.network.contexts import STORAGE_COMMITMENT
 from mediqa_node.network.sender import commitment_contexts, connect
+from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.commitment import (
     AT_MOST,
     Note,
@@ -80,7 +81,7 @@ def ask_for_callers(node: NodeContext) -> int:
     now, asked = node.clock(), 0
     with node.database.read() as connection:
         waiting = commitment_requests.to_ask(connection, now=now)
-    if any(row.deadline_at <= now for row in waiting):
+    if any(row.deadline_at <= now for row in waiting) and not is_doubtful(node):
         with node.database.write() as connection:
             expired = commitment_requests.expire(connection, now=now)
         log.warning("commitment not given in time", requests=expired)
@@ -144,7 +145,8 @@ def _tell(node: NodeContext, row: RequestRow) -> bool:
     except (PeerUnavailable, PeerRefused) as error:
         now = node.clock()
         again_at = now + node.delivery.backoff_s(row.attempts + 1)
-        given_up = again_at - (row.decided_at or now) > node.delivery.give_up_after_s
+        overdue = again_at - (row.decided_at or now) > node.delivery.give_up_after_s
+        given_up = overdue and not is_doubtful(node)
         facts = {"caller": row.calling_ae_title, "transaction": row.transaction_uid, "given_up": given_up}
         log.warning("commitment not reported", **facts, reason=str(error), hourly_for=(row.id, given_up))
         with node.database.write() as connection:

@@ -110,7 +110,8 @@ def shift(connection: sa.Connection, step_s: float, *, now: float, window_s: flo
     asked = sa.or_(commitment_requests.c.decided_at.is_(None), commitment_requests.c.tell_at.is_not(None))
     for name in ("deadline_at", "ask_at", "tell_at"):
         move(commitment_requests.c[name], asked, judged_by=commitment_requests.c.received_at)
-    move(commitment_requests.c.received_at, asked)
+    for name in ("received_at", "decided_at"):
+        move(commitment_requests.c[name], asked)
 
 
 def _move(

@@ -57,11 +57,12 @@ def keep(
     mine = (requests.c.calling_ae_title == calling_ae_title, requests.c.transaction_uid == transaction_uid)
     values = {"peer": peer, "received_at": at, "deadline_at": deadline_at, "ask_at": at, "attempts": 0}
     key = {"calling_ae_title": calling_ae_title, "transaction_uid": transaction_uid}
-    if not connection.execute(database.insert_or_ignore(requests, **key, **values)).rowcount:
+    new = database.insert_or_ignore(requests, **key, **values).returning(requests.c.id)
+    number = connection.execute(new).scalar_one_or_none()
+    if number is None:
         decided = sa.update(requests).where(*mine, requests.c.decided_at.is_not(None))
         connection.execute(decided.values(tell_at=at, attempts=0))
         return False
-    number = connection.execute(sa.select(requests.c.id).where(*mine)).scalar_one()
     rows = [{"request_id": number, "sop_instance_uid": uid, "sop_class_uid": kind} for uid, kind in pairs.items()]
     connection.execute(sa.insert(items_table), rows)
     return True

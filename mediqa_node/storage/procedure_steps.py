@@ -19,7 +19,8 @@ def create(
 ) -> bool:
     """Keep a step that has begun; False if there is one of this UID."""
     values = {"calling_ae_title": calling_ae_title, "status": StepStatus.IN_PROGRESS, "created_at": at}
-    if not connection.execute(database.insert_or_ignore(steps, sop_instance_uid=uid, **values)).rowcount:
+    new = database.insert_or_ignore(steps, sop_instance_uid=uid, **values).returning(steps.c.sop_instance_uid)
+    if connection.execute(new).first() is None:
         return False
     _list(connection, uid, series)
     return True

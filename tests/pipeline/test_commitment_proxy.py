@@ -1,5 +1,7 @@
 """Storage Commitment asked of the node: kept before it is acknowledged, and never given before the archive has."""
 
+import random
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,17 +9,21 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.archive import Archive, receiving, request
+from pydicom import Dataset
+from support.archive import Archive, receiving, references, request
 from support.bench import Bench
 from support.orthanc import Orthanc
+from support.receiving import EXPLICIT, Scu, command, encode, p_data
 from support.series import ct_series
 from support.waiting import free_port, until
 
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReceiverPolicy
+from mediqa_node.network.contexts import COMMITMENT_INSTANCE, PERFORMED_PROCEDURE_STEP, STORAGE_COMMITMENT
 from mediqa_node.pipeline import commitment, commitment_proxy, commitment_services
 from mediqa_node.pipeline.commitment_proxy import CommitmentSweep
+from mediqa_node.pipeline.procedure_steps import procedure_step_services
 from mediqa_node.pipeline.sweeps import retain
 from mediqa_node.storage.commitment_tables import commitment_requests
 
@@ -294,6 +300,37 @@ def test_a_request_is_not_acknowledged_if_the_database_does_not_take_it(
     with receiving(bench) as port:
         monkeypatch.setattr(bench.database, "write", fail)
         assert request(port, THEIRS, PAIRS) == 0x0213
+
+
+def test_whatever_a_request_holds_it_is_answered_and_the_next_one_is_served(bench_with: MakeBench) -> None:
+    bench = bench_with(1, 1)
+    chance = random.Random(7)
+    ds = Dataset()
+    ds.TransactionUID = THEIRS
+    ds.ReferencedSOPSequence = references({(kind, uid): None for uid, kind in PAIRS.items()})
+    good = encode(ds)
+    seen = set()
+    steps = procedure_step_services(bench.database, clock=bench.node.clock)
+    services = commitment_services.commitment_services(
+        bench.database, bench.node.peers, commit_with="ARCHIVE", deadline_s=60, clock=bench.node.clock
+    )
+    with receiving(bench, {**services, **steps}) as port:
+        contexts = {1: (STORAGE_COMMITMENT, [EXPLICIT]), 3: (PERFORMED_PROCEDURE_STEP, [EXPLICIT])}
+        with Scu(port, calling=b"SCANNER", contexts=contexts) as scu:
+            for _ in range(300):
+                at = chance.randrange(len(good))
+                more = chance.choice((chance.randbytes(3), b"\xff" * 4, b"\0" * 4, b""))
+                bad = good[:at] + more + good[at + chance.choice((len(more), 1, 8)) :]
+                for context, field in ((1, 0x0130), (3, 0x0140), (3, 0x0120)):
+                    rq = command(contexts[context][0], COMMITMENT_INSTANCE, field=field)
+                    rq += struct.pack("<HHIH", 0, 0x1008, 2, 1)  # Action Type ID
+                    scu.send(p_data(context, rq, is_command=True) + p_data(context, bad, is_command=False))
+                    answer = scu.answer()
+                    seen.add(answer.status)
+                    assert answer.comment != "internal error", bad
+
+    assert {0x0000, 0x0110, 0x0115, 0x0120} <= seen
+    assert seen <= {0x0000, 0x0106, 0x0110, 0x0111, 0x0112, 0x0115, 0x0120}
 
 
 @pytest.mark.peers
