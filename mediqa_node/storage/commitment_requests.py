@@ -121,7 +121,8 @@ def expire(connection: sa.Connection, *, now: float) -> int:
 
 def _decide(connection: sa.Connection, ids: set[int], *, at: float) -> None:
     """Have the callers told of those of some requests that have a result for every instance."""
-    open_ = sa.select(items_table.c.request_id).where(items_table.c.result.is_(None))
+    mine = items_table.c.request_id.in_(ids)  # else every instance of the last weeks would be looked at
+    open_ = sa.select(items_table.c.request_id).where(mine, items_table.c.result.is_(None))
     whole = sa.update(requests).where(requests.c.id.in_(ids), requests.c.id.not_in(open_))
     connection.execute(whole.values(decided_at=at, tell_at=at, attempts=0))
 
