@@ -5,6 +5,7 @@ on the thread of its association, off the path of C-STORE, and is given the data
 what is refused. Between two answers the association looks whether the caller has cancelled (C-CANCEL) or left.
 """
 
+import contextlib
 import struct
 import threading
 from collections.abc import Generator, Iterable, Mapping
@@ -30,8 +31,9 @@ _MAX_ITEMS = 20_000
 _ITEM = b"\xfe\xff\x00\xe0"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 _OPEN_TO_ALL = frozenset({dimse.C_FIND_RQ, dimse.N_EVENT_REPORT_RQ})
-_PARSING = threading.BoundedSemaphore(2)
-"""A parsed dataset takes many times its bytes; callers take turns."""
+_LARGE_BYTES = 256 * 1024
+_LARGE_AT_ONCE = threading.BoundedSemaphore(2)
+"""A parsed dataset takes many times its bytes: the callers with large ones take turns."""
 
 
 class ServiceRefused(MediqaError):
@@ -95,16 +97,15 @@ class ServiceRequest:
         """
         if self.encoded.count(_ITEM) > _MAX_ITEMS:
             raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"more than {_MAX_ITEMS} items in one request")
-        with _PARSING:
-            try:
-                return read_dataset(
-                    BytesIO(self.encoded),
-                    is_implicit_VR=self.transfer_syntax == _IMPLICIT_LITTLE,
-                    is_little_endian=True,
-                    bytelength=len(self.encoded),
-                )
-            except Exception as error:  # pydicom raises anything, up to RecursionError
-                raise ServiceRefused(_failure(self.command), f"dataset not readable: {type(error).__name__}") from error
+        try:
+            return read_dataset(
+                BytesIO(self.encoded),
+                is_implicit_VR=self.transfer_syntax == _IMPLICIT_LITTLE,
+                is_little_endian=True,
+                bytelength=len(self.encoded),
+            )
+        except Exception as error:  # pydicom raises anything, up to RecursionError
+            raise ServiceRefused(_failure(self.command), f"dataset not readable: {type(error).__name__}") from error
 
 
 class Service(Protocol):
@@ -143,13 +144,15 @@ def answers(service: Service | None, request: ServiceRequest) -> Generator[Answe
     Args:
         service: None: none is registered, which is answered as an unrecognised operation.
     """
+    is_large = len(request.encoded) > _LARGE_BYTES
     try:
         if service is None:
             raise ServiceRefused(dimse.UNRECOGNISED_OPERATION, f"command {request.command.field:#06x} is not served")
-        for answer in service(request):
-            yield answer
-            if not answer.is_pending:
-                return
+        with _LARGE_AT_ONCE if is_large else contextlib.nullcontext():
+            for answer in service(request):
+                yield answer
+                if not answer.is_pending:
+                    return
         raise RuntimeError(f"service for command {request.command.field:#06x} ended without a last answer")
     except ServiceRefused as error:
         yield error.answer
