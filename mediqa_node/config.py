@@ -85,6 +85,7 @@ class PeerSettings(_Strict):
     sr_sop_class: str = Field(default="auto", pattern="^(auto|comprehensive3d|comprehensive|enhanced)$")
     authority: bool = False
     retraction: Literal["void", "note"] = "void"
+    commitment: bool = False
     identity: IdentityRules = EXACT
     forward: ForwardStyle = ForwardStyle()
     tls: TlsClient | None = None
@@ -161,6 +162,9 @@ class Settings(_Strict):
             raise ValueError(
                 "forward needs `receiver.durability: power-loss`: a sender deletes what this node has answered for"
             )
+        if (archive := self.receiver.commit_with) is not None and archive not in self.peers:
+            known = ", ".join(self.peers) or "none"
+            raise ValueError(f"receiver.commit_with names {archive!r}; configured peers: {known}")
         return self
 
     def _check_destinations(self, key: str, rules: Sequence[ReturnRule | ForwardRule], known: list[str]) -> None:

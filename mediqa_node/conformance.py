@@ -17,8 +17,8 @@ from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.domain.tls import DEFAULT_PORT
-from mediqa_node.network import contexts, dimse, listeners, negotiation, pdu_stream, places, sender, tls
-from mediqa_node.pipeline import completion
+from mediqa_node.network import contexts, dimse, listeners, negotiation, pdu_stream, places, sender, services, tls
+from mediqa_node.pipeline import commitment, completion
 
 _STATUSES = (
     (dimse.SUCCESS, "Success", "the instance is stored: file and index survive the loss of power"),
@@ -110,7 +110,9 @@ def _overview() -> Iterator[str]:
         ("Storage of images and other composite objects", "yes", "companions of reports, off by default"),
         ("Storage of Structured Reports", "yes", "yes"),
         ("Query (Study Root, FIND)", "no", "yes"),
-        ("Retrieve, Storage Commitment, Worklist, MPPS, Media Storage, DICOMweb", "no", "no"),
+        ("Storage Commitment (Push Model)", "proxy of an archive, off by default", "for reports, off by default"),
+        ("Modality Performed Procedure Step", "off by default", "no"),
+        ("Retrieve, Worklist, Media Storage, DICOMweb", "no", "no"),
     )
     yield from _table(("service", "SCP", "SCU"), services)
     yield from _section("Introduction")
@@ -132,8 +134,13 @@ def _services() -> Iterator[str]:
     yield ""
     yield from _table(("status", "meaning", "when"), ((f"0x{c:04X}", m, w) for c, m, w in _STATUSES))
     yield ""
-    yield "A failed C-STORE response has Error Comment (0000,0902) and, if one element is the cause, Offending"
-    yield "Element (0000,0901). The association continues."
+    yield "A failed response has Error Comment (0000,0902) and, if one element is the cause, Offending Element"
+    yield "(0000,0901). The association continues. A command that is not served is answered with"
+    yield f"0x{dimse.UNRECOGNISED_OPERATION:04X}; datasets of other services than Storage may have"
+    yield f"{services.MAX_DATASET_BYTES:,} bytes. A caller with `store: false` may verify, query, and answer"
+    yield "requests of this node; anything else is answered with 0x0124."
+    yield from _commitment()
+    yield from _procedure_steps()
     yield from _section("Verification, Query and Storage SCU", level=3)
     yield from _table(("SOP class", "UID", "when"), _proposed())
     yield ""
@@ -150,11 +157,66 @@ def _services() -> Iterator[str]:
     yield from _table(("status of the destination", "action"), rows)
 
 
+def _commitment() -> Iterator[str]:
+    """Yield both sides of the Storage Commitment Push Model."""
+    yield from _section("Storage Commitment SCU and SCP", level=3)
+    yield "SCU, with `peers.*.commitment: true`: N-ACTION for each report and its companions after they were sent,"
+    yield f"at most {commitment.AT_MOST} instances a transaction, each under a fresh Transaction UID, on an"
+    yield "association of its own. The N-EVENT-REPORT is taken on an association that the archive initiates under"
+    yield "the AE title of the peer; it may propose the SCP role. Without an answer, the request is repeated after"
+    yield "`delivery.commitment_within_s`. A failure sends the report again once, then parks it."
+    yield ""
+    yield "SCP, with `receiver.commit_with`, as a proxy: the request is kept, then acknowledged; the named archive"
+    yield "is asked about the same instances, and its results are reported by N-EVENT-REPORT, with the caller's"
+    yield "Transaction UID and every instance, on a new association to the configured address of the caller, with"
+    yield "the SCP role proposed. A Transaction UID that the same caller repeats is the same transaction. What the"
+    yield "archive has not answered within `receiver.commitment_deadline_s` fails with reason 0x0110. Storage Media"
+    yield "File-Set elements are not supported."
+    yield ""
+    rows = (
+        (dimse.SUCCESS, "N-ACTION, N-EVENT-REPORT", "kept: survives the loss of power"),
+        (dimse.NO_SUCH_INSTANCE, "N-ACTION, N-EVENT-REPORT", "not the well-known SOP Instance"),
+        (dimse.INVALID_ARGUMENT, "N-ACTION", "malformed UID, or one instance with two classes"),
+        (dimse.INVALID_ARGUMENT, "N-EVENT-REPORT", "no such transaction was begun with this AE title"),
+        (dimse.MISSING_ATTRIBUTE, "N-ACTION, N-EVENT-REPORT", "no Transaction UID, or no instance"),
+        (dimse.NO_SUCH_ACTION, "N-ACTION", "Action Type ID is not 1"),
+        (dimse.NOT_AUTHORIZED, "N-ACTION, N-EVENT-REPORT", "the calling AE title is no configured peer"),
+        (
+            dimse.RESOURCE_LIMITATION,
+            "N-ACTION, N-EVENT-REPORT",
+            "database refused, request too large, or too many open",
+        ),
+    )
+    yield from _table(("status", "of", "when"), ((f"0x{code:04X}", what, when) for code, what, when in rows))
+
+
+def _procedure_steps() -> Iterator[str]:
+    """Yield the Modality Performed Procedure Step SCP."""
+    yield from _section("Modality Performed Procedure Step SCP", level=3)
+    yield "With `receiver.mpps: true`: N-CREATE and N-SET. Performed Procedure Step Status and the instances of"
+    yield "Performed Series Sequence are kept; other attributes are accepted and not kept. An N-SET replaces the"
+    yield "attributes that it has. N-GET and the Retrieve and Notification classes are not supported."
+    yield ""
+    rows = (
+        (dimse.SUCCESS, "N-CREATE, N-SET", "kept"),
+        (dimse.INVALID_VALUE, "N-CREATE, N-SET", "a status out of turn: a new step is IN PROGRESS"),
+        (dimse.PROCESSING_FAILURE, "N-SET", "the step has ended: Error ID (0000,0903) 0xA710"),
+        (dimse.DUPLICATE_INSTANCE, "N-CREATE", "there is a step of this UID"),
+        (dimse.NO_SUCH_INSTANCE, "N-SET", "there is none"),
+        (dimse.INVALID_ARGUMENT, "N-CREATE", "malformed UID"),
+        (dimse.MISSING_ATTRIBUTE, "N-CREATE", "no status"),
+        (dimse.NOT_AUTHORIZED, "N-CREATE, N-SET", "`store: false`, or another AE title has created the step"),
+        (dimse.RESOURCE_LIMITATION, "N-CREATE, N-SET", "database refused, or dataset too large"),
+    )
+    yield from _table(("status", "of", "when"), ((f"0x{code:04X}", what, when) for code, what, when in rows))
+
+
 def _communication() -> Iterator[str]:
     """Yield association policies and transfer syntaxes."""
     yield from _section("Network communication details")
-    yield f"Largest PDU received: {pdu_stream.MAX_PDU_BYTES:,} bytes. No asynchronous operations, role selection or"
-    yield "extended negotiation. As SCU, Explicit and Implicit VR Little Endian are proposed."
+    yield f"Largest PDU received: {pdu_stream.MAX_PDU_BYTES:,} bytes. No asynchronous operations or extended"
+    yield "negotiation. SCP/SCU Role Selection: a caller may be the SCP of Storage Commitment; the node proposes"
+    yield "that role to report commitment. As SCU, Explicit and Implicit VR Little Endian are proposed."
     yield from _section("Association rejection", level=3)
     yield from _table(("result, source, reason", "when"), ((", ".join(map(str, r[:3])), w) for r, w in _REJECTIONS))
     yield ""
@@ -164,8 +226,8 @@ def _communication() -> Iterator[str]:
     yield "Where too many connections wait for a request, the oldest one of the address with the most is closed for a"
     yield "new one; addresses that no rule covers are counted apart."
     yield from _section("Transfer syntaxes accepted", level=3)
-    yield "For each Storage class those that the installed decoders decode, for Verification the two uncompressed"
-    yield "ones. "
+    yield "For each Storage class those that the installed decoders decode; for Verification, Storage Commitment and"
+    yield "Procedure Steps Implicit and Explicit VR Little Endian. "
     yield from _table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in decodable_transfer_syntaxes()))
 
 
@@ -206,6 +268,8 @@ def _proposed() -> Iterator[tuple[str, str, str]]:
     for key, uid in COMPANION_CLASSES.items():
         yield UID(uid).name, f"`{uid}`", f"`companions.{key}: true`; off by default"
     yield UID(KEY_OBJECT_SELECTION).name, f"`{KEY_OBJECT_SELECTION}`", "`peers.*.retraction: note`, or companions"
+    uid = contexts.STORAGE_COMMITMENT
+    yield UID(uid).name, f"`{uid}`", "`peers.*.commitment: true`, `receiver.commit_with`"
     yield UID(sender.STUDY_ROOT_FIND).name, f"`{sender.STUDY_ROOT_FIND}`", "before each report"
     yield UID(contexts.VERIFICATION).name, f"`{contexts.VERIFICATION}`", "`mediqa-node echo`"
 
@@ -221,7 +285,7 @@ def _limits() -> Iterator[str]:
         rows += [
             (
                 f"`{section}.{field.name}`",
-                f"{field.default:,}" if isinstance(field.default, int | float) else str(field.default),
+                _default(field.default),
             )
             for field in fields(kind)
             if field.default is not MISSING and not isinstance(field.default, tuple | None)
@@ -234,6 +298,12 @@ def _limits() -> Iterator[str]:
         )
     )
     yield from _table(("limit", "default"), rows)
+
+
+def _default(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _section(title: str, level: int = 2) -> tuple[str, str, str]:

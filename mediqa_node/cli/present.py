@@ -105,6 +105,7 @@ def held_step(delivery_id: int, destination: str, state: str, reason_code: str |
         DeliveryReason.NOT_CONFIGURED: f"add {destination} to `peers` again",
         DeliveryReason.NOT_BUILT: "correct the images at their source and send them again, or mend the configuration",
         DeliveryReason.FILE_MISSING: "mediqa-node verify",
+        DeliveryReason.NOT_COMMITTED: f"ask why {destination} does not keep it",
     }
     before = first.get(DeliveryReason(reason_code)) if reason_code else None
     before = before or f"mediqa-node echo {destination}"

@@ -258,6 +258,7 @@ def _print_processes(look: Sequence[Concern]) -> None:
         ConcernKind.FORWARD_HELD: "forwards",
         ConcernKind.FORWARD_MISSING: "gap",
         ConcernKind.TLS_FILES: "TLS",
+        ConcernKind.NOT_COMMITTED: "unconfirmed",
     }
     for concern in look:
         if concern.kind in names:

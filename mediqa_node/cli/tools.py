@@ -52,7 +52,7 @@ def check_config(
     from mediqa_node.composition import certificates, checkpoints, resources
     from mediqa_node.domain.health import of_tls
     from mediqa_node.domain.match import words
-    from mediqa_node.domain.returns import obstacle, outcomes
+    from mediqa_node.domain.returns import obstacle, outcomes, unheard
 
     if bool(paths) != against:
         raise typer.BadParameter("--against and files go together", param_hint="--against")
@@ -77,8 +77,8 @@ def check_config(
         fact("" if i else "forwards", f"{i + 1}. {words(rule)}: to {' and '.join(rule.to)}")
     if not settings.model.allow_untrained:
         fact("withholds", "scores of untrained weights (`model.allow_untrained: false`)")
-    if why_not:
-        fact("WARNING", why_not)
+    for warning in (*([why_not] if why_not else []), *unheard(peers, settings.receiver)):
+        fact("WARNING", warning)
     for text in certificates.warnings(settings):
         fact("WARNING", text)
     for concern in of_tls(certificates.tls_files(settings), time.time()):

@@ -68,7 +68,7 @@ def _vr_of(tag: BaseTag, stated: str | None) -> str:
 def with_known_vrs(ds: Dataset) -> Dataset:
     """Give elements of an unknown VR that of the data dictionary, in place, so that pydicom can convert them."""
     for tag in list(ds.keys()):
-        element = ds.get_item(tag)
+        element = ds.get_item(tag, keep_deferred=True)  # an empty one of an unknown VR would be converted
         if isinstance(element, RawDataElement) and (vr := _vr_of(tag, element.VR)) != element.VR:
             ds[tag] = element._replace(VR=vr)
     return ds
@@ -79,7 +79,7 @@ def _raw(ds: Dataset, key: Key) -> tuple[Any, str]:
     tag = _tag(key)
     if tag not in ds.keys():  # noqa: SIM118 - most are absent, and other lookups are slow
         return None, ""
-    element = ds.get_item(tag)
+    element = ds.get_item(tag, keep_deferred=True)  # an empty one of an unknown VR would be converted
     vr = _vr_of(tag, element.VR)
     if isinstance(element, RawDataElement) and isinstance(element.value, bytes) and vr in ("DS", "IS", "CS", "UI"):
         return element.value, vr
@@ -347,7 +347,7 @@ def has_value(ds: Dataset, key: Key) -> bool:
     tag = _tag(key)
     if tag not in ds.keys():  # noqa: SIM118 - as in `_raw`
         return False
-    element = ds.get_item(tag)
+    element = ds.get_item(tag, keep_deferred=True)  # an empty one of an unknown VR would be converted
     if element.value in (None, b"", "", []):
         return False
     if isinstance(element.value, bytes):

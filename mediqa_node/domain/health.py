@@ -14,6 +14,7 @@ OLDEST_AFTER_S = 1800.0
 LATE_AFTER_PERIODS = 10
 STUCK_AFTER_S = 3600.0
 """After this and `completion.forced_after_s`."""
+UNCOMMITTED_AFTER_S = 86_400.0
 
 
 def span(seconds: float) -> str:
@@ -41,6 +42,7 @@ class ConcernKind(StrEnum):
     FORWARD_HELD = "forward_held"
     FORWARD_MISSING = "forward_missing"
     TLS_FILES = "tls_files"
+    NOT_COMMITTED = "not_committed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,19 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Uncommitted:
+    """Reports that a destination took long ago, and does not commit to keep.
+
+    Attributes:
+        oldest_at: when it was first asked about one of them, seconds since 1970.
+    """
+
+    name: str
+    n: int
+    oldest_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
     """A periodic task of a process.
 
@@ -170,6 +185,7 @@ def concerns(
     forwards: Sequence[ForwardQueue] = (),
     gaps: Sequence[ForwardGap] = (),
     tls: Sequence[TlsFile] = (),
+    uncommitted: Sequence[Uncommitted] = (),
 ) -> Iterator[Concern]:
     """Return what a person should look at.
 
@@ -203,6 +219,13 @@ def concerns(
     if no_images:
         fix = "mount or restore it, then restart the node; `mediqa-node verify` names what is missing"
         yield Concern(kind=ConcernKind.NO_IMAGES, about="spool", text=no_images, fix=fix)
+    for one in uncommitted:
+        yield Concern(
+            kind=ConcernKind.NOT_COMMITTED,
+            about=one.name,
+            text=f"{_reports(one.n)} sent, and no commitment to keep them for up to {span(now - one.oldest_at)}",
+            fix=f"let {one.name} know AE title, host and port of this node, and admit it in `receiver.allowed`",
+        )
     yield from of_tls(tls, now)
 
 

@@ -34,6 +34,7 @@ class Peer:
         sr_sop_class: `auto`, `comprehensive3d`, `comprehensive` or `enhanced`.
         authority: a corrected copy from this peer replaces the current one, and its reject notes count.
         retraction: how a report is taken back from it: by a `void` report, or by a `note` that rejects our objects.
+        commitment: it is asked to commit to keep each report (PS3.4 annex J); a delivery is confirmed once it has.
         identity: how its identifiers are compared with those of the images.
         forward: how received instances are forwarded to it.
         tls: how it is connected to by TLS; None: without.
@@ -46,6 +47,7 @@ class Peer:
     sr_sop_class: str = "auto"
     authority: bool = False
     retraction: Literal["void", "note"] = "void"
+    commitment: bool = False
     identity: IdentityRules = EXACT
     forward: ForwardStyle = ForwardStyle()
     tls: TlsClient | None = None

@@ -79,7 +79,14 @@ class AllowRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverPolicy:
-    """Limits of the Storage SCP. Deadlines are seconds of wall time."""
+    """Limits and services of the SCP. Deadlines are seconds of wall time.
+
+    Attributes:
+        commit_with: name of the archive that has to commit to instances before this node commits to them; None: storage
+            commitment is not offered.
+        commitment_deadline_s: what that archive has not answered by then has failed.
+        mpps: take Modality Performed Procedure Steps, which announce what a series has.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
@@ -94,6 +101,9 @@ class ReceiverPolicy:
     private_sop_classes: tuple[str, ...] = ()
     tls: TlsServer | None = None
     proxies: tuple[str, ...] = ()
+    commit_with: str | None = None
+    commitment_deadline_s: float = 86400.0
+    mpps: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_associations", "max_dataset_bytes", "pdu_deadline_s", "negotiation_deadline_s"):
@@ -202,6 +212,7 @@ class DeliveryRules:
         revisions_apart_s: least time between two reports of one series: late slices must not flood a PACS.
         identity_within_s: how long a peer that fails to answer C-FIND holds a report.
         identity_unanswered: what happens then: `withhold` it for a person, or `send` it, which is recorded.
+        commitment_within_s: how long an archive may take to commit to a report before it is asked again.
         allow_empty_patient_id: report images without Patient ID (0010,0020); otherwise they are withheld.
     """
 
@@ -214,6 +225,7 @@ class DeliveryRules:
     revisions_apart_s: float = 60.0
     identity_within_s: float = 900.0
     identity_unanswered: Literal["withhold", "send"] = "withhold"
+    commitment_within_s: float = 3600.0
     allow_empty_patient_id: bool = False
 
     def backoff_s(self, attempt: int) -> float:

@@ -1,4 +1,4 @@
-"""Describe the return rules in words, and why a configuration may never send a report."""
+"""Describe the return rules in words, and why a configuration may never send a report, or never have it confirmed."""
 
 from collections.abc import Iterator, Sequence
 
@@ -48,6 +48,20 @@ def obstacle(rules: Sequence[ReturnRule], peers: Sequence[Peer], receiver: Recei
     if not peers:
         return "`to: [sender]` needs the sender among `peers`, and no peer is configured: add each scanner or PACS"
     return None
+
+
+def unheard(peers: Sequence[Peer], receiver: ReceiverPolicy) -> Iterator[str]:
+    """Return the archives whose commitment can never arrive: no rule admits their AE title.
+
+    >>> pacs = Peer(name="PACS", ae_title="ARCHIVE", host="192.0.2.10", port=104, commitment=True)
+    >>> list(unheard([pacs], ReceiverPolicy(allowed=())))
+    ['PACS is asked to commit, and cannot answer: `receiver.allowed` has no rule for ARCHIVE']
+    """
+    for peer in peers:
+        asked = peer.commitment or peer.name == receiver.commit_with
+        if asked and not any(rule.ae_title in ("*", peer.ae_title) for rule in receiver.allowed):
+            why = f"`receiver.allowed` has no rule for {peer.ae_title}"
+            yield f"{peer.name} is asked to commit, and cannot answer: {why}"
 
 
 def _covers(earlier: ReturnRule, rule: ReturnRule, peers: Sequence[Peer]) -> bool:

@@ -225,9 +225,14 @@ class DeliveryState(StrEnum):
 
     WAITING = "waiting"
     SENT = "sent"
+    CONFIRMED = "confirmed"
     PARKED = "parked"
     WITHHELD = "withheld"
     SUPERSEDED = "superseded"
+
+
+ARRIVED = (DeliveryState.SENT, DeliveryState.CONFIRMED)
+"""Deliveries that the destination has taken; it commits to keep those that are confirmed (PS3.4 annex J)."""
 
 
 UNFINISHED = (DeliveryState.WAITING, DeliveryState.PARKED, DeliveryState.WITHHELD)
@@ -246,6 +251,8 @@ class DeliveryReason(StrEnum):
     IMAGES_ON_THEIR_WAY = "images_on_their_way"
     NO_ANSWER = "no_answer"
     IDENTITY_UNANSWERED = "identity_unanswered"
+    # waiting, and parked the second time
+    NOT_COMMITTED = "not_committed"
     # sent
     STUDY_NOT_THERE = "study_not_there"
     IDENTITY_NOT_CHECKED = "identity_not_checked"

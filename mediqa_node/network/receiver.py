@@ -1,4 +1,4 @@
-"""The Storage SCP: listens, admits or rejects callers, runs one thread per association.
+"""The SCP of the node: listens, admits or rejects callers, runs one thread per association.
 
 Everything before an association is accepted has short deadlines and bounds of its own, so that
 silent, slow or half-open connections occupy a thread for seconds and never keep a scanner out.
@@ -19,12 +19,15 @@ from mediqa_node.domain.policy import AllowRule, ReceiverPolicy, plain_address
 from mediqa_node.domain.tls import Proof
 from mediqa_node.network import negotiation, proxy_header, tls
 from mediqa_node.network.associate_pdu import DICOM_APPLICATION_CONTEXT, FIXED_BYTES
-from mediqa_node.network.association import Association, Caller, Intake, new_association_id
+from mediqa_node.network.association import Association, Intake
+from mediqa_node.network.caller import Caller, new_association_id
 from mediqa_node.network.connections import Connection, Connections
+from mediqa_node.network.contexts import SCP_CALLERS
 from mediqa_node.network.listeners import Listener
 from mediqa_node.network.negotiation import Proposal, Refusal, RequestHead
 from mediqa_node.network.pdu_stream import ASSOCIATE_RQ, MAX_NEGOTIATION_BYTES, PduStream, PeerGone
 from mediqa_node.network.places import Places
+from mediqa_node.network.services import Services
 
 log = structlog.get_logger("receiver")
 
@@ -57,12 +60,13 @@ class _Origin:
 
 
 class Receiver:
-    """A listening Storage and Verification SCP.
+    """A listening SCP of Storage, Verification and further services.
 
     Args:
         also_called: further called AE titles that are answered to.
         listeners: at least one; closed at the end.
-        contexts: transfer syntaxes by abstract syntax, the preferred first.
+        contexts: transfer syntaxes by abstract syntax, the preferred first; those of the services too.
+        services: by abstract syntax and Command Field.
         has_room: False rejects new associations as transient until there is space again.
         offered: what a caller is offered by calling and called AE title; None: `contexts`, whoever calls.
     """
@@ -76,6 +80,7 @@ class Receiver:
         policy: ReceiverPolicy,
         contexts: Mapping[str, Sequence[str]],
         intake: Intake,
+        services: Services | None = None,
         has_room: Callable[[], bool] = lambda: True,
         offered: Callable[[str, str], Mapping[str, Sequence[str]]] | None = None,
     ) -> None:
@@ -84,6 +89,7 @@ class Receiver:
         self._proxies = frozenset(plain_address(address) for address in policy.proxies)
         self._offered = offered or (lambda _calling, _called: contexts)
         self._intake = intake
+        self._services = services or {}
         self._has_room = has_room
         self._places = Places(policy)
         self._large_requests = threading.BoundedSemaphore(_LARGE_REQUESTS_AT_ONCE)
@@ -106,6 +112,10 @@ class Receiver:
     def n_associations(self) -> int:
         """Number of open associations."""
         return len(self._places)
+
+    def occupancy(self) -> tuple[int, int]:
+        """Return the number of open associations, and how many there may be."""
+        return len(self._places), self.policy.max_associations
 
     # ── connections ──────────────────────────────────────────────────────────
 
@@ -229,8 +239,10 @@ class Receiver:
             return None
         proposal = self._read_proposal(stream, length, deadline)
         offered = self._offered(caller.calling_ae_title, caller.called_ae_title)
-        answer, contexts = negotiation.accept(head, proposal, offered)
-        association = Association(stream, caller, rule, contexts, self.policy, self._intake)
+        answer, contexts = negotiation.accept(head, proposal, offered, SCP_CALLERS)
+        association = Association(
+            stream, caller, rule, contexts, self.policy, self._intake, self._services, proposal.max_pdu_bytes
+        )
         connection.may_end = False
         refusal: Refusal | None
         if proposal.application_context != DICOM_APPLICATION_CONTEXT:

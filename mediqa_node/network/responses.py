@@ -2,11 +2,19 @@
 
 import struct
 
-from mediqa_node.network.dimse import C_ECHO_RSP, C_STORE_RSP, NO_DATASET, Fragment, fragments
+from mediqa_node.network.dimse import (
+    C_ECHO_RSP,
+    C_FIND_RSP,
+    C_STORE_RSP,
+    N_ACTION_RQ,
+    N_EVENT_REPORT_RQ,
+    NO_DATASET,
+    PENDING,
+    RESPONSE,
+    Fragment,
+    fragments,
+)
 from mediqa_node.network.pdu_stream import P_DATA_TF
-
-C_FIND_RSP = 0x8020
-PENDING = (0xFF00, 0xFF01)
 
 MAX_ANSWERS = 2000
 """Matches of one C-FIND: it asks for one study."""
@@ -15,6 +23,7 @@ _MAX_MESSAGE_BYTES = 65_536
 _MESSAGE_IDS = 0xFFFF
 
 _ELEMENT = struct.Struct("<HHI")
+_AWAITED = (C_ECHO_RSP, C_STORE_RSP, C_FIND_RSP, N_ACTION_RQ | RESPONSE, N_EVENT_REPORT_RQ | RESPONSE)
 
 
 class Responses:
@@ -73,7 +82,7 @@ class Responses:
             raise ValueError("command set without Command Field or Status")
         is_pending = status in PENDING
         is_late = 0 < (_number(found, 0x0120) or 0) < self._message_id  # to a request that was answered
-        if is_late or not self._is_awaited or field not in (C_ECHO_RSP, C_STORE_RSP, C_FIND_RSP):
+        if is_late or not self._is_awaited or field not in _AWAITED:
             return b""
         if is_pending and field != C_FIND_RSP:  # the last word is to come
             return b""

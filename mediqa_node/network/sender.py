@@ -1,17 +1,17 @@
-"""The SCU side: verify a peer, query a study, store a report.
+"""The SCU side: verify a peer, query a study, store a report, ask for its commitment or report our own.
 
 Low volume, so pynetdicom does all of it, under the watch of `requestor`. A failure is one of two errors: it may work
 later (`PeerUnavailable`), or a person has to act (`PeerRefused`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import pydicom
 from pydicom import Dataset
-from pynetdicom import AE, Association, build_context
+from pynetdicom import AE, Association, build_context, build_role
 from pynetdicom.presentation import PresentationContext
 
 from mediqa_node.dicom.values import items, text
@@ -20,10 +20,10 @@ from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.peer import Peer
 from mediqa_node.network.associate_pdu import MAX_CONTEXTS
-from mediqa_node.network.contexts import SR_SOP_CLASSES, VERIFICATION
+from mediqa_node.network.contexts import COMMITMENT_INSTANCE, SR_SOP_CLASSES, STORAGE_COMMITMENT, VERIFICATION
+from mediqa_node.network.dimse import PENDING
 from mediqa_node.network.pdu_stream import ABORT
 from mediqa_node.network.requestor import Watch
-from mediqa_node.network.responses import PENDING
 from mediqa_node.network.tls import context_for, words_of
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -36,6 +36,10 @@ STORED = WARNINGS | {0x0000}
 DUPLICATE_INSTANCE = 0x0111
 
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
+_REQUEST = 1
+"""Action Type ID: Request Storage Commitment (PS3.4 table J.3.2-1)."""
+_ALL_COMMITTED, _SOME_FAILED = 1, 2
+"""Event Type ID (PS3.4 table J.3.3-1)."""
 _TRANSIENT, _SERVICE_PROVIDER = 2, 3
 """Result and source of a rejection that may pass (PS3.8 Table 9-21): the latter's reasons are load and limits."""
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
@@ -183,6 +187,55 @@ class PeerLink:
             raise OutOfResources(f"{self.peer.name} is out of resources (status {status:#06x})")
         raise PeerRefused(f"{self.peer.name} refused the object (status {status:#06x})", status=status)
 
+    def ask_commitment(self, transaction_uid: str, pairs: Mapping[str, str]) -> None:
+        """Ask the peer to commit to keep instances (PS3.4 section J.3.2); its answer comes to our receiver.
+
+        Args:
+            pairs: SOP Class UIDs by SOP Instance UID.
+
+        Raises:
+            PeerUnavailable: the association broke, or no answer.
+            PeerRefused: any status but Success.
+        """
+        request = Dataset()
+        request.TransactionUID = transaction_uid
+        request.ReferencedSOPSequence = [_reference(sop_class, uid) for uid, sop_class in pairs.items()]
+        self._commitment(self._association.send_n_action, request, _REQUEST, what="N-ACTION")
+
+    def report_commitment(self, transaction_uid: str, results: Mapping[tuple[str, str], int | None]) -> None:
+        """Tell a caller what became of its request for commitment (PS3.4 section J.3.3), as the SCP.
+
+        Args:
+            results: failure reasons by SOP Class and SOP Instance UID; None: committed.
+
+        Raises:
+            PeerUnavailable: the association broke, or no answer.
+            PeerRefused: any status but Success.
+        """
+        report = Dataset()
+        report.TransactionUID = transaction_uid
+        kept = [_reference(*pair) for pair, reason in results.items() if reason is None]
+        failed = [_reference(*pair, reason) for pair, reason in results.items() if reason is not None]
+        if kept:
+            report.ReferencedSOPSequence = kept
+        if failed:
+            report.FailedSOPSequence = failed
+        event = _SOME_FAILED if failed else _ALL_COMMITTED
+        self._commitment(self._association.send_n_event_report, report, event, what="N-EVENT-REPORT")
+
+    def _commitment(
+        self, send: Callable[..., tuple[Dataset, Dataset | None]], what_about: Dataset, kind: int, *, what: str
+    ) -> None:
+        if not self.accepts(STORAGE_COMMITMENT):
+            raise PeerRefused(f"{self.peer.name} does not accept Storage Commitment")
+
+        def sent(msg_id: int) -> Dataset:
+            answer, _ = send(what_about, kind, STORAGE_COMMITMENT, COMMITMENT_INSTANCE, msg_id=msg_id)
+            return answer
+
+        if (status := self._answer(sent, what=what)) != 0x0000:
+            raise PeerRefused(f"{self.peer.name} refused {what} (status {status:#06x})", status=status)
+
     def _answer(self, send: Callable[..., Dataset], *arguments: Dataset, what: str) -> int:
         try:
             with self._watch.operation() as message:
@@ -192,6 +245,16 @@ class PeerLink:
         if "Status" not in answer:
             raise PeerUnavailable(f"{self.peer.name} did not answer {what}")
         return int(answer.Status)
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str, failure_reason: int | None = None) -> Dataset:
+    """Return an item of Referenced or Failed SOP Sequence."""
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = sop_class_uid
+    reference.ReferencedSOPInstanceUID = sop_instance_uid
+    if failure_reason is not None:
+        reference.FailureReason = failure_reason
+    return reference
 
 
 def _is_readable(identifier: Dataset, level: str) -> bool:
@@ -233,11 +296,25 @@ def verification_contexts() -> list[PresentationContext]:
     return [build_context(VERIFICATION, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])]
 
 
+def commitment_contexts() -> list[PresentationContext]:
+    """Return the context proposed to ask for commitment, or to report it."""
+    return [build_context(STORAGE_COMMITMENT, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])]
+
+
 @contextmanager
 def connect(
-    peer: Peer, contexts: Sequence[PresentationContext], *, ae_title: str, timeout_s: float = 30.0
+    peer: Peer,
+    contexts: Sequence[PresentationContext],
+    *,
+    ae_title: str,
+    timeout_s: float = 30.0,
+    as_scp: Sequence[str] = (),
 ) -> Iterator[PeerLink]:
     """Open an association, release it at the end of the block.
+
+    Args:
+        as_scp: SOP Class UIDs of which the SCP role is proposed (PS3.7 D.3.3.4). A peer that knows no role selection
+            does not answer it, and gets the message all the same.
 
     Raises:
         PeerUnavailable: not reachable, no answer in time, aborted, or rejected as transient.
@@ -254,7 +331,13 @@ def connect(
     with closing(Watch(timeout_s)) as watch:
         try:
             association = entity.associate(
-                peer.host, peer.port, list(contexts), ae_title=peer.ae_title, evt_handlers=watch.handlers, tls_args=tls
+                peer.host,
+                peer.port,
+                list(contexts),
+                ae_title=peer.ae_title,
+                evt_handlers=watch.handlers,
+                tls_args=tls,
+                ext_neg=[build_role(uid, scp_role=True) for uid in as_scp],
             )
         except (OSError, UnicodeError) as error:  # the host name does not resolve, or is none
             reason = error.strerror if isinstance(error, OSError) else "no host name"

@@ -1,6 +1,6 @@
 """When a series counts as complete. DICOM does not define it, so the node decides and records why.
 
-    announced    the headers give the number of objects, and all have arrived
+    announced    a completed procedure step lists the objects, or the headers give their number, and all have arrived
     contiguous   one association, released cleanly; even spacing; a sender that never splits
     quiet        no instance for a while, and no open association that is still sending
     forced       the series has been open too long
@@ -29,7 +29,8 @@ class SeriesFacts:
         moved_on: that association has sent another series since.
         sender_splits: this calling AE has split a series, or paused long within one.
         sender_gaps_s: pauses inside earlier series of this calling AE.
-        announced: all objects of a concatenation have arrived; False: some are missing; None: no number is given.
+        announced: all objects that a procedure step of the modality lists, or of a concatenation, have arrived; False:
+            some are missing; None: nothing is announced.
         evenly_spaced: at least three slices without gaps, or a kind of image that is sent singly.
     """
 

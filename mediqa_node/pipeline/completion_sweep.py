@@ -20,7 +20,7 @@ from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.policy import completion_rules
 from mediqa_node.pipeline.reject_notes import read_unread
 from mediqa_node.pipeline.score import read_headers
-from mediqa_node.storage import copies, index, rejections
+from mediqa_node.storage import copies, index, procedure_steps, rejections
 from mediqa_node.storage.index import InstanceRow, SeriesRow
 from mediqa_node.system.failpoint import reach
 
@@ -131,6 +131,8 @@ class CompletionSweep:
         with self.node.database.read() as connection:
             association = index.association(connection, row.association_id)
             splits, gaps = index.sender(connection, row.calling_ae_title)
+            mpps = self.node.receiver.mpps
+            announced = procedure_steps.announced(connection, row.series_instance_uid) if mpps else None
         facts = SeriesFacts(
             opened_at=row.opened_at,
             last_instance_at=row.last_instance_at,
@@ -140,7 +142,10 @@ class CompletionSweep:
             moved_on=bool(association and association.last_series_uid != row.series_instance_uid),
             sender_splits=splits or any(gap > rules.quiet_after_s for gap in gaps),
             sender_gaps_s=gaps,
+            announced=announced,
         )
+        if announced is not None:
+            return facts  # the list of the modality decides, whatever the spacing
         if not could_be_contiguous(facts) and not facts.moved_on:
             return facts
         if self.node.clock() - row.last_instance_at < rules.contiguous_after_s / 2:

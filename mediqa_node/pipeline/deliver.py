@@ -20,6 +20,7 @@ from mediqa_node.domain.errors import (
 )
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.series import (
+    ARRIVED,
     HELD,
     CompanionState,
     DeliveryReason,
@@ -45,7 +46,13 @@ log = structlog.get_logger("courier")
 BuildReport = Callable[[NodeContext, str, int, str], ReportRow]
 """Node, Series Instance UID, revision and SOP Class UID to the report."""
 
-_JUDGED = (SeriesState.ASSESSED, SeriesState.DELIVERED, SeriesState.PARKED, SeriesState.WITHHELD)
+_JUDGED = (
+    SeriesState.ASSESSED,
+    SeriesState.DELIVERED,
+    SeriesState.CONFIRMED,
+    SeriesState.PARKED,
+    SeriesState.WITHHELD,
+)
 """States that deliveries may change; in any other, the next assessment decides."""
 _ABOUT_IDENTITY = (
     DeliveryReason.OTHER_IDENTITY,
@@ -338,8 +345,8 @@ def update_series_state(connection: Connection, delivery: DeliveryRow, now: floa
         ) is not None:
             reason = Reason(ReasonCode.DELIVERY_CANCELLED, f"{given_up.destination}: {given_up.message}")
             _move(connection, row, SeriesState.ASSESSED, now, reason=reason)
-    elif all(other.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) for other in current):
-        _move(connection, row, SeriesState.DELIVERED, now)
+    elif all(other.state in (*ARRIVED, DeliveryState.SUPERSEDED) for other in current):
+        _move(connection, row, outbox.arrived_state(current), now)
     elif row.state is not SeriesState.ASSESSED:
         _move(connection, row, SeriesState.ASSESSED, now)
 

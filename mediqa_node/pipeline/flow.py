@@ -5,6 +5,7 @@
     its series ends      complete   announced | contiguous | quiet | forced      READY
     the worker           assess     harvest → stacks → slices → score            ASSESSED | NOT_SCORED | WITHHELD
     the courier          deliver    identity → report → C-STORE → status         DELIVERED | WITHHELD | PARKED
+    the archive          confirm    N-ACTION, then its N-EVENT-REPORT            CONFIRMED
 
 A late instance, a corrected copy or a reject note returns the series to RECEIVING and makes the next
 revision. Each station commits its result together with the job of the next: killed at any point, the
@@ -17,6 +18,7 @@ next start continues from the last commit.
     deliver      courier    DBOS queue `deliver`        outbox, peer           report bytes, then their status
     companions   courier    a sweep                     sent deliveries, peer  companions' bytes, then their status
     forward      forwarder  one thread per destination  spooled files, peer    status, some instances at a time
+    commitment   courier    a sweep                     sent deliveries, peer  request; then what its answer means
 
 Stations are imported inside the functions: the receiver imports this file and stays small.
 """
@@ -28,6 +30,7 @@ from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import VERIFICATION, acceptor_contexts
 from mediqa_node.network.listeners import Listener
 from mediqa_node.network.receiver import Receiver
+from mediqa_node.network.services import Services
 from mediqa_node.pipeline.forward.offer import Offer
 from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.pipeline.intake import SpoolingIntake
@@ -50,17 +53,25 @@ def receive(
     listeners: Sequence[Listener],
     transfer_syntaxes: tuple[str, ...],
     plan: ForwardPlan | None = None,
+    services: Services | None = None,
 ) -> tuple[Receiver, IndexWriter]:
-    """Start the receiver; its status 0x0000 means spooled, indexed and durable, with everything that is forwarded."""
+    """Start the receiver; its status 0x0000 to a C-STORE means spooled, indexed and durable, with all its forwards.
+
+    Args:
+        plan: the forward rules of the site; None without any.
+        services: further services by abstract syntax and Command Field.
+    """
+    own = (VERIFICATION, *(abstract_syntax for abstract_syntax, _ in services or {}))
     writer = IndexWriter(database, spool)
-    contexts = acceptor_contexts(transfer_syntaxes, policy.private_sop_classes)
-    offer = Offer(database, plan, contexts, always=(VERIFICATION,)) if plan is not None else None
+    contexts = acceptor_contexts(transfer_syntaxes, policy.private_sop_classes, own[1:])
+    offer = Offer(database, plan, contexts, always=own) if plan is not None else None
     receiver = Receiver(
         ae_title=ae_title,
         also_called=also_called,
         listeners=listeners,
         policy=policy,
         contexts=contexts,
+        services=services,
         intake=SpoolingIntake(spool, writer, plan),
         has_room=spool.has_room,
         offered=offer.to if offer is not None else None,

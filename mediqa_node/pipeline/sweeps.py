@@ -17,6 +17,7 @@ from mediqa_node.pipeline.assess import enqueue_due
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.clock_watch import ClockWatch
 from mediqa_node.pipeline.commands import QUICK_ACTIONS, CommandSweep, Perform
+from mediqa_node.pipeline.commitment_proxy import CommitmentSweep, is_wanted
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
 from mediqa_node.pipeline.copies import Copies, digest_for_retention
@@ -28,7 +29,20 @@ from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.retraction import send_due_retractions
 from mediqa_node.pipeline.trends import TrendSweep
 from mediqa_node.pipeline.worklist import WorklistSweep
-from mediqa_node.storage import activity, assessments, clock, companions, copies, index, outbox, retention
+from mediqa_node.storage import (
+    activity,
+    assessments,
+    clock,
+    commitment_requests,
+    commitments,
+    companions,
+    copies,
+    index,
+    outbox,
+    procedure_steps,
+    report_commitments,
+    retention,
+)
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.index import InstanceRow, SeriesRow
 from mediqa_node.storage.outbox import DeliveryRow
@@ -40,6 +54,7 @@ BUSY_ROUND_S, IDLE_ROUND_S = 0.1, 0.5
 DUE_EVERY_S = 0.5
 COMPANIONS_EVERY_S = 1.0
 RETRACTIONS_EVERY_S = 2.0
+COMMITMENT_EVERY_S = 2.0
 COPIES_EVERY_S = 0.3
 COMMANDS_EVERY_S = 0.5
 SLOW_COMMANDS_EVERY_S = 2.0
@@ -112,7 +127,9 @@ def courier_loops(
     """
     copies_waiting = Copies(node, stop.is_set)
     trends = TrendSweep(node.database, time_zone=node.time_zone, clock=node.clock)
+    commitment = Loop(node.pulse, "commitment", COMMITMENT_EVERY_S, CommitmentSweep(node, stop.is_set).run, stop)
     return [
+        *([commitment] if is_wanted(node) else []),
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
         Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
         Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_waiting, stop),
@@ -327,6 +344,8 @@ def retain(node: NodeContext) -> int:
     with node.database.write() as connection:
         companions.forget_bytes(connection, before)
         assessments.forget_maps(connection)
+        for kept in (commitments, commitment_requests, report_commitments, procedure_steps):
+            kept.forget(connection, before)
     node.spool.remove_empty_folders()
     node.spool.sweep_temporary(older_than_s=TEMPORARY_OLDER_THAN_S)
     if count:

@@ -12,7 +12,7 @@ import structlog
 
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
+from mediqa_node.domain.series import ARRIVED, HELD, DeliveryState, SeriesState
 from mediqa_node.domain.worklist import (
     Entry,
     Fact,
@@ -200,6 +200,6 @@ def _delivery(row: SeriesRow, deliveries: list[DeliveryRow]) -> dict[str, Any]:
     if not found:
         return {"delivery": None, "destination": "", "delivered_in_s": None}
     chosen = next((one for state in _UNDER_WAY for one in found if one.state == state), found[0])
-    sent = chosen.state == DeliveryState.SENT and chosen.done_at is not None
+    sent = chosen.state in ARRIVED and chosen.done_at is not None
     took_s = chosen.done_at - row.last_instance_at if sent and chosen.done_at is not None else None
     return {"delivery": chosen.state, "destination": chosen.destination, "delivered_in_s": took_s}

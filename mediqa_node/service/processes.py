@@ -74,6 +74,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
 
 
 def _receiver(settings: Settings, stop: threading.Event) -> int:
+    from mediqa_node.composition.receiver_services import receiver_services
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
     from mediqa_node.pipeline.flow import receive
     from mediqa_node.pipeline.recovery import recover
@@ -92,9 +93,9 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
         listeners=listening.listeners(settings, handed_over),
         transfer_syntaxes=decodable_transfer_syntaxes(),
         plan=plan,
+        services=receiver_services(settings, database),
     )
-    most = settings.receiver.max_associations
-    _start_heartbeat(database, "receiver", Pulse(), stop, associations=lambda: (receiver.n_associations, most))
+    _start_heartbeat(database, "receiver", Pulse(), stop, associations=receiver.occupancy)
     serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)
     serving.start()
     where = " and ".join(map(str, receiver.listeners))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import DeliveryState, SeriesState
+from mediqa_node.domain.series import ARRIVED, DeliveryState, SeriesState
 from mediqa_node.storage.companions import UNANSWERED
 from mediqa_node.storage.tables import companion_deliveries, companions, deliveries, instances, reports, series
 
@@ -69,7 +69,7 @@ def sent_reports(connection: sa.Connection) -> list[SentReport]:
             reports.c.sop_instance_uid,
         )
         .join(reports, reports.c.sop_instance_uid == deliveries.c.report_sop_instance_uid)
-        .where(deliveries.c.state == DeliveryState.SENT)
+        .where(deliveries.c.state.in_(ARRIVED))
         .order_by(deliveries.c.id)
     )
     return [SentReport(**row._mapping) for row in connection.execute(query)]
@@ -104,9 +104,10 @@ def broken_promises(connection: sa.Connection, *, now: float, patience_s: float)
     )
     for delivery in connection.execute(overdue):
         yield f"delivery {delivery.id} to {delivery.destination} is overdue and has no job"
-    with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state == DeliveryState.SENT)
+    with_delivery = sa.select(deliveries.c.series_instance_uid).where(deliveries.c.state.in_(ARRIVED))
     query = sa.select(series.c.series_instance_uid).where(
-        series.c.state == SeriesState.DELIVERED, series.c.series_instance_uid.not_in(with_delivery)
+        series.c.state.in_((SeriesState.DELIVERED, SeriesState.CONFIRMED)),
+        series.c.series_instance_uid.not_in(with_delivery),
     )
     for row in connection.execute(query):
         yield f"series {row.series_instance_uid} counts as delivered, and nothing was sent"

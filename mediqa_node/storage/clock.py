@@ -6,6 +6,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from mediqa_node.domain.series import UNFINISHED, DeliveryState, SeriesState
+from mediqa_node.storage.commitment_tables import commitment_requests, report_commitments
 from mediqa_node.storage.correction_tables import clock, retractions
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.health import destinations
@@ -104,6 +105,13 @@ def shift(connection: sa.Connection, step_s: float, *, now: float, window_s: flo
     move(deliveries.c.companions_at, following, judged_by=deliveries.c.done_at)
     move(deliveries.c.done_at, following)
     move(destinations.c.failing_since, sa.true())
+    move(report_commitments.c.ask_at, sa.true(), judged_by=report_commitments.c.since)
+    move(report_commitments.c.since, sa.true())
+    asked = sa.or_(commitment_requests.c.decided_at.is_(None), commitment_requests.c.tell_at.is_not(None))
+    for name in ("deadline_at", "ask_at", "tell_at"):
+        move(commitment_requests.c[name], asked, judged_by=commitment_requests.c.received_at)
+    for name in ("received_at", "decided_at"):
+        move(commitment_requests.c[name], asked)
 
 
 def _move(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from mediqa_node.domain.identity import EXACT, Identity, IdentityRules, differences, disagreements, merged
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import (
+    ARRIVED,
     HELD,
     CopyDecision,
     DeliveryReason,
@@ -358,8 +359,9 @@ def settled(connection: sa.Connection, series_instance_uid: str, *, at: float) -
         return
     judged = assessments.assessed_generation(connection, series_instance_uid, row.revision) == row.generation
     if judged and rows:
-        sent = all(one.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) for one in rows)
-        index.move(connection, row.series_instance_uid, SeriesState.DELIVERED if sent else SeriesState.ASSESSED, at=at)
+        arrived = all(one.state in (*ARRIVED, DeliveryState.SUPERSEDED) for one in rows)
+        state = outbox.arrived_state(rows) if arrived else SeriesState.ASSESSED
+        index.move(connection, row.series_instance_uid, state, at=at)
     elif row.reason is not None and row.reason.code is ReasonCode.IDENTITY:
         index.assess_again(connection, series.c.series_instance_uid == row.series_instance_uid, at=at)
 

@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from mediqa_node.domain.forward import ForwardQueue
-from mediqa_node.domain.health import Concern, Destination, Heartbeat, Stuck, Sweep, concerns
+from mediqa_node.domain.health import UNCOMMITTED_AFTER_S, Concern, Destination, Heartbeat, Stuck, Sweep, concerns
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, SeriesState
 from mediqa_node.domain.tls import TlsFile
-from mediqa_node.storage import forwards, reconciliations
+from mediqa_node.storage import forwards, reconciliations, report_commitments
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import deliveries, metadata, series
 
@@ -186,6 +186,7 @@ def load(
         forwards=forwards.queues(connection),
         gaps=reconciliations.gaps(connection),
         tls=tls,
+        uncommitted=report_commitments.uncommitted(connection, before=now - UNCOMMITTED_AFTER_S),
     )
     return Health(destinations=waiting, heartbeats=beats, concerns=list(found))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import HELD, DeliveryReason, DeliveryState, SeriesState
+from mediqa_node.domain.series import ARRIVED, HELD, DeliveryReason, DeliveryState, SeriesState
 from mediqa_node.storage.tables import deliveries as deliveries_table
 from mediqa_node.storage.tables import series as series_table
 from mediqa_node.storage.workbench_tables import worklist
@@ -16,6 +16,7 @@ _PERMANENT = (
     DeliveryReason.NOT_CONFIGURED,
     DeliveryReason.FILE_MISSING,
     DeliveryReason.NOT_BUILT,
+    DeliveryReason.NOT_COMMITTED,
 )
 """Reasons that a retry alone does not mend: somebody has to change something first."""
 
@@ -109,7 +110,7 @@ def last_sent(connection: sa.Connection) -> dict[str, tuple[int, float]]:
             sa.func.count().label("n"),
             sa.func.max(deliveries_table.c.done_at).label("at"),
         )
-        .where(deliveries_table.c.state == DeliveryState.SENT)
+        .where(deliveries_table.c.state.in_(ARRIVED))
         .group_by(deliveries_table.c.destination)
     )
     return {row.destination: (int(row.n), float(row.at or 0.0)) for row in connection.execute(query)}

@@ -10,7 +10,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.series import UNFINISHED, CompanionState, DeliveryReason, DeliveryState, parse_state
+from mediqa_node.domain.series import (
+    ARRIVED,
+    UNFINISHED,
+    CompanionState,
+    DeliveryReason,
+    DeliveryState,
+    SeriesState,
+    parse_state,
+)
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import deliveries, reports, series, sr_series_numbers
 from mediqa_node.storage.workbench_tables import delivery_attempts
@@ -353,6 +361,12 @@ def last_sent_at(connection: sa.Connection, series_instance_uid: str) -> float |
     """Return when a report of this series last reached any destination, or None."""
     return connection.execute(
         sa.select(sa.func.max(deliveries.c.done_at)).where(
-            deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.state == DeliveryState.SENT
+            deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.state.in_(ARRIVED)
         )
     ).scalar_one_or_none()
+
+
+def arrived_state(rows: Sequence[DeliveryRow]) -> SeriesState:
+    """Return the state of a series whose reports have arrived or were superseded: confirmed if all that arrived are."""
+    sent = any(row.state is DeliveryState.SENT for row in rows)
+    return SeriesState.DELIVERED if sent else SeriesState.CONFIRMED

@@ -25,7 +25,15 @@ RECEIVER = (
 WORKER = ("score-begin", "after-decode", "after-inference", "before-assessment-commit", "after-assessment-commit")
 COMMAND = ("before-rating-commit",)
 FORWARDER = ("mid-forward", "after-forward-answer", "before-forward-commit")
-COURIER = ("after-ready", "after-report-commit", "mid-store", "after-store", "before-companion")
+COURIER = (
+    "after-ready",
+    "after-report-commit",
+    "mid-store",
+    "after-store",
+    "before-companion",
+    "commitment-begun",
+    "commitment-asked",
+)
 
 
 def reach(name: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 
 from mediqa_node.domain.health import span
-from mediqa_node.domain.series import DeliveryState, SeriesState
+from mediqa_node.domain.series import ARRIVED, DeliveryState, SeriesState
 from mediqa_node.domain.worklist import Category, Entry, number, shown
 
 _STATES: Mapping[str, str] = {
@@ -97,9 +97,10 @@ def report(entry: Entry) -> str:
     """Return the state of the report: where it is, after how long."""
     if entry.delivery is None:
         return "no destination" if entry.score is not None else ""
-    if entry.delivery == DeliveryState.SENT:
+    if entry.delivery in ARRIVED:
         took = "" if entry.delivered_in_s is None else f" in {_seconds(entry.delivered_in_s)}"
-        return f"{entry.destination}{took}"
+        kept = ", confirmed" if entry.delivery == DeliveryState.CONFIRMED else ""
+        return f"{entry.destination}{took}{kept}"
     return f"{entry.destination} {entry.delivery}"
 
 

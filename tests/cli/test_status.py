@@ -21,7 +21,7 @@ from mediqa_node.composition import resources
 from mediqa_node.domain.health import Heartbeat, Sweep
 from mediqa_node.domain.series import DeliveryReason
 from mediqa_node.service import ROLES
-from mediqa_node.storage import clock
+from mediqa_node.storage import clock, report_commitments
 from mediqa_node.storage.clock import ClockRow
 from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
@@ -291,6 +291,23 @@ def test_companions_that_wait_long_need_a_person(node: Status, state: str, age_s
     found, said = node.says()
 
     assert (found, line in said) == (code, True), said
+
+
+def test_reports_without_a_commitment_for_a_day_need_a_person(node: Status) -> None:
+    node.deliveries(2, age_s=200_000.0, state="sent")
+    with node.database.write() as connection:
+        for number, row in enumerate(connection.execute(sa.select(deliveries.c.id)).scalars().all()):
+            uid = {"report_sop_instance_uid": f"1.2.3.{number}"}
+            connection.execute(sa.update(deliveries).where(deliveries.c.id == row).values(**uid))
+            since = node.now - 90_000 - 90_000 * number
+            report_commitments.note(node.database, connection, [row], since=since, ask_at=node.now)
+
+    found, said = node.says()
+
+    assert found == 1
+    assert "PACS: 2 reports sent, and no commitment to keep them for up to 2 days\n" in said
+    assert [one["kind"] for one in node.as_json()["concerns"]] == ["not_committed"]
+    assert [mark for mark, _ in node.doctor()] == ["problem"]
 
 
 @pytest.mark.parametrize("lost", ["folder", *before_release("mount", "nothing")])

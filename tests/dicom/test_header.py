@@ -8,6 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from support.header_builders import CT, MR, dataset, multi_frame, raw, series
 
 from mediqa_node.dicom.header import (
@@ -24,6 +26,7 @@ from mediqa_node.dicom.header import (
     text,
     texts,
 )
+from mediqa_node.dicom.values import with_known_vrs
 from mediqa_node.domain.errors import UnreadableElement
 
 
@@ -55,6 +58,15 @@ def test_a_decimal_string_is_read_as_a_person_would(written, understood):
 def test_an_absent_element_and_an_empty_one_have_no_value():
     assert number(Dataset(), "KVP") is None
     assert number(dataset(KVP=None), "KVP") is None
+
+
+def test_an_empty_element_of_an_unknown_representation_has_no_value():
+    tag, header = Tag("PatientID"), Dataset()
+    header[tag] = RawDataElement(tag, "U\0", 0, None, 0, False, True)
+
+    assert text(header, "PatientID") == ""
+    assert not has_value(header, "PatientID")
+    assert with_known_vrs(header).PatientID == ""
 
 
 def test_zero_and_negative_numbers_are_kept_where_the_caller_says_they_mean_something():

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from support.bench import Bench
 from support.scripted import ScriptedPacs, scripted
 from support.series import ct_series, series_uid
@@ -13,7 +14,7 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, Retention
 from mediqa_node.pipeline.clock_watch import PAUSE_S, ClockWatch
 from mediqa_node.pipeline.sweeps import retain
-from mediqa_node.storage import clock
+from mediqa_node.storage import clock, commitment_requests, report_commitments
 
 DAY_S = 86400.0
 
@@ -203,3 +204,22 @@ def test_slewing_is_no_step(bench: Bench) -> None:
         machine.set_clock(0.4)
 
     assert machine.steps == 0
+
+
+@pytest.mark.parametrize("by_s", [DAY_S, -DAY_S])
+def test_what_waits_for_commitment_follows_the_clock(bench: Bench, by_s: float) -> None:
+    machine = Machine(bench)
+    at = bench.now
+    with bench.database.write() as connection:
+        pairs = {"1.2.3": "1.2"}
+        how = {"calling_ae_title": "CT1", "transaction_uid": "1.2.4", "peer": "PACS", "pairs": pairs}
+        commitment_requests.keep(bench.database, connection, **how, at=at, deadline_at=at + DAY_S)
+        report_commitments.note(bench.database, connection, [1], since=at, ask_at=at + 3600)
+    bench.now += 600
+    machine.set_clock(by_s)
+
+    with bench.database.read() as connection:
+        [request] = commitment_requests.to_ask(connection, now=bench.now)
+        ask_at = connection.execute(sa.text("SELECT ask_at FROM report_commitments")).scalar_one()
+    assert (request.received_at, request.deadline_at) == (at + by_s, at + by_s + DAY_S)
+    assert ask_at == at + by_s + 3600

@@ -4,20 +4,26 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pydicom
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from support.archive import Archive, receiving, request
 from support.bench import Bench
 from support.scripted import ScriptedPacs, scripted
+from support.series import CT_IMAGE as CT
 from support.series import ct_series, series_uid
 
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import DeliveryRules
+from mediqa_node.domain.policy import DeliveryRules, ReceiverPolicy
+from mediqa_node.domain.procedure_step import StepStatus
 from mediqa_node.pipeline import durable
 from mediqa_node.pipeline.assess import assess_series
+from mediqa_node.pipeline.commitment_proxy import CommitmentSweep
 from mediqa_node.pipeline.deliver import deliver_report
-from mediqa_node.storage import health, outbox, overview
+from mediqa_node.pipeline.sweeps import retain
+from mediqa_node.storage import health, outbox, overview, procedure_steps
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade
 from mediqa_node.storage.tables import metadata
@@ -68,6 +74,41 @@ def test_a_series_becomes_a_report_on_postgresql(bench: Bench, pacs: ScriptedPac
         facts = overview.facts(connection)
         assert overview.whole_series(connection, row)["copies"] == {"current": 6, "disputed": 1}
     assert (facts.n_series, facts.n_instances) == (1, 7)
+
+
+def test_reports_and_images_are_committed_on_postgresql(url: str, tmp_path: Path) -> None:
+    archive = Archive()
+    pacs = Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=archive.port, commitment=True)
+    bench = Bench(tmp_path / "bench", peers=[pacs], url=url, receiver=ReceiverPolicy(commit_with="PACS", mpps=True))
+    paths = ct_series(tmp_path / "ct", "x", slices=range(3))
+    series = series_uid(paths)
+    uids = [str(pydicom.dcmread(path).SOPInstanceUID) for path in paths]
+    sweep = CommitmentSweep(bench.node)
+    try:
+        with bench.database.write() as connection:
+            step = {"calling_ae_title": "CT", "series": {series: uids}, "at": bench.now}
+            assert procedure_steps.create(bench.database, connection, "1.2.9", **step)
+            assert not procedure_steps.create(bench.database, connection, "1.2.9", **step)
+            assert procedure_steps.find(connection, "1.2.9") == ("CT", "IN PROGRESS")
+            procedure_steps.update(connection, "1.2.9", status=StepStatus.COMPLETED, series=None, at=bench.now)
+        bench.receive_all(paths[:2])
+        with bench.database.read() as connection:
+            assert procedure_steps.announced(connection, series) is False
+        bench.receive_all(paths[2:], association="a2")
+        bench.pass_time(30, until=lambda: bench.series(series).state == "DELIVERED")
+        assert bench.series(series).completion == "announced"
+        with receiving(bench) as port:
+            assert [request(port, "1.2.3", dict.fromkeys(uids, CT), calling="SCRIPTED") for _ in range(2)] == [0, 0]
+            sweep.run()
+            assert [archive.answers(port, number=number) for number in (0, 1)] == [0, 0]
+            sweep.run()
+        assert bench.series(series).state == "CONFIRMED"
+        assert [len(told.ReferencedSOPSequence) for told, _, _ in archive.reports] == [3]
+        bench.now += 40 * 86_400
+        retain(bench.node)
+    finally:
+        bench.close()
+        archive.stop()
 
 
 def test_the_same_instance_twice_is_one_row(bench: Bench, tmp_path: Path) -> None:

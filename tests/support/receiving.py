@@ -21,6 +21,7 @@ from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.listeners import Listener, listen
 from mediqa_node.network.receiver import Receiver
+from mediqa_node.network.services import Services
 from mediqa_node.network.tls import ServerTls
 from mediqa_node.pipeline.forward.offer import Offer
 from mediqa_node.pipeline.forward.plan import ForwardPlan
@@ -49,13 +50,15 @@ class Listening:
         plan: ForwardPlan | None = None,
         also_called: Sequence[str] = (),
         listener_tls: ServerTls | None = None,
+        services: Services | None = None,
         **policy: Any,
     ) -> None:
         self.database = Database(f"sqlite:///{folder / 'node.db'}")
         metadata.create_all(self.database.engine)
         self.spool = Spool(folder / "spool")
         self.writer = IndexWriter(self.database, self.spool)
-        contexts = acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",))
+        own = (VERIFICATION, *(syntax for syntax, _ in services or {}))
+        contexts = acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",), own[1:])
         self.listeners = [
             Listener(listen(host, 0)),
             *([Listener(listen(host, 0), listener_tls)] if listener_tls else []),
@@ -66,9 +69,10 @@ class Listening:
             listeners=self.listeners,
             policy=ReceiverPolicy(**policy),
             contexts=contexts,
+            services=services,
             intake=intake or SpoolingIntake(self.spool, self.writer, plan),
             has_room=has_room or self.spool.has_room,
-            offered=Offer(self.database, plan, contexts, always=(VERIFICATION,)).to if plan else None,
+            offered=Offer(self.database, plan, contexts, always=own).to if plan else None,
         )
         self.port = self.receiver.port
         self.tls_port = self.listeners[-1].port

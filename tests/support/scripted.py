@@ -57,8 +57,13 @@ class ScriptedPacs:
             self.entity.add_supported_context(_FIND)
         self.entity.add_supported_context("1.2.840.10008.1.1")
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find)]
+        handlers += self._supported(self.entity)
         self._server = self.entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         self.port = int(self._server.server_address[1])
+
+    def _supported(self, entity: AE) -> list[Any]:
+        """Add further contexts; return their handlers."""
+        return []
 
     def stop(self) -> None:
         """Stop listening and end every association."""

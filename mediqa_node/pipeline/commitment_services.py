@@ -1,0 +1,153 @@
+"""What the receiver serves of Storage Commitment: answers of archives to us, and requests of callers.
+
+Both are committed to the database before they are acknowledged; the courier does the rest. Only configured peers are
+heard, each under its own AE title.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+from pydicom import Dataset
+
+from mediqa_node.dicom.values import integer, items, text
+from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.uid import is_uid
+from mediqa_node.network import dimse
+from mediqa_node.network.contexts import COMMITMENT_INSTANCE, STORAGE_COMMITMENT
+from mediqa_node.network.services import Answer, Service, ServiceRefused, ServiceRequest, Services
+from mediqa_node.storage import commitment_requests, commitments
+from mediqa_node.storage.database import Database
+
+log = structlog.get_logger("receiver")
+
+_ACTION_TYPE, _EVENT_TYPE = 0x1008, 0x1002
+_OPEN_AT_MOST = 1000
+"""Requests of one caller that are not decided yet."""
+
+
+def commitment_services(
+    database: Database,
+    peers: Sequence[Peer],
+    *,
+    commit_with: str | None,
+    deadline_s: float,
+    clock: Callable[[], float],
+) -> Services:
+    """Return the services, as far as the configuration wants any.
+
+    Args:
+        commit_with: name of the archive that has to commit before we do; None: no request of callers is served.
+        deadline_s: how long that archive may take.
+    """
+    served: dict[tuple[str, int], Service] = {}
+    if commit_with is not None:
+        served[STORAGE_COMMITMENT, dimse.N_ACTION_RQ] = _Requested(database, peers, commit_with, deadline_s, clock)
+    if commit_with is not None or any(peer.commitment for peer in peers):
+        served[STORAGE_COMMITMENT, dimse.N_EVENT_REPORT_RQ] = _Answered(database, peers, clock)
+    return served
+
+
+class _Requested:
+    """N-ACTION: a caller wants this node to commit (PS3.4 section J.3.2)."""
+
+    def __init__(
+        self,
+        database: Database,
+        peers: Sequence[Peer],
+        archive: str,
+        deadline_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._callers = {peer.ae_title for peer in peers}
+        self._archive = archive
+        self._deadline_s = deadline_s
+        self._clock = clock
+
+    def __call__(self, request: ServiceRequest) -> list[Answer]:
+        caller = request.caller.calling_ae_title
+        if caller not in self._callers:  # its answer would have nowhere to go
+            raise ServiceRefused(dimse.NOT_AUTHORIZED, "this AE title is no configured peer of the node")
+        _check_instance(request)
+        action = request.command.number(_ACTION_TYPE)
+        if action != 1:
+            raise ServiceRefused(dimse.NO_SUCH_ACTION, f"no action type {action}")
+        ds = request.dataset()
+        transaction_uid, pairs = _transaction_of(ds), _pairs(ds)
+        now = self._clock()
+        with self._database.write() as connection:
+            if commitment_requests.n_open(connection, caller) >= _OPEN_AT_MOST:
+                raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"{_OPEN_AT_MOST} requests of this AE title are open")
+            is_new = commitment_requests.keep(
+                self._database,
+                connection,
+                calling_ae_title=caller,
+                transaction_uid=transaction_uid,
+                peer=self._archive,
+                pairs=pairs,
+                at=now,
+                deadline_at=now + self._deadline_s,
+            )
+        log.info("commitment requested", calling_ae=caller, instances=len(pairs), repeated=not is_new)
+        return [Answer(more={_ACTION_TYPE: dimse.number_value(action)})]
+
+
+class _Answered:
+    """N-EVENT-REPORT: an archive answers our request (PS3.4 section J.3.3)."""
+
+    def __init__(self, database: Database, peers: Sequence[Peer], clock: Callable[[], float]) -> None:
+        self._database = database
+        self._peers = peers
+        self._clock = clock
+
+    def __call__(self, request: ServiceRequest) -> list[Answer]:
+        names = [peer.name for peer in self._peers if peer.ae_title == request.caller.calling_ae_title]
+        if not names:
+            raise ServiceRefused(dimse.NOT_AUTHORIZED, "this AE title is no configured peer of the node")
+        _check_instance(request)
+        ds = request.dataset()
+        with self._database.write() as connection:
+            known = commitments.take_answer(connection, _transaction_of(ds), names, _results(ds), at=self._clock())
+        if not known:
+            raise ServiceRefused(dimse.INVALID_ARGUMENT, "no such transaction was begun with this AE title")
+        return [Answer(more={_EVENT_TYPE: dimse.number_value(request.command.number(_EVENT_TYPE))})]
+
+
+def _check_instance(request: ServiceRequest) -> None:
+    if request.command.sop_instance_uid != COMMITMENT_INSTANCE:
+        raise ServiceRefused(dimse.NO_SUCH_INSTANCE, "not the well-known instance of Storage Commitment")
+
+
+def _transaction_of(ds: Dataset) -> str:
+    transaction_uid = text(ds, "TransactionUID")
+    if not transaction_uid:
+        raise ServiceRefused(dimse.MISSING_ATTRIBUTE, "no Transaction UID (0008,1195)", offending=0x00081195)
+    if not is_uid(transaction_uid):
+        raise ServiceRefused(dimse.INVALID_ARGUMENT, "malformed Transaction UID (0008,1195)", offending=0x00081195)
+    return transaction_uid
+
+
+def _pairs(ds: Dataset) -> dict[str, str]:
+    """Return the SOP Class UIDs by SOP Instance UID of a request."""
+    found: dict[str, str] = {}
+    for one in items(ds, "ReferencedSOPSequence"):
+        sop_class, uid = text(one, "ReferencedSOPClassUID"), text(one, "ReferencedSOPInstanceUID")
+        if not is_uid(sop_class) or not is_uid(uid):
+            raise ServiceRefused(
+                dimse.INVALID_ARGUMENT, "malformed UID in Referenced SOP Sequence", offending=0x00081199
+            )
+        if found.setdefault(uid, sop_class) != sop_class:
+            raise ServiceRefused(dimse.INVALID_ARGUMENT, "one instance with two classes", offending=0x00081199)
+    if not found:
+        raise ServiceRefused(dimse.MISSING_ATTRIBUTE, "no Referenced SOP Sequence (0008,1199)", offending=0x00081199)
+    return found
+
+
+def _results(ds: Dataset) -> Mapping[str, int]:
+    """Return the results of an answer by SOP Instance UID; one that is named as both kept and failed has failed."""
+    found = {text(one, "ReferencedSOPInstanceUID"): commitments.COMMITTED for one in items(ds, "ReferencedSOPSequence")}
+    for one in items(ds, "FailedSOPSequence"):
+        reason = integer(one, "FailureReason")
+        known = reason is not None and 0 < reason <= 0xFFFF
+        found[text(one, "ReferencedSOPInstanceUID")] = reason if reason and known else dimse.PROCESSING_FAILURE
+    return found

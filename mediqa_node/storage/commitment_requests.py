@@ -1,0 +1,161 @@
+"""Storage commitment that callers ask of us: kept before it is acknowledged, until they have been told the result."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mediqa_node.storage.commitment_tables import commitment_request_items as items_table
+from mediqa_node.storage.commitment_tables import commitment_requests as requests
+from mediqa_node.storage.commitments import COMMITTED
+from mediqa_node.storage.database import Database
+
+PROCESSING_FAILURE = 0x0110
+"""Failure Reason (0008,1197) of an instance about which the archive gave no answer in time (PS3.3 C.14.1.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRow:
+    """The request of a caller; times are seconds since 1970.
+
+    Attributes:
+        peer: name of the archive that has to commit.
+    """
+
+    id: int
+    calling_ae_title: str
+    transaction_uid: str
+    peer: str
+    received_at: float
+    deadline_at: float
+    ask_at: float
+    decided_at: float | None
+    tell_at: float | None
+    attempts: int
+    told_at: float | None
+
+
+_ROW = [requests.c[name] for name in RequestRow.__dataclass_fields__]
+
+
+def keep(
+    database: Database,
+    connection: sa.Connection,
+    *,
+    calling_ae_title: str,
+    transaction_uid: str,
+    peer: str,
+    pairs: Mapping[str, str],
+    at: float,
+    deadline_at: float,
+) -> bool:
+    """Keep a request; False if this caller has used the transaction before: then it is told a known result again.
+
+    Args:
+        pairs: SOP Class UIDs by SOP Instance UID.
+    """
+    mine = (requests.c.calling_ae_title == calling_ae_title, requests.c.transaction_uid == transaction_uid)
+    values = {"peer": peer, "received_at": at, "deadline_at": deadline_at, "ask_at": at, "attempts": 0}
+    key = {"calling_ae_title": calling_ae_title, "transaction_uid": transaction_uid}
+    new = database.insert_or_ignore(requests, **key, **values).returning(requests.c.id)
+    number = connection.execute(new).scalar_one_or_none()
+    if number is None:
+        decided = sa.update(requests).where(*mine, requests.c.decided_at.is_not(None))
+        connection.execute(decided.values(tell_at=at, attempts=0))
+        return False
+    rows = [{"request_id": number, "sop_instance_uid": uid, "sop_class_uid": kind} for uid, kind in pairs.items()]
+    connection.execute(sa.insert(items_table), rows)
+    return True
+
+
+def n_open(connection: sa.Connection, calling_ae_title: str) -> int:
+    """Return how many requests of a caller are not decided yet."""
+    query = sa.select(sa.func.count()).where(
+        requests.c.calling_ae_title == calling_ae_title, requests.c.decided_at.is_(None)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def to_ask(connection: sa.Connection, *, now: float) -> list[RequestRow]:
+    """Return the requests about which the archive is to be asked, or asked again, the oldest first."""
+    query = sa.select(*_ROW).where(requests.c.decided_at.is_(None), requests.c.ask_at <= now)
+    return [RequestRow(**row._mapping) for row in connection.execute(query.order_by(requests.c.id))]
+
+
+def open_pairs(connection: sa.Connection, request_id: int) -> dict[str, str]:
+    """Return the SOP Class UIDs by SOP Instance UID of the instances of a request without a result."""
+    query = sa.select(items_table.c.sop_instance_uid, items_table.c.sop_class_uid).where(
+        items_table.c.request_id == request_id, items_table.c.result.is_(None)
+    )
+    return {row.sop_instance_uid: row.sop_class_uid for row in connection.execute(query)}
+
+
+def ask_again(connection: sa.Connection, request_id: int, *, at: float) -> None:
+    """Set when the archive is asked about a request again."""
+    connection.execute(sa.update(requests).where(requests.c.id == request_id).values(ask_at=at))
+
+
+def settle(connection: sa.Connection, peer: str, results: Mapping[str, int | None], *, at: float) -> None:
+    """Take what an archive has answered over into the requests that wait for it: a `commitments.Settled`."""
+    waiting = sa.select(requests.c.id).where(requests.c.peer == peer, requests.c.decided_at.is_(None))
+    touched: set[int] = set()
+    for uid, reason in results.items():
+        mine = (items_table.c.sop_instance_uid == uid, items_table.c.result.is_(None))
+        found = sa.select(items_table.c.request_id).where(*mine, items_table.c.request_id.in_(waiting))
+        if ids := connection.execute(found).scalars().all():
+            touched.update(ids)
+            statement = sa.update(items_table).where(*mine, items_table.c.request_id.in_(ids))
+            connection.execute(statement.values(result=COMMITTED if reason is None else reason))
+    _decide(connection, touched, at=at)
+
+
+def expire(connection: sa.Connection, *, now: float) -> int:
+    """Let what archives have left open after the deadline of a request fail; return the number of such requests."""
+    late = sa.select(requests.c.id).where(requests.c.decided_at.is_(None), requests.c.deadline_at <= now)
+    ids = set(connection.execute(late).scalars())
+    left = sa.update(items_table).where(items_table.c.request_id.in_(ids), items_table.c.result.is_(None))
+    connection.execute(left.values(result=PROCESSING_FAILURE))
+    _decide(connection, ids, at=now)
+    return len(ids)
+
+
+def _decide(connection: sa.Connection, ids: set[int], *, at: float) -> None:
+    """Have the callers told of those of some requests that have a result for every instance."""
+    mine = items_table.c.request_id.in_(ids)  # else every instance of the last weeks would be looked at
+    open_ = sa.select(items_table.c.request_id).where(mine, items_table.c.result.is_(None))
+    whole = sa.update(requests).where(requests.c.id.in_(ids), requests.c.id.not_in(open_))
+    connection.execute(whole.values(decided_at=at, tell_at=at, attempts=0))
+
+
+def to_tell(connection: sa.Connection, *, now: float) -> list[RequestRow]:
+    """Return the requests whose caller is to be told, the first decided first."""
+    query = sa.select(*_ROW).where(requests.c.tell_at <= now).order_by(requests.c.decided_at)
+    return [RequestRow(**row._mapping) for row in connection.execute(query)]
+
+
+def results(connection: sa.Connection, request_id: int) -> dict[tuple[str, str], int | None]:
+    """Return, by class and instance, the failure reasons of a decided request; None where the archive keeps it."""
+    query = sa.select(items_table).where(items_table.c.request_id == request_id)
+    found = connection.execute(query.order_by(items_table.c.sop_instance_uid))
+    return {(row.sop_class_uid, row.sop_instance_uid): row.result or None for row in found}
+
+
+def note_told(connection: sa.Connection, request_id: int, *, at: float) -> None:
+    """Record that the caller has the result."""
+    told = {"told_at": at, "tell_at": None}
+    connection.execute(sa.update(requests).where(requests.c.id == request_id).values(**told))
+
+
+def note_untold(connection: sa.Connection, row: RequestRow, *, again_at: float | None) -> None:
+    """Record an attempt to tell the caller that failed; without a next one, it is given up."""
+    values = {"attempts": row.attempts + 1, "tell_at": again_at}
+    connection.execute(sa.update(requests).where(requests.c.id == row.id).values(**values))
+
+
+def forget(connection: sa.Connection, before: float) -> None:
+    """Delete the requests received before a time whose caller was told, or given up."""
+    old = sa.select(requests.c.id).where(
+        requests.c.received_at < before, requests.c.decided_at.is_not(None), requests.c.tell_at.is_(None)
+    )
+    connection.execute(sa.delete(items_table).where(items_table.c.request_id.in_(old)))
+    connection.execute(sa.delete(requests).where(requests.c.id.in_(old)))
