@@ -16,7 +16,18 @@ from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
-from mediqa_node.network import contexts, dimse, negotiation, pdu_stream, places, receiver, sender
+from mediqa_node.network import (
+    contexts,
+    dicomweb,
+    dimse,
+    negotiation,
+    pdu_stream,
+    places,
+    receiver,
+    sender,
+    statuses,
+    web_client,
+)
 from mediqa_node.pipeline import completion
 
 _STATUSES = (
@@ -57,10 +68,13 @@ _REJECTIONS = (
 
 _SENDER_STATUSES = (
     (
-        [0x0000, *sorted(sender.WARNINGS - set(range(0xB000, 0xC000))), 0xB000],
+        [0x0000, *sorted(statuses.WARNINGS - set(range(0xB000, 0xC000))), 0xB000],
         "and 0xBxxx: sent; warnings are recorded with the delivery",
     ),
-    ([sender.DUPLICATE_INSTANCE], "sent, if an earlier attempt to send the same object was not answered; else parked"),
+    (
+        [statuses.DUPLICATE_INSTANCE],
+        "sent, if an earlier attempt to send the object was not answered; else parked",
+    ),
     ([0xA700], "and 0xA7xx: tried again, with growing pauses"),
     (
         [0xA900, 0xC000, 0x0122, 0x0124],
@@ -106,7 +120,8 @@ def _overview() -> Iterator[str]:
         ("Storage of images and other composite objects", "yes", "companions of reports, off by default"),
         ("Storage of Structured Reports", "yes", "yes"),
         ("Query (Study Root, FIND)", "no", "yes"),
-        ("Retrieve, Storage Commitment, Worklist, MPPS, Media Storage, DICOMweb", "no", "no"),
+        ("DICOMweb: STOW-RS and QIDO-RS", "no", "yes, to peers that are configured so"),
+        ("Retrieve, Storage Commitment, Worklist, MPPS, Media Storage", "no", "no"),
     )
     yield from _table(("service", "SCP", "SCU"), services)
     yield from _section("Introduction")
@@ -143,6 +158,28 @@ def _services() -> Iterator[str]:
     yield ""
     rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
     yield from _table(("status of the destination", "action"), rows)
+    yield from _web_services()
+
+
+def _web_services() -> Iterator[str]:
+    """Yield what the node does as a user agent of DICOMweb."""
+    yield from _section("DICOMweb user agent", level=3)
+    yield "A peer with `peers.*.dicomweb` gets the same objects by STOW-RS (`POST /studies`, one instance in each"
+    yield "request, as built) and is asked by QIDO-RS (`GET /studies`, `/studies/{study}/series`,"
+    yield "`/studies/{study}/series/{series}/instances`) instead of C-FIND and C-ECHO. No class is negotiated:"
+    yield "`sr_sop_class: auto` sends Comprehensive 3D SR. Redirects are not followed. Only JSON is read, of at most"
+    yield f"{web_client.MAX_ANSWER_BYTES:,} bytes."
+    yield ""
+    rows = (
+        ("200, 202, 409 with a Failure Reason (0008,1197)", "as the same status of a C-STORE, see above"),
+        ("200, 202 with Referenced SOP Sequence (0008,1199)", "sent; a Warning Reason (0008,1196) is recorded"),
+        ("200 without either", "sent"),
+        (", ".join(map(str, sorted(dicomweb.TRANSIENT))), "tried again, not before Retry-After has passed"),
+        ("202 without either, no answer, more than is read", "tried again, with growing pauses"),
+        ("401, 403, 3xx and any other", "parked; `mediqa-node retry` sends it again"),
+        ("a certificate that is not trusted", "parked"),
+    )
+    yield from _table(("answer to STOW-RS", "action"), rows)
 
 
 def _communication() -> Iterator[str]:

@@ -41,12 +41,16 @@ def check_config(context: typer.Context) -> None:
     resources.time_zone(settings)
     checkpoints.check_checkpoint(settings)
     rules, peers = settings.return_rules(), settings.peers_of_settings()
+    for peer in peers:
+        for file in peer.dicomweb.files if peer.dicomweb is not None else ():
+            if not file.is_file():
+                raise ConfigurationError(f"{settings.file}: peers.{peer.name}.dicomweb: {file} is no file")
     why_not = obstacle(rules, peers, settings.receiver)
     typer.echo(f"{settings.file or 'defaults'}: {'no errors, but no report will be sent' if why_not else 'good'}")
     fact("receives", f"{settings.node.ae_title} at {settings.node.host}:{settings.node.port}")
     fact("data", str(settings.data_dir))
     for i, peer in enumerate(peers):
-        fact("" if i else "peers", f"{peer.name}: {peer.ae_title} at {peer.host}:{peer.port}")
+        fact("" if i else "peers", f"{peer.name}: {peer.where}")
     for i, text in enumerate(outcomes(rules, peers)):
         fact("" if i else "returns", f"{i + 1}. {text}")
     if not settings.model.allow_untrained:
@@ -72,14 +76,14 @@ def _peer(settings: Settings, name: str) -> Peer:
 
 @app.command()
 def echo(context: typer.Context, peer: Annotated[str, typer.Argument(help="Name of a configured peer.")]) -> None:
-    """Check that a peer answers (C-ECHO)."""
-    from mediqa_node.network.sender import connect, verification_contexts
+    """Check that a peer answers (C-ECHO; a query, by DICOMweb)."""
+    from mediqa_node.network.sender import open_link, verification_contexts
 
     settings = settings_of(context)
     target = _peer(settings, peer)
-    with connect(target, verification_contexts(), ae_title=settings.node.ae_title, timeout_s=10) as link:
+    with open_link(target, verification_contexts(), ae_title=settings.node.ae_title, timeout_s=10) as link:
         link.verify()
-    typer.echo(f"{target.name} ({target.ae_title} at {target.host}:{target.port}) answers")
+    typer.echo(f"{target.name} ({target.where}) answers")
 
 
 @app.command()

@@ -51,12 +51,14 @@ def obstacle(rules: Sequence[ReturnRule], peers: Sequence[Peer], receiver: Recei
 
 def _covers(earlier: ReturnRule, rule: ReturnRule, peers: Sequence[Peer]) -> bool:
     """Whether the earlier rule matches every series that the rule matches."""
-    known = [(peer.name, peer.ae_title) for peer in peers if rule.sender in (peer.name, peer.ae_title)]
+    named = [(peer.name, peer.ae_title) for peer in peers if peer.ae_title]
+    known = [names for names in named if rule.sender in names]
     return earlier.matches((rule.sender, *(name for names in known for name in names)), rule.modality)
 
 
 def _destination(name: str, rule: ReturnRule, peers: Sequence[Peer]) -> str:
     if name != SENDER:
         return name
-    known = ", ".join(peer.ae_title for peer in peers if rule.matches((peer.name, peer.ae_title), rule.modality))
+    named = [(peer.name, peer.ae_title) for peer in peers if peer.ae_title]
+    known = ", ".join(names[1] for names in named if rule.matches(names, rule.modality))
     return f"the sender if it is a configured peer ({known or 'none is'})"

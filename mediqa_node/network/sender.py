@@ -1,13 +1,15 @@
 """The SCU side: verify a peer, query a study, store a report.
 
 Low volume, so pynetdicom does all of it, under the watch of `requestor`. A failure is one of two errors: it may work
-later (`PeerUnavailable`), or a person has to act (`PeerRefused`).
+later (`PeerUnavailable`), or a person has to act (`PeerRefused`). `open_link` is for any peer: one that speaks DICOMweb
+is reached by `dicomweb`, and whoever sends does not know which it is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Protocol
 
 import pydicom
 from pydicom import Dataset
@@ -15,7 +17,7 @@ from pynetdicom import AE, Association, build_context
 from pynetdicom.presentation import PresentationContext
 
 from mediqa_node.dicom.values import items, text
-from mediqa_node.domain.errors import OutOfResources, PeerRefused, PeerUnavailable, QueryUnanswered
+from mediqa_node.domain.errors import PeerRefused, PeerUnavailable, QueryUnanswered
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.peer import Peer
@@ -24,15 +26,10 @@ from mediqa_node.network.contexts import SR_SOP_CLASSES, VERIFICATION
 from mediqa_node.network.pdu_stream import ABORT
 from mediqa_node.network.requestor import Watch
 from mediqa_node.network.responses import PENDING
+from mediqa_node.network.statuses import check_stored
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 EXPLICIT_LITTLE, IMPLICIT_LITTLE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-
-WARNINGS = frozenset({0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)})
-"""Statuses of class Warning (PS3.7 annex C, PS3.4 table B.2-1): the object is in the archive."""
-
-STORED = WARNINGS | {0x0000}
-DUPLICATE_INSTANCE = 0x0111
 
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
 _TRANSIENT, _SERVICE_PROVIDER = 2, 3
@@ -40,6 +37,34 @@ _TRANSIENT, _SERVICE_PROVIDER = 2, 3
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
 _KEYS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
 """The unique key of each level (PS3.4 section C.6.2.1): every answer has it."""
+
+
+class Link(Protocol):
+    """What is asked of a peer and sent to it, however it is reached; errors are those of `PeerLink`."""
+
+    peer: Peer
+
+    @property
+    def sr_sop_class(self) -> str | None:
+        """The SR class to send."""
+
+    def accepts(self, sop_class_uid: str) -> bool:
+        """Return whether objects of this class may be sent."""
+
+    def verify(self) -> None:
+        """Have the peer answer."""
+
+    def find_study(self, study_instance_uid: str) -> list[Identity] | None:
+        """Return whose the study is at the peer; [] if it is absent, None if the peer answers no such questions."""
+
+    def find_series(self, study_instance_uid: str, patient_id: str) -> list[str]:
+        """Return the series of a study that the peer holds under a Patient ID."""
+
+    def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
+        """Return whether the peer has an instance; None if it answers no such questions."""
+
+    def store(self, part10: bytes, *, was_sent: bool = False) -> int:
+        """Send one object and return the peer's status if it has stored it."""
 
 
 class PeerLink:
@@ -156,11 +181,7 @@ class PeerLink:
             PeerRefused: any other failure.
         """
         status = self._answer(self._association.send_c_store, pydicom.dcmread(BytesIO(part10)), what="C-STORE")
-        if status in STORED or (status == DUPLICATE_INSTANCE and was_sent):
-            return status
-        if 0xA700 <= status <= 0xA7FF:
-            raise OutOfResources(f"{self.peer.name} is out of resources (status {status:#06x})")
-        raise PeerRefused(f"{self.peer.name} refused the object (status {status:#06x})", status=status)
+        return check_stored(status, self.peer.name, was_sent=was_sent)
 
     def _answer(self, send: Callable[..., Dataset], *arguments: Dataset, what: str) -> int:
         try:
@@ -212,6 +233,21 @@ def verification_contexts() -> list[PresentationContext]:
     return [build_context(VERIFICATION, [EXPLICIT_LITTLE, IMPLICIT_LITTLE])]
 
 
+def open_link(
+    peer: Peer, contexts: Sequence[PresentationContext], *, ae_title: str, timeout_s: float = 30.0
+) -> AbstractContextManager[Link]:
+    """Return a link to a peer, by an association with these contexts or by DICOMweb, for the block that follows.
+
+    Raises:
+        PeerUnavailable, PeerRefused: as `connect`; by DICOMweb, not before the first question.
+    """
+    if peer.dicomweb is None:
+        return connect(peer, contexts, ae_title=ae_title, timeout_s=timeout_s)
+    from mediqa_node.network import dicomweb  # http and TLS are of no use to most nodes
+
+    return dicomweb.connect(peer, peer.dicomweb, timeout_s=timeout_s)
+
+
 @contextmanager
 def connect(
     peer: Peer, contexts: Sequence[PresentationContext], *, ae_title: str, timeout_s: float = 30.0
@@ -246,7 +282,7 @@ def connect(
 
 
 def _failure(association: Association, peer: Peer, watch: Watch) -> PeerUnavailable | PeerRefused:
-    where = f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
+    where = f"{peer.name} ({peer.where})"
     if watch.rejections:
         rejection = watch.rejections[0]
         reason = f"{where} rejected the association: {rejection.reason_str}"
@@ -275,7 +311,7 @@ def send_files(peer: Peer, paths: Sequence[Path], *, ae_title: str) -> Iterator[
     pairs = list(by_pair)
     for some in (pairs[i : i + MAX_CONTEXTS] for i in range(0, len(pairs), MAX_CONTEXTS)):
         contexts = [build_context(sop_class, syntax) for sop_class, syntax in some if sop_class]
-        with connect(peer, contexts, ae_title=ae_title) as link:
+        with open_link(peer, contexts, ae_title=ae_title) as link:
             for path in (path for pair in some for path in by_pair[pair]):
                 try:
                     link.store(path.read_bytes())

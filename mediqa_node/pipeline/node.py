@@ -63,4 +63,4 @@ class NodeContext:
 
     def peer_of(self, ae_title: str) -> Peer | None:
         """Return the configured peer with this AE title, or None."""
-        return next((peer for peer in self.peers if peer.ae_title == ae_title), None)
+        return next((peer for peer in self.peers if peer.ae_title == ae_title and not peer.dicomweb), None)
