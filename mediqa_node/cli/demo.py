@@ -33,7 +33,7 @@ from mediqa_node.domain.assessment import Assessment, rounded
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import ReceiverPolicy
-from mediqa_node.network.association import Caller
+from mediqa_node.network.caller import Caller
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.dimse import Command
 from mediqa_node.network.receiver import Receiver

@@ -15,7 +15,7 @@ from mediqa_node.domain.uid import is_uid
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 APPLICATION_CONTEXT, PROPOSED_CONTEXT, CONTEXT_RESULT, USER_INFORMATION = 0x10, 0x20, 0x21, 0x50
 ABSTRACT_SYNTAX, TRANSFER_SYNTAX = 0x30, 0x40
-MAXIMUM_LENGTH, IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION = 0x51, 0x52, 0x55
+MAXIMUM_LENGTH, IMPLEMENTATION_CLASS, ROLE_SELECTION, IMPLEMENTATION_VERSION = 0x51, 0x52, 0x54, 0x55
 
 ACCEPTED, USER_REJECTION, ABSTRACT_SYNTAX_NOT_SUPPORTED, TRANSFER_SYNTAXES_NOT_SUPPORTED = 0, 1, 3, 4
 """Results of a presentation context, PS3.8 Table 9-18."""
@@ -109,6 +109,39 @@ def _proposed(number: int, value: memoryview) -> ProposedContext:
 def application_context(body: memoryview) -> str:
     """Return the application context name among the items of a request; empty without one."""
     return next((text(value) for kind, value in readable_items(body) if kind == APPLICATION_CONTEXT), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """An SCP/SCU Role Selection sub-item (PS3.7 D.3.3.4): which roles of a class the caller proposes for itself."""
+
+    abstract_syntax: str
+    is_scu: bool
+    is_scp: bool
+
+
+def proposed_user_information(body: memoryview) -> tuple[int, tuple[Role, ...]]:
+    """Return the largest PDU that a caller takes, 0: any, and the roles it proposes, the first of each class."""
+    length, roles = _DEFAULT_MAX_LENGTH, dict[str, Role]()
+    user = next((value for kind, value in readable_items(body) if kind == USER_INFORMATION), memoryview(b""))
+    for kind, part in readable_items(user):
+        if kind == MAXIMUM_LENGTH and len(part) == 4:
+            length = int.from_bytes(part, "big")
+        elif kind == ROLE_SELECTION and len(roles) < MAX_CONTEXTS and (role := _role(part)) is not None:
+            roles.setdefault(role.abstract_syntax, role)
+    return length and max(length, _LEAST_MAX_LENGTH), tuple(roles.values())
+
+
+def _role(part: memoryview) -> Role | None:
+    end = 2 + int.from_bytes(part[:2], "big")
+    name = uid(part[2:end])
+    return Role(name, part[end] == 1, part[end + 1] == 1) if name and end + 2 <= len(part) else None
+
+
+def role_answer(role: Role) -> bytes:
+    """Encode the roles that are accepted of those that a caller proposed for a class."""
+    name = role.abstract_syntax.encode()
+    return item(ROLE_SELECTION, struct.pack(">H", len(name)) + name + bytes((role.is_scu, role.is_scp)))
 
 
 def context_result(number: int, result: int, transfer_syntax: str) -> bytes:

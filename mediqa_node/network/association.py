@@ -6,7 +6,6 @@ happens to an instance is decided by the intake.
 
 import contextlib
 import socket
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +14,8 @@ import structlog
 
 from mediqa_node.domain.errors import InvalidInstance, StorageFailed
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
-from mediqa_node.network import dimse
+from mediqa_node.network import dimse, services
+from mediqa_node.network.caller import Caller
 from mediqa_node.network.contexts import VERIFICATION
 from mediqa_node.network.dimse import Command, Fragment
 from mediqa_node.network.negotiation import AcceptedContext
@@ -28,21 +28,12 @@ from mediqa_node.network.pdu_stream import (
     PduStream,
     PeerGone,
 )
+from mediqa_node.network.services import MAX_DATASET_BYTES, Answer, ServiceRequest, Services
 from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("receiver")
 
 _MAX_COMMAND_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """The calling side of an association."""
-
-    association_id: str
-    calling_ae_title: str
-    called_ae_title: str
-    address: str
 
 
 class Intake(Protocol):
@@ -67,7 +58,11 @@ Failure = tuple[int, str, int | None]
 
 @dataclass(slots=True)
 class _Message:
-    """A C-STORE whose dataset is arriving; `failure` is answered once it has arrived."""
+    """A C-STORE whose dataset is arriving; `failure` is answered once it has arrived.
+
+    Attributes:
+        request: of a service: its dataset is kept in memory.
+    """
 
     command: Command
     context: AcceptedContext
@@ -75,10 +70,14 @@ class _Message:
     incoming: Any = None
     size_bytes: int = 0
     failure: Failure | None = None
+    request: bytearray | None = None
 
 
 class Association:
-    """Serves C-ECHO and C-STORE until the peer releases, aborts, or exceeds a deadline.
+    """Serves C-ECHO, C-STORE and further services until the peer releases, aborts, or exceeds a deadline.
+
+    Args:
+        max_pdu_bytes: the largest PDU that the peer takes.
 
     Attributes:
         accepted_at: monotonic time.
@@ -94,6 +93,8 @@ class Association:
         contexts: dict[int, AcceptedContext],
         policy: ReceiverPolicy,
         intake: Intake,
+        services: Services | None = None,
+        max_pdu_bytes: int = MAX_PDU_BYTES,
     ) -> None:
         self.stream = stream
         self.caller = caller
@@ -101,6 +102,9 @@ class Association:
         self.contexts = contexts
         self.policy = policy
         self.intake = intake
+        self._services = services or {}
+        self._stores_nothing = {VERIFICATION, *(syntax for syntax, _ in self._services)}
+        self._max_pdu_bytes = max_pdu_bytes
         self.stored = self.refused = 0
         self.stopping = False
         self.accepted_at = 0.0
@@ -204,7 +208,7 @@ class Association:
         if command.field == dimse.C_ECHO_RQ:
             self.stream.send(dimse.response(context_id, command, dimse.SUCCESS))
         elif command.field != dimse.C_STORE_RQ:
-            raise PeerGone(f"command {command.field:#06x} is not served")
+            self._begin_service(command, context, context_id)
         elif command.dataset_type == dimse.NO_DATASET:
             self._answer(context_id, command, (dimse.CANNOT_UNDERSTAND, "no dataset follows the command", None))
         else:
@@ -223,8 +227,8 @@ class Association:
         """Return what is wrong with a C-STORE before its dataset arrives, or None."""
         if not self.rule.store:
             return dimse.NOT_AUTHORIZED, "this AE title may verify, not store", None
-        if context.abstract_syntax == VERIFICATION:
-            return dimse.CLASS_NOT_SUPPORTED, "Verification stores nothing", 0x00000002
+        if context.abstract_syntax in self._stores_nothing:
+            return dimse.CLASS_NOT_SUPPORTED, "nothing is stored in this presentation context", 0x00000002
         if not command.sop_instance_uid:
             return dimse.CANNOT_UNDERSTAND, "empty Affected SOP Instance UID", 0x00001000
         if command.sop_class_uid != context.abstract_syntax:
@@ -238,6 +242,9 @@ class Association:
         message.size_bytes += len(fragment.data)
         if message.size_bytes > self.policy.max_dataset_bytes:
             raise PeerGone(f"dataset exceeds {self.policy.max_dataset_bytes} bytes")
+        if message.request is not None:
+            self._service_data(message, message.request, fragment)
+            return
         if message.failure is None:
             message.failure = self._failure_of(lambda: message.incoming.write(fragment.data))
             if message.failure is not None:
@@ -286,7 +293,86 @@ class Association:
         )
         self.stream.send(dimse.response(context_id, command, status, comment=comment, offending=offending))
 
+    # ── other services ───────────────────────────────────────────────────────
 
-def new_association_id() -> str:
-    """Return an identifier for logs and rows."""
-    return uuid.uuid4().hex
+    def _begin_service(self, command: Command, context: AcceptedContext, context_id: int) -> None:
+        """Take a request of another service; its dataset follows, or it is served at once."""
+        if command.field == dimse.C_CANCEL_RQ:
+            return  # of a request that was answered meanwhile; it has no response (PS3.7 9.3.2.3)
+        if command.field & dimse.RESPONSE:
+            raise PeerGone(f"a response {command.field:#06x} that nobody waits for")
+        message = self._message = _Message(command, context, context_id, request=bytearray())
+        if command.dataset_type == dimse.NO_DATASET:
+            self._serve(message, b"")
+            self._message = None
+
+    def _service_data(self, message: _Message, request: bytearray, fragment: Fragment) -> None:
+        if message.size_bytes <= MAX_DATASET_BYTES:
+            request += fragment.data
+        else:
+            request.clear()  # and the rest is taken in unread: the caller is answered
+        if fragment.is_last:
+            self._serve(message, bytes(request))
+            self._message = None
+
+    def _serve(self, message: _Message, encoded: bytes) -> None:
+        """Send the answers to a request; a caller that cancels gets one last answer at the next."""
+        command, context = message.command, message.context
+        service = self._services.get((context.abstract_syntax, command.field))
+        request = ServiceRequest(
+            caller=self.caller,
+            command=command,
+            abstract_syntax=context.abstract_syntax,
+            transfer_syntax=context.transfer_syntax,
+            encoded=encoded,
+        )
+        if message.size_bytes > MAX_DATASET_BYTES:
+            service = services.refusing(dimse.RESOURCE_LIMITATION, f"dataset exceeds {MAX_DATASET_BYTES} bytes")
+        elif service is not None and not services.may_ask(command, may_store=self.rule.store):
+            service = services.refusing(dimse.NOT_AUTHORIZED, "this AE title may verify, not store")
+        with contextlib.closing(services.answers(service, request)) as answers:
+            for answer in answers:
+                if answer.is_pending:
+                    self._look_for_cancel(request)
+                last = self._last_of(request, answer)
+                self.stream.send(
+                    services.encoded_answer(message.context_id, request, last, max_pdu_bytes=self._max_pdu_bytes)
+                )
+                if not last.is_pending:
+                    self._log_served(request, last)
+                    return
+
+    def _last_of(self, request: ServiceRequest, answer: Answer) -> Answer:
+        """Return an answer, or in place of a pending one the last: the caller has cancelled, or the node stops."""
+        if answer.is_pending and (request.is_cancelled or self.stopping):
+            status = dimse.CANCELLED if request.is_cancelled else dimse.OUT_OF_RESOURCES
+            return Answer(status=status, more=answer.more)
+        return answer
+
+    def _look_for_cancel(self, request: ServiceRequest) -> None:
+        """Read what the caller has sent while it is being answered: nothing but a C-CANCEL is in turn."""
+        while self.stream.has_data():
+            pdu_type, body = self.stream.read(
+                first_byte_within_s=self.policy.pdu_deadline_s,
+                deadline_s=self.policy.pdu_deadline_s,
+                limit_bytes=MAX_PDU_BYTES + 64,
+            )
+            if pdu_type != P_DATA_TF:
+                raise PeerGone("peer aborted" if pdu_type == ABORT else f"PDU of type {pdu_type} inside a request")
+            for fragment in dimse.fragments(body):
+                command = dimse.parse_command(bytes(fragment.data)) if fragment.is_command else None
+                if command is None or not fragment.is_last or command.field != dimse.C_CANCEL_RQ:
+                    raise PeerGone("a request inside another")
+                request.is_cancelled = True
+
+    def _log_served(self, request: ServiceRequest, answer: Answer) -> None:
+        level = log.debug if answer.status == dimse.SUCCESS else log.warning
+        level(
+            "request answered",
+            hourly_for=(*self._sender, request.command.field, answer.status),
+            association=self.caller.association_id,
+            calling_ae=self.caller.calling_ae_title,
+            command=f"{request.command.field:#06x}",
+            status=f"{answer.status:#06x}",
+            comment=answer.comment,
+        )

@@ -4,13 +4,13 @@ The caller is known from the first bytes of a request, and is judged before anyt
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from mediqa_node.network import associate_pdu as coding
-from mediqa_node.network.associate_pdu import ProposedContext, item
+from mediqa_node.network.associate_pdu import ProposedContext, Role, item
 from mediqa_node.network.pdu_stream import ASSOCIATE_AC, ASSOCIATE_RJ, MAX_PDU_BYTES
 
 
@@ -59,10 +59,17 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """The items of an A-ASSOCIATE-RQ that matter to a Storage SCP."""
+    """The items of an A-ASSOCIATE-RQ that matter to an SCP.
+
+    Attributes:
+        roles: that the caller proposes for itself; of every other class it is the SCU.
+        max_pdu_bytes: the largest that the caller takes, bounded by our own.
+    """
 
     application_context: str
     contexts: Sequence[ProposedContext]
+    roles: Sequence[Role] = ()
+    max_pdu_bytes: int = MAX_PDU_BYTES
 
 
 def parse_head(body: memoryview) -> RequestHead:
@@ -84,16 +91,23 @@ def parse_head(body: memoryview) -> RequestHead:
 def parse_proposal(body: memoryview) -> Proposal:
     """Decode the items of an A-ASSOCIATE-RQ from its body, as far as they can be read."""
     parts = body[coding.FIXED_BYTES :]
-    return Proposal(coding.application_context(parts), coding.proposed_contexts(parts))
+    length, roles = coding.proposed_user_information(parts)
+    most = min(length or MAX_PDU_BYTES, MAX_PDU_BYTES)
+    return Proposal(coding.application_context(parts), coding.proposed_contexts(parts), roles, most)
 
 
 def accept(
-    head: RequestHead, proposal: Proposal, supported: Mapping[str, Sequence[str]]
+    head: RequestHead,
+    proposal: Proposal,
+    supported: Mapping[str, Sequence[str]],
+    scp_callers: Collection[str] = (),
 ) -> tuple[bytes, dict[int, AcceptedContext]]:
     """Return the A-ASSOCIATE-AC PDU and the accepted contexts by their ID.
 
     Args:
         supported: transfer syntaxes by abstract syntax, the preferred first.
+        scp_callers: abstract syntaxes of which a caller may be the SCP; a proposed role of any other is not answered,
+            which leaves the default (PS3.7 D.3.3.4).
     """
     accepted, results = {}, []
     for context in proposal.contexts:
@@ -108,14 +122,17 @@ def accept(
     # PS3.8 table 9-17: bytes 11-74 repeat what the request had there
     fixed = b"\0\1\0\0" + head.fixed[4:]
     name = item(coding.APPLICATION_CONTEXT, coding.DICOM_APPLICATION_CONTEXT.encode())
-    return coding.pdu(ASSOCIATE_AC, fixed, name, *results, _user_information()), accepted
+    ours_too = {context.abstract_syntax for context in accepted.values()}.intersection(scp_callers)
+    roles = [coding.role_answer(role) for role in proposal.roles if role.abstract_syntax in ours_too]
+    return coding.pdu(ASSOCIATE_AC, fixed, name, *results, _user_information(roles)), accepted
 
 
-def _user_information() -> bytes:
+def _user_information(roles: Sequence[bytes]) -> bytes:
     return item(
         coding.USER_INFORMATION,
         item(coding.MAXIMUM_LENGTH, struct.pack(">I", MAX_PDU_BYTES))
         + item(coding.IMPLEMENTATION_CLASS, IMPLEMENTATION_CLASS_UID.encode())
+        + b"".join(roles)
         + item(coding.IMPLEMENTATION_VERSION, IMPLEMENTATION_VERSION_NAME.encode()),
     )
 

@@ -7,6 +7,7 @@ inside a PDU; this one blocks with a deadline.
 """
 
 import contextlib
+import select
 import socket
 import struct
 import time
@@ -37,6 +38,14 @@ class PduStream:
     def has_begun(self) -> bool:
         """Return whether a part of the next PDU has arrived."""
         return self._end > self._start
+
+    def has_data(self) -> bool:
+        """Return at once whether something has arrived that was not read: a part of a PDU, or the end."""
+        if self.has_begun:
+            return True
+        waiting = select.poll()  # not `select.select`, which fails above descriptor 1,023
+        waiting.register(self.connection, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def read(
         self, *, first_byte_within_s: float, deadline_s: float, limit_bytes: int, all_within_s: float | None = None

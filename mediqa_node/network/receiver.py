@@ -1,4 +1,4 @@
-"""The Storage SCP: listens, admits or rejects callers, runs one thread per association.
+"""The SCP of the node: listens, admits or rejects callers, runs one thread per association.
 
 Everything before an association is accepted has short deadlines and bounds of its own, so that
 silent, slow or half-open connections occupy a thread for seconds and never keep a scanner out.
@@ -17,11 +17,14 @@ import structlog
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
 from mediqa_node.network import negotiation
 from mediqa_node.network.associate_pdu import DICOM_APPLICATION_CONTEXT, FIXED_BYTES
-from mediqa_node.network.association import Association, Caller, Intake, new_association_id
+from mediqa_node.network.association import Association, Intake
+from mediqa_node.network.caller import Caller, new_association_id
 from mediqa_node.network.connections import Connection, Connections
+from mediqa_node.network.contexts import SCP_CALLERS
 from mediqa_node.network.negotiation import Proposal, Refusal, RequestHead
 from mediqa_node.network.pdu_stream import ASSOCIATE_RQ, MAX_NEGOTIATION_BYTES, PduStream, PeerGone
 from mediqa_node.network.places import Places
+from mediqa_node.network.services import Services
 
 log = structlog.get_logger("receiver")
 
@@ -38,10 +41,11 @@ _REST_BYTES = 65_536
 
 
 class Receiver:
-    """A listening Storage and Verification SCP.
+    """A listening SCP of Storage, Verification and further services.
 
     Args:
-        contexts: transfer syntaxes by abstract syntax, the preferred first.
+        contexts: transfer syntaxes by abstract syntax, the preferred first; those of the services too.
+        services: by abstract syntax and Command Field.
         has_room: False rejects new associations as transient until there is space again.
     """
 
@@ -54,12 +58,14 @@ class Receiver:
         policy: ReceiverPolicy,
         contexts: Mapping[str, Sequence[str]],
         intake: Intake,
+        services: Services | None = None,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self.ae_title = ae_title
         self.policy = policy
         self._contexts = contexts
         self._intake = intake
+        self._services = services or {}
         self._has_room = has_room
         self._places = Places(policy)
         self._large_requests = threading.BoundedSemaphore(_LARGE_REQUESTS_AT_ONCE)
@@ -162,8 +168,10 @@ class Receiver:
             self._reject(stream, caller, rule)
             return None
         proposal = self._read_proposal(stream, length, deadline)
-        answer, contexts = negotiation.accept(head, proposal, self._contexts)
-        association = Association(stream, caller, rule, contexts, self.policy, self._intake)
+        answer, contexts = negotiation.accept(head, proposal, self._contexts, SCP_CALLERS)
+        association = Association(
+            stream, caller, rule, contexts, self.policy, self._intake, self._services, proposal.max_pdu_bytes
+        )
         connection.may_end = False
         refusal: Refusal | None
         if proposal.application_context != DICOM_APPLICATION_CONTEXT:

@@ -2,11 +2,8 @@
 
 import struct
 
-from mediqa_node.network.dimse import C_ECHO_RSP, C_STORE_RSP, NO_DATASET, Fragment, fragments
+from mediqa_node.network.dimse import C_ECHO_RSP, C_FIND_RSP, C_STORE_RSP, NO_DATASET, PENDING, Fragment, fragments
 from mediqa_node.network.pdu_stream import P_DATA_TF
-
-C_FIND_RSP = 0x8020
-PENDING = (0xFF00, 0xFF01)
 
 MAX_ANSWERS = 2000
 """Matches of one C-FIND: it asks for one study."""

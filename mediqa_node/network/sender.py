@@ -23,9 +23,9 @@ from mediqa_node.domain.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMEN
 from mediqa_node.domain.peer import Peer
 from mediqa_node.network.associate_pdu import MAX_CONTEXTS
 from mediqa_node.network.contexts import SR_SOP_CLASSES, VERIFICATION
+from mediqa_node.network.dimse import PENDING
 from mediqa_node.network.pdu_stream import ABORT
 from mediqa_node.network.requestor import Watch
-from mediqa_node.network.responses import PENDING
 from mediqa_node.network.statuses import check_stored
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"

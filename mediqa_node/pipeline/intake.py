@@ -14,7 +14,7 @@ from mediqa_node.domain.errors import InvalidInstance, StorageFailed
 from mediqa_node.domain.policy import plain_address
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.domain.uid import is_uid
-from mediqa_node.network.association import Caller
+from mediqa_node.network.caller import Caller
 from mediqa_node.network.dimse import DOES_NOT_MATCH, Command
 from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.spool import Incoming, Spool

@@ -19,6 +19,7 @@ from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import acceptor_contexts
 from mediqa_node.network.receiver import Receiver
+from mediqa_node.network.services import Services
 from mediqa_node.pipeline.intake import SpoolingIntake
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.spool import Spool
@@ -41,6 +42,7 @@ class Listening:
         host: str = "127.0.0.1",
         intake: Any = None,
         has_room: Callable[[], bool] | None = None,
+        services: Services | None = None,
         **policy: Any,
     ) -> None:
         self.database = Database(f"sqlite:///{folder / 'node.db'}")
@@ -52,7 +54,10 @@ class Listening:
             host=host,
             port=0,
             policy=ReceiverPolicy(**policy),
-            contexts=acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",)),
+            contexts=acceptor_contexts(
+                decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",), (syntax for syntax, _ in services or {})
+            ),
+            services=services,
             intake=intake or SpoolingIntake(self.spool, self.writer),
             has_room=has_room or self.spool.has_room,
         )

@@ -1,0 +1,206 @@
+"""Services of the receiver in addition to C-ECHO and C-STORE: a request with a small dataset, any number of answers.
+
+A service is registered by the abstract syntax of its presentation context and the Command Field of the request. It runs
+on the thread of its association, off the path of C-STORE, and is given the dataset as it came: nobody pays for parsing
+what is refused. Between two answers the association looks whether the caller has cancelled (C-CANCEL) or left.
+"""
+
+import struct
+import threading
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Protocol
+
+import structlog
+from pydicom import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
+
+from mediqa_node.domain.errors import MediqaError, StorageFailed
+from mediqa_node.network import dimse
+from mediqa_node.network.caller import Caller
+from mediqa_node.network.dimse import Command
+
+log = structlog.get_logger("receiver")
+
+MAX_DATASET_BYTES = 4 * 1024**2
+_MAX_ITEMS = 20_000
+_ITEM = b"\xfe\xff\x00\xe0"
+_IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+_OPEN_TO_ALL = frozenset({dimse.C_FIND_RQ, dimse.N_EVENT_REPORT_RQ})
+_PARSING = threading.BoundedSemaphore(2)
+"""A parsed dataset takes many times its bytes; callers take turns."""
+
+
+class ServiceRefused(MediqaError):
+    """The caller has to act: its request is answered with a failure.
+
+    Args:
+        comment: Error Comment (0000,0902), cut to 64 characters.
+        more: further elements of the response, as `Answer.more`.
+    """
+
+    def __init__(
+        self, status: int, comment: str, *, offending: int | None = None, more: Mapping[int, bytes] | None = None
+    ) -> None:
+        super().__init__(comment)
+        self.answer = Answer(status=status, comment=comment, offending=offending, more=more or {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One response to a request. The last one of a service is not pending.
+
+    Attributes:
+        offending: tag of the element at fault.
+        more: further elements of the command set by their number within group 0000, encoded: the numbers of
+            sub-operations, an Error ID, an Action Type ID; see `dimse.number_value`.
+    """
+
+    status: int = dimse.SUCCESS
+    comment: str = ""
+    dataset: Dataset | None = None
+    offending: int | None = None
+    more: Mapping[int, bytes] = field(default_factory=dict)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether another answer follows."""
+        return self.status in dimse.PENDING
+
+
+@dataclass(slots=True, kw_only=True)
+class ServiceRequest:
+    """A request as it arrived.
+
+    Attributes:
+        encoded: its dataset; empty without one.
+        is_cancelled: the caller has sent C-CANCEL; a service that works long between two answers looks at it.
+    """
+
+    caller: Caller
+    command: Command
+    abstract_syntax: str
+    transfer_syntax: str
+    encoded: bytes = b""
+    is_cancelled: bool = False
+
+    def dataset(self) -> Dataset:
+        """Return the dataset, parsed.
+
+        Raises:
+            ServiceRefused: it cannot be read, or has more items than any honest request.
+        """
+        if self.encoded.count(_ITEM) > _MAX_ITEMS:
+            raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"more than {_MAX_ITEMS} items in one request")
+        with _PARSING:
+            try:
+                parsed = read_dataset(
+                    BytesIO(self.encoded),
+                    is_implicit_VR=self.transfer_syntax == _IMPLICIT_LITTLE,
+                    is_little_endian=True,
+                    bytelength=len(self.encoded),
+                )
+                for _ in parsed.iterall():  # values are converted when they are first looked at
+                    pass
+            except Exception as error:  # pydicom raises anything, up to RecursionError
+                raise ServiceRefused(_failure(self.command), f"dataset not readable: {type(error).__name__}") from error
+        return parsed
+
+
+class Service(Protocol):
+    """Answers requests of one kind."""
+
+    def __call__(self, request: ServiceRequest) -> Iterable[Answer]:
+        """Return or yield the answers: any number that are pending, then one that is not.
+
+        Raises:
+            ServiceRefused: the answer to give.
+            StorageFailed: nothing was kept; the caller may try again.
+        """
+
+
+Services = Mapping[tuple[str, int], Service]
+"""Services by abstract syntax and Command Field of the request."""
+
+
+def may_ask(command: Command, *, may_store: bool) -> bool:
+    """Return whether a caller may make a request: one with `store: false` may ask, and answer, but change nothing."""
+    return may_store or command.field in _OPEN_TO_ALL
+
+
+def refusing(status: int, comment: str) -> Service:
+    """Return a service that refuses every request."""
+
+    def refuse(request: ServiceRequest) -> Iterable[Answer]:
+        raise ServiceRefused(status, comment)
+
+    return refuse
+
+
+def answers(service: Service | None, request: ServiceRequest) -> Generator[Answer, None, None]:
+    """Yield the answers to a request, whatever the service does; the last is not pending, and none follows it.
+
+    Args:
+        service: None: none is registered, which is answered as an unrecognised operation.
+    """
+    try:
+        if service is None:
+            raise ServiceRefused(dimse.UNRECOGNISED_OPERATION, f"command {request.command.field:#06x} is not served")
+        for answer in service(request):
+            yield answer
+            if not answer.is_pending:
+                return
+        raise RuntimeError(f"service for command {request.command.field:#06x} ended without a last answer")
+    except ServiceRefused as error:
+        yield error.answer
+    except StorageFailed as error:
+        is_composite = request.command.field in (dimse.C_FIND_RQ, dimse.C_MOVE_RQ)
+        yield Answer(status=dimse.OUT_OF_RESOURCES if is_composite else dimse.RESOURCE_LIMITATION, comment=str(error))
+    except Exception:
+        sender = (request.caller.calling_ae_title, request.caller.address)
+        log.exception("request failed: unforeseen", association=request.caller.association_id, hourly_for=sender)
+        yield Answer(status=_failure(request.command), comment="internal error")
+
+
+def _failure(command: Command) -> int:
+    """Return the status of a request that cannot be processed (PS3.7 annex C; PS3.4 C.4.1.1.4)."""
+    is_composite = command.field in (dimse.C_FIND_RQ, dimse.C_MOVE_RQ)
+    return dimse.CANNOT_UNDERSTAND if is_composite else dimse.PROCESSING_FAILURE
+
+
+def encoded_answer(context_id: int, request: ServiceRequest, answer: Answer, *, max_pdu_bytes: int) -> bytes:
+    """Return the PDUs of an answer.
+
+    Args:
+        max_pdu_bytes: the largest that the caller takes.
+    """
+    head = dimse.response(
+        context_id,
+        request.command,
+        answer.status,
+        comment=answer.comment,
+        offending=answer.offending,
+        more=answer.more,
+        has_dataset=answer.dataset is not None,
+    )
+    if answer.dataset is None:
+        return head
+    encoded = encode(answer.dataset, request.transfer_syntax)
+    return head + dimse.dataset(context_id, encoded, max_pdu_bytes=max_pdu_bytes)
+
+
+def encode(dataset: Dataset, transfer_syntax: str) -> bytes:
+    """Encode a dataset in Implicit or Explicit VR Little Endian."""
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, transfer_syntax == _IMPLICIT_LITTLE
+    write_dataset(stream, dataset)
+    return bytes(stream.getvalue())
+
+
+def sub_operations(*, remaining: int | None = None, completed: int, failed: int, warning: int) -> dict[int, bytes]:
+    """Encode the numbers of sub-operations of a C-MOVE response (PS3.7 table 9.3-11)."""
+    numbers = {0x1020: remaining, 0x1021: completed, 0x1022: failed, 0x1023: warning}
+    return {element: struct.pack("<H", number) for element, number in numbers.items() if number is not None}
