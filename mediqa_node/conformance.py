@@ -24,6 +24,7 @@ from mediqa_node.network import (
     pdu_stream,
     places,
     receiver,
+    retrieve,
     sender,
     statuses,
     web_client,
@@ -120,8 +121,9 @@ def _overview() -> Iterator[str]:
         ("Storage of images and other composite objects", "yes", "companions of reports, off by default"),
         ("Storage of Structured Reports", "yes", "yes"),
         ("Query (Study Root, FIND)", "no", "yes"),
+        ("Retrieve (Study Root, MOVE)", "no", "on command"),
         ("DICOMweb: STOW-RS and QIDO-RS", "no", "yes, to peers that are configured so"),
-        ("Retrieve, Storage Commitment, Worklist, MPPS, Media Storage", "no", "no"),
+        ("Storage Commitment, Worklist, MPPS, Media Storage", "no", "no"),
     )
     yield from _table(("service", "SCP", "SCU"), services)
     yield from _section("Introduction")
@@ -155,6 +157,11 @@ def _services() -> Iterator[str]:
     yield "rejects the node's own objects; its companions by the latter. Companions are sent after the same query. A"
     yield "destination that does not accept their class, refuses them, or has not taken them at the third try within"
     yield "half an hour receives the report alone, which is recorded with the delivery."
+    yield ""
+    yield "`mediqa-node pull` asks at STUDY and SERIES level, and has one series after another moved to"
+    yield "`node.ae_title`. A C-STORE whose Move Originator (0000,1030) is this node, or that comes from an archive"
+    yield f"which was asked for the series, is never reported. An archive may take {retrieve.BETWEEN_S:g} s from one C-MOVE"
+    yield "response to the next."
     yield ""
     rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
     yield from _table(("status of the destination", "action"), rows)
@@ -222,7 +229,8 @@ def _proposed() -> Iterator[tuple[str, str, str]]:
     for key, uid in COMPANION_CLASSES.items():
         yield UID(uid).name, f"`{uid}`", f"`companions.{key}: true`; off by default"
     yield UID(KEY_OBJECT_SELECTION).name, f"`{KEY_OBJECT_SELECTION}`", "`peers.*.retraction: note`, or companions"
-    yield UID(sender.STUDY_ROOT_FIND).name, f"`{sender.STUDY_ROOT_FIND}`", "before each report"
+    yield UID(sender.STUDY_ROOT_FIND).name, f"`{sender.STUDY_ROOT_FIND}`", "before each report; `mediqa-node pull`"
+    yield UID(retrieve.STUDY_ROOT_MOVE).name, f"`{retrieve.STUDY_ROOT_MOVE}`", "`mediqa-node pull`"
     yield UID(contexts.VERIFICATION).name, f"`{contexts.VERIFICATION}`", "`mediqa-node echo`"
 
 

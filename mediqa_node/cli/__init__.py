@@ -59,6 +59,7 @@ def register() -> None:
         model,
         node,
         promotion,
+        pull,
         retry,
         score,
         selfcheck,

@@ -66,7 +66,12 @@ def show_config(context: typer.Context) -> None:
     typer.echo(re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", shown))
 
 
-def _peer(settings: Settings, name: str) -> Peer:
+def peer_of(settings: Settings, name: str) -> Peer:
+    """Return a configured peer by its name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     found = next((peer for peer in settings.peers_of_settings() if peer.name == name), None)
     if found is None:
         known = ", ".join(settings.peers) or "none"
@@ -80,7 +85,7 @@ def echo(context: typer.Context, peer: Annotated[str, typer.Argument(help="Name 
     from mediqa_node.network.sender import open_link, verification_contexts
 
     settings = settings_of(context)
-    target = _peer(settings, peer)
+    target = peer_of(settings, peer)
     with open_link(target, verification_contexts(), ae_title=settings.node.ae_title, timeout_s=10) as link:
         link.verify()
     typer.echo(f"{target.name} ({target.where}) answers")
@@ -102,7 +107,7 @@ def send(
     from mediqa_node.network.sender import send_files
 
     settings = settings_of(context)
-    target = _peer(settings, peer)
+    target = peer_of(settings, peer)
     files = dicom_files(paths)
     failures = 0
     with progress(f"sending to {target.name}") as advance:

@@ -38,6 +38,8 @@ class ReceivedInstance:
         size_bytes: of the encoded dataset.
         series_number: Series Number (0020,0011); None where absent or no integer.
         identity: patient and visit that its header names.
+        move_originator: Move Originator AE Title (0000,1030): who had it moved here; None: nobody.
+        pulled: this node had it moved here.
     """
 
     sop_instance_uid: str
@@ -55,6 +57,8 @@ class ReceivedInstance:
     size_bytes: int
     series_number: int | None = None
     identity: Identity = Identity()
+    move_originator: str | None = None
+    pulled: bool = False
 
 
 class SeriesState(StrEnum):
@@ -91,9 +95,11 @@ class ReasonCode(StrEnum):
     CORRECTED_COPY = "corrected_copy"
     REJECT_NOTE = "reject_note"
     OTHER_RECONSTRUCTION_FAILED = "other_reconstruction_failed"
+    SENT_LIVE = "sent_live"
 
     # ASSESSED, and nothing follows
     NO_DESTINATION = "no_destination"
+    PULLED = "pulled"
     DELIVERY_CANCELLED = "delivery_cancelled"
 
     # NOT_SCORED: what is no image of a patient's body
@@ -152,7 +158,9 @@ _WORDS = {
     ReasonCode.LOST_FILE_RETURNED: "a lost file was received again",
     ReasonCode.CORRECTED_COPY: "corrected copy",
     ReasonCode.OTHER_RECONSTRUCTION_FAILED: "the other reconstruction could not be scored",
+    ReasonCode.SENT_LIVE: "its source sent it after it was pulled",
     ReasonCode.NO_DESTINATION: "no destination asks for it",
+    ReasonCode.PULLED: "pulled from an archive, never reported",
     ReasonCode.OTHER_RECONSTRUCTION: "another reconstruction of this acquisition is scored",
     ReasonCode.CONSTANCY_DRIFT: "constancy",
     ReasonCode.CONSTANCY_UNKNOWN: "constancy",

@@ -110,7 +110,7 @@ class PeerLink:
         query.StudyInstanceUID = study_instance_uid
         for keyword in _IDENTITY:
             setattr(query, keyword, "")
-        status, found = self._found(query)
+        status, found = self.found(query)
         if status == _SOP_CLASS_NOT_SUPPORTED and not found:
             return None
         if status != 0x0000:
@@ -130,17 +130,20 @@ class PeerLink:
         query.StudyInstanceUID = study_instance_uid
         query.SeriesInstanceUID = ""
         query.PatientID = ""
-        status, found = self._found(query)
+        status, found = self.found(query)
         if status == _SOP_CLASS_NOT_SUPPORTED and not found:
             return []
         if status != 0x0000:
             raise QueryUnanswered(f"{self.peer.name} could not be asked for the series (C-FIND status {status:#06x})")
         return [text(answer, "SeriesInstanceUID") for answer in found if text(answer, "PatientID") in ("", patient_id)]
 
-    def _found(self, query: Dataset) -> tuple[int, list[Dataset]]:
+    def found(self, query: Dataset) -> tuple[int, list[Dataset]]:
         """Send a C-FIND; return its final status and the answers that match.
 
         An archive that ignores a key answers with objects that were not asked for.
+
+        Raises:
+            QueryUnanswered: the association broke, no answer came in time, or it cannot be read.
         """
         found: list[Dataset] = []
         try:
@@ -167,7 +170,7 @@ class PeerLink:
         query.StudyInstanceUID = study_instance_uid
         query.SeriesInstanceUID = series_instance_uid
         query.SOPInstanceUID = sop_instance_uid
-        status, found = self._found(query)
+        status, found = self.found(query)
         return bool(found) if status == 0x0000 else None
 
     def store(self, part10: bytes, *, was_sent: bool = False) -> int:
@@ -255,6 +258,19 @@ def connect(
     """Open an association, release it at the end of the block.
 
     Raises:
+        PeerUnavailable, PeerRefused: as `associate`.
+    """
+    with associate(peer, contexts, ae_title=ae_title, timeout_s=timeout_s) as (association, watch):
+        yield PeerLink(association, peer, watch)
+
+
+@contextmanager
+def associate(
+    peer: Peer, contexts: Sequence[PresentationContext], *, ae_title: str, timeout_s: float = 30.0
+) -> Iterator[tuple[Association, Watch]]:
+    """Open an association and its watch for a link, release it at the end of the block.
+
+    Raises:
         PeerUnavailable: not reachable, no answer in time, aborted, or rejected as transient.
         PeerRefused: rejected for good, or no presentation context accepted.
     """
@@ -276,7 +292,7 @@ def connect(
         if not association.is_established:
             raise _failure(association, peer, watch)
         try:
-            yield PeerLink(association, peer, watch)
+            yield association, watch
         finally:
             watch.release(association)
 

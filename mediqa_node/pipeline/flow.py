@@ -52,7 +52,7 @@ def receive(
         port=port,
         policy=policy,
         contexts=acceptor_contexts(transfer_syntaxes, policy.private_sop_classes),
-        intake=SpoolingIntake(spool, writer),
+        intake=SpoolingIntake(spool, writer, ae_title),
         has_room=spool.has_room,
     )
     return receiver, writer

@@ -22,13 +22,21 @@ from mediqa_node.storage.writer import CommitUncertain, IndexWriter
 
 log = structlog.get_logger("receiver")
 
+_MOVE_ORIGINATOR = 0x1030
+"""Move Originator Application Entity Title (0000,1030), PS3.7 section 9.3.1.1."""
+
 
 class SpoolingIntake:
-    """The intake of the running node: spool and index."""
+    """The intake of the running node: spool and index.
 
-    def __init__(self, spool: Spool, writer: IndexWriter) -> None:
+    Args:
+        ae_title: of this node: what was moved for it is `pulled`.
+    """
+
+    def __init__(self, spool: Spool, writer: IndexWriter, ae_title: str) -> None:
         self.spool = spool
         self.writer = writer
+        self.ae_title = ae_title
 
     def begin(self, caller: Caller, command: Command, transfer_syntax_uid: str) -> Incoming:
         """Open a temporary file for the dataset that follows."""
@@ -57,6 +65,7 @@ class SpoolingIntake:
         except BaseException:
             self.spool.discard(incoming)
             raise
+        originator = command.text(_MOVE_ORIGINATOR)[:16].strip()
         instance = ReceivedInstance(
             sop_instance_uid=header.sop_instance_uid,
             sop_class_uid=header.sop_class_uid,
@@ -73,6 +82,8 @@ class SpoolingIntake:
             path=path,
             sha256=incoming.digest.hexdigest(),
             size_bytes=incoming.size_bytes,
+            move_originator=originator or None,
+            pulled=originator == self.ae_title,
         )
         try:
             outcome = self.writer.enter(instance, header.modality)

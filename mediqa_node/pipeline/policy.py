@@ -102,7 +102,9 @@ def _acquisition_of(header: Dataset) -> str | None:
 
 
 def destinations(node: NodeContext, row: SeriesRow, assessment: Assessment) -> tuple[tuple[str, float], ...]:
-    """Return the peers that get this report, each with the seconds to wait there for the study."""
+    """Return the peers that get this report, each with the seconds to wait there for the study; none if pulled."""
+    if row.pulled:
+        return ()
     sender = node.peer_of(row.calling_ae_title)
     names = (row.calling_ae_title, *((sender.name,) if sender else ()))
     rule = next((rule for rule in node.returns if rule.matches(names, assessment.modality)), None)

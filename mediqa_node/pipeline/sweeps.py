@@ -227,15 +227,15 @@ def enqueue_waiting(node: NodeContext) -> int:
     """Enqueue jobs for due deliveries and for ready series without one."""
     with node.database.read() as connection:
         waiting = bool(outbox.due_deliveries(connection, node.clock()))
-        ready = [uid for uid, _ in index.without_job(connection)]
+        ready = index.without_job(connection)
     if not waiting and not ready:
         return 0
     with node.database.write() as connection:
         count = enqueue_due(node, connection)
-        for uid, generation in index.without_job(connection):
+        for uid, generation, pulled in index.without_job(connection):
             job = f"score:{uid}:{generation}:{int(node.clock() * 1000)}"
             index.set_job(connection, uid, job)
-            node.jobs.score(connection, job, uid, generation)
+            node.jobs.score(connection, job, uid, generation, can_wait=pulled)
             count += 1
     return count
 
