@@ -15,6 +15,7 @@ from mediqa_node.dicom.deidentify import native_pixels
 from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
+from mediqa_node.domain import query as query_keys
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.network import (
     contexts,
@@ -29,7 +30,7 @@ from mediqa_node.network import (
     statuses,
     web_client,
 )
-from mediqa_node.pipeline import completion
+from mediqa_node.pipeline import completion, query
 
 _STATUSES = (
     (dimse.SUCCESS, "Success", "the instance is stored: file and index survive the loss of power"),
@@ -120,8 +121,9 @@ def _overview() -> Iterator[str]:
         ("Verification", "yes", "yes"),
         ("Storage of images and other composite objects", "yes", "companions of reports, off by default"),
         ("Storage of Structured Reports", "yes", "yes"),
-        ("Query (Study Root, FIND)", "no", "yes"),
-        ("Retrieve (Study Root, MOVE)", "no", "on command"),
+        ("Query (Study Root, FIND)", "own reports and companions, off by default", "yes"),
+        ("Retrieve (Study Root, MOVE)", "own reports and companions, off by default", "on command"),
+        ("Query and Retrieve (Patient Root)", "own reports and companions, off by default", "no"),
         ("DICOMweb: STOW-RS and QIDO-RS", "no", "yes, to peers that are configured so"),
         ("Storage Commitment, Worklist, MPPS, Media Storage", "no", "no"),
     )
@@ -146,6 +148,7 @@ def _services() -> Iterator[str]:
     yield ""
     yield "A failed C-STORE response has Error Comment (0000,0902) and, if one element is the cause, Offending"
     yield "Element (0000,0901). The association continues."
+    yield from _query_services()
     yield from _section("Verification, Query and Storage SCU", level=3)
     yield from _table(("SOP class", "UID", "when"), _proposed())
     yield ""
@@ -160,12 +163,38 @@ def _services() -> Iterator[str]:
     yield ""
     yield "`mediqa-node pull` asks at STUDY and SERIES level, and has one series after another moved to"
     yield "`node.ae_title`. A C-STORE whose Move Originator (0000,1030) is this node, or that comes from an archive"
-    yield f"which was asked for the series, is never reported. An archive may take {retrieve.BETWEEN_S:g} s from one C-MOVE"
-    yield "response to the next."
+    yield "which was asked for the series, is never reported. An archive may take"
+    yield f"{retrieve.BETWEEN_S:g} s from one C-MOVE response to the next."
     yield ""
     rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
     yield from _table(("status of the destination", "action"), rows)
     yield from _web_services()
+
+
+def _query_services() -> Iterator[str]:
+    """Yield what the node does as SCP of Query and Retrieve."""
+    yield from _section("Query and Retrieve SCP", level=3)
+    yield "With `receiver.query: true`, of the node's own reports and companions that stand: never of received images, of"
+    yield "an earlier revision, of a series that is withheld or has changed, or of what was taken back. Levels PATIENT"
+    yield "(Patient Root), STUDY, SERIES and IMAGE; each unique key above the level must be one value (no relational"
+    yield "queries). Matching: single value, list of UID, universal, wildcard, range of dates and times; names in any"
+    yield "case. C-CANCEL ends a request with 0xFE00. C-MOVE sends to configured peers only, each object as built, and"
+    yield "reports the sub-operations once a second or oftener."
+    yield ""
+    yield from _table(("key", "level"), ((key, level.value) for key, (level, _) in query_keys.KEYS.items()))
+    yield ""
+    limit = query.MAX_MATCHES
+    rows = (
+        ("0xFF00", "a match; sub-operations go on"),
+        ("0xFF01", "a match; a key that was asked for is not kept, and empty"),
+        ("0xA700", f"more than {limit:,} matches or objects, none of which is sent; the database failed; stopping"),
+        (f"0x{query.UNABLE_TO_SEND:04X}", "nothing could be sent, or the courier does not run"),
+        (f"0x{query.DESTINATION_UNKNOWN:04X}", "Move Destination (0000,0600) is the AE title of no configured peer"),
+        ("0xA900", "no level of this model, or a unique key is open"),
+        (f"0x{query.SOME_FAILED:04X}", "some objects were not sent: Failed SOP Instance UID List (0008,0058)"),
+        ("0xC000", "the identifier cannot be read, or a key is too long"),
+    )
+    yield from _table(("status", "when"), rows)
 
 
 def _web_services() -> Iterator[str]:

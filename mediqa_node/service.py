@@ -1,8 +1,8 @@
 """Processes of a node, and the only signal handling.
 
-`serve` supervises its processes, spawned, never forked: the receiver (no torch), the worker
-(torch, one per GPU), the courier (sweeps, deliveries) and, if it is wanted and installed, the web
-process (pages, no torch). A process that dies is started again and resumes its work from the database.
+`serve` supervises its processes, spawned, never forked: the receiver (no torch), the worker (torch, one per GPU), the
+courier (sweeps, deliveries) and, if it is wanted and installed, the web process (pages, no torch). A process that dies
+is started again and resumes its work from the database.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from mediqa_node.composition.resources import (
     open_database,
     open_spool,
     prepare,
+    query_services,
     slow_actions,
 )
 from mediqa_node.config import Settings
@@ -131,6 +132,7 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
             host=settings.node.host,
             port=settings.node.port,
             transfer_syntaxes=decodable_transfer_syntaxes(),
+            services=query_services(settings, database, stop.is_set),
         )
     except OSError as error:
         raise ConfigurationError(_cannot_listen(settings, error)) from error
@@ -357,10 +359,9 @@ def serve(settings: Settings, arguments: list[str]) -> int:
     """
     make_data_folder(settings)
     with _only_node(settings.data_dir):
-        rules, peers = settings.return_rules(), settings.peers_of_settings()
         _tell(f"configuration {settings.file or 'defaults: no file was given or found'}, data in {settings.data_dir}")
         _check_port(settings)
-        if why_not := obstacle(rules, peers, settings.receiver):
+        if why_not := obstacle(settings.return_rules(), settings.peers_of_settings(), settings.receiver):
             log.warning("no report will be sent", reason=why_not)
         return Supervisor(settings, arguments).run()
 

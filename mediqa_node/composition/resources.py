@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -27,6 +28,7 @@ from mediqa_node.system.atomic import write_atomically
 if TYPE_CHECKING:
     from mediqa_node.dicom.report.request import ReportDevice
     from mediqa_node.domain.commands import CommandAction
+    from mediqa_node.network.services import Services
     from mediqa_node.pipeline.commands import Perform
     from mediqa_node.pipeline.export.nightly import NightlyExport
     from mediqa_node.pipeline.export.select import ExportSource
@@ -275,6 +277,21 @@ def import_ratings(database: Database, content: bytes, *, by: str, at: float) ->
 
     found = take_in(database, content, Layout(), by=by, at=at)
     return found.kept.id if found.kept else None, tuple(f"row {one.row}: {one.text}" for one in found.problems)
+
+
+def query_services(settings: Settings, database: Database, stopping: Callable[[], bool]) -> "Services":
+    """Return the services that answer queries, and begin to list what can be found; {} if they are off.
+
+    Args:
+        stopping: whether the process is about to end.
+    """
+    if not settings.receiver.query:
+        return {}
+    from mediqa_node.pipeline.query import QueryServices
+
+    services = QueryServices(database=database, ae_title=settings.node.ae_title, peers=settings.peers_of_settings())
+    Thread(target=services.list_objects, args=(stopping,), name="own objects", daemon=True).start()
+    return services.services()
 
 
 def node_context(settings: Settings, database: Database, *, assessor: "Assessor | None" = None) -> "NodeContext":

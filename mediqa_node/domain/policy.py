@@ -66,7 +66,11 @@ class AllowRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverPolicy:
-    """Limits of the Storage SCP. Deadlines are seconds of wall time."""
+    """Limits of the Storage SCP. Deadlines are seconds of wall time.
+
+    Attributes:
+        query: whether callers may find (C-FIND) and retrieve (C-MOVE) the node's own reports and companions.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
@@ -79,6 +83,7 @@ class ReceiverPolicy:
     durability: Literal["power-loss", "process-crash"] = "power-loss"
     allowed: tuple[AllowRule, ...] = (AllowRule(),)
     private_sop_classes: tuple[str, ...] = ()
+    query: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_associations", "max_dataset_bytes", "pdu_deadline_s", "negotiation_deadline_s"):

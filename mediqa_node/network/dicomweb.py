@@ -104,11 +104,12 @@ class StowLink:
             return None if self.find_study(study_instance_uid) is None else False
         return any(self._readable(_uid, instance, _INSTANCE) == sop_instance_uid for instance in found)
 
-    def store(self, part10: bytes, *, was_sent: bool = False) -> int:
+    def store(self, part10: bytes, *, was_sent: bool = False, moved_for: tuple[str, int] | None = None) -> int:
         """Send one object, to the byte as it is, and return the status if the peer has stored it.
 
         Args:
             was_sent: these bytes were sent before, and no answer came: the peer may call them a duplicate.
+            moved_for: has no place in STOW-RS.
 
         Raises:
             PeerUnavailable: no answer, one that may pass, or out of resources (0xA7xx).

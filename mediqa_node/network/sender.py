@@ -7,6 +7,7 @@ is reached by `dicomweb`, and whoever sends does not know which it is.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol
@@ -63,7 +64,7 @@ class Link(Protocol):
     def has_instance(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> bool | None:
         """Return whether the peer has an instance; None if it answers no such questions."""
 
-    def store(self, part10: bytes, *, was_sent: bool = False) -> int:
+    def store(self, part10: bytes, *, was_sent: bool = False, moved_for: tuple[str, int] | None = None) -> int:
         """Send one object and return the peer's status if it has stored it."""
 
 
@@ -173,17 +174,21 @@ class PeerLink:
         status, found = self.found(query)
         return bool(found) if status == 0x0000 else None
 
-    def store(self, part10: bytes, *, was_sent: bool = False) -> int:
+    def store(self, part10: bytes, *, was_sent: bool = False, moved_for: tuple[str, int] | None = None) -> int:
         """Send one object and return the peer's status if it has stored it.
 
         Args:
             was_sent: these bytes were sent before, and no answer came: the peer may call them a duplicate.
+            moved_for: AE title and Message ID of the C-MOVE that this belongs to.
 
         Raises:
             PeerUnavailable: the association broke, no answer, or out of resources (0xA7xx).
             PeerRefused: any other failure.
         """
-        status = self._answer(self._association.send_c_store, pydicom.dcmread(BytesIO(part10)), what="C-STORE")
+        send = self._association.send_c_store
+        if moved_for is not None:
+            send = partial(send, originator_aet=moved_for[0], originator_id=moved_for[1])
+        status = self._answer(send, pydicom.dcmread(BytesIO(part10)), what="C-STORE")
         return check_stored(status, self.peer.name, was_sent=was_sent)
 
     def _answer(self, send: Callable[..., Dataset], *arguments: Dataset, what: str) -> int:

@@ -30,6 +30,7 @@ from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.writer import IndexWriter
 
 if TYPE_CHECKING:
+    from mediqa_node.network.services import Services
     from mediqa_node.pipeline.node import NodeContext
     from mediqa_node.storage.outbox import ReportRow
 
@@ -43,15 +44,23 @@ def receive(
     host: str,
     port: int,
     transfer_syntaxes: tuple[str, ...],
+    services: "Services | None" = None,
 ) -> tuple[Receiver, IndexWriter]:
-    """Start the receiver; its status 0x0000 means spooled, indexed and durable."""
+    """Start the receiver; its status 0x0000 means spooled, indexed and durable.
+
+    Args:
+        services: in addition to C-STORE and C-ECHO.
+    """
     writer = IndexWriter(database, spool)
     receiver = Receiver(
         ae_title=ae_title,
         host=host,
         port=port,
         policy=policy,
-        contexts=acceptor_contexts(transfer_syntaxes, policy.private_sop_classes),
+        contexts=acceptor_contexts(
+            transfer_syntaxes, policy.private_sop_classes, [syntax for syntax, _ in services or {}]
+        ),
+        services=services,
         intake=SpoolingIntake(spool, writer, ae_title),
         has_room=spool.has_room,
     )

@@ -24,6 +24,7 @@ from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.durable import DurableJobs, Gate
 from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.heartbeat import Pulse
+from mediqa_node.pipeline.move import send_due_moves
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.retraction import send_due_retractions
 from mediqa_node.pipeline.trends import TrendSweep
@@ -41,6 +42,7 @@ DUE_EVERY_S = 0.5
 COMPANIONS_EVERY_S = 1.0
 RETRACTIONS_EVERY_S = 2.0
 COPIES_EVERY_S = 0.3
+MOVES_EVERY_S = 0.5
 COMMANDS_EVERY_S = 0.5
 SLOW_COMMANDS_EVERY_S = 2.0
 TRENDS_EVERY_S = 2.0
@@ -111,6 +113,7 @@ def courier_loops(
         slow: actions of pages that take long, and need what only the composition root has.
     """
     copies_waiting = Copies(node, stop.is_set)
+    moves = Loop(node.pulse, "moves", MOVES_EVERY_S, lambda: send_due_moves(node, stop.is_set), stop)
     trends = TrendSweep(node.database, time_zone=node.time_zone, clock=node.clock)
     return [
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
@@ -120,6 +123,7 @@ def courier_loops(
         Loop(node.pulse, "slow commands", SLOW_COMMANDS_EVERY_S, CommandSweep(node, slow or {}).run, stop),
         Loop(node.pulse, "trends", TRENDS_EVERY_S, trends.run, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
+        *([moves] if node.receiver.query else []),
     ]
 
 
