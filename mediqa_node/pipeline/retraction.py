@@ -91,7 +91,8 @@ def _attempt(node: NodeContext, row: RetractionRow, silent: set[str]) -> bool:
         values |= {"state": DeliveryState.SENT, "status": status, "message": None, "done_at": node.clock()}
     except PeerUnavailable as error:
         silent.add(row.destination)
-        values |= {"message": str(error), "not_before": node.clock() + node.delivery.backoff_s(row.attempts + 1)}
+        pause_s = max(node.delivery.backoff_s(row.attempts + 1), error.again_after_s)
+        values |= {"message": str(error), "not_before": node.clock() + pause_s}
     except PeerRefused as error:
         values |= {"state": DeliveryState.PARKED, "message": str(error), "status": error.status}
     except Exception as error:  # one report that cannot be taken back must not stop the others

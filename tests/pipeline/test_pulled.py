@@ -16,9 +16,10 @@ from mediqa_node.domain.pull import ArchivedSeries
 from mediqa_node.domain.series import ReasonCode
 from mediqa_node.domain.worklist import Category, category_of
 from mediqa_node.pipeline.recovery import recover
-from mediqa_node.storage import measures, pulls
+from mediqa_node.storage import measures, pulls, trend_views
 from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.tables import associations, instances, series
+from mediqa_node.web.words import report
 
 PACS = Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=104)
 OLD = {"StudyDate": "20190102"}
@@ -51,7 +52,10 @@ def test_a_pulled_series_is_scored_and_measured_whatever_its_age_and_never_repor
     assert bench.deliveries(found.series_instance_uid) == []
     with bench.database.read() as connection:
         assert measures.load(connection, found.series_instance_uid, found.generation) is not None
-    assert bench.entry(found.series_instance_uid).category is Category.SCORED
+    entry = bench.entry(found.series_instance_uid)
+    assert (entry.category, report(entry)) == (Category.SCORED, "pulled, not reported")
+    with bench.database.read() as connection:
+        assert trend_views.received_by_scanner(connection, since=0.0, until=bench.now) == {}
     assert pacs.received == []
 
 
