@@ -174,12 +174,12 @@ def _services() -> Iterator[str]:
 def _query_services() -> Iterator[str]:
     """Yield what the node does as SCP of Query and Retrieve."""
     yield from _section("Query and Retrieve SCP", level=3)
-    yield "With `receiver.query: true`, of the node's own reports and companions that stand: never of received images,"
-    yield "of an earlier revision, of a series that is withheld or has changed, or of what was taken back. Levels PATIENT"
-    yield "(Patient Root), STUDY, SERIES and IMAGE; each unique key above the level must be one value (no relational"
-    yield "queries). Matching: single value, list of UID, universal, wildcard, range of dates and times; names in any"
-    yield "case. C-CANCEL ends a request with 0xFE00. C-MOVE sends to configured peers only, each object as built, and"
-    yield "reports the sub-operations once a second or oftener."
+    yield "With `receiver.query: true`, of the node's own reports and companions that stand: never of received"
+    yield "images, of an earlier revision, of a series that is withheld or has changed, or of what was taken back."
+    yield "Levels PATIENT (Patient Root), STUDY, SERIES and IMAGE; each unique key above the level must be one"
+    yield "value: no relational queries. Matching: single value, list of UID, universal, wildcard, range of dates"
+    yield "and times; names in any case. C-CANCEL ends a request with 0xFE00. C-MOVE sends to configured peers only,"
+    yield "each object as built, and reports the sub-operations once a second or oftener."
     yield ""
     yield from _table(("key", "level"), ((key, level.value) for key, (level, _) in query_keys.KEYS.items()))
     yield ""

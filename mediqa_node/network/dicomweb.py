@@ -193,8 +193,8 @@ def _outcome(answer: Answer) -> tuple[int | None, int, bool]:
     found = _json(answer.body)
     if isinstance(found, list):  # one that wraps its answer
         found = found[0] if found else None
-    if not isinstance(found, dict):
-        return None, 0x0000, False
+    if not isinstance(found, dict):  # one that answers in XML whatever it is asked for
+        return (0x0110, 0x0000, True) if _FAILED.encode() in answer.body else (None, 0x0000, False)
     failed = [*_sequence(found, _FAILED), *_sequence(found, _OTHER_FAILURES)]
     stored = _sequence(found, _REFERENCED)
     if failed:

@@ -66,7 +66,8 @@ class WebClient:
             headers["Content-Type"] = content_type
         try:
             with self._connected() as connection:
-                connection.request(method, self._base + path, body=body, headers=headers)
+                with suppress(BrokenPipeError, ConnectionResetError):  # it may refuse before it has read everything
+                    connection.request(method, self._base + path, body=body, headers=headers)
                 response = connection.getresponse()
                 content = response.read(MAX_ANSWER_BYTES + 1)
                 if len(content) <= MAX_ANSWER_BYTES and response.length:  # what is left of Content-Length

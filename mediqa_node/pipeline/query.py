@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import pydicom
+import structlog
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.tag import BaseTag
@@ -31,6 +32,8 @@ from mediqa_node.network.services import Answer, ServiceRefused, ServiceRequest,
 from mediqa_node.storage import own_objects
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.own_objects import MoveRow
+
+log = structlog.get_logger("receiver")
 
 PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.1", "1.2.840.10008.5.1.4.1.2.1.2"
 STUDY_ROOT_FIND, STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2"
@@ -54,12 +57,16 @@ PATIENCE_S = 120.0
 
 
 def describe(part10: bytes) -> Mapping[str, str]:
-    """Return what a report or companion can be queried by."""
+    """Return what a report or companion can be queried by; nothing of one that cannot be read, which nobody finds."""
 
     def is_behind(tag: BaseTag, vr: str | None, length: int) -> bool:
         return int(tag) >= _CONTENT_SEQUENCE
 
-    header = pydicom.filereader.read_partial(BytesIO(part10), stop_when=is_behind)
+    try:
+        header = pydicom.filereader.read_partial(BytesIO(part10), stop_when=is_behind)
+    except Exception:  # pydicom may raise anything; one object must not keep the others from being found
+        log.exception("own object not readable", hourly_for="own object")
+        return {}
     return {key: value for key in KEYS if (value := text(header, key))}
 
 

@@ -68,7 +68,8 @@ def _report_bytes(connection: sa.Connection, sop_instance_uid: str) -> bytes | N
 
 def standing(connection: sa.Connection, study_instance_uids: Sequence[str]) -> list[OwnObject]:
     """Return the objects that stand, of these studies; of all studies, if there are none."""
-    return [OwnObject(values=row.attributes) for row in connection.execute(_standing(study_instance_uids))]
+    rows = connection.execute(_standing(study_instance_uids))
+    return [OwnObject(values=row.attributes) for row in rows if row.attributes]
 
 
 def _standing(study_instance_uids: Sequence[str]) -> sa.Select[Any]:

@@ -107,6 +107,14 @@ def test_anything_else_may_pass_or_needs_a_person(
     assert type(caught.value) is error
 
 
+def test_a_failure_in_xml_is_a_failure(pacs: WebPacs) -> None:
+    body = b'<NativeDicomModel><DicomAttribute tag="00081198" vr="SQ"/></NativeDicomModel>'
+    pacs.stores = [Said(raw=b"HTTP/1.1 200 OK\r\nContent-Type: application/dicom+xml\r\n\r\n" + body)]
+
+    with linked(pacs.peer()) as link, pytest.raises(PeerRefused, match="0x0110"):
+        link.store(OBJECT)
+
+
 def test_a_redirect_is_not_followed(pacs: WebPacs) -> None:
     with web_pacs() as elsewhere:
         pacs.stores = [Said(307, headers={"Location": f"http://localhost:{elsewhere.port}/studies"})]

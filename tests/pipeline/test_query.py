@@ -255,6 +255,10 @@ def test_a_caller_may_cancel(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> N
     assert statuses == [0xFF00, 0xFE00]
 
 
+def test_an_object_that_cannot_be_read_keeps_no_other_from_being_found() -> None:
+    assert query.describe(b"no DICOM") == {}
+
+
 def test_what_does_not_stand_is_not_found(tmp_path: Path) -> None:
     asked = Asked(tmp_path)
     everything = {"QueryRetrieveLevel": "STUDY", "PatientID": ""}
