@@ -86,9 +86,11 @@ class _Progress:
 
 def _sent(node: NodeContext, link: Link, row: MoveRow, uid: str, sop_class_uid: str) -> int | None:
     """Send one object; return its status, or None if it was not stored, or does not stand any more."""
-    with node.database.read() as connection:
-        part10 = own_objects.part10_if_standing(connection, uid)
-    if part10 is None or not link.accepts(sop_class_uid):
+    if not link.accepts(sop_class_uid):
+        return None
+    with node.database.write() as connection:
+        part10 = own_objects.take_out(node.database, connection, uid, row.destination, at=node.clock())
+    if part10 is None:
         return None
     try:
         return link.store(part10, was_sent=True, moved_for=(row.calling_ae_title, row.message_id))

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from mediqa_node.domain.query import MoveState, OwnObject
 from mediqa_node.domain.series import SeriesState
-from mediqa_node.storage.companions import part10_of
+from mediqa_node.storage.companions import note_begun, part10_of
 from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.query_tables import moves, own_objects
+from mediqa_node.storage.index import lock_series
+from mediqa_node.storage.query_tables import moves, own_objects, retrieved
 from mediqa_node.storage.tables import assessments, companions, reports, series
 
 _AT_ONCE = 100
@@ -104,12 +105,27 @@ def classes_of(connection: sa.Connection, sop_instance_uids: Sequence[str]) -> d
     return {row.sop_instance_uid: str(row.attributes.get("SOPClassUID", "")) for row in rows}
 
 
-def part10_if_standing(connection: sa.Connection, sop_instance_uid: str) -> bytes | None:
-    """Return the bytes of an object, as built; None if it does not stand any more."""
+def take_out(
+    database: Database, connection: sa.Connection, sop_instance_uid: str, destination: str, *, at: float
+) -> bytes | None:
+    """Return the bytes of an object, as built, for a destination that may hold it from now on: it can be taken back.
+
+    The caller commits before the first byte leaves.
+
+    Returns:
+        None if it does not stand any more.
+    """
+    source = sa.select(own_objects.c.series_instance_uid).where(own_objects.c.sop_instance_uid == sop_instance_uid)
+    lock_series(connection, str(connection.execute(source).scalar_one_or_none()))
     query = _standing(()).where(own_objects.c.sop_instance_uid == sop_instance_uid)
     if connection.execute(query).first() is None:
         return None
-    return _report_bytes(connection, sop_instance_uid) or part10_of(connection, sop_instance_uid)
+    if (report := _report_bytes(connection, sop_instance_uid)) is not None:
+        values = {"sop_instance_uid": sop_instance_uid, "destination": destination, "at": at}
+        connection.execute(database.insert_or_ignore(retrieved, **values))
+        return report
+    note_begun(database, connection, sop_instance_uid, destination, at=at)
+    return part10_of(connection, sop_instance_uid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

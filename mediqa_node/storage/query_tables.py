@@ -14,6 +14,14 @@ own_objects = sa.Table(
     sa.Column("attributes", sa.JSON, nullable=False, comment="domain.query.KEYS of its header"),
 )
 
+retrieved = sa.Table(
+    "retrieved",
+    metadata,
+    sa.Column("sop_instance_uid", UID, primary_key=True, comment="of a report"),
+    sa.Column("destination", sa.String(64), primary_key=True, comment="that may hold it since"),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
 moves = sa.Table(
     "moves",
     metadata,

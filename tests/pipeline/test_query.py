@@ -21,15 +21,17 @@ from support.waiting import free_port, until
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import CompanionRules, DeliveryRules, ReceiverPolicy, ReturnRule
-from mediqa_node.domain.query import MoveState
+from mediqa_node.domain.query import Level, MoveState
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.pipeline import flow, query
 from mediqa_node.pipeline.move import send_due_moves
 from mediqa_node.pipeline.query import QueryServices
-from mediqa_node.pipeline.retraction import retract
+from mediqa_node.pipeline.retraction import retract, send_due_retractions
+from mediqa_node.storage.own_objects import add_move
 from mediqa_node.storage.query_tables import moves, own_objects
 
+SR_CLASS, KEY_OBJECT = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.59"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STUDY_FIND, STUDY_MOVE = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2"
 PATIENT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
@@ -320,6 +322,41 @@ def test_report_and_pictures_are_sent_as_built_to_a_configured_peer(
     assert {str(ds.PatientID) for ds in kept} == {"SYN001"}
     assert "Completed Suboperations       : 6" in moved.stderr
     assert re.search(r"Move Originator AE Title +: VIEWER|Originator.*VIEWER", said) is not None
+
+
+def test_a_report_that_was_retrieved_is_taken_back_where_it_went(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    series = series_uid(asked.anna)
+    viewer = AE(ae_title="VIEWER")
+    got: list[Dataset] = []
+    for uid in (SR_CLASS, SECONDARY_CAPTURE, KEY_OBJECT):
+        viewer.add_supported_context(uid)
+    handlers = [(evt.EVT_C_STORE, lambda event: (got.append(event.dataset), 0x0000)[1])]
+    server = viewer.start_server(("127.0.0.1", asked.viewer_port), block=False, evt_handlers=handlers)
+    try:
+        uids = [one["SOPInstanceUID"] for one in QueryServices(
+            database=asked.bench.database, ae_title="MEDIQA", peers=()
+        )._selected({"StudyInstanceUID": study_of(asked.anna)}, Level.STUDY)]  # fmt: skip
+        with asked.bench.database.write() as connection:
+            add_move(
+                connection, calling_ae_title="VIEWER", message_id=1, destination="VIEWER", sop_instance_uids=uids,
+                at=asked.bench.now,
+            )  # fmt: skip
+        assert send_due_moves(asked.bench.node) == 1
+        assert len(got) == 6
+
+        with asked.bench.database.write() as connection:
+            n = retract(asked.bench.node, connection, series, VoidReason.WRONG_PATIENT, at_destinations=["VIEWER"])
+        asked.bench.now += 1
+        send_due_retractions(asked.bench.node)
+        asked.bench.now += 1
+        send_due_retractions(asked.bench.node)
+    finally:
+        server.shutdown()
+        asked.close()
+
+    assert n == 1
+    assert [ds.SOPClassUID for ds in got[6:]] == [SR_CLASS, KEY_OBJECT], "a void report, and a note on the pictures"
 
 
 def is_listening(port: int) -> bool:

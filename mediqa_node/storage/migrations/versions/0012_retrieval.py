@@ -48,6 +48,13 @@ def _create_queries() -> None:
     )
     op.create_index(op.f("ix_own_objects_study_instance_uid"), "own_objects", ["study_instance_uid"])
     op.create_table(
+        "retrieved",
+        sa.Column("sop_instance_uid", _UID, nullable=False, comment="of a report"),
+        sa.Column("destination", sa.String(64), nullable=False, comment="that may hold it since"),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.PrimaryKeyConstraint("sop_instance_uid", "destination", name=op.f("pk_retrieved")),
+    )
+    op.create_table(
         "moves",
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("calling_ae_title", sa.String(16), nullable=False),
