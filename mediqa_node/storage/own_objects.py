@@ -84,15 +84,21 @@ def _standing(study_instance_uids: Sequence[str]) -> sa.Select[Any]:
         assessments.c.revision == series.c.revision,
         assessments.c.generation == series.c.generation,
     )
+    taken_back = (
+        sa.select(sa.literal(1))
+        .select_from(retractions)
+        .join(reports, reports.c.sop_instance_uid == retractions.c.report_sop_instance_uid)
+        .where(
+            reports.c.series_instance_uid == own_objects.c.series_instance_uid,
+            reports.c.revision == own_objects.c.revision,
+        )
+    )
     gone = sa.select(companions.c.sop_instance_uid).where(companions.c.deflated.is_(None))
     query = (
         sa.select(own_objects.c.sop_instance_uid, own_objects.c.attributes)
         .join(series, current)
         .join(assessments, assessed)
-        .where(
-            own_objects.c.sop_instance_uid.not_in(sa.select(retractions.c.report_sop_instance_uid)),
-            own_objects.c.sop_instance_uid.not_in(gone),
-        )
+        .where(sa.not_(sa.exists(taken_back)), own_objects.c.sop_instance_uid.not_in(gone))
         .order_by(own_objects.c.study_instance_uid, own_objects.c.sop_instance_uid)
     )
     return query.where(own_objects.c.study_instance_uid.in_(study_instance_uids)) if study_instance_uids else query

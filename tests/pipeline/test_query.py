@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -38,34 +39,15 @@ PATIENT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 
 
 class Asked:
-    """A bench with two reports and their pictures, whose receiver answers queries."""
+    """A node with two reports and their pictures, whose receiver answers queries."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, template: Path, folder: Path) -> None:
+        shutil.copytree(template, folder, dirs_exist_ok=True)
         self.folder = folder
         self.viewer_port = free_port()
-        self.anna, self.bert = (
-            ct_series(folder / "anna", "anna"),
-            ct_series(
-                folder / "bert", "bert", patient_id="SYN002", patient_name="Öl^Bert", StudyDate="20261121", StudyID="S2"
-            ),
-        )
-        with scripted(classes=("1.2.840.10008.5.1.4.1.1.88.34", SECONDARY_CAPTURE)) as pacs:
-            peers = [
-                Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port),
-                Peer(name="VIEWER", ae_title="VIEWER", host="127.0.0.1", port=self.viewer_port),
-            ]
-            self.bench = Bench(
-                folder / "bench",
-                peers=peers,
-                returns=[ReturnRule(to=("PACS",))],
-                companions=CompanionRules(secondary_capture=True),
-                delivery=DeliveryRules(timeout_s=5.0),
-                receiver=ReceiverPolicy(query=True),
-            )
-            for paths, association in ((self.anna, "a1"), (self.bert, "a2")):
-                self.bench.receive_all(paths, association=association)
-            self.bench.pass_time(20)
-        services = QueryServices(database=self.bench.database, ae_title="MEDIQA", peers=peers)
+        self.anna, self.bert = (sorted((folder / name).glob("*.dcm")) for name in ("anna", "bert"))
+        self.peers = [Peer(name="VIEWER", ae_title="VIEWER", host="127.0.0.1", port=self.viewer_port)]
+        self.bench = bench_in(folder, self.peers)
         self.receiver: Receiver
         self.receiver, self.writer = flow.receive(
             self.bench.database,
@@ -75,9 +57,12 @@ class Asked:
             host="127.0.0.1",
             port=0,
             transfer_syntaxes=decodable_transfer_syntaxes(),
-            services=services.services(),
+            services=self.services().services(),
         )
         threading.Thread(target=self.receiver.serve, daemon=True).start()
+
+    def services(self) -> QueryServices:
+        return QueryServices(database=self.bench.database, ae_title="MEDIQA", peers=self.peers)
 
     def close(self) -> None:
         self.receiver.stop(within_s=1.0)
@@ -115,6 +100,33 @@ class Asked:
         return found
 
 
+def bench_in(folder: Path, peers: list[Peer]) -> Bench:
+    return Bench(
+        folder / "bench",
+        peers=peers,
+        returns=[ReturnRule(to=("PACS",))],
+        companions=CompanionRules(secondary_capture=True),
+        delivery=DeliveryRules(timeout_s=5.0),
+        receiver=ReceiverPolicy(query=True),
+    )
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a node has kept of two series whose reports and pictures were delivered."""
+    folder = tmp_path_factory.mktemp("template")
+    anna = ct_series(folder / "anna", "anna")
+    changes = {"patient_id": "SYN002", "patient_name": "Öl^Bert", "StudyDate": "20261121", "StudyID": "S2"}
+    bert = ct_series(folder / "bert", "bert", **changes)
+    with scripted(classes=(SR_CLASS, SECONDARY_CAPTURE)) as pacs:
+        bench = bench_in(folder, [Peer(name="PACS", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)])
+        for paths, association in ((anna, "a1"), (bert, "a2")):
+            bench.receive_all(paths, association=association)
+        bench.pass_time(20)
+        bench.close()
+    return folder
+
+
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
 
@@ -126,8 +138,16 @@ def identifier(**keys: str) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
-    made = Asked(tmp_path_factory.mktemp("asked"))
+def asked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    made = Asked(template, tmp_path_factory.mktemp("asked"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def changing(template: Path, tmp_path: Path) -> Iterator[Asked]:
+    """One that a test may change."""
+    made = Asked(template, tmp_path)
     yield made
     made.close()
 
@@ -261,20 +281,16 @@ def test_an_object_that_cannot_be_read_keeps_no_other_from_being_found() -> None
     assert query.describe(b"no DICOM") == {}
 
 
-def test_what_does_not_stand_is_not_found(tmp_path: Path) -> None:
-    asked = Asked(tmp_path)
+def test_what_does_not_stand_is_not_found(changing: Asked, tmp_path: Path) -> None:
     everything = {"QueryRetrieveLevel": "STUDY", "PatientID": ""}
-    try:
-        assert asked.statuses(STUDY_FIND, **everything) == [0xFF00, 0xFF00, 0x0000]
-        with asked.bench.database.write() as connection:
-            retract(asked.bench.node, connection, series_uid(asked.anna), VoidReason.WRONG_PATIENT)
-        late = ct_series(tmp_path / "late", "bert", slices=range(6), patient_id="SYN002")[5]
-        asked.bench.receive(late, association="a3")
+    assert changing.statuses(STUDY_FIND, **everything) == [0xFF00, 0xFF00, 0x0000]
+    with changing.bench.database.write() as connection:
+        retract(changing.bench.node, connection, series_uid(changing.anna), VoidReason.WRONG_PATIENT)
+    late = ct_series(tmp_path / "late", "bert", slices=range(6), patient_id="SYN002")[5]
+    changing.bench.receive(late, association="a3")
 
-        found = asked.statuses(STUDY_FIND, **everything | {"NumberOfStudyRelatedInstances": ""})
-        assert found == [0xFF00, 0x0000], "of Anna the pictures, of Bert nothing until he is assessed again"
-    finally:
-        asked.close()
+    found = changing.statuses(STUDY_FIND, **everything | {"NumberOfStudyRelatedInstances": ""})
+    assert found == [0x0000], "of Anna not even the pictures, of Bert nothing until he is assessed again"
 
 
 # ── C-MOVE ───────────────────────────────────────────────────────────────────
@@ -324,38 +340,29 @@ def test_report_and_pictures_are_sent_as_built_to_a_configured_peer(
     assert re.search(r"Move Originator AE Title +: VIEWER|Originator.*VIEWER", said) is not None
 
 
-def test_a_report_that_was_retrieved_is_taken_back_where_it_went(tmp_path: Path) -> None:
-    asked = Asked(tmp_path)
-    series = series_uid(asked.anna)
+def test_what_was_retrieved_is_taken_back_where_it_went(changing: Asked) -> None:
+    node, got = changing.bench.node, list[Dataset]()
     viewer = AE(ae_title="VIEWER")
-    got: list[Dataset] = []
     for uid in (SR_CLASS, SECONDARY_CAPTURE, KEY_OBJECT):
         viewer.add_supported_context(uid)
     handlers = [(evt.EVT_C_STORE, lambda event: (got.append(event.dataset), 0x0000)[1])]
-    server = viewer.start_server(("127.0.0.1", asked.viewer_port), block=False, evt_handlers=handlers)
+    server = viewer.start_server(("127.0.0.1", changing.viewer_port), block=False, evt_handlers=handlers)
+    found = changing.services()._selected({"StudyInstanceUID": study_of(changing.anna)}, Level.STUDY)
+    asked_for = {"sop_instance_uids": [one["SOPInstanceUID"] for one in found], "destination": "VIEWER"}
     try:
-        uids = [one["SOPInstanceUID"] for one in QueryServices(
-            database=asked.bench.database, ae_title="MEDIQA", peers=()
-        )._selected({"StudyInstanceUID": study_of(asked.anna)}, Level.STUDY)]  # fmt: skip
-        with asked.bench.database.write() as connection:
-            add_move(
-                connection, calling_ae_title="VIEWER", message_id=1, destination="VIEWER", sop_instance_uids=uids,
-                at=asked.bench.now,
-            )  # fmt: skip
-        assert send_due_moves(asked.bench.node) == 1
+        with node.database.write() as connection:
+            add_move(connection, calling_ae_title="VIEWER", message_id=1, **asked_for, at=node.clock())
+        assert send_due_moves(node) == 1
         assert len(got) == 6
-
-        with asked.bench.database.write() as connection:
-            n = retract(asked.bench.node, connection, series, VoidReason.WRONG_PATIENT, at_destinations=["VIEWER"])
-        asked.bench.now += 1
-        send_due_retractions(asked.bench.node)
-        asked.bench.now += 1
-        send_due_retractions(asked.bench.node)
+        with node.database.write() as connection:
+            series, reason = series_uid(changing.anna), VoidReason.WRONG_PATIENT
+            assert retract(node, connection, series, reason, at_destinations=["VIEWER"]) == 1
+        for _ in range(2):
+            changing.bench.now += 1
+            send_due_retractions(node)
     finally:
         server.shutdown()
-        asked.close()
 
-    assert n == 1
     assert [ds.SOPClassUID for ds in got[6:]] == [SR_CLASS, KEY_OBJECT], "a void report, and a note on the pictures"
 
 
