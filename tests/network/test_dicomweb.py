@@ -1,5 +1,7 @@
 """Everything a DICOMweb server can answer, and what becomes of a report then."""
 
+import contextlib
+import json
 import ssl
 import time
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 from support.bench import Bench
 from support.series import ct_series, series_uid
 from support.waiting import free_port
@@ -17,7 +21,9 @@ from support.web_pacs import Said, WebPacs, failed, stored, study, web_pacs
 from mediqa_node.domain.errors import MediqaError, OutOfResources, PeerRefused, PeerUnavailable, QueryUnanswered
 from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.peer import DicomWeb, Peer
+from mediqa_node.network import dicomweb
 from mediqa_node.network.sender import Link, open_link
+from mediqa_node.network.web_client import Answer
 from mediqa_node.storage import overview
 
 OBJECT = b"\0" * 128 + b"DICM" + bytes(range(256)) + b"\r\n--"
@@ -338,3 +344,26 @@ def test_a_report_waits_as_long_as_the_server_asks_and_is_parked_where_a_person_
     assert (sent.state, sent.status) == ("sent", 0xB000)
     assert len(set(pacs.stored)) == 1, "built once, sent three times to the byte"
     bench.close()
+
+
+# ── any JSON ─────────────────────────────────────────────────────────────────
+
+_TAGS = st.sampled_from(["00100020", "0020000D", "00081197", "00081198", "00081199", "Value", "vr"])
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+ANY_JSON = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TAGS, inner, max_size=3), max_leaves=12
+)
+
+
+@given(ANY_JSON)
+def test_any_json_is_an_outcome(content: Any) -> None:
+    failure, warning, _ = dicomweb._outcome(Answer(200, {}, json.dumps(content).encode()))
+
+    assert failure is None or 0 <= failure <= 0xFFFF
+    assert 0 <= warning <= 0xFFFF
+
+
+@given(st.dictionaries(_TAGS, ANY_JSON, max_size=4))
+def test_any_match_is_an_identity_or_unreadable(match: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError):
+        assert dicomweb._study_identity(match).study_instance_uid
