@@ -20,7 +20,7 @@ from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.execution import ModelChoice
 from mediqa_node.domain.identity import EXACT, IdentityRules
 from mediqa_node.domain.match import Match, key_of
-from mediqa_node.domain.peer import ForwardStyle, Peer
+from mediqa_node.domain.peer import DicomWeb, ForwardStyle, Peer
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -77,11 +77,12 @@ class Database(_Strict):
 
 
 class PeerSettings(_Strict):
-    """A DICOM application entity that reports may be sent to."""
+    """A DICOM application entity, or a DICOMweb server, that reports may be sent to."""
 
-    ae_title: str = Field(min_length=1, max_length=16)
-    host: str
-    port: int = Field(ge=1, le=65535)
+    ae_title: str | None = Field(default=None, min_length=1, max_length=16)
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    dicomweb: DicomWeb | None = None
     sr_sop_class: str = Field(default="auto", pattern="^(auto|comprehensive3d|comprehensive|enhanced)$")
     authority: bool = False
     retraction: Literal["void", "note"] = "void"
@@ -89,6 +90,26 @@ class PeerSettings(_Strict):
     identity: IdentityRules = EXACT
     forward: ForwardStyle = ForwardStyle()
     tls: TlsClient | None = None
+
+    @model_validator(mode="after")
+    def _has_one_address(self) -> "PeerSettings":
+        address = {"ae_title": self.ae_title, "host": self.host, "port": self.port}
+        if self.dicomweb is None and (missing := [key for key, value in address.items() if value is None]):
+            raise ValueError(f"{', '.join(missing)} required, or dicomweb for a server that speaks DICOMweb")
+        if self.dicomweb is not None and (given := [key for key, value in address.items() if value is not None]):
+            raise ValueError(f"dicomweb stands in place of {', '.join(given)}")
+        return self
+
+    def as_peer(self, name: str, folder: Path) -> Peer:
+        """Return the peer, with files relative to the folder of the configuration."""
+        values = {key: value for key, value in self if value is not None}
+        if self.tls is not None:
+            values["tls"] = self.tls.below(folder)
+        if self.dicomweb is not None:
+            files = ("token_file", "certificate", "key", "ca")
+            named = {key: folder / file for key in files if (file := getattr(self.dicomweb, key)) is not None}
+            values["dicomweb"] = replace(self.dicomweb, **named)
+        return Peer(name=name, **values)
 
 
 class WebSettings(_Strict):
@@ -223,16 +244,7 @@ class Settings(_Strict):
 
     def peers_of_settings(self) -> tuple[Peer, ...]:
         """Return the configured peers as domain values."""
-        return tuple(
-            Peer(
-                name=name,
-                **{
-                    **{key: getattr(peer, key) for key in PeerSettings.model_fields},
-                    "tls": peer.tls.below(self.folder) if peer.tls else None,
-                },
-            )
-            for name, peer in self.peers.items()
-        )
+        return tuple(peer.as_peer(name, self.folder) for name, peer in self.peers.items())
 
     def as_yaml(self) -> str:
         """Return the effective settings, defaults included, as YAML that `load` reads back."""

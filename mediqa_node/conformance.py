@@ -15,10 +15,25 @@ from mediqa_node.dicom.deidentify import native_pixels
 from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
+from mediqa_node.domain import query as query_keys
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.domain.tls import DEFAULT_PORT
-from mediqa_node.network import contexts, dimse, listeners, negotiation, pdu_stream, places, sender, services, tls
-from mediqa_node.pipeline import commitment, completion
+from mediqa_node.network import (
+    contexts,
+    dicomweb,
+    dimse,
+    listeners,
+    negotiation,
+    pdu_stream,
+    peer_link,
+    places,
+    retrieve,
+    services,
+    statuses,
+    tls,
+    web_client,
+)
+from mediqa_node.pipeline import commitment, completion, query
 
 _STATUSES = (
     (dimse.SUCCESS, "Success", "the instance is stored: file and index survive the loss of power"),
@@ -61,10 +76,13 @@ _REJECTIONS = (
 
 _SENDER_STATUSES = (
     (
-        [0x0000, *sorted(sender.WARNINGS - set(range(0xB000, 0xC000))), 0xB000],
+        [0x0000, *sorted(statuses.WARNINGS - set(range(0xB000, 0xC000))), 0xB000],
         "and 0xBxxx: sent; warnings are recorded with the delivery",
     ),
-    ([sender.DUPLICATE_INSTANCE], "sent, if an earlier attempt to send the same object was not answered; else parked"),
+    (
+        [statuses.DUPLICATE_INSTANCE],
+        "sent, if an earlier attempt to send the object was not answered; else parked",
+    ),
     ([0xA700], "and 0xA7xx: tried again, with growing pauses"),
     (
         [0xA900, 0xC000, 0x0122, 0x0124],
@@ -109,10 +127,13 @@ def _overview() -> Iterator[str]:
         ("Verification", "yes", "yes"),
         ("Storage of images and other composite objects", "yes", "companions of reports, off by default"),
         ("Storage of Structured Reports", "yes", "yes"),
-        ("Query (Study Root, FIND)", "no", "yes"),
+        ("Query (Study Root, FIND)", "own reports and companions, off by default", "yes"),
+        ("Retrieve (Study Root, MOVE)", "own reports and companions, off by default", "on command"),
+        ("Query and Retrieve (Patient Root)", "own reports and companions, off by default", "no"),
         ("Storage Commitment (Push Model)", "proxy of an archive, off by default", "for reports, off by default"),
         ("Modality Performed Procedure Step", "off by default", "no"),
-        ("Retrieve, Worklist, Media Storage, DICOMweb", "no", "no"),
+        ("DICOMweb: STOW-RS and QIDO-RS", "no", "yes, to peers that are configured so"),
+        ("Worklist, Media Storage", "no", "no"),
     )
     yield from _table(("service", "SCP", "SCU"), services)
     yield from _section("Introduction")
@@ -139,6 +160,7 @@ def _services() -> Iterator[str]:
     yield f"0x{dimse.UNRECOGNISED_OPERATION:04X}; datasets of other services than Storage may have"
     yield f"{services.MAX_DATASET_BYTES:,} bytes. A caller with `store: false` may verify, query, and answer"
     yield "requests of this node; anything else is answered with 0x0124."
+    yield from _query_services()
     yield from _commitment()
     yield from _procedure_steps()
     yield from _section("Verification, Query and Storage SCU", level=3)
@@ -153,8 +175,61 @@ def _services() -> Iterator[str]:
     yield "destination that does not accept their class, refuses them, or has not taken them at the third try within"
     yield "half an hour receives the report alone, which is recorded with the delivery."
     yield ""
+    yield "`mediqa-node pull` asks at STUDY and SERIES level, and has one series after another moved to"
+    yield "`node.ae_title`. A C-STORE whose Move Originator (0000,1030) is this node, or that comes from an archive"
+    yield "which was asked for the series, is never reported. An archive may take"
+    yield f"{retrieve.BETWEEN_S:g} s from one C-MOVE response to the next."
+    yield ""
     rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
     yield from _table(("status of the destination", "action"), rows)
+    yield from _web_services()
+
+
+def _query_services() -> Iterator[str]:
+    """Yield what the node does as SCP of Query and Retrieve."""
+    yield from _section("Query and Retrieve SCP", level=3)
+    yield "With `receiver.query: true`, of the node's own reports and companions that stand: never of received"
+    yield "images, of an earlier revision, of a series that is withheld or has changed, or of what was taken back."
+    yield "Levels PATIENT (Patient Root), STUDY, SERIES and IMAGE; each unique key above the level must be one"
+    yield "value: no relational queries. Matching: single value, list of UID, universal, wildcard, range of dates"
+    yield "and times; names in any case. C-CANCEL ends a request with 0xFE00. C-MOVE sends to configured peers only,"
+    yield "each object as built, and reports the sub-operations once a second or oftener."
+    yield ""
+    yield from _table(("key", "level"), ((key, level.value) for key, (level, _) in query_keys.KEYS.items()))
+    yield ""
+    limit = query.MAX_MATCHES
+    rows = (
+        ("0xFF00", "a match; sub-operations go on"),
+        ("0xFF01", "a match; a key that was asked for is not kept, and empty"),
+        ("0xA700", f"more than {limit:,} matches or objects, none of which is sent; the database failed; stopping"),
+        (f"0x{query.UNABLE_TO_SEND:04X}", "nothing could be sent, or the courier does not run"),
+        (f"0x{query.DESTINATION_UNKNOWN:04X}", "Move Destination (0000,0600) is the AE title of no configured peer"),
+        ("0xA900", "no level of this model, or a unique key is open"),
+        (f"0x{query.SOME_FAILED:04X}", "some objects were not sent: Failed SOP Instance UID List (0008,0058)"),
+        ("0xC000", "the identifier cannot be read, or a key is too long"),
+    )
+    yield from _table(("status", "when"), rows)
+
+
+def _web_services() -> Iterator[str]:
+    """Yield what the node does as a user agent of DICOMweb."""
+    yield from _section("DICOMweb user agent", level=3)
+    yield "A peer with `peers.*.dicomweb` gets the same objects by STOW-RS (`POST /studies`, one instance in each"
+    yield "request, as built) and is asked by QIDO-RS (`GET /studies`, `/studies/{study}/series`,"
+    yield "`/studies/{study}/series/{series}/instances`) instead of C-FIND and C-ECHO. No class is negotiated:"
+    yield "`sr_sop_class: auto` sends Comprehensive 3D SR. Redirects are not followed. Only JSON is read, of at most"
+    yield f"{web_client.MAX_ANSWER_BYTES:,} bytes."
+    yield ""
+    rows = (
+        ("200, 202, 409 with a Failure Reason (0008,1197)", "as the same status of a C-STORE, see above"),
+        ("200, 202 with Referenced SOP Sequence (0008,1199)", "sent; a Warning Reason (0008,1196) is recorded"),
+        ("200 without either", "sent"),
+        (", ".join(map(str, sorted(dicomweb.TRANSIENT))), "tried again, not before Retry-After has passed"),
+        ("202 without either, no answer, more than is read", "tried again, with growing pauses"),
+        ("401, 403, 3xx and any other", "parked; `mediqa-node retry` sends it again"),
+        ("a certificate that is not trusted", "parked"),
+    )
+    yield from _table(("answer to STOW-RS", "action"), rows)
 
 
 def _commitment() -> Iterator[str]:
@@ -270,7 +345,12 @@ def _proposed() -> Iterator[tuple[str, str, str]]:
     yield UID(KEY_OBJECT_SELECTION).name, f"`{KEY_OBJECT_SELECTION}`", "`peers.*.retraction: note`, or companions"
     uid = contexts.STORAGE_COMMITMENT
     yield UID(uid).name, f"`{uid}`", "`peers.*.commitment: true`, `receiver.commit_with`"
-    yield UID(sender.STUDY_ROOT_FIND).name, f"`{sender.STUDY_ROOT_FIND}`", "before each report"
+    yield (
+        UID(peer_link.STUDY_ROOT_FIND).name,
+        f"`{peer_link.STUDY_ROOT_FIND}`",
+        "before each report; `mediqa-node pull`",
+    )
+    yield UID(retrieve.STUDY_ROOT_MOVE).name, f"`{retrieve.STUDY_ROOT_MOVE}`", "`mediqa-node pull`"
     yield UID(contexts.VERIFICATION).name, f"`{contexts.VERIFICATION}`", "`mediqa-node echo`"
 
 

@@ -7,6 +7,7 @@ import pytest
 from mediqa_node.composition import resources
 from mediqa_node.config import find, load
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.peer import DicomWeb
 from mediqa_node.storage.database import Database
 
 
@@ -35,6 +36,17 @@ def test_what_is_shown_reads_back_as_the_same_settings(tmp_path: Path) -> None:
     assert again.returns[0].sender == "CT1"
 
 
+def test_files_of_a_web_peer_are_relative_to_the_file_and_reach_the_stations(tmp_path: Path) -> None:
+    text = "peers: {WEB: {dicomweb: {url: 'https://h/', token_file: t, ca: /ca.pem}, authority: true}}"
+    first = load(written(tmp_path, text), {})
+
+    [peer] = first.peers_of_settings()
+
+    assert (peer.ae_title, peer.where, peer.authority) == ("", "https://h/", True)
+    assert peer.dicomweb == DicomWeb(url="https://h/", token_file=tmp_path / "t", ca=Path("/ca.pem"))
+    assert load(written(tmp_path, first.as_yaml()), {}) == first
+
+
 def test_the_data_folder_is_relative_to_the_file(tmp_path: Path) -> None:
     assert load(written(tmp_path, "node: {data_dir: ../kept}"), {}).data_dir == (tmp_path / "../kept").resolve()
 
@@ -49,7 +61,10 @@ def test_the_data_folder_is_relative_to_the_file(tmp_path: Path) -> None:
         ("receiver: {durability: never}", ["receiver.durability", "power-loss", "'never'"]),
         ("receiver: {allowed: [{ae_titel: x}]}", ["receiver.allowed.0.ae_titel", "ae_title, address"]),
         ("receiver: {allowed: [{address: everywhere}]}", ["receiver.allowed.0", "everywhere"]),
-        ("peers: {P: {ae_title: x, host: h}}", ["peers.P.port", "required"]),
+        ("peers: {P: {ae_title: x, host: h}}", ["peers.P", "port required"]),
+        ("peers: {P: {dicomweb: {url: 'https://h/', token: x}}}", ["peers.P.dicomweb.token", "url, token_file"]),
+        ("peers: {P: {dicomweb: {url: 'h'}}}", ["peers.P.dicomweb", "https://archive/dicom-web"]),
+        ("peers: {P: {port: 1, dicomweb: {url: 'https://h/'}}}", ["peers.P", "in place of port"]),
         ("score: {phantoms: [{name: water}]}", ["score.phantoms.0", "needs a condition", "patient_id"]),
         ("score: {phantoms: [{station: CT1}]}", ["score.phantoms.0.name", "required"]),
         ("score: {phantoms: [{name: '', station: CT1}]}", ["score.phantoms.0", "1 to 64"]),

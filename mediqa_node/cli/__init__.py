@@ -60,6 +60,7 @@ def register() -> None:
         model,
         node,
         promotion,
+        pull,
         retry,
         score,
         selfcheck,

@@ -62,15 +62,16 @@ def check_config(
     checkpoints.check_checkpoint(settings)
     certificates.check_files(settings)
     rules, peers = settings.returns, settings.peers_of_settings()
+    for peer in peers:
+        for file in peer.dicomweb.files if peer.dicomweb is not None else ():
+            if not file.is_file():
+                raise ConfigurationError(f"{settings.file}: peers.{peer.name}.dicomweb: {file} is no file")
     why_not = obstacle(rules, peers, settings.receiver)
     typer.echo(f"{settings.file or 'defaults'}: {'no errors, but no report will be sent' if why_not else 'good'}")
     fact("receives", settings.address)
     fact("data", str(settings.data_dir))
     for i, peer in enumerate(peers):
-        fact(
-            "" if i else "peers",
-            f"{peer.name}: {peer.ae_title} at {peer.host}:{peer.port}{' with TLS' if peer.tls else ''}",
-        )
+        fact("" if i else "peers", f"{peer.name}: {peer.where}{' with TLS' if peer.tls else ''}")
     for i, text in enumerate(outcomes(rules, peers)):
         fact("" if i else "returns", f"{i + 1}. {text}")
     for i, rule in enumerate(settings.forward):
@@ -95,7 +96,12 @@ def show_config(context: typer.Context) -> None:
     typer.echo(re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", shown))
 
 
-def _peer(settings: Settings, name: str) -> Peer:
+def peer_of(settings: Settings, name: str) -> Peer:
+    """Return a configured peer by its name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     found = next((peer for peer in settings.peers_of_settings() if peer.name == name), None)
     if found is None:
         known = ", ".join(settings.peers) or "none"
@@ -105,14 +111,14 @@ def _peer(settings: Settings, name: str) -> Peer:
 
 @app.command()
 def echo(context: typer.Context, peer: Annotated[str, typer.Argument(help="Name of a configured peer.")]) -> None:
-    """Check that a peer answers (C-ECHO)."""
-    from mediqa_node.network.sender import connect, verification_contexts
+    """Check that a peer answers (C-ECHO; a query, by DICOMweb)."""
+    from mediqa_node.network.sender import open_link, verification_contexts
 
     settings = settings_of(context)
-    target = _peer(settings, peer)
-    with connect(target, verification_contexts(), ae_title=settings.node.ae_title, timeout_s=10) as link:
+    target = peer_of(settings, peer)
+    with open_link(target, verification_contexts(), ae_title=settings.node.ae_title, timeout_s=10) as link:
         link.verify()
-    typer.echo(f"{target.name} ({target.ae_title} at {target.host}:{target.port}) answers")
+    typer.echo(f"{target.name} ({target.where}) answers")
 
 
 @app.command()
@@ -131,7 +137,7 @@ def send(
     from mediqa_node.network.sender import send_files
 
     settings = settings_of(context)
-    target = _peer(settings, peer)
+    target = peer_of(settings, peer)
     files = dicom_files(paths)
     failures = 0
     with progress(f"sending to {target.name}") as advance:

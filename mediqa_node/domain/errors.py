@@ -117,9 +117,18 @@ class RatingsRefused(MediqaError):
 
 
 class PeerUnavailable(MediqaError):
-    """The peer did not answer, refused for now, or broke off: the delivery is tried again."""
+    """The peer did not answer, refused for now, or broke off: the delivery is tried again.
+
+    Args:
+        message: what was attempted, and what came of it.
+        again_after_s: how long the peer asked to be left alone; 0 if it did not say.
+    """
 
     retryable = True
+
+    def __init__(self, message: str, *, again_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.again_after_s = again_after_s
 
 
 class OutOfResources(PeerUnavailable):

@@ -86,6 +86,7 @@ class ReceiverPolicy:
             commitment is not offered.
         commitment_deadline_s: what that archive has not answered by then has failed.
         mpps: take Modality Performed Procedure Steps, which announce what a series has.
+        query: whether callers may find (C-FIND) and retrieve (C-MOVE) the node's own reports and companions.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -104,6 +105,7 @@ class ReceiverPolicy:
     commit_with: str | None = None
     commitment_deadline_s: float = 86400.0
     mpps: bool = False
+    query: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_associations", "max_dataset_bytes", "pdu_deadline_s", "negotiation_deadline_s"):

@@ -76,7 +76,7 @@ def _is_within(ours: object, theirs: object, peers: Sequence[Peer]) -> bool:
         return ours == theirs
     if not isinstance(ours, str | tuple) or not isinstance(theirs, str | tuple):
         return False
-    both = [{peer.name, peer.ae_title} for peer in peers]
+    both = [{peer.name, peer.ae_title} for peer in peers if peer.ae_title]
     wide = set(names(theirs)).union(*(one for one in both if not one.isdisjoint(names(theirs))))
     return wide.issuperset(names(ours))
 
@@ -85,7 +85,6 @@ def _destination(name: str, rule: ReturnRule, peers: Sequence[Peer]) -> str:
     if name != SENDER:
         return name
     wanted = set(names(rule.sender))
-    known = ", ".join(
-        peer.ae_title for peer in peers if ANY in wanted or not wanted.isdisjoint((peer.name, peer.ae_title))
-    )
+    named = [(peer.name, peer.ae_title) for peer in peers if peer.ae_title]
+    known = ", ".join(pair[1] for pair in named if ANY in wanted or not wanted.isdisjoint(pair))
     return f"the sender if it is a configured peer ({known or 'none is'})"

@@ -39,6 +39,8 @@ class ReceivedInstance:
         series_number: Series Number (0020,0011); None where absent or no integer.
         identity: patient and visit that its header names.
         forward_to: names of the peers that it is forwarded to.
+        move_originator: Move Originator AE Title (0000,1030): who had it moved here; None: nobody.
+        pulled: this node had it moved here.
     """
 
     sop_instance_uid: str
@@ -57,6 +59,8 @@ class ReceivedInstance:
     series_number: int | None = None
     identity: Identity = Identity()
     forward_to: tuple[str, ...] = ()
+    move_originator: str | None = None
+    pulled: bool = False
 
 
 class SeriesState(StrEnum):
@@ -93,9 +97,11 @@ class ReasonCode(StrEnum):
     CORRECTED_COPY = "corrected_copy"
     REJECT_NOTE = "reject_note"
     OTHER_RECONSTRUCTION_FAILED = "other_reconstruction_failed"
+    SENT_LIVE = "sent_live"
 
     # ASSESSED, and nothing follows
     NO_DESTINATION = "no_destination"
+    PULLED = "pulled"
     DELIVERY_CANCELLED = "delivery_cancelled"
 
     # NOT_SCORED: what is no image of a patient's body
@@ -155,7 +161,9 @@ _WORDS = {
     ReasonCode.LOST_FILE_RETURNED: "a lost file was received again",
     ReasonCode.CORRECTED_COPY: "corrected copy",
     ReasonCode.OTHER_RECONSTRUCTION_FAILED: "the other reconstruction could not be scored",
+    ReasonCode.SENT_LIVE: "its source sent it after it was pulled",
     ReasonCode.NO_DESTINATION: "no destination asks for it",
+    ReasonCode.PULLED: "pulled from an archive, never reported",
     ReasonCode.OTHER_RECONSTRUCTION: "another reconstruction of this acquisition is scored",
     ReasonCode.CONSTANCY_DRIFT: "constancy",
     ReasonCode.CONSTANCY_UNKNOWN: "constancy",

@@ -89,12 +89,15 @@ class Fact:
     is_adverse: bool = True
 
 
-def category_of(state: SeriesState | str, verdict: str | None) -> Category:
+def category_of(state: SeriesState | str, verdict: str | None, *, is_live: bool = True) -> Category:
     """Return the category of a series.
 
     Args:
         verdict: of the last assessment; None without one.
+        is_live: False for what was pulled from an archive: nobody can repeat it, and it is no alarm.
     """
+    if verdict is not None and not is_live:
+        return Category.SCORED
     if verdict is not None:
         return _BY_VERDICT.get(verdict, Category.SCORED)
     if state in (SeriesState.RECEIVING, SeriesState.READY):

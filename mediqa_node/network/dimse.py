@@ -13,7 +13,7 @@ from types import MappingProxyType
 from mediqa_node.network.pdu_stream import P_DATA_TF
 
 C_STORE_RQ, C_STORE_RSP, C_ECHO_RQ, C_ECHO_RSP = 0x0001, 0x8001, 0x0030, 0x8030
-C_FIND_RQ, C_FIND_RSP, C_MOVE_RQ, C_CANCEL_RQ = 0x0020, 0x8020, 0x0021, 0x0FFF
+C_FIND_RQ, C_FIND_RSP, C_MOVE_RQ, C_MOVE_RSP, C_CANCEL_RQ = 0x0020, 0x8020, 0x0021, 0x8021, 0x0FFF
 N_EVENT_REPORT_RQ, N_SET_RQ, N_ACTION_RQ, N_CREATE_RQ = 0x0100, 0x0120, 0x0130, 0x0140
 RESPONSE = 0x8000
 """Set in the Command Field of every response."""

@@ -27,7 +27,7 @@ from mediqa_node.network.pdu_stream import (
     RELEASE_RP,
     RELEASE_RQ,
 )
-from mediqa_node.network.responses import Responses
+from mediqa_node.network.responses import MAX_SUB_OPERATIONS, Responses
 
 RELEASE_WITHIN_S = 5.0
 """How long a peer may take to answer a release: what was sent has been answered by then."""
@@ -119,6 +119,29 @@ class Watch:
             raise RuntimeError("the peer has released the association")
         with self.within(self._timeout_s):
             yield self._responses.begin()
+
+    @contextlib.contextmanager
+    def long_operation(self, between_s: float) -> Iterator[tuple[int, Callable[[], None]]]:
+        """Allow one request that has many answers, each within so long of the one before; given as for `operation`.
+
+        The second value is to be called with each answer.
+
+        Raises:
+            RuntimeError: as `operation`.
+        """
+        if RELEASE_RQ in self.received:
+            raise RuntimeError("the peer has released the association")
+        timer = self._timer(between_s)
+
+        def goes_on() -> None:
+            nonlocal timer
+            timer.cancel()
+            timer = self._timer(between_s)
+
+        try:
+            yield self._responses.begin(MAX_SUB_OPERATIONS), goes_on
+        finally:
+            timer.cancel()
 
     def negotiated(self) -> None:
         """End the watch over the negotiation, which begins with the connection."""

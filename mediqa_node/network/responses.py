@@ -5,6 +5,7 @@ import struct
 from mediqa_node.network.dimse import (
     C_ECHO_RSP,
     C_FIND_RSP,
+    C_MOVE_RSP,
     C_STORE_RSP,
     N_ACTION_RQ,
     N_EVENT_REPORT_RQ,
@@ -17,13 +18,23 @@ from mediqa_node.network.dimse import (
 from mediqa_node.network.pdu_stream import P_DATA_TF
 
 MAX_ANSWERS = 2000
-"""Matches of one C-FIND: it asks for one study."""
+"""Matches of one C-FIND: it asks for one study, or for the studies of a day."""
+MAX_SUB_OPERATIONS = 100_000
+"""Responses to one C-MOVE: one for each image of a series."""
+
+SUB_OPERATIONS = {
+    0x1020: "NumberOfRemainingSuboperations",
+    0x1021: "NumberOfCompletedSuboperations",
+    0x1022: "NumberOfFailedSuboperations",
+    0x1023: "NumberOfWarningSuboperations",
+}
+"""Counters of a C-MOVE response (PS3.7 section 9.3.4.2)."""
 
 _MAX_MESSAGE_BYTES = 65_536
 _MESSAGE_IDS = 0xFFFF
 
 _ELEMENT = struct.Struct("<HHI")
-_AWAITED = (C_ECHO_RSP, C_STORE_RSP, C_FIND_RSP, N_ACTION_RQ | RESPONSE, N_EVENT_REPORT_RQ | RESPONSE)
+_AWAITED = (C_ECHO_RSP, C_STORE_RSP, C_FIND_RSP, C_MOVE_RSP, N_ACTION_RQ | RESPONSE, N_EVENT_REPORT_RQ | RESPONSE)
 
 
 class Responses:
@@ -38,9 +49,11 @@ class Responses:
         self._message_id = 0
         self._command = b""
         self._n_answers = self._n_bytes = 0
+        self._at_most = MAX_ANSWERS
 
-    def begin(self) -> int:
-        """Expect the responses to one request; return the Message ID for it."""
+    def begin(self, at_most: int = MAX_ANSWERS) -> int:
+        """Expect the responses to one request, and no more than so many; return the Message ID for it."""
+        self._at_most = at_most
         self._message_id = self._message_id % _MESSAGE_IDS + 1
         self._is_awaited, self._n_answers = True, 0
         return self._message_id
@@ -84,15 +97,17 @@ class Responses:
         is_late = 0 < (_number(found, 0x0120) or 0) < self._message_id  # to a request that was answered
         if is_late or not self._is_awaited or field not in _AWAITED:
             return b""
-        if is_pending and field != C_FIND_RSP:  # the last word is to come
+        if is_pending and field not in (C_FIND_RSP, C_MOVE_RSP):  # the last word is to come
             return b""
         self._is_awaited = is_pending
         self._n_answers += 1
-        if self._n_answers > MAX_ANSWERS:
-            raise ValueError(f"more than {MAX_ANSWERS} answers to C-FIND")
-        self._has_dataset = is_pending and _number(found, 0x0800) != NO_DATASET
+        if self._n_answers > self._at_most:
+            raise ValueError(f"more than {self._at_most} answers to one request")
+        self._has_dataset = is_pending and field == C_FIND_RSP and _number(found, 0x0800) != NO_DATASET
         dataset = 0 if self._has_dataset else NO_DATASET
         values = {0x0100: field, 0x0120: self._message_id, 0x0800: dataset, 0x0900: status}
+        if field == C_MOVE_RSP:
+            values |= {element: count for element in SUB_OPERATIONS if (count := _number(found, element)) is not None}
         body = b"".join(_ELEMENT.pack(0, element, 2) + struct.pack("<H", value) for element, value in values.items())
         return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
 

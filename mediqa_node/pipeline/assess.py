@@ -140,11 +140,12 @@ def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: T
 def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
     require_scorable(technique)
     with data_errors():
-        if not is_doubtful(node):
+        if not is_doubtful(node) and not row.pulled:
             policy.check_age(node.score, files.headers[0], node.clock())
         policy.check_rules(node, row, files.headers[0])
         key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
     if key is not None:
+        key = f"pulled {key}" if row.pulled else key  # what the archive had takes no place of what is sent live
         with node.database.write() as connection:
             chosen = assessments.claim_acquisition(node.database, connection, key, row.series_instance_uid)
         if chosen != row.series_instance_uid:
@@ -262,7 +263,8 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
     withheld = _withheld(node, row, assessment, files)
     state = SeriesState.WITHHELD if withheld else SeriesState.ASSESSED
     destinations = () if withheld else policy.destinations(node, row, files.headers[0], assessment)
-    reason = withheld or (None if destinations else Reason(ReasonCode.NO_DESTINATION))
+    unsent = Reason(ReasonCode.PULLED if row.pulled else ReasonCode.NO_DESTINATION)
+    reason = withheld or (None if destinations else unsent)
     with node.database.write() as connection:
         moved = index.move(
             connection,

@@ -11,7 +11,7 @@ from mediqa_node.domain.access import Outcome
 from mediqa_node.domain.commands import Command, CommandAction, CommandState
 from mediqa_node.domain.errors import MediqaError, fault_of
 from mediqa_node.domain.series import HELD, DeliveryReason, DeliveryState
-from mediqa_node.network.sender import connect, verification_contexts
+from mediqa_node.network.sender import open_link, verification_contexts
 from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import audit_trail, commands, outbox, overview
@@ -100,16 +100,16 @@ def cancel(node: NodeContext, command: Command) -> str:
 
 
 def echo(node: NodeContext, command: Command) -> str:
-    """Verify a configured peer by C-ECHO."""
+    """Verify a configured peer: by C-ECHO, or by QIDO-RS."""
     peer = node.peer(str(command.arguments["peer"]))
     if peer is None:
         raise NotDone(f"{command.arguments['peer']} is not a configured peer")
     started = node.clock()
-    with connect(
+    with open_link(
         peer, verification_contexts(), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s
     ) as link:
         link.verify()
-    return f"{peer.name} answers C-ECHO in {1000 * max(0.0, node.clock() - started):.0f} ms"
+    return f"{peer.name} answers in {1000 * max(0.0, node.clock() - started):.0f} ms"
 
 
 QUICK_ACTIONS: Mapping[CommandAction, Perform] = {

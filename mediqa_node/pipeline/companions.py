@@ -19,7 +19,8 @@ from mediqa_node.domain.errors import MediqaError, OutOfResources, PeerRefused, 
 from mediqa_node.domain.series import CompanionState, DeliveryReason, DeliveryState
 from mediqa_node.image.maps.overlay import ExplainedSlice
 from mediqa_node.image.maps.pictures import slice_picture
-from mediqa_node.network.sender import PeerLink, connect, report_contexts
+from mediqa_node.network.peer_link import Link
+from mediqa_node.network.sender import open_link, report_contexts
 from mediqa_node.pipeline.deliver import obstacle_in
 from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
@@ -153,7 +154,7 @@ def _built(
 def _send_all(
     node: NodeContext,
     delivery: DeliveryRow,
-    link: PeerLink,
+    link: Link,
     built: dict[str, list[CompanionRow]],
     problems: list[tuple[str, Exception]],
 ) -> None:
@@ -167,7 +168,7 @@ def _send_all(
 
 
 @contextmanager
-def _link(node: NodeContext, delivery: DeliveryRow, silent: set[str]) -> Iterator[PeerLink]:
+def _link(node: NodeContext, delivery: DeliveryRow, silent: set[str]) -> Iterator[Link]:
     """Open an association with the destination, if its study still names the same patient."""
     peer = node.peer(delivery.destination)
     if peer is None:
@@ -176,7 +177,7 @@ def _link(node: NodeContext, delivery: DeliveryRow, silent: set[str]) -> Iterato
         raise PeerUnavailable(f"{peer.name} did not accept those of another series just now")
     contexts = report_contexts(peer, [COMPANION_CLASSES[kind] for kind in node.companions.wanted])
     timeout_s = min(node.delivery.timeout_s, _PATIENCE_S)
-    with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
+    with open_link(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
         try:
             obstacle, _ = identity_check(node, delivery, link)
         except QueryUnanswered:
@@ -188,7 +189,7 @@ def _link(node: NodeContext, delivery: DeliveryRow, silent: set[str]) -> Iterato
         yield link
 
 
-def _send(node: NodeContext, delivery: DeliveryRow, link: PeerLink, rows: Sequence[CompanionRow]) -> None:
+def _send(node: NodeContext, delivery: DeliveryRow, link: Link, rows: Sequence[CompanionRow]) -> None:
     with node.database.read() as connection:
         there = companions.taken(connection, delivery.destination, [row.sop_instance_uid for row in rows])
     left = [row for row in rows if row.sop_instance_uid not in there]
@@ -210,7 +211,7 @@ def _require(obstacle: Outcome | None) -> None:
         raise (_Later if obstacle.state is DeliveryState.WAITING else _Left)(obstacle.message)
 
 
-def _send_one(node: NodeContext, delivery: DeliveryRow, link: PeerLink, row: CompanionRow) -> None:
+def _send_one(node: NodeContext, delivery: DeliveryRow, link: Link, row: CompanionRow) -> None:
     if row.part10 is None:
         raise _Left("the bytes were deleted after retention")
     which = (row.sop_instance_uid, delivery.destination)

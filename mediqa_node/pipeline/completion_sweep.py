@@ -104,7 +104,8 @@ class CompletionSweep:
             )
             if moved:
                 index.learn_sender(connection, row, longest_gap_s=self.node.completion.forced_after_s)
-                self.node.jobs.score(connection, job, row.series_instance_uid, row.generation)
+                uid = row.series_instance_uid
+                self.node.jobs.score(connection, job, uid, row.generation, can_wait=row.pulled)
         reach("after-ready")
         if moved:
             log.info("series ready", series=row.series_instance_uid, why=decided.reason, instances=row.n_instances)

@@ -30,7 +30,8 @@ from mediqa_node.domain.series import (
     ReasonCode,
     SeriesState,
 )
-from mediqa_node.network.sender import PeerLink, connect, report_contexts
+from mediqa_node.network.peer_link import Link
+from mediqa_node.network.sender import open_link, report_contexts
 from mediqa_node.pipeline.clock_watch import is_doubtful, was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue, unanswered_since
@@ -67,7 +68,7 @@ _NEXT_S = 0.001
 
 _SENT_UNPROVEN = {
     DeliveryReason.STUDY_NOT_THERE: "the study is not in that archive yet",
-    DeliveryReason.IDENTITY_NOT_CHECKED: "{peer} answers no C-FIND: identity not checked",
+    DeliveryReason.IDENTITY_NOT_CHECKED: "{peer} answers no queries: identity not checked",
 }
 
 
@@ -193,7 +194,8 @@ def _attempt(node: NodeContext, delivery: DeliveryRow, report: BuildReport) -> O
         return _send(node, delivery, peer, report)
     except PeerUnavailable as error:
         wait = _unanswered if isinstance(error, QueryUnanswered) else _again
-        return replace(wait(node, delivery, str(error)), was_refused=isinstance(error, OutOfResources))
+        outcome = _not_before(wait(node, delivery, str(error)), node.clock() + error.again_after_s)
+        return replace(outcome, was_refused=isinstance(error, OutOfResources))
     except PeerRefused as error:
         code = DeliveryReason.NO_REPORT_CLASS if isinstance(error, _NoReportClass) else DeliveryReason.REFUSED
         return replace(_parked(code, str(error), status=error.status), was_refused=error.status is not None)
@@ -205,6 +207,11 @@ def _attempt(node: NodeContext, delivery: DeliveryRow, report: BuildReport) -> O
         if isinstance(error, MediqaError) and error.retryable:
             raise  # our own disk or database failed: the job tries again
         return _parked(DeliveryReason.NOT_BUILT, str(error))
+
+
+def _not_before(outcome: Outcome, at: float) -> Outcome:
+    """Leave a peer alone for as long as it has asked for."""
+    return outcome if outcome.again_at is None else replace(outcome, again_at=max(outcome.again_at, at))
 
 
 def _parked(code: DeliveryReason, message: str, *, status: int | None = None) -> Outcome:
@@ -226,7 +233,9 @@ def _send(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildRepo
 
 
 def _connected(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: BuildReport, *, asks: bool) -> Outcome:
-    with connect(peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
+    with open_link(
+        peer, report_contexts(peer), ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s
+    ) as link:
         sop_class_uid = _sop_class(node, delivery, link)
         unchecked = None, DeliveryReason.IDENTITY_NOT_CHECKED
         obstacle, unproven = identity_check(node, delivery, link) if asks else unchecked
@@ -248,7 +257,7 @@ def _connected(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: Buil
     return Outcome(state=DeliveryState.SENT, code=unproven, message=message, status=status)
 
 
-def _sop_class(node: NodeContext, delivery: DeliveryRow, link: PeerLink) -> str:
+def _sop_class(node: NodeContext, delivery: DeliveryRow, link: Link) -> str:
     """Return the SR class for this peer; once a report may have been sent, its class never changes."""
     if delivery.report_sop_instance_uid is not None:
         with node.database.read() as connection:

@@ -31,6 +31,8 @@ IDLE_POLL_S = 10.0
 """How often an idle node does, in case that `storage/activity.py` has missed something."""
 _SCORE_ATTEMPTS = 3
 _DELIVERIES_AT_ONCE = 8
+_CAN_WAIT = 10
+"""Priority of work that is in no hurry; that of other work is 0, and the lowest number goes first."""
 
 
 class DurableJobs:
@@ -41,9 +43,18 @@ class DurableJobs:
             system_database_engine=database.engine, serializer=DBOSPortableJSONSerializer(), lazy=True
         )
 
-    def score(self, connection: sa.Connection, job: str, series_instance_uid: str, generation: int) -> None:
-        """Enqueue the assessment of a series; the same job twice is one job."""
-        self._client.enqueue_in_transaction(connection, _options(SCORE, job), series_instance_uid, generation)
+    def score(
+        self, connection: sa.Connection, job: str, series_instance_uid: str, generation: int, *, can_wait: bool = False
+    ) -> None:
+        """Enqueue the assessment of a series; the same job twice is one job.
+
+        Args:
+            can_wait: every other series goes first.
+        """
+        options = _options(SCORE, job)
+        if can_wait:
+            options["priority"] = _CAN_WAIT
+        self._client.enqueue_in_transaction(connection, options, series_instance_uid, generation)
 
     def deliver(self, connection: sa.Connection, job: str, delivery_id: int, destination: str) -> None:
         """Enqueue one attempt to send a report."""

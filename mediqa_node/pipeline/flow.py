@@ -39,6 +39,7 @@ from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.writer import IndexWriter
 
 if TYPE_CHECKING:
+    from mediqa_node.network.services import Services
     from mediqa_node.pipeline.node import NodeContext
     from mediqa_node.storage.outbox import ReportRow
 
@@ -72,7 +73,7 @@ def receive(
         policy=policy,
         contexts=contexts,
         services=services,
-        intake=SpoolingIntake(spool, writer, plan),
+        intake=SpoolingIntake(spool, writer, ae_title, plan),
         has_room=spool.has_room,
         offered=offer.to if offer is not None else None,
     )

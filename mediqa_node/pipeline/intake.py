@@ -23,13 +23,22 @@ from mediqa_node.storage.writer import CommitUncertain, IndexWriter
 
 log = structlog.get_logger("receiver")
 
+_MOVE_ORIGINATOR = 0x1030
+"""Move Originator Application Entity Title (0000,1030), PS3.7 section 9.3.1.1."""
+
 
 class SpoolingIntake:
-    """The intake of the running node: spool and index."""
+    """The intake of the running node: spool and index.
 
-    def __init__(self, spool: Spool, writer: IndexWriter, plan: ForwardPlan | None = None) -> None:
+    Args:
+        ae_title: of this node: what was moved for it is `pulled`.
+        plan: the forward rules of the site; None without any.
+    """
+
+    def __init__(self, spool: Spool, writer: IndexWriter, ae_title: str, plan: ForwardPlan | None = None) -> None:
         self.spool = spool
         self.writer = writer
+        self.ae_title = ae_title
         self.plan = plan or ForwardPlan((), ())
 
     def begin(self, caller: Caller, command: Command, transfer_syntax_uid: str) -> Incoming:
@@ -59,6 +68,7 @@ class SpoolingIntake:
         except BaseException:
             self.spool.discard(incoming)
             raise
+        originator = command.text(_MOVE_ORIGINATOR)[:16].strip()
         instance = ReceivedInstance(
             sop_instance_uid=header.sop_instance_uid,
             sop_class_uid=header.sop_class_uid,
@@ -75,7 +85,11 @@ class SpoolingIntake:
             path=path,
             sha256=incoming.digest.hexdigest(),
             size_bytes=incoming.size_bytes,
-            forward_to=self.plan.destinations(
+            move_originator=originator or None,
+            pulled=originator == self.ae_title,
+            forward_to=()
+            if originator
+            else self.plan.destinations(
                 header,
                 transfer_syntax_uid,
                 calling_ae_title=caller.calling_ae_title,

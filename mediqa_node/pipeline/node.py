@@ -27,8 +27,10 @@ from mediqa_node.storage.spool import Spool
 class Jobs(Protocol):
     """Enqueues durable jobs inside the caller's transaction."""
 
-    def score(self, connection: Connection, job: str, series_instance_uid: str, generation: int) -> None:
-        """Enqueue the assessment of a series."""
+    def score(
+        self, connection: Connection, job: str, series_instance_uid: str, generation: int, *, can_wait: bool = False
+    ) -> None:
+        """Enqueue the assessment of a series, behind all others if it can wait."""
 
     def deliver(self, connection: Connection, job: str, delivery_id: int, destination: str) -> None:
         """Enqueue one attempt to send a report."""
@@ -63,4 +65,4 @@ class NodeContext:
 
     def peer_of(self, ae_title: str) -> Peer | None:
         """Return the configured peer with this AE title, or None."""
-        return next((peer for peer in self.peers if peer.ae_title == ae_title), None)
+        return next((peer for peer in self.peers if peer.ae_title == ae_title and not peer.dicomweb), None)

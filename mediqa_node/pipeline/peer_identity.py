@@ -9,7 +9,7 @@ from mediqa_node.dicom.part10 import read_header
 from mediqa_node.domain.errors import QueryUnanswered
 from mediqa_node.domain.identity import Identity, differences, merged
 from mediqa_node.domain.series import DeliveryReason, DeliveryState
-from mediqa_node.network.sender import PeerLink
+from mediqa_node.network.peer_link import Link
 from mediqa_node.pipeline.clock_watch import was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import companions, health, index, outbox, retractions
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def identity_check(
-    node: NodeContext, delivery: DeliveryRow, link: PeerLink
+    node: NodeContext, delivery: DeliveryRow, link: Link
 ) -> tuple[Outcome | None, DeliveryReason | None]:
     """Compare the identity of a study with the destination's; never file a report under another patient.
 
@@ -55,7 +55,7 @@ def identity_check(
     if others:
         return _withheld(link, others, n_agreeing), None
     if ours.patient_id and not all(theirs.patient_id for theirs in found):
-        raise QueryUnanswered(f"{link.peer.name} answers C-FIND without Patient ID (0010,0020)")
+        raise QueryUnanswered(f"{link.peer.name} answers queries without Patient ID (0010,0020)")
     if delivery.unanswered_since is not None:
         _note(node, delivery, None)
     if n_agreeing:
@@ -77,7 +77,7 @@ def unanswered_since(node: NodeContext, delivery: DeliveryRow) -> float:
 
 
 def compare_found(
-    node: NodeContext, link: PeerLink, ours: Identity, found: Sequence[Identity]
+    node: NodeContext, link: Link, ours: Identity, found: Sequence[Identity]
 ) -> tuple[int, list[tuple[str, ...]]]:
     """Return how many of the studies found at a destination are ours, and in what each of the others differs."""
     others: list[tuple[str, ...]] = []
@@ -110,7 +110,7 @@ def _our_identity(node: NodeContext, delivery: DeliveryRow) -> Identity:
     return reduce(merged, (one.identity or identity_of(read_header(node.spool.path(one.path))) for one in instances))
 
 
-def _holds_only_ours(node: NodeContext, link: PeerLink, theirs: Identity) -> bool:
+def _holds_only_ours(node: NodeContext, link: Link, theirs: Identity) -> bool:
     """Whether a study at the peer holds nothing but what this node has sent: its own first report made that study."""
     uids = link.find_series(theirs.study_instance_uid, theirs.patient_id)
     if not uids:
@@ -124,7 +124,7 @@ def _holds_only_ours(node: NodeContext, link: PeerLink, theirs: Identity) -> boo
         )
 
 
-def _withheld(link: PeerLink, others: list[tuple[str, ...]], n_agreeing: int) -> Outcome:
+def _withheld(link: Link, others: list[tuple[str, ...]], n_agreeing: int) -> Outcome:
     what = ", ".join(dict.fromkeys(word for differing in others for word in differing))
     message = f"identity: {link.peer.name} has this study with another {what}"
     if n_agreeing:

@@ -123,7 +123,9 @@ def _acquisition_of(header: Dataset) -> str | None:
 def destinations(
     node: NodeContext, row: SeriesRow, header: Dataset, assessment: Assessment
 ) -> tuple[tuple[str, float], ...]:
-    """Return the peers that get this report, each with the seconds to wait there for the study."""
+    """Return the peers that get this report, each with the seconds to wait there for the study; none if pulled."""
+    if row.pulled:
+        return ()
     sender = node.peer_of(row.calling_ae_title)
     rule = next(iter(matching(node, row, header, node.returns, modality=assessment.modality)), None)
     if rule is None or rule.when == "never":

@@ -23,7 +23,8 @@ from mediqa_node.domain.identity import Identity, IdentityRules
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.series import DeliveryState
-from mediqa_node.network.sender import PeerLink, connect, contexts_for, study_query
+from mediqa_node.network.peer_link import Link
+from mediqa_node.network.sender import contexts_for, open_link, study_query
 from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.peer_identity import compare_found
@@ -91,7 +92,8 @@ def _attempt(node: NodeContext, row: RetractionRow, silent: set[str]) -> bool:
         values |= {"state": DeliveryState.SENT, "status": status, "message": None, "done_at": node.clock()}
     except PeerUnavailable as error:
         silent.add(row.destination)
-        values |= {"message": str(error), "not_before": node.clock() + node.delivery.backoff_s(row.attempts + 1)}
+        pause_s = max(node.delivery.backoff_s(row.attempts + 1), error.again_after_s)
+        values |= {"message": str(error), "not_before": node.clock() + pause_s}
     except PeerRefused as error:
         values |= {"state": DeliveryState.PARKED, "message": str(error), "status": error.status}
     except Exception as error:  # one report that cannot be taken back must not stop the others
@@ -126,7 +128,7 @@ def _connected(node: NodeContext, row: RetractionRow, *, asks: bool) -> int:
     sop_class = str(document.SOPClassUID)
     timeout_s = node.delivery.timeout_s
     contexts = [*contexts_for([sop_class]), study_query()]
-    with connect(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
+    with open_link(peer, contexts, ae_title=node.device.ae_title, timeout_s=timeout_s) as link:
         if not link.accepts(sop_class):
             raise PeerRefused(f"{peer.name} does not accept {UID(sop_class).name}")
         if asks:
@@ -135,7 +137,7 @@ def _connected(node: NodeContext, row: RetractionRow, *, asks: bool) -> int:
         return link.store(part10, was_sent=row.part10 is not None)
 
 
-def _require_same_patient(node: NodeContext, link: PeerLink, ours: Identity) -> None:
+def _require_same_patient(node: NodeContext, link: Link, ours: Identity) -> None:
     """Raise if the destination has the study under another patient only: it has moved what stood there.
 
     Raises:

@@ -25,6 +25,7 @@ from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.durable import DurableJobs, Gate
 from mediqa_node.pipeline.export.nightly import NightlyExport
 from mediqa_node.pipeline.heartbeat import Pulse
+from mediqa_node.pipeline.move import send_due_moves
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.retraction import send_due_retractions
 from mediqa_node.pipeline.trends import TrendSweep
@@ -56,6 +57,7 @@ COMPANIONS_EVERY_S = 1.0
 RETRACTIONS_EVERY_S = 2.0
 COMMITMENT_EVERY_S = 2.0
 COPIES_EVERY_S = 0.3
+MOVES_EVERY_S = 0.5
 COMMANDS_EVERY_S = 0.5
 SLOW_COMMANDS_EVERY_S = 2.0
 TRENDS_EVERY_S = 2.0
@@ -126,6 +128,7 @@ def courier_loops(
         slow: actions of pages that take long, and need what only the composition root has.
     """
     copies_waiting = Copies(node, stop.is_set)
+    moves = Loop(node.pulse, "moves", MOVES_EVERY_S, lambda: send_due_moves(node, stop.is_set), stop)
     trends = TrendSweep(node.database, time_zone=node.time_zone, clock=node.clock)
     commitment = Loop(node.pulse, "commitment", COMMITMENT_EVERY_S, CommitmentSweep(node, stop.is_set).run, stop)
     return [
@@ -137,6 +140,7 @@ def courier_loops(
         Loop(node.pulse, "slow commands", SLOW_COMMANDS_EVERY_S, CommandSweep(node, slow or {}).run, stop),
         Loop(node.pulse, "trends", TRENDS_EVERY_S, trends.run, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
+        *([moves] if node.receiver.query else []),
     ]
 
 
@@ -244,15 +248,15 @@ def enqueue_waiting(node: NodeContext) -> int:
     """Enqueue jobs for due deliveries and for ready series without one."""
     with node.database.read() as connection:
         waiting = bool(outbox.due_deliveries(connection, node.clock()))
-        ready = [uid for uid, _ in index.without_job(connection)]
+        ready = index.without_job(connection)
     if not waiting and not ready:
         return 0
     with node.database.write() as connection:
         count = enqueue_due(node, connection)
-        for uid, generation in index.without_job(connection):
+        for uid, generation, pulled in index.without_job(connection):
             job = f"score:{uid}:{generation}:{int(node.clock() * 1000)}"
             index.set_job(connection, uid, job)
-            node.jobs.score(connection, job, uid, generation)
+            node.jobs.score(connection, job, uid, generation, can_wait=pulled)
             count += 1
     return count
 

@@ -123,7 +123,7 @@ class WorklistSweep:
             "last_image_at": row.last_instance_at,
             "n_images": row.n_instances,
             "state": row.state,
-            "category": category_of(row.state, assessment.verdict if assessment else None),
+            "category": category_of(row.state, assessment.verdict if assessment else None, is_live=not row.pulled),
             "reason_code": str(row.reason.code) if row.reason else None,
             "modality": row.modality,
             "series_number": row.series_number,

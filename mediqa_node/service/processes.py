@@ -93,7 +93,7 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
         listeners=listening.listeners(settings, handed_over),
         transfer_syntaxes=decodable_transfer_syntaxes(),
         plan=plan,
-        services=receiver_services(settings, database),
+        services=receiver_services(settings, database, stop.is_set),
     )
     _start_heartbeat(database, "receiver", Pulse(), stop, associations=receiver.occupancy)
     serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)

@@ -52,6 +52,13 @@ def find(connection: sa.Connection, series_instance_uid: str, revision: int, sop
     return [_row(row) for row in connection.execute(query.order_by(companions.c.instance_number))]
 
 
+def part10_of(connection: sa.Connection, sop_instance_uid: str) -> bytes | None:
+    """Return the bytes of a companion; None if there is none, or after retention."""
+    query = sa.select(companions.c.deflated).where(companions.c.sop_instance_uid == sop_instance_uid)
+    deflated = connection.execute(query).scalar_one_or_none()
+    return zlib.decompress(deflated) if deflated is not None else None
+
+
 def _row(row: sa.Row[Any]) -> CompanionRow:
     values = dict(row._mapping)
     deflated = values.pop("deflated")

@@ -38,6 +38,7 @@ class SeriesRow:
     generation: int
     revision: int
     state_at: float
+    pulled: bool
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: the reason as text, its code by itself."""
@@ -183,12 +184,12 @@ def move(
     return bool(connection.execute(statement.values(state=state, state_at=at, **values)).rowcount)
 
 
-def without_job(connection: sa.Connection) -> list[tuple[str, int]]:
-    """Return UID and generation of ready series without a job."""
-    query = sa.select(series.c.series_instance_uid, series.c.generation).where(
+def without_job(connection: sa.Connection) -> list[tuple[str, int, bool]]:
+    """Return UID and generation of ready series without a job, and whether each was pulled."""
+    query = sa.select(series.c.series_instance_uid, series.c.generation, series.c.pulled).where(
         series.c.state == SeriesState.READY, series.c.job.is_(None)
     )
-    return [(row.series_instance_uid, row.generation) for row in connection.execute(query)]
+    return [(row.series_instance_uid, row.generation, row.pulled) for row in connection.execute(query)]
 
 
 def with_job(connection: sa.Connection) -> list[tuple[SeriesRow, str]]:

@@ -3,6 +3,10 @@
 Same UID, same bytes: no change, unless they were set aside before. Same UID, other bytes: a further row, the
 `candidate`, which the pipeline compares by pixels, geometry and identity before anything is delivered. Otherwise a new
 current row, which (re)opens its series.
+
+A series whose first instance this node had moved here is `pulled`; the C-STORE names this node as the Move Originator,
+or it comes from an archive that was asked for the series. The first instance of it that its source sends by
+itself, be it a duplicate, makes the series live, and it is assessed again.
 """
 
 from collections.abc import Callable
@@ -13,10 +17,12 @@ import sqlalchemy as sa
 
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain.identity import Identity
+from mediqa_node.domain.pull import PullState
 from mediqa_node.domain.series import InstanceStatus, ReasonCode, ReceivedInstance, SeriesState
 from mediqa_node.storage import forwards
 from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
+from mediqa_node.storage.pull_tables import pulls
 from mediqa_node.storage.tables import associations, companions, instances, reports, sender_addresses, series
 
 
@@ -32,6 +38,8 @@ class Recorded(StrEnum):
 _UID: sa.BindParameter[str] = sa.bindparam("uid", type_=sa.String)
 _NOW: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Float)
 _ASSOCIATION: sa.BindParameter[str] = sa.bindparam("association", type_=sa.String)
+_CALLING: sa.BindParameter[str] = sa.bindparam("calling", type_=sa.String)
+_PULLED: sa.BindParameter[bool] = sa.bindparam("is_pulled", type_=sa.Boolean)
 
 _KNOWN = sa.select(
     instances.c.id,
@@ -41,13 +49,22 @@ _KNOWN = sa.select(
     instances.c.status,
     instances.c.calling_ae_title,
     instances.c.peer_address,
+    instances.c.move_originator,
 ).where(instances.c.sop_instance_uid == _UID)
-_ENTER = sa.insert(instances)
 _OWN = sa.select(
     sa.or_(*(sa.exists().where(table.c.sop_instance_uid == _UID) for table in (reports, companions, retractions)))
 )
 _GAP = _NOW - series.c.last_instance_at
 _IS_OPEN = series.c.state == SeriesState.RECEIVING.value
+_ASKED_FOR = sa.select(pulls.c.move_destination).where(
+    pulls.c.series_instance_uid == _UID, pulls.c.state != PullState.PULLED.value, pulls.c.peer_ae_title == _CALLING
+)
+"""Whether an archive was asked for a series, all of which is not here yet: some do not say for whom they send."""
+_COMES_PULLED = sa.or_(_PULLED, sa.exists(_ASKED_FOR))
+_GOES_LIVE = sa.and_(series.c.pulled, sa.not_(_COMES_PULLED))
+_ENTER = sa.insert(instances).values(
+    move_originator=sa.func.coalesce(sa.bindparam("originator", type_=sa.String), _ASKED_FOR.scalar_subquery())
+)
 _TOUCH_SERIES = (
     sa.update(series)
     .where(series.c.series_instance_uid == _UID)
@@ -58,6 +75,8 @@ _TOUCH_SERIES = (
         longest_gap_s=sa.case((series.c.longest_gap_s < _GAP, _GAP), else_=series.c.longest_gap_s),
         n_associations=series.c.n_associations + sa.case((series.c.association_id == _ASSOCIATION, 0), else_=1),
         association_id=_ASSOCIATION,
+        pulled=sa.and_(series.c.pulled, _COMES_PULLED),
+        calling_ae_title=sa.case((_GOES_LIVE, _CALLING), else_=series.c.calling_ae_title),
         # a series past RECEIVING is reopened
         state=SeriesState.RECEIVING.value,
         reason_code=sa.case((_IS_OPEN, series.c.reason_code), else_=ReasonCode.LATE_INSTANCE.value),
@@ -81,6 +100,29 @@ _REOPEN = (
         state_at=_NOW,
     )
 )
+_GO_LIVE = (
+    sa.update(series)
+    .where(series.c.series_instance_uid == _UID, series.c.pulled, sa.not_(sa.exists(_ASKED_FOR)))
+    .values(
+        pulled=False,
+        calling_ae_title=_CALLING,
+        association_id=_ASSOCIATION,
+        n_associations=series.c.n_associations + 1,
+        state=SeriesState.RECEIVING.value,
+        reason_code=ReasonCode.SENT_LIVE.value,
+        reason=None,
+        scored_instead=None,
+        generation=series.c.generation + 1,
+        last_instance_at=_NOW,
+        opened_at=_NOW,
+        state_at=_NOW,
+    )
+)
+_FORGET_ORIGINATOR = (
+    sa.update(instances)
+    .where(instances.c.id == sa.bindparam("row", type_=sa.Integer), sa.not_(sa.exists(_ASKED_FOR)))
+    .values(move_originator=None)
+)
 _TOUCH_ASSOCIATION = (
     sa.update(associations).where(associations.c.id == _ASSOCIATION).values(last_series_uid=_UID, last_instance_at=_NOW)
 )
@@ -103,6 +145,8 @@ def record(
     alike = (row for row in known if row.sha256 == instance.sha256)
     same = next((row for row in alike if _counts(row, instance, is_in_use=is_in_use)), None)
     _touch_association(database, connection, instance)
+    if not instance.pulled and any(row.move_originator is not None for row in known):
+        _go_live(connection, instance, same)
     if same is not None:
         if same.path == instance.path:
             return Recorded.NEW
@@ -118,7 +162,9 @@ def record(
     row["identity"] = {name: getattr(instance.identity, name) for name in Identity.__dataclass_fields__}
     row["unread"] = instance.sop_class_uid == KEY_OBJECT_SELECTION
     status = InstanceStatus.CANDIDATE if known else InstanceStatus.CURRENT
-    entered = connection.execute(_ENTER, {**row, "status": status, "received_at": instance.received_at.timestamp()})
+    row |= {"status": status, "received_at": instance.received_at.timestamp()}
+    whence = {"originator": instance.move_originator, "uid": row["series_instance_uid"]}
+    entered = connection.execute(_ENTER, {**row, **whence, "calling": instance.calling_ae_title})
     if instance.forward_to and (key := entered.inserted_primary_key) is not None:
         _forward(database, connection, instance, int(key[0]), is_copy=bool(known))
     return Recorded.CANDIDATE if known else Recorded.NEW
@@ -127,8 +173,8 @@ def record(
 def _forward(
     database: Database, connection: sa.Connection, instance: ReceivedInstance, instance_id: int, *, is_copy: bool
 ) -> None:
-    """Have an instance forwarded, unless it is a report or companion of this node that somebody has sent back."""
-    if not instance.forward_to or _is_own(connection, instance.sop_instance_uid):
+    """Have an instance forwarded, unless this node has asked for it, or has made it itself."""
+    if not instance.forward_to or _is_own(connection, instance):
         return
     forwards.add(
         database,
@@ -142,8 +188,21 @@ def _forward(
     )
 
 
-def _is_own(connection: sa.Connection, sop_instance_uid: str) -> bool:
-    return connection.execute(_OWN, {"uid": sop_instance_uid}).scalar_one()
+def _is_own(connection: sa.Connection, instance: ReceivedInstance) -> bool:
+    """Whether an instance was pulled, or is a report or companion of this node that somebody has sent back."""
+    asked = {"uid": instance.series_instance_uid, "calling": instance.calling_ae_title}
+    if connection.execute(_ASKED_FOR, asked).first() is not None:
+        return True
+    return bool(connection.execute(_OWN, {"uid": instance.sop_instance_uid}).scalar_one())
+
+
+def _go_live(connection: sa.Connection, instance: ReceivedInstance, same: sa.Row[*tuple[Any, ...]] | None) -> None:
+    """Treat a series that was pulled as one that its source has sent, from the first image that it does send."""
+    values = {"uid": instance.series_instance_uid, "now": instance.received_at.timestamp()}
+    sender = {"calling": instance.calling_ae_title, "association": instance.association_id}
+    connection.execute(_GO_LIVE, values | sender)
+    if same is not None and instance.move_originator is None:
+        connection.execute(_FORGET_ORIGINATOR, values | sender | {"row": same.id})
 
 
 def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance, *, is_in_use: bool) -> bool:
@@ -194,7 +253,13 @@ def _touch_series(
     """Count a new instance; a candidate at most creates its series."""
     now = instance.received_at.timestamp()
     if counts:
-        values = {"uid": instance.series_instance_uid, "now": now, "association": instance.association_id}
+        values = {
+            "uid": instance.series_instance_uid,
+            "now": now,
+            "association": instance.association_id,
+            "calling": instance.calling_ae_title,
+            "is_pulled": instance.pulled,
+        }
         if connection.execute(_TOUCH_SERIES, values).rowcount:
             return
     new = {
@@ -213,8 +278,14 @@ def _touch_series(
         "generation": 1,
         "revision": 0,
         "state_at": now,
+        "pulled": instance.pulled or _is_asked_for(connection, instance),
     }
     connection.execute(database.insert_or_ignore(series, **new, n_instances=int(counts)))
+
+
+def _is_asked_for(connection: sa.Connection, instance: ReceivedInstance) -> bool:
+    values = {"uid": instance.series_instance_uid, "calling": instance.calling_ae_title}
+    return connection.execute(_ASKED_FOR, values).first() is not None
 
 
 def _touch_association(database: Database, connection: sa.Connection, instance: ReceivedInstance) -> None:

@@ -20,6 +20,7 @@ from mediqa_node.domain.series import (
     parse_state,
 )
 from mediqa_node.storage.database import Database
+from mediqa_node.storage.query_tables import retrieved
 from mediqa_node.storage.tables import deliveries, reports, series, sr_series_numbers
 from mediqa_node.storage.workbench_tables import delivery_attempts
 
@@ -120,22 +121,35 @@ def report_by_uid(connection: sa.Connection, sop_instance_uid: str) -> ReportRow
 
 def reports_at(connection: sa.Connection, series_instance_uid: str, destination: str) -> list[ReportRow]:
     """Return the reports of a series that a destination may hold, oldest revision first."""
+    held = _held(series_instance_uid)
     query = (
         sa.select(*_REPORT)
-        .join(deliveries, deliveries.c.report_sop_instance_uid == reports.c.sop_instance_uid)
-        .where(deliveries.c.series_instance_uid == series_instance_uid, deliveries.c.destination == destination)
+        .where(reports.c.sop_instance_uid.in_(sa.select(held.c.uid).where(held.c.destination == destination)))
         .order_by(reports.c.revision)
     )
     return [ReportRow(**row._mapping) for row in connection.execute(query)]
 
 
+def _held(series_instance_uid: str) -> sa.Subquery:
+    """The reports of a series that left this node, each with where they went: delivered, or retrieved by a peer."""
+    delivered = sa.select(deliveries.c.destination, deliveries.c.report_sop_instance_uid.label("uid")).where(
+        deliveries.c.series_instance_uid == series_instance_uid
+    )
+    fetched = (
+        sa.select(retrieved.c.destination, retrieved.c.sop_instance_uid)
+        .join(reports, reports.c.sop_instance_uid == retrieved.c.sop_instance_uid)
+        .where(reports.c.series_instance_uid == series_instance_uid)
+    )
+    return sa.union(delivered, fetched).subquery()
+
+
 def standing(connection: sa.Connection, series_instance_uid: str) -> dict[str, ReportRow]:
     """Return the last report of a series that each destination may hold."""
+    held = _held(series_instance_uid)
     query = (
-        sa.select(deliveries.c.destination, *_REPORT)
-        .join(reports, deliveries.c.report_sop_instance_uid == reports.c.sop_instance_uid)
-        .where(deliveries.c.series_instance_uid == series_instance_uid)
-        .order_by(deliveries.c.revision)
+        sa.select(held.c.destination, *_REPORT)
+        .join(reports, held.c.uid == reports.c.sop_instance_uid)
+        .order_by(reports.c.revision)
     )
     found = [dict(row._mapping) for row in connection.execute(query)]
     return {values.pop("destination"): ReportRow(**values) for values in found}

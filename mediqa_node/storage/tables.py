@@ -55,6 +55,7 @@ series = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False, comment="of the last assessment; 0: none yet"),
     sa.Column("state_at", sa.Float, nullable=False),
     sa.Column("job", sa.String(100), comment="the durable job that works on it, if any"),
+    sa.Column("pulled", sa.Boolean, nullable=False, server_default=sa.false(), comment="this node moved it here"),
 )
 
 instances = sa.Table(
@@ -80,6 +81,7 @@ instances = sa.Table(
     ),
     sa.Column("content_digest", sa.String(64), comment="of geometry and pixels, or of a document; outlives the file"),
     sa.Column("unread", sa.Boolean, nullable=False, server_default=sa.false(), comment="a document to be read yet"),
+    sa.Column("move_originator", sa.String(16), comment="AE that had it moved here; null: nobody"),
     sa.Index("ix_instances_sop_instance_uid_status", "sop_instance_uid", "status"),
     sa.Index(
         "ix_instances_candidate",

@@ -225,11 +225,15 @@ def shadowed(connection: sa.Connection, candidate: Weights, *, at_most: int) -> 
 
 
 def received_by_scanner(connection: sa.Connection, *, since: float, until: float) -> dict[str, tuple[int, int]]:
-    """Return how many series of each scanner were received in a period, and how many of them the node alarmed."""
+    """Return how many series of each scanner were received in a period, and how many of them the node alarmed.
+
+    Those that were pulled from an archive were not made in the period.
+    """
     alarms = sa.func.count().filter(worklist.c.category.in_(ALARMS))
     query = (
         sa.select(worklist.c.scanner, sa.func.count().label("n"), alarms.label("n_alarms"))
-        .where(worklist.c.received_at >= since, worklist.c.received_at < until)
+        .outerjoin(series, series.c.series_instance_uid == worklist.c.series_instance_uid)
+        .where(worklist.c.received_at >= since, worklist.c.received_at < until, series.c.pulled.is_not(True))
         .group_by(worklist.c.scanner)
     )
     return {row.scanner: (int(row.n), int(row.n_alarms)) for row in connection.execute(query)}

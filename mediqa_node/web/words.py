@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 
 from mediqa_node.domain.health import span
-from mediqa_node.domain.series import ARRIVED, DeliveryState, SeriesState
+from mediqa_node.domain.series import ARRIVED, DeliveryState, ReasonCode, SeriesState
 from mediqa_node.domain.worklist import Category, Entry, number, shown
 
 _STATES: Mapping[str, str] = {
@@ -96,7 +96,8 @@ def looks(entry: Entry) -> str:
 def report(entry: Entry) -> str:
     """Return the state of the report: where it is, after how long."""
     if entry.delivery is None:
-        return "no destination" if entry.score is not None else ""
+        without = "pulled, not reported" if entry.reason_code == ReasonCode.PULLED else "no destination"
+        return without if entry.score is not None else ""
     if entry.delivery in ARRIVED:
         took = "" if entry.delivered_in_s is None else f" in {_seconds(entry.delivered_in_s)}"
         kept = ", confirmed" if entry.delivery == DeliveryState.CONFIRMED else ""

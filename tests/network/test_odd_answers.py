@@ -34,7 +34,8 @@ from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.peer import Peer
 from mediqa_node.network import requestor, responses
 from mediqa_node.network.contexts import SR_SOP_CLASSES
-from mediqa_node.network.sender import PeerLink, connect, report_contexts
+from mediqa_node.network.peer_link import PeerLink
+from mediqa_node.network.sender import connect, report_contexts
 
 SR, STUDY = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.826.0.1.3680043.2.1125.7"
 SHORT_S = 0.3

@@ -263,8 +263,8 @@ def test_a_peer_that_is_gone_after_the_report_is_asked_once_a_round(
     bench_to: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    connect = companions.connect
-    monkeypatch.setattr(companions, "connect", lambda *a, **k: asked.append(a) or connect(*a, **k))
+    open_link = companions.open_link
+    monkeypatch.setattr(companions, "open_link", lambda *a, **k: asked.append(a) or open_link(*a, **k))
     with scripted(classes=EVERYTHING) as pacs:
         bench = bench_to(pacs.port)
         paths = [ct_series(tmp_path / name, name) for name in ("one", "two")]

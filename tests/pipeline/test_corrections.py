@@ -469,7 +469,7 @@ def test_what_one_image_leaves_empty_another_one_states(
 @pytest.mark.parametrize(
     ("answer", "state", "message"),
     [
-        ({"AccessionNumber": ""}, "waiting", "PACS answers C-FIND without Patient ID (0010,0020)"),
+        ({"AccessionNumber": ""}, "waiting", "PACS answers queries without Patient ID (0010,0020)"),
         ({"AccessionNumber": "B999"}, "withheld", "identity: PACS has this study with another accession number"),
     ],
 )

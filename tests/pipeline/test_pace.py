@@ -94,9 +94,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory):
     database.close()
 
 
-def enqueue(database: Database, uid: str) -> None:
+def enqueue(database: Database, uid: str, *, can_wait: bool = False) -> None:
     with database.write() as connection:
-        durable.DurableJobs(database).score(connection, f"score:{uid}", uid, 1)
+        durable.DurableJobs(database).score(connection, f"score:{uid}", uid, 1, can_wait=can_wait)
 
 
 def test_the_engine_takes_jobs_only_while_the_gate_is_open(launched) -> None:
@@ -125,6 +125,18 @@ def test_a_closed_gate_is_passed_now_and_then(launched, monkeypatch: pytest.Monk
     enqueue(database, "2.1")
 
     until(lambda: ran[-1:] == ["2.1"], "the job runs")
+
+
+def test_a_series_that_can_wait_goes_last(launched) -> None:
+    gate, database, ran = launched
+    gate.is_open = False
+    for uid in ("3.1", "3.2"):
+        enqueue(database, uid, can_wait=True)
+    enqueue(database, "3.3")
+
+    gate.is_open = True
+
+    until(lambda: ran[-3:] == ["3.3", "3.1", "3.2"], "the jobs run, the first that cannot wait")
 
 
 def test_a_database_that_does_not_answer_ends_neither_worker_nor_courier(

@@ -18,7 +18,7 @@ from mediqa_node.domain.identity import Identity
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules
 from mediqa_node.domain.rules import ReturnRule
-from mediqa_node.network.sender import PeerLink
+from mediqa_node.network.peer_link import PeerLink
 from mediqa_node.storage import overview
 
 Make = Callable[..., tuple[Bench, str]]

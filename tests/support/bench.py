@@ -100,7 +100,9 @@ class KeptJobs:
     waiting: dict[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
-    def score(self, connection: Any, job: str, series_instance_uid: str, generation: int) -> None:
+    def score(
+        self, connection: Any, job: str, series_instance_uid: str, generation: int, *, can_wait: bool = False
+    ) -> None:
         """Keep a score job."""
         self._keep("score", job, (series_instance_uid, generation))
 
@@ -182,7 +184,13 @@ class Bench:
     # ── what happens to the node ─────────────────────────────────────────────
 
     def receive(
-        self, path: Path, *, association: str = "a1", aet: str = "CT_ROOM_1", address: str = "127.0.0.1"
+        self,
+        path: Path,
+        *,
+        association: str = "a1",
+        aet: str = "CT_ROOM_1",
+        address: str = "127.0.0.1",
+        moved_for: str | None = None,
     ) -> Recorded:
         """Enter one instance at the bench's time, as the receiver does."""
         ds = pydicom.dcmread(path, stop_before_pixels=True)
@@ -214,6 +222,8 @@ class Bench:
             size_bytes=len(dataset),
             series_number=ds.get("SeriesNumber"),
             identity=identity_of(ds),
+            move_originator=moved_for,
+            pulled=moved_for == DEVICE.ae_title,
         )
         with self.database.write() as connection:
             outcome = record(self.database, connection, instance, str(ds.get("Modality", "")), self.spool.has)
@@ -227,11 +237,17 @@ class Bench:
             close_association(connection, association, released=released, at=self.now)
 
     def receive_all(
-        self, paths: Sequence[Path], *, association: str = "a1", aet: str = "CT_ROOM_1", address: str = "127.0.0.1"
+        self,
+        paths: Sequence[Path],
+        *,
+        association: str = "a1",
+        aet: str = "CT_ROOM_1",
+        address: str = "127.0.0.1",
+        moved_for: str | None = None,
     ) -> None:
         """Enter a series over one association, a tenth of a second apart, and release it."""
         for path in paths:
-            self.receive(path, association=association, aet=aet, address=address)
+            self.receive(path, association=association, aet=aet, address=address, moved_for=moved_for)
             self.now += 0.1
         self.release(association)
 

@@ -4,7 +4,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ class Listening:
             policy=ReceiverPolicy(**policy),
             contexts=contexts,
             services=services,
-            intake=intake or SpoolingIntake(self.spool, self.writer, plan),
+            intake=intake or SpoolingIntake(self.spool, self.writer, "MEDIQA", plan),
             has_room=has_room or self.spool.has_room,
             offered=Offer(self.database, plan, contexts, always=own).to if plan else None,
         )
@@ -196,8 +196,16 @@ def item(kind: int, value: bytes) -> bytes:
     return struct.pack(">BBH", kind, 0, len(value)) + value
 
 
-def command(sop_class: str, uid: str, *, field: int = 1, message: int = 1, with_dataset: bool = True) -> bytes:
-    """Return a command set (PS3.7 9.3.1.1)."""
+def command(
+    sop_class: str,
+    uid: str,
+    *,
+    field: int = 1,
+    message: int = 1,
+    with_dataset: bool = True,
+    more: Mapping[int, bytes] | None = None,
+) -> bytes:
+    """Return a command set (PS3.7 9.3.1.1), with further elements behind it."""
     elements = [
         (0x0002, sop_class.encode("latin-1")),
         (0x0100, struct.pack("<H", field)),
@@ -205,6 +213,7 @@ def command(sop_class: str, uid: str, *, field: int = 1, message: int = 1, with_
         (0x0700, struct.pack("<H", 0)),
         (0x0800, struct.pack("<H", 1 if with_dataset else 0x0101)),
         (0x1000, uid.encode("latin-1")),
+        *(more or {}).items(),
     ]
     body = b"".join(struct.pack("<HHI", 0, e, len(v) + len(v) % 2) + v + b"\0" * (len(v) % 2) for e, v in elements)
     return struct.pack("<HHII", 0, 0, 4, len(body)) + body

@@ -12,7 +12,7 @@ from typing import Any
 import pydicom
 
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.network.sender import connect, report_contexts
+from mediqa_node.network.sender import open_link, report_contexts
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import audit
 from mediqa_node.storage.audit import KeptFile, SentReport
@@ -84,7 +84,7 @@ def _ask(node: NodeContext, sent: list[SentReport]) -> Iterator[str]:
             yield f"{name} got reports and is no longer a configured peer"
             continue
         try:
-            with connect(peer, report_contexts(peer), ae_title=node.device.ae_title) as link:
+            with open_link(peer, report_contexts(peer), ae_title=node.device.ae_title) as link:
                 for report in (report for report in sent if report.destination == name):
                     found = link.has_instance(
                         report.study_instance_uid, report.sr_series_instance_uid, report.sop_instance_uid

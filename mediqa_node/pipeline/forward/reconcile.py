@@ -11,7 +11,8 @@ import structlog
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
 from mediqa_node.domain.forward import ForwardReason, ForwardState, Priority, Reconciled
-from mediqa_node.network.sender import PeerLink, connect, study_query
+from mediqa_node.network.peer_link import PeerLink
+from mediqa_node.network.sender import connect, study_query
 from mediqa_node.pipeline.forward.context import ForwardContext
 from mediqa_node.storage import forwards, reconciliations
 from mediqa_node.storage.reconciliations import Reconciliation

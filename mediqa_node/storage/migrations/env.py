@@ -7,6 +7,8 @@ import mediqa_node.storage.correction_tables
 import mediqa_node.storage.forward_tables
 import mediqa_node.storage.health
 import mediqa_node.storage.procedure_step_tables
+import mediqa_node.storage.pull_tables
+import mediqa_node.storage.query_tables
 import mediqa_node.storage.reading_tables
 import mediqa_node.storage.trend_tables
 import mediqa_node.storage.workbench_tables  # noqa: F401 (they add tables)
