@@ -21,7 +21,7 @@ from mediqa_node.network.sender import commitment_contexts, connect
 from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import commitments, companions, index, outbox, report_commitments
+from mediqa_node.storage import commitments, companions, forwards, index, outbox, report_commitments
 from mediqa_node.storage.commitments import Settled
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.outbox import DeliveryRow
@@ -50,7 +50,7 @@ Note = Callable[[Connection, float], None]
 
 def instances_on_their_way(connection: Connection, peer: str, uids: Collection[str]) -> bool:
     """Return whether any of some instances is still to be sent to an archive, so that it cannot commit to them yet."""
-    return False  # this node sends none of its images on
+    return forwards.on_their_way(connection, peer, uids)
 
 
 def failure_words(reason: int) -> str:

@@ -23,6 +23,7 @@ from mediqa_node.pipeline.commitment import (
     reports_settled,
     settle_answers,
 )
+from mediqa_node.pipeline.forward.commitment import ask_for_forwards, forwards_settled
 from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import commitment_requests
@@ -53,7 +54,7 @@ class CommitmentSweep:
     ) -> None:
         self.node = node
         self._stopping = stopping
-        self._followers = (reports_settled(node), requests_settled(node), *followers)
+        self._followers = (reports_settled(node), forwards_settled(node), requests_settled(node), *followers)
 
     def run(self) -> None:
         """Do what is due. A peer that does not answer is left alone until the next time."""
@@ -61,6 +62,7 @@ class CommitmentSweep:
         for peer in self.node.peers:
             if peer.commitment and not self._stopping():
                 ask_for_reports(self.node, peer)
+                ask_for_forwards(self.node, peer)
         if not self._stopping():
             ask_for_callers(self.node)
         if not self._stopping():

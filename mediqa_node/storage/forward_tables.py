@@ -21,6 +21,8 @@ forwards = sa.Table(
     sa.Column("status", sa.Integer, comment="DIMSE status of the last attempt"),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("done_at", sa.Float, comment="when it was sent, or ended otherwise"),
+    sa.Column("ask_at", sa.Float, comment="when its archive is asked to commit; null: it need not, or has"),
+    sa.Column("n_uncommitted", sa.Integer, nullable=False, server_default="0", comment="answers that it is not kept"),
     sa.UniqueConstraint("instance_id", "destination"),
     sa.Index(
         "ix_forwards_unfinished",
@@ -35,6 +37,13 @@ forwards = sa.Table(
         "state",
         sqlite_where=sa.text("state IN ('held', 'parked')"),
         postgresql_where=sa.text("state IN ('held', 'parked')"),
+    ),
+    sa.Index(
+        "ix_forwards_ask_at",
+        "destination",
+        "ask_at",
+        sqlite_where=sa.text("ask_at IS NOT NULL"),
+        postgresql_where=sa.text("ask_at IS NOT NULL"),
     ),
     sa.Index("ix_forwards_destination_done_at", "destination", "done_at"),
     sa.Index("ix_forwards_series_instance_uid_destination", "series_instance_uid", "destination"),

@@ -33,6 +33,7 @@ class ForwardRow:
     priority: int
     not_before: float
     attempts: int
+    n_uncommitted: int
     created_at: float
     sop_instance_uid: str
     sop_class_uid: str
@@ -236,6 +237,39 @@ def destinations(connection: sa.Connection) -> list[str]:
     """Return the destinations that something waits for."""
     query = sa.select(forwards.c.destination).where(sa.text("forwards.state = 'waiting'")).distinct()
     return list(connection.execute(query).scalars())
+
+
+def to_commit(connection: sa.Connection, destination: str, *, now: float, at_most: int) -> list[ForwardRow]:
+    """Return the sent forwards about which a destination is to be asked, or asked again; each instance once."""
+    query = (
+        sa.select(*_ROW)
+        .select_from(_JOINED)
+        .where(
+            forwards.c.destination == destination,
+            forwards.c.ask_at.is_not(None),
+            forwards.c.ask_at <= now,
+            forwards.c.state == ForwardState.SENT,
+        )
+        .order_by(forwards.c.ask_at, forwards.c.id)
+        .limit(at_most)
+    )
+    rows = [_row(row) for row in connection.execute(query)]
+    return list({row.sop_instance_uid: row for row in reversed(rows)}.values())[::-1]
+
+
+def sent_with(connection: sa.Connection, destination: str, sop_instance_uids: Collection[str]) -> list[ForwardRow]:
+    """Return the sent forwards to a destination that are of some instances and not committed to yet."""
+    query = (
+        sa.select(*_ROW)
+        .select_from(_JOINED)
+        .where(
+            forwards.c.destination == destination,
+            forwards.c.state == ForwardState.SENT,
+            forwards.c.ask_at.is_not(None),
+            instances.c.sop_instance_uid.in_(list(sop_instance_uids)),
+        )
+    )
+    return [_row(row) for row in connection.execute(query)]
 
 
 def series_waits(connection: sa.Connection, destination: str, series_instance_uid: str) -> bool:

@@ -15,7 +15,7 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
     """The condition on an instance: finished is delivered, confirmed, not scored, or assessed without any
     delivery that still waits. What is withheld or parked, and every series with an image of which another copy is in
     question, stays until a person has decided; the cases and examples of an open reading study stay while it is read,
-    and an instance stays until every archive that it is forwarded to has it.
+    and an instance stays until every archive that it is forwarded to has it, and has committed to it where asked.
     """
     copies, open_copies = instances.alias(), instances.alias()
     in_question = (
@@ -38,7 +38,11 @@ def _may_go(before: float) -> sa.ColumnElement[bool]:
         instances.c.series_instance_uid.in_(finished),
         instances.c.series_instance_uid.not_in(in_question),
         *(instances.c.series_instance_uid.not_in(read) for read in _being_read()),
-        instances.c.id.not_in(sa.select(forwards.c.instance_id).where(forwards.c.state.in_(UNSENT))),
+        instances.c.id.not_in(
+            sa.select(forwards.c.instance_id).where(
+                sa.or_(forwards.c.state.in_(UNSENT), forwards.c.ask_at.is_not(None))
+            )
+        ),
     )
 
 

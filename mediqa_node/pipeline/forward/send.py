@@ -153,7 +153,8 @@ class Sender(Thread):
         outcomes, self._batch.outcomes = self._batch.outcomes, []
         if not outcomes:
             return
-        now = self._context.clock()
+        now, peer = self._context.clock(), self._context.peer(self._destination)
+        asks = peer is not None and peer.commitment
         reach("before-forward-commit")
         with self._context.database.write() as connection:
             for row, outcome in outcomes:
@@ -167,6 +168,7 @@ class Sender(Thread):
                     status=outcome.status,
                     not_before=row.not_before if ended else outcome.again_at,
                     done_at=now if ended else None,
+                    ask_at=now if asks and outcome.state is ForwardState.SENT else None,
                 )
             if any(outcome.code is ForwardReason.CLASS_NOT_ACCEPTED for _, outcome in outcomes):
                 peer_contexts.doubt(connection, self._destination)

@@ -29,6 +29,10 @@ def upgrade() -> None:
         sa.Column("status", sa.Integer, comment="DIMSE status of the last attempt"),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("done_at", sa.Float, comment="when it was sent, or ended otherwise"),
+        sa.Column("ask_at", sa.Float, comment="when its archive is asked to commit; null: it need not, or has"),
+        sa.Column(
+            "n_uncommitted", sa.Integer, nullable=False, server_default="0", comment="answers that it is not kept"
+        ),
         sa.ForeignKeyConstraint(["instance_id"], ["instances.id"], name=op.f("fk_forwards_instance_id_instances")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_forwards")),
         sa.UniqueConstraint("instance_id", "destination", name=op.f("uq_forwards_instance_id_destination")),
@@ -36,6 +40,7 @@ def upgrade() -> None:
     for name, columns, where in (
         ("unfinished", ["destination", "priority", "id"], "state = 'waiting'"),
         ("held", ["state"], "state IN ('held', 'parked')"),
+        ("ask_at", ["destination", "ask_at"], "ask_at IS NOT NULL"),
     ):
         condition = sa.text(where)
         op.create_index(f"ix_forwards_{name}", "forwards", columns, sqlite_where=condition, postgresql_where=condition)
