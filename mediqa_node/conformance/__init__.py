@@ -3,24 +3,24 @@
 `mediqa-node conformance > mediqa_node/CONFORMANCE.md`; a test compares the two.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, fields
 
 from pydicom.uid import UID
 
 from mediqa_node import __version__
+from mediqa_node.conformance import services as described
+from mediqa_node.conformance.text import section, table
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
 from mediqa_node.dicom.companions.request import COMPANION_CLASSES
 from mediqa_node.dicom.deidentify import native_pixels
 from mediqa_node.dicom.deidentify.instance import METHODS
 from mediqa_node.dicom.reject_note import KEY_OBJECT_SELECTION
 from mediqa_node.domain import implementation
-from mediqa_node.domain import query as query_keys
 from mediqa_node.domain.policy import CompletionRules, DeliveryRules, ReceiverPolicy, Retention
 from mediqa_node.domain.tls import DEFAULT_PORT
 from mediqa_node.network import (
     contexts,
-    dicomweb,
     dimse,
     listeners,
     negotiation,
@@ -31,9 +31,8 @@ from mediqa_node.network import (
     services,
     statuses,
     tls,
-    web_client,
 )
-from mediqa_node.pipeline import commitment, completion, query
+from mediqa_node.pipeline import completion
 
 _STATUSES = (
     (dimse.SUCCESS, "Success", "the instance is stored: file and index survive the loss of power"),
@@ -102,45 +101,49 @@ def _lines() -> Iterator[str]:
     yield f"Version {__version__}. In the order of PS3.2 Annex N; printed by `mediqa-node conformance`."
     yield from _overview()
     yield from _services()
-    yield from _section("Configuration")
+    yield from section("Configuration")
     yield "All keys are in `config/node.yaml`. Limits and their defaults:"
     yield ""
     yield from _limits()
     yield from _communication()
     yield from _security()
-    yield from _section("Annexes")
-    yield from _section("Storage SOP classes accepted", level=3)
+    yield from section("Annexes")
+    yield from section("Storage SOP classes accepted", level=3)
     yield f"{len(contexts.storage_classes())} standard classes, and those under `receiver.private_sop_classes`. CT,"
     yield "MR and ophthalmic photography are scored. All others are stored, and parameters are read from radiation"
     yield "dose SR. A Key Object Selection titled 113001, 113037, 113038 or 113039 rejects images of the same patient"
     yield "and study, if it comes from their source or an authority."
     yield ""
-    yield from _table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in contexts.storage_classes()))
+    yield from table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in contexts.storage_classes()))
 
 
 def _overview() -> Iterator[str]:
     """Yield overview, introduction and implementation model."""
-    yield from _section("Conformance statement overview")
+    yield from section("Conformance statement overview")
     yield "The node receives images, scores their technical quality, and sends a Structured Report for each series."
     yield ""
     services = (
         ("Verification", "yes", "yes"),
-        ("Storage of images and other composite objects", "yes", "companions of reports, off by default"),
+        ("Storage of images and other composite objects", "yes", "companions; forwarding; both off by default"),
         ("Storage of Structured Reports", "yes", "yes"),
         ("Query (Study Root, FIND)", "own reports and companions, off by default", "yes"),
         ("Retrieve (Study Root, MOVE)", "own reports and companions, off by default", "on command"),
         ("Query and Retrieve (Patient Root)", "own reports and companions, off by default", "no"),
-        ("Storage Commitment (Push Model)", "proxy of an archive, off by default", "for reports, off by default"),
+        (
+            "Storage Commitment (Push Model)",
+            "proxy of an archive, off by default",
+            "for what was sent, off by default",
+        ),
         ("Modality Performed Procedure Step", "off by default", "no"),
         ("DICOMweb: STOW-RS and QIDO-RS", "no", "yes, to peers that are configured so"),
         ("Worklist, Media Storage", "no", "no"),
     )
-    yield from _table(("service", "SCP", "SCU"), services)
-    yield from _section("Introduction")
+    yield from table(("service", "SCP", "SCU"), services)
+    yield from section("Introduction")
     yield "For integrators of scanners and archives. Research use only, not for diagnosis. IHE AIR is not claimed."
     yield f"Implementation Class UID `{implementation.IMPLEMENTATION_CLASS_UID}`, Implementation Version Name"
     yield f"`{implementation.IMPLEMENTATION_VERSION_NAME}`."
-    yield from _section("Implementation model")
+    yield from section("Implementation model")
     yield "One application entity (`node.ae_title`, and when called also `node.ae_titles`) accepts and initiates"
     yield "associations. A series that is complete is scored, and its report is delivered to the destinations of the"
     yield "first matching rule in `returns`, over an association of its own. Companions of a report (score maps) follow"
@@ -149,22 +152,22 @@ def _overview() -> Iterator[str]:
 
 def _services() -> Iterator[str]:
     """Yield what the node does as SCP and as SCU, with all status codes."""
-    yield from _section("Service and interoperability description")
-    yield from _section("Verification and Storage SCP", level=3)
+    yield from section("Service and interoperability description")
+    yield from section("Verification and Storage SCP", level=3)
     yield "Storage level 2 (full): every element of a dataset is stored as received, byte for byte."
     yield ""
-    yield from _table(("status", "meaning", "when"), ((f"0x{c:04X}", m, w) for c, m, w in _STATUSES))
+    yield from table(("status", "meaning", "when"), ((f"0x{c:04X}", m, w) for c, m, w in _STATUSES))
     yield ""
     yield "A failed response has Error Comment (0000,0902) and, if one element is the cause, Offending Element"
     yield "(0000,0901). The association continues. A command that is not served is answered with"
     yield f"0x{dimse.UNRECOGNISED_OPERATION:04X}; datasets of other services than Storage may have"
     yield f"{services.MAX_DATASET_BYTES:,} bytes. A caller with `store: false` may verify, query, and answer"
     yield "requests of this node; anything else is answered with 0x0124."
-    yield from _query_services()
-    yield from _commitment()
-    yield from _procedure_steps()
-    yield from _section("Verification, Query and Storage SCU", level=3)
-    yield from _table(("SOP class", "UID", "when"), _proposed())
+    yield from described.query_services()
+    yield from described.storage_commitment()
+    yield from described.procedure_steps()
+    yield from section("Verification, Query and Storage SCU", level=3)
+    yield from table(("SOP class", "UID", "when"), _proposed())
     yield ""
     yield "Of Comprehensive 3D SR, Comprehensive SR and Enhanced SR, the first that the destination accepts is sent"
     yield "(`peers.*.sr_sop_class` fixes one). Before each report, void ones too, the study is queried for by C-FIND;"
@@ -181,150 +184,50 @@ def _services() -> Iterator[str]:
     yield f"{retrieve.BETWEEN_S:g} s from one C-MOVE response to the next."
     yield ""
     rows = ((", ".join(f"0x{code:04X}" for code in codes), what) for codes, what in _SENDER_STATUSES)
-    yield from _table(("status of the destination", "action"), rows)
-    yield from _web_services()
-
-
-def _query_services() -> Iterator[str]:
-    """Yield what the node does as SCP of Query and Retrieve."""
-    yield from _section("Query and Retrieve SCP", level=3)
-    yield "With `receiver.query: true`, of the node's own reports and companions that stand: never of received"
-    yield "images, of an earlier revision, of a series that is withheld or has changed, or of what was taken back."
-    yield "Levels PATIENT (Patient Root), STUDY, SERIES and IMAGE; each unique key above the level must be one"
-    yield "value: no relational queries. Matching: single value, list of UID, universal, wildcard, range of dates"
-    yield "and times; names in any case. C-CANCEL ends a request with 0xFE00. C-MOVE sends to configured peers only,"
-    yield "each object as built, and reports the sub-operations once a second or oftener."
-    yield ""
-    yield from _table(("key", "level"), ((key, level.value) for key, (level, _) in query_keys.KEYS.items()))
-    yield ""
-    limit = query.MAX_MATCHES
-    rows = (
-        ("0xFF00", "a match; sub-operations go on"),
-        ("0xFF01", "a match; a key that was asked for is not kept, and empty"),
-        ("0xA700", f"more than {limit:,} matches or objects, none of which is sent; the database failed; stopping"),
-        (f"0x{query.UNABLE_TO_SEND:04X}", "nothing could be sent, or the courier does not run"),
-        (f"0x{query.DESTINATION_UNKNOWN:04X}", "Move Destination (0000,0600) is the AE title of no configured peer"),
-        ("0xA900", "no level of this model, or a unique key is open"),
-        (f"0x{query.SOME_FAILED:04X}", "some objects were not sent: Failed SOP Instance UID List (0008,0058)"),
-        ("0xC000", "the identifier cannot be read, or a key is too long"),
-    )
-    yield from _table(("status", "when"), rows)
-
-
-def _web_services() -> Iterator[str]:
-    """Yield what the node does as a user agent of DICOMweb."""
-    yield from _section("DICOMweb user agent", level=3)
-    yield "A peer with `peers.*.dicomweb` gets the same objects by STOW-RS (`POST /studies`, one instance in each"
-    yield "request, as built) and is asked by QIDO-RS (`GET /studies`, `/studies/{study}/series`,"
-    yield "`/studies/{study}/series/{series}/instances`) instead of C-FIND and C-ECHO. No class is negotiated:"
-    yield "`sr_sop_class: auto` sends Comprehensive 3D SR. Redirects are not followed. Only JSON is read, of at most"
-    yield f"{web_client.MAX_ANSWER_BYTES:,} bytes."
-    yield ""
-    rows = (
-        ("200, 202, 409 with a Failure Reason (0008,1197)", "as the same status of a C-STORE, see above"),
-        ("200, 202 with Referenced SOP Sequence (0008,1199)", "sent; a Warning Reason (0008,1196) is recorded"),
-        ("200 without either", "sent"),
-        (", ".join(map(str, sorted(dicomweb.TRANSIENT))), "tried again, not before Retry-After has passed"),
-        ("202 without either, no answer, more than is read", "tried again, with growing pauses"),
-        ("401, 403, 3xx and any other", "parked; `mediqa-node retry` sends it again"),
-        ("a certificate that is not trusted", "parked"),
-    )
-    yield from _table(("answer to STOW-RS", "action"), rows)
-
-
-def _commitment() -> Iterator[str]:
-    """Yield both sides of the Storage Commitment Push Model."""
-    yield from _section("Storage Commitment SCU and SCP", level=3)
-    yield "SCU, with `peers.*.commitment: true`: N-ACTION for each report and its companions after they were sent,"
-    yield f"at most {commitment.AT_MOST} instances a transaction, each under a fresh Transaction UID, on an"
-    yield "association of its own. The N-EVENT-REPORT is taken on an association that the archive initiates under"
-    yield "the AE title of the peer; it may propose the SCP role. Without an answer, the request is repeated after"
-    yield "`delivery.commitment_within_s`. A failure sends the report again once, then parks it."
-    yield ""
-    yield "SCP, with `receiver.commit_with`, as a proxy: the request is kept, then acknowledged; the named archive"
-    yield "is asked about the same instances, and its results are reported by N-EVENT-REPORT, with the caller's"
-    yield "Transaction UID and every instance, on a new association to the configured address of the caller, with"
-    yield "the SCP role proposed. A Transaction UID that the same caller repeats is the same transaction. What the"
-    yield "archive has not answered within `receiver.commitment_deadline_s` fails with reason 0x0110. Storage Media"
-    yield "File-Set elements are not supported."
-    yield ""
-    rows = (
-        (dimse.SUCCESS, "N-ACTION, N-EVENT-REPORT", "kept: survives the loss of power"),
-        (dimse.NO_SUCH_INSTANCE, "N-ACTION, N-EVENT-REPORT", "not the well-known SOP Instance"),
-        (dimse.INVALID_ARGUMENT, "N-ACTION", "malformed UID, or one instance with two classes"),
-        (dimse.INVALID_ARGUMENT, "N-EVENT-REPORT", "no such transaction was begun with this AE title"),
-        (dimse.MISSING_ATTRIBUTE, "N-ACTION, N-EVENT-REPORT", "no Transaction UID, or no instance"),
-        (dimse.NO_SUCH_ACTION, "N-ACTION", "Action Type ID is not 1"),
-        (dimse.NOT_AUTHORIZED, "N-ACTION, N-EVENT-REPORT", "the calling AE title is no configured peer"),
-        (
-            dimse.RESOURCE_LIMITATION,
-            "N-ACTION, N-EVENT-REPORT",
-            "database refused, request too large, or too many open",
-        ),
-    )
-    yield from _table(("status", "of", "when"), ((f"0x{code:04X}", what, when) for code, what, when in rows))
-
-
-def _procedure_steps() -> Iterator[str]:
-    """Yield the Modality Performed Procedure Step SCP."""
-    yield from _section("Modality Performed Procedure Step SCP", level=3)
-    yield "With `receiver.mpps: true`: N-CREATE and N-SET. Performed Procedure Step Status and the instances of"
-    yield "Performed Series Sequence are kept; other attributes are accepted and not kept. An N-SET replaces the"
-    yield "attributes that it has. N-GET and the Retrieve and Notification classes are not supported."
-    yield ""
-    rows = (
-        (dimse.SUCCESS, "N-CREATE, N-SET", "kept"),
-        (dimse.INVALID_VALUE, "N-CREATE, N-SET", "a status out of turn: a new step is IN PROGRESS"),
-        (dimse.PROCESSING_FAILURE, "N-SET", "the step has ended: Error ID (0000,0903) 0xA710"),
-        (dimse.DUPLICATE_INSTANCE, "N-CREATE", "there is a step of this UID"),
-        (dimse.NO_SUCH_INSTANCE, "N-SET", "there is none"),
-        (dimse.INVALID_ARGUMENT, "N-CREATE", "malformed UID"),
-        (dimse.MISSING_ATTRIBUTE, "N-CREATE", "no status"),
-        (dimse.NOT_AUTHORIZED, "N-CREATE, N-SET", "`store: false`, or another AE title has created the step"),
-        (dimse.RESOURCE_LIMITATION, "N-CREATE, N-SET", "database refused, or dataset too large"),
-    )
-    yield from _table(("status", "of", "when"), ((f"0x{code:04X}", what, when) for code, what, when in rows))
+    yield from table(("status of the destination", "action"), rows)
+    yield from described.web_services()
+    yield from described.forwarding()
 
 
 def _communication() -> Iterator[str]:
     """Yield association policies and transfer syntaxes."""
-    yield from _section("Network communication details")
+    yield from section("Network communication details")
     yield f"Largest PDU received: {pdu_stream.MAX_PDU_BYTES:,} bytes. No asynchronous operations or extended"
     yield "negotiation. SCP/SCU Role Selection: a caller may be the SCP of Storage Commitment; the node proposes"
     yield "that role to report commitment. As SCU, Explicit and Implicit VR Little Endian are proposed."
-    yield from _section("Association rejection", level=3)
-    yield from _table(("result, source, reason", "when"), ((", ".join(map(str, r[:3])), w) for r, w in _REJECTIONS))
+    yield from section("Association rejection", level=3)
+    yield from table(("result, source, reason", "when"), ((", ".join(map(str, r[:3])), w) for r, w in _REJECTIONS))
     yield ""
     yield "At `receiver.max_associations`, a caller takes the place of the association that has been silent the"
     yield f"longest, at least {places.GRACE_S:g} s, and never sent a message. {places.ECHO_PLACES} further places are"
     yield "for callers that agree on nothing but Verification. Address and AE titles are judged before anything else."
     yield "Where too many connections wait for a request, the oldest one of the address with the most is closed for a"
     yield "new one; addresses that no rule covers are counted apart."
-    yield from _section("Transfer syntaxes accepted", level=3)
+    yield from section("Transfer syntaxes accepted", level=3)
     yield "For each Storage class those that the installed decoders decode; for Verification, Storage Commitment and"
     yield "Procedure Steps Implicit and Explicit VR Little Endian. "
-    yield from _table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in decodable_transfer_syntaxes()))
+    yield from table(("name", "UID"), ((UID(uid).name, f"`{uid}`") for uid in decodable_transfer_syntaxes()))
 
 
 def _security() -> Iterator[str]:
     """Yield security profiles and de-identification."""
-    yield from _section("Security")
+    yield from section("Security")
     yield "An association needs a rule in `receiver.allowed` for its calling AE title and address; a rule may demand"
     yield "TLS or a certificate. With `receiver.tls` and `peers.*.tls`, both off by default, associations are accepted"
     yield "and initiated by the BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile (PS3.15 B.12):"
     yield ""
-    yield from _table(("TLS", "supported"), _tls())
+    yield from table(("TLS", "supported"), _tls())
     yield ""
     yield "As SCP, certificates of callers are optional and verified against `receiver.tls.ca` and `receiver.tls.crl`."
     yield "As SCU, the peer's is verified against `peers.*.tls.ca`, or is the one with `peers.*.tls.fingerprint`. From"
     yield "the addresses in `receiver.proxies`, connections begin with a PROXY protocol header of version 2."
-    yield from _section("De-identification on export", level=3)
+    yield from section("De-identification on export", level=3)
     yield f"`mediqa-node export --payload dicom` writes Part 10 files in {native_pixels.TRANSFER_SYNTAX.name}, never"
     yield "to the network. Only attributes in `dicom/deidentify/allow_list.py` are kept, at any depth; of PS3.15"
     yield "table E.1-1 these are sex, and age as a decade. UIDs and Patient ID become keyed pseudonyms. Dates and"
     yield "times are removed; multi-frame objects that require them get dummy values. Burned-in text is not detected."
     yield ""
-    yield from _table(("De-identification Method Code (0012,0064)", "meaning"), METHODS)
+    yield from table(("De-identification Method Code (0012,0064)", "meaning"), METHODS)
 
 
 def _tls() -> Iterator[tuple[str, str]]:
@@ -356,7 +259,7 @@ def _proposed() -> Iterator[tuple[str, str, str]]:
 
 def _limits() -> Iterator[str]:
     rows: list[tuple[str, str]] = []
-    for section, kind in (
+    for name, kind in (
         ("receiver", ReceiverPolicy),
         ("completion", CompletionRules),
         ("delivery", DeliveryRules),
@@ -364,7 +267,7 @@ def _limits() -> Iterator[str]:
     ):
         rows += [
             (
-                f"`{section}.{field.name}`",
+                f"`{name}.{field.name}`",
                 _default(field.default),
             )
             for field in fields(kind)
@@ -377,20 +280,10 @@ def _limits() -> Iterator[str]:
             f"{completion.IDLE_ON_OPEN_ASSOCIATION_S:g} s",
         )
     )
-    yield from _table(("limit", "default"), rows)
+    yield from table(("limit", "default"), rows)
 
 
 def _default(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-def _section(title: str, level: int = 2) -> tuple[str, str, str]:
-    return "", f"{'#' * level} {title}", ""
-
-
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    yield "| " + " | ".join(heads) + " |"
-    yield "|" + "---|" * len(heads)
-    yield from ("| " + " | ".join(row) + " |" for row in rows)
