@@ -43,8 +43,8 @@ class PduStream:
 
     def has_data(self) -> bool:
         """Return at once whether something has arrived that was not read: a part of a PDU, or the end."""
-        if self.has_begun:
-            return True
+        if self.has_begun or (isinstance(self.connection, TlsSocket) and self.connection.pending()):
+            return True  # what TLS has decrypted already, no poll shows
         waiting = select.poll()  # not `select.select`, which fails above descriptor 1,023
         waiting.register(self.connection, select.POLLIN)
         return bool(waiting.poll(0))

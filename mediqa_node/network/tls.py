@@ -6,6 +6,7 @@ certificates anew.
 
 import contextlib
 import hashlib
+import math
 import socket
 import ssl
 import threading
@@ -49,6 +50,19 @@ class TlsSocket(ssl.SSLSocket):
         """Shut down the connection below the TLS layer, from any thread."""
         socket.socket.shutdown(self, how)
 
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Write all of the data within the timeout, which `SSLSocket` would allow for each record anew."""
+        limit_s = self.gettimeout()
+        deadline = time.monotonic() + (math.inf if limit_s is None else limit_s)
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                if limit_s is not None:
+                    self.settimeout(_positive(deadline - time.monotonic()))
+                rest = rest[self.send(rest, flags) :]
+        finally:
+            self.settimeout(limit_s)
+
     def announce_end(self) -> None:
         """Send close_notify without waiting for that of the peer; only from the thread that reads and writes."""
         self.settimeout(0.0)
@@ -58,6 +72,12 @@ class TlsSocket(ssl.SSLSocket):
     def recv_below(self, buffer: memoryview) -> int:
         """Take in what arrives without decrypting it."""
         return socket.socket.recv_into(self, buffer)
+
+
+def _positive(remaining_s: float) -> float:
+    if remaining_s <= 0:
+        raise TimeoutError("the peer does not take all of it in time")
+    return remaining_s
 
 
 def _harden(context: ssl.SSLContext) -> None:

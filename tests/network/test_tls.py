@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from support.waiting import PATIENCE_S, until
 
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
-from mediqa_node.network.tls import ServerTls, server_context
+from mediqa_node.network.pdu_stream import PduStream, PeerGone
+from mediqa_node.network.tls import ServerTls, accepted, server_context
 
 Listen = Callable[..., Listening]
 UID = str(ct().SOPInstanceUID)
@@ -337,3 +338,44 @@ def test_a_title_without_its_certificate_corrects_nothing(pair: Pair, authority:
 
     assert ReceiverPolicy(allowed=(bound, AllowRule()), tls=ports).is_source("CT3", "127.0.0.1")
     assert not ReceiverPolicy(allowed=(bound, AllowRule(ae_title="CT3")), tls=ports).is_source("CT3", "127.0.0.1")
+
+
+def shaken(authority: Authority, pair: Pair) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
+    """Return both ends of a connection after its handshake, ours first."""
+    ours, theirs = socket.socketpair()
+    with ThreadPoolExecutor(1) as pool:
+        shaking = pool.submit(client(authority).wrap_socket, theirs, server_hostname="127.0.0.1")
+        secure = accepted(server_context(server(pair)), ours)
+        secure.do_handshake()
+        return secure, shaking.result(60)
+
+
+def test_what_tls_has_decrypted_counts_as_arrived(authority: Authority, pair: Pair) -> None:
+    ours, sender = shaken(authority, pair)
+    with ours, sender:
+        stream = PduStream(ours)
+        assert not stream.has_data()
+        sender.sendall(b"\x04\0\0\0\0\x02ab" + bytes(8000))  # one record, larger than the first buffer
+        stream.read(first_byte_within_s=60, deadline_s=60, limit_bytes=100)
+        stream._start = stream._end  # all of the buffer is read, and the record is not
+        assert ours.pending()
+        assert stream.has_data()
+
+
+def test_a_peer_that_reads_bit_by_bit_holds_nothing_up(authority: Authority, pair: Pair) -> None:
+    ours, reader = shaken(authority, pair)
+
+    def read_slowly() -> None:
+        with suppress(OSError):
+            while reader.recv(16_384):
+                time.sleep(0.05)
+
+    with ours, reader, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(read_slowly)
+        started = time.monotonic()
+        with pytest.raises(PeerGone, match="does not take"):
+            PduStream(ours).send(bytes(16 * 1024**2), within_s=0.3)
+        took_s = time.monotonic() - started
+        ours.shutdown(socket.SHUT_RDWR)
+        slow.result(60)
+    assert took_s < 10, "and not 0.3 s for each of a thousand records"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.orthanc import Orthanc
-from support.receiving import Listening, associate_rq
+from support.receiving import CT, EXPLICIT, Listening, associate_rq, ct, encode
 from support.tls import Authority, Pair, server
 from support.waiting import free_port, need, stop, until
 
@@ -20,6 +20,7 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import AllowRule
 from mediqa_node.domain.tls import TlsClient
 from mediqa_node.network.sender import connect, verification_contexts
+from mediqa_node.network.store_link import StoredFile, open_store_link
 from mediqa_node.network.tls import ServerTls, open_connection
 
 Listen = Callable[..., Listening]
@@ -175,6 +176,21 @@ def listener(context: ssl.SSLContext) -> Iterator[tuple[int, list[bytes]]]:
         yield listening.getsockname()[1], received
         listening.shutdown(socket.SHUT_RDWR)
         thread.join(SOON_S)
+
+
+def test_instances_are_forwarded_over_tls(listening: Listen, authority: Authority, pair: Pair, tmp_path: Path) -> None:
+    node = listening(listener_tls=ServerTls(server(pair, authority)))
+    data, file = encode(instance := ct(size_px=700)), tmp_path / "dataset"
+    file.write_bytes(data)
+
+    with file.open("rb") as opened:
+        stored = StoredFile(opened.fileno(), 0, len(data))
+        target = peer_at(node.tls_port, TlsClient(ca=authority.file))
+        with open_store_link(target, [(CT, EXPLICIT)], ae_title="SENDER") as link:
+            status, _ = link.store(stored, (CT, EXPLICIT), str(instance.SOPInstanceUID), within_s=60)
+
+    assert status == 0x0000
+    assert len(node.rows()) == 1
 
 
 # ── peers of other makes ─────────────────────────────────────────────────────
