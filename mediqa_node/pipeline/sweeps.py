@@ -130,9 +130,9 @@ def courier_loops(
     copies_waiting = Copies(node, stop.is_set)
     moves = Loop(node.pulse, "moves", MOVES_EVERY_S, lambda: send_due_moves(node, stop.is_set), stop)
     trends = TrendSweep(node.database, time_zone=node.time_zone, clock=node.clock)
-    commitment = Loop(node.pulse, "commitment", COMMITMENT_EVERY_S, CommitmentSweep(node, stop.is_set).run, stop)
+    commitment = CommitmentSweep(node, stop.is_set)
     return [
-        *([commitment] if is_wanted(node) else []),
+        *([Loop(node.pulse, "commitment", COMMITMENT_EVERY_S, commitment.run, stop)] if is_wanted(node) else []),
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
         Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
         Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_waiting, stop),

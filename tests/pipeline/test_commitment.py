@@ -1,5 +1,6 @@
 """Storage Commitment for reports: asked after they were sent, answered at our receiver, and what follows."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mediqa_node.domain.policy import CompanionRules, DeliveryRules, ReturnRule
 from mediqa_node.pipeline import commitment
 from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.pipeline.commitment_proxy import CommitmentSweep
-from mediqa_node.pipeline.sweeps import retain
+from mediqa_node.pipeline.sweeps import courier_loops, retain
 from mediqa_node.storage import held, overview, report_commitments
 from mediqa_node.storage.outbox import DeliveryRow
 from mediqa_node.web import words
@@ -315,6 +316,18 @@ def test_old_reports_are_left_alone_and_old_transactions_forgotten(
 
     with receiving(bench) as port:
         assert archive.answers(port) == 0x0115
+
+
+def test_the_courier_asks_only_where_a_peer_is_to_be_asked(
+    archive: Archive, bench_to: MakeBench, tmp_path: Path
+) -> None:
+    asking, silent = bench_to(archive.port), Bench(tmp_path / "silent")
+    for bench in (asking, silent):
+        courier_loops(bench.node, None, threading.Event())  # type: ignore[arg-type]
+    silent.close()
+
+    assert "commitment" in asking.node.pulse.sweeps()
+    assert "commitment" not in silent.node.pulse.sweeps()
 
 
 @pytest.mark.peers
