@@ -69,7 +69,7 @@ def _report_bytes(connection: sa.Connection, sop_instance_uid: str) -> bytes | N
 
 def standing(connection: sa.Connection, study_instance_uids: Sequence[str]) -> Iterator[OwnObject]:
     """Yield the objects that stand, of these studies; of all studies, if there are none. Few are in memory at once."""
-    rows = connection.execution_options(yield_per=_AT_ONCE).execute(_standing(study_instance_uids))
+    rows = connection.execute(_standing(study_instance_uids).execution_options(yield_per=_AT_ONCE))
     return (OwnObject(values=row.attributes) for row in rows if row.attributes)
 
 
