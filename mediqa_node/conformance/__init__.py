@@ -79,7 +79,7 @@ _SENDER_STATUSES = (
         "and 0xBxxx: sent; warnings are recorded with the delivery",
     ),
     (
-        [statuses.DUPLICATE_INSTANCE],
+        [dimse.DUPLICATE_INSTANCE],
         "sent, if an earlier attempt to send the object was not answered; else parked",
     ),
     ([0xA700], "and 0xA7xx: tried again, with growing pauses"),

@@ -3,7 +3,7 @@
 Nothing here backtracks: the time of a comparison is bounded by the lengths of the two texts, which callers choose.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -151,10 +151,10 @@ class OwnObject:
         return self.values.get(keyword, "")
 
 
-def selected(objects: Sequence[OwnObject], wanted: Mapping[str, str], level: Level) -> list[OwnObject]:
+def selected(objects: Iterable[OwnObject], wanted: Mapping[str, str], level: Level) -> Iterator[OwnObject]:
     """Return the objects that match the keys down to a level; a key of a lower level selects nothing."""
     known = {key: value for key, value in wanted.items() if key in KEYS and value and KEYS[key][0] in _down_to(level)}
-    return [one for one in objects if all(matches(key, value, one[key]) for key, value in known.items())]
+    return (one for one in objects if all(matches(key, value, one[key]) for key, value in known.items()))
 
 
 def grouped(objects: Sequence[OwnObject], level: Level) -> list[list[OwnObject]]:

@@ -1,12 +1,12 @@
 """What a peer's status for an object means; the same numbers by C-STORE (PS3.4 table B.2-1) and STOW-RS."""
 
 from mediqa_node.domain.errors import OutOfResources, PeerRefused
+from mediqa_node.network.dimse import DUPLICATE_INSTANCE
 
 WARNINGS = frozenset({0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)})
 """Statuses of class Warning (PS3.7 annex C, PS3.4 table B.2-1): the object is in the archive."""
 
 STORED = WARNINGS | {0x0000}
-DUPLICATE_INSTANCE = 0x0111
 
 
 def check_stored(status: int, peer_name: str, *, was_sent: bool) -> int:

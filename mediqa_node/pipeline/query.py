@@ -111,15 +111,23 @@ class QueryServices:
         yield Answer()
 
     def _selected(self, wanted: Mapping[str, str], level: Level) -> list[OwnObject]:
+        """Return the objects of the entities that match; of a node with very many, few are in memory at once.
+
+        Raises:
+            ServiceRefused: they are of too many studies.
+        """
         self.list_objects()
-        studies = wanted.get(UNIQUE_KEYS[Level.STUDY], "")
+        named, modalities = _listed(wanted, UNIQUE_KEYS[Level.STUDY]), _listed(wanted, "ModalitiesInStudy")
         with self.database.read() as connection:
-            standing = own_objects.standing(connection, studies.split("\\") if studies not in ("", "*") else ())
-        modalities = wanted.get("ModalitiesInStudy", "")
-        if modalities not in ("", "*"):
-            named = {one["StudyInstanceUID"] for one in standing if one["Modality"] in modalities.split("\\")}
-            standing = [one for one in standing if one["StudyInstanceUID"] in named]
-        return selected(standing, wanted, level)
+            studies = set[str]()
+            for one in selected(own_objects.standing(connection, named), wanted, level):
+                if not modalities or one["Modality"] in modalities:
+                    studies.add(one["StudyInstanceUID"])
+                if len(studies) > MAX_MATCHES:
+                    raise ServiceRefused(dimse.OUT_OF_RESOURCES, f"more than {MAX_MATCHES} studies: ask for less")
+            if not studies:
+                return []
+            return list(selected(own_objects.standing(connection, sorted(studies)), wanted, level))
 
     def _answer(self, identifier: Dataset, level: Level, group: Sequence[OwnObject]) -> tuple[Dataset, bool]:
         """Return the identifier of an answer, and whether it has every key that was asked for."""
@@ -225,6 +233,12 @@ def _wanted(identifier: Dataset) -> dict[str, str]:
     if any(len(value) > (_MAX_UIDS if key.endswith("UID") else _MAX_KEY) for key, value in wanted.items()):
         raise ServiceRefused(dimse.CANNOT_UNDERSTAND, "a key is too long")
     return wanted
+
+
+def _listed(wanted: Mapping[str, str], key: str) -> list[str]:
+    """Return the values of a key that may have several; [] if it is universal."""
+    value = wanted.get(key, "")
+    return value.split("\\") if value not in ("", "*") else []
 
 
 def _check_keys_above(request: ServiceRequest, level: Level, wanted: Mapping[str, str]) -> None:

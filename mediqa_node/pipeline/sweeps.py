@@ -128,11 +128,8 @@ def courier_loops(
         slow: actions of pages that take long, and need what only the composition root has.
     """
     copies_waiting = Copies(node, stop.is_set)
-    moves = Loop(node.pulse, "moves", MOVES_EVERY_S, lambda: send_due_moves(node, stop.is_set), stop)
     trends = TrendSweep(node.database, time_zone=node.time_zone, clock=node.clock)
-    commitment = CommitmentSweep(node, stop.is_set)
-    return [
-        *([Loop(node.pulse, "commitment", COMMITMENT_EVERY_S, commitment.run, stop)] if is_wanted(node) else []),
+    loops = [
         Loop(node.pulse, "companions", COMPANIONS_EVERY_S, lambda: send_due_companions(node, stop.is_set), stop),
         Loop(node.pulse, "retractions", RETRACTIONS_EVERY_S, lambda: send_due_retractions(node, stop.is_set), stop),
         Loop(node.pulse, "copies", COPIES_EVERY_S, copies_waiting.compare_waiting, stop),
@@ -140,8 +137,13 @@ def courier_loops(
         Loop(node.pulse, "slow commands", SLOW_COMMANDS_EVERY_S, CommandSweep(node, slow or {}).run, stop),
         Loop(node.pulse, "trends", TRENDS_EVERY_S, trends.run, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
-        *([moves] if node.receiver.query else []),
     ]
+    if is_wanted(node):
+        commitment = CommitmentSweep(node, stop.is_set)
+        loops.append(Loop(node.pulse, "commitment", COMMITMENT_EVERY_S, commitment.run, stop))
+    if node.receiver.query:
+        loops.append(Loop(node.pulse, "moves", MOVES_EVERY_S, lambda: send_due_moves(node, stop.is_set), stop))
+    return loops
 
 
 class Rounds:

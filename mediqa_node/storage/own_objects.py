@@ -67,10 +67,10 @@ def _report_bytes(connection: sa.Connection, sop_instance_uid: str) -> bytes | N
     return found
 
 
-def standing(connection: sa.Connection, study_instance_uids: Sequence[str]) -> list[OwnObject]:
-    """Return the objects that stand, of these studies; of all studies, if there are none."""
-    rows = connection.execute(_standing(study_instance_uids))
-    return [OwnObject(values=row.attributes) for row in rows if row.attributes]
+def standing(connection: sa.Connection, study_instance_uids: Sequence[str]) -> Iterator[OwnObject]:
+    """Yield the objects that stand, of these studies; of all studies, if there are none. Few are in memory at once."""
+    rows = connection.execute(_standing(study_instance_uids).execution_options(yield_per=_AT_ONCE))
+    return (OwnObject(values=row.attributes) for row in rows if row.attributes)
 
 
 def _standing(study_instance_uids: Sequence[str]) -> sa.Select[Any]:

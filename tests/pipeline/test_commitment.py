@@ -15,7 +15,8 @@ from support.series import ct_series, series_uid
 from support.waiting import until
 
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import CompanionRules, DeliveryRules, ReturnRule
+from mediqa_node.domain.policy import CompanionRules, DeliveryRules
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.pipeline import commitment
 from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.pipeline.commitment_proxy import CommitmentSweep

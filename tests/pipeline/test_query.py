@@ -21,9 +21,10 @@ from support.waiting import free_port, until
 
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import CompanionRules, DeliveryRules, ReceiverPolicy, ReturnRule
+from mediqa_node.domain.policy import CompanionRules, DeliveryRules, ReceiverPolicy
 from mediqa_node.domain.query import Level, MoveState
 from mediqa_node.domain.retraction import VoidReason
+from mediqa_node.domain.rules import ReturnRule
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.pipeline import flow, query
 from mediqa_node.pipeline.move import send_due_moves

@@ -18,12 +18,14 @@ from support.series import ct_series, series_uid
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReceiverPolicy
 from mediqa_node.domain.procedure_step import StepStatus
+from mediqa_node.domain.pull import ArchivedSeries
 from mediqa_node.pipeline import durable
 from mediqa_node.pipeline.assess import assess_series
 from mediqa_node.pipeline.commitment_proxy import CommitmentSweep
 from mediqa_node.pipeline.deliver import deliver_report
+from mediqa_node.pipeline.query import describe
 from mediqa_node.pipeline.sweeps import retain
-from mediqa_node.storage import health, outbox, overview, procedure_steps
+from mediqa_node.storage import health, outbox, overview, own_objects, procedure_steps, pulls
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade
 from mediqa_node.storage.tables import metadata
@@ -118,6 +120,36 @@ def test_the_same_instance_twice_is_one_row(bench: Bench, tmp_path: Path) -> Non
 
     assert said == ["new", "duplicate"]
     assert len(list(bench.spool.files())) == 1
+
+
+def test_a_pulled_series_goes_live_and_its_report_is_found_on_postgresql(bench: Bench, tmp_path: Path) -> None:
+    paths = ct_series(tmp_path / "pulled", "pulled")
+    uid = series_uid(paths)
+    archive = Peer(name="ARCHIVE", ae_title="ARCHIVE", host="127.0.0.1", port=1)
+    asked = ArchivedSeries(study_instance_uid="1.2", series_instance_uid=uid)
+    with bench.database.write() as connection:
+        pulls.note_asked(bench.database, connection, asked, peer=archive, ae_title="MEDIQA", at=1.0)
+    bench.receive_all(paths, aet="ARCHIVE")
+    with bench.database.write() as connection:
+        pulls.note_pulled(connection, uid, n_instances=5, at=2.0)
+    bench.pass_time(20)
+    assert bench.series(uid).reason.code == "pulled"
+
+    bench.receive_all(paths, association="a2", aet="CT_ROOM_1")
+    bench.pass_time(100)
+    assert [one.state for one in bench.deliveries(uid)][:2] == ["sent", "sent"]
+    assert not bench.series(uid).pulled
+
+    own_objects.list_missing(bench.database, describe)
+    with bench.database.write() as connection:
+        [found] = own_objects.standing(connection, [bench.series(uid).study_instance_uid])
+        report = found["SOPInstanceUID"]
+        move = own_objects.add_move(
+            connection, calling_ae_title="VIEWER", message_id=1, destination="ONE", sop_instance_uids=[report], at=3.0
+        )
+        assert [row.id for row in own_objects.take_moves(connection, since=0.0)] == [move]
+        assert own_objects.take_out(bench.database, connection, report, "VIEWER", at=4.0) is not None
+        assert sorted(outbox.standing(connection, uid)) == ["ONE", "TWO", "VIEWER"]
 
 
 def test_two_deliveries_of_one_report_at_the_same_time_send_the_same_bytes(

@@ -41,9 +41,9 @@ def test_keys_below_the_level_select_nothing_and_entities_are_counted() -> None:
         for s, m in (("1.1", "SR"), ("1.2", "OT"), ("1.2", "OT"))
     ]
 
-    [study] = grouped(selected(objects, {"PatientID": "P", "Modality": "SR"}, Level.STUDY), Level.STUDY)
+    [study] = grouped(list(selected(objects, {"PatientID": "P", "Modality": "SR"}, Level.STUDY)), Level.STUDY)
     found = described(study, Level.STUDY)
 
     assert (found["ModalitiesInStudy"], found["NumberOfStudyRelatedSeries"]) == (["OT", "SR"], 2)
     assert found["NumberOfStudyRelatedInstances"] == 3
-    assert selected(objects, {"Modality": "CT"}, Level.SERIES) == []
+    assert list(selected(objects, {"Modality": "CT"}, Level.SERIES)) == []
