@@ -1,4 +1,4 @@
-"""The default arrangement: the archive routes to the node. Second copies, other codings, corrections are daily bread."""
+"""The default arrangement, behind the archive: second copies, other codings and corrections are daily bread."""
 
 import subprocess
 from collections.abc import Iterator

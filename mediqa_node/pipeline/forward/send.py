@@ -18,7 +18,8 @@ from mediqa_node.domain.forward import ForwardReason, ForwardState, Priority
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.series import DeliveryReason
 from mediqa_node.network.associate_pdu import MAX_CONTEXTS
-from mediqa_node.network.statuses import DUPLICATE_INSTANCE, STORED
+from mediqa_node.network.dimse import DUPLICATE_INSTANCE
+from mediqa_node.network.statuses import STORED
 from mediqa_node.network.store_link import Pair, StoredFile, StoreLink, connect_to_store
 from mediqa_node.pipeline.forward.context import ForwardContext
 from mediqa_node.pipeline.forward.decompress import EXPLICIT_LITTLE, LOSSLESS, decompressed
