@@ -6,11 +6,14 @@ Orthanc. CPU time is of processes, so that others on the machine hardly move it;
 
 import argparse
 import contextlib
+import socket
+import ssl
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,12 @@ from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.rules import ForwardRule
 from mediqa_node.pipeline.forward.plan import ForwardPlan
-from tests.benchmarks.servers import Server, node, orthanc
-from tests.support.receiving import CT, EXPLICIT, Scu, ct, encode, store_rq
+from tests.benchmarks.servers import Server, free_port, node, orthanc
+from tests.support.receiving import CT, EXPLICIT, IMPLICIT, VERIFICATION, Scu, ct, encode, store_rq
+from tests.support.tls import Authority, client
 
 PACE_PER_S = 40
+HANDSHAKES_PER_S = 50
 EDGE_PX = 512
 STILL = {"quiet_after_s": 3600, "contiguous_after_s": 3600, "forced_after_s": 7200}
 
@@ -154,8 +159,61 @@ def rules(_: Path, rounds: int, number: int) -> Iterator[str]:
     yield f"200 rules: {cost:.3f} ms an instance more than none ({rounds} rounds of {number}); bound 0.2 ms"
 
 
+def tls(folder: Path, rounds: int, number: int) -> Iterator[str]:
+    """What TLS costs an instance, and how long handshakes take while another caller keeps silent in its own."""
+    authority = Authority(folder / "ca")
+    pair = authority.issue()
+    context = client(authority)
+    port = free_port()
+    section = {"certificate": str(pair.certificate), "key": str(pair.key), "port": port}
+    cpu_ms: dict[str, list[float]] = {"plain": [], "TLS": []}
+    with node(folder / "node", completion=STILL, web={"enabled": False}, receiver={"tls": section}) as server:
+        receiver = server.role("receiver")
+        for i in range(rounds):
+            for k, (name, at, how) in enumerate((("plain", server.port, None), ("TLS", port, context))):
+                before = _cpu_s(receiver)
+                _store(at, number, 1_000_000 + 100_000 * (2 * i + k), how)
+                cpu_ms[name].append((_cpu_s(receiver) - before) * 1000 / number)
+        with socket.create_connection(("127.0.0.1", port)):  # says nothing
+            took = _handshakes(port, context, 5 * HANDSHAKES_PER_S)
+    more = statistics.median(b - a for a, b in zip(cpu_ms["plain"], cpu_ms["TLS"], strict=True))
+    yield (
+        f"TLS: receiver {statistics.median(cpu_ms['TLS']):.2f} CPU-ms an instance of 0.5 MB, plain "
+        f"{statistics.median(cpu_ms['plain']):.2f}: {more:.2f} more ({rounds} rounds of {number})"
+    )
+    yield (
+        f"  {HANDSHAKES_PER_S} handshakes a second beside a silent caller: {len(took)} of {5 * HANDSHAKES_PER_S} "
+        f"answered, p95 {1000 * percentile(took, 0.95):.0f} ms, longest {1000 * max(took):.0f} ms"
+    )
+
+
+def _store(port: int, number: int, first: int, context: ssl.SSLContext | None) -> None:
+    with Scu(port, tls=context, contexts={1: (CT, [EXPLICIT])}) as scu:
+        for i in range(number):
+            ds = ct(first + i, size_px=EDGE_PX, SeriesInstanceUID=f"1.2.826.0.1.3680043.2.1125.8.{first}")
+            scu.send(store_rq(str(ds.SOPInstanceUID), encode(ds), fragment=100_000))
+            assert scu.answer().status == 0x0000
+        scu.release()
+
+
+def _handshakes(port: int, context: ssl.SSLContext, number: int) -> list[float]:
+    """Verify over TLS at the pace, each on a connection of its own; return how long each took."""
+
+    def verify(i: int) -> float:
+        time.sleep(max(0.0, begin + i / HANDSHAKES_PER_S - time.monotonic()))
+        started = time.monotonic()
+        with Scu(port, tls=context, calling=b"ECHO", contexts={5: (VERIFICATION, [IMPLICIT])}) as scu:
+            assert scu.echo() == 0x0000
+            scu.release()
+        return time.monotonic() - started
+
+    begin = time.monotonic() + 0.2
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(verify, range(number)))
+
+
 def main() -> None:
-    parts = {"forwarding": forwarding, "rules": rules}
+    parts = {"forwarding": forwarding, "rules": rules, "tls": tls}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=list(parts))
     parser.add_argument("--rounds", type=int, default=5)

@@ -20,7 +20,12 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.peers]
 RULES = {
     "returns": [{"from": "PACS", "modality": "CT", "to": ["PACS"]}],
     "score": {"rules": [{"from": "PACS", "description": "^NO SCORE", "score": False}], "max_age_days": 3},
-    "receiver": {"allowed": [{"ae_title": "PEERPACS", "address": "127.0.0.1/32"}]},
+    "receiver": {
+        "allowed": [
+            {"ae_title": "PEERPACS", "address": "127.0.0.1/32"},
+            {"ae_title": "*", "address": "127.0.0.0/8", "store": False},
+        ]
+    },
     "completion": {**QUICK["completion"], "deliver_after_s": 2},
 }
 
