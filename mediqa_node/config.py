@@ -98,6 +98,8 @@ class PeerSettings(_Strict):
             raise ValueError(f"{', '.join(missing)} required, or dicomweb for a server that speaks DICOMweb")
         if self.dicomweb is not None and (given := [key for key, value in address.items() if value is not None]):
             raise ValueError(f"dicomweb stands in place of {', '.join(given)}")
+        if self.dicomweb is not None and (self.commitment or self.tls):
+            raise ValueError("dicomweb has neither storage commitment nor `tls`: its certificates are under dicomweb")
         return self
 
     def as_peer(self, name: str, folder: Path) -> Peer:
@@ -176,15 +178,16 @@ class Settings(_Strict):
                 except ValueError as error:
                     raise ValueError(f"{key}.{i}: {error}") from error
         self._check_destinations("returns", self.returns, [*self.peers, SENDER])
-        self._check_destinations("forward", self.forward, [*self.peers])
+        by_dimse = [name for name, peer in self.peers.items() if peer.dicomweb is None]
+        self._check_destinations("forward", self.forward, by_dimse)
         if any(not rule.to for rule in self.forward):
             raise ValueError("every rule of `forward` needs `to`, a list of peers")
         if self.forward and self.receiver.durability != "power-loss":
             raise ValueError(
                 "forward needs `receiver.durability: power-loss`: a sender deletes what this node has answered for"
             )
-        if (archive := self.receiver.commit_with) is not None and archive not in self.peers:
-            known = ", ".join(self.peers) or "none"
+        if (archive := self.receiver.commit_with) is not None and archive not in by_dimse:
+            known = ", ".join(by_dimse) or "none"
             raise ValueError(f"receiver.commit_with names {archive!r}; configured peers: {known}")
         return self
 

@@ -32,7 +32,7 @@ _PREAMBLE = b"\0" * 128 + b"DICM"
 _SHORT = struct.Struct("<HH2sH")
 _FIRST_ELEMENT = len(_PREAMBLE) + 12
 """Where the elements after (0002,0000) File Meta Information Group Length begin."""
-_TRANSFER_SYNTAX, _SOURCE_AE_TITLE = 0x0010, 0x0016
+_TRANSFER_SYNTAX, _SOURCE_AE_TITLE, _RECEIVING_AE_TITLE = 0x0010, 0x0016, 0x0018
 _LONG_LENGTHS = (b"OB", b"OW", b"UN", b"SQ", b"UT")
 """Value representations with a length of four bytes after two reserved ones (PS3.5 7.1.2)."""
 _LONGEST_META = 2**20
@@ -54,6 +54,7 @@ class FileHead:
     transfer_syntax_uid: str
     source_ae_title: str
     size_bytes: int
+    receiving_ae_title: str = ""
 
 
 def file_head(
@@ -62,9 +63,15 @@ def file_head(
     sop_instance_uid: str,
     transfer_syntax_uid: str,
     source_ae_title: str,
+    receiving_ae_title: str = "",
 ) -> bytes:
-    """Return preamble and File Meta Information, to be followed by the encoded dataset."""
-    tail = _constant_part(transfer_syntax_uid, source_ae_title[:16])
+    """Return preamble and File Meta Information, to be followed by the encoded dataset.
+
+    Args:
+        source_ae_title: that called.
+        receiving_ae_title: that was called; "": it is not stated.
+    """
+    tail = _constant_part(transfer_syntax_uid, source_ae_title[:16], receiving_ae_title[:16])
     body = (
         b"\x02\x00\x01\x00OB\0\0\x02\0\0\0\x00\x01"
         + _element(0x0002, b"UI", sop_class_uid)
@@ -75,12 +82,13 @@ def file_head(
 
 
 @lru_cache(maxsize=256)
-def _constant_part(transfer_syntax_uid: str, source: str) -> bytes:
+def _constant_part(transfer_syntax_uid: str, source: str, receiving: str) -> bytes:
     return (
         _element(_TRANSFER_SYNTAX, b"UI", transfer_syntax_uid)
         + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
         + _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
         + _element(_SOURCE_AE_TITLE, b"AE", source)
+        + (_element(_RECEIVING_AE_TITLE, b"AE", receiving) if receiving else b"")
     )
 
 
@@ -135,7 +143,8 @@ def read_head(content: memoryview) -> FileHead:
     if end > len(content):
         raise InvalidInstance("file meta information is cut short")
     texts = dict(_meta_elements(content[_FIRST_ELEMENT:end]))
-    return FileHead(texts.get(_TRANSFER_SYNTAX, ""), texts.get(_SOURCE_AE_TITLE, ""), end)
+    called = texts.get(_RECEIVING_AE_TITLE, "")
+    return FileHead(texts.get(_TRANSFER_SYNTAX, ""), texts.get(_SOURCE_AE_TITLE, ""), end, called)
 
 
 def is_part10(path: Path) -> bool:

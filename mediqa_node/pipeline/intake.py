@@ -48,6 +48,7 @@ class SpoolingIntake:
             sop_instance_uid=command.sop_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
             source_ae_title=caller.calling_ae_title,
+            receiving_ae_title=caller.called_ae_title,
         )
         return self.spool.begin(head)
 

@@ -98,7 +98,7 @@ def _describe(file: Path, path: str, plan: ForwardPlan) -> tuple[ReceivedInstanc
         study_instance_uid=header.study_instance_uid,
         transfer_syntax_uid=head.transfer_syntax_uid,
         calling_ae_title=head.source_ae_title,
-        called_ae_title="",
+        called_ae_title=head.receiving_ae_title,
         peer_address="",
         association_id=_ASSOCIATION,
         received_at=datetime.fromtimestamp(facts.st_mtime, UTC),
@@ -106,7 +106,10 @@ def _describe(file: Path, path: str, plan: ForwardPlan) -> tuple[ReceivedInstanc
         sha256=digest.hexdigest(),
         size_bytes=len(dataset),
         forward_to=plan.destinations(
-            header, head.transfer_syntax_uid, calling_ae_title=head.source_ae_title, called_ae_title=""
+            header,
+            head.transfer_syntax_uid,
+            calling_ae_title=head.source_ae_title,
+            called_ae_title=head.receiving_ae_title,
         ),
     )
     return instance, header.modality

@@ -202,12 +202,16 @@ def held_with_status(connection: sa.Connection) -> list[tuple[ForwardRow, Instan
     return found
 
 
-def replaced(connection: sa.Connection) -> list[int]:
+def replaced(connection: sa.Connection, sop_instance_uids: Collection[str]) -> list[int]:
     """Return the forwards that wait although a corrected copy has taken the place of their instance."""
     query = (
         sa.select(forwards.c.id)
         .select_from(_JOINED)
-        .where(sa.text("forwards.state = 'waiting'"), instances.c.status == InstanceStatus.SUPERSEDED)
+        .where(
+            forwards.c.state == ForwardState.WAITING,
+            instances.c.status == InstanceStatus.SUPERSEDED,
+            instances.c.sop_instance_uid.in_(list(sop_instance_uids)),
+        )
     )
     return list(connection.execute(query).scalars())
 

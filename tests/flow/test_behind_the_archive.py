@@ -63,7 +63,7 @@ def compressed(paths: list[Path], folder: Path) -> list[Path]:
     folder.mkdir()
     copies = [folder / path.name for path in paths]
     for path, copy in zip(paths, copies, strict=True):
-        subprocess.run(["/usr/bin/dcmcjpeg", "+e1", "-un", str(path), str(copy)], check=True, capture_output=True)
+        subprocess.run(["/usr/bin/dcmcjpeg", "+e1", "+un", str(path), str(copy)], check=True, capture_output=True)
     return copies
 
 

@@ -74,6 +74,18 @@ def send(node: Node, sent: Sent, paths: list[Path], aet: str = "CT_ROOM_1") -> N
     sent.note(paths, statuses)
 
 
+def coerce(pacs: Orthanc, **values: str) -> None:
+    """Have the archive hold the images with other attributes under the same UIDs, as archives coerce what they take."""
+    keep = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+    images = pacs.find("Instance", Modality="CT")
+    change = {"Replace": values, "Keep": keep, "Force": True}
+    changed = [pacs.post_for_bytes(f"/instances/{image['ID']}/modify", change) for image in images]
+    for image in images:
+        pacs.delete(f"/instances/{image['ID']}")
+    for content in changed:
+        pacs.upload(content)
+
+
 def test_a_study_reaches_the_archive_before_its_report_and_does_not_come_back(
     new_node: Callable[..., Node], pacs: Orthanc, tmp_path: Path
 ) -> None:
@@ -85,6 +97,7 @@ def test_a_study_reaches_the_archive_before_its_report_and_does_not_come_back(
     until(lambda: pacs.reports_of(series_uid(paths)), "the report is there")
     [report] = pacs.reports_of(series_uid(paths))
     last_image = max(int(one["IndexInSeries"] or 0) for one in pacs.find("Instance", Modality="CT"))
+    coerce(pacs, InstitutionName="COERCED", RequestingService="WARD 3")
     [study] = pacs.find("Study")
     pacs.send(study["ID"], "node")  # the archive routes everything back, the report with it
     time.sleep(1.0)

@@ -64,7 +64,8 @@ class Forwarder:
         """Move on the forwards of copies that were compared or decided about; return how many moved."""
         with self._context.database.read() as connection:
             held = forwards.held_with_status(connection)
-            replaced = forwards.replaced(connection)
+            corrected = [row.sop_instance_uid for row, copy in held if copy is InstanceStatus.CURRENT]
+            replaced = forwards.replaced(connection, corrected) if corrected else []
         moves: dict[tuple[ForwardState, ForwardReason | None], list[int]] = {}
         for row, copy in held:
             wanted = _RESOLVED.get(copy) if isinstance(copy, InstanceStatus) else None
