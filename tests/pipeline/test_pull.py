@@ -23,6 +23,7 @@ from mediqa_node.domain.health import Heartbeat
 from mediqa_node.domain.peer import DicomWeb, Peer
 from mediqa_node.domain.policy import DeliveryRules, ReceiverPolicy
 from mediqa_node.network import retrieve
+from mediqa_node.network.listeners import Listener, listen
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.pipeline import flow, pull
 from mediqa_node.pipeline.pull import Pulled, Wanted, description_filter, find
@@ -51,8 +52,7 @@ class Here:
             self.bench.spool,
             ReceiverPolicy(),
             ae_title="MEDIQA",
-            host="127.0.0.1",
-            port=0,
+            listeners=[Listener(listen("127.0.0.1", 0))],
             transfer_syntaxes=decodable_transfer_syntaxes(),
         )
         threading.Thread(target=self.receiver.serve, daemon=True).start()

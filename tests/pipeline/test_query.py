@@ -25,6 +25,7 @@ from mediqa_node.domain.policy import CompanionRules, DeliveryRules, ReceiverPol
 from mediqa_node.domain.query import Level, MoveState
 from mediqa_node.domain.retraction import VoidReason
 from mediqa_node.domain.rules import ReturnRule
+from mediqa_node.network.listeners import Listener, listen
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.pipeline import flow, query
 from mediqa_node.pipeline.move import send_due_moves
@@ -55,8 +56,7 @@ class Asked:
             self.bench.spool,
             ReceiverPolicy(query=True),
             ae_title="MEDIQA",
-            host="127.0.0.1",
-            port=0,
+            listeners=[Listener(listen("127.0.0.1", 0))],
             transfer_syntaxes=decodable_transfer_syntaxes(),
             services=self.services().services(),
         )

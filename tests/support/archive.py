@@ -13,6 +13,7 @@ from pynetdicom import AE, build_context, build_role, evt
 
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import COMMITMENT_INSTANCE, STORAGE_COMMITMENT, acceptor_contexts
+from mediqa_node.network.listeners import Listener, listen
 from mediqa_node.network.receiver import Receiver
 from mediqa_node.network.services import Services
 from mediqa_node.pipeline.commitment_services import commitment_services
@@ -158,8 +159,7 @@ def receiving(bench: Bench, services: Services | None = None) -> Iterator[int]:
     )
     receiver = Receiver(
         ae_title="MEDIQA",
-        host="127.0.0.1",
-        port=0,
+        listeners=[Listener(listen("127.0.0.1", 0))],
         policy=ReceiverPolicy(),
         contexts=acceptor_contexts([EXPLICIT], (), (syntax for syntax, _ in served)),
         intake=_NoIntake(),  # type: ignore[arg-type]
