@@ -54,7 +54,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _tell(run: Run) -> None:
-    print(f"{run.case:4} seed {run.seed}: {run.outcome}, {run.seconds:.0f} s {run.sentence[:200]}", file=sys.stderr, flush=True)
+    print(
+        f"{run.case:4} seed {run.seed}: {run.outcome}, {run.seconds:.0f} s {run.sentence[:200]}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -151,8 +151,15 @@ CASES = (
         wanted=3,
         about_s=40,
     ),
-    Case("F13", "identity: corrected copies, reject notes, another patient", ("tests/pipeline/test_identity.py",), about_s=60),
-    Case("F14", "senders: pauses, an hour open, two titles, twelve reconstructions", ("tests/pipeline/test_senders.py",)),
+    Case(
+        "F13",
+        "identity: corrected copies, reject notes, another patient",
+        ("tests/pipeline/test_identity.py",),
+        about_s=60,
+    ),
+    Case(
+        "F14", "senders: pauses, an hour open, two titles, twelve reconstructions", ("tests/pipeline/test_senders.py",)
+    ),
     Case(
         "L1",
         "1 x 1,000, 10 x 200, 32 x 100, 64 x 20 associations x instances: p99 below 2 s",
@@ -233,7 +240,11 @@ CASES = (
     Case(
         "N3",
         "storage commitment: for reports, for scanners, whole node",
-        ("tests/pipeline/test_commitment.py", "tests/pipeline/test_commitment_proxy.py", "tests/flow/test_confirmed.py"),
+        (
+            "tests/pipeline/test_commitment.py",
+            "tests/pipeline/test_commitment_proxy.py",
+            "tests/flow/test_confirmed.py",
+        ),
         about_s=90,
     ),
     Case(

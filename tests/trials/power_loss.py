@@ -483,4 +483,3 @@ def _digest(path: Path) -> str:
         return dataset_digest(path.read_bytes())
     except (AssertionError, IndexError):
         return "no Part 10 file"
-

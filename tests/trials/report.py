@@ -54,7 +54,8 @@ def machine() -> dict[str, str]:
         "load before": " ".join(f"{load:.1f}" for load in psutil.getloadavg()),
         "system": platform.platform(),
         "python": sys.version.split()[0],
-        "commit": _said("git", "rev-parse", "--short", "HEAD") + (" with changes" if _said("git", "status", "-s") else ""),
+        "commit": _said("git", "rev-parse", "--short", "HEAD")
+        + (" with changes" if _said("git", "status", "-s") else ""),
         "Orthanc": _said("/usr/sbin/Orthanc", "--version").partition("\n")[0] or "missing",
         "DCMTK": _said("/usr/bin/storescu", "--version").partition("\n")[0] or "missing",
     }
@@ -104,10 +105,15 @@ def _summary(trials: Trials) -> list[str]:
 
 
 def _table(trials: Trials) -> list[str]:
-    lines = ["| case | title | runs | of | passed | failed | skipped | tests | seconds |", "|---|---|--:|--:|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| case | title | runs | of | passed | failed | skipped | tests | seconds |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
     for case in trials.cases:
         runs = trials.of(case)
-        counts = [sum(run.outcome is kind for run in runs) for kind in (Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED)]
+        counts = [
+            sum(run.outcome is kind for run in runs) for kind in (Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED)
+        ]
         seconds, tests = sum(run.seconds for run in runs), sum(run.n_tests for run in runs)
         figures = [len(runs), trials.wanted(case), *counts, tests, f"{seconds:.0f}"]
         lines.append(f"| {case.id} | {case.title} | " + " | ".join(map(str, figures)) + " |")
