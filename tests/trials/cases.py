@@ -105,7 +105,7 @@ CASES = (
             f"{_STATUS}::test_a_locked_database_answers_out_of_resources_and_leaves_no_file",
             f"{_STATUS}::test_a_database_that_fails_answers_out_of_resources_and_leaves_no_file",
             "tests/pipeline/test_pace.py::test_a_database_that_does_not_answer_ends_neither_worker_nor_courier",
-            f"{_FULL}::test_a_damaged_database_is_refused_at_start_and_a_held_one_is_waited_for",
+            f"{_FULL}::test_a_damaged_database_is_refused_at_start_and_says_so",
         ),
         about_s=60,
     ),
