@@ -19,7 +19,7 @@ from support.series import ct_series
 
 from mediqa_node.dicom.report import build as report_builder
 from mediqa_node.domain.peer import Peer
-from mediqa_node.network import sender
+from mediqa_node.network import statuses
 from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.pipeline.intake import SpoolingIntake
 from mediqa_node.storage import outbox
@@ -135,7 +135,7 @@ def test_a_node_that_names_its_reports_at_random_is_found_out(
 def test_a_node_that_takes_no_for_an_answer_is_found_out(
     tmp_path: Path, pacs: ScriptedPacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "STORED", frozenset(range(0x10000)))
+    monkeypatch.setattr(statuses, "STORED", frozenset(range(0x10000)))
     pacs.statuses = [0xC000]
     bench = Bench(tmp_path / "bench", peers=[Peer(name="P", ae_title="SCRIPTED", host="127.0.0.1", port=pacs.port)])
     paths = ct_series(tmp_path / "ct", "x")

@@ -1,7 +1,7 @@
 """The table of cases: what each runs, how often, and about how long one run takes.
 
-A case is a list of tests. A run is one execution of all of them with one seed, in a process of its own; a test that draws
-anything draws it from that seed (`support/trial.py`).
+A case is a list of tests. A run is one execution of all of them with one seed, in a process of its own; a test that
+draws anything draws it from that seed (`support/trial.py`).
 """
 
 from dataclasses import dataclass
@@ -221,13 +221,19 @@ CASES = (
     Case(
         "D3",
         "planted: a random report UID",
-        (f"{_GUARDS}::test_a_node_that_names_its_reports_at_random_is_found_out",),
+        (
+            f"{_GUARDS}::test_a_node_that_names_its_reports_at_random_is_found_out",
+            f"{_FULL}::test_the_state_machine_finds_a_broken_node_out[random_report_uids]",
+        ),
         about_s=15,
     ),
     Case(
         "D4",
         "planted: the status of the archive ignored",
-        (f"{_GUARDS}::test_a_node_that_takes_no_for_an_answer_is_found_out",),
+        (
+            f"{_GUARDS}::test_a_node_that_takes_no_for_an_answer_is_found_out",
+            f"{_FULL}::test_the_state_machine_finds_a_broken_node_out[status_ignored]",
+        ),
         about_s=15,
     ),
     Case(

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of what reads bytes of strangers: `python -m trials.fuzz TARGET FOLDER SECONDS SEED`.
 
-libFuzzer ends its process, so each target runs in one of its own (`run`). An input that raises anything but the declared
-errors is kept in the folder.
+libFuzzer ends its process, so each target runs in one of its own (`run`). An input that raises anything but the
+declared errors is kept in the folder.
 """
 
 import os
@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,10 +90,8 @@ def proxied() -> tuple[Callable[[bytes], None], list[bytes]]:
         with ours, theirs:
             theirs.sendall(data)
             theirs.shutdown(socket.SHUT_WR)
-            try:
+            with suppress(PeerGone):
                 read_caller(ours, time.monotonic() + 5)
-            except PeerGone:
-                pass
 
     signature = b"\r\n\r\n\0\r\nQUIT\n"
     return one, [
@@ -124,10 +123,8 @@ def reported() -> tuple[Callable[[bytes], None], list[bytes]]:
             str(header)
         except Exception:  # what pydicom cannot read never gets here
             return
-        try:
+        with suppress(MediqaError):
             report_bytes(build_report(report_request(judgement, [header])))
-        except MediqaError:
-            pass
 
     return one, [encode(good)]
 

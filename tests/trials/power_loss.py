@@ -1,9 +1,10 @@
 """Fault F5: power lost at every moment of a receive, by a model of what a disk then still holds.
 
 What the spool asks of the kernel is recorded, in order: files made, written, synced and renamed, folders synced,
-transactions committed, instances acknowledged. After every one of these steps the power may fail. Then a disk holds what
-was synced, and of the rest anything: none of it, all of it, some entries of a folder and not others, a part of a file,
-zeros. The folder is built again as such a disk would hold it, recovery runs, and what senders were told has to be true.
+transactions committed, instances acknowledged. After every one of these steps the power may fail. Then a disk holds
+what was synced, and of the rest anything: none of it, all of it, some entries of a folder and not others, a part of a
+file, zeros. The folder is built again as such a disk would hold it, recovery runs, and what senders were told has to be
+true.
 
 A commit of the database is one durable step (SQLite in WAL mode with `synchronous=FULL`).
 """
@@ -184,8 +185,8 @@ class Recording:
     """The steps of a run, from a folder as it was.
 
     Attributes:
-        steps: in the order in which they took effect; of a commit, the database after it; of an acknowledgement, the key
-            of the instance.
+        steps: in the order in which they took effect; of a commit, the database after it; of an acknowledgement, the
+            key of the instance.
     """
 
     folder: Path

@@ -1,13 +1,13 @@
 """Any course of events over a few series: a state machine for Hypothesis, with the promise checked after every step.
 
-Images, duplicates, corrected copies, other pixels and retention come in any order; an archive answers as it likes or not
-at all; the clock is set; the node dies at named places and starts again. The stations are real (`support/bench.py`), the
-model is a stand-in.
+Images, duplicates, corrected copies, other pixels and retention come in any order; an archive answers as it likes or
+not at all; the clock is set; the node dies at named places and starts again. The stations are real
+(`support/bench.py`), the model is a stand-in.
 """
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -17,10 +17,19 @@ from typing import Any
 import pydicom
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from pydicom import Dataset
 from structlog.testing import capture_logs
+from support import trial
 from support.bench import Bench
 from support.orthanc import dataset_digest, evidence_instances, evidence_series, predecessors
 from support.outside import spooled
@@ -308,3 +317,16 @@ class QuietMachine(SeriesMachine):
     def teardown(self) -> None:
         with self._quiet:
             super().teardown()
+
+
+def run_machine(*, max_examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)) -> None:
+    """Run the machine with the seed of this run; a failure prints the steps that lead to it."""
+    how = settings(
+        max_examples=max_examples,
+        stateful_step_count=steps,
+        phases=phases,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(seed(trial.seed())(QuietMachine), settings=how)

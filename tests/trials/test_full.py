@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from hypothesis import Phase
 from pydicom.data import get_testdata_files
 from support import trial
 from support.forwarding import Forwarding
@@ -25,9 +27,13 @@ from support.receiving import CT, EXPLICIT, Aborted, Listening, Rejected, Scu, c
 from support.scripted import ABORT, ScriptedPacs, scripted
 from support.waiting import until
 
+from mediqa_node.dicom.report import build as report_builder
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules
 from mediqa_node.domain.rules import ForwardRule
+from mediqa_node.network import statuses
+from mediqa_node.storage import outbox
+from trials.series_machine import run_machine
 
 pytestmark = pytest.mark.acceptance
 
@@ -51,7 +57,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_small_disk_fills_up_and_goes_on_once_there_is_room(small_disk: Path) -> None:
-    statuses = Counter[int]()
+    answers = Counter[int]()
     told: set[str] = set()
 
     def send(port: int, numbers: range) -> None:
@@ -59,7 +65,7 @@ def test_a_small_disk_fills_up_and_goes_on_once_there_is_room(small_disk: Path) 
             instance = ct(number, size_px=512)
             with suppress(Rejected, ConnectionError), Scu(port, timeout_s=60) as scu:
                 status = scu.store_dataset(instance)
-                statuses[status] += 1
+                answers[status] += 1
                 if status == 0x0000:
                     told.add(str(instance.SOPInstanceUID))
 
@@ -73,7 +79,7 @@ def test_a_small_disk_fills_up_and_goes_on_once_there_is_room(small_disk: Path) 
         assert process.is_running()
 
     assert 10 < n_kept < 60, "it was full in between"
-    assert set(statuses) <= {0x0000, 0xA700}
+    assert set(answers) <= {0x0000, 0xA700}
     assert len(told) == n_kept + 20, "and goes on without a restart"
     assert set(spooled(small_disk / "var" / "spool")) == told
 
@@ -246,7 +252,7 @@ def test_ten_thousand_small_instances_do_not_make_the_receiver_large(tmp_path: P
 def test_every_file_of_pydicom_is_answered_from_the_table(listening: Any) -> None:
     node: Listening = listening()
     told: dict[str, set[str]] = {}
-    statuses = Counter[int]()
+    answers = Counter[int]()
     for name in get_testdata_files():
         path = Path(name)
         try:
@@ -259,14 +265,14 @@ def test_every_file_of_pydicom_is_answered_from_the_table(listening: Any) -> Non
             if 1 not in accepted(scu.associate(contexts={1: (sop_class, [syntax]), 3: (CT, [EXPLICIT])})):
                 continue  # a class or a syntax that the node does not offer
             status = scu.store(uid, data, sop_class=sop_class).status
-            statuses[status] += 1
+            answers[status] += 1
             if status == 0x0000:
                 told.setdefault(uid, set()).add(dataset_digest(path.read_bytes()))
             assert scu.store("1.2.3.4", encode(ct(SOPInstanceUID="1.2.3.4")), context=3).status == 0x0000
 
     kept = spooled(node.spool.root)
-    assert set(statuses) <= {0x0000, 0xA900, 0xC000}
-    assert statuses[0x0000] >= 40
+    assert set(answers) <= {0x0000, 0xA900, 0xC000}
+    assert answers[0x0000] >= 40
     assert all(digests <= set(kept[uid]) for uid, digests in told.items())
     assert node.temporary() == []
 
@@ -280,3 +286,24 @@ def accepted(body: bytes) -> set[int]:
             found.add(body[at + 4])
         at += 4 + length
     return found
+
+
+# ── D3, D4 ───────────────────────────────────────────────────────────────────
+
+
+def random_report_uids(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(report_builder, "_instance_uid", lambda *_: f"2.25.{uuid.uuid4().int}")
+    patched.setattr(outbox, "find_report", lambda *_: None)  # built anew each time, as without an outbox
+    patched.setattr(outbox, "save_report", lambda _database, _connection, row: row)
+
+
+def status_ignored(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(statuses, "STORED", frozenset(range(0x10000)))
+
+
+@pytest.mark.parametrize("plant", [random_report_uids, status_ignored])
+def test_the_state_machine_finds_a_broken_node_out(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        run_machine(max_examples=60, steps=20, phases=[Phase.generate])

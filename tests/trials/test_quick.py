@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import seed as seeded
-from hypothesis.stateful import run_state_machine_as_test
 from network.test_mutations import ANSWERS, send_mutated_datasets, send_mutated_pdus
 from support import trial
 from support.bench import Bench
@@ -28,7 +25,7 @@ from mediqa_node.storage.writer import IndexWriter
 from trials import fuzz
 from trials.power_loss import Survey, lose_power_everywhere, recorded, scratch
 from trials.received_load import load_of, prepare, received
-from trials.series_machine import QuietMachine
+from trials.series_machine import run_machine
 
 # ── F5 ───────────────────────────────────────────────────────────────────────
 
@@ -90,15 +87,7 @@ def test_a_spool_that_leaves_out_a_step_is_found_out(plant: Any, monkeypatch: py
 
 
 def test_any_course_of_events_keeps_the_promise() -> None:
-    how = settings(
-        max_examples=trial.rounds(6, 60),
-        stateful_step_count=trial.rounds(10, 25),
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
-    run_state_machine_as_test(seeded(trial.seed())(QuietMachine), settings=how)
+    run_machine(max_examples=trial.rounds(6, 60), steps=trial.rounds(10, 25))
 
 
 # ── F4 ───────────────────────────────────────────────────────────────────────

@@ -206,13 +206,8 @@ class Sender(Thread):
             return Outcome(state=ForwardState.PARKED, code=ForwardReason.CLASS_NOT_ACCEPTED, message=words)
         try:
             status, comment = self._store(link, row, pair)
-        except UndecodablePixels as error:
-            return Outcome(state=ForwardState.PARKED, code=ForwardReason.NOT_DECOMPRESSED, message=str(error))
-        except (FileNotFoundError, InvalidInstance) as error:
-            words = f"spooled file: {type(error).__name__}; `mediqa-node verify` names it"
-            return Outcome(state=ForwardState.PARKED, code=ForwardReason.FILE_MISSING, message=words)
-        except OSError as error:  # a disk of ours, for now: it must not keep the others back
-            return self._again(row, ForwardReason.FILE_MISSING, f"spooled file cannot be read: {error.strerror}")
+        except (UndecodablePixels, InvalidInstance, OSError) as error:
+            return self._without_file(row, error)
         except PeerUnavailable as error:
             self._end_link(abort=True)
             self._breaks += 1
@@ -223,6 +218,16 @@ class Sender(Thread):
         self._answered()
         reach("after-forward-answer")
         return self._judged(row, status, comment)
+
+    def _without_file(self, row: ForwardRow, error: Exception) -> Outcome:
+        """Return what becomes of an instance whose file cannot be sent; it keeps no other back."""
+        if isinstance(error, UndecodablePixels):
+            return Outcome(state=ForwardState.PARKED, code=ForwardReason.NOT_DECOMPRESSED, message=str(error))
+        if isinstance(error, FileNotFoundError | InvalidInstance):
+            words = f"spooled file: {type(error).__name__}; `mediqa-node verify` names it"
+            return Outcome(state=ForwardState.PARKED, code=ForwardReason.FILE_MISSING, message=words)
+        words = f"spooled file cannot be read: {type(error).__name__}"  # a disk of ours, for now
+        return self._again(row, ForwardReason.FILE_MISSING, words)
 
     def _store(self, link: StoreLink, row: ForwardRow, pair: Pair) -> tuple[int, str]:
         path = self._context.spool.path(row.path)
