@@ -123,7 +123,10 @@ def _table(trials: Trials) -> list[str]:
 def _failures(trials: Trials) -> list[str]:
     lines = ["", "## Failures", ""] if trials.failed else []
     for run in trials.failed:
-        lines += [f"- **{run.case}**, seed {run.seed}, {run.seconds:.0f} s: {run.sentence}", f"  `{repeating(run)}`"]
+        lines += [
+            f"- **{run.case}**, seed {run.seed}, {run.seconds:.0f} s: {run.sentence}",
+            f"  `{repeating(run)}`; output and logs: `{run.kept}`",
+        ]
     return lines
 
 

@@ -1,6 +1,7 @@
 """Run cases within a budget: each gets its least number of runs first, then all take turns."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Run:
     Attributes:
         sentence: what failed, or why it was skipped.
         left_out: tests within it that were skipped, with their reasons.
+        kept: folder with output, logs and crash inputs of a run that failed.
     """
 
     case: str
@@ -49,6 +51,7 @@ class Run:
     n_tests: int
     sentence: str = ""
     left_out: tuple[str, ...] = ()
+    kept: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -70,7 +73,7 @@ def run_all(
         mine = [run for run in runs if run.case == case.id]
         expected = mine[-1].seconds if mine else case.about_s
         left = ends_at - time.monotonic()
-        if left < min(expected, budget_s):  # a single case always begins
+        if left + 1.0 < min(expected, budget_s):  # a case alone always begins
             continue
         runs.append(_run(case, seed + len(mine), left_s=left))
         on_run(runs[-1])
@@ -116,9 +119,22 @@ def _run(case: Case, seed: int, *, left_s: float) -> Run:
         if is_cut:
             hung = left_s >= limit_s
             sentence = f"did not end within {limit_s:.0f} s" if hung else ""
-            return Run(case.id, seed, Outcome.FAILED if hung else Outcome.CUT, took, 0, sentence)
-        said = (Path(folder) / "output").read_text(errors="replace")
-        return _judged(case.id, seed, took, report, said)
+            run = Run(case.id, seed, Outcome.FAILED if hung else Outcome.CUT, took, 0, sentence)
+        else:
+            said = (Path(folder) / "output").read_text(errors="replace")
+            run = _judged(case.id, seed, took, report, said)
+        return replace(run, kept=str(_keep(Path(folder), run))) if run.outcome is Outcome.FAILED else run
+
+
+def _keep(folder: Path, run: Run) -> Path:
+    """Copy what explains a failure out of a folder that will be gone."""
+    kept = Path(tempfile.gettempdir()) / "mediqa-trials" / f"{run.case}-{run.seed}"
+    kept.mkdir(parents=True, exist_ok=True)
+    for pattern in ("output", "report.xml", "tmp/**/*.log", "tmp/**/crash-*", "tmp/**/timeout-*"):
+        for path in folder.glob(pattern):
+            if path.is_file() and not path.is_symlink():
+                shutil.copy(path, kept / "-".join(path.relative_to(folder).parts)[-200:])
+    return kept
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -134,6 +134,8 @@ class Archive(ScriptedPacs):
             self.proxy.stalled = True
         elif how == "slow":
             self.proxy.delay_s = 0.2
+        elif how == "1 byte a second":
+            self.proxy.bytes_per_s = 1.0
         elif how == "its answers are lost":
             self.proxy.swallow = 3
         elif how == "cut off":
@@ -146,12 +148,13 @@ class Archive(ScriptedPacs):
     def well(self) -> None:
         """Be well again."""
         self.proxy.refusing = self.proxy.stalled = False
+        self.proxy.bytes_per_s = None
         self.proxy.delay_s, self.proxy.cut_after_bytes, self.entity.maximum_associations = 0.0, None, 10
 
 
 @pytest.mark.parametrize(
     "how",
-    ["down", "silent", "slow", "its answers are lost", "cut off", "rejects for now", *STATUSES],
+    ["down", "silent", "slow", "1 byte a second", "its answers are lost", "cut off", "rejects for now", *STATUSES],
 )
 def test_forwards_outlive_whatever_an_archive_does(how: str, tmp_path: Path) -> None:
     chance = trial.dice("forwards", how)
