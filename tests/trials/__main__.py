@@ -5,6 +5,7 @@
 import argparse
 import json
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -43,6 +44,8 @@ def main(arguments: list[str]) -> int:
     if not cases:
         parser.error("name cases, or --all")
     seed = random.SystemRandom().randrange(10**6) if wanted.seed is None else wanted.seed
+    for number in (signal.SIGINT, signal.SIGTERM):  # a run that is broken off ends what it has started
+        signal.signal(number, signal.default_int_handler)
     facts, started = machine(), time.monotonic()
     runs = run_all(cases, seed=seed, budget_s=wanted.budget, n_runs=wanted.runs, on_run=_tell)
     trials = Trials(cases, runs, seed, wanted.budget, time.monotonic() - started, wanted.runs, facts)

@@ -75,7 +75,10 @@ def run_all(
         left = ends_at - time.monotonic()
         if left + 1.0 < min(expected, budget_s):  # a case alone always begins
             continue
-        runs.append(_run(case, seed + len(mine), left_s=left))
+        try:
+            runs.append(_run(case, seed + len(mine), left_s=left))
+        except KeyboardInterrupt:  # what was done is reported all the same
+            break
         on_run(runs[-1])
     return runs
 
@@ -100,7 +103,7 @@ def _run(case: Case, seed: int, *, left_s: float) -> Run:
         command = [sys.executable, "-m", "pytest", *options, f"--basetemp={folder}/tmp", f"--junitxml={report}"]
         with (Path(folder) / "output").open("wb") as output:
             process = subprocess.Popen(
-                [*command, *case.tests],
+                [*command, *case.tests_of(seed)],
                 cwd=ROOT,
                 env=os.environ | {"MEDIQA_TRIAL_SEED": str(seed)},
                 stdout=output,
