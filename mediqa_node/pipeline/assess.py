@@ -4,6 +4,7 @@ One transaction at the end commits the assessment, the new state and every job t
 killed at any point leaves either all of it or nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -78,6 +79,7 @@ def _assess(node: NodeContext, row: SeriesRow) -> str:
     fill_identities(node, row.series_instance_uid)
     instances = _instances(node, row)
     files = read_headers([node.spool.path(instance.path) for instance in instances])
+    _require_same(instances, files)
     _read_documents(node, row, files.headers)
     technique = _harvest(node, row, files)
     _keep_measures(node, row, files, technique)
@@ -124,6 +126,20 @@ def _instances(node: NodeContext, row: SeriesRow) -> list[InstanceRow]:
         _read_dose_reports(node, row)
         raise NotScorable("rejected", "every instance was rejected, or none is kept")
     return instances
+
+
+def _require_same(instances: Sequence[InstanceRow], files: SeriesFiles) -> None:
+    """Check that each file still holds the instance that its row names; another one must never be scored in its place.
+
+    Raises:
+        FileNotFoundError: somebody has replaced a file: the one that was received is missing.
+    """
+    for instance, header in zip(instances, files.headers, strict=True):
+        with data_errors():
+            found = str(header.get("SOPInstanceUID", "")).strip(" \0")
+        if found != instance.sop_instance_uid:
+            log.error("spooled file holds another instance", file=instance.path, instance=instance.sop_instance_uid)
+            raise FileNotFoundError(instance.path)
 
 
 def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique, rule: str) -> str:

@@ -19,6 +19,7 @@ class ForwardRow:
 
     Attributes:
         path: of the instance, relative to the spool's root.
+        sha256: of its encoded dataset, as it was received.
         purged: its file was deleted.
     """
 
@@ -40,10 +41,11 @@ class ForwardRow:
     transfer_syntax_uid: str
     calling_ae_title: str
     path: str
+    sha256: str
     purged: bool
 
 
-_OF_INSTANCE = ("sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "calling_ae_title", "path")
+_OF_INSTANCE = ("sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "calling_ae_title", "path", "sha256")
 _ROW = [
     *(forwards.c[name] for name in ForwardRow.__dataclass_fields__ if name in forwards.c),
     *(instances.c[name] for name in _OF_INSTANCE),

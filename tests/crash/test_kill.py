@@ -5,7 +5,6 @@ What a sender was told is the truth; spool, PACS and `mediqa-node verify` have t
 
 import json
 import os
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import trial
 from support.node import Node
 from support.orthanc import Orthanc, evidence_instances
 from support.outside import Sent, differences
@@ -156,7 +156,9 @@ def test_a_process_killed_at_a_named_place_loses_and_doubles_nothing(
     name: str, mortal: Mortal, pacs: Orthanc, tmp_path: Path
 ) -> None:
     sent = Sent()
-    mortal.dies_at(name, load(tmp_path, name), sent)
+    chance = trial.dice("kill", name)
+    n_series, n_slices = trial.rounds((3, 5), (chance.randint(1, 4), chance.randint(2, 9)))
+    mortal.dies_at(name, load(tmp_path, name, n_series=n_series, n_slices=n_slices), sent)
 
     assert_promise_kept(mortal.node, pacs, sent)
     if name == "commitment-asked":  # what the archive answers counts, although nobody remembers the question
@@ -225,7 +227,7 @@ def test_a_supervisor_that_was_killed_takes_its_processes_with_it(mortal: Mortal
 def test_a_node_killed_as_a_whole_at_random_times_loses_and_doubles_nothing(
     new_node: Callable[..., Node], pacs: Orthanc, tmp_path: Path
 ) -> None:
-    node, sent, dice = new_node(), Sent(), random.Random(2026)
+    node, sent, dice = new_node(), Sent(), trial.dice("rounds")
     for round_ in range(10):
         node.start(ready=False)
         until(node.answers_echo, "the receiver is up")

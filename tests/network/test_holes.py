@@ -15,6 +15,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 import structlog
+from support import trial
 from support.receiving import (
     CT,
     Aborted,
@@ -231,10 +232,10 @@ def test_fifty_connections_at_once_are_served_at_once(listening: Listen) -> None
 
 
 def test_connections_that_are_reset_inside_a_dataset_leave_nothing(listening: Listen) -> None:
-    node = listening()
-    for _ in range(20):
-        scu = Scu(node.port)
-        scu.send(p_data(1, command(CT, UID), is_command=True) + p_data(1, bytes(9000), is_command=False, is_last=False))
+    node, chance = listening(), trial.dice("reset")
+    for _ in range(trial.rounds(20, 200)):
+        scu, part = Scu(node.port), bytes(chance.randint(0, 20_000))
+        scu.send(p_data(1, command(CT, UID), is_command=True) + p_data(1, part, is_command=False, is_last=False))
         scu.reset()
 
     until(lambda: not node.receiver.n_associations, "all associations have ended")

@@ -21,6 +21,7 @@ from mediqa_node.domain.policy import DeliveryRules
 from mediqa_node.domain.rules import ForwardRule
 from mediqa_node.domain.series import InstanceStatus
 from mediqa_node.pipeline.forward import probe, reconcile
+from mediqa_node.pipeline.forward import send as forward_send
 from mediqa_node.storage import copies, retention
 
 Make = Callable[..., Forwarding]
@@ -305,3 +306,49 @@ def test_a_study_is_compared_an_hour_after_the_last_of_it_was_sent(make: Make, p
     assert reconcile.reconcile_due(node.context) == 1, "the archive holds nothing"
     assert reconcile.reconcile_due(node.context) == 0, "it was told, and is looked at again tomorrow"
     assert pacs.asked == 1
+
+
+@pytest.mark.parametrize("damage", ["a bit flipped", "cut", "removed", "a link", "empty"])
+def test_a_damaged_file_never_reaches_an_archive_and_keeps_no_other_back(
+    make: Make, pacs: ScriptedPacs, tmp_path: Path, damage: str
+) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    send(node, ct(1), ct(2), ct(3))
+    victim = node.node.spool.path(node.node.rows()[1].path)
+    content = victim.read_bytes()
+    if damage == "a bit flipped":
+        victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage in ("cut", "empty"):
+        victim.write_bytes(content[:-10] if damage == "cut" else b"")
+    else:
+        victim.unlink()
+        if damage == "a link":
+            (tmp_path / "elsewhere").write_bytes(content)
+            victim.symlink_to(tmp_path / "elsewhere")
+
+    node.start()
+    until(lambda: "waiting" not in node.states(), "all have left or are parked")
+
+    assert node.states() == ["sent", "parked", "sent"]
+    assert node.rows()[1].reason_code == ForwardReason.FILE_MISSING
+    assert pacs.received == [encode(ct(1)), encode(ct(3))]
+
+
+def test_a_file_that_cannot_be_read_for_now_is_tried_again(
+    make: Make, pacs: ScriptedPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    send(node, ct(1), ct(2, SeriesInstanceUID="1.2.826.0.1.3680043.2.1125.99"))
+    right, failures = forward_send._as_received, [OSError(5, "Input/output error")]
+
+    def fails_once(path: Path, sha256: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return right(path, sha256)
+
+    monkeypatch.setattr(forward_send, "_as_received", fails_once)
+    node.start()
+    node.all_are("sent")
+
+    assert [row.attempts for row in node.rows()] == [2, 1]
+    assert pacs.received == [encode(ct(2, SeriesInstanceUID="1.2.826.0.1.3680043.2.1125.99")), encode(ct(1))]

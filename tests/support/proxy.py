@@ -15,6 +15,7 @@ class Proxy:
 
     Attributes:
         delay_s: pause before each chunk in either direction.
+        bytes_per_s: pace in either direction; None: as fast as it comes.
         stalled: connections are accepted and nothing moves.
         refusing: connections are closed at once.
         cut_after_bytes: end a connection after so many bytes from the client; None: never.
@@ -25,6 +26,7 @@ class Proxy:
     def __init__(self, target_port: int) -> None:
         self.target_port = target_port
         self.delay_s = 0.0
+        self.bytes_per_s: float | None = None
         self.stalled = self.refusing = False
         self.cut_after_bytes: int | None = None
         self.swallow = self.swallowed = self.connections = 0
@@ -73,7 +75,7 @@ class Proxy:
                         server.sendall(chunk[: self.cut_after_bytes - sent])
                         return
                     sent += len(chunk)
-                    server.sendall(chunk)
+                    self._send(server, chunk)
                     continue
                 whole, pending = _whole_pdus(pending + chunk)
                 for pdu in whole:
@@ -81,7 +83,15 @@ class Proxy:
                         self.swallow -= 1
                         self.swallowed += 1
                         return
-                    client.sendall(pdu)
+                    self._send(client, pdu)
+
+    def _send(self, end: socket.socket, data: bytes) -> None:
+        """Send at the pace of this moment."""
+        while data and (pace := self.bytes_per_s) and not self._stopping.is_set():
+            end.sendall(data[:1])
+            data = data[1:]
+            time.sleep(1 / pace)
+        end.sendall(data)
 
 
 def _whole_pdus(data: bytes) -> tuple[list[bytes], bytes]:

@@ -4,7 +4,10 @@ A peer that is not reachable delays its own destination only; an instance that i
 off, delays only what follows it in its series; what it refuses for good is parked, and the next one is sent.
 """
 
+import errno
+import hashlib
 import os
+import struct
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +40,7 @@ _LATELY_S = 5.0
 _RELEASE_AFTER_S = 5.0
 _NO_CLASS = 0x0122
 _HEAD_BYTES = 4096
+_PIECE_BYTES = 1024**2
 _BREAKS_IN_A_ROW = 2
 """So many instances in a row at which the association broke show that the peer is at fault, not they."""
 
@@ -203,11 +207,8 @@ class Sender(Thread):
             return Outcome(state=ForwardState.PARKED, code=ForwardReason.CLASS_NOT_ACCEPTED, message=words)
         try:
             status, comment = self._store(link, row, pair)
-        except UndecodablePixels as error:
-            return Outcome(state=ForwardState.PARKED, code=ForwardReason.NOT_DECOMPRESSED, message=str(error))
-        except (FileNotFoundError, InvalidInstance) as error:
-            words = f"spooled file: {type(error).__name__}; `mediqa-node verify` names it"
-            return Outcome(state=ForwardState.PARKED, code=ForwardReason.FILE_MISSING, message=words)
+        except (UndecodablePixels, InvalidInstance, OSError) as error:
+            return self._without_file(row, error)
         except PeerUnavailable as error:
             self._end_link(abort=True)
             self._breaks += 1
@@ -219,9 +220,22 @@ class Sender(Thread):
         reach("after-forward-answer")
         return self._judged(row, status, comment)
 
+    def _without_file(self, row: ForwardRow, error: Exception) -> Outcome:
+        """Return what becomes of an instance whose file cannot be sent; it keeps no other back."""
+        if isinstance(error, UndecodablePixels):
+            return Outcome(state=ForwardState.PARKED, code=ForwardReason.NOT_DECOMPRESSED, message=str(error))
+        if isinstance(error, FileNotFoundError | InvalidInstance):
+            words = f"spooled file: {type(error).__name__}; `mediqa-node verify` names it"
+            return Outcome(state=ForwardState.PARKED, code=ForwardReason.FILE_MISSING, message=words)
+        words = f"spooled file cannot be read: {type(error).__name__}"  # a disk of ours, for now
+        return self._again(row, ForwardReason.FILE_MISSING, words)
+
     def _store(self, link: StoreLink, row: ForwardRow, pair: Pair) -> tuple[int, str]:
         path = self._context.spool.path(row.path)
-        file = _as_it_is(path) if pair[1] == row.transfer_syntax_uid else decompressed(path)
+        file = _as_received(path, row.sha256)
+        if pair[1] != row.transfer_syntax_uid:
+            os.close(file.fd)
+            file = decompressed(path)
         try:
             reach("mid-forward")
             return link.store(file, pair, row.sop_instance_uid, within_s=self._context.delivery.timeout_s)
@@ -300,14 +314,39 @@ def _pairs(peer: Peer, row: ForwardRow) -> tuple[Pair, ...]:
     return (as_it_is, (row.sop_class_uid, EXPLICIT_LITTLE)) if may_change else (as_it_is,)
 
 
-def _as_it_is(path: Path) -> StoredFile:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _as_received(path: Path, sha256: str) -> StoredFile:
+    """Open a spooled file; the caller closes its descriptor.
+
+    Raises:
+        InvalidInstance: it is a link, or holds other bytes than were received: an archive must never get these.
+        OSError: it cannot be opened or read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InvalidInstance("a link in the spool") from error
+        raise
     try:
         head = read_head(memoryview(os.pread(fd, _HEAD_BYTES, 0)))
+        file = StoredFile(fd, head.size_bytes, os.fstat(fd).st_size - head.size_bytes)
+        if _digest(file) != sha256:
+            raise InvalidInstance("its bytes have changed since it was received")
+        return file
+    except (ValueError, struct.error) as error:
+        os.close(fd)
+        raise InvalidInstance("no Part 10 file") from error
     except BaseException:
         os.close(fd)
         raise
-    return StoredFile(fd, head.size_bytes, os.fstat(fd).st_size - head.size_bytes)
+
+
+def _digest(file: StoredFile) -> str:
+    digest, at = hashlib.sha256(), file.begins_at
+    while piece := os.pread(file.fd, _PIECE_BYTES, at):
+        digest.update(piece)
+        at += len(piece)
+    return digest.hexdigest()
 
 
 _AT_MOST_S = 60.0
