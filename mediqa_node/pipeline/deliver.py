@@ -62,6 +62,14 @@ _ABOUT_IDENTITY = (
     DeliveryReason.IDENTITY_UNANSWERED,
 )
 _AGAIN_S = 1.0
+_IMAGES_SOON_S, _IMAGES_LATE_AGAIN_S = 30.0, 30.0
+"""Images that have waited so long wait for an archive that is down; their report is looked at so often then."""
+_OF_NO_ATTEMPT = (
+    DeliveryReason.COPY_BEING_COMPARED,
+    DeliveryReason.DOCUMENT_UNREAD,
+    DeliveryReason.IMAGES_ON_THEIR_WAY,
+)
+"""Why a report waits that nobody has tried to send."""
 _SLOW_S = 1.0
 """A query that fails after so long holds up the reports behind it."""
 _NEXT_S = 0.001
@@ -92,7 +100,8 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
     now = node.clock()
     with node.database.write() as connection:
         health.note_attempt(node.database, connection, delivery.destination, outcome.code, outcome.message, at=now)
-        outbox.note_attempt(connection, _attempt_made(delivery_id, outcome, now))
+        if outcome.code not in _OF_NO_ATTEMPT:
+            outbox.note_attempt(connection, _attempt_made(delivery_id, outcome, now))
         index.lock_series(connection, delivery.series_instance_uid)
         current = outbox.find_delivery(connection, delivery_id)
         sent = outcome.state is DeliveryState.SENT
@@ -175,8 +184,11 @@ def _under_way(node: NodeContext, connection: Connection, delivery: DeliveryRow,
     """Return what a report waits for although nothing is wrong with it, or None."""
     if row.study_instance_uid in rejections.studies_with_unread(connection):
         return _soon(node, DeliveryReason.DOCUMENT_UNREAD, "a document of the study is being read")
-    if forwards.series_waits(connection, delivery.destination, delivery.series_instance_uid):
-        return _soon(node, DeliveryReason.IMAGES_ON_THEIR_WAY, "its images are still being forwarded there")
+    since = forwards.series_waits_since(connection, delivery.destination, delivery.series_instance_uid)
+    if since is not None:
+        outcome = _soon(node, DeliveryReason.IMAGES_ON_THEIR_WAY, "its images are still being forwarded there")
+        lately = node.clock() - since < _IMAGES_SOON_S
+        return outcome if lately else replace(outcome, again_at=node.clock() + _IMAGES_LATE_AGAIN_S)
     return None
 
 
@@ -367,7 +379,7 @@ def _move(connection: Connection, row: SeriesRow, state: SeriesState, now: float
 
 def _log(delivery: DeliveryRow, outcome: Outcome) -> None:
     level = log.info if outcome.state in (DeliveryState.SENT, DeliveryState.SUPERSEDED) else log.warning
-    if outcome.code in (DeliveryReason.COPY_BEING_COMPARED, DeliveryReason.DOCUMENT_UNREAD):
+    if outcome.code in _OF_NO_ATTEMPT:
         level = log.debug  # every second, until that is done
     level(
         "delivery",

@@ -38,6 +38,7 @@ from mediqa_node.storage import (
     commitments,
     companions,
     copies,
+    forwards,
     index,
     outbox,
     procedure_steps,
@@ -334,6 +335,8 @@ def retain(node: NodeContext) -> int:
     now = node.clock()
     before = now - node.retention.days * 86400
     count = 0
+    with node.database.write() as connection:
+        forwards.forget_unasked(connection, [peer.name for peer in node.peers if peer.commitment])
     with node.database.read() as connection:
         if clock.is_paused(connection, now=now):
             return 0

@@ -52,6 +52,16 @@ _ROW = [
     instances.c.purged_at.is_not(None).label("purged"),
 ]
 _JOINED = forwards.join(instances, instances.c.id == forwards.c.instance_id)
+_WAITS = sa.text("forwards.state = 'waiting'")
+"""As the partial index spells it."""
+_SET_ASIDE = (InstanceStatus.SUPERSEDED, InstanceStatus.SAME)
+"""Copies that another one stands for: they are never sent again."""
+AS_CORRECTION_OR_BACKFILL = sa.case(
+    (forwards.c.priority == Priority.CORRECTION, Priority.CORRECTION.value), else_=Priority.BACKFILL.value
+)
+"""The priority of what is sent again: an archive's answer to a correction means something else."""
+_IDS_AT_ONCE = 1000
+_SETTLED_AT_ONCE = 1000
 
 
 def _row(row: sa.Row[*tuple[Any, ...]]) -> ForwardRow:
@@ -96,32 +106,28 @@ def add(
         )
 
 
-def due(connection: sa.Connection, destination: str, now: float, *, at_most: int) -> list[ForwardRow]:
+def due(
+    connection: sa.Connection, destination: str, now: float, *, at_most: int, latest_s: float = 86_400.0
+) -> list[ForwardRow]:
     """Return what may be sent to a destination, in turn: live, corrections, the rest, each in order of arrival.
 
     What follows, within its series, an instance that is tried again later waits for it.
+
+    Args:
+        latest_s: nothing is put off for longer: a later time was written before the clock was set back.
     """
-    earlier = forwards.alias()
-    waits_for_earlier = (
-        sa.select(sa.literal(1))
-        .where(
-            earlier.c.destination == forwards.c.destination,
-            earlier.c.series_instance_uid == forwards.c.series_instance_uid,
-            earlier.c.state == ForwardState.WAITING,
-            earlier.c.id < forwards.c.id,
-            earlier.c.not_before > now,
-        )
-        .exists()
+    waiting = (forwards.c.destination == destination, _WAITS)
+    put_off = sa.and_(forwards.c.not_before > now, forwards.c.not_before <= now + latest_s)
+    delayed = (
+        sa.select(forwards.c.series_instance_uid, sa.func.min(forwards.c.id).label("first"))
+        .where(*waiting, put_off)
+        .group_by(forwards.c.series_instance_uid)
+        .subquery()
     )
     query = (
         sa.select(*_ROW)
-        .select_from(_JOINED)
-        .where(
-            forwards.c.destination == destination,
-            sa.text("forwards.state = 'waiting'"),  # as the partial index spells it
-            forwards.c.not_before <= now,
-            ~waits_for_earlier,
-        )
+        .select_from(_JOINED.outerjoin(delayed, delayed.c.series_instance_uid == forwards.c.series_instance_uid))
+        .where(*waiting, ~put_off, sa.or_(delayed.c.first.is_(None), forwards.c.id < delayed.c.first))
         .order_by(forwards.c.priority, forwards.c.id)
         .limit(at_most)
     )
@@ -133,7 +139,7 @@ def waiting_pairs(connection: sa.Connection, destination: str, *, at_most: int) 
     first = (
         sa.select(instances.c.sop_class_uid, instances.c.transfer_syntax_uid)
         .select_from(_JOINED)
-        .where(forwards.c.destination == destination, sa.text("forwards.state = 'waiting'"))
+        .where(forwards.c.destination == destination, _WAITS)
         .order_by(forwards.c.priority, forwards.c.id)
         .limit(2000)
         .subquery()
@@ -142,11 +148,17 @@ def waiting_pairs(connection: sa.Connection, destination: str, *, at_most: int) 
     return [(row.sop_class_uid, row.transfer_syntax_uid) for row in rows]
 
 
-def update(connection: sa.Connection, ids: Collection[int], **values: object) -> int:
-    """Update columns of forwards; return how many."""
-    if not ids:
-        return 0
-    return int(connection.execute(sa.update(forwards).where(forwards.c.id.in_(ids)).values(**values)).rowcount)
+def update(
+    connection: sa.Connection, ids: Collection[int], states: Collection[ForwardState] = (), **values: object
+) -> int:
+    """Update columns of forwards, only of those in some states if any are given; return how many."""
+    wanted, count = list(ids), 0
+    for some in (wanted[i : i + _IDS_AT_ONCE] for i in range(0, len(wanted), _IDS_AT_ONCE)):
+        statement = sa.update(forwards).where(forwards.c.id.in_(some))
+        if states:
+            statement = statement.where(forwards.c.state.in_(states))
+        count += int(connection.execute(statement.values(**values)).rowcount)
+    return count
 
 
 def move(
@@ -159,6 +171,9 @@ def move(
 ) -> int:
     """Update forwards that are in one of these states, by their numbers, or all; return how many."""
     statement = sa.update(forwards).where(forwards.c.state.in_(from_states))
+    if values.get("state") is ForwardState.WAITING:
+        set_aside = sa.select(instances.c.id).where(instances.c.status.in_(_SET_ASIDE))
+        statement = statement.where(forwards.c.instance_id.not_in(set_aside))
     if ids:
         statement = statement.where(forwards.c.id.in_(ids))
     if destination is not None:
@@ -188,29 +203,78 @@ def in_states(
     return [_row(row) for row in connection.execute(query.limit(at_most))]
 
 
-def held_with_status(connection: sa.Connection) -> list[tuple[ForwardRow, InstanceStatus | str]]:
-    """Return the held forwards, and what has become of the copies they are of."""
-    query = (
-        sa.select(*_ROW, instances.c.status.label("copy"))
-        .select_from(_JOINED)
-        .where(sa.text("forwards.state IN ('held', 'parked')"), forwards.c.state == ForwardState.HELD)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A held forward whose copy was compared, or decided about.
+
+    Attributes:
+        copy: what has become of the copy.
+        is_served: the destination has, or gets, another copy of the same instance.
+        is_same: another copy of the instance has the same content.
+    """
+
+    id: int
+    destination: str
+    sop_instance_uid: str
+    reason_code: str | None
+    copy: InstanceStatus | str
+    is_served: bool
+    is_same: bool
+
+
+def settled_copies(connection: sa.Connection) -> list[Settled]:
+    """Return held forwards whose copies are no candidates any more, some at a time, the oldest first."""
+    other, theirs = forwards.alias(), instances.alias()
+    twin = instances.alias()
+    served = sa.exists().where(
+        other.c.instance_id == theirs.c.id,
+        theirs.c.sop_instance_uid == instances.c.sop_instance_uid,
+        other.c.destination == forwards.c.destination,
+        other.c.id != forwards.c.id,
+        other.c.state.in_((ForwardState.WAITING, ForwardState.SENT, ForwardState.CONFIRMED, ForwardState.PARKED)),
     )
-    found = []
-    for row in connection.execute(query):
-        values = {key: value for key, value in row._mapping.items() if key != "copy"}
-        values["state"] = parse_state(ForwardState, values["state"])
-        values["reason_code"] = parse_state(ForwardReason, values["reason_code"]) if values["reason_code"] else None
-        found.append((ForwardRow(**values), parse_state(InstanceStatus, row.copy)))
-    return found
+    same = sa.exists().where(
+        twin.c.sop_instance_uid == instances.c.sop_instance_uid,
+        twin.c.id != instances.c.id,
+        twin.c.content_digest == instances.c.content_digest,
+    )
+    disputed = sa.case(
+        (instances.c.status == InstanceStatus.DISPUTED, ForwardReason.OTHER_IDENTITY.value),
+        (instances.c.status == InstanceStatus.CONFLICT, ForwardReason.OTHER_PIXELS.value),
+        else_="",
+    )
+    query = (
+        sa.select(
+            forwards.c.id,
+            forwards.c.destination,
+            forwards.c.reason_code,
+            instances.c.sop_instance_uid,
+            instances.c.status.label("copy"),
+            served.label("is_served"),
+            same.label("is_same"),
+        )
+        .select_from(_JOINED)
+        .where(
+            sa.text("forwards.state IN ('held', 'parked')"),
+            forwards.c.state == ForwardState.HELD,
+            instances.c.status != InstanceStatus.CANDIDATE,
+            sa.func.coalesce(forwards.c.reason_code, "") != disputed,
+        )
+        .order_by(forwards.c.id)
+        .limit(_SETTLED_AT_ONCE)
+    )
+    rows = [row._mapping for row in connection.execute(query)]
+    return [Settled(**{**row, "copy": parse_state(InstanceStatus, row["copy"])}) for row in rows]
 
 
-def replaced(connection: sa.Connection, sop_instance_uids: Collection[str]) -> list[int]:
-    """Return the forwards that wait although a corrected copy has taken the place of their instance."""
+def replaced(connection: sa.Connection, destination: str, sop_instance_uids: Collection[str]) -> list[int]:
+    """Return the unsent forwards to a destination of copies that a correction has replaced there."""
     query = (
         sa.select(forwards.c.id)
         .select_from(_JOINED)
         .where(
-            forwards.c.state == ForwardState.WAITING,
+            forwards.c.destination == destination,
+            forwards.c.state.in_((ForwardState.WAITING, ForwardState.PARKED)),
             instances.c.status == InstanceStatus.SUPERSEDED,
             instances.c.sop_instance_uid.in_(list(sop_instance_uids)),
         )
@@ -241,7 +305,7 @@ def queues(connection: sa.Connection) -> list[ForwardQueue]:
 
 def destinations(connection: sa.Connection) -> list[str]:
     """Return the destinations that something waits for."""
-    query = sa.select(forwards.c.destination).where(sa.text("forwards.state = 'waiting'")).distinct()
+    query = sa.select(forwards.c.destination).where(_WAITS).distinct()
     return list(connection.execute(query).scalars())
 
 
@@ -273,19 +337,39 @@ def sent_with(connection: sa.Connection, destination: str, sop_instance_uids: Co
             forwards.c.state == ForwardState.SENT,
             forwards.c.ask_at.is_not(None),
             instances.c.sop_instance_uid.in_(list(sop_instance_uids)),
+            instances.c.status.not_in(_SET_ASIDE),
         )
     )
     return [_row(row) for row in connection.execute(query)]
 
 
-def series_waits(connection: sa.Connection, destination: str, series_instance_uid: str) -> bool:
-    """Whether an image of a series waits to be sent to a destination; what was refused there does not count."""
-    query = sa.select(sa.literal(1)).where(
+def series_waits_since(connection: sa.Connection, destination: str, series_instance_uid: str) -> float | None:
+    """Return since when images of a series wait to be sent to a destination; what was refused does not count."""
+    query = sa.select(sa.func.min(forwards.c.created_at)).where(
         forwards.c.destination == destination,
         forwards.c.series_instance_uid == series_instance_uid,
         forwards.c.state == ForwardState.WAITING,
     )
-    return connection.execute(query.limit(1)).first() is not None
+    since: float | None = connection.execute(query).scalar_one()
+    return since
+
+
+def forget_unasked(connection: sa.Connection, committing: Collection[str]) -> int:
+    """Let instances go whose destination is no longer asked to commit to them; return how many."""
+    statement = sa.update(forwards).where(
+        forwards.c.ask_at.is_not(None), forwards.c.destination.not_in(list(committing))
+    )
+    return int(connection.execute(statement.values(ask_at=None)).rowcount)
+
+
+def file_is_back(connection: sa.Connection, instance_id: int, *, now: float) -> int:
+    """Have the forwards of an instance go on that were parked because its file was lost; return how many."""
+    statement = sa.update(forwards).where(
+        forwards.c.instance_id == instance_id,
+        forwards.c.state == ForwardState.PARKED,
+        forwards.c.reason_code == ForwardReason.FILE_MISSING,
+    )
+    return int(connection.execute(statement.values(state=ForwardState.WAITING, not_before=now)).rowcount)
 
 
 def on_their_way(connection: sa.Connection, destination: str, sop_instance_uids: Collection[str]) -> bool:

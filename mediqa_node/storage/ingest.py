@@ -60,6 +60,11 @@ _ASKED_FOR = sa.select(pulls.c.move_destination).where(
     pulls.c.series_instance_uid == _UID, pulls.c.state != PullState.PULLED.value, pulls.c.peer_ae_title == _CALLING
 )
 """Whether an archive was asked for a series, all of which is not here yet: some do not say for whom they send."""
+_BEING_MOVED = _ASKED_FOR.where(
+    pulls.c.state == PullState.MOVING.value, pulls.c.asked_at >= sa.bindparam("since", type_=sa.Float)
+)
+_MOVING_AT_MOST_S = 3600.0
+"""A pull that began earlier has ended, however: what comes later, the archive sends of its own accord."""
 _COMES_PULLED = sa.or_(_PULLED, sa.exists(_ASKED_FOR))
 _GOES_LIVE = sa.and_(series.c.pulled, sa.not_(_COMES_PULLED))
 _ENTER = sa.insert(instances).values(
@@ -155,6 +160,7 @@ def record(
             _complete_sender(connection, same, instance)
             return Recorded.DUPLICATE
         connection.execute(sa.update(instances).where(instances.c.id == same.id).values(path=instance.path))
+        forwards.file_is_back(connection, same.id, now=instance.received_at.timestamp())
         connection.execute(_REOPEN, {"uid": instance.series_instance_uid, "now": instance.received_at.timestamp()})
         return Recorded.NEW
     _touch_series(database, connection, instance, modality, counts=not known)
@@ -191,7 +197,8 @@ def _forward(
 def _is_own(connection: sa.Connection, instance: ReceivedInstance) -> bool:
     """Whether an instance was pulled, or is a report or companion of this node that somebody has sent back."""
     asked = {"uid": instance.series_instance_uid, "calling": instance.calling_ae_title}
-    if connection.execute(_ASKED_FOR, asked).first() is not None:
+    since = instance.received_at.timestamp() - _MOVING_AT_MOST_S
+    if connection.execute(_BEING_MOVED, {**asked, "since": since}).first() is not None:
         return True
     return bool(connection.execute(_OWN, {"uid": instance.sop_instance_uid}).scalar_one())
 

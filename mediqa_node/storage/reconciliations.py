@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mediqa_node.domain.forward import ForwardGap, ForwardState, Reconciled
-from mediqa_node.domain.series import parse_state
+from mediqa_node.domain.series import InstanceStatus, parse_state
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.forward_tables import forwards, reconciliations
 from mediqa_node.storage.tables import instances
@@ -90,7 +90,7 @@ def studies_due(
         .where(
             forwards.c.destination == destination,
             forwards.c.state.in_(_AT_HAND),
-            forwards.c.done_at >= sent_after,
+            sa.or_(forwards.c.done_at >= sent_after, known.c.outcome == Reconciled.MISSING),
         )
         .group_by(forwards.c.study_instance_uid, known.c.checked_at, known.c.outcome)
         .having(
@@ -128,7 +128,7 @@ def studies_sent(connection: sa.Connection, destination: str, *, since: float) -
 
 
 def expected(connection: sa.Connection, destination: str, study_instance_uid: str) -> dict[str, list[str]]:
-    """Return the instances of a study that a destination should hold, by series."""
+    """Return the instances of a study that a destination should hold, by series: no replaced or rejected ones."""
     query = (
         sa.select(forwards.c.series_instance_uid, instances.c.sop_instance_uid)
         .join(instances, instances.c.id == forwards.c.instance_id)
@@ -136,6 +136,7 @@ def expected(connection: sa.Connection, destination: str, study_instance_uid: st
             forwards.c.destination == destination,
             forwards.c.study_instance_uid == study_instance_uid,
             forwards.c.state.in_(_AT_HAND),
+            instances.c.status == InstanceStatus.CURRENT,
         )
         .distinct()
         .order_by(forwards.c.series_instance_uid, instances.c.sop_instance_uid)
@@ -155,6 +156,7 @@ def sent_of(connection: sa.Connection, destination: str, sop_instance_uids: Sequ
             forwards.c.destination == destination,
             forwards.c.state.in_(_AT_HAND),
             instances.c.sop_instance_uid.in_(sop_instance_uids),
+            instances.c.status == InstanceStatus.CURRENT,
             instances.c.purged_at.is_(None),
         )
     )

@@ -111,6 +111,7 @@ def test_a_study_reaches_the_archive_before_its_report_and_does_not_come_back(
     assert len(pacs.reports()) == 1
 
 
+@pytest.mark.acceptance
 def test_the_archive_gets_what_came_while_it_was_down_and_the_node_was_killed(
     new_node: Callable[..., Node], pacs: Orthanc, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_the_archive_gets_what_came_while_it_was_down_and_the_node_was_killed(
     assert_all_arrived_once(node, pacs, sent)
 
 
+@pytest.mark.acceptance
 def test_what_the_archive_lost_is_found_by_the_command(
     new_node: Callable[..., Node], pacs: Orthanc, tmp_path: Path
 ) -> None:
@@ -198,6 +200,7 @@ def test_five_minutes_without_the_archive_and_ten_kills(
         assert connection.execute(sa.select(sa.func.count()).select_from(forwards)).scalar_one() == 50
 
 
+@pytest.mark.acceptance
 def test_a_class_that_the_archive_refuses_is_refused_to_the_scanner(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -1,9 +1,11 @@
 """What is received reaches other archives: unchanged, in order, once, and never in a loop."""
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pydicom
@@ -15,6 +17,7 @@ from support.receiving import CT, EXPLICIT, MR, Scu, ct, encode
 from support.scripted import ABORT, ScriptedPacs, scripted, silent_port
 from support.waiting import until
 
+from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.forward import ForwardReason, Reconciled
 from mediqa_node.domain.peer import ForwardStyle, Peer
 from mediqa_node.domain.policy import DeliveryRules
@@ -22,6 +25,8 @@ from mediqa_node.domain.rules import ForwardRule
 from mediqa_node.domain.series import InstanceStatus
 from mediqa_node.pipeline.forward import probe, reconcile
 from mediqa_node.pipeline.forward import send as forward_send
+from mediqa_node.pipeline.forward import send as sending
+from mediqa_node.pipeline.forward.forwarder import Forwarder
 from mediqa_node.storage import copies, retention
 
 Make = Callable[..., Forwarding]
@@ -252,6 +257,121 @@ def test_lossless_compression_is_undone_only_where_the_site_says_so(make: Make, 
     [arrived] = (pydicom.dcmread(BytesIO(one), force=True) for one in pacs.received)
     assert arrived.PixelData == original.PixelData
     assert arrived.SOPInstanceUID == original.SOPInstanceUID
+
+
+def settled(node: Forwarding, number: int, status: InstanceStatus) -> None:
+    """Let a copy be judged as the courier would."""
+    with node.node.database.write() as connection:
+        copies.set_status(connection, node.node.rows()[number].id, status)
+
+
+def test_the_same_image_from_another_sender_reaches_a_destination_of_its_own(make: Make, pacs: ScriptedPacs) -> None:
+    rules = [ForwardRule(sender="CT_ROOM_1", to=("ELSEWHERE",)), ForwardRule(sender="CT_ROOM_2", to=("PACS",))]
+    peers = [pacs_peer(pacs.port), Peer(name="ELSEWHERE", ae_title="ELSEWHERE", host="127.0.0.1", port=1)]
+    node = make(peers, rules)
+    send(node, ct(1))
+    send(node, ct(1, RequestingService="WARD 3"), calling=b"CT_ROOM_2")
+    settled(node, 1, InstanceStatus.SAME)
+
+    node.start()
+    until(lambda: node.states() == ["waiting", "sent"], "the second destination has the image")
+
+    assert pacs.received == [encode(ct(1, RequestingService="WARD 3"))]
+
+
+def test_a_correction_replaces_what_waits_only_where_it_goes_itself(make: Make) -> None:
+    rules = [ForwardRule(sender="CT_ROOM_1", to=("PACS", "VNA")), ForwardRule(sender="RIS", to=("PACS",))]
+    node = make([pacs_peer(1), Peer(name="VNA", ae_title="VNA", host="127.0.0.1", port=1)], rules)
+    send(node, ct(1))
+    send(node, ct(1, PatientID="RIGHT"), calling=b"RIS")
+    settled(node, 0, InstanceStatus.SUPERSEDED)
+    settled(node, 1, InstanceStatus.CURRENT)
+
+    Forwarder(node.context, Event()).settle()
+
+    assert [(row.destination, row.state) for row in node.rows()] == [
+        ("PACS", "superseded"),
+        ("VNA", "waiting"),
+        ("PACS", "waiting"),
+    ]
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_back(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    send(node, ct(1), ct(2, SeriesInstanceUID="1.2.826.0.1.3680043.2.1125.99"))
+    [first, _] = node.node.files()
+    path = node.node.spool.path(node.node.rows()[0].path)
+    assert path in (first, _)
+    path.unlink()
+    path.mkdir()
+
+    node.start()
+    until(lambda: node.states() == ["waiting", "sent"], "the other one has left")
+
+
+def test_a_title_that_the_archive_does_not_know_keeps_no_other_scanner_back(make: Make, pacs: ScriptedPacs) -> None:
+    pacs.entity.require_calling_aet = ["CT_ROOM_2"]
+    node = make([pacs_peer(pacs.port, forward=ForwardStyle(calling_ae="original"))], TO_PACS)
+    send(node, ct(1))
+    send(node, ct(2, SeriesInstanceUID="1.2.826.0.1.3680043.2.1125.99"), calling=b"CT_ROOM_2")
+
+    node.start()
+    until(lambda: node.states() == ["waiting", "sent"], "the other scanner's image has left")
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    send(node, ct(1), ct(2))
+    yesterday = node.context.clock() - 86_400
+    object.__setattr__(node.context, "clock", lambda: yesterday)
+
+    node.start()
+    node.all_are("sent")
+
+
+def test_what_could_not_be_recorded_is_not_sent_over_and_over(
+    make: Make, pacs: ScriptedPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    send(node, *(ct(number) for number in range(1, 5)))
+    finish, failing = sending.forwards.finish, time.monotonic() + 1.5
+
+    def fails(*arguments: Any, **more: Any) -> bool:
+        if time.monotonic() < failing:
+            raise StorageFailed("the disk is full")
+        return finish(*arguments, **more)
+
+    monkeypatch.setattr(sending.forwards, "finish", fails)
+    node.start()
+    node.all_are("sent")
+
+    assert len(pacs.received) == 4
+
+
+def test_an_archive_that_cannot_be_asked_is_sent_nothing_again(make: Make, pacs: ScriptedPacs) -> None:
+    node = make([pacs_peer(pacs.port)], TO_PACS)
+    send(node, ct(1))
+    node.start()
+    node.all_are("sent")
+    pacs.find_status = 0xC000
+
+    found = reconcile.reconcile(node.context, "PACS", [str(ct(1).StudyInstanceUID)])
+
+    assert [one.outcome for one in found] == [Reconciled.UNANSWERED]
+    assert reconcile.send_again(node.context, found) == 0
+
+
+def test_a_rule_for_another_kind_of_object_does_not_narrow_what_a_scanner_is_offered(
+    make: Make, pacs: ScriptedPacs
+) -> None:
+    rules = [ForwardRule(sender="CT_ROOM_1", to=("PACS",)), ForwardRule(modality="SR", to=("DOSE",))]
+    with scripted(classes=["1.2.840.10008.5.1.4.1.1.88.67"]) as dose:
+        peers = [pacs_peer(pacs.port), Peer(name="DOSE", ae_title="SCRIPTED", host="127.0.0.1", port=dose.port)]
+        node = make(peers, rules)
+        assert probe.probe(node.context, "PACS")
+        assert not probe.probe(node.context, "DOSE"), "it accepts none of the two classes asked about"
+
+        assert accepted(node, {1: (CT, [EXPLICIT]), 3: (MR, [EXPLICIT])}) == {1}
 
 
 def test_rules_look_at_single_instances(make: Make) -> None:

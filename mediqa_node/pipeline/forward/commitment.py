@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from mediqa_node.domain.forward import ForwardReason, ForwardState, Priority
+from mediqa_node.domain.forward import ForwardReason, ForwardState
 from mediqa_node.domain.peer import Peer
 from mediqa_node.pipeline.commitment import AT_MOST, ask, failure_words
 from mediqa_node.pipeline.heartbeat import goes_on
@@ -57,7 +57,7 @@ def forwards_settled(node: NodeContext) -> Settled:
                 state=ForwardState.WAITING if again else ForwardState.PARKED,
                 reason_code=ForwardReason.NOT_COMMITTED,
                 message=f"{peer} does not commit to keep it: {failure_words(reason)}",
-                priority=Priority.BACKFILL,
+                priority=forwards.AS_CORRECTION_OR_BACKFILL,
                 not_before=node.clock(),
                 ask_at=None,
                 n_uncommitted=row.n_uncommitted + 1,

@@ -59,7 +59,10 @@ class ForwardPlan:
         return tuple(dict.fromkeys(name for rule in self._rules.all(facts) for name in rule.to))
 
     def may_go_to(self, *, calling_ae_title: str, called_ae_title: str) -> frozenset[str]:
-        """Return the destinations of every rule that may match what this caller sends."""
+        """Return the destinations to which everything goes that this caller sends.
+
+        A rule with a condition on the object is left out: another modality may be meant for another destination.
+        """
         peer = self._peers.get(calling_ae_title)
         if peer in self.all_destinations:
             return frozenset()
@@ -67,6 +70,6 @@ class ForwardPlan:
         return frozenset(
             name
             for rule in self._rules.rules
-            if rule.is_for(senders=senders, called=called_ae_title)
+            if not rule.keywords and rule.is_for(senders=senders, called=called_ae_title)
             for name in rule.to
         )

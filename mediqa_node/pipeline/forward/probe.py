@@ -34,7 +34,8 @@ def probe_due(context: ForwardContext, tried: dict[str, float]) -> int:
     count = 0
     for name in sorted(context.destinations):
         at, stale = ages.get(name, (float("-inf"), True))
-        if now - tried.get(name, float("-inf")) < AGAIN_AFTER_S or not (stale or now - at >= PROBE_EVERY_S):
+        is_fresh = name in tried and not stale and abs(now - at) < PROBE_EVERY_S  # asked at the start, too
+        if abs(now - tried.get(name, float("-inf"))) < AGAIN_AFTER_S or is_fresh:
             continue
         tried[name] = now
         count += probe(context, name)
@@ -57,6 +58,9 @@ def probe(context: ForwardContext, name: str) -> bool:
         found += _accepted(context, name, compressed)
     except (PeerUnavailable, PeerRefused) as error:
         log.warning("destination not asked for what it accepts", destination=name, reason=str(error), hourly_for=name)
+        return False
+    if not found:  # an archive that accepts nothing is out of order, and would shut every scanner out
+        log.warning("destination accepts no class at all", destination=name, hourly_for=name)
         return False
     by_class: dict[str, list[str]] = {}
     for uid, syntax in found:

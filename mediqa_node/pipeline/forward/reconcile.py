@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import structlog
 
 from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
-from mediqa_node.domain.forward import ForwardReason, ForwardState, Priority, Reconciled
+from mediqa_node.domain.forward import ForwardReason, ForwardState, Reconciled
 from mediqa_node.network.peer_link import PeerLink
 from mediqa_node.network.sender import connect, study_query
 from mediqa_node.pipeline.forward.context import ForwardContext
@@ -97,7 +97,7 @@ def _compare(context: ForwardContext, link: PeerLink, name: str, study: str) -> 
         held = link.find_instances(study, series)
         if held is None:
             words = "it answers no C-FIND at the level of images"
-            return _row(context, name, study, Reconciled.UNANSWERED, n_expected, instances, words)
+            return _row(context, name, study, Reconciled.UNANSWERED, n_expected, [], words)
         missing += [uid for uid in instances if uid not in held]
     outcome = Reconciled.MISSING if missing else Reconciled.COMPLETE
     return _row(context, name, study, outcome, n_expected, missing)
@@ -128,7 +128,7 @@ def send_again(context: ForwardContext, found: Iterable[Reconciliation]) -> int:
     """Have the forwarder send again what is missing at a destination; return how many instances that is."""
     count = 0
     with context.database.write() as connection:
-        for one in found:
+        for one in (one for one in found if one.outcome is Reconciled.MISSING):
             ids = reconciliations.sent_of(connection, one.destination, one.missing)
             count += forwards.update(
                 connection,
@@ -136,7 +136,7 @@ def send_again(context: ForwardContext, found: Iterable[Reconciliation]) -> int:
                 state=ForwardState.WAITING,
                 reason_code=ForwardReason.SENT_AGAIN,
                 message="missing at the destination",
-                priority=Priority.BACKFILL,
+                priority=forwards.AS_CORRECTION_OR_BACKFILL,
                 not_before=context.clock(),
                 done_at=None,
             )

@@ -4,6 +4,7 @@ A peer that is not reachable delays its own destination only; an instance that i
 off, delays only what follows it in its series; what it refuses for good is parked, and the next one is sent.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -69,6 +70,10 @@ class _Batch:
     outcomes: list[tuple[ForwardRow, Outcome]] = field(default_factory=list)
 
 
+class _NotAdmitted(Exception):
+    """The peer does not admit the AE title of this sender; it may admit those of others."""
+
+
 class Sender(Thread):
     """Sends to one destination until the process stops."""
 
@@ -82,13 +87,15 @@ class Sender(Thread):
         self._not_before = float("-inf")
         self._failures = self._breaks = 0
         self._answers: bool | None = None
+        self._news: tuple[DeliveryReason | None, str] | None = None
         self._batch = _Batch()
 
     def run(self) -> None:
         """Look for work and send it."""
         a_round = self._context.pulse.timed(self.name, 60.0, self._guarded_round)
-        while not self._stop_event.wait(self._pause()):
+        while not self._stop_event.is_set():
             a_round()
+            self._stop_event.wait(self._pause())
         self._end_link()
 
     def _pause(self) -> float:
@@ -102,15 +109,18 @@ class Sender(Thread):
                 "forwarding postponed", destination=self._destination, reason=str(error), hourly_for="postponed"
             )
         except Exception as error:
-            log.exception("forwarding failed", destination=self._destination, hourly_for=type(error))
-            self._end_link()
+            log.exception("forwarding failed", destination=self._destination, hourly_for=(self.name, type(error)))
+            self._not_before = time.monotonic() + _AFTER_A_FAULT_S
+            self._end_link(abort=True)
 
     def round(self) -> int:
         """Send what is due, at most a batch; return how many instances left."""
         if time.monotonic() < self._not_before:
             return 0
+        self._commit()  # what a database that did not answer has left
+        latest_s = 2 * self._context.delivery.retry_at_most_s
         with self._context.database.read() as connection:
-            rows = forwards.due(connection, self._destination, self._context.clock(), at_most=BATCH)
+            rows = forwards.due(connection, self._destination, self._context.clock(), at_most=BATCH, latest_s=latest_s)
         if not rows:
             if self._link is not None and time.monotonic() - self._used_at > _RELEASE_AFTER_S:
                 self._end_link()
@@ -128,13 +138,18 @@ class Sender(Thread):
 
     def _send_all(self, peer: Peer, rows: list[ForwardRow]) -> int:
         delayed: set[str] = set()
+        not_admitted: set[str] = set()
         sent = 0
-        for row in rows:
+        for row in sorted(rows, key=lambda row: (row.priority, self._calling_of(peer, row) != self._calling)):
             if self._stop_event.is_set() or time.monotonic() < self._not_before:
                 break
-            if row.series_instance_uid in delayed:
+            if row.series_instance_uid in delayed or self._calling_of(peer, row) in not_admitted:
                 continue
-            outcome = self._attempt(peer, row)
+            try:
+                outcome = self._attempt(peer, row)
+            except _NotAdmitted as error:
+                not_admitted.add(self._calling_of(peer, row))
+                outcome = self._again(row, ForwardReason.NO_ANSWER, str(error))
             if outcome is None:  # not reachable
                 break
             if outcome.again_at is not None:
@@ -155,7 +170,7 @@ class Sender(Thread):
 
     def _commit(self) -> None:
         """Record what was sent. Killed before that, the next start sends it again: the same bytes."""
-        outcomes, self._batch.outcomes = self._batch.outcomes, []
+        outcomes = self._batch.outcomes
         if not outcomes:
             return
         now, peer = self._context.clock(), self._context.peer(self._destination)
@@ -177,6 +192,10 @@ class Sender(Thread):
                 )
             if any(outcome.code is ForwardReason.CLASS_NOT_ACCEPTED for _, outcome in outcomes):
                 peer_contexts.doubt(connection, self._destination)
+            if self._news is not None:
+                code, why = self._news
+                health.note_attempt(self._context.database, connection, self._destination, code, why, at=now)
+        self._batch.outcomes, self._news = [], None
         for row, outcome in outcomes:
             if outcome.state is not ForwardState.SENT:
                 self._log(row, outcome)
@@ -198,7 +217,12 @@ class Sender(Thread):
         """Send one instance; None if the peer is not reachable."""
         try:
             link = self._link_for(peer, row)
-        except (PeerUnavailable, PeerRefused) as error:
+        except PeerRefused as error:
+            if peer.forward.calling_ae == "original":
+                raise _NotAdmitted(str(error)) from error
+            self._back_off(str(error))
+            return None
+        except PeerUnavailable as error:
             self._back_off(str(error))
             return None
         pair = next((one for one in _pairs(peer, row) if link.accepts(one)), None)
@@ -208,6 +232,7 @@ class Sender(Thread):
         try:
             status, comment = self._store(link, row, pair)
         except (UndecodablePixels, InvalidInstance, OSError) as error:
+            self._end_link(abort=True)  # the message may have begun
             return self._without_file(row, error)
         except PeerUnavailable as error:
             self._end_link(abort=True)
@@ -261,14 +286,15 @@ class Sender(Thread):
         return Outcome(state=ForwardState.PARKED, code=code, status=status, message=words)
 
     def _again(self, row: ForwardRow, code: ForwardReason, words: str, status: int | None = None) -> Outcome:
-        again_at = self._context.clock() + self._context.delivery.backoff_s(row.attempts + 1)
+        pause_s = min(self._context.delivery.backoff_s(row.attempts + 1), _AT_MOST_S)
+        again_at = self._context.clock() + pause_s
         return Outcome(state=ForwardState.WAITING, code=code, status=status, message=words, again_at=again_at)
 
     # ── the association ──────────────────────────────────────────────────────
 
     def _link_for(self, peer: Peer, row: ForwardRow) -> StoreLink:
         """Return an association in which this instance was proposed, under the AE title that the site wants."""
-        calling = row.calling_ae_title if peer.forward.calling_ae == "original" else self._context.ae_title
+        calling = self._calling_of(peer, row)
         wanted = _pairs(peer, row)
         if self._link is not None and self._calling == calling and self._link.pairs.issuperset(wanted):
             return self._link
@@ -281,10 +307,14 @@ class Sender(Thread):
         self._failures = 0
         return self._link
 
+    def _calling_of(self, peer: Peer, row: ForwardRow) -> str:
+        return row.calling_ae_title if peer.forward.calling_ae == "original" else self._context.ae_title
+
     def _end_link(self, *, abort: bool = False) -> None:
         link, self._link = self._link, None
         if link is not None:
-            (link.abort if abort else link.release)()
+            with contextlib.suppress(OSError):
+                (link.abort if abort else link.release)()
 
     def _back_off(self, why: str) -> None:
         """Leave the destination alone for a while, and have `status` say so."""
@@ -294,17 +324,15 @@ class Sender(Thread):
         log.warning("destination does not answer", destination=self._destination, reason=why, hourly_for=self.name)
         if self._answers is not False:
             self._answers = False
-            self._tell(DeliveryReason.NO_ANSWER, why)
+            now = self._context.clock()
+            with self._context.database.write() as connection:
+                code = DeliveryReason.NO_ANSWER
+                health.note_attempt(self._context.database, connection, self._destination, code, why, at=now)
 
     def _answered(self) -> None:
         if not self._answers:
             self._answers = True
-            self._tell(None, "")
-
-    def _tell(self, code: DeliveryReason | None, why: str) -> None:
-        now = self._context.clock()
-        with self._context.database.write() as connection:
-            health.note_attempt(self._context.database, connection, self._destination, code, why, at=now)
+            self._news = None, ""  # committed with the outcome
 
 
 def _pairs(peer: Peer, row: ForwardRow) -> tuple[Pair, ...]:
@@ -349,5 +377,6 @@ def _digest(file: StoredFile) -> str:
     return digest.hexdigest()
 
 
+_AFTER_A_FAULT_S = 5.0
 _AT_MOST_S = 60.0
 """Images wait at most so long after the archive is back; a report may take longer."""
