@@ -51,6 +51,9 @@ def test_the_data_folder_is_relative_to_the_file(tmp_path: Path) -> None:
     assert load(written(tmp_path, "node: {data_dir: ../kept}"), {}).data_dir == (tmp_path / "../kept").resolve()
 
 
+PEER = "peers: {P: {ae_title: P, host: h, port: 1}}"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -77,6 +80,16 @@ def test_the_data_folder_is_relative_to_the_file(tmp_path: Path) -> None:
         ("score: {refuse: never}", ["score.refuse", "'strict' or 'flag'", "never"]),
         ("export: {payload: png}", ["export.payload", "'refs'", "png"]),
         ("returns: [{to: [NOBODY]}]", ["returns.0.to", "NOBODY", "sender"]),
+        ("returns: [{form: CT1, to: [sender]}]", ["returns.0.form", "from, called, modality"]),
+        ("returns: [{attributes: {InstanceNumber: '1'}}]", ["returns.0", "InstanceNumber", "only `forward`"]),
+        ("completion: {rules: [{attributes: {KVP: '1'}}]}", ["completion.rules.0", "KVP", "only `forward`"]),
+        ("score: {rules: [{modality: OP}]}", ["score.rules.0.score", "required"]),
+        (f"forward: [{{attributes: {{Nope: x}}, to: [P]}}]\n{PEER}", ["forward.0", "'Nope'", "keyword"]),
+        (f"forward: [{{to: [sender]}}]\n{PEER}", ["forward.0.to", "'sender'", "peers: P"]),
+        (f"forward: [{{from: CT1}}]\n{PEER}", ["forward", "needs `to`"]),
+        (f"forward: [{{to: [P]}}]\nreceiver: {{durability: process-crash}}\n{PEER}", ["forward", "power-loss"]),
+        ("forward: [{to: [W]}]\npeers: {W: {dicomweb: {url: 'https://h/'}}}", ["forward.0.to", "'W'"]),
+        ("peers: {W: {commitment: true, dicomweb: {url: 'https://h/'}}}", ["peers.W", "commitment"]),
         ("database: {url: 'mysql://x'}", ["database.url", "postgresql+psycopg"]),
         ("[1, 2]", ["mapping"]),
         ("node: {a: [}", ["YAML"]),
