@@ -1,6 +1,6 @@
 """Forwards: rows that are committed together with their instance, and that the forwarder alone moves on."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ _ROW = [
     *(instances.c[name] for name in _OF_INSTANCE),
     instances.c.purged_at.is_not(None).label("purged"),
 ]
-_JOINED = forwards.join(instances, instances.c.id == forwards.c.instance_id)
+JOINED = forwards.join(instances, instances.c.id == forwards.c.instance_id)
 _WAITS = sa.text("forwards.state = 'waiting'")
 """As the partial index spells it."""
 _SET_ASIDE = (InstanceStatus.SUPERSEDED, InstanceStatus.SAME)
@@ -61,7 +61,6 @@ AS_CORRECTION_OR_BACKFILL = sa.case(
 )
 """The priority of what is sent again: an archive's answer to a correction means something else."""
 _IDS_AT_ONCE = 1000
-_SETTLED_AT_ONCE = 1000
 
 
 def _row(row: sa.Row[*tuple[Any, ...]]) -> ForwardRow:
@@ -126,7 +125,7 @@ def due(
     )
     query = (
         sa.select(*_ROW)
-        .select_from(_JOINED.outerjoin(delayed, delayed.c.series_instance_uid == forwards.c.series_instance_uid))
+        .select_from(JOINED.outerjoin(delayed, delayed.c.series_instance_uid == forwards.c.series_instance_uid))
         .where(*waiting, ~put_off, sa.or_(delayed.c.first.is_(None), forwards.c.id < delayed.c.first))
         .order_by(forwards.c.priority, forwards.c.id)
         .limit(at_most)
@@ -138,7 +137,7 @@ def waiting_pairs(connection: sa.Connection, destination: str, *, at_most: int) 
     """Return the pairs of SOP class and transfer syntax that wait for a destination, of the first in turn."""
     first = (
         sa.select(instances.c.sop_class_uid, instances.c.transfer_syntax_uid)
-        .select_from(_JOINED)
+        .select_from(JOINED)
         .where(forwards.c.destination == destination, _WAITS)
         .order_by(forwards.c.priority, forwards.c.id)
         .limit(2000)
@@ -181,105 +180,38 @@ def move(
     return int(connection.execute(statement.values(**values)).rowcount)
 
 
-def finish(connection: sa.Connection, forward_id: int, **values: object) -> bool:
-    """Record the outcome of an attempt, unless somebody has ended the forward meanwhile."""
-    statement = sa.update(forwards).where(forwards.c.id == forward_id, forwards.c.state == ForwardState.WAITING)
-    return bool(connection.execute(statement.values(attempts=forwards.c.attempts + 1, **values)).rowcount)
+_OUTCOME = ("state", "reason_code", "message", "status", "not_before", "done_at", "ask_at")
+_FINISH = (  # built once: building it takes longer than running it
+    sa.update(forwards)
+    .where(forwards.c.id == sa.bindparam("forward_id"), forwards.c.state == ForwardState.WAITING)
+    .values(
+        attempts=forwards.c.attempts + 1,
+        **{name: sa.bindparam(f"new_{name}", type_=forwards.c[name].type) for name in _OUTCOME},
+    )
+)
 
 
-def find(connection: sa.Connection, ids: Collection[int]) -> list[ForwardRow]:
-    """Return forwards by their numbers."""
-    query = sa.select(*_ROW).select_from(_JOINED).where(forwards.c.id.in_(ids)).order_by(forwards.c.id)
-    return [_row(row) for row in connection.execute(query)]
+def finish(connection: sa.Connection, outcomes: Mapping[int, Mapping[str, object]]) -> None:
+    """Record the outcomes of attempts, except of forwards that somebody has ended meanwhile.
+
+    Args:
+        outcomes: values of all columns of an outcome, by the number of the forward.
+    """
+    rows = [
+        {"forward_id": number, **{f"new_{name}": values[name] for name in _OUTCOME}}
+        for number, values in outcomes.items()
+    ]
+    connection.execute(_FINISH, rows)
 
 
 def in_states(
     connection: sa.Connection, *states: ForwardState, destination: str | None = None, at_most: int = 200
 ) -> list[ForwardRow]:
     """Return forwards in these states, the oldest first."""
-    query = sa.select(*_ROW).select_from(_JOINED).where(forwards.c.state.in_(states)).order_by(forwards.c.id)
+    query = sa.select(*_ROW).select_from(JOINED).where(forwards.c.state.in_(states)).order_by(forwards.c.id)
     if destination is not None:
         query = query.where(forwards.c.destination == destination)
     return [_row(row) for row in connection.execute(query.limit(at_most))]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """A held forward whose copy was compared, or decided about.
-
-    Attributes:
-        copy: what has become of the copy.
-        is_served: the destination has, or gets, another copy of the same instance.
-        is_same: another copy of the instance has the same content.
-    """
-
-    id: int
-    destination: str
-    sop_instance_uid: str
-    reason_code: str | None
-    copy: InstanceStatus | str
-    is_served: bool
-    is_same: bool
-
-
-def settled_copies(connection: sa.Connection) -> list[Settled]:
-    """Return held forwards whose copies are no candidates any more, some at a time, the oldest first."""
-    other, theirs = forwards.alias(), instances.alias()
-    twin = instances.alias()
-    served = sa.exists().where(
-        other.c.instance_id == theirs.c.id,
-        theirs.c.sop_instance_uid == instances.c.sop_instance_uid,
-        other.c.destination == forwards.c.destination,
-        other.c.id != forwards.c.id,
-        other.c.state.in_((ForwardState.WAITING, ForwardState.SENT, ForwardState.CONFIRMED, ForwardState.PARKED)),
-    )
-    same = sa.exists().where(
-        twin.c.sop_instance_uid == instances.c.sop_instance_uid,
-        twin.c.id != instances.c.id,
-        twin.c.content_digest == instances.c.content_digest,
-    )
-    disputed = sa.case(
-        (instances.c.status == InstanceStatus.DISPUTED, ForwardReason.OTHER_IDENTITY.value),
-        (instances.c.status == InstanceStatus.CONFLICT, ForwardReason.OTHER_PIXELS.value),
-        else_="",
-    )
-    query = (
-        sa.select(
-            forwards.c.id,
-            forwards.c.destination,
-            forwards.c.reason_code,
-            instances.c.sop_instance_uid,
-            instances.c.status.label("copy"),
-            served.label("is_served"),
-            same.label("is_same"),
-        )
-        .select_from(_JOINED)
-        .where(
-            sa.text("forwards.state IN ('held', 'parked')"),
-            forwards.c.state == ForwardState.HELD,
-            instances.c.status != InstanceStatus.CANDIDATE,
-            sa.func.coalesce(forwards.c.reason_code, "") != disputed,
-        )
-        .order_by(forwards.c.id)
-        .limit(_SETTLED_AT_ONCE)
-    )
-    rows = [row._mapping for row in connection.execute(query)]
-    return [Settled(**{**row, "copy": parse_state(InstanceStatus, row["copy"])}) for row in rows]
-
-
-def replaced(connection: sa.Connection, destination: str, sop_instance_uids: Collection[str]) -> list[int]:
-    """Return the unsent forwards to a destination of copies that a correction has replaced there."""
-    query = (
-        sa.select(forwards.c.id)
-        .select_from(_JOINED)
-        .where(
-            forwards.c.destination == destination,
-            forwards.c.state.in_((ForwardState.WAITING, ForwardState.PARKED)),
-            instances.c.status == InstanceStatus.SUPERSEDED,
-            instances.c.sop_instance_uid.in_(list(sop_instance_uids)),
-        )
-    )
-    return list(connection.execute(query).scalars())
 
 
 def queues(connection: sa.Connection) -> list[ForwardQueue]:
@@ -313,7 +245,7 @@ def to_commit(connection: sa.Connection, destination: str, *, now: float, at_mos
     """Return the sent forwards about which a destination is to be asked, or asked again; each instance once."""
     query = (
         sa.select(*_ROW)
-        .select_from(_JOINED)
+        .select_from(JOINED)
         .where(
             forwards.c.destination == destination,
             forwards.c.ask_at.is_not(None),
@@ -331,7 +263,7 @@ def sent_with(connection: sa.Connection, destination: str, sop_instance_uids: Co
     """Return the sent forwards to a destination that are of some instances and not committed to yet."""
     query = (
         sa.select(*_ROW)
-        .select_from(_JOINED)
+        .select_from(JOINED)
         .where(
             forwards.c.destination == destination,
             forwards.c.state == ForwardState.SENT,
@@ -376,7 +308,7 @@ def on_their_way(connection: sa.Connection, destination: str, sop_instance_uids:
     """Whether any of these instances still has to be sent to a destination."""
     query = (
         sa.select(sa.literal(1))
-        .select_from(_JOINED)
+        .select_from(JOINED)
         .where(
             forwards.c.destination == destination,
             forwards.c.state.in_(UNSENT),

@@ -13,9 +13,9 @@ from mediqa_node.pipeline.forward.context import ForwardContext
 from mediqa_node.pipeline.forward.probe import probe_due
 from mediqa_node.pipeline.forward.reconcile import RECONCILE_EVERY_S, reconcile_due
 from mediqa_node.pipeline.forward.send import Sender
-from mediqa_node.storage import forwards
+from mediqa_node.storage import forward_copies, forwards
 from mediqa_node.storage.database import Connection
-from mediqa_node.storage.forwards import Settled
+from mediqa_node.storage.forward_copies import Settled
 
 log = structlog.get_logger("forwarder")
 
@@ -81,7 +81,7 @@ class Forwarder:
     def settle(self) -> int:
         """Move on the forwards of copies that were compared or decided about; return how many moved."""
         with self._context.database.read() as connection:
-            settled = forwards.settled_copies(connection)
+            settled = forward_copies.settled_copies(connection)
         moves: dict[_Move, list[Settled]] = {}
         for one in settled:
             move = settled_as(one)
@@ -107,7 +107,7 @@ class Forwarder:
             uids = [one.sop_instance_uid for one in corrections if one.destination == name]
             values = {"state": ForwardState.SUPERSEDED, "reason_code": ForwardReason.REPLACED, "done_at": now}
             unsent = [ForwardState.WAITING, ForwardState.PARKED]
-            forwards.update(connection, forwards.replaced(connection, name, uids), unsent, **values)
+            forwards.update(connection, forward_copies.replaced(connection, name, uids), unsent, **values)
 
     def _ask(self) -> None:
         """Ask destinations what they accept and what they hold, in a thread that may wait for them."""

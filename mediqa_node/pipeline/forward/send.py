@@ -176,20 +176,20 @@ class Sender(Thread):
         now, peer = self._context.clock(), self._context.peer(self._destination)
         asks = peer is not None and peer.commitment
         reach("before-forward-commit")
+        recorded = {}
+        for row, outcome in outcomes:
+            ended, sent = outcome.again_at is None, outcome.state is ForwardState.SENT
+            recorded[row.id] = {
+                "state": outcome.state,
+                "reason_code": outcome.code,
+                "message": outcome.message or None,
+                "status": outcome.status,
+                "not_before": row.not_before if ended else outcome.again_at,
+                "done_at": now if ended else None,
+                "ask_at": now if asks and sent else None,
+            }
         with self._context.database.write() as connection:
-            for row, outcome in outcomes:
-                ended = outcome.again_at is None
-                forwards.finish(
-                    connection,
-                    row.id,
-                    state=outcome.state,
-                    reason_code=outcome.code,
-                    message=outcome.message or None,
-                    status=outcome.status,
-                    not_before=row.not_before if ended else outcome.again_at,
-                    done_at=now if ended else None,
-                    ask_at=now if asks and outcome.state is ForwardState.SENT else None,
-                )
+            forwards.finish(connection, recorded)
             if any(outcome.code is ForwardReason.CLASS_NOT_ACCEPTED for _, outcome in outcomes):
                 peer_contexts.doubt(connection, self._destination)
             if self._news is not None:
