@@ -109,7 +109,7 @@ CASES = (
             "tests/pipeline/test_forwards.py::test_a_peer_that_is_down_gets_everything_once_it_is_back",
         ),
         wanted=2,
-        about_s=240,
+        about_s=90,
     ),
     Case(
         "F7",
