@@ -227,7 +227,8 @@ def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance, *, is_in_
     replaced = row.status == InstanceStatus.REJECTED and is_in_use
     if row.purged_at is not None or row.status == InstanceStatus.SUPERSEDED or replaced:
         return False
-    sender = (row.calling_ae_title, row.peer_address) == (instance.calling_ae_title, instance.peer_address)
+    known_address = instance.peer_address in (row.peer_address, "")  # without one: recovered from its file
+    sender = row.calling_ae_title == instance.calling_ae_title and known_address
     matters = row.status in (InstanceStatus.CANDIDATE, InstanceStatus.DISPUTED, InstanceStatus.REJECTED)
     return sender or not (matters or instance.sop_class_uid == KEY_OBJECT_SELECTION)
 

@@ -97,6 +97,18 @@ def test_a_second_file_with_other_bytes_is_kept_beside_the_first(node: Listening
     assert [row.status for row in node.rows()] == ["current", "candidate"]
 
 
+def test_a_copy_that_its_sender_had_sent_before_is_not_kept_twice(node: Listening) -> None:
+    with Scu(node.port) as scu:
+        assert [scu.store_dataset(ds) for ds in (ct(), ct(PatientID="SYN002"))] == [0x0000] * 2
+        scu.release()
+    path = node.spool.path(node.rows()[1].path)
+    (path.parent / f"{'0' * 32}.dcm").write_bytes(path.read_bytes())  # killed before the commit that finds it known
+
+    assert recover(node.database, node.spool, now=NOW)["adopted"] == 0
+    assert [row.status for row in node.rows()] == ["current", "candidate"]
+    assert len(node.files()) == 2
+
+
 def test_a_row_without_its_file_raises_an_alarm(node: Listening, capsys: pytest.CaptureFixture[str]) -> None:
     send(node, 1, 2)
     node.files()[0].unlink()

@@ -73,7 +73,7 @@ CASES = (
             "tests/cli/test_node_commands.py::test_status_says_that_a_full_disk_receives_nothing",
             f"{_FULL}::test_a_small_disk_fills_up_and_goes_on_once_there_is_room",
         ),
-        about_s=25,
+        about_s=20,
     ),
     Case(
         "F4",
@@ -104,12 +104,12 @@ CASES = (
             "tests/flow/test_delivery.py",
             "tests/network/test_odd_answers.py",
             f"{_FULL}::test_forwards_outlive_whatever_an_archive_does",
-            "tests/pipeline/test_forwarding.py::test_what_each_status_leads_to",
-            "tests/pipeline/test_forwarding.py::test_a_silent_destination_never_delays_another",
-            "tests/pipeline/test_forwarding.py::test_a_peer_that_is_down_gets_everything_once_it_is_back",
+            "tests/pipeline/test_forwards.py::test_what_each_status_leads_to",
+            "tests/pipeline/test_forwards.py::test_a_silent_destination_never_delays_another",
+            "tests/pipeline/test_forwards.py::test_a_peer_that_is_down_gets_everything_once_it_is_back",
         ),
         wanted=2,
-        about_s=240,
+        about_s=90,
     ),
     Case(
         "F7",
@@ -120,7 +120,7 @@ CASES = (
             "tests/pipeline/test_pace.py::test_a_database_that_does_not_answer_ends_neither_worker_nor_courier",
             f"{_FULL}::test_a_damaged_database_is_refused_at_start_and_says_so",
         ),
-        about_s=60,
+        about_s=15,
     ),
     Case(
         "F8",
@@ -143,7 +143,7 @@ CASES = (
             "tests/pipeline/test_faults.py",
             "tests/flow/test_promotion.py::test_weights_that_were_changed_in_the_store_never_score",
         ),
-        about_s=150,
+        about_s=40,
     ),
     Case(
         "F10",
@@ -168,7 +168,7 @@ CASES = (
         "F13",
         "identity: corrected copies, reject notes, another patient",
         ("tests/pipeline/test_identity.py",),
-        about_s=60,
+        about_s=25,
     ),
     Case(
         "F14", "senders: pauses, an hour open, two titles, twelve reconstructions", ("tests/pipeline/test_senders.py",)
@@ -187,7 +187,7 @@ CASES = (
             f"{_LOADS}::test_objects_of_500_megabytes_do_not_make_the_receiver_large",
             f"{_FULL}::test_ten_thousand_small_instances_do_not_make_the_receiver_large",
         ),
-        about_s=150,
+        about_s=80,
     ),
     Case(
         "B1",
@@ -198,7 +198,7 @@ CASES = (
             _STATUS,
         ),
         wanted=4,
-        about_s=180,
+        about_s=60,
     ),
     Case(
         "B2",
@@ -252,10 +252,10 @@ CASES = (
     Case(
         "N1",
         "forwarding: archive down, node killed, loops, what was lost",
-        (_FORWARD, "tests/pipeline/test_forwarding.py"),
+        (_FORWARD, "tests/pipeline/test_forwards.py"),
         about_s=420,
     ),
-    Case("N2", "TLS, in and out", ("tests/network/test_tls.py", "tests/network/test_tls_out.py"), about_s=60),
+    Case("N2", "TLS, in and out", ("tests/network/test_tls.py", "tests/network/test_tls_out.py"), about_s=20),
     Case(
         "N3",
         "storage commitment: for reports, for scanners, whole node",

@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.writer import IndexWriter
 from trials import fuzz
+from trials.cases import CASES, Case
 from trials.power_loss import Survey, lose_power_everywhere, recorded, scratch
 from trials.received_load import load_of, prepare, received
+from trials.report import Trials, markdown
+from trials.runner import Outcome, Run, run_all
 from trials.series_machine import run_machine
 
 # ── F5 ───────────────────────────────────────────────────────────────────────
@@ -222,3 +226,33 @@ def test_mutated_instances_and_pdus_harm_no_valid_one(listening: Any) -> None:
 @pytest.mark.parametrize("target", fuzz.TARGETS)
 def test_fuzzed_input_raises_nothing_but_the_declared_errors(target: str, tmp_path: Path) -> None:
     assert fuzz.run(target, tmp_path / target, seconds=trial.rounds(2, 30), seed=trial.seed()) == ""
+
+
+# ── the table ────────────────────────────────────────────────────────────────
+
+
+def test_every_case_names_tests_that_exist() -> None:
+    root = Path(__file__).parents[2]
+    for case in CASES:
+        for named in case.tests:
+            file, _, function = named.partition("::")
+            content = (root / file).read_text()
+            assert not function or f"def {function.partition('[')[0]}(" in content, f"{case.id}: {named}"
+
+
+def test_a_budget_gives_each_case_its_least_runs_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [Case("SLOW", "", ("a",), wanted=3, about_s=9.0), Case("FAST", "", ("b",), wanted=2, least=2, about_s=1.0)]
+    told: list[Run] = []
+
+    def run(case: Case, seed: int, *, left_s: float) -> Run:
+        return Run(case.id, seed, Outcome.FAILED if seed == 6 else Outcome.PASSED, 1.0, 1, "because")
+
+    monkeypatch.setattr("trials.runner._run", run)
+    runs = run_all(cases, seed=5, budget_s=60.0, n_runs=None, on_run=told.append)
+    trials = Trials(cases, runs, 5, 60.0, 5.0, None, {})
+
+    assert [(one.case, one.seed) for one in runs] == [("FAST", 5), ("SLOW", 5), ("FAST", 6), ("SLOW", 6), ("SLOW", 7)]
+    assert told == runs
+    assert "python -m tests.trials SLOW --seed 6 --runs 1" in markdown(trials)
+    assert "## Not done" not in markdown(trials)
+    assert "- SLOW: 0 of 3 runs" in markdown(replace(trials, runs=runs[:1]))
