@@ -67,12 +67,14 @@ def storage_commitment() -> Iterator[str]:
     yield f"at most {commitment.AT_MOST} instances a transaction, each under a fresh Transaction UID, on an"
     yield "association of its own. The N-EVENT-REPORT is taken on an association that the archive initiates under"
     yield "the AE title of the peer; it may propose the SCP role. Without an answer, the request is repeated after"
-    yield "`delivery.commitment_within_s`. A failure sends the report again once, then parks it."
+    yield "`delivery.commitment_within_s`. A failure sends the report again once, then parks it. An answer counts for"
+    yield "the instances of its own transaction, under the classes that were asked about, and for nothing sent later."
     yield ""
     yield "SCP, with `receiver.commit_with`, as a proxy: the request is kept, then acknowledged; the named archive"
     yield "is asked about the same instances, and its results are reported by N-EVENT-REPORT, with the caller's"
     yield "Transaction UID and every instance, on a new association to the configured address of the caller, with"
-    yield "the SCP role proposed. A Transaction UID that the same caller repeats is the same transaction. What the"
+    yield "the SCP role proposed. A Transaction UID that the same caller repeats with the same instances is the same"
+    yield "transaction; with other instances it is refused. What the"
     yield "archive has not answered within `receiver.commitment_deadline_s` fails with reason 0x0110. Storage Media"
     yield "File-Set elements are not supported."
     yield ""
@@ -81,8 +83,11 @@ def storage_commitment() -> Iterator[str]:
         (dimse.NO_SUCH_INSTANCE, "N-ACTION, N-EVENT-REPORT", "not the well-known SOP Instance"),
         (dimse.INVALID_ARGUMENT, "N-ACTION", "malformed UID, or one instance with two classes"),
         (dimse.INVALID_ARGUMENT, "N-EVENT-REPORT", "no such transaction was begun with this AE title"),
+        (dimse.INVALID_ARGUMENT, "N-EVENT-REPORT", "an unreadable item, or failures that contradict the event type"),
+        (dimse.NO_SUCH_EVENT_TYPE, "N-EVENT-REPORT", "Event Type ID is neither 1 nor 2"),
         (dimse.MISSING_ATTRIBUTE, "N-ACTION, N-EVENT-REPORT", "no Transaction UID, or no instance"),
         (dimse.NO_SUCH_ACTION, "N-ACTION", "Action Type ID is not 1"),
+        (dimse.DUPLICATE_TRANSACTION, "N-ACTION", "the Transaction UID was used for other instances"),
         (dimse.NOT_AUTHORIZED, "N-ACTION, N-EVENT-REPORT", "the calling AE title is no configured peer"),
         (
             dimse.RESOURCE_LIMITATION,

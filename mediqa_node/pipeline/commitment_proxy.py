@@ -28,7 +28,7 @@ from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import commitment_requests
 from mediqa_node.storage.commitment_requests import RequestRow
-from mediqa_node.storage.commitments import Settled
+from mediqa_node.storage.commitments import Answered, Settled
 from mediqa_node.storage.database import Connection
 
 log = structlog.get_logger("courier")
@@ -72,8 +72,8 @@ class CommitmentSweep:
 def requests_settled(node: NodeContext) -> Settled:
     """Return what an answer means for the requests of callers."""
 
-    def settled(connection: Connection, peer: str, results: Mapping[str, int | None]) -> None:
-        commitment_requests.settle(connection, peer, results, at=node.clock())
+    def settled(connection: Connection, answered: Answered) -> None:
+        commitment_requests.settle(connection, answered, at=node.clock())
 
     return settled
 
@@ -110,7 +110,8 @@ def _ask_for(node: NodeContext, row: RequestRow) -> bool:
             note(connection, node.clock() + _LOOK_AGAIN_S)
         return True
     left = list(pairs.items())
-    return all(ask(node, peer, dict(left[i : i + AT_MOST]), note) for i in range(0, len(left), AT_MOST))
+    parts = [dict(left[i : i + AT_MOST]) for i in range(0, len(left), AT_MOST)]
+    return all(ask(node, peer, part, note, request_id=row.id) for part in parts)
 
 
 def _note_of(row: RequestRow) -> Note:
