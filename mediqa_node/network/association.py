@@ -329,7 +329,7 @@ class Association:
         if message.size_bytes > MAX_DATASET_BYTES:
             service = services.refusing(dimse.RESOURCE_LIMITATION, f"dataset exceeds {MAX_DATASET_BYTES} bytes")
         elif service is not None and not services.may_ask(command, may_store=self.rule.store):
-            service = services.refusing(dimse.NOT_AUTHORIZED, "this AE title may verify, not store")
+            service = services.refusing(dimse.NOT_AUTHORIZED, "this AE title may verify and answer only")
         with contextlib.closing(services.answers(service, request)) as answers:
             for answer in answers:
                 if answer.is_pending:

@@ -30,7 +30,7 @@ MAX_DATASET_BYTES = 4 * 1024**2
 _MAX_ITEMS = 20_000
 _ITEM = b"\xfe\xff\x00\xe0"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-_OPEN_TO_ALL = frozenset({dimse.C_FIND_RQ, dimse.N_EVENT_REPORT_RQ})
+_OPEN_TO_ALL = frozenset({dimse.N_EVENT_REPORT_RQ})
 _LARGE_BYTES = 256 * 1024
 _LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 """A parsed dataset takes many times its bytes: the callers with large ones take turns."""
@@ -125,7 +125,7 @@ Services = Mapping[tuple[str, int], Service]
 
 
 def may_ask(command: Command, *, may_store: bool) -> bool:
-    """Return whether a caller may make a request: one with `store: false` may ask, and answer, but change nothing."""
+    """Return whether a caller may make a request: one with `store: false` may answer requests of this node only."""
     return may_store or command.field in _OPEN_TO_ALL
 
 

@@ -212,8 +212,8 @@ def test_nothing_is_stored_in_the_presentation_context_of_another_service(listen
         assert scu.store("1.2.3", encode(ct()), sop_class=STORAGE_COMMITMENT).status == 0x0122
 
 
-@pytest.mark.parametrize(("field", "status"), [(0x0130, 0x0124), (0x0100, 0x0000), (0x0020, 0x0000)])
-def test_a_caller_that_may_not_store_may_ask_and_report_but_change_nothing(
+@pytest.mark.parametrize(("field", "status"), [(0x0130, 0x0124), (0x0100, 0x0000), (0x0020, 0x0124), (0x0021, 0x0124)])
+def test_a_caller_that_may_not_store_may_answer_the_node_and_nothing_else(
     listen: Listen, field: int, status: int
 ) -> None:
     node = listen({(STORAGE_COMMITMENT, field): lambda request: [Answer()]}, allowed=(AllowRule(store=False),))
