@@ -20,21 +20,30 @@ def query_services() -> Iterator[str]:
     yield "images, of an earlier revision, of a series that is withheld or has changed, or of what was taken back."
     yield "Levels PATIENT (Patient Root), STUDY, SERIES and IMAGE; each unique key above the level must be one"
     yield "value: no relational queries. Matching: single value, list of UID, universal, wildcard, range of dates"
-    yield "and times; names in any case. C-CANCEL ends a request with 0xFE00. C-MOVE sends to configured peers only,"
-    yield "each object as built, and reports the sub-operations once a second or oftener."
+    yield "and times; names in any case. C-CANCEL ends a request with 0xFE00. A Patient ID is that of its issuer."
+    yield "C-MOVE takes no wildcards, sends to configured peers only, each object as built, and reports the"
+    yield "sub-operations once a second or oftener."
     yield ""
     yield from table(("key", "level"), ((key, level.value) for key, (level, _) in query_keys.KEYS.items()))
     yield ""
     limit = query.MAX_MATCHES
     rows = (
         ("0xFF00", "a match; sub-operations go on"),
-        ("0xFF01", "a match; a key that was asked for is not kept, and empty"),
-        ("0xA700", f"more than {limit:,} matches or objects, none of which is sent; the database failed; stopping"),
+        ("0xFF01", "a match; a key that was asked for is not kept, and empty or left out"),
+        (
+            "0xA700",
+            f"more than {limit:,} matches or objects, none of which is sent; matching takes too long, or another"
+            " query does; the database failed; stopping",
+        ),
         (f"0x{query.UNABLE_TO_SEND:04X}", "nothing could be sent, or the courier does not run"),
         (f"0x{query.DESTINATION_UNKNOWN:04X}", "Move Destination (0000,0600) is the AE title of no configured peer"),
-        ("0xA900", "no level of this model, or a unique key is open"),
+        ("0xA900", "no level of this model, or a unique key is open, of C-MOVE also one with a wildcard"),
         (f"0x{query.SOME_FAILED:04X}", "some objects were not sent: Failed SOP Instance UID List (0008,0058)"),
-        ("0xC000", "the identifier cannot be read, or a key is too long"),
+        (
+            "0xC000",
+            f"the identifier cannot be read, has more than {query.MAX_KEYS} keys, or a key is longer than"
+            f" {query.MAX_KEY} characters (a list of UIDs: {query.MAX_UIDS:,})",
+        ),
     )
     yield from table(("status", "when"), rows)
 

@@ -76,8 +76,8 @@ class _Requested:
         action = request.command.number(_ACTION_TYPE)
         if action != 1:
             raise ServiceRefused(dimse.NO_SUCH_ACTION, f"no action type {action}")
-        ds = request.dataset()
-        transaction_uid, pairs = _transaction_of(ds), _pairs(ds)
+        with request.dataset() as ds:
+            transaction_uid, pairs = _transaction_of(ds), _pairs(ds)
         now = self._clock()
         with self._database.write() as connection:
             if commitment_requests.n_open(connection, caller) >= _OPEN_AT_MOST:
@@ -114,8 +114,8 @@ class _Answered:
         event = request.command.number(_EVENT_TYPE)
         if event not in (_ALL_KEPT, _SOME_FAILED):
             raise ServiceRefused(dimse.NO_SUCH_EVENT_TYPE, f"no event type {event}")
-        ds = request.dataset()
-        transaction_uid, results = _transaction_of(ds), _results(ds, event)
+        with request.dataset() as ds:
+            transaction_uid, results = _transaction_of(ds), _results(ds, event)
         with self._database.write() as connection:
             known = commitments.take_answer(connection, transaction_uid, names, results, at=self._clock())
         if not known:

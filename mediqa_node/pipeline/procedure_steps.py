@@ -49,8 +49,8 @@ class _Steps:
         uid = request.command.sop_instance_uid or f"2.25.{uuid4().int}"
         if not is_uid(uid):
             raise ServiceRefused(dimse.INVALID_ARGUMENT, "malformed Affected SOP Instance UID", offending=0x00001000)
-        ds = request.dataset()
-        status = _status(ds)
+        with request.dataset() as ds:
+            status, series = _status(ds), _series(ds) or {}
         if status is not StepStatus.IN_PROGRESS:
             what = "has no status" if status is None else f"is {status}"
             raise ServiceRefused(
@@ -58,7 +58,7 @@ class _Steps:
                 f"a new step {what}; it has to be IN PROGRESS",
                 offending=_STATUS,
             )
-        caller, series = request.caller.calling_ae_title, _series(ds) or {}
+        caller = request.caller.calling_ae_title
         with self._database.write() as connection:
             is_new = procedure_steps.create(
                 self._database, connection, uid, calling_ae_title=caller, series=series, at=self._clock()
@@ -71,8 +71,8 @@ class _Steps:
     def update(self, request: ServiceRequest) -> list[Answer]:
         """Take over what a modality reports of its step."""
         uid, caller = request.command.sop_instance_uid, request.caller.calling_ae_title
-        ds = request.dataset()
-        status, series = _status(ds), _series(ds)
+        with request.dataset() as ds:
+            status, series = _status(ds), _series(ds)
         with self._database.write() as connection:
             known = procedure_steps.find(connection, uid)
             if known is None:
