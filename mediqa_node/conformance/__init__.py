@@ -161,7 +161,7 @@ def _services() -> Iterator[str]:
     yield "A failed response has Error Comment (0000,0902) and, if one element is the cause, Offending Element"
     yield "(0000,0901). The association continues. A command that is not served is answered with"
     yield f"0x{dimse.UNRECOGNISED_OPERATION:04X}; datasets of other services than Storage may have"
-    yield f"{services.MAX_DATASET_BYTES:,} bytes. A caller with `store: false` may verify, query, and answer"
+    yield f"{services.MAX_DATASET_BYTES:,} bytes. A caller with `store: false` may verify, and answer"
     yield "requests of this node; anything else is answered with 0x0124."
     yield from described.query_services()
     yield from described.storage_commitment()

@@ -20,21 +20,30 @@ def query_services() -> Iterator[str]:
     yield "images, of an earlier revision, of a series that is withheld or has changed, or of what was taken back."
     yield "Levels PATIENT (Patient Root), STUDY, SERIES and IMAGE; each unique key above the level must be one"
     yield "value: no relational queries. Matching: single value, list of UID, universal, wildcard, range of dates"
-    yield "and times; names in any case. C-CANCEL ends a request with 0xFE00. C-MOVE sends to configured peers only,"
-    yield "each object as built, and reports the sub-operations once a second or oftener."
+    yield "and times; names in any case. C-CANCEL ends a request with 0xFE00. A Patient ID is that of its issuer."
+    yield "C-MOVE takes no wildcards, sends to configured peers only, each object as built, and reports the"
+    yield "sub-operations once a second or oftener."
     yield ""
     yield from table(("key", "level"), ((key, level.value) for key, (level, _) in query_keys.KEYS.items()))
     yield ""
     limit = query.MAX_MATCHES
     rows = (
         ("0xFF00", "a match; sub-operations go on"),
-        ("0xFF01", "a match; a key that was asked for is not kept, and empty"),
-        ("0xA700", f"more than {limit:,} matches or objects, none of which is sent; the database failed; stopping"),
+        ("0xFF01", "a match; a key that was asked for is not kept, and empty or left out"),
+        (
+            "0xA700",
+            f"more than {limit:,} matches or objects, none of which is sent; matching takes too long, or another"
+            " query does; the database failed; stopping",
+        ),
         (f"0x{query.UNABLE_TO_SEND:04X}", "nothing could be sent, or the courier does not run"),
         (f"0x{query.DESTINATION_UNKNOWN:04X}", "Move Destination (0000,0600) is the AE title of no configured peer"),
-        ("0xA900", "no level of this model, or a unique key is open"),
+        ("0xA900", "no level of this model, or a unique key is open, of C-MOVE also one with a wildcard"),
         (f"0x{query.SOME_FAILED:04X}", "some objects were not sent: Failed SOP Instance UID List (0008,0058)"),
-        ("0xC000", "the identifier cannot be read, or a key is too long"),
+        (
+            "0xC000",
+            f"the identifier cannot be read, has more than {query.MAX_KEYS} keys, or a key is longer than"
+            f" {query.MAX_KEY} characters (a list of UIDs: {query.MAX_UIDS:,})",
+        ),
     )
     yield from table(("status", "when"), rows)
 
@@ -67,12 +76,14 @@ def storage_commitment() -> Iterator[str]:
     yield f"at most {commitment.AT_MOST} instances a transaction, each under a fresh Transaction UID, on an"
     yield "association of its own. The N-EVENT-REPORT is taken on an association that the archive initiates under"
     yield "the AE title of the peer; it may propose the SCP role. Without an answer, the request is repeated after"
-    yield "`delivery.commitment_within_s`. A failure sends the report again once, then parks it."
+    yield "`delivery.commitment_within_s`. A failure sends the report again once, then parks it. An answer counts for"
+    yield "the instances of its own transaction, under the classes that were asked about, and for nothing sent later."
     yield ""
     yield "SCP, with `receiver.commit_with`, as a proxy: the request is kept, then acknowledged; the named archive"
     yield "is asked about the same instances, and its results are reported by N-EVENT-REPORT, with the caller's"
     yield "Transaction UID and every instance, on a new association to the configured address of the caller, with"
-    yield "the SCP role proposed. A Transaction UID that the same caller repeats is the same transaction. What the"
+    yield "the SCP role proposed. A Transaction UID that the same caller repeats with the same instances is the same"
+    yield "transaction; with other instances it is refused. What the"
     yield "archive has not answered within `receiver.commitment_deadline_s` fails with reason 0x0110. Storage Media"
     yield "File-Set elements are not supported."
     yield ""
@@ -81,8 +92,11 @@ def storage_commitment() -> Iterator[str]:
         (dimse.NO_SUCH_INSTANCE, "N-ACTION, N-EVENT-REPORT", "not the well-known SOP Instance"),
         (dimse.INVALID_ARGUMENT, "N-ACTION", "malformed UID, or one instance with two classes"),
         (dimse.INVALID_ARGUMENT, "N-EVENT-REPORT", "no such transaction was begun with this AE title"),
+        (dimse.INVALID_ARGUMENT, "N-EVENT-REPORT", "an unreadable item, or failures that contradict the event type"),
+        (dimse.NO_SUCH_EVENT_TYPE, "N-EVENT-REPORT", "Event Type ID is neither 1 nor 2"),
         (dimse.MISSING_ATTRIBUTE, "N-ACTION, N-EVENT-REPORT", "no Transaction UID, or no instance"),
         (dimse.NO_SUCH_ACTION, "N-ACTION", "Action Type ID is not 1"),
+        (dimse.DUPLICATE_TRANSACTION, "N-ACTION", "the Transaction UID was used for other instances"),
         (dimse.NOT_AUTHORIZED, "N-ACTION, N-EVENT-REPORT", "the calling AE title is no configured peer"),
         (
             dimse.RESOURCE_LIMITATION,
@@ -97,8 +111,9 @@ def procedure_steps() -> Iterator[str]:
     """Yield the Modality Performed Procedure Step SCP."""
     yield from section("Modality Performed Procedure Step SCP", level=3)
     yield "With `receiver.mpps: true`: N-CREATE and N-SET. Performed Procedure Step Status and the instances of"
-    yield "Performed Series Sequence are kept; other attributes are accepted and not kept. An N-SET replaces the"
-    yield "attributes that it has. N-GET and the Retrieve and Notification classes are not supported."
+    yield "Performed Series Sequence are kept; other attributes are accepted and not kept. A list counts if the AE"
+    yield "title that created the step has also sent images of the series. An N-SET replaces the attributes that it"
+    yield "has. N-GET and the Retrieve and Notification classes are not supported."
     yield ""
     rows = (
         (dimse.SUCCESS, "N-CREATE, N-SET", "kept"),
@@ -109,7 +124,7 @@ def procedure_steps() -> Iterator[str]:
         (dimse.INVALID_ARGUMENT, "N-CREATE", "malformed UID"),
         (dimse.MISSING_ATTRIBUTE, "N-CREATE", "no status"),
         (dimse.NOT_AUTHORIZED, "N-CREATE, N-SET", "`store: false`, or another AE title has created the step"),
-        (dimse.RESOURCE_LIMITATION, "N-CREATE, N-SET", "database refused, or dataset too large"),
+        (dimse.RESOURCE_LIMITATION, "N-CREATE, N-SET", "database refused, dataset too large, or too many steps open"),
     )
     yield from table(("status", "of", "when"), ((f"0x{code:04X}", what, when) for code, what, when in rows))
 

@@ -35,7 +35,7 @@ class AllowRule:
     Attributes:
         ae_title: calling AE title, or `*`.
         address: network in CIDR notation.
-        store: False lets the caller verify (C-ECHO) only; C-STORE answers 0x0124.
+        store: False lets the caller verify (C-ECHO) and answer requests of this node only; all else answers 0x0124.
         source: this caller may correct and reject the images that it has sent itself; needs an AE title.
         max_associations: how many at once for one AE title under this rule.
         max_per_address: concurrent associations from one address, for any AE title.
@@ -125,9 +125,11 @@ class ReceiverPolicy:
     def rules_of(self, ae_title: str, address: str) -> list[AllowRule]:
         """Return the rules for a title and an address, whatever they demand of the connection.
 
-        The AE title of a source is bound to the addresses of the rules that name it: `*` does not admit it elsewhere.
+        An AE title that is named as a source, or with TLS or a certificate, is bound to the rules that name it: `*`
+        admits it neither elsewhere nor without them.
         """
-        bound = any(rule.source and rule.ae_title == ae_title for rule in self.allowed)
+        binding = (rule for rule in self.allowed if rule.source or rule.tls or rule.certificate)
+        bound = any(rule.ae_title == ae_title for rule in binding)
         rules = [rule for rule in self.allowed if not bound or rule.ae_title == ae_title]
         return [rule for rule in rules if rule.matches(ae_title, address)]
 

@@ -60,6 +60,11 @@ KEYS: Mapping[str, tuple[Level, str]] = {
 }
 """What each object has, the level that it describes, and how it is matched."""
 
+IDENTIFIED_BY: Mapping[Level, tuple[str, ...]] = {
+    level: (key, "IssuerOfPatientID") if level is Level.PATIENT else (key,) for level, key in UNIQUE_KEYS.items()
+}
+"""What tells the entities of a level apart: a Patient ID means something to its issuer only."""
+
 _LEVELS = tuple(Level)
 
 
@@ -159,9 +164,9 @@ def selected(objects: Iterable[OwnObject], wanted: Mapping[str, str], level: Lev
 
 def grouped(objects: Sequence[OwnObject], level: Level) -> list[list[OwnObject]]:
     """Return the objects of each entity of a level, such as of each study."""
-    groups: dict[str, list[OwnObject]] = {}
+    groups: dict[tuple[str, ...], list[OwnObject]] = {}
     for one in objects:
-        groups.setdefault(one[UNIQUE_KEYS[level]], []).append(one)
+        groups.setdefault(tuple(one[key] for key in IDENTIFIED_BY[level]), []).append(one)
     return list(groups.values())
 
 

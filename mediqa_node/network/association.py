@@ -6,6 +6,7 @@ happens to an instance is decided by the intake.
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,6 +35,8 @@ from mediqa_node.system.failpoint import reach
 log = structlog.get_logger("receiver")
 
 _MAX_COMMAND_BYTES = 65_536
+_ANSWERS_WITHIN_S = 300.0
+"""Of all the answers to one request: so long a caller may take to read them, not counting the work for them."""
 
 
 class Intake(Protocol):
@@ -312,7 +315,9 @@ class Association:
         else:
             request.clear()  # and the rest is taken in unread: the caller is answered
         if fragment.is_last:
-            self._serve(message, bytes(request))
+            encoded = bytes(request)
+            request.clear()
+            self._serve(message, encoded)
             self._message = None
 
     def _serve(self, message: _Message, encoded: bytes) -> None:
@@ -329,18 +334,35 @@ class Association:
         if message.size_bytes > MAX_DATASET_BYTES:
             service = services.refusing(dimse.RESOURCE_LIMITATION, f"dataset exceeds {MAX_DATASET_BYTES} bytes")
         elif service is not None and not services.may_ask(command, may_store=self.rule.store):
-            service = services.refusing(dimse.NOT_AUTHORIZED, "this AE title may verify, not store")
+            service = services.refusing(dimse.NOT_AUTHORIZED, "this AE title may verify and answer only")
+        request.is_over = lambda: self._is_over(request)
+        left_s = _ANSWERS_WITHIN_S
         with contextlib.closing(services.answers(service, request)) as answers:
             for answer in answers:
                 if answer.is_pending:
                     self._look_for_cancel(request)
-                last = self._last_of(request, answer)
-                self.stream.send(
-                    services.encoded_answer(message.context_id, request, last, max_pdu_bytes=self._max_pdu_bytes)
+                last, pdus = services.encoded_answer(
+                    message.context_id, request, self._last_of(request, answer), max_pdu_bytes=self._max_pdu_bytes
                 )
+                left_s -= self._send_within(pdus, left_s)
                 if not last.is_pending:
                     self._log_served(request, last)
                     return
+
+    def _send_within(self, pdus: bytes, left_s: float) -> float:
+        """Send an answer; return how long the caller took: who reads little by little would hold its place for ever."""
+        began = time.monotonic()
+        if left_s <= 0:
+            raise PeerGone("peer does not take the answers in time")
+        self.stream.send(pdus, within_s=min(self.policy.pdu_deadline_s, left_s))
+        return time.monotonic() - began
+
+    def _is_over(self, request: ServiceRequest) -> bool:
+        try:
+            self._look_for_cancel(request)
+        except ValueError as error:
+            raise PeerGone(str(error)) from error
+        return request.is_cancelled or self.stopping
 
     def _last_of(self, request: ServiceRequest, answer: Answer) -> Answer:
         """Return an answer, or in place of a pending one the last: the caller has cancelled, or the node stops."""

@@ -2,13 +2,14 @@
 
 A service is registered by the abstract syntax of its presentation context and the Command Field of the request. It runs
 on the thread of its association, off the path of C-STORE, and is given the dataset as it came: nobody pays for parsing
-what is refused. Between two answers the association looks whether the caller has cancelled (C-CANCEL) or left.
+what is refused. Between two answers the association looks whether the caller has cancelled (C-CANCEL) or left; a
+service that works long for one asks `ServiceRequest.is_over`.
 """
 
-import contextlib
 import struct
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Protocol
@@ -18,22 +19,28 @@ from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
+from pydicom.tag import BaseTag
 
 from mediqa_node.domain.errors import MediqaError, StorageFailed
 from mediqa_node.network import dimse
 from mediqa_node.network.caller import Caller
 from mediqa_node.network.dimse import Command
+from mediqa_node.network.pdu_stream import PeerGone
 
 log = structlog.get_logger("receiver")
 
 MAX_DATASET_BYTES = 4 * 1024**2
 _MAX_ITEMS = 20_000
+_MAX_ELEMENTS = 2_000
+"""Of a dataset, not counting those in its items."""
 _ITEM = b"\xfe\xff\x00\xe0"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-_OPEN_TO_ALL = frozenset({dimse.C_FIND_RQ, dimse.N_EVENT_REPORT_RQ})
+_OPEN_TO_ALL = frozenset({dimse.N_EVENT_REPORT_RQ})
+_COMPOSITE = frozenset({dimse.C_FIND_RQ, dimse.C_MOVE_RQ})
 _LARGE_BYTES = 256 * 1024
 _LARGE_AT_ONCE = threading.BoundedSemaphore(2)
-"""A parsed dataset takes many times its bytes: the callers with large ones take turns."""
+"""A parsed dataset takes many times its bytes: the callers with large ones take turns while they are read."""
+_TURN_WITHIN_S = 10.0
 
 
 class ServiceRefused(MediqaError):
@@ -78,8 +85,9 @@ class ServiceRequest:
     """A request as it arrived.
 
     Attributes:
-        encoded: its dataset; empty without one.
-        is_cancelled: the caller has sent C-CANCEL; a service that works long between two answers looks at it.
+        encoded: its dataset until it was read; empty without one.
+        is_cancelled: the caller has sent C-CANCEL.
+        is_over: looks whether the caller has cancelled, has left (raises PeerGone), or the node stops.
     """
 
     caller: Caller
@@ -88,22 +96,49 @@ class ServiceRequest:
     transfer_syntax: str
     encoded: bytes = b""
     is_cancelled: bool = False
+    is_over: Callable[[], bool] = lambda: False
 
-    def dataset(self) -> Dataset:
-        """Return the dataset; values are converted when they are looked at, as `dicom.values` does for any bytes.
+    @contextmanager
+    def dataset(self) -> Iterator[Dataset]:
+        """Give the dataset, once; values are converted when they are looked at, as `dicom.values` does for any bytes.
+
+        The caller takes out of it what it needs, and does nothing else meanwhile: others may wait for their turn.
 
         Raises:
-            ServiceRefused: it cannot be read, or has more items than any honest request.
+            ServiceRefused: it cannot be read, has more in it than any honest request, or others take too long.
         """
+        is_large = len(self.encoded) > _LARGE_BYTES
+        if is_large and not _LARGE_AT_ONCE.acquire(timeout=_TURN_WITHIN_S):
+            raise ServiceRefused(_no_room(self.command), "too many large requests at once")
+        try:
+            yield self._parsed()
+        finally:
+            self.encoded = b""
+            if is_large:
+                _LARGE_AT_ONCE.release()
+
+    def _parsed(self) -> Dataset:
         if self.encoded.count(_ITEM) > _MAX_ITEMS:
             raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"more than {_MAX_ITEMS} items in one request")
+        found = 0
+
+        def count(tag: BaseTag, vr: str | None, length: int) -> bool:
+            nonlocal found
+            found += 1
+            if found > _MAX_ELEMENTS:
+                raise ServiceRefused(_no_room(self.command), f"more than {_MAX_ELEMENTS} elements in one request")
+            return False
+
         try:
             return read_dataset(
                 BytesIO(self.encoded),
                 is_implicit_VR=self.transfer_syntax == _IMPLICIT_LITTLE,
                 is_little_endian=True,
                 bytelength=len(self.encoded),
+                stop_when=count,
             )
+        except ServiceRefused:
+            raise
         except Exception as error:  # pydicom raises anything, up to RecursionError
             raise ServiceRefused(_failure(self.command), f"dataset not readable: {type(error).__name__}") from error
 
@@ -125,7 +160,7 @@ Services = Mapping[tuple[str, int], Service]
 
 
 def may_ask(command: Command, *, may_store: bool) -> bool:
-    """Return whether a caller may make a request: one with `store: false` may ask, and answer, but change nothing."""
+    """Return whether a caller may make a request: one with `store: false` may answer requests of this node only."""
     return may_store or command.field in _OPEN_TO_ALL
 
 
@@ -144,21 +179,20 @@ def answers(service: Service | None, request: ServiceRequest) -> Generator[Answe
     Args:
         service: None: none is registered, which is answered as an unrecognised operation.
     """
-    is_large = len(request.encoded) > _LARGE_BYTES
     try:
         if service is None:
             raise ServiceRefused(dimse.UNRECOGNISED_OPERATION, f"command {request.command.field:#06x} is not served")
-        with _LARGE_AT_ONCE if is_large else contextlib.nullcontext():
-            for answer in service(request):
-                yield answer
-                if not answer.is_pending:
-                    return
+        for answer in service(request):
+            yield answer
+            if not answer.is_pending:
+                return
         raise RuntimeError(f"service for command {request.command.field:#06x} ended without a last answer")
     except ServiceRefused as error:
         yield error.answer
     except StorageFailed as error:
-        is_composite = request.command.field in (dimse.C_FIND_RQ, dimse.C_MOVE_RQ)
-        yield Answer(status=dimse.OUT_OF_RESOURCES if is_composite else dimse.RESOURCE_LIMITATION, comment=str(error))
+        yield Answer(status=_no_room(request.command), comment=str(error))
+    except PeerGone:
+        raise
     except Exception:
         sender = (request.caller.calling_ae_title, request.caller.address)
         log.exception("request failed: unforeseen", association=request.caller.association_id, hourly_for=sender)
@@ -167,16 +201,32 @@ def answers(service: Service | None, request: ServiceRequest) -> Generator[Answe
 
 def _failure(command: Command) -> int:
     """Return the status of a request that cannot be processed (PS3.7 annex C; PS3.4 C.4.1.1.4)."""
-    is_composite = command.field in (dimse.C_FIND_RQ, dimse.C_MOVE_RQ)
-    return dimse.CANNOT_UNDERSTAND if is_composite else dimse.PROCESSING_FAILURE
+    return dimse.CANNOT_UNDERSTAND if command.field in _COMPOSITE else dimse.PROCESSING_FAILURE
 
 
-def encoded_answer(context_id: int, request: ServiceRequest, answer: Answer, *, max_pdu_bytes: int) -> bytes:
-    """Return the PDUs of an answer.
+def _no_room(command: Command) -> int:
+    """Return the status of a request that may be answered later."""
+    return dimse.OUT_OF_RESOURCES if command.field in _COMPOSITE else dimse.RESOURCE_LIMITATION
+
+
+def encoded_answer(
+    context_id: int, request: ServiceRequest, answer: Answer, *, max_pdu_bytes: int
+) -> tuple[Answer, bytes]:
+    """Return an answer and its PDUs; in place of one that cannot be encoded, a failure, which is the last.
 
     Args:
         max_pdu_bytes: the largest that the caller takes.
     """
+    try:
+        return answer, _encoded(context_id, request, answer, max_pdu_bytes)
+    except Exception:  # pydicom raises anything: a value from the header of an image does not fit its VR
+        sender = (request.caller.calling_ae_title, request.caller.address)
+        log.exception("answer not encoded", association=request.caller.association_id, hourly_for=sender)
+        failed = Answer(status=_failure(request.command), comment="internal error")
+        return failed, _encoded(context_id, request, failed, max_pdu_bytes)
+
+
+def _encoded(context_id: int, request: ServiceRequest, answer: Answer, max_pdu_bytes: int) -> bytes:
     head = dimse.response(
         context_id,
         request.command,

@@ -22,7 +22,7 @@ from mediqa_node.pipeline.deliver import update_series_state
 from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import commitments, companions, forwards, index, outbox, report_commitments
-from mediqa_node.storage.commitments import Settled
+from mediqa_node.storage.commitments import Answered, Settled
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.outbox import DeliveryRow
 from mediqa_node.storage.report_commitments import Owed
@@ -73,16 +73,17 @@ def settle_answers(node: NodeContext, followers: Sequence[Settled]) -> int:
     return len(answered)
 
 
-def ask(node: NodeContext, peer: Peer, pairs: Mapping[str, str], note: Note) -> bool:
+def ask(node: NodeContext, peer: Peer, pairs: Mapping[str, str], note: Note, *, request_id: int | None = None) -> bool:
     """Ask an archive to commit to instances, in a transaction of its own; return whether it took the request.
 
     Args:
         pairs: at most `AT_MOST` SOP Class UIDs by SOP Instance UID.
         note: called before the request leaves, and when it was taken, or was not.
+        request_id: of the caller's request that it is about, the only one that the answer can settle.
     """
     transaction_uid, now = f"2.25.{uuid4().int}", node.clock()
     with node.database.write() as connection:
-        commitments.begin(connection, transaction_uid, peer.name, pairs, at=now)
+        commitments.begin(connection, transaction_uid, peer.name, pairs, at=now, request_id=request_id)
         note(connection, now + _IN_HAND_S)
     reach("commitment-begun")
     own, timeout_s = node.device.ae_title, node.delivery.timeout_s
@@ -98,7 +99,7 @@ def ask(node: NodeContext, peer: Peer, pairs: Mapping[str, str], note: Note) -> 
     with node.database.write() as connection:
         commitments.note_asked(connection, transaction_uid, at=node.clock())
         note(connection, node.clock() + node.delivery.commitment_within_s)
-    log.info("commitment asked for", destination=peer.name, instances=len(pairs), transaction=transaction_uid)
+    log.info("commitment asked for", destination=peer.name, instances=len(pairs))
     return True
 
 
@@ -144,14 +145,17 @@ def _note_of(node: NodeContext, delivery_ids: list[int], since: float) -> Note:
 def reports_settled(node: NodeContext) -> Settled:
     """Return what an answer means for reports that were sent."""
 
-    def settled(connection: Connection, peer: str, results: Mapping[str, int | None]) -> None:
-        for delivery in report_commitments.sent_with(connection, peer, results):
+    def settled(connection: Connection, answered: Answered) -> None:
+        peer, results = answered.peer, answered.results
+        sent = report_commitments.sent_with(connection, peer, answered.instances, sent_by=answered.begun_at)
+        for delivery in sent:
             index.lock_series(connection, delivery.series_instance_uid)
             instances = report_commitments.pairs_of(connection, delivery)
-            failed = {uid: reason for uid in instances if (reason := results.get(uid)) is not None}
+            pairs = {(kind, uid) for uid, kind in instances.items()}
+            failed = {pair[1]: reason for pair in pairs if (reason := results.get(pair)) is not None}
             if failed:
                 _not_kept(node, connection, delivery, failed, instances)
-            elif instances.keys() <= results.keys():
+            elif pairs <= results.keys():
                 outbox.update_delivery(connection, delivery.id, state=DeliveryState.CONFIRMED)
                 update_series_state(connection, delivery, node.clock())
                 log.info("delivery confirmed", delivery=delivery.id, destination=peer)

@@ -28,12 +28,13 @@ from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import commitment_requests
 from mediqa_node.storage.commitment_requests import RequestRow
-from mediqa_node.storage.commitments import Settled
+from mediqa_node.storage.commitments import Answered, Settled
 from mediqa_node.storage.database import Connection
 
 log = structlog.get_logger("courier")
 
-_LOOK_AGAIN_S = 5.0
+_LOOK_AGAIN_S, _LOOK_AGAIN_AT_MOST_S = 5.0, 60.0
+"""Pause before a request that cannot be asked for yet is looked at again: a tenth of its age, within these."""
 
 
 def is_wanted(node: NodeContext) -> bool:
@@ -72,8 +73,8 @@ class CommitmentSweep:
 def requests_settled(node: NodeContext) -> Settled:
     """Return what an answer means for the requests of callers."""
 
-    def settled(connection: Connection, peer: str, results: Mapping[str, int | None]) -> None:
-        commitment_requests.settle(connection, peer, results, at=node.clock())
+    def settled(connection: Connection, answered: Answered) -> None:
+        commitment_requests.settle(connection, answered, at=node.clock())
 
     return settled
 
@@ -106,11 +107,14 @@ def _ask_for(node: NodeContext, row: RequestRow) -> bool:
         waits = peer is None or instances_on_their_way(connection, row.peer, list(pairs))
     note = _note_of(row)
     if peer is None or waits:  # an archive that is no longer configured may be so again, until the deadline
+        now = node.clock()
+        pause_s = min(max((now - row.received_at) / 10, _LOOK_AGAIN_S), _LOOK_AGAIN_AT_MOST_S)
         with node.database.write() as connection:
-            note(connection, node.clock() + _LOOK_AGAIN_S)
+            note(connection, now + pause_s)
         return True
     left = list(pairs.items())
-    return all(ask(node, peer, dict(left[i : i + AT_MOST]), note) for i in range(0, len(left), AT_MOST))
+    parts = [dict(left[i : i + AT_MOST]) for i in range(0, len(left), AT_MOST)]
+    return all(ask(node, peer, part, note, request_id=row.id) for part in parts)
 
 
 def _note_of(row: RequestRow) -> Note:

@@ -9,20 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 from pydicom import Dataset
 
-from mediqa_node.dicom.values import integer, items, text
+from mediqa_node.dicom.values import has_value, integer, items, text
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.uid import is_uid
 from mediqa_node.network import dimse
 from mediqa_node.network.contexts import COMMITMENT_INSTANCE, STORAGE_COMMITMENT
 from mediqa_node.network.services import Answer, Service, ServiceRefused, ServiceRequest, Services
 from mediqa_node.storage import commitment_requests, commitments
+from mediqa_node.storage.commitment_requests import Kept
+from mediqa_node.storage.commitments import COMMITTED, Pair
 from mediqa_node.storage.database import Database
 
 log = structlog.get_logger("receiver")
 
 _ACTION_TYPE, _EVENT_TYPE = 0x1008, 0x1002
+_ALL_KEPT, _SOME_FAILED = 1, 2
+"""Event Type ID (0000,1002), PS3.4 table J.3-4."""
 _OPEN_AT_MOST = 1000
-"""Requests of one caller that are not decided yet."""
+_INSTANCES_AT_MOST = 100_000
+"""Requests of one caller that are not decided yet, and instances of them."""
 
 
 def commitment_services(
@@ -72,13 +77,14 @@ class _Requested:
         action = request.command.number(_ACTION_TYPE)
         if action != 1:
             raise ServiceRefused(dimse.NO_SUCH_ACTION, f"no action type {action}")
-        ds = request.dataset()
-        transaction_uid, pairs = _transaction_of(ds), _pairs(ds)
+        with request.dataset() as ds:
+            transaction_uid, pairs = _transaction_of(ds), _pairs(ds)
         now = self._clock()
         with self._database.write() as connection:
-            if commitment_requests.n_open(connection, caller) >= _OPEN_AT_MOST:
-                raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"{_OPEN_AT_MOST} requests of this AE title are open")
-            is_new = commitment_requests.keep(
+            n_requests, n_instances = commitment_requests.n_open(connection, caller)
+            if n_requests >= _OPEN_AT_MOST or n_instances + len(pairs) > _INSTANCES_AT_MOST:
+                raise ServiceRefused(dimse.RESOURCE_LIMITATION, "too many requests of this AE title are open")
+            kept = commitment_requests.keep(
                 self._database,
                 connection,
                 calling_ae_title=caller,
@@ -88,7 +94,9 @@ class _Requested:
                 at=now,
                 deadline_at=now + self._deadline_s,
             )
-        log.info("commitment requested", calling_ae=caller, instances=len(pairs), repeated=not is_new)
+        if kept is Kept.DUPLICATE:
+            raise ServiceRefused(dimse.DUPLICATE_TRANSACTION, "this Transaction UID was used for other instances")
+        log.info("commitment requested", calling_ae=caller, instances=len(pairs), repeated=kept is Kept.AGAIN)
         return [Answer(more={_ACTION_TYPE: dimse.number_value(action)})]
 
 
@@ -105,12 +113,16 @@ class _Answered:
         if not names:
             raise ServiceRefused(dimse.NOT_AUTHORIZED, "this AE title is no configured peer of the node")
         _check_instance(request)
-        ds = request.dataset()
+        event = request.command.number(_EVENT_TYPE)
+        if event not in (_ALL_KEPT, _SOME_FAILED):
+            raise ServiceRefused(dimse.NO_SUCH_EVENT_TYPE, f"no event type {event}")
+        with request.dataset() as ds:
+            transaction_uid, results = _transaction_of(ds), _results(ds, event)
         with self._database.write() as connection:
-            known = commitments.take_answer(connection, _transaction_of(ds), names, _results(ds), at=self._clock())
+            known = commitments.take_answer(connection, transaction_uid, names, results, at=self._clock())
         if not known:
             raise ServiceRefused(dimse.INVALID_ARGUMENT, "no such transaction was begun with this AE title")
-        return [Answer(more={_EVENT_TYPE: dimse.number_value(request.command.number(_EVENT_TYPE))})]
+        return [Answer(more={_EVENT_TYPE: dimse.number_value(event)})]
 
 
 def _check_instance(request: ServiceRequest) -> None:
@@ -130,12 +142,7 @@ def _transaction_of(ds: Dataset) -> str:
 def _pairs(ds: Dataset) -> dict[str, str]:
     """Return the SOP Class UIDs by SOP Instance UID of a request."""
     found: dict[str, str] = {}
-    for one in items(ds, "ReferencedSOPSequence"):
-        sop_class, uid = text(one, "ReferencedSOPClassUID"), text(one, "ReferencedSOPInstanceUID")
-        if not is_uid(sop_class) or not is_uid(uid):
-            raise ServiceRefused(
-                dimse.INVALID_ARGUMENT, "malformed UID in Referenced SOP Sequence", offending=0x00081199
-            )
+    for (sop_class, uid), _ in _listed(ds, "ReferencedSOPSequence", 0x00081199):
         if found.setdefault(uid, sop_class) != sop_class:
             raise ServiceRefused(dimse.INVALID_ARGUMENT, "one instance with two classes", offending=0x00081199)
     if not found:
@@ -143,11 +150,32 @@ def _pairs(ds: Dataset) -> dict[str, str]:
     return found
 
 
-def _results(ds: Dataset) -> Mapping[str, int]:
-    """Return the results of an answer by SOP Instance UID; one that is named as both kept and failed has failed."""
-    found = {text(one, "ReferencedSOPInstanceUID"): commitments.COMMITTED for one in items(ds, "ReferencedSOPSequence")}
-    for one in items(ds, "FailedSOPSequence"):
+def _results(ds: Dataset, event: int) -> Mapping[Pair, int]:
+    """Return the results of an answer; what is named as both kept and failed has failed.
+
+    Raises:
+        ServiceRefused: the event type and what failed contradict each other, or an item is not readable: no part of
+            such an answer can be believed.
+    """
+    found = dict.fromkeys((pair for pair, _ in _listed(ds, "ReferencedSOPSequence", 0x00081199)), COMMITTED)
+    failed = _listed(ds, "FailedSOPSequence", 0x00081198)
+    if bool(failed) is not (event == _SOME_FAILED):
+        raise ServiceRefused(
+            dimse.INVALID_ARGUMENT, f"event type {event}, and {len(failed)} instances failed", offending=0x00081198
+        )
+    for pair, one in failed:
         reason = integer(one, "FailureReason")
         known = reason is not None and 0 < reason <= 0xFFFF
-        found[text(one, "ReferencedSOPInstanceUID")] = reason if reason and known else dimse.PROCESSING_FAILURE
+        found[pair] = reason if reason and known else dimse.PROCESSING_FAILURE
     return found
+
+
+def _listed(ds: Dataset, keyword: str, tag: int) -> list[tuple[Pair, Dataset]]:
+    """Return the instances of a sequence with their items; none without it."""
+    found = items(ds, keyword)
+    if not found and has_value(ds, keyword):
+        raise ServiceRefused(dimse.INVALID_ARGUMENT, f"{keyword} is no sequence", offending=tag)
+    pairs = [(text(one, "ReferencedSOPClassUID"), text(one, "ReferencedSOPInstanceUID")) for one in found]
+    if not all(is_uid(sop_class) and is_uid(uid) for sop_class, uid in pairs):
+        raise ServiceRefused(dimse.INVALID_ARGUMENT, f"malformed UID in {keyword}", offending=tag)
+    return list(zip(pairs, found, strict=True))

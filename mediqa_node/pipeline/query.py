@@ -4,20 +4,23 @@ The received images are not found: this node is no archive. C-MOVE sends to conf
 and the receiver reports how far it is.
 """
 
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from threading import Semaphore
 
 import pydicom
 import structlog
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.tag import BaseTag
 
 from mediqa_node.dicom.values import text
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.query import (
+    IDENTIFIED_BY,
     KEYS,
     UNIQUE_KEYS,
     Level,
@@ -40,8 +43,13 @@ STUDY_ROOT_FIND, STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008
 
 MAX_MATCHES = 1000
 """Answers to one C-FIND, and objects of one C-MOVE. Beyond, the request is refused (0xA700) before any is given."""
-_MAX_KEY, _MAX_UIDS = 1024, MAX_MATCHES * 65
+MAX_KEYS = 200
+MAX_KEY, MAX_UIDS = 64, 256 * 64
 """Characters of a key: longer ones are no honest question. UIDs may be a list."""
+_MATCHING = Semaphore(1)
+"""Matching takes the processor from the receipt of images: one query at a time."""
+_TURN_WITHIN_S, _MATCH_WITHIN_S = 10.0, 30.0
+_OBJECTS_BETWEEN_LOOKS = 256
 
 UNABLE_TO_SEND = 0xA702
 DESTINATION_UNKNOWN = 0xA801
@@ -99,59 +107,73 @@ class QueryServices:
 
     def find(self, request: ServiceRequest) -> Iterator[Answer]:
         """Answer C-FIND (PS3.4 section C.4.1): an answer for each patient, study, series or object that matches."""
-        identifier = request.dataset()
-        level, wanted = _level(request, identifier), _wanted(identifier)
+        with request.dataset() as identifier:
+            level, wanted, keys = _level(request, identifier), _wanted(identifier), _asked_for(identifier)
         _check_keys_above(request, level, wanted)
-        groups = grouped(self._selected(wanted, level), level)
+        groups = grouped(self._in_turn(request, wanted, level), level)
         if len(groups) > MAX_MATCHES:
             raise ServiceRefused(dimse.OUT_OF_RESOURCES, f"more than {MAX_MATCHES} matches: ask for less")
         for group in groups:
-            answer, is_whole = self._answer(identifier, level, group)
+            answer, is_whole = self._answer(keys, level, group)
             yield Answer(status=dimse.PENDING[0] if is_whole else _KEYS_NOT_SUPPORTED, dataset=answer)
         yield Answer()
 
-    def _selected(self, wanted: Mapping[str, str], level: Level) -> list[OwnObject]:
-        """Return the objects of the entities that match; of a node with very many, few are in memory at once.
+    def _in_turn(self, request: ServiceRequest, wanted: Mapping[str, str], level: Level) -> list[OwnObject]:
+        """Return the objects of the entities that match, once no other query is being matched.
 
         Raises:
-            ServiceRefused: they are of too many studies.
+            ServiceRefused: they are of too many studies, it takes too long, or nobody waits for them any more.
         """
+        began = time.monotonic()
+        while not _MATCHING.acquire(timeout=_LOOK_EVERY_S):
+            if time.monotonic() - began > _TURN_WITHIN_S:
+                raise ServiceRefused(dimse.OUT_OF_RESOURCES, "another query takes long: ask again")
+            _check_wanted(request)
+        try:
+            return self._selected(wanted, level, lambda objects: _watched(objects, request))
+        finally:
+            _MATCHING.release()
+
+    def _selected(
+        self, wanted: Mapping[str, str], level: Level, watched: Callable[[Iterator[OwnObject]], Iterator[OwnObject]]
+    ) -> list[OwnObject]:
+        """Return the objects of the entities that match; of a node with very many, few are in memory at once."""
         self.list_objects()
         named, modalities = _listed(wanted, UNIQUE_KEYS[Level.STUDY]), _listed(wanted, "ModalitiesInStudy")
         with self.database.read() as connection:
             studies = set[str]()
-            for one in selected(own_objects.standing(connection, named), wanted, level):
+            for one in selected(watched(own_objects.standing(connection, named)), wanted, level):
                 if not modalities or one["Modality"] in modalities:
                     studies.add(one["StudyInstanceUID"])
                 if len(studies) > MAX_MATCHES:
                     raise ServiceRefused(dimse.OUT_OF_RESOURCES, f"more than {MAX_MATCHES} studies: ask for less")
             if not studies:
                 return []
-            return list(selected(own_objects.standing(connection, sorted(studies)), wanted, level))
+            return list(selected(watched(own_objects.standing(connection, sorted(studies))), wanted, level))
 
-    def _answer(self, identifier: Dataset, level: Level, group: Sequence[OwnObject]) -> tuple[Dataset, bool]:
+    def _answer(self, keys: Collection[str], level: Level, group: Sequence[OwnObject]) -> tuple[Dataset, bool]:
         """Return the identifier of an answer, and whether it has every key that was asked for."""
         known, answer = described(group, level), Dataset()
-        keys = {element.keyword for element in identifier if element.keyword} - set(_SENT_AS_IS)
-        for key in sorted(keys | {UNIQUE_KEYS[level]}):
-            value = known.get(key, "")
-            is_sequence = dictionary_VR(key) == "SQ"
-            setattr(answer, key, [] if is_sequence else value if value != "" else None)
+        for key in sorted({*keys, UNIQUE_KEYS[level]}):
+            if (value := known.get(key, "")) != "":
+                setattr(answer, key, value)
+            elif len(vr := dictionary_VR(key)) == 2:  # others depend on what is in the dataset: `US or SS`
+                setattr(answer, key, [] if vr == "SQ" else None)
         answer.QueryRetrieveLevel, answer.RetrieveAETitle = level.value, self.ae_title
         if any(isinstance(value, str) and not value.isascii() for value in known.values()):
             answer.SpecificCharacterSet = "ISO_IR 192"
-        return answer, keys <= known.keys()
+        return answer, set(keys) <= known.keys()
 
     def move(self, request: ServiceRequest) -> Iterator[Answer]:
         """Answer C-MOVE (PS3.4 section C.4.2): have the courier send what is asked for, and report how far it is."""
         peer = self._destination(request)
-        identifier = request.dataset()
-        level, wanted = _level(request, identifier), _wanted(identifier)
+        with request.dataset() as identifier:
+            level, wanted = _level(request, identifier), _wanted(identifier)
         _check_keys_above(request, level, wanted)
-        keys = {UNIQUE_KEYS[each]: wanted.get(UNIQUE_KEYS[each], "") for each in Level}
-        if not keys[UNIQUE_KEYS[level]]:
-            raise ServiceRefused(dimse.DOES_NOT_MATCH, f"{UNIQUE_KEYS[level]} is empty")
-        uids = [one["SOPInstanceUID"] for one in self._selected(keys, level)]
+        keys = {key: wanted[key] for each in Level for key in IDENTIFIED_BY[each] if key in wanted}
+        if not keys.get(UNIQUE_KEYS[level]) or any(letter in value for value in keys.values() for letter in "*?"):
+            raise ServiceRefused(dimse.DOES_NOT_MATCH, f"{UNIQUE_KEYS[level]} has to name what is to be sent")
+        uids = [one["SOPInstanceUID"] for one in self._in_turn(request, keys, level)]
         if len(uids) > MAX_MATCHES:
             raise ServiceRefused(dimse.OUT_OF_RESOURCES, f"more than {MAX_MATCHES} objects: ask for less")
         if not uids:
@@ -228,11 +250,37 @@ def _level(request: ServiceRequest, identifier: Dataset) -> Level:
 
 
 def _wanted(identifier: Dataset) -> dict[str, str]:
-    """Return the keys with a value that can be matched."""
+    """Return the keys with a value that can be matched; several `*` in a row are one."""
+    if len(identifier) > MAX_KEYS:
+        raise ServiceRefused(dimse.CANNOT_UNDERSTAND, f"more than {MAX_KEYS} keys")
     wanted = {key: text(identifier, key) for key in (*KEYS, "ModalitiesInStudy") if key in identifier}
-    if any(len(value) > (_MAX_UIDS if key.endswith("UID") else _MAX_KEY) for key, value in wanted.items()):
+    if any(len(value) > (MAX_UIDS if key.endswith("UID") else MAX_KEY) for key, value in wanted.items()):
         raise ServiceRefused(dimse.CANNOT_UNDERSTAND, "a key is too long")
-    return wanted
+    return {key: re.sub(r"\*+", "*", value) for key, value in wanted.items()}
+
+
+def _asked_for(identifier: Dataset) -> list[str]:
+    """Return the keywords of the keys that an answer repeats, without those of command and file meta information."""
+    tags = list(identifier.keys())
+    found = [keyword_for_tag(tag) for tag in tags if tag.group >= 0x0008 and not tag.is_private]
+    return [keyword for keyword in found if tag_for_keyword(keyword) is not None and keyword not in _SENT_AS_IS]
+
+
+def _check_wanted(request: ServiceRequest) -> None:
+    """Raise ServiceRefused if nobody waits for the answers any more."""
+    if request.is_over():
+        raise ServiceRefused(dimse.CANCELLED if request.is_cancelled else dimse.OUT_OF_RESOURCES, "")
+
+
+def _watched(objects: Iterator[OwnObject], request: ServiceRequest) -> Iterator[OwnObject]:
+    """Yield objects as long as their caller waits for them, and not for too long."""
+    deadline = time.monotonic() + _MATCH_WITHIN_S
+    for number, one in enumerate(objects):
+        if number % _OBJECTS_BETWEEN_LOOKS == 0:
+            _check_wanted(request)
+            if time.monotonic() > deadline:
+                raise ServiceRefused(dimse.OUT_OF_RESOURCES, "matching takes too long: ask for less")
+        yield one
 
 
 def _listed(wanted: Mapping[str, str], key: str) -> list[str]:

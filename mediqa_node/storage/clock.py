@@ -1,14 +1,17 @@
 """How the wall clock ran, and the stored times that follow it when it is set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.forward import ForwardState
 from mediqa_node.domain.series import UNFINISHED, DeliveryState, SeriesState
-from mediqa_node.storage.commitment_tables import commitment_requests, report_commitments
+from mediqa_node.storage.commitment_tables import commitment_requests, commitments, report_commitments
 from mediqa_node.storage.correction_tables import clock, retractions
 from mediqa_node.storage.database import Database
+from mediqa_node.storage.forward_tables import forwards
 from mediqa_node.storage.health import destinations
 from mediqa_node.storage.tables import associations, deliveries, series
 
@@ -91,6 +94,7 @@ def shift(connection: sa.Connection, step_s: float, *, now: float, window_s: flo
     for table, waits in (
         (deliveries, deliveries.c.state.in_(UNFINISHED)),
         (retractions, retractions.c.state == DeliveryState.WAITING),
+        (forwards, forwards.c.state == ForwardState.WAITING),
     ):
         written, due = table.c.created_at, table.c.not_before
         if table is deliveries:
@@ -101,10 +105,23 @@ def shift(connection: sa.Connection, step_s: float, *, now: float, window_s: flo
         else:
             move(due, waits, judged_by=written)
         move(written, waits)
-    following = sa.and_(deliveries.c.state == DeliveryState.SENT, deliveries.c.companions_at.is_not(None))
+    _shift_sent(move)
+    move(destinations.c.failing_since, sa.true())
+
+
+def _shift_sent(move: Callable[..., None]) -> None:
+    """Move the times of what was sent and is followed up; when it was sent and when we asked about it stay in order."""
+    unconfirmed = sa.select(report_commitments.c.delivery_id).where(report_commitments.c.ask_at.is_not(None))
+    following = sa.and_(
+        deliveries.c.state == DeliveryState.SENT,
+        sa.or_(deliveries.c.companions_at.is_not(None), deliveries.c.id.in_(unconfirmed)),
+    )
     move(deliveries.c.companions_at, following, judged_by=deliveries.c.done_at)
     move(deliveries.c.done_at, following)
-    move(destinations.c.failing_since, sa.true())
+    forwarded = sa.and_(forwards.c.state == ForwardState.SENT, forwards.c.ask_at.is_not(None))
+    move(forwards.c.ask_at, forwarded, judged_by=forwards.c.done_at)
+    move(forwards.c.done_at, forwarded)
+    move(commitments.c.begun_at, sa.true())
     move(report_commitments.c.ask_at, sa.true(), judged_by=report_commitments.c.since)
     move(report_commitments.c.since, sa.true())
     asked = sa.or_(commitment_requests.c.decided_at.is_(None), commitment_requests.c.tell_at.is_not(None))

@@ -2,16 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import sqlalchemy as sa
 
 from mediqa_node.storage.commitment_tables import commitment_request_items as items_table
 from mediqa_node.storage.commitment_tables import commitment_requests as requests
-from mediqa_node.storage.commitments import COMMITTED
+from mediqa_node.storage.commitments import COMMITTED, Answered
 from mediqa_node.storage.database import Database
 
 PROCESSING_FAILURE = 0x0110
 """Failure Reason (0008,1197) of an instance about which the archive gave no answer in time (PS3.3 C.14.1.1)."""
+
+
+class Kept(Enum):
+    """What became of a request for commitment."""
+
+    NEW = auto()
+    AGAIN = auto()
+    DUPLICATE = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +57,15 @@ def keep(
     pairs: Mapping[str, str],
     at: float,
     deadline_at: float,
-) -> bool:
-    """Keep a request; False if this caller has used the transaction before: then it is told a known result again.
+) -> Kept:
+    """Keep a request.
 
     Args:
         pairs: SOP Class UIDs by SOP Instance UID.
+
+    Returns:
+        AGAIN if the caller repeats a request: it is told a known result again. DUPLICATE if it has used the Transaction
+        UID for other instances: nothing is kept, for the answer to those would be taken for one to these.
     """
     mine = (requests.c.calling_ae_title == calling_ae_title, requests.c.transaction_uid == transaction_uid)
     values = {"peer": peer, "received_at": at, "deadline_at": deadline_at, "ask_at": at, "attempts": 0}
@@ -60,20 +73,25 @@ def keep(
     new = database.insert_or_ignore(requests, **key, **values).returning(requests.c.id)
     number = connection.execute(new).scalar_one_or_none()
     if number is None:
+        known = sa.select(items_table.c.sop_instance_uid, items_table.c.sop_class_uid)
+        known = known.where(items_table.c.request_id == sa.select(requests.c.id).where(*mine).scalar_subquery())
+        if {row.sop_instance_uid: row.sop_class_uid for row in connection.execute(known)} != dict(pairs):
+            return Kept.DUPLICATE
         decided = sa.update(requests).where(*mine, requests.c.decided_at.is_not(None))
         connection.execute(decided.values(tell_at=at, attempts=0))
-        return False
+        return Kept.AGAIN
     rows = [{"request_id": number, "sop_instance_uid": uid, "sop_class_uid": kind} for uid, kind in pairs.items()]
     connection.execute(sa.insert(items_table), rows)
-    return True
+    return Kept.NEW
 
 
-def n_open(connection: sa.Connection, calling_ae_title: str) -> int:
-    """Return how many requests of a caller are not decided yet."""
-    query = sa.select(sa.func.count()).where(
-        requests.c.calling_ae_title == calling_ae_title, requests.c.decided_at.is_(None)
-    )
-    return int(connection.execute(query).scalar_one())
+def n_open(connection: sa.Connection, calling_ae_title: str) -> tuple[int, int]:
+    """Return how many requests of a caller are not decided yet, and how many instances they have."""
+    mine = (requests.c.calling_ae_title == calling_ae_title, requests.c.decided_at.is_(None))
+    joined = requests.join(items_table, items_table.c.request_id == requests.c.id)
+    query = sa.select(sa.func.count(requests.c.id.distinct()), sa.func.count()).select_from(joined).where(*mine)
+    n_requests, n_instances = connection.execute(query).one()
+    return n_requests, n_instances
 
 
 def to_ask(connection: sa.Connection, *, now: float) -> list[RequestRow]:
@@ -95,18 +113,26 @@ def ask_again(connection: sa.Connection, request_id: int, *, at: float) -> None:
     connection.execute(sa.update(requests).where(requests.c.id == request_id).values(ask_at=at))
 
 
-def settle(connection: sa.Connection, peer: str, results: Mapping[str, int | None], *, at: float) -> None:
-    """Take what an archive has answered over into the requests that wait for it: a `commitments.Settled`."""
-    waiting = sa.select(requests.c.id).where(requests.c.peer == peer, requests.c.decided_at.is_(None))
-    touched: set[int] = set()
-    for uid, reason in results.items():
-        mine = (items_table.c.sop_instance_uid == uid, items_table.c.result.is_(None))
-        found = sa.select(items_table.c.request_id).where(*mine, items_table.c.request_id.in_(waiting))
-        if ids := connection.execute(found).scalars().all():
-            touched.update(ids)
-            statement = sa.update(items_table).where(*mine, items_table.c.request_id.in_(ids))
-            connection.execute(statement.values(result=COMMITTED if reason is None else reason))
-    _decide(connection, touched, at=at)
+def settle(connection: sa.Connection, answered: Answered, *, at: float) -> None:
+    """Take what an archive has answered over into the request that it was asked for: a `commitments.Settled`.
+
+    The answer to another transaction counts for nothing, whatever instances it has: it may be older than a copy that
+    has yet to arrive at the archive.
+    """
+    values = [
+        {"uid": uid, "kind": kind, "found": COMMITTED if reason is None else reason}
+        for (kind, uid), reason in answered.results.items()
+    ]
+    if answered.request_id is None or not values:
+        return
+    mine = (
+        items_table.c.request_id == answered.request_id,
+        items_table.c.sop_instance_uid == sa.bindparam("uid"),
+        items_table.c.sop_class_uid == sa.bindparam("kind"),
+        items_table.c.result.is_(None),
+    )
+    connection.execute(sa.update(items_table).where(*mine).values(result=sa.bindparam("found")), values)
+    _decide(connection, {answered.request_id}, at=at)
 
 
 def expire(connection: sa.Connection, *, now: float) -> int:
@@ -123,7 +149,8 @@ def _decide(connection: sa.Connection, ids: set[int], *, at: float) -> None:
     """Have the callers told of those of some requests that have a result for every instance."""
     mine = items_table.c.request_id.in_(ids)  # else every instance of the last weeks would be looked at
     open_ = sa.select(items_table.c.request_id).where(mine, items_table.c.result.is_(None))
-    whole = sa.update(requests).where(requests.c.id.in_(ids), requests.c.id.not_in(open_))
+    undecided = (requests.c.id.in_(ids), requests.c.decided_at.is_(None))
+    whole = sa.update(requests).where(*undecided, requests.c.id.not_in(open_))
     connection.execute(whole.values(decided_at=at, tell_at=at, attempts=0))
 
 

@@ -4,6 +4,7 @@ The receiver writes an answer down and acknowledges it; what follows from it, th
 """
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -11,18 +12,53 @@ from mediqa_node.storage.commitment_tables import commitment_items, commitments
 
 COMMITTED = 0
 
-Settled = Callable[[sa.Connection, str, Mapping[str, int | None]], None]
-"""What follows from an answer: the name of the archive, and by SOP Instance UID its failure reason, None if it keeps
-the instance. Called in the transaction that records that it was; instances of others are among them."""
+Pair = tuple[str, str]
+"""SOP Class UID and SOP Instance UID."""
 
 
-def begin(connection: sa.Connection, transaction_uid: str, peer: str, pairs: Mapping[str, str], *, at: float) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What an archive has answered to one of our transactions.
+
+    Attributes:
+        peer: name of the archive.
+        request_id: of the caller's request that the transaction is about; None: it is about what we have sent.
+        begun_at: when we asked, seconds since 1970: the answer says nothing of what was sent later.
+        results: failure reasons; None where the archive keeps the instance.
+    """
+
+    peer: str
+    request_id: int | None
+    begun_at: float
+    results: Mapping[Pair, int | None]
+
+    @property
+    def instances(self) -> list[str]:
+        """The SOP Instance UIDs with a result."""
+        return [uid for _, uid in self.results]
+
+
+Settled = Callable[[sa.Connection, Answered], None]
+"""What follows from an answer. Called in the transaction that records that it was; instances of others are in it."""
+
+
+def begin(
+    connection: sa.Connection,
+    transaction_uid: str,
+    peer: str,
+    pairs: Mapping[str, str],
+    *,
+    at: float,
+    request_id: int | None = None,
+) -> None:
     """Keep a transaction before it is asked for.
 
     Args:
         pairs: SOP Class UIDs by SOP Instance UID.
+        request_id: of the caller's request that it is about.
     """
-    connection.execute(sa.insert(commitments).values(transaction_uid=transaction_uid, peer=peer, begun_at=at))
+    values = {"transaction_uid": transaction_uid, "peer": peer, "request_id": request_id, "begun_at": at}
+    connection.execute(sa.insert(commitments).values(**values))
     rows = [
         {"transaction_uid": transaction_uid, "sop_instance_uid": instance, "sop_class_uid": sop_class}
         for instance, sop_class in pairs.items()
@@ -40,7 +76,7 @@ def take_answer(
     connection: sa.Connection,
     transaction_uid: str,
     peers: Collection[str],
-    results: Mapping[str, int],
+    results: Mapping[Pair, int],
     *,
     at: float,
 ) -> bool:
@@ -48,16 +84,19 @@ def take_answer(
 
     Args:
         peers: names of the peers that the answer may come from.
-        results: by SOP Instance UID: `COMMITTED` or a failure reason.
+        results: `COMMITTED` or a failure reason; an instance that was asked about under another class has none.
     """
     asked = sa.select(commitments.c.peer).where(commitments.c.transaction_uid == transaction_uid)
     if connection.execute(asked.with_for_update()).scalar_one_or_none() not in peers:
         return False
     found = commitment_items.c
     known = connection.execute(
-        sa.select(found.sop_instance_uid).where(found.transaction_uid == transaction_uid, found.result.is_(None))
+        sa.select(found.sop_class_uid, found.sop_instance_uid).where(
+            found.transaction_uid == transaction_uid, found.result.is_(None)
+        )
     )
-    new = [{"uid": uid, "found": results[uid]} for uid in known.scalars().all() if uid in results]
+    pairs = [(row.sop_class_uid, row.sop_instance_uid) for row in known]
+    new = [{"uid": pair[1], "found": results[pair]} for pair in pairs if pair in results]
     if new:
         mine = (found.transaction_uid == transaction_uid, found.sop_instance_uid == sa.bindparam("uid"))
         connection.execute(sa.update(commitment_items).where(*mine).values(result=sa.bindparam("found")), new)
@@ -80,13 +119,19 @@ def settle(connection: sa.Connection, transaction_uid: str, followers: Collectio
     claimed = sa.update(commitments).where(mine, commitments.c.settled_at.is_(None)).values(settled_at=at)
     if not connection.execute(claimed).rowcount:
         return
-    peer = connection.execute(sa.select(commitments.c.peer).where(mine)).scalar_one()
-    query = sa.select(commitment_items.c.sop_instance_uid, commitment_items.c.result).where(
+    asked = connection.execute(sa.select(commitments).where(mine)).one()
+    query = sa.select(commitment_items).where(
         commitment_items.c.transaction_uid == transaction_uid, commitment_items.c.result.is_not(None)
     )
-    results = {row.sop_instance_uid: row.result or None for row in connection.execute(query)}
+    found = connection.execute(query)
+    answered = Answered(
+        peer=asked.peer,
+        request_id=asked.request_id,
+        begun_at=asked.begun_at,
+        results={(row.sop_class_uid, row.sop_instance_uid): row.result or None for row in found},
+    )
     for follow in followers:
-        follow(connection, peer, results)
+        follow(connection, answered)
 
 
 def withdraw(connection: sa.Connection, peer: str, sop_instance_uids: Collection[str]) -> None:

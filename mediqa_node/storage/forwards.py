@@ -259,8 +259,10 @@ def to_commit(connection: sa.Connection, destination: str, *, now: float, at_mos
     return list({row.sop_instance_uid: row for row in reversed(rows)}.values())[::-1]
 
 
-def sent_with(connection: sa.Connection, destination: str, sop_instance_uids: Collection[str]) -> list[ForwardRow]:
-    """Return the sent forwards to a destination that are of some instances and not committed to yet."""
+def sent_with(
+    connection: sa.Connection, destination: str, sop_instance_uids: Collection[str], *, sent_by: float
+) -> list[ForwardRow]:
+    """Return the forwards to a destination, sent by a time, that are of some instances and not committed to yet."""
     query = (
         sa.select(*_ROW)
         .select_from(JOINED)
@@ -268,6 +270,7 @@ def sent_with(connection: sa.Connection, destination: str, sop_instance_uids: Co
             forwards.c.destination == destination,
             forwards.c.state == ForwardState.SENT,
             forwards.c.ask_at.is_not(None),
+            forwards.c.done_at <= sent_by,
             instances.c.sop_instance_uid.in_(list(sop_instance_uids)),
             instances.c.status.not_in(_SET_ASIDE),
         )

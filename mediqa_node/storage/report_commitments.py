@@ -81,10 +81,15 @@ def pairs_of(connection: sa.Connection, delivery: DeliveryRow) -> dict[str, str]
     return {row.sop_instance_uid: row.sop_class_uid for row in rows}
 
 
-def sent_with(connection: sa.Connection, peer: str, sop_instance_uids: Collection[str]) -> list[DeliveryRow]:
-    """Return the sent reports of a destination that are among some instances."""
+def sent_with(
+    connection: sa.Connection, peer: str, sop_instance_uids: Collection[str], *, sent_by: float
+) -> list[DeliveryRow]:
+    """Return the reports of a destination, sent by a time, that are among some instances."""
     query = sa.select(deliveries.c.id).where(
-        *_SENT, deliveries.c.destination == peer, deliveries.c.report_sop_instance_uid.in_(list(sop_instance_uids))
+        *_SENT,
+        deliveries.c.destination == peer,
+        deliveries.c.done_at <= sent_by,
+        deliveries.c.report_sop_instance_uid.in_(list(sop_instance_uids)),
     )
     found = [outbox.find_delivery(connection, number) for number in connection.execute(query).scalars().all()]
     return [row for row in found if row is not None]

@@ -26,7 +26,9 @@ from support.receiving import (
 )
 
 from mediqa_node.domain.policy import AllowRule
-from mediqa_node.network import dimse
+from mediqa_node.network import association as association_module
+from mediqa_node.network import dimse, services
+from mediqa_node.network.caller import Caller
 from mediqa_node.network.contexts import COMMITMENT_INSTANCE, STORAGE_COMMITMENT
 from mediqa_node.network.services import Answer, ServiceRefused, ServiceRequest, Services, sub_operations
 
@@ -80,7 +82,8 @@ def test_a_request_reaches_its_service_with_its_dataset_and_is_answered(listen: 
     asked: list[tuple[ServiceRequest, Dataset]] = []
 
     def act(request: ServiceRequest) -> list[Answer]:
-        asked.append((request, request.dataset()))
+        with request.dataset() as ds:
+            asked.append((request, ds))
         return [Answer(more={0x1008: dimse.number_value(request.command.number(0x1008))})]
 
     node = listen({ACTION: act})
@@ -212,8 +215,8 @@ def test_nothing_is_stored_in_the_presentation_context_of_another_service(listen
         assert scu.store("1.2.3", encode(ct()), sop_class=STORAGE_COMMITMENT).status == 0x0122
 
 
-@pytest.mark.parametrize(("field", "status"), [(0x0130, 0x0124), (0x0100, 0x0000), (0x0020, 0x0000)])
-def test_a_caller_that_may_not_store_may_ask_and_report_but_change_nothing(
+@pytest.mark.parametrize(("field", "status"), [(0x0130, 0x0124), (0x0100, 0x0000), (0x0020, 0x0124), (0x0021, 0x0124)])
+def test_a_caller_that_may_not_store_may_answer_the_node_and_nothing_else(
     listen: Listen, field: int, status: int
 ) -> None:
     node = listen({(STORAGE_COMMITMENT, field): lambda request: [Answer()]}, allowed=(AllowRule(store=False),))
@@ -232,8 +235,8 @@ def _fail(request: ServiceRequest) -> list[Answer]:
 
 
 def _read(request: ServiceRequest) -> list[Answer]:
-    request.dataset()
-    return [Answer()]
+    with request.dataset():
+        return [Answer()]
 
 
 @pytest.mark.parametrize(
@@ -267,3 +270,77 @@ def test_a_request_that_fails_is_answered_and_the_association_goes_on(
 
         assert scu.answer().status == status
         assert scu.echo() == 0x0000
+
+
+def _of_kilobytes(size: int) -> bytes:
+    ds = information()
+    ds.ReferencedSOPSequence = [ds.ReferencedSOPSequence[0]] * (size * 1024 // 60)
+    return encode(ds)
+
+
+def test_a_caller_that_reads_slowly_keeps_no_other_from_being_read(listen: Listen) -> None:
+    def find(request: ServiceRequest) -> Iterator[Answer]:
+        with request.dataset():
+            pass
+        for _ in range(1000):
+            yield Answer(status=0xFF00)
+        yield Answer()
+
+    large = _of_kilobytes(300)
+    requests = [
+        ServiceRequest(
+            caller=Caller(association_id="a", calling_ae_title="PACS", called_ae_title="MEDIQA", address="192.0.2.1"),
+            command=dimse.Command(dimse.C_FIND_RQ, 1, 0, FIND, ""),
+            abstract_syntax=FIND,
+            transfer_syntax=EXPLICIT,
+            encoded=large,
+        )
+        for _ in range(2)
+    ]
+    half_read = [services.answers(find, request) for request in requests]
+    assert [next(answers).status for answers in half_read] == [0xFF00] * 2
+    node = listen({ACTION: _read})
+    assert _status_of(node, large) == 0x0000
+
+
+def test_a_large_request_that_does_not_get_its_turn_is_refused(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "_TURN_WITHIN_S", 0.1)
+    node = listen({ACTION: _read})
+    with services._LARGE_AT_ONCE, services._LARGE_AT_ONCE:
+        assert _status_of(node, _of_kilobytes(300)) == 0x0213
+        assert _status_of(node, encode(information())) == 0x0000
+
+
+def test_a_dataset_of_very_many_elements_is_not_read(listen: Listen) -> None:
+    flat = b"".join(struct.pack("<HH2sH", 0x0009, 0x1000 + number, b"LO", 0) for number in range(2001))
+
+    assert _status_of(listen({ACTION: _read}), flat) == 0x0213
+
+
+def test_a_caller_that_does_not_read_its_answers_is_left(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(association_module, "_ANSWERS_WITHIN_S", 0.5)
+    ended = threading.Event()
+    match = Dataset()
+    match.PatientComments = "x" * 200_000
+
+    def find(request: ServiceRequest) -> Iterator[Answer]:
+        try:
+            while True:
+                yield Answer(status=0xFF00, dataset=match)
+        finally:
+            ended.set()
+
+    node = listen({(FIND, dimse.C_FIND_RQ): find})
+    with Scu(node.port, contexts={1: (FIND, [EXPLICIT])}) as scu:
+        scu.send(p_data(1, command(FIND, "", field=dimse.C_FIND_RQ, with_dataset=False), is_command=True))
+        assert ended.wait(10)
+
+
+def _status_of(node: Listening, dataset: bytes) -> int:
+    """Return the status of an N-ACTION."""
+    with Scu(node.port, contexts={1: (STORAGE_COMMITMENT, [EXPLICIT])}) as scu:
+        scu.send(p_data(1, command(STORAGE_COMMITMENT, COMMITMENT_INSTANCE, field=0x0130), is_command=True))
+        for i in range(0, len(dataset), 100_000):
+            piece = dataset[i : i + 100_000]
+            scu.send(p_data(1, piece, is_command=False, is_last=i + 100_000 >= len(dataset)))
+        return int(scu.answer().status)

@@ -331,6 +331,15 @@ def test_rules_that_nobody_could_meet_are_refused(pair: Pair, authority: Authori
     assert ReceiverPolicy(allowed=(AllowRule(certificate=scanner.fingerprint),), tls=server(pair, authority)).tls
 
 
+@pytest.mark.parametrize("how", [{"tls": True}, {"certificate": "san:ct3.example.org"}])
+def test_everybody_does_not_admit_a_title_that_has_to_show_more(pair: Pair, authority: Authority, how: Any) -> None:
+    rules = ReceiverPolicy(allowed=(AllowRule(ae_title="CT3", **how), AllowRule()), tls=server(pair, authority))
+
+    assert rules.rule_for("CT3", "127.0.0.1") is None
+    assert rules.rule_for("CT3", "127.0.0.1", frozenset({"san:ct3.example.org"})) == rules.allowed[0]
+    assert rules.rule_for("CT4", "127.0.0.1") == rules.allowed[1]
+
+
 def test_a_title_without_its_certificate_corrects_nothing(pair: Pair, authority: Authority, scanner: Pair) -> None:
     """Instances keep title and address of their sender, not its certificate."""
     bound = AllowRule(ae_title="CT3", source=True, certificate=scanner.fingerprint)

@@ -21,7 +21,7 @@ from mediqa_node.pipeline import commitment
 from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.pipeline.commitment_proxy import CommitmentSweep
 from mediqa_node.pipeline.sweeps import courier_loops, retain
-from mediqa_node.storage import held, overview, report_commitments
+from mediqa_node.storage import held, outbox, overview, report_commitments
 from mediqa_node.storage.outbox import DeliveryRow
 from mediqa_node.web import words
 
@@ -301,6 +301,22 @@ def test_what_an_archive_says_of_an_earlier_report_changes_nothing_about_a_later
     bench.now += 2 * HOUR_S
     sweep(bench)
     assert len(archive.requests) == 2
+
+
+def test_an_answer_counts_for_nothing_about_a_report_that_was_sent_after_the_question(
+    archive: Archive, bench_to: MakeBench, tmp_path: Path
+) -> None:
+    bench = bench_to(archive.port)
+    series = reported(bench, tmp_path / "ct")
+    sweep(bench)
+    bench.now += 10
+    with bench.database.write() as connection:
+        outbox.update_delivery(connection, of_pacs(bench, series).id, done_at=bench.now)
+    with receiving(bench) as port:
+        archive.answers(port)
+    sweep(bench)
+
+    assert of_pacs(bench, series).state == "sent"
 
 
 def test_old_reports_are_left_alone_and_old_transactions_forgotten(

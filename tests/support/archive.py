@@ -88,17 +88,30 @@ def references(pairs: Mapping[tuple[str, str], int | None]) -> list[Dataset]:
 
 
 def report(
-    port: int, transaction: str, results: Mapping[tuple[str, str], int | None], *, calling: str = "SCRIPTED"
+    port: int,
+    transaction: str,
+    results: Mapping[tuple[str, str], int | None],
+    *,
+    calling: str = "SCRIPTED",
+    event: int | None = None,
+    more: Dataset | None = None,
 ) -> int:
-    """Send an N-EVENT-REPORT as an archive does, with the SCP role proposed; return its status."""
+    """Send an N-EVENT-REPORT as an archive does, with the SCP role proposed; return its status.
+
+    Args:
+        event: Event Type ID; None: as the results demand.
+        more: elements in place of those that follow from the results.
+    """
     ds = Dataset()
     ds.TransactionUID = transaction
     if kept := {pair: reason for pair, reason in results.items() if reason is None}:
         ds.ReferencedSOPSequence = references(kept)
     if failed := {pair: reason for pair, reason in results.items() if reason is not None}:
         ds.FailedSOPSequence = references(failed)
+    ds.update(more or {})
+    event = event if event is not None else 2 if failed else 1
     with _associated(port, calling, [build_role(STORAGE_COMMITMENT, scp_role=True)]) as association:
-        status, _ = association.send_n_event_report(ds, 2 if failed else 1, STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
+        status, _ = association.send_n_event_report(ds, event, STORAGE_COMMITMENT, COMMITMENT_INSTANCE)
     return int(status.Status)
 
 

@@ -4,8 +4,6 @@ The courier asks, as it does for reports, once an instance was sent; the answer 
 archive does not keep is sent again, once; after the next such answer it is parked.
 """
 
-from collections.abc import Mapping
-
 import structlog
 
 from mediqa_node.domain.forward import ForwardReason, ForwardState
@@ -14,7 +12,7 @@ from mediqa_node.pipeline.commitment import AT_MOST, ask, failure_words
 from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import forwards
-from mediqa_node.storage.commitments import Settled
+from mediqa_node.storage.commitments import Answered, Settled
 from mediqa_node.storage.database import Connection
 
 log = structlog.get_logger("courier")
@@ -42,12 +40,14 @@ def ask_for_forwards(node: NodeContext, peer: Peer) -> int:
 def forwards_settled(node: NodeContext) -> Settled:
     """Return what an answer means for instances that were forwarded."""
 
-    def settled(connection: Connection, peer: str, results: Mapping[str, int | None]) -> None:
-        sent = forwards.sent_with(connection, peer, results)
-        kept = [row.id for row in sent if results[row.sop_instance_uid] is None]
+    def settled(connection: Connection, answered: Answered) -> None:
+        peer, results = answered.peer, answered.results
+        found = forwards.sent_with(connection, peer, answered.instances, sent_by=answered.begun_at)
+        sent = [row for row in found if (row.sop_class_uid, row.sop_instance_uid) in results]
+        kept = [row.id for row in sent if results[row.sop_class_uid, row.sop_instance_uid] is None]
         forwards.update(connection, kept, state=ForwardState.CONFIRMED, ask_at=None)
         for row in sent:
-            reason = results[row.sop_instance_uid]
+            reason = results[row.sop_class_uid, row.sop_instance_uid]
             if reason is None:
                 continue
             again = row.n_uncommitted == 0

@@ -15,6 +15,9 @@ def upgrade() -> None:
             "transaction_uid", sa.String(64), nullable=False, comment="(0008,1195), ours, fresh for each request"
         ),
         sa.Column("peer", sa.String(64), nullable=False, comment="name of the archive"),
+        sa.Column(
+            "request_id", sa.Integer, comment="of the caller's request that it is about; null: what we have sent"
+        ),
         sa.Column("begun_at", sa.Float, nullable=False, comment="committed before the request leaves"),
         sa.Column("asked_at", sa.Float, comment="when the archive took the request"),
         sa.Column("answered_at", sa.Float, comment="of the last N-EVENT-REPORT that had something new"),
