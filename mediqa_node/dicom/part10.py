@@ -4,6 +4,9 @@ The preamble is written as zeros: a polyglot that a peer sent never reaches the 
 (PS3.5 A.5) is inflated within a budget, since 200 KB may expand to 400 MB of zeros.
 """
 
+import errno
+import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -37,6 +40,7 @@ _LONG_LENGTHS = (b"OB", b"OW", b"UN", b"SQ", b"UT")
 """Value representations with a length of four bytes after two reserved ones (PS3.5 7.1.2)."""
 _LONGEST_META = 2**20
 _PIECE_BYTES = 65_536
+_HEAD_BYTES = 4096
 
 
 class Encoded(Protocol):
@@ -145,6 +149,27 @@ def read_head(content: memoryview) -> FileHead:
     texts = dict(_meta_elements(content[_FIRST_ELEMENT:end]))
     called = texts.get(_RECEIVING_AE_TITLE, "")
     return FileHead(texts.get(_TRANSFER_SYNTAX, ""), texts.get(_SOURCE_AE_TITLE, ""), end, called)
+
+
+def dataset_sha256(path: Path) -> str:
+    """Return the digest of a file's dataset, without preamble and file meta.
+
+    Raises:
+        InvalidInstance: a link, or not a Part 10 file.
+        OSError: it cannot be opened or read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InvalidInstance("a link in place of a file") from error
+        raise
+    with os.fdopen(fd, "rb") as stream:
+        try:
+            stream.seek(read_head(memoryview(stream.read(_HEAD_BYTES))).size_bytes)
+        except (ValueError, struct.error) as error:
+            raise InvalidInstance("not a DICOM file (PS3.10)") from error
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def is_part10(path: Path) -> bool:

@@ -148,6 +148,7 @@ class ReasonCode(StrEnum):
 
     # PARKED
     FILE_MISSING = "file_missing"
+    FILE_CHANGED = "file_changed"
     SCORING_FAILED = "scoring_failed"
 
     # WITHHELD or PARKED because of a delivery
@@ -168,6 +169,7 @@ _WORDS = {
     ReasonCode.CONSTANCY_DRIFT: "constancy",
     ReasonCode.CONSTANCY_UNKNOWN: "constancy",
     ReasonCode.FILE_MISSING: "a spooled file is missing; `mediqa-node verify` names it",
+    ReasonCode.FILE_CHANGED: "a spooled file has changed",
     ReasonCode.SCORING_FAILED: "scoring",
     ReasonCode.TOO_OLD: "policy",
     ReasonCode.NO_PRIMARY_RULE: "policy",

@@ -12,9 +12,10 @@ import structlog
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import text
+from mediqa_node.dicom.part10 import dataset_sha256
 from mediqa_node.dicom.technique.dose_sr import dose_events
 from mediqa_node.domain.assessment import Assessment
-from mediqa_node.domain.errors import NotScorable, StorageFailed
+from mediqa_node.domain.errors import InvalidInstance, NotScorable, StorageFailed
 from mediqa_node.domain.phantom import PhantomMeasurement
 from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
@@ -69,6 +70,8 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
     except NotScorable as refused:
         scored_instead = refused.scored if isinstance(refused, _OtherReconstruction) else None
         return _not_scored(node, row, refused.reason, scored_instead=scored_instead)
+    except _FileChanged as changed:
+        return _park(node, row, Reason(ReasonCode.FILE_CHANGED, str(changed)))
     except FileNotFoundError:
         return _park(node, row, Reason(ReasonCode.FILE_MISSING))
     except OSError as error:
@@ -78,8 +81,8 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
 def _assess(node: NodeContext, row: SeriesRow) -> str:
     fill_identities(node, row.series_instance_uid)
     instances = _instances(node, row)
+    _require_same(node, instances)
     files = read_headers([node.spool.path(instance.path) for instance in instances])
-    _require_same(instances, files)
     _read_documents(node, row, files.headers)
     technique = _harvest(node, row, files)
     _keep_measures(node, row, files, technique)
@@ -128,18 +131,25 @@ def _instances(node: NodeContext, row: SeriesRow) -> list[InstanceRow]:
     return instances
 
 
-def _require_same(instances: Sequence[InstanceRow], files: SeriesFiles) -> None:
-    """Check that each file still holds the instance that its row names; another one must never be scored in its place.
+class _FileChanged(Exception):
+    """A spooled file holds other bytes than were received: its score would be of nobody's image."""
+
+
+def _require_same(node: NodeContext, instances: Sequence[InstanceRow]) -> None:
+    """Check that each file still holds the bytes that were received.
 
     Raises:
-        FileNotFoundError: somebody has replaced a file: the one that was received is missing.
+        _FileChanged: one does not.
+        FileNotFoundError: one is missing.
     """
-    for instance, header in zip(instances, files.headers, strict=True):
-        with data_errors():
-            found = str(header.get("SOPInstanceUID", "")).strip(" \0")
-        if found != instance.sop_instance_uid:
-            log.error("spooled file holds another instance", file=instance.path, instance=instance.sop_instance_uid)
-            raise FileNotFoundError(instance.path)
+    for instance in instances:
+        try:
+            digest = dataset_sha256(node.spool.path(instance.path))
+        except InvalidInstance:
+            digest = ""
+        if digest != instance.sha256:
+            log.error("spooled file has changed", file=instance.path, instance=instance.sop_instance_uid)
+            raise _FileChanged(f"{instance.path} holds other bytes than were received")
 
 
 def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique, rule: str) -> str:

@@ -29,7 +29,7 @@ from mediqa_node.storage.tables import (
     techniques,
 )
 
-_RETRIED_PARKED = (ReasonCode.SCORING_FAILED, ReasonCode.FILE_MISSING)
+_RETRIED_PARKED = (ReasonCode.SCORING_FAILED, ReasonCode.FILE_MISSING, ReasonCode.FILE_CHANGED)
 _WAITS_ANEW = {"state": DeliveryState.WAITING, "reason_code": None, "unanswered_since": None, "job": None}
 _RETRIED_WITHHELD = (
     ReasonCode.UNTRAINED,

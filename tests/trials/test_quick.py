@@ -20,7 +20,6 @@ from support.series import ct_series, series_uid
 
 from mediqa_node.pipeline.checks.verify import verify
 from mediqa_node.storage import spool as spool_room
-from mediqa_node.storage.assessments import load_assessment
 from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.writer import IndexWriter
@@ -183,13 +182,7 @@ def test_a_damaged_file_is_named_and_the_others_go_on(damage: str, tmp_path: Pat
 
     assert len(problems) == 1, "what is damaged is named, and nothing else"
     assert bench.series(series_uid(sound)).state == "ASSESSED"
-    row = bench.series(series_uid(hurt))
-    if damage == "cut" and row.state == "ASSESSED":  # within the pixels: that slice is left out, and the report says so
-        with bench.database.read() as connection:
-            assessed = load_assessment(connection, row.series_instance_uid, row.revision)
-        assert len(assessed.failed_slices) == 1
-    elif damage != "a bit flipped":  # which `verify` alone finds
-        assert row.state in ("PARKED", "NOT_SCORED")
+    assert bench.series(series_uid(hurt)).state == "PARKED", "no score of bytes that nobody has sent"
     bench.close()
 
 

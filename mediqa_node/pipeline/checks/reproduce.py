@@ -7,6 +7,7 @@ from io import BytesIO
 import pydicom
 from pydicom import Dataset
 
+from mediqa_node.dicom.part10 import dataset_sha256
 from mediqa_node.dicom.report.codes import PREDICTED, SLICE_WEIGHT
 from mediqa_node.dicom.report.content import LAYOUT, content_tree
 from mediqa_node.dicom.report.measure_codes import MEAN_CTDI, concept
@@ -17,7 +18,6 @@ from mediqa_node.domain.errors import CheckpointRefused, NotScorable
 from mediqa_node.domain.measures import MeasuredStack
 from mediqa_node.domain.policy import Refuse
 from mediqa_node.domain.technique import Technique
-from mediqa_node.pipeline.checks.verify import dataset_sha256
 from mediqa_node.pipeline.measures import measure_series
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.score import Assessor, SeriesFiles, assess, read_headers

@@ -3,14 +3,11 @@
 The checker of the fault trials does not import this module, so that the two stay independent.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import pydicom
-
+from mediqa_node.dicom.part10 import dataset_sha256
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.network.sender import open_link, report_contexts
 from mediqa_node.pipeline.node import NodeContext
@@ -50,14 +47,6 @@ def verify(node: NodeContext, *, ask_peers: bool, advance: Callable[[int, int], 
     if ask_peers:
         problems.extend(_ask(node, sent + beside))
     return Verification(n_instances=len(kept), n_reports=len(sent), problems=tuple(problems))
-
-
-def dataset_sha256(path: Path) -> str:
-    """Return the digest of a Part 10 file's dataset, without preamble and file meta, as it was received."""
-    meta = pydicom.filereader.read_file_meta_info(path)
-    with path.open("rb") as stream:
-        stream.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_file(node: NodeContext, file: KeptFile) -> Iterator[str]:
