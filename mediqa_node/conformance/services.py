@@ -111,8 +111,9 @@ def procedure_steps() -> Iterator[str]:
     """Yield the Modality Performed Procedure Step SCP."""
     yield from section("Modality Performed Procedure Step SCP", level=3)
     yield "With `receiver.mpps: true`: N-CREATE and N-SET. Performed Procedure Step Status and the instances of"
-    yield "Performed Series Sequence are kept; other attributes are accepted and not kept. An N-SET replaces the"
-    yield "attributes that it has. N-GET and the Retrieve and Notification classes are not supported."
+    yield "Performed Series Sequence are kept; other attributes are accepted and not kept. A list counts if the AE"
+    yield "title that created the step has also sent images of the series. An N-SET replaces the attributes that it"
+    yield "has. N-GET and the Retrieve and Notification classes are not supported."
     yield ""
     rows = (
         (dimse.SUCCESS, "N-CREATE, N-SET", "kept"),
@@ -123,7 +124,7 @@ def procedure_steps() -> Iterator[str]:
         (dimse.INVALID_ARGUMENT, "N-CREATE", "malformed UID"),
         (dimse.MISSING_ATTRIBUTE, "N-CREATE", "no status"),
         (dimse.NOT_AUTHORIZED, "N-CREATE, N-SET", "`store: false`, or another AE title has created the step"),
-        (dimse.RESOURCE_LIMITATION, "N-CREATE, N-SET", "database refused, or dataset too large"),
+        (dimse.RESOURCE_LIMITATION, "N-CREATE, N-SET", "database refused, dataset too large, or too many steps open"),
     )
     yield from table(("status", "of", "when"), ((f"0x{code:04X}", what, when) for code, what, when in rows))
 

@@ -33,7 +33,8 @@ from mediqa_node.storage.database import Connection
 
 log = structlog.get_logger("courier")
 
-_LOOK_AGAIN_S = 5.0
+_LOOK_AGAIN_S, _LOOK_AGAIN_AT_MOST_S = 5.0, 60.0
+"""Pause before a request that cannot be asked for yet is looked at again: a tenth of its age, within these."""
 
 
 def is_wanted(node: NodeContext) -> bool:
@@ -106,8 +107,10 @@ def _ask_for(node: NodeContext, row: RequestRow) -> bool:
         waits = peer is None or instances_on_their_way(connection, row.peer, list(pairs))
     note = _note_of(row)
     if peer is None or waits:  # an archive that is no longer configured may be so again, until the deadline
+        now = node.clock()
+        pause_s = min(max((now - row.received_at) / 10, _LOOK_AGAIN_S), _LOOK_AGAIN_AT_MOST_S)
         with node.database.write() as connection:
-            note(connection, node.clock() + _LOOK_AGAIN_S)
+            note(connection, now + pause_s)
         return True
     left = list(pairs.items())
     parts = [dict(left[i : i + AT_MOST]) for i in range(0, len(left), AT_MOST)]

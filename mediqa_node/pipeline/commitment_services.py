@@ -26,7 +26,8 @@ _ACTION_TYPE, _EVENT_TYPE = 0x1008, 0x1002
 _ALL_KEPT, _SOME_FAILED = 1, 2
 """Event Type ID (0000,1002), PS3.4 table J.3-4."""
 _OPEN_AT_MOST = 1000
-"""Requests of one caller that are not decided yet."""
+_INSTANCES_AT_MOST = 100_000
+"""Requests of one caller that are not decided yet, and instances of them."""
 
 
 def commitment_services(
@@ -80,8 +81,9 @@ class _Requested:
             transaction_uid, pairs = _transaction_of(ds), _pairs(ds)
         now = self._clock()
         with self._database.write() as connection:
-            if commitment_requests.n_open(connection, caller) >= _OPEN_AT_MOST:
-                raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"{_OPEN_AT_MOST} requests of this AE title are open")
+            n_requests, n_instances = commitment_requests.n_open(connection, caller)
+            if n_requests >= _OPEN_AT_MOST or n_instances + len(pairs) > _INSTANCES_AT_MOST:
+                raise ServiceRefused(dimse.RESOURCE_LIMITATION, "too many requests of this AE title are open")
             kept = commitment_requests.keep(
                 self._database,
                 connection,

@@ -5,13 +5,13 @@ to be complete without waiting. Only states and lists are kept. An N-SET replace
 others (PS3.4 table F.7.2-1); a step that has ended cannot be changed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import uuid4
 
 import structlog
 from pydicom import Dataset
 
-from mediqa_node.dicom.values import items, text
+from mediqa_node.dicom.values import has_value, items, text
 from mediqa_node.domain.procedure_step import StepStatus
 from mediqa_node.domain.uid import is_uid
 from mediqa_node.network import dimse
@@ -27,6 +27,10 @@ _STATUS = 0x00400252
 _ERROR_ID, _AFFECTED_INSTANCE = 0x0903, 0x1000
 _MAY_NOT_BE_UPDATED = 0xA710
 """Error ID (0000,0903), PS3.4 section F.7.2.2.2."""
+_OPEN_AT_MOST = 1000
+"""Steps of one AE title that have not ended."""
+_LISTED_AT_MOST = 20_000
+"""Instances of one step."""
 _LISTS = ("ReferencedImageSequence", "ReferencedNonImageCompositeSOPInstanceSequence")
 
 
@@ -60,6 +64,8 @@ class _Steps:
             )
         caller = request.caller.calling_ae_title
         with self._database.write() as connection:
+            if procedure_steps.n_open(connection, caller) >= _OPEN_AT_MOST:
+                raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"{_OPEN_AT_MOST} steps of this AE title are open")
             is_new = procedure_steps.create(
                 self._database, connection, uid, calling_ae_title=caller, series=series, at=self._clock()
             )
@@ -104,20 +110,22 @@ def _status(ds: Dataset) -> StepStatus | None:
 def _series(ds: Dataset) -> Lists | None:
     """Return the instances that a dataset lists for each series; None if it says nothing of series.
 
-    A series with a reference that cannot be read is left out: a list that lacks one announces too early.
+    A series with a reference that cannot be read, in any of its items, is left out: a list that lacks one announces too
+    early. So are all, if an item does not name its series.
     """
     if "PerformedSeriesSequence" not in ds:
         return None
     found: dict[str, set[str]] = {}
     for one in items(ds, "PerformedSeriesSequence"):
-        uids = set(_listed(one))
-        name = text(one, "SeriesInstanceUID")
-        if is_uid(name) and uids and all(is_uid(uid) for uid in uids):
-            found.setdefault(name, set()).update(uids)
-    return found
+        found.setdefault(text(one, "SeriesInstanceUID"), set()).update(_listed(one) or [""])
+    if sum(map(len, found.values())) > _LISTED_AT_MOST:
+        raise ServiceRefused(dimse.RESOURCE_LIMITATION, f"more than {_LISTED_AT_MOST} instances in one step")
+    if not all(map(is_uid, found)):
+        return {}
+    return {name: uids for name, uids in found.items() if all(map(is_uid, uids))}
 
 
-def _listed(series: Dataset) -> Iterator[str]:
-    for keyword in _LISTS:
-        for one in items(series, keyword):
-            yield text(one, "ReferencedSOPInstanceUID")
+def _listed(series: Dataset) -> list[str]:
+    """Return the instances of an item; "" for what cannot be read."""
+    unread = [""] * any(has_value(series, keyword) and not items(series, keyword) for keyword in _LISTS)
+    return unread + [text(one, "ReferencedSOPInstanceUID") for keyword in _LISTS for one in items(series, keyword)]

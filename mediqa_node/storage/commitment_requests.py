@@ -85,12 +85,13 @@ def keep(
     return Kept.NEW
 
 
-def n_open(connection: sa.Connection, calling_ae_title: str) -> int:
-    """Return how many requests of a caller are not decided yet."""
-    query = sa.select(sa.func.count()).where(
-        requests.c.calling_ae_title == calling_ae_title, requests.c.decided_at.is_(None)
-    )
-    return int(connection.execute(query).scalar_one())
+def n_open(connection: sa.Connection, calling_ae_title: str) -> tuple[int, int]:
+    """Return how many requests of a caller are not decided yet, and how many instances they have."""
+    mine = (requests.c.calling_ae_title == calling_ae_title, requests.c.decided_at.is_(None))
+    joined = requests.join(items_table, items_table.c.request_id == requests.c.id)
+    query = sa.select(sa.func.count(requests.c.id.distinct()), sa.func.count()).select_from(joined).where(*mine)
+    n_requests, n_instances = connection.execute(query).one()
+    return n_requests, n_instances
 
 
 def to_ask(connection: sa.Connection, *, now: float) -> list[RequestRow]:

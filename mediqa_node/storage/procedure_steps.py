@@ -26,6 +26,12 @@ def create(
     return True
 
 
+def n_open(connection: sa.Connection, calling_ae_title: str) -> int:
+    """Return how many steps of a modality have not ended."""
+    mine = (steps.c.calling_ae_title == calling_ae_title, steps.c.status == StepStatus.IN_PROGRESS)
+    return int(connection.execute(sa.select(sa.func.count()).select_from(steps).where(*mine)).scalar_one())
+
+
 def find(connection: sa.Connection, uid: str) -> tuple[str, str] | None:
     """Return who created a step, and its status, both locked until the transaction ends; None if there is none."""
     query = sa.select(steps.c.calling_ae_title, steps.c.status).where(steps.c.sop_instance_uid == uid)
@@ -58,19 +64,19 @@ def _list(connection: sa.Connection, uid: str, series: Lists) -> None:
 def announced(connection: sa.Connection, series_instance_uid: str) -> bool | None:
     """Return whether a series has exactly the instances that completed steps list; False: some are missing.
 
+    Only steps of AE titles that have sent images of the series count: anybody can list what they like.
+
     Returns:
         None if nothing is announced: no step lists the series, one that does was not completed, or the series has
         instances that no step lists, so that the lists are not all of it.
     """
-    states = (
-        sa.select(steps.c.status)
-        .join(listed, listed.c.step_uid == steps.c.sop_instance_uid)
-        .where(listed.c.series_instance_uid == series_instance_uid)
-        .distinct()
-    )
+    senders = sa.select(instances.c.calling_ae_title).where(instances.c.series_instance_uid == series_instance_uid)
+    counts = (listed.c.series_instance_uid == series_instance_uid, steps.c.calling_ae_title.in_(senders))
+    joined = steps.join(listed, listed.c.step_uid == steps.c.sop_instance_uid)
+    states = sa.select(steps.c.status).select_from(joined).where(*counts).distinct()
     if set(connection.execute(states).scalars()) != {StepStatus.COMPLETED}:
         return None
-    of_series = sa.select(listed.c.sop_instance_uid).where(listed.c.series_instance_uid == series_instance_uid)
+    of_series = sa.select(listed.c.sop_instance_uid).select_from(joined).where(*counts)
     there = sa.select(instances.c.sop_instance_uid).where(instances.c.series_instance_uid == series_instance_uid)
     missing = set(connection.execute(of_series).scalars())
     more = set(connection.execute(there).scalars())

@@ -235,8 +235,12 @@ def test_the_archive_is_not_asked_while_images_are_on_their_way_to_it(
     with monkeypatch.context() as patched:
         patched.setattr(commitment_proxy, "instances_on_their_way", lambda *_: True)
         sweep(bench)
+        assert rows(bench)[0].ask_at == bench.now + 5
+        bench.now += 3600
+        sweep(bench)
+        assert rows(bench)[0].ask_at == bench.now + 60, "less and less often"
     assert archive.requests == []
-    bench.now += 6
+    bench.now += 61
     sweep(bench)
 
     assert archive.asked_for == [PAIRS]
@@ -287,6 +291,10 @@ def test_a_caller_has_no_more_requests_open_than_the_node_can_keep(
     with receiving(bench) as port:
         assert request(port, THEIRS, PAIRS) == 0x0000
         assert request(port, f"{THEIRS}.1", PAIRS) == 0x0213
+        monkeypatch.setattr(commitment_services, "_OPEN_AT_MOST", 9)
+        monkeypatch.setattr(commitment_services, "_INSTANCES_AT_MOST", 5)
+        assert request(port, f"{THEIRS}.1", PAIRS) == 0x0213
+        assert request(port, f"{THEIRS}.1", {"1.2.3.4": CT}) == 0x0000
 
 
 def test_a_request_is_not_acknowledged_if_the_database_does_not_take_it(

@@ -16,6 +16,7 @@ from support.series import ct_series, series_uid
 
 from mediqa_node.domain.policy import ReceiverPolicy
 from mediqa_node.network.contexts import PERFORMED_PROCEDURE_STEP
+from mediqa_node.pipeline import procedure_steps as service
 from mediqa_node.pipeline.procedure_steps import procedure_step_services
 from mediqa_node.pipeline.sweeps import retain
 from mediqa_node.storage.procedure_step_tables import procedure_step_instances, procedure_steps
@@ -152,7 +153,7 @@ def test_a_list_that_is_not_all_of_a_series_announces_nothing(bench: Bench, port
     assert completed_after(bench, series_uid(paths), 60) == ("complete", "quiet")
 
 
-@pytest.mark.parametrize("what", ["discontinued", "empty", "in progress", "another in progress", "unreadable"])
+@pytest.mark.parametrize("what", ["discontinued", "empty", "in progress", "another in progress", "unreadable", "twice"])
 def test_what_proves_nothing_leaves_the_decision_to_the_timers(
     bench: Bench, port: int, tmp_path: Path, what: str
 ) -> None:
@@ -164,6 +165,11 @@ def test_what_proves_nothing_leaves_the_decision_to_the_timers(
     elif what == "another in progress":
         performed(port, paths)
         assert create(port, step("IN PROGRESS", {series: uids[:1]}), f"{STEP}.2") == 0x0000
+    elif what == "twice":
+        create(port, step("IN PROGRESS"))
+        ds, second = step("COMPLETED", {series: uids}), step("COMPLETED", {series: ["1.2.3", "1..2"]})
+        ds.PerformedSeriesSequence += list(second.PerformedSeriesSequence)
+        assert change(port, ds) == 0x0000
     else:
         create(port, step("IN PROGRESS"))
         listed = {"empty": {series: []}, "unreadable": {series: [*uids, "1..2"]}}.get(what, {series: uids})
@@ -171,6 +177,21 @@ def test_what_proves_nothing_leaves_the_decision_to_the_timers(
 
     assert completed_after(bench, series, 5) == ("RECEIVING", None)
     assert completed_after(bench, series, 60) == ("complete", "quiet")
+
+
+def test_a_step_of_somebody_who_has_sent_nothing_of_a_series_counts_for_nothing(
+    bench: Bench, port: int, tmp_path: Path
+) -> None:
+    paths = ct_series(tmp_path / "ct", "one", slices=[0, 3, 4])
+    uids = [str(dcmread(path).SOPInstanceUID) for path in paths]
+    arrives(bench, paths[:2])
+    create(port, step("IN PROGRESS"), calling="ELSEWHERE")
+    change(port, step("COMPLETED", {series_uid(paths): uids[:2]}), calling="ELSEWHERE")
+    assert completed_after(bench, series_uid(paths), 3) == ("RECEIVING", None)
+    performed(port, paths, uid=f"{STEP}.2")
+    arrives(bench, paths[2:])
+
+    assert completed_after(bench, series_uid(paths), 3) == ("complete", "announced")
 
 
 def test_images_and_other_objects_are_listed_apart_and_count_together(bench: Bench, port: int, tmp_path: Path) -> None:
@@ -242,6 +263,19 @@ def test_a_step_without_a_uid_is_given_one(bench: Bench, port: int) -> None:
 
     [(uid, _)] = rows(bench)
     assert uid.startswith("2.25.")
+
+
+def test_a_modality_has_no_more_open_than_the_node_can_keep(
+    bench: Bench, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_OPEN_AT_MOST", 1)
+    monkeypatch.setattr(service, "_LISTED_AT_MOST", 2)
+    assert create(port, step("IN PROGRESS")) == 0x0000
+    assert create(port, step("IN PROGRESS"), f"{STEP}.2") == 0x0213
+    assert create(port, step("IN PROGRESS"), f"{STEP}.2", calling="CT_ROOM_2") == 0x0000
+    assert change(port, step(None, {"1.2.1": ["1.2.3.1", "1.2.3.2", "1.2.3.3"]})) == 0x0213
+    assert change(port, step("COMPLETED", {"1.2.1": ["1.2.3.1", "1.2.3.2"]})) == 0x0000
+    assert create(port, step("IN PROGRESS"), f"{STEP}.3") == 0x0000
 
 
 def test_old_steps_are_forgotten(bench: Bench, port: int) -> None:

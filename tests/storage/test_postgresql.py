@@ -88,10 +88,10 @@ def test_reports_and_images_are_committed_on_postgresql(url: str, tmp_path: Path
     sweep = CommitmentSweep(bench.node)
     try:
         with bench.database.write() as connection:
-            step = {"calling_ae_title": "CT", "series": {series: uids}, "at": bench.now}
+            step = {"calling_ae_title": "CT_ROOM_1", "series": {series: uids}, "at": bench.now}
             assert procedure_steps.create(bench.database, connection, "1.2.9", **step)
             assert not procedure_steps.create(bench.database, connection, "1.2.9", **step)
-            assert procedure_steps.find(connection, "1.2.9") == ("CT", "IN PROGRESS")
+            assert procedure_steps.find(connection, "1.2.9") == ("CT_ROOM_1", "IN PROGRESS")
             procedure_steps.update(connection, "1.2.9", status=StepStatus.COMPLETED, series=None, at=bench.now)
         bench.receive_all(paths[:2])
         with bench.database.read() as connection:
