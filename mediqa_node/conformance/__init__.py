@@ -236,7 +236,8 @@ def _tls() -> Iterator[tuple[str, str]]:
     yield "cipher suites of TLS 1.2", ", ".join(f"`{suite}`" for suite in tls.CIPHER_SUITES)
     yield "cipher suites of TLS 1.3", ", ".join(f"`{suite}`" for suite in tls.TLS_1_3_SUITES)
     yield "port", f"{DEFAULT_PORT}, configurable"
-    yield "session resumption, renegotiation, compression", "no"
+    yield "session resumption", f"TLS 1.2 only, within {tls.LOOK_EVERY_S:g} seconds, while the certificate holds"
+    yield "renegotiation, compression", "no"
 
 
 def _proposed() -> Iterator[tuple[str, str, str]]:

@@ -124,8 +124,11 @@ class StowLink:
             return check_stored(failure, self.peer.name, was_sent=was_sent)
         if answer.status == 409:
             raise PeerRefused(f"{self.peer.name} refused the object (HTTP 409, without a reason)")
-        if answer.status == 202 and not is_named:
-            raise PeerUnavailable(f"{self.peer.name} does not say whether it has stored the object (HTTP 202)")
+        if not is_named and (answer.status == 202 or not _is_of_stow(answer)):
+            raise PeerUnavailable(
+                f"{self.peer.name} does not say whether it has stored the object (HTTP {answer.status}, "
+                f"{len(answer.body)} bytes); a proxy or a sign-in page may have answered in its place"
+            )
         return warning
 
     def _get(self, path: str, query: list[tuple[str, str]]) -> Answer:
@@ -183,6 +186,13 @@ def _multipart(part10: bytes) -> tuple[str, bytes]:
     head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     content_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     return content_type, head + part10 + f"\r\n--{boundary}--\r\n".encode()
+
+
+def _is_of_stow(answer: Answer) -> bool:
+    """Return whether an answer is one of STOW-RS, which may be empty, and no page of a proxy or for signing in."""
+    kind = answer.headers.get("content-type", "").lower()
+    is_json = _JSON in kind and isinstance(_json(answer.body), dict | list)
+    return not answer.body.strip() or "application/dicom+xml" in kind or is_json
 
 
 def _outcome(answer: Answer) -> tuple[int | None, int, bool]:

@@ -48,9 +48,15 @@ Note = Callable[[Connection, float], None]
 """Keeps when the archive is asked again, seconds since 1970, in the transaction given."""
 
 
-def instances_on_their_way(connection: Connection, peer: str, uids: Collection[str]) -> bool:
-    """Return whether any of some instances is still to be sent to an archive, so that it cannot commit to them yet."""
-    return forwards.on_their_way(connection, peer, uids)
+def instances_on_their_way(
+    connection: Connection, peer: str, uids: Collection[str], *, sent_after: float | None = None
+) -> bool:
+    """Return whether any of some instances is still to be sent to an archive, so that it cannot commit to them yet.
+
+    Args:
+        sent_after: those that were sent later than this count too.
+    """
+    return forwards.on_their_way(connection, peer, uids, sent_after=sent_after)
 
 
 def failure_words(reason: int) -> str:

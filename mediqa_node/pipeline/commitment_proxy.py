@@ -71,10 +71,19 @@ class CommitmentSweep:
 
 
 def requests_settled(node: NodeContext) -> Settled:
-    """Return what an answer means for the requests of callers."""
+    """Return what an answer means for the requests of callers.
+
+    While a copy that is newer than the question is on its way, the archive cannot commit to it: it is asked again.
+    """
 
     def settled(connection: Connection, answered: Answered) -> None:
-        commitment_requests.settle(connection, answered, at=node.clock())
+        if answered.request_id is None:
+            return
+        uids, begun_at = answered.instances, answered.begun_at
+        if instances_on_their_way(connection, answered.peer, uids, sent_after=begun_at):
+            commitment_requests.ask_again(connection, answered.request_id, at=node.clock() + _LOOK_AGAIN_S)
+        else:
+            commitment_requests.settle(connection, answered, at=node.clock())
 
     return settled
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from mediqa_node.storage.commitment_tables import commitment_request_items as items_table
 from mediqa_node.storage.commitment_tables import commitment_requests as requests
+from mediqa_node.storage.commitment_tables import commitments
 from mediqa_node.storage.commitments import COMMITTED, Answered
 from mediqa_node.storage.database import Database
 
@@ -184,5 +185,7 @@ def forget(connection: sa.Connection, before: float) -> None:
     old = sa.select(requests.c.id).where(
         requests.c.received_at < before, requests.c.decided_at.is_not(None), requests.c.tell_at.is_(None)
     )
+    asked = sa.update(commitments).where(commitments.c.request_id.in_(old))
+    connection.execute(asked.values(request_id=None))  # SQLite gives out numbers again
     connection.execute(sa.delete(items_table).where(items_table.c.request_id.in_(old)))
     connection.execute(sa.delete(requests).where(requests.c.id.in_(old)))

@@ -307,14 +307,17 @@ def file_is_back(connection: sa.Connection, instance_id: int, *, now: float) -> 
     return int(connection.execute(statement.values(state=ForwardState.WAITING, not_before=now)).rowcount)
 
 
-def on_their_way(connection: sa.Connection, destination: str, sop_instance_uids: Collection[str]) -> bool:
-    """Whether any of these instances still has to be sent to a destination."""
+def on_their_way(
+    connection: sa.Connection, destination: str, sop_instance_uids: Collection[str], *, sent_after: float | None = None
+) -> bool:
+    """Whether any of these instances still has to be sent to a destination, or was after a time."""
+    unsent = forwards.c.state.in_(UNSENT)
     query = (
         sa.select(sa.literal(1))
         .select_from(JOINED)
         .where(
             forwards.c.destination == destination,
-            forwards.c.state.in_(UNSENT),
+            unsent if sent_after is None else sa.or_(unsent, forwards.c.done_at > sent_after),
             instances.c.sop_instance_uid.in_(sop_instance_uids),
         )
         .limit(1)

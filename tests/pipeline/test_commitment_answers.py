@@ -16,7 +16,7 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReceiverPolicy
 from mediqa_node.pipeline import commitment_proxy
 from mediqa_node.pipeline.commitment_proxy import CommitmentSweep
-from mediqa_node.storage import clock, commitments, forwards
+from mediqa_node.storage import clock, commitment_requests, commitments, forwards
 from mediqa_node.storage.commitment_tables import commitment_items
 from mediqa_node.storage.forward_tables import forwards as forwards_table
 from mediqa_node.storage.tables import instances
@@ -95,7 +95,7 @@ def test_an_answer_settles_only_the_request_that_it_was_asked_for(
         sweep(bench)
         request(port, second, {ONE: CT})
         with monkeypatch.context() as patched:  # another copy is on its way to the archive
-            patched.setattr(commitment_proxy, "instances_on_their_way", lambda *_: True)
+            patched.setattr(commitment_proxy, "instances_on_their_way", lambda *_, **how: not how)
             sweep(bench)
             archive.answers(port)
             sweep(bench)
@@ -210,6 +210,49 @@ def test_an_answer_counts_for_nothing_about_what_was_forwarded_after_the_questio
         sweep(bench)
 
     assert _state(bench) == "confirmed"
+
+
+def test_a_late_answer_about_a_forgotten_request_settles_none_of_the_same_number(
+    archive: Archive, scanner: Archive, bench: Bench
+) -> None:
+    with receiving(bench) as port:
+        request(port, THEIRS, {ONE: CT})
+        sweep(bench)
+        bench.now += 2 * 86_400
+        sweep(bench)
+        with bench.database.write() as connection:
+            commitment_requests.forget(connection, bench.now)
+        request(port, f"{THEIRS}.2", {ONE: CT})
+        archive.answers(port, number=0)
+        sweep(bench)
+
+    assert n_kept(scanner) == [(THEIRS, 0, 1)]
+
+
+def test_a_caller_is_not_told_while_a_copy_newer_than_the_question_is_on_its_way(
+    archive: Archive, scanner: Archive, bench: Bench, tmp_path: Path
+) -> None:
+    [path] = ct_series(tmp_path / "ct", "one", slices=[0])
+    kind, uid = _forwarded(bench, path, sent_at=bench.now)
+    with bench.database.write() as connection:
+        connection.execute(sa.update(forwards_table).values(state=ForwardState.CONFIRMED))
+    with receiving(bench) as port:
+        request(port, THEIRS, {uid: kind})
+        for state in (ForwardState.HELD, ForwardState.WAITING, ForwardState.CONFIRMED):
+            sweep(bench)
+            bench.now += 10
+            with bench.database.write() as connection:
+                sent_at = bench.now if state is ForwardState.CONFIRMED else None
+                connection.execute(sa.update(forwards_table).values(state=state, done_at=sent_at))
+            archive.answers(port)
+            sweep(bench)
+            assert n_kept(scanner) == [], state
+            bench.now += 10
+        sweep(bench)
+        archive.answers(port)
+        sweep(bench)
+
+    assert n_kept(scanner) == [(THEIRS, 1, 0)]
 
 
 @pytest.mark.parametrize("by_s", [86_400.0, -86_400.0])

@@ -153,9 +153,7 @@ def test_a_list_that_is_not_all_of_a_series_announces_nothing(bench: Bench, port
     assert completed_after(bench, series_uid(paths), 60) == ("complete", "quiet")
 
 
-@pytest.mark.parametrize(
-    "what", ["discontinued", "empty", "in progress", "another in progress", "unreadable", "in two items"]
-)
+@pytest.mark.parametrize("what", ["discontinued", "empty", "in progress", "another in progress", "unreadable", "twice"])
 def test_what_proves_nothing_leaves_the_decision_to_the_timers(
     bench: Bench, port: int, tmp_path: Path, what: str
 ) -> None:
