@@ -44,7 +44,7 @@ def test_codes_of_another_version_are_shown_as_they_are(bench: Bench, uid: str) 
 
 
 RETRIED = {
-    SeriesState.PARKED: {ReasonCode.SCORING_FAILED, ReasonCode.FILE_MISSING},
+    SeriesState.PARKED: {ReasonCode.SCORING_FAILED, ReasonCode.FILE_MISSING, ReasonCode.FILE_CHANGED},
     SeriesState.WITHHELD: {
         ReasonCode.UNTRAINED,
         ReasonCode.IDENTITY,
