@@ -59,6 +59,7 @@ def test_every_arm_and_both_slice_weights_have_a_row(data, tmp_path):
     assert len(set(scores.values())) == len(scores), "no arm is another one"
 
 
+@pytest.mark.acceptance
 def test_an_arm_without_mr_from_ct_leaves_these_sources_out(data, tmp_path):
     made = copy.copy(data)
     made.samples = [
