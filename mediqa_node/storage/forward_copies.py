@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -33,8 +34,7 @@ class Settled:
     is_same: bool
 
 
-def settled_copies(connection: sa.Connection) -> list[Settled]:
-    """Return held forwards whose copies are no candidates any more, some at a time, the oldest first."""
+def _settled() -> sa.Select[*tuple[Any, ...]]:
     other, theirs = forwards.alias(), instances.alias()
     twin = instances.alias()
     served = sa.exists().where(
@@ -54,7 +54,7 @@ def settled_copies(connection: sa.Connection) -> list[Settled]:
         (instances.c.status == InstanceStatus.CONFLICT, ForwardReason.OTHER_PIXELS.value),
         else_="",
     )
-    query = (
+    return (
         sa.select(
             forwards.c.id,
             forwards.c.destination,
@@ -74,7 +74,15 @@ def settled_copies(connection: sa.Connection) -> list[Settled]:
         .order_by(forwards.c.id)
         .limit(_AT_ONCE)
     )
-    rows = [row._mapping for row in connection.execute(query)]
+
+
+_SETTLED = _settled()
+"""Built once: it is asked for twice a second."""
+
+
+def settled_copies(connection: sa.Connection) -> list[Settled]:
+    """Return held forwards whose copies are no candidates any more, some at a time, the oldest first."""
+    rows = [row._mapping for row in connection.execute(_SETTLED)]
     return [Settled(**{**row, "copy": parse_state(InstanceStatus, row["copy"])}) for row in rows]
 
 

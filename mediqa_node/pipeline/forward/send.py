@@ -39,6 +39,9 @@ BUSY_S, IDLE_S = 0.1, 0.3
 """Pause between two looks for work, while there was some lately and while there is none."""
 _LATELY_S = 5.0
 _RELEASE_AFTER_S = 5.0
+_AFTER_A_FAULT_S = 5.0
+_AT_MOST_S = 60.0
+"""Images wait at most so long after the archive is back; a report may take longer."""
 _NO_CLASS = 0x0122
 _HEAD_BYTES = 4096
 _PIECE_BYTES = 1024**2
@@ -375,8 +378,3 @@ def _digest(file: StoredFile) -> str:
         digest.update(piece)
         at += len(piece)
     return digest.hexdigest()
-
-
-_AFTER_A_FAULT_S = 5.0
-_AT_MOST_S = 60.0
-"""Images wait at most so long after the archive is back; a report may take longer."""
