@@ -70,6 +70,22 @@ _GOES_LIVE = sa.and_(series.c.pulled, sa.not_(_COMES_PULLED))
 _ENTER = sa.insert(instances).values(
     move_originator=sa.func.coalesce(sa.bindparam("originator", type_=sa.String), _ASKED_FOR.scalar_subquery())
 )
+
+
+def _received_again(why: ReasonCode) -> dict[str, Any]:
+    """Return the columns of a series that begins again."""
+    return {
+        "state": SeriesState.RECEIVING.value,
+        "reason_code": why.value,
+        "reason": None,
+        "scored_instead": None,
+        "generation": series.c.generation + 1,
+        "last_instance_at": _NOW,
+        "opened_at": _NOW,
+        "state_at": _NOW,
+    }
+
+
 _TOUCH_SERIES = (
     sa.update(series)
     .where(series.c.series_instance_uid == _UID)
@@ -95,14 +111,7 @@ _REOPEN = (
     sa.update(series)
     .where(series.c.series_instance_uid == _UID)
     .values(
-        state=SeriesState.RECEIVING.value,
-        reason_code=ReasonCode.LOST_FILE_RETURNED.value,
-        reason=None,
-        scored_instead=None,
-        generation=series.c.generation + 1,
-        last_instance_at=_NOW,
-        opened_at=_NOW,
-        state_at=_NOW,
+        **_received_again(ReasonCode.LOST_FILE_RETURNED),
     )
 )
 _GO_LIVE = (
@@ -113,14 +122,7 @@ _GO_LIVE = (
         calling_ae_title=_CALLING,
         association_id=_ASSOCIATION,
         n_associations=series.c.n_associations + 1,
-        state=SeriesState.RECEIVING.value,
-        reason_code=ReasonCode.SENT_LIVE.value,
-        reason=None,
-        scored_instead=None,
-        generation=series.c.generation + 1,
-        last_instance_at=_NOW,
-        opened_at=_NOW,
-        state_at=_NOW,
+        **_received_again(ReasonCode.SENT_LIVE),
     )
 )
 _FORGET_ORIGINATOR = (
