@@ -29,6 +29,7 @@ from mediqa_node.network.listeners import take_over
 from mediqa_node.pipeline.heartbeat import Beat, Pulse
 from mediqa_node.storage.database import Database
 from mediqa_node.system.lock import Locked, locked
+from mediqa_node.system.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from mediqa_node.domain.promotion import Weights
@@ -119,12 +120,14 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     assessor = open_at(settings, place_of(settings, loaded), reporting=True)
     node = replace(node_context(settings, database, assessor=assessor), pulse=pulse)
     checkpoint = assessor.scorer.checkpoint
-    constancy.check_if_due(node, at_start=True)  # before the first job: no unproven result leaves
+    watchdog = Watchdog(settings.model.hangs_after_s)
+    with watchdog.watched():
+        constancy.check_if_due(node, at_start=True)  # before the first job: no unproven result leaves
     on_gpu = bool(assessor.scorer.hardware)
     gate = durable.launch(
         database,
         executor_id="worker",
-        score=partial(flow.assess, node),
+        score=watchdog.watched()(partial(flow.assess, node)),
         scores_at_once=_SERIES_ON_A_GPU if on_gpu else 1,
     )
     sweeps.worker_loop(node, stop).start()
