@@ -52,7 +52,7 @@ class Intake(Protocol):
         """Discard what was received so far."""
 
     def closed(self, caller: Caller, *, released: bool) -> None:
-        """Record the end of the association."""
+        """Record the end of the association: `released` by the peer, with nothing refused that it will send again."""
 
 
 Failure = tuple[int, str, int | None]
@@ -112,6 +112,7 @@ class Association:
         self.stopping = False
         self.accepted_at = 0.0
         self.has_sent = self.is_beyond_limit = False
+        self._refused_for_now: set[str] = set()
         self._ended_because = ""
         self._command = bytearray()
         self._message: _Message | None = None
@@ -153,7 +154,7 @@ class Association:
         finally:
             if self._message is not None:
                 self._drop(self._message)
-            self.intake.closed(self.caller, released=released)
+            self.intake.closed(self.caller, released=released and not self._refused_for_now)
             self._log_end(ending, released=released)
 
     @property
@@ -281,11 +282,14 @@ class Association:
     def _answer(self, context_id: int, command: Command, failure: Failure | None) -> None:
         if failure is None:
             self.stored += 1
+            self._refused_for_now.discard(command.sop_instance_uid)
             reach("before-answer")
             self.stream.send(dimse.response(context_id, command, dimse.SUCCESS))
             return
         status, comment, offending = failure
         self.refused += 1
+        if status == dimse.OUT_OF_RESOURCES:
+            self._refused_for_now.add(command.sop_instance_uid)
         log.warning(
             "instance refused",
             hourly_for=(*self._sender, status),
@@ -342,7 +346,10 @@ class Association:
                 if answer.is_pending:
                     self._look_for_cancel(request)
                 last, pdus = services.encoded_answer(
-                    message.context_id, request, self._last_of(request, answer), max_pdu_bytes=self._max_pdu_bytes
+                    message.context_id,
+                    request,
+                    services.or_the_last(answer, request, stopping=self.stopping),
+                    max_pdu_bytes=self._max_pdu_bytes,
                 )
                 left_s -= self._send_within(pdus, left_s)
                 if not last.is_pending:
@@ -363,13 +370,6 @@ class Association:
         except ValueError as error:
             raise PeerGone(str(error)) from error
         return request.is_cancelled or self.stopping
-
-    def _last_of(self, request: ServiceRequest, answer: Answer) -> Answer:
-        """Return an answer, or in place of a pending one the last: the caller has cancelled, or the node stops."""
-        if answer.is_pending and (request.is_cancelled or self.stopping):
-            status = dimse.CANCELLED if request.is_cancelled else dimse.OUT_OF_RESOURCES
-            return Answer(status=status, more=answer.more)
-        return answer
 
     def _look_for_cancel(self, request: ServiceRequest) -> None:
         """Read what the caller has sent while it is being answered: nothing but a C-CANCEL is in turn."""

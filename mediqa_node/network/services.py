@@ -209,6 +209,13 @@ def _no_room(command: Command) -> int:
     return dimse.OUT_OF_RESOURCES if command.field in _COMPOSITE else dimse.RESOURCE_LIMITATION
 
 
+def or_the_last(answer: Answer, request: ServiceRequest, *, stopping: bool) -> Answer:
+    """Return an answer, or in place of a pending one the last: the caller has cancelled, or the node stops."""
+    if answer.is_pending and (request.is_cancelled or stopping):
+        return Answer(status=dimse.CANCELLED if request.is_cancelled else dimse.OUT_OF_RESOURCES, more=answer.more)
+    return answer
+
+
 def encoded_answer(
     context_id: int, request: ServiceRequest, answer: Answer, *, max_pdu_bytes: int
 ) -> tuple[Answer, bytes]:

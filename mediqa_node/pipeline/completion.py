@@ -1,7 +1,7 @@
 """When a series counts as complete. DICOM does not define it, so the node decides and records why.
 
     announced    a completed procedure step lists the objects, or the headers give their number, and all have arrived
-    contiguous   one association, released cleanly; even spacing; a sender that never splits
+    contiguous   one association, released, nothing refused for now; even spacing; a sender that never splits
     quiet        no instance for a while, and no open association that is still sending
     forced       the series has been open too long
 

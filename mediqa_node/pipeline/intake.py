@@ -112,7 +112,7 @@ class SpoolingIntake:
         self.spool.discard(incoming)
 
     def closed(self, caller: Caller, *, released: bool) -> None:
-        """Record the end of an association."""
+        """Record the end of an association: `released`, with nothing refused that is sent again."""
         self.writer.close_association(caller.association_id, released=released)
 
 

@@ -5,6 +5,7 @@ Every write goes through `write()`, which takes the write lock at once: a transa
 first reads and then writes would otherwise fail with `database is locked` under load.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,13 @@ from mediqa_node.domain.errors import StorageFailed
 
 Connection = sa.Connection
 """An open transaction, for packages that pass it on without importing SQLAlchemy."""
+
+
+_NOTHING_WRITTEN = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+
+
+class NotWritten(StorageFailed):
+    """SQLite had no room, or another program held it: nothing was written, even if it was the commit that failed."""
 
 
 class Database:
@@ -54,7 +62,8 @@ class Database:
         """Open one transaction, committed at the end of the block.
 
         Raises:
-            StorageFailed: the database is locked, full or gone; nothing was changed.
+            NotWritten: the database is locked or full.
+            StorageFailed: it is gone, or its disk fails.
         """
         try:
             with self.engine.begin() as connection:
@@ -62,7 +71,9 @@ class Database:
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
         except (sa.exc.OperationalError, sa.exc.InternalError) as error:
-            raise StorageFailed(f"database refused to write: {error.orig}") from error
+            code = getattr(error.orig, "sqlite_errorcode", None) or 0  # the low byte names the kind of failure
+            kind = NotWritten if code & 0xFF in _NOTHING_WRITTEN else StorageFailed
+            raise kind(f"database refused to write: {error.orig}") from error
 
     def insert_or_ignore(self, table: sa.Table, **values: Any) -> Any:
         """Return an INSERT that does nothing when a row with the same key is there."""

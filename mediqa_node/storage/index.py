@@ -248,9 +248,9 @@ def release_acquisition(connection: sa.Connection, series_instance_uid: str, *, 
 
 
 def learn_sender(connection: sa.Connection, row: SeriesRow, *, longest_gap_s: float) -> None:
-    """Learn how this calling AE sent a complete series, unless an association broke.
+    """Learn how this calling AE sent a complete series, unless an association broke or was refused something for now.
 
-    A broken association may be the node's own doing, such as a restart, and is not the sender's habit.
+    Either may be the node's own doing, such as a restart or a full disk, and is not the sender's habit.
 
     Args:
         longest_gap_s: a longer pause is none of the sender's either: the series came in parts, or the clock was set.

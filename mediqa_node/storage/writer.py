@@ -12,7 +12,7 @@ import structlog
 
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.series import ReceivedInstance
-from mediqa_node.storage.database import Database
+from mediqa_node.storage.database import Database, NotWritten
 from mediqa_node.storage.ingest import Recorded, close_association, record
 from mediqa_node.storage.spool import Spool
 from mediqa_node.system.failpoint import reach
@@ -58,7 +58,7 @@ class IndexWriter:
 
         Raises:
             CommitUncertain: the commit was begun and failed.
-            StorageFailed: folder sync or database failed before that; the row was not written.
+            StorageFailed: folder sync or database failed before that, or had no room; the row was not written.
         """
         entry = _Entry(instance, modality)
         with self._gate:
@@ -101,7 +101,8 @@ class IndexWriter:
             self._transaction(batch)
             reach("after-commit")
         except StorageFailed as error:
-            failure = CommitUncertain(str(error)) if self._committing else error
+            is_certain = isinstance(error, NotWritten) or not self._committing
+            failure = error if is_certain else CommitUncertain(str(error))
             for entry in entries:
                 entry.failure = failure
         except Exception as error:

@@ -8,10 +8,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 from support.receiving import CT, EXPLICIT, IMPLICIT, MR, Answer, Listening, Rejected, Scu, ct, encode
+from support.waiting import until
 
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.policy import AllowRule
 from mediqa_node.storage import spool as spool_room
+from mediqa_node.storage.tables import associations
 
 Listen = Callable[..., Listening]
 UID = str(ct().SOPInstanceUID)
@@ -163,6 +165,27 @@ def test_a_database_that_fails_answers_out_of_resources_and_leaves_no_file(node:
         assert scu.store_dataset(ct()) == 0x0000
 
     assert answer.status == 0xA700
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_an_association_that_was_refused_something_for_now_has_not_sent_all_unless_it_repeats_it(
+    node: Listening, repeated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Scu(node.port) as scu:
+        monkeypatch.setattr(node.spool, "begin", lambda *_: (_ for _ in ()).throw(StorageFailed("full")))
+        assert scu.store_dataset(ct(1)) == 0xA700
+        monkeypatch.undo()
+        assert scu.store_dataset(ct(2)) == 0x0000
+        if repeated:
+            assert scu.store_dataset(ct(1)) == 0x0000
+        scu.release()
+
+    def ended() -> list[bool]:
+        with node.database.read() as connection:
+            found = connection.execute(sa.select(associations.c.released).where(associations.c.closed_at.is_not(None)))
+            return list(found.scalars())
+
+    assert until(ended, "the association has ended") == [repeated]
 
 
 @pytest.mark.parametrize("step", ["begin", "place"])

@@ -1,11 +1,13 @@
 """Group commit: who waits for whom, and what an error costs."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -133,15 +135,22 @@ def _fails(_fd: int) -> None:
     raise OSError(5, "Input/output error")
 
 
+@pytest.mark.parametrize(
+    ("code", "is_uncertain"),
+    [(sqlite3.SQLITE_IOERR, True), (sqlite3.SQLITE_FULL, False), (sqlite3.SQLITE_BUSY, False), (None, True)],
+)
 def test_a_commit_that_fails_is_told_apart_from_what_certainly_did_not_happen(
-    database: Database, spool: Spool, writer: IndexWriter
+    code: int | None, is_uncertain: bool, database: Database, spool: Spool, writer: IndexWriter
 ) -> None:
     def fail(_connection: sa.Connection) -> None:
-        raise sa.exc.OperationalError("COMMIT", None, Exception("disk I/O error"))
+        said = sqlite3.OperationalError("it failed") if code is not None else psycopg.OperationalError("it is gone")
+        said.sqlite_errorcode = code  # type: ignore[union-attr]
+        raise sa.exc.OperationalError("COMMIT", None, said)
 
     event.listen(database.engine, "commit", fail)
-    with pytest.raises(CommitUncertain):
+    with pytest.raises(StorageFailed) as caught:
         writer.enter(spooled(spool, 1), "CT")
+    assert isinstance(caught.value, CommitUncertain) is is_uncertain
 
     event.remove(database.engine, "commit", fail)
     assert writer.enter(spooled(spool, 2), "CT") is Recorded.NEW

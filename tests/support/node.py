@@ -51,6 +51,7 @@ class Node:
         self.configuration.write_text(yaml.safe_dump(tree, sort_keys=False))
         self.process: subprocess.Popen[bytes] | None = None
         self._database: Database | None = None
+        self._url = settings.get("database", {}).get("url") or f"sqlite:///{folder / 'var' / 'node.db'}"
         self._started_at_byte = 0
 
     # ── running ──────────────────────────────────────────────────────────────
@@ -171,7 +172,7 @@ class Node:
     def database(self) -> Database:
         """The node's database; tests read it and never write."""
         if self._database is None:
-            self._database = Database(f"sqlite:///{self.folder / 'var' / 'node.db'}")
+            self._database = Database(self._url)
         return self._database
 
     def series(self, series_instance_uid: str) -> SeriesRow | None:

@@ -40,7 +40,7 @@ def test_work_that_hangs_ends_its_process_and_says_where_it_stood(how: str) -> N
 @pytest.mark.parametrize(
     "then",
     ["work(0.1); time.sleep(1.5)", *before_release("for _ in range(8): work(0.2)")],
-    ids=lambda then: "ends in time" if "1.5" in then else "again and again"
+    ids=lambda then: "ends in time" if "1.5" in then else "again and again",
 )
 def test_work_that_ends_in_time_ends_nothing(then: str) -> None:
     process = ended(then, 1.0)

@@ -41,6 +41,7 @@ _QUICK, _FULL, _GUARDS = "tests/trials/test_quick.py", "tests/trials/test_full.p
 _KILL, _FORWARD = "tests/crash/test_kill.py", "tests/flow/test_forwarding.py"
 _KILLED_AT = f"{_KILL}::test_a_process_killed_at_a_named_place_loses_and_doubles_nothing"
 _LOADS, _SPOOL = "tests/network/test_loads.py", "tests/storage/test_spool.py"
+_DATABASE, _FALLEN = "tests/crash/test_database_faults.py", "tests/crash/test_fallen_worker.py"
 _STATUS, _HOLES = "tests/network/test_status_table.py", "tests/network/test_holes.py"
 
 CASES = (
@@ -72,8 +73,9 @@ CASES = (
             f"{_SPOOL}::test_nothing_is_quarantined_on_a_full_disk",
             "tests/cli/test_node_commands.py::test_status_says_that_a_full_disk_receives_nothing",
             f"{_FULL}::test_a_small_disk_fills_up_and_goes_on_once_there_is_room",
+            f"{_DATABASE}::test_a_database_without_room_goes_on_once_there_is_some",
         ),
-        about_s=20,
+        about_s=50,
     ),
     Case(
         "F4",
@@ -113,14 +115,17 @@ CASES = (
     ),
     Case(
         "F7",
-        "database held exclusively, failing, damaged",
+        "database held for a minute, failing, damaged, not to be written, its log removed",
         (
+            f"{_DATABASE}::test_a_database_held_for_a_minute_costs_repetitions_and_no_process",
+            f"{_DATABASE}::test_a_log_that_was_removed_costs_nothing_that_was_acknowledged",
+            f"{_DATABASE}::test_a_database_that_cannot_be_written_is_refused_at_start_and_says_so",
             f"{_STATUS}::test_a_locked_database_answers_out_of_resources_and_leaves_no_file",
             f"{_STATUS}::test_a_database_that_fails_answers_out_of_resources_and_leaves_no_file",
             "tests/pipeline/test_pace.py::test_a_database_that_does_not_answer_ends_neither_worker_nor_courier",
             f"{_FULL}::test_a_damaged_database_is_refused_at_start_and_says_so",
         ),
-        about_s=15,
+        about_s=180,
     ),
     Case(
         "F8",
@@ -135,15 +140,16 @@ CASES = (
     ),
     Case(
         "F9",
-        "model: missing, changed, drifting, out of memory; a fault within a series",
+        "model: missing, changed, drifting, out of memory; a worker that hangs or segfaults",
         (
+            _FALLEN,
             "tests/model/test_checkpoint.py",
             "tests/model/test_execution.py::test_when_memory_runs_out_batches_become_smaller_and_nothing_is_lost",
             "tests/pipeline/test_constancy.py::test_one_moved_weight_is_noticed",
             "tests/pipeline/test_faults.py",
             "tests/flow/test_promotion.py::test_weights_that_were_changed_in_the_store_never_score",
         ),
-        about_s=40,
+        about_s=250,
     ),
     Case(
         "F10",

@@ -1,7 +1,8 @@
 """Read by Python at start of every process of a node on trial: how that process is to fail.
 
-A file `receiver`, `worker` or `courier` in $MEDIQA_TRIAL_FOLDER holds the value of MEDIQA_FAILPOINT, so that one running
-node can be killed at one place after another. A file `worker-falls` names a series and how the worker fails with it.
+A file `receiver`, `worker` or `courier` in $MEDIQA_TRIAL_FOLDER holds the value of MEDIQA_FAILPOINT, so that one
+running node can be killed at one place after another. A file `worker-falls` names a series and how the worker fails
+with it.
 """
 
 import ctypes
