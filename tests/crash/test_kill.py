@@ -112,7 +112,7 @@ class Mortal:
     def arm(self, name: str) -> None:
         """See that the next process that comes by `name` with a token in place dies there."""
         role = ALL[name]
-        if self.armed[role] != name:
+        if self.armed.get(role) != name:
             self._write(name)
             before = self.starts(role)
             self.node.kill(role)
