@@ -24,6 +24,21 @@ def test_what_a_peer_sends_cannot_forge_a_line() -> None:
     assert "\x1b" not in str(event["calling_ae"])
 
 
+def test_a_line_is_one_write_for_several_processes_share_an_unbuffered_file() -> None:
+    code = """
+import io, json, sys
+class Raw(io.RawIOBase):
+    def writable(self): return True
+    def write(self, data): written.append(bytes(data)); return len(data)
+written, shown = [], sys.stderr
+sys.stderr = io.TextIOWrapper(Raw(), write_through=True)
+logs.configure(json_lines=True)
+log.info("one"); log.info("two")
+for piece in written: print(json.dumps({"whole": piece.endswith(b"}\\n")}), file=shown)
+"""
+    assert [line["whole"] for line in logged(code)] == [True, True]
+
+
 def test_a_value_is_cut_before_it_floods_the_log() -> None:
     [event] = logged("log.info('x', comment='a' * 100000)")
 
