@@ -15,8 +15,9 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Hashable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -27,6 +28,26 @@ _HOUR_S = 3600.0
 _MOST_SENDERS = 1024
 """Of one event that have a line of their own; all others share one, so that no flood of names fills the log."""
 _ALL_OTHERS = "all other senders"
+
+
+class _Lines:
+    """Writes each line by one `write`, its end included: the processes of a node share one file, often unbuffered.
+
+    A line that cannot be written is lost: images are received and reported though the disk of the log is full.
+    """
+
+    _one_at_a_time = threading.Lock()
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        with self._one_at_a_time, suppress(OSError, ValueError):  # ValueError: the file was closed
+            self._file.write(f"{line}\n")
+            self._file.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def configure(*, level: str = "INFO", json_lines: bool | None = None) -> None:
@@ -50,8 +71,7 @@ def configure(*, level: str = "INFO", json_lines: bool | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        # each line by one `write`, its end included: the processes of a node share one file, often unbuffered
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=True,
     )
     # libraries quote values of headers in their messages and warnings

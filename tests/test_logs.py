@@ -39,6 +39,19 @@ for piece in written: print(json.dumps({"whole": piece.endswith(b"}\\n")}), file
     assert [line["whole"] for line in logged(code)] == [True, True]
 
 
+def test_a_log_on_a_full_disk_stops_nothing() -> None:
+    code = """
+import sys
+shown, sys.stderr = sys.stderr, open("/dev/full", "w")
+logs.configure(json_lines=True)
+log.info("lost")
+sys.stderr = shown
+logs.configure(json_lines=True)
+structlog.get_logger().info("goes on")
+"""
+    assert [line["event"] for line in logged(code)] == ["goes on"]
+
+
 def test_a_value_is_cut_before_it_floods_the_log() -> None:
     [event] = logged("log.info('x', comment='a' * 100000)")
 

@@ -1,4 +1,7 @@
-"""Faults F3 and F7: a database that is held, without room, without its log or not to be written, under a whole node."""
+"""Faults F3 and F7 under a whole node: a database that is held, without room, without its log or not to be written.
+
+And a log of the node's own on a full disk.
+"""
 
 import sqlite3
 import subprocess
@@ -141,3 +144,14 @@ def test_a_database_that_cannot_be_written_is_refused_at_start_and_says_so(
     assert ended.returncode not in (0, None)
     assert "database" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_a_log_on_a_full_disk_stops_nothing(new_node: Callable[..., Node], pacs: Orthanc, tmp_path: Path) -> None:
+    node, sent = new_node(), Sent()
+    node.log_file.symlink_to("/dev/full")
+    node.start(ready=False)
+    until(node.answers_echo, "the receiver is up")
+    send_until_acknowledged(node, load(tmp_path, "unlogged", n_series=1), sent)
+
+    assert_promise_kept(node, pacs, sent)
+    assert node.stop() == 0

@@ -65,7 +65,7 @@ CASES = (
     ),
     Case(
         "F3",
-        "disk full: spool, database; then room again",
+        "disk full: spool, database, log; then room again",
         (
             f"{_STATUS}::test_a_disk_below_the_watermark_answers_out_of_resources",
             f"{_STATUS}::test_a_full_disk_rejects_associations_for_now",
@@ -74,6 +74,7 @@ CASES = (
             "tests/cli/test_node_commands.py::test_status_says_that_a_full_disk_receives_nothing",
             f"{_FULL}::test_a_small_disk_fills_up_and_goes_on_once_there_is_room",
             f"{_DATABASE}::test_a_database_without_room_goes_on_once_there_is_some",
+            f"{_DATABASE}::test_a_log_on_a_full_disk_stops_nothing",
         ),
         about_s=50,
     ),
