@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mediqa_node.dicom.matching import check_keywords
 from mediqa_node.domain.assessment import Calibration
@@ -20,7 +20,7 @@ from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.execution import ModelChoice
 from mediqa_node.domain.identity import EXACT, IdentityRules
 from mediqa_node.domain.match import Match, key_of
-from mediqa_node.domain.peer import DicomWeb, ForwardStyle, Peer
+from mediqa_node.domain.peer import DicomWeb, ForwardStyle, Peer, check_ae_title
 from mediqa_node.domain.policy import (
     CompanionRules,
     CompletionRules,
@@ -40,6 +40,9 @@ ENVIRONMENT_PREFIX = "MEDIQA__"
 DEFAULT_PATH = Path("config/node.yaml")
 
 
+AeTitle = Annotated[str, AfterValidator(check_ae_title)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
 
@@ -47,8 +50,8 @@ class _Strict(BaseModel):
 class Node(_Strict):
     """The node itself. `data_dir` is relative to the configuration file."""
 
-    ae_title: str = Field(default="MEDIQA", min_length=1, max_length=16)
-    ae_titles: tuple[Annotated[str, Field(min_length=1, max_length=16)], ...] = ()
+    ae_title: AeTitle = "MEDIQA"
+    ae_titles: tuple[AeTitle, ...] = ()
     host: str = "127.0.0.1"
     port: int = Field(default=11112, ge=0, le=65535)
     data_dir: Path = Path("var")
@@ -79,7 +82,7 @@ class Database(_Strict):
 class PeerSettings(_Strict):
     """A DICOM application entity, or a DICOMweb server, that reports may be sent to."""
 
-    ae_title: str | None = Field(default=None, min_length=1, max_length=16)
+    ae_title: AeTitle | None = None
     host: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     dicomweb: DicomWeb | None = None

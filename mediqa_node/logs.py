@@ -57,7 +57,8 @@ def configure(*, level: str = "INFO", json_lines: bool | None = None) -> None:
         level: DEBUG, INFO, WARNING or ERROR.
         json_lines: None chooses JSON unless standard error is a terminal.
     """
-    as_json = not sys.stderr.isatty() if json_lines is None else json_lines
+    file = sys.stderr
+    as_json = not file.isatty() if json_lines is None else json_lines
     renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=True)
     if not as_json:
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -71,7 +72,7 @@ def configure(*, level: str = "INFO", json_lines: bool | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=lambda *_: _Lines(sys.stderr),
+        logger_factory=lambda *_: _Lines(file),
         cache_logger_on_first_use=True,
     )
     # libraries quote values of headers in their messages and warnings

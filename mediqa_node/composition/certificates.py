@@ -10,8 +10,10 @@ from typing import Any
 
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
+from mediqa_node.domain.peer import DicomWeb
 from mediqa_node.domain.tls import TlsClient, TlsFile, TlsServer
 from mediqa_node.network.tls import client_context, server_context
+from mediqa_node.network.web_client import context_of
 
 
 def check_files(settings: Settings) -> None:
@@ -46,17 +48,21 @@ def tls_files(settings: Settings) -> list[TlsFile]:
     return found
 
 
-def _configured(settings: Settings) -> Iterator[tuple[str, TlsServer | TlsClient]]:
+def _configured(settings: Settings) -> Iterator[tuple[str, TlsServer | TlsClient | DicomWeb]]:
     """Return every section of TLS with its name."""
     if (server := settings.receiver_tls) is not None:
         yield "receiver.tls", server
     for peer in settings.peers_of_settings():
         if peer.tls is not None:
             yield f"peers.{peer.name}.tls", peer.tls
+        if peer.dicomweb is not None:
+            yield f"peers.{peer.name}.dicomweb", peer.dicomweb
 
 
-def _load(section: str, files: TlsServer | TlsClient) -> None:
-    if isinstance(files, TlsServer):
+def _load(section: str, files: TlsServer | TlsClient | DicomWeb) -> None:
+    if isinstance(files, DicomWeb):
+        context_of(files, section=section)
+    elif isinstance(files, TlsServer):
         server_context(files, section=section)
     else:
         client_context(files, section=section)

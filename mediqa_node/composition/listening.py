@@ -15,6 +15,7 @@ from mediqa_node.network.tls import ServerTls
 log = structlog.get_logger("serve")
 
 _AGAIN_AFTER_S = 0.1
+_CHANGED = "`node.port` or `receiver.tls` has changed: stop `mediqa-node serve` and start it again"
 
 
 def open_sockets(settings: Settings) -> dict[str, socket.socket]:
@@ -60,13 +61,17 @@ def listeners(settings: Settings, handed_over: Mapping[str, socket.socket] | Non
         handed_over: the sockets of its supervisor, which are as the configuration was when that started; None: it has
             no supervisor, and listens by itself.
     """
-    tls = settings.receiver_tls
+    tls, wanted = settings.receiver_tls, _wanted(settings)
     sockets = open_sockets(settings) if handed_over is None else handed_over
-    found = [Listener(sockets[PLAIN])] if PLAIN in sockets else []
+    found = [Listener(sockets[PLAIN])] if PLAIN in sockets and PLAIN in wanted else []
     if tls is not None and TLS in sockets:
         found.append(Listener(sockets[TLS], ServerTls(tls)))
     if not found:
-        raise ConfigurationError("`receiver.tls` has changed: stop `mediqa-node serve` and start it again")
+        raise ConfigurationError(_CHANGED)
+    if set(wanted) != set(sockets) or any(
+        wanted[name][1] not in (0, opened.getsockname()[1]) for name, opened in sockets.items()
+    ):
+        log.error("listening where it did before", reason=_CHANGED)
     return found
 
 

@@ -232,11 +232,14 @@ def concerns(
 def of_tls(files: Sequence[TlsFile], now: float) -> Iterator[Concern]:
     """Return the files of TLS that cannot be used, or expire within 30 days."""
     for file in files:
-        text, fix = file.problem, "correct it: until then the receiver keeps what it has loaded before"
+        is_ours = file.key.startswith("receiver.")
+        text, fix = file.problem, "correct it: until then nothing goes to this peer"
+        if is_ours:
+            fix = "correct it: until then the receiver keeps what it has loaded before, and after a restart has no TLS"
         if not text and file.expires_at is not None and file.expires_at - now < EXPIRES_SOON_S:
             left = file.expires_at - now
             when = f"expires in {span(left)}" if left > 0 else f"expired {span(-left)} ago"
-            text, fix = f"{file.holds} in {file.file} {when}", "replace the file; the receiver loads it by itself"
+            text, fix = f"{file.holds} in {file.file} {when}", "replace the file; it is loaded without a restart"
         if text:
             yield Concern(kind=ConcernKind.TLS_FILES, about=file.key, text=text, fix=fix)
 

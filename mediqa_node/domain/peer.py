@@ -10,6 +10,22 @@ from mediqa_node.domain.identity import EXACT, IdentityRules
 from mediqa_node.domain.tls import TlsClient
 
 
+def is_ae_title(value: str) -> bool:
+    """Return whether a title has 1 to 16 printable ASCII characters and no backslash (PS3.5 table 6.2-1)."""
+    return 0 < len(value) <= 16 and value.isascii() and value.isprintable() and "\\" not in value
+
+
+def check_ae_title(value: str) -> str:
+    """Return a title of the configuration.
+
+    Raises:
+        ValueError: no caller or peer can have it; blanks around a title have no meaning.
+    """
+    if not is_ae_title(value) or value != value.strip():
+        raise ValueError("must be 1 to 16 ASCII characters, no backslash, no blanks around them")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardStyle:
     """How received instances are forwarded to a peer.

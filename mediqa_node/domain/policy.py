@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mediqa_node.domain.export import Payload
+from mediqa_node.domain.peer import check_ae_title
 from mediqa_node.domain.quantities import QUANTITIES
 from mediqa_node.domain.rules import CompletionRule, PhantomRule, PrimaryRule, ScoreRule
 from mediqa_node.domain.tls import Proof, TlsServer, normal
@@ -20,12 +21,16 @@ _STRICT: dict[str, str] = {"extra": "forbid"}
 
 
 def plain_address(address: str) -> str:
-    """Return an address in one form, whether the socket was IPv4 or both.
+    """Return an IP address in one form, however it is written and whether the socket was IPv4 or both.
 
-    >>> plain_address("::ffff:192.0.2.7")
-    '192.0.2.7'
+    >>> plain_address("::ffff:192.0.2.7"), plain_address("2001:DB8:0::1")
+    ('192.0.2.7', '2001:db8::1')
+
+    Raises:
+        ValueError: it is none.
     """
-    return address.removeprefix("::ffff:")
+    found = ip_address(address)
+    return str((found.version == 6 and found.ipv4_mapped) or found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +60,13 @@ class AllowRule:
     certificate: str | None = None
 
     def __post_init__(self) -> None:
-        ip_network(self.address, strict=False)
-        normal(self.certificate or "san:none")
+        network = ip_network(self.address, strict=False)
+        if network.version == 6 and network.network_address.ipv4_mapped is not None:
+            raise ValueError(f"address {self.address} is IPv4 within IPv6: write it as IPv4")
+        if self.ae_title != "*":
+            check_ae_title(self.ae_title)
+        if self.certificate is not None:
+            normal(self.certificate)
         if self.source and self.ae_title == "*":
             raise ValueError("source: true needs an ae_title; `*` is everybody")
 
@@ -69,6 +79,11 @@ class AllowRule:
         caller = ip_address(plain_address(address))
         network = ip_network(self.address, strict=False)
         return caller.version == network.version and caller in network
+
+    @property
+    def needs_tls(self) -> bool:
+        """Whether it is for callers on the TLS port only."""
+        return self.tls or self.certificate is not None
 
     def is_met_by(self, proof: Proof) -> bool:
         """Whether a connection shows what this rule demands of it."""
@@ -113,9 +128,9 @@ class ReceiverPolicy:
                 raise ValueError(f"{name} must be greater than 0")
         for address in self.proxies:
             ip_address(address)
-        if self.tls is None and any(rule.tls or rule.certificate for rule in self.allowed):
+        if self.tls is None and any(rule.needs_tls for rule in self.allowed):
             raise ValueError("a rule in `allowed` demands TLS, and `tls` is null")
-        if any(rule.certificate for rule in self.allowed) and (self.tls is None or self.tls.ca is None):
+        if any(rule.certificate is not None for rule in self.allowed) and (self.tls is None or self.tls.ca is None):
             raise ValueError("a rule in `allowed` demands a certificate, and without `tls.ca` none is asked for")
 
     def rule_for(self, ae_title: str, address: str, proof: Proof = None) -> AllowRule | None:
@@ -128,7 +143,7 @@ class ReceiverPolicy:
         An AE title that is named as a source, or with TLS or a certificate, is bound to the rules that name it: `*`
         admits it neither elsewhere nor without them.
         """
-        binding = (rule for rule in self.allowed if rule.source or rule.tls or rule.certificate)
+        binding = (rule for rule in self.allowed if rule.source or rule.needs_tls)
         bound = any(rule.ae_title == ae_title for rule in binding)
         rules = [rule for rule in self.allowed if not bound or rule.ae_title == ae_title]
         return [rule for rule in rules if rule.matches(ae_title, address)]

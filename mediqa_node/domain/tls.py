@@ -32,10 +32,10 @@ def normal(name: str) -> str:
     Raises:
         ValueError: neither of the two.
     """
-    kind, _, value = name.partition(":")
+    kind, _, value = (part.strip() for part in name.partition(":"))
     if kind == "sha256" and re.fullmatch(r"[0-9a-f]{64}", digest := value.replace(":", "").lower()):
         return f"sha256:{digest}"
-    if kind != "san" or not value.strip():
+    if kind != "san" or not value:
         raise ValueError("must be sha256: and 64 hexadecimal digits, or san: and a DNS name, a URI or an IP address")
     try:
         return f"san:{ip_address(value)}"
@@ -51,7 +51,8 @@ class TlsServer:
         certificate: of this node, followed by intermediate ones.
         key: its private key, without a passphrase.
         ca: bundle that client certificates are verified against; None: none is asked for.
-        crl: revocation lists, one for each issuer in `ca`; None: revocation is not checked.
+        crl: revocation lists, one for each authority on the way from a caller to the root, which has one too; None:
+            revocation is not checked.
         host: None: that of the node.
         plain: False closes the port without TLS.
     """

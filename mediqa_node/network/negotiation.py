@@ -140,8 +140,3 @@ def _user_information(roles: Sequence[bytes]) -> bytes:
 def reject(refusal: Refusal) -> bytes:
     """Return an A-ASSOCIATE-RJ PDU."""
     return struct.pack(">BBIBBBB", ASSOCIATE_RJ, 0, 4, 0, refusal.result, refusal.source, refusal.reason)
-
-
-def is_ae_title(value: str) -> bool:
-    """Return whether a title has 1 to 16 printable ASCII characters and no backslash (PS3.5 table 6.2-1)."""
-    return 0 < len(value) <= 16 and value.isascii() and value.isprintable() and "\\" not in value

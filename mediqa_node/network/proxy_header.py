@@ -13,6 +13,7 @@ from mediqa_node.network.pdu_stream import PeerGone
 
 MAX_HEADER_BYTES = 536
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+FIRST_BYTE = _SIGNATURE[0]
 _FIXED = struct.Struct(">12sBBH")
 _LOCAL, _PROXY = 0x20, 0x21
 _ADDRESS_BYTES = {0x11: (4, 12), 0x21: (16, 36)}

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from mediqa_node.domain.errors import fault_of
+from mediqa_node.domain.peer import is_ae_title
 from mediqa_node.domain.policy import AllowRule, ReceiverPolicy, plain_address
 from mediqa_node.domain.tls import Proof
 from mediqa_node.network import negotiation, proxy_header, tls
@@ -142,6 +144,14 @@ class Receiver:
             log.error("connection not accepted", reason=error.strerror, hourly_for=error.errno)
             time.sleep(0.05)  # out of descriptors: the connection waits in the backlog
             return
+        try:
+            self._begin(accepted, address, listener)
+        except Exception as error:  # no caller, however odd, keeps the next ones out
+            log.error("connection not served", address=address, reason=fault_of(error), hourly_for=type(error))
+            accepted.close()
+
+    def _begin(self, accepted: socket.socket, address: str, listener: Listener) -> None:
+        """Have a thread serve a connection, if there is a place for one more."""
         waiting = self._negotiating if self._is_covered(address) or self._is_proxy(address) else self._strangers
         connection = waiting.enter(accepted, address)
         if connection is None:
@@ -151,10 +161,9 @@ class Receiver:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             serve = threading.Thread(target=self._serve_connection, args=(connection, waiting, listener), daemon=True)
             serve.start()
-        except (OSError, RuntimeError) as error:  # reset already, or no thread available
-            log.error("connection not served", address=address, reason=str(error), hourly_for=type(error))
+        except BaseException:  # reset already, or no thread available
             waiting.leave(connection)
-            accepted.close()
+            raise
 
     def _serve_connection(self, connection: Connection, waiting: Connections, listener: Listener) -> None:
         origin, stream, association = _Origin(connection.address), None, None
@@ -224,6 +233,8 @@ class Receiver:
     ) -> Association | None:
         """Judge the caller by address and titles, then read what it proposes, give it a place, and answer."""
         pdu_type, first, length = stream.peek(FIXED_BYTES, within_s=deadline - time.monotonic())
+        if pdu_type == proxy_header.FIRST_BYTE:
+            raise proxy_header.MalformedHeader(f"{connection.address} sends PROXY headers and is not in `proxies`")
         if pdu_type != ASSOCIATE_RQ:
             raise PeerGone(f"PDU of type {pdu_type} before an association")
         head = negotiation.parse_head(first)
@@ -301,7 +312,7 @@ class Receiver:
         if self.policy.require_called_ae and caller.called_ae_title not in self._ae_titles:
             return negotiation.CALLED_AE_NOT_RECOGNISED
         rule = self.policy.rule_for(caller.calling_ae_title, caller.address, proof)
-        if rule is None or not negotiation.is_ae_title(caller.calling_ae_title):
+        if rule is None or not is_ae_title(caller.calling_ae_title):
             return negotiation.CALLING_AE_NOT_RECOGNISED
         return rule if self._has_room() else negotiation.NO_ROOM
 

@@ -110,7 +110,7 @@ def server_context(tls: TlsServer, *, section: str = "receiver.tls") -> ssl.SSLC
         _load_bundle(context, tls.ca, f"{section}.ca", b"CERTIFICATE")
     if tls.crl is not None:
         _load_bundle(context, tls.crl, f"{section}.crl", b"X509 CRL")
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN  # an authority may be revoked as well
     return context
 
 
@@ -138,17 +138,19 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, section: s
         raise ConfigurationError(f"{section}.key {key}: has a passphrase; `openssl pkey -in OLD -out NEW` removes it")
     try:
         context.load_cert_chain(certificate, key, password=lambda: b"")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+    except OSError as error:
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
             raise ConfigurationError(f"{section}.key {key}: does not match {section}.certificate") from None
         raise ConfigurationError(f"{section}.certificate {certificate} with {key}: {words_of(error)}") from None
 
 
 def _load_bundle(context: ssl.SSLContext, file: Path, name: str, what: bytes) -> None:
-    _read(file, name, what)
+    content = _read(file, name, what)
+    if what != b"CERTIFICATE" and b"CERTIFICATE-----" in content:  # OpenSSL would trust it
+        raise ConfigurationError(f"{name} {file}: has certificates; they belong into `ca`")
     try:
         context.load_verify_locations(file)
-    except ssl.SSLError as error:
+    except OSError as error:
         raise ConfigurationError(f"{name} {file}: {words_of(error)}") from None
 
 
@@ -181,7 +183,8 @@ def words_of(error: OSError) -> str:
         return "the peer closed the connection"
     if isinstance(error, ssl.SSLError):
         text = str(error.args[-1])
-        return text.partition("] ")[2].rpartition(" (")[0] or text
+        words = text.partition("] ")[2].rpartition(" (")[0] or text
+        return "a PEM block in it is damaged or cut off" if words == "PEM lib" else words
     return error.strerror or str(error)
 
 

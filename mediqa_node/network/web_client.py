@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mediqa_node.domain.errors import PeerRefused, PeerUnavailable
+from mediqa_node.domain.errors import ConfigurationError, PeerRefused, PeerUnavailable
 from mediqa_node.domain.implementation import IMPLEMENTATION_VERSION_NAME
 from mediqa_node.domain.peer import DicomWeb, Peer
 
@@ -126,18 +126,28 @@ class WebClient:
                 sock.close()
 
     def _context(self) -> ssl.SSLContext:
-        access = self._access
         try:
-            context = ssl.create_default_context(cafile=access.ca)
-            if access.certificate is not None:
-                context.load_cert_chain(access.certificate, access.key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise PeerRefused(
-                f"{self._peer.name}: its `ca`, `certificate` or `key` cannot be used: {error.strerror or error}"
-                if isinstance(error, OSError)
-                else f"{self._peer.name}: its `key` needs a password, which is not supported"
-            ) from error
-        return context
+            return context_of(self._access, section=f"{self._peer.name}.dicomweb")
+        except ConfigurationError as error:
+            raise PeerRefused(str(error)) from error
+
+
+def context_of(access: DicomWeb, *, section: str) -> ssl.SSLContext:
+    """Return the context of a connection.
+
+    Raises:
+        ConfigurationError: a file cannot be used; the message names the section and the reason.
+    """
+    try:
+        context = ssl.create_default_context(cafile=access.ca)
+        if access.certificate is not None:
+            context.load_cert_chain(access.certificate, access.key, password=_no_password)
+    except OSError as error:
+        text = f"{section}: its `ca`, `certificate` or `key` cannot be used: {error.strerror or error}"
+        raise ConfigurationError(text) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{section}: its `key` needs a password, which is not supported") from error
+    return context
 
 
 def _cut(sock: socket.socket) -> None:

@@ -33,6 +33,7 @@ from mediqa_node.system.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from mediqa_node.domain.promotion import Weights
+    from mediqa_node.network.receiver import Receiver
 
 from mediqa_node.service.roles import DRAIN_S, FORWARDER, REFUSED, RESTART, WEB, running_roles, stop_at_a_signal, tell
 
@@ -97,8 +98,7 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
         services=receiver_services(settings, database, stop.is_set),
     )
     _start_heartbeat(database, "receiver", Pulse(), stop, associations=receiver.occupancy)
-    serving = threading.Thread(target=receiver.serve, name="accept", daemon=True)
-    serving.start()
+    threading.Thread(target=_serve, args=(receiver, stop), name="accept", daemon=True).start()
     where = " and ".join(map(str, receiver.listeners))
     log.info("receiving", ae_title=settings.node.ae_title, on=where)
     tell(f"listening on {where} as {settings.node.ae_title}")
@@ -107,6 +107,14 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
     writer.stop()
     database.close()
     return 0
+
+
+def _serve(receiver: "Receiver", stop: threading.Event) -> None:
+    """Accept connections; whatever ends that ends the process, and its supervisor starts another."""
+    try:
+        receiver.serve()
+    finally:
+        stop.set()
 
 
 def _worker(settings: Settings, stop: threading.Event) -> int:

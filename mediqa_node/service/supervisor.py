@@ -47,6 +47,7 @@ class Supervisor:
         self._arguments = arguments
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stop = threading.Event()
+        self._is_refused = False
 
     def run(self) -> int:
         """Start all processes, restart what dies, stop on SIGTERM or SIGINT; return the exit status."""
@@ -58,28 +59,42 @@ class Supervisor:
         for thread in threads:
             thread.start()
         self._stop.wait()
-        failed = [role for role, process in self._processes.items() if process.poll() == REFUSED]
         self._end()
         for thread in threads:
             thread.join(timeout=1)
-        return 2 if failed else 0
+        return 2 if self._is_refused else 0
 
     def _keep(self, role: str) -> None:
-        attempt = 0
-        while (process := self._start(role)) is not None:
-            started = time.monotonic()
-            status = process.wait()
+        """Start a role again whenever its process ends, whatever ended it, until the node stops.
+
+        The first process of a role may refuse to start, and no node runs: that is a configuration which never worked.
+        Later, the others go on: images are received though the weights of another worker are gone.
+        """
+        attempt, is_first = 0, True
+        while not self._stop.is_set():
+            started, status = time.monotonic(), self._run_once(role)
             if self._stop.is_set():
                 return
-            if status == REFUSED and role != WEB:  # the node receives and scores without pages
+            if status == REFUSED and is_first and role != WEB:  # the node receives and scores without pages
+                self._is_refused = True
                 self._stop.set()
                 return
+            is_first = False
             if status == RESTART:
                 continue
             attempt = 0 if time.monotonic() - started > _STEADY_AFTER_S else attempt
             log.error("process ended and is started again", role=role, status=status)
             self._stop.wait(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
             attempt += 1
+
+    def _run_once(self, role: str) -> int | None:
+        """Return the exit status of a process, once it ends; None if there is none."""
+        try:
+            process = self._start(role)
+        except OSError as error:  # neither memory, descriptors nor processes are left
+            log.error("process not started", role=role, reason=error.strerror, hourly_for=role)
+            return None
+        return process.wait() if process is not None else None
 
     def _start(self, role: str) -> "subprocess.Popen[bytes] | None":
         with self._starting:

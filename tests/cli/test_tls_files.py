@@ -99,6 +99,21 @@ def test_a_file_that_cannot_be_used_is_an_error_of_the_check_and_a_concern(site:
     assert invoke_in(site.folder, "serve").returncode == 2
 
 
+def test_the_files_of_a_dicomweb_peer_count_as_well(site: Site) -> None:
+    site.authority.issue("ours", days=5)
+    web = {"url": "https://archive/dicom-web", "certificate": "tls/ours.pem", "key": "tls/ours.key", "ca": "tls/ca.pem"}
+    (site.folder / "node.yaml").write_text(yaml.safe_dump({"peers": {"WEB": {"dicomweb": web}}}))
+
+    [concern] = site.concerns()
+    assert (concern["about"], "expires in" in concern["text"]) == ("peers.WEB.dicomweb.certificate", True)
+
+    site.ours.key.write_text("-----BEGIN PRIVATE KEY-----\nx\n")
+    checked = invoke_in(site.folder, "config", "check")
+    assert checked.returncode == 2
+    assert "peers.WEB.dicomweb: its `ca`, `certificate` or `key` cannot be used" in checked.stderr
+    assert "nothing goes to this peer" in site.concerns()[0]["fix"]
+
+
 def test_a_key_that_others_can_read_is_a_warning(site: Site) -> None:
     site.node.key.chmod(0o644)
 

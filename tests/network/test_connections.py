@@ -191,3 +191,19 @@ def test_callers_of_both_families_are_served_under_their_rules(
     assert echo(node.port, host=caller) == 0
     with pytest.raises(Rejected):
         echo(strict.port, host=caller)
+
+
+def test_a_caller_that_nobody_foresaw_keeps_no_other_out(listening: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = listening()
+    odd_ones = [ValueError("an address like no other")]
+
+    def covered(_self: receiver.Receiver, _address: str) -> bool:
+        if odd_ones:
+            raise odd_ones.pop()
+        return True
+
+    monkeypatch.setattr(receiver.Receiver, "_is_covered", covered)
+    with socket.create_connection(("127.0.0.1", node.port), timeout=60) as odd:
+        assert odd.recv(1) == b""
+    with Scu(node.port) as scu:
+        assert scu.echo() == 0x0000

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 from support.tls import Authority
 
@@ -67,6 +68,19 @@ def test_sockets_that_fit_no_longer_are_named(tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as opened, pytest.raises(ConfigurationError, match=r"receiver\.tls"):
         listening.listeners(load(None, {}), {TLS: opened})
     assert settings_with(tmp_path).receiver_tls is not None
+
+
+def test_a_change_that_needs_another_supervisor_is_named_and_a_port_that_was_closed_is_not_served(
+    tmp_path: Path,
+) -> None:
+    settings = settings_with(tmp_path, plain=False)
+
+    with listen("127.0.0.1", 0) as plain, listen("127.0.0.1", 0) as safe, structlog.testing.capture_logs() as logs:
+        found = listening.listeners(settings, {PLAIN: plain, TLS: safe})
+
+    assert [one.socket for one in found] == [safe]
+    assert [line["event"] for line in logs] == ["listening where it did before"]
+    assert "stop `mediqa-node serve` and start it again" in logs[0]["reason"]
 
 
 def test_a_port_that_an_old_receiver_is_about_to_give_back_is_waited_for(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def header(source: str, *, command: int = 0x21, more: bytes = b"", length: int |
 
 
 def balanced(listening: Listen, **policy: object) -> Listening:
-    return listening(proxies=("127.0.0.1",), allowed=ROOM_3, **policy)
+    return listening(**{"proxies": ("127.0.0.1",), "allowed": ROOM_3, **policy})
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,26 @@ def test_half_a_header_ends_at_the_deadline(listening: Listen) -> None:
         assert scu.closed_within(PATIENCE_S)
 
 
+@pytest.mark.parametrize("spelt", ["127.0.0.1", "::ffff:127.0.0.1", "0:0:0:0:0:FFFF:7f00:1"])
+def test_a_balancer_is_known_however_its_address_is_written(spelt: str, listening: Listen) -> None:
+    node = balanced(listening, proxies=(spelt,))
+
+    with Scu(node.port, first=header("192.0.2.31"), calling=b"CT3") as scu:
+        assert scu.echo() == 0
+
+
 def test_a_header_from_anybody_else_is_no_request(listening: Listen) -> None:
     node = listening(proxies=("192.0.2.9",))
 
-    with Scu(node.port, associate=False) as scu, pytest.raises(Aborted):
-        scu.send(header("192.0.2.31"))
-        scu.associate()
+    with structlog.testing.capture_logs() as logs:
+        with Scu(node.port, associate=False) as scu, pytest.raises(Aborted):
+            scu.send(header("192.0.2.31"))
+            scu.associate()
+        until(lambda: logs, "it is logged", within_s=20)
+    assert (logs[0]["log_level"], logs[0]["reason"]) == (
+        "warning",
+        "127.0.0.1 sends PROXY headers and is not in `proxies`",
+    )
     with Scu(node.port) as scu:
         assert scu.echo() == 0
 

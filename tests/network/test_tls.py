@@ -6,7 +6,7 @@ import ssl
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -18,8 +18,7 @@ from support.receiving import Aborted, Listening, Rejected, Scu, associate_rq, c
 from support.tls import Authority, Pair, client, server
 from support.waiting import PATIENCE_S, until
 
-from mediqa_node.domain.errors import ConfigurationError
-from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
+from mediqa_node.domain.policy import AllowRule
 from mediqa_node.network.pdu_stream import PduStream, PeerGone
 from mediqa_node.network.tls import ServerTls, accepted, server_context
 
@@ -117,6 +116,24 @@ def test_a_certificate_that_does_not_hold_fails_the_handshake(
     assert "certificate not accepted" in logs[0]["reason"]
     assert logs[0]["log_level"] == "warning"
     assert echo(node.tls_port, client(authority), "MR1") == 0
+
+
+@pytest.mark.parametrize("is_revoked", [False, True])
+def test_an_authority_may_be_revoked_too(
+    is_revoked: bool, listening: Listen, authority: Authority, pair: Pair, tmp_path: Path
+) -> None:
+    root = Authority(tmp_path / "root")
+    middle = Authority(tmp_path / "middle", below=root)
+    lists = tmp_path / "crl.pem"
+    lists.write_bytes(root.revoke(*([middle] if is_revoked else [])).read_bytes() + middle.revoke().read_bytes())
+    ports = server(pair, root, crl=lists)
+    node = listening(listener_tls=ServerTls(ports), tls=ports)
+
+    if is_revoked:
+        with pytest.raises(REFUSED):
+            echo(node.tls_port, client(authority, middle.issue("leaf")), "CT3")
+    else:
+        assert echo(node.tls_port, client(authority, middle.issue("leaf")), "CT3") == 0
 
 
 def test_a_certificate_that_expires_soon_is_logged_and_accepted(node: Listening, authority: Authority) -> None:
@@ -288,65 +305,6 @@ def test_files_that_do_not_load_leave_the_old_ones_in_use(
 def _presented(scu: Scu) -> bytes:
     assert isinstance(scu.socket, ssl.SSLSocket)
     return scu.socket.getpeercert(binary_form=True) or b""
-
-
-@pytest.fixture
-def own(authority: Authority, tmp_path: Path) -> Iterator[Pair]:
-    yield authority.issue("own", to=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda pair: pair.key.unlink(), ["receiver.tls.key", "No such file"]),
-        (lambda pair: pair.certificate.write_bytes(b"\x30\x82"), ["receiver.tls.certificate", "no PEM block"]),
-        (lambda pair: pair.key.write_text("-----BEGIN PRIVATE KEY-----\nx\n"), ["receiver.tls", "own.pem", "own.key"]),
-        (
-            lambda pair: pair.key.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nx\n"),
-            ["receiver.tls.key", "passphrase"],
-        ),
-        (
-            lambda pair: pair.certificate.write_bytes(
-                Authority(pair.key.parent / "o").issue("z").certificate.read_bytes()
-            ),
-            ["receiver.tls.key", "does not match receiver.tls.certificate"],
-        ),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_named_with_its_key(
-    own: Pair, damage: Callable[[Pair], Any], words: list[str]
-) -> None:
-    damage(own)
-
-    with pytest.raises(ConfigurationError) as caught:
-        server_context(server(own))
-    assert all(word in str(caught.value) for word in words), str(caught.value)
-
-
-def test_rules_that_nobody_could_meet_are_refused(pair: Pair, authority: Authority, scanner: Pair) -> None:
-    with pytest.raises(ValueError, match="demands TLS"):
-        ReceiverPolicy(allowed=(AllowRule(tls=True),))
-    with pytest.raises(ValueError, match="demands a certificate"):
-        ReceiverPolicy(allowed=(AllowRule(certificate=scanner.fingerprint),), tls=server(pair))
-    assert ReceiverPolicy(allowed=(AllowRule(certificate=scanner.fingerprint),), tls=server(pair, authority)).tls
-
-
-@pytest.mark.parametrize("how", [{"tls": True}, {"certificate": "san:ct3.example.org"}])
-def test_everybody_does_not_admit_a_title_that_has_to_show_more(pair: Pair, authority: Authority, how: Any) -> None:
-    rules = ReceiverPolicy(allowed=(AllowRule(ae_title="CT3", **how), AllowRule()), tls=server(pair, authority))
-
-    assert rules.rule_for("CT3", "127.0.0.1") is None
-    assert rules.rule_for("CT3", "127.0.0.1", frozenset({"san:ct3.example.org"})) == rules.allowed[0]
-    assert rules.rule_for("CT4", "127.0.0.1") == rules.allowed[1]
-
-
-def test_a_title_without_its_certificate_corrects_nothing(pair: Pair, authority: Authority, scanner: Pair) -> None:
-    """Instances keep title and address of their sender, not its certificate."""
-    bound = AllowRule(ae_title="CT3", source=True, certificate=scanner.fingerprint)
-    ports = server(pair, authority)
-
-    assert ReceiverPolicy(allowed=(bound, AllowRule()), tls=ports).is_source("CT3", "127.0.0.1")
-    assert not ReceiverPolicy(allowed=(bound, AllowRule(ae_title="CT3")), tls=ports).is_source("CT3", "127.0.0.1")
 
 
 def shaken(authority: Authority, pair: Pair) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:

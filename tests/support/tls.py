@@ -35,12 +35,16 @@ class Pair:
 class Authority:
     """An authority with its files in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, below: "Authority | None" = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._ca = trustme.CA()
+        self._ca = trustme.CA() if below is None else below._ca.create_child_ca()
         self.file = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(str(self.file))
+
+    @property
+    def parsed(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.file.read_bytes())
 
     def issue(self, name: str = "node", *names: str, days: float = 300, to: Path | None = None) -> Pair:
         """Issue a certificate; `names` are DNS names and IP addresses, `days` may be negative: it has expired then."""
@@ -57,11 +61,10 @@ class Authority:
         pair.key.chmod(0o600)
         return pair
 
-    def revoke(self, *pairs: Pair, days: float = 1) -> Path:
+    def revoke(self, *pairs: "Pair | Authority", days: float = 1) -> Path:
         """Return a revocation list with these certificates."""
         now = datetime.datetime.now(datetime.UTC)
-        authority = x509.load_pem_x509_certificate(self.file.read_bytes())
-        builder = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.parsed.subject)
         builder = builder.last_update(now - 30 * _DAY).next_update(now + days * _DAY)
         for pair in pairs:
             entry = x509.RevokedCertificateBuilder().serial_number(pair.parsed.serial_number)

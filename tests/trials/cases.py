@@ -262,7 +262,12 @@ CASES = (
         (_FORWARD, "tests/pipeline/test_forwards.py"),
         about_s=420,
     ),
-    Case("N2", "TLS, in and out", ("tests/network/test_tls.py", "tests/network/test_tls_out.py"), about_s=20),
+    Case(
+        "N2",
+        "TLS, in and out",
+        ("tests/network/test_tls.py", "tests/network/test_tls_rules.py", "tests/network/test_tls_out.py"),
+        about_s=20,
+    ),
     Case(
         "N3",
         "storage commitment: for reports, for scanners, whole node",
