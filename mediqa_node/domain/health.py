@@ -99,6 +99,10 @@ def _reports(n: int) -> str:
     return f"{n:,} {'report' if n == 1 else 'reports'}"
 
 
+def _instances(n: int) -> str:
+    return f"{n:,} {'instance' if n == 1 else 'instances'}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stuck:
     """Series that have waited too long in one state.
@@ -117,10 +121,10 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncommitted:
-    """Reports that a destination took long ago, and does not commit to keep.
+    """Reports or instances that a destination took long ago, and does not commit to keep.
 
     Attributes:
-        oldest_at: when it was first asked about one of them, seconds since 1970.
+        oldest_at: since when, seconds since 1970.
     """
 
     name: str
@@ -186,6 +190,7 @@ def concerns(
     gaps: Sequence[ForwardGap] = (),
     tls: Sequence[TlsFile] = (),
     uncommitted: Sequence[Uncommitted] = (),
+    uncommitted_forwards: Sequence[Uncommitted] = (),
 ) -> Iterator[Concern]:
     """Return what a person should look at.
 
@@ -219,11 +224,13 @@ def concerns(
     if no_images:
         fix = "mount or restore it, then restart the node; `mediqa-node verify` names what is missing"
         yield Concern(kind=ConcernKind.NO_IMAGES, about="spool", text=no_images, fix=fix)
-    for one in uncommitted:
+    reports = [(one, f"{_reports(one.n)} sent", "") for one in uncommitted]
+    images = [(one, f"{_instances(one.n)} forwarded", ": none is deleted before") for one in uncommitted_forwards]
+    for one, what, so in (*reports, *images):
         yield Concern(
             kind=ConcernKind.NOT_COMMITTED,
             about=one.name,
-            text=f"{_reports(one.n)} sent, and no commitment to keep them for up to {span(now - one.oldest_at)}",
+            text=f"{what}, and no commitment to keep them for up to {span(now - one.oldest_at)}{so}",
             fix=f"let {one.name} know AE title, host and port of this node, and admit it in `receiver.allowed`",
         )
     yield from of_tls(tls, now)
@@ -256,12 +263,11 @@ def _of_forwards(queues: Sequence[ForwardQueue], gaps: Sequence[ForwardGap]) -> 
                 fix="mediqa-node forward list",
             )
     for gap in gaps:
-        instances = "1 instance" if gap.n_instances == 1 else f"{gap.n_instances:,} instances"
         studies = "1 study" if gap.n_studies == 1 else f"{gap.n_studies:,} studies"
         yield Concern(
             kind=ConcernKind.FORWARD_MISSING,
             about=gap.destination,
-            text=f"{instances} of {studies} that it has acknowledged are not there",
+            text=f"{_instances(gap.n_instances)} of {studies} that it has acknowledged are not there",
             fix="mediqa-node forward gaps, then mediqa-node forward reconcile --send-again",
         )
 

@@ -6,9 +6,11 @@ numbers of both are the same, and so is what follows from them.
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -208,7 +210,7 @@ def _outcome(answer: Answer) -> tuple[int | None, int, bool]:
     failed = [*_sequence(found, _FAILED), *_sequence(found, _OTHER_FAILURES)]
     stored = _sequence(found, _REFERENCED)
     if failed:
-        return _number(failed[0], _FAILURE_REASON, default=0x0110), 0x0000, True
+        return _number(failed[0], _FAILURE_REASON, default=0x0110) or 0x0110, 0x0000, True
     return None, _number(stored[0], _WARNING_REASON, default=0x0000) if stored else 0x0000, bool(stored)
 
 
@@ -265,6 +267,12 @@ def _study_identity(study: dict[str, Any]) -> Identity:
 
 
 def _retry_after_s(answer: Answer) -> float:
-    """Return the seconds of a Retry-After header; 0 for a date, and for nonsense."""
+    """Return the seconds of a Retry-After header (RFC 9110 10.2.3), an hour at most; 0 for nonsense."""
     value = answer.headers.get("retry-after", "").strip()
-    return min(float(value), _MAX_WAIT_S) if re.fullmatch(r"\d{1,9}", value) else 0.0
+    if re.fullmatch(r"\d{1,9}", value):
+        return min(float(value), _MAX_WAIT_S)
+    try:
+        left_s = parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(left_s, 0.0), _MAX_WAIT_S)

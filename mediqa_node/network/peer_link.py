@@ -16,6 +16,7 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.network.contexts import COMMITMENT_INSTANCE, SR_SOP_CLASSES, STORAGE_COMMITMENT
 from mediqa_node.network.dimse import PENDING
 from mediqa_node.network.requestor import Watch
+from mediqa_node.network.responses import MAX_ANSWERS, MAX_IMAGES
 from mediqa_node.network.statuses import check_stored
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -139,7 +140,8 @@ class PeerLink:
         """
         found: list[Dataset] = []
         try:
-            with self._watch.operation() as message:
+            at_most = MAX_IMAGES if query.QueryRetrieveLevel == "IMAGE" else MAX_ANSWERS
+            with self._watch.operation(at_most) as message:
                 for answer, identifier in self._association.send_c_find(query, STUDY_ROOT_FIND, msg_id=message):
                     if "Status" not in answer:
                         raise QueryUnanswered(f"{self.peer.name} did not answer C-FIND")

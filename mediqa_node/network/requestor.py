@@ -27,7 +27,7 @@ from mediqa_node.network.pdu_stream import (
     RELEASE_RP,
     RELEASE_RQ,
 )
-from mediqa_node.network.responses import MAX_SUB_OPERATIONS, Responses
+from mediqa_node.network.responses import MAX_ANSWERS, MAX_IMAGES, Responses
 
 RELEASE_WITHIN_S = 5.0
 """How long a peer may take to answer a release: what was sent has been answered by then."""
@@ -109,7 +109,7 @@ class Watch:
             timer.cancel()
 
     @contextlib.contextmanager
-    def operation(self) -> Iterator[int]:
+    def operation(self, answers_at_most: int = MAX_ANSWERS) -> Iterator[int]:
         """Allow one request, with the Message ID given, and its answers, all of them within the timeout.
 
         Raises:
@@ -118,7 +118,7 @@ class Watch:
         if RELEASE_RQ in self.received:
             raise RuntimeError("the peer has released the association")
         with self.within(self._timeout_s):
-            yield self._responses.begin()
+            yield self._responses.begin(answers_at_most)
 
     @contextlib.contextmanager
     def long_operation(self, between_s: float) -> Iterator[tuple[int, Callable[[], None]]]:
@@ -139,7 +139,7 @@ class Watch:
             timer = self._timer(between_s)
 
         try:
-            yield self._responses.begin(MAX_SUB_OPERATIONS), goes_on
+            yield self._responses.begin(MAX_IMAGES), goes_on
         finally:
             timer.cancel()
 

@@ -19,8 +19,8 @@ from mediqa_node.network.pdu_stream import P_DATA_TF
 
 MAX_ANSWERS = 2000
 """Matches of one C-FIND: it asks for one study, or for the studies of a day."""
-MAX_SUB_OPERATIONS = 100_000
-"""Responses to one C-MOVE: one for each image of a series."""
+MAX_IMAGES = 100_000
+"""Responses to one C-MOVE, or to one C-FIND for images: one for each image of a series."""
 
 SUB_OPERATIONS = {
     0x1020: "NumberOfRemainingSuboperations",

@@ -72,7 +72,7 @@ class WebClient:
                 content = response.read(MAX_ANSWER_BYTES + 1)
                 if len(content) <= MAX_ANSWER_BYTES and response.length:  # what is left of Content-Length
                     raise http.client.IncompleteRead(content, response.length)
-                found = {name.lower(): value for name, value in response.getheaders()}
+                found = {name.lower(): response.headers.get_all(name) for name in response.headers}
         except ssl.SSLCertVerificationError as error:
             raise PeerRefused(f"{self._where}: its certificate is not trusted: {error.verify_message}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -80,7 +80,7 @@ class WebClient:
             raise PeerUnavailable(f"{self._where} did not answer {method}: {reason}") from error
         if len(content) > MAX_ANSWER_BYTES:
             raise PeerUnavailable(f"{self._where} answered {method} with more than {MAX_ANSWER_BYTES:,} bytes")
-        return Answer(response.status, found, content)
+        return Answer(response.status, {name: ", ".join(values or ()) for name, values in found.items()}, content)
 
     @property
     def _where(self) -> str:

@@ -38,8 +38,11 @@ _LOOK_AGAIN_S, _LOOK_AGAIN_AT_MOST_S = 5.0, 60.0
 
 
 def is_wanted(node: NodeContext) -> bool:
-    """Return whether this node asks for commitment, or commits, at all."""
-    return node.receiver.commit_with is not None or any(peer.commitment for peer in node.peers)
+    """Return whether this node asks for commitment, commits, or owes a caller what it has once promised to answer."""
+    if node.receiver.commit_with is not None or any(peer.commitment for peer in node.peers):
+        return True
+    with node.database.read() as connection:
+        return commitment_requests.is_owed(connection)
 
 
 class CommitmentSweep:

@@ -10,11 +10,13 @@ from mediqa_node.network.peer_link import Link
 from mediqa_node.network.sender import contexts_for, open_link
 from mediqa_node.pipeline.heartbeat import goes_on
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.pipeline.query import PATIENCE_S
 from mediqa_node.storage import own_objects
 from mediqa_node.storage.own_objects import MoveRow
 
 log = structlog.get_logger("courier")
+
+_WAITED_AT_MOST_S = 3600.0
+"""Behind other requests. Who asked for one that is older has gone, and the receiver died before it could say so."""
 
 
 def send_due_moves(node: NodeContext, stopping: Callable[[], bool] = lambda: False) -> int:
@@ -22,12 +24,16 @@ def send_due_moves(node: NodeContext, stopping: Callable[[], bool] = lambda: Fal
     with node.database.read() as connection:
         if not own_objects.is_move_waiting(connection):
             return 0
-    with node.database.write() as connection:
-        taken = list(own_objects.take_moves(connection, since=node.clock() - PATIENCE_S))
-    for row in taken:
+    count = 0
+    while not stopping():  # one at a time: who waits may give up meanwhile
+        with node.database.write() as connection:
+            row = own_objects.take_move(connection, since=node.clock() - _WAITED_AT_MOST_S)
+        if row is None:
+            break
         _send_all(node, row, stopping)
+        count += 1
         goes_on()
-    return len(taken)
+    return count
 
 
 def _send_all(node: NodeContext, row: MoveRow, stopping: Callable[[], bool]) -> None:

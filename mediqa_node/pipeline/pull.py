@@ -6,17 +6,18 @@ is here. The receiver takes the images in; this station only asks for them, and 
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import structlog
 
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, QueryUnanswered
 from mediqa_node.domain.health import HEARTBEAT_EVERY_S
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.pull import ArchivedSeries
-from mediqa_node.network.retrieve import retrieve_from
+from mediqa_node.network.retrieve import RetrieveLink, retrieve_from
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import health, pulls
 
@@ -31,6 +32,7 @@ _FAILURES_AT_MOST = 3
 _SEARCHED_CHARACTERS = 256
 
 Advance = Callable[[int, int], None]
+_Answer = TypeVar("_Answer")
 
 
 class NotReceiving(MediqaError):
@@ -72,7 +74,7 @@ class Pulled:
         series: those that are not here yet, or were to be pulled.
         n_here: series that were left out because they are here.
         n_pulled, n_instances: of those, what was moved.
-        failures: why, by Series Instance UID.
+        failures: why, by Series Instance UID, or by what could not be asked for.
     """
 
     series: list[ArchivedSeries] = field(default_factory=list)
@@ -102,17 +104,17 @@ def description_filter(pattern: str) -> Callable[[str], bool]:
 
 
 def find(node: NodeContext, peer: Peer, wanted: Wanted, advance: Advance) -> Pulled:
-    """Ask an archive for series that are wanted and not here.
+    """Ask an archive for series that are wanted and not here. A query that it cannot answer is a failure of its own.
 
     Raises:
-        PeerUnavailable, PeerRefused: as `retrieve_from`, or a query failed.
+        PeerUnavailable, PeerRefused: as `retrieve_from`, or several queries in a row failed.
     """
     found, seen = Pulled(), set[str]()
     days = list(wanted.days())
-    with retrieve_from(peer, ae_title=node.device.ae_title, timeout_s=node.delivery.timeout_s) as link:
+    with _Archive(node, peer, found) as archive:
         for done, day in enumerate(days, start=1):
-            for study, study_date in link.studies_of(day, wanted.modality):
-                for series in link.series_of(study, study_date):
+            for study, study_date in archive.studies_of(day, wanted.modality):
+                for series in archive.series_of(study, study_date):
                     if series.series_instance_uid not in seen and _is_wanted(series, wanted):
                         seen.add(series.series_instance_uid)
                         _sort(node, series, found)
@@ -122,13 +124,55 @@ def find(node: NodeContext, peer: Peer, wanted: Wanted, advance: Advance) -> Pul
     return found
 
 
+class _Archive:
+    """An archive that is asked one query after another, over a new association after one that failed."""
+
+    def __init__(self, node: NodeContext, peer: Peer, found: Pulled) -> None:
+        self._node, self._peer, self._found = node, peer, found
+        self._opened = ExitStack()
+        self._link: RetrieveLink | None = None
+        self._failed_in_a_row = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def studies_of(self, day: str, modality: str) -> list[tuple[str, str]]:
+        """Return UID and date of the studies of a day."""
+        return self._ask(lambda link: link.studies_of(day, modality), f"studies of {day}")
+
+    def series_of(self, study: str, study_date: str) -> list[ArchivedSeries]:
+        """Return the series of a study."""
+        return self._ask(lambda link: link.series_of(study, study_date), f"study {study}")
+
+    def _ask(self, query: Callable[[RetrieveLink], list[_Answer]], what: str) -> list[_Answer]:
+        if self._link is None:
+            own, timeout_s = self._node.device.ae_title, self._node.delivery.timeout_s
+            self._link = self._opened.enter_context(retrieve_from(self._peer, ae_title=own, timeout_s=timeout_s))
+        try:
+            answers = query(self._link)
+        except QueryUnanswered as error:
+            self._failed_in_a_row += 1
+            self._link = None
+            self._opened.close()
+            if self._failed_in_a_row == _FAILURES_AT_MOST:
+                raise
+            self._found.failures[what] = str(error)
+            log.warning("archive not asked", peer=self._peer.name, what=what, message=str(error))
+            return []
+        self._failed_in_a_row = 0
+        return answers
+
+
 def _is_wanted(series: ArchivedSeries, wanted: Wanted) -> bool:
     return wanted.modality in ("", series.modality) and wanted.has_description(series.description)
 
 
 def _sort(node: NodeContext, series: ArchivedSeries, found: Pulled) -> None:
     with node.database.read() as connection:
-        is_here = pulls.is_here(connection, series.series_instance_uid)
+        is_here = pulls.is_here(connection, series)
     if is_here:
         found.n_here += 1
     else:
@@ -179,6 +223,8 @@ def _move(node: NodeContext, peer: Peer, series: ArchivedSeries) -> int:
     if last.status != 0x0000 or last.failed or not n_received:
         kind = _Partly if last.completed else PeerUnavailable
         raise kind(f"{peer.name} sent {last.completed} instances, {last.failed} not (C-MOVE status {last.status:#06x})")
+    if series.n_instances is not None and n_received < series.n_instances:
+        raise _Partly(f"{peer.name} has {series.n_instances} instances of it, and {n_received} are here")
     with node.database.write() as connection:
         pulls.note_pulled(connection, uid, n_instances=n_received, at=now)
     log.info("series pulled", series=uid, peer=peer.name, instances=n_received)

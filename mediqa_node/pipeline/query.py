@@ -205,20 +205,22 @@ class QueryServices:
 
     def _progress(self, number: int) -> Iterator[Answer]:
         """Yield a pending answer with each change, and at least once a second so that a caller can cancel."""
-        said, said_at = None, time.monotonic()
+        said, said_at, left = None, time.monotonic(), None
         changed_at = said_at
         while True:
             with self.database.read() as connection:
                 row = own_objects.find_move(connection, number)
+                before = own_objects.work_before(connection, number)
             now = time.monotonic()
+            if row is not None and (row.remaining, before) != left:
+                left, changed_at = (row.remaining, before), now
             if row is None or now - changed_at > PATIENCE_S:
                 raise ServiceRefused(UNABLE_TO_SEND, "the courier does not send", more=_counters(row))
             if row.state is MoveState.DONE:
                 yield _last(row)
                 return
-            if (changed := row.remaining != said) or now - said_at >= _REPORT_EVERY_S:
+            if row.remaining != said or now - said_at >= _REPORT_EVERY_S:
                 said, said_at = row.remaining, now
-                changed_at = now if changed else changed_at
                 yield Answer(status=dimse.PENDING[0], more=_counters(row, row.remaining))
             time.sleep(_LOOK_EVERY_S)
 

@@ -2,7 +2,6 @@
 
 import os
 import struct
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,6 @@ from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.pipeline.forward.plan import ForwardPlan
-from mediqa_node.storage import pulls
 from mediqa_node.storage.audit import last_received_at, paths_since
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.ingest import Recorded, close_abandoned_associations, close_association, record
@@ -67,8 +65,6 @@ def adopt(database: Database, spool: Spool, path: str, plan: ForwardPlan | None 
         return False
     spool.sync_folders([path])  # the receiver may have died between rename and sync
     with database.write() as connection:
-        if (originator := pulls.destination_of(connection, instance.series_instance_uid)) is not None:
-            instance = replace(instance, move_originator=originator, pulled=True)  # the file does not say
         outcome = record(database, connection, instance, modality, spool.has)
         close_association(connection, _ASSOCIATION, released=False, at=instance.received_at.timestamp())
     if outcome is Recorded.DUPLICATE:

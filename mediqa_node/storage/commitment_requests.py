@@ -79,7 +79,7 @@ def keep(
         if {row.sop_instance_uid: row.sop_class_uid for row in connection.execute(known)} != dict(pairs):
             return Kept.DUPLICATE
         decided = sa.update(requests).where(*mine, requests.c.decided_at.is_not(None))
-        connection.execute(decided.values(tell_at=at, attempts=0))
+        connection.execute(decided.values(decided_at=at, tell_at=at, attempts=0))  # another week to be told in
         return Kept.AGAIN
     rows = [{"request_id": number, "sop_instance_uid": uid, "sop_class_uid": kind} for uid, kind in pairs.items()]
     connection.execute(sa.insert(items_table), rows)
@@ -93,6 +93,12 @@ def n_open(connection: sa.Connection, calling_ae_title: str) -> tuple[int, int]:
     query = sa.select(sa.func.count(requests.c.id.distinct()), sa.func.count()).select_from(joined).where(*mine)
     n_requests, n_instances = connection.execute(query).one()
     return n_requests, n_instances
+
+
+def is_owed(connection: sa.Connection) -> bool:
+    """Return whether a caller waits for an answer."""
+    owed = sa.or_(requests.c.decided_at.is_(None), requests.c.tell_at.is_not(None))
+    return connection.execute(sa.select(requests.c.id).where(owed).limit(1)).first() is not None
 
 
 def to_ask(connection: sa.Connection, *, now: float) -> list[RequestRow]:

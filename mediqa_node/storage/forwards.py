@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mediqa_node.domain.forward import UNSENT, ForwardQueue, ForwardReason, ForwardState, Priority
+from mediqa_node.domain.health import Uncommitted
 from mediqa_node.domain.series import InstanceStatus, parse_state
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.forward_tables import forwards
@@ -285,6 +286,21 @@ def sent_with(
         )
     )
     return [_row(row) for row in connection.execute(query)]
+
+
+def uncommitted(connection: sa.Connection, *, before: float) -> list[Uncommitted]:
+    """Return, by destination, the instances that were sent before a time and whose commitment has not come."""
+    query = (
+        sa.select(
+            forwards.c.destination.label("name"),
+            sa.func.count().label("n"),
+            sa.func.min(forwards.c.done_at).label("oldest_at"),
+        )
+        .where(forwards.c.state == ForwardState.SENT, forwards.c.ask_at.is_not(None), forwards.c.done_at < before)
+        .group_by(forwards.c.destination)
+        .order_by(forwards.c.destination)
+    )
+    return [Uncommitted(**row._mapping) for row in connection.execute(query)]
 
 
 def series_waits_since(connection: sa.Connection, destination: str, series_instance_uid: str) -> float | None:

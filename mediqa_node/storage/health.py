@@ -187,6 +187,7 @@ def load(
         gaps=reconciliations.gaps(connection),
         tls=tls,
         uncommitted=report_commitments.uncommitted(connection, before=now - UNCOMMITTED_AFTER_S),
+        uncommitted_forwards=forwards.uncommitted(connection, before=now - UNCOMMITTED_AFTER_S),
     )
     return Health(destinations=waiting, heartbeats=beats, concerns=list(found))
 

@@ -57,14 +57,14 @@ _OWN = sa.select(
 _GAP = _NOW - series.c.last_instance_at
 _IS_OPEN = series.c.state == SeriesState.RECEIVING.value
 _ASKED_FOR = sa.select(pulls.c.move_destination).where(
-    pulls.c.series_instance_uid == _UID, pulls.c.state != PullState.PULLED.value, pulls.c.peer_ae_title == _CALLING
+    pulls.c.series_instance_uid == _UID,
+    pulls.c.state != PullState.PULLED.value,
+    pulls.c.peer_ae_title == _CALLING,
+    sa.func.coalesce(pulls.c.done_at, pulls.c.asked_at) >= sa.bindparam("since", type_=sa.Float),
 )
-"""Whether an archive was asked for a series, all of which is not here yet: some do not say for whom they send."""
-_BEING_MOVED = _ASKED_FOR.where(
-    pulls.c.state == PullState.MOVING.value, pulls.c.asked_at >= sa.bindparam("since", type_=sa.Float)
-)
-_MOVING_AT_MOST_S = 3600.0
-"""A pull that began earlier has ended, however: what comes later, the archive sends of its own accord."""
+"""Whether an archive was asked for a series lately, all of which is not here: some do not say for whom they send."""
+_LATELY_S = 3600.0
+"""A pull that began, or failed, earlier is over: what comes later, the archive sends of its own accord."""
 _COMES_PULLED = sa.or_(_PULLED, sa.exists(_ASKED_FOR))
 _GOES_LIVE = sa.and_(series.c.pulled, sa.not_(_COMES_PULLED))
 _ENTER = sa.insert(instances).values(
@@ -171,8 +171,7 @@ def record(
     row["unread"] = instance.sop_class_uid == KEY_OBJECT_SELECTION
     status = InstanceStatus.CANDIDATE if known else InstanceStatus.CURRENT
     row |= {"status": status, "received_at": instance.received_at.timestamp()}
-    whence = {"originator": instance.move_originator, "uid": row["series_instance_uid"]}
-    entered = connection.execute(_ENTER, {**row, **whence, "calling": instance.calling_ae_title})
+    entered = connection.execute(_ENTER, {**row, **_asking(instance), "originator": instance.move_originator})
     if instance.forward_to and (key := entered.inserted_primary_key) is not None:
         _forward(database, connection, instance, int(key[0]), is_copy=bool(known))
     return Recorded.CANDIDATE if known else Recorded.NEW
@@ -182,7 +181,7 @@ def _forward(
     database: Database, connection: sa.Connection, instance: ReceivedInstance, instance_id: int, *, is_copy: bool
 ) -> None:
     """Have an instance forwarded, unless this node has asked for it, or has made it itself."""
-    if not instance.forward_to or _is_own(connection, instance):
+    if not instance.forward_to or instance.pulled or _is_own(connection, instance):
         return
     forwards.add(
         database,
@@ -198,9 +197,7 @@ def _forward(
 
 def _is_own(connection: sa.Connection, instance: ReceivedInstance) -> bool:
     """Whether an instance was pulled, or is a report or companion of this node that somebody has sent back."""
-    asked = {"uid": instance.series_instance_uid, "calling": instance.calling_ae_title}
-    since = instance.received_at.timestamp() - _MOVING_AT_MOST_S
-    if connection.execute(_BEING_MOVED, {**asked, "since": since}).first() is not None:
+    if _is_asked_for(connection, instance):
         return True
     return bool(connection.execute(_OWN, {"uid": instance.sop_instance_uid}).scalar_one())
 
@@ -208,10 +205,10 @@ def _is_own(connection: sa.Connection, instance: ReceivedInstance) -> bool:
 def _go_live(connection: sa.Connection, instance: ReceivedInstance, same: sa.Row[*tuple[Any, ...]] | None) -> None:
     """Treat a series that was pulled as one that its source has sent, from the first image that it does send."""
     values = {"uid": instance.series_instance_uid, "now": instance.received_at.timestamp()}
-    sender = {"calling": instance.calling_ae_title, "association": instance.association_id}
-    connection.execute(_GO_LIVE, values | sender)
+    values |= _asking(instance) | {"association": instance.association_id}
+    connection.execute(_GO_LIVE, values)
     if same is not None and instance.move_originator is None:
-        connection.execute(_FORGET_ORIGINATOR, values | sender | {"row": same.id})
+        connection.execute(_FORGET_ORIGINATOR, values | {"row": same.id})
 
 
 def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance, *, is_in_use: bool) -> bool:
@@ -264,10 +261,9 @@ def _touch_series(
     now = instance.received_at.timestamp()
     if counts:
         values = {
-            "uid": instance.series_instance_uid,
+            **_asking(instance),
             "now": now,
             "association": instance.association_id,
-            "calling": instance.calling_ae_title,
             "is_pulled": instance.pulled,
         }
         if connection.execute(_TOUCH_SERIES, values).rowcount:
@@ -294,8 +290,16 @@ def _touch_series(
 
 
 def _is_asked_for(connection: sa.Connection, instance: ReceivedInstance) -> bool:
-    values = {"uid": instance.series_instance_uid, "calling": instance.calling_ae_title}
-    return connection.execute(_ASKED_FOR, values).first() is not None
+    return connection.execute(_ASKED_FOR, _asking(instance)).first() is not None
+
+
+def _asking(instance: ReceivedInstance) -> dict[str, Any]:
+    """Return the parameters of `_ASKED_FOR`."""
+    return {
+        "uid": instance.series_instance_uid,
+        "calling": instance.calling_ae_title,
+        "since": instance.received_at.timestamp() - _LATELY_S,
+    }
 
 
 def _touch_association(database: Database, connection: sa.Connection, instance: ReceivedInstance) -> None:

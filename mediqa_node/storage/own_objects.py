@@ -191,13 +191,20 @@ def is_move_waiting(connection: sa.Connection) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def take_moves(connection: sa.Connection, *, since: float) -> Iterator[MoveRow]:
-    """Take the requests that wait, the oldest first; one that was asked for before has nobody who waits for it."""
+def take_move(connection: sa.Connection, *, since: float) -> MoveRow | None:
+    """Take the oldest request that waits and was asked for since a time, or None."""
     waiting = sa.select(moves).where(moves.c.state == MoveState.WAITING, moves.c.asked_at >= since)
-    for row in connection.execute(waiting.order_by(moves.c.id)).all():
-        taken = sa.update(moves).where(moves.c.id == row.id, moves.c.state == MoveState.WAITING)
-        if connection.execute(taken.values(state=MoveState.SENDING)).rowcount:
-            yield _move_row(row)
+    row = connection.execute(waiting.order_by(moves.c.id).limit(1)).one_or_none()
+    if row is None:
+        return None
+    taken = sa.update(moves).where(moves.c.id == row.id, moves.c.state == MoveState.WAITING)
+    return _move_row(row) if connection.execute(taken.values(state=MoveState.SENDING)).rowcount else None
+
+
+def work_before(connection: sa.Connection, number: int) -> int:
+    """Return how many sub-operations of earlier requests are to come: the courier does one request after another."""
+    query = sa.select(moves).where(moves.c.id < number, moves.c.state.in_((MoveState.WAITING, MoveState.SENDING)))
+    return sum(_move_row(row).remaining for row in connection.execute(query))
 
 
 def update_move(connection: sa.Connection, number: int, **values: object) -> bool:

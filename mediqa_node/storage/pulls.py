@@ -10,19 +10,13 @@ from mediqa_node.storage.pull_tables import pulls
 from mediqa_node.storage.tables import series
 
 
-def destination_of(connection: sa.Connection, series_instance_uid: str) -> str | None:
-    """Return the AE title that a series is being moved to; None if this node did not ask for it, or has all of it."""
-    query = sa.select(pulls.c.move_destination).where(
-        pulls.c.series_instance_uid == series_instance_uid, pulls.c.state != PullState.PULLED
-    )
-    found: str | None = connection.execute(query).scalar_one_or_none()
-    return found
-
-
-def is_here(connection: sa.Connection, series_instance_uid: str) -> bool:
-    """Return whether a series needs no pulling: it was pulled, or its source has sent it."""
+def is_here(connection: sa.Connection, found: ArchivedSeries) -> bool:
+    """Return whether a series needs no pulling: its source has sent it, or all that the archive has was pulled."""
+    series_instance_uid = found.series_instance_uid
     pulled = sa.select(sa.literal(1)).where(
-        pulls.c.series_instance_uid == series_instance_uid, pulls.c.state == PullState.PULLED
+        pulls.c.series_instance_uid == series_instance_uid,
+        pulls.c.state == PullState.PULLED,
+        pulls.c.n_instances >= (found.n_instances or 0),
     )
     sent = sa.select(sa.literal(1)).where(series.c.series_instance_uid == series_instance_uid, sa.not_(series.c.pulled))
     return connection.execute(sa.union_all(pulled, sent).limit(1)).first() is not None

@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_an_object_that_failed_has_the_status_of_a_c_store(pacs: WebPacs, status
     [
         (Said(409, failed(0xA700)), OutOfResources, "0xa700"),
         (Said(409), PeerRefused, "without a reason"),
+        (Said(409, failed(0x0000)), PeerRefused, "0x0110"),
         (Said(202), PeerUnavailable, "does not say"),
         (Said(202, [[[]]]), PeerUnavailable, "does not say"),
         (Said(raw=b"HTTP/1.1 200 OK\r\n\r\n<html>Sign in</html>"), PeerUnavailable, "does not say"),
@@ -291,6 +293,7 @@ def test_an_instance_of_a_study_that_is_not_there_is_not_there(pacs: WebPacs) ->
         Said(503),
         Said(206, []),
         Said(200, [], headers={"Warning": '299 x "The number of results exceeded the maximum"'}),
+        Said(raw=b'HTTP/1.1 200 OK\r\nWarning: 299 x "results exceeded"\r\nWarning: 199 y "z"\r\n\r\n[]'),
         Said(200, {"error": "x"}),
         Said(200, [1]),
         Said(raw=b"HTTP/1.1 200 OK\r\n\r\n<html>"),
@@ -319,6 +322,19 @@ def test_echo_asks_for_one_study(pacs: WebPacs, said: Said, error: type[MediqaEr
                 link.verify()
 
     assert pacs.asked[0].path == "/dicom-web/studies?limit=1"
+
+
+@pytest.mark.parametrize(
+    ("value", "least_s", "most_s"),
+    [("120", 120, 120), ("999999", 3600, 3600), ("in two minutes", 110, 121), ("a minute ago", 0, 0), ("soon", 0, 0)],
+)
+def test_a_server_says_in_seconds_or_by_a_date_when_it_may_be_asked_again(
+    value: str, least_s: float, most_s: float
+) -> None:
+    dates = {"in two minutes": time.time() + 120, "a minute ago": time.time() - 60}
+    header = formatdate(dates[value], usegmt=True) if value in dates else value
+
+    assert least_s <= dicomweb._retry_after_s(Answer(503, {"retry-after": header}, b"")) <= most_s
 
 
 # ── a report on its way ──────────────────────────────────────────────────────

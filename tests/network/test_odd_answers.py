@@ -486,6 +486,17 @@ def test_answers_without_end_are_no_answer(nothing_left: None, monkeypatch: pyte
     assert pause_s or next(sent) > responses.MAX_ANSWERS
 
 
+def test_a_series_may_have_more_images_than_a_day_has_studies() -> None:
+    def answer(context: int, command: Command) -> bytes:
+        one = found(QueryRetrieveLevel="IMAGE", SOPInstanceUID="1.2.3", PatientID=None)
+        return response(context, command, 0xFF00, dataset=one) * 2500 + response(context, command, 0x0000)
+
+    with raw_pacs(answer=answer) as peer:
+        assert ask(peer, lambda link: link.find_instances(STUDY, "1.2")) == {"1.2.3"}
+        with pytest.raises(QueryUnanswered):
+            ask(peer, lambda link: link.find_study(STUDY))
+
+
 def test_an_identifier_without_end_is_no_answer() -> None:
     piece = p_data(7, bytes(16_000), is_command=False, is_last=False)
     with (

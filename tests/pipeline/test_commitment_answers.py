@@ -12,11 +12,12 @@ from support.bench import Bench
 from support.series import ct_series
 
 from mediqa_node.domain.forward import ForwardState
+from mediqa_node.domain.health import ConcernKind
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReceiverPolicy
 from mediqa_node.pipeline import commitment_proxy
 from mediqa_node.pipeline.commitment_proxy import CommitmentSweep
-from mediqa_node.storage import clock, commitment_requests, commitments, forwards
+from mediqa_node.storage import clock, commitment_requests, commitments, forwards, health
 from mediqa_node.storage.commitment_tables import commitment_items
 from mediqa_node.storage.forward_tables import forwards as forwards_table
 from mediqa_node.storage.tables import instances
@@ -210,6 +211,22 @@ def test_an_answer_counts_for_nothing_about_what_was_forwarded_after_the_questio
         sweep(bench)
 
     assert _state(bench) == "confirmed"
+
+
+def test_images_without_a_commitment_for_a_day_need_a_person_for_none_of_them_is_deleted(
+    archive: Archive, bench: Bench, tmp_path: Path
+) -> None:
+    _forwarded(bench, ct_series(tmp_path / "ct", "one", slices=[0])[0], sent_at=bench.now)
+
+    def found() -> list[str]:
+        with bench.database.read() as connection:
+            load = health.load(connection, running=(), has_room=True, now=bench.now, stuck_before=0.0)
+        return [one.text for one in load.concerns if one.kind == ConcernKind.NOT_COMMITTED]
+
+    bench.now += 23 * 3600
+    assert found() == []
+    bench.now += 2 * 3600
+    assert found() == ["1 instance forwarded, and no commitment to keep them for up to 25 h: none is deleted before"]
 
 
 def test_a_late_answer_about_a_forgotten_request_settles_none_of_the_same_number(

@@ -22,7 +22,7 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules, ReceiverPolicy
 from mediqa_node.network.contexts import COMMITMENT_INSTANCE, PERFORMED_PROCEDURE_STEP, STORAGE_COMMITMENT
 from mediqa_node.pipeline import commitment, commitment_proxy, commitment_services
-from mediqa_node.pipeline.commitment_proxy import CommitmentSweep
+from mediqa_node.pipeline.commitment_proxy import CommitmentSweep, is_wanted
 from mediqa_node.pipeline.procedure_steps import procedure_step_services
 from mediqa_node.pipeline.sweeps import retain
 from mediqa_node.storage.commitment_tables import commitment_requests
@@ -144,6 +144,26 @@ def test_a_transaction_that_the_caller_repeats_is_one_and_its_result_is_told_aga
     assert len(archive.requests) == 1
 
 
+def test_what_was_promised_is_answered_though_commitment_is_no_longer_offered(
+    archive: Archive, scanner: Archive, bench_with: MakeBench
+) -> None:
+    bench = bench_with(archive.port, scanner.port)
+    without = replace(
+        bench.node, receiver=ReceiverPolicy(), peers=[replace(p, commitment=False) for p in bench.node.peers]
+    )
+    assert not is_wanted(without)
+    with receiving(bench) as port:
+        request(port, THEIRS, PAIRS)
+    assert is_wanted(without)
+
+    bench.now += 2 * DAY_S
+    CommitmentSweep(without).run()
+
+    [(_, _, kept, failed)] = told(scanner)
+    assert (kept, set(failed.values())) == (set(), {0x0110})
+    assert not is_wanted(without)
+
+
 def test_a_request_survives_a_restart_between_any_two_steps(
     archive: Archive, scanner: Archive, bench_with: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +241,12 @@ def test_a_caller_that_is_away_is_told_when_it_is_back(archive: Archive, bench_w
         sweep(bench)
 
     assert rows(bench)[0].tell_at is None, "given up"
+    with receiving(bench) as port:
+        request(port, THEIRS, PAIRS)  # it is back, and asks again
+    sweep(bench)
+    assert rows(bench)[0].tell_at is not None, "it has another week"
+    bench.now += 8 * DAY_S
+    sweep(bench)
     bench.now += 31 * DAY_S
     retain(bench.node)
     assert rows(bench) == []

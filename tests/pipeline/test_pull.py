@@ -18,7 +18,7 @@ from support.series import EXPLICIT_LITTLE, ct_series, series_uid
 from support.waiting import free_port, need, until
 
 from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
-from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable
+from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, QueryUnanswered
 from mediqa_node.domain.health import Heartbeat
 from mediqa_node.domain.peer import DicomWeb, Peer
 from mediqa_node.domain.policy import DeliveryRules, ReceiverPolicy
@@ -204,10 +204,14 @@ class OddArchive:
         self._server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         port = self._server.server_address[1]
         self.peer = Peer(name="ODD", ae_title="ODD", host="127.0.0.1", port=port)
+        self.refused: set[str] = set()
         self.answers: dict[str, list[Dataset]] = {"STUDY": [matching(StudyInstanceUID="1.2")], "SERIES": []}
         self.answers["SERIES"] = [matching(StudyInstanceUID="1.2", SeriesInstanceUID="1.2.3", Modality="CT")]
 
     def _find(self, event: evt.Event) -> Iterator[Any]:
+        if event.identifier.get("StudyInstanceUID") in self.refused:
+            yield 0xC000, None
+            return
         for answer in self.answers[event.identifier.QueryRetrieveLevel]:
             answer.QueryRetrieveLevel = event.identifier.QueryRetrieveLevel
             yield 0xFF00, answer
@@ -293,6 +297,40 @@ def test_what_was_not_asked_for_is_not_pulled(
     archive.answers["SERIES"] = [matching(**{"StudyInstanceUID": "1.2", "Modality": "CT"} | series)]
 
     assert find(here.bench.node, archive.peer, WANTED, nothing).series == []
+
+
+def test_a_series_that_grows_in_the_archive_is_pulled_again_and_one_that_is_not_whole_has_failed(
+    odd: Callable[..., OddArchive], here: Here
+) -> None:
+    archive = odd(0.0, 0.0)
+    [described] = archive.answers["SERIES"]
+    described.NumberOfSeriesRelatedInstances = 2
+    assert here.pull(archive.peer, find(here.bench.node, archive.peer, WANTED, nothing)).n_pulled == 1
+    assert find(here.bench.node, archive.peer, WANTED, nothing).n_here == 1
+
+    described.NumberOfSeriesRelatedInstances = 5
+    found = here.pull(archive.peer, find(here.bench.node, archive.peer, WANTED, nothing))
+
+    assert list(found.failures.values()) == ["ODD has 5 instances of it, and 2 are here"]
+    assert list(here.states().values()) == ["failed"]
+    assert find(here.bench.node, archive.peer, WANTED, nothing).n_here == 0, "it is asked for again"
+
+
+def test_a_study_that_the_archive_cannot_answer_for_costs_no_other(odd: Callable[..., OddArchive], here: Here) -> None:
+    archive = odd(0.0)
+    archive.answers["STUDY"] = [matching(StudyInstanceUID=uid) for uid in ("1.2.9", "1.2")]
+    archive.refused = {"1.2.9"}
+
+    found = find(here.bench.node, archive.peer, WANTED, nothing)
+
+    assert len(found.series) == 1
+    assert list(found.failures) == ["study 1.2.9"]
+    assert "0xc000" in found.failures["study 1.2.9"]
+
+    archive.answers["STUDY"] = [matching(StudyInstanceUID=f"1.2.{i}") for i in range(9)]
+    archive.refused = {f"1.2.{i}" for i in range(9)}
+    with pytest.raises(QueryUnanswered):
+        find(here.bench.node, archive.peer, WANTED, nothing)
 
 
 # ── the node's own limits ────────────────────────────────────────────────────

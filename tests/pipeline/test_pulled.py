@@ -1,5 +1,6 @@
 """What was moved here for this node is scored and measured, and never reported; until its source sends it."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from support.series import ct_series, series_uid
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import ScorePolicy
 from mediqa_node.domain.pull import ArchivedSeries
+from mediqa_node.domain.rules import ForwardRule
 from mediqa_node.domain.series import ReasonCode
 from mediqa_node.domain.worklist import Category, category_of
+from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.pipeline.recovery import recover
 from mediqa_node.storage import measures, pulls, trend_views
+from mediqa_node.storage.forward_tables import forwards
 from mediqa_node.storage.ingest import Recorded
 from mediqa_node.storage.tables import associations, instances, series
 from mediqa_node.web.words import report
@@ -65,18 +69,37 @@ def test_an_archive_that_does_not_say_for_whom_it_sends_is_known_by_what_it_was_
     paths = ct_series(tmp_path / "silent", "silent", slices=range(6))
     asked = ArchivedSeries(study_instance_uid="1.2", series_instance_uid=series_uid(paths))
     with bench.database.write() as connection:
-        pulls.note_asked(bench.database, connection, asked, peer=PACS, ae_title="MEDIQA", at=1.0)
+        pulls.note_asked(bench.database, connection, asked, peer=PACS, ae_title="MEDIQA", at=bench.now)
     bench.receive_all(paths, aet="SCRIPTED")
     bench.receive_all(paths[:2], association="a2", aet="SCRIPTED")
     with bench.database.write() as connection:
         assert set(connection.execute(sa.select(instances.c.move_originator)).scalars()) == {"MEDIQA"}
-        pulls.note_pulled(connection, series_uid(paths), n_instances=6, at=2.0)
+        pulls.note_pulled(connection, series_uid(paths), n_instances=6, at=bench.now)
     bench.pass_time(100)
     assert bench.series(series_uid(paths)).reason.code == "pulled"
 
     bench.receive_all(paths[:1], association="a3", aet="CT_ROOM_1")
     bench.pass_time(100)
     assert bench.series(series_uid(paths)).state == "DELIVERED"
+
+
+@pytest.mark.parametrize("how", ["killed", "failed"])
+@pytest.mark.parametrize(("hours", "state"), [(0.5, "ASSESSED"), (2, "DELIVERED")])
+def test_what_an_archive_sends_long_after_a_pull_that_broke_off_is_live(
+    bench: Bench, tmp_path: Path, how: str, hours: float, state: str
+) -> None:
+    paths = ct_series(tmp_path / "later", f"{how} {hours}")
+    asked = ArchivedSeries(study_instance_uid="1.2", series_instance_uid=series_uid(paths))
+    with bench.database.write() as connection:
+        pulls.note_asked(bench.database, connection, asked, peer=PACS, ae_title="MEDIQA", at=bench.now)
+        if how == "failed":
+            pulls.note_failed(connection, series_uid(paths), "broke off", at=bench.now)
+    bench.now += hours * 3600
+
+    bench.receive_all(paths, aet="SCRIPTED")
+    bench.pass_time(100)
+
+    assert bench.series(series_uid(paths)).state == state
 
 
 def test_what_another_had_moved_here_is_live(bench: Bench, tmp_path: Path) -> None:
@@ -164,20 +187,26 @@ def test_the_receiver_reads_for_whom_an_instance_was_moved(listening) -> None:
     assert [row.move_originator for row in node.rows()] == [None, "MEDIQA", "OTHER"]
 
 
-def test_a_file_that_is_adopted_while_its_series_is_pulled_is_pulled(listening) -> None:
+@pytest.mark.parametrize(("sender", "originator"), [("SCRIPTED", "MEDIQA"), ("CT_ROOM_1", None)])
+def test_a_file_that_is_adopted_is_pulled_if_the_archive_that_was_asked_has_sent_it(
+    listening, sender: str, originator: str | None
+) -> None:
     node: Listening = listening()
-    with Scu(node.port) as scu:
+    with Scu(node.port, calling=sender.encode()) as scu:
         assert scu.store_dataset(ct(1)) == 0x0000
     [row] = node.rows()
     asked = ArchivedSeries(study_instance_uid="1.2", series_instance_uid=row.series_instance_uid)
     with node.database.write() as connection:
         for table in (instances, series, associations):
             connection.execute(sa.delete(table))
-        pulls.note_asked(node.database, connection, asked, peer=PACS, ae_title="MEDIQA", at=1.0)
+        pulls.note_asked(node.database, connection, asked, peer=PACS, ae_title="MEDIQA", at=time.time())
 
-    recover(node.database, node.spool, now=1_800_000_000.0)
+    plan = ForwardPlan([ForwardRule(to=("OTHER",))], [Peer(name="OTHER", ae_title="OTHER", host="127.0.0.1", port=1)])
+    recover(node.database, node.spool, now=time.time(), plan=plan)
 
     [adopted] = node.rows()
-    assert adopted.move_originator == "MEDIQA"
+    assert adopted.move_originator == originator
     with node.database.read() as connection:
-        assert connection.execute(sa.select(series.c.pulled)).scalar_one() is True
+        assert connection.execute(sa.select(series.c.pulled)).scalar_one() is (originator is not None)
+        forwarded = connection.execute(sa.select(sa.func.count()).select_from(forwards)).scalar_one()
+    assert forwarded == (originator is None), "what was pulled is not forwarded"

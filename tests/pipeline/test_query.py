@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pydicom
@@ -283,6 +284,39 @@ def test_a_move_to_strangers_or_of_nothing_sends_nothing(
     asked: Asked, to: str, keys: dict[str, str], status: int
 ) -> None:
     assert moved(asked, to, **keys) == [(status, 0, 0)]
+
+
+def test_a_move_waits_behind_another_as_long_as_that_takes(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "PATIENCE_S", 1.0)
+    asked.bench.now = time.time()
+    got, before = list[str](), number_of_moves(asked)
+
+    def take(event: evt.Event) -> int:
+        time.sleep(0.4)
+        got.append(str(event.dataset.PatientID))
+        return 0x0000
+
+    viewer = AE(ae_title="VIEWER")
+    for uid in (SR_CLASS, SECONDARY_CAPTURE):
+        viewer.add_supported_context(uid)
+    server = viewer.start_server(("127.0.0.1", asked.viewer_port), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    keys = [{"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": study_of(one)} for one in (asked.anna, asked.bert)]
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(moved, asked, **keys[0])
+            until(lambda: number_of_moves(asked) == before + 1, "the first is asked for")
+            second = pool.submit(moved, asked, **keys[1])
+            until(lambda: number_of_moves(asked) == before + 2, "and the second")
+            send_due_moves(asked.bench.node)
+            assert [first.result()[-1], second.result()[-1]] == [(0x0000, 6, 0)] * 2, "it took 2.4 s until its turn"
+    finally:
+        server.shutdown()
+    assert got == ["SYN001"] * 6 + ["SYN002"] * 6
+
+
+def number_of_moves(asked: Asked) -> int:
+    with asked.bench.database.read() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(moves)).scalar_one())
 
 
 def test_without_a_courier_a_move_is_given_up_and_is_not_sent_later(

@@ -128,10 +128,10 @@ def test_a_pulled_series_goes_live_and_its_report_is_found_on_postgresql(bench: 
     archive = Peer(name="ARCHIVE", ae_title="ARCHIVE", host="127.0.0.1", port=1)
     asked = ArchivedSeries(study_instance_uid="1.2", series_instance_uid=uid)
     with bench.database.write() as connection:
-        pulls.note_asked(bench.database, connection, asked, peer=archive, ae_title="MEDIQA", at=1.0)
+        pulls.note_asked(bench.database, connection, asked, peer=archive, ae_title="MEDIQA", at=bench.now)
     bench.receive_all(paths, aet="ARCHIVE")
     with bench.database.write() as connection:
-        pulls.note_pulled(connection, uid, n_instances=5, at=2.0)
+        pulls.note_pulled(connection, uid, n_instances=5, at=bench.now)
     bench.pass_time(20)
     assert bench.series(uid).reason.code == "pulled"
 
@@ -147,7 +147,10 @@ def test_a_pulled_series_goes_live_and_its_report_is_found_on_postgresql(bench: 
         move = own_objects.add_move(
             connection, calling_ae_title="VIEWER", message_id=1, destination="ONE", sop_instance_uids=[report], at=3.0
         )
-        assert [row.id for row in own_objects.take_moves(connection, since=0.0)] == [move]
+        taken = own_objects.take_move(connection, since=0.0)
+        assert taken is not None
+        assert (taken.id, own_objects.take_move(connection, since=0.0)) == (move, None)
+        assert own_objects.work_before(connection, move + 1) == taken.remaining
         assert own_objects.take_out(bench.database, connection, report, "VIEWER", at=4.0) is not None
         assert sorted(outbox.standing(connection, uid)) == ["ONE", "TWO", "VIEWER"]
 

@@ -17,6 +17,9 @@ from mediqa_node.pipeline.forward.context import ForwardContext
 from mediqa_node.storage import forwards, reconciliations
 from mediqa_node.storage.reconciliations import Reconciliation
 
+_FAILURES_AT_MOST = 3
+"""Studies in a row about which a destination did not answer: it is left alone until the next time."""
+
 log = structlog.get_logger("forwarder")
 
 RECONCILE_EVERY_S = 600.0
@@ -66,11 +69,11 @@ def reconcile(
     wanted = list(studies)
     if peer is None or not wanted:
         return []
-    found = []
+    found, failed_in_a_row = [], 0
     with ExitStack() as stack:
         link: PeerLink | None = None
         for study in wanted:
-            if stopping():
+            if stopping() or failed_in_a_row == _FAILURES_AT_MOST:
                 break
             try:
                 if link is None:
@@ -78,9 +81,12 @@ def reconcile(
                     opened = connect(peer, [study_query()], ae_title=context.ae_title, timeout_s=timeout_s)
                     link = stack.enter_context(opened)
                 found.append(_compare(context, link, name, study))
-            except (PeerUnavailable, PeerRefused) as error:
+                failed_in_a_row = 0
+            except (PeerUnavailable, PeerRefused) as error:  # of this study; the next may be answered
                 found.append(_row(context, name, study, Reconciled.UNANSWERED, 0, [], str(error)))
-                break
+                failed_in_a_row += 1
+                link = None
+                stack.close()
     for one in found:
         reconciliations.keep(context.database, one)
         if one.outcome is Reconciled.MISSING:
