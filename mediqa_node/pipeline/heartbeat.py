@@ -12,7 +12,7 @@ import structlog
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.health import HEARTBEAT_EVERY_S, Heartbeat, Sweep
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.health import write_heartbeat
+from mediqa_node.storage.heartbeats import write_heartbeat
 
 log = structlog.get_logger("heartbeat")
 

@@ -19,7 +19,7 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.pull import ArchivedSeries
 from mediqa_node.network.retrieve import RetrieveLink, retrieve_from
 from mediqa_node.pipeline.node import NodeContext
-from mediqa_node.storage import health, pulls
+from mediqa_node.storage import heartbeats, pulls
 
 log = structlog.get_logger("pull")
 
@@ -241,7 +241,7 @@ def _note_failure(node: NodeContext, series: ArchivedSeries, found: Pulled, erro
 def require_receiver(node: NodeContext) -> None:
     """Raise NotReceiving unless the node's receiver runs, here or on another machine."""
     with node.database.read() as connection:
-        beats = health.read_heartbeats(connection)
+        beats = heartbeats.read_heartbeats(connection)
     oldest = node.clock() - _SILENT_BEATS * HEARTBEAT_EVERY_S
     if not any(beat.role == "receiver" and beat.at >= oldest for beat in beats):
         raise NotReceiving("the node does not run, so that nobody would take the images in: `mediqa-node serve`")

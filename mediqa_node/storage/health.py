@@ -1,32 +1,19 @@
-"""What processes and destinations leave behind for `status`: a row for each role, rewritten by it, and one for each
-destination, rewritten by each attempt to reach it."""
+"""What `status` is told: a row for each destination, rewritten by each attempt to reach it, and what needs a person."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from mediqa_node.domain.forward import ForwardQueue
-from mediqa_node.domain.health import UNCOMMITTED_AFTER_S, Concern, Destination, Heartbeat, Stuck, Sweep, concerns
+from mediqa_node.domain.health import UNCOMMITTED_AFTER_S, Concern, Destination, Heartbeat, Stuck, concerns
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, SeriesState
 from mediqa_node.domain.tls import TlsFile
 from mediqa_node.storage import forwards, reconciliations, report_commitments
 from mediqa_node.storage.database import Database
+from mediqa_node.storage.heartbeats import read_heartbeats
 from mediqa_node.storage.tables import deliveries, metadata, series
-
-heartbeats = sa.Table(
-    "heartbeats",
-    metadata,
-    sa.Column("role", sa.String(16), primary_key=True),
-    sa.Column("host", sa.String(255), nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("started_at", sa.Float, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("sweeps", sa.JSON, nullable=False, comment="domain.health.Sweep by name"),
-    sa.Column("n_associations", sa.Integer, comment="open ones, of the receiver"),
-    sa.Column("max_associations", sa.Integer),
-)
 
 destinations = sa.Table(
     "destinations",
@@ -49,25 +36,6 @@ _ANSWER = (
     DeliveryReason.NO_REPORT_CLASS,
 )
 """Outcomes of an attempt that show whether the destination answers; the others end before it is called."""
-
-
-def write_heartbeat(database: Database, beat: Heartbeat) -> None:
-    """Replace the row of a role."""
-    values = {name: getattr(beat, name) for name in beat.__dataclass_fields__}
-    values["sweeps"] = {name: asdict(sweep) for name, sweep in beat.sweeps.items()}
-    with database.write() as connection:
-        changed = sa.update(heartbeats).where(heartbeats.c.role == beat.role).values(**values)
-        if not connection.execute(changed).rowcount:
-            connection.execute(database.insert_or_ignore(heartbeats, **values))
-
-
-def read_heartbeats(connection: sa.Connection) -> list[Heartbeat]:
-    """Return what each role last wrote."""
-    rows = connection.execute(sa.select(heartbeats).order_by(heartbeats.c.role))
-    return [
-        Heartbeat(**{**row._mapping, "sweeps": {name: Sweep(**one) for name, one in row.sweeps.items()}})
-        for row in rows
-    ]
 
 
 def note_attempt(

@@ -25,7 +25,8 @@ from mediqa_node.storage import clock, report_commitments
 from mediqa_node.storage.clock import ClockRow
 from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.health import note_attempt, write_heartbeat
+from mediqa_node.storage.health import note_attempt
+from mediqa_node.storage.heartbeats import write_heartbeat
 from mediqa_node.storage.tables import deliveries, instances, series
 from mediqa_node.system.lock import locked
 

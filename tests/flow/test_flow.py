@@ -20,7 +20,7 @@ from support.waiting import need, until
 from mediqa_node.dicom.photograph import wrap_photograph
 from mediqa_node.domain.health import Heartbeat
 from mediqa_node.service import ROLES
-from mediqa_node.storage import assessments, constancy_checks, copies, health
+from mediqa_node.storage import assessments, constancy_checks, copies, heartbeats
 
 pytestmark = pytest.mark.peers
 
@@ -281,7 +281,7 @@ def test_an_archive_whose_answer_was_lost_holds_one_report(
 def test_every_process_writes_its_heartbeat(node: Node) -> None:
     def beats() -> dict[str, Heartbeat]:
         with node.database.read() as connection:
-            return {beat.role: beat for beat in health.read_heartbeats(connection)}
+            return {beat.role: beat for beat in heartbeats.read_heartbeats(connection)}
 
     until(lambda: "constancy" in beats()["worker"].sweeps, "the second heartbeat", within_s=30)
     assert set(beats()) == set(ROLES)

@@ -14,7 +14,8 @@ from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.policy import DeliveryRules
 from mediqa_node.pipeline import sweeps
 from mediqa_node.pipeline.heartbeat import Beat, Pulse
-from mediqa_node.storage.health import read_heartbeats, waiting_destinations
+from mediqa_node.storage.health import waiting_destinations
+from mediqa_node.storage.heartbeats import read_heartbeats
 
 
 def waiting(bench: Bench) -> list[Destination]:

@@ -28,7 +28,7 @@ from mediqa_node.network.receiver import Receiver
 from mediqa_node.pipeline import flow, pull
 from mediqa_node.pipeline.pull import Pulled, Wanted, description_filter, find
 from mediqa_node.storage import pulls
-from mediqa_node.storage.health import write_heartbeat
+from mediqa_node.storage.heartbeats import write_heartbeat
 from mediqa_node.storage.pull_tables import pulls as table
 
 DAY = date(2026, 11, 20)

@@ -10,7 +10,8 @@ from support.bench import migrate
 from mediqa_node.domain.health import Heartbeat, Sweep
 from mediqa_node.domain.series import DeliveryReason
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.health import note_attempt, read_heartbeats, waiting_destinations, write_heartbeat
+from mediqa_node.storage.health import note_attempt, waiting_destinations
+from mediqa_node.storage.heartbeats import read_heartbeats, write_heartbeat
 from mediqa_node.storage.tables import deliveries
 
 
