@@ -114,9 +114,16 @@ class Mortal:
         role = ALL[name]
         if self.armed.get(role) != name:
             self._write(name)
+            until(lambda: self._runs(role), f"{role} runs: after several deaths its supervisor takes its time")
             before = self.starts(role)
             self.node.kill(role)
             until(lambda: self.starts(role) > before, f"{role} runs again")
+
+    def _runs(self, role: str) -> bool:
+        try:
+            return self.node.pid(role) > 0
+        except LookupError:
+            return False
 
     def dies_at(self, name: str, series: list[list[Path]], sent: Sent) -> None:
         """Put the node under load until a process has died at `name` and all is acknowledged."""
