@@ -35,9 +35,9 @@ log = structlog.get_logger("forwarder")
 
 BATCH = 32
 COMMIT_EVERY_S = 0.25
-BUSY_S, IDLE_S = 0.1, 0.3
-"""Pause between two looks for work, while there was some lately and while there is none."""
-_LATELY_S = 5.0
+LOOK_EVERY_S = 0.3
+"""Pause between two looks for work. What was sent meanwhile is one commit: each takes the lock of the database, which
+the receiver waits for while a scanner waits for it."""
 _RELEASE_AFTER_S = 5.0
 _AFTER_A_FAULT_S = 5.0
 _AT_MOST_S = 60.0
@@ -86,7 +86,7 @@ class Sender(Thread):
         self._stop_event = stop
         self._link: StoreLink | None = None
         self._calling = ""
-        self._used_at = self._sent_at = float("-inf")
+        self._used_at = float("-inf")
         self._not_before = float("-inf")
         self._failures = self._breaks = 0
         self._answers: bool | None = None
@@ -98,11 +98,8 @@ class Sender(Thread):
         a_round = self._context.pulse.timed(self.name, 60.0, self._guarded_round)
         while not self._stop_event.is_set():
             a_round()
-            self._stop_event.wait(self._pause())
+            self._stop_event.wait(LOOK_EVERY_S)
         self._end_link()
-
-    def _pause(self) -> float:
-        return BUSY_S if time.monotonic() - self._sent_at < _LATELY_S else IDLE_S
 
     def _guarded_round(self) -> None:
         try:
@@ -166,8 +163,6 @@ class Sender(Thread):
         if not self._batch.outcomes:
             self._batch.began_at = now
         self._batch.outcomes.append((row, outcome))
-        if outcome.state is ForwardState.SENT:
-            self._sent_at = now
         if now - self._batch.began_at >= COMMIT_EVERY_S:
             self._commit()
 
