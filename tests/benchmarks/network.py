@@ -1,7 +1,8 @@
 """`python -m tests.benchmarks.network`: what forwarding, rules and TLS cost.
 
 Forwarding: a scanner sends 0.5 MB CT at a fixed pace, in interleaved rounds with and without a rule that forwards it to
-Orthanc. CPU time is of processes, so that others on the machine hardly move it; delays are as these machines are.
+Orthanc, and while another program sends the same to Orthanc: what the archive's own work costs on the same machine. CPU
+time is of processes, so that others on the machine hardly move it; delays are as these machines are.
 """
 
 import argparse
@@ -9,6 +10,8 @@ import contextlib
 import socket
 import ssl
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -38,15 +41,17 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def paced(port: int, number: int, first: int) -> tuple[list[float], list[float]]:
+def paced(
+    port: int, number: int, first: int, *, called: bytes = b"MEDIQA", fragment: int = 100_000
+) -> tuple[list[float], list[float]]:
     """Send instances at the pace; return when each was sent, and how long its answer took."""
     series = f"1.2.826.0.1.3680043.2.1125.8.{first}"
     sent, took = [], []
-    with Scu(port, contexts={1: (CT, [EXPLICIT])}) as scu:
+    with Scu(port, contexts={1: (CT, [EXPLICIT])}, called=called) as scu:
         begin = time.time()
         for i in range(number):
             ds = ct(first + i, size_px=EDGE_PX, SeriesInstanceUID=series)
-            message = store_rq(str(ds.SOPInstanceUID), encode(ds), fragment=100_000)
+            message = store_rq(str(ds.SOPInstanceUID), encode(ds), fragment=fragment)
             time.sleep(max(0.0, begin + i / PACE_PER_S - time.time()))
             sent.append(time.time())
             scu.send(message)
@@ -89,7 +94,7 @@ class Arrivals:
 def forwarding(folder: Path, rounds: int, number: int) -> Iterator[str]:
     """The delay from scanner to archive, what forwarding does to the answer, and its CPU time."""
     delays: list[float] = []
-    answers: dict[str, list[float]] = {"on": [], "off": []}
+    answers: dict[str, list[float]] = {"on": [], "off": [], "beside": []}
     cpu_ms: list[float] = []
     with orthanc(folder / "orthanc") as pacs:
         peers = {"PACS": {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.port}}
@@ -102,26 +107,45 @@ def forwarding(folder: Path, rounds: int, number: int) -> Iterator[str]:
         ):
             time.sleep(5)  # the first looks of both nodes
             for i in range(rounds):
-                _, took = paced(off.port, number, 100_000 * (2 * i + 1))
+                _, took = paced(off.port, number, 100_000 * (3 * i + 1))
                 answers["off"] += took
+                with beside(pacs, number, 100_000 * (3 * i + 3)):
+                    had = len(arrivals.times)
+                    arrivals.wait_for(had + 1)
+                    answers["beside"] += paced(off.port, number, 100_000 * (3 * i + 3))[1]
+                arrivals.wait_for(had + number)
                 forwarder = on.role("forwarder")
                 before = _cpu_s(forwarder)
                 had = len(arrivals.times)
-                sent, took = paced(on.port, number, 100_000 * (2 * i + 2))
+                sent, took = paced(on.port, number, 100_000 * (3 * i + 2))
                 arrivals.wait_for(had + number)
                 time.sleep(0.5)  # the last commit
                 answers["on"] += took
                 delays += [at - since for at, since in zip(arrivals.times[had:], sent, strict=False)]
                 cpu_ms.append((_cpu_s(forwarder) - before) * 1000 / number)
-    ratio = percentile(answers["on"], 0.95) / percentile(answers["off"], 0.95)
+    p95 = {arm: percentile(took, 0.95) for arm, took in answers.items()}
     yield f"forwarding at {PACE_PER_S} instances/s of {2 * EDGE_PX**2 / 1e6:.1f} MB, {rounds} rounds of {number}"
     yield f"  scanner → archive      median {statistics.median(delays):.2f} s, p95 {percentile(delays, 0.95):.2f} s"
     yield (
-        f"  answer to the scanner  p95 {1000 * percentile(answers['on'], 0.95):.0f} ms with forwarding, "
-        f"{1000 * percentile(answers['off'], 0.95):.0f} ms without: {ratio:.2f} ×"
+        f"  answer to the scanner  p95 {1000 * p95['on']:.1f} ms with forwarding, {1000 * p95['off']:.1f} ms without: "
+        f"{p95['on'] / p95['off']:.2f} ×; the archive's own work {p95['beside'] / p95['off']:.2f} ×"
     )
     yield f"  forwarder              {statistics.median(cpu_ms):.2f} CPU-ms an instance"
     yield "  bounds: p95 1 s; 1.3 ×; 2 CPU-ms"
+
+
+@contextlib.contextmanager
+def beside(pacs: Server, number: int, first: int) -> Iterator[None]:
+    """Have another process send as much to the archive, at the same pace."""
+    code = (
+        "import sys; from tests.benchmarks.network import paced; "
+        "paced(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), called=sys.argv[4].encode(), fragment=16_000)"
+    )
+    command = [sys.executable, "-c", code, str(pacs.port), str(number), str(first), pacs.ae_title]
+    with subprocess.Popen(command) as sending:
+        yield
+    if sending.returncode:
+        raise RuntimeError(f"the other sender ended with {sending.returncode}")
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -36,8 +36,8 @@ log = structlog.get_logger("forwarder")
 BATCH = 32
 COMMIT_EVERY_S = 0.25
 LOOK_EVERY_S = 0.3
-"""Pause between two looks for work. What was sent meanwhile is one commit: each takes the lock of the database, which
-the receiver waits for while a scanner waits for it."""
+"""Pause between two looks for work, unless there is a whole batch of it. What was sent meanwhile is one commit: each
+takes the lock of the database, which the receiver waits for while a scanner waits for it."""
 _RELEASE_AFTER_S = 5.0
 _AFTER_A_FAULT_S = 5.0
 _AT_MOST_S = 60.0
@@ -97,13 +97,13 @@ class Sender(Thread):
         """Look for work and send it."""
         a_round = self._context.pulse.timed(self.name, 60.0, self._guarded_round)
         while not self._stop_event.is_set():
-            a_round()
-            self._stop_event.wait(LOOK_EVERY_S)
+            if a_round() < BATCH:
+                self._stop_event.wait(LOOK_EVERY_S)
         self._end_link()
 
-    def _guarded_round(self) -> None:
+    def _guarded_round(self) -> int:
         try:
-            self.round()
+            return self.round()
         except MediqaError as error:
             log.warning(
                 "forwarding postponed", destination=self._destination, reason=str(error), hourly_for="postponed"
@@ -112,6 +112,7 @@ class Sender(Thread):
             log.exception("forwarding failed", destination=self._destination, hourly_for=(self.name, type(error)))
             self._not_before = time.monotonic() + _AFTER_A_FAULT_S
             self._end_link(abort=True)
+        return 0
 
     def round(self) -> int:
         """Send what is due, at most a batch; return how many instances left."""
