@@ -9,6 +9,7 @@ each event and sender, and the next one counts those that were held back.
 """
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -40,12 +41,19 @@ class _Lines:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._descriptor: int | None = None
+        with suppress(OSError, ValueError):  # nothing that the system knows
+            self._descriptor = file.fileno()
 
     def msg(self, line: str) -> None:
         """Write a line."""
+        text = f"{line}\n"
         with self._one_at_a_time, suppress(OSError, ValueError):  # ValueError: the file was closed
-            self._file.write(f"{line}\n")
-            self._file.flush()
+            if self._descriptor is None:
+                self._file.write(text)
+                self._file.flush()
+            else:  # past the buffer, in which a line that failed would stay, and fail again where others flush it
+                os.write(self._descriptor, text.encode(errors="backslashreplace"))
 
     debug = info = warning = error = critical = exception = msg
 

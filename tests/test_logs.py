@@ -45,6 +45,7 @@ import sys
 shown, sys.stderr = sys.stderr, open("/dev/full", "w")
 logs.configure(json_lines=True)
 log.info("lost")
+sys.stderr.flush()  # as libraries do, and Python at the end
 sys.stderr = shown
 logs.configure(json_lines=True)
 structlog.get_logger().info("goes on")
