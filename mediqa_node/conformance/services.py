@@ -61,7 +61,7 @@ def web_services() -> Iterator[str]:
         ("200, 202, 409 with a Failure Reason (0008,1197)", "as the same status of a C-STORE, see above"),
         ("200, 202 with Referenced SOP Sequence (0008,1199)", "sent; a Warning Reason (0008,1196) is recorded"),
         ("200 without either, empty or of a DICOM content type", "sent"),
-        (", ".join(map(str, sorted(dicomweb.TRANSIENT))), "tried again, not before Retry-After, an hour at most"),
+        (", ".join(map(str, sorted(dicomweb.TRANSIENT))), "tried again, once Retry-After, at most an hour, has passed"),
         ("200 of another type, such as a sign-in page; 202 without either", "tried again, with growing pauses"),
         ("no answer, more than is read", "tried again, with growing pauses"),
         ("401, 403, 3xx and any other", "parked; `mediqa-node retry` sends it again"),

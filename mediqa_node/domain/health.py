@@ -225,7 +225,9 @@ def concerns(
         fix = "mount or restore it, then restart the node; `mediqa-node verify` names what is missing"
         yield Concern(kind=ConcernKind.NO_IMAGES, about="spool", text=no_images, fix=fix)
     reports = [(one, f"{_reports(one.n)} sent", "") for one in uncommitted]
-    images = [(one, f"{_instances(one.n)} forwarded", ": none is deleted before") for one in uncommitted_forwards]
+    images = [
+        (one, f"{_instances(one.n)} forwarded", "; until it comes, none is deleted") for one in uncommitted_forwards
+    ]
     for one, what, so in (*reports, *images):
         yield Concern(
             kind=ConcernKind.NOT_COMMITTED,

@@ -147,7 +147,7 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, section: s
 def _load_bundle(context: ssl.SSLContext, file: Path, name: str, what: bytes) -> None:
     content = _read(file, name, what)
     if what != b"CERTIFICATE" and b"CERTIFICATE-----" in content:  # OpenSSL would trust it
-        raise ConfigurationError(f"{name} {file}: has certificates; they belong into `ca`")
+        raise ConfigurationError(f"{name} {file}: has certificates; they belong in `ca`")
     try:
         context.load_verify_locations(file)
     except OSError as error:

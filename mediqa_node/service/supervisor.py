@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,12 +22,8 @@ from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.returns import obstacle
 from mediqa_node.logs import log_uncaught
 from mediqa_node.network.listeners import hand_over
-from mediqa_node.system.lock import Locked, locked
-
-if TYPE_CHECKING:
-    pass
-
 from mediqa_node.service.roles import DRAIN_S, REFUSED, RESTART, WEB, roles_of, running_roles, stop_at_a_signal, tell
+from mediqa_node.system.lock import Locked, locked
 
 log = structlog.get_logger("serve")
 

@@ -28,21 +28,6 @@ REFUSED = (ssl.SSLError, ConnectionError, Aborted)
 """What a client sees of a handshake that the node ends: in TLS 1.3 its own half succeeds first."""
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def pair(authority: Authority) -> Pair:
-    return authority.issue("node")
-
-
-@pytest.fixture(scope="module")
-def scanner(authority: Authority) -> Pair:
-    return authority.issue("scanner", "ct3.example.org", "192.0.2.31")
-
-
 @pytest.fixture
 def node(listening: Listen, authority: Authority, pair: Pair, scanner: Pair) -> Listening:
     """A node with both ports; `CT3` needs its certificate, `MR1` any TLS."""

@@ -13,21 +13,6 @@ from mediqa_node.network import tls as tls_room
 from mediqa_node.network.tls import server_context
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def pair(authority: Authority) -> Pair:
-    return authority.issue("node")
-
-
-@pytest.fixture(scope="module")
-def scanner(authority: Authority) -> Pair:
-    return authority.issue("scanner", "ct3.example.org", "192.0.2.31")
-
-
 @pytest.fixture
 def own(authority: Authority, tmp_path: Path) -> Pair:
     return authority.issue("own", to=tmp_path)
@@ -65,7 +50,7 @@ def test_a_revocation_list_is_trusted_with_nothing(own: Pair, authority: Authori
     mixed = tmp_path / "mixed.pem"
     mixed.write_bytes(authority.revoke().read_bytes() + Authority(tmp_path / "other").file.read_bytes())
 
-    with pytest.raises(ConfigurationError, match="belong into `ca`"):
+    with pytest.raises(ConfigurationError, match="belong in `ca`"):
         server_context(server(own, authority, crl=mixed))
 
 

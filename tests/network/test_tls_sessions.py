@@ -15,11 +15,6 @@ from mediqa_node.network.tls import ServerTls
 Listen = Callable[..., Listening]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
 def resumed(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
     raw = socket.create_connection(("127.0.0.1", port), 10)
     return context.wrap_socket(raw, server_hostname="localhost", session=session)

@@ -226,7 +226,9 @@ def test_images_without_a_commitment_for_a_day_need_a_person_for_none_of_them_is
     bench.now += 23 * 3600
     assert found() == []
     bench.now += 2 * 3600
-    assert found() == ["1 instance forwarded, and no commitment to keep them for up to 25 h: none is deleted before"]
+    assert found() == [
+        "1 instance forwarded, and no commitment to keep them for up to 25 h; until it comes, none is deleted"
+    ]
 
 
 def test_a_late_answer_about_a_forgotten_request_settles_none_of_the_same_number(
