@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mediqa_node.dicom.matching import check_keywords
 from mediqa_node.domain.assessment import Calibration
+from mediqa_node.domain.cluster import HOST_ID
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.execution import ModelChoice
 from mediqa_node.domain.identity import EXACT, IdentityRules
@@ -48,8 +49,9 @@ class _Strict(BaseModel):
 
 
 class Node(_Strict):
-    """The node itself. `data_dir` is relative to the configuration file."""
+    """The node itself. `data_dir` is relative to the configuration file; `host_id` tells its hosts apart."""
 
+    host_id: str | None = None
     ae_title: AeTitle = "MEDIQA"
     ae_titles: tuple[AeTitle, ...] = ()
     host: str = "127.0.0.1"
@@ -57,6 +59,13 @@ class Node(_Strict):
     data_dir: Path = Path("var")
     device_uid: str | None = None
     time_zone: str | None = None
+
+    @field_validator("host_id")
+    @classmethod
+    def _name(cls, host_id: str | None) -> str | None:
+        if host_id is not None and not HOST_ID.fullmatch(host_id):
+            raise ValueError("must be null or up to 24 lower-case letters, digits and hyphens, such as north-1")
+        return host_id
 
     @field_validator("device_uid")
     @classmethod
@@ -209,6 +218,11 @@ class Settings(_Strict):
     def data_dir(self) -> Path:
         """Where the spool, the database and the identity of this node live, absolute."""
         return (self.folder / self.node.data_dir).resolve()
+
+    @property
+    def lock_dir(self) -> Path:
+        """Where the processes of this host hold their locks, absolute."""
+        return self.data_dir / "hosts" / self.node.host_id if self.node.host_id else self.data_dir
 
     @property
     def database_url(self) -> str:

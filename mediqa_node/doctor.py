@@ -357,7 +357,8 @@ def queues(settings: Settings) -> Iterator[Finding]:
         with opened.read() as connection:
             found = health.load(
                 connection,
-                running=service.running_roles(settings),
+                running=service.running_processes(settings),
+                host_id=settings.node.host_id,
                 has_room=True,  # else found by `data_folder`
                 now=now,
                 stuck_before=now - settings.completion.forced_after_s - STUCK_AFTER_S,

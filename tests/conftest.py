@@ -12,6 +12,8 @@ from hypothesis import settings
 from support.decoding import KeptReader
 from support.receiving import Listening
 
+pytest_plugins = ["support.postgresql"]
+
 settings.register_profile("shared machine", deadline=None)  # a deadline would measure who else is working here
 settings.load_profile("shared machine")
 

@@ -36,9 +36,11 @@ def process(
     from mediqa_node import service
 
     start_logging(context)
-    if role not in service.ALL_ROLES:
-        raise typer.BadParameter(f"must be one of {', '.join(service.ALL_ROLES)}")
-    sys.exit(service.run_role(role, settings_of(context)))
+    settings = settings_of(context)
+    known = (*service.workers_of(settings), *service.ALL_ROLES)
+    if role not in known:
+        raise typer.BadParameter(f"must be one of {', '.join(dict.fromkeys(known))}")
+    sys.exit(service.run_role(role, settings))
 
 
 @app.command()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mediqa_node.pipeline.export.nightly import Outcome
     from mediqa_node.storage.clock import ClockRow
     from mediqa_node.storage.database import Connection, Database
+    from mediqa_node.storage.health import Health
     from mediqa_node.storage.index import SeriesRow
     from mediqa_node.storage.outbox import DeliveryRow
     from mediqa_node.storage.overview import Dispute, Facts
@@ -108,15 +109,13 @@ def status(context: typer.Context, json: Json = False) -> None:
 
 def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node import service
-    from mediqa_node.composition import certificates, checkpoints, resources
-    from mediqa_node.domain.health import STUCK_AFTER_S
+    from mediqa_node.composition import checkpoints, resources
     from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
     from mediqa_node.pipeline.export.nightly import last_outcome
     from mediqa_node.pipeline.sources import ambiguous
     from mediqa_node.storage import (
         clock,
         constancy_checks,
-        health,
         index,
         outbox,
         overview,
@@ -130,15 +129,7 @@ def _look(settings: Settings, database: Database) -> _Found:
         no_images = resources.no_images(settings, connection)
         spool = None if no_images else resources.open_spool(settings)  # which makes the folder
         has_room = spool is not None and spool.has_room()
-        found = health.load(
-            connection,
-            running=running,
-            has_room=has_room or spool is None,
-            now=now,
-            stuck_before=now - settings.completion.forced_after_s - STUCK_AFTER_S,
-            no_images=no_images,
-            tls=certificates.tls_files(settings),
-        )
+        found = _health(settings, connection, has_room=has_room or spool is None, no_images=no_images, now=now)
         decided = promotions.standing(connection)
         stopped = index.series_in(connection, SeriesState.PARKED, SeriesState.WITHHELD)
         return _Found(
@@ -166,6 +157,24 @@ def _look(settings: Settings, database: Database) -> _Found:
             has_room=has_room,
             free_bytes=spool.free_bytes() if spool is not None else None,
         )
+
+
+def _health(settings: Settings, connection: Connection, *, has_room: bool, no_images: str, now: float) -> Health:
+    from mediqa_node import service
+    from mediqa_node.composition import certificates
+    from mediqa_node.domain.health import STUCK_AFTER_S
+    from mediqa_node.storage import health
+
+    return health.load(
+        connection,
+        running=service.running_processes(settings),
+        host_id=settings.node.host_id,
+        has_room=has_room,
+        now=now,
+        stuck_before=now - settings.completion.forced_after_s - STUCK_AFTER_S,
+        no_images=no_images,
+        tls=certificates.tls_files(settings),
+    )
 
 
 def _active(settings: Settings, decided: Standing) -> Weights | None:
@@ -221,6 +230,8 @@ def _print(found: _Found, settings: Settings) -> None:
     arriving = f"{count(facts.n_receiving, 'series', 'series')} arriving, {count(facts.n_ready, 'assessment')}"
     kept = f"{count(facts.n_series, 'series', 'series')}, {count(facts.n_instances, 'instance')}, {size(facts.n_bytes)}"
     fact("node", f"{settings.address}: {state}")
+    if settings.node.host_id is not None:
+        _print_hosts(found, settings.node.host_id)
     _print_processes(found.concerns)
     if found.clock is not None and found.clock.stepped_at is not None and now - found.clock.stepped_at < _LATELY_S:
         fact("clock", step_in_words(found.clock, now))
@@ -244,6 +255,21 @@ def _print(found: _Found, settings: Settings) -> None:
         fact("self-check", f"{text}; run `mediqa-node selfcheck`")
     _print_held(found.held, found.stopped, found.disputes, found.undecided)
     _print_first(found.retractions, _print_retraction, "reports to be taken back", "")
+
+
+def _print_hosts(found: _Found, host_id: str) -> None:
+    """Print the hosts of the node with the processes of each, this host first."""
+    from mediqa_node.domain.cluster import Member
+    from mediqa_node.domain.health import process_states
+
+    names = [Member(host_id, role).name for role in found.running]
+    hosts: dict[str, list[str]] = {}
+    for name, state, _ in process_states(found.heartbeats, names, host_id, found.now):
+        member = Member.named(name)
+        where = {"runs": "", "stands by": " stands by", "stopped": " is not running"}[state]
+        hosts.setdefault(member.host_id or "without host_id", []).append(f"{member.role}{where}")
+    for host, processes in hosts.items():
+        fact("host" if host == host_id else "", f"{host}{' (this one)' * (host == host_id)}: {', '.join(processes)}")
 
 
 def _print_processes(look: Sequence[Concern]) -> None:

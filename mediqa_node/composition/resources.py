@@ -3,7 +3,6 @@
 Heavy packages are imported late, so that the receiver and the command line stay small.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from mediqa_node import __version__
-from mediqa_node.composition import certificates, checkpoints
+from mediqa_node.composition import certificates, checkpoints, data_folder
 from mediqa_node.config import Settings
+from mediqa_node.domain.cluster import Member
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
 from mediqa_node.storage import audit, calibrations
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
-from mediqa_node.system.atomic import write_atomically
 
 if TYPE_CHECKING:
     from mediqa_node.dicom.report.request import ReportDevice
@@ -40,13 +39,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger("serve")
 
 _EXPORT_KEY = "export.key"
-FOLDER_MODE, DATABASE_MODE = 0o750, 0o640
-"""Permissions of the data folder and its database, which hold patient identifiers: user and group only."""
+DATABASE_MODE = 0o640
+"""Permissions of the database, which holds patient identifiers: user and group only."""
 
 
-def open_database(settings: Settings) -> Database:
-    """Open the database of this node."""
-    return Database(settings.database_url)
+def open_database(settings: Settings, member: Member | None = None) -> Database:
+    """Open the database of this node.
+
+    Args:
+        member: the process that does; None: a command.
+    """
+    return Database(settings.database_url, process=member.name if member is not None else "")
 
 
 def spool_folder(settings: Settings) -> Path:
@@ -73,39 +76,36 @@ def open_spool(settings: Settings) -> Spool:
     """Open the spool of this node."""
     return Spool(
         spool_folder(settings),
+        owner=settings.node.host_id,
         durable=settings.receiver.durability == "power-loss",
         low_water_bytes=settings.retention.low_water_bytes,
     )
 
 
-def make_data_folder(settings: Settings) -> None:
-    """Create the data folder, if it does not exist, for the user and the group of the node.
+def prepare(settings: Settings) -> None:
+    """Bring both sets of tables up to date and see that data folder and database belong together.
+
+    Called once, before any process of this host starts.
 
     Raises:
-        ConfigurationError: it cannot be created.
+        ConfigurationError: they do not, or the tables are of another version.
     """
-    try:
-        settings.data_dir.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigurationError(f"node.data_dir {settings.data_dir}: cannot be created: {reason}") from error
+    from mediqa_node.pipeline.durable import DurableJobs, migrate
+    from mediqa_node.storage.migrate import migrating, upgrade
 
-
-def prepare(settings: Settings) -> None:
-    """Create the data folder and bring both sets of tables up to date; once, before any process starts."""
-    from mediqa_node.pipeline.durable import migrate
-    from mediqa_node.storage.migrate import upgrade
-
-    make_data_folder(settings)
+    data_folder.make(settings)
     is_new = settings.missing_database is not None
     database = open_database(settings)
-    upgrade(database)
-    migrate(database)
-    import_calibrations(settings, database)
+    with migrating(database):
+        upgrade(database)
+        migrate(database)
+        data_folder.claim(settings, database)
+        import_calibrations(settings, database)
+    if database.is_sqlite:  # the only host: whatever was begun, nobody does it now
+        DurableJobs(database).take_back()
     database.close()
     if is_new and (file := settings.data_dir / "node.db").is_file():
         file.chmod(DATABASE_MODE)  # SQLite gives its journal the same permissions
-    identity(settings)
 
 
 def import_calibrations(settings: Settings, database: Database) -> None:
@@ -120,24 +120,11 @@ def import_calibrations(settings: Settings, database: Database) -> None:
         log.info("calibrations of the configuration are not looked at: the database has them", ids=kept)
 
 
-def identity(settings: Settings) -> dict[str, str]:
-    """Return device UID and serial number of this installation, generated once and kept in the data folder."""
-    path = settings.data_dir / "identity.json"
-    if not path.exists():
-        from uuid import uuid4
-
-        made = {"device_uid": f"2.25.{uuid4().int}", "serial_number": uuid4().hex[:12].upper()}
-        make_data_folder(settings)
-        write_atomically(path, json.dumps(made).encode())
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return {**kept, **({"device_uid": settings.node.device_uid} if settings.node.device_uid else {})}
-
-
 def report_device(settings: Settings) -> "ReportDevice":
     """Return the device description for reports."""
     from mediqa_node.dicom.report.request import ReportDevice
 
-    return ReportDevice(ae_title=settings.node.ae_title, software_version=__version__, **identity(settings))
+    return ReportDevice(ae_title=settings.node.ae_title, software_version=__version__, **data_folder.identity(settings))
 
 
 def time_zone(settings: Settings) -> tzinfo:
@@ -263,6 +250,7 @@ def web_context(settings: Settings, database: Database, running: Callable[[], li
         secure=settings.web.secure,
         idle_s=60 * settings.web.idle_minutes,
         viewer=settings.web.viewer,
+        host_id=settings.node.host_id,
         running=running,
         checkpoints=known,
         tls_files=partial(certificates.tls_files, settings),

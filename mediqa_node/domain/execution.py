@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 _STRICT: dict[str, str] = {"extra": "forbid"}
 MAY_TAKE_AT_LEAST_S = 10.0
+WORKERS_AT_MOST = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,8 @@ class ModelChoice(Execution):
         lock: the site's own list of pinned checkpoints, relative to this file; None: that of the package.
         classifier: entry of the lock that tells region and type from the image where headers do not; None: off.
         allow_untrained: lets weights that were never trained report; for a demo only.
-        hangs_after_s: how long the worker may take for one series. One that takes longer hangs: it is ended and started
+        workers: processes that score on this host: one for each GPU, or for a group of the cores of a CPU.
+        hangs_after_s: how long a worker may take for one series. One that takes longer hangs: it is ended and started
             again, and a series with which that happens again and again is parked.
     """
 
@@ -57,9 +59,12 @@ class ModelChoice(Execution):
     lock: Path | None = None
     classifier: str | None = None
     allow_untrained: bool = False
+    workers: int = 1
     hangs_after_s: float = 600.0
 
     def __post_init__(self) -> None:
         Execution.__post_init__(self)  # `super()` does not find its class in one with slots
+        if not 1 <= self.workers <= WORKERS_AT_MOST:
+            raise ValueError(f"workers must be 1 to {WORKERS_AT_MOST}")
         if self.hangs_after_s < MAY_TAKE_AT_LEAST_S:
             raise ValueError(f"hangs_after_s must be at least {MAY_TAKE_AT_LEAST_S:g}: a slow series is no hung worker")

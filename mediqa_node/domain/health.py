@@ -1,9 +1,10 @@
 """When a person should look at a node: what its processes and its destinations have written down, and the limits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mediqa_node.domain.cluster import Member
 from mediqa_node.domain.forward import ForwardGap, ForwardQueue
 from mediqa_node.domain.tls import EXPIRES_SOON_S, TlsFile
 
@@ -150,11 +151,15 @@ class Heartbeat:
     """What a process last wrote about itself.
 
     Attributes:
+        name: `domain.cluster.Member.name`.
+        host: name of its machine.
         at: when, seconds since 1970.
-        n_associations, max_associations: of the receiver; None for other roles.
+        n_associations, max_associations: of a receiver; None for other roles.
+        stands_by: another host's process of its role works.
+        ended_at: it was asked to stop; None: it runs, or has fallen.
     """
 
-    role: str
+    name: str
     host: str
     pid: int
     started_at: float
@@ -162,6 +167,17 @@ class Heartbeat:
     sweeps: Mapping[str, Sweep]
     n_associations: int | None = None
     max_associations: int | None = None
+    stands_by: bool = False
+    ended_at: float | None = None
+
+    @property
+    def role(self) -> str:
+        """Return the role: receiver, worker, worker-2, …"""
+        return Member.named(self.name).role
+
+    def is_alive(self, now: float) -> bool:
+        """Whether the process has given a sign of life lately, and was not asked to stop."""
+        return self.ended_at is None and abs(now - self.at) <= LATE_AFTER_PERIODS * HEARTBEAT_EVERY_S
 
     def late(self, now: float) -> Iterator[tuple[str, Sweep]]:
         """Return the sweeps that are ten periods late, with their present age; `heartbeat` is one of them.
@@ -176,6 +192,24 @@ class Heartbeat:
             age_s = sweep.age_s + max(0.0, silent_s)
             if age_s > LATE_AFTER_PERIODS * sweep.every_s + HEARTBEAT_EVERY_S:
                 yield name, Sweep(every_s=sweep.every_s, age_s=age_s)
+
+
+def process_states(
+    beats: Sequence[Heartbeat], running: Collection[str], host_id: str | None, now: float
+) -> Iterator[tuple[str, str, Heartbeat | None]]:
+    """Return name, state in words and last heartbeat of each process of the node, those of this host first.
+
+    Args:
+        running: names of the processes that run on this host, by their locks.
+    """
+    known = {beat.name: beat for beat in beats}
+    elsewhere = sorted(name for name in known if Member.named(name).host_id != host_id)
+    own = {Member(host_id, role).name for role in ("receiver", "worker", "courier", "web")} | set(running)
+    for name in [*sorted(own | (set(known) - set(elsewhere))), *elsewhere]:
+        beat = known.get(name)
+        runs = name in running or (name in elsewhere and known[name].is_alive(now))
+        state = "stopped" if not runs else "stands by" if beat is not None and beat.stands_by else "runs"
+        yield name, state, beat
 
 
 def concerns(
@@ -195,7 +229,7 @@ def concerns(
     """Return what a person should look at.
 
     Args:
-        heartbeats: of the roles that run.
+        heartbeats: of the processes that run.
         has_room: whether the spool has more free space than `retention.low_water_bytes`.
         no_images: why received images cannot be read; "" if they can.
         forwards: what is not at a destination of forwards yet.
@@ -294,7 +328,7 @@ def _of_process(beat: Heartbeat, now: float) -> Iterator[Concern]:
     for name, sweep in beat.late(now):
         yield Concern(
             kind=ConcernKind.LATE_SWEEP,
-            about=beat.role,
+            about=beat.name,
             text=f"{name} last ran {span(sweep.age_s)} ago and should run every {sweep.every_s:g} s",
             fix="read the log of `mediqa-node serve`, then restart it",
         )
@@ -302,7 +336,7 @@ def _of_process(beat: Heartbeat, now: float) -> Iterator[Concern]:
     if n_open is not None and at_most is not None and n_open >= at_most:
         yield Concern(
             kind=ConcernKind.RECEIVER_FULL,
-            about=beat.role,
+            about=beat.name,
             text=f"{n_open} of {at_most} associations are open: further ones are rejected",
             fix="look for senders that leave associations open, or raise `receiver.max_associations`",
         )

@@ -9,7 +9,7 @@ does not depend on what else is waiting.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Queue
 from threading import Thread
 from typing import Protocol
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mediqa_node.domain.errors import CheckpointRefused
-from mediqa_node.domain.execution import Execution
+from mediqa_node.domain.execution import Execution, ModelChoice
 from mediqa_node.model.network import MedIQA, NetworkOutput
 from mediqa_node.model.tab import FoldedAttention, TransposedAttention
 from mediqa_node.system.memory import keep_freed_memory
@@ -47,6 +47,23 @@ def chosen_device(name: str) -> torch.device:
     if int(index or 0) >= found:
         raise CheckpointRefused(f"the model was to run on {name}, but torch finds no CUDA device of that number")
     return torch.device("cuda", int(index or 0))
+
+
+def for_worker(choice: ModelChoice, index: int) -> ModelChoice:
+    """Give one of several workers of a host its share: a GPU in turn, or its group of the cores of a CPU.
+
+    The thread that calls it, and those that it starts, run on these cores from then on.
+
+    Args:
+        index: of the worker, from 0.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if choice.device == "auto" and found:
+        return replace(choice, device=f"cuda:{index % found}")
+    cores = sorted(os.sched_getaffinity(0))
+    if choice.workers > 1 and choice.device in ("auto", "cpu"):
+        os.sched_setaffinity(0, cores[index :: choice.workers] or cores)
+    return choice
 
 
 def hardware(device: torch.device) -> str:

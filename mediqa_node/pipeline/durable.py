@@ -70,6 +70,22 @@ class DurableJobs:
         found = self._client.list_workflows(workflow_ids=list(jobs), status=over, load_input=False)
         return {workflow.workflow_id: _why(workflow) for workflow in found}
 
+    def take_back(self, executor_id: str | None = None) -> int:
+        """Return the jobs that a dead process has begun to their queues; return how many.
+
+        Args:
+            executor_id: its name in the engine; None: those of all processes, while none runs.
+        """
+        begun = self._client.list_workflows(
+            status="PENDING", executor_id=executor_id, load_input=False, load_output=False
+        )
+        system = self._client._sys_db  # a version of DBOS without this method fails `tests/pipeline/test_take_over.py`
+        return sum(
+            system.reenqueue_for_recovery(job.workflow_id, [str(job.executor_id)], str(job.queue_name))
+            for job in begun
+            if job.queue_name in (SCORE, DELIVER)
+        )
+
     def forget(self, *, ended_before: float, at_most: int = 1000) -> int:
         """Delete the engine's records of jobs that ended before a time; return how many."""
         before = datetime.fromtimestamp(ended_before, UTC).isoformat()
@@ -104,9 +120,9 @@ def launch(
     """Start the engine in this process for the given stations; return the gate that holds it back, open.
 
     Args:
-        executor_id: stable and unique per process; after a crash the process with the same name
+        executor_id: stable and unique among the processes of all hosts; after a crash the process with the same name
             resumes its unfinished jobs.
-        scores_at_once: series assessed concurrently. More than one pays on a GPU: while one series is
+        scores_at_once: series assessed concurrently by this process. More than one pays on a GPU: while one series is
             decoded another is scored, and their images share batches.
     """
     config: Any = {

@@ -68,44 +68,48 @@ class Beat:
     """Writes the row of one process until it stops.
 
     Args:
-        role: receiver, worker or courier.
+        name: of this process, `domain.cluster.Member.name`.
         associations: how many are open and how many may be, for the receiver.
     """
 
     def __init__(
         self,
         database: Database,
-        role: str,
+        name: str,
         pulse: Pulse,
         *,
         associations: Callable[[], tuple[int, int]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._database, self._role, self._pulse = database, role, pulse
-        self._associations, self._clock = associations, clock
+        self._database, self._name, self._pulse = database, name, pulse
+        self.associations, self.clock = associations, clock
         self._started_at = clock()
+        self.stands_by = False
 
     def run(self, stop: Event) -> None:
-        """Write the row at once, then every `HEARTBEAT_EVERY_S`."""
+        """Write the row at once, then every `HEARTBEAT_EVERY_S`, and at the end that it was asked to stop."""
         while True:
             try:
-                self.write()
+                self.write(ends=stop.is_set())
             except StorageFailed as error:
-                log.warning("heartbeat not written", role=self._role, reason=str(error))
-            if stop.wait(HEARTBEAT_EVERY_S):
+                log.warning("heartbeat not written", process=self._name, reason=str(error))
+            if stop.is_set():
                 return
+            stop.wait(HEARTBEAT_EVERY_S)
 
-    def write(self) -> None:
+    def write(self, *, ends: bool = False) -> None:
         """Write the row once."""
-        n_open, at_most = self._associations() if self._associations else (None, None)
+        n_open, at_most = self.associations() if self.associations else (None, None)
         beat = Heartbeat(
-            role=self._role,
+            name=self._name,
             host=socket.gethostname(),
             pid=os.getpid(),
             started_at=self._started_at,
-            at=self._clock(),
+            at=self.clock(),
             sweeps=self._pulse.sweeps(),
             n_associations=n_open,
             max_associations=at_most,
+            stands_by=self.stands_by,
+            ended_at=self.clock() if ends else None,
         )
         write_heartbeat(self._database, beat)

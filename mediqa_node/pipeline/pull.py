@@ -243,7 +243,7 @@ def require_receiver(node: NodeContext) -> None:
     with node.database.read() as connection:
         beats = heartbeats.read_heartbeats(connection)
     oldest = node.clock() - _SILENT_BEATS * HEARTBEAT_EVERY_S
-    if not any(beat.role == "receiver" and beat.at >= oldest for beat in beats):
+    if not any(beat.role == "receiver" and beat.ended_at is None and beat.at >= oldest for beat in beats):
         raise NotReceiving("the node does not run, so that nobody would take the images in: `mediqa-node serve`")
 
 

@@ -1,7 +1,12 @@
-"""Recovery before a receiver listens: reconcile spool and index, however the last run ended."""
+"""Recovery before a receiver listens: reconcile spool and index, however the last run ended.
+
+Each receiver recovers what is its own. The courier takes over what a receiver of another host has left behind that
+does not come back (`pipeline.take_over`).
+"""
 
 import os
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +21,7 @@ from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.storage.audit import last_received_at, paths_since
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.ingest import Recorded, close_abandoned_associations, close_association, record
-from mediqa_node.storage.spool import Spool, SpooledDataset
+from mediqa_node.storage.spool import Spool, SpooledDataset, owner_of
 
 log = structlog.get_logger("receiver")
 
@@ -26,20 +31,32 @@ _PIECE_BYTES = 1024**2
 _ASSOCIATION = "recovered"
 
 
-def recover(database: Database, spool: Spool, *, now: float, plan: ForwardPlan | None = None) -> dict[str, int]:
+def recover(
+    database: Database,
+    spool: Spool,
+    *,
+    now: float,
+    plan: ForwardPlan | None = None,
+    owner: str | None = None,
+    alive_at: float | None = None,
+) -> dict[str, int]:
     """Delete half-written files, adopt spooled files without a row, log rows without a file.
 
     Only the hours since the last committed instance are scanned, so that a full spool does not slow
     the start; `mediqa-node verify` checks everything.
+
+    Args:
+        owner: id of the host whose receiver has ended; None: of a node on one host.
+        alive_at: when that receiver still ran, if that is known and others have received since.
     """
-    dropped = spool.sweep_temporary(older_than_s=-1)
+    dropped = spool.drop_temporary(owner)
     with database.write() as connection:
-        close_abandoned_associations(connection, at=now)
-        since = _since(connection)
+        close_abandoned_associations(connection, owner, at=now)
+        since = _since(connection, alive_at)
         known = paths_since(connection, since)
-    recent = {path for path in spool.files() if path >= since}
+    recent = {path for path in spool.files() if path >= since and owner_of(path) == owner}
     adopted = sum(adopt(database, spool, path, plan) for path in sorted(recent - known))
-    missing = sorted(known - recent)
+    missing = sorted(path for path in known - recent if owner_of(path) == owner)
     for path in missing[:_NAMED_AT_MOST]:
         log.error("spooled file is missing", file=path, advice="mediqa-node verify names its instance")
     if dropped or adopted or missing:
@@ -47,11 +64,12 @@ def recover(database: Database, spool: Spool, *, now: float, plan: ForwardPlan |
     return {"dropped": dropped, "adopted": adopted, "missing": len(missing)}
 
 
-def _since(connection: Connection) -> str:
+def _since(connection: Connection, alive_at: float | None) -> str:
     """Return the name of the oldest spool folder that may hold files without a row."""
     last = last_received_at(connection)
     if last is None:
         return ""
+    last = last if alive_at is None else min(last, alive_at)
     return (datetime.fromtimestamp(last, UTC) - timedelta(hours=1)).strftime("%Y%m%d-%H")
 
 
@@ -63,12 +81,15 @@ def adopt(database: Database, spool: Spool, path: str, plan: ForwardPlan | None 
     except (InvalidInstance, ValueError, OSError, struct.error) as error:
         log.error("spooled file is unreadable and was left alone", file=path, reason=type(error).__name__)
         return False
-    spool.sync_folders([path])  # the receiver may have died between rename and sync
+    if owner_of(path) == spool.owner:
+        spool.sync_folders([path])  # the receiver may have died between rename and sync
+    else:
+        instance = replace(instance, path=spool.claim(path))
     with database.write() as connection:
         outcome = record(database, connection, instance, modality, spool.has)
         close_association(connection, _ASSOCIATION, released=False, at=instance.received_at.timestamp())
-    if outcome is Recorded.DUPLICATE:
-        spool.remove(path)
+    for needless in {path, instance.path} if outcome is Recorded.DUPLICATE else {path} - {instance.path}:
+        spool.remove(needless)
     return outcome is not Recorded.DUPLICATE
 
 

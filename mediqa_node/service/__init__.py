@@ -13,7 +13,9 @@ from mediqa_node.service.roles import (
     WEB_FIX,
     missing_web_packages,
     needed_roles,
+    running_processes,
     running_roles,
+    workers_of,
 )
 from mediqa_node.service.supervisor import Supervisor, serve
 
@@ -26,6 +28,8 @@ __all__ = [
     "missing_web_packages",
     "needed_roles",
     "run_role",
+    "running_processes",
     "running_roles",
     "serve",
+    "workers_of",
 ]

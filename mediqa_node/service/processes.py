@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,19 +13,12 @@ import structlog
 
 from mediqa_node.composition import listening
 from mediqa_node.composition.checkpoints import open_at, open_stored, place_of
-from mediqa_node.composition.resources import (
-    forward_plan,
-    nightly_export,
-    node_context,
-    open_database,
-    open_spool,
-    slow_actions,
-)
+from mediqa_node.composition.resources import forward_plan, nightly_export, node_context, open_spool, slow_actions
 from mediqa_node.config import Settings
+from mediqa_node.domain.cluster import TAKE_OVER_EVERY_S
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError, MediqaError, StorageFailed
 from mediqa_node.logs import log_uncaught
 from mediqa_node.network.listeners import take_over
-from mediqa_node.pipeline.heartbeat import Beat, Pulse
 from mediqa_node.storage.database import Database
 from mediqa_node.system.lock import Locked, locked
 from mediqa_node.system.watchdog import Watchdog
@@ -35,7 +27,19 @@ if TYPE_CHECKING:
     from mediqa_node.domain.promotion import Weights
     from mediqa_node.network.receiver import Receiver
 
-from mediqa_node.service.roles import DRAIN_S, FORWARDER, REFUSED, RESTART, WEB, running_roles, stop_at_a_signal, tell
+from mediqa_node.service.membership import Process, joined
+from mediqa_node.service.roles import (
+    DRAIN_S,
+    FORWARDER,
+    REFUSED,
+    RESTART,
+    WEB,
+    kind_of,
+    number_of,
+    running_processes,
+    stop_at_a_signal,
+    tell,
+)
 
 log = structlog.get_logger("serve")
 
@@ -54,9 +58,12 @@ def run_role(role: str, settings: Settings) -> int:
     stop_at_a_signal(stop)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
     try:
-        # the name of a role is its identity in the durable engine, and must be unique
-        with locked(settings.data_dir / f"{role}.lock", wait=lambda: not stop.wait(0.1)):
-            return _RUN[role](settings, stop)
+        # its name is its identity in the durable engine, and must be unique
+        with (
+            locked(settings.lock_dir / f"{role}.lock", wait=lambda: not stop.wait(0.1)),
+            joined(settings, role, stop) as process,
+        ):
+            return _RUN[kind_of(role)](process) if process is not None else 0
     except Locked:
         return 0  # asked to stop while another process of this role still ran
     except (ConfigurationError, CheckpointRefused) as error:
@@ -75,7 +82,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
     stop.set()
 
 
-def _receiver(settings: Settings, stop: threading.Event) -> int:
+def _receiver(process: Process) -> int:
     from mediqa_node.composition.receiver_services import receiver_services
     from mediqa_node.decode.syntaxes import decodable_transfer_syntaxes
     from mediqa_node.pipeline.flow import receive
@@ -83,9 +90,10 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
 
     sys.setswitchinterval(_SWITCH_S)
     handed_over = take_over()
-    database, spool = open_database(settings), open_spool(settings)
-    plan = forward_plan(settings)
-    recover(database, spool, now=time.time(), plan=plan)
+    settings, database, stop = process.settings, process.database, process.stop
+    spool, plan = open_spool(settings), forward_plan(settings)
+    owner = process.member.host_id
+    recover(database, spool, now=time.time(), plan=plan, owner=owner, alive_at=process.alive_at)
     receiver, writer = receive(
         database,
         spool,
@@ -97,7 +105,7 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
         plan=plan,
         services=receiver_services(settings, database, stop.is_set),
     )
-    _start_heartbeat(database, "receiver", Pulse(), stop, associations=receiver.occupancy)
+    process.beat.associations = receiver.occupancy
     threading.Thread(target=_serve, args=(receiver, stop), name="accept", daemon=True).start()
     where = " and ".join(map(str, receiver.listeners))
     log.info("receiving", ae_title=settings.node.ae_title, on=where)
@@ -105,7 +113,6 @@ def _receiver(settings: Settings, stop: threading.Event) -> int:
     stop.wait()
     receiver.stop(within_s=DRAIN_S - 5)
     writer.stop()
-    database.close()
     return 0
 
 
@@ -117,16 +124,17 @@ def _serve(receiver: "Receiver", stop: threading.Event) -> None:
         stop.set()
 
 
-def _worker(settings: Settings, stop: threading.Event) -> int:
+def _worker(process: Process) -> int:
+    from mediqa_node.model.execution import for_worker
     from mediqa_node.pipeline import durable, flow, sweeps
     from mediqa_node.pipeline.checkpoints import shadow
     from mediqa_node.pipeline.checks import constancy
 
-    database, pulse = open_database(settings), Pulse()
-    _start_heartbeat(database, "worker", pulse, stop)  # before the weights are loaded, which takes a while
+    settings, database, stop = process.settings, process.database, process.stop
+    settings = settings.model_copy(update={"model": for_worker(settings.model, number_of(process.member.role) - 1)})
     loaded = _promoted(database)  # read once: a promotion from here on is noticed below
     assessor = open_at(settings, place_of(settings, loaded), reporting=True)
-    node = replace(node_context(settings, database, assessor=assessor), pulse=pulse)
+    node = replace(node_context(settings, database, assessor=assessor), pulse=process.pulse)
     checkpoint = assessor.scorer.checkpoint
     watchdog = Watchdog(settings.model.hangs_after_s)
     with watchdog.watched():
@@ -134,7 +142,7 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
     on_gpu = bool(assessor.scorer.hardware)
     gate = durable.launch(
         database,
-        executor_id="worker",
+        executor_id=process.member.name,
         score=watchdog.watched()(partial(flow.assess, node)),
         scores_at_once=_SERIES_ON_A_GPU if on_gpu else 1,
     )
@@ -151,19 +159,7 @@ def _worker(settings: Settings, stop: threading.Event) -> int:
             status = RESTART
             stop.set()
     durable.shut_down(within_s=int(DRAIN_S - 10))
-    database.close()
     return status
-
-
-def _start_heartbeat(
-    database: Database,
-    role: str,
-    pulse: Pulse,
-    stop: threading.Event,
-    associations: Callable[[], tuple[int, int]] | None = None,
-) -> None:
-    beat = Beat(database, role, pulse, associations=associations)
-    threading.Thread(target=beat.run, args=(stop,), name="heartbeat", daemon=True).start()
 
 
 def _promoted(database: Database) -> "Weights | None":
@@ -182,14 +178,15 @@ def _is_replaced(database: Database, loaded: "Weights | None") -> bool:
         return False
 
 
-def _courier(settings: Settings, stop: threading.Event) -> int:
+def _courier(process: Process) -> int:
     from mediqa_node.pipeline import durable, flow, sweeps
     from mediqa_node.pipeline.clock_watch import ClockWatch
+    from mediqa_node.pipeline.take_over import TakeOver
 
-    database = open_database(settings)
-    node = node_context(settings, database)
-    _start_heartbeat(database, "courier", node.pulse, stop)
-    gate = durable.launch(database, executor_id="courier", deliver=partial(flow.deliver, node))
+    settings, database, stop = process.settings, process.database, process.stop
+    node = replace(node_context(settings, database), pulse=process.pulse)
+    # under the name of the lease: who takes it finds the deliveries that its predecessor has begun
+    gate = durable.launch(database, executor_id=process.member.lease, deliver=partial(flow.deliver, node))
     nightly = nightly_export(settings, database)
     jobs = durable.DurableJobs(database)
     scheduler = sweeps.schedule(node, jobs, stop.is_set, nightly)
@@ -197,6 +194,9 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
     watch = ClockWatch(node, partial(sweeps.rearm, scheduler))
     rounds = threading.Thread(target=sweeps.Rounds(node, gate, stop, watch).run, name="rounds", daemon=True)
     threads = [rounds, *sweeps.courier_loops(node, jobs, stop, slow_actions(settings, database, stop.is_set))]
+    if not database.is_sqlite:
+        dead = TakeOver(node, jobs, process.leases, forward_plan(settings))
+        threads.append(sweeps.Loop(node.pulse, "take over", TAKE_OVER_EVERY_S, dead.run, stop))
     for thread in threads:
         thread.start()
     log.info("delivering", peers=[peer.name for peer in node.peers])
@@ -205,32 +205,28 @@ def _courier(settings: Settings, stop: threading.Event) -> int:
     for thread in threads:
         thread.join()
     durable.shut_down(within_s=int(DRAIN_S - 10))
-    database.close()
     return 0
 
 
-def _forwarder(settings: Settings, stop: threading.Event) -> int:
+def _forwarder(process: Process) -> int:
     from mediqa_node.composition.resources import forward_context
     from mediqa_node.pipeline.forward.forwarder import Forwarder
 
-    database = open_database(settings)
-    context = forward_context(settings, database)
-    _start_heartbeat(database, FORWARDER, context.pulse, stop)
+    context = replace(forward_context(process.settings, process.database), pulse=process.pulse)
     log.info("forwarding", destinations=sorted(context.destinations))
-    Forwarder(context, stop).run()
-    database.close()
+    Forwarder(context, process.stop).run()
     return 0
 
 
-def _web(settings: Settings, stop: threading.Event) -> int:
+def _web(process: Process) -> int:
     from mediqa_node.composition.resources import web_context
     from mediqa_node.system.memory import give_back_freed_memory, share_memory_between_threads
     from mediqa_node.web.app import create_app
     from mediqa_node.web.server import CannotServe, Server
 
     share_memory_between_threads()
-    database = open_database(settings)
-    context = web_context(settings, database, partial(running_roles, settings))
+    settings, database, stop = process.settings, process.database, process.stop
+    context = web_context(settings, database, partial(running_processes, settings))
     web = settings.web
     server = None
     while server is None and not stop.is_set():
@@ -247,14 +243,12 @@ def _web(settings: Settings, stop: threading.Event) -> int:
         log.warning(
             "passwords cross the network in plain text", host=web.host, fix="put TLS in front, web.secure: true"
         )
-    _start_heartbeat(database, WEB, Pulse(), stop)
     log.info("showing", host=web.host, port=port)
     tell(f"workbench at {'https' if web.secure else 'http'}://{web.host}:{port}/")
     while not stop.wait(_TRIM_EVERY_S):
         database.close()  # each connection that nobody uses keeps megabytes of pages
         give_back_freed_memory()
     server.stop()
-    database.close()
     return 0
 
 

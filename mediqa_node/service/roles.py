@@ -12,6 +12,7 @@ from mediqa_node.composition.resources import (
     open_database,
 )
 from mediqa_node.config import Settings
+from mediqa_node.domain.cluster import Member
 from mediqa_node.system.lock import is_locked
 
 if TYPE_CHECKING:
@@ -35,9 +36,38 @@ WEB_FIX = "pip install 'mediqa-node[web]'"
 _WEB_PACKAGES = ("argon2", "fastapi", "jinja2", "multipart", "uvicorn")
 
 
+def kind_of(role: str) -> str:
+    """Return the role without its number.
+
+    >>> kind_of("worker-2"), kind_of("courier")
+    ('worker', 'courier')
+    """
+    return role.partition("-")[0]
+
+
+def number_of(role: str) -> int:
+    """Return the number of a process among those of its kind on this host, from 1.
+
+    >>> number_of("worker"), number_of("worker-2")
+    (1, 2)
+    """
+    return int(role.partition("-")[2] or 1)
+
+
+def workers_of(settings: Settings) -> tuple[str, ...]:
+    """Return the roles of the workers of this host: worker, worker-2, …"""
+    return ("worker", *(f"worker-{number}" for number in range(2, settings.model.workers + 1)))
+
+
 def running_roles(settings: Settings) -> list[str]:
-    """Return the roles of this node that run on this machine: their lock is held."""
-    return [role for role in ALL_ROLES if is_locked(settings.data_dir / f"{role}.lock")]
+    """Return the roles that run on this host: their lock is held."""
+    known = [*workers_of(settings), *(role for role in ALL_ROLES if role != "worker")]
+    return [role for role in known if is_locked(settings.lock_dir / f"{role}.lock")]
+
+
+def running_processes(settings: Settings) -> list[str]:
+    """Return the names of the processes that run on this host."""
+    return [Member(settings.node.host_id, role).name for role in running_roles(settings)]
 
 
 def missing_web_packages() -> list[str]:
@@ -50,7 +80,9 @@ def roles_of(settings: Settings) -> tuple[str, ...]:
 
     The forwarder runs if there is something to forward; the web process if it is wanted and its packages are installed.
     """
-    roles = (*ROLES, FORWARDER) if _something_waits(settings) else needed_roles(settings)
+    roles = needed_roles(settings)
+    if FORWARDER not in roles and _something_waits(settings):
+        roles = (*roles, FORWARDER)
     if not settings.web.enabled:
         return roles
     if missing := missing_web_packages():
@@ -61,7 +93,8 @@ def roles_of(settings: Settings) -> tuple[str, ...]:
 
 def needed_roles(settings: Settings) -> tuple[str, ...]:
     """Return the processes without which this configuration does not work."""
-    return (*ROLES, FORWARDER) if settings.forward else ROLES
+    further = workers_of(settings)[1:]
+    return (*ROLES, *further, FORWARDER) if settings.forward else (*ROLES, *further)
 
 
 def _something_waits(settings: Settings) -> bool:

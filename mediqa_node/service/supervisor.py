@@ -7,16 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import structlog
 
-from mediqa_node.composition import listening
+from mediqa_node.composition import data_folder, listening
 from mediqa_node.composition.certificates import check_files
-from mediqa_node.composition.resources import (
-    make_data_folder,
-    prepare,
-)
+from mediqa_node.composition.resources import prepare
 from mediqa_node.config import Settings
 from mediqa_node.domain.errors import ConfigurationError
 from mediqa_node.domain.returns import obstacle
@@ -122,8 +118,8 @@ def serve(settings: Settings, arguments: list[str]) -> int:
     Raises:
         ConfigurationError: another `serve` uses the data folder, or the port is taken.
     """
-    make_data_folder(settings)
-    with _only_node(settings.data_dir):
+    data_folder.make(settings)
+    with _only_node(settings):
         rules, peers = settings.returns, settings.peers_of_settings()
         tell(f"configuration {settings.file or 'defaults: no file was given or found'}, data in {settings.data_dir}")
         check_files(settings)
@@ -134,12 +130,14 @@ def serve(settings: Settings, arguments: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _only_node(folder: Path) -> Iterator[None]:
-    """Hold the lock of the data folder."""
+def _only_node(settings: Settings) -> Iterator[None]:
+    """Hold the lock of this host, and on SQLite that of the data folder, which only one host may use."""
+    has_hosts = settings.node.host_id is not None and settings.database_url.startswith("postgresql")
     try:
-        with locked(folder / "serve.lock"):
+        with locked((settings.lock_dir if has_hosts else settings.data_dir) / "serve.lock"):
             yield
     except Locked as error:
-        raise ConfigurationError(
-            f"{folder} is used by pid {error.pid or 'unknown'}: one `mediqa-node serve` for a data folder"
-        ) from None
+        rule = "one `mediqa-node serve` for each `node.host_id`"
+        if not has_hosts:
+            rule = "one `mediqa-node serve` for a data folder; several hosts need PostgreSQL and a `node.host_id` each"
+        raise ConfigurationError(f"{settings.data_dir} is used by pid {error.pid or 'unknown'}: {rule}") from None

@@ -3,11 +3,15 @@
 SQLite runs in WAL mode with `synchronous=FULL`, so that a commit survives the loss of power.
 Every write goes through `write()`, which takes the write lock at once: a transaction that
 first reads and then writes would otherwise fail with `database is locked` under load.
+
+On PostgreSQL several hosts may share the database. A process that holds a lease (`storage.leases`) puts up a fence: no
+transaction of its engine commits once another process has taken that lease.
 """
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +32,51 @@ class NotWritten(StorageFailed):
     """SQLite had no room, or another program held it: nothing was written, even if it was the commit that failed."""
 
 
+class Fenced(StorageFailed):
+    """Another process has taken the lease of this one: nothing was written, and this process may not go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A lease with its token: while the row of that name has that token, its holder may write."""
+
+    name: str
+    token: int
+
+
+APPLICATION = "mediqa-node"
+"""How the sessions of the node begin their application name, which PostgreSQL shows to its administrator."""
+_IDLE_IN_TRANSACTION_MS = 30_000
+"""A process that is stopped within a transaction would hold locks that others wait for."""
+
+
 class Database:
     """A pool of connections to the node's database.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
+        process: name of this process among all hosts; "" for commands.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: str = "") -> None:
         self.url = url
-        self.engine = create_engine(url)
+        self.engine = create_engine(url, process)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+
+    def fence(self, fence: Fence) -> None:
+        """Have every transaction of this engine fail before its commit once the lease of the fence is another's.
+
+        The row stays locked until the commit is over, so that who takes the lease sees all that was committed under it.
+        `FOR KEY SHARE`: the renewals of the holder do not wait for its own commits.
+        """
+        if self.is_sqlite:
+            return
+        check = "SELECT 1 FROM leases WHERE name = %s AND token = %s FOR KEY SHARE"
+
+        @event.listens_for(self.engine, "commit")
+        def _check(connection: sa.Connection) -> None:
+            if connection.exec_driver_sql(check, (fence.name, fence.token)).first() is None:
+                raise Fenced(f"another process has taken the lease {fence.name}; nothing was written")
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -85,10 +123,20 @@ class Database:
         self.engine.dispose()
 
 
-def create_engine(url: str) -> sa.Engine:
+def create_engine(url: str, process: str = "") -> sa.Engine:
     """Return an engine with the durability that the receiver promises."""
     if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, hide_parameters=True)
+        name = {"application_name": f"{APPLICATION} {process}".strip()}
+        engine = sa.create_engine(
+            url, connect_args=name, pool_pre_ping=True, pool_size=10, max_overflow=20, hide_parameters=True
+        )
+
+        @event.listens_for(engine, "connect")
+        def _limit(connection: Any, _record: Any) -> None:
+            connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_IN_TRANSACTION_MS}")
+            connection.commit()
+
+        return engine
     database = sa.engine.make_url(url).database
     if database:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
@@ -108,3 +156,10 @@ def take_table(connection: sa.Connection, table: sa.Table) -> None:
     """Lock a table for writing until this transaction ends; SQLite has a single writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def clock_of(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """Return the present time by the clock of the database, seconds since 1970."""
+    if connection.dialect.name == "sqlite":
+        return sa.cast(sa.func.unixepoch("subsec"), sa.Float)
+    return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Float)

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mediqa_node.domain.cluster import Member
 from mediqa_node.domain.forward import ForwardQueue
 from mediqa_node.domain.health import UNCOMMITTED_AFTER_S, Concern, Destination, Heartbeat, Stuck, concerns
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, SeriesState
@@ -128,6 +129,7 @@ def load(
     connection: sa.Connection,
     *,
     running: Collection[str],
+    host_id: str | None,
     has_room: bool,
     now: float,
     stuck_before: float,
@@ -137,7 +139,8 @@ def load(
     """Return the health of the node.
 
     Args:
-        running: the roles that run.
+        running: names of the processes that run on this host.
+        host_id: of this host; those of others count by what they have written.
         has_room: whether the spool has more free space than `retention.low_water_bytes`.
         stuck_before: series that have not moved on since then are stuck.
         no_images: why received images cannot be read; "" if they can.
@@ -146,7 +149,7 @@ def load(
     waiting, beats = waiting_destinations(connection), read_heartbeats(connection)
     found = concerns(
         waiting,
-        [beat for beat in beats if beat.role in running],
+        [beat for beat in beats if beat.name in running or _is_elsewhere(beat, host_id)],
         has_room=has_room,
         now=now,
         stuck=stuck_series(connection, before=stuck_before),
@@ -158,6 +161,11 @@ def load(
         uncommitted_forwards=forwards.uncommitted(connection, before=now - UNCOMMITTED_AFTER_S),
     )
     return Health(destinations=waiting, heartbeats=beats, concerns=list(found))
+
+
+def _is_elsewhere(beat: Heartbeat, host_id: str | None) -> bool:
+    """Whether a process belongs to another host, and was not asked to stop."""
+    return Member.named(beat.name).host_id != host_id and beat.ended_at is None
 
 
 def stuck_series(connection: sa.Connection, *, before: float) -> list[Stuck]:

@@ -1,4 +1,4 @@
-"""What each process leaves behind for `status`: a row for each role, rewritten by it.
+"""What each process leaves behind for `status`: a row for each, rewritten by it.
 
 A module of its own, so that the receiver, which is to be small, loads nothing else of `status`.
 """
@@ -7,10 +7,12 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.health import Heartbeat, Sweep
+from mediqa_node.domain.health import HEARTBEAT_EVERY_S, Heartbeat, Sweep
+from mediqa_node.storage.cluster_tables import processes
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import metadata
 
+# written by versions before `processes`, which know no leases
 heartbeats = sa.Table(
     "heartbeats",
     metadata,
@@ -23,22 +25,36 @@ heartbeats = sa.Table(
     sa.Column("n_associations", sa.Integer, comment="open ones, of the receiver"),
     sa.Column("max_associations", sa.Integer),
 )
+_SILENT_AFTER_S = 3 * HEARTBEAT_EVERY_S
+_FORGOTTEN_AFTER_S = 7 * 86_400.0
 
 
 def write_heartbeat(database: Database, beat: Heartbeat) -> None:
-    """Replace the row of a role."""
-    values = {name: getattr(beat, name) for name in beat.__dataclass_fields__}
+    """Replace the row of a process."""
+    values = {column.name: getattr(beat, column.name) for column in processes.c}
     values["sweeps"] = {name: asdict(sweep) for name, sweep in beat.sweeps.items()}
     with database.write() as connection:
-        changed = sa.update(heartbeats).where(heartbeats.c.role == beat.role).values(**values)
+        changed = sa.update(processes).where(processes.c.name == beat.name).values(**values)
         if not connection.execute(changed).rowcount:
-            connection.execute(database.insert_or_ignore(heartbeats, **values))
+            connection.execute(database.insert_or_ignore(processes, **values))
 
 
 def read_heartbeats(connection: sa.Connection) -> list[Heartbeat]:
-    """Return what each role last wrote."""
-    rows = connection.execute(sa.select(heartbeats).order_by(heartbeats.c.role))
+    """Return what each process last wrote, by name."""
+    rows = connection.execute(sa.select(processes).order_by(processes.c.name))
     return [
         Heartbeat(**{**row._mapping, "sweeps": {name: Sweep(**one) for name, one in row.sweeps.items()}})
         for row in rows
     ]
+
+
+def forget_processes(connection: sa.Connection, *, now: float) -> None:
+    """Delete the rows of processes that have not run for a week: hosts come and go."""
+    connection.execute(sa.delete(processes).where(processes.c.at < now - _FORGOTTEN_AFTER_S))
+
+
+def runs_without_lease(connection: sa.Connection, role: str, *, now: float) -> bool:
+    """Whether a process of a version that knows no leases fills a role: it is left alone until it has ended."""
+    query = sa.select(heartbeats.c.at).where(heartbeats.c.role == role)
+    at = connection.execute(query).scalar_one_or_none()
+    return at is not None and abs(now - at) < _SILENT_AFTER_S

@@ -23,6 +23,7 @@ from mediqa_node.storage import forwards
 from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.pull_tables import pulls
+from mediqa_node.storage.spool import owner_of
 from mediqa_node.storage.tables import associations, companions, instances, reports, sender_addresses, series
 
 
@@ -314,6 +315,7 @@ def _touch_association(database: Database, connection: sa.Connection, instance: 
             calling_ae_title=instance.calling_ae_title,
             address=instance.peer_address,
             opened_at=now,
+            host_id=owner_of(instance.path),
             last_series_uid=instance.series_instance_uid,
             last_instance_at=now,
         )
@@ -336,9 +338,8 @@ def close_association(connection: sa.Connection, association_id: str, *, release
     )
 
 
-def close_abandoned_associations(connection: sa.Connection, *, at: float) -> int:
-    """Close associations that a dead receiver left open; called while no receiver runs."""
-    result = connection.execute(
-        sa.update(associations).where(associations.c.closed_at.is_(None)).values(closed_at=at, released=False)
-    )
+def close_abandoned_associations(connection: sa.Connection, host_id: str | None, *, at: float) -> int:
+    """Close the associations that the receiver of a host has left open; called while it does not run."""
+    abandoned = associations.c.host_id.is_not_distinct_from(host_id), associations.c.closed_at.is_(None)
+    result = connection.execute(sa.update(associations).where(*abandoned).values(closed_at=at, released=False))
     return int(result.rowcount)

@@ -13,7 +13,8 @@ from mediqa_node.reader_study.mos import mos_by_series
 from mediqa_node.storage.copies import OTHER_PIXELS
 from mediqa_node.storage.correction_tables import corrections
 from mediqa_node.storage.database import take_table
-from mediqa_node.storage.tables import instances, rating_imports, ratings, series
+from mediqa_node.storage.rating_tables import rating_imports, ratings
+from mediqa_node.storage.tables import instances, series
 
 _RATING = tuple(Rating.__dataclass_fields__)
 _COUNTS = rating_imports.c.withdrawn_at.is_(None)

@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -76,10 +76,15 @@ class SpooledDataset:
 
 
 class Spool:
-    """Part 10 files of received instances under one root folder, on one filesystem."""
+    """Part 10 files of received instances under one root folder, on one filesystem, which several hosts may share.
 
-    def __init__(self, root: Path, *, durable: bool = True, low_water_bytes: int = 0) -> None:
+    Args:
+        owner: id of the host; its files begin with it, so that what a dead receiver has left behind is known by name.
+    """
+
+    def __init__(self, root: Path, *, owner: str | None = None, durable: bool = True, low_water_bytes: int = 0) -> None:
         self.root = root
+        self.owner = owner
         self.durable = durable
         self.low_water_bytes = low_water_bytes
         self._tmp = root / "tmp"
@@ -117,7 +122,7 @@ class Spool:
         """
         if not self.has_room():
             raise StorageFailed("free space is below `retention.low_water_bytes`; the sender keeps its copy")
-        incoming = Incoming(-1, self._tmp / uuid.uuid4().hex, len(prefix))
+        incoming = Incoming(-1, self._tmp / self._new_name(), len(prefix))
         try:
             incoming.fd = os.open(incoming.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             _write_all(incoming.fd, memoryview(prefix))
@@ -133,7 +138,7 @@ class Spool:
         The folder is not yet synced: `sync_folders` does that once for a whole batch.
         """
         folder = datetime.now(UTC).strftime("%Y%m%d-%H")
-        relative = f"{folder}/{uuid.uuid4().hex}.dcm"
+        relative = f"{folder}/{self._new_name()}.dcm"
         try:
             reach("before-fsync")
             if self.durable:
@@ -147,6 +152,23 @@ class Spool:
         finally:
             _close(incoming)
         return relative
+
+    def _new_name(self) -> str:
+        return uuid.uuid4().hex if self.owner is None else f"{self.owner}-{uuid.uuid4().hex}"
+
+    def claim(self, relative: str) -> str:
+        """Give a file of a dead receiver a second name, that of a file of this host, durably; return it.
+
+        A receiver that was stopped and wakes may remove its own name: what is entered is the other.
+
+        Raises:
+            OSError: it is gone, or the filesystem has no links.
+        """
+        folder = relative.partition("/")[0]
+        claimed = f"{folder}/{self._new_name()}.dcm"
+        os.link(self.root / relative, self.root / claimed)
+        self.sync_folders([claimed])
+        return claimed
 
     def _make_folder(self, folder: str) -> None:
         """Create the folder durably: each process that writes into it syncs its entry in the root once.
@@ -216,14 +238,31 @@ class Spool:
                 yield from (f"{folder.name}/{path.name}" for path in sorted(folder.iterdir()))
 
     def sweep_temporary(self, *, older_than_s: float) -> int:
-        """Delete temporary files that no running receiver can own; return how many."""
+        """Delete temporary files that are too old for any receiver to be writing them; return how many."""
+        now = time.time()
+        return self._drop_temporary(lambda path: now - path.stat().st_mtime >= older_than_s)
+
+    def drop_temporary(self, owner: str | None) -> int:
+        """Delete the temporary files of a host whose receiver is dead; return how many."""
+        return self._drop_temporary(lambda path: owner_of(path.name) == owner)
+
+    def _drop_temporary(self, is_dead: Callable[[Path], bool]) -> int:
         count = 0
         for path in self._tmp.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime >= older_than_s:
+                if is_dead(path):
                     path.unlink()
                     count += 1
         return count
+
+
+def owner_of(name: str) -> str | None:
+    """Return the id of the host whose receiver has written a file.
+
+    >>> owner_of("20261130-09/north-1-0f3a.dcm"), owner_of("20261130-09/0f3a.dcm")
+    ('north-1', None)
+    """
+    return name.rpartition("/")[2].rpartition("-")[0] or None
 
 
 def _write_all(fd: int, data: memoryview) -> None:

@@ -29,6 +29,7 @@ associations = sa.Table(
     sa.Column("released", sa.Boolean, comment="ended by A-RELEASE, not by an abort or a lost connection"),
     sa.Column("last_series_uid", _UID, comment="the series it is sending, or sent last"),
     sa.Column("last_instance_at", sa.Float),
+    sa.Column("host_id", sa.String(32), comment="whose receiver has it; null: of a node on one host"),
 )
 
 series = sa.Table(
@@ -267,42 +268,6 @@ phantom_measurements = sa.Table(
     sa.Column("uniformity", sa.Float, nullable=False),
     sa.Column("measurement", sa.JSON, nullable=False, comment="the whole measurement, slice by slice"),
     sa.Column("measured_at", sa.Float, nullable=False),
-)
-
-rating_imports = sa.Table(
-    "rating_imports",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("sha256", sa.String(64), nullable=False, index=True, comment="over the file and its layout"),
-    sa.Column("imported_at", sa.Float, nullable=False),
-    sa.Column("imported_by", sa.String(64), nullable=False),
-    sa.Column("withdrawn_at", sa.Float, comment="since when its rows count no more"),
-    sa.Column("withdrawn_by", sa.String(64)),
-)
-
-ratings = sa.Table(
-    "ratings",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("import_id", sa.Integer, sa.ForeignKey("rating_imports.id"), nullable=False, index=True),
-    sa.Column("series_instance_uid", _UID, nullable=False, index=True),
-    sa.Column("sop_instance_uid", _UID, comment="of the image that was rated; null: the series"),
-    sa.Column("study_id", sa.String(64), nullable=False),
-    sa.Column("criterion", sa.String(16), nullable=False),
-    sa.Column("reader_id", sa.String(64), nullable=False, comment="a pseudonym"),
-    sa.Column("score", sa.Float, nullable=False, comment="as given"),
-    sa.Column("scale_min", sa.Float, nullable=False),
-    sa.Column("scale_max", sa.Float, nullable=False),
-    sa.Column("scale_direction", sa.String(16), nullable=False),
-    sa.Column("session", sa.String(64), nullable=False),
-    sa.Column("repeat", sa.Integer, nullable=False),
-    sa.Column("read_at", sa.String(40)),
-    sa.Column("experience_years", sa.Float),
-    sa.Column("reader_group", sa.String(64)),
-    sa.Column("display_window", sa.String(64)),
-    sa.Column("confidence", sa.Float),
-    sa.Column("usable", sa.Boolean),
-    sa.Column("comment", sa.Text, comment="never leaves the node"),
 )
 
 promotions = sa.Table(

@@ -64,7 +64,8 @@ class WebContext:
         secure: the cookie is sent over https only.
         idle_s: after so long a person signs in again.
         viewer: address of the site's viewer with {StudyInstanceUID} or {SeriesInstanceUID}; None: no link.
-        running: names of the node's processes that run on this machine.
+        host_id: of this host; None: the node runs on one.
+        running: names of the node's processes that run on this host.
         checkpoints: a sentence about the one that scores, and those that this node can load.
         tls_files: the state of the certificates of the configuration.
         exports: folder of exports.
@@ -86,6 +87,7 @@ class WebContext:
     secure: bool = False
     idle_s: float = 1800.0
     viewer: str | None = None
+    host_id: str | None = None
     running: Callable[[], list[str]] = field(default=lambda: [])
     checkpoints: Callable[[], tuple[str, Sequence[ListedCheckpoint]]] = field(default=lambda: ("", ()))
     tls_files: Callable[[], Sequence[TlsFile]] = field(default=lambda: ())

@@ -8,7 +8,9 @@ from pydantic import AfterValidator
 from starlette.responses import HTMLResponse, Response
 
 from mediqa_node.domain.access import Actor, Permission
+from mediqa_node.domain.cluster import Member
 from mediqa_node.domain.commands import CommandAction
+from mediqa_node.domain.health import process_states
 from mediqa_node.storage import commands, health, held, promotions, pulse
 from mediqa_node.web.access import Context, needs, record
 from mediqa_node.web.context import WebContext
@@ -46,6 +48,7 @@ def _state(context: WebContext) -> dict[str, object]:
         found = health.load(
             connection,
             running=running,
+            host_id=context.host_id,
             has_room=has_room,
             now=now,
             stuck_before=now - _STUCK_AFTER_S,
@@ -61,10 +64,11 @@ def _state(context: WebContext) -> dict[str, object]:
             "history": promotions.history(connection)[-8:][::-1],
         }
     sentence, checkpoints = context.checkpoints()
+    processes = list(process_states(found.heartbeats, running, context.host_id, now))
     return values | {
         "destinations": found.destinations,
-        "beats": found.heartbeats,
-        "running": running,
+        "processes": processes,
+        "filled": {Member.named(name).role.partition("-")[0] for name, state, _ in processes if state != "stopped"},
         "peers": context.peers,
         "disk": disk,
         "low_water": context.low_water_bytes,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mediqa_node import config
 from mediqa_node.cli import app, register
-from mediqa_node.composition import resources
+from mediqa_node.composition import data_folder, resources
 from mediqa_node.domain.forward import ForwardReason, ForwardState, Reconciled
 from mediqa_node.storage import reconciliations
 from mediqa_node.storage.database import Database
@@ -31,7 +31,7 @@ class Node:
         self.file = folder / "node.yaml"
         self.file.write_text(yaml.safe_dump({"peers": PEERS, "forward": [{"to": ["PACS"]}], **settings}))
         loaded = config.load(self.file, {})
-        resources.make_data_folder(loaded)
+        data_folder.make(loaded)
         self.database: Database = resources.open_database(loaded)
         migrate(self.database)
 

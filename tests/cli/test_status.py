@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from mediqa_node import config, doctor
 from mediqa_node.cli import app, register
 from mediqa_node.cli.status import SHOWN
-from mediqa_node.composition import resources
+from mediqa_node.composition import data_folder, resources
 from mediqa_node.domain.health import Heartbeat, Sweep
 from mediqa_node.domain.series import DeliveryReason
 from mediqa_node.service import ROLES
@@ -43,7 +43,7 @@ class Status:
         peers = {"PACS": {"ae_title": "ARCHIVE", "host": "10.0.0.5", "port": 104}}
         self.configure(peers=peers, returns=[{"to": ["PACS"]}], retention={"low_water_bytes": 0})
         settings = config.load(self.file, {})
-        resources.make_data_folder(settings)
+        data_folder.make(settings)
         self.database: Database = resources.open_database(settings)
         migrate(self.database)
 
@@ -58,7 +58,7 @@ class Status:
             counts = {"n_associations": 3, "max_associations": 32} if role == "receiver" else {}
             values = {"host": "node", "pid": 1, "started_at": self.now - 9000, "at": self.now, "sweeps": sweeps}
             changes = of_courier if role == "courier" else {}
-            write_heartbeat(self.database, Heartbeat(role=role, **(values | counts | changes)))  # type: ignore[arg-type]
+            write_heartbeat(self.database, Heartbeat(name=role, **(values | counts | changes)))  # type: ignore[arg-type]
 
     def deliveries(self, n: int, *, age_s: float, state: str = "waiting", message: str | None = None) -> None:
         with self.database.write() as connection:
@@ -166,7 +166,7 @@ def test_a_process_that_is_silent_needs_a_person(node: Status) -> None:
 
 def test_a_receiver_at_its_limit_needs_a_person(node: Status) -> None:
     full = {"host": "node", "pid": 1, "started_at": node.now, "at": node.now, "sweeps": {}}
-    write_heartbeat(node.database, Heartbeat(role="receiver", n_associations=32, max_associations=32, **full))
+    write_heartbeat(node.database, Heartbeat(name="receiver", n_associations=32, max_associations=32, **full))
 
     code, said = node.says()
 

@@ -13,7 +13,7 @@ def destination(**changes: object) -> Destination:
 
 
 def heartbeat(sweeps: dict[str, Sweep] | None = None, **changes: object) -> Heartbeat:
-    values = {"role": "courier", "host": "node", "pid": 7, "started_at": NOW - 3600, "at": NOW, "sweeps": sweeps or {}}
+    values = {"name": "courier", "host": "node", "pid": 7, "started_at": NOW - 3600, "at": NOW, "sweeps": sweeps or {}}
     return Heartbeat(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -70,7 +70,7 @@ def test_a_silent_process_is_named_once() -> None:
 
 @pytest.mark.parametrize(("n_open", "full"), [(31, False), (32, True), (34, True), (None, False)])
 def test_a_receiver_at_its_limit_needs_a_person(n_open: int | None, full: bool) -> None:
-    beat = heartbeat(role="receiver", n_associations=n_open, max_associations=None if n_open is None else 32)
+    beat = heartbeat(name="receiver", n_associations=n_open, max_associations=None if n_open is None else 32)
 
     assert kinds(beat) == ([(ConcernKind.RECEIVER_FULL, "receiver")] if full else [])
 

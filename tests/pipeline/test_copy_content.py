@@ -205,7 +205,7 @@ def test_an_object_of_many_frames_holds_no_copy_of_another_series_up_and_is_deco
     def read(reader: FrameReader, path: Path, number: int | None) -> np.ndarray:
         at[0] += 300.0  # each frame takes longer than a turn
         sweeps = pulse.sweeps()
-        beat = Heartbeat(role="courier", host="", pid=1, started_at=0, at=at[0], sweeps=sweeps)
+        beat = Heartbeat(name="courier", host="", pid=1, started_at=0, at=at[0], sweeps=sweeps)
         assert not list(beat.late(at[0]))
         reads.append((path, number))
         when_settled.update({uid: len(reads) for uid in uids if "candidate" not in bench.copies(uid)} | when_settled)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mediqa_node.composition import resources
+from mediqa_node.composition import data_folder
 from mediqa_node.config import Settings
 
 
@@ -17,10 +17,10 @@ def test_the_identity_of_an_installation_is_whole_or_not_there(tmp_path: Path, m
 
     monkeypatch.setattr(os, "fsync", pulled)
     with pytest.raises(KeyboardInterrupt):
-        resources.identity(settings)
+        data_folder.identity(settings)
     monkeypatch.undo()
 
-    made = resources.identity(settings)
+    made = data_folder.identity(settings)
 
-    assert made == resources.identity(settings)
+    assert made == data_folder.identity(settings)
     assert made["device_uid"].startswith("2.25.")

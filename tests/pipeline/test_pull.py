@@ -64,7 +64,7 @@ class Here:
     def beats(self) -> None:
         """Write the heartbeat of the receiver."""
         beat = Heartbeat(
-            role="receiver", host="here", pid=1, started_at=0.0, at=self.bench.now, sweeps={},
+            name="receiver", host="here", pid=1, started_at=0.0, at=self.bench.now, sweeps={},
             n_associations=0, max_associations=1,
         )  # fmt: skip
         write_heartbeat(self.bench.database, beat)

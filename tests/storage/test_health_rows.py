@@ -85,9 +85,9 @@ def test_each_destination_is_summed_up_whatever_waits_for_others(database: Datab
 
 
 def test_a_role_has_one_row_that_it_rewrites(database: Database) -> None:
-    first = Heartbeat(role="courier", host="a", pid=1, started_at=1.0, at=2.0, sweeps={})
+    first = Heartbeat(name="courier", host="a", pid=1, started_at=1.0, at=2.0, sweeps={})
     then = Heartbeat(
-        role="courier",
+        name="courier",
         host="b",
         pid=2,
         started_at=3.0,
@@ -95,7 +95,7 @@ def test_a_role_has_one_row_that_it_rewrites(database: Database) -> None:
         sweeps={"liveness": Sweep(every_s=5.0, age_s=0.25)},
     )
     receiver = Heartbeat(
-        role="receiver", host="a", pid=9, started_at=1.0, at=2.0, sweeps={}, n_associations=3, max_associations=32
+        name="receiver", host="a", pid=9, started_at=1.0, at=2.0, sweeps={}, n_associations=3, max_associations=32
     )
     for beat in (first, receiver, then):
         write_heartbeat(database, beat)

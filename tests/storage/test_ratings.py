@@ -13,7 +13,7 @@ from mediqa_node.exchange.rating_table import Layout
 from mediqa_node.pipeline.ratings import Outcome, take_in
 from mediqa_node.storage import ratings
 from mediqa_node.storage.database import Database
-from mediqa_node.storage.tables import ratings as table
+from mediqa_node.storage.rating_tables import ratings as table
 from mediqa_node.storage.tables import series
 
 HEAD = "series_uid,reader_id,score,scale_min,scale_max,scale_direction,study_id,comment\n"

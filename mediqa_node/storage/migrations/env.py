@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import mediqa_node.storage.cluster_tables
 import mediqa_node.storage.commitment_tables
 import mediqa_node.storage.correction_tables
 import mediqa_node.storage.forward_tables
@@ -9,6 +10,7 @@ import mediqa_node.storage.health
 import mediqa_node.storage.procedure_step_tables
 import mediqa_node.storage.pull_tables
 import mediqa_node.storage.query_tables
+import mediqa_node.storage.rating_tables
 import mediqa_node.storage.reading_tables
 import mediqa_node.storage.trend_tables
 import mediqa_node.storage.workbench_tables  # noqa: F401 (they add tables)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests of storage."""
+"""A real PostgreSQL, for tests of storage and of several hosts: `pytest_plugins` of the root names it."""
 
 import tempfile
 from collections.abc import Iterator

@@ -1,0 +1,60 @@
+"""Two hosts on one PostgreSQL and one folder: what one leaves unfinished, the other finishes."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import Host, two_hosts
+from support.orthanc import Orthanc
+from support.senders import acknowledged, storescu
+from support.series import ct_series, series_uid
+from support.waiting import need, until
+
+from mediqa_node.storage import heartbeats
+from mediqa_node.storage.leases import read_leases
+
+
+@pytest.fixture
+def pacs(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Orthanc]:
+    """A real archive."""
+    need(request.config, "/usr/sbin/Orthanc", "/usr/bin/storescu")
+    running = Orthanc(tmp_path / "pacs").start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, url: str, pacs: Orthanc) -> Iterator[tuple[Host, Host]]:
+    """Two hosts that send reports to the archive."""
+    peers = {"PACS": {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.dicom_port}}
+    with two_hosts(tmp_path, url, peers=peers) as both:
+        yield both
+
+
+def holders(host: Host) -> dict[str, str]:
+    """Return who holds which lease."""
+    with host.database.read() as connection:
+        return {row.name: row.holder for row in read_leases(connection) if row.left_s > 0}
+
+
+def test_a_host_takes_over_from_one_that_is_killed(hosts: tuple[Host, Host], pacs: Orthanc, tmp_path: Path) -> None:
+    a, b = hosts
+    a.start()
+    b.start()
+    assert holders(b)["courier"] == "a/courier"
+    with b.database.read() as connection:
+        assert {beat.name for beat in heartbeats.read_heartbeats(connection) if beat.stands_by} == {"b/courier"}
+    paths = ct_series(tmp_path / "ct", "x", slices=range(6))
+    assert len(acknowledged(storescu(a.port, paths[:3]))) == 3
+
+    a.kill_group()
+    began = time.monotonic()
+
+    until(lambda: b.log("took over from a process that is gone"), "b takes over")
+    took_s = time.monotonic() - began
+    assert len(acknowledged(storescu(b.port, paths[3:]))) == 3
+    b.reaches(series_uid(paths), "DELIVERED")
+    assert len(pacs.reports_of(series_uid(paths))) == 1
+    assert holders(b) == {"courier": "b/courier", "b/receiver": "b/receiver", "b/worker": "b/worker"}
+    assert took_s < 10
