@@ -1,0 +1,156 @@
+"""Two hosts, killed and paused by turns while scanners send to both: nothing lost, nothing twice, and how long it took.
+
+`pytest -m acceptance tests/acceptance/test_cluster.py -s` prints the times of every take-over.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from support.cluster import Host, two_hosts
+from support.orthanc import Orthanc, dataset_digest
+from support.outside import Sent, differences
+from support.senders import answered, start_storescu
+from support.series import ct_series
+from support.waiting import need, until
+
+from mediqa_node.storage.heartbeats import processes
+from mediqa_node.storage.tables import reports
+
+pytestmark = pytest.mark.acceptance
+ROUNDS = 20
+PAUSE_S = 60.0
+TAKE_OVER_WITHIN_S = 10.0
+_PATIENT = ("-to", "5", "-ta", "10", "-td", "10")
+
+
+@dataclass
+class Scanners:
+    """Scanners that send series after series, now to one host, now to the other, and again what was not acknowledged."""
+
+    folder: Path
+    ports: tuple[int, int]
+    sent: Sent = field(default_factory=Sent)
+    stop: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, name: str) -> None:
+        """Send until told to stop; a series that was begun is finished."""
+        draw, number = random.Random(name), 0
+        while not self.stop.is_set():
+            series = f"{name}-{number}"
+            paths = ct_series(self.folder / series, series, slices=range(6), patient_id=series)
+            self._send(paths, draw, name)
+            number += 1
+
+    def _send(self, paths: list[Path], draw: random.Random, name: str) -> None:
+        left = paths
+        while left:
+            some = start_storescu(draw.choice(self.ports), left, aet=name.upper(), options=_PATIENT)
+            statuses = answered(some)
+            with self.lock:
+                self.sent.note(left, statuses)
+            left = [path for path in left if statuses.get(path) != 0x0000]
+            self.stop.wait(0.2 if not left else 1.0)
+
+
+@pytest.fixture
+def pacs(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Orthanc]:
+    need(request.config, "/usr/sbin/Orthanc", "/usr/bin/storescu")
+    running = Orthanc(tmp_path / "pacs").start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, url: str, pacs: Orthanc) -> Iterator[tuple[Host, Host]]:
+    peers = {"PACS": {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.dicom_port}}
+    with two_hosts(tmp_path, url, peers=peers) as both:
+        for host in both:
+            host.start()
+        yield both
+
+
+def taken(host: Host, of: Host, since: float) -> float | None:
+    """Return when a host had taken over all that another one held, seconds since 1970; None: not yet."""
+    own = [line for line in host.log() if _at(line) >= since]
+    receiver, worker = (
+        next(
+            (_at(line) for line in own if line.get("process") == f"{of.host_id}/{role}" and "took" in line["event"]),
+            None,
+        )
+        for role in ("receiver", "worker")
+    )
+    return max(receiver, worker) if receiver and worker else None
+
+
+def _at(line: dict[str, str]) -> float:
+    return datetime.fromisoformat(line["timestamp"]).timestamp()
+
+
+def working_again(host: Host) -> bool:
+    """Whether all processes of a host have written a heartbeat since they began again, and answer."""
+    with host.database.read() as connection:
+        rows = connection.execute(sa.select(processes.c.name, processes.c.at)).all()
+    fresh = {row.name for row in rows if time.time() - row.at < 15}
+    return {f"{host.host_id}/{role}" for role in ("receiver", "worker", "courier")} <= fresh and host.answers_echo()
+
+
+def test_hosts_that_are_killed_or_paused_lose_nothing_and_do_nothing_twice(
+    hosts: tuple[Host, Host], pacs: Orthanc, tmp_path: Path
+) -> None:
+    scanners = Scanners(tmp_path / "scanners", (hosts[0].port, hosts[1].port))
+    threads = [threading.Thread(target=scanners.run, args=(f"ct{n}",)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    took: dict[str, list[float]] = {"killed": [], "paused": []}
+    try:
+        for number in range(ROUNDS):
+            how, victim, other = ("killed", "paused")[number % 2], hosts[number // 2 % 2], hosts[1 - number // 2 % 2]
+            until(lambda who=victim: working_again(who), f"host {victim.host_id} works")
+            time.sleep(random.Random(number).uniform(0, 3))
+            began = time.time()
+            if how == "killed":
+                victim.kill_group()
+            else:
+                victim.pause()
+            at = until(lambda who=other, of=victim, t=began: taken(who, of, t), f"{other.host_id} takes over")
+            took[how].append(at - began)
+            print(f"round {number + 1}: {victim.host_id} {how}, taken over after {at - began:.1f} s", flush=True)  # noqa: T201
+            if how == "killed":
+                victim.start()
+            else:
+                time.sleep(max(0.0, PAUSE_S - (time.time() - began)))
+                victim.wake()
+    finally:
+        scanners.stop.set()
+        for thread in threads:
+            thread.join()
+
+    for series in sorted(scanners.sent.series):
+        hosts[0].reaches(series, "DELIVERED")
+    found = pacs.reports()
+    problems = differences(scanners.sent, hosts[0].spool, found)
+    print(f"{len(scanners.sent.series)} series, {len(scanners.sent.acknowledged)} instances, {len(found)} reports")  # noqa: T201
+    print({how: [round(s, 1) for s in sorted(times)] for how, times in took.items()})  # noqa: T201
+    assert problems == []
+    assert _not_as_built(hosts[0], pacs) == []
+    assert max(max(times) for times in took.values()) < TAKE_OVER_WITHIN_S
+
+
+def _not_as_built(host: Host, pacs: Orthanc) -> list[str]:
+    """Return the reports at the archive whose bytes are not those that the node has kept."""
+    with host.database.read() as connection:
+        kept = {row.sop_instance_uid: bytes(row.part10) for row in connection.execute(sa.select(reports))}
+    there = {found["MainDicomTags"]["SOPInstanceUID"]: found["ID"] for found in pacs.find("Instance", Modality="SR")}
+    return [
+        uid
+        for uid, resource in there.items()
+        if uid not in kept or dataset_digest(pacs.file(resource)) != dataset_digest(kept[uid])
+    ]
