@@ -68,7 +68,14 @@ def _check(context: typer.Context, *, json: bool) -> None:
     if database is not None:
         with database.read() as connection:
             last_good_at = constancy_checks.last_good_at(connection)
-    found = check(assessor, database, software_version=__version__, at=time.time(), made_by=CheckedBy.COMMAND)
+    found = check(
+        assessor,
+        database,
+        software_version=__version__,
+        at=time.time(),
+        made_by=CheckedBy.COMMAND,
+        host_id=settings.node.host_id,
+    )
     worker = standing = None
     if database is not None:
         with database.read() as connection:

@@ -305,6 +305,7 @@ def node_context(settings: Settings, database: Database, *, assessor: "Assessor 
         spool=open_spool(settings),
         jobs=DurableJobs(database),
         device=report_device(settings),
+        host_id=settings.node.host_id,
         time_zone=time_zone(settings),
         peers=settings.peers_of_settings(),
         returns=settings.returns,

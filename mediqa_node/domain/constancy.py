@@ -50,12 +50,14 @@ class Identity:
     Attributes:
         execution: device and arithmetic, e.g. `cpu fp32`.
         libraries: versions, the processor, and the graphics device if it is one that scores.
+        host_id: of a node that runs on several hosts: each proves itself, since memory and boards fail one by one.
     """
 
     software_version: str
     weights_sha256: str
     execution: str
     libraries: str
+    host_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

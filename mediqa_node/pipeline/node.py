@@ -44,6 +44,7 @@ class NodeContext:
     spool: Spool
     jobs: Jobs
     device: ReportDevice
+    host_id: str | None = None
     time_zone: tzinfo = UTC
     peers: tuple[Peer, ...] = ()
     returns: tuple[ReturnRule, ...] = ()

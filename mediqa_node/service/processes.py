@@ -49,6 +49,8 @@ _SWITCH_S = 0.001
 _LOOK_EVERY_S = 0.5
 _LISTEN_AGAIN_S = 30.0
 _TRIM_EVERY_S = 30.0
+_SHADOW_S = 120.0
+"""How long a worker keeps the others from scoring in shadow after it has begun with a series."""
 
 
 def run_role(role: str, settings: Settings) -> int:
@@ -149,7 +151,12 @@ def _worker(process: Process) -> int:
     sweeps.worker_loop(node, stop).start()
     log.info("scoring", checkpoint=checkpoint.name, trained=checkpoint.trained, weights=checkpoint.sha256[:16])
     tell(f"model ready: {checkpoint.name}, {checkpoint.execution}")
-    beside = shadow.Shadow(node, partial(open_stored, settings))
+    beside = shadow.Shadow(
+        node,
+        partial(open_stored, settings),
+        # one of all workers
+        lambda: process.leases.take("shadow", for_s=_SHADOW_S) is not None,
+    )
     threading.Thread(target=shadow.run, args=(beside, stop), name="shadow", daemon=True).start()
     status = 0
     while not stop.wait(_LOOK_EVERY_S):

@@ -9,11 +9,15 @@ from mediqa_node.domain.constancy import Baseline, Check, CheckedBy, Identity
 from mediqa_node.domain.series import parse_state
 from mediqa_node.storage.tables import constancy_checks as checks
 
-_IDENTITY = tuple(checks.c[name] for name in ("software_version", "weights_sha256", "execution", "libraries"))
+_IDENTITY = tuple(
+    checks.c[name] for name in ("software_version", "weights_sha256", "execution", "libraries", "host_id")
+)
 _OWN = (
     "id", "checked_at", "scores", "expected", "compared_with", "bound", "drift", "passed", "problem",
     "refusals", "made_by", "acknowledged_at", "acknowledged_by",
 )  # fmt: skip
+_LATELY_S = 2 * 86_400.0
+"""A host that has not checked for so long does not run."""
 _BY_WORKER = checks.c.made_by != CheckedBy.COMMAND
 
 
@@ -45,13 +49,25 @@ def standing(connection: sa.Connection, identity: Identity | None = None) -> Che
     count: its process has its own copy of the weights in memory.
 
     Args:
-        identity: None: that of the newest check by a worker, or by a command if no worker has checked.
+        identity: None: that of the newest check by a worker, or by a command if no worker has checked; of several hosts
+            the one that withholds results.
     """
     if identity is None:
         last = last_of_worker(connection) or last_check(connection)
-        return standing(connection, last.identity) or last if last is not None else None
+        found = standing(connection, last.identity) or last if last is not None else None
+        return next((one for one in _of_other_hosts(connection, last) if one.withholds), found)
     drifted = sa.and_(checks.c.passed.is_(False), checks.c.problem.is_(None))
     return _newest(connection, *_is(identity), sa.or_(_BY_WORKER, drifted))
+
+
+def _of_other_hosts(connection: sa.Connection, last: Check | None) -> list[Check]:
+    """Return what stands for each host that has checked at about the same time as the last one."""
+    if last is None or last.identity.host_id is None:
+        return []
+    newest = sa.select(sa.func.max(checks.c.id)).where(_BY_WORKER, checks.c.checked_at > last.checked_at - _LATELY_S)
+    of_each = checks.c.id.in_(newest.group_by(checks.c.host_id))
+    query = sa.select(checks).where(of_each, checks.c.host_id != last.identity.host_id).order_by(checks.c.host_id)
+    return list(filter(None, (standing(connection, one.identity) for one in _checks(connection, query))))
 
 
 def history(connection: sa.Connection, *, at_most: int) -> list[Check]:
@@ -93,7 +109,9 @@ def acknowledge(connection: sa.Connection, check_id: int, *, by: str, at: float)
 
 
 def _is(identity: Identity | None) -> list[sa.ColumnElement[bool]]:
-    return [column == getattr(identity, column.name) for column in _IDENTITY] if identity is not None else []
+    if identity is None:
+        return []
+    return [column.is_not_distinct_from(getattr(identity, column.name)) for column in _IDENTITY]
 
 
 def _newest(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> Check | None:

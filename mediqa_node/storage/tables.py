@@ -253,6 +253,7 @@ constancy_checks = sa.Table(
     sa.Column("made_by", sa.String(8), nullable=False, comment="worker or command"),
     sa.Column("acknowledged_at", sa.Float),
     sa.Column("acknowledged_by", sa.String(64)),
+    sa.Column("host_id", sa.String(32), comment="that checked; null: of a node on one host"),
 )
 
 phantom_measurements = sa.Table(

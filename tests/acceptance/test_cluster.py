@@ -32,7 +32,7 @@ _PATIENT = ("-to", "5", "-ta", "10", "-td", "10")
 
 @dataclass
 class Scanners:
-    """Scanners that send series after series, now to one host, now to the other, and again what was not acknowledged."""
+    """Scanners that send series now to one host, now to the other, and again what was not acknowledged."""
 
     folder: Path
     ports: tuple[int, int]

@@ -34,10 +34,15 @@ OpenCandidate = Callable[[Weights], Assessor]
 
 @dataclass(slots=True)
 class Shadow:
-    """The candidate of one process, loaded when there is something to score and dropped with the decision."""
+    """The candidate of one process, loaded when there is something to score and dropped with the decision.
+
+    Attributes:
+        is_its_turn: whether this worker scores the next series, of all that could.
+    """
 
     node: NodeContext
     open_candidate: OpenCandidate
+    is_its_turn: Callable[[], bool] = lambda: True
     _loaded: tuple[Weights, Assessor] | None = field(default=None, init=False)
 
     def score_next(self) -> str | None:
@@ -53,7 +58,7 @@ class Shadow:
                 self._loaded = None
                 return None
             waiting = promotions.next_to_shadow(connection, known.shadow, since=known.shadow_since)
-        if waiting is None:
+        if waiting is None or not self.is_its_turn():
             return None
         self._keep(waiting, known.shadow)
         return waiting.series_instance_uid

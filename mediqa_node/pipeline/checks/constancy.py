@@ -123,7 +123,7 @@ def _why_failed(files: SeriesFiles, frame: FrameRef) -> str:
 # ── one check ────────────────────────────────────────────────────────────────
 
 
-def identity_of(assessor: Assessor, software_version: str) -> Identity:
+def identity_of(assessor: Assessor, software_version: str, host_id: str | None = None) -> Identity:
     """Return everything except the image that the scores of this process depend on."""
     checkpoint = assessor.scorer.checkpoint
     return Identity(
@@ -131,6 +131,7 @@ def identity_of(assessor: Assessor, software_version: str) -> Identity:
         weights_sha256=checkpoint.sha256,
         execution=checkpoint.execution,
         libraries=", ".join(filter(None, (libraries(), assessor.scorer.hardware))),
+        host_id=host_id,
     )
 
 
@@ -164,6 +165,7 @@ def check(
     at: float,
     made_by: CheckedBy = CheckedBy.WORKER,
     manifest: Path = MANIFEST,
+    host_id: str | None = None,
 ) -> Check:
     """Score the reference set, compare with the card, and record the check.
 
@@ -171,8 +173,17 @@ def check(
         database: None: nothing is recorded, and without a card's scores nothing is compared.
         at: seconds since 1970.
         made_by: see `Check`.
+        host_id: see `Identity`.
     """
-    found = tried(assessor, database, software_version=software_version, at=at, made_by=made_by, manifest=manifest)
+    found = tried(
+        assessor,
+        database,
+        software_version=software_version,
+        at=at,
+        made_by=made_by,
+        manifest=manifest,
+        host_id=host_id,
+    )
     if database is not None:
         with database.write() as connection:
             found = dataclasses.replace(found, id=constancy_checks.save_check(connection, found))
@@ -188,20 +199,21 @@ def tried(
     at: float,
     made_by: CheckedBy,
     manifest: Path = MANIFEST,
+    host_id: str | None = None,
 ) -> Check:
     """Score the reference set and compare with the card, without recording it. See `check`.
 
     A set that could not be scored is tried once more, since memory may have been short.
     """
-    found = _measured(assessor, database, software_version, at, manifest)
+    identity = identity_of(assessor, software_version, host_id)
+    found = _measured(assessor, database, identity, at, manifest)
     if found.problem is not None:
         log.warning("constancy check repeated", problem=found.problem)
-        found = _measured(assessor, database, software_version, at, manifest)
+        found = _measured(assessor, database, identity, at, manifest)
     return dataclasses.replace(found, made_by=made_by)
 
 
-def _measured(assessor: Assessor, database: Database | None, software_version: str, at: float, manifest: Path) -> Check:
-    identity = identity_of(assessor, software_version)
+def _measured(assessor: Assessor, database: Database | None, identity: Identity, at: float, manifest: Path) -> Check:
     first, accepted = _known(database, identity)
     try:
         scores, refusals = _scores_and_refusals(assessor, manifest)
@@ -248,7 +260,15 @@ def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
     assessor, software_version = node.assessor, node.device.software_version
     with _ONE_AT_A_TIME:
         due = at_start or _is_due(*_of_this_process(node), now=node.clock())
-        found = check(assessor, node.database, software_version=software_version, at=node.clock()) if due else None
+        found = None
+        if due:
+            found = check(
+                assessor,
+                node.database,
+                software_version=software_version,
+                at=node.clock(),
+                host_id=node.host_id,
+            )
         _send_on(node)
     return found
 
@@ -256,7 +276,7 @@ def check_if_due(node: NodeContext, *, at_start: bool = False) -> Check | None:
 def _of_this_process(node: NodeContext) -> tuple[Check | None, Check | None]:
     """Return the check that decides for the identity of this process, and the newest one by any process."""
     assert node.assessor is not None
-    identity = identity_of(node.assessor, node.device.software_version)
+    identity = identity_of(node.assessor, node.device.software_version, node.host_id)
     with node.database.read() as connection:
         return constancy_checks.standing(connection, identity), constancy_checks.last_check(connection, identity)
 

@@ -13,6 +13,10 @@ def upgrade() -> None:
         "associations",
         sa.Column("host_id", sa.String(32), comment="whose receiver has it; null: of a node on one host"),
     )
+    op.add_column(
+        "constancy_checks",
+        sa.Column("host_id", sa.String(32), comment="that checked; null: of a node on one host"),
+    )
     op.create_index(
         op.f("ix_associations_open"),
         "associations",
