@@ -10,6 +10,7 @@ A courier or forwarder that dies needs none of this: the one that takes its leas
 import structlog
 
 from mediqa_node.domain.cluster import LEASE_S, Member
+from mediqa_node.domain.errors import MediqaError
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.forward.plan import ForwardPlan
 from mediqa_node.pipeline.node import NodeContext
@@ -41,14 +42,24 @@ class TakeOver:
     def run(self) -> int:
         """Take over from every process whose lease has run out; return from how many."""
         with self._node.database.read() as connection:
-            dead = [row for row in read_leases(connection) if row.left_s < 0 and self._is_dead(connection, row)]
-        return sum(self._take_over(Member.named(row.name)) for row in dead)
+            dead = [Member.named(row.name) for row in read_leases(connection) if self._is_dead(connection, row)]
+        return sum(self._take_over_if_possible(member) for member in dead)
+
+    def _take_over_if_possible(self, member: Member) -> bool:
+        try:
+            return self._take_over(member)
+        except (MediqaError, OSError) as error:  # the others are taken over all the same
+            log.warning("not taken over", process=member.name, reason=str(error), hourly_for=member.name)
+            return False
 
     def _is_dead(self, connection: Connection, row: LeaseRow) -> bool:
-        """Whether a lease is one that is taken over; not that of a node without hosts of a version before leases."""
+        """Whether a lease has run out, or was taken for a take-over that was not finished.
+
+        Not that of a node without hosts, as long as a version before leases runs.
+        """
         member = Member.named(row.name)
         kind = member.role.partition("-")[0]
-        if kind not in (_RECEIVER, _WORKER):
+        if kind not in (_RECEIVER, _WORKER) or not (row.left_s < 0 or row.holder == self._leases.holder):
             return False
         is_older = member.host_id is None and runs_without_lease(connection, kind, now=self._node.clock())
         return not is_older

@@ -5,6 +5,7 @@ a lock of the database, and add: what an older version reads and writes keeps it
 from which revision on a version may use it, so that an older one may also start again.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from mediqa_node.storage.database import Connection, Database
 _USABLE_FROM = "v02_0012"
 """The oldest revision whose version works with the tables of this one; raised by a migration that takes away."""
 _LOCK = 0x6D656469  # "medi"
+_LOOK_EVERY_S = 0.2
 
 
 @contextmanager
@@ -33,14 +35,14 @@ def migrating(database: Database) -> Iterator[None]:
     if database.is_sqlite:
         yield
         return
-    with database.engine.connect() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
-        connection.commit()  # the lock is that of the session: no transaction stays open beside the migrations
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # asked again and again: an index that is built concurrently waits for every transaction, also one that waits
+        while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK))).scalar_one():
+            time.sleep(_LOOK_EVERY_S)
         try:
             yield
         finally:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
-            connection.commit()
 
 
 def upgrade(database: Database, revision: str = "head") -> None:

@@ -673,3 +673,25 @@ def test_the_set_is_small_and_packed_with_the_programme() -> None:
     assert own < listed
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 1_500_000
     assert "reference/*/*" in (ROOT / "setup.cfg").read_text()
+
+
+def test_a_drift_of_one_host_is_not_hidden_by_a_good_check_of_another(tmp_path: Path) -> None:
+    scorer = Drifting()
+    bench = Bench(tmp_path / "node", scorer=scorer)
+    a, b = (replace(bench.node, host_id=host_id) for host_id in ("a", "b"))
+    constancy.check_if_due(a)
+    scorer.by = 0.5
+    constancy.check_if_due(b)
+    scorer.by = 0.0
+    constancy.check_if_due(a, at_start=True)
+
+    assert constancy.reason_to_withhold(a) is None
+    assert constancy.reason_to_withhold(b).code == "constancy_drift"
+    with bench.database.read() as connection:
+        assert constancy_checks.standing(connection).identity.host_id == "b"
+        assert constancy_checks.failed(connection).withholds
+    bench.now += 3 * DAY_S  # b has not run since
+    constancy.check_if_due(a)
+    with bench.database.read() as connection:
+        assert constancy_checks.failed(connection) is None
+    bench.close()

@@ -193,3 +193,77 @@ def test_the_head_of_a_file_is_read_back_as_it_was_written(source: str) -> None:
     read = read_head(memoryview(head + encode(ct())))
 
     assert (read.transfer_syntax_uid, read.source_ae_title, read.size_bytes) == (DEFLATED, source, len(head))
+
+
+# ── several hosts ────────────────────────────────────────────────────────────
+
+
+def of_host(node: Listening, number: int, host_id: str) -> Path:
+    """Return a file that the receiver of a host has placed, and not entered."""
+    send(node, number)
+    [path] = [path for path in node.files() if "-" not in path.name]
+    forget_rows(node)
+    return path.rename(path.with_name(f"{host_id}-{path.name}"))
+
+
+def test_a_receiver_recovers_what_is_its_own(node: Listening) -> None:
+    own, other = of_host(node, 1, "a"), of_host(node, 2, "b")
+    for name in ("a-1", "b-1", "b-2"):
+        (node.spool.root / "tmp" / name).write_bytes(b"half")
+    with node.database.write() as connection:
+        for host_id in ("a", "b"):
+            connection.execute(
+                sa.insert(associations).values(
+                    id=host_id, calling_ae_title="CT", address="", opened_at=0, host_id=host_id
+                )
+            )
+    node.spool.owner = "a"
+
+    found = recover(node.database, node.spool, now=NOW, owner="a")
+
+    assert found == {"dropped": 1, "adopted": 1, "missing": 0}
+    assert sorted(path.name for path in node.temporary()) == ["b-1", "b-2"]
+    assert [node.spool.path(row.path) for row in node.rows()] == [own]
+    assert other.exists()
+    with node.database.read() as connection:
+        still_open = sa.select(associations.c.id).where(associations.c.closed_at.is_(None))
+        assert connection.execute(still_open).scalars().all() == ["b"]
+
+
+def test_what_another_host_takes_over_no_longer_depends_on_the_name_that_the_dead_one_knows(node: Listening) -> None:
+    left = of_host(node, 1, "a")
+    node.spool.owner = "b"
+
+    assert recover(node.database, node.spool, now=NOW, owner="a")["adopted"] == 1
+
+    [row] = node.rows()
+    assert row.path.startswith(f"{left.parent.name}/b-")
+    assert node.spool.has(row.path)
+    assert not left.exists()
+
+
+def test_a_take_over_that_is_killed_before_it_removes_the_old_name_leaves_one_file(node: Listening) -> None:
+    left = of_host(node, 1, "a")
+    node.spool.owner = "b"
+    content = left.read_bytes()
+    recover(node.database, node.spool, now=NOW, owner="a")
+    left.write_bytes(content)
+    node.spool.owner = "a"
+
+    assert recover(node.database, node.spool, now=NOW, owner="a")["adopted"] == 0
+
+    assert not left.exists()
+    assert len(node.files()) == len(node.rows()) == 1
+
+
+def test_files_of_a_host_that_died_long_ago_are_found_though_others_have_received_since(node: Listening) -> None:
+    left = of_host(node, 1, "a")
+    old = node.spool.root / "20200101-00"
+    old.mkdir()
+    left.rename(old / left.name)
+    send(node, 2)
+    node.spool.owner = "b"
+    died_at = 1_577_836_800.0  # 2020-01-01 00:00 UTC
+
+    assert recover(node.database, node.spool, now=NOW, owner="a")["adopted"] == 0
+    assert recover(node.database, node.spool, now=NOW, owner="a", alive_at=died_at)["adopted"] == 1
