@@ -3,16 +3,20 @@
 `pytest -m acceptance tests/acceptance/test_cluster.py -s` prints the times of every take-over.
 """
 
+import os
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 import sqlalchemy as sa
+import yaml
 from support.cluster import Host, two_hosts
 from support.orthanc import Orthanc, dataset_digest
 from support.outside import Sent, differences
@@ -154,3 +158,77 @@ def _not_as_built(host: Host, pacs: Orthanc) -> list[str]:
         for uid, resource in there.items()
         if uid not in kept or dataset_digest(pacs.file(resource)) != dataset_digest(kept[uid])
     ]
+
+
+# ── from the version before ──────────────────────────────────────────────────
+
+BEFORE_LEASES = "a4dfaf7fb5e8"
+"""The last commit whose version knows neither hosts nor leases."""
+
+
+class OldNode(Host):
+    """A node of the version before hosts, from its own source, on the same database and folder."""
+
+    def __init__(self, folder: Path, source: Path, **settings: Any) -> None:
+        super().__init__(folder, "unused", **settings)
+        tree = yaml.safe_load(self.configuration.read_text())
+        del tree["node"]["host_id"]
+        self.configuration.write_text(yaml.safe_dump(tree))
+        self.source = source
+
+    def start(self, **_: Any) -> Self:
+        path = os.pathsep.join((str(self.source), str(self.source / "tests")))
+        return super().start(environment={"PYTHONPATH": path, "PYTHONSAFEPATH": "1"})
+
+
+@pytest.fixture
+def old_source(tmp_path: Path) -> Path:
+    """The source of the version before."""
+    root = Path(__file__).parents[2]
+    found = subprocess.run(["git", "archive", BEFORE_LEASES], cwd=root, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip(f"needs the history of the project: git has no {BEFORE_LEASES}")
+    folder = tmp_path / "old source"
+    folder.mkdir()
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=found.stdout, check=True)
+    return folder
+
+
+def test_hosts_of_this_version_follow_one_of_the_version_before_under_load(
+    old_source: Path, url: str, pacs: Orthanc, tmp_path: Path
+) -> None:
+    peers = {"PACS": {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.dicom_port}}
+    shared = tmp_path / "shared"
+    old = OldNode(tmp_path / "old", old_source, shared=shared, url=url, peers=peers)
+    with two_hosts(tmp_path, url, peers=peers) as (a, b):
+        old.start()
+        scanners = Scanners(tmp_path / "scanners", (old.port, b.port))
+        threads = [threading.Thread(target=scanners.run, args=(f"ct{n}",)) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            until(lambda: scanners.sent.acknowledged, "the old node receives")
+            b.start()
+            assert "delivering" not in {line["event"] for line in b.log()}  # the old courier still sends
+            before = len(scanners.sent.acknowledged)
+            until(lambda: len(scanners.sent.acknowledged) > before + 60, "both receive on the tables of this version")
+            assert old.process.poll() is None
+            assert not [line for line in old.log() if "Traceback" in str(line) or line["level"] == "critical"]
+            old.stop()
+            scanners.ports = (a.port, b.port)
+            a.start()
+            until(lambda: {"delivering"} & {line["event"] for line in (*a.log(), *b.log())}, "a new courier delivers")
+            before = len(scanners.sent.acknowledged)
+            until(lambda: len(scanners.sent.acknowledged) > before + 60, "both new hosts receive")
+        finally:
+            scanners.stop.set()
+            for thread in threads:
+                thread.join()
+            if old.process is not None:
+                old.kill_group()
+        for series in sorted(scanners.sent.series):
+            a.reaches(series, "DELIVERED")
+        found = pacs.reports()
+        print(f"{len(scanners.sent.series)} series, {len(found)} reports")  # noqa: T201
+        assert differences(scanners.sent, shared / "spool", found) == []
+        assert _not_as_built(a, pacs) == []
