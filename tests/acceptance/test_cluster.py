@@ -22,10 +22,10 @@ from support.orthanc import Orthanc, dataset_digest
 from support.outside import Sent, differences
 from support.senders import answered, start_storescu
 from support.series import ct_series
-from support.waiting import need, until
+from support.waiting import free_port, need, stop, until
 
 from mediqa_node.storage.heartbeats import processes
-from mediqa_node.storage.tables import reports
+from mediqa_node.storage.tables import associations, reports
 
 pytestmark = pytest.mark.acceptance
 ROUNDS = 20
@@ -158,6 +158,74 @@ def _not_as_built(host: Host, pacs: Orthanc) -> list[str]:
         for uid, resource in there.items()
         if uid not in kept or dataset_digest(pacs.file(resource)) != dataset_digest(kept[uid])
     ]
+
+
+# ── behind a balancer ────────────────────────────────────────────────────────
+
+_BALANCER = """
+defaults
+  mode tcp
+  timeout connect 2s
+  timeout client 60s
+  timeout server 60s
+  option redispatch
+listen dicom
+  bind 127.0.0.1:{port}
+  balance roundrobin
+{servers}
+"""
+
+
+@pytest.fixture
+def balanced(
+    tmp_path: Path, url: str, pacs: Orthanc, request: pytest.FixtureRequest
+) -> Iterator[tuple[Host, Host, int]]:
+    """Two hosts behind HAProxy, and its port; rules see the caller, whose address is that of this machine."""
+    need(request.config, "/usr/sbin/haproxy")
+    peers = {"PACS": {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.dicom_port}}
+    with two_hosts(tmp_path, url, peers=peers, receiver={"proxies": ["127.0.0.1"]}) as both:
+        for host in both:
+            host.start(ready=False)
+        port, file = free_port(), tmp_path / "haproxy.cfg"
+        servers = [f"  server {host.host_id} 127.0.0.1:{host.port} send-proxy-v2 check inter 500" for host in both]
+        file.write_text(_BALANCER.format(port=port, servers="\n".join(servers)))
+        balancer = subprocess.Popen(["/usr/sbin/haproxy", "-f", str(file)])
+        try:
+            until(lambda: all(host.log("scoring") and host.log("receiving") for host in both), "both hosts work")
+            yield *both, port
+        finally:
+            stop(balancer)
+
+
+def test_scanners_that_call_a_balancer_do_not_notice_that_a_host_falls(
+    balanced: tuple[Host, Host, int], pacs: Orthanc, tmp_path: Path
+) -> None:
+    a, b, port = balanced
+    scanners = Scanners(tmp_path / "scanners", (port, port))
+    threads = [threading.Thread(target=scanners.run, args=(f"ct{n}",)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: all(_associations(host) > 2 for host in (a, b)), "both hosts receive")
+        a.kill_group()
+        before = _associations(b)
+        until(lambda: _associations(b) > before + 10, "b receives alone")
+    finally:
+        scanners.stop.set()
+        for thread in threads:
+            thread.join()
+
+    for series in sorted(scanners.sent.series):
+        b.reaches(series, "DELIVERED")
+    assert differences(scanners.sent, b.spool, pacs.reports()) == []
+    with b.database.read() as connection:
+        assert set(connection.execute(sa.select(associations.c.address)).scalars()) <= {"127.0.0.1", ""}
+
+
+def _associations(host: Host) -> int:
+    with host.database.read() as connection:
+        query = sa.select(sa.func.count()).where(associations.c.host_id == host.host_id)
+        return int(connection.execute(query).scalar_one())
 
 
 # ── from the version before ──────────────────────────────────────────────────

@@ -58,6 +58,7 @@ PACKAGES = {
     "/usr/sbin/Orthanc": "orthanc",
     "/usr/bin/dcentvfy": "dicom3tools",
     "/usr/bin/faketime": "faketime",
+    "/usr/sbin/haproxy": "haproxy",
 }
 """Peers by the Debian package that installs them. `storescu` of pynetdicom would be no peer."""
 
