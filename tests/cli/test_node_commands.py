@@ -234,10 +234,11 @@ def test_every_help_has_whole_sentences_and_both_common_options() -> None:
     assert seen > 25
 
 
-def test_a_second_node_on_the_same_data_folder_is_refused_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host_id", ["null", "b"])
+def test_a_second_node_on_the_same_data_folder_is_refused_at_once(tmp_path: Path, host_id: str) -> None:
     import fcntl
 
-    (tmp_path / "node.yaml").write_text("{}")
+    (tmp_path / "node.yaml").write_text(f"node: {{host_id: {host_id}}}")
     (tmp_path / "var").mkdir()
     with (tmp_path / "var" / "serve.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -247,6 +248,7 @@ def test_a_second_node_on_the_same_data_folder_is_refused_at_once(tmp_path: Path
 
     assert result.returncode == 2
     assert "is used by pid 4711" in result.stderr
+    assert "several hosts need PostgreSQL" in result.stderr
 
 
 def test_a_port_in_use_is_a_sentence_at_once(tmp_path: Path) -> None:
