@@ -10,8 +10,11 @@ couriers and forwarders of all hosts one holds the lease of the role, and the ot
 import re
 from dataclasses import dataclass
 
-LEASE_S = 6.0
-"""A process that has not renewed its lease for so long is taken for dead."""
+LEASE_S = 5.0
+"""A process that has not renewed its lease for so long may be dead."""
+GRACE_S = 2.0
+"""It is taken for dead if it has still not done so after as long again in which the database answered others: when the
+database itself was away, those that live renew their leases first."""
 RENEW_EVERY_S = 1.0
 TAKE_OVER_EVERY_S = 0.5
 """How often the courier looks for dead processes, and a courier that stands by for the lease."""

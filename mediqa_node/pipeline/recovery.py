@@ -18,7 +18,7 @@ from mediqa_node.dicom.scan import scan
 from mediqa_node.domain.errors import InvalidInstance
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.pipeline.forward.plan import ForwardPlan
-from mediqa_node.storage.audit import last_received_at, paths_since
+from mediqa_node.storage.audit import last_received_at, path_is_known, paths_since
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.ingest import Recorded, close_abandoned_associations, close_association, record
 from mediqa_node.storage.spool import Spool, SpooledDataset, owner_of
@@ -88,8 +88,10 @@ def adopt(database: Database, spool: Spool, path: str, plan: ForwardPlan | None 
     with database.write() as connection:
         outcome = record(database, connection, instance, modality, spool.has)
         close_association(connection, _ASSOCIATION, released=False, at=instance.received_at.timestamp())
-    for needless in {path, instance.path} if outcome is Recorded.DUPLICATE else {path} - {instance.path}:
-        spool.remove(needless)
+        is_entered = path_is_known(connection, path)  # its receiver has come back, and was faster
+    needless = {path, instance.path} if outcome is Recorded.DUPLICATE else {path} - {instance.path}
+    for name in needless - ({path} if is_entered else set()):
+        spool.remove(name)
     return outcome is not Recorded.DUPLICATE
 
 

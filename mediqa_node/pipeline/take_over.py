@@ -21,7 +21,7 @@ from mediqa_node.storage.leases import Held, LeaseRow, Leases, read_leases
 
 log = structlog.get_logger("courier")
 
-_MAY_TAKE_S = 120.0
+_MAY_TAKE_S = 60.0
 _RECEIVER, _WORKER = "receiver", "worker"
 
 
@@ -40,9 +40,14 @@ class TakeOver:
         self._plan = plan
 
     def run(self) -> int:
-        """Take over from every process whose lease has run out; return from how many."""
+        """Take over from every process whose lease has run out, or was taken before for that; return from how many."""
+        run_out = {row.name for row in self._leases.run_out()}
         with self._node.database.read() as connection:
-            dead = [Member.named(row.name) for row in read_leases(connection) if self._is_dead(connection, row)]
+            dead = [
+                Member.named(row.name)
+                for row in read_leases(connection)
+                if (row.name in run_out or row.holder == self._leases.holder) and self._may_be_taken(connection, row)
+            ]
         return sum(self._take_over_if_possible(member) for member in dead)
 
     def _take_over_if_possible(self, member: Member) -> bool:
@@ -52,14 +57,11 @@ class TakeOver:
             log.warning("not taken over", process=member.name, reason=str(error), hourly_for=member.name)
             return False
 
-    def _is_dead(self, connection: Connection, row: LeaseRow) -> bool:
-        """Whether a lease has run out, or was taken for a take-over that was not finished.
-
-        Not that of a node without hosts, as long as a version before leases runs.
-        """
+    def _may_be_taken(self, connection: Connection, row: LeaseRow) -> bool:
+        """Whether a lease is that of a receiver or worker; not of a node without hosts whose older version runs."""
         member = Member.named(row.name)
         kind = member.role.partition("-")[0]
-        if kind not in (_RECEIVER, _WORKER) or not (row.left_s < 0 or row.holder == self._leases.holder):
+        if kind not in (_RECEIVER, _WORKER):
             return False
         is_older = member.host_id is None and runs_without_lease(connection, kind, now=self._node.clock())
         return not is_older

@@ -37,14 +37,11 @@ class Process:
     pulse: Pulse = field(default_factory=Pulse)
     alive_at: float | None = None
     beat: Beat = field(init=False)
+    leases: Leases = field(init=False)
 
     def __post_init__(self) -> None:
         self.beat = Beat(self.database, self.member.name, self.pulse)
-
-    @property
-    def leases(self) -> Leases:
-        """The leases of this process."""
-        return Leases(self.database, self.member.name)
+        self.leases = Leases(self.database, self.member.name)
 
 
 @contextlib.contextmanager
@@ -77,16 +74,17 @@ def joined(settings: Settings, role: str, stop: threading.Event) -> Iterator[Pro
 
 def _wait_for_lease(process: Process) -> Held | None:
     """Take the lease of a process, as soon as it is free; None if the process is asked to stop before."""
+    lease = process.member.lease
     while not process.stop.is_set():
-        if not _is_filled_without_lease(process):
-            held = process.leases.take(process.member.lease)
+        if lease not in process.leases.held_by_others() and not _is_filled_without_lease(process):
+            held = process.leases.take(lease)
             if held is not None:
                 _show(process, stands_by=False)
                 process.alive_at = held.lapsed_at or None
                 return held
         if not process.beat.stands_by:
             _show(process, stands_by=True)
-            log.info("standing by", process=process.member.name, lease=process.member.lease)
+            log.info("standing by", process=process.member.name, lease=lease)
         process.stop.wait(TAKE_OVER_EVERY_S)
     return None
 

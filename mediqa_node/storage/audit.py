@@ -43,6 +43,11 @@ def paths_since(connection: sa.Connection, folder: str) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
+def path_is_known(connection: sa.Connection, path: str) -> bool:
+    """Whether the index names a file."""
+    return connection.execute(sa.select(instances.c.id).where(instances.c.path == path)).first() is not None
+
+
 def all_paths(connection: sa.Connection) -> set[str]:
     """Return every file that the index has ever named."""
     return set(connection.execute(sa.select(instances.c.path)).scalars())

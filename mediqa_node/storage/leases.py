@@ -1,7 +1,7 @@
 """Leases: which process may work under a name, on whichever host, and what keeps its predecessor from writing.
 
 A lease is a row with a token that grows whenever the lease is taken. Its holder renews it every second; one that has
-not been renewed for six is free. Each commit of the holder locks the row and compares the token
+not been renewed for five has run out. Each commit of the holder locks the row and compares the token
 (`Database.fence`), so that a process that was stopped for a while (SIGSTOP, a virtual machine that is resumed) and
 whose lease was taken meanwhile cannot write any more, whatever it still believes.
 
@@ -10,17 +10,20 @@ locks (`system.lock`): a lease is always granted, and nothing is written.
 """
 
 import socket
+import time
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.cluster import LEASE_S
+from mediqa_node.domain.cluster import GRACE_S, LEASE_S
 from mediqa_node.storage.cluster_tables import leases
 from mediqa_node.storage.database import APPLICATION, Database, Fence, Fenced, clock_of
 
 _NAME: sa.BindParameter[str] = sa.bindparam("name_", type_=sa.String)
 _TOKEN: sa.BindParameter[int] = sa.bindparam("token_", type_=sa.Integer)
 _ROW = sa.select(leases).where(leases.c.name == _NAME)
+_LONGEST_GAP_S = 3.0
+"""Between two looks at the leases. The database was away, or this process was stopped: what was seen before is void."""
 _RENEW = sa.update(leases).where(leases.c.name == _NAME, leases.c.token == _TOKEN)
 
 
@@ -46,6 +49,7 @@ class LeaseRow:
     """
 
     name: str
+    token: int
     holder: str
     machine: str
     left_s: float
@@ -62,6 +66,31 @@ class Leases:
         self.database = database
         self.holder = holder
         self._machine = socket.gethostname()
+        self._looked_at = float("-inf")
+        self._run_out_since: dict[tuple[str, int], float] = {}
+
+    def held_by_others(self) -> set[str]:
+        """Return the leases that another process holds and renews, or may still renew."""
+        dead = {row.name for row in self.run_out()}
+        with self.database.read() as connection:
+            rows = read_leases(connection)
+        return {
+            row.name
+            for row in rows
+            if row.name not in dead and (row.holder, row.machine) != (self.holder, self._machine)
+        }
+
+    def run_out(self) -> list[LeaseRow]:
+        """Return the leases that have run out, and have stayed so for a while in which this process looked."""
+        with self.database.read() as connection:
+            rows = [row for row in read_leases(connection) if row.left_s < 0]
+        now = time.monotonic()
+        if now - self._looked_at > _LONGEST_GAP_S:
+            self._run_out_since.clear()
+        self._looked_at = now
+        seen = self._run_out_since
+        self._run_out_since = {(row.name, row.token): seen.get((row.name, row.token), now) for row in rows}
+        return [row for row in rows if now - self._run_out_since[row.name, row.token] >= GRACE_S]
 
     def take(self, name: str, *, for_s: float = LEASE_S) -> Held | None:
         """Take a lease that nobody holds, or that an earlier process of the same name on this machine has left behind.
@@ -129,7 +158,7 @@ class Leases:
 def read_leases(connection: sa.Connection) -> list[LeaseRow]:
     """Return the leases that are held or have run out, by name; not those that were given back."""
     left = leases.c.until - clock_of(connection)
-    query = sa.select(leases.c.name, leases.c.holder, leases.c.machine, left.label("left_s"))
+    query = sa.select(leases.c.name, leases.c.token, leases.c.holder, leases.c.machine, left.label("left_s"))
     rows = connection.execute(query.where(leases.c.until > 0).order_by(leases.c.name))
     return [LeaseRow(**row._mapping) for row in rows]
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import pytest
 import sqlalchemy as sa
 import yaml
@@ -25,6 +26,7 @@ from support.series import ct_series
 from support.waiting import free_port, need, stop, until
 
 from mediqa_node.storage.heartbeats import processes
+from mediqa_node.storage.leases import read_leases
 from mediqa_node.storage.tables import associations, reports
 
 pytestmark = pytest.mark.acceptance
@@ -158,6 +160,28 @@ def _not_as_built(host: Host, pacs: Orthanc) -> list[str]:
         for uid, resource in there.items()
         if uid not in kept or dataset_digest(pacs.file(resource)) != dataset_digest(kept[uid])
     ]
+
+
+def test_a_database_that_is_away_for_a_while_makes_nobody_dead(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    with hosts[0].database.read() as connection:
+        before = {row.name: row.token for row in read_leases(connection)}
+        folder = connection.exec_driver_sql("SHOW data_directory").scalar_one()
+    server = psutil.Process(int(Path(folder, "postmaster.pid").read_text().split()[0]))
+    processes = [server, *server.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    time.sleep(20)
+    for process in processes:
+        process.resume()
+    paths = ct_series(tmp_path / "ct", "afterwards", slices=range(5))
+
+    assert set(answered(start_storescu(hosts[0].port, paths, options=_PATIENT)).values()) == {0x0000}
+    time.sleep(10)
+
+    with hosts[0].database.read() as connection:
+        after = {row.name: row.token for row in read_leases(connection)}
+    assert after == before
+    assert not [line for host in hosts for line in host.log() if line["event"].startswith(("lease lost", "took over"))]
 
 
 # ── behind a balancer ────────────────────────────────────────────────────────

@@ -108,13 +108,21 @@ def storescp(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def node(folder: Path, pacs: Server | None = None, *, log_level: str = "INFO", **sections: Any) -> Iterator[Server]:
+def node(
+    folder: Path,
+    pacs: Server | None = None,
+    *,
+    log_level: str = "INFO",
+    host_id: str | None = None,
+    data_dir: Path | str = "var",
+    **sections: Any,
+) -> Iterator[Server]:
     port = free_port()
     settings: dict[str, Any] = {
-        "node": {"port": port, "data_dir": "var"},
-        "model": {"allow_untrained": True},
+        "node": {"port": port, "data_dir": str(data_dir), "host_id": host_id},
         "retention": {"low_water_bytes": 0},
         **sections,
+        "model": {"allow_untrained": True, **sections.get("model", {})},
     }
     if pacs is not None:
         settings["peers"] = {"PACS": {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.port}}

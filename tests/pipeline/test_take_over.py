@@ -12,6 +12,7 @@ from support.bench import Bench
 from mediqa_node.pipeline import durable
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.take_over import TakeOver
+from mediqa_node.storage import leases
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.heartbeats import heartbeats
 from mediqa_node.storage.leases import Leases
@@ -20,7 +21,8 @@ from mediqa_node.storage.tables import associations
 
 
 @pytest.fixture
-def bench(url: str, tmp_path: Path) -> Iterator[Bench]:
+def bench(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(leases, "GRACE_S", 0.0)
     made = Bench(tmp_path / "bench", url=url)
     durable.migrate(made.database)
     made.now = time.time()

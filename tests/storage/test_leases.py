@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from mediqa_node.domain.errors import StorageFailed
+from mediqa_node.storage import leases
 from mediqa_node.storage.database import Database, Fenced
 from mediqa_node.storage.leases import Leases, read_leases
 from mediqa_node.storage.migrate import upgrade
@@ -134,6 +135,27 @@ def test_a_holder_renews_while_its_own_commits_are_under_way(opened: Open) -> No
     finally:
         renewed.set()
         thread.join()
+
+
+def test_a_lease_that_ran_out_is_free_once_its_holder_had_time_to_renew_it(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "GRACE_S", 0.3)
+    a, b = (Leases(opened(f"{host}/courier"), f"{host}/courier") for host in "ab")
+    held = a.take("courier", for_s=0.1)
+    assert held is not None
+    time.sleep(0.2)  # the database was away for so long
+
+    assert "courier" in b.held_by_others()
+    assert a.renew(held.fence, for_s=0.1)
+    time.sleep(0.2)
+    assert "courier" in b.held_by_others()
+    time.sleep(0.4)
+    assert "courier" not in b.held_by_others()
+    assert [row.name for row in b.run_out() if row.holder == "a/courier"] == ["courier"]
+    monkeypatch.setattr(leases, "_LONGEST_GAP_S", 0.05)
+    time.sleep(0.1)
+    assert "courier" in b.held_by_others()  # this process was stopped itself
 
 
 def test_leases_are_listed_with_what_is_left_of_them(opened: Open) -> None:

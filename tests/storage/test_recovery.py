@@ -256,6 +256,27 @@ def test_a_take_over_that_is_killed_before_it_removes_the_old_name_leaves_one_fi
     assert len(node.files()) == len(node.rows()) == 1
 
 
+def test_a_receiver_that_comes_back_while_it_is_taken_over_keeps_its_file(
+    node: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = of_host(node, 1, "a")
+    claim = node.spool.claim
+
+    def come_back_first(path: str) -> str:
+        claimed = claim(path)
+        node.spool.owner = "a"
+        assert recover(node.database, node.spool, now=NOW, owner="a")["adopted"] == 1
+        return claimed
+
+    node.spool.owner = "b"
+    monkeypatch.setattr(node.spool, "claim", come_back_first)
+
+    assert recover(node.database, node.spool, now=NOW, owner="a")["adopted"] == 0
+
+    assert node.files() == [left]
+    assert [node.spool.path(row.path) for row in node.rows()] == [left]
+
+
 def test_files_of_a_host_that_died_long_ago_are_found_though_others_have_received_since(node: Listening) -> None:
     left = of_host(node, 1, "a")
     old = node.spool.root / "20200101-00"
