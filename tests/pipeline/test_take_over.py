@@ -13,6 +13,7 @@ from mediqa_node.pipeline import durable
 from mediqa_node.pipeline.durable import DurableJobs
 from mediqa_node.pipeline.take_over import TakeOver
 from mediqa_node.storage import leases
+from mediqa_node.storage.cluster_tables import leases as table
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.heartbeats import heartbeats
 from mediqa_node.storage.leases import Leases
@@ -95,6 +96,8 @@ def test_a_node_of_a_version_before_leases_is_left_alone_while_it_runs(bench: Be
     old = {"host": "a", "pid": 1, "started_at": 0.0, "sweeps": {}}
     with bench.database.write() as connection:
         connection.execute(sa.insert(heartbeats).values(role="worker", at=bench.now, **old))
+        past = {"token": 0, "holder": "worker", "machine": "", "until": 1.0}  # as the migration enters it
+        connection.execute(sa.insert(table).values(name="worker", **past))
 
     sweep(bench, jobs).run()
     assert statuses(bench.database) == {"of the old worker": "PENDING"}

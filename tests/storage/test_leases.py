@@ -161,13 +161,14 @@ def test_a_lease_that_ran_out_is_free_once_its_holder_had_time_to_renew_it(
 def test_leases_are_listed_with_what_is_left_of_them(opened: Open) -> None:
     database = opened("a/worker")
     Leases(database, "a/worker").take("a/worker", for_s=60)
+    Leases(database, "a/receiver").take("a/receiver", for_s=-1)
 
     with database.read() as connection:
         found = {row.name: row for row in read_leases(connection)}
 
     assert found["a/worker"].holder == "a/worker"
     assert 50 < found["a/worker"].left_s <= 60
-    assert found["worker"].left_s < 0  # of a version before leases: to be taken over
+    assert found["a/receiver"].left_s < 0
 
 
 def test_on_sqlite_the_only_host_always_has_its_leases_and_writes_none(tmp_path: Path) -> None:

@@ -33,9 +33,11 @@ def upgrade() -> None:
         sa.Column("until", sa.Float, nullable=False, comment="by the clock of the database; 0: given back"),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
     )
-    # what a node without hosts leaves unfinished is taken over as if its lease had run out
-    past = [{"name": name, "token": 0, "holder": name, "machine": "", "until": 1.0} for name in ("receiver", "worker")]
-    op.bulk_insert(leases, past)
+    # what a node of the version before leaves unfinished is taken over as if its lease had run out
+    roles = op.get_bind().execute(sa.text("SELECT role FROM heartbeats WHERE role IN ('receiver', 'worker')")).scalars()
+    past = [{"name": name, "token": 0, "holder": name, "machine": "", "until": 1.0} for name in roles]
+    if past:
+        op.bulk_insert(leases, past)
     op.create_table(
         "processes",
         sa.Column("name", sa.String(32), nullable=False),
