@@ -14,9 +14,10 @@ from mediqa_node.cli.common import open_node, quiet
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import as_json, count, fact, size
 from mediqa_node.cli.progress import progress
+from mediqa_node.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from mediqa_node.domain.export import ExportSummary, Payload
+    from mediqa_node.domain.export import ExportRequest, ExportSummary, Payload
 
 
 @app.command()
@@ -54,6 +55,7 @@ def export(
         bool,
         typer.Option("--faces", help="Include heads as dicom or nifti, although a face can be rendered from them."),
     ] = False,
+    store: Annotated[bool, typer.Option("--store", help="Also copy it to `export.store`, an object store.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing export.")] = False,
     json: Json = False,
 ) -> None:
@@ -62,9 +64,7 @@ def export(
     The folder contains a manifest, slices, splits, the reason why each series was left out, and checksums. It holds no
     name, identifier, date or private element.
     """
-    from mediqa_node.composition import resources
     from mediqa_node.domain.export import ExportRequest
-    from mediqa_node.pipeline.export.export import export as write
 
     request = ExportRequest(
         payload=_payload(payload),
@@ -75,14 +75,34 @@ def export(
         eligible_only=eligible,
         faces=faces,
     )
-    quiet()
-    with open_node(context) as (settings, database), progress("exporting") as advance:
-        source = resources.export_source(settings, database)
-        found = write(source, request, out, replace=force, advance=lambda _, done, total: advance(done, total))
+    found, copied = _write(context, request, out, force=force, store=store)
     if json:
         as_json(found.as_dict())
     else:
         _print(found)
+        if copied is not None:
+            fact("copied", f"to {copied}")
+
+
+def _write(
+    context: typer.Context, request: ExportRequest, out: Path, *, force: bool, store: bool
+) -> tuple[ExportSummary, str | None]:
+    """Write an export and, if that is asked for, copy it to the store; return where it is there."""
+    from mediqa_node.composition import resources
+    from mediqa_node.exchange.object_store import copy_to_store
+    from mediqa_node.pipeline.export.export import export as write
+
+    quiet()
+    with open_node(context) as (settings, database):
+        if store and settings.export.store is None:
+            raise ConfigurationError("--store copies to `export.store`, which the configuration does not name")
+        source = resources.export_source(settings, database)
+        with progress("exporting") as advance:
+            found = write(source, request, out, replace=force, advance=lambda _, done, total: advance(done, total))
+        if not store or settings.export.store is None:
+            return found, None
+        with progress("copying") as advance:
+            return found, copy_to_store(out, settings.export.store, advance=advance)
 
 
 def _print(found: ExportSummary) -> None:

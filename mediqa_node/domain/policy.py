@@ -287,6 +287,27 @@ class CompanionRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectStore:
+    """A place for copies of exports: a bucket of S3 or its like. Its credentials come from the environment.
+
+    Attributes:
+        url: `s3://bucket/prefix`, or another address that obstore knows.
+        endpoint: of a store that is not Amazon's, `https://s3.example`; None: the usual one.
+        region: None: from the environment.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    url: str
+    endpoint: str | None = None
+    region: str | None = None
+
+    def __post_init__(self) -> None:
+        if "://" not in self.url or "@" in self.url:
+            raise ValueError(f"url must be like s3://bucket/prefix, without credentials, found {self.url!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRules:
     """The nightly export of harvested labels; off unless a site sets a time.
 
@@ -294,7 +315,8 @@ class ExportRules:
         nightly: time of day in the node's time zone, `02:30`; None: off.
         folder: of all exports, one for each day; relative to the data folder.
         payload: see `domain.export.ExportRequest`.
-        keep: how many exports stay.
+        keep: how many exports stay in the folder.
+        store: each nightly export is copied there, too; None: it is not.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -303,6 +325,7 @@ class ExportRules:
     folder: Path = Path("exports")
     payload: Payload = "refs"
     keep: int = 7
+    store: ObjectStore | None = None
 
     def __post_init__(self) -> None:
         if self.nightly is not None and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.nightly):

@@ -13,6 +13,7 @@ from mediqa_node.domain.errors import ConfigurationError, MediqaError
 from mediqa_node.domain.export import ExportRequest
 from mediqa_node.domain.policy import ExportRules
 from mediqa_node.exchange.folder import MARK, clear, remove
+from mediqa_node.exchange.object_store import copy_to_store
 from mediqa_node.pipeline.export.export import export
 from mediqa_node.pipeline.export.select import ExportSource
 
@@ -79,6 +80,8 @@ class NightlyExport:
             self._clear()
             found = export(self.source(), ExportRequest(payload=self.rules.payload), out, replace=True, advance=advance)
             self._forget()
+            if self.rules.store is not None:
+                copy_to_store(out, self.rules.store, advance=lambda done, total: advance("copying", done, total))
         except Interrupted:
             raise
         except MediqaError as error:
