@@ -48,6 +48,7 @@ def register() -> None:
     """Import the modules that add their commands to the application."""
     from mediqa_node.cli import (  # noqa: F401 (they register their commands)
         annotations,
+        backscore,
         baseline,
         calibrations,
         clock,

@@ -103,6 +103,7 @@ class ReasonCode(StrEnum):
     NO_DESTINATION = "no_destination"
     PULLED = "pulled"
     DELIVERY_CANCELLED = "delivery_cancelled"
+    BACK_SCORED = "back_scored"
 
     # NOT_SCORED: what is no image of a patient's body
     NO_IMAGES = "no_images"
@@ -165,6 +166,7 @@ _WORDS = {
     ReasonCode.SENT_LIVE: "its source sent it after it was pulled",
     ReasonCode.NO_DESTINATION: "no destination asks for it",
     ReasonCode.PULLED: "pulled from an archive, never reported",
+    ReasonCode.BACK_SCORED: "back-scored, not reported",
     ReasonCode.OTHER_RECONSTRUCTION: "another reconstruction of this acquisition is scored",
     ReasonCode.CONSTANCY_DRIFT: "constancy",
     ReasonCode.CONSTANCY_UNKNOWN: "constancy",

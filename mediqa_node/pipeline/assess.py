@@ -12,10 +12,9 @@ import structlog
 from pydicom import Dataset
 
 from mediqa_node.dicom.header import text
-from mediqa_node.dicom.part10 import dataset_sha256
 from mediqa_node.dicom.technique.dose_sr import dose_events
 from mediqa_node.domain.assessment import Assessment
-from mediqa_node.domain.errors import InvalidInstance, NotScorable, StorageFailed
+from mediqa_node.domain.errors import NotScorable, StorageFailed
 from mediqa_node.domain.phantom import PhantomMeasurement
 from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
@@ -24,6 +23,7 @@ from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.copies import fill_identities
 from mediqa_node.pipeline.identity import identities
+from mediqa_node.pipeline.kept_files import FileChanged, require_same
 from mediqa_node.pipeline.measures import measure_series, with_dose
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.reject_notes import may_be_replaced, take_back
@@ -70,7 +70,7 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
     except NotScorable as refused:
         scored_instead = refused.scored if isinstance(refused, _OtherReconstruction) else None
         return _not_scored(node, row, refused.reason, scored_instead=scored_instead)
-    except _FileChanged as changed:
+    except FileChanged as changed:
         return _park(node, row, Reason(ReasonCode.FILE_CHANGED, str(changed)))
     except FileNotFoundError:
         return _park(node, row, Reason(ReasonCode.FILE_MISSING))
@@ -81,10 +81,10 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
 def _assess(node: NodeContext, row: SeriesRow) -> str:
     fill_identities(node, row.series_instance_uid)
     instances = _instances(node, row)
-    _require_same(node, instances)
+    require_same(node, instances)
     files = read_headers([node.spool.path(instance.path) for instance in instances])
     _read_documents(node, row, files.headers)
-    technique = _harvest(node, row, files)
+    technique = harvest(node, row, files)
     _keep_measures(node, row, files, technique)
     with data_errors():
         rule = policy.phantom_rule(node, row, files.headers[0])
@@ -93,7 +93,7 @@ def _assess(node: NodeContext, row: SeriesRow) -> str:
     return _keep(node, row, _score(node, row, files, technique), files)
 
 
-def _harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique:
+def harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique:
     """Harvest the parameters of a series, with the dose events known of its study, and keep them."""
     technique = harvest_series(files, dose_reports.events_for(node, row, files))
     with node.database.write() as connection:
@@ -131,30 +131,9 @@ def _instances(node: NodeContext, row: SeriesRow) -> list[InstanceRow]:
     return instances
 
 
-class _FileChanged(Exception):
-    """A spooled file holds other bytes than were received: its score would be of nobody's image."""
-
-
-def _require_same(node: NodeContext, instances: Sequence[InstanceRow]) -> None:
-    """Check that each file still holds the bytes that were received.
-
-    Raises:
-        _FileChanged: one does not.
-        FileNotFoundError: one is missing.
-    """
-    for instance in instances:
-        try:
-            digest = dataset_sha256(node.spool.path(instance.path))
-        except InvalidInstance:
-            digest = ""
-        if digest != instance.sha256:
-            log.error("spooled file has changed", file=instance.path, instance=instance.sop_instance_uid)
-            raise _FileChanged(f"{instance.path} holds other bytes than were received")
-
-
 def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique, rule: str) -> str:
     """Measure a phantom series; one that names several patients is withheld instead."""
-    if (reason := _identity(node, row, files)) is not None:
+    if (reason := open_identity(node, row, files)) is not None:
         return _not_scored(node, row, reason, state=SeriesState.WITHHELD)
     from mediqa_node.pipeline.phantom import measure  # imports scipy, which the courier does not need
 
@@ -169,24 +148,27 @@ def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Tec
         if not is_doubtful(node) and not row.pulled:
             policy.check_age(node.score, files.headers[0], node.clock())
         policy.check_rules(node, row, files.headers[0])
-        key = policy.acquisition_key(files.headers) if node.score.primary != "all" else None
+        key = policy.claim_of(node, row, files.headers)
     if key is not None:
-        key = f"pulled {key}" if row.pulled else key  # what the archive had takes no place of what is sent live
         with node.database.write() as connection:
             chosen = assessments.claim_acquisition(node.database, connection, key, row.series_instance_uid)
         if chosen != row.series_instance_uid:
             raise _OtherReconstruction(chosen)
+    return score(node, files, technique, revision=row.revision + 1)
+
+
+def score(node: NodeContext, files: SeriesFiles, technique: Technique, *, revision: int) -> Assessment:
+    """Score a series now, with the calibrations that are approved now.
+
+    Raises:
+        NotScorable: as `pipeline.score.assess`.
+    """
     if node.assessor is None:
         raise RuntimeError("this process has no model")
     with node.database.read() as connection:
         approved = calibrations.active(connection)  # read for each series: an approval needs no restart
-    return assess(
-        files,
-        technique,
-        replace(node.assessor, calibrations=approved),
-        revision=row.revision + 1,
-        assessed_at=datetime.fromtimestamp(node.clock(), UTC),
-    )
+    at = datetime.fromtimestamp(node.clock(), UTC)
+    return assess(files, technique, replace(node.assessor, calibrations=approved), revision=revision, assessed_at=at)
 
 
 def _read_documents(node: NodeContext, row: SeriesRow, headers: tuple[Dataset, ...]) -> None:
@@ -229,7 +211,7 @@ def harvest_again(node: NodeContext, series_instance_uid: str) -> None:
         instances = index.current_instances(connection, series_instance_uid)
         if row is None or not instances:
             return
-    technique = _harvest(node, row, read_headers([node.spool.path(instance.path) for instance in instances]))
+    technique = harvest(node, row, read_headers([node.spool.path(instance.path) for instance in instances]))
     with node.database.write() as connection:
         measured = measures.load(connection, series_instance_uid, row.generation)
         again = with_dose(measured, technique) if measured is not None else None
@@ -310,29 +292,42 @@ def _keep(node: NodeContext, row: SeriesRow, assessment: Assessment, files: Seri
             index.release_acquisition(connection, row.series_instance_uid, at=now)
         assessments.save_assessment(connection, assessment, generation=row.generation)
         phantoms.forget(connection, row.series_instance_uid)
-        outbox.supersede_deliveries(connection, row.series_instance_uid, reason="a newer revision", now=now)
-        if not destinations:
-            take_back(node, connection, row.series_instance_uid)
-        leaves_at = _leaves_at(node, row, files, outbox.last_sent_at(connection, row.series_instance_uid), now)
-        for name, wait_s in destinations:
-            outbox.add_delivery(
-                node.database,
-                connection,
-                series_instance_uid=row.series_instance_uid,
-                revision=assessment.revision,
-                destination=name,
-                not_before=leaves_at,
-                wait_for_study_until=leaves_at + wait_s,
-                now=now,
-            )
-        enqueue_due(node, connection)
+        to_deliver(node, connection, row, files, assessment.revision, destinations)
         reach("before-assessment-commit")
     reach("after-assessment-commit")
     _log(assessment, withheld)
     return "withheld" if withheld else "assessed"
 
 
-def _identity(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Reason | None:
+def to_deliver(
+    node: NodeContext,
+    connection: Connection,
+    row: SeriesRow,
+    files: SeriesFiles,
+    revision: int,
+    destinations: Sequence[tuple[str, float]],
+) -> None:
+    """Replace the unfinished deliveries of a series by those of a new revision, each with the seconds to wait there."""
+    uid, now = row.series_instance_uid, node.clock()
+    outbox.supersede_deliveries(connection, uid, reason="a newer revision", now=now)
+    if not destinations:
+        take_back(node, connection, uid)
+    leaves_at = _leaves_at(node, row, files, outbox.last_sent_at(connection, uid), now)
+    for name, wait_s in destinations:
+        outbox.add_delivery(
+            node.database,
+            connection,
+            series_instance_uid=uid,
+            revision=revision,
+            destination=name,
+            not_before=leaves_at,
+            wait_for_study_until=leaves_at + wait_s,
+            now=now,
+        )
+    enqueue_due(node, connection)
+
+
+def open_identity(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Reason | None:
     """Return why nothing may be delivered because of whom the images name, or None."""
     differing = identities(files.headers)
     if differing:
@@ -344,7 +339,7 @@ def _identity(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Reason |
 
 
 def _withheld(node: NodeContext, row: SeriesRow, assessment: Assessment, files: SeriesFiles) -> Reason | None:
-    if (reason := _identity(node, row, files)) is not None:
+    if (reason := open_identity(node, row, files)) is not None:
         return reason
     if not assessment.checkpoint.trained and not node.allow_untrained:
         return Reason(ReasonCode.UNTRAINED, "the weights were never trained; the score has no meaning")

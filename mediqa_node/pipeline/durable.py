@@ -25,14 +25,16 @@ log = structlog.get_logger("jobs")
 
 POSTPONED = "postponed"
 SCORE, DELIVER = "score", "deliver"
+BACKSCORE = "backscore"
+"""A kind of job in the queue of `SCORE`: its place is that of a worker."""
 POLL_S = 0.2
 """How often a busy node looks for jobs. A hand-over takes half of it."""
 IDLE_POLL_S = 10.0
 """How often an idle node does, in case that `storage/activity.py` has missed something."""
 _SCORE_ATTEMPTS = 3
 _DELIVERIES_AT_ONCE = 8
-_CAN_WAIT = 10
-"""Priority of work that is in no hurry; that of other work is 0, and the lowest number goes first."""
+_CAN_WAIT, _LAST = 10, 20
+"""Priorities of work that is in no hurry, and of back-scores. That of other work is 0; the lowest number goes first."""
 
 
 class DurableJobs:
@@ -55,6 +57,12 @@ class DurableJobs:
         if can_wait:
             options["priority"] = _CAN_WAIT
         self._client.enqueue_in_transaction(connection, options, series_instance_uid, generation)
+
+    def backscore(self, connection: sa.Connection, job: str, number: int, series_instance_uid: str) -> None:
+        """Enqueue the score of a series for a set of that number: every other series goes first."""
+        options = _options(SCORE, job)
+        options["workflow_name"], options["priority"] = BACKSCORE, _LAST
+        self._client.enqueue_in_transaction(connection, options, number, series_instance_uid)
 
     def deliver(self, connection: sa.Connection, job: str, delivery_id: int, destination: str) -> None:
         """Enqueue one attempt to send a report."""
@@ -114,6 +122,7 @@ def launch(
     *,
     executor_id: str,
     score: Callable[[str, int], str] | None = None,
+    backscore: Callable[[int, str], str] | None = None,
     scores_at_once: int = 1,
     deliver: Callable[[int], str] | None = None,
 ) -> "Gate":
@@ -122,7 +131,12 @@ def launch(
     Args:
         executor_id: stable and unique among the processes of all hosts; after a crash the process with the same name
             resumes its unfinished jobs.
+<<<<<<< HEAD
         scores_at_once: series assessed concurrently by this process. More than one pays on a GPU: while one series is
+=======
+        backscore: runs in the queue of `score`, only along with it.
+        scores_at_once: series assessed concurrently. More than one pays on a GPU: while one series is
+>>>>>>> 7bbc406 (Back-score an archive behind all other work)
             decoded another is scored, and their images share batches.
     """
     config: Any = {
@@ -140,6 +154,8 @@ def launch(
     _slow_down(engine)
     if score is not None:
         DBOS.workflow(name=SCORE, max_recovery_attempts=_SCORE_ATTEMPTS)(_as_step(score, SCORE))
+    if backscore is not None:
+        DBOS.workflow(name=BACKSCORE, max_recovery_attempts=_SCORE_ATTEMPTS)(_as_step(backscore, BACKSCORE))
     if deliver is not None:
         DBOS.workflow(name=DELIVER, max_recovery_attempts=100)(_as_step(deliver, DELIVER))
     DBOS.listen_queues([name for name, station in ((SCORE, score), (DELIVER, deliver)) if station is not None])

@@ -15,6 +15,7 @@ next start continues from the last commit.
     receive      receiver   one thread per sender       the socket             instance row (group commit)
     complete     courier    a sweep                     series, associations   state + score job
     assess       worker     DBOS queue `score`          spooled files, model   technique; assessment + deliveries + jobs
+    backscore    worker     DBOS queue `score`          spooled files, model   assessment, or a score kept alongside
     deliver      courier    DBOS queue `deliver`        outbox, peer           report bytes, then their status
     companions   courier    a sweep                     sent deliveries, peer  companions' bytes, then their status
     forward      forwarder  one thread per destination  spooled files, peer    status, some instances at a time
@@ -85,6 +86,13 @@ def assess(node: "NodeContext", series_instance_uid: str, generation: int) -> st
     from mediqa_node.pipeline.assess import assess_series
 
     return assess_series(node, series_instance_uid, generation)
+
+
+def backscore(node: "NodeContext", number: int, series_instance_uid: str) -> str:
+    """Score a series that the node already holds, for a set of that number; return the outcome in a word."""
+    from mediqa_node.pipeline.backscore.station import backscore_series
+
+    return backscore_series(node, number, series_instance_uid)
 
 
 def deliver(node: "NodeContext", delivery_id: int) -> str:

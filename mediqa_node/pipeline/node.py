@@ -32,6 +32,9 @@ class Jobs(Protocol):
     ) -> None:
         """Enqueue the assessment of a series, behind all others if it can wait."""
 
+    def backscore(self, connection: Connection, job: str, number: int, series_instance_uid: str) -> None:
+        """Enqueue the score of a series for a set, behind everything else."""
+
     def deliver(self, connection: Connection, job: str, delivery_id: int, destination: str) -> None:
         """Enqueue one attempt to send a report."""
 

@@ -101,6 +101,13 @@ def acquisition_key(headers: Sequence[Dataset]) -> str | None:
     return f"{sha256(json.dumps(whose).encode()).hexdigest()[:32]} {acquisition}"
 
 
+def claim_of(node: NodeContext, row: SeriesRow, headers: Sequence[Dataset]) -> str | None:
+    """Return the key of the acquisition of which a series may be the one that is scored; None where all are."""
+    key = acquisition_key(headers) if node.score.primary != "all" else None
+    # what the archive had takes no place of what is sent live
+    return f"pulled {key}" if key is not None and row.pulled else key
+
+
 def acquisition_of(headers: Sequence[Dataset]) -> str | None:
     """Return what names the acquisition of a series whatever patient it names, or None if the headers do not tell.
 

@@ -14,6 +14,7 @@ from mediqa_node.domain.commands import CommandAction
 from mediqa_node.domain.errors import MediqaError
 from mediqa_node.domain.series import DeliveryReason, DeliveryState, InstanceStatus, Reason, ReasonCode, SeriesState
 from mediqa_node.pipeline.assess import enqueue_due
+from mediqa_node.pipeline.backscore import feeder
 from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.clock_watch import ClockWatch
 from mediqa_node.pipeline.commands import QUICK_ACTIONS, CommandSweep, Perform
@@ -138,6 +139,8 @@ def courier_loops(
         Loop(node.pulse, "slow commands", SLOW_COMMANDS_EVERY_S, CommandSweep(node, slow or {}).run, stop),
         Loop(node.pulse, "trends", TRENDS_EVERY_S, trends.run, stop),
         Loop(node.pulse, "liveness", LIVENESS_EVERY_S, lambda: look_after_jobs(node, jobs), stop),
+        Loop(node.pulse, "backscore", feeder.FEED_EVERY_S, lambda: feeder.feed(node), stop),
+        Loop(node.pulse, "backscore jobs", LIVENESS_EVERY_S, lambda: feeder.look_after(node, jobs), stop),
     ]
     if is_wanted(node):
         commitment = CommitmentSweep(node, stop.is_set)

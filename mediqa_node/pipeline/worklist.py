@@ -12,7 +12,7 @@ import structlog
 
 from mediqa_node.domain.assessment import Assessment
 from mediqa_node.domain.errors import MediqaError
-from mediqa_node.domain.series import ARRIVED, HELD, DeliveryState, SeriesState
+from mediqa_node.domain.series import ARRIVED, HELD, DeliveryState, ReasonCode, SeriesState
 from mediqa_node.domain.worklist import (
     Entry,
     Fact,
@@ -123,7 +123,7 @@ class WorklistSweep:
             "last_image_at": row.last_instance_at,
             "n_images": row.n_instances,
             "state": row.state,
-            "category": category_of(row.state, assessment.verdict if assessment else None, is_live=not row.pulled),
+            "category": category_of(row.state, assessment.verdict if assessment else None, is_live=_is_live(row)),
             "reason_code": str(row.reason.code) if row.reason else None,
             "modality": row.modality,
             "series_number": row.series_number,
@@ -156,6 +156,11 @@ class WorklistSweep:
             return {name: getattr(known, name) for name in names}
         found = {name: getattr(origin, name) for name in names}
         return found | {"scanner": origin.scanner or row.calling_ae_title}
+
+
+def _is_live(row: SeriesRow) -> bool:
+    """Whether a series can still be repeated: not what was pulled, nor what was first scored long after it was made."""
+    return not row.pulled and not (row.reason is not None and row.reason.code is ReasonCode.BACK_SCORED)
 
 
 def _second_line(assessment: Assessment | None, reasons: tuple[Fact, ...], row: SeriesRow) -> str:

@@ -146,6 +146,7 @@ def _worker(process: Process) -> int:
         database,
         executor_id=process.member.name,
         score=watchdog.watched()(partial(flow.assess, node)),
+        backscore=watchdog.watched()(partial(flow.backscore, node)),
         scores_at_once=_SERIES_ON_A_GPU if on_gpu else 1,
     )
     sweeps.worker_loop(node, stop).start()

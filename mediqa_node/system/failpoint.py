@@ -23,6 +23,7 @@ RECEIVER = (
     "before-answer",
 )
 WORKER = ("score-begin", "after-decode", "after-inference", "before-assessment-commit", "after-assessment-commit")
+BACKSCORE = ("before-backscore-commit",)
 COMMAND = ("before-rating-commit",)
 FORWARDER = ("mid-forward", "after-forward-answer", "before-forward-commit")
 COURIER = (

@@ -93,10 +93,17 @@ def looks(entry: Entry) -> str:
     return f"{number(low)}–{number(high)} / {recorded} {entry.unit}".rstrip()
 
 
+_UNSENT: Mapping[str, str] = {
+    ReasonCode.PULLED: "pulled, not reported",
+    ReasonCode.BACK_SCORED: "back-scored, not reported",
+}
+"""Why a series with a score has no report, if it is not that no destination asks for one."""
+
+
 def report(entry: Entry) -> str:
     """Return the state of the report: where it is, after how long."""
     if entry.delivery is None:
-        without = "pulled, not reported" if entry.reason_code == ReasonCode.PULLED else "no destination"
+        without = _UNSENT.get(entry.reason_code or "", "no destination")
         return without if entry.score is not None else ""
     if entry.delivery in ARRIVED:
         took = "" if entry.delivered_in_s is None else f" in {_seconds(entry.delivered_in_s)}"

@@ -32,6 +32,7 @@ from mediqa_node.domain.scoring import CheckpointId, PatchMaps, ScoredSlices, Sc
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.domain.worklist import Entry
 from mediqa_node.pipeline.assess import assess_series
+from mediqa_node.pipeline.backscore.station import backscore_series
 from mediqa_node.pipeline.companions import send_due_companions
 from mediqa_node.pipeline.completion_sweep import CompletionSweep
 from mediqa_node.pipeline.copies import Copies
@@ -50,6 +51,11 @@ from mediqa_node.storage.outbox import DeliveryRow
 from mediqa_node.storage.spool import Spool
 from mediqa_node.storage.tables import instances
 
+_STATIONS: dict[str, Callable[..., str]] = {
+    "score": assess_series,
+    "backscore": backscore_series,
+    "deliver": deliver_report,
+}
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
 DEVICE = ReportDevice(ae_title="MEDIQA", device_uid="2.25.7", serial_number="SN1", software_version="0.1.0")
 
@@ -105,6 +111,10 @@ class KeptJobs:
     ) -> None:
         """Keep a score job."""
         self._keep("score", job, (series_instance_uid, generation))
+
+    def backscore(self, connection: Any, job: str, number: int, series_instance_uid: str) -> None:
+        """Keep a back-score."""
+        self._keep("backscore", job, (number, series_instance_uid))
 
     def deliver(self, connection: Any, job: str, delivery_id: int, destination: str) -> None:
         """Keep a delivery."""
@@ -264,9 +274,7 @@ class Bench:
         while self.jobs.waiting:
             name = next(iter(self.jobs.waiting))
             kind, arguments = self.jobs.waiting.pop(name)
-            said.append(
-                assess_series(self.node, *arguments) if kind == "score" else deliver_report(self.node, *arguments)
-            )
+            said.append(_STATIONS[kind](self.node, *arguments))
         send_due_companions(self.node)
         send_due_retractions(self.node)
         return said

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import mediqa_node.storage.backscore_tables
 import mediqa_node.storage.cluster_tables
 import mediqa_node.storage.commitment_tables
 import mediqa_node.storage.correction_tables
