@@ -169,6 +169,8 @@ def _facts(row: SeriesRow, found: Mapping[str, Any], origin: Origin) -> Iterator
     yield "measures", in_line(found["measures"])
     if found["stands_out"]:
         yield "stands out", "; ".join(found["stands_out"])
+    for score in found["back_scores"]:
+        yield "back-scored", _back_score(score)
     if predicted := _predicted(assessment):
         yield "predicted", predicted
     yield "technique", _technique(technique) if technique else "–"
@@ -199,6 +201,12 @@ def _score(assessment: Mapping[str, Any]) -> str:
     calibration = Calibration(**assessment["calibration"]) if assessment["calibration"] else None
     quality = f"{rounded(primary['quality'], calibration)} of 1, {assessment['verdict'].replace('_', ' ')}"
     return f"{quality}, as {words}; slices {slices}; checkpoint {checkpoint['name']}{untrained}"
+
+
+def _back_score(score: Mapping[str, Any]) -> str:
+    kept = "kept alongside" if score["state"] == "alongside" else "as"
+    what = f"{score['quality']:.2f} of 1, {score['verdict'].replace('_', ' ')}, by {score['weights_name']}"
+    return f"{what} in set {score['set_id']}, {date(score['done_at'])}; {kept} revision {score['revision']}"
 
 
 def _position(assessment: Mapping[str, Any] | None) -> str:

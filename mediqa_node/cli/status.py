@@ -17,11 +17,12 @@ from mediqa_node.cli.common import open_node
 from mediqa_node.cli.options import Json
 from mediqa_node.cli.present import ago, as_json, count, date, fact, held_step, size
 from mediqa_node.domain.errors import CheckpointRefused, ConfigurationError
-from mediqa_node.domain.health import OLDEST_AFTER_S
-from mediqa_node.domain.series import HELD, ReasonCode
+from mediqa_node.domain.health import OLDEST_AFTER_S, STUCK_AFTER_S
+from mediqa_node.domain.series import HELD, DeliveryState, ReasonCode, SeriesState
 
 if TYPE_CHECKING:
     from mediqa_node.config import Settings
+    from mediqa_node.domain.backscore import BackscoreSet
     from mediqa_node.domain.constancy import Check
     from mediqa_node.domain.health import Concern, Destination, Heartbeat
     from mediqa_node.domain.promotion import Standing, Weights
@@ -55,6 +56,7 @@ class _Found:
     disputes: list[Dispute]
     undecided: list[str]
     retractions: list[RetractionRow]
+    backscored: list[BackscoreSet]
     ambiguous: dict[str, list[str]]
     clock: ClockRow | None
     destinations: list[Destination]
@@ -110,10 +112,10 @@ def status(context: typer.Context, json: Json = False) -> None:
 def _look(settings: Settings, database: Database) -> _Found:
     from mediqa_node import service
     from mediqa_node.composition import checkpoints, resources
-    from mediqa_node.domain.series import HELD, DeliveryState, SeriesState
     from mediqa_node.pipeline.export.nightly import last_outcome
     from mediqa_node.pipeline.sources import ambiguous
     from mediqa_node.storage import (
+        backscores,
         clock,
         constancy_checks,
         index,
@@ -141,6 +143,7 @@ def _look(settings: Settings, database: Database) -> _Found:
             disputes=overview.disputes(connection),
             undecided=_undecided(connection, stopped),
             retractions=retractions.unfinished(connection),
+            backscored=backscores.open_sets(connection),
             ambiguous={title: list(seen) for title, seen in ambiguous(settings.receiver, connection).items()},
             clock=clock.load(connection),
             destinations=found.destinations,
@@ -162,7 +165,6 @@ def _look(settings: Settings, database: Database) -> _Found:
 def _health(settings: Settings, connection: Connection, *, has_room: bool, no_images: str, now: float) -> Health:
     from mediqa_node import service
     from mediqa_node.composition import certificates
-    from mediqa_node.domain.health import STUCK_AFTER_S
     from mediqa_node.storage import health
 
     return health.load(
@@ -215,6 +217,7 @@ def _as_dict(found: _Found) -> dict[str, Any]:
         "disputes": [asdict(row) for row in found.disputes],
         "undecided": found.undecided,
         "retractions": [row.as_dict() for row in found.retractions],
+        "backscore": [asdict(one) for one in found.backscored],
         "ambiguous_sources": found.ambiguous,
         "clock": {**asdict(found.clock), "paused": found.is_paused} if found.clock else None,
         "constancy": asdict(found.checked) if found.checked else None,
@@ -246,6 +249,8 @@ def _print(found: _Found, settings: Settings) -> None:
         fact("", f"→ nothing is received until {size(settings.retention.low_water_bytes)} are free")
     fact("waiting", f"{arriving}, {count(facts.n_waiting, 'delivery', 'deliveries')}")
     _print_destinations(found.destinations, found.concerns, now)
+    for one in found.backscored:
+        fact("back-score", f"{one.in_brief()}; mediqa-node backscore show {one.id}")
     fact("checkpoint", found.weights_in_words)
     fact("done", ", ".join(f"{n:,} {state.lower()}" for state, n in facts.ended) or "nothing yet")
     _print_checks(found.exported, found.drifted, now)

@@ -131,6 +131,10 @@ class BackscoreSet:
     cursor: str
     done_at: float | None
 
+    def in_brief(self) -> str:
+        """Return the state and how many series were taken, in a line."""
+        return f"set {self.id} {self.state.lower()}, {self.n_taken:,} of {self.total:,} series taken"
+
     @property
     def left_to_take(self) -> int | None:
         """How many more series may be taken; None: no limit."""

@@ -76,6 +76,12 @@ def all_sets(connection: sa.Connection) -> list[BackscoreSet]:
     return [_set(row) for row in connection.execute(sa.select(backscore_sets).order_by(backscore_sets.c.id))]
 
 
+def open_sets(connection: sa.Connection) -> list[BackscoreSet]:
+    """Return the sets that run or are paused, oldest first."""
+    query = sa.select(backscore_sets).where(backscore_sets.c.state.in_(OPEN_SETS)).order_by(backscore_sets.c.id)
+    return [_set(row) for row in connection.execute(query)]
+
+
 def find(connection: sa.Connection, number: int) -> BackscoreSet | None:
     """Return a set, or None."""
     row = connection.execute(sa.select(backscore_sets).where(backscore_sets.c.id == number)).one_or_none()
@@ -267,6 +273,16 @@ class BackScore:
     weights_name: str
     weights_sha256: str
     done_at: float
+
+
+def alongside(connection: sa.Connection, series_instance_uids: Sequence[str]) -> dict[tuple[str, int, int], BackScore]:
+    """Return the newest score that is kept alongside the one of a series, by UID, generation and revision."""
+    found = scores_of(connection, series_instance_uids)
+    return {
+        (one.series_instance_uid, one.generation, one.revision): one
+        for one in found
+        if one.state is ItemState.ALONGSIDE
+    }
 
 
 def scores_of(connection: sa.Connection, series_instance_uids: Sequence[str]) -> list[BackScore]:

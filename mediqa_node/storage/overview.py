@@ -15,7 +15,7 @@ from mediqa_node.domain.series import (
     ReasonCode,
     SeriesState,
 )
-from mediqa_node.storage import baselines, copies, decisions, index, measures, outbox, retractions
+from mediqa_node.storage import backscores, baselines, copies, decisions, index, measures, outbox, retractions
 from mediqa_node.storage.companions import UNANSWERED
 from mediqa_node.storage.index import SeriesRow
 from mediqa_node.storage.tables import (
@@ -140,6 +140,7 @@ def whole_series(connection: sa.Connection, row: SeriesRow) -> dict[str, Any]:
         "measures": by_name(measured.measures) if measured is not None else {},
         "usual": {name: {key: getattr(one, key) for key in ("median", "spread", "n")} for name, one in usual.items()},
         "stands_out": [one.in_words() for one in what_stands_out(measured.measures if measured else (), usual)],
+        "back_scores": [asdict(one) for one in backscores.scores_of(connection, [uid])],
         "companions": _companions(connection, row),
         "deliveries": [asdict(delivery) for delivery in outbox.deliveries_of(connection, uid)],
         "undecided": copies.proposal(connection, uid, CopyDecision.KEEP_FIRST) is not None,

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from mediqa_node.domain.quantities import QUANTITIES
 from mediqa_node.domain.series import ReasonCode, SeriesState
 from mediqa_node.domain.trends import ChartState, MeasuredValue, Source, Stratum, Value
+from mediqa_node.storage import backscores
+from mediqa_node.storage.backscores import BackScore
 from mediqa_node.storage.measure_tables import measured_stacks, measures
 from mediqa_node.storage.tables import series as series_table
 from mediqa_node.storage.tables import techniques
@@ -42,7 +44,9 @@ def move_cursor(connection: sa.Connection, change: int) -> None:
 def changed(connection: sa.Connection, after: int, *, at_most: int) -> tuple[int, list[Source]]:
     """Return the last change of the next entries, and what is stored about them; `after` and [] if there is none.
 
-    A series that is being received, or whose images count no more, has no values: its points are taken away.
+    A series that is being received, or whose images count no more, has no values: its points are taken away. The score
+    of a series is its newest, also where that is kept alongside the reported one: after a promotion, a back-scored
+    archive and new series are of the same weights.
     """
     query = (
         sa.select(worklist, series_table.c.generation.label("present"), series_table.c.reason_code.label("code"))
@@ -58,6 +62,7 @@ def changed(connection: sa.Connection, after: int, *, at_most: int) -> tuple[int
     stacks = _stacks(connection, uids)
     found = _measures(connection, uids)
     doses = _doses(connection, uids)
+    alongside = backscores.alongside(connection, uids)
     studies = _studies(connection, {row.study_instance_uid for row in rows})
     sources = [
         _source(
@@ -65,6 +70,7 @@ def changed(connection: sa.Connection, after: int, *, at_most: int) -> tuple[int
             stacks.get((row.series_instance_uid, row.present)),
             found.get((row.series_instance_uid, row.present), []),
             doses.get(row.series_instance_uid),
+            alongside.get((row.series_instance_uid, row.present, row.revision)),
             studies[row.study_instance_uid],
         )
         for row in rows
@@ -76,10 +82,20 @@ _Row = sa.Row[*tuple[Any, ...]]
 
 
 def _source(
-    row: _Row, stack: _Row | None, measured: list[MeasuredValue], dlp_mgy_cm: float | None, study: int
+    row: _Row,
+    stack: _Row | None,
+    measured: list[MeasuredValue],
+    dlp_mgy_cm: float | None,
+    newer: BackScore | None,
+    study: int,
 ) -> Source:
     counts = row.present is not None and row.code not in _NOT_OF_PATIENTS and row.state not in _UNDER_WAY
-    scored = counts and row.trained and row.score is not None
+    score, weights, trained = (
+        (newer.quality, newer.weights_sha256, newer.trained)
+        if newer is not None
+        else (row.score, row.weights_sha256, row.trained)
+    )
+    scored = counts and trained and score is not None
     predicted = (row.predicted_low, row.predicted_high) if row.predicted_low is not None else None
     return Source(
         series=row.id,
@@ -89,9 +105,9 @@ def _source(
         protocol=row.protocol or row.description,
         acquired=row.acquired,
         received_at=row.received_at,
-        score=row.score if scored else None,
-        weights=row.weights_sha256,
-        predicted=predicted if scored else None,
+        score=score if scored else None,
+        weights=weights,
+        predicted=predicted if counts and row.trained and row.score is not None else None,
         recorded=row.recorded if counts else None,
         size_class=stack.size_class if stack is not None else "",
         kernel=stack.kernel if stack is not None else "",

@@ -12,12 +12,13 @@ from starlette.responses import HTMLResponse, Response
 
 from mediqa_node.domain.access import Actor, Permission
 from mediqa_node.domain.assessment import Assessment
+from mediqa_node.domain.backscore import ItemState
 from mediqa_node.domain.baseline import Usual
 from mediqa_node.domain.measures import Measure, Validity
 from mediqa_node.domain.protocol_check import check
 from mediqa_node.domain.quantities import QUANTITIES, SHOWN_UNITS
 from mediqa_node.domain.worklist import Entry, facts, looks_like, recorded_value
-from mediqa_node.storage import answers, findings, identities, index, outbox, trend_charts, worklist
+from mediqa_node.storage import answers, backscores, findings, identities, index, outbox, trend_charts, worklist
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.findings import Findings
 from mediqa_node.storage.outbox import ReportRow
@@ -106,6 +107,7 @@ def _from_storage(connection: Connection, entry: Entry, found: Findings) -> dict
         "given": answers.current(connection, uid),
         "answers": answers.of_series(connection, uid),
         "revisions": findings.revisions(connection, uid),
+        "alongside": [one for one in backscores.scores_of(connection, [uid]) if one.state is ItemState.ALONGSIDE],
         "deliveries": deliveries,
         "attempts": outbox.attempts_of(connection, [one.id for one in deliveries]),
         "reports": outbox.reports_of(connection, uid),

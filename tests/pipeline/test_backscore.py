@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from mediqa_node.domain.rules import PhantomRule, ScoreRule
 from mediqa_node.domain.series import DeliveryState, SeriesState
 from mediqa_node.domain.worklist import Category
 from mediqa_node.pipeline.backscore import feeder
+from mediqa_node.pipeline.trends import TrendSweep
 from mediqa_node.storage import backscore_selection, backscores, findings, index
 from mediqa_node.storage.backscore_tables import backscore_items
 from mediqa_node.storage.tables import assessments, instances
+from mediqa_node.storage.trend_tables import trend_charts, trend_points, trend_strata
 
 OLD = "20240110"
 RECENT = ScorePolicy(max_age_days=30)
@@ -141,6 +144,17 @@ def test_a_reported_series_keeps_its_report_and_its_state(bench: Bench, pacs: Sc
     assert reported is not None
     assert reported.checkpoint.name == "stand-in"
     assert start_counts(bench) == 0, "it has a score of the active checkpoint now"
+    assert charted_weights(bench) == {"cd" * 32}, "the trend has the newest score, of the checkpoint that scores now"
+
+
+def charted_weights(bench: Bench) -> set[str]:
+    """Return the weights of the scores in trends."""
+    bench.lister.run()
+    TrendSweep(bench.database, time_zone=UTC, clock=lambda: bench.now).run()
+    with bench.database.read() as connection:
+        of_score = sa.select(trend_charts.c.id).where(trend_charts.c.quantity == "score")
+        points = sa.select(trend_points.c.stratum_id).where(trend_points.c.chart_id.in_(of_score))
+        return set(connection.execute(sa.select(trend_strata.c.basis).where(trend_strata.c.id.in_(points))).scalars())
 
 
 def start_counts(bench: Bench, **selection: object) -> int:

@@ -10,10 +10,13 @@ from support.bench import Bench
 from support.series import ct_series, series_uid
 from support.waiting import until
 
+from mediqa_node.domain.backscore import Selection
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.peer import Peer
+from mediqa_node.domain.promotion import Weights
 from mediqa_node.pipeline import durable, sweeps
-from mediqa_node.storage import activity
+from mediqa_node.storage import activity, backscores
+from mediqa_node.storage.backscore_selection import Page
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.migrate import upgrade
 
@@ -88,7 +91,11 @@ def launched(tmp_path_factory: pytest.TempPathFactory):
         ran.append(uid)
         return "done"
 
-    gate = durable.launch(database, executor_id="worker", score=score)
+    def backscore(number: int, uid: str) -> str:
+        ran.append(f"set {number}: {uid}")
+        return "done"
+
+    gate = durable.launch(database, executor_id="worker", score=score, backscore=backscore)
     yield gate, database, ran
     durable.shut_down(within_s=1)
     database.close()
@@ -137,6 +144,36 @@ def test_a_series_that_can_wait_goes_last(launched) -> None:
     gate.is_open = True
 
     until(lambda: ran[-3:] == ["3.3", "3.1", "3.2"], "the jobs run, the first that cannot wait")
+
+
+def test_a_back_score_goes_behind_what_can_wait(launched) -> None:
+    gate, database, ran = launched
+    gate.is_open = False
+    with database.write() as connection:
+        durable.DurableJobs(database).backscore(connection, "backscore:1:4.1:1", 1, "4.1")
+    enqueue(database, "4.2", can_wait=True)
+    enqueue(database, "4.3")
+
+    gate.is_open = True
+
+    until(lambda: ran[-3:] == ["4.3", "4.2", "set 1: 4.1"], "the jobs run, the back-score last")
+
+
+def test_a_back_score_that_is_enqueued_keeps_the_node_busy(bench: Bench) -> None:
+    weights = Weights(name="one", sha256="ab" * 32, card_sha256="")
+    with bench.database.write() as connection:
+        number = backscores.add(connection, Selection(), weights, with_reports=False, total=1, by="Anna", at=bench.now)
+        one = backscores.find(connection, number)
+        [item] = backscores.take(connection, one, Page([("1.1", 1)], "1.1", is_last=False))
+    assert not busy(bench), "nothing is enqueued yet"
+
+    with bench.database.write() as connection:
+        backscores.queue(connection, item, "backscore:1:1.1:1")
+    assert busy(bench)
+
+    with bench.database.write() as connection:
+        backscores.cancel(connection, number, at=bench.now)
+    assert not busy(bench)
 
 
 def test_a_database_that_does_not_answer_ends_neither_worker_nor_courier(
