@@ -60,8 +60,8 @@ def start(
     `score.rules`, `score.primary` and `score.phantoms` hold as they are now; `score.max_age_days` does not.
 
     No report is sent or changed. The score becomes the series' own if no report of it exists (state "assessed", reason
-    "back-scored, not reported"); otherwise it is kept alongside the reported one. With --reports every score is a new
-    revision and is reported as that of a live series.
+    "back-scored, not reported"). If one does, or the series is withheld or parked, the score is kept alongside, and the
+    series stays as it is. With --reports every score is a new revision and is reported as that of a live series.
 
     Series that arrive or were pulled go first. The set is for the checkpoint that is active now, and pauses as soon as
     another one is.
@@ -76,8 +76,8 @@ def start(
     if first is not None and last is not None and last < first:
         raise typer.BadParameter("must not be before --since", param_hint="--until")
     selection = Selection(
-        since=since,
-        until=until,
+        since=date(first)[:10] if first is not None else "",
+        until=date(last)[:10] if last is not None else "",
         modality=modality.upper(),
         station=station,
         calling_ae=calling_ae,

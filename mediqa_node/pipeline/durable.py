@@ -94,12 +94,16 @@ class DurableJobs:
             if job.queue_name in (SCORE, DELIVER)
         )
 
-    def forget(self, *, ended_before: float, at_most: int = 1000) -> int:
-        """Delete the engine's records of jobs that ended before a time; return how many."""
+    def forget(self, *, ended_before: float, kind: str | None = None, at_most: int = 1000) -> int:
+        """Delete the engine's records of jobs that ended before a time; return how many.
+
+        Args:
+            kind: only jobs of this kind, such as BACKSCORE.
+        """
         before = datetime.fromtimestamp(ended_before, UTC).isoformat()
         over = ["SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"]
         old = self._client.list_workflows(
-            status=over, end_time=before, limit=at_most, load_input=False, load_output=False
+            status=over, name=kind, end_time=before, limit=at_most, load_input=False, load_output=False
         )
         self._client.delete_workflows([workflow.workflow_id for workflow in old])
         return len(old)
@@ -131,13 +135,10 @@ def launch(
         Args:
             executor_id: stable and unique among the processes of all hosts; after a crash the process with the same name
                 resumes its unfinished jobs.
-    <<<<<<< HEAD
-            scores_at_once: series assessed concurrently by this process. More than one pays on a GPU: while one series is
-    =======
-            backscore: runs in the queue of `score`, only along with it.
+                scores_at_once: series assessed concurrently by this process. More than one pays on a GPU: while one series is
+                backscore: runs in the queue of `score`, only along with it.
             scores_at_once: series assessed concurrently. More than one pays on a GPU: while one series is
-    >>>>>>> 7bbc406 (Back-score an archive behind all other work)
-                decoded another is scored, and their images share batches.
+                    decoded another is scored, and their images share batches.
     """
     config: Any = {
         "name": "mediqa-node",

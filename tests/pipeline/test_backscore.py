@@ -428,6 +428,9 @@ class EndedJobs:
     def ended(self, jobs: list[str]) -> dict[str, str | None]:
         return dict.fromkeys(jobs, self.why)
 
+    def forget(self, *, ended_before: float, kind: str) -> int:
+        return 0
+
 
 @pytest.mark.parametrize(
     ("why", "outcome"),

@@ -157,6 +157,10 @@ def test_a_back_score_goes_behind_what_can_wait(launched) -> None:
     gate.is_open = True
 
     until(lambda: ran[-3:] == ["4.3", "4.2", "set 1: 4.1"], "the jobs run, the back-score last")
+    jobs = durable.DurableJobs(database)
+    until(lambda: jobs.ended(["backscore:1:4.1:1"]), "the back-score has ended")
+    assert jobs.forget(ended_before=time.time() + 5, kind=durable.BACKSCORE) == 1
+    assert (jobs.ended(["backscore:1:4.1:1"]), len(jobs.ended(["score:4.2", "score:4.3"]))) == ({}, 2)
 
 
 def test_a_back_score_that_is_enqueued_keeps_the_node_busy(bench: Bench) -> None:

@@ -15,7 +15,7 @@ import structlog
 from mediqa_node.domain.backscore import BackscoreSet, ItemState
 from mediqa_node.domain.health import HEARTBEAT_EVERY_S
 from mediqa_node.domain.series import Reason, ReasonCode
-from mediqa_node.pipeline.durable import DurableJobs
+from mediqa_node.pipeline.durable import BACKSCORE, DurableJobs
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage import activity, backscore_selection, backscores, heartbeats
 from mediqa_node.storage.backscore_selection import Page
@@ -30,6 +30,7 @@ AT_WORK_AT_MOST = 8
 _ARRIVING_S = 5.0
 """A series is arriving if its last image is not older; one that waits for its timer may be overtaken."""
 _LOOK_FOR_S = 0.2
+_RECORDS_KEPT_S = 600.0
 _SILENT_BEATS = 3
 
 
@@ -92,10 +93,16 @@ def _n_workers(node: NodeContext, connection: Connection) -> int:
 
 
 def look_after(node: NodeContext, jobs: DurableJobs) -> int:
-    """Let series wait again whose job has left them undone, and end those with a failed job; return the number."""
+    """Let series wait again whose job has left them undone, and end those with a failed job; return the number.
+
+    The engine's records of ended jobs go soon: a set makes more of them in an hour than everything else in a week.
+    """
     with node.database.read() as connection:
         queued = {item.job: item for item in backscores.under_way(connection) if item.job is not None}
+        is_running = backscores.first_running(connection) is not None
     ended = jobs.ended(list(queued))
+    if is_running:
+        jobs.forget(ended_before=node.clock() - _RECORDS_KEPT_S, kind=BACKSCORE)
     if not ended:
         return 0
     with node.database.write() as connection:
