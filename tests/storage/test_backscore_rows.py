@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from support.bench import Bench
 from support.series import ct_series, series_uid
+from support.workbench import EMPTY_ENTRY
 
 from mediqa_node.domain.backscore import BackscoreSet, ItemState, PauseReason, Selection, SetState
 from mediqa_node.domain.policy import ScorePolicy
@@ -21,10 +22,6 @@ from mediqa_node.storage.workbench_tables import worklist
 
 NOW = 1_800_000_000.0
 WEIGHTS = Weights(name="new", sha256="ab" * 32, card_sha256="cd" * 32)
-TEXTS = (
-    "model", "protocol", "description", "sender", "accession_end", "laterality", "region", "type", "weights_sha256",
-    "why", "why_more", "unit", "exclusions", "destination", "search",
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -43,8 +40,7 @@ def fill(database: Database, uids: list[str], *, modality: str = "CT", acquired:
     times = {"opened_at": 1.0, "last_instance_at": 1.0, "state_at": 1.0}
     image = {"sop_class_uid": "1.9", "transfer_syntax_uid": "1.8", "status": "current", "received_at": 1.0}
     image |= {"sha256": "0", "size_bytes": 1, "unread": False, "calling_ae_title": "CT1", "association_id": "a"}
-    entry = dict.fromkeys(TEXTS, "") | {"scanner": "ROOM", "acquired": acquired, "state": "NOT_SCORED"}
-    entry |= {"category": "not_scored", "trained": True, "eligible": False, "n_images": 1, "last_image_at": 1.0}
+    entry = EMPTY_ENTRY | {"scanner": "ROOM", "acquired": acquired, "state": "NOT_SCORED", "category": "not_scored"}
     with database.write() as connection:
         first = int(connection.execute(sa.select(sa.func.count()).select_from(series)).scalar_one()) + 1
         for number, uid in enumerate(uids, start=first):
@@ -52,7 +48,7 @@ def fill(database: Database, uids: list[str], *, modality: str = "CT", acquired:
             connection.execute(sa.insert(series).values(**own, **of_series, **counts, **times, series_instance_uid=uid))
             connection.execute(sa.insert(instances).values(**image, **mine, sop_instance_uid=uid, path=f"{number}.dcm"))
             known = {"change": number, "generation": 1, "revision": 0, "received_at": 1.0, "modality": modality}
-            connection.execute(sa.insert(worklist).values(**entry, **mine, **known))
+            connection.execute(sa.insert(worklist).values(**entry | mine | known))
 
 
 def begun(database: Database, **selection: object) -> BackscoreSet:
