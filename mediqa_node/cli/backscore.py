@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -164,6 +165,36 @@ def show(
     else:
         _print(one, known)
     sys.exit(1 if any(outcome.state is ItemState.FAILED for outcome in known.outcomes) else 0)
+
+
+@backscore_app.command()
+def scores(
+    context: typer.Context,
+    number: Id,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="CSV file to write. Without it: standard output.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write the outcome and score of each series of a set as CSV.
+
+    Each row also has the series' own score and its checkpoint. The table names studies and series by their UIDs.
+    """
+    from mediqa_node.exchange.backscore_table import backscore_csv
+    from mediqa_node.storage import backscores
+    from mediqa_node.system.atomic import write_atomically
+
+    if out is not None and out.exists() and not force:
+        raise typer.BadParameter(f"{out} exists; --force replaces it", param_hint="FILE")
+    with open_node(context) as (_, database):
+        one, _ = _look(database, number)
+        with database.read() as connection:
+            content = backscore_csv(backscores.rows_of(connection, number))
+    if out is None:
+        sys.stdout.buffer.write(content)
+        return
+    write_atomically(out, content)
+    typer.echo(f"{count(one.n_taken, 'series', 'series')} in {out}")
 
 
 @backscore_app.command()

@@ -1,6 +1,6 @@
 """Sets of series that are back-scored: rows that the courier feeds to the worker, and what became of each series."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,9 @@ from mediqa_node.domain.series import Reason
 from mediqa_node.storage.backscore_selection import Page
 from mediqa_node.storage.backscore_tables import UNDER_WAY, backscore_items, backscore_sets
 from mediqa_node.storage.tables import deliveries, reports
+from mediqa_node.storage.workbench_tables import worklist
 
+_AT_ONCE = 1000
 _RATE_OVER_S = 600.0
 _LEAST_S = 10.0
 """A rate over a shorter time says nothing."""
@@ -250,6 +252,33 @@ def progress(connection: sa.Connection, number: int, *, now: float) -> Progress:
     ).one()
     took_s = now - first if first is not None else 0.0
     return Progress(outcomes=tuple(outcomes), per_minute=60 * n / took_s if took_s >= _LEAST_S else None)
+
+
+def rows_of(connection: sa.Connection, number: int) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each series of a set, by UID, as `exchange.backscore_table` names it."""
+    of_item = {name: backscore_items.c[name] for name in ("quality", "verdict", "revision", "done_at")}
+    of_entry = {name: worklist.c[name] for name in ("acquired", "modality", "scanner", "protocol")}
+    columns = {
+        "study_instance_uid": worklist.c.study_instance_uid,
+        "series_instance_uid": backscore_items.c.series_instance_uid,
+        "outcome": backscore_items.c.state,
+        "reason": backscore_items.c.reason_code,
+        "weights_sha256": backscore_sets.c.weights_sha256,
+        "own_quality": worklist.c.score,
+        "own_weights_sha256": worklist.c.weights_sha256,
+        **of_item,
+        **of_entry,
+    }
+    query = (
+        sa.select(*(column.label(name) for name, column in columns.items()))
+        .select_from(backscore_items)
+        .join(backscore_sets, backscore_sets.c.id == backscore_items.c.set_id)
+        .join(worklist, worklist.c.series_instance_uid == backscore_items.c.series_instance_uid)
+        .where(backscore_items.c.set_id == number)
+        .order_by(backscore_items.c.series_instance_uid)
+        .execution_options(yield_per=_AT_ONCE)
+    )
+    return (dict(row._mapping) for row in connection.execute(query))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

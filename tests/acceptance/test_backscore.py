@@ -47,7 +47,7 @@ def node(pacs: ScriptedPacs, tmp_path: Path, request: pytest.FixtureRequest) -> 
     peer = {"ae_title": "SCRIPTED", "host": "127.0.0.1", "port": pacs.port}
     made = Node(tmp_path / "node", peers={"PACS": peer}, score={"max_age_days": 30})
     _fill(made, tmp_path / "files")
-    made.start()
+    made.start(environment={"MEDIQA_FAILPOINT": f"before-backscore-commit@{tmp_path / 'token'}"})
     yield made
     made.close()
 
@@ -130,9 +130,11 @@ def test_an_archive_is_scored_exactly_once_behind_live_series(node: Node, pacs: 
     idle, _ = _live_waits(node, tmp_path, "idle")
 
     assert _backscore(node, "start", "--dry-run", "--json")["total"] == N
+    (token := tmp_path / "token").touch()  # the worker is killed once, just before it commits a score
     began = time.monotonic()
     _backscore(node, "start", "--by", "Anna")
     _reaches(node, N // 10)
+    assert not token.exists()
     busy, before = _live_waits(node, tmp_path, "busy")
 
     _reaches(node, N // 4)

@@ -1,5 +1,6 @@
 """`mediqa-node backscore`: what an administrator starts, reads and stops."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,9 @@ def test_a_set_is_counted_started_watched_and_done(bench: Bench, tmp_path: Path)
     status, shown = command(tmp_path, "show", "1")
     found = json.loads(command(tmp_path, "show", "1", "--json")[1])
     nothing = command(tmp_path, "start", "--by", "Anna")
+    written = command(tmp_path, "scores", "1", "scores.csv")
+    refused = command(tmp_path, "scores", "1", "scores.csv")
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open(newline="")))
 
     assert counted[0] == 0
     assert "2 series to score with untrained" in counted[1]
@@ -65,6 +69,11 @@ def test_a_set_is_counted_started_watched_and_done(bench: Bench, tmp_path: Path)
     assert found["outcomes"] == [{"state": "scored", "reason_code": None, "n": 2}]
     assert (found["n_done"], found["total"], found["made_by"]) == (2, 2, "Anna")
     assert nothing[1].startswith("0 series to score")
+    assert (written, refused[0]) == ((0, "2 series in scores.csv\n"), 2)
+    assert [(row["outcome"], row["scanner"], row["acquired"][:10]) for row in rows] == [
+        ("scored", "CT_ROOM_1", "2026-11-20")
+    ] * 2
+    assert all(0 < float(row["quality"]) < 1 for row in rows)
 
 
 def test_a_set_is_paused_resumed_and_cancelled(bench: Bench, tmp_path: Path) -> None:
