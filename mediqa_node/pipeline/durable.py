@@ -132,13 +132,12 @@ def launch(
 ) -> "Gate":
     """Start the engine in this process for the given stations; return the gate that holds it back, open.
 
-        Args:
-            executor_id: stable and unique among the processes of all hosts; after a crash the process with the same name
-                resumes its unfinished jobs.
-                scores_at_once: series assessed concurrently by this process. More than one pays on a GPU: while one series is
-                backscore: runs in the queue of `score`, only along with it.
-            scores_at_once: series assessed concurrently. More than one pays on a GPU: while one series is
-                    decoded another is scored, and their images share batches.
+    Args:
+        executor_id: stable and unique among the processes of all hosts; after a crash the process with the same name
+            resumes its unfinished jobs.
+        backscore: runs in the queue of `score`, only along with it.
+        scores_at_once: series assessed concurrently by this process. More than one pays on a GPU: while one series is
+            decoded another is scored, and their images share batches.
     """
     config: Any = {
         "name": "mediqa-node",

@@ -12,7 +12,7 @@ from support.command import invoke_in
 from support.series import ct_series
 
 from mediqa_node import config
-from mediqa_node.composition import checkpoints, resources
+from mediqa_node.composition import checkpoints, data_folder
 from mediqa_node.domain.policy import ScorePolicy
 from mediqa_node.domain.promotion import Action, Promotion, Weights
 from mediqa_node.pipeline.backscore import feeder
@@ -25,7 +25,7 @@ def bench(tmp_path: Path) -> Bench:
     settings = {"model": {"checkpoint": "untrained", "allow_untrained": True}, "retention": {"low_water_bytes": 0}}
     (tmp_path / "node.yaml").write_text(yaml.safe_dump({**settings, "web": {"enabled": False}}))
     loaded = config.load(tmp_path / "node.yaml", {})
-    resources.make_data_folder(loaded)
+    data_folder.make(loaded)
     made = Bench(loaded.data_dir, url=loaded.database_url, score=ScorePolicy(max_age_days=30))
     active = checkpoints.configured(loaded)
     made.scorer.checkpoint = replace(

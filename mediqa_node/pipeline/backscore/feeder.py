@@ -87,9 +87,10 @@ def gives_way(node: NodeContext, connection: Connection) -> bool:
 
 
 def _n_workers(node: NodeContext, connection: Connection) -> int:
+    """Return how many workers run on all hosts, at least one: without any, jobs wait."""
     oldest = node.clock() - _SILENT_BEATS * HEARTBEAT_EVERY_S
-    beats = heartbeats.read_heartbeats(connection)
-    return max(1, sum(beat.role == "worker" and beat.at >= oldest for beat in beats))
+    beats = [beat for beat in heartbeats.read_heartbeats(connection) if beat.ended_at is None and beat.at >= oldest]
+    return max(1, sum(beat.role.startswith("worker") for beat in beats))
 
 
 def look_after(node: NodeContext, jobs: DurableJobs) -> int:
