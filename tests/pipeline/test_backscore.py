@@ -1,7 +1,7 @@
 """Back-scoring: which series, in what order behind all others, and what it leaves alone."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from mediqa_node.domain.rules import PhantomRule, ScoreRule
 from mediqa_node.domain.series import DeliveryState, SeriesState
 from mediqa_node.domain.worklist import Category
 from mediqa_node.pipeline.backscore import feeder
+from mediqa_node.pipeline.checks import constancy
 from mediqa_node.pipeline.trends import TrendSweep
 from mediqa_node.storage import backscore_selection, backscores, findings, index
 from mediqa_node.storage.backscore_tables import backscore_items
@@ -354,15 +355,44 @@ def test_a_cancelled_set_scores_no_more_and_keeps_its_scores(
     assert bench.scorer.scored == 1
 
 
-def test_a_set_pauses_when_another_checkpoint_is_active(bench: Bench, tmp_path: Path) -> None:
+def untrained_checkpoint(bench: Bench) -> None:
+    """Let the active checkpoint be one that was never trained."""
+    bench.scorer.checkpoint = dataclasses.replace(bench.scorer.checkpoint, trained=False)
+
+
+def drift(bench: Bench) -> None:
+    """Let the active checkpoint score otherwise than it did when it was last checked."""
+    constancy.check_if_due(bench.node, at_start=True)
+    score = bench.scorer.score
+
+    def moved(*arguments: object):
+        found = score(*arguments)
+        return dataclasses.replace(found, raw=found.raw + 0.5)
+
+    bench.scorer.score = moved
+    bench.now += 2 * 86400
+    constancy.check_if_due(bench.node)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (another_checkpoint, PauseReason.OTHER_CHECKPOINT),
+        (untrained_checkpoint, PauseReason.UNTRAINED),
+        (drift, PauseReason.CONSTANCY),
+    ],
+)
+def test_a_set_pauses_when_the_checkpoint_must_not_score_for_it(
+    bench: Bench, tmp_path: Path, change: Callable[[Bench], None], reason: PauseReason
+) -> None:
     uid = old(bench, tmp_path, "a")
     number = start(bench)
-    another_checkpoint(bench)
+    change(bench)
 
     run(bench)
 
     one, outcomes = look(bench, number)
-    assert (one.state, one.pause_reason) == (SetState.PAUSED, PauseReason.OTHER_CHECKPOINT)
+    assert (one.state, one.pause_reason) == (SetState.PAUSED, reason)
     assert outcomes == {("waiting", None): 1}
     assert bench.series(uid).state == SeriesState.NOT_SCORED
 
