@@ -276,14 +276,14 @@ def _follow(database: Database, one: BackscoreSet, known: Progress) -> tuple[Bac
 
 
 def _print(one: BackscoreSet, known: Progress) -> None:
-    from mediqa_node.domain.backscore import WORDS, ItemState, SetState
+    from mediqa_node.domain.backscore import UNDER_WAY, WORDS, ItemState, SetState
 
     fact(f"set {one.id}", f"started {date(one.made_at)} by {one.made_by}, for {one.weights.label}")
     fact("selection", _in_words(one.selection) + (", reported" if one.with_reports else ", not reported"))
     why = f": {WORDS[one.pause_reason]}" if one.pause_reason else ""
     fact("state", f"{one.state.lower()}{f' {date(one.done_at)}' if one.done_at else ''}{why}")
     fact("done", f"{known.n_done:,} of {one.total:,}" + (f", {known.n_under_way} at work" if known.n_under_way else ""))
-    for outcome in known.outcomes:
+    for outcome in (found for found in known.outcomes if found.state not in UNDER_WAY):
         reason = f": {outcome.reason_code.replace('_', ' ')}" if outcome.reason_code else ""
         fact("", f"{outcome.n:>9,} {_OUTCOMES.get(outcome.state, str(outcome.state))}{reason}")
     if one.state is SetState.DONE and one.total > one.n_taken:
@@ -299,8 +299,6 @@ def _print(one: BackscoreSet, known: Progress) -> None:
 
 
 _OUTCOMES = {
-    "waiting": "at work, without a job",
-    "queued": "at work",
     "scored": "scored",
     "alongside": "scored, kept alongside the reported score",
     "refused": "not scored",

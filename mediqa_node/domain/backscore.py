@@ -29,7 +29,7 @@ class PauseReason(StrEnum):
 
 
 WORDS = {
-    PauseReason.BY_PERSON: "paused by a person",
+    PauseReason.BY_PERSON: "by a person",
     PauseReason.OTHER_CHECKPOINT: "another checkpoint is active than the one that the set was started for; cancel the "
     "set and start another, or resume it once its checkpoint is active again",
     PauseReason.UNTRAINED: "the weights were never trained; their scores have no meaning",

@@ -81,7 +81,7 @@ def test_a_set_is_paused_resumed_and_cancelled(bench: Bench, tmp_path: Path) -> 
 
     assert command(tmp_path, "pause", "1") == (0, "set 1 paused\n")
     assert command(tmp_path, "pause", "1") == (1, "set 1 is paused: nothing was changed\n")
-    assert "→ mediqa-node backscore resume 1" in command(tmp_path, "show", "1")[1]
+    assert "state       paused: by a person\n" in command(tmp_path, "show", "1")[1]
     assert "set 1 paused, 0 of 2 series taken" in invoke_in(tmp_path, "status").stdout
     assert command(tmp_path, "resume", "1") == (0, "set 1 running\n")
     assert command(tmp_path, "cancel", "1") == (0, "set 1 cancelled\n")

@@ -1,9 +1,9 @@
 """The courier's side: takes the next series of a set and enqueues them, few at a time.
 
 A million series are never a million jobs: some seconds of work are enqueued for each worker, in one short transaction
-with the cursor. Live and pulled series go first. None is fed while one of them arrives or waits for a worker, jobs of a
-set have the lowest priority, and one that starts all the same gives way: a live series waits for the one series that is
-being scored, at most.
+with the cursor. Live and pulled series go first. Nothing is fed while as many of them arrive or wait as there are
+workers, jobs of a set have the lowest priority, and one that starts all the same gives way: a live series waits for the
+one series that a worker is scoring, at most.
 """
 
 import time
