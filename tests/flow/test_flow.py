@@ -286,7 +286,8 @@ def test_every_process_writes_its_heartbeat(node: Node) -> None:
     until(lambda: "constancy" in beats()["worker"].sweeps, "the second heartbeat", within_s=30)
     assert set(beats()) == set(ROLES)
     expected = {"companions", "retractions", "copies", "liveness", "retention", "forget", "rounds"}
-    assert set(beats()["courier"].sweeps) == expected | {"commands", "slow commands", "trends"}
+    slow = {"commands", "slow commands", "trends", "backscore", "backscore jobs"}
+    assert set(beats()["courier"].sweeps) == expected | slow
     assert beats()["receiver"].max_associations == 32
     assert json.loads(node.command("status", "--json").stdout)["concerns"] == []
 

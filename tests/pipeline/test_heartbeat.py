@@ -96,7 +96,7 @@ def test_every_sweep_of_courier_and_worker_is_watched(bench: Bench) -> None:
 
     assert set(bench.node.pulse.sweeps()) == {
         "companions", "retractions", "copies", "commands", "slow commands", "trends", "liveness", "retention", "forget",
-        "constancy", "rounds",
+        "constancy", "rounds", "backscore", "backscore jobs",
     }  # fmt: skip
 
 
