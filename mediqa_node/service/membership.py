@@ -43,6 +43,11 @@ class Process:
         self.beat = Beat(self.database, self.member.name, self.pulse)
         self.leases = Leases(self.database, self.member.name)
 
+    def show(self) -> None:
+        """Let `status` know what this process does now, without waiting for the next heartbeat."""
+        with contextlib.suppress(StorageFailed):
+            self.beat.write()
+
 
 @contextlib.contextmanager
 def joined(settings: Settings, role: str, stop: threading.Event) -> Iterator[Process | None]:
@@ -79,22 +84,15 @@ def _wait_for_lease(process: Process) -> Held | None:
         if lease not in process.leases.held_by_others() and not _is_filled_without_lease(process):
             held = process.leases.take(lease)
             if held is not None:
-                _show(process, stands_by=False)
+                process.beat.stands_by = False
                 process.alive_at = held.lapsed_at or None
                 return held
         if not process.beat.stands_by:
-            _show(process, stands_by=True)
+            process.beat.stands_by = True
+            process.show()
             log.info("standing by", process=process.member.name, lease=lease)
         process.stop.wait(TAKE_OVER_EVERY_S)
     return None
-
-
-def _show(process: Process, *, stands_by: bool) -> None:
-    """Let `status` know without waiting for the next heartbeat."""
-    if process.beat.stands_by != stands_by:
-        process.beat.stands_by = stands_by
-        with contextlib.suppress(StorageFailed):
-            process.beat.write()
 
 
 def _is_filled_without_lease(process: Process) -> bool:

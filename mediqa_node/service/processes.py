@@ -109,6 +109,7 @@ def _receiver(process: Process) -> int:
     )
     process.beat.associations = receiver.occupancy
     threading.Thread(target=_serve, args=(receiver, stop), name="accept", daemon=True).start()
+    process.show()
     where = " and ".join(map(str, receiver.listeners))
     log.info("receiving", ae_title=settings.node.ae_title, on=where)
     tell(f"listening on {where} as {settings.node.ae_title}")
@@ -150,6 +151,7 @@ def _worker(process: Process) -> int:
         scores_at_once=_SERIES_ON_A_GPU if on_gpu else 1,
     )
     sweeps.worker_loop(node, stop).start()
+    process.show()
     log.info("scoring", checkpoint=checkpoint.name, trained=checkpoint.trained, weights=checkpoint.sha256[:16])
     tell(f"model ready: {checkpoint.name}, {checkpoint.execution}")
     beside = shadow.Shadow(
@@ -207,6 +209,7 @@ def _courier(process: Process) -> int:
         threads.append(sweeps.Loop(node.pulse, "take over", TAKE_OVER_EVERY_S, dead.run, stop))
     for thread in threads:
         thread.start()
+    process.show()
     log.info("delivering", peers=[peer.name for peer in node.peers])
     stop.wait()
     scheduler.shutdown(wait=True)
@@ -221,6 +224,7 @@ def _forwarder(process: Process) -> int:
     from mediqa_node.pipeline.forward.forwarder import Forwarder
 
     context = replace(forward_context(process.settings, process.database), pulse=process.pulse)
+    process.show()
     log.info("forwarding", destinations=sorted(context.destinations))
     Forwarder(context, process.stop).run()
     return 0
