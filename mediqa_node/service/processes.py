@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import structlog
@@ -49,6 +50,16 @@ _SWITCH_S = 0.001
 _LOOK_EVERY_S = 0.5
 _LISTEN_AGAIN_S = 30.0
 _TRIM_EVERY_S = 30.0
+_IMPORTED_BEFORE = {
+    "courier": (
+        "mediqa_node.pipeline.flow",
+        "mediqa_node.pipeline.report",
+        "mediqa_node.pipeline.sweeps",
+        "mediqa_node.pipeline.take_over",
+    ),
+    FORWARDER: ("mediqa_node.pipeline.forward.forwarder",),
+}
+"""What a process that stands by has loaded by the time that it has to take over: importing takes seconds."""
 _SHADOW_S = 120.0
 """How long a worker keeps the others from scoring in shadow after it has begun with a series."""
 
@@ -59,6 +70,8 @@ def run_role(role: str, settings: Settings) -> int:
     stop = threading.Event()
     stop_at_a_signal(stop)
     threading.Thread(target=_watch_supervisor, args=(stop,), daemon=True).start()
+    for module in _IMPORTED_BEFORE.get(role, ()):
+        import_module(module)
     try:
         # its name is its identity in the durable engine, and must be unique
         with (

@@ -1,6 +1,5 @@
 """Two hosts on one PostgreSQL and one folder: what one leaves unfinished, the other finishes."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,12 +48,9 @@ def test_a_host_takes_over_from_one_that_is_killed(hosts: tuple[Host, Host], pac
     assert len(acknowledged(storescu(a.port, paths[:3]))) == 3
 
     a.kill_group()
-    began = time.monotonic()
 
     until(lambda: b.log("took over from a process that is gone"), "b takes over")
-    took_s = time.monotonic() - began
     assert len(acknowledged(storescu(b.port, paths[3:]))) == 3
     b.reaches(series_uid(paths), "DELIVERED")
     assert len(pacs.reports_of(series_uid(paths))) == 1
     assert holders(b) == {"courier": "b/courier", "b/receiver": "b/receiver", "b/worker": "b/worker"}
-    assert took_s < 10
