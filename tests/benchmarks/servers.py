@@ -112,6 +112,7 @@ def node(
     folder: Path,
     pacs: Server | None = None,
     *,
+    name: str = "mediqa-node",
     log_level: str = "INFO",
     host_id: str | None = None,
     data_dir: Path | str = "var",
@@ -130,7 +131,7 @@ def node(
     folder.mkdir(parents=True)
     (folder / "node.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), "--log-level", log_level, "serve"]
-    with running("mediqa-node", "MEDIQA", port, command, folder) as server:
+    with running(name, "MEDIQA", port, command, folder) as server:
         yield server
 
 
