@@ -44,12 +44,19 @@ DATABASE_MODE = 0o640
 
 
 def open_database(settings: Settings, member: Member | None = None) -> Database:
-    """Open the database of this node.
+    """Open the database of this node; `receiver.durability` holds for what the receiver writes.
 
     Args:
         member: the process that does; None: a command.
     """
-    return Database(settings.database_url, process=member.name if member is not None else "")
+    if member is None:
+        return Database(settings.database_url)
+    syncs = _survives_power_loss(settings) or member.role != "receiver"
+    return Database(settings.database_url, process=member.name, syncs=syncs)
+
+
+def _survives_power_loss(settings: Settings) -> bool:
+    return settings.receiver.durability == "power-loss"
 
 
 def spool_folder(settings: Settings) -> Path:
@@ -77,7 +84,7 @@ def open_spool(settings: Settings) -> Spool:
     return Spool(
         spool_folder(settings),
         owner=settings.node.host_id,
-        durable=settings.receiver.durability == "power-loss",
+        durable=_survives_power_loss(settings),
         low_water_bytes=settings.retention.low_water_bytes,
     )
 

@@ -1,6 +1,8 @@
 """The database: SQLite in a folder, or PostgreSQL.
 
-SQLite runs in WAL mode with `synchronous=FULL`, so that a commit survives the loss of power.
+SQLite runs in WAL mode with `synchronous=FULL`, so that a commit survives the loss of power. `NORMAL` does not sync at
+a commit: it survives the end of any process, however it came, but after a loss of power the last commits may be gone.
+The database is whole in either case. PostgreSQL syncs as its server is configured.
 Every write goes through `write()`, which takes the write lock at once: a transaction that
 first reads and then writes would otherwise fail with `database is locked` under load.
 
@@ -9,6 +11,7 @@ transaction of its engine commits once another process has taken that lease.
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,17 +61,55 @@ _IDLE_IN_TRANSACTION_MS = 30_000
 """A process that is stopped within a transaction would hold locks that others wait for."""
 
 
+_IDLE_S = 1.0
+
+
+class Kept:
+    """A connection that one writer keeps between its transactions, and uses from one thread at a time.
+
+    Taking one from the pool and giving it back, with what is done then to be safe, takes as long as entering an
+    instance. After a pause or an error the pool is asked again, and knows whether the database still answers.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._connection: sa.Connection | None = None
+        self._used_at = 0.0
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """Open one transaction, committed at the end of the block."""
+        if time.monotonic() - self._used_at > _IDLE_S:
+            self.close()
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        try:
+            with self._connection.begin():
+                yield self._connection
+        except BaseException:
+            self.close()
+            raise
+        self._used_at = time.monotonic()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
 class Database:
     """A pool of connections to the node's database.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
         process: name of this process among all hosts; "" for commands.
+        syncs: whether a commit to SQLite survives the loss of power.
     """
 
-    def __init__(self, url: str, process: str = "") -> None:
+    def __init__(self, url: str, process: str = "", *, syncs: bool = True) -> None:
         self.url = url
-        self.engine = create_engine(url, process)
+        self.engine = create_engine(url, process, syncs=syncs)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
 
     def fence(self, fence: Fence) -> None:
@@ -104,15 +145,18 @@ class Database:
             raise StorageFailed(f"database is damaged: {error.orig}") from error
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
+    def write(self, kept: Kept | None = None) -> Iterator[sa.Connection]:
         """Open one transaction, committed at the end of the block.
+
+        Args:
+            kept: the connection to use, by a writer that has one of its own.
 
         Raises:
             NotWritten: the database is locked or full.
             StorageFailed: it is gone, or its disk fails.
         """
         try:
-            with self.engine.begin() as connection:
+            with kept.begin() if kept is not None else self.engine.begin() as connection:
                 if self.is_sqlite:
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
@@ -120,6 +164,10 @@ class Database:
             code = getattr(error.orig, "sqlite_errorcode", None) or 0  # the low byte names the kind of failure
             kind = NotWritten if code & 0xFF in _NOTHING_WRITTEN else StorageFailed
             raise kind(f"database refused to write: {error.orig}") from error
+
+    def keep(self) -> Kept:
+        """Return a connection for a writer that has one transaction after another."""
+        return Kept(self.engine)
 
     def insert_or_ignore(self, table: sa.Table, **values: Any) -> Any:
         """Return an INSERT that does nothing when a row with the same key is there."""
@@ -131,7 +179,7 @@ class Database:
         self.engine.dispose()
 
 
-def create_engine(url: str, process: str = "") -> sa.Engine:
+def create_engine(url: str, process: str = "", *, syncs: bool = True) -> sa.Engine:
     """Return an engine with the durability that the receiver promises."""
     if not url.startswith("sqlite"):
         session = {"application_name": f"{APPLICATION} {process}".strip(), **_NETWORK}
@@ -151,10 +199,12 @@ def create_engine(url: str, process: str = "") -> sa.Engine:
     # statement parameters may hold header values, which must not reach an error message
     engine = sa.create_engine(url, connect_args={"timeout": 30}, pool_size=10, max_overflow=20, hide_parameters=True)
 
+    synchronous = "FULL" if syncs else "NORMAL"
+
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = "IMMEDIATE"
-        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("busy_timeout=30000", "journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     return engine

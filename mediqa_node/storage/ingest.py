@@ -11,7 +11,7 @@ itself, be it a duplicate, makes the series live, and it is assessed again.
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -22,6 +22,7 @@ from mediqa_node.domain.series import InstanceStatus, ReasonCode, ReceivedInstan
 from mediqa_node.storage import forwards
 from mediqa_node.storage.correction_tables import retractions
 from mediqa_node.storage.database import Database
+from mediqa_node.storage.prepared import Prepared
 from mediqa_node.storage.pull_tables import pulls
 from mediqa_node.storage.spool import owner_of
 from mediqa_node.storage.tables import associations, companions, instances, reports, sender_addresses, series
@@ -42,16 +43,23 @@ _ASSOCIATION: sa.BindParameter[str] = sa.bindparam("association", type_=sa.Strin
 _CALLING: sa.BindParameter[str] = sa.bindparam("calling", type_=sa.String)
 _PULLED: sa.BindParameter[bool] = sa.bindparam("is_pulled", type_=sa.Boolean)
 
-_KNOWN = sa.select(
-    instances.c.id,
-    instances.c.sha256,
-    instances.c.path,
-    instances.c.purged_at,
-    instances.c.status,
-    instances.c.calling_ae_title,
-    instances.c.peer_address,
-    instances.c.move_originator,
-).where(instances.c.sop_instance_uid == _UID)
+
+class _Known(NamedTuple):
+    """What is known of an earlier copy of an instance."""
+
+    id: int
+    sha256: str
+    path: str
+    purged_at: float | None
+    status: str
+    calling_ae_title: str
+    peer_address: str
+    move_originator: str | None
+
+
+_KNOWN = Prepared(
+    sa.select(*(instances.c[name] for name in _Known._fields)).where(instances.c.sop_instance_uid == _UID)
+)
 _OWN = sa.select(
     sa.or_(*(sa.exists().where(table.c.sop_instance_uid == _UID) for table in (reports, companions, retractions)))
 )
@@ -68,8 +76,27 @@ _LATELY_S = 3600.0
 """A pull that began, or failed, earlier is over: what comes later, the archive sends of its own accord."""
 _COMES_PULLED = sa.or_(_PULLED, sa.exists(_ASKED_FOR))
 _GOES_LIVE = sa.and_(series.c.pulled, sa.not_(_COMES_PULLED))
-_ENTER = sa.insert(instances).values(
-    move_originator=sa.func.coalesce(sa.bindparam("originator", type_=sa.String), _ASKED_FOR.scalar_subquery())
+_GIVEN = (
+    "sop_instance_uid",
+    "sop_class_uid",
+    "series_instance_uid",
+    "study_instance_uid",
+    "transfer_syntax_uid",
+    "association_id",
+    "calling_ae_title",
+    "peer_address",
+    "path",
+    "sha256",
+    "size_bytes",
+)
+"""Columns of an instance that have the name and the value of an attribute of `ReceivedInstance`."""
+_FOUND = ("status", "received_at", "identity", "unread")
+_ORIGINATOR = sa.func.coalesce(sa.bindparam("originator", type_=sa.String), _ASKED_FOR.scalar_subquery())
+_ENTER = Prepared(
+    sa.insert(instances)
+    .values({name: sa.bindparam(f"i_{name}", type_=instances.c[name].type) for name in (*_GIVEN, *_FOUND)})
+    .values(move_originator=_ORIGINATOR)
+    .returning(instances.c.id)
 )
 
 
@@ -87,7 +114,7 @@ def _received_again(why: ReasonCode) -> dict[str, Any]:
     }
 
 
-_TOUCH_SERIES = (
+_TOUCH_SERIES = Prepared(
     sa.update(series)
     .where(series.c.series_instance_uid == _UID)
     .values(
@@ -131,7 +158,7 @@ _FORGET_ORIGINATOR = (
     .where(instances.c.id == sa.bindparam("row", type_=sa.Integer), sa.not_(sa.exists(_ASKED_FOR)))
     .values(move_originator=None)
 )
-_TOUCH_ASSOCIATION = (
+_TOUCH_ASSOCIATION = Prepared(
     sa.update(associations).where(associations.c.id == _ASSOCIATION).values(last_series_uid=_UID, last_instance_at=_NOW)
 )
 
@@ -148,7 +175,7 @@ def record(
     Args:
         is_there: whether the spooled file of an earlier row still exists; if not, the copy replaces it.
     """
-    known = connection.execute(_KNOWN, {"uid": instance.sop_instance_uid}).all()
+    known = [_Known(*row) for row in _KNOWN.run(connection, {"uid": instance.sop_instance_uid}).fetchall()]
     is_in_use = any(row.status == InstanceStatus.CURRENT for row in known)
     alike = (row for row in known if row.sha256 == instance.sha256)
     same = next((row for row in alike if _counts(row, instance, is_in_use=is_in_use)), None)
@@ -167,15 +194,24 @@ def record(
         connection.execute(_REOPEN, {"uid": instance.series_instance_uid, "now": instance.received_at.timestamp()})
         return Recorded.NEW
     _touch_series(database, connection, instance, modality, counts=not known)
-    row = {name: getattr(instance, name) for name in _SAME_NAME}
-    row["identity"] = {name: getattr(instance.identity, name) for name in Identity.__dataclass_fields__}
-    row["unread"] = instance.sop_class_uid == KEY_OBJECT_SELECTION
     status = InstanceStatus.CANDIDATE if known else InstanceStatus.CURRENT
-    row |= {"status": status, "received_at": instance.received_at.timestamp()}
-    entered = connection.execute(_ENTER, {**row, **_asking(instance), "originator": instance.move_originator})
-    if instance.forward_to and (key := entered.inserted_primary_key) is not None:
-        _forward(database, connection, instance, int(key[0]), is_copy=bool(known))
+    instance_id = _enter(connection, instance, status)
+    _forward(database, connection, instance, instance_id, is_copy=bool(known))
     return Recorded.CANDIDATE if known else Recorded.NEW
+
+
+def _enter(connection: sa.Connection, instance: ReceivedInstance, status: InstanceStatus) -> int:
+    """Insert the row of an instance; return its id."""
+    row = {f"i_{name}": getattr(instance, name) for name in _GIVEN}
+    row |= {
+        "i_status": status.value,
+        "i_received_at": instance.received_at.timestamp(),
+        "i_identity": {name: getattr(instance.identity, name) for name in Identity.__dataclass_fields__},
+        "i_unread": instance.sop_class_uid == KEY_OBJECT_SELECTION,
+        "originator": instance.move_originator,
+    }
+    [(instance_id,)] = _ENTER.run(connection, row | _asking(instance)).fetchall()
+    return int(instance_id)
 
 
 def _forward(
@@ -203,7 +239,7 @@ def _is_own(connection: sa.Connection, instance: ReceivedInstance) -> bool:
     return bool(connection.execute(_OWN, {"uid": instance.sop_instance_uid}).scalar_one())
 
 
-def _go_live(connection: sa.Connection, instance: ReceivedInstance, same: sa.Row[*tuple[Any, ...]] | None) -> None:
+def _go_live(connection: sa.Connection, instance: ReceivedInstance, same: _Known | None) -> None:
     """Treat a series that was pulled as one that its source has sent, from the first image that it does send."""
     values = {"uid": instance.series_instance_uid, "now": instance.received_at.timestamp()}
     values |= _asking(instance) | {"association": instance.association_id}
@@ -212,7 +248,7 @@ def _go_live(connection: sa.Connection, instance: ReceivedInstance, same: sa.Row
         connection.execute(_FORGET_ORIGINATOR, values | {"row": same.id})
 
 
-def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance, *, is_in_use: bool) -> bool:
+def _counts(row: _Known, instance: ReceivedInstance, *, is_in_use: bool) -> bool:
     """Whether a row with the same bytes makes an instance a duplicate.
 
     Not if its file was deleted, and not if it was set aside, or rejected and replaced: that it comes again is a
@@ -233,22 +269,7 @@ def _counts(row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance, *, is_in_
     return sender or not (matters or instance.sop_class_uid == KEY_OBJECT_SELECTION)
 
 
-_SAME_NAME = (
-    "sop_instance_uid",
-    "sop_class_uid",
-    "series_instance_uid",
-    "study_instance_uid",
-    "transfer_syntax_uid",
-    "association_id",
-    "calling_ae_title",
-    "peer_address",
-    "path",
-    "sha256",
-    "size_bytes",
-)
-
-
-def _complete_sender(connection: sa.Connection, row: sa.Row[*tuple[Any, ...]], instance: ReceivedInstance) -> None:
+def _complete_sender(connection: sa.Connection, row: _Known, instance: ReceivedInstance) -> None:
     """Keep the address of a sender that was not known: the file was found after a crash."""
     if row.peer_address == "" and instance.peer_address and row.calling_ae_title == instance.calling_ae_title:
         found = sa.update(instances).where(instances.c.id == row.id)
@@ -267,7 +288,7 @@ def _touch_series(
             "association": instance.association_id,
             "is_pulled": instance.pulled,
         }
-        if connection.execute(_TOUCH_SERIES, values).rowcount:
+        if _TOUCH_SERIES.run(connection, values).rowcount:
             return
     new = {
         "series_instance_uid": instance.series_instance_uid,
@@ -306,7 +327,7 @@ def _asking(instance: ReceivedInstance) -> dict[str, Any]:
 def _touch_association(database: Database, connection: sa.Connection, instance: ReceivedInstance) -> None:
     now = instance.received_at.timestamp()
     values = {"association": instance.association_id, "uid": instance.series_instance_uid, "now": now}
-    if connection.execute(_TOUCH_ASSOCIATION, values).rowcount:
+    if _TOUCH_ASSOCIATION.run(connection, values).rowcount:
         return
     connection.execute(
         database.insert_or_ignore(

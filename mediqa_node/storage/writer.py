@@ -1,11 +1,13 @@
-"""Group commit: one thread records all queued instances in one transaction, then releases their senders.
+"""Group commit: whoever finds nobody committing records all queued instances in one transaction.
 
-Four scanners sending at once share one folder sync and one commit; a single scanner never waits.
+A single scanner commits in the thread of its association: there is nobody to wake, and nobody to wait for. Of four at
+once one commits; the others queue meanwhile, and the first of them commits for all who have queued: they share one
+folder sync and one commit. An answer never waits for more than the commit that is running and its own.
 """
 
-import queue
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 import structlog
@@ -26,11 +28,25 @@ class CommitUncertain(StorageFailed):
     """The commit itself failed: the row may exist, so its file has to stay."""
 
 
+def _held() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(slots=True)
 class _Entry:
+    """An instance to be recorded.
+
+    Attributes:
+        turn: released when it is recorded, or when its thread has to commit for all.
+        is_done: it was recorded, or has failed.
+    """
+
     instance: ReceivedInstance
     modality: str
-    done: threading.Event = field(default_factory=threading.Event)
+    turn: threading.Lock = field(default_factory=_held)
+    is_done: bool = False
     outcome: Recorded | None = None
     failure: StorageFailed | None = None
 
@@ -47,11 +63,12 @@ class IndexWriter:
     def __init__(self, database: Database, spool: Spool) -> None:
         self.database = database
         self.spool = spool
-        self._queue: queue.SimpleQueue[_Entry | _Closing | None] = queue.SimpleQueue()
+        self._connection = database.keep()
+        self._queue: deque[_Entry | _Closing] = deque()
         self._gate = threading.Lock()
-        self._stopped = self._committing = False
-        self._thread = threading.Thread(target=self._run, name="index-writer", daemon=True)
-        self._thread.start()
+        self._idle = threading.Condition(self._gate)
+        self._is_led = self._stopped = self._committing = False
+        self._with_rows: set[str] = set()
 
     def enter(self, instance: ReceivedInstance, modality: str) -> Recorded:
         """Return once the instance is in the committed index.
@@ -64,8 +81,12 @@ class IndexWriter:
         with self._gate:
             if self._stopped:
                 raise StorageFailed("the node is stopping; the sender keeps its copy")
-            self._queue.put(entry)
-        entry.done.wait()
+            self._with_rows.add(instance.association_id)
+            leads = self._queued(entry)
+        if not leads:
+            entry.turn.acquire()
+        if not entry.is_done:
+            self._lead(entry)
         if entry.failure is not None:
             raise entry.failure
         if entry.outcome is None:
@@ -73,24 +94,55 @@ class IndexWriter:
         return entry.outcome
 
     def close_association(self, association_id: str, *, released: bool) -> None:
-        """Record the end of an association, after all its instances."""
-        self._queue.put(_Closing(association_id, released))
+        """Record the end of an association, after all its instances; one that stored nothing has no row."""
+        with self._gate:
+            if association_id not in self._with_rows:
+                return
+            self._with_rows.discard(association_id)
+            leads = self._queued(_Closing(association_id, released))
+        if leads:
+            self._lead(None)
 
     def stop(self) -> None:
-        """Record what is queued, then end; later instances are refused."""
+        """Wait until what is queued is recorded; later instances are refused."""
         with self._gate:
             self._stopped = True
-            self._queue.put(None)
-        self._thread.join(timeout=30)
+            self._idle.wait_for(lambda: not self._is_led, timeout=30)
+        self._connection.close()
 
-    def _run(self) -> None:
-        running = True
-        while running:
-            batch = [self._queue.get()]
-            while len(batch) < _BATCH_AT_MOST and not self._queue.empty():
-                batch.append(self._queue.get())
-            running = None not in batch
-            self._commit([item for item in batch if item is not None])
+    def _queued(self, item: _Entry | _Closing) -> bool:
+        """Queue an item; return whether its thread has to commit, because no other does. Called with the gate held."""
+        self._queue.append(item)
+        leads, self._is_led = not self._is_led, True
+        return leads
+
+    def _lead(self, mine: _Entry | None) -> None:
+        """Commit what has queued, with the own instance; then leave the rest to another thread if one waits."""
+        leads = True
+        while leads:
+            with self._gate:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH_AT_MOST))]
+            try:
+                self._commit(batch)
+            finally:
+                for item in batch:
+                    if isinstance(item, _Entry):
+                        item.is_done = True
+                        if item is not mine:
+                            item.turn.release()
+                leads = self._leads_on()
+
+    def _leads_on(self) -> bool:
+        """Have the first who waits commit from here on; return whether there is nobody, and something to commit."""
+        with self._gate:
+            following = next((item for item in self._queue if isinstance(item, _Entry)), None)
+            if following is None:
+                self._is_led = bool(self._queue)
+                if not self._is_led:
+                    self._idle.notify_all()
+                return self._is_led
+        following.turn.release()
+        return False
 
     def _commit(self, batch: list[_Entry | _Closing]) -> None:
         entries = [item for item in batch if isinstance(item, _Entry)]
@@ -114,11 +166,9 @@ class IndexWriter:
             kind = CommitUncertain if self._committing else StorageFailed
             for entry in entries:
                 entry.failure = kind(f"index: {type(error).__name__}")
-        for entry in entries:
-            entry.done.set()
 
     def _transaction(self, batch: list[_Entry | _Closing]) -> None:
-        with self.database.write() as connection:
+        with self.database.write(self._connection) as connection:
             for item in batch:
                 if isinstance(item, _Entry):
                     item.outcome = record(self.database, connection, item.instance, item.modality, self.spool.has)
