@@ -144,14 +144,23 @@ class Spool:
             if self.durable:
                 os.fdatasync(incoming.fd)
             reach("after-fsync")
-            self._make_folder(folder)
-            incoming.path.rename(self.root / relative)
+            self._rename(incoming.path, folder, f"{self.root}/{relative}")
             reach("after-rename")
         except OSError as error:
             raise StorageFailed(f"spool file could not be made durable: {error.strerror}") from error
         finally:
             _close(incoming)
         return relative
+
+    def _rename(self, path: Path, folder: str, final: str) -> None:
+        """Move a file into its folder, which retention may have removed meanwhile."""
+        if folder not in self._durable_folders:
+            self._make_folder(folder)
+        try:
+            path.rename(final)
+        except FileNotFoundError:
+            self._make_folder(folder)
+            path.rename(final)
 
     def _new_name(self) -> str:
         return uuid.uuid4().hex if self.owner is None else f"{self.owner}-{uuid.uuid4().hex}"
@@ -176,11 +185,8 @@ class Spool:
         An existing folder proves nothing: another thread or a killed receiver may have created it
         without syncing the root.
         """
-        path = self.root / folder
         with self._folders_lock:
-            if folder in self._durable_folders and path.is_dir():
-                return
-            path.mkdir(exist_ok=True)
+            (self.root / folder).mkdir(exist_ok=True)
             if self.durable:
                 _fsync_folder(self.root)
             self._durable_folders.add(folder)

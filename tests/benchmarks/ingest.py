@@ -15,7 +15,6 @@ import argparse
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -121,7 +120,9 @@ def _fresh(folder: Path) -> Path:
     ext4 passes over inodes that were freed within the last minutes. Where a thousand files have just been deleted, such
     as those of an earlier run, that takes a millisecond for each new file, whoever creates it.
     """
-    subprocess.run(["chattr", "+T", str(folder)], capture_output=True, check=False)  # each subfolder in a place of its own
+    subprocess.run(
+        ["chattr", "+T", str(folder)], capture_output=True, check=False
+    )  # each subfolder in a place of its own
     for number in range(_TRIES):
         fresh = folder / f"{len(list(folder.iterdir()))}-{number}"
         fresh.mkdir()
