@@ -54,7 +54,7 @@ def recover(
         close_abandoned_associations(connection, owner, at=now)
         since = _since(connection, alive_at)
         known = paths_since(connection, since)
-    recent = {path for path in spool.files() if path >= since and owner_of(path) == owner}
+    recent = {path for path in spool.files(since) if owner_of(path) == owner}
     adopted = sum(adopt(database, spool, path, plan) for path in sorted(recent - known))
     missing = sorted(path for path in known - recent if owner_of(path) == owner)
     for path in missing[:_NAMED_AT_MOST]:

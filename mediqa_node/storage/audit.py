@@ -60,8 +60,9 @@ def last_kept_path(connection: sa.Connection) -> str | None:
 
 
 def last_received_at(connection: sa.Connection) -> float | None:
-    """Return the time of the last instance, or None."""
-    return connection.execute(sa.select(sa.func.max(instances.c.received_at))).scalar_one_or_none()
+    """Return when the instance that was entered last was received, or None."""
+    query = sa.select(instances.c.received_at).order_by(instances.c.id.desc())
+    return connection.execute(query.limit(1)).scalar_one_or_none()
 
 
 def sent_reports(connection: sa.Connection) -> list[SentReport]:

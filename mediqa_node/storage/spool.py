@@ -237,10 +237,14 @@ class Spool:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def files(self) -> Iterator[str]:
-        """Return the relative paths of all spooled files, in order."""
+    def files(self, since: str = "") -> Iterator[str]:
+        """Return the relative paths of all spooled files, in order.
+
+        Args:
+            since: name of the first folder that is looked into; a full spool has a million files.
+        """
         for folder in sorted(self.root.iterdir()):
-            if folder.name[0].isdigit() and folder.is_dir() and not folder.is_symlink():
+            if folder.name[0].isdigit() and folder.name >= since and folder.is_dir() and not folder.is_symlink():
                 yield from (f"{folder.name}/{path.name}" for path in sorted(folder.iterdir()))
 
     def sweep_temporary(self, *, older_than_s: float) -> int:

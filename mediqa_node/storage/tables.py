@@ -18,6 +18,8 @@ UID = _UID = sa.String(64)
 OPEN_COPIES = "status IN ('conflict', 'disputed')"
 """The condition of a partial index, word for word: a query has to state it so."""
 
+_CANDIDATE = sa.text("status = 'candidate'")
+
 associations = sa.Table(
     "associations",
     metadata,
@@ -84,12 +86,8 @@ instances = sa.Table(
     sa.Column("unread", sa.Boolean, nullable=False, server_default=sa.false(), comment="a document to be read yet"),
     sa.Column("move_originator", sa.String(16), comment="AE that had it moved here; null: nobody"),
     sa.Index("ix_instances_sop_instance_uid_status", "sop_instance_uid", "status"),
-    sa.Index(
-        "ix_instances_candidate",
-        "status",
-        sqlite_where=sa.text("status = 'candidate'"),
-        postgresql_where=sa.text("status = 'candidate'"),
-    ),
+    sa.Index("ix_instances_candidate", "status", sqlite_where=_CANDIDATE, postgresql_where=_CANDIDATE),
+    sa.Index("ix_instances_purged_at_size_bytes", "purged_at", "size_bytes"),
     sa.Index(
         "ix_instances_unread",
         "unread",

@@ -12,20 +12,33 @@ TCP_NODELAY=1; without it DCMTK and Orthanc wait 40 ms for a delayed ACK per ins
 """
 
 import argparse
+import contextlib
 import os
+import pstats
+import shutil
+import sqlite3
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import yaml
 
+from mediqa_node import config
+from mediqa_node.composition import resources
+from mediqa_node.domain.peer import Peer
 from tests.benchmarks import images
 from tests.benchmarks.node import send
-from tests.benchmarks.servers import Server, node, orthanc, storescp
+from tests.benchmarks.servers import Server, answers, free_port, node, orthanc, storescp
+from tests.support.bench import Bench
+from tests.support.many import multiply
+from tests.support.series import ct_series
 
 NEVER = {"quiet_after_s": 86_400, "contiguous_after_s": 86_400, "forced_after_s": 86_400}
 """No series is complete, so that nothing but receiving takes time."""
@@ -49,7 +62,7 @@ class Turn:
 def take_turn(server: Server, folders: Sequence[Path], per_association: int) -> Turn:
     """Send folders at once, each over an association of its own."""
     os.sync()  # what others have left unwritten would be written, and paid for, now
-    receiver = server.role("receiver") if server.name.startswith("node") else None
+    receiver = server.role("receiver") if server.is_node else None
     before, mine = server.cpu_s(), _cpu_s(receiver)
     seconds, count = send(server, *folders), len(folders) * per_association
     return Turn(
@@ -134,17 +147,184 @@ def _fresh(folder: Path) -> Path:
     return fresh / "data"
 
 
+@contextmanager
+def _receiver(folder: Path, name: str = POWER_LOSS, module: Sequence[str] = ("mediqa_node",)) -> Iterator[Server]:
+    """Run the receiver process of a node alone."""
+    folder.mkdir(exist_ok=True)
+    port, path = free_port(), folder / "node.yaml"
+    settings = {
+        "node": {"port": port, "data_dir": "var"},
+        "retention": {"low_water_bytes": 0},
+        "receiver": {"durability": name.removeprefix("node, ")},
+    }
+    path.write_text(yaml.safe_dump(settings))
+    resources.prepare(config.load(path, {}))
+    command = [sys.executable, "-m", *module, "-c", str(path), "process", "receiver"]
+    with (folder / "receiver.log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
+    try:
+        while not answers(port, "MEDIQA"):
+            if process.poll() is not None:
+                raise RuntimeError((folder / "receiver.log").read_text()[-2000:])
+            time.sleep(0.02)
+        yield Server(name, "MEDIQA", port, process)
+    finally:
+        process.terminate()
+        process.wait(timeout=40)
+
+
+# ── profile ──────────────────────────────────────────────────────────────────
+
+LIMITS = {
+    "update": "SHA-256 of every byte: the processor",
+    "posix.write": "copy into the page cache: memory",
+    "recv_into": "copy from the socket: memory",
+    "posix.fdatasync": "the bytes to the disk; its CPU time is that of the kernel",
+    "posix.fsync": "the name to the disk",
+    "'commit'": "pages of the index to its log, and a sync in power-loss",
+    "posix.open": "a new inode",
+    "posix.rename": "an entry in a folder",
+    "'execute'": "SQLite itself",
+    "sendall": "the answer to the socket",
+}
+_LINES = 25
+
+
+def profile(folder: Path, per_association: int) -> Iterator[str]:
+    """Where the CPU time of the receiver goes, by thread and function."""
+    for name in (POWER_LOSS, PROCESS_CRASH):
+        for n in AT_ONCE:
+            place = _fresh(folder)
+            statistics_at = place.parent / "statistics"
+            statistics_at.mkdir()
+            made = [place.parent / f"load{k}" for k in range(n)]
+            for k, source in enumerate(made):
+                images.write_ct_series(source, per_association, seed=k)
+            with _receiver(place, name, ("tests.benchmarks.profiled", str(statistics_at))) as server:
+                for early in statistics_at.iterdir():
+                    early.unlink()  # of the C-ECHOs until it answered
+                send(server, *made)
+            yield f"{name}, {n} association{'s' * (n > 1)}: CPU-ms an instance and calls an instance, as profiled"
+            yield from _functions(statistics_at, n * per_association)
+
+
+def _functions(folder: Path, count: int) -> Iterator[str]:
+    total = pstats.Stats(*(str(path) for path in folder.iterdir()))
+    yield f"  in all {1000 * total.total_tt / count:.2f} ms, of which the profiler itself is a good part"
+    found = sorted(total.stats.items(), key=lambda item: -item[1][2])
+    for (file, line, function), (_, calls, own_s, _, _) in found[:_LINES]:
+        limit = next((limit for part, limit in LIMITS.items() if file == "~" and part in function), "Python")
+        where = function if file == "~" else f"{Path(file).name}:{line} {function}"
+        yield f"  {1000 * own_s / count:7.4f} ms {calls / count:7.1f} ×  {where:<55} {limit}"
+
+
+# ── a million instances ──────────────────────────────────────────────────────
+
+INDEXED, IMAGES = 1_000_000, (100, 300)
+
+
+def index(folder: Path, rounds: int, per_association: int) -> Iterator[str]:
+    """A node with a million instances compared with an empty one."""
+    full, empty = _fresh(folder), _fresh(folder)
+    n_series, size_mb = _fill(full)
+    yield f"{n_series:,} series of {IMAGES[0]} to {IMAGES[1]}, {INDEXED:,} instances: database of {size_mb:.0f} MB"
+    began = time.perf_counter()
+    with _receiver(full):
+        yield f"  receiver answers {time.perf_counter() - began:.2f} s after start, migration included   bound 3 s"
+    with node(full, name="full", completion=NEVER) as ours, node(empty, name="empty", completion=NEVER) as other:
+        for line in ("status", "series"):
+            yield _command(full, line)
+        turns: dict[tuple[str, int], list[Turn]] = {}
+        for i in range(rounds):
+            made = sources(folder / f"load{i}", i, per_association)
+            for n, chosen in zip(AT_ONCE, (made[:1], made[1:]), strict=True):
+                for server in (ours, other) if i % 2 else (other, ours):
+                    turns.setdefault((server.name, n), []).append(take_turn(server, chosen, per_association))
+    for n in AT_ONCE:
+        yield _compared(turns["full", n], turns["empty", n], f"{n} association{'s' * (n > 1)}")
+
+
+def _compared(full: Sequence[Turn], empty: Sequence[Turn], what: str) -> str:
+    rate, reference = (statistics.median(turn.rate for turn in turns) for turns in (full, empty))
+    pairs = [one.rate / other.rate for one, other in zip(full, empty, strict=True)]
+    cpu = [statistics.median(turn.receiver_cpu_ms for turn in turns) for turns in (full, empty)]
+    line = (
+        f"  {what}: {rate:.0f}/s, {rate / reference:.2f} × empty of medians, {statistics.median(pairs):.2f} of rounds"
+    )
+    return f"{line} ({_range(pairs, '.2f')}), receiver {cpu[0]:.2f} and {cpu[1]:.2f} CPU-ms   bound 0.90 ×"
+
+
+def _fill(folder: Path) -> tuple[int, float]:
+    """Give a node a year of reported series; return their number, and the size of the database in MB."""
+    folder.mkdir()
+    bench = Bench(folder / "var", peers=(Peer("PACS", "PACS", "127.0.0.1", 104),))
+    bench.now = time.time() - 400 * 86_400
+    for i in range(6):
+        bench.receive_all(ct_series(folder / f"ct{i}", f"ct{i}", slices=range(8), pixels=f"p{i}"), association=f"a{i}")
+        bench.pass_time(5)
+    bench.lister.run()
+    bench.close()
+    database = folder / "var" / "node.db"
+    multiply(database, INDEXED // (sum(IMAGES) // 2), now=time.time() - 60, images=IMAGES)
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE series SET state = 'DELIVERED', reason_code = NULL, reason = NULL, job = NULL")
+        connection.execute("UPDATE deliveries SET state = 'sent', job = NULL")
+        [(n_series,)] = connection.execute("SELECT count(*) FROM series")
+        lately = connection.execute("SELECT path FROM instances ORDER BY id DESC LIMIT 20000").fetchall()
+    one = next((folder / "ct0").iterdir()).read_bytes()
+    for (path,) in lately:  # a start looks for the files of the last hours, and `series` into those of the last series
+        file = folder / "var" / "spool" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(one)
+    return int(n_series), database.stat().st_size / 1e6
+
+
+def _command(folder: Path, name: str) -> str:
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), name]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+        took.append(time.perf_counter() - began)
+    return f"  mediqa-node {name:<7}{statistics.median(took):5.2f} s ({_range(took, '.2f')})   bound 1 s"
+
+
+# ── memory ───────────────────────────────────────────────────────────────────
+
+SOAKED, SOAK_STEP = 10_000, 1_000
+
+
+def soak(folder: Path) -> Iterator[str]:
+    """Resident memory of the receiver over ten thousand instances."""
+    with _receiver(_fresh(folder)) as server:
+        process = psutil.Process(server.process.pid)
+        time.sleep(1)
+        yield f"  at start {process.memory_info().rss / 1e6:6.0f} MB"
+        for i in range(SOAKED // SOAK_STEP):
+            source = folder / "load"
+            images.write_ct_series(source, SOAK_STEP, seed=i)
+            send(server, source)
+            shutil.rmtree(source)
+            yield f"  {(i + 1) * SOAK_STEP:8,} {process.memory_info().rss / 1e6:6.0f} MB"
+
+
 def main() -> None:
     """Print the figures of the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["speed"])
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--instances", type=int, default=50, help="of an association")
+    parser.add_argument("--instances", type=int, default=100, help="of an association")
     chosen = parser.parse_args()
-    for part in chosen.parts:
+    parts = {
+        "speed": lambda folder: speed(folder, chosen.rounds, chosen.instances),
+        "profile": lambda folder: profile(folder, chosen.instances),
+        "index": lambda folder: index(folder, chosen.rounds, chosen.instances),
+        "soak": soak,
+    }
+    for part in ["profile"] if chosen.profile else chosen.parts:
         with tempfile.TemporaryDirectory(prefix="mediqa-bench-") as name:
-            lines = {"speed": lambda f: speed(f, chosen.rounds, chosen.instances)}[part](Path(name))
-            for line in lines:
+            for line in parts[part](Path(name)):
                 print(line, flush=True)  # noqa: T201
 
 

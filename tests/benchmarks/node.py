@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.node`: from association release to report, ingest beside its peers, memory.
+"""`python -m tests.benchmarks.node`: from association release to report, and memory of the receiver.
 
 Rounds are interleaved, figures are medians, ratios are what counts: machines drift, pairs do not.
 Both ends run with TCP_NODELAY=1; without it DCMTK and Orthanc wait 40 ms for a delayed ACK per instance.
@@ -20,7 +20,7 @@ import yaml
 from mediqa_node import config
 from mediqa_node.composition import resources
 from tests.benchmarks import images
-from tests.benchmarks.servers import ENVIRONMENT, Server, answers, events, free_port, node, orthanc, storescp
+from tests.benchmarks.servers import ENVIRONMENT, Server, answers, events, free_port, node, orthanc
 
 
 def send(server: Server, *folders: Path) -> float:
@@ -102,37 +102,6 @@ def _inference_s(folder: Path, uid: str) -> float:
     return float(next(found)["inference_ms"]) / 1000
 
 
-def ingest(folder: Path, rounds: int, per_association: int) -> Iterator[str]:
-    """Instances per second and CPU-ms per instance of three receivers, interleaved."""
-    results: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    with (
-        node(folder / "node", completion={"quiet_after_s": 600, "contiguous_after_s": 600}) as ours,
-        orthanc(folder / "orthanc") as pacs,
-        storescp(folder / "storescp") as plain,
-    ):
-        for i in range(rounds):
-            sources = [folder / f"load{i}" / str(k) for k in range(5)]
-            for k, source in enumerate(sources):
-                images.write_ct_series(source, per_association, seed=10 * i + k)
-            for server in (ours, pacs, plain):
-                for chosen in (sources[:1], sources[1:]):
-                    before = server.cpu_s()
-                    seconds = send(server, *chosen)
-                    count = len(chosen) * per_association
-                    cpu_ms = (server.cpu_s() - before) * 1000 / count
-                    results.setdefault((server.name, len(chosen)), []).append((count / seconds, cpu_ms))
-    yield f"ingest of 0.5 MB CT instances, {rounds} interleaved rounds of {per_association} an association, medians"
-    for n in (1, 4):
-        reference = [rate for rate, _ in results["Orthanc", n]]
-        for name in ("mediqa-node", "Orthanc", "storescp --fork"):
-            rates = [rate for rate, _ in results[name, n]]
-            ratio = statistics.median(a / b for a, b in zip(rates, reference, strict=True))
-            cpu = statistics.median(cpu for _, cpu in results[name, n])
-            what = f"{n} association{'s' * (n > 1)}"
-            rate = statistics.median(rates)
-            yield f"  {what:<16}{name:<16}{rate:7.0f} inst/s  {ratio:5.2f} × Orthanc  {cpu:5.1f} CPU-ms"
-
-
 def memory(folder: Path) -> Iterator[str]:
     """Start-up time and resident memory of the receiver process alone."""
     port = free_port()
@@ -170,16 +139,14 @@ def _peak_mb(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["latency", "ingest", "memory"])
+    parser.add_argument("parts", nargs="*", default=["latency", "memory"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--instances", type=int, default=50)
     chosen = parser.parse_args()
     for part in chosen.parts:
         with tempfile.TemporaryDirectory(prefix="mediqa-bench-") as name:
             folder = Path(name) / part
             lines = {
                 "latency": lambda f: latency(f, chosen.rounds),
-                "ingest": lambda f: ingest(f, chosen.rounds, chosen.instances),
                 "memory": memory,
             }[part](folder)
             for line in lines:

@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 import yaml
 
-ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+"""Servers run in folders of their own: they have to import the node that these benchmarks belong to."""
 ORTHANC = json.loads((Path(__file__).parents[1] / "orthanc.json").read_text())
 
 
@@ -49,6 +50,11 @@ class Server:
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system
         return total
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it has a receiver process."""
+        return self.ae_title == "MEDIQA"
 
     def role(self, name: str) -> psutil.Process:
         """The node's process of that role."""
@@ -128,7 +134,7 @@ def node(
     if pacs is not None:
         settings["peers"] = {"PACS": {"ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.port}}
         settings["returns"] = [{"from": "*", "to": ["PACS"]}]
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "node.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "mediqa_node", "-c", str(folder / "node.yaml"), "--log-level", log_level, "serve"]
     with running(name, "MEDIQA", port, command, folder) as server:
