@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from mediqa_node import config
+from mediqa_node import config, logs
 from mediqa_node.composition import resources
 from mediqa_node.domain.peer import Peer
 from tests.benchmarks import images
@@ -148,8 +148,10 @@ def _fresh(folder: Path) -> Path:
 
 
 @contextmanager
-def _receiver(folder: Path, name: str = POWER_LOSS, module: Sequence[str] = ("mediqa_node",)) -> Iterator[Server]:
-    """Run the receiver process of a node alone."""
+def _receiver(
+    folder: Path, name: str = POWER_LOSS, module: Sequence[str] = ("mediqa_node",)
+) -> Iterator[tuple[Server, float]]:
+    """Run the receiver process of a node alone; yield it, and after how many seconds it answered."""
     folder.mkdir(exist_ok=True)
     port, path = free_port(), folder / "node.yaml"
     settings = {
@@ -160,6 +162,7 @@ def _receiver(folder: Path, name: str = POWER_LOSS, module: Sequence[str] = ("me
     path.write_text(yaml.safe_dump(settings))
     resources.prepare(config.load(path, {}))
     command = [sys.executable, "-m", *module, "-c", str(path), "process", "receiver"]
+    began = time.perf_counter()
     with (folder / "receiver.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
     try:
@@ -167,7 +170,7 @@ def _receiver(folder: Path, name: str = POWER_LOSS, module: Sequence[str] = ("me
             if process.poll() is not None:
                 raise RuntimeError((folder / "receiver.log").read_text()[-2000:])
             time.sleep(0.02)
-        yield Server(name, "MEDIQA", port, process)
+        yield Server(name, "MEDIQA", port, process), time.perf_counter() - began
     finally:
         process.terminate()
         process.wait(timeout=40)
@@ -200,7 +203,7 @@ def profile(folder: Path, per_association: int) -> Iterator[str]:
             made = [place.parent / f"load{k}" for k in range(n)]
             for k, source in enumerate(made):
                 images.write_ct_series(source, per_association, seed=k)
-            with _receiver(place, name, ("tests.benchmarks.profiled", str(statistics_at))) as server:
+            with _receiver(place, name, ("tests.benchmarks.profiled", str(statistics_at))) as (server, _):
                 for early in statistics_at.iterdir():
                     early.unlink()  # of the C-ECHOs until it answered
                 send(server, *made)
@@ -226,11 +229,9 @@ INDEXED, IMAGES = 1_000_000, (100, 300)
 def index(folder: Path, rounds: int, per_association: int) -> Iterator[str]:
     """A node with a million instances compared with an empty one."""
     full, empty = _fresh(folder), _fresh(folder)
-    n_series, size_mb = _fill(full)
-    yield f"{n_series:,} series of {IMAGES[0]} to {IMAGES[1]}, {INDEXED:,} instances: database of {size_mb:.0f} MB"
-    began = time.perf_counter()
-    with _receiver(full):
-        yield f"  receiver answers {time.perf_counter() - began:.2f} s after start, migration included   bound 3 s"
+    yield _fill(full)
+    with _receiver(full) as (_, ready_s):
+        yield f"  receiver answers {ready_s:.2f} s after start   bound 3 s"
     with node(full, name="full", completion=NEVER) as ours, node(empty, name="empty", completion=NEVER) as other:
         for line in ("status", "series"):
             yield _command(full, line)
@@ -254,10 +255,10 @@ def _compared(full: Sequence[Turn], empty: Sequence[Turn], what: str) -> str:
     return f"{line} ({_range(pairs, '.2f')}), receiver {cpu[0]:.2f} and {cpu[1]:.2f} CPU-ms   bound 0.90 ×"
 
 
-def _fill(folder: Path) -> tuple[int, float]:
-    """Give a node a year of reported series; return their number, and the size of the database in MB."""
+def _fill(folder: Path) -> str:
+    """Give a node a year of reported series; return how much that is."""
     folder.mkdir()
-    bench = Bench(folder / "var", peers=(Peer("PACS", "PACS", "127.0.0.1", 104),))
+    bench = Bench(folder / "var", peers=(Peer(name="PACS", ae_title="PACS", host="127.0.0.1", port=104),))
     bench.now = time.time() - 400 * 86_400
     for i in range(6):
         bench.receive_all(ct_series(folder / f"ct{i}", f"ct{i}", slices=range(8), pixels=f"p{i}"), association=f"a{i}")
@@ -269,14 +270,16 @@ def _fill(folder: Path) -> tuple[int, float]:
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE series SET state = 'DELIVERED', reason_code = NULL, reason = NULL, job = NULL")
         connection.execute("UPDATE deliveries SET state = 'sent', job = NULL")
-        [(n_series,)] = connection.execute("SELECT count(*) FROM series")
+        [counts] = connection.execute("SELECT (SELECT count(*) FROM series), (SELECT count(*) FROM instances)")
         lately = connection.execute("SELECT path FROM instances ORDER BY id DESC LIMIT 20000").fetchall()
     one = next((folder / "ct0").iterdir()).read_bytes()
     for (path,) in lately:  # a start looks for the files of the last hours, and `series` into those of the last series
         file = folder / "var" / "spool" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(one)
-    return int(n_series), database.stat().st_size / 1e6
+    n_series, n_instances = counts
+    size_mb = database.stat().st_size / 1e6
+    return f"{n_series:,} series of {IMAGES[0]} to {IMAGES[1]}, {n_instances:,} instances, database of {size_mb:.0f} MB"
 
 
 def _command(folder: Path, name: str) -> str:
@@ -296,7 +299,7 @@ SOAKED, SOAK_STEP = 10_000, 1_000
 
 def soak(folder: Path) -> Iterator[str]:
     """Resident memory of the receiver over ten thousand instances."""
-    with _receiver(_fresh(folder)) as server:
+    with _receiver(_fresh(folder)) as (server, _):
         process = psutil.Process(server.process.pid)
         time.sleep(1)
         yield f"  at start {process.memory_info().rss / 1e6:6.0f} MB"
@@ -316,6 +319,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--instances", type=int, default=100, help="of an association")
     chosen = parser.parse_args()
+    logs.configure(level="ERROR")
     parts = {
         "speed": lambda folder: speed(folder, chosen.rounds, chosen.instances),
         "profile": lambda folder: profile(folder, chosen.instances),

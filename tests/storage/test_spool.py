@@ -228,6 +228,16 @@ def test_a_folder_that_vanished_is_made_again(tmp_path: Path) -> None:
     assert spool.has(second)
 
 
+def test_files_are_looked_for_from_a_folder_on(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    for folder in ("20260101-08", "20260101-09", "20260101-10"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.dcm").touch()
+
+    assert list(spool.files("20260101-09")) == ["20260101-09/1.dcm", "20260101-10/1.dcm"]
+    assert len(list(spool.files())) == 3
+
+
 def test_a_spool_that_is_gone_has_no_room(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", low_water_bytes=1)
     for folder in ("tmp", "quarantine", ""):

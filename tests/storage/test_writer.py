@@ -94,6 +94,51 @@ def test_whoever_queued_while_a_commit_ran_shares_the_next_one(
     assert count(database) == 16
 
 
+def test_a_lone_sender_commits_itself_and_wakes_nobody(database: Database, spool: Spool, writer: IndexWriter) -> None:
+    threads: list[int] = []
+    event.listen(database.engine, "commit", lambda _: threads.append(threading.get_ident()))
+
+    for number in (1, 2, 3):
+        writer.enter(spooled(spool, number), "CT")
+
+    assert threads == [threading.get_ident()] * 3
+
+
+def test_an_answer_never_waits_for_the_commit_of_others(database: Database, spool: Spool, writer: IndexWriter) -> None:
+    answered, began = threading.Event(), threading.Event()
+    commits: list[bool] = []
+
+    def commit(_connection: sa.Connection) -> None:
+        if not commits:  # others queue behind the first commit
+            began.set()
+            until(lambda: len(writer._queue) == 3, "three wait")
+            commits.append(True)
+        else:
+            commits.append(answered.wait(timeout=600))
+
+    event.listen(database.engine, "commit", commit)
+    first = threading.Thread(target=lambda: (writer.enter(spooled(spool, 0), "CT"), answered.set()), daemon=True)
+    first.start()
+    began.wait(timeout=600)
+    others = in_threads([lambda i=i: writer.enter(spooled(spool, i), "CT") for i in (1, 2, 3)])  # type: ignore[misc]
+    for thread in (first, *others):
+        thread.join(timeout=600)
+
+    assert commits == [True, True], "the second commit, of all three, ended after the first was answered"
+    assert count(database) == 4
+
+
+def test_an_association_that_stored_nothing_asks_nothing_of_the_database(
+    database: Database, spool: Spool, writer: IndexWriter
+) -> None:
+    writes: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *a: writes.append(a[2]))
+
+    writer.close_association("b" * 32, released=True)
+
+    assert writes == []
+
+
 def test_one_bad_row_does_not_fail_its_neighbours(database: Database, spool: Spool, writer: IndexWriter) -> None:
     failed: list[BaseException] = []
 

@@ -51,11 +51,12 @@ class Listening:
         also_called: Sequence[str] = (),
         listener_tls: ServerTls | None = None,
         services: Services | None = None,
+        durable: bool = True,
         **policy: Any,
     ) -> None:
-        self.database = Database(f"sqlite:///{folder / 'node.db'}")
+        self.database = Database(f"sqlite:///{folder / 'node.db'}", syncs=durable)
         metadata.create_all(self.database.engine)
-        self.spool = Spool(folder / "spool")
+        self.spool = Spool(folder / "spool", durable=durable)
         self.writer = IndexWriter(self.database, self.spool)
         own = (VERIFICATION, *(syntax for syntax, _ in services or {}))
         contexts = acceptor_contexts(decodable_transfer_syntaxes(), ("1.3.12.2.1107.5.9.1",), own[1:])
