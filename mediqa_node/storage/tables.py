@@ -19,6 +19,7 @@ OPEN_COPIES = "status IN ('conflict', 'disputed')"
 """The condition of a partial index, word for word: a query has to state it so."""
 
 _CANDIDATE = sa.text("status = 'candidate'")
+_KEPT, _PURGED = sa.text("purged_at IS NULL"), sa.text("purged_at IS NOT NULL")
 
 associations = sa.Table(
     "associations",
@@ -87,7 +88,8 @@ instances = sa.Table(
     sa.Column("move_originator", sa.String(16), comment="AE that had it moved here; null: nobody"),
     sa.Index("ix_instances_sop_instance_uid_status", "sop_instance_uid", "status"),
     sa.Index("ix_instances_candidate", "status", sqlite_where=_CANDIDATE, postgresql_where=_CANDIDATE),
-    sa.Index("ix_instances_purged_at_size_bytes", "purged_at", "size_bytes"),
+    sa.Index("ix_instances_kept", "size_bytes", sqlite_where=_KEPT, postgresql_where=_KEPT),
+    sa.Index("ix_instances_purged", "purged_at", sqlite_where=_PURGED, postgresql_where=_PURGED),
     sa.Index(
         "ix_instances_unread",
         "unread",
