@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "v02_0014"
-down_revision = "v02_0012"
+down_revision = "v02_0013"
 
 
 def upgrade() -> None:
