@@ -35,7 +35,7 @@ from mediqa_node.composition import resources
 from mediqa_node.domain.peer import Peer
 from tests.benchmarks import images
 from tests.benchmarks.node import send
-from tests.benchmarks.servers import Server, answers, free_port, node, orthanc, storescp
+from tests.benchmarks.servers import Server, answers, free_port, node, orthanc, storescp, wait_until_it_scores
 from tests.support.bench import Bench
 from tests.support.many import multiply
 from tests.support.series import ct_series
@@ -88,13 +88,16 @@ def sources(folder: Path, seed: int, per_association: int) -> list[Path]:
 def speed(folder: Path, rounds: int, per_association: int) -> Iterator[str]:
     """Rates and CPU time of four receivers, interleaved."""
     turns: dict[tuple[str, int], list[Turn]] = {}
+    ours = _fresh(folder), _fresh(folder)
     with (
-        node(_fresh(folder), name=POWER_LOSS, completion=NEVER) as durable,
-        node(_fresh(folder), name=PROCESS_CRASH, completion=NEVER, receiver={"durability": "process-crash"}) as quick,
+        node(ours[0], name=POWER_LOSS, completion=NEVER) as durable,
+        node(ours[1], name=PROCESS_CRASH, completion=NEVER, receiver={"durability": "process-crash"}) as quick,
         orthanc(_fresh(folder)) as pacs,
         storescp(_fresh(folder)) as plain,
     ):
         servers = [durable, quick, pacs, plain]
+        for place in ours:
+            wait_until_it_scores(place)
         for i in range(rounds):
             made = sources(folder / f"load{i}", i, per_association)
             for n, chosen in zip(AT_ONCE, (made[:1], made[1:]), strict=True):
@@ -233,8 +236,10 @@ def index(folder: Path, rounds: int, per_association: int) -> Iterator[str]:
     with _receiver(full) as (_, ready_s):
         yield f"  receiver answers {ready_s:.2f} s after start   bound 3 s"
     with node(full, name="full", completion=NEVER) as ours, node(empty, name="empty", completion=NEVER) as other:
-        for line in ("status", "series"):
-            yield _command(full, line)
+        for place in (full, empty):
+            wait_until_it_scores(place)
+        for name in ("status", "series"):
+            yield _command(full, name)
         turns: dict[tuple[str, int], list[Turn]] = {}
         for i in range(rounds):
             made = sources(folder / f"load{i}", i, per_association)

@@ -144,3 +144,9 @@ def node(
 def events(folder: Path) -> list[dict[str, Any]]:
     """The node's log so far."""
     return [json.loads(line) for line in (folder / "log").read_text().splitlines() if line.startswith("{")]
+
+
+def wait_until_it_scores(folder: Path) -> None:
+    """Wait until the worker has checked its checkpoint, which takes both cores of a small machine for a while."""
+    while not {"scoring", "delivering"} <= {line.get("event") for line in events(folder)}:
+        time.sleep(0.5)

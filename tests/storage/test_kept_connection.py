@@ -11,6 +11,7 @@ from support.receiving import Scu, ct
 
 from mediqa_node.composition.resources import open_database
 from mediqa_node.config import load
+from mediqa_node.domain.cluster import Member
 from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.storage import database as database_room
 from mediqa_node.storage.database import Database
@@ -80,14 +81,14 @@ def test_a_server_that_has_ended_the_connection_is_asked_anew(url: str, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("durability", "as_receiver", "synchronous"),
-    [("power-loss", True, 2), ("power-loss", False, 2), ("process-crash", True, 1), ("process-crash", False, 2)],
+    ("durability", "role", "synchronous"),
+    [("power-loss", "receiver", 2), ("process-crash", "receiver", 1), ("process-crash", "courier", 2)],
 )
 def test_process_crash_holds_for_the_receiver_alone(
-    tmp_path: Path, durability: str, as_receiver: bool, synchronous: int
+    tmp_path: Path, durability: str, role: str, synchronous: int
 ) -> None:
     (tmp_path / "node.yaml").write_text(f"receiver: {{durability: {durability}}}\n")
-    database = open_database(load(tmp_path / "node.yaml"), as_receiver=as_receiver)
+    database = open_database(load(tmp_path / "node.yaml"), Member(None, role))
 
     with database.read() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == synchronous
