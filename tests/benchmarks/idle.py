@@ -17,7 +17,7 @@ import psutil
 
 from tests.benchmarks import images
 from tests.benchmarks.node import send
-from tests.benchmarks.servers import events, node, orthanc
+from tests.benchmarks.servers import events, node, orthanc, wait_until_it_scores
 
 
 def processor_s(folder: Path) -> dict[str, float]:
@@ -50,19 +50,13 @@ def hand_overs(folder: Path) -> dict[str, list[float]]:
     return found
 
 
-def _wait_until_it_scores(folder: Path) -> None:
-    """Wait for the worker and for what starting leaves to do."""
-    while not {"scoring", "delivering"} <= {line.get("event") for line in events(folder)}:
-        time.sleep(0.5)
-    time.sleep(10)
-
-
 def measure(seconds: float, n_series: int) -> Iterator[str]:
     """Yield idle shares and hand-overs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with orthanc(folder / "orthanc") as pacs, node(folder / "node", pacs, log_level="DEBUG") as server:
-            _wait_until_it_scores(folder / "node")
+            wait_until_it_scores(folder / "node")
+            time.sleep(10)  # and for what starting leaves to do
             before = processor_s(folder / "node")
             time.sleep(seconds)
             after = processor_s(folder / "node")
