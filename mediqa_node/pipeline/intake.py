@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from mediqa_node.dicom.part10 import file_head
-from mediqa_node.dicom.scan import scan
+from mediqa_node.dicom.scan import ScannedHeader, scan
 from mediqa_node.domain.errors import InvalidInstance, StorageFailed
 from mediqa_node.domain.policy import plain_address
 from mediqa_node.domain.series import ReceivedInstance
@@ -62,14 +62,15 @@ class SpoolingIntake:
         try:
             header = scan(incoming.dataset(), transfer_syntax_uid, further=self.plan.further)
             _check_against_command(command, header.sop_class_uid, header.sop_instance_uid)
-            path = self.spool.place(incoming)
+            originator = command.text(_MOVE_ORIGINATOR)[:16].strip()
+            forward_to = () if originator else self._destinations(header, caller, transfer_syntax_uid)
+            path = self.writer.place(incoming)
         except InvalidInstance:
             self.spool.discard(incoming, keep_copy=True)
             raise
         except BaseException:
             self.spool.discard(incoming)
             raise
-        originator = command.text(_MOVE_ORIGINATOR)[:16].strip()
         instance = ReceivedInstance(
             sop_instance_uid=header.sop_instance_uid,
             sop_class_uid=header.sop_class_uid,
@@ -88,14 +89,7 @@ class SpoolingIntake:
             size_bytes=incoming.size_bytes,
             move_originator=originator or None,
             pulled=originator == self.ae_title,
-            forward_to=()
-            if originator
-            else self.plan.destinations(
-                header,
-                transfer_syntax_uid,
-                calling_ae_title=caller.calling_ae_title,
-                called_ae_title=caller.called_ae_title,
-            ),
+            forward_to=forward_to,
         )
         try:
             outcome = self.writer.enter(instance, header.modality)
@@ -106,6 +100,14 @@ class SpoolingIntake:
             raise
         if outcome is Recorded.DUPLICATE:
             self.spool.remove(path)
+
+    def _destinations(self, header: ScannedHeader, caller: Caller, transfer_syntax_uid: str) -> tuple[str, ...]:
+        return self.plan.destinations(
+            header,
+            transfer_syntax_uid,
+            calling_ae_title=caller.calling_ae_title,
+            called_ae_title=caller.called_ae_title,
+        )
 
     def discard(self, incoming: Incoming) -> None:
         """Discard a dataset that did not arrive whole."""

@@ -2,7 +2,10 @@
 
 A single scanner commits in the thread of its association: there is nobody to wake, and nobody to wait for. Of four at
 once one commits; the others queue meanwhile, and the first of them commits for all who have queued: they share one
-folder sync and one commit. An answer never waits for more than the commit that is running and its own.
+folder sync and one commit. An answer waits for at most the commit that is running and its own.
+
+Who is about to commit waits for files that others are just making durable, at most as long as its own took: each that
+comes in time saves a folder sync and a commit, and would have waited for both.
 """
 
 import threading
@@ -16,7 +19,7 @@ from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.storage.database import Database, NotWritten
 from mediqa_node.storage.ingest import Recorded, close_association, record
-from mediqa_node.storage.spool import Spool
+from mediqa_node.storage.spool import Incoming, Spool
 from mediqa_node.system.failpoint import reach
 
 log = structlog.get_logger("receiver")
@@ -39,12 +42,14 @@ class _Entry:
     """An instance to be recorded.
 
     Attributes:
+        patience_s: how long its commit may wait for others.
         turn: released when it is recorded, or when its thread has to commit for all.
         is_done: it was recorded, or has failed.
     """
 
     instance: ReceivedInstance
     modality: str
+    patience_s: float
     turn: threading.Lock = field(default_factory=_held)
     is_done: bool = False
     outcome: Recorded | None = None
@@ -66,9 +71,29 @@ class IndexWriter:
         self._connection = database.keep()
         self._queue: deque[_Entry | _Closing] = deque()
         self._gate = threading.Lock()
-        self._idle = threading.Condition(self._gate)
+        self._idle, self._all_came = threading.Condition(self._gate), threading.Condition(self._gate)
+        self._n_coming = 0
+        self._placed: dict[str, float] = {}
         self._is_led = self._stopped = self._committing = False
         self._with_rows: set[str] = set()
+
+    def place(self, incoming: Incoming) -> str:
+        """Make a received file durable under its final name, to be entered at once; return its path.
+
+        Raises:
+            StorageFailed: see `Spool.place`.
+        """
+        with self._gate:
+            self._n_coming += 1
+        began = time.monotonic()
+        try:
+            path = self.spool.place(incoming)
+        except BaseException:
+            with self._gate:
+                self._came()
+            raise
+        self._placed[path] = time.monotonic() - began
+        return path
 
     def enter(self, instance: ReceivedInstance, modality: str) -> Recorded:
         """Return once the instance is in the committed index.
@@ -77,8 +102,10 @@ class IndexWriter:
             CommitUncertain: the commit was begun and failed.
             StorageFailed: folder sync or database failed before that, or had no room; the row was not written.
         """
-        entry = _Entry(instance, modality)
+        entry = _Entry(instance, modality, self._placed.get(instance.path, 0.0))
         with self._gate:
+            if self._placed.pop(instance.path, None) is not None:
+                self._came()
             if self._stopped:
                 raise StorageFailed("the node is stopping; the sender keeps its copy")
             self._with_rows.add(instance.association_id)
@@ -110,6 +137,12 @@ class IndexWriter:
             self._idle.wait_for(lambda: not self._is_led, timeout=30)
         self._connection.close()
 
+    def _came(self) -> None:
+        """Note that a file which was being placed is no longer waited for. Called with the gate held."""
+        self._n_coming -= 1
+        if not self._n_coming:
+            self._all_came.notify()
+
     def _queued(self, item: _Entry | _Closing) -> bool:
         """Queue an item; return whether its thread has to commit, because no other does. Called with the gate held."""
         self._queue.append(item)
@@ -121,6 +154,8 @@ class IndexWriter:
         leads = True
         while leads:
             with self._gate:
+                if mine is not None and self._n_coming:
+                    self._all_came.wait(mine.patience_s)
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH_AT_MOST))]
             try:
                 self._commit(batch)

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from mediqa_node.domain.errors import StorageFailed
 from mediqa_node.domain.series import ReceivedInstance
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.ingest import Recorded
-from mediqa_node.storage.spool import Spool
+from mediqa_node.storage.spool import Incoming, Spool
 from mediqa_node.storage.tables import associations, instances, metadata
 from mediqa_node.storage.writer import CommitUncertain, IndexWriter
 
@@ -126,6 +127,39 @@ def test_an_answer_never_waits_for_the_commit_of_others(database: Database, spoo
 
     assert commits == [True, True], "the second commit, of all three, ended after the first was answered"
     assert count(database) == 4
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_commit_waits_for_a_file_that_is_just_made_durable(
+    database: Database, spool: Spool, writer: IndexWriter, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    commits: list[int] = []
+    event.listen(database.engine, "commit", lambda _: commits.append(1))
+    first, second = spooled(spool, 1), spooled(spool, 2)
+    writer._n_coming, writer._placed = 1, {first.path: 600.0}  # it has taken ten minutes
+    begun = threading.Event()
+
+    def place(_incoming: Incoming) -> str:
+        begun.set()
+        until(lambda: writer._queue, "the first one is about to commit")
+        if fails:
+            raise StorageFailed("disk")
+        return second.path
+
+    def other() -> None:
+        with suppress(StorageFailed):
+            writer.place(spool.begin(b"head"))
+            writer.enter(second, "CT")
+
+    monkeypatch.setattr(spool, "place", place)
+    [thread] = in_threads([other])
+    begun.wait(timeout=600)
+    assert writer.enter(first, "CT") is Recorded.NEW
+    thread.join(timeout=600)
+
+    assert commits == [1]
+    assert count(database) == (1 if fails else 2)
+    assert (writer._n_coming, writer._placed) == (0, {})
 
 
 def test_an_association_that_stored_nothing_asks_nothing_of_the_database(
