@@ -149,7 +149,7 @@ def _look(settings: Settings, database: Database) -> _Found:
             heartbeats=found.heartbeats,
             concerns=found.concerns,
             checked=constancy_checks.standing(connection),
-            exported=_exported(settings),
+            exported=resources.last_export(settings),
             weights=decided,
             weights_in_words=checkpoints.sentence(settings, decided),
             active=_active(settings, decided),
@@ -176,15 +176,6 @@ def _health(settings: Settings, connection: Connection, *, has_room: bool, no_im
         no_images=no_images,
         tls=certificates.tls_files(settings),
     )
-
-
-def _exported(settings: Settings) -> Outcome | None:
-    """Return the last nightly export; without any, what exports need is not loaded, which takes a quarter second."""
-    if not settings.export.nightly:
-        return None
-    from mediqa_node.pipeline.export.nightly import last_outcome
-
-    return last_outcome(settings.export_folder)
 
 
 def _active(settings: Settings, decided: Standing) -> Weights | None:

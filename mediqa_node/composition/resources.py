@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mediqa_node.dicom.report.request import ReportDevice
     from mediqa_node.domain.commands import CommandAction
     from mediqa_node.pipeline.commands import Perform
-    from mediqa_node.pipeline.export.nightly import NightlyExport
+    from mediqa_node.pipeline.export.nightly import NightlyExport, Outcome
     from mediqa_node.pipeline.export.select import ExportSource
     from mediqa_node.pipeline.forward.context import ForwardContext
     from mediqa_node.pipeline.forward.plan import ForwardPlan
@@ -195,6 +195,15 @@ def slow_actions(
         CommandAction.EXPORT: asked.export,
         **dict.fromkeys(decisions, decide),
     }
+
+
+def last_export(settings: Settings) -> "Outcome | None":
+    """Return the last nightly export; without any, what exports need is not loaded, which takes a quarter second."""
+    if not settings.export.nightly:
+        return None
+    from mediqa_node.pipeline.export.nightly import last_outcome
+
+    return last_outcome(settings.export_folder)
 
 
 def nightly_export(settings: Settings, database: Database) -> "NightlyExport | None":

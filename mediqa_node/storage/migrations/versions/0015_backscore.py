@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "v02_0015"
-down_revision = "v02_0013"
+down_revision = "v02_0014"
 
 _UID = sa.String(64)
 
