@@ -29,7 +29,7 @@ from support.orthanc import dataset_digest
 from support.outside import spooled
 
 from mediqa_node.pipeline.recovery import recover
-from mediqa_node.storage.database import Database
+from mediqa_node.storage.database import Database, Kept
 from mediqa_node.storage.spool import Spool
 
 NOW = 1_800_000_000.0
@@ -324,12 +324,12 @@ def _watch_names(patched: pytest.MonkeyPatch, recording: Recording) -> None:
 
 
 def _watch_commits(patched: pytest.MonkeyPatch, recording: Recording) -> None:
-    """Note the database after each transaction. One thread writes, so nothing comes between the two."""
+    """Note the database after each transaction. One thread at a time writes, so nothing comes between the two."""
     right = Database.write
 
     @contextlib.contextmanager
-    def write(database: Database) -> Iterator[Any]:
-        with right(database) as connection:
+    def write(database: Database, kept: Kept | None = None) -> Iterator[Any]:
+        with right(database, kept) as connection:
             yield connection
         recording.note("commit", database_of(recording.folder))
 
