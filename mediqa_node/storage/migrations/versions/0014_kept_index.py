@@ -8,7 +8,7 @@ down_revision = "v02_0013"
 
 
 def upgrade() -> None:
-    """Create the indexes; a second for a million instances.
+    """Create the indexes; seconds for a million instances.
 
     Partial ones: with `purged_at` as a column of an index, SQLite would choose it for every query of kept instances.
     """
