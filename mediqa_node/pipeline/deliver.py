@@ -34,6 +34,7 @@ from mediqa_node.network.peer_link import Link
 from mediqa_node.network.sender import open_link, report_contexts
 from mediqa_node.pipeline.clock_watch import is_doubtful, was_set_unnoticed
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.parts import part, timed
 from mediqa_node.pipeline.peer_identity import Outcome, identity_check, is_overdue, unanswered_since
 from mediqa_node.pipeline.report import report_for
 from mediqa_node.storage import assessments, copies, forwards, health, index, outbox, rejections
@@ -96,7 +97,8 @@ def deliver_report(node: NodeContext, delivery_id: int, *, report: BuildReport =
         return "nothing to do"
     if delivery.job is None and delivery.not_before > node.clock():
         return "nothing to do"  # it was put off while its job was in the queue
-    outcome = _obstacle(node, delivery) or _attempt(node, delivery, report)
+    with timed("deliver", delivery.series_instance_uid):
+        outcome = _obstacle(node, delivery) or _attempt(node, delivery, report)
     now = node.clock()
     with node.database.write() as connection:
         health.note_attempt(node.database, connection, delivery.destination, outcome.code, outcome.message, at=now)
@@ -250,10 +252,12 @@ def _connected(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: Buil
     ) as link:
         sop_class_uid = _sop_class(node, delivery, link)
         unchecked = None, DeliveryReason.IDENTITY_NOT_CHECKED
-        obstacle, unproven = identity_check(node, delivery, link) if asks else unchecked
+        with part("identity"):
+            obstacle, unproven = identity_check(node, delivery, link) if asks else unchecked
         if obstacle is not None:
             return obstacle
-        report = build(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
+        with part("report"):
+            report = build(node, delivery.series_instance_uid, delivery.revision, sop_class_uid)
         reach("after-report-commit")
         with node.database.write() as connection:
             index.lock_series(connection, delivery.series_instance_uid)
@@ -263,7 +267,8 @@ def _connected(node: NodeContext, delivery: DeliveryRow, peer: Peer, build: Buil
             outbox.update_delivery(connection, delivery.id, report_sop_instance_uid=report.sop_instance_uid)
         reach("mid-store")
         was_sent = delivery.report_sop_instance_uid == report.sop_instance_uid
-        status = link.store(report.part10, was_sent=was_sent)
+        with part("store"):
+            status = link.store(report.part10, was_sent=was_sent)
         reach("after-store")
     message = _SENT_UNPROVEN[unproven].format(peer=peer.name) if unproven else ""
     return Outcome(state=DeliveryState.SENT, code=unproven, message=message, status=status)

@@ -1,17 +1,15 @@
-"""`python -m tests.benchmarks.node`: from association release to report, and memory of the receiver.
+"""`python -m tests.benchmarks.node`: from the last slice to the report, and memory of the receiver.
 
 Rounds are interleaved, figures are medians, ratios are what counts: machines drift, pairs do not.
 Both ends run with TCP_NODELAY=1; without it DCMTK and Orthanc wait 40 ms for a delayed ACK per instance.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -20,7 +18,8 @@ import yaml
 from mediqa_node import config
 from mediqa_node.composition import resources
 from tests.benchmarks import images
-from tests.benchmarks.servers import ENVIRONMENT, Server, answers, events, free_port, node, orthanc
+from tests.benchmarks.latency import latency
+from tests.benchmarks.servers import ENVIRONMENT, Server, answers, free_port
 
 
 def send(server: Server, *folders: Path) -> float:
@@ -38,68 +37,10 @@ def send(server: Server, *folders: Path) -> float:
     return time.perf_counter() - start
 
 
-def latency(folder: Path, rounds: int) -> Iterator[str]:
-    """Time from the release of the association to the report in Orthanc, in its parts."""
-    parts: dict[str, list[float]] = {name: [] for name in ("ready", "judged", "sent")}
-    inference: list[float] = []
-    with orthanc(folder / "orthanc") as pacs, node(folder / "node", pacs) as server:
-        _warm_up(folder, server, pacs)
-        for i in range(rounds):
-            source = folder / f"ct{i}"
-            uid = images.write_ct_series(source, 100, seed=i)
-            send(server, source)
-            released = time.time()
-            seen = _wait_for_reports(pacs, i + 2)
-            stamps = _stamps(folder / "node", uid)
-            inference.append(_inference_s(folder / "node", uid))
-            marks = [released, stamps["series ready"], stamps["series assessed"], seen]
-            for name, begin, end in zip(parts, marks[:-1], marks[1:], strict=True):
-                parts[name].append(end - begin)
-    inference_s = statistics.median(inference)
-    total = [sum(values) for values in zip(*parts.values(), strict=True)]
-    yield f"release → report in Orthanc, 100 slices 512 × 512, {rounds} rounds, median [s]"
-    yield f"  until complete (contiguous)    {statistics.median(parts['ready']):6.2f}"
-    judged_s = statistics.median(parts["judged"])
-    yield f"  harvest, slices, score         {judged_s:6.2f}   of it inference {inference_s:.2f}"
-    yield f"  report, identity, C-STORE      {statistics.median(parts['sent']):6.2f}"
-    whole = statistics.median(total)
-    yield f"  in all                         {whole:6.2f}   bound 3 s + inference = {3 + inference_s:.2f}"
-
-
-def _warm_up(folder: Path, server: Server, pacs: Server) -> None:
-    images.write_ct_series(folder / "warm", 8, size=128, seed=99)
-    send(server, folder / "warm")
-    _wait_for_reports(pacs, 1)
-
-
-def _wait_for_reports(pacs: Server, count: int) -> float:
-    deadline = time.monotonic() + 60
-    query = {"Level": "Instance", "Query": {"Modality": "SR"}}
-    while len(pacs.rest("/tools/find", query)) < count:
-        if time.monotonic() > deadline:
-            raise RuntimeError("no report within a minute")
-        time.sleep(0.01)
+def _acknowledged(server: Server, folder: Path) -> float:
+    """Send a folder at once; return when its association was released."""
+    send(server, folder)
     return time.time()
-
-
-def _stamps(folder: Path, uid: str) -> dict[str, float]:
-    """When each station was done with a series; the courier logs a moment after the report can be seen."""
-    deadline = time.monotonic() + 10
-    while True:
-        found = {str(e["event"]): _seconds(e) for e in events(folder) if e.get("series") == uid}
-        if "delivery" in found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.05)
-
-
-def _seconds(event: dict[str, str]) -> float:
-    return datetime.fromisoformat(event["timestamp"]).timestamp()
-
-
-def _inference_s(folder: Path, uid: str) -> float:
-    """Seconds that the worker's network took for a series."""
-    found = (event for event in events(folder) if event.get("series") == uid and "inference_ms" in event)
-    return float(next(found)["inference_ms"]) / 1000
 
 
 def memory(folder: Path) -> Iterator[str]:
@@ -146,7 +87,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="mediqa-bench-") as name:
             folder = Path(name) / part
             lines = {
-                "latency": lambda f: latency(f, chosen.rounds),
+                "latency": lambda f: latency(f, chosen.rounds, _acknowledged),
                 "memory": memory,
             }[part](folder)
             for line in lines:
