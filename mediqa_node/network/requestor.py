@@ -172,6 +172,8 @@ class Watch:
         self._provider = event.assoc.dul
         channel = self._provider.socket
         self._connection = channel.socket
+        with contextlib.suppress(OSError):  # command and dataset are two PDUs: Nagle's second waits for a delayed ACK
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel.recv = self._reader(channel.recv)
         self._negotiation = self._timer(self._timeout_s)
 
