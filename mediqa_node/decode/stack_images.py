@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from mediqa_node.dicom.pixels import to_image, uses_unstored_bits
 from mediqa_node.domain.errors import NotScorable, UndecodablePixels
 from mediqa_node.domain.images import FrameRef, Stack
 from mediqa_node.domain.preprocessing import PreprocessSpec
+from mediqa_node.domain.recall import Recall, fresh, recalled
 from mediqa_node.image.released import released_indices
 from mediqa_node.image.salient import salient_slices
 
@@ -31,24 +32,53 @@ class SalientImages:
     failed: tuple[FrameRef, ...]
 
 
+FrameName = tuple[Path, int | None]
+"""A file and a frame of it, from 1; None for a single-frame object. Received files are never written again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """An image and what decoding it has told of its file."""
+
+    image: np.ndarray
+    unstored_bits: bool
+    unconfirmed_colour: bool
+
+
 def image_getter(
-    stack: Stack, paths: Sequence[Path], headers: Sequence[Dataset], reader: FrameReader, *, stored: bool
+    stack: Stack,
+    paths: Sequence[Path],
+    headers: Sequence[Dataset],
+    reader: FrameReader,
+    *,
+    stored: bool,
+    recall: Recall = fresh,
 ) -> Callable[[int], np.ndarray]:
     """Return a function that decodes a slice by index and caches the last few.
 
     Args:
         paths, headers: all instances of the series, indexed by `FrameRef.instance_index`.
         stored: return stored values instead of those of `dicom.pixels.to_image`.
+        recall: what is decoded already, by `FrameName`.
     """
+
+    def decoded(path: Path, header: Dataset, frame_number: int | None) -> _Decoded:
+        raw = reader.raw(path, frame_number)
+        if unstored := uses_unstored_bits(raw, header):
+            reader.of_unstored_bits.add(path)
+        image = raw if stored else to_image(raw, header, frame_number)
+        return _Decoded(image, unstored, path in reader.of_unconfirmed_colour)
 
     @lru_cache(maxsize=32)
     def image_at(index: int) -> np.ndarray:
         frame = stack.frames[index]
-        path, header = paths[frame.instance_index], headers[frame.instance_index]
-        raw = reader.raw(path, frame.frame_number)
-        if uses_unstored_bits(raw, header):
+        path, header, number = paths[frame.instance_index], headers[frame.instance_index], frame.frame_number
+        found = recalled(recall, ("image", (path, number), stored), partial(decoded, path, header, number))
+        if found.unstored_bits:
             reader.of_unstored_bits.add(path)
-        return raw if stored else to_image(raw, header, frame.frame_number)
+        if found.unconfirmed_colour:
+            reader.of_unconfirmed_colour.add(path)
+        return found.image
 
     return image_at
 

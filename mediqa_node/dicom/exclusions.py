@@ -8,7 +8,7 @@ name of a series is the last hint.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -43,6 +43,7 @@ from mediqa_node.dicom.stacks.mosaic import mosaic_evidence
 from mediqa_node.dicom.stacks.planes import Plane, planes
 from mediqa_node.dicom.stored_frames import stored_frames
 from mediqa_node.domain.errors import ImplausibleElement, UnreadableElement
+from mediqa_node.domain.recall import Recall, fresh
 from mediqa_node.domain.technique import Exclusion
 
 _STORAGE = r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\."
@@ -124,19 +125,29 @@ def scorable(of_instances: Sequence[Sequence[Exclusion]]) -> list[bool]:
 
 
 def exclusions_of_each(
-    headers: Sequence[Dataset], placed: Sequence[Plane] | None = None
+    headers: Sequence[Dataset],
+    placed: Sequence[Plane] | None = None,
+    *,
+    recall: Recall = fresh,
+    names: Sequence[Hashable] = (),
 ) -> list[tuple[Exclusion, ...]]:
     """Return the reasons to exclude each instance of a series: by its own elements, and by the name of its series.
 
     Args:
         headers, placed: as `exclusions` takes them.
+        recall: what is known of single headers already, by their names.
     """
     named = named_exclusions(headers, placed)
     modality = series_modality(headers)
     mpr_is_acquired = _mpr_is_acquired(headers, placed, modality)
+    by_itself = recall(
+        range(len(headers)),
+        lambda index: ("exclusions", names[index], mpr_is_acquired),
+        lambda some: [tuple(_instance_exclusions(headers[index], mpr_is_acquired)) for index in some],
+    )
     return [
-        (*(() if name is None else (name,)), *_other_modality(ds, modality), *_instance_exclusions(ds, mpr_is_acquired))
-        for ds, name in zip(headers, named, strict=True)
+        (*(() if name is None else (name,)), *_other_modality(ds, modality), *own)
+        for ds, name, own in zip(headers, named, by_itself, strict=True)
     ]
 
 

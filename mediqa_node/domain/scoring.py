@@ -10,6 +10,7 @@ from mediqa_node.domain.constancy import Constancy
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.range_position import RangePosition
+from mediqa_node.domain.recall import Recall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,10 @@ class Scorer(Protocol):
     @property
     def constancy(self) -> Constancy | None:
         """The card's reference scores; None if it pins none."""
+        ...
+
+    def recalling(self, recall: Recall) -> "Scorer":
+        """Return this scorer, which does not compute again what `recall` knows: the scores are the same."""
         ...
 
     def code(self, prompt: Prompt) -> np.ndarray:

@@ -1,9 +1,11 @@
 """The border between numpy and the network: images and a prompt in, scores out."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from mediqa_node.domain.execution import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.range_position import RangePosition
+from mediqa_node.domain.recall import Recall, fresh
 from mediqa_node.domain.scoring import CheckpointId, PatchMaps, Prediction, ScoredSlices
 from mediqa_node.image.measure.quality_statistics import as_vector, quality_statistics
 from mediqa_node.image.measure.slice_statistics import slice_statistics
@@ -52,6 +55,13 @@ class NetworkScorer:
         self._grid = network.size.grid
         self._card_sha256 = card_sha256 or digest(card.to_json())
         self._describe = partial(describe, execution, device, self._run)
+        self._recall: Recall = fresh
+
+    def recalling(self, recall: Recall) -> Self:
+        """Return this scorer, which does not run or measure again what `recall` knows: the results are the same."""
+        other = copy(self)
+        other._recall = recall
+        return other
 
     @property
     def checkpoint(self) -> CheckpointId:
@@ -85,7 +95,7 @@ class NetworkScorer:
         """
         if (limits := self.card.domains.get(modality)) is None:
             return None
-        return limits.position(slice_statistics(inputs, self.spec, modality=modality))
+        return limits.position(slice_statistics(inputs, self.spec, modality=modality, recall=self._recall))
 
     @property
     def constancy(self) -> Constancy | None:
@@ -105,9 +115,14 @@ class NetworkScorer:
         """
         self._check(inputs)
         unique, place = _unique(inputs.images)
-        images = [torch.from_numpy(np.ascontiguousarray(inputs.images[i])) for i in unique]
-        code = torch.from_numpy(self.code(prompt))
-        views = {name: part[place] for name, part in _arrays(self._run(images, [code] * len(images))).items()}
+        code = self.code(prompt)
+        how = code.tobytes(), self._describe()
+        answers = self._recall(
+            tuple(unique),
+            lambda one: ("network", one, how),
+            lambda some: self._outputs(inputs, [unique[one] for one in some], code),
+        )
+        views = {name: part[place] for name, part in _arrays(answers).items()}
         raw, logits, parameters = (
             mean_by_slice(inputs.slice_of, views[name]) for name in ("score", "slice_logit", "parameters")
         )
@@ -120,6 +135,10 @@ class NetworkScorer:
             prediction=self._prediction(parameters, prompt.modality.value),
             maps=self._maps(views, inputs),
         )
+
+    def _outputs(self, inputs: NetworkInput, indices: Sequence[int], code: np.ndarray) -> list[NetworkOutput]:
+        images = [torch.from_numpy(np.ascontiguousarray(inputs.images[i])) for i in indices]
+        return self._run(images, [torch.from_numpy(code)] * len(images)) if images else []
 
     def _fused(
         self, raw: np.ndarray, parameters: np.ndarray, inputs: NetworkInput, modality: str
@@ -134,8 +153,13 @@ class NetworkScorer:
             return raw, parameters
         if len(inputs.slices) != inputs.n_slices or inputs.window is None:
             raise ValueError(f"to score {modality}: these weights measure slices, and got views alone")
+        window = inputs.window
         measured = np.stack(
-            [as_vector(quality_statistics(one, modality=modality, window=inputs.window)) for one in inputs.slices]
+            self._recall(
+                inputs.slices,
+                lambda one: ("statistics", _digest(one), one.shape, modality, window),
+                lambda some: [as_vector(quality_statistics(one, modality=modality, window=window)) for one in some],
+            )
         )
         parameters = parameters.copy()
         for output, share in fusion.items():
@@ -227,18 +251,18 @@ def mean_by_slice(slice_of: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.asarray(np.add.reduceat(values, starts, axis=0) / counts)
 
 
-def _unique(images: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """Return the first index of every distinct image, and for each image its place in that list, (m,)."""
+def _unique(images: np.ndarray) -> tuple[dict[bytes, int], np.ndarray]:
+    """Return the first index of every distinct image, by its digest, and each image's place among them, (m,)."""
+    digests = [_digest(image) for image in images]
     first: dict[bytes, int] = {}
-    unique: list[int] = []
-    place = np.empty(len(images), dtype=np.intp)
-    for index, image in enumerate(images):
-        key = hashlib.sha256(image.tobytes()).digest()
-        if key not in first:
-            first[key] = len(unique)
-            unique.append(index)
-        place[index] = first[key]
-    return unique, place
+    for index, key in enumerate(digests):
+        first.setdefault(key, index)
+    places = {key: place for place, key in enumerate(first)}
+    return first, np.array([places[key] for key in digests], dtype=np.intp)
+
+
+def _digest(array: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(array).data).digest()
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

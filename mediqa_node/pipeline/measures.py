@@ -6,12 +6,12 @@ what its pixels are (a localizer, a map, a screen) is not measured; one that is 
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import structlog
 
 from mediqa_node.decode.reader import FrameReader
+from mediqa_node.decode.stack_images import FrameName
 from mediqa_node.dicom.exclusions import series_modality
 from mediqa_node.dicom.header import FrameHeader, frame_header, text
 from mediqa_node.dicom.part10 import NATIVE, transfer_syntax
@@ -41,6 +41,7 @@ from mediqa_node.domain.quantities import (
     Quantity,
     in_order,
 )
+from mediqa_node.domain.recall import recalled
 from mediqa_node.domain.technique import Technique
 from mediqa_node.image.measure.stack_source import StackSource, coarse, coarse_step, evenly
 from mediqa_node.pipeline.origin import acquired_at, scanner_of
@@ -73,7 +74,12 @@ def measure_series(
         return None
     try:
         with data_errors():
-            return _measured(files, technique, prompts, wanted)
+            [found] = files.recall(
+                (technique,),
+                lambda one: ("measures", files.paths, frozenset(wanted), repr(one)),
+                lambda _: (_measured(files, technique, prompts, wanted),),
+            )
+            return found
     except NotScorable as reason:
         log.warning("series not measured", reason=str(reason.code))
         return None
@@ -94,16 +100,25 @@ def _measured(
     stack = _photographs(stacks) if modality == "OP" else stacks[0]
     if modality == "CT":
         wanted = frozenset(wanted) | {CT_DW.name}  # the others are compared by size, and dose rests on it
-    first = stack.frames[0]
-    header = frame_header(files.headers[first.instance_index], first.frame_number)
-    region = prompt_from_header(files.headers, stack, prompts).region.value
-    of_ct = ct_facts(stack, technique, region) if modality == "CT" else CtFacts()
+    header = first_header(stack, files)
+    of_ct = facts_of_ct(stack, files, technique, prompts) if modality == "CT" else CtFacts()
     with FrameReader() as reader:
-        source = _source(stack, files, header, reader)
+        source = source_of(stack, files, header, reader)
         measures = in_order(_measures(modality, source, header, of_ct, wanted))
     measured = _context(stack, header, modality, technique, of_ct)
     dw = next((one for one in measures if one.name == CT_DW.name), None)
     return replace(measured, measures=measures, size_class=size_class(dw))
+
+
+def first_header(stack: Stack, files: SeriesFiles) -> FrameHeader:
+    """Return the header of the first slice of a stack."""
+    first = stack.frames[0]
+    return frame_header(files.headers[first.instance_index], first.frame_number)
+
+
+def facts_of_ct(stack: Stack, files: SeriesFiles, technique: Technique, prompts: PromptRules) -> CtFacts:
+    """Return what headers state that the measures of a CT stack depend on."""
+    return ct_facts(stack, technique, prompt_from_header(files.headers, stack, prompts).region.value)
 
 
 def _photographs(stacks: tuple[Stack, ...]) -> Stack:
@@ -153,38 +168,45 @@ def _guarded(
         return [one.not_measurable(Limit.FAILED) for one in known]
 
 
-def _source(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: FrameReader) -> StackSource:
-    native = transfer_syntax(files.paths[stack.frames[0].instance_index]) in NATIVE
+def source_of(stack: Stack, files: SeriesFiles, header: FrameHeader, reader: FrameReader) -> StackSource:
+    """Return the slices of a stack to measure; `header` is that of the first."""
+    native = transfer_syntax(files.paths[0]) in NATIVE
     step = coarse_step(stack.rows, stack.columns)
 
     def stored(index: int) -> np.ndarray:
         frame = stack.frames[index]
         return reader.raw(files.paths[frame.instance_index], frame.frame_number)
 
+    def name_at(index: int) -> FrameName:
+        frame = stack.frames[index]
+        return files.paths[frame.instance_index], frame.frame_number
+
     kept = _cached(stored)  # decoded once for both
+
+    def stored_coarsely(index: int) -> np.ndarray:
+        made = lambda: coarse(kept(index), step).copy()  # noqa: E731 - a view would hold the whole slice
+        return recalled(files.recall, ("coarse", name_at(index), step), made)
+
     return StackSource(
         count=len(stack.frames),
         image_at=_cached(_getter(stack, files, kept)),
-        coarse_at=_cached(_getter(stack, files, kept, part=partial(coarse, step=step))),
+        coarse_at=_cached(_getter(stack, files, stored_coarsely)),
         spacing_mm=stack.spacing_mm[1:],
         thickness_mm=header.number("SliceThickness"),
         positions_mm=stack.positions_mm,
         step=step,
         most_coarse=_MOST_COARSE if native else _MOST_COMPRESSED,
+        recall=files.recall,
+        name_at=name_at,
     )
 
 
-def _getter(
-    stack: Stack,
-    files: SeriesFiles,
-    stored: Callable[[int], np.ndarray],
-    part: Callable[[np.ndarray], np.ndarray] = np.asarray,
-) -> Callable[[int], np.ndarray]:
-    """Return a function that rescales a part of a slice, which is all by default."""
+def _getter(stack: Stack, files: SeriesFiles, stored: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """Return a function that rescales the stored values of a slice, or some of them."""
 
     def image_at(index: int) -> np.ndarray:
         frame = stack.frames[index]
-        return to_image(part(stored(index)), files.headers[frame.instance_index], frame.frame_number)
+        return to_image(stored(index), files.headers[frame.instance_index], frame.frame_number)
 
     return image_at
 

@@ -7,7 +7,8 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from mediqa_node.dicom.part10 import read_header
 from mediqa_node.dicom.plausible import LONGEST_STRIP
 from mediqa_node.dicom.prompts import PromptRules, prompt_from_header
 from mediqa_node.dicom.stacks.assemble import assemble_stacks
+from mediqa_node.dicom.stacks.planes import Plane, in_order, planes_of
 from mediqa_node.dicom.technique.dose_sr import DoseEvent
 from mediqa_node.dicom.technique.harvest import harvest
 from mediqa_node.domain.assessment import (
@@ -39,13 +41,14 @@ from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec
 from mediqa_node.domain.prompt import Prompt
 from mediqa_node.domain.prompt_opinion import PromptClassifier, completed
 from mediqa_node.domain.range_position import OUTSIDE_RANGE
+from mediqa_node.domain.recall import Recall, fresh
 from mediqa_node.domain.scoring import Scorer
 from mediqa_node.domain.series import ReasonCode
 from mediqa_node.domain.technique import Exclusion, HeaderDoubt, Technique
 from mediqa_node.image.preprocess import preprocess
 from mediqa_node.image.verdict import verdict_of
 from mediqa_node.pipeline.origin import protocol_of, scanner_of
-from mediqa_node.system.failpoint import reach
+from mediqa_node.pipeline.parts import part, reach_in_station
 
 log = structlog.get_logger("score")
 
@@ -70,15 +73,40 @@ class Assessor:
 
 @dataclass(frozen=True)
 class SeriesFiles:
-    """The files of one series and their headers, in the same order."""
+    """The files of one series and their headers, in the same order.
+
+    Attributes:
+        recall: what is known of their frames already.
+    """
 
     paths: tuple[Path, ...]
     headers: tuple[Dataset, ...]
+    recall: Recall = field(default=fresh, repr=False, compare=False)
+
+    def recalling(self, recall: Recall) -> "SeriesFiles":
+        """Return the same files, and what was found of their headers, with another recall."""
+        other = copy(self)
+        object.__setattr__(other, "recall", recall)
+        return other
+
+    def look_at_each(self) -> None:
+        """Have `recall` know what there is to find in each header by itself."""
+        _ = self.planes, self.exclusions
 
     @cached_property
     def exclusions(self) -> list[tuple[Exclusion, ...]]:
         """What each image is refused for on its own; harvest, scoring and export all ask."""
-        return exclusions_of_each(self.headers)
+        return exclusions_of_each(self.headers, recall=self.recall, names=self.paths)
+
+    @cached_property
+    def planes(self) -> list[Plane]:
+        """The image planes of all headers."""
+        found = self.recall(
+            range(len(self.paths)),
+            lambda index: ("planes", self.paths[index], index),
+            lambda some: [planes_of(self.headers[index], index) for index in some],
+        )
+        return in_order(plane for of_header in found for plane in of_header)
 
     @cached_property
     def stacks(self) -> list[Stack]:
@@ -87,7 +115,7 @@ class SeriesFiles:
         Raises:
             InconsistentGeometry, UnreadableElement: the headers are broken.
         """
-        return list(assemble_stacks(self.headers, scorable(self.exclusions)))
+        return list(assemble_stacks(self.headers, scorable(self.exclusions), self.planes))
 
 
 _DATA_ERRORS = (
@@ -153,13 +181,15 @@ def _read_headers(paths: tuple[Path, ...]) -> SeriesFiles:
 
     Spooled files never change, and no caller modifies a header.
     """
-    headers = []
-    for path in paths:
-        try:
-            headers.append(read_header(path))
-        except UndecodablePixels as error:
-            raise NotScorable("unreadable", f"{path.name}: {error}") from error
-    return SeriesFiles(paths, tuple(headers))
+    return SeriesFiles(paths, tuple(map(header_of, paths)))
+
+
+def header_of(path: Path) -> Dataset:
+    """Return the header of one file; raises as `read_headers`."""
+    try:
+        return read_header(path)
+    except UndecodablePixels as error:
+        raise NotScorable("unreadable", f"{path.name}: {error}") from error
 
 
 def require_scorable(technique: Technique) -> None:
@@ -175,7 +205,19 @@ def harvest_series(files: SeriesFiles, dose_events: Mapping[str, DoseEvent] | No
         NotScorable: the headers are broken.
     """
     with data_errors():
-        return harvest(files.headers, dose_events=dose_events or {}, of_instances=files.exclusions)
+        [technique] = files.recall(
+            (dose_events or {},),
+            lambda events: ("technique", files.paths, repr(events)),
+            lambda _: (
+                harvest(
+                    files.headers,
+                    dose_events=dose_events or {},
+                    of_instances=files.exclusions,
+                    placed=files.planes,
+                ),
+            ),
+        )
+        return technique
 
 
 def assess(
@@ -196,6 +238,7 @@ def _assess(
     files: SeriesFiles, technique: Technique, assessor: Assessor, *, revision: int, assessed_at: datetime
 ) -> Assessment:
     require_scorable(technique)
+    assessor = replace(assessor, scorer=assessor.scorer.recalling(files.recall))
     stacks = files.stacks
     if not stacks:
         raise NotScorable("no_image", "no instance of the series holds an image plane")
@@ -253,23 +296,25 @@ def _score_stack(
 ) -> StackResult:
     prompt = prompt_from_header(files.headers, stack, assessor.prompts)
     check_scorable(stack, prompt, assessor.scorer.spec)
-    found = _salient(stack, files, reader, assessor.scorer.spec, prompt, failed)
+    with part("decode"):
+        found = salient_of(stack, files, reader, assessor.scorer.spec, prompt, failed)
     if assessor.classifier is not None and not assessor.scorer.spec.reads_stored_values:
         with _of_the_model():
             opinion = assessor.classifier.opinion(found.images, prompt.modality.value)
         prompt = completed(prompt, opinion)
-    inputs = _prepared(found.images, assessor.scorer.spec, prompt)
-    reach("after-decode")
-    with _of_the_model():
+    with part("preprocess"):
+        inputs = network_input(found.images, assessor.scorer.spec, prompt)
+    reach_in_station("after-decode")
+    with part("range"), _of_the_model():
         position = assessor.scorer.range_position(inputs, prompt.modality.value)
     if position is not None and position.is_outside and assessor.refuse is Refuse.STRICT:
         summary = position.summary(prompt.modality.value)
         raise NotScorable(ReasonCode.OUTSIDE_TRAINING_RANGE, summary, measured=position.details())
     started = time.perf_counter()
-    with _of_the_model():
+    with part("inference"), _of_the_model():
         scored = assessor.scorer.score(inputs, prompt)
     inference_s = time.perf_counter() - started
-    reach("after-inference")
+    reach_in_station("after-inference")
     weights = scored.weights.tolist()
     raw, mapped = scored.raw.tolist(), None if scored.quality is None else scored.quality.tolist()
     return StackResult(
@@ -308,7 +353,7 @@ def check_scorable(stack: Stack, prompt: Prompt, spec: PreprocessSpec) -> None:
         raise NotScorable("strip", f"{stack.rows} x {stack.columns} pixels do not show a body")
 
 
-def _salient(
+def salient_of(
     stack: Stack,
     files: SeriesFiles,
     reader: FrameReader,
@@ -317,13 +362,15 @@ def _salient(
     failed: list[FrameRef],
 ) -> SalientImages:
     """Decode the salient slices; frames that cannot be decoded are appended to `failed`."""
-    image_at = image_getter(stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
+    stored, recall = spec.reads_stored_values, files.recall
+    image_at = image_getter(stack, files.paths, files.headers, reader, stored=stored, recall=recall)
     found = salient_images(stack, image_at, spec, modality=prompt.modality.value)
     failed.extend(found.failed)
     return found
 
 
-def _prepared(images: Sequence[np.ndarray], spec: PreprocessSpec, prompt: Prompt) -> NetworkInput:
+def network_input(images: Sequence[np.ndarray], spec: PreprocessSpec, prompt: Prompt) -> NetworkInput:
+    """Preprocess the scored slices of one stack."""
     return preprocess(images, spec, modality=prompt.modality.value, image_type=prompt.type.value)
 
 
@@ -338,4 +385,4 @@ def shown_again(files: SeriesFiles, result: StackResult, spec: PreprocessSpec) -
         image_at = image_getter(result.stack, files.paths, files.headers, reader, stored=spec.reads_stored_values)
         places = {frame: index for index, frame in enumerate(result.stack.frames)}
         images = [image_at(places[part.frame]) for part in result.slices]
-    return _prepared(images, spec, result.prompt)
+    return network_input(images, spec, result.prompt)

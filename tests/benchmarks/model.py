@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from mediqa_node.domain.execution import Execution
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
 from mediqa_node.domain.prompt import Prompt, PromptTerm
 from mediqa_node.domain.range_position import RangePosition
+from mediqa_node.domain.recall import Recall
 from mediqa_node.domain.scoring import CheckpointId, ScoredSlices
 from mediqa_node.image.measure.quality_statistics import quality_statistics
 from mediqa_node.model.card import DEFAULT_PREPROCESSING, Card, QualityMap
@@ -187,6 +189,10 @@ class Free:
     def range_position(self, inputs: NetworkInput, modality: str) -> RangePosition | None:
         """Accept everything."""
         return None
+
+    def recalling(self, recall: Recall) -> Self:
+        """Compute everything."""
+        return self
 
     def score(self, inputs: NetworkInput, prompt: Prompt) -> ScoredSlices:
         """Return equal weights and no score."""

@@ -33,7 +33,7 @@ def assessed(bench: Bench, folder: Path) -> tuple[str, str]:
 UNKNOWN_VR = NotImplementedError("Unknown Value Representation 'ZZ' in tag (0008,1010) of DOE^JANE")
 
 
-@pytest.mark.parametrize("step", ["harvest", *before_release("assemble_stacks"), "_salient"])
+@pytest.mark.parametrize("step", ["harvest", *before_release("assemble_stacks"), "salient_of"])
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

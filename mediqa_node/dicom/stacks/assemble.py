@@ -32,12 +32,15 @@ from mediqa_node.domain.images import Stack, StackKey
 _VOLUMETRIC = ("CT", "MR", "PT")
 
 
-def assemble_stacks(headers: Sequence[Dataset], fine: Sequence[bool] | None = None) -> tuple[Stack, ...]:
+def assemble_stacks(
+    headers: Sequence[Dataset], fine: Sequence[bool] | None = None, placed: Sequence[Plane] | None = None
+) -> tuple[Stack, ...]:
     """Return the stacks of one series, those with most positions first; () for no headers.
 
     Args:
         headers: of one series, without pixels, in any order; `FrameRef.instance_index` is an index into it.
         fine: for each header, whether its image counts (`exclusions.scorable`); None: all do.
+        placed: `planes(headers)`, if the caller has them already.
 
     Returns:
         The same stacks for any order of `headers` (apart from `instance_index`). An image without
@@ -51,7 +54,8 @@ def assemble_stacks(headers: Sequence[Dataset], fine: Sequence[bool] | None = No
     for header in compress(headers, counting):
         if evidence := mosaic_evidence(header):
             raise NotScorable("mosaic", evidence)
-    return stacks_of([plane for plane in planes(headers) if counting[plane.ref.instance_index]], headers)
+    found = planes(headers) if placed is None else placed
+    return stacks_of([plane for plane in found if counting[plane.ref.instance_index]], headers)
 
 
 def stacks_of(found: Sequence[Plane], headers: Sequence[Dataset]) -> tuple[Stack, ...]:

@@ -1,6 +1,6 @@
 """Flatten the headers of a series into planes: one record per image or frame, of classic and enhanced objects."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,16 @@ def planes(headers: Sequence[Dataset]) -> list[Plane]:
 
     Frames of an enhanced object that are no slices, such as localizers or projections, are none (`fine_frames`).
     """
-    found = [_plane(frame, index) for index, header in enumerate(headers) for frame in fine_frames(header)]
+    return in_order(plane for index, header in enumerate(headers) for plane in planes_of(header, index))
+
+
+def planes_of(header: Dataset, index: int) -> list[Plane]:
+    """Return the planes of one header, which is that of an index in its series."""
+    return [_plane(frame, index) for frame in fine_frames(header)]
+
+
+def in_order(found: Iterable[Plane]) -> list[Plane]:
+    """Return planes of all headers of a series in an order that does not depend on the order of headers."""
     return sorted(found, key=lambda plane: (plane.ref.sop_instance_uid, plane.ref.frame_number or 0, plane.seniority))
 
 

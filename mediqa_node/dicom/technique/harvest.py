@@ -59,19 +59,20 @@ def harvest(
     *,
     dose_events: Mapping[str, DoseEvent] = NO_DOSE_EVENTS,
     of_instances: Sequence[tuple[Exclusion, ...]] | None = None,
+    placed: Sequence[Plane] | None = None,
 ) -> Technique:
     """Return the technique of one series.
 
     Args:
         headers: all instances of the series, without pixels, in any order.
         dose_events: irradiation events of the study's dose reports, by Irradiation Event UID (0008,3010).
-        of_instances: `exclusions_of_each(headers)`, if the caller has it already.
+        of_instances, placed: `exclusions_of_each(headers)` and `planes(headers)`, if the caller has them already.
 
     Returns:
         label `mas` for CT (median effective tube charge, mAs), `tesla` for MR (nominal field), None otherwise.
         `eligible` is True only with a verified label and without any exclusion.
     """
-    placed = planes(headers)
+    placed = planes(headers) if placed is None else placed
     of_instances = exclusions_of_each(headers, placed) if of_instances is None else of_instances
     found = exclusions(headers, placed=placed, of_instances=of_instances)
     modality = series_modality(headers)

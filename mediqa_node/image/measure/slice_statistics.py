@@ -7,13 +7,16 @@ Mittal, Moorthy and Bovik (BRISQUE, doi 10.1109/TIP.2012.2214050): pixels less t
 deviation (MSCN). The vectors are short because there are few sources to learn their spread from.
 """
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 from scipy import ndimage
 
 from mediqa_node.domain.preprocessing import NetworkInput, PreprocessSpec, View
-from mediqa_node.image.fundus import visible_field
+from mediqa_node.domain.recall import Recall, fresh
+from mediqa_node.image.fundus import VisibleField, visible_field
 
 VERSION = 1
 """Version of the statistics. Limits that were fitted with another version are not valid."""
@@ -62,25 +65,53 @@ def window_names(modality: str) -> tuple[str, ...]:
     return WINDOW + COLOUR if modality == "OP" else WINDOW
 
 
-def slice_statistics(inputs: NetworkInput, spec: PreprocessSpec, *, modality: str) -> SliceStatistics:
+def slice_statistics(
+    inputs: NetworkInput, spec: PreprocessSpec, *, modality: str, recall: Recall = fresh
+) -> SliceStatistics:
     """Measure the first view of every slice, which is the whole slice, without its padding.
 
     Args:
         inputs: returned by `image.preprocess` with `spec`.
         spec: defines the range and the order of the channels.
         modality: CT, MR or OP.
+        recall: what is known of single slices already, by digests of their views.
     """
-    first = np.flatnonzero(np.diff(inputs.slice_of, prepend=-1))
-    shown = [_unpadded(_as_window(inputs.images[i], spec), inputs.views[i]) for i in first]
-    colour = modality == "OP"
-    fields = [visible_field(255 * np.moveaxis(image, 0, -1)) if colour else None for image in shown]
+
+    def key(index: int) -> Hashable:
+        digest = sha256(np.ascontiguousarray(inputs.images[index]).data).digest()
+        view = replace(inputs.views[index], slice_index=0)
+        return "range", digest, view, modality, spec.output_range, spec.colour_order
+
+    first = np.flatnonzero(np.diff(inputs.slice_of, prepend=-1)).tolist()
+    each = recall(first, key, lambda some: [_of_view(inputs, index, spec, modality) for index in some])
     return SliceStatistics(
-        window=np.array([_window_statistics(image, colour=colour) for image in shown]),
-        local=np.array([_local_statistics(image.mean(axis=0), photograph=colour) for image in shown]),
-        inside=np.array([float(_inside(image.mean(axis=0)).mean()) for image in shown]),
-        round_field=np.array([field is not None for field in fields]),
-        lit=np.array([field.lit if field else 0.0 for field in fields]),
-        covered=np.array([field.covered if field else 0.0 for field in fields]),
+        window=np.array([one.window for one in each]),
+        local=np.array([one.local for one in each]),
+        inside=np.array([one.inside for one in each]),
+        round_field=np.array([one.field is not None for one in each]),
+        lit=np.array([one.field.lit if one.field else 0.0 for one in each]),
+        covered=np.array([one.field.covered if one.field else 0.0 for one in each]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _OfSlice:
+    """The statistics of one slice, as `SliceStatistics` has them."""
+
+    window: list[float]
+    local: list[float]
+    inside: float
+    field: VisibleField | None
+
+
+def _of_view(inputs: NetworkInput, index: int, spec: PreprocessSpec, modality: str) -> _OfSlice:
+    image = _unpadded(_as_window(inputs.images[index], spec), inputs.views[index])
+    colour, gray = modality == "OP", image.mean(axis=0)
+    return _OfSlice(
+        window=_window_statistics(image, colour=colour),
+        local=_local_statistics(gray, photograph=colour),
+        inside=float(_inside(gray).mean()),
+        field=visible_field(255 * np.moveaxis(image, 0, -1)) if colour else None,
     )
 
 

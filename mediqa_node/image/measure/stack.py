@@ -13,6 +13,7 @@ is that of the gaps; a copy that was compressed with loss differs.
 """
 
 from collections.abc import Collection
+from functools import partial
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from mediqa_node.domain.quantities import (
     SPACING_TO_THICKNESS,
     STACK_QUANTITIES,
 )
+from mediqa_node.domain.recall import recalled
 from mediqa_node.image.measure.burned_in import holds_text
 from mediqa_node.image.measure.stack_source import StackSource, evenly
 
@@ -105,14 +107,18 @@ def burned_in_text(source: StackSource) -> Measure:
     decoded = suspected = 0
     for index in evenly(source.count, FULL_SLICES):
         try:
-            image = source.image_at(index)
+            found = recalled(source.recall, ("text", source.name_at(index)), partial(_holds_text, source, index))
         except UndecodablePixels:
             continue
         decoded += 1
-        suspected += holds_text(image)
+        suspected += found
     if decoded == 0:
         return BURNED_IN_TEXT.not_measurable(Limit.UNDECODABLE)
     return BURNED_IN_TEXT.measured(float(suspected), n=decoded)
+
+
+def _holds_text(source: StackSource, index: int) -> bool:
+    return holds_text(source.image_at(index))
 
 
 def _steps_mm(source: StackSource, *, least: int = _LEAST_SLICES) -> np.ndarray | Limit:

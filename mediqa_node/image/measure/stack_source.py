@@ -1,9 +1,11 @@
 """The input of measures: slices on demand, so that a stack of any length needs the memory of a few slices."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+from mediqa_node.domain.recall import Recall, fresh
 
 SliceGetter = Callable[[int], np.ndarray]
 """Returns a slice by its index in the stack; raises UndecodablePixels."""
@@ -24,6 +26,8 @@ class StackSource:
         most_coarse: slices that are looked at, at most: a long stack, or one that is slow to decode, must not hold up
             its report.
         positions_mm: along the normal, ascending, (count,); empty where there is no geometry.
+        recall: what is known of single slices already.
+        name_at: what names a slice and its pixels beyond this stack, for `recall`.
     """
 
     count: int
@@ -34,6 +38,8 @@ class StackSource:
     positions_mm: tuple[float, ...] = ()
     step: int = 4
     most_coarse: int = 512
+    recall: Recall = fresh
+    name_at: Callable[[int], Hashable] = int
 
     def coarse_indices(self, full: Iterable[int] = ()) -> tuple[int, ...]:
         """Return the slices to look at coarsely: all, or evenly spaced ones, and those of `full`."""

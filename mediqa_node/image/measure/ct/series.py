@@ -6,8 +6,10 @@ Every quantity that was asked for comes back, measured, limited or not measurabl
 decoded is left out.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from mediqa_node.domain.quantities import (
     CT_TRUNCATION,
     Quantity,
 )
+from mediqa_node.domain.recall import recalled
 from mediqa_node.image.measure.ct.dose import figure_of_merit, size_specific_dose
 from mediqa_node.image.measure.ct.field import field_radius
 from mediqa_node.image.measure.ct.noise_spectrum import (
@@ -42,12 +45,15 @@ from mediqa_node.image.measure.ct.windows import BRAIN_HU, SOFT_HU, soft_windows
 from mediqa_node.image.measure.over_slices import limited_where_uncertain, over_slices
 from mediqa_node.image.measure.stack_source import SliceGetter, StackSource, coarse, evenly, fine
 
+_Result = TypeVar("_Result")
+
 MOST_FULL_SLICES = 16
 MOST_EDGES = 8
 """Of more slices in full, the skin of every second one is measured: it costs as much as all the rest of a slice."""
 _FEWEST_EDGES = 3
 TRUNCATED_FROM = 0.05
 """Share of the outline, mean over slices, from which sizes are limited."""
+_IN_FULL = frozenset({CT_NOISE.name, CT_PEAK_FREQUENCY.name, CT_SHARPNESS.name, CT_FIGURE_OF_MERIT.name})
 _SIZES: tuple[tuple[Quantity, str], ...] = (
     (CT_DW, "dw_mm"),
     (CT_LATERAL, "lateral_mm"),
@@ -80,7 +86,7 @@ def measure_ct(source: StackSource, facts: CtFacts, wanted: Collection[str]) -> 
     refused = _refused(source, facts)
     if refused is not None:
         return tuple(one.not_measurable(refused) for one in quantities)
-    found = _found(source, facts, {one.name for one in quantities})
+    found = measure_slices(source, facts, {one.name for one in quantities})
     measures = {one.name: one for one in _measures(source, facts, found)}
     return tuple(measures[one.name] for one in quantities)
 
@@ -94,37 +100,55 @@ def _refused(source: StackSource, facts: CtFacts) -> Limit | None:
     return None
 
 
-def _found(source: StackSource, facts: CtFacts, wanted: set[str]) -> _Found:
+def measure_slices(source: StackSource, facts: CtFacts, wanted: Collection[str]) -> _Found:
+    """Return what the slices of a stack give, one by one; for a caller who is after the recall of the source, nothing.
+
+    Args:
+        source, facts, wanted: as `measure_ct` takes them.
+    """
     found = _Found()
     full = evenly(source.count, MOST_FULL_SLICES)
-    pixel_mm = source.spacing_mm[0] * source.step, source.spacing_mm[1] * source.step
     patients: dict[int, np.ndarray] = {}
     for index in source.coarse_indices(full):
-        small = _slice(source.coarse_at, index)
-        if small is None:
+        coarsely = _known(source, index, "ct size", partial(_look, source, index))
+        if coarsely is None:
             continue
         found.decoded += 1
-        patient = patient_mask(small, pixel_mm)
-        size = slice_size(small, patient, pixel_mm)
+        patient, size = coarsely
         if size is not None:
             found.bodies += 1
             found.sizes.append(size)
             if index in full:
                 patients[index] = patient
-    if wanted & {CT_NOISE.name, CT_PEAK_FREQUENCY.name, CT_SHARPNESS.name, CT_FIGURE_OF_MERIT.name}:
+    if not _IN_FULL.isdisjoint(wanted):
         every = 1 if len(patients) <= MOST_EDGES else 2
         for place, (index, patient) in enumerate(patients.items()):
             unwanted = {CT_SHARPNESS.name} if place % every else set()
-            _measure_full(source, index, patient, facts, found, wanted - unwanted)
+            _measure_full(source, index, patient, facts, found, frozenset(wanted) - unwanted)
     return found
 
 
-def _slice(getter: SliceGetter, index: int) -> np.ndarray | None:
-    """Return a slice, None where it cannot be decoded or is no gray image."""
+def _known(source: StackSource, index: int, what: Hashable, make: Callable[[], _Result | None]) -> _Result | None:
+    """Return what is found in one slice, None where it cannot be decoded or is no gray image."""
     try:
-        image = getter(index)
+        return recalled(source.recall, (what, source.name_at(index), source.step, source.spacing_mm), make)
     except UndecodablePixels:
         return None
+
+
+def _look(source: StackSource, index: int) -> tuple[np.ndarray, SliceSize | None] | None:
+    """Return the patient in a coarse slice, a mask, and the patient's size."""
+    small = _slice(source.coarse_at, index)
+    if small is None:
+        return None
+    pixel_mm = source.spacing_mm[0] * source.step, source.spacing_mm[1] * source.step
+    patient = patient_mask(small, pixel_mm)
+    return patient, slice_size(small, patient, pixel_mm)
+
+
+def _slice(getter: SliceGetter, index: int) -> np.ndarray | None:
+    """Return a slice with finite values, None where it is no gray image; UndecodablePixels if it cannot be decoded."""
+    image = getter(index)
     if image.ndim != 2 or not image.size:
         return None
     return image if np.isfinite(image).all() else np.nan_to_num(image, nan=-1024.0, posinf=3071.0, neginf=-1024.0)
@@ -133,23 +157,42 @@ def _slice(getter: SliceGetter, index: int) -> np.ndarray | None:
 def _measure_full(
     source: StackSource, index: int, patient: np.ndarray, facts: CtFacts, found: _Found, wanted: Collection[str]
 ) -> None:
+    peak, head = CT_PEAK_FREQUENCY.name in wanted, facts.body_part == "head"
+    texture = _known(
+        source, index, ("ct noise", head, peak), partial(_texture, source, index, patient, head=head, peak=peak)
+    )
+    if texture is not None:
+        noise, spectrum = texture
+        found.noise.append(noise)
+        found.spectra += [] if spectrum is None else [spectrum]
+    if CT_SHARPNESS.name in wanted:
+        sharpness = _known(source, index, "ct edge", partial(_sharpness_of, source, index, patient))
+        found.sharpness += [] if sharpness is None else [sharpness]
+
+
+def _texture(
+    source: StackSource, index: int, patient: np.ndarray, *, head: bool, peak: bool
+) -> tuple[float, RadialSpectrum | None] | None:
+    """Return the noise of a slice, HU, and its spectrum if `peak`; None without soft tissue enough."""
     image = _slice(source.image_at, index)
     if image is None:
-        return
+        return None
     inside = fine(patient, image.shape, source.step)
-    soft_hu = BRAIN_HU if facts.body_part == "head" else SOFT_HU
-    windows = soft_windows(image, inside, source.spacing_mm, soft_hu)
+    windows = soft_windows(image, inside, source.spacing_mm, BRAIN_HU if head else SOFT_HU)
     noise = None if windows is None else soft_noise(windows)
-    if windows is not None and noise is not None:
-        found.noise.append(noise)
-        if CT_PEAK_FREQUENCY.name in wanted:
-            spectrum = noise_spectrum(image, windows, source.spacing_mm, noise)
-            found.spectra += [] if spectrum is None else [spectrum]
-    if CT_SHARPNESS.name in wanted:
-        field_px = field_radius(coarse(image, source.step))
-        edge = edge_spread(image, patient, source.spacing_mm, step=source.step, field_radius_px=field_px)
-        if edge is not None:
-            found.sharpness.append(f50(edge, _nyquist(source)))
+    if windows is None or noise is None:
+        return None
+    return noise, noise_spectrum(image, windows, source.spacing_mm, noise) if peak else None
+
+
+def _sharpness_of(source: StackSource, index: int, patient: np.ndarray) -> float | None:
+    """Return the sharpness of the skin in a slice, 1/mm, None without a skin that can be measured."""
+    image = _slice(source.image_at, index)
+    if image is None:
+        return None
+    field_px = field_radius(coarse(image, source.step))
+    edge = edge_spread(image, patient, source.spacing_mm, step=source.step, field_radius_px=field_px)
+    return None if edge is None else f50(edge, _nyquist(source))
 
 
 def _nyquist(source: StackSource) -> float:
