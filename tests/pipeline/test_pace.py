@@ -110,8 +110,10 @@ def test_the_engine_takes_jobs_only_while_the_gate_is_open(launched) -> None:
     gate, database, ran = launched
     enqueue(database, "1.1")
     until(lambda: ran == ["1.1"], "the job runs")
+    until(lambda: durable.DurableJobs(database).ended(["score:1.1"]), "its result is recorded")
 
     gate.is_open = False
+    time.sleep(2 * durable.POLL_S)  # a poll may be under way
     queries: list[str] = []
     sa.event.listen(database.engine, "before_cursor_execute", lambda *call: queries.append(call[2]))
     enqueue(database, "1.2")
@@ -122,6 +124,23 @@ def test_the_engine_takes_jobs_only_while_the_gate_is_open(launched) -> None:
 
     gate.is_open = True
     until(lambda: ran == ["1.1", "1.2"], "the second job runs")
+
+
+def test_an_engine_polls_often_while_the_gate_is_open_with_one_question_while_no_job_is_queued(launched) -> None:
+    gate, database, ran = launched
+    intervals = []
+    for gate.is_open in (False, True):
+        intervals.append(gate._queue(durable.SCORE)._polling_interval_sec)
+    assert intervals == [durable.IDLE_POLL_ROUND_S, durable.POLL_S]
+
+    enqueue(database, "1.3")
+    until(lambda: ran[-1:] == ["1.3"], "the job runs")
+    until(lambda: durable.DurableJobs(database).ended(["score:1.3"]), "its result is recorded")
+    queries: list[str] = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *call: queries.append(call[2]))
+    until(lambda: len(queries) > 5, "the engine polls")
+
+    assert len({query for query in queries if "workflow_status" in query}) == 1
 
 
 def test_a_closed_gate_is_passed_now_and_then(launched, monkeypatch: pytest.MonkeyPatch) -> None:
