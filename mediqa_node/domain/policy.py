@@ -165,7 +165,7 @@ class CompletionRules:
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
-    contiguous_after_s: float = 2.0
+    contiguous_after_s: float = 1.0
     quiet_after_s: float = 10.0
     deliver_after_s: float = 60.0
     forced_after_s: float = 900.0

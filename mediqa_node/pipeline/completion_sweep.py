@@ -4,6 +4,7 @@ Every decision is derived from stored facts, so running the sweep twice, or afte
 """
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -66,7 +67,9 @@ class CompletionSweep:
             unresolved = copies.candidate_series(connection)
             unread = rejections.studies_with_unread(connection)
             receiving = index.series_in(connection, SeriesState.RECEIVING)
-        now = self.node.clock()
+            now = self.node.clock()
+            mpps = self.node.receiver.mpps
+            listed = procedure_steps.listed_by_ended(connection, since=now - _FRESH_S) if mpps else set()
         unhurried = abs(now - self._all_looked_at) >= _LOOK_AT_ALL_EVERY_S
         if unhurried:
             self._all_looked_at = now
@@ -75,7 +78,7 @@ class CompletionSweep:
             for row in receiving
             if row.series_instance_uid not in unresolved
             and row.study_instance_uid not in unread
-            and (unhurried or _is_fresh(row, now))
+            and (unhurried or _is_fresh(row, now) or row.series_instance_uid in listed)
         )
 
     def _settle(self, row: SeriesRow) -> bool:
@@ -109,7 +112,17 @@ class CompletionSweep:
         reach("after-ready")
         if moved:
             log.info("series ready", series=row.series_instance_uid, why=decided.reason, instances=row.n_instances)
+            self._read_ahead(row)
         return moved
+
+    def _read_ahead(self, row: SeriesRow) -> None:
+        """Read the headers that the report will need, while the worker assesses."""
+        if not self.node.returns:
+            return
+        with self.node.database.read() as connection:
+            rows = index.current_instances(connection, row.series_instance_uid)
+        with suppress(MediqaError, OSError):  # the assessment reports it
+            read_headers([self.node.spool.path(one.path) for one in rows])
 
     def _rules_for(self, row: SeriesRow) -> CompletionRules:
         """Return the times for a series; where rules of the site look at headers, its first is read once."""

@@ -52,7 +52,7 @@ from mediqa_node.storage.outbox import DeliveryRow
 
 log = structlog.get_logger("courier")
 
-BUSY_ROUND_S, IDLE_ROUND_S = 0.1, 0.5
+BUSY_ROUND_S, IDLE_ROUND_S = 0.05, 0.5
 """Pause between two rounds while something moves, and while nothing does."""
 DUE_EVERY_S = 0.5
 COMPANIONS_EVERY_S = 1.0

@@ -85,6 +85,20 @@ def announced(connection: sa.Connection, series_instance_uid: str) -> bool | Non
     return missing <= more
 
 
+def listed_by_ended(connection: sa.Connection, *, since: float) -> set[str]:
+    """Return the series that steps list which have ended since a time."""
+    joined = steps.join(listed, listed.c.step_uid == steps.c.sop_instance_uid)
+    query = sa.select(listed.c.series_instance_uid).select_from(joined).where(steps.c.ended_at >= since).distinct()
+    return set(connection.execute(query).scalars())
+
+
+def n_listed(connection: sa.Connection, series_instance_uid: str) -> int:
+    """Return how many instances steps list for a series, whoever has created them, and whatever became of them."""
+    count = sa.func.count(sa.distinct(listed.c.sop_instance_uid))
+    query = sa.select(count).where(listed.c.series_instance_uid == series_instance_uid)
+    return int(connection.execute(query).scalar_one())
+
+
 def forget(connection: sa.Connection, before: float) -> None:
     """Delete the steps created before a time."""
     old = sa.select(steps.c.sop_instance_uid).where(steps.c.created_at < before)

@@ -29,9 +29,9 @@ ARRIVED = SeriesFacts(
 )
 
 
-def test_a_whole_series_on_one_association_is_complete_after_two_seconds_and_reported_at_once() -> None:
-    assert completion(ARRIVED, RULES, 1012.4) is None
-    assert completion(ARRIVED, RULES, 1012.5) == Completion(reason="contiguous", report_not_before=1012.5)
+def test_a_whole_series_on_one_association_is_complete_after_a_second_and_reported_at_once() -> None:
+    assert completion(ARRIVED, RULES, 1011.4) is None
+    assert completion(ARRIVED, RULES, 1011.5) == Completion(reason="contiguous", report_not_before=1011.5)
 
 
 @pytest.mark.parametrize(

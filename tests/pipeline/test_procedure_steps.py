@@ -127,6 +127,16 @@ def test_a_series_is_complete_as_soon_as_all_that_its_step_lists_is_there(
     assert completed_after(bench, series_uid(paths), 3) == ("complete", "announced")
 
 
+def test_a_series_is_looked_at_as_soon_as_its_step_ends(bench: Bench, port: int, tmp_path: Path) -> None:
+    paths = ct_series(tmp_path / "ct", "one")
+    arrives(bench, paths)
+    assert bench.complete_series() == 0
+
+    performed(port, paths)
+
+    assert bench.complete_series() == 1
+
+
 def test_a_series_waits_for_what_its_step_lists_and_is_forced_in_the_end(
     bench: Bench, port: int, tmp_path: Path
 ) -> None:

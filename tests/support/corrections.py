@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mediqa_node.domain.peer import Peer
-from mediqa_node.domain.policy import AllowRule, ReceiverPolicy
+from mediqa_node.domain.policy import AllowRule, CompletionRules, ReceiverPolicy
 from mediqa_node.domain.rules import ReturnRule
 from support.bench import Bench
 from support.scripted import ScriptedPacs, scripted
@@ -42,6 +42,7 @@ def make(tmp_path: Path, pacs: ScriptedPacs) -> Iterator[Make]:
             Peer(name="QC", ae_title="QC", host="127.0.0.1", port=1, authority=True),
         ]
         policy.setdefault("receiver", RULES)
+        policy.setdefault("completion", CompletionRules(contiguous_after_s=2.0))  # a step later than corrections
         made.append(Bench(tmp_path / "bench", peers=peers, returns=[ReturnRule(to=("PACS",))], **policy))
         return made[-1]
 
