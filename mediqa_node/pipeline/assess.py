@@ -20,12 +20,13 @@ from mediqa_node.domain.series import Completed, Reason, ReasonCode, SeriesState
 from mediqa_node.domain.technique import Technique
 from mediqa_node.pipeline import dose_reports, policy
 from mediqa_node.pipeline.checks import constancy
-from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.copies import fill_identities
 from mediqa_node.pipeline.identity import identities
 from mediqa_node.pipeline.kept_files import FileChanged, require_same
 from mediqa_node.pipeline.measures import measure_series, with_dose
 from mediqa_node.pipeline.node import NodeContext
+from mediqa_node.pipeline.parts import part, timed
+from mediqa_node.pipeline.prepared import Prepared, prepared_of
 from mediqa_node.pipeline.reject_notes import may_be_replaced, take_back
 from mediqa_node.pipeline.score import SeriesFiles, assess, data_errors, harvest_series, read_headers, require_scorable
 from mediqa_node.pipeline.sources import Sources
@@ -66,7 +67,8 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
         if assessments.assessed_generation(connection, series_instance_uid, row.revision) == generation:
             return "already assessed"
     try:
-        return _assess(node, row)
+        with timed("assess", series_instance_uid), prepared_of(node, series_instance_uid) as prepared:
+            return _assess(node, row, prepared)
     except NotScorable as refused:
         scored_instead = refused.scored if isinstance(refused, _OtherReconstruction) else None
         return _not_scored(node, row, refused.reason, scored_instead=scored_instead)
@@ -78,19 +80,25 @@ def assess_series(node: NodeContext, series_instance_uid: str, generation: int) 
         raise StorageFailed(f"files of series {series_instance_uid} cannot be read: {error.strerror}") from error
 
 
-def _assess(node: NodeContext, row: SeriesRow) -> str:
+def _assess(node: NodeContext, row: SeriesRow, prepared: Prepared) -> str:
     fill_identities(node, row.series_instance_uid)
     instances = _instances(node, row)
-    require_same(node, instances)
-    files = read_headers([node.spool.path(instance.path) for instance in instances])
-    _read_documents(node, row, files.headers)
-    technique = harvest(node, row, files)
-    _keep_measures(node, row, files, technique)
+    with part("verify"):
+        require_same(node, instances, prepared.digest)
+    with part("headers"):
+        files = prepared.read_headers([node.spool.path(instance.path) for instance in instances])
+    with part("harvest"):
+        _read_documents(node, row, files.headers)
+        technique = harvest(node, row, files)
+    with part("measures"):
+        _keep_measures(node, row, files, technique)
     with data_errors():
         rule = policy.phantom_rule(node, row, files.headers[0])
     if rule is not None:
         return _measure(node, row, files, technique, rule.name)
-    return _keep(node, row, _score(node, row, files, technique), files)
+    assessment = _score(node, row, files, technique)
+    with part("commit"):
+        return _keep(node, row, assessment, files)
 
 
 def harvest(node: NodeContext, row: SeriesRow, files: SeriesFiles) -> Technique:
@@ -145,10 +153,7 @@ def _measure(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: T
 def _score(node: NodeContext, row: SeriesRow, files: SeriesFiles, technique: Technique) -> Assessment:
     require_scorable(technique)
     with data_errors():
-        if not is_doubtful(node) and not row.pulled:
-            policy.check_age(node.score, files.headers[0], node.clock())
-        policy.check_rules(node, row, files.headers[0])
-        key = policy.claim_of(node, row, files.headers)
+        key = policy.check_scored(node, row, files.headers)
     if key is not None:
         with node.database.write() as connection:
             chosen = assessments.claim_acquisition(node.database, connection, key, row.series_instance_uid)

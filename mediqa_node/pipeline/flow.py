@@ -4,6 +4,7 @@
                          forward    unchanged to other archives, where `forward` says so
     its series ends      complete   announced | contiguous | quiet | forced      READY
     the worker           assess     harvest → stacks → slices → score            ASSESSED | NOT_SCORED | WITHHELD
+                         (prepare   the same of what has arrived, before the series ends)
     the courier          deliver    identity → report → C-STORE → status         DELIVERED | WITHHELD | PARKED
     the archive          confirm    N-ACTION, then its N-EVENT-REPORT            CONFIRMED
 
@@ -14,6 +15,7 @@ next start continues from the last commit.
     station      process    called by                   reads                  commits
     receive      receiver   one thread per sender       the socket             instance row (group commit)
     complete     courier    a sweep                     series, associations   state + score job
+    prepare      worker     a thread                    spooled files, model   nothing: `assess` recalls it
     assess       worker     DBOS queue `score`          spooled files, model   technique; assessment + deliveries + jobs
     backscore    worker     DBOS queue `score`          spooled files, model   assessment, or a score kept alongside
     deliver      courier    DBOS queue `deliver`        outbox, peer           report bytes, then their status

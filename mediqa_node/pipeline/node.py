@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mediqa_node.dicom.report.request import ReportDevice
 from mediqa_node.domain.peer import Peer
@@ -22,6 +22,9 @@ from mediqa_node.pipeline.heartbeat import Pulse
 from mediqa_node.pipeline.score import Assessor
 from mediqa_node.storage.database import Connection, Database
 from mediqa_node.storage.spool import Spool
+
+if TYPE_CHECKING:
+    from mediqa_node.pipeline.preparation import Preparation
 
 
 class Jobs(Protocol):
@@ -41,7 +44,7 @@ class Jobs(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """Open resources and policy of one process. Only a worker has an `assessor`."""
+    """Open resources and policy of one process. Only a worker has an `assessor`, and a `preparation`."""
 
     database: Database
     spool: Spool
@@ -60,6 +63,7 @@ class NodeContext:
     retention: Retention = Retention()
     allow_untrained: bool = False
     assessor: Assessor | None = None
+    preparation: "Preparation | None" = None
     pulse: Pulse = field(default_factory=Pulse)
     clock: Callable[[], float] = time.time
 

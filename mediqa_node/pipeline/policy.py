@@ -17,6 +17,7 @@ from mediqa_node.domain.match import TEXT_AT_MOST, Match, RuleList, compiled
 from mediqa_node.domain.policy import CompletionRules, ScorePolicy
 from mediqa_node.domain.rules import PhantomRule, PrimaryRule
 from mediqa_node.domain.uid import is_uid
+from mediqa_node.pipeline.clock_watch import is_doubtful
 from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.storage.index import SeriesRow
 
@@ -87,6 +88,18 @@ def phantom_rule(node: NodeContext, row: SeriesRow, header: Dataset) -> PhantomR
 def completion_rules(node: NodeContext, row: SeriesRow, header: Dataset) -> CompletionRules:
     """Return the times after which this series counts as complete, by the rules of the site."""
     return node.completion.with_rule(next(iter(matching(node, row, header, node.completion.rules)), None))
+
+
+def check_scored(node: NodeContext, row: SeriesRow, headers: Sequence[Dataset]) -> str | None:
+    """Return the key of the acquisition that a series competes for; None where every reconstruction is scored.
+
+    Raises:
+        NotScorable: the site has such a series not scored.
+    """
+    if not is_doubtful(node) and not row.pulled:
+        check_age(node.score, headers[0], node.clock())
+    check_rules(node, row, headers[0])
+    return claim_of(node, row, headers)
 
 
 def acquisition_key(headers: Sequence[Dataset]) -> str | None:

@@ -145,6 +145,7 @@ def _worker(process: Process) -> int:
     from mediqa_node.pipeline import durable, flow, sweeps
     from mediqa_node.pipeline.checkpoints import shadow
     from mediqa_node.pipeline.checks import constancy
+    from mediqa_node.pipeline.preparation import Preparation
 
     settings, database, stop = process.settings, process.database, process.stop
     settings = settings.model_copy(update={"model": for_worker(settings.model, number_of(process.member.role) - 1)})
@@ -155,6 +156,8 @@ def _worker(process: Process) -> int:
     watchdog = Watchdog(settings.model.hangs_after_s)
     with watchdog.watched():
         constancy.check_if_due(node, at_start=True)  # before the first job: no unproven result leaves
+    preparation = Preparation(node)
+    node = replace(node, preparation=preparation)
     on_gpu = bool(assessor.scorer.hardware)
     gate = durable.launch(
         database,
@@ -174,13 +177,16 @@ def _worker(process: Process) -> int:
         lambda: process.leases.take("shadow", for_s=_SHADOW_S) is not None,
     )
     threading.Thread(target=shadow.run, args=(beside, stop), name="shadow", daemon=True).start()
+    threading.Thread(target=preparation.run, name="preparation", daemon=True).start()
     status = 0
     while not stop.wait(_LOOK_EVERY_S):
-        sweeps.keep_pace(node, gate)
+        if sweeps.keep_pace(node, gate):
+            preparation.wake()
         if _is_replaced(database, loaded):
             log.info("another checkpoint is active, the worker restarts")
             status = RESTART
             stop.set()
+    preparation.stop()
     durable.shut_down(within_s=int(DRAIN_S - 10))
     return status
 
