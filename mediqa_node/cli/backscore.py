@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 backscore_app = typer.Typer(
     cls=Commands,
-    help="Score series that the node already holds, behind all other work.",
+    help="Score series that the node already holds.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

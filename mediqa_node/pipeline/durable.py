@@ -6,7 +6,7 @@ worker (several on a GPU); `deliver` is partitioned by destination, so that a PA
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -174,7 +174,7 @@ def launch(
             worker_concurrency=_DELIVERIES_AT_ONCE,
             polling_interval_sec=POLL_S,
         )
-    return Gate(engine._sys_db)
+    return Gate(engine._sys_db, {SCORE: scores_at_once, DELIVER: _DELIVERIES_AT_ONCE})
 
 
 def _slow_down(engine: DBOS) -> None:
@@ -224,8 +224,9 @@ class Gate:
     version of DBOS without these methods fails `tests/pipeline/test_pace.py`.
     """
 
-    def __init__(self, system: Any) -> None:
+    def __init__(self, system: Any, at_once: Mapping[str, int]) -> None:
         self.is_open = True
+        self._at_once = at_once
         self._engine = system.engine
         self._dequeue_scopes, self._get_queue = system.dequeue_scopes, system.get_queue
         self._queues: dict[str, Any] = {}
@@ -249,6 +250,8 @@ class Gate:
             self._queues[name] = self._get_queue(name, **options)
         queue = self._queues[name]
         if queue is not None:
+            # the engine keeps one value for the workers of all hosts
+            queue._worker_concurrency = self._at_once.get(name, queue._worker_concurrency)
             queue._polling_interval_sec = POLL_S if self.is_open else IDLE_POLL_ROUND_S
         return queue
 

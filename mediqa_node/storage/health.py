@@ -129,10 +129,10 @@ def load(
     connection: sa.Connection,
     *,
     running: Collection[str],
-    host_id: str | None,
     has_room: bool,
     now: float,
     stuck_before: float,
+    host_id: str | None = None,
     no_images: str = "",
     tls: Sequence[TlsFile] = (),
 ) -> Health:

@@ -1,6 +1,6 @@
 """Two hosts, killed and paused by turns while scanners send to both: nothing lost, nothing twice, and how long it took.
 
-`pytest -m acceptance tests/acceptance/test_cluster.py -s` prints the times of every take-over.
+`pytest -m acceptance tests/acceptance/test_fallen_hosts.py -s` prints the times of every take-over.
 """
 
 import os

@@ -1,6 +1,6 @@
 """2,000 series of an archive are back-scored by a running node that is paused, killed and wanted by live series.
 
-    pytest -m acceptance tests/acceptance/test_backscore.py -n 0 -s
+    pytest -m acceptance tests/acceptance/test_backscored_archive.py -n 0 -s
 
 It takes ten to fifteen minutes on two cores and prints rates and waits. The set has to be done exactly once, with no
 report.
