@@ -55,14 +55,14 @@ STORED = (0x0000, 0xB000, 0xB006, 0xB007)
 DAY_S = 86400.0
 
 PLACES = {
-    "score-begin": "assess",
-    "after-decode": "score",
-    "after-inference": "score",
-    "before-assessment-commit": "assess",
-    "after-assessment-commit": "assess",
-    "after-report-commit": "deliver",
-    "mid-store": "deliver",
-    "after-store": "deliver",
+    "score-begin": "assess.reach",
+    "after-decode": "score.reach_in_station",
+    "after-inference": "score.reach_in_station",
+    "before-assessment-commit": "assess.reach",
+    "after-assessment-commit": "assess.reach",
+    "after-report-commit": "deliver.reach",
+    "mid-store": "deliver.reach",
+    "after-store": "deliver.reach",
 }
 """Failpoints of jobs, and the module of `pipeline` that comes by."""
 
@@ -126,8 +126,8 @@ class MortalBench(Bench):
                 raise Died(name)
 
         with pytest.MonkeyPatch.context() as patched:
-            for module in set(PLACES.values()):
-                patched.setattr(f"mediqa_node.pipeline.{module}.reach", reach)
+            for place in set(PLACES.values()):
+                patched.setattr(f"mediqa_node.pipeline.{place}", reach)
             yield
 
     def work(self) -> list[str]:
