@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Queue
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Protocol
 
 import structlog
@@ -143,6 +143,8 @@ class PooledRunner:
         torch.set_num_threads(1)
         self._forward = forward
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="model")
+        all_there = Barrier(threads)  # all begin here: they inherit the priority of the thread that they are begun by
+        list(self._pool.map(lambda _: all_there.wait(), range(threads)))
 
     def __call__(self, images: Sequence[Tensor], prompts: Sequence[Tensor]) -> list[NetworkOutput]:
         """See Runner."""

@@ -7,10 +7,12 @@ paused, whatever its size, the assessment is made on trial and its outcome throw
 Nothing rests on it. A prediction that fails costs work; a series that is not prepared, or by another worker, is
 assessed as it would be without. The results are those that the assessment would compute, bit for bit (`prepared`).
 
-It gives way: to jobs, and to series that wait for one. Memory has a limit; the series that was heard of least recently
-goes first. What goes wrong here is left to the assessment to report.
+It gives way: to jobs, to series that wait for one, and to images that come faster than a scanner makes them. Memory
+has a limit; the series that was heard of least recently goes first. What goes wrong here is left to the assessment to
+report.
 """
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -47,6 +49,9 @@ PAUSED_AFTER_S = 1.0
 """A series without a new image for so long may be whole, though its association is open."""
 MOST_BYTES = 256 << 20
 """Memory of all series being prepared."""
+_LOW_PRIORITY = 10
+_TRANSFER_PER_S = 100.0
+"""Images that come faster are a transfer, not a scan: to prepare them would slow it down, and it is over soon."""
 _FIRST = 16
 """Images whose headers stand for those of the series until it is whole."""
 _GROWN = 1.5
@@ -88,8 +93,11 @@ class Preparation:
         self._node, self._most_bytes = node, most_bytes
         self._arriving: OrderedDict[str, _Series] = OrderedDict()
         self._given_up: set[str] = set()
+        self._dropped: dict[str, int] = {}
         self._counts: OrderedDict[Kind, int] = OrderedDict()
         self._jobs = 0
+        self._counted: dict[str, int] = {}
+        self._counted_at = 0.0
         self._reader, self._read = FrameReader(), ""
         self._lock = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -130,7 +138,11 @@ class Preparation:
         self._wake.set()
 
     def run(self) -> None:
-        """Prepare series until `stop`; sleep until `wake` while none arrives."""
+        """Prepare series until `stop`; sleep until `wake` while none arrives.
+
+        The thread is of low priority (Linux): what arrives goes before what is prepared.
+        """
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW_PRIORITY)
         while not self._stop.is_set():
             started = time.monotonic()
             try:
@@ -154,6 +166,8 @@ class Preparation:
             rows = index.series_in(connection, SeriesState.RECEIVING, SeriesState.READY)
         arriving = [row for row in rows if row.state is SeriesState.RECEIVING]
         self._forget_all_but({row.series_instance_uid for row in rows})
+        if self._per_s(arriving) > _TRANSFER_PER_S:
+            return ROUND_S
         if len(arriving) == len(rows):  # else a job is waiting
             for row in arriving:
                 if not row.pulled and row.series_instance_uid not in self._given_up:
@@ -164,8 +178,17 @@ class Preparation:
         silent_s = self._node.clock() - max(row.last_instance_at for row in arriving)
         return ROUND_S if silent_s < 2 * PAUSED_AFTER_S else SLOW_ROUND_S
 
+    def _per_s(self, arriving: Sequence[SeriesRow]) -> float:
+        """Return how many images a second have come since this was last asked."""
+        now, before, counted_at = time.monotonic(), self._counted, self._counted_at
+        self._counted = {row.series_instance_uid: row.n_instances for row in arriving}
+        self._counted_at = now
+        n_new = sum(max(0, count - before.get(uid, 0)) for uid, count in self._counted.items())
+        return n_new / max(now - counted_at, ROUND_S)
+
     def _forget_all_but(self, uids: set[str]) -> None:
         self._given_up &= uids
+        self._dropped = {uid: generation for uid, generation in self._dropped.items() if uid in uids}
         with self._lock:
             for uid in set(self._arriving) - uids:
                 del self._arriving[uid]
@@ -174,7 +197,10 @@ class Preparation:
         return self._jobs > 0 or self._stop.is_set()
 
     def _prepare(self, row: SeriesRow) -> None:
-        series = self._series(row.series_instance_uid)
+        uid = row.series_instance_uid
+        if self._dropped.get(uid) == row.generation:  # there was no room for it, and nothing of it has come since
+            return
+        series = self._series(uid)
         if series.seen == (row.generation, row.n_instances, True):
             return
         with self._node.database.read() as connection:
@@ -186,6 +212,9 @@ class Preparation:
         state = row.generation, row.n_instances, paused
         if series.seen == state:
             return
+        with self._lock:
+            if uid in self._arriving:
+                self._arriving.move_to_end(uid)
         whole = closed and row.n_associations == 1
         try:
             self._advance(series, row, trial=whole or (paused and row.n_instances >= _GROWN * series.tried))
@@ -205,7 +234,6 @@ class Preparation:
                 singly = not assessor.scorer.hardware  # on a GPU images share batches
                 half = self._most_bytes // 2
                 self._arriving[uid] = _Series(Prepared(self._must_stop, at_most_bytes=half, one_by_one=singly))
-            self._arriving.move_to_end(uid)
             return self._arriving[uid]
 
     def _reader_of(self, uid: str) -> FrameReader:
@@ -218,7 +246,8 @@ class Preparation:
     def _make_room(self) -> None:
         with self._lock:
             while sum(one.prepared.n_bytes for one in self._arriving.values()) > self._most_bytes:
-                self._arriving.popitem(last=False)
+                uid, series = self._arriving.popitem(last=False)
+                self._dropped[uid] = series.seen[0]
 
     # ── one series ───────────────────────────────────────────────────────────
 

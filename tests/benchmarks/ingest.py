@@ -2,7 +2,8 @@
 
 Four receivers run side by side: the node with `receiver.durability: power-loss`, the node with `process-crash`,
 Orthanc, and DCMTK's storescp, which syncs nothing. In each round every receiver gets its turn, the order rotates, and
-what a turn has left unwritten goes to the disk before the next: machines drift, pairs do not. Both ends run with
+what a turn has left unwritten goes to the disk, and what workers prepare is prepared, before the next: machines drift,
+pairs do not. Both ends run with
 TCP_NODELAY=1; without it DCMTK and Orthanc wait 40 ms for a delayed ACK per instance.
 
     speed     rates, ratios, and CPU time (the default part)
@@ -47,6 +48,7 @@ POWER_LOSS, PROCESS_CRASH = "node, power-loss", "node, process-crash"
 BOUNDS = {(POWER_LOSS, 1): (1.2, 3.0), (POWER_LOSS, 4): (1.15, 3.0)}
 BOUNDS |= {(PROCESS_CRASH, 1): (1.8, 2.2), (PROCESS_CRASH, 4): (1.8, 2.2)}
 """At least so many times the rate of Orthanc, at most so many CPU-ms of the receiver process an instance."""
+_SETTLES_WITHIN_S, _LOOK_S, _IDLE = 30.0, 0.5, 0.2
 _TRIES, _PROBES, _CHEAP_S = 50, 20, 0.0002
 
 
@@ -70,6 +72,16 @@ def take_turn(server: Server, folders: Sequence[Path], per_association: int) -> 
         cpu_ms=1000 * (server.cpu_s() - before) / count,
         receiver_cpu_ms=1000 * (_cpu_s(receiver) - mine) / count,
     )
+
+
+def settle(*nodes: Server) -> None:
+    """Wait until the workers have prepared what came before: they do so while a series is not complete."""
+    deadline = time.monotonic() + _SETTLES_WITHIN_S
+    while time.monotonic() < deadline:
+        before = sum(one.cpu_s() for one in nodes)
+        time.sleep(_LOOK_S)
+        if sum(one.cpu_s() for one in nodes) - before < _IDLE * _LOOK_S:
+            return
 
 
 def _cpu_s(process: psutil.Process | None) -> float:
@@ -102,6 +114,7 @@ def speed(folder: Path, rounds: int, per_association: int) -> Iterator[str]:
             made = sources(folder / f"load{i}", i, per_association)
             for n, chosen in zip(AT_ONCE, (made[:1], made[1:]), strict=True):
                 for server in servers:
+                    settle(durable, quick)
                     turns.setdefault((server.name, n), []).append(take_turn(server, chosen, per_association))
             servers = servers[1:] + servers[:1]
     yield f"0.5 MB CT instances, {rounds} interleaved rounds of {per_association} an association; medians (spread)"

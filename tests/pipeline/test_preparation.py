@@ -428,6 +428,10 @@ def test_memory_has_a_limit_and_the_oldest_series_goes_first(make: MakeBench, tm
     for name in names:
         bench.receive_all(paths[name], association=name)
         preparation.round()
+    scored = bench.scorer.scored
+    for _ in range(5):  # what had to go is not prepared again while nothing of it comes
+        preparation.round()
+    assert bench.scorer.scored == scored
 
     found = {}
     for name in names:
