@@ -45,6 +45,15 @@ class Member:
         return self.role if self.host_id is None else f"{self.host_id}/{self.role}"
 
     @property
+    def kind(self) -> str:
+        """Return the role without its number.
+
+        >>> Member("a", "worker-2").kind
+        'worker'
+        """
+        return self.role.partition("-")[0]
+
+    @property
     def lease(self) -> str:
         """Return the name of the lease without which this process may not work."""
         return self.role if self.role in ONE_FOR_ALL else self.name

@@ -10,6 +10,8 @@ from mediqa_node.domain.tls import EXPIRES_SOON_S, TlsFile
 
 HEARTBEAT_EVERY_S = 10.0
 """How often each process writes its row."""
+SILENT_AFTER_S = 3 * HEARTBEAT_EVERY_S
+"""A process that has not written for so long does not run."""
 UNREACHABLE_AFTER_S = 600.0
 OLDEST_AFTER_S = 1800.0
 LATE_AFTER_PERIODS = 10
@@ -175,9 +177,14 @@ class Heartbeat:
         """Return the role: receiver, worker, worker-2, …"""
         return Member.named(self.name).role
 
+    @property
+    def kind(self) -> str:
+        """Return the role without its number."""
+        return Member.named(self.name).kind
+
     def is_alive(self, now: float) -> bool:
         """Whether the process has given a sign of life lately, and was not asked to stop."""
-        return self.ended_at is None and abs(now - self.at) <= LATE_AFTER_PERIODS * HEARTBEAT_EVERY_S
+        return self.ended_at is None and abs(now - self.at) <= SILENT_AFTER_S
 
     def late(self, now: float) -> Iterator[tuple[str, Sweep]]:
         """Return the sweeps that are ten periods late, with their present age; `heartbeat` is one of them.

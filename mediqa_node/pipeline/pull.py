@@ -14,7 +14,6 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from mediqa_node.domain.errors import MediqaError, PeerRefused, PeerUnavailable, QueryUnanswered
-from mediqa_node.domain.health import HEARTBEAT_EVERY_S
 from mediqa_node.domain.peer import Peer
 from mediqa_node.domain.pull import ArchivedSeries
 from mediqa_node.network.retrieve import RetrieveLink, retrieve_from
@@ -27,7 +26,6 @@ AT_WORK_AT_MOST = 8
 """Series that may be on their way or wait for the worker before the next is asked for."""
 
 _LOOK_EVERY_S = 0.5
-_SILENT_BEATS = 3
 _FAILURES_AT_MOST = 3
 _SEARCHED_CHARACTERS = 256
 
@@ -242,8 +240,8 @@ def require_receiver(node: NodeContext) -> None:
     """Raise NotReceiving unless the node's receiver runs, here or on another machine."""
     with node.database.read() as connection:
         beats = heartbeats.read_heartbeats(connection)
-    oldest = node.clock() - _SILENT_BEATS * HEARTBEAT_EVERY_S
-    if not any(beat.role == "receiver" and beat.ended_at is None and beat.at >= oldest for beat in beats):
+    now = node.clock()
+    if not any(beat.kind == "receiver" and beat.is_alive(now) for beat in beats):
         raise NotReceiving("the node does not run, so that nobody would take the images in: `mediqa-node serve`")
 
 

@@ -17,7 +17,7 @@ from mediqa_node.pipeline.node import NodeContext
 from mediqa_node.pipeline.recovery import recover
 from mediqa_node.storage.database import Connection
 from mediqa_node.storage.heartbeats import runs_without_lease
-from mediqa_node.storage.leases import Held, LeaseRow, Leases, read_leases
+from mediqa_node.storage.leases import Held, LeaseRow, Leases
 
 log = structlog.get_logger("courier")
 
@@ -41,13 +41,12 @@ class TakeOver:
 
     def run(self) -> int:
         """Take over from every process whose lease has run out, or was taken before for that; return from how many."""
-        run_out = {row.name for row in self._leases.run_out()}
+        rows, run_out = self._leases.look()
+        rows = [row for row in rows if row.name in run_out or row.holder == self._leases.holder]
+        if not rows:
+            return 0
         with self._node.database.read() as connection:
-            dead = [
-                Member.named(row.name)
-                for row in read_leases(connection)
-                if (row.name in run_out or row.holder == self._leases.holder) and self._may_be_taken(connection, row)
-            ]
+            dead = [Member.named(row.name) for row in rows if self._may_be_taken(connection, row)]
         return sum(self._take_over_if_possible(member) for member in dead)
 
     def _take_over_if_possible(self, member: Member) -> bool:
@@ -60,10 +59,9 @@ class TakeOver:
     def _may_be_taken(self, connection: Connection, row: LeaseRow) -> bool:
         """Whether a lease is that of a receiver or worker; not of a node without hosts whose older version runs."""
         member = Member.named(row.name)
-        kind = member.role.partition("-")[0]
-        if kind not in (_RECEIVER, _WORKER):
+        if member.kind not in (_RECEIVER, _WORKER):
             return False
-        is_older = member.host_id is None and runs_without_lease(connection, kind, now=self._node.clock())
+        is_older = member.host_id is None and runs_without_lease(connection, member.kind, now=self._node.clock())
         return not is_older
 
     def _take_over(self, member: Member) -> bool:

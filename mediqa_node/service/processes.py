@@ -35,7 +35,6 @@ from mediqa_node.service.roles import (
     REFUSED,
     RESTART,
     WEB,
-    kind_of,
     number_of,
     running_processes,
     stop_at_a_signal,
@@ -78,7 +77,7 @@ def run_role(role: str, settings: Settings) -> int:
             locked(settings.lock_dir / f"{role}.lock", wait=lambda: not stop.wait(0.1)),
             joined(settings, role, stop) as process,
         ):
-            return _RUN[kind_of(role)](process) if process is not None else 0
+            return _RUN[process.member.kind](process) if process is not None else 0
     except Locked:
         return 0  # asked to stop while another process of this role still ran
     except (ConfigurationError, CheckpointRefused) as error:

@@ -36,15 +36,6 @@ WEB_FIX = "pip install 'mediqa-node[web]'"
 _WEB_PACKAGES = ("argon2", "fastapi", "jinja2", "multipart", "uvicorn")
 
 
-def kind_of(role: str) -> str:
-    """Return the role without its number.
-
-    >>> kind_of("worker-2"), kind_of("courier")
-    ('worker', 'courier')
-    """
-    return role.partition("-")[0]
-
-
 def number_of(role: str) -> int:
     """Return the number of a process among those of its kind on this host, from 1.
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from mediqa_node.domain.health import HEARTBEAT_EVERY_S, Heartbeat, Sweep
+from mediqa_node.domain.health import SILENT_AFTER_S, Heartbeat, Sweep
 from mediqa_node.storage.cluster_tables import processes
 from mediqa_node.storage.database import Database
 from mediqa_node.storage.tables import metadata
@@ -25,7 +25,6 @@ heartbeats = sa.Table(
     sa.Column("n_associations", sa.Integer, comment="open ones, of the receiver"),
     sa.Column("max_associations", sa.Integer),
 )
-_SILENT_AFTER_S = 3 * HEARTBEAT_EVERY_S
 _FORGOTTEN_AFTER_S = 7 * 86_400.0
 
 
@@ -57,4 +56,4 @@ def runs_without_lease(connection: sa.Connection, role: str, *, now: float) -> b
     """Whether a process of a version that knows no leases fills a role: it is left alone until it has ended."""
     query = sa.select(heartbeats.c.at).where(heartbeats.c.role == role)
     at = connection.execute(query).scalar_one_or_none()
-    return at is not None and abs(now - at) < _SILENT_AFTER_S
+    return at is not None and abs(now - at) < SILENT_AFTER_S

@@ -71,26 +71,23 @@ class Leases:
 
     def held_by_others(self) -> set[str]:
         """Return the leases that another process holds and renews, or may still renew."""
-        dead = {row.name for row in self.run_out()}
-        with self.database.read() as connection:
-            rows = read_leases(connection)
-        return {
-            row.name
-            for row in rows
-            if row.name not in dead and (row.holder, row.machine) != (self.holder, self._machine)
-        }
+        rows, dead = self.look()
+        mine = self.holder, self._machine
+        return {row.name for row in rows if row.name not in dead and (row.holder, row.machine) != mine}
 
-    def run_out(self) -> list[LeaseRow]:
-        """Return the leases that have run out, and have stayed so for a while in which this process looked."""
+    def look(self) -> tuple[list[LeaseRow], set[str]]:
+        """Return all leases, and which have run out and have stayed so for a while in which this process looked."""
         with self.database.read() as connection:
-            rows = [row for row in read_leases(connection) if row.left_s < 0]
+            found = read_leases(connection)
+        rows = [row for row in found if row.left_s < 0]
         now = time.monotonic()
         if now - self._looked_at > _LONGEST_GAP_S:
             self._run_out_since.clear()
         self._looked_at = now
         seen = self._run_out_since
         self._run_out_since = {(row.name, row.token): seen.get((row.name, row.token), now) for row in rows}
-        return [row for row in rows if now - self._run_out_since[row.name, row.token] >= GRACE_S]
+        since = self._run_out_since
+        return found, {row.name for row in rows if now - since[row.name, row.token] >= GRACE_S}
 
     def take(self, name: str, *, for_s: float = LEASE_S) -> Held | None:
         """Take a lease that nobody holds, or that an earlier process of the same name on this machine has left behind.

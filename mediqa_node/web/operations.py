@@ -68,7 +68,7 @@ def _state(context: WebContext) -> dict[str, object]:
     return values | {
         "destinations": found.destinations,
         "processes": processes,
-        "filled": {Member.named(name).role.partition("-")[0] for name, state, _ in processes if state != "stopped"},
+        "filled": {Member.named(name).kind for name, state, _ in processes if state != "stopped"},
         "peers": context.peers,
         "disk": disk,
         "low_water": context.low_water_bytes,

@@ -13,7 +13,6 @@ from dataclasses import replace
 import structlog
 
 from mediqa_node.domain.backscore import BackscoreSet, ItemState
-from mediqa_node.domain.health import HEARTBEAT_EVERY_S
 from mediqa_node.domain.series import Reason, ReasonCode
 from mediqa_node.pipeline.durable import BACKSCORE, DurableJobs
 from mediqa_node.pipeline.node import NodeContext
@@ -31,7 +30,6 @@ _ARRIVING_S = 5.0
 """A series is arriving if its last image is not older; one that waits for its timer may be overtaken."""
 _LOOK_FOR_S = 0.2
 _RECORDS_KEPT_S = 600.0
-_SILENT_BEATS = 3
 
 
 def feed(node: NodeContext) -> int:
@@ -88,9 +86,8 @@ def gives_way(node: NodeContext, connection: Connection) -> bool:
 
 def _n_workers(node: NodeContext, connection: Connection) -> int:
     """Return how many workers run on all hosts, at least one: without any, jobs wait."""
-    oldest = node.clock() - _SILENT_BEATS * HEARTBEAT_EVERY_S
-    beats = [beat for beat in heartbeats.read_heartbeats(connection) if beat.ended_at is None and beat.at >= oldest]
-    return max(1, sum(beat.role.startswith("worker") for beat in beats))
+    now, beats = node.clock(), heartbeats.read_heartbeats(connection)
+    return max(1, sum(beat.kind == "worker" and beat.is_alive(now) for beat in beats))
 
 
 def look_after(node: NodeContext, jobs: DurableJobs) -> int:
